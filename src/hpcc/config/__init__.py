@@ -1,0 +1,26 @@
+"""Configuration: files and variables in, frozen values out."""
+
+from hpcc.config._farm import Farm, load_farm_or_none, parse_farm
+from hpcc.config._paths import DIR_VARIABLE, Paths
+from hpcc.config._settings import (
+    CacheSettings,
+    RemoteSettings,
+    Settings,
+    WorkerSettings,
+    load_settings,
+    parse_settings,
+)
+
+__all__ = [
+    "DIR_VARIABLE",
+    "CacheSettings",
+    "Farm",
+    "Paths",
+    "RemoteSettings",
+    "Settings",
+    "WorkerSettings",
+    "load_farm_or_none",
+    "load_settings",
+    "parse_farm",
+    "parse_settings",
+]

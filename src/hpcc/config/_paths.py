@@ -1,0 +1,90 @@
+"""Where hpcc keeps things: the XDG base directories, or all of it under `HPCC_DIR`.
+
+The launcher finds the daemon's socket by the same rules (launcher/hpcc.c, `socket_path`).
+Source of the defaults: XDG Base Directory Specification 0.8.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from hpcc.core import CallerError
+
+DIR_VARIABLE: Final = "HPCC_DIR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Directories of one user's hpcc; none is created by asking.
+
+    `cache`: may be deleted at any time. `state`: keys, audit, what `hpcc up` started.
+    `config`: hpcc.toml. `run`: sockets, 0700, gone after a reboot.
+    """
+
+    cache: Path
+    state: Path
+    config: Path
+    run: Path
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str], *, uid: int | None = None) -> Self:
+        """Decide the four directories.
+
+        Raises:
+            CallerError: `HPCC_DIR` is set and not absolute, or there is no home directory.
+        """
+        root = env.get(DIR_VARIABLE, "")
+        if root:
+            base = Path(root)
+            if not base.is_absolute():
+                raise CallerError(f"{DIR_VARIABLE} must be an absolute path, not {root!r}")
+            return cls(
+                cache=base / "cache", state=base / "state", config=base / "config", run=base / "run"
+            )
+        home = env.get("HOME", "")
+        if not home.startswith("/"):
+            raise CallerError(f"no home directory: set HOME or {DIR_VARIABLE}")
+        uid = os.getuid() if uid is None else uid
+        runtime = env.get("XDG_RUNTIME_DIR", "")
+        return cls(
+            cache=_xdg(env, "XDG_CACHE_HOME", f"{home}/.cache"),
+            state=_xdg(env, "XDG_STATE_HOME", f"{home}/.local/state"),
+            config=_xdg(env, "XDG_CONFIG_HOME", f"{home}/.config"),
+            run=Path(runtime, "hpcc") if runtime.startswith("/") else Path(f"/tmp/hpcc-{uid}"),  # noqa: S108 - created 0700 and its owner checked before use
+        )
+
+    @property
+    def config_file(self) -> Path:
+        return self.config / "hpcc.toml"
+
+    @property
+    def farm_file(self) -> Path:
+        """Written by `hpcc up`, removed by `hpcc down`: how to reach the farm."""
+        return self.state / "farm.json"
+
+    @property
+    def images(self) -> Path:
+        return self.cache / "images"
+
+    @property
+    def guest_assets(self) -> Path:
+        """Kernel, initramfs and agent drive, by content."""
+        return self.cache / "guest"
+
+    @property
+    def audit(self) -> Path:
+        return self.state / "audit"
+
+    @property
+    def keys(self) -> Path:
+        return self.state / "keys"
+
+
+def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
+    value = env.get(name, "")
+    # The specification tells to ignore relative values.
+    return Path(value if value.startswith("/") else default, "hpcc")

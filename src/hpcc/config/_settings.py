@@ -1,0 +1,137 @@
+"""The user's config file, hpcc.toml, as frozen values. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from hpcc.core import CallerError
+
+MAX_CONFIG_BYTES: Final = 1 << 20
+Fallback = Literal["never", "warn", "quiet"]
+Accelerator = Literal["auto", "tcg"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """`[cache]`: the private store of one user."""
+
+    # ccache's default is 5 GiB and has served C and C++ teams for years.
+    max_size_bytes: int = 5 << 30
+    # A private result larger than this costs more to keep than to make again.
+    max_entry_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteSettings:
+    """`[remote]`: what the daemon does with a farm."""
+
+    is_enabled: bool = True
+    fallback: Fallback = "warn"
+    # A compile that takes longer than this remotely is given up and made locally.
+    timeout_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """`[worker]`: guests of `hpcc up` and `hpcc worker`."""
+
+    accelerator: Accelerator = "auto"
+    guest_memory_mib: int = 1024
+    max_guests: int = 2
+    vcpus: int = 2
+    boot_timeout_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of hpcc.toml."""
+
+    cache: CacheSettings = CacheSettings()
+    remote: RemoteSettings = RemoteSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+
+_CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("remote", "fallback"): ("never", "warn", "quiet"),
+    ("worker", "accelerator"): ("auto", "tcg"),
+}
+_SECTIONS: Final = {"cache": CacheSettings, "remote": RemoteSettings, "worker": WorkerSettings}
+
+
+def load_settings(path: Path) -> Settings:
+    """Read the file; one that does not exist gives the defaults.
+
+    Raises:
+        CallerError: unreadable, not TOML, or a key, type or value that is not known.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="config") from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise CallerError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", reason="config")
+    return parse_settings(raw.decode("utf-8", "replace"), source=str(path))
+
+
+def parse_settings(text: str, *, source: str = "hpcc.toml") -> Settings:
+    """Read the text of a config file.
+
+    Raises:
+        CallerError: see `load_settings`.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CallerError(f"{source}: {error}", reason="config") from error
+    sections: dict[str, object] = {}
+    for name, content in table.items():
+        if name not in _SECTIONS:
+            raise _unknown(source, "section", name, list(_SECTIONS))
+        if not isinstance(content, dict):
+            raise CallerError(f"{source}: [{name}] must be a table", reason="config")
+        sections[name] = _section(source, name, content)
+    return Settings(**sections)  # type: ignore[arg-type]  # built by name from _SECTIONS just above
+
+
+def _section(source: str, name: str, content: Mapping[str, object]) -> object:
+    cls = _SECTIONS[name]
+    known = {f.name: f for f in fields(cls)}
+    values: dict[str, object] = {}
+    for key, value in content.items():
+        if key not in known:
+            raise _unknown(source, f"key in [{name}]", key, list(known))
+        values[key] = _value(f"{source}: [{name}] {key}", name, key, value, getattr(cls(), key))
+    return cls(**values)
+
+
+def _value(where: str, section: str, key: str, value: object, default: object) -> object:
+    choices = _CHOICES.get((section, key))
+    if choices is not None:
+        if value not in choices:
+            raise CallerError(f"{where}: must be one of {', '.join(choices)}", reason="config")
+        return cast("object", value)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise CallerError(f"{where}: must be true or false", reason="config")
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default) or not isinstance(value, int | float) or value <= 0:
+        raise CallerError(
+            f"{where}: must be a positive {type(default).__name__}, not {value!r}", reason="config"
+        )
+    return value
+
+
+def _unknown(source: str, what: str, name: str, known: list[str]) -> CallerError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    return CallerError(f"{source}: unknown {what}: {name!r}{hint}", reason="config")

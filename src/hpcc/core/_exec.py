@@ -1,0 +1,120 @@
+"""One compile inside a guest, as data: what goes in, and the events that come out.
+
+Paths are POSIX, relative to the guest's source root, without `.`, `..` or empty parts;
+`check_guest_path` is the one place that decides it, on both sides of the boundary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from hpcc.core._digest import Digest
+from hpcc.core._errors import CallerError
+
+SOURCE_ROOT: Final = "/src"
+
+MAX_PATH_BYTES: Final = 4096
+MAX_NAME_BYTES: Final = 255
+MAX_INPUTS: Final = 100_000
+MAX_OUTPUTS: Final = 64
+MAX_ARGV_BYTES: Final = 2 << 20
+MAX_STDIO_BYTES: Final = 4 << 20
+MAX_OUTPUT_BYTES: Final = 512 << 20
+
+
+def check_guest_path(path: str) -> str:
+    """Return `path` if it is relative, normal and within the limits.
+
+    Raises:
+        CallerError: it is absolute, escapes, is not normal, is too long or is not UTF-8.
+    """
+    try:
+        raw = path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CallerError("path is not UTF-8", reason="bad-path") from error
+    parts = path.split("/")
+    if (
+        not raw
+        or len(raw) > MAX_PATH_BYTES
+        or b"\0" in raw
+        or any(p in {"", ".", ".."} or len(p.encode()) > MAX_NAME_BYTES for p in parts)
+    ):
+        raise CallerError(f"not a normal relative path: {path[:120]!r}", reason="bad-path")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file of the input tree."""
+
+    path: str
+    digest: Digest
+    is_executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecLimits:
+    """What one compile may use; the agent enforces them, the host's deadline backs them up."""
+
+    wall_seconds: float = 600.0
+    memory_bytes: int = 2 << 30
+    pids: int = 256
+    output_bytes: int = MAX_OUTPUT_BYTES
+    stdio_bytes: int = MAX_STDIO_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """A compile for a guest. `cwd` and `outputs` are relative to the source root.
+
+    `cwd` may be "" for the root itself. `env` is complete: nothing is inherited.
+    """
+
+    exec_id: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    inputs: tuple[InputFile, ...]
+    outputs: tuple[str, ...]
+    limits: ExecLimits = field(default_factory=ExecLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class StdioEvent:
+    """Bytes the compiler wrote, in order within each stream."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultEvent:
+    """How the compile ended; exactly one, before any output.
+
+    `signal` is 0 unless a signal ended it (then `exit_code` is 128 + signal). `reason` is ""
+    for an ordinary end, else one of "deadline", "cancelled", "no-such-program", "stdio-limit",
+    "output-limit", "memory", "agent-error". Times are seconds inside the guest.
+    """
+
+    exit_code: int
+    signal: int = 0
+    reason: str = ""
+    wall_seconds: float = 0.0
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    max_rss_bytes: int = 0
+    stage_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvent:
+    """A piece of an output file; pieces of one path follow each other, `last` ends it."""
+
+    path: str
+    data: bytes
+    is_executable: bool
+    last: bool
+
+
+ExecEvent = StdioEvent | ResultEvent | OutputEvent

@@ -1,0 +1,130 @@
+"""Names that travel between parts, each parsed once into a type that cannot be wrong."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from hpcc.core._errors import CallerError
+
+_TENANT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")
+# Repository part of an image reference, as the OCI distribution spec allows it, with a host.
+_REPOSITORY: Final = re.compile(r"[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*")
+MAX_REPOSITORY_CHARS: Final = 255
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TenantId:
+    """Who must be kept apart: a DNS-label-like name, also the REAPI instance name."""
+
+    value: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be a directory name, a label or an instance name."""
+        if not _TENANT.fullmatch(self.value):
+            raise CallerError(
+                f"not a tenant id: {self.value[:80]!r} (1 to 63 of a-z, 0-9 and inner '-')"
+            )
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageDigest:
+    """`sha256:` and 64 hex digits: the manifest digest that is the toolchain's identity."""
+
+    value: str
+
+    def __post_init__(self) -> None:
+        """Refuse tags and other algorithms."""
+        if not _SHA256.fullmatch(self.value):
+            raise CallerError(f"not an image digest (sha256:…): {self.value[:100]!r}")
+
+    @property
+    def hex(self) -> str:
+        return self.value.removeprefix("sha256:")
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageRef:
+    """A pinned image: repository and digest, spelled `repo@sha256:…`."""
+
+    repository: str
+    digest: ImageDigest
+
+    def __post_init__(self) -> None:
+        """Refuse repositories that could be read as a path or an option."""
+        if len(self.repository) > MAX_REPOSITORY_CHARS or not _REPOSITORY.fullmatch(
+            self.repository
+        ):
+            raise CallerError(f"not an image repository: {self.repository[:100]!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `[docker://]repo@sha256:…`.
+
+        Raises:
+            CallerError: unpinned or malformed.
+        """
+        repository, at, digest = text.removeprefix("docker://").partition("@")
+        if not at:
+            raise CallerError(
+                f"image {text[:100]!r} is not pinned: write repo@sha256:…, a tag is no identity",
+                reason="unpinned-image",
+            )
+        return cls(repository, ImageDigest(digest))
+
+    def __str__(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+    @property
+    def platform_value(self) -> str:
+        """The value of the REAPI platform property `container-image`."""
+        return f"docker://{self}"
+
+
+class Isolation(enum.StrEnum):
+    """What really ran a compile. The label of rows, results and the CLI."""
+
+    FIRECRACKER_KVM = "firecracker/kvm"
+    QEMU_KVM = "qemu/kvm"
+    QEMU_TCG = "qemu/tcg"
+    HYPERV = "hyperv"
+    PROCESS_WINDOWS = "process/windows"
+    PROCESS_RUNC = "process/runc"
+    LOCAL_NONE = "local/none"
+
+    @property
+    def rank(self) -> int:
+        """Strength for policy: 3 own kernel, 2 container, 0 none. Equal ranks satisfy each other.
+
+        TCG guests have their own kernel and the same boundary (the VMM process); what KVM
+        adds is speed, so both rank the same.
+        """
+        match self:
+            case (
+                Isolation.FIRECRACKER_KVM
+                | Isolation.QEMU_KVM
+                | Isolation.QEMU_TCG
+                | Isolation.HYPERV
+            ):
+                return 3
+            case Isolation.PROCESS_WINDOWS | Isolation.PROCESS_RUNC:
+                return 2
+            case Isolation.LOCAL_NONE:
+                return 0
+
+
+class GuestReuse(enum.StrEnum):
+    """Whose code a guest may have run before it produces a result."""
+
+    EXEC = "exec"
+    PRINCIPAL = "principal"
+    TENANT = "tenant"

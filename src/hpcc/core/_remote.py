@@ -1,0 +1,66 @@
+"""What the daemon's cache side asks of its remote side, and what it gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpcc.core._names import Isolation
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteInput:
+    """A file on this machine and its place in the tree (see `check_guest_path`)."""
+
+    path: str
+    host_path: str
+    is_executable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteRequest:
+    """A compile ready for a guest: argv and env as the guest will see them (root at /src).
+
+    `outputs` and `cwd` are root-relative; the first output is the object. `injected` are the
+    flags hpcc added to argv. `policy_argv` is the argv for the audit row.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    inputs: tuple[RemoteInput, ...]
+    outputs: tuple[str, ...]
+    injected: tuple[str, ...] = ()
+    client_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteOutput:
+    """One file that the guest's compiler wrote, already checked against its digest."""
+
+    path: str
+    data: bytes
+    is_executable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteResult:
+    """A finished remote compile. `is_cached` tells a probe's hit from an execution."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    outputs: tuple[RemoteOutput, ...]
+    is_cached: bool
+    isolation: Isolation
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFailure:
+    """Nothing usable came back; compile locally. `reason` is counted, `message` is for a person."""
+
+    reason: str
+    message: str
+
+
+RemoteOutcome = RemoteResult | RemoteFailure
