@@ -1,0 +1,62 @@
+# Every target works from a fresh clone: the first one that needs it makes .venv from the lock files.
+# `./demo.sh` and `./test.sh` also install the distribution's packages; these targets do not.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.hpcc-dev-stamp
+JOBS ?= auto
+
+.PHONY: help dev check lint types layers test test-fast test-vm test-integration fuzz demo bench gen gen-check docs clean lock
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+dev: $(STAMP)  ## the developer's environment in .venv, from the lock files
+
+$(STAMP): requirements-dev.lock pyproject.toml launcher/hpcc.c tools/hatch_build.py
+	./tools/bootstrap.sh venv
+	@touch $@
+
+check: dev  ## format, lint, types, layers, generated files, fast tests; under 3 minutes, no network, no VM
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy src
+	$(VENV)/bin/lint-imports --no-cache
+	$(PY) tools/gen.py --check
+	$(PY) -m pytest -q tests/unit tests/property tests/contract tests/golden tests/fuzz tests/arch
+
+test: ## everything, with what it needs installed first (the README's command)
+	./test.sh
+
+test-fast: dev  ## all tests that boot no guest
+	$(PY) -m pytest -q -m "not vm"
+
+test-integration: dev  ## services on loopback, real compilers, a real registry
+	$(PY) -m pytest -q tests/integration
+
+test-vm: dev  ## real guests: QEMU, KVM where it works, else TCG
+	$(PY) -m pytest -q tests/vm tests/e2e
+
+T ?= wire_launcher
+fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
+	./tools/fuzz.sh $(T)
+
+demo:  ## a real project behind a VM boundary, then from the cache
+	./demo.sh
+
+bench: dev  ## figures as ratios, taken side by side in one run
+	$(PY) bench/run.py
+
+gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
+	$(PY) tools/gen.py
+	$(PY) tools/gen_help.py
+
+docs: dev  ## check links and that the README's command reference is what --help prints
+	$(PY) -m pytest -q tests/arch
+
+lock:  ## write the lock files anew
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes pyproject.toml -o requirements.lock
+	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes pyproject.toml --group dev -o requirements-dev.lock
+
+clean:  ## what builds and tests left in this tree
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench/results/tmp

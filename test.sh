@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs what the tests need, then runs all of them. On a fresh Debian or Ubuntu, as root or with sudo.
+#   ./test.sh            everything
+#   ./test.sh ARGS…      passed to pytest instead of the default selection
+set -eu
+cd "$(dirname "$0")"
+
+degraded=""
+tools/bootstrap.sh packages base guest test || {
+    code=$?
+    [ "$code" = 77 ] || exit "$code"
+    degraded="yes"
+    echo "test.sh: no packages could be installed here; tests whose tools are missing will fail, not be skipped." >&2
+}
+tools/bootstrap.sh venv
+
+if [ -e /dev/kvm ]; then
+    echo "test.sh: /dev/kvm exists; guests use it only if a probe guest boots under it, else TCG."
+else
+    echo "test.sh: no /dev/kvm; guests run under QEMU's TCG: the same path, about 15 times slower."
+fi
+[ "$(id -u)" = 0 ] || echo "test.sh: not root; tests of foreign owners and mount namespaces will say that they need it."
+[ -z "$degraded" ] || echo "test.sh: running with what is installed."
+
+if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
+.venv/bin/ruff format --check -q .
+.venv/bin/ruff check -q .
+.venv/bin/mypy src
+.venv/bin/lint-imports --no-cache
+.venv/bin/python tools/gen.py --check
+exec .venv/bin/python -m pytest -q --durations=15
