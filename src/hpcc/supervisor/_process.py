@@ -1,0 +1,143 @@
+"""One service as a child process that reports in JSON lines and dies with its parent.
+
+The contract with the service: standard input is a pipe that never carries a byte, and its end
+means "your parent is gone, leave"; standard output carries one JSON object a line, either
+`{"progress": "…"}` or once `{"ready": true, …}`; SIGTERM asks for an orderly end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import InfrastructureError
+
+MAX_LINE_BYTES: Final = 64 << 10
+STOP_SECONDS: Final = 20.0
+
+
+class SupervisorError(InfrastructureError):
+    """A service did not become ready, or ended and was given up."""
+
+    default_reason = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """How to start a service. `env` is complete. `log` takes its standard error."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log: Path
+    ready_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What the service said when it was ready; values are what JSON gives, checked by the user."""
+
+    name: str
+    facts: Mapping[str, object]
+
+
+class Child:
+    """A running service. Owned by one task, which must `stop` it."""
+
+    def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> None:
+        self.spec, self.process = spec, process
+
+    @classmethod
+    async def start(cls, spec: ChildSpec) -> Child:
+        """Start the process.
+
+        Raises:
+            SupervisorError: the program or its log cannot be opened.
+        """
+        try:
+            with spec.log.open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *spec.argv,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    env=dict(spec.env),
+                    limit=MAX_LINE_BYTES,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise SupervisorError(f"cannot start {spec.name}: {error}") from error
+        return cls(spec, process)
+
+    async def wait_ready(self, progress: Callable[[str], None]) -> Ready:
+        """Read the service's lines until it is ready.
+
+        Raises:
+            SupervisorError: it ended, talked nonsense, or took longer than `ready_seconds`.
+        """
+        try:
+            async with asyncio.timeout(self.spec.ready_seconds):
+                while True:
+                    facts = await self._line()
+                    if facts.get("ready") is True:
+                        return Ready(self.spec.name, facts)
+                    if isinstance(facts.get("progress"), str):
+                        progress(str(facts["progress"])[:500])
+        except TimeoutError as error:
+            raise SupervisorError(
+                f"{self.spec.name} was not ready within {self.spec.ready_seconds:.0f} s; "
+                f"its log: {self.spec.log}"
+            ) from error
+
+    async def _line(self) -> Mapping[str, object]:
+        assert self.process.stdout is not None
+        try:
+            raw = await self.process.stdout.readline()
+            value = json.loads(raw) if raw else None
+        except (ValueError, RecursionError) as error:
+            raise SupervisorError(f"{self.spec.name} does not speak JSON lines") from error
+        if value is None:
+            code = await self.process.wait()
+            raise SupervisorError(
+                f"{self.spec.name} ended with status {code}: {last_line(self.spec.log)}"
+            )
+        return value if isinstance(value, dict) else {}
+
+    async def drain(self) -> int:
+        """Read and drop what it says from now on; return its status when it ends."""
+        assert self.process.stdout is not None
+        while await self.process.stdout.read(MAX_LINE_BYTES):
+            pass
+        return await self.process.wait()
+
+    async def stop(self) -> None:
+        """End it: SIGTERM, time to leave in order, then SIGKILL. Idempotent."""
+        if self.process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.process.wait()
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+
+
+def last_line(log: Path) -> str:
+    """The last non-empty line of a log, cut to what fits a message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return f"see {log}"
+    text = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"{text[:300]} (log: {log})" if text else f"see {log}"

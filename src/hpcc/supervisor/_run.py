@@ -1,0 +1,102 @@
+"""Start services in order, keep them running, end them in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from hpcc.ports import Clock
+from hpcc.supervisor._policy import GiveUp, RestartPolicy
+from hpcc.supervisor._process import Child, ChildSpec, Ready, SupervisorError
+
+# A spec may need what an earlier service said when it was ready (its port).
+SpecFactory = Callable[[Mapping[str, Ready]], ChildSpec]
+
+
+class Supervisor:
+    """Runs an ordered list of services until told to stop or until one is given up.
+
+    `on_ready` is called each time all of them are ready, with what each said: at the start
+    and after every restart.
+    """
+
+    def __init__(
+        self,
+        factories: Sequence[tuple[str, SpecFactory]],
+        *,
+        clock: Clock,
+        progress: Callable[[str], None],
+        on_ready: Callable[[Mapping[str, Ready]], None],
+    ) -> None:
+        self._factories, self._clock = tuple(factories), clock
+        self._progress, self._on_ready = progress, on_ready
+        self._children: dict[str, Child] = {}
+        self._ready: dict[str, Ready] = {}
+        self._policies = {name: RestartPolicy() for name, _ in self._factories}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set; nothing it started is alive afterwards.
+
+        Raises:
+            SupervisorError: a service did not get ready at the start, or was given up.
+        """
+        try:
+            for name, factory in self._factories:
+                await self._start(name, factory)
+            self._on_ready(self._ready)
+            await self._watch(stop)
+        finally:
+            for name, _ in reversed(self._factories):
+                child = self._children.pop(name, None)
+                if child is not None:
+                    await child.stop()
+
+    async def _start(self, name: str, factory: SpecFactory) -> None:
+        child = await Child.start(factory(self._ready))
+        self._children[name] = child
+        self._ready[name] = await child.wait_ready(self._progress)
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watchers = [
+                    tasks.create_task(self._keep(name, factory))
+                    for name, factory in self._factories
+                ]
+                await stop.wait()
+                for watcher in watchers:
+                    watcher.cancel()
+        except* SupervisorError as group:
+            errors = group.exceptions
+        else:
+            return
+        # Raised out here: inside `except*` it would be wrapped in a group again.
+        error = errors[0]
+        assert isinstance(error, SupervisorError)
+        raise error
+
+    async def _keep(self, name: str, factory: SpecFactory) -> None:
+        try:
+            while True:
+                status = await self._children[name].drain()
+                await self._restart(name, factory, f"{name} ended with status {status}")
+        except SupervisorError:
+            raise
+        except OSError as error:
+            raise SupervisorError(f"{name}: {error}") from error
+
+    async def _restart(self, name: str, factory: SpecFactory, why: str) -> None:
+        while True:
+            decision = self._policies[name].on_death(self._clock.monotonic())
+            if isinstance(decision, GiveUp):
+                raise SupervisorError(f"{why}; given up: {decision.reason}")
+            self._progress(f"{why}; starting it again")
+            await self._clock.sleep(decision.after_seconds)
+            try:
+                await self._start(name, factory)
+            except SupervisorError as error:
+                why = str(error)
+                await self._children[name].stop()
+                continue
+            self._on_ready(self._ready)
+            return
