@@ -1,1 +1,52 @@
-"""reapi."""
+"""REAPI v2 as a pure core: canonical encoding and bounded parsing of what is in the key."""
+
+from hpcc.reapi._action import ACTION_FORMAT, ActionSpec, encode_action, parse_action, salt_of
+from hpcc.reapi._command import (
+    IMAGE_PROPERTY,
+    CommandSpec,
+    encode_command,
+    parse_command,
+    parse_platform_image,
+)
+from hpcc.reapi._digests import digest_from_proto, digest_to_proto
+from hpcc.reapi._limits import MAX_DIRECTORIES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH, ReapiError
+from hpcc.reapi._resource import parse_read_name, parse_write_name, read_name, write_name
+from hpcc.reapi._result import ResultRecord, encode_result, parse_result
+from hpcc.reapi._tree import (
+    DirectoryListing,
+    InputTree,
+    TreeWalk,
+    build_tree,
+    parse_directory,
+)
+
+__all__ = [
+    "ACTION_FORMAT",
+    "IMAGE_PROPERTY",
+    "MAX_DIRECTORIES",
+    "MAX_DIRECTORY_BYTES",
+    "MAX_TREE_DEPTH",
+    "ActionSpec",
+    "CommandSpec",
+    "DirectoryListing",
+    "InputTree",
+    "ReapiError",
+    "ResultRecord",
+    "TreeWalk",
+    "build_tree",
+    "digest_from_proto",
+    "digest_to_proto",
+    "encode_action",
+    "encode_command",
+    "encode_result",
+    "parse_action",
+    "parse_command",
+    "parse_directory",
+    "parse_platform_image",
+    "parse_read_name",
+    "parse_result",
+    "parse_write_name",
+    "read_name",
+    "salt_of",
+    "write_name",
+]

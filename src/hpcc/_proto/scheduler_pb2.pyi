@@ -1,0 +1,176 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AuthenticateRequest(_message.Message):
+    __slots__ = ("tenant", "principal", "client_version")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    principal: str
+    client_version: str
+    def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., client_version: _Optional[str] = ...) -> None: ...
+
+class AuthenticateResponse(_message.Message):
+    __slots__ = ("session", "expires_at")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    expires_at: float
+    def __init__(self, session: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
+
+class RouteRequest(_message.Message):
+    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    FAILED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    image: str
+    minimum_isolation: str
+    failed_generation: int
+    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ...) -> None: ...
+
+class RouteResponse(_message.Message):
+    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    endpoint: str
+    worker_certificate: bytes
+    token: str
+    token_expires_at: float
+    generation: int
+    isolation: str
+    worker_id: str
+    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ...) -> None: ...
+
+class WatchRoutesRequest(_message.Message):
+    __slots__ = ("tenant",)
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
+
+class RouteEvent(_message.Message):
+    __slots__ = ("kind", "worker_id", "generation")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[RouteEvent.Kind]
+        KIND_LIVE: _ClassVar[RouteEvent.Kind]
+        KIND_DEAD: _ClassVar[RouteEvent.Kind]
+    KIND_UNSPECIFIED: RouteEvent.Kind
+    KIND_LIVE: RouteEvent.Kind
+    KIND_DEAD: RouteEvent.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    kind: RouteEvent.Kind
+    worker_id: str
+    generation: int
+    def __init__(self, kind: _Optional[_Union[RouteEvent.Kind, str]] = ..., worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    endpoint: str
+    certificate: bytes
+    isolation: str
+    images: _containers.RepeatedScalarFieldContainer[str]
+    capacity: int
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ...) -> None: ...
+
+class RegisterResponse(_message.Message):
+    __slots__ = ("token_keys", "generation", "lease_seconds", "scheduler_id", "audience")
+    TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
+    generation: int
+    lease_seconds: float
+    scheduler_id: str
+    audience: str
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ..., scheduler_id: _Optional[str] = ..., audience: _Optional[str] = ...) -> None: ...
+
+class TokenKey(_message.Message):
+    __slots__ = ("kid", "public_key")
+    KID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    kid: str
+    public_key: bytes
+    def __init__(self, kid: _Optional[str] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("worker_id", "generation", "running", "queued", "audit")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    generation: int
+    running: int
+    queued: int
+    audit: AuditAnchor
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ...) -> None: ...
+
+class AuditAnchor(_message.Message):
+    __slots__ = ("count", "head")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    head: str
+    def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ...) -> None: ...
+
+class HeartbeatResponse(_message.Message):
+    __slots__ = ("token_keys", "generation")
+    TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
+    generation: int
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class SandboxLostRequest(_message.Message):
+    __slots__ = ("worker_id", "generation", "guest_id", "reason")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    GUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    generation: int
+    guest_id: str
+    reason: str
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., guest_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SandboxLostResponse(_message.Message):
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    def __init__(self, generation: _Optional[int] = ...) -> None: ...
+
+class DeregisterRequest(_message.Message):
+    __slots__ = ("worker_id",)
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
+
+class DeregisterResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,183 @@
+"""Keys and secrets in files: made once, 0600, kept across restarts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import NameOID
+
+from hpcc.core import CallerError, InfrastructureError
+from hpcc.identity._tls import TlsIdentity
+from hpcc.ports import Clock
+
+MAX_KEY_FILE_BYTES: Final = 64 << 10
+_SECRET_BYTES: Final = 32
+# Generated certificates are pinned, not found through a CA: they live as long as the directory.
+_CERTIFICATE_DAYS: Final = 3650
+_RENEW_BEFORE_DAYS: Final = 30
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """Return the stable name of a public key: the start of its SHA-256."""
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:32]
+
+
+def load_or_create_signing_key(path: Path) -> Ed25519PrivateKey:
+    """Return the Ed25519 key of `path`, made at the first call.
+
+    Raises:
+        CallerError: the file is not such a key, or others can read it.
+        InfrastructureError: it cannot be written.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    stored = load_or_create_secret_file(path, pem)
+    loaded = _private_key(path, stored)
+    if not isinstance(loaded, Ed25519PrivateKey):
+        raise CallerError(f"{path} is not an Ed25519 key: remove it to make a new one")
+    return loaded
+
+
+def load_or_create_secret(path: Path) -> str:
+    """Return the random secret of `path` (43 URL-safe characters), made at the first call."""
+    return load_or_create_secret_file(path, secrets.token_urlsafe(_SECRET_BYTES).encode()).decode(
+        "ascii", "replace"
+    )
+
+
+def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdentity:
+    """Return the self-signed certificate `name` of `directory`, with its P-256 key.
+
+    P-256 because every TLS stack that a stock REAPI client may bring accepts it.
+
+    Raises:
+        CallerError: the files do not belong together, or others can read the key.
+        InfrastructureError: they cannot be written.
+    """
+    key_path, certificate_path = directory / f"{name}.key", directory / f"{name}.crt"
+    fresh = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key_pem = load_or_create_secret_file(key_path, fresh)
+    key = _private_key(key_path, key_pem)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CallerError(f"{key_path} is not a P-256 key: remove it to make a new one")
+    certificate = _load_certificate_or_none(certificate_path, key, clock)
+    if certificate is None:
+        certificate = _self_signed(key, name, clock)
+        _write_secret(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
+    return TlsIdentity(
+        name=name,
+        key_pem=key_pem,
+        certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
+        certificate_der=certificate.public_bytes(serialization.Encoding.DER),
+    )
+
+
+def load_or_create_secret_file(path: Path, fresh: bytes) -> bytes:
+    """Return what `path` holds; when it is absent, keep `fresh` there first.
+
+    Raises:
+        CallerError: others than the owner can read it, or it is not an ordinary file.
+        InfrastructureError: it cannot be read or written.
+    """
+    try:
+        if not path.exists():
+            _write_secret(path, fresh, exclusive=True)
+        return _read_secret(path)
+    except OSError as error:
+        raise InfrastructureError(f"cannot use {path}: {error.strerror}", reason="keys") from error
+
+
+def _read_secret(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise CallerError(f"{path} is not your own ordinary file: remove it", reason="keys")
+        if status.st_mode & 0o077:
+            raise CallerError(
+                f"others can read {path}: chmod 600 it, or remove it for a new one", reason="keys"
+            )
+        return file.read(MAX_KEY_FILE_BYTES)
+
+
+def _write_secret(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            # A second process that starts at the same time must end with the same key.
+            try:
+                os.link(aside, path)
+            except FileExistsError:
+                return
+        else:
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _private_key(path: Path, pem: bytes) -> object:
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise CallerError(
+            f"{path} is not a private key: remove it to make a new one", reason="keys"
+        ) from error
+
+
+def _load_certificate_or_none(
+    path: Path, key: ec.EllipticCurvePrivateKey, clock: Clock
+) -> x509.Certificate | None:
+    try:
+        with path.open("rb") as file:
+            certificate = x509.load_pem_x509_certificate(file.read(MAX_KEY_FILE_BYTES))
+    except (OSError, ValueError):
+        return None
+    renew_at = certificate.not_valid_after_utc - timedelta(days=_RENEW_BEFORE_DAYS)
+    if certificate.public_key() != key.public_key() or renew_at.timestamp() < clock.now():
+        return None
+    return certificate
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, name: str, clock: Clock) -> x509.Certificate:
+    now = datetime.fromtimestamp(clock.now(), UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names = [
+        x509.DNSName(name),
+        x509.DNSName("localhost"),
+        x509.IPAddress(ip_address("127.0.0.1")),
+    ]
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=_CERTIFICATE_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        # Its own root: the peer trusts exactly this certificate and nothing it could sign.
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )

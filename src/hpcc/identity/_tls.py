@@ -1,0 +1,61 @@
+"""A TLS identity as bytes, and the pin of a peer's certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
+
+from hpcc.core import CallerError
+
+MAX_CERTIFICATE_BYTES: Final = 16 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsIdentity:
+    """A private key and its self-signed certificate; `name` is the certificate's DNS name."""
+
+    name: str
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    certificate_der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedPeer:
+    """The only certificate accepted from a peer, and the name to check it against."""
+
+    certificate_pem: bytes
+    name: str
+
+    @classmethod
+    def from_der(cls, der: bytes) -> PinnedPeer:
+        """Read a certificate in DER.
+
+        Raises:
+            CallerError: too large or not a certificate.
+        """
+        return cls._of(der, is_pem=False)
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> PinnedPeer:
+        """Read a certificate in PEM; see `from_der`."""
+        return cls._of(pem, is_pem=True)
+
+    @classmethod
+    def _of(cls, data: bytes, *, is_pem: bool) -> PinnedPeer:
+        if len(data) > MAX_CERTIFICATE_BYTES:
+            raise CallerError("certificate is too large", reason="certificate")
+        load = x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate
+        try:
+            certificate = load(data)
+            names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        except ValueError as error:
+            raise CallerError("not an X.509 certificate", reason="certificate") from error
+        name = str(names[0].value) if names else ""
+        if not name:
+            raise CallerError("certificate has no common name", reason="certificate")
+        return cls(certificate.public_bytes(serialization.Encoding.PEM), name)

@@ -1,0 +1,209 @@
+"""Route tokens: the scheduler's signed word that a principal may use one worker for one image.
+
+The compact form is a JWS (RFC 7515, RFC 8037) with one fixed header shape. The parser is ours
+because the whole risk of such tokens is in the options: here there is one algorithm, no
+`crit`, `jwk`, `jku` or `x5c`, and unknown members are refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hpcc.core import CallerError, ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.ports import Clock
+
+MAX_TOKEN_CHARS: Final = 2048
+MAX_LIFETIME_SECONDS: Final = 600.0
+# Clocks of scheduler and worker may differ by this much.
+MAX_SKEW_SECONDS: Final = 30.0
+MAX_PRINCIPAL_CHARS: Final = 128
+_ALG: Final = "EdDSA"
+_TYP: Final = "hpcc-route+jwt"
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
+_PLAIN: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_PRINCIPAL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+
+
+class TokenError(PolicyError):
+    """The token is not valid here and now; ask the scheduler for another route."""
+
+    default_reason = "token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteClaims:
+    """What a token says. Times are seconds since the epoch, UTC.
+
+    `audience` is the key id of the one worker that may accept it; `rights` are of "cache"
+    (CAS and action cache reads, uploads) and "execute".
+    """
+
+    issuer: str
+    subject: str
+    tenant: TenantId
+    audience: str
+    image: ImageDigest
+    minimum_isolation: Isolation
+    generation: int
+    rights: frozenset[str]
+    not_before: float
+    expires_at: float
+    token_id: str
+    client_version: str = ""
+
+
+class TokenSigner:
+    """Signs claims with one Ed25519 key."""
+
+    def __init__(self, key: Ed25519PrivateKey, *, kid: str) -> None:
+        self._key = key
+        self._header = _encode(_json({"alg": _ALG, "kid": kid, "typ": _TYP}))
+
+    def sign(self, claims: RouteClaims) -> str:
+        body = {
+            "aud": claims.audience,
+            "cv": claims.client_version,
+            "exp": claims.expires_at,
+            "gen": claims.generation,
+            "img": claims.image.value,
+            "iso": claims.minimum_isolation.value,
+            "iss": claims.issuer,
+            "jti": claims.token_id,
+            "nbf": claims.not_before,
+            "rights": sorted(claims.rights),
+            "sub": claims.subject,
+            "tenant": claims.tenant.value,
+        }
+        signed = f"{self._header}.{_encode(_json(body))}"
+        return f"{signed}.{_encode(self._key.sign(signed.encode()))}"
+
+
+class TokenVerifier:
+    """The whole decision whether a token is good at one worker; does no I/O."""
+
+    def __init__(
+        self, *, keys: Mapping[str, Ed25519PublicKey], issuer: str, audience: str, clock: Clock
+    ) -> None:
+        self._keys, self._issuer = dict(keys), issuer
+        self._audience, self._clock = audience, clock
+
+    def verify(self, token: str) -> RouteClaims:
+        """Return the claims of a token that is good now and here.
+
+        Raises:
+            TokenError: anything is wrong; `reason` says what, the text holds no part of it.
+        """
+        if len(token) > MAX_TOKEN_CHARS:
+            raise TokenError("token is too long", reason="token-oversized")
+        parts = token.split(".")
+        if len(parts) != 3:  # noqa: PLR2004 - header, body, signature
+            raise TokenError("token is malformed", reason="token-malformed")
+        key = self._key_of(_object(parts[0]))
+        try:
+            key.verify(_decode(parts[2]), f"{parts[0]}.{parts[1]}".encode())
+        except InvalidSignature as error:
+            raise TokenError("token signature is wrong", reason="token-signature") from error
+        claims = _claims(_object(parts[1]))
+        self._check(claims)
+        return claims
+
+    def _key_of(self, header: Mapping[str, object]) -> Ed25519PublicKey:
+        if set(header) != {"alg", "kid", "typ"}:
+            raise TokenError("token header has other members", reason="token-malformed")
+        # Decided before any key is looked at: a token never chooses how it is checked.
+        if header["alg"] != _ALG or header["typ"] != _TYP:
+            raise TokenError("token algorithm or type is not ours", reason="token-algorithm")
+        kid = header["kid"]
+        key = self._keys.get(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise TokenError("token is signed by an unknown key", reason="token-unknown-key")
+        return key
+
+    def _check(self, claims: RouteClaims) -> None:
+        now = self._clock.now()
+        if claims.issuer != self._issuer:
+            raise TokenError("token is of another scheduler", reason="token-issuer")
+        if claims.audience != self._audience:
+            raise TokenError("token is for another worker", reason="token-audience")
+        if claims.expires_at - claims.not_before > MAX_LIFETIME_SECONDS + MAX_SKEW_SECONDS:
+            raise TokenError("token lives too long", reason="token-lifetime")
+        if now < claims.not_before - MAX_SKEW_SECONDS:
+            raise TokenError("token is not valid yet", reason="token-not-yet")
+        if now >= claims.expires_at:
+            raise TokenError("token has expired", reason="token-expired")
+
+
+def _json(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    if not _BASE64URL.fullmatch(text):
+        raise TokenError("token is malformed", reason="token-malformed")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise TokenError("token is malformed", reason="token-malformed") from error
+    # Stray low bits would give one signature several spellings.
+    if _encode(data) != text:
+        raise TokenError("token is malformed", reason="token-malformed")
+    return data
+
+
+def _object(part: str) -> Mapping[str, object]:
+    try:
+        value = json.loads(_decode(part))
+    except (ValueError, RecursionError) as error:
+        raise TokenError("token is malformed", reason="token-malformed") from error
+    if not isinstance(value, dict):
+        raise TokenError("token is malformed", reason="token-malformed")
+    return value
+
+
+_TYPES: Final[Mapping[str, type]] = {
+    "aud": str, "cv": str, "exp": float, "gen": int, "img": str, "iso": str, "iss": str,
+    "jti": str, "nbf": float, "rights": list, "sub": str, "tenant": str,
+}  # fmt: skip
+
+
+def _claims(body: Mapping[str, object]) -> RouteClaims:
+    if set(body) != set(_TYPES) or any(type(body[n]) is not t for n, t in _TYPES.items()):
+        raise TokenError("token claims are malformed", reason="token-malformed")
+    text = {n: v for n, v in body.items() if isinstance(v, str)}
+    rights = cast("list[object]", body["rights"])
+    if (
+        not all(_PLAIN.fullmatch(text[n]) for n in ("aud", "iss", "jti"))
+        or not _PRINCIPAL.fullmatch(text["sub"])
+        or not all(isinstance(r, str) and r in {"cache", "execute"} for r in rights)
+    ):
+        raise TokenError("token claims are malformed", reason="token-malformed")
+    try:
+        return RouteClaims(
+            issuer=text["iss"],
+            subject=text["sub"],
+            tenant=TenantId(text["tenant"]),
+            audience=text["aud"],
+            image=ImageDigest(text["img"]),
+            minimum_isolation=Isolation(text["iso"]),
+            generation=cast("int", body["gen"]),
+            rights=frozenset(cast("list[str]", rights)),
+            not_before=cast("float", body["nbf"]),
+            expires_at=cast("float", body["exp"]),
+            token_id=text["jti"],
+            client_version=text["cv"],
+        )
+    except (CallerError, ValueError) as error:
+        raise TokenError("token claims are malformed", reason="token-malformed") from error

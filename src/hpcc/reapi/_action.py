@@ -1,0 +1,78 @@
+"""The action: its digest is the key of a remote compile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+
+from hpcc.core import Digest, ImageRef
+from hpcc.reapi._command import parse_platform_image, platform_of
+from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi._limits import MAX_ACTION_BYTES, ReapiError
+
+# Raise it with any change that makes an old result wrong for a new request: the encoding here,
+# the include scan, the guest's layout or environment, the flags hpcc injects.
+ACTION_FORMAT: Final = 1
+# `Action.timeout` is in the key, so it is one constant; real limits are the worker's.
+TIMEOUT_SECONDS: Final = 600
+# A client's own timeout is honoured up to this.
+MAX_TIMEOUT_SECONDS: Final = 3600
+MAX_SALT_BYTES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec:
+    """An action with every field checked."""
+
+    command: Digest
+    input_root: Digest
+    image: ImageRef
+    salt: bytes
+    timeout_seconds: float = TIMEOUT_SECONDS
+    do_not_cache: bool = False
+
+
+def salt_of(*, agent_version: str, builder_version: str) -> bytes:
+    """Return the salt of today's format: what else can change an output."""
+    return f"hpcc/{ACTION_FORMAT};agent={agent_version};builder={builder_version}".encode()
+
+
+def encode_action(spec: ActionSpec) -> bytes:
+    """Encode canonically; `Digest.of` the result is the cache key."""
+    seconds = int(spec.timeout_seconds)
+    message = pb.Action(
+        command_digest=digest_to_proto(spec.command),
+        input_root_digest=digest_to_proto(spec.input_root),
+        timeout=Duration(seconds=seconds),
+        do_not_cache=spec.do_not_cache,
+        salt=spec.salt,
+        platform=platform_of(spec.image),
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def parse_action(data: bytes) -> ActionSpec:
+    """Read an action from a hostile peer.
+
+    Raises:
+        ReapiError: a rule or a limit is broken, or its platform names no pinned image.
+    """
+    message = parse_message(pb.Action, data, MAX_ACTION_BYTES)
+    if len(message.salt) > MAX_SALT_BYTES:
+        raise ReapiError(f"salt is longer than {MAX_SALT_BYTES} bytes")
+    timeout = float(TIMEOUT_SECONDS)
+    if message.HasField("timeout"):
+        timeout = message.timeout.seconds + message.timeout.nanos / 1e9
+        if not 0 <= timeout <= MAX_TIMEOUT_SECONDS:
+            raise ReapiError(f"timeout must be at most {MAX_TIMEOUT_SECONDS} s", reason="timeout")
+    return ActionSpec(
+        command=digest_from_proto(message.command_digest),
+        input_root=digest_from_proto(message.input_root_digest),
+        image=parse_platform_image(message.platform),
+        salt=message.salt,
+        timeout_seconds=timeout or TIMEOUT_SECONDS,
+        do_not_cache=message.do_not_cache,
+    )

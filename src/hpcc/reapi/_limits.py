@@ -1,0 +1,23 @@
+"""Bounds on what a peer may send, and the one error of every parser here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core import CallerError
+
+# A directory of 10,000 headers with 40-character names takes about 1.2 MiB.
+MAX_DIRECTORY_BYTES: Final = 4 << 20
+MAX_DIRECTORIES: Final = 20_000
+MAX_TREE_DEPTH: Final = 64
+MAX_COMMAND_BYTES: Final = 4 << 20
+MAX_ACTION_BYTES: Final = 16 << 10
+MAX_RESULT_BYTES: Final = 16 << 20
+MAX_ENV: Final = 1024
+MAX_PROPERTIES: Final = 32
+
+
+class ReapiError(CallerError):
+    """Bytes that claim to be a REAPI message and break its rules or our limits."""
+
+    default_reason = "bad-reapi-message"

@@ -1,0 +1,55 @@
+"""ByteStream resource names of REAPI (`remote_execution.proto`, ContentAddressableStorage)."""
+
+from __future__ import annotations
+
+from hpcc.core import CallerError, Digest, TenantId
+from hpcc.reapi._limits import ReapiError
+
+_MAX_NAME_CHARS = 512
+
+
+def read_name(tenant: TenantId, digest: Digest) -> str:
+    return f"{tenant}/blobs/{digest}"
+
+
+def write_name(tenant: TenantId, upload_id: str, digest: Digest) -> str:
+    return f"{tenant}/uploads/{upload_id}/blobs/{digest}"
+
+
+def parse_read_name(name: str) -> tuple[str, Digest]:
+    """Split `{instance}/blobs/{hash}/{size}` into instance name and digest.
+
+    Raises:
+        ReapiError: it has another form (compressed blobs included).
+    """
+    instance, _, rest = _bounded(name).partition("/blobs/")
+    parts = rest.split("/")
+    if not instance or "/" in instance or len(parts) != 2:  # noqa: PLR2004 - hash and size
+        raise ReapiError("not a resource name of the form INSTANCE/blobs/HASH/SIZE")
+    return instance, _digest(parts)
+
+
+def parse_write_name(name: str) -> tuple[str, Digest]:
+    """Split `{instance}/uploads/{id}/blobs/{hash}/{size}[/…]` into instance and digest.
+
+    Raises:
+        ReapiError: it has another form (compressed blobs included).
+    """
+    instance, _, rest = _bounded(name).partition("/uploads/")
+    parts = rest.split("/")
+    if not instance or "/" in instance or len(parts) < 4 or parts[1] != "blobs":  # noqa: PLR2004 - id, blobs, hash, size
+        raise ReapiError("not a resource name of the form INSTANCE/uploads/ID/blobs/HASH/SIZE")
+    return instance, _digest(parts[2:4])
+
+
+def _bounded(name: str) -> str:
+    if len(name) > _MAX_NAME_CHARS:
+        raise ReapiError("resource name is too long")
+    return name
+
+
+def _digest(parts: list[str]) -> Digest:
+    try:
+        return Digest.parse("/".join(parts))
+    except CallerError as error:
+        raise ReapiError(str(error), reason="bad-digest") from error

@@ -1,0 +1,178 @@
+"""Results: the record kept in the action cache, and the same as sent to clients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from google.protobuf.any_pb2 import Any
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from hpcc.core import (
+    MAX_OUTPUTS,
+    MAX_STDIO_BYTES,
+    CallerError,
+    Digest,
+    GuestReuse,
+    Isolation,
+    check_guest_path,
+)
+from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi._limits import MAX_RESULT_BYTES, ReapiError
+
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOutput:
+    """One output file: its path as the command spelled it (relative to the working directory)."""
+
+    path: str
+    digest: Digest
+    is_executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRecord:
+    """How an action ended and what ran it. Times are seconds since the epoch, UTC."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    outputs: tuple[ResultOutput, ...]
+    isolation: Isolation
+    reuse: GuestReuse
+    guest_id: str
+    guest_execs_before: int
+    worker: str
+    image: str
+    reason: str = ""
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    inline: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def encode_result(record: ResultRecord) -> bytes:
+    """Serialise as an `ActionResult`; `inline` contents go in beside their digests."""
+    message = pb.ActionResult(
+        exit_code=record.exit_code, stdout_raw=record.stdout, stderr_raw=record.stderr
+    )
+    for output in sorted(record.outputs, key=lambda o: o.path.encode()):
+        message.output_files.add(
+            path=output.path,
+            digest=digest_to_proto(output.digest),
+            is_executable=output.is_executable,
+            contents=record.inline.get(output.path, b""),
+        )
+    metadata = message.execution_metadata
+    metadata.worker = record.worker
+    metadata.queued_timestamp.CopyFrom(_timestamp(record.queued_at))
+    metadata.worker_start_timestamp.CopyFrom(_timestamp(record.started_at))
+    metadata.execution_start_timestamp.CopyFrom(_timestamp(record.started_at))
+    metadata.execution_completed_timestamp.CopyFrom(_timestamp(record.completed_at))
+    metadata.worker_completed_timestamp.CopyFrom(_timestamp(record.completed_at))
+    labels = Struct()
+    labels.update(
+        {
+            "format": _FORMAT,
+            "guest_execs_before": record.guest_execs_before,
+            "guest_id": record.guest_id,
+            "image": record.image,
+            "isolation": record.isolation.value,
+            "reason": record.reason,
+            "reuse": record.reuse.value,
+        }
+    )
+    packed = Any(
+        type_url="type.googleapis.com/google.protobuf.Struct",
+        value=labels.SerializeToString(deterministic=True),
+    )
+    metadata.auxiliary_metadata.append(packed)
+    return message.SerializeToString(deterministic=True)
+
+
+def parse_result(data: bytes) -> ResultRecord:
+    """Read a record back, or a worker's answer.
+
+    Raises:
+        ReapiError: it is not a result of ours, or breaks a limit.
+    """
+    message = parse_message(pb.ActionResult, data, MAX_RESULT_BYTES)
+    if len(message.output_files) > MAX_OUTPUTS:
+        raise ReapiError(f"result has more than {MAX_OUTPUTS} outputs")
+    if max(len(message.stdout_raw), len(message.stderr_raw)) > MAX_STDIO_BYTES:
+        raise ReapiError("result's stdout or stderr is too large")
+    labels = _labels(message)
+    metadata = message.execution_metadata
+    outputs = tuple(
+        ResultOutput(_path(o.path), digest_from_proto(o.digest), o.is_executable)
+        for o in message.output_files
+    )
+    try:
+        return ResultRecord(
+            exit_code=message.exit_code,
+            stdout=message.stdout_raw,
+            stderr=message.stderr_raw,
+            outputs=outputs,
+            isolation=Isolation(str(labels["isolation"])),
+            reuse=GuestReuse(str(labels["reuse"])),
+            guest_id=str(labels["guest_id"]),
+            guest_execs_before=_count(labels["guest_execs_before"]),
+            worker=metadata.worker,
+            image=str(labels["image"]),
+            reason=str(labels["reason"]),
+            queued_at=_seconds(metadata.queued_timestamp),
+            started_at=_seconds(metadata.execution_start_timestamp),
+            completed_at=_seconds(metadata.execution_completed_timestamp),
+            inline={
+                o.path: o.contents
+                for o in message.output_files
+                if o.contents or not o.digest.size_bytes
+            },
+        )
+    except (KeyError, ValueError) as error:
+        raise ReapiError("result has no labels of ours", reason="foreign-result") from error
+
+
+def _labels(message: pb.ActionResult) -> Mapping[str, object]:
+    packed = message.execution_metadata.auxiliary_metadata
+    labels = Struct()
+    if len(packed) != 1 or not packed[0].Unpack(labels):
+        raise ReapiError("result has no labels of ours", reason="foreign-result")
+    values = {name: _plain(value) for name, value in labels.items()}
+    if values.get("format") != _FORMAT:
+        raise ReapiError("result has another format", reason="foreign-result")
+    return values
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | float) else ""
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, float) or not math.isfinite(value) or value < 0:
+        raise ValueError("not a count")
+    return int(value)
+
+
+def _path(path: str) -> str:
+    # REAPI allows `..` in an output path only as far as the command did; the caller that sent
+    # the command compares the whole spelling, so what matters here is that it is bounded.
+    try:
+        return check_guest_path(path.replace("../", "")) and path
+    except CallerError as error:
+        raise ReapiError(str(error), reason="bad-path") from error
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    whole = math.floor(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def _seconds(stamp: Timestamp) -> float:
+    return stamp.seconds + stamp.nanos / 1e9

@@ -1,0 +1,86 @@
+"""Action results on disk: one directory per tenant, isolation class and reuse class."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import Digest, GuestReuse, InfrastructureError, Isolation, NotFoundError, TenantId
+from hpcc.store._files import ASIDE_PREFIX, FaultPoint, no_fault, read_file_or_none, write_file
+
+MAX_RECORD_BYTES: Final = 16 << 20
+_MAGIC: Final = b"hpcc-ac1"
+_HEADER_BYTES: Final = len(_MAGIC) + 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskActionCacheConfig:
+    """Where and how many. `max_entries` at about 1 KiB each bounds the directory."""
+
+    directory: Path
+    max_entries: int = 200_000
+
+
+def action_cache_directory(
+    root: Path, tenant: TenantId, isolation: Isolation, reuse: GuestReuse
+) -> Path:
+    """Return where results of this class live; no two classes share a directory."""
+    return root / tenant.value / "ac" / isolation.value.replace("/", "_") / reuse.value
+
+
+class DiskActionCache:
+    """`ActionCache` in a directory. Each file: magic, SHA-256 of action and record, record."""
+
+    def __init__(self, config: DiskActionCacheConfig, *, fault: FaultPoint = no_fault) -> None:
+        self._config, self._fault = config, fault
+        config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in config.directory.glob(f"??/{ASIDE_PREFIX}*"):
+            with suppress(OSError):
+                file.unlink()
+        self._count = sum(1 for _ in config.directory.glob("??/*"))
+
+    async def get(self, action: Digest) -> bytes:
+        path = self._path(action)
+        limit = MAX_RECORD_BYTES + _HEADER_BYTES
+        data = read_file_or_none(path, limit, fault=self._fault)
+        if data is None:
+            raise NotFoundError(f"no result for {action}")
+        record = data[_HEADER_BYTES:]
+        if len(data) > limit or data[:_HEADER_BYTES] != _header(action, record):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise NotFoundError(f"result for {action} was damaged", reason="damaged")
+        return record
+
+    async def put(self, action: Digest, record: bytes) -> None:
+        if len(record) > MAX_RECORD_BYTES:
+            raise InfrastructureError("result record is too large to keep", reason="record-size")
+        data = _header(action, record) + record
+        await asyncio.to_thread(write_file, self._path(action), data, sync=True, fault=self._fault)
+        self._count += 1
+        if self._count > self._config.max_entries:
+            await asyncio.to_thread(self._evict)
+
+    def _evict(self) -> None:
+        files: list[tuple[float, Path]] = []
+        for file in self._config.directory.glob("??/*"):
+            with suppress(OSError):
+                files.append((file.stat().st_mtime, file))
+        files.sort(key=lambda pair: pair[0])
+        keep = self._config.max_entries * 9 // 10
+        for _, file in files[: max(0, len(files) - keep)]:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        self._count = min(len(files), keep)
+
+    def _path(self, action: Digest) -> Path:
+        return self._config.directory / action.hash[:2] / f"{action.hash}-{action.size_bytes}"
+
+
+def _header(action: Digest, record: bytes) -> bytes:
+    # The action is in the sum, so that a file under another's name is damage.
+    return _MAGIC + hashlib.sha256(str(action).encode() + b"\0" + record).digest()

@@ -1,0 +1,136 @@
+"""Blobs of one tenant on disk, least recently used first out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError
+from hpcc.store._files import ASIDE_PREFIX, FaultPoint, no_fault, read_file_or_none, write_file
+
+# After an eviction this much of the bound is free, so that not every put evicts.
+_EVICT_TO: Final = 0.9
+# Below this a read is cheaper than the hop to another thread.
+_INLINE_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskBlobStoreConfig:
+    """Where and how much. One process at a time owns a directory.
+
+    `sync` is off by default: a blob's digest is checked on every read, so a write that a power
+    cut lost is found and the client uploads again; syncing each header would cost more than
+    the compile.
+    """
+
+    directory: Path
+    max_size_bytes: int = 10 << 30
+    sync: bool = False
+
+
+class DiskBlobStore:
+    """`BlobStore` in a directory, sharded by the first byte of the hash."""
+
+    def __init__(self, config: DiskBlobStoreConfig, *, fault: FaultPoint = no_fault) -> None:
+        self._config, self._fault = config, fault
+        self._lock = threading.Lock()
+        self._index: OrderedDict[str, int] = OrderedDict()
+        self._size_bytes = 0
+        self._scan()
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    async def get(self, digest: Digest) -> Blob:
+        if digest == EMPTY_DIGEST:
+            return Blob.of(b"")
+        if digest.size_bytes <= _INLINE_BYTES:
+            return self._get(digest)
+        return await asyncio.to_thread(self._get, digest)
+
+    async def put(self, blob: Blob) -> None:
+        if blob.digest != EMPTY_DIGEST and not self._touch(blob.digest):
+            await asyncio.to_thread(self._put, blob)
+
+    async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
+        return frozenset(d for d in digests if d != EMPTY_DIGEST and not self._touch(d))
+
+    def _path(self, name: str) -> Path:
+        return self._config.directory / name[:2] / name
+
+    def _touch(self, digest: Digest) -> bool:
+        with self._lock:
+            if self._index.get(digest.hash) != digest.size_bytes:
+                return False
+            self._index.move_to_end(digest.hash)
+            return True
+
+    def _get(self, digest: Digest) -> Blob:
+        path = self._path(digest.hash)
+        data = read_file_or_none(path, digest.size_bytes, fault=self._fault)
+        if data is None:
+            self._forget(digest.hash)
+            raise NotFoundError(f"no blob {digest}")
+        try:
+            blob = Blob.checked(digest, data)
+        except IntegrityError as error:
+            # A caller's wrong size must not cost a good file its life.
+            if len(data) <= digest.size_bytes and Digest.of(data).hash != digest.hash:
+                self._remove(digest.hash)
+            raise NotFoundError(f"blob {digest} was damaged", reason="damaged") from error
+        # The order of use must survive a restart; the mtime is the only place it is kept.
+        with suppress(OSError):
+            os.utime(path)
+        self._touch(digest)
+        return blob
+
+    def _put(self, blob: Blob) -> None:
+        name, size = blob.digest.hash, blob.digest.size_bytes
+        write_file(self._path(name), blob.data, sync=self._config.sync, fault=self._fault)
+        with self._lock:
+            self._size_bytes += size - self._index.pop(name, 0)
+            self._index[name] = size
+            is_full = self._size_bytes > self._config.max_size_bytes
+        if is_full:
+            self._evict(keep=name)
+
+    def _evict(self, *, keep: str) -> None:
+        target = int(self._config.max_size_bytes * _EVICT_TO)
+        while True:
+            with self._lock:
+                oldest = next((n for n in self._index if n != keep), None)
+                if oldest is None or self._size_bytes <= target:
+                    return
+            self._remove(oldest)
+
+    def _remove(self, name: str) -> None:
+        with suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._size_bytes -= self._index.pop(name, 0)
+
+    def _scan(self) -> None:
+        found: list[tuple[float, str, int]] = []
+        self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for file in self._config.directory.glob("??/*"):
+            if file.name.startswith(ASIDE_PREFIX):
+                with suppress(OSError):
+                    file.unlink()  # what a killed process left
+                continue
+            with suppress(OSError):
+                status = file.stat()
+                found.append((status.st_mtime, file.name, status.st_size))
+        for _, name, size in sorted(found):
+            self._index[name] = size
+            self._size_bytes += size
