@@ -25,6 +25,7 @@ class AuditRow:
     input_root_digest: str
     argv: tuple[str, ...]
     argv_digest: str
+    working_directory: str
     env_digest: str
     outputs: tuple[tuple[str, str], ...]
     exit_code: int

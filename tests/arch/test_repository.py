@@ -1,0 +1,86 @@
+"""What must be true of the tree as a whole."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--", *patterns], capture_output=True, check=True
+    )
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name]
+
+
+def anchors(page: Path) -> set[str]:
+    heads = re.findall(r"^#+ +(.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", tracked("*.md"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_page_has_a_dead_link(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_the_readme_shows_the_commands_that_help_prints() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/gen_help.py"), "--check"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"run `make gen`\n{done.stderr.decode()}"
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    bad = re.compile(rb"(?<![\w.])/(?:work|farm)/\w|/root/\.")
+    own = Path(__file__)
+    found = [
+        str(f.relative_to(ROOT))
+        for f in tracked()
+        if f != own and f.is_file() and bad.search(f.read_bytes())
+    ]
+    assert found == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(f.relative_to(ROOT)) for f in tracked("src/hpcc/*.py")
+        if "_proto" not in f.parts and not f.read_text().startswith('"""')
+    ]  # fmt: skip
+    assert silent == []
+
+
+def test_no_file_has_grown_past_one_purpose() -> None:
+    long = {
+        str(f.relative_to(ROOT)): n for f in tracked("src/hpcc/*.py")
+        if "_proto" not in f.parts and (n := f.read_text().count("\n")) > 600
+    }  # fmt: skip
+    assert long == {}
+
+
+def test_every_silenced_check_has_its_reason_beside_it() -> None:
+    bare = []
+    for file in tracked("src/hpcc/*.py"):
+        if "_proto" in file.parts:
+            continue
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            match = re.search(r"#\s*(?:noqa|type: ignore)[^#]*", line)
+            if match and not re.search(
+                r"(?:noqa: [A-Z0-9, ]+|ignore\[[\w, -]+\])\s*(?:#\s*|- )\S+", line[match.start() :]
+            ):
+                bare.append(f"{file.relative_to(ROOT)}:{number}")
+    assert bare == []
