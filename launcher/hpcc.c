@@ -1,0 +1,777 @@
+/* hpcc, the launcher: one process per compile.
+ *
+ * It asks the user's daemon with one framed request and then prints what the daemon already made
+ * (DONE), runs the compiler and reports (RUN), or becomes the compiler (EXEC). Whatever goes wrong
+ * before DONE - no daemon, silence, nonsense - the compiler runs as if hpcc were not there.
+ * Everything that is not a compile is handed to hpcc-cli, a Python program beside this one.
+ *
+ * Single-threaded, no state outside this process, no allocation that a peer can size freely. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "wire.h"
+
+#if !defined(HPCC_BUILD_ID) || !defined(HPCC_PROTOCOL)
+#error "build with tools/build_launcher.py (or pip), which says which daemon this belongs to"
+#endif
+
+extern char **environ;
+
+/* Deadlines, in milliseconds. The daemon sends WAIT after half a second and each second then. */
+#define FIRST_FRAME_MS 2000   /* nothing at all: the daemon hangs */
+#define NEXT_FRAME_MS 10000   /* it was alive and fell silent */
+#define START_MS 10000        /* a daemon that is being started */
+#define START_FAILED_MS 30000 /* leave a daemon that cannot start alone for this long */
+#define HUNG_MS 10000         /* and one that hangs for this long */
+#define MAX_DEPTH 8           /* hpcc under hpcc under …: a wrapper script may add one or two */
+#define HOLD_BYTES (64u << 20) /* stderr that is kept back for filtering; then it is passed on */
+
+#define EXIT_CANNOT_RUN 127 /* as the shell says it */
+#define EXIT_NOT_EXECUTABLE 126
+
+/* Variables that change what a compiler does or says, and ours. A name that ends in "_" is a prefix.
+ * Sources: GCC manual, "Environment Variables" and "Diagnostic Message Formatting Options"; clang
+ * driver and LLVM Process.inc; ld.so(8). MAKEFLAGS stays here: no compiler result depends on it. */
+static const char *const ENV_NAMES[] = {
+    "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH",
+    "COMPILER_PATH", "LIBRARY_PATH", "DEPENDENCIES_OUTPUT", "SUNPRO_DEPENDENCIES",
+    "SOURCE_DATE_EPOCH", "LANG", "LANGUAGE", "PATH", "PWD", "TMPDIR", "TERM", "NO_COLOR", "COLUMNS",
+    "COLORTERM", "TERM_URLS", "LD_PRELOAD", "LD_LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "SDKROOT",
+    "GCC_", "CCC_", "CLANG_", "LC_", "CC_", "HPCC_",
+};
+#define DEPTH_VARIABLE "HPCC_DEPTH"
+
+static const char *const COMPILERS[] = {"clang++", "clang", "g++", "gcc", "c++", "cc"};
+
+/* ---- small things ---- */
+
+__attribute__((format(printf, 1, 2))) static void complain(const char *format, ...) {
+    char text[PATH_MAX + 256];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(text, sizeof text - 1, format, args);
+    va_end(args);
+    if (n < 0) return;
+    size_t length = (size_t)n < sizeof text - 1 ? (size_t)n : sizeof text - 2;
+    text[length++] = '\n';
+    if (write(2, "hpcc: ", 6) == 6 && write(2, text, length) < 0) return;
+}
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void nap_ms(long ms) {
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    nanosleep(&t, NULL);
+}
+
+/* Returns the signal that a closed reader deserves, or 0. */
+static int write_all(int fd, const void *data, size_t bytes) {
+    const char *p = data;
+    while (bytes) {
+        ssize_t n = write(fd, p, bytes);
+        if (n >= 0) {
+            p += n;
+            bytes -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            /* A terminal or pipe that somebody made non-blocking. */
+            struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+            poll(&pfd, 1, -1);
+        } else if (errno != EINTR) {
+            return errno == EPIPE ? SIGPIPE : 0;
+        }
+    }
+    return 0;
+}
+
+static bool is_self(const struct stat *st) {
+    static struct stat self;
+    static int state; /* 0 not asked, 1 known, -1 no /proc */
+    if (!state) state = stat("/proc/self/exe", &self) ? -1 : 1;
+    return state > 0 && st->st_dev == self.st_dev && st->st_ino == self.st_ino;
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* gcc, x86_64-linux-gnu-g++-12, clang-19: a triplet before, a version behind. */
+static bool is_compiler_name(const char *name) {
+    size_t length = strlen(name), end = length;
+    while (end > 0 && ((name[end - 1] >= '0' && name[end - 1] <= '9') || name[end - 1] == '.')) end--;
+    if (end < length && end > 0 && name[end - 1] == '-') length = end - 1;
+    for (size_t i = 0; i < sizeof COMPILERS / sizeof *COMPILERS; i++) {
+        size_t n = strlen(COMPILERS[i]);
+        if (length < n || memcmp(name + length - n, COMPILERS[i], n)) continue;
+        if (length == n || (name[length - n - 1] == '-' && name[0] != '-')) return true;
+    }
+    return false;
+}
+
+/* ---- finding the compiler ---- */
+
+static bool make_absolute(char *to, const char *path) {
+    char cwd[PATH_MAX];
+    if (*path == '/') return (size_t)snprintf(to, PATH_MAX, "%s", path) < PATH_MAX;
+    return getcwd(cwd, sizeof cwd) && cwd[0] == '/' && !join_path(to, PATH_MAX, cwd, path);
+}
+
+/* Also true for a link to a second copy of hpcc: the two would call each other for ever. */
+static bool leads_to_hpcc(const char *path, const struct stat *st) {
+    char real[PATH_MAX];
+    struct stat link;
+    if (is_self(st)) return true;
+    return !lstat(path, &link) && S_ISLNK(link.st_mode) && realpath(path, real) &&
+           !strcmp(base_name(real), "hpcc");
+}
+
+/* The file that `name` means, without hpcc: an absolute path in `to`. Says what is wrong if not. */
+static bool find_compiler(const char *name, char *to) {
+    struct stat st;
+    bool saw_hpcc = false;
+    if (strchr(name, '/')) {
+        if (!make_absolute(to, name)) return complain("%s: the path is too long", name), false;
+        if (stat(to, &st) || !leads_to_hpcc(to, &st)) return true; /* exec says what is wrong */
+        complain("%s is hpcc itself, not a compiler", name);
+        return false;
+    }
+    const char *path = getenv("PATH");
+    if (!path) path = "/usr/local/bin:/usr/bin:/bin";
+    for (;;) {
+        char dir[PATH_MAX], file[PATH_MAX];
+        size_t length = strcspn(path, ":");
+        if (length < sizeof dir) {
+            memcpy(dir, path, length);
+            dir[length] = '\0';
+            /* An empty part of PATH is the working directory. */
+            if (!join_path(file, sizeof file, length ? dir : ".", name) && !stat(file, &st) &&
+                S_ISREG(st.st_mode) && !access(file, X_OK)) {
+                if (!leads_to_hpcc(file, &st)) return make_absolute(to, file);
+                saw_hpcc = true;
+            }
+        }
+        if (!path[length]) break;
+        path += length + 1;
+    }
+    if (saw_hpcc) complain("every %s on PATH is hpcc itself; add the directory of the compiler", name);
+    else complain("%s: no such compiler on PATH", name);
+    return false;
+}
+
+static _Noreturn void exec_compiler(const char *compiler, char **argv) {
+    execve(compiler, argv, environ);
+    int error = errno;
+    complain("cannot run %s: %s", compiler, strerror(error));
+    _exit(error == ENOENT ? EXIT_CANNOT_RUN : EXIT_NOT_EXECUTABLE);
+}
+
+/* Counts how deep hpcc is inside hpcc, for scripts named like a compiler that call `hpcc gcc`. */
+static bool go_deeper(void) {
+    const char *text = getenv(DEPTH_VARIABLE);
+    long depth = text ? strtol(text, NULL, 10) : 0;
+    char next[24];
+    if (depth < 0 || depth >= MAX_DEPTH) {
+        complain("the compiler on PATH runs hpcc again and again; put the real one first");
+        return false;
+    }
+    snprintf(next, sizeof next, "%ld", depth + 1);
+    return !setenv(DEPTH_VARIABLE, next, 1);
+}
+
+/* ---- hpcc-cli ---- */
+
+static bool find_cli(char *to) {
+    char self[PATH_MAX], *slash;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {
+        self[n] = '\0';
+        slash = strrchr(self, '/');
+        if (slash) {
+            *slash = '\0';
+            if (!join_path(to, PATH_MAX, self, "hpcc-cli") && !access(to, X_OK)) return true;
+        }
+    }
+    for (const char *path = getenv("PATH"); path && *path;) {
+        size_t length = strcspn(path, ":");
+        if (length && length < sizeof self) {
+            memcpy(self, path, length);
+            self[length] = '\0';
+            if (!join_path(to, PATH_MAX, self, "hpcc-cli") && !access(to, X_OK)) return true;
+        }
+        path += length + (path[length] == ':');
+    }
+    return false;
+}
+
+static int run_cli(char **argv) {
+    char cli[PATH_MAX];
+    if (!find_cli(cli)) {
+        complain("hpcc-cli is neither beside hpcc nor on PATH; install the hpcc package again");
+        return EXIT_CANNOT_RUN;
+    }
+    execv(cli, argv);
+    complain("cannot run %s: %s", cli, strerror(errno));
+    return EXIT_CANNOT_RUN;
+}
+
+/* ---- the daemon: finding it and starting it ---- */
+
+static bool is_our_directory(const char *path) {
+    struct stat st;
+    return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == getuid() && !(st.st_mode & 022);
+}
+
+/* Connects; the socket does not block. On failure errno is ENOENT or ECONNREFUSED when nobody
+ * listens, and anything else when the daemon must be left alone. */
+static int dial(const struct place *place) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat st;
+    if (lstat(place->socket, &st)) return -1;
+    if (!S_ISSOCK(st.st_mode) || st.st_uid != getuid() || !is_our_directory(place->socket_dir)) {
+        errno = EPERM;
+        return -1;
+    }
+    memcpy(address.sun_path, place->socket, strlen(place->socket) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -1;
+    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    while (connect(fd, (struct sockaddr *)&address, sizeof address)) {
+        /* EAGAIN: its queue is full, as with hundreds of compiles at once. */
+        int error = errno == EAGAIN && now_ms() >= deadline ? ETIMEDOUT : errno;
+        if (error == EAGAIN || error == EINTR) {
+            nap_ms(5);
+            continue;
+        }
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.uid != getuid()) {
+        close(fd);
+        errno = EPERM;
+        return -1;
+    }
+    return fd;
+}
+
+static bool is_nobody_there(int error) { return error == ENOENT || error == ECONNREFUSED; }
+
+/* The back-off marker's mtime says until when the daemon is to be left alone. */
+static bool is_backing_off(const struct place *place) {
+    char path[PATH_MAX];
+    struct stat st;
+    struct timespec now;
+    if (join_path(path, sizeof path, place->run, "backoff") || lstat(path, &st)) return false;
+    clock_gettime(CLOCK_REALTIME, &now);
+    /* Far in the future is a clock that was set back, not one of ours. */
+    return st.st_mtim.tv_sec > now.tv_sec && st.st_mtim.tv_sec < now.tv_sec + START_FAILED_MS / 500;
+}
+
+static void back_off(const struct place *place, int ms) {
+    char path[PATH_MAX];
+    struct timespec until[2];
+    if (join_path(path, sizeof path, place->run, "backoff") || !is_our_directory(place->run)) return;
+    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) return;
+    clock_gettime(CLOCK_REALTIME, &until[1]);
+    until[1].tv_sec += ms / 1000;
+    until[0] = until[1];
+    if (futimens(fd, until)) unlink(path);
+    close(fd);
+}
+
+static void make_directories(const char *path) {
+    char part[PATH_MAX];
+    size_t length = strlen(path);
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i <= length; i++)
+        if (part[i] == '/' || part[i] == '\0') {
+            part[i] = '\0';
+            mkdir(part, 0700);
+            part[i] = path[i];
+        }
+}
+
+/* A build's PYTHONPATH or PYTHONHOME is not meant for us. */
+static void drop_python_variables(void) {
+    for (char **e = environ; *e;) {
+        char name[256];
+        size_t length = strcspn(*e, "=");
+        if (strncmp(*e, "PYTHON", 6) || length >= sizeof name) {
+            e++;
+            continue;
+        }
+        memcpy(name, *e, length);
+        name[length] = '\0';
+        if (unsetenv(name)) e++; /* else the entries behind have moved up */
+    }
+}
+
+static _Noreturn void exec_start(const char *cli) {
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd < 3; fd++)
+        if (null >= 0 && dup2(null, fd) < 0) _exit(EXIT_CANNOT_RUN);
+    if (chdir("/")) _exit(EXIT_CANNOT_RUN);
+    drop_python_variables();
+    char *argv[] = {"hpcc-cli", "start", "--quiet", NULL};
+    execv(cli, argv);
+    _exit(EXIT_CANNOT_RUN);
+}
+
+/* Runs `hpcc-cli start`, which returns once the daemon listens. */
+static bool run_start(int64_t deadline) {
+    char cli[PATH_MAX];
+    int status;
+    if (!find_cli(cli)) return false;
+    signal(SIGCHLD, SIG_DFL); /* an inherited "ignore" would hide the exit status */
+    pid_t pid = fork();
+    if (pid < 0) return false;
+    if (!pid) exec_start(cli);
+    for (;;) {
+        pid_t done = waitpid(pid, &status, WNOHANG);
+        if (done == pid) return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        if (done < 0 && errno != EINTR) return false;
+        if (now_ms() >= deadline) break;
+        nap_ms(3);
+    }
+    kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
+    return false;
+}
+
+/* Starts the daemon, or waits for whoever does that right now: one of many parallel compiles
+ * does, under a lock. Returns a connection, or -1. */
+static int start_daemon(const struct place *place) {
+    char path[PATH_MAX];
+    int64_t deadline = now_ms() + START_MS;
+    make_directories(place->run);
+    if (!is_our_directory(place->run) || join_path(path, sizeof path, place->run, "start.lock")) return -1;
+    int lock = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (lock < 0) return -1;
+    int fd = -1;
+    bool is_ours = !flock(lock, LOCK_EX | LOCK_NB);
+    while (!is_ours && now_ms() < deadline) {
+        if ((fd = dial(place)) >= 0) break;
+        nap_ms(10);
+        is_ours = !flock(lock, LOCK_EX | LOCK_NB);
+    }
+    if (is_ours) {
+        fd = dial(place); /* it may be there by now */
+        if (fd < 0 && is_nobody_there(errno) && !is_backing_off(place)) {
+            if (run_start(deadline)) fd = dial(place);
+            if (fd < 0) back_off(place, START_FAILED_MS);
+        }
+    }
+    close(lock);
+    return fd;
+}
+
+/* ---- the request ---- */
+
+static bool is_sent(const char *variable) {
+    size_t length = strcspn(variable, "=");
+    if (!variable[length] || !strncmp(variable, DEPTH_VARIABLE "=", sizeof DEPTH_VARIABLE)) return false;
+    for (size_t i = 0; i < sizeof ENV_NAMES / sizeof *ENV_NAMES; i++) {
+        size_t n = strlen(ENV_NAMES[i]);
+        bool is_prefix = ENV_NAMES[i][n - 1] == '_';
+        if (!strncmp(variable, ENV_NAMES[i], n) && (is_prefix || length == n)) return true;
+    }
+    return false;
+}
+
+static unsigned char *put_string(unsigned char *p, const char *text, size_t bytes) {
+    memcpy(p, text, bytes);
+    return p + bytes;
+}
+
+/* Device and inode of cwd, of / and of the mount namespace: equal numbers on both sides say that a
+ * path means the same file for the daemon. Zeroes when unknown, which equals nothing. */
+static unsigned char *put_places(unsigned char *p) {
+    static const char *const names[] = {".", "/", "/proc/self/ns/mnt"};
+    for (int i = 0; i < 3; i++) {
+        struct stat st = {0};
+        if (stat(names[i], &st)) st = (struct stat){0};
+        p = put64(put64(p, st.st_dev), st.st_ino);
+    }
+    return p;
+}
+
+/* The whole frame, allocated; NULL when it is too large to be asked. */
+static unsigned char *make_request(const char *compiler, char **argv, size_t *frame_bytes) {
+    char cwd[PATH_MAX];
+    if (!getcwd(cwd, sizeof cwd) || cwd[0] != '/') return NULL;
+    uint32_t argc = 0, envc = 0;
+    size_t bytes = REQUEST_FIXED_BYTES + sizeof HPCC_BUILD_ID + strlen(compiler) + strlen(cwd) + 2;
+    for (; argv[argc]; argc++) bytes += strlen(argv[argc]) + 1;
+    for (char **e = environ; *e; e++)
+        if (is_sent(*e)) bytes += strlen(*e) + 1, envc++;
+    if (bytes > MAX_REQUEST_BYTES || argc > MAX_ARGC) return NULL;
+    unsigned char *frame = malloc(HEADER_BYTES + bytes);
+    if (!frame) return NULL;
+    mode_t mask = umask(0);
+    umask(mask);
+    unsigned char *p = put_header(frame, FRAME_REQUEST, (uint32_t)bytes);
+    p = put32(put32(put32(p, HPCC_PROTOCOL), isatty(2) ? REQUEST_STDERR_IS_TTY : 0), mask);
+    p = put_places(put32(put32(put32(p, argc), envc), 0));
+    p = put_string(p, HPCC_BUILD_ID, sizeof HPCC_BUILD_ID);
+    p = put_string(p, compiler, strlen(compiler) + 1);
+    p = put_string(p, cwd, strlen(cwd) + 1);
+    for (char **a = argv; *a; a++) p = put_string(p, *a, strlen(*a) + 1);
+    for (char **e = environ; *e; e++)
+        if (is_sent(*e)) p = put_string(p, *e, strlen(*e) + 1);
+    *frame_bytes = HEADER_BYTES + bytes;
+    return frame;
+}
+
+/* ---- frames, with deadlines ---- */
+
+static bool wait_for(int fd, short events, int64_t deadline) {
+    for (;;) {
+        int64_t left = deadline - now_ms();
+        struct pollfd pfd = {.fd = fd, .events = events};
+        if (left <= 0) return false;
+        int n = poll(&pfd, 1, (int)left);
+        if (n > 0) return true;
+        if (n < 0 && errno != EINTR) return false;
+    }
+}
+
+static bool send_all(int fd, const unsigned char *data, size_t bytes, int64_t deadline) {
+    while (bytes) {
+        ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL);
+        if (n >= 0) {
+            data += n;
+            bytes -= (size_t)n;
+        } else if (errno == EAGAIN) {
+            if (!wait_for(fd, POLLOUT, deadline)) return false;
+        } else if (errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool receive_all(int fd, unsigned char *data, size_t bytes, int64_t deadline) {
+    while (bytes) {
+        if (!wait_for(fd, POLLIN, deadline)) return false;
+        ssize_t n = recv(fd, data, bytes, 0);
+        if (n > 0) {
+            data += n;
+            bytes -= (size_t)n;
+        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The next frame that is not WAIT. False: silence, the end or nonsense; `*is_silent` tells the
+ * first. The reply points into memory that lives until the launcher ends. */
+static bool read_reply(int fd, struct reply *reply, bool *is_silent) {
+    unsigned char head[HEADER_BYTES], *body;
+    uint32_t type, bytes;
+    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    for (;;) {
+        if (!receive_all(fd, head, sizeof head, deadline)) return *is_silent = now_ms() >= deadline, false;
+        if (parse_header(head, &type, &bytes)) return false;
+        deadline = now_ms() + NEXT_FRAME_MS;
+        if (type == FRAME_WAIT) continue;
+        if (!(body = malloc(bytes + 1u))) return false;
+        return receive_all(fd, body, bytes, deadline) && !parse_reply(type, body, bytes, reply);
+    }
+}
+
+/* ---- running the compiler ---- */
+
+static volatile sig_atomic_t child;
+
+static void forward(int number) {
+    int saved = errno;
+    if (child > 0) {
+        kill((pid_t)child, number);
+    } else { /* the compiler is done: only we are left to be ended, when this handler returns */
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+    errno = saved;
+}
+
+static void note(int number) { (void)number; } /* wakes ppoll */
+
+static const int FORWARDED[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM};
+
+/* One stream of the compiler: passed on to `to` as it comes, or held back, and kept. */
+struct stream {
+    int from, to;
+    char *kept;
+    size_t bytes, capacity;
+    bool is_held, is_truncated;
+};
+
+/* Returns false if the bytes could not be kept, all of them. */
+static bool keep(struct stream *s, const char *data, size_t bytes) {
+    size_t limit = s->is_held ? HOLD_BYTES : MAX_CAPTURE_BYTES, room = s->bytes < limit ? limit - s->bytes : 0;
+    if (bytes > room || s->is_truncated) return false;
+    if (s->bytes + bytes > s->capacity) {
+        size_t capacity = s->capacity ? s->capacity * 2 : 1u << 17;
+        char *larger = realloc(s->kept, capacity);
+        if (!larger) return false;
+        s->kept = larger;
+        s->capacity = capacity;
+    }
+    memcpy(s->kept + s->bytes, data, bytes);
+    s->bytes += bytes;
+    return true;
+}
+
+static void close_stream(struct stream *s) {
+    close(s->from);
+    s->from = -1;
+}
+
+/* Reads what is there. Returns false once there is nothing more for now. */
+static bool pump(struct stream *s) {
+    char data[1 << 16];
+    if (s->from < 0) return false;
+    ssize_t n = read(s->from, data, sizeof data);
+    if (n < 0) return errno == EINTR;
+    if (n == 0) return close_stream(s), false;
+    if (!keep(s, data, (size_t)n)) {
+        s->is_truncated = true;
+        /* More than can be held is more than a person reads: show the rest as it comes. */
+        if (s->is_held && s->bytes) write_all(s->to, s->kept, strip_headers(s->kept, s->bytes));
+        s->is_held = false;
+    }
+    if (s->is_held) return true;
+    /* A reader that went away: so must the compiler see it, and die of it as it would have. */
+    if (write_all(s->to, data, (size_t)n)) close_stream(s);
+    return true;
+}
+
+static _Noreturn void exec_child(char **argv, int out, int err, const sigset_t *mask, bool has_pipe_default) {
+    /* Handlers go with exec; what was ignored before us stays ignored. */
+    if (has_pipe_default) signal(SIGPIPE, SIG_DFL);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    if (dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(EXIT_NOT_EXECUTABLE);
+    exec_compiler(argv[0], argv);
+}
+
+static void catch_signals(sigset_t *before, bool *has_pipe_default) {
+    struct sigaction old, action = {.sa_handler = forward, .sa_flags = SA_RESTART};
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGCHLD);
+    for (size_t i = 0; i < sizeof FORWARDED / sizeof *FORWARDED; i++) sigaddset(&blocked, FORWARDED[i]);
+    sigprocmask(SIG_BLOCK, &blocked, before);
+    for (size_t i = 0; i < sizeof FORWARDED / sizeof *FORWARDED; i++)
+        if (!sigaction(FORWARDED[i], NULL, &old) && old.sa_handler != SIG_IGN)
+            sigaction(FORWARDED[i], &action, NULL);
+    action.sa_handler = note;
+    sigaction(SIGCHLD, &action, NULL);
+    *has_pipe_default = signal(SIGPIPE, SIG_IGN) != SIG_IGN;
+}
+
+/* Pumps both streams until the child is gone and what it wrote is here. A grandchild that keeps a
+ * pipe open is not waited for. SIGCHLD arrives only inside ppoll, so that none is missed. */
+static int attend(struct stream *streams, const sigset_t *mask) {
+    int status = 0;
+    sigset_t closed_mask = *mask, open_mask = *mask;
+    sigaddset(&closed_mask, SIGCHLD);
+    sigdelset(&open_mask, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &closed_mask, NULL);
+    for (;;) {
+        pid_t done = waitpid((pid_t)child, &status, WNOHANG);
+        if (done == (pid_t)child) break;
+        if (done < 0 && errno != EINTR) { /* cannot be, and must not look like success */
+            status = EXIT_CANNOT_RUN << 8;
+            break;
+        }
+        struct pollfd pfds[2];
+        for (int i = 0; i < 2; i++) pfds[i] = (struct pollfd){.fd = streams[i].from, .events = POLLIN};
+        if (ppoll(pfds, 2, NULL, &open_mask) <= 0) continue;
+        for (int i = 0; i < 2; i++)
+            if (pfds[i].revents) pump(&streams[i]);
+    }
+    child = 0;
+    for (int i = 0; i < 2; i++)
+        while (pump(&streams[i])) continue;
+    return status;
+}
+
+static bool open_pipe(int ends[2]) {
+    /* Only our end must not block; the compiler's is as any pipe. */
+    return !pipe2(ends, O_CLOEXEC) && !fcntl(ends[0], F_SETFL, O_NONBLOCK);
+}
+
+static bool run_child(char **argv, struct stream *streams, int *status) {
+    int out[2], err[2];
+    sigset_t before;
+    bool has_pipe_default;
+    if (!open_pipe(out)) return false;
+    if (!open_pipe(err)) return close(out[0]), close(out[1]), false;
+    catch_signals(&before, &has_pipe_default);
+    pid_t pid = fork();
+    if (!pid) exec_child(argv, out[1], err[1], &before, has_pipe_default);
+    close(out[1]);
+    close(err[1]);
+    if (pid < 0) {
+        close(out[0]);
+        close(err[0]);
+        if (has_pipe_default) signal(SIGPIPE, SIG_DFL);
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return false;
+    }
+    child = pid;
+    streams[0].from = out[0];
+    streams[1].from = err[0];
+    *status = attend(streams, &before);
+    return true;
+}
+
+static bool send_report(int fd, const struct stream *streams, int status) {
+    unsigned char frame[HEADER_BYTES + 20], *p;
+    uint32_t bytes[2], flags = 0;
+    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    for (int i = 0; i < 2; i++) {
+        bool is_long = streams[i].bytes > MAX_CAPTURE_BYTES;
+        if (is_long || streams[i].is_truncated) flags |= REPORT_IS_TRUNCATED;
+        bytes[i] = is_long ? MAX_CAPTURE_BYTES : (uint32_t)streams[i].bytes;
+    }
+    p = put_header(frame, FRAME_REPORT, 20 + bytes[0] + bytes[1]);
+    p = put32(p, WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : 0);
+    p = put32(p, WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) : 0);
+    put32(put32(put32(p, flags), bytes[0]), bytes[1]);
+    return send_all(fd, frame, sizeof frame, deadline) &&
+           send_all(fd, (unsigned char *)streams[0].kept, bytes[0], deadline) &&
+           send_all(fd, (unsigned char *)streams[1].kept, bytes[1], deadline);
+}
+
+static _Noreturn void end_like(int status) {
+    if (WIFSIGNALED(status)) {
+        sigset_t one;
+        /* The compiler has dumped core already, if it was to. */
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        signal(WTERMSIG(status), SIG_DFL);
+        sigemptyset(&one);
+        sigaddset(&one, WTERMSIG(status));
+        raise(WTERMSIG(status));
+        sigprocmask(SIG_UNBLOCK, &one, NULL);
+        _exit(128 + WTERMSIG(status));
+    }
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_CANNOT_RUN);
+}
+
+/* Runs what the daemon asked for, reports, and ends as the compiler did. Returns only if the
+ * compiler could not be started at all. */
+static void run_and_report(int fd, const struct reply *run) {
+    struct stream streams[2] = {{.from = -1, .to = 1}, {.from = -1, .to = 2}};
+    struct reply finish;
+    int status;
+    bool is_silent = false;
+    char **argv = calloc(run->argc + 1u, sizeof *argv), *text = run->argv;
+    if (!argv) return;
+    for (uint32_t i = 0; i < run->argc; i++, text += strlen(text) + 1) argv[i] = text;
+    bool was_held = run->flags & RUN_FILTER_HEADERS;
+    streams[1].is_held = was_held;
+    if (!run_child(argv, streams, &status)) return;
+    struct stream *err = &streams[1];
+    bool is_asked = send_report(fd, streams, status);
+    /* Killed by a signal: somebody wants us gone, and the daemon stores nothing of it. */
+    if (WIFSIGNALED(status) && !err->is_held) is_asked = false;
+    bool is_told = is_asked && read_reply(fd, &finish, &is_silent) && finish.type == FRAME_FINISH;
+    if (is_told && finish.out_bytes) write_all(1, finish.out, finish.out_bytes);
+    /* The daemon filtered what it got; of more than that it saw only the start. */
+    if (is_told && (!was_held || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES)))
+        write_all(2, finish.err, finish.err_bytes);
+    else if (err->is_held && err->bytes)
+        write_all(2, err->kept, strip_headers(err->kept, err->bytes));
+    end_like(status);
+}
+
+/* ---- a compile ---- */
+
+/* Returns a connection on which the request was sent and `reply` came, or -1. */
+static int ask(const struct place *place, const unsigned char *frame, size_t bytes, struct reply *reply) {
+    int fd = dial(place);
+    if (fd < 0 && is_nobody_there(errno)) fd = start_daemon(place);
+    for (int attempt = 0; fd >= 0; attempt++) {
+        bool is_silent = false;
+        bool is_answered = send_all(fd, frame, bytes, now_ms() + FIRST_FRAME_MS) && read_reply(fd, reply, &is_silent);
+        if (is_answered && reply->type != FRAME_VERSION) return fd;
+        close(fd);
+        if (is_silent) back_off(place, HUNG_MS);
+        /* A daemon of another version leaves; its socket is gone by now. */
+        if (!is_answered || !(reply->flags & VERSION_IS_DRAINING) || attempt) return -1;
+        fd = start_daemon(place);
+    }
+    return -1;
+}
+
+static bool is_disabled(void) {
+    const char *text = getenv("HPCC_DISABLE");
+    return text && *text && strcmp(text, "0");
+}
+
+/* argv[0] is the compiler as the user spelled it. */
+static int compile(char **argv) {
+    static struct place place;
+    struct reply reply;
+    char compiler[PATH_MAX];
+    size_t bytes = 0;
+    if (!find_compiler(argv[0], compiler) || !go_deeper()) return EXIT_CANNOT_RUN;
+    if (is_disabled() || find_place(&place, getenv("HPCC_DIR"), getenv("HOME"), getenv("XDG_RUNTIME_DIR"), getuid()) ||
+        is_backing_off(&place))
+        exec_compiler(compiler, argv);
+    unsigned char *frame = make_request(compiler, argv, &bytes);
+    int fd = frame ? ask(&place, frame, bytes, &reply) : -1;
+    if (fd >= 0 && reply.type == FRAME_DONE) {
+        write_all(1, reply.out, reply.out_bytes);
+        write_all(2, reply.err, reply.err_bytes);
+        _exit((int)reply.exit_code);
+    }
+    if (fd >= 0 && reply.type == FRAME_RUN) run_and_report(fd, &reply);
+    exec_compiler(compiler, argv);
+}
+
+/* Without this a socket or pipe of ours could become descriptor 1. Closed again by exec. */
+static bool has_standard_streams(void) {
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return false;
+    return true;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 1 || !has_standard_streams()) return EXIT_CANNOT_RUN;
+    if (is_compiler_name(base_name(argv[0]))) {
+        argv[0] = (char *)base_name(argv[0]);
+        return compile(argv);
+    }
+    if (argc > 1 && !strcmp(argv[1], "wrap")) {
+        if (argc > 2 && argv[2][0] != '-') return compile(argv + 2);
+        if (argc == 2) {
+            complain("usage: hpcc wrap CC args…");
+            return 2;
+        }
+    }
+    if (argc > 1 && argv[1][0] != '-' && (strchr(argv[1], '/') || is_compiler_name(argv[1]))) return compile(argv + 1);
+    return run_cli(argv);
+}

@@ -1,0 +1,223 @@
+/* The launcher's half of the protocol between launcher and daemon, and the rules for finding the
+ * daemon's socket. The other half is src/hpcc/wire/_launcher.py; tests hold the two together.
+ * Pure: no I/O, no allocation, so that fuzz_reply.c can feed it anything.
+ *
+ * A frame is magic, type and body length (three little-endian 32-bit words), then the body. */
+#ifndef HPCC_WIRE_H
+#define HPCC_WIRE_H
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FRAME_MAGIC 0x31637068u /* "hpc1" */
+#define HEADER_BYTES 12u
+#define REQUEST_FIXED_BYTES 72u
+
+/* The daemon refuses more; the launcher then does without it. */
+#define MAX_REQUEST_BYTES (8u << 20)
+/* Two streams of at most 4 MiB from a farm, and as much again for paths spelled longer here. */
+#define MAX_REPLY_BYTES (16u << 20)
+#define MAX_REASON_BYTES 256u
+#define MAX_ARGC (1u << 18)
+/* The most of each stream that is kept and reported. */
+#define MAX_CAPTURE_BYTES (1u << 20)
+
+enum frame_type {
+    FRAME_REQUEST = 1,
+    FRAME_REPORT = 2,
+    FRAME_WAIT = 16,
+    FRAME_DONE = 17,
+    FRAME_RUN = 18,
+    FRAME_EXEC = 19,
+    FRAME_FINISH = 20,
+    FRAME_VERSION = 21,
+};
+
+#define RUN_FILTER_HEADERS 1u
+#define VERSION_IS_DRAINING 1u
+#define REQUEST_STDERR_IS_TTY 1u
+#define REPORT_IS_TRUNCATED 1u
+
+struct reply {
+    uint32_t type;
+    uint32_t exit_code;
+    uint32_t flags;
+    uint32_t argc;
+    char *argv; /* argc strings, each ending in NUL, one after the other */
+    const unsigned char *out, *err;
+    uint32_t out_bytes, err_bytes;
+};
+
+static inline uint32_t get32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline unsigned char *put32(unsigned char *p, uint32_t value) {
+    for (int i = 0; i < 4; i++) *p++ = (unsigned char)(value >> (8 * i));
+    return p;
+}
+
+static inline unsigned char *put64(unsigned char *p, uint64_t value) {
+    return put32(put32(p, (uint32_t)value), (uint32_t)(value >> 32));
+}
+
+static inline unsigned char *put_header(unsigned char *p, uint32_t type, uint32_t bytes) {
+    return put32(put32(put32(p, FRAME_MAGIC), type), bytes);
+}
+
+/* Read a reply's header. Returns 0, or -1 for anything the daemon never sends. */
+static inline int parse_header(const unsigned char *head, uint32_t *type, uint32_t *bytes) {
+    *type = get32(head + 4);
+    *bytes = get32(head + 8);
+    if (get32(head) != FRAME_MAGIC) return -1;
+    switch (*type) {
+    case FRAME_WAIT: return *bytes == 0 ? 0 : -1;
+    case FRAME_EXEC:
+    case FRAME_VERSION: return *bytes <= 4 + MAX_REASON_BYTES ? 0 : -1;
+    case FRAME_DONE:
+    case FRAME_RUN:
+    case FRAME_FINISH: return *bytes <= MAX_REPLY_BYTES ? 0 : -1;
+    default: return -1;
+    }
+}
+
+/* Two streams: their lengths, then their bytes, and nothing after. */
+static inline int parse_streams(const unsigned char *p, uint32_t bytes, struct reply *reply) {
+    if (bytes < 8) return -1;
+    reply->out_bytes = get32(p);
+    reply->err_bytes = get32(p + 4);
+    if ((uint64_t)reply->out_bytes + reply->err_bytes + 8 != bytes) return -1;
+    reply->out = p + 8;
+    reply->err = reply->out + reply->out_bytes;
+    return 0;
+}
+
+/* Read a reply's body; `reply` then points into it. Returns 0, or -1 for nonsense. */
+static inline int parse_reply(uint32_t type, unsigned char *body, uint32_t bytes, struct reply *reply) {
+    *reply = (struct reply){.type = type};
+    switch (type) {
+    case FRAME_WAIT:
+    case FRAME_EXEC: return 0;
+    case FRAME_VERSION:
+        if (bytes < 4) return -1;
+        reply->flags = get32(body);
+        return 0;
+    case FRAME_DONE:
+        if (bytes < 4) return -1;
+        reply->exit_code = get32(body);
+        if (reply->exit_code > 255) return -1;
+        return parse_streams(body + 4, bytes - 4, reply);
+    case FRAME_FINISH: return parse_streams(body, bytes, reply);
+    case FRAME_RUN: break;
+    default: return -1;
+    }
+    if (bytes < 10 || body[bytes - 1] != '\0' || body[8] != '/') return -1;
+    reply->flags = get32(body);
+    reply->argc = get32(body + 4);
+    reply->argv = (char *)body + 8;
+    if (reply->argc == 0 || reply->argc > MAX_ARGC) return -1;
+    uint32_t count = 0;
+    for (uint32_t i = 8; i < bytes; i++) count += body[i] == '\0';
+    return count == reply->argc ? 0 : -1;
+}
+
+/* What is left for a person of `text` when gcc -H wrote into it: header lines ("... path") and the
+ * list of files that want include guards go. Only used when the daemon is not there to do it.
+ * Works in place and returns the new length. */
+static inline size_t strip_headers(char *text, size_t bytes) {
+    static const char guards[] = "Multiple include guards may be useful for:\n";
+    size_t kept = 0, at = 0;
+    while (at < bytes) {
+        const char *line = text + at, *newline = memchr(line, '\n', bytes - at);
+        size_t length = newline ? (size_t)(newline - line) + 1 : bytes - at, dots = 0;
+        if (length == sizeof guards - 1 && !memcmp(line, guards, length)) break;
+        while (dots < length && line[dots] == '.') dots++;
+        if (!(dots > 0 && dots < length && line[dots] == ' ')) {
+            memmove(text + kept, line, length);
+            kept += length;
+        }
+        at += length;
+    }
+    return kept;
+}
+
+/* ---- where the daemon is: the twin of config/_paths.py and wire/_launcher.py ---- */
+
+#define SOCKET_MAX 107u /* sun_path without its NUL */
+
+struct place {
+    char run[PATH_MAX];        /* locks and the back-off marker */
+    char socket[PATH_MAX];
+    char socket_dir[PATH_MAX]; /* equal to run, unless the socket's name had to be hashed */
+};
+
+/* Copy `from` as pathlib spells it: no empty or "." parts, no "/" at the end; exactly two slashes
+ * at the front stay two (POSIX leaves their meaning open). Returns -1 when it does not fit. */
+static inline int normal_path(char *to, size_t size, const char *from) {
+    size_t n = 0, slashes = strspn(from, "/");
+    if (size < 3) return -1;
+    to[n++] = '/';
+    if (slashes == 2) to[n++] = '/';
+    size_t root = n;
+    for (const char *part = from + slashes; *part;) {
+        size_t length = strcspn(part, "/");
+        if (!(length == 1 && part[0] == '.')) {
+            if (n + 1 + length + 1 > size) return -1;
+            if (n > root) to[n++] = '/';
+            memcpy(to + n, part, length);
+            n += length;
+        }
+        part += length;
+        part += strspn(part, "/");
+    }
+    to[n] = '\0';
+    return 0;
+}
+
+/* FNV-1a, 64 bits. It names a socket in a directory that only the user can write to, so that
+ * nothing depends on it being hard to collide. */
+static inline uint64_t fnv1a(const char *text) {
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    return hash;
+}
+
+static inline int join_path(char *to, size_t size, const char *dir, const char *name) {
+    size_t length = strlen(dir);
+    const char *slash = length && dir[length - 1] == '/' ? "" : "/";
+    int n = snprintf(to, size, "%s%s%s", dir, slash, name);
+    return n < 0 || (size_t)n >= size ? -1 : 0;
+}
+
+/* Fill in `place`. The arguments are the variables of that name, or NULL. Returns -1 when hpcc
+ * has no place for this user, in which case the daemon would not start either. */
+static inline int find_place(struct place *place, const char *hpcc_dir, const char *home,
+                             const char *xdg_runtime_dir, unsigned uid) {
+    char base[PATH_MAX], own[64];
+    snprintf(own, sizeof own, "/tmp/hpcc-%u", uid);
+    if (hpcc_dir && *hpcc_dir) {
+        if (*hpcc_dir != '/' || normal_path(base, sizeof base, hpcc_dir)) return -1;
+        if (join_path(place->run, sizeof place->run, base, "run")) return -1;
+    } else {
+        if (!home || *home != '/') return -1;
+        if (xdg_runtime_dir && *xdg_runtime_dir == '/') {
+            if (normal_path(base, sizeof base, xdg_runtime_dir)) return -1;
+            if (join_path(place->run, sizeof place->run, base, "hpcc")) return -1;
+        } else {
+            snprintf(place->run, sizeof place->run, "%s", own);
+        }
+    }
+    if (join_path(place->socket, sizeof place->socket, place->run, "daemon.sock")) return -1;
+    memcpy(place->socket_dir, place->run, sizeof place->run);
+    if (strlen(place->socket) > SOCKET_MAX) {
+        uint64_t hash = fnv1a(place->socket);
+        snprintf(place->socket_dir, sizeof place->socket_dir, "%s", own);
+        snprintf(place->socket, sizeof place->socket, "%s/%016llx.sock", own, (unsigned long long)hash);
+    }
+    return 0;
+}
+
+#endif

@@ -1,0 +1,374 @@
+"""What launcher and daemon say to each other: frames as bytes, without any I/O.
+
+The launcher's half is launcher/wire.h. A frame is magic, type and body length (three
+little-endian 32-bit words), then the body; strings in a body end in NUL, as argv does anyway.
+Everything that is not exactly so is one error: `CallerError` with reason `malformed-frame`.
+
+Tuples and bytes: this is the hit path (docs/adr/0001-architecture.md).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from hpcc import __version__
+from hpcc.core import CallerError
+
+# Any change to the bytes below adds one; tools/hatch_build.py reads it from here.
+PROTOCOL_VERSION: Final = 1
+# Launcher and daemon work together only if they were built as one.
+BUILD_ID: Final = f"{__version__}-{PROTOCOL_VERSION}"
+
+MAGIC: Final = b"hpc1"
+HEADER_BYTES: Final = 12
+
+REQUEST: Final = 1
+REPORT: Final = 2
+ADMIN: Final = 3
+WAIT: Final = 16
+DONE: Final = 17
+RUN: Final = 18
+EXEC: Final = 19
+FINISH: Final = 20
+VERSION: Final = 21
+ADMIN_REPLY: Final = 22
+
+# argv and environment together; Linux allows a process 6 MiB by default.
+MAX_REQUEST_BYTES: Final = 8 << 20
+MAX_ARGC: Final = 1 << 18
+# The launcher's list of names has thirty; prefixes such as LC_ and HPCC_ add some.
+MAX_ENVC: Final = 4096
+MAX_CAPTURE_BYTES: Final = 1 << 20
+MAX_REPORT_BYTES: Final = 20 + 2 * MAX_CAPTURE_BYTES
+# Two streams of at most 4 MiB from a farm, and as much again for paths spelled longer here.
+MAX_REPLY_BYTES: Final = 16 << 20
+MAX_REASON_BYTES: Final = 256
+MAX_ADMIN_BYTES: Final = 256
+MAX_ADMIN_REPLY_BYTES: Final = 1 << 20
+_MAX_SIGNAL: Final = 127
+_MAX_EXIT_CODE: Final = 255
+
+_MAX_BODY: Final = {
+    REQUEST: MAX_REQUEST_BYTES,
+    REPORT: MAX_REPORT_BYTES,
+    ADMIN: MAX_ADMIN_BYTES,
+    WAIT: 0,
+    DONE: MAX_REPLY_BYTES,
+    RUN: MAX_REPLY_BYTES,
+    EXEC: MAX_REASON_BYTES,
+    FINISH: MAX_REPLY_BYTES,
+    VERSION: 4 + MAX_REASON_BYTES,
+    ADMIN_REPLY: MAX_ADMIN_REPLY_BYTES,
+}
+
+_HEADER: Final = struct.Struct("<4sII")
+_REQUEST: Final = struct.Struct("<6I6Q")
+_REPORT: Final = struct.Struct("<5I")
+_DONE: Final = struct.Struct("<3I")
+_PAIR: Final = struct.Struct("<2I")
+_WORD: Final = struct.Struct("<I")
+
+_IS_TTY: Final = 1
+_IS_TRUNCATED: Final = 1
+_FILTER_HEADERS: Final = 1
+_IS_DRAINING: Final = 1
+# build id, compiler, cwd
+_LEADING_STRINGS: Final = 3
+
+# sun_path holds 108 bytes with its NUL (unix(7)).
+MAX_SOCKET_PATH_BYTES: Final = 107
+
+WAIT_FRAME: Final = _HEADER.pack(MAGIC, WAIT, 0)
+
+
+class LauncherRequest(NamedTuple):
+    """One compile as the launcher sent it.
+
+    The three (device, inode) pairs are of the working directory, of `/` and of the mount
+    namespace as the launcher sees them; (0, 0) when it could not tell. `env` keeps its order.
+    """
+
+    build_id: bytes
+    compiler: bytes
+    cwd: bytes
+    argv: tuple[bytes, ...]
+    env: tuple[tuple[bytes, bytes], ...]
+    umask: int
+    stderr_is_tty: bool
+    cwd_id: tuple[int, int]
+    root_id: tuple[int, int]
+    mount_id: tuple[int, int]
+
+
+class LauncherReport(NamedTuple):
+    """How the compiler ended; see `daemon.RunReport`."""
+
+    exit_code: int
+    signal: int
+    stdout: bytes
+    stderr: bytes
+    is_truncated: bool
+
+
+class LauncherDone(NamedTuple):
+    """What the launcher prints before it exits with `exit_code`."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class LauncherRun(NamedTuple):
+    """What the launcher runs; `argv[0]` is an absolute path."""
+
+    argv: tuple[bytes, ...]
+    filter_headers: bool
+
+
+def _malformed(what: str) -> CallerError:
+    return CallerError(f"launcher frame: {what}", reason="malformed-frame")
+
+
+def frame(kind: int, body: bytes) -> bytes:
+    """Put a header before a body.
+
+    Raises:
+        CallerError: the body is longer than a frame of its kind may be.
+    """
+    if len(body) > _MAX_BODY[kind]:
+        raise _malformed(f"{len(body)} bytes are too many for type {kind}")
+    return _HEADER.pack(MAGIC, kind, len(body)) + body
+
+
+def parse_header(head: bytes | bytearray) -> tuple[int, int]:
+    """Return type and body length; the first `HEADER_BYTES` of `head` are looked at.
+
+    Raises:
+        CallerError: not a frame of ours, or longer than one may be.
+    """
+    if len(head) < HEADER_BYTES:
+        raise _malformed("cut off in its header")
+    magic, kind, length = _HEADER.unpack_from(head)
+    if magic != MAGIC:
+        raise _malformed("wrong magic")
+    limit = _MAX_BODY.get(kind)
+    if limit is None:
+        raise _malformed(f"unknown type {kind}")
+    if length > limit:
+        raise _malformed(f"{length} bytes are too many for type {kind}")
+    return kind, length
+
+
+def encode_request(request: LauncherRequest, *, protocol: int = PROTOCOL_VERSION) -> bytes:
+    """Write what the launcher sends; only tests and benchmarks need it."""
+    strings = [request.build_id, request.compiler, request.cwd, *request.argv]
+    strings += [name + b"=" + value for name, value in request.env]
+    if any(b"\0" in text for text in strings):
+        raise _malformed("NUL inside a string")
+    fixed = _REQUEST.pack(
+        protocol,
+        _IS_TTY if request.stderr_is_tty else 0,
+        request.umask,
+        len(request.argv),
+        len(request.env),
+        0,
+        *request.cwd_id,
+        *request.root_id,
+        *request.mount_id,
+    )
+    return frame(REQUEST, fixed + b"\0".join(strings) + b"\0")
+
+
+def request_protocol(body: bytes) -> int:
+    """Return the protocol version, which stays first in every version of the request.
+
+    Raises:
+        CallerError: there is not even that.
+    """
+    if len(body) < _WORD.size:
+        raise _malformed("request without a version")
+    (protocol,) = _WORD.unpack_from(body)
+    return int(protocol)
+
+
+def decode_request(body: bytes) -> LauncherRequest:
+    """Read the body of a request of `PROTOCOL_VERSION`.
+
+    Raises:
+        CallerError: it is anything else.
+    """
+    if len(body) <= _REQUEST.size:
+        raise _malformed("request is cut off")
+    _, flags, umask, argc, envc, zero, *ids = _REQUEST.unpack_from(body)
+    if not 0 < argc <= MAX_ARGC or envc > MAX_ENVC:
+        raise _malformed(f"{argc} arguments and {envc} variables")
+    if flags & ~_IS_TTY or umask & ~0o777 or zero:
+        raise _malformed("reserved bits are set")
+    # Counted before they are split, so that a body of NULs costs nothing.
+    if body.count(0, _REQUEST.size) != _LEADING_STRINGS + argc + envc or body[-1]:
+        raise _malformed("count of strings")
+    strings = body[_REQUEST.size : -1].split(b"\0")
+    build_id, compiler, cwd = strings[:_LEADING_STRINGS]
+    if compiler[:1] != b"/" or cwd[:1] != b"/":
+        raise _malformed("compiler or cwd is not absolute")
+    env = []
+    for text in strings[_LEADING_STRINGS + argc :]:
+        name, equals, value = text.partition(b"=")
+        if not equals or not name:
+            raise _malformed("variable without a name")
+        env.append((name, value))
+    return LauncherRequest(
+        build_id,
+        compiler,
+        cwd,
+        tuple(strings[_LEADING_STRINGS : _LEADING_STRINGS + argc]),
+        tuple(env),
+        umask,
+        bool(flags),
+        (ids[0], ids[1]),
+        (ids[2], ids[3]),
+        (ids[4], ids[5]),
+    )
+
+
+def encode_report(report: LauncherReport) -> bytes:
+    """Write what the launcher sends after a run; only tests and benchmarks need it."""
+    fixed = _REPORT.pack(
+        report.exit_code,
+        report.signal,
+        _IS_TRUNCATED if report.is_truncated else 0,
+        len(report.stdout),
+        len(report.stderr),
+    )
+    return frame(REPORT, fixed + report.stdout + report.stderr)
+
+
+def decode_report(body: bytes) -> LauncherReport:
+    """Read the body of a report.
+
+    Raises:
+        CallerError: it is anything else.
+    """
+    if len(body) < _REPORT.size:
+        raise _malformed("report is cut off")
+    exit_code, signal, flags, out_bytes, err_bytes = _REPORT.unpack_from(body)
+    if exit_code > _MAX_EXIT_CODE or signal > _MAX_SIGNAL or (signal and exit_code):
+        raise _malformed("impossible exit status")
+    if flags & ~_IS_TRUNCATED or max(out_bytes, err_bytes) > MAX_CAPTURE_BYTES:
+        raise _malformed("report with wrong flags or lengths")
+    out, err = _streams(body, _REPORT.size, out_bytes, err_bytes)
+    return LauncherReport(exit_code, signal, out, err, bool(flags))
+
+
+def _streams(body: bytes, start: int, out_bytes: int, err_bytes: int) -> tuple[bytes, bytes]:
+    if start + out_bytes + err_bytes != len(body):
+        raise _malformed("lengths of the streams")
+    middle = start + out_bytes
+    return body[start:middle], body[middle:]
+
+
+def encode_done(done: LauncherDone) -> bytes:
+    """Write the answer to a hit."""
+    fixed = _DONE.pack(done.exit_code, len(done.stdout), len(done.stderr))
+    return frame(DONE, fixed + done.stdout + done.stderr)
+
+
+def decode_done(body: bytes) -> LauncherDone:
+    """Read it.
+
+    Raises:
+        CallerError: it is anything else.
+    """
+    if len(body) < _DONE.size:
+        raise _malformed("answer is cut off")
+    exit_code, out_bytes, err_bytes = _DONE.unpack_from(body)
+    if exit_code > _MAX_EXIT_CODE:
+        raise _malformed("impossible exit status")
+    return LauncherDone(exit_code, *_streams(body, _DONE.size, out_bytes, err_bytes))
+
+
+def encode_run(run: LauncherRun) -> bytes:
+    """Write the order to run a compiler.
+
+    Raises:
+        CallerError: argv cannot be an argv, or is too long.
+    """
+    if not run.argv or run.argv[0][:1] != b"/" or any(b"\0" in text for text in run.argv):
+        raise _malformed("argv of a run")
+    fixed = _PAIR.pack(_FILTER_HEADERS if run.filter_headers else 0, len(run.argv))
+    return frame(RUN, fixed + b"\0".join(run.argv) + b"\0")
+
+
+def decode_run(body: bytes) -> LauncherRun:
+    """Read it.
+
+    Raises:
+        CallerError: it is anything else.
+    """
+    if len(body) <= _PAIR.size + 1:
+        raise _malformed("run is cut off")
+    flags, argc = _PAIR.unpack_from(body)
+    if not 0 < argc <= MAX_ARGC or body.count(0, _PAIR.size) != argc or body[-1]:
+        raise _malformed("count of strings")
+    if flags & ~_FILTER_HEADERS or body[_PAIR.size] != ord("/"):
+        raise _malformed("run with wrong flags or a relative path")
+    return LauncherRun(tuple(body[_PAIR.size : -1].split(b"\0")), bool(flags))
+
+
+def encode_exec(reason: str) -> bytes:
+    """Write the answer that leaves the compile to the compiler."""
+    return frame(EXEC, reason.encode("utf-8", "replace")[:MAX_REASON_BYTES])
+
+
+def encode_finish(stdout: bytes, stderr: bytes) -> bytes:
+    """Write the answer to a report."""
+    return frame(FINISH, _PAIR.pack(len(stdout), len(stderr)) + stdout + stderr)
+
+
+def decode_finish(body: bytes) -> tuple[bytes, bytes]:
+    """Read it.
+
+    Raises:
+        CallerError: it is anything else.
+    """
+    if len(body) < _PAIR.size:
+        raise _malformed("answer is cut off")
+    return _streams(body, _PAIR.size, *_PAIR.unpack_from(body))
+
+
+def encode_version(build_id: str, *, is_draining: bool) -> bytes:
+    """Write the answer to a launcher of another build; `is_draining`: this daemon goes away."""
+    name = build_id.encode("utf-8", "replace")[:MAX_REASON_BYTES]
+    return frame(VERSION, _WORD.pack(_IS_DRAINING if is_draining else 0) + name)
+
+
+def decode_version(body: bytes) -> tuple[str, bool]:
+    """Return build id and `is_draining`.
+
+    Raises:
+        CallerError: it is anything else.
+    """
+    if len(body) < _WORD.size:
+        raise _malformed("version is cut off")
+    (flags,) = _WORD.unpack_from(body)
+    return body[_WORD.size :].decode("utf-8", "replace"), bool(flags & _IS_DRAINING)
+
+
+def fnv1a(data: bytes) -> int:
+    """64-bit FNV-1a; names a socket in a directory that only its user can write to."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+def daemon_socket(run_dir: bytes, uid: int) -> bytes:
+    """Return the path of the daemon's socket; the twin of `find_place` in launcher/wire.h.
+
+    A path too long for a socket becomes a hashed name under a directory of the user's in /tmp.
+    """
+    path = run_dir + (b"" if run_dir.endswith(b"/") else b"/") + b"daemon.sock"
+    if len(path) <= MAX_SOCKET_PATH_BYTES:
+        return path
+    return b"/tmp/hpcc-%d/%016x.sock" % (uid, fnv1a(path))
