@@ -1,1 +1,39 @@
-"""wire."""
+"""Protocols without I/O: bytes in, values out."""
+
+from hpcc.wire import _launcher as launcher
+from hpcc.wire._exec_frames import (
+    CHUNK_BYTES,
+    ENTROPY_BYTES,
+    EXEC_ID_PATTERN,
+    GUEST_ID_PATTERN,
+    MAX_DETAIL_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HEADER_FRAME_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_TRACEPARENT_CHARS,
+    NEED_PER_FRAME,
+    PORT_NAME,
+    TOKEN_PARAMETER,
+)
+from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+
+__all__ = [
+    "CHUNK_BYTES",
+    "ENTROPY_BYTES",
+    "EXEC_ID_PATTERN",
+    "GUEST_ID_PATTERN",
+    "MAX_DETAIL_BYTES",
+    "MAX_FRAME_BYTES",
+    "MAX_HEADER_FRAME_BYTES",
+    "MAX_INPUT_BYTES",
+    "MAX_JUNK_BYTES",
+    "MAX_TRACEPARENT_CHARS",
+    "NEED_PER_FRAME",
+    "NONCE_BYTES",
+    "PORT_NAME",
+    "TOKEN_BYTES",
+    "TOKEN_PARAMETER",
+    "GuestLink",
+    "HostLink",
+    "launcher",
+]

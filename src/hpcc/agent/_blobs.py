@@ -1,0 +1,120 @@
+"""The guest's blob cache: a header crosses the boundary once per guest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from hpcc.core import Digest, IntegrityError
+
+_COPY_BYTES: Final = 1 << 20
+
+
+class BlobCache:
+    """Files named by digest in a directory that only root can enter.
+
+    At most `budget_bytes` of blobs that no running exec uses are kept; the oldest use goes first.
+    """
+
+    def __init__(self, directory: str, budget_bytes: int) -> None:
+        self._directory, self._budget_bytes = directory, budget_bytes
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._pins: dict[str, int] = {}
+        self._total_bytes = 0
+        os.makedirs(directory, mode=0o700)
+
+    def pin(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Hold these for one exec; return those that must still be fetched, each once."""
+        missing: dict[str, Digest] = {}
+        for digest in digests:
+            self._pins[digest.hash] = self._pins.get(digest.hash, 0) + 1
+            if digest.hash in self._sizes:
+                self._sizes.move_to_end(digest.hash)
+            else:
+                missing[digest.hash] = digest
+        return list(missing.values())
+
+    def unpin(self, digests: Iterable[Digest]) -> None:
+        """Let go what `pin` held, and evict what is too much."""
+        for digest in digests:
+            left = self._pins[digest.hash] - 1
+            if left:
+                self._pins[digest.hash] = left
+            else:
+                del self._pins[digest.hash]
+        for name in [n for n in self._sizes if n not in self._pins]:
+            if self._total_bytes <= self._budget_bytes:
+                break
+            self._total_bytes -= self._sizes.pop(name)
+            os.unlink(self._path(name))
+
+    def receive(self, digest: Digest) -> BlobWriter:
+        """Start to write a blob."""
+        return BlobWriter(self, digest)
+
+    def copy(self, digest: Digest, target_fd: int) -> None:
+        """Write the blob to a file that is open, checking it again.
+
+        Raises:
+            IntegrityError: it is not what it was.
+        """
+        check, size = hashlib.sha256(), 0
+        with open(self._path(digest.hash), "rb", buffering=0) as source:
+            while data := source.read(_COPY_BYTES):
+                check.update(data)
+                size += len(data)
+                _write_all(target_fd, data)
+        if check.hexdigest() != digest.hash or size != digest.size_bytes:
+            raise IntegrityError(f"blob {digest} changed in the guest's cache")
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}"
+
+    def keep(self, digest: Digest, temporary: str) -> None:
+        """Take over a file whose digest was checked. Only BlobWriter calls it."""
+        os.rename(temporary, self._path(digest.hash))
+        if digest.hash not in self._sizes:
+            self._sizes[digest.hash] = digest.size_bytes
+            self._total_bytes += digest.size_bytes
+
+
+class BlobWriter:
+    """One blob on its way in; `close` without `finish` leaves nothing."""
+
+    _count = 0
+
+    def __init__(self, cache: BlobCache, digest: Digest) -> None:
+        BlobWriter._count += 1
+        self._cache, self._digest = cache, digest
+        self._name = f"{cache._directory}/.in-{BlobWriter._count}"  # noqa: SLF001 - one unit of two classes
+        self._file = open(self._name, "xb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+        _write_all(self._file.fileno(), data)
+
+    def finish(self) -> None:
+        """Check and keep the blob.
+
+        Raises:
+            IntegrityError: it does not have the digest that it was announced with.
+        """
+        if self._hash.hexdigest() != self._digest.hash:
+            raise IntegrityError(f"received bytes are not blob {self._digest}")
+        self._file.close()
+        self._cache.keep(self._digest, self._name)
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.close()
+            os.unlink(self._name)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

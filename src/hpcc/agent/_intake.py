@@ -1,0 +1,184 @@
+"""What the host may send in one Exec, checked: frames in, an ExecRequest and blob pieces out. No I/O."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc._proto import agent_pb2 as pb
+from hpcc.core import (
+    MAX_ARGV_BYTES,
+    MAX_INPUTS,
+    MAX_OUTPUTS,
+    CallerError,
+    Digest,
+    ExecLimits,
+    ExecRequest,
+    InputFile,
+    check_guest_path,
+)
+from hpcc.wire import (
+    CHUNK_BYTES,
+    ENTROPY_BYTES,
+    EXEC_ID_PATTERN,
+    GUEST_ID_PATTERN,
+    MAX_INPUT_BYTES,
+    MAX_TRACEPARENT_CHARS,
+)
+
+_EXEC_ID: Final = re.compile(EXEC_ID_PATTERN)
+_GUEST_ID: Final = re.compile(GUEST_ID_PATTERN)
+_SHA256_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What only the first Exec after a boot carries."""
+
+    guest_id: str
+    wall_time_ns: int
+    entropy: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobPiece:
+    """Bytes of the blob that is being received; `ends` says that it is complete."""
+
+    digest: Digest
+    data: bytes
+    ends: bool
+
+
+class Intake:
+    """The legal order of one Exec's client frames: header, asked-for blobs in order, end.
+
+    Every method raises CallerError for a frame that breaks agent.proto.
+    """
+
+    def __init__(self) -> None:
+        self._request: ExecRequest | None = None
+        self._wanted: list[Digest] = []
+        self._next = 0
+        self._received = 0
+
+    def header(self, frame: pb.ClientFrame | None) -> tuple[ExecRequest, Birth | None]:
+        """Read the first frame."""
+        if frame is None or frame.WhichOneof("frame") != "header":
+            raise CallerError("the first frame is not a Header")
+        header = frame.header
+        self._request = _request(header)
+        return self._request, _birth(header.guest) if header.HasField("guest") else None
+
+    def want(self, digests: Sequence[Digest]) -> None:
+        """Say which blobs were asked for."""
+        self._wanted = list(digests)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._next == len(self._wanted)
+
+    def chunk(self, frame: pb.ClientFrame | None) -> BlobPiece:
+        """Read one frame after the header, while blobs are missing."""
+        if frame is None or frame.WhichOneof("frame") != "chunk":
+            raise CallerError("an InputChunk was expected")
+        wanted = self._wanted[self._next]
+        chunk = frame.chunk
+        if chunk.digest.hex() != wanted.hash or len(chunk.data) > CHUNK_BYTES:
+            raise CallerError("an InputChunk that is too large or of another blob")
+        self._received += len(chunk.data)
+        if self._received > wanted.size_bytes or (
+            chunk.last and self._received < wanted.size_bytes
+        ):
+            raise CallerError("a blob of another size than its Input says")
+        if chunk.last:
+            self._next, self._received = self._next + 1, 0
+        elif not chunk.data:
+            raise CallerError("an empty InputChunk that is not the last")
+        return BlobPiece(wanted, chunk.data, chunk.last)
+
+    def end(self, frame: pb.ClientFrame | None) -> None:
+        """Check that the client has half-closed."""
+        if frame is not None:
+            raise CallerError("a frame after the last InputChunk")
+
+
+def _digest(raw: bytes, size_bytes: int) -> Digest:
+    if len(raw) != _SHA256_BYTES or size_bytes > MAX_INPUT_BYTES:
+        raise CallerError("an input's digest is not 32 bytes, or it is too large")
+    return Digest(raw.hex(), size_bytes)
+
+
+def _request(header: pb.Header) -> ExecRequest:
+    if not _EXEC_ID.fullmatch(header.exec_id):
+        raise CallerError("bad exec_id")
+    if len(header.traceparent) > MAX_TRACEPARENT_CHARS:
+        raise CallerError("traceparent is too long")
+    if len(header.inputs) > MAX_INPUTS or len(header.outputs) > MAX_OUTPUTS:
+        raise CallerError("too many inputs or outputs")
+    env = tuple((v.name, v.value) for v in header.env)
+    _check_words(header.argv, env)
+    inputs = tuple(
+        InputFile(
+            check_guest_path(i.path), _digest(i.digest, i.size_bytes), is_executable=i.is_executable
+        )
+        for i in header.inputs
+    )
+    _check_tree(i.path for i in inputs)
+    return ExecRequest(
+        exec_id=header.exec_id,
+        argv=tuple(header.argv),
+        env=env,
+        cwd=check_guest_path(header.cwd) if header.cwd else "",
+        inputs=inputs,
+        outputs=tuple(check_guest_path(p) for p in header.outputs),
+        limits=_limits(header.limits),
+    )
+
+
+def _check_words(argv: Iterable[str], env: Sequence[tuple[str, str]]) -> None:
+    words = [*argv, *(word for pair in env for word in pair)]
+    if words[:1] in ([], [""]) or len(words) == 2 * len(env):
+        raise CallerError("argv is empty")
+    if sum(len(w.encode()) + 1 for w in words) > MAX_ARGV_BYTES:
+        raise CallerError("argv and env are too large")
+    if any("\0" in w for w in words) or any(not n or "=" in n for n, _ in env):
+        raise CallerError("a zero byte in argv or env, or a bad variable name")
+
+
+def _check_tree(paths: Iterable[str]) -> None:
+    """Refuse a path that occurs twice or lies under another, which is a file."""
+    files = list(paths)
+    seen = set(files)
+    if len(seen) != len(files):
+        raise CallerError("an input path occurs twice")
+    if any(parent in seen for path in files for parent in _parents(path)):
+        raise CallerError("an input lies under another input")
+
+
+def _parents(path: str) -> Iterator[str]:
+    at = path.rfind("/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind("/", 0, at)
+
+
+def _limits(limits: pb.Limits) -> ExecLimits:
+    counts = (limits.memory_bytes, limits.pids, limits.output_bytes, limits.stdio_bytes)
+    if not (math.isfinite(limits.wall_seconds) and limits.wall_seconds > 0 and all(counts)):
+        raise CallerError("a limit is missing or not positive")
+    return ExecLimits(
+        wall_seconds=limits.wall_seconds,
+        memory_bytes=limits.memory_bytes,
+        pids=limits.pids,
+        output_bytes=limits.output_bytes,
+        stdio_bytes=limits.stdio_bytes,
+    )
+
+
+def _birth(guest: pb.Guest) -> Birth:
+    if not _GUEST_ID.fullmatch(guest.guest_id) or len(guest.entropy) != ENTROPY_BYTES:
+        raise CallerError("bad guest id or entropy")
+    return Birth(guest.guest_id, guest.wall_time_ns, guest.entropy)

@@ -1,0 +1,93 @@
+"""The link handshake: where a clean HTTP/2 connection starts on a byte pipe without boundaries.
+
+A virtio-serial port has no connections: what one side finds in it first may be left over from
+firmware, a boot console or an older peer. So the host says HELLO with a token that this guest
+was booted with and a fresh nonce; the guest skips everything before it and answers WELCOME with
+the same nonce; the host skips everything before that. From there the bytes are the session's.
+One boot, one session: when it is over, the guest is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core import IntegrityError
+
+TOKEN_BYTES: Final = 32
+NONCE_BYTES: Final = 16
+_HELLO: Final = b"hpcc>"
+_WELCOME: Final = b"<hpcc"
+# Room for whatever firmware or an old session may leave in the pipe; more is an attack or a fault.
+MAX_JUNK_BYTES: Final = 64 * 1024
+
+
+class _Scanner:
+    """Finds `mark` in a stream and then `tail_bytes` more; holds at most MAX_JUNK_BYTES."""
+
+    def __init__(self, mark: bytes, tail_bytes: int) -> None:
+        self._mark, self._tail_bytes = mark, tail_bytes
+        self._buffer = b""
+        self._skipped = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return (tail, rest) once both are there."""
+        self._buffer += data
+        at = self._buffer.find(self._mark)
+        if at < 0:
+            keep = len(self._mark) - 1
+            self._skipped += max(len(self._buffer) - keep, 0)
+            self._buffer = self._buffer[-keep:]
+            self._check(self._skipped)
+            return None
+        self._check(self._skipped + at)
+        end = at + len(self._mark) + self._tail_bytes
+        if len(self._buffer) < end:
+            return None
+        return self._buffer[end - self._tail_bytes : end], self._buffer[end:]
+
+    def _check(self, junk_bytes: int) -> None:
+        if junk_bytes > MAX_JUNK_BYTES:
+            raise IntegrityError(
+                f"more than {MAX_JUNK_BYTES} bytes before the handshake", reason="link-handshake"
+            )
+
+
+def _check_sizes(token: bytes, nonce: bytes) -> None:
+    if len(token) != TOKEN_BYTES or len(nonce) != NONCE_BYTES:
+        raise ValueError(f"token of {len(token)} and nonce of {len(nonce)} bytes")
+
+
+class HostLink:
+    """The host's side: send `hello`, feed what comes until `feed` returns the session's bytes."""
+
+    def __init__(self, token: bytes, nonce: bytes) -> None:
+        _check_sizes(token, nonce)
+        self.hello: Final = _HELLO + token + nonce
+        self._scanner = _Scanner(_WELCOME + token + nonce, 0)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Return the bytes after WELCOME, or None while it has not come.
+
+        Raises:
+            IntegrityError: too much came before it.
+        """
+        found = self._scanner.feed(data)
+        return None if found is None else found[1]
+
+
+class GuestLink:
+    """The guest's side: feed what comes until `feed` returns the answer and the session's bytes."""
+
+    def __init__(self, token: bytes) -> None:
+        _check_sizes(token, bytes(NONCE_BYTES))
+        self._token = token
+        self._scanner = _Scanner(_HELLO + token, NONCE_BYTES)
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return (WELCOME to send, bytes after HELLO), or None while it has not come.
+
+        Raises:
+            IntegrityError: too much came before it.
+        """
+        found = self._scanner.feed(data)
+        return None if found is None else (_WELCOME + self._token + found[0], found[1])
