@@ -1,1 +1,71 @@
-"""rpc."""
+"""The network: gRPC clients and servers over pinned TLS; the only home of generated types."""
+
+from hpcc.rpc._channel import (
+    MAX_BATCH_BYTES,
+    MAX_MESSAGE_BYTES,
+    ServerTls,
+    open_channel,
+    start_server,
+)
+from hpcc.rpc._errors import (
+    BusyError,
+    DeadlineError,
+    MissingBlobsError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+from hpcc.rpc._reapi_server import (
+    Authorizer,
+    Client,
+    Finished,
+    Running,
+    Session,
+    reapi_handlers,
+)
+from hpcc.rpc._scheduler_api import (
+    Admission,
+    Beat,
+    BeatAnswer,
+    Registration,
+    Route,
+    RouteAsk,
+    RouteChange,
+    SchedulerBackend,
+    SessionGrant,
+)
+from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
+from hpcc.rpc._scheduler_server import scheduler_handlers
+
+__all__ = [
+    "MAX_BATCH_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "Admission",
+    "Authorizer",
+    "Beat",
+    "BeatAnswer",
+    "BusyError",
+    "Client",
+    "DeadlineError",
+    "Finished",
+    "MissingBlobsError",
+    "ReapiClient",
+    "ReapiClientConfig",
+    "Registration",
+    "RegistryClient",
+    "Route",
+    "RouteAsk",
+    "RouteChange",
+    "Running",
+    "SchedulerBackend",
+    "SchedulerClient",
+    "ServerTls",
+    "Session",
+    "SessionGrant",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "open_channel",
+    "reapi_handlers",
+    "scheduler_handlers",
+    "start_server",
+]

@@ -1,0 +1,186 @@
+"""Errors that cross a connection: ours to a status with details, and a status to ours."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Final
+
+import grpc
+from buildgrid.common.protos.google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError, Message
+
+from hpcc.core import (
+    CallerError,
+    Digest,
+    HpccError,
+    InfrastructureError,
+    IntegrityError,
+    NotFoundError,
+    PolicyError,
+)
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+_DOMAIN: Final = "hpcc"
+# Metadata is limited to 8 KiB; what does not fit is found again by FindMissingBlobs.
+_MAX_TRAILER_BYTES: Final = 6 << 10
+_MAX_MESSAGE_CHARS: Final = 500
+_REASON: Final = re.compile(r"[a-z0-9-]{1,64}")
+_MISSING: Final = "MISSING"
+
+
+class UnauthenticatedError(PolicyError):
+    """The credential is wrong or expired: get another."""
+
+    default_reason = "unauthenticated"
+
+
+class UnavailableError(InfrastructureError):
+    """Nobody answers there now."""
+
+    default_reason = "unavailable"
+
+
+class DeadlineError(InfrastructureError):
+    """No answer in time."""
+
+    default_reason = "deadline"
+
+
+class BusyError(InfrastructureError):
+    """No room now; `retry_after_seconds` says when to come back."""
+
+    default_reason = "busy"
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: float, reason: str | None = None
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class MissingBlobsError(CallerError):
+    """Inputs that were never uploaded, or are gone: upload them and try once more."""
+
+    default_reason: ClassVar[str] = "missing-blobs"
+
+    def __init__(self, digests: tuple[Digest, ...]) -> None:
+        super().__init__(f"{len(digests)} blobs are missing: upload them and try again")
+        self.digests = digests
+
+
+def code_of(error: HpccError) -> grpc.StatusCode:
+    """Return the status code that says what the caller may do next."""
+    match error:
+        case MissingBlobsError():
+            return grpc.StatusCode.FAILED_PRECONDITION
+        case BusyError():
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+        case DeadlineError():
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        case UnauthenticatedError():
+            return grpc.StatusCode.UNAUTHENTICATED
+        case PolicyError():
+            is_token = error.reason.startswith("token")
+            return (
+                grpc.StatusCode.UNAUTHENTICATED if is_token else grpc.StatusCode.PERMISSION_DENIED
+            )
+        case CallerError() | IntegrityError():
+            return grpc.StatusCode.INVALID_ARGUMENT
+        case NotFoundError():
+            return grpc.StatusCode.NOT_FOUND
+        case _:
+            return grpc.StatusCode.UNAVAILABLE
+
+
+def status_of(error: HpccError, *, max_bytes: int = 1 << 20) -> status_pb2.Status:
+    """Build a `google.rpc.Status` whose details carry reason, missing blobs and retry time."""
+    status = status_pb2.Status(
+        code=code_of(error).value[0], message=str(error)[:_MAX_MESSAGE_CHARS]
+    )
+    _pack(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN))
+    if isinstance(error, BusyError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
+        _pack(status, retry)
+    if isinstance(error, MissingBlobsError):
+        failure = error_details_pb2.PreconditionFailure()
+        for digest in error.digests:
+            failure.violations.add(type=_MISSING, subject=f"blobs/{digest}")
+            if failure.ByteSize() > max_bytes:
+                break
+        _pack(status, failure)
+    return status
+
+
+def trailer_of(error: HpccError) -> tuple[tuple[str, bytes], ...]:
+    status = status_of(error, max_bytes=_MAX_TRAILER_BYTES // 2)
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def error_of_status(status: status_pb2.Status) -> HpccError:
+    """Turn a peer's status into the error of ours that means the same."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    failure = error_details_pb2.PreconditionFailure()
+    for detail in status.details[:16]:
+        for message in (info, retry, failure):
+            _unpack(detail, message)
+    reason = info.reason if _REASON.fullmatch(info.reason) else None
+    text = status.message[:_MAX_MESSAGE_CHARS]
+    missing = _missing_of(failure)
+    if missing:
+        return MissingBlobsError(missing)
+    delay = retry.retry_delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else 1.0
+    return _error(status.code, text, reason, delay)
+
+
+def error_of_call(error: grpc.aio.AioRpcError) -> HpccError:
+    """Turn a failed call into the error of ours that means the same."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                status = status_pb2.Status.FromString(value)
+            except DecodeError:
+                break
+            if status.code == error.code().value[0]:
+                return error_of_status(status)
+    return _error(error.code().value[0], (error.details() or "")[:_MAX_MESSAGE_CHARS], None, 1.0)
+
+
+def _error(code: int, text: str, reason: str | None, delay: float) -> HpccError:
+    codes = grpc.StatusCode
+    kinds: dict[int, type[HpccError]] = {
+        codes.UNAUTHENTICATED.value[0]: UnauthenticatedError,
+        codes.PERMISSION_DENIED.value[0]: PolicyError,
+        codes.NOT_FOUND.value[0]: NotFoundError,
+        codes.INVALID_ARGUMENT.value[0]: CallerError,
+        codes.UNIMPLEMENTED.value[0]: CallerError,
+        codes.OUT_OF_RANGE.value[0]: CallerError,
+        codes.DEADLINE_EXCEEDED.value[0]: DeadlineError,
+        codes.UNAVAILABLE.value[0]: UnavailableError,
+    }
+    if code == codes.RESOURCE_EXHAUSTED.value[0]:
+        return BusyError(text, retry_after_seconds=min(max(delay, 0.0), 3600.0), reason=reason)
+    return kinds.get(code, InfrastructureError)(text, reason=reason)
+
+
+def _missing_of(failure: error_details_pb2.PreconditionFailure) -> tuple[Digest, ...]:
+    found: list[Digest] = []
+    for violation in failure.violations:
+        if violation.type != _MISSING:
+            continue
+        try:
+            found.append(Digest.parse(violation.subject.removeprefix("blobs/")))
+        except CallerError:
+            continue
+    return tuple(found)
+
+
+def _pack(status: status_pb2.Status, message: Message) -> None:
+    status.details.add().Pack(message)
+
+
+def _unpack(detail: object, message: Message) -> None:
+    try:
+        detail.Unpack(message)  # type: ignore[attr-defined]  # google.protobuf.Any of another stub set
+    except DecodeError:
+        message.Clear()

@@ -1,0 +1,95 @@
+"""One place where every call passes: bearer, errors to status, bounded metadata."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+
+from hpcc.core import HpccError
+from hpcc.rpc._errors import code_of, trailer_of
+
+_BEARER: Final = "Bearer "
+_MAX_CREDENTIAL_CHARS: Final = 4096
+TOOL_METADATA: Final = "build.bazel.remote.execution.v2.requestmetadata-bin"
+
+# Any: the messages of generated code, bounded to this package.
+UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
+StreamFn = Callable[[Any, "Call"], AsyncIterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is known of a caller before anything is checked."""
+
+    credential: str
+    tool_metadata: bytes
+
+    @classmethod
+    def of(cls, context: Any) -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
+        credential, tool = "", b""
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization" and isinstance(value, str):
+                credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
+            elif key == TOOL_METADATA and isinstance(value, bytes):
+                tool = value
+        return cls(credential[: _MAX_CREDENTIAL_CHARS + 1], tool)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A server method: name, request and response types, and exactly one implementation."""
+
+    name: str
+    request: type[Message]
+    response: type[Message]
+    unary: UnaryFn | None = None
+    stream: StreamFn | None = None
+    is_client_streaming: bool = False
+
+
+def service_handler(service: str, methods: tuple[Method, ...]) -> grpc.GenericRpcHandler:
+    """Build the handler of a service, with our errors turned into statuses."""
+    return grpc.method_handlers_generic_handler(service, {m.name: _handler(m) for m in methods})
+
+
+def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+    codec = {
+        "request_deserializer": method.request.FromString,
+        "response_serializer": lambda m: m.SerializeToString(),
+    }
+    if method.stream is not None:
+        stream = method.stream
+
+        async def serve_stream(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - see UnaryFn
+            try:
+                async for message in stream(request, Call.of(context)):
+                    yield message
+            except HpccError as error:
+                await _abort(context, error)
+
+        return grpc.unary_stream_rpc_method_handler(serve_stream, **codec)
+    assert method.unary is not None
+    unary = method.unary
+
+    async def serve(request: Any, context: Any) -> Any:  # noqa: ANN401 - see UnaryFn
+        try:
+            return await unary(request, Call.of(context))
+        except HpccError as error:
+            await _abort(context, error)
+
+    if method.is_client_streaming:
+        return grpc.stream_unary_rpc_method_handler(serve, **codec)
+    return grpc.unary_unary_rpc_method_handler(serve, **codec)
+
+
+async def _abort(context: Any, error: HpccError) -> None:  # noqa: ANN401 - see UnaryFn
+    await context.abort(code_of(error), str(error)[:500], trailing_metadata=trailer_of(error))
+
+
+def bearer(credential: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that carries a credential."""
+    return (("authorization", f"{_BEARER}{credential}"),)

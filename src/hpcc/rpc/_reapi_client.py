@@ -1,0 +1,258 @@
+"""REAPI v2 as a client of one worker, in core types; every failure is one of our errors."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
+from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
+
+from hpcc.core import Blob, Digest, IntegrityError, NotFoundError, TenantId
+from hpcc.reapi import (
+    ResultRecord,
+    digest_from_proto,
+    digest_to_proto,
+    parse_result,
+    read_name,
+    write_name,
+)
+from hpcc.rpc._channel import MAX_BATCH_BYTES
+from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
+from hpcc.rpc._method import TOOL_METADATA, bearer
+
+_REAPI: Final = "/build.bazel.remote.execution.v2"
+_CHUNK: Final = 512 << 10
+# Digest, status and framing of one blob in a batch.
+_ITEM_OVERHEAD_BYTES: Final = 256
+_PAGE: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReapiClientConfig:
+    """Who calls and how long each call may take. `execute_seconds` bounds a whole compile."""
+
+    tenant: TenantId
+    tool_version: str
+    build_id: str = ""
+    call_seconds: float = 30.0
+    transfer_seconds: float = 120.0
+    execute_seconds: float = 600.0
+
+
+class ReapiClient:
+    """Calls over a channel that somebody else owns, with one route token."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str, config: ReapiClientConfig) -> None:
+        self._channel, self._config = channel, config
+        tool = pb.RequestMetadata(
+            tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
+            tool_invocation_id=config.build_id,
+        )
+        self._metadata: tuple[tuple[str, str | bytes], ...] = (
+            *bearer(token),
+            (TOOL_METADATA, tool.SerializeToString()),
+        )
+        self._instance = config.tenant.value
+
+    async def cached_result(self, action: Digest, inline: Sequence[str]) -> ResultRecord:
+        """Ask the action cache.
+
+        Raises:
+            NotFoundError: a miss.
+        """
+        request = pb.GetActionResultRequest(
+            instance_name=self._instance,
+            action_digest=digest_to_proto(action),
+            inline_stdout=True,
+            inline_stderr=True,
+            inline_output_files=inline,
+        )
+        data = await self._unary("ActionCache/GetActionResult", request, None)
+        return parse_result(data)
+
+    async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
+        wanted = sorted(set(digests))
+        missing: set[Digest] = set()
+        for start in range(0, len(wanted), _PAGE):
+            request = pb.FindMissingBlobsRequest(
+                instance_name=self._instance,
+                blob_digests=[digest_to_proto(d) for d in wanted[start : start + _PAGE]],
+            )
+            answer = await self._unary(
+                "ContentAddressableStorage/FindMissingBlobs", request, pb.FindMissingBlobsResponse
+            )
+            missing.update(digest_from_proto(d) for d in answer.missing_blob_digests)
+        return frozenset(missing) & frozenset(wanted)
+
+    async def upload(self, blobs: Sequence[Blob]) -> None:
+        """Upload blobs, in batches where they fit and streamed where they do not."""
+        batch: list[Blob] = []
+        size = 0
+        for blob in blobs:
+            cost = blob.digest.size_bytes + _ITEM_OVERHEAD_BYTES
+            if cost > MAX_BATCH_BYTES:
+                await self._write(blob)
+                continue
+            if size + cost > MAX_BATCH_BYTES:
+                await self._batch_update(batch)
+                batch, size = [], 0
+            batch.append(blob)
+            size += cost
+        if batch:
+            await self._batch_update(batch)
+
+    async def download(self, digests: Iterable[Digest]) -> dict[Digest, Blob]:
+        """Fetch blobs, each checked against its digest.
+
+        Raises:
+            NotFoundError: one is gone.
+            IntegrityError: one is not what it claims.
+        """
+        found: dict[Digest, Blob] = {}
+        batch: list[Digest] = []
+        size = 0
+        for digest in set(digests):
+            cost = digest.size_bytes + _ITEM_OVERHEAD_BYTES
+            if cost > MAX_BATCH_BYTES:
+                found[digest] = await self._read(digest)
+                continue
+            if size + cost > MAX_BATCH_BYTES:
+                found.update(await self._batch_read(batch))
+                batch, size = [], 0
+            batch.append(digest)
+            size += cost
+        if batch:
+            found.update(await self._batch_read(batch))
+        return found
+
+    async def execute(self, action: Digest, inline: Sequence[str]) -> tuple[ResultRecord, bool]:
+        """Run the action; return its result and whether it came from the cache.
+
+        A cancel ends the call, which the worker takes as one waiter less.
+        """
+        request = pb.ExecuteRequest(
+            instance_name=self._instance,
+            action_digest=digest_to_proto(action),
+            inline_stdout=True,
+            inline_stderr=True,
+            inline_output_files=inline,
+        )
+        call = self._channel.unary_stream(
+            f"{_REAPI}.Execution/Execute",
+            request_serializer=pb.ExecuteRequest.SerializeToString,
+            response_deserializer=ops.Operation.FromString,
+        )(request, metadata=self._metadata, timeout=self._config.execute_seconds)
+        try:
+            async for operation in call:
+                if operation.done:
+                    return _outcome(operation)
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        finally:
+            call.cancel()
+        raise UnavailableError("the worker ended the call without a result")
+
+    async def _unary(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
+        call = self._channel.unary_unary(
+            f"{_REAPI}.{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=(bytes if response is None else response.FromString),
+        )
+        try:
+            return await call(request, metadata=self._metadata, timeout=self._config.call_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+
+    async def _batch_update(self, blobs: Sequence[Blob]) -> None:
+        request = pb.BatchUpdateBlobsRequest(instance_name=self._instance)
+        for blob in blobs:
+            request.requests.add(digest=digest_to_proto(blob.digest), data=blob.data)
+        answer = await self._unary(
+            "ContentAddressableStorage/BatchUpdateBlobs", request, pb.BatchUpdateBlobsResponse
+        )
+        for item in answer.responses:
+            if item.status.code:
+                raise error_of_status(item.status)
+
+    async def _batch_read(self, digests: Sequence[Digest]) -> dict[Digest, Blob]:
+        request = pb.BatchReadBlobsRequest(
+            instance_name=self._instance, digests=[digest_to_proto(d) for d in digests]
+        )
+        answer = await self._unary(
+            "ContentAddressableStorage/BatchReadBlobs", request, pb.BatchReadBlobsResponse
+        )
+        found: dict[Digest, Blob] = {}
+        for item in answer.responses:
+            if item.status.code:
+                raise error_of_status(item.status)
+            digest = digest_from_proto(item.digest)
+            found[digest] = Blob.checked(digest, item.data)
+        if set(found) != set(digests):
+            raise NotFoundError("the worker left out a blob")
+        return found
+
+    async def _write(self, blob: Blob) -> None:
+        name = write_name(self._config.tenant, str(uuid.uuid4()), blob.digest)
+
+        async def pieces() -> AsyncIterator[bs.WriteRequest]:
+            total = blob.digest.size_bytes
+            for start in range(0, total, _CHUNK):
+                data = blob.data[start : start + _CHUNK]
+                yield bs.WriteRequest(
+                    resource_name=name if not start else "",
+                    write_offset=start,
+                    data=data,
+                    finish_write=start + len(data) == total,
+                )
+
+        call = self._channel.stream_unary(
+            "/google.bytestream.ByteStream/Write",
+            request_serializer=bs.WriteRequest.SerializeToString,
+            response_deserializer=bs.WriteResponse.FromString,
+        )
+        try:
+            async with aclosing(pieces()) as source:  # type: ignore[type-var]  # an async generator has aclose
+                answer = await call(
+                    source, metadata=self._metadata, timeout=self._config.transfer_seconds
+                )
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        if answer.committed_size != blob.digest.size_bytes:
+            raise IntegrityError("the worker kept another number of bytes", reason="upload-size")
+
+    async def _read(self, digest: Digest) -> Blob:
+        call = self._channel.unary_stream(
+            "/google.bytestream.ByteStream/Read",
+            request_serializer=bs.ReadRequest.SerializeToString,
+            response_deserializer=bs.ReadResponse.FromString,
+        )(
+            bs.ReadRequest(resource_name=read_name(self._config.tenant, digest)),
+            metadata=self._metadata,
+            timeout=self._config.transfer_seconds,
+        )
+        data = bytearray()
+        try:
+            async for piece in call:
+                data += piece.data
+                if len(data) > digest.size_bytes:
+                    raise IntegrityError("more bytes than the digest says", reason="download-size")
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        finally:
+            call.cancel()
+        return Blob.checked(digest, bytes(data))
+
+
+def _outcome(operation: ops.Operation) -> tuple[ResultRecord, bool]:
+    response = pb.ExecuteResponse()
+    if not operation.response.Unpack(response):
+        raise UnavailableError("the worker ended the operation without a response")
+    if response.status.code:
+        raise error_of_status(response.status)
+    return parse_result(response.result.SerializeToString()), response.cached_result

@@ -1,0 +1,404 @@
+"""REAPI v2 as a server: messages to core types and back, with every bound checked here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import grpc
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from buildgrid.common.protos.build.bazel.semver import semver_pb2
+from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
+from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
+
+from hpcc.core import Blob, CallerError, Digest, HpccError, NotFoundError, PolicyError, TenantId
+from hpcc.reapi import digest_from_proto, digest_to_proto, parse_read_name, parse_write_name
+from hpcc.rpc._channel import MAX_BATCH_BYTES
+from hpcc.rpc._errors import code_of, status_of
+from hpcc.rpc._method import Call, Method, service_handler
+
+MAX_DIGESTS: Final = 50_000
+MAX_UPLOAD_BYTES: Final = 256 << 20
+_READ_CHUNK: Final = 1 << 20
+_TREE_PAGE: Final = 1000
+_REAPI: Final = "build.bazel.remote.execution.v2"
+_MAX_LABEL_CHARS: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who calls: credential and instance as sent, and what the tool says of itself."""
+
+    credential: str
+    instance: str
+    tool: str = ""
+    build_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An execution that was accepted under this operation name and has not ended."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an execution: an encoded `ActionResult`, or the error."""
+
+    name: str
+    result: bytes = b""
+    is_cached: bool = False
+    error: HpccError | None = None
+
+
+class Session(Protocol):
+    """What a checked caller may do; every method already belongs to one tenant and token."""
+
+    @property
+    def tenant(self) -> TenantId: ...
+    async def find_missing(self, digests: tuple[Digest, ...]) -> frozenset[Digest]: ...
+    async def put(self, blob: Blob) -> None: ...
+    async def get(self, digest: Digest) -> Blob: ...
+    async def tree(self, root: Digest) -> tuple[bytes, ...]: ...
+    async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes: ...
+    def execute(
+        self, action: Digest, inline: frozenset[str], *, skip_cache: bool
+    ) -> AsyncIterator[Running | Finished]: ...
+    def wait(self, name: str) -> AsyncIterator[Running | Finished]: ...
+    def cancel(self, name: str) -> None: ...
+
+
+class Authorizer(Protocol):
+    """Turns a caller into a session or refuses."""
+
+    async def session(self, client: Client) -> Session:
+        """Check the credential against the instance name.
+
+        Raises:
+            PolicyError: it is not good, or the instance is not its tenant.
+        """
+        ...
+
+    async def refused(self, client: Client, what: str) -> None:
+        """Record that a caller tried what nobody may."""
+        ...
+
+
+def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handlers of all REAPI services."""
+    server = _ReapiServer(authorizer)
+    blobs = _BlobServices(authorizer)
+    return (
+        service_handler(
+            f"{_REAPI}.Capabilities",
+            (
+                Method(
+                    "GetCapabilities",
+                    pb.GetCapabilitiesRequest,
+                    pb.ServerCapabilities,
+                    unary=server.capabilities,
+                ),
+            ),
+        ),
+        service_handler(f"{_REAPI}.ContentAddressableStorage", blobs.cas_methods()),
+        service_handler("google.bytestream.ByteStream", blobs.stream_methods()),
+        service_handler(f"{_REAPI}.ActionCache", server.cache_methods()),
+        service_handler(f"{_REAPI}.Execution", server.execution_methods()),
+        service_handler("google.longrunning.Operations", server.operation_methods()),
+    )
+
+
+def client_of(call: Call, instance: str) -> Client:
+    """Describe the caller; a malformed tool description is ignored, since it grants nothing."""
+    tool, build = "", ""
+    try:
+        metadata = pb.RequestMetadata.FromString(call.tool_metadata)
+        tool = f"{metadata.tool_details.tool_name} {metadata.tool_details.tool_version}".strip()
+        build = metadata.tool_invocation_id or metadata.correlated_invocations_id
+    except DecodeError:
+        pass
+    return Client(call.credential, instance, _label(tool), _label(build))
+
+
+def _label(text: str) -> str:
+    return "".join(c for c in text[:_MAX_LABEL_CHARS] if c.isprintable())
+
+
+def _digests(messages: object) -> tuple[Digest, ...]:
+    digests = list(messages)  # type: ignore[call-overload]  # a repeated field of either stub set
+    if len(digests) > MAX_DIGESTS:
+        raise CallerError(f"more than {MAX_DIGESTS} digests in one call")
+    return tuple(digest_from_proto(d) for d in digests)
+
+
+class _BlobServices:
+    """ContentAddressableStorage and ByteStream."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+
+    def cas_methods(self) -> tuple[Method, ...]:
+        return (
+            Method(
+                "FindMissingBlobs",
+                pb.FindMissingBlobsRequest,
+                pb.FindMissingBlobsResponse,
+                unary=self.find_missing,
+            ),
+            Method(
+                "BatchUpdateBlobs",
+                pb.BatchUpdateBlobsRequest,
+                pb.BatchUpdateBlobsResponse,
+                unary=self.batch_update,
+            ),
+            Method(
+                "BatchReadBlobs",
+                pb.BatchReadBlobsRequest,
+                pb.BatchReadBlobsResponse,
+                unary=self.batch_read,
+            ),
+            Method("GetTree", pb.GetTreeRequest, pb.GetTreeResponse, stream=self.get_tree),
+        )
+
+    def stream_methods(self) -> tuple[Method, ...]:
+        return (
+            Method("Read", bs.ReadRequest, bs.ReadResponse, stream=self.read),
+            Method(
+                "Write", bs.WriteRequest, bs.WriteResponse, unary=self.write,
+                is_client_streaming=True,
+            ),
+            Method(
+                "QueryWriteStatus",
+                bs.QueryWriteStatusRequest,
+                bs.QueryWriteStatusResponse,
+                unary=self.write_status,
+            ),
+        )  # fmt: skip
+
+    async def _session(self, call: Call, instance: str) -> Session:
+        return await self._authorizer.session(client_of(call, instance))
+
+    async def find_missing(
+        self, request: pb.FindMissingBlobsRequest, call: Call
+    ) -> pb.FindMissingBlobsResponse:
+        session = await self._session(call, request.instance_name)
+        missing = await session.find_missing(_digests(request.blob_digests))
+        return pb.FindMissingBlobsResponse(
+            missing_blob_digests=[digest_to_proto(d) for d in sorted(missing)]
+        )
+
+    async def batch_update(
+        self, request: pb.BatchUpdateBlobsRequest, call: Call
+    ) -> pb.BatchUpdateBlobsResponse:
+        session = await self._session(call, request.instance_name)
+        if len(request.requests) > MAX_DIGESTS or (
+            sum(len(r.data) for r in request.requests) > MAX_BATCH_BYTES
+        ):
+            raise CallerError(f"a batch may hold {MAX_BATCH_BYTES} bytes", reason="batch-size")
+        answer = pb.BatchUpdateBlobsResponse()
+        for item in request.requests:
+            entry = answer.responses.add(digest=item.digest)
+            try:
+                if item.compressor:
+                    raise CallerError("compressed blobs are not supported", reason="compressor")
+                await session.put(Blob.checked(digest_from_proto(item.digest), item.data))
+            except HpccError as error:
+                entry.status.CopyFrom(status_of(error, max_bytes=1024))
+        return answer
+
+    async def batch_read(
+        self, request: pb.BatchReadBlobsRequest, call: Call
+    ) -> pb.BatchReadBlobsResponse:
+        session = await self._session(call, request.instance_name)
+        digests = _digests(request.digests)
+        if sum(d.size_bytes for d in digests) > MAX_BATCH_BYTES:
+            raise CallerError(f"a batch may hold {MAX_BATCH_BYTES} bytes", reason="batch-size")
+        answer = pb.BatchReadBlobsResponse()
+        for digest in digests:
+            entry = answer.responses.add(digest=digest_to_proto(digest))
+            try:
+                entry.data = (await session.get(digest)).data
+            except HpccError as error:
+                entry.status.CopyFrom(status_of(error, max_bytes=1024))
+        return answer
+
+    async def get_tree(
+        self, request: pb.GetTreeRequest, call: Call
+    ) -> AsyncIterator[pb.GetTreeResponse]:
+        session = await self._session(call, request.instance_name)
+        page = pb.GetTreeResponse()
+        size = 0
+        for data in await session.tree(digest_from_proto(request.root_digest)):
+            if size + len(data) > MAX_BATCH_BYTES or len(page.directories) >= _TREE_PAGE:
+                yield page
+                page, size = pb.GetTreeResponse(), 0
+            page.directories.append(pb.Directory.FromString(data))
+            size += len(data)
+        yield page
+
+    async def read(self, request: bs.ReadRequest, call: Call) -> AsyncIterator[bs.ReadResponse]:
+        instance, digest = parse_read_name(request.resource_name)
+        session = await self._session(call, instance)
+        if not 0 <= request.read_offset <= digest.size_bytes or request.read_limit < 0:
+            raise CallerError("read offset or limit is out of range", reason="read-range")
+        data = memoryview((await session.get(digest)).data)[request.read_offset :]
+        if request.read_limit:
+            data = data[: request.read_limit]
+        for start in range(0, len(data), _READ_CHUNK):
+            yield bs.ReadResponse(data=bytes(data[start : start + _READ_CHUNK]))
+
+    async def write(self, requests: AsyncIterator[bs.WriteRequest], call: Call) -> bs.WriteResponse:
+        first = await anext(requests, None)
+        if first is None:
+            raise CallerError("empty write")
+        instance, digest = parse_write_name(first.resource_name)
+        session = await self._session(call, instance)
+        if digest.size_bytes > MAX_UPLOAD_BYTES:
+            raise CallerError(f"a blob may have {MAX_UPLOAD_BYTES} bytes", reason="blob-size")
+        if not await session.find_missing((digest,)):
+            return bs.WriteResponse(committed_size=digest.size_bytes)
+        data = bytearray()
+        message: bs.WriteRequest | None = first
+        while message is not None:
+            if message.write_offset != len(data) or (
+                message.resource_name not in {"", first.resource_name}
+            ):
+                raise CallerError("write is not in order", reason="write-order")
+            if len(data) + len(message.data) > digest.size_bytes:
+                raise CallerError("more bytes than the digest says", reason="digest-mismatch")
+            data += message.data
+            message = None if message.finish_write else await anext(requests, None)
+        await session.put(Blob.checked(digest, bytes(data)))
+        return bs.WriteResponse(committed_size=len(data))
+
+    async def write_status(
+        self, request: bs.QueryWriteStatusRequest, call: Call
+    ) -> bs.QueryWriteStatusResponse:
+        instance, digest = parse_write_name(request.resource_name)
+        session = await self._session(call, instance)
+        if await session.find_missing((digest,)):
+            return bs.QueryWriteStatusResponse(committed_size=0, complete=False)
+        return bs.QueryWriteStatusResponse(committed_size=digest.size_bytes, complete=True)
+
+
+class _ReapiServer:
+    """Capabilities, ActionCache, Execution and Operations."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+
+    async def capabilities(
+        self, request: pb.GetCapabilitiesRequest, call: Call
+    ) -> pb.ServerCapabilities:
+        await self._authorizer.session(client_of(call, request.instance_name))
+        sha256 = pb.DigestFunction.SHA256
+        return pb.ServerCapabilities(
+            cache_capabilities=pb.CacheCapabilities(
+                digest_functions=[sha256],
+                max_batch_total_size_bytes=MAX_BATCH_BYTES,
+                action_cache_update_capabilities=pb.ActionCacheUpdateCapabilities(
+                    update_enabled=False
+                ),
+                symlink_absolute_path_strategy=pb.SymlinkAbsolutePathStrategy.DISALLOWED,
+            ),
+            execution_capabilities=pb.ExecutionCapabilities(
+                digest_function=sha256, digest_functions=[sha256], exec_enabled=True
+            ),
+            low_api_version=semver_pb2.SemVer(major=2, minor=0),
+            high_api_version=semver_pb2.SemVer(major=2, minor=3),
+        )
+
+    def cache_methods(self) -> tuple[Method, ...]:
+        return (
+            Method(
+                "GetActionResult",
+                pb.GetActionResultRequest,
+                pb.ActionResult,
+                unary=self.get_action_result,
+            ),
+            Method(
+                "UpdateActionResult",
+                pb.UpdateActionResultRequest,
+                pb.ActionResult,
+                unary=self.update_action_result,
+            ),
+        )
+
+    def execution_methods(self) -> tuple[Method, ...]:
+        return (
+            Method("Execute", pb.ExecuteRequest, ops.Operation, stream=self.execute),
+            Method("WaitExecution", pb.WaitExecutionRequest, ops.Operation, stream=self.wait),
+        )
+
+    def operation_methods(self) -> tuple[Method, ...]:
+        return (Method("CancelOperation", ops.CancelOperationRequest, Empty, unary=self.cancel),)
+
+    async def get_action_result(
+        self, request: pb.GetActionResultRequest, call: Call
+    ) -> pb.ActionResult:
+        session = await self._authorizer.session(client_of(call, request.instance_name))
+        action = digest_from_proto(request.action_digest)
+        record = await session.cached_result(action, frozenset(request.inline_output_files))
+        return pb.ActionResult.FromString(record)
+
+    async def update_action_result(
+        self, request: pb.UpdateActionResultRequest, call: Call
+    ) -> pb.ActionResult:
+        client = client_of(call, request.instance_name)
+        await self._authorizer.session(client)
+        await self._authorizer.refused(client, "update-action-result")
+        raise PolicyError("only workers write results", reason="update-refused")
+
+    async def execute(self, request: pb.ExecuteRequest, call: Call) -> AsyncIterator[ops.Operation]:
+        session = await self._authorizer.session(client_of(call, request.instance_name))
+        action = digest_from_proto(request.action_digest)
+        updates = session.execute(
+            action, frozenset(request.inline_output_files), skip_cache=request.skip_cache_lookup
+        )
+        async for update in updates:
+            yield _operation(update, action)
+
+    async def wait(
+        self, request: pb.WaitExecutionRequest, call: Call
+    ) -> AsyncIterator[ops.Operation]:
+        session, name = await self._named(request.name, call)
+        async for update in session.wait(name):
+            yield _operation(update, None)
+
+    async def cancel(self, request: ops.CancelOperationRequest, call: Call) -> Empty:
+        session, name = await self._named(request.name, call)
+        session.cancel(name)
+        return Empty()
+
+    async def _named(self, name: str, call: Call) -> tuple[Session, str]:
+        instance, slash, _ = name.partition("/operations/")
+        if not slash or len(name) > 256:  # noqa: PLR2004 - instance, word and a digest
+            raise NotFoundError("no such operation")
+        return await self._authorizer.session(client_of(call, instance)), name
+
+
+def _operation(update: Running | Finished, action: Digest | None) -> ops.Operation:
+    stages: Mapping[bool, pb.ExecutionStage.Value.ValueType] = {
+        False: pb.ExecutionStage.EXECUTING,
+        True: pb.ExecutionStage.COMPLETED,
+    }
+    is_done = isinstance(update, Finished)
+    operation = ops.Operation(name=update.name, done=is_done)
+    metadata = pb.ExecuteOperationMetadata(stage=stages[is_done])
+    if action is not None:
+        metadata.action_digest.CopyFrom(digest_to_proto(action))
+    operation.metadata.Pack(metadata)
+    if isinstance(update, Finished):
+        response = pb.ExecuteResponse(cached_result=update.is_cached)
+        if update.error is not None:
+            status = status_of(update.error)
+            assert status.code == code_of(update.error).value[0]
+            response.status.CopyFrom(status)
+        else:
+            response.result.ParseFromString(update.result)
+        operation.response.Pack(response)
+    return operation

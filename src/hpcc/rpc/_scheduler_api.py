@@ -1,0 +1,106 @@
+"""The scheduler's API in words of ours, for both ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpcc.core import ImageDigest, ImageRef, Isolation, TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class SessionGrant:
+    """What `Authenticate` answers. `expires_at` in seconds since the epoch."""
+
+    session: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteAsk:
+    """What a daemon asks. `failed_generation` is 0 unless a route just failed it."""
+
+    tenant: TenantId
+    image: ImageRef
+    minimum_isolation: Isolation | None = None
+    failed_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One worker, and the right to use it until `token_expires_at`."""
+
+    endpoint: str
+    worker_certificate: bytes
+    token: str
+    token_expires_at: float
+    generation: int
+    isolation: Isolation
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    """A worker's generation is current, or it and all before it are dead."""
+
+    worker_id: str
+    generation: int
+    is_dead: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a worker says of itself."""
+
+    worker_id: str
+    endpoint: str
+    certificate: bytes
+    isolation: Isolation
+    images: tuple[ImageDigest, ...]
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What a worker is told. `token_keys` are (key id, 32 bytes Ed25519)."""
+
+    token_keys: tuple[tuple[str, bytes], ...]
+    generation: int
+    lease_seconds: float
+    scheduler_id: str
+    audience: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A sign of life. The anchor is where the worker's audit chain ends."""
+
+    worker_id: str
+    generation: int
+    running: int
+    queued: int
+    audit_count: int
+    audit_head: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeatAnswer:
+    """Keys as in `Admission`; `generation` is the current one."""
+
+    token_keys: tuple[tuple[str, bytes], ...]
+    generation: int
+
+
+class SchedulerBackend(Protocol):
+    """What a scheduler does. `credential` is the bearer as sent, unchecked."""
+
+    def authenticate(
+        self, credential: str, tenant: TenantId, principal: str, client_version: str
+    ) -> SessionGrant: ...
+    def route(self, credential: str, ask: RouteAsk) -> Route: ...
+    def watch(self, credential: str, tenant: TenantId) -> AsyncIterator[RouteChange]: ...
+    def register(self, credential: str, registration: Registration) -> Admission: ...
+    def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer: ...
+    def sandbox_lost(self, credential: str, worker_id: str, guest_id: str, reason: str) -> int: ...
+    def deregister(self, credential: str, worker_id: str) -> None: ...

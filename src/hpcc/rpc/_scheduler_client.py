@@ -1,0 +1,172 @@
+"""Clients of the scheduler: the daemon's and the worker's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.core import Isolation, TenantId
+from hpcc.rpc._errors import UnavailableError, error_of_call
+from hpcc.rpc._method import bearer
+from hpcc.rpc._scheduler_api import (
+    Admission,
+    Beat,
+    BeatAnswer,
+    Registration,
+    Route,
+    RouteAsk,
+    RouteChange,
+    SessionGrant,
+)
+
+CALL_SECONDS: Final = 10.0
+
+
+class SchedulerClient:
+    """A daemon's view. The channel belongs to the caller."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def authenticate(
+        self, *, secret: str, tenant: TenantId, principal: str, client_version: str
+    ) -> SessionGrant:
+        answer = await _call(
+            self._channel,
+            "SchedulerService/Authenticate",
+            pb.AuthenticateRequest(
+                tenant=tenant.value, principal=principal, client_version=client_version
+            ),
+            pb.AuthenticateResponse,
+            secret,
+        )
+        return SessionGrant(answer.session, answer.expires_at)
+
+    async def route(self, session: str, ask: RouteAsk) -> Route:
+        answer = await _call(
+            self._channel,
+            "SchedulerService/Route",
+            pb.RouteRequest(
+                tenant=ask.tenant.value,
+                image=str(ask.image),
+                minimum_isolation=ask.minimum_isolation.value if ask.minimum_isolation else "",
+                failed_generation=ask.failed_generation,
+            ),
+            pb.RouteResponse,
+            session,
+        )
+        try:
+            isolation = Isolation(answer.isolation)
+        except ValueError as error:
+            raise UnavailableError("the scheduler names an unknown isolation") from error
+        return Route(
+            endpoint=answer.endpoint,
+            worker_certificate=answer.worker_certificate,
+            token=answer.token,
+            token_expires_at=answer.token_expires_at,
+            generation=answer.generation,
+            isolation=isolation,
+            worker_id=answer.worker_id,
+        )
+
+    async def watch(self, session: str, tenant: TenantId) -> AsyncIterator[RouteChange]:
+        """Yield changes until the stream breaks, which ends the iteration with an error."""
+        call = self._channel.unary_stream(
+            "/hpcc.v1.SchedulerService/WatchRoutes",
+            request_serializer=pb.WatchRoutesRequest.SerializeToString,
+            response_deserializer=pb.RouteEvent.FromString,
+        )(pb.WatchRoutesRequest(tenant=tenant.value), metadata=bearer(session))
+        try:
+            async for event in call:
+                is_dead = event.kind == pb.RouteEvent.KIND_DEAD
+                yield RouteChange(event.worker_id, event.generation, is_dead)
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        finally:
+            call.cancel()
+
+
+class RegistryClient:
+    """A worker's view. The channel belongs to the caller."""
+
+    def __init__(self, channel: grpc.aio.Channel, secret: str) -> None:
+        self._channel, self._secret = channel, secret
+
+    async def register(self, registration: Registration) -> Admission:
+        answer = await self._call(
+            "Register",
+            pb.RegisterRequest(
+                worker_id=registration.worker_id,
+                endpoint=registration.endpoint,
+                certificate=registration.certificate,
+                isolation=registration.isolation.value,
+                images=[i.value for i in registration.images],
+                capacity=registration.capacity,
+            ),
+            pb.RegisterResponse,
+        )
+        return Admission(
+            token_keys=tuple((k.kid, k.public_key) for k in answer.token_keys),
+            generation=answer.generation,
+            lease_seconds=answer.lease_seconds,
+            scheduler_id=answer.scheduler_id,
+            audience=answer.audience,
+        )
+
+    async def heartbeat(self, beat: Beat) -> BeatAnswer:
+        answer = await self._call(
+            "Heartbeat",
+            pb.HeartbeatRequest(
+                worker_id=beat.worker_id,
+                generation=beat.generation,
+                running=beat.running,
+                queued=beat.queued,
+                audit=pb.AuditAnchor(count=beat.audit_count, head=beat.audit_head),
+            ),
+            pb.HeartbeatResponse,
+        )
+        keys = tuple((k.kid, k.public_key) for k in answer.token_keys)
+        return BeatAnswer(keys, answer.generation)
+
+    async def sandbox_lost(
+        self, *, worker_id: str, generation: int, guest_id: str, reason: str
+    ) -> int:
+        answer = await self._call(
+            "SandboxLost",
+            pb.SandboxLostRequest(
+                worker_id=worker_id, generation=generation, guest_id=guest_id, reason=reason[:200]
+            ),
+            pb.SandboxLostResponse,
+        )
+        return int(answer.generation)
+
+    async def deregister(self, worker_id: str) -> None:
+        await self._call(
+            "Deregister", pb.DeregisterRequest(worker_id=worker_id), pb.DeregisterResponse
+        )
+
+    async def _call(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
+        return await _call(
+            self._channel, f"WorkerRegistryService/{method}", request, response, self._secret
+        )
+
+
+async def _call(
+    channel: grpc.aio.Channel,
+    method: str,
+    request: Any,  # noqa: ANN401 - generated messages, named by each caller
+    response: Any,  # noqa: ANN401 - likewise
+    credential: str,
+) -> Any:  # noqa: ANN401 - likewise
+    call = channel.unary_unary(
+        f"/hpcc.v1.{method}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=response.FromString,
+    )
+    try:
+        return await call(request, metadata=bearer(credential), timeout=CALL_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        raise error_of_call(error) from error

@@ -1,0 +1,189 @@
+"""The scheduler's two services: messages to words, once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Final
+
+import grpc
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.core import CallerError, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.rpc._method import Call, Method, service_handler
+from hpcc.rpc._scheduler_api import Beat, Registration, RouteAsk, SchedulerBackend
+
+_WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+_ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
+_LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
+_MAX_CERTIFICATE_BYTES: Final = 16 << 10
+_MAX_IMAGES: Final = 1024
+_MAX_REASON_CHARS: Final = 200
+_MAX_CAPACITY: Final = 4096
+
+
+def scheduler_handlers(backend: SchedulerBackend) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handlers of both services."""
+    daemon, worker = _DaemonSide(backend), _WorkerSide(backend)
+    return (
+        service_handler("hpcc.v1.SchedulerService", daemon.methods()),
+        service_handler("hpcc.v1.WorkerRegistryService", worker.methods()),
+    )
+
+
+class _DaemonSide:
+    def __init__(self, backend: SchedulerBackend) -> None:
+        self._backend = backend
+
+    def methods(self) -> tuple[Method, ...]:
+        return (
+            Method(
+                "Authenticate",
+                pb.AuthenticateRequest,
+                pb.AuthenticateResponse,
+                unary=self.authenticate,
+            ),
+            Method("Route", pb.RouteRequest, pb.RouteResponse, unary=self.route),
+            Method("WatchRoutes", pb.WatchRoutesRequest, pb.RouteEvent, stream=self.watch),
+        )
+
+    async def authenticate(
+        self, request: pb.AuthenticateRequest, call: Call
+    ) -> pb.AuthenticateResponse:
+        if not request.principal or not _LABEL.fullmatch(request.principal):
+            raise CallerError("principal must be 1 to 128 printable characters")
+        grant = self._backend.authenticate(
+            call.credential,
+            TenantId(request.tenant),
+            request.principal,
+            _label(request.client_version, 64),
+        )
+        return pb.AuthenticateResponse(session=grant.session, expires_at=grant.expires_at)
+
+    async def route(self, request: pb.RouteRequest, call: Call) -> pb.RouteResponse:
+        ask = RouteAsk(
+            tenant=TenantId(request.tenant),
+            image=ImageRef.parse(request.image),
+            minimum_isolation=(
+                _isolation(request.minimum_isolation) if request.minimum_isolation else None
+            ),
+            failed_generation=request.failed_generation,
+        )
+        route = self._backend.route(call.credential, ask)
+        return pb.RouteResponse(
+            endpoint=route.endpoint,
+            worker_certificate=route.worker_certificate,
+            token=route.token,
+            token_expires_at=route.token_expires_at,
+            generation=route.generation,
+            isolation=route.isolation.value,
+            worker_id=route.worker_id,
+        )
+
+    async def watch(
+        self, request: pb.WatchRoutesRequest, call: Call
+    ) -> AsyncIterator[pb.RouteEvent]:
+        async for change in self._backend.watch(call.credential, TenantId(request.tenant)):
+            yield pb.RouteEvent(
+                kind=pb.RouteEvent.KIND_DEAD if change.is_dead else pb.RouteEvent.KIND_LIVE,
+                worker_id=change.worker_id,
+                generation=change.generation,
+            )
+
+
+class _WorkerSide:
+    def __init__(self, backend: SchedulerBackend) -> None:
+        self._backend = backend
+
+    def methods(self) -> tuple[Method, ...]:
+        return (
+            Method("Register", pb.RegisterRequest, pb.RegisterResponse, unary=self.register),
+            Method("Heartbeat", pb.HeartbeatRequest, pb.HeartbeatResponse, unary=self.heartbeat),
+            Method(
+                "SandboxLost",
+                pb.SandboxLostRequest,
+                pb.SandboxLostResponse,
+                unary=self.sandbox_lost,
+            ),
+            Method(
+                "Deregister", pb.DeregisterRequest, pb.DeregisterResponse, unary=self.deregister
+            ),
+        )
+
+    async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
+        if not _ENDPOINT.fullmatch(request.endpoint):
+            raise CallerError("endpoint is not host:port")
+        if not 0 < len(request.certificate) <= _MAX_CERTIFICATE_BYTES:
+            raise CallerError("certificate is absent or too large")
+        if len(request.images) > _MAX_IMAGES or not 0 < request.capacity <= _MAX_CAPACITY:
+            raise CallerError("too many images, or an impossible capacity")
+        admission = self._backend.register(
+            call.credential,
+            Registration(
+                worker_id=_worker_id(request.worker_id),
+                endpoint=request.endpoint,
+                certificate=request.certificate,
+                isolation=_isolation(request.isolation),
+                images=tuple(ImageDigest(i) for i in request.images),
+                capacity=request.capacity,
+            ),
+        )
+        return pb.RegisterResponse(
+            token_keys=_keys(admission.token_keys),
+            generation=admission.generation,
+            lease_seconds=admission.lease_seconds,
+            scheduler_id=admission.scheduler_id,
+            audience=admission.audience,
+        )
+
+    async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
+        answer = self._backend.heartbeat(
+            call.credential,
+            Beat(
+                worker_id=_worker_id(request.worker_id),
+                generation=request.generation,
+                running=request.running,
+                queued=request.queued,
+                audit_count=request.audit.count,
+                audit_head=_label(request.audit.head, 64),
+            ),
+        )
+        return pb.HeartbeatResponse(
+            token_keys=_keys(answer.token_keys), generation=answer.generation
+        )
+
+    async def sandbox_lost(
+        self, request: pb.SandboxLostRequest, call: Call
+    ) -> pb.SandboxLostResponse:
+        generation = self._backend.sandbox_lost(
+            call.credential,
+            _worker_id(request.worker_id),
+            _label(request.guest_id, 128),
+            _label(request.reason, _MAX_REASON_CHARS),
+        )
+        return pb.SandboxLostResponse(generation=generation)
+
+    async def deregister(self, request: pb.DeregisterRequest, call: Call) -> pb.DeregisterResponse:
+        self._backend.deregister(call.credential, _worker_id(request.worker_id))
+        return pb.DeregisterResponse()
+
+
+def _worker_id(text: str) -> str:
+    if not _WORKER_ID.fullmatch(text):
+        raise CallerError("not a worker id")
+    return text
+
+
+def _isolation(text: str) -> Isolation:
+    try:
+        return Isolation(text)
+    except ValueError as error:
+        raise CallerError("unknown isolation label") from error
+
+
+def _label(text: str, limit: int) -> str:
+    return "".join(c for c in text[:limit] if c.isprintable())
+
+
+def _keys(keys: tuple[tuple[str, bytes], ...]) -> list[pb.TokenKey]:
+    return [pb.TokenKey(kid=kid, public_key=key) for kid, key in keys]
