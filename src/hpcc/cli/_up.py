@@ -1,0 +1,155 @@
+"""`hpcc up` and `hpcc down`: a whole farm on one machine, and its end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Final
+
+from hpcc.cli._lock import holder_or_none
+from hpcc.cli._progress import progress_lines
+from hpcc.config import Paths, load_farm_or_none
+from hpcc.core import InfrastructureError
+
+# Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
+DOWN_SECONDS: Final = 50.0
+POLL_SECONDS: Final = 0.05
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `up`, `down` and the supervisor's own command, which `up` starts."""
+    up = subparsers.add_parser("up", help="start scheduler, worker and guest on this machine")
+    up.add_argument(
+        "--image",
+        metavar="REF",
+        help="toolchain image (repo@sha256:…, digest or name); default: newest",
+    )
+    up.set_defaults(handler=run_up)
+    down = subparsers.add_parser("down", help="end what `hpcc up` started, and the daemon")
+    down.set_defaults(handler=run_down)
+    supervise = subparsers.add_parser("supervise")
+    supervise.add_argument("--image", required=True)
+    supervise.set_defaults(handler=_run_supervise)
+
+
+def lock_file(paths: Paths) -> Path:
+    """The file whose lock is held as long as the supervisor lives."""
+    return paths.state / "up.lock"
+
+
+def run_up(args: argparse.Namespace) -> int:
+    """Bring everything up; returns when a compile would be accepted."""
+    paths = Paths.from_env(os.environ)
+    for directory in (paths.cache, paths.state, paths.config, paths.run):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if holder_or_none(lock_file(paths)) is not None:
+        farm = load_farm_or_none(paths.farm_file)
+        where = f": {farm.isolation}, image {farm.image}" if farm else ", and still starting"
+        print(f"hpcc is already up{where}")
+        return 0
+    from hpcc.cli._image_choice import choose_image
+
+    started = time.monotonic()  # noqa: TID251 - shown to the person who waits, decides nothing
+    image = choose_image(paths, args.image)
+    with progress_lines("bringing hpcc up") as show:
+        ready = _start_supervisor(paths, image, show)
+    seconds = time.monotonic() - started  # noqa: TID251 - as above
+    _start_daemon()
+    print(f"hpcc is up ({seconds:.1f} s)")
+    for name in ("isolation", "image", "scheduler", "worker", "audit"):
+        print(f"  {name + ':':<11}{ready.get(name, '?')}")
+    print('  try:       make CC="hpcc gcc"')
+    return 0
+
+
+def _start_supervisor(
+    paths: Paths, image: str, show: Callable[[str], None]
+) -> Mapping[str, object]:
+    log = paths.state / "up.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(  # noqa: TID251, S603 - no event loop here; our own interpreter
+            [sys.executable, "-m", "hpcc.cli", "supervise", "--image", image],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd="/",
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    try:
+        ready = _read_until_ready(process.stdout, show)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if ready is None:
+        process.wait()
+        raise InfrastructureError(f"hpcc did not come up: {_last_words(log)}", reason="up-failed")
+    process.stdout.close()
+    return ready
+
+
+def _read_until_ready(lines: IO[bytes], show: Callable[[str], None]) -> Mapping[str, object] | None:
+    for raw in lines:
+        try:
+            said = json.loads(raw)
+        except ValueError:
+            continue
+        if said.get("up") is True:
+            return dict(said)
+        if "progress" in said:
+            show(str(said["progress"]))
+    return None
+
+
+def _last_words(log: Path) -> str:
+    lines = [x for x in log.read_text(errors="replace").splitlines() if x.strip()][-1:]
+    return f"{lines[0][:500] if lines else 'it said nothing'} (log: {log})"
+
+
+def _start_daemon() -> None:
+    from hpcc.cli._local import start_daemon
+
+    start_daemon()
+
+
+def run_down(_args: argparse.Namespace) -> int:
+    """End the supervisor (which ends the rest), then the daemon. Fine when nothing is up."""
+    paths = Paths.from_env(os.environ)
+    holder = holder_or_none(lock_file(paths)) if paths.state.is_dir() else None
+    if holder:
+        _end(holder, lambda: holder_or_none(lock_file(paths)) != holder)
+    # After a kill -9 of the supervisor the file is stale; nobody else removes it.
+    paths.farm_file.unlink(missing_ok=True)
+    from hpcc.cli._local import stop_daemon
+
+    stop_daemon()
+    print("hpcc is down" if holder else "hpcc was not up")
+    return 0
+
+
+def _end(pid: int, is_gone: Callable[[], bool]) -> None:
+    for number, seconds in ((signal.SIGTERM, DOWN_SECONDS), (signal.SIGKILL, 10.0)):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + seconds  # noqa: TID251 - a command that waits, no event loop
+        while time.monotonic() < deadline:  # noqa: TID251 - as above
+            if is_gone():
+                return
+            time.sleep(POLL_SECONDS)  # noqa: TID251 - as above
+    raise InfrastructureError(f"process {pid} of `hpcc up` does not end", reason="down-failed")
+
+
+def _run_supervise(args: argparse.Namespace) -> int:
+    from hpcc.cli._supervise import supervise
+
+    return supervise(Paths.from_env(os.environ), args.image)

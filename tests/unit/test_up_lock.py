@@ -1,0 +1,43 @@
+"""The lock of `hpcc up`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.cli._lock import held_lock, holder_or_none
+from hpcc.core import CallerError
+
+
+def test_the_holder_is_known_while_it_holds_and_nobody_afterwards(tmp_path: Path) -> None:
+    lock = tmp_path / "up.lock"
+    assert holder_or_none(lock) is None
+    with held_lock(lock):
+        assert holder_or_none(lock) == os.getpid()
+        with pytest.raises(CallerError) as caught, held_lock(lock):
+            pass
+        assert caught.value.reason == "already-up"
+    assert holder_or_none(lock) is None
+
+
+def test_a_stale_pid_in_the_file_is_nobody(tmp_path: Path) -> None:
+    lock = tmp_path / "up.lock"
+    lock.write_text("1\n")
+    assert holder_or_none(lock) is None
+
+
+def test_nonsense_in_a_held_lock_is_pid_zero(tmp_path: Path) -> None:
+    lock = tmp_path / "up.lock"
+    with held_lock(lock):
+        lock.write_text("nonsense\n")
+        assert holder_or_none(lock) == 0
+
+
+def test_a_lock_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "up.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic"), held_lock(tmp_path / "up.lock"):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
