@@ -1,0 +1,256 @@
+"""`hpcc image`: make, pull, list, inspect and remove toolchain images."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import pwd
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcc.cli._image_progress import image_progress
+from hpcc.config import Paths
+from hpcc.core import CallerError, ImageRef
+from hpcc.ports import SystemClock
+
+if TYPE_CHECKING:
+    from hpcc.images import DebianRequest, ImageStore, PreparedImage, Registry
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `image` and its sub-commands."""
+    image = subparsers.add_parser("image", help="toolchain images: build, pull, list, remove")
+    commands = image.add_subparsers(title="image commands", metavar="COMMAND", required=True)
+    _register_build(commands)
+    pull = commands.add_parser(
+        "pull", help="pull an image and print it pinned (last line on stdout)"
+    )
+    pull.add_argument("image", help="repo@sha256:… or repo:tag, which is pinned first")
+    pull.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="ask this registry first (may be given again)",
+    )
+    pull.set_defaults(handler=_run_pull)
+    take = commands.add_parser("import", help="take an image from an OCI layout (directory or tar)")
+    take.add_argument("path", type=Path)
+    take.add_argument("--ref", default="", help="which image, if the layout holds several")
+    take.add_argument("--name", default="localhost/imported", help="repository to file it under")
+    take.set_defaults(handler=_run_import)
+    listing = commands.add_parser("list", help="what is prepared on this machine")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
+    listing.set_defaults(handler=_run_list)
+    inspect = commands.add_parser("inspect", help="all that is known of an image, as JSON")
+    inspect.add_argument("image", help="reference, repository, or the start of a digest")
+    inspect.set_defaults(handler=_run_inspect)
+    remove = commands.add_parser("rm", help="remove images")
+    remove.add_argument("image", nargs="+")
+    remove.set_defaults(handler=_run_rm)
+
+
+def _register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    build = commands.add_parser(
+        "build-debian",
+        help="make an image from this distribution's packages and print it pinned "
+        "(last line on stdout)",
+        description="Makes a toolchain image from Debian or Ubuntu packages with mmdebstrap. "
+        "The same package versions give the same digest.",
+    )
+    build.add_argument("packages", nargs="*", help="packages to install (default: gcc g++)")
+    build.add_argument("--suite", default="", help="release (default: this system's)")
+    build.add_argument("--mirror", default="", metavar="URL", help="default: this system's")
+    build.add_argument("--name", default="", help="repository name of the result")
+    build.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing but print, if an image was made for the same request before",
+    )
+    build.set_defaults(handler=_run_build)
+
+
+def _run_build(args: argparse.Namespace) -> int:
+    return asyncio.run(_build(args))
+
+
+async def _build(args: argparse.Namespace) -> int:
+    from hpcc.images import HostSystem, build_debian
+
+    store = _store()
+    env = dict(os.environ)
+    uid = os.getuid()
+    host = HostSystem(uid=uid, user=_user_name(uid), env=env)
+    request = _request(args)
+    suite = request.suite or host.suite
+    if args.if_missing and (found := _made_before(store, request.label(suite), request.name)):
+        print(found.ref)
+        return 0
+    with image_progress(f"building {request.name} from {suite} packages") as progress:
+        ref, layout = await build_debian(
+            request, store.layouts, host=host, clock=SystemClock(), progress=progress
+        )
+        image = await store.prepare(ref, layout, progress)
+    _say(image)
+    return 0
+
+
+def _request(args: argparse.Namespace) -> DebianRequest:
+    from hpcc.images import DEFAULT_PACKAGES, DebianRequest
+
+    name = args.name or DebianRequest.name_for(tuple(args.packages))
+    return DebianRequest(
+        packages=tuple(args.packages) or DEFAULT_PACKAGES,
+        name=name,
+        suite=args.suite,
+        mirror=args.mirror,
+    )
+
+
+def _made_before(store: ImageStore, label: str, name: str) -> PreparedImage | None:
+    for image in store.list():
+        if image.repository == name and image.label("io.hpcc.request") == label:
+            return store.get(image.digest)
+    return None
+
+
+def _run_pull(args: argparse.Namespace) -> int:
+    return asyncio.run(_pull(args.image, args.mirror))
+
+
+async def _pull(text: str, mirrors: Sequence[str]) -> int:
+    registry = _registry(mirrors)
+    store = _store()
+    text = text.removeprefix("docker://")
+    with image_progress(f"pulling {text[:200]}") as progress:
+        if "@" in text:
+            ref = ImageRef.parse(text)
+        else:
+            repository, tag = _split_tag(text)
+            ref = await registry.pin(repository, tag)
+        image = await store.prepare(ref, store.source_for(ref, registry), progress)
+    _say(image)
+    return 0
+
+
+def _split_tag(text: str) -> tuple[str, str]:
+    """Split `repo:tag`; a colon before the last slash belongs to a port."""
+    head, slash, last = text.rpartition("/")
+    name, colon, tag = last.partition(":")
+    repository = f"{head}{slash}{name}"
+    if not name or (colon and not tag):
+        raise CallerError(f"not an image: {text[:200]!r}", reason="image-name")
+    return repository, tag or "latest"
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    return asyncio.run(_import(args.path, args.ref, args.name))
+
+
+async def _import(path: Path, ref_name: str, repository: str) -> int:
+    from hpcc.images import OciLayout, unpack_layout
+
+    store = _store()
+    with (
+        image_progress(f"importing {path}") as progress,
+        tempfile.TemporaryDirectory(prefix="hpcc-import-") as work,
+    ):
+        layout = OciLayout(path)
+        if not await asyncio.to_thread(path.is_dir):
+            progress("unpacking the archive", 0, 0)
+            await asyncio.to_thread(unpack_layout, path, Path(work))
+            layout = OciLayout(Path(work))
+        ref = ImageRef(repository, layout.find(ref_name))
+        image = await store.prepare(ref, layout, progress)
+    _say(image)
+    return 0
+
+
+def _run_list(args: argparse.Namespace) -> int:
+    images = _store().list()
+    if args.json:
+        from hpcc.images import to_table
+
+        for image in images:
+            print(json.dumps({**to_table(image), "last_used_at": image.last_used_at}))
+        return 0
+    rows = [
+        (
+            image.digest.hex[:12],
+            image.repository,
+            _size(image.size_bytes),
+            _when(image.created_at),
+            _when(image.last_used_at),
+        )
+        for image in images
+    ]
+    head = ("DIGEST", "NAME", "SIZE", "CREATED", "LAST USED")
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+    return 0
+
+
+def _run_inspect(args: argparse.Namespace) -> int:
+    from hpcc.images import to_table
+
+    image = _store().find(args.image)
+    print(json.dumps({**to_table(image), "path": str(image.path)}, indent=2, sort_keys=True))
+    return 0
+
+
+def _run_rm(args: argparse.Namespace) -> int:
+    store = _store()
+    for text in args.image:
+        image = store.find(text)
+        store.remove(image.digest)
+        print(f"removed {image.ref}")
+    return 0
+
+
+def _store() -> ImageStore:
+    from hpcc.images import ImageStore
+
+    return ImageStore(Paths.from_env(os.environ).images, SystemClock())
+
+
+def _registry(mirrors: Sequence[str]) -> Registry:
+    from hpcc.images import Registry, load_logins, login_files
+
+    return Registry(mirrors=tuple(mirrors), logins=load_logins(login_files(os.environ)))
+
+
+def _say(image: PreparedImage) -> None:
+    """What was made, for a person; the pinned reference, alone and last, for a script."""
+    dropped = ", ".join(f"{what}: {count}" for what, count in image.dropped)
+    print(
+        f"image ready: {_size(image.size_bytes)}, {dict(image.counts).get('files', 0)} files"
+        + (f"; left out: {dropped}" if dropped else ""),
+        file=sys.stderr,
+    )
+    if toolchain := image.label("io.hpcc.toolchain"):
+        print(f"toolchain: {' '.join(toolchain.split())}", file=sys.stderr)
+    print(image.ref, flush=True)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,198 @@
+"""Reading a layer blob: its digest checked, decompressed within a budget."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, cast
+
+import zstandard
+
+from hpcc.core import CallerError, Digest, InfrastructureError, IntegrityError, NotFoundError
+from hpcc.images._limits import MAX_ZSTD_WINDOW_BYTES
+from hpcc.images._tar import Readable
+
+_CHUNK_BYTES: Final = 1 << 18
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFile:
+    """A layer blob on disk, and the digest its manifest gives it. Its bytes are hostile."""
+
+    path: Path
+    digest: Digest
+
+
+class ByteBudget:
+    """Counts uncompressed bytes down over all layers of one pass: the stop for tar bombs."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._left_bytes = limit_bytes
+
+    def spend(self, count: int) -> None:
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise IntegrityError(
+                f"the image unpacks to more than {self._limit_bytes} bytes: refused as a tar bomb",
+                reason="image-too-large",
+            )
+
+
+class _Hashed:
+    """Hashes what is read from the blob's file, and gives no more than its digest allows."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.sha256 = hashlib.sha256()
+        self.count = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = os.read(self._fd, size if 0 <= size <= _CHUNK_BYTES else _CHUNK_BYTES)
+        self.sha256.update(data)
+        self.count += len(data)
+        return data
+
+
+class _Budgeted:
+    def __init__(self, source: Readable, budget: ByteBudget, label: str) -> None:
+        self._source, self._budget, self._label = source, budget, label
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            data = self._source.read(size)
+        except EOFError as error:
+            raise IntegrityError(
+                f"{self._label}: the compressed data ends too early: it was truncated",
+                reason="layer-truncated",
+            ) from error
+        except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+            raise IntegrityError(
+                f"{self._label}: the compressed data is damaged", reason="layer-damaged"
+            ) from error
+        self._budget.spend(len(data))
+        return data
+
+
+def open_blob(path: Path) -> int:
+    """Open a blob that someone else may have put there: a regular file, never a symlink.
+
+    Raises:
+        NotFoundError: there is none.
+        IntegrityError: it is not a regular file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} is not there", reason="blob-missing") from error
+    except OSError as error:
+        raise IntegrityError(
+            f"{path} cannot be opened as a plain file: {error.strerror}", reason="blob-not-a-file"
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise IntegrityError(f"{path} is not a regular file", reason="blob-not-a-file")
+    return fd
+
+
+@contextmanager
+def open_layer(layer: LayerFile, budget: ByteBudget) -> Iterator[Readable]:
+    """Give the layer's uncompressed bytes; leaving the block checks the whole blob's digest.
+
+    Raises:
+        IntegrityError: damaged, truncated, over budget, or not what its digest says. A wrong
+            digest wins over any other fault, since it explains it.
+    """
+    label = f"layer sha256:{layer.digest.hash[:12]}"
+    fd = open_blob(layer.path)
+    try:
+        if (size := os.fstat(fd).st_size) != layer.digest.size_bytes:
+            raise IntegrityError(
+                f"{label}: {size} bytes long where its manifest says {layer.digest.size_bytes}: "
+                "it was truncated or replaced",
+                reason="digest-mismatch",
+            )
+        source = _Hashed(fd)
+        try:
+            yield _Budgeted(_decompressed(source, fd), budget, label)
+        except IntegrityError as error:
+            if error.reason not in {"image-too-large", "too-many-entries"}:
+                _check_digest(source, layer, label)
+            raise
+        _check_digest(source, layer, label)
+    except OSError as error:
+        raise InfrastructureError(f"{label}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            os.close(fd)
+
+
+def _decompressed(source: _Hashed, fd: int) -> Readable:
+    magic = os.pread(fd, 4, 0)
+    if magic[:2] == _GZIP_MAGIC:
+        return gzip.GzipFile(fileobj=cast("IO[bytes]", source), mode="rb")  # asks only for `read`
+    if magic == _ZSTD_MAGIC:
+        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
+        # Asks only for `read`, too.
+        return unpacker.stream_reader(
+            cast("IO[bytes]", source), read_across_frames=True, closefd=False
+        )
+    return source
+
+
+def _check_digest(source: _Hashed, layer: LayerFile, label: str) -> None:
+    limit = layer.digest.size_bytes
+    while source.count <= limit and source.read(_CHUNK_BYTES):
+        pass
+    if source.count != limit or source.sha256.hexdigest() != layer.digest.hash:
+        raise IntegrityError(
+            f"{label}: its bytes are not those its digest names", reason="digest-mismatch"
+        )
+
+
+def checked_read(path: Path, digest: Digest, *, limit_bytes: int) -> bytes:
+    """Read a small blob (manifest, config) whole.
+
+    Raises:
+        NotFoundError: it is not there.
+        CallerError: larger than `limit_bytes`.
+        IntegrityError: not a plain file, or not the bytes that `digest` names.
+    """
+    if digest.size_bytes > limit_bytes:
+        raise CallerError(
+            f"sha256:{digest.hash[:12]} claims {digest.size_bytes} bytes; at most {limit_bytes} "
+            "are accepted here",
+            reason="blob-too-large",
+        )
+    fd = open_blob(path)
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(digest.size_bytes + 1)
+    if len(data) != digest.size_bytes or hashlib.sha256(data).hexdigest() != digest.hash:
+        raise IntegrityError(
+            f"{path}: its bytes are not those its digest names", reason="digest-mismatch"
+        )
+    return data
+
+
+@contextmanager
+def open_archive(path: Path, budget: ByteBudget) -> Iterator[Readable]:
+    """Give the uncompressed bytes of a tar that no digest names.
+
+    Raises:
+        NotFoundError: there is none.
+        IntegrityError: not a plain file, damaged, or over budget.
+    """
+    fd = open_blob(path)
+    try:
+        yield _Budgeted(_decompressed(_Hashed(fd), fd), budget, str(path))
+    finally:
+        os.close(fd)

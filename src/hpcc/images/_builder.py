@@ -1,0 +1,215 @@
+"""The limited process that turns layers into a file system image: `python -m` this module.
+
+It reads one JSON request line on stdin, writes progress and one result as JSON lines on
+stdout, and lives only while its parent holds the other end of stdin: hostile layers are read
+here, under limits on memory and processor time, without a network where the kernel allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError, Digest, HpccError, InfrastructureError, IntegrityError
+from hpcc.images._blobfile import LayerFile
+from hpcc.images._flatten import FlattenReport, flatten
+from hpcc.images._limits import FlattenLimits
+
+MAX_REQUEST_BYTES: Final = 1 << 20
+ERROR_FAMILIES: Final[dict[str, type[HpccError]]] = {
+    "caller": CallerError,
+    "integrity": IntegrityError,
+    "infrastructure": InfrastructureError,
+}
+# The tree of 200,000 entries takes about 200 MiB here and 100 MiB in mkfs.erofs.
+_ADDRESS_SPACE_BYTES: Final = 4 << 30
+# The largest accepted image takes about five minutes; a loop in a decompressor takes for ever.
+_CPU_SECONDS: Final = 1800
+_BLOCK_BYTES: Final = 4096
+_STDERR_BYTES: Final = 2000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What the parent sends. `output` does not exist yet; `uuid` names the file system."""
+
+    layers: tuple[LayerFile, ...]
+    output: Path
+    uuid: str
+    mkfs: str
+    limits: FlattenLimits
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "layers": [[str(one.path), str(one.digest)] for one in self.layers],
+                "output": str(self.output),
+                "uuid": self.uuid,
+                "mkfs": self.mkfs,
+                "limits": dataclasses.asdict(self.limits),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> BuildRequest:
+        raw = json.loads(text)
+        return cls(
+            layers=tuple(LayerFile(Path(p), Digest.parse(d)) for p, d in raw["layers"]),
+            output=Path(raw["output"]),
+            uuid=raw["uuid"],
+            mkfs=raw["mkfs"],
+            limits=FlattenLimits(**raw["limits"]),
+        )
+
+
+def build(request: BuildRequest, progress: Callable[[int, int], None]) -> dict[str, object]:
+    """Stream the layers through mkfs.erofs into `request.output`; unlinked on any failure.
+
+    Raises:
+        IntegrityError: hostile or damaged layers.
+        InfrastructureError: the tool failed (a full disk, most often).
+    """
+    try:
+        report = _run_mkfs(request, progress)
+        size, sha256 = _seal(request.output)
+    except BaseException:
+        request.output.unlink(missing_ok=True)
+        raise
+    return {"size_bytes": size, "sha256": sha256, "report": dataclasses.asdict(report)}
+
+
+def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> FlattenReport:
+    # -T0: one time for all files. -x-1: no extended attributes. No SOURCE: the tar is stdin.
+    argv = [request.mkfs, "--quiet", "-T0", "-x-1", "-zlz4", "-C65536"]
+    argv += ["-U", request.uuid, "--tar=f", str(request.output)]
+    with subprocess.Popen(  # noqa: S603, TID251 - fixed arguments; this process has no loop to block
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as tool:
+        assert tool.stdin is not None
+        try:
+            report = flatten(request.layers, tool.stdin, limits=request.limits, progress=progress)
+            tool.stdin.close()
+        except BrokenPipeError:
+            raise _tool_failed(tool) from None
+        except BaseException:
+            tool.kill()
+            # The pipe holds buffered bytes that close() would try to flush into a dead tool.
+            with contextlib.suppress(BrokenPipeError):
+                tool.stdin.close()
+            raise
+        if tool.wait() != 0:
+            raise _tool_failed(tool)
+    return report
+
+
+def _tool_failed(tool: subprocess.Popen[bytes]) -> InfrastructureError:  # noqa: TID251 - a type
+    assert tool.stderr is not None
+    text = tool.stderr.read(_STDERR_BYTES).decode("utf-8", "replace").strip()
+    status = tool.wait()
+    if tool.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            tool.stdin.close()
+    return InfrastructureError(
+        f"mkfs.erofs failed with status {status}: {text or 'no message'} "
+        "(is the disk full? `df` on the image directory tells)",
+        reason="mkfs-failed",
+    )
+
+
+def _seal(path: Path) -> tuple[int, str]:
+    """Make the image durable and read-only; returns its size and SHA-256."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        os.fchmod(file.fileno(), 0o444)
+        os.fsync(file.fileno())
+    # A virtio block device drops a partial last block, and erofs never has one.
+    if size == 0 or size % _BLOCK_BYTES:
+        raise InfrastructureError(
+            f"mkfs.erofs left {size} bytes, which is no file system image", reason="mkfs-failed"
+        )
+    return size, sha256
+
+
+def _limit_self() -> None:
+    for what, wanted in (
+        (resource.RLIMIT_AS, _ADDRESS_SPACE_BYTES),
+        (resource.RLIMIT_CPU, _CPU_SECONDS),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        # Not RLIMIT_FSIZE: mkfs.erofs spools file data at an offset of terabytes.
+        hard = resource.getrlimit(what)[1]
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(what, (value, value))
+    with contextlib.suppress(OSError):
+        os.unshare(os.CLONE_NEWNET)  # needs privilege; without it there is only nothing to gain
+
+
+def _die_with_parent(output: Path) -> None:
+    """Wait for the parent's end of stdin to close, then take the whole group along."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        output.unlink(missing_ok=True)
+        os.killpg(0, signal.SIGKILL)  # the parent started us as a group of our own
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _say(value: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def _family(error: HpccError) -> str:
+    for name, family in ERROR_FAMILIES.items():
+        if isinstance(error, family):
+            return name
+    return "infrastructure"
+
+
+def main() -> int:
+    """Serve one request; the result or the error is the last line on stdout."""
+    # Unbuffered: the watcher reads the same descriptor.
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
+        byte = os.read(0, 1)
+        if not byte:
+            return 2
+        line += byte
+    request = BuildRequest.from_json(line.decode())
+    _limit_self()
+    _die_with_parent(request.output)
+    try:
+        result = build(request, lambda done, total: _say({"done": done, "total": total}))
+    except HpccError as error:
+        _say({"error": _family(error), "reason": error.reason, "message": str(error)})
+        return 1
+    except MemoryError:
+        _say({"error": "integrity", "reason": "memory", "message": "out of memory: image refused"})
+        return 1
+    _say({"result": result})
+    return 0
+
+
+if __name__ == "__main__":
+    # Not sys.exit: the watcher thread sits in read(2) on stdin and must not be waited for.
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)

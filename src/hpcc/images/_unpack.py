@@ -1,0 +1,47 @@
+"""An OCI layout that comes as one tar (`skopeo copy … oci-archive:`, `docker save`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import IntegrityError
+from hpcc.images._blobfile import ByteBudget, open_archive
+from hpcc.images._limits import MAX_LAYER_BYTES
+from hpcc.images._tar import Kind, TarReader
+
+# Everything else in such an archive (docker's own manifest.json, links) is not read.
+_WANTED: Final = re.compile(r"(?:\./)?(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})")
+_MAX_ENTRIES: Final = 10_000
+
+
+def unpack_layout(archive: Path, directory: Path) -> None:
+    """Write the layout in `archive` into the empty `directory`: plain files, known names.
+
+    Digests are not checked here; whoever reads the layout does.
+
+    Raises:
+        NotFoundError: no such file.
+        IntegrityError: damaged, too large, or a name twice.
+    """
+    budget = ByteBudget(2 * MAX_LAYER_BYTES)
+    (directory / "blobs" / "sha256").mkdir(parents=True)
+    with open_archive(archive, budget) as source:
+        reader = TarReader(source, label=str(archive))
+        for count, member in enumerate(reader.members()):
+            if count >= _MAX_ENTRIES:
+                raise IntegrityError(
+                    f"{archive}: more than {_MAX_ENTRIES} entries", reason="too-many-entries"
+                )
+            name = _WANTED.fullmatch(member.name)
+            if name is None or member.kind is not Kind.FILE:
+                continue
+            try:
+                with (directory / name[1]).open("xb") as out:
+                    for chunk in reader.content():
+                        out.write(chunk)
+            except FileExistsError as error:
+                raise IntegrityError(
+                    f"{archive}: {name[1]} is there twice", reason="tar-duplicate"
+                ) from error
