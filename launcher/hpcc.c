@@ -25,7 +25,7 @@
 #include "wire.h"
 
 #if !defined(HPCC_BUILD_ID) || !defined(HPCC_PROTOCOL)
-#error "build with tools/build_launcher.py (or pip), which says which daemon this belongs to"
+#error "build with pip or tools/hatch_build.py, which say which daemon this belongs to"
 #endif
 
 extern char **environ;

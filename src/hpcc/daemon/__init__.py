@@ -1,1 +1,42 @@
-"""daemon."""
+"""The per-user daemon: decides each compile, keeps the private cache, talks to a farm.
+
+Commands use `start`, `stop` and `query`; everything else is between the daemon's own modules.
+"""
+
+from hpcc.daemon._api import (
+    MAX_CAPTURE_BYTES,
+    CacheHandler,
+    CompileRequest,
+    Done,
+    Exec,
+    Finish,
+    RemoteClient,
+    Run,
+    RunReport,
+)
+from hpcc.daemon._front import FrontLimits
+from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
+from hpcc.daemon._lifecycle_client import query, start, stop
+from hpcc.daemon._main import Parts, run_daemon
+from hpcc.daemon._spawn import daemon_environment
+
+__all__ = [
+    "MAX_CAPTURE_BYTES",
+    "CacheHandler",
+    "CompileRequest",
+    "Done",
+    "Exec",
+    "Finish",
+    "FrontLimits",
+    "LifecycleLimits",
+    "Parts",
+    "RemoteClient",
+    "Run",
+    "RunReport",
+    "daemon_environment",
+    "query",
+    "run_daemon",
+    "socket_path",
+    "start",
+    "stop",
+]

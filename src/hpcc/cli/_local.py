@@ -1,0 +1,132 @@
+"""`hpcc start | stop | status`, and what the launcher does itself: `hpcc wrap`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Final
+
+from hpcc.config import Paths
+from hpcc.core import CallerError, NotFoundError
+
+# LSB init scripts: "program is not running".
+_EXIT_NOT_RUNNING: Final = 3
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    start = subparsers.add_parser(
+        "start", help="start the daemon (the first compile does, too)", description=_start.__doc__
+    )
+    start.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
+    start.set_defaults(handler=_start)
+    stop = subparsers.add_parser("stop", help="end the daemon", description=_stop.__doc__)
+    stop.add_argument(
+        "--now",
+        action="store_true",
+        help="do not wait for compiles under way (they go on without the daemon); "
+        "kills a daemon that hangs",
+    )
+    stop.set_defaults(handler=_stop)
+    status = subparsers.add_parser(
+        "status", help="is the daemon running, and what does it do", description=_status.__doc__
+    )
+    status.add_argument("--json", action="store_true", help="print what the daemon answered")
+    status.set_defaults(handler=_status)
+    wrap = subparsers.add_parser(
+        "wrap", help="run a compiler through hpcc, whatever its name: hpcc wrap CC args…"
+    )
+    wrap.add_argument("compiler", metavar="CC")
+    wrap.add_argument("arguments", nargs=argparse.REMAINDER, metavar="args")
+    wrap.set_defaults(handler=_wrap)
+
+
+def start_daemon() -> bool:
+    """Have the user's daemon running; returns whether it had to be started."""
+    from hpcc.daemon import start
+
+    return start(Paths.from_env(os.environ))
+
+
+def stop_daemon(*, now: bool = False) -> bool:
+    """End the user's daemon; returns whether one was running."""
+    from hpcc.daemon import stop
+
+    return stop(Paths.from_env(os.environ), now=now)
+
+
+def _start(args: argparse.Namespace) -> int:
+    """Start the per-user daemon and wait until it accepts compiles; a running one is kept."""
+    was_started = start_daemon()
+    if not args.quiet:
+        print("the daemon is started" if was_started else "the daemon runs already")
+    return 0
+
+
+def _stop(args: argparse.Namespace) -> int:
+    """End the daemon after the compiles that are under way."""
+    was_there = stop_daemon(now=args.now)
+    print("the daemon is stopped" if was_there else "no daemon was running")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    """Show the daemon; exit code 3 if none is running."""
+    from hpcc.daemon import query
+
+    try:
+        answer = query(Paths.from_env(os.environ), "status")
+    except NotFoundError:
+        print("no daemon is running; the next compile starts one, and so does `hpcc start`")
+        return _EXIT_NOT_RUNNING
+    if args.json:
+        print(json.dumps(answer, indent=1, sort_keys=True))
+        return 0
+    for name, value in _status_lines(answer):
+        print(f"{name:<9} {value}")
+    return 0
+
+
+def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
+    state = "stopping" if answer.get("is_stopping") else "running"
+    return [
+        (
+            "daemon",
+            f"{state}, pid {answer.get('pid')}, up {_duration(answer.get('uptime_seconds'))}",
+        ),
+        ("version", f"{answer.get('version')} (build {answer.get('build_id')})"),
+        ("socket", str(answer.get("socket"))),
+        (
+            "compiles",
+            f"{answer.get('waiting')} waiting for an answer, "
+            f"{answer.get('running')} running at their launcher",
+        ),
+        ("farm", _farm_line(answer.get("farm"))),
+    ]
+
+
+def _farm_line(farm: object) -> str:
+    if not isinstance(farm, dict):
+        return "none (`hpcc up` brings one up)"
+    if "error" in farm:
+        return str(farm["error"])
+    return f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
+
+
+def _duration(seconds: object) -> str:
+    whole = int(seconds) if isinstance(seconds, int | float) else 0
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def _wrap(_args: argparse.Namespace) -> int:
+    """Refuse: this is the launcher's work, and only the C program can do it."""
+    print("hpcc-cli cannot run compilers; call `hpcc wrap CC args…`", file=sys.stderr)
+    raise CallerError("use the hpcc program beside hpcc-cli", reason="wrong-program")

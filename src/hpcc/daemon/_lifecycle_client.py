@@ -1,0 +1,168 @@
+"""What commands ask of the daemon: status, stats, start, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Final
+
+from hpcc.config import Paths
+from hpcc.core import CallerError, InfrastructureError, NotFoundError
+from hpcc.daemon._front_io import peer_credentials, receive_frame, send_frame
+from hpcc.daemon._lifecycle import BACKOFF_NAME, socket_path
+from hpcc.daemon._spawn import spawn_daemon
+from hpcc.wire import launcher as wire
+
+_ANSWER_SECONDS: Final = 5.0
+# A cold start of Python on a busy machine takes a second; the launcher waits ten.
+_START_SECONDS: Final = 9.0
+_DRAIN_SECONDS: Final = 900.0
+_KILL_SECONDS: Final = 8.0
+_PAUSE_SECONDS: Final = 0.02
+
+
+def _connect(paths: Paths) -> socket.socket:
+    """Connect to the daemon.
+
+    Raises:
+        NotFoundError: none is running (reason `no-daemon`).
+        CallerError: somebody else listens there.
+    """
+    path = socket_path(paths)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_ANSWER_SECONDS)
+        connection.connect(path)
+        _, uid = peer_credentials(connection)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        connection.close()
+        raise NotFoundError("no daemon is running", reason="no-daemon") from error
+    except OSError as error:
+        connection.close()
+        raise InfrastructureError(f"cannot reach the daemon on {path}: {error}") from error
+    if uid != os.getuid():
+        connection.close()
+        raise CallerError(f"the daemon on {path} belongs to user {uid}", reason="foreign-daemon")
+    connection.setblocking(True)
+    return connection
+
+
+def query(
+    paths: Paths, what: str, *, timeout_seconds: float = _ANSWER_SECONDS
+) -> dict[str, object]:
+    """Ask the running daemon: `status` or `stats` (and `stop`, `stop-now`: see `stop`).
+
+    `stats` answers `counters` (the cache handler's), `front` (what never reached it), `pid` and
+    `uptime_seconds`.
+
+    Raises:
+        NotFoundError: none is running (reason `no-daemon`).
+        InfrastructureError: it does not answer.
+    """
+    with _connect(paths) as connection:
+        return _ask(connection, what, timeout_seconds)
+
+
+def _ask(connection: socket.socket, what: str, timeout_seconds: float) -> dict[str, object]:
+    try:
+        send_frame(connection, wire.frame(wire.ADMIN, what.encode()), timeout_seconds)
+        kind, body = receive_frame(connection, timeout_seconds)
+        answer = json.loads(body) if kind == wire.ADMIN_REPLY else None
+    except (OSError, ValueError) as error:
+        raise InfrastructureError(
+            "the daemon does not answer; `hpcc stop --now` ends it", reason="daemon-hangs"
+        ) from error
+    if not isinstance(answer, dict):
+        raise InfrastructureError("the daemon speaks another protocol; `hpcc stop --now` ends it")
+    return answer
+
+
+def start(paths: Paths) -> bool:
+    """Have a daemon of this build running; returns whether it had to be started.
+
+    Raises:
+        InfrastructureError: it could not be started; the text says why and names the log.
+    """
+    try:
+        if query(paths, "status").get("build_id") == wire.BUILD_ID:
+            return False
+        query(paths, "stop")
+    except NotFoundError:
+        pass
+    (paths.run / BACKOFF_NAME).unlink(missing_ok=True)
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        problem = spawn_daemon(paths, max(0.1, deadline - time.monotonic()))
+        if not problem:
+            return True
+        # Another daemon holds the lock: one that is just starting, or one that is leaving.
+        if problem != "already-running":
+            raise InfrastructureError(problem, reason="daemon-start")
+        try:
+            if query(paths, "status").get("build_id") == wire.BUILD_ID:
+                return False
+        except NotFoundError:
+            pass
+        if time.monotonic() >= deadline:
+            raise InfrastructureError(
+                "another daemon is neither there nor gone; `hpcc stop --now` ends it",
+                reason="daemon-start",
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+def stop(paths: Paths, *, now: bool = False) -> bool:
+    """End the daemon and wait until it is gone; returns whether one was there.
+
+    It finishes what is under way first; with `now` launchers go on by themselves, and a daemon
+    that does not even answer is killed.
+
+    Raises:
+        InfrastructureError: it hangs, and `now` was not asked for, or not even that helped.
+    """
+    try:
+        connection = _connect(paths)
+    except NotFoundError:
+        return False
+    with connection:
+        pid, _ = peer_credentials(connection)
+        process = _open_process(pid)
+        if process < 0:
+            return False
+        try:
+            _stop_process(connection, process, now=now)
+        finally:
+            os.close(process)
+    return True
+
+
+def _open_process(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _stop_process(connection: socket.socket, process: int, *, now: bool) -> None:
+    try:
+        _ask(connection, "stop-now" if now else "stop", _ANSWER_SECONDS if not now else 2.0)
+    except InfrastructureError:
+        if not now:
+            raise
+    if _is_over(process, _KILL_SECONDS if now else _DRAIN_SECONDS):
+        return
+    if now:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        if _is_over(process, _KILL_SECONDS):
+            return
+    raise InfrastructureError("the daemon does not end; see `hpcc status`", reason="daemon-hangs")
+
+
+def _is_over(process: int, timeout_seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(timeout_seconds * 1000))

@@ -1,0 +1,95 @@
+"""The daemon's process: `python -m hpcc.daemon`, started by `hpcc start` or by the launcher."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from hpcc.config import Paths, Settings, load_settings
+from hpcc.core import HpccError
+from hpcc.daemon._api import CacheHandler, RemoteClient
+from hpcc.daemon._front import FrontLimits
+from hpcc.daemon._lifecycle import Daemon, Door, LifecycleLimits
+from hpcc.daemon._spawn import READY
+from hpcc.ports import SystemClock
+from hpcc.wire import launcher as wire
+
+_log: Final = logging.getLogger("hpcc.daemon")
+
+# A request makes a few dozen objects and no cycles; the default of 700 collects for nothing.
+_GC_THRESHOLD: Final = 50_000
+# What a remote compile may take beyond its own limit: upload, dispatch, writing the outputs.
+_REMOTE_MARGIN_SECONDS: Final = 60.0
+_EXIT_FAILED: Final = 1
+
+Parts = Callable[[Paths, Settings], tuple[CacheHandler, RemoteClient | None]]
+
+
+def run_daemon(
+    argv: Sequence[str] | None = None,
+    *,
+    parts: Parts,
+    build_id: str = wire.BUILD_ID,
+    limits: LifecycleLimits | None = None,
+) -> int:
+    """Run one daemon until it is told to stop; `parts` builds what is behind its front."""
+    parser = argparse.ArgumentParser(prog="python -m hpcc.daemon")
+    parser.add_argument("--ready-fd", type=int, default=-1, metavar="N")
+    args = parser.parse_args(argv)
+    if args.ready_fd >= 0 and os.fork():
+        # The second fork: a session leader could get a terminal back. Before any thread exists.
+        os._exit(0)
+    os.chdir("/")
+    os.umask(0o077)
+    # Not in the file's every line: what a build was doing is nobody's business.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
+    try:
+        daemon = _build(parts, build_id, limits)
+    except HpccError as error:
+        _answer(args.ready_fd, error.reason if error.reason == "already-running" else str(error))
+        return _EXIT_FAILED
+    signal.signal(signal.SIGTERM, lambda *_: daemon.stop(now=True))
+    signal.signal(signal.SIGINT, lambda *_: daemon.stop(now=True))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
+    daemon.serve(lambda: _answer(args.ready_fd, READY.decode()))
+    return 0
+
+
+def _build(parts: Parts, build_id: str, limits: LifecycleLimits | None) -> Daemon:
+    paths = Paths.from_env(os.environ)
+    settings = load_settings(paths.config_file)
+    door = Door.open(paths)
+    try:
+        handler, remote = parts(paths, settings)
+    except BaseException:
+        door.leave()
+        raise
+    begin_seconds = settings.remote.timeout_seconds + _REMOTE_MARGIN_SECONDS
+    return Daemon(
+        door,
+        handler,
+        remote,
+        clock=SystemClock(),
+        build_id=build_id,
+        limits=limits,
+        front_limits=FrontLimits(begin_seconds=begin_seconds),
+    )
+
+
+def _answer(ready_fd: int, text: str) -> None:
+    if ready_fd < 0:
+        sys.stderr.write(text + "\n")
+        return
+    try:
+        os.write(ready_fd, text.encode())
+        os.close(ready_fd)
+    except OSError as error:
+        _log.warning("nobody waits for our start: %s", error)
