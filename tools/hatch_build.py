@@ -20,7 +20,7 @@ except ImportError:  # as a program, hatchling is not needed
     BuildHookInterface = object  # type: ignore[assignment, misc]  # stands in for the base class only
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = ["-std=c11", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+COMMON = ["-std=c11", "-O2", "-s", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 # Static and small starts five times as fast as dynamic: tried in this order.
 CHOICES = [["musl-gcc", "-static"], ["cc", "-static"], ["gcc", "-static"], ["cc"], ["gcc"]]
 
