@@ -2,6 +2,7 @@
 
 from hpcc.config._farm import Farm, load_farm_or_none, parse_farm
 from hpcc.config._paths import DIR_VARIABLE, Paths
+from hpcc.config._service_file import load_service_file, parse_service_file
 from hpcc.config._settings import (
     CacheSettings,
     RemoteSettings,
@@ -20,7 +21,9 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "load_farm_or_none",
+    "load_service_file",
     "load_settings",
     "parse_farm",
+    "parse_service_file",
     "parse_settings",
 ]

@@ -6,7 +6,7 @@ from hpcc.identity._keys import (
     load_or_create_signing_key,
     load_or_create_tls,
 )
-from hpcc.identity._tls import MAX_CERTIFICATE_BYTES, PinnedPeer, TlsIdentity
+from hpcc.identity._tls import MAX_CERTIFICATE_BYTES, PinnedPeer, TlsIdentity, certificate_id
 from hpcc.identity._token import (
     MAX_LIFETIME_SECONDS,
     MAX_PRINCIPAL_CHARS,
@@ -28,6 +28,7 @@ __all__ = [
     "TokenError",
     "TokenSigner",
     "TokenVerifier",
+    "certificate_id",
     "key_id",
     "load_or_create_secret",
     "load_or_create_signing_key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,11 @@ from cryptography.x509.oid import NameOID
 from hpcc.core import CallerError
 
 MAX_CERTIFICATE_BYTES: Final = 16 << 10
+
+
+def certificate_id(der: bytes) -> str:
+    """Return the stable name of a certificate: the audience of route tokens for its holder."""
+    return hashlib.sha256(der).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from hpcc.rpc._errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
 from hpcc.rpc._reapi_server import (
     Authorizer,
@@ -60,12 +61,14 @@ __all__ = [
     "SchedulerBackend",
     "SchedulerClient",
     "ServerTls",
+    "ServiceProcess",
     "Session",
     "SessionGrant",
     "UnauthenticatedError",
     "UnavailableError",
     "open_channel",
     "reapi_handlers",
+    "run_service",
     "scheduler_handlers",
     "start_server",
 ]

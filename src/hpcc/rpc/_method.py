@@ -15,6 +15,8 @@ from hpcc.rpc._errors import code_of, trailer_of
 _BEARER: Final = "Bearer "
 _MAX_CREDENTIAL_CHARS: Final = 4096
 TOOL_METADATA: Final = "build.bazel.remote.execution.v2.requestmetadata-bin"
+# Flags that hpcc added to argv, zero-separated: for the audit row, never for a decision.
+INJECTED_METADATA: Final = "hpcc-injected-bin"
 
 # Any: the messages of generated code, bounded to this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
@@ -27,16 +29,19 @@ class Call:
 
     credential: str
     tool_metadata: bytes
+    injected: bytes = b""
 
     @classmethod
     def of(cls, context: Any) -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
-        credential, tool = "", b""
+        credential, tool, injected = "", b"", b""
         for key, value in context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
                 credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
             elif key == TOOL_METADATA and isinstance(value, bytes):
                 tool = value
-        return cls(credential[: _MAX_CREDENTIAL_CHARS + 1], tool)
+            elif key == INJECTED_METADATA and isinstance(value, bytes):
+                injected = value
+        return cls(credential[: _MAX_CREDENTIAL_CHARS + 1], tool, injected)
 
 
 @dataclass(frozen=True, slots=True)

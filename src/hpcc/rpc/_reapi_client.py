@@ -24,7 +24,7 @@ from hpcc.reapi import (
 )
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
-from hpcc.rpc._method import TOOL_METADATA, bearer
+from hpcc.rpc._method import INJECTED_METADATA, TOOL_METADATA, bearer
 
 _REAPI: Final = "/build.bazel.remote.execution.v2"
 _CHUNK: Final = 512 << 10
@@ -40,6 +40,7 @@ class ReapiClientConfig:
     tenant: TenantId
     tool_version: str
     build_id: str = ""
+    injected: tuple[str, ...] = ()
     call_seconds: float = 30.0
     transfer_seconds: float = 120.0
     execute_seconds: float = 600.0
@@ -57,6 +58,7 @@ class ReapiClient:
         self._metadata: tuple[tuple[str, str | bytes], ...] = (
             *bearer(token),
             (TOOL_METADATA, tool.SerializeToString()),
+            (INJECTED_METADATA, "\0".join(config.injected).encode()),
         )
         self._instance = config.tenant.value
 

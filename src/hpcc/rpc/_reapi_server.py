@@ -26,6 +26,7 @@ _READ_CHUNK: Final = 1 << 20
 _TREE_PAGE: Final = 1000
 _REAPI: Final = "build.bazel.remote.execution.v2"
 _MAX_LABEL_CHARS: Final = 128
+_MAX_INJECTED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Client:
     instance: str
     tool: str = ""
     build_id: str = ""
+    injected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,9 @@ def client_of(call: Call, instance: str) -> Client:
         build = metadata.tool_invocation_id or metadata.correlated_invocations_id
     except DecodeError:
         pass
-    return Client(call.credential, instance, _label(tool), _label(build))
+    injected = call.injected.decode("utf-8", "replace").split("\0")[:_MAX_INJECTED]
+    flags = tuple(_label(flag) for flag in injected if flag)
+    return Client(call.credential, instance, _label(tool), _label(build), flags)
 
 
 def _label(text: str) -> str:

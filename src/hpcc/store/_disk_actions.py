@@ -1,4 +1,4 @@
-"""Action results on disk: one directory per tenant, isolation class and reuse class."""
+"""Action results on disk: one directory per tenant, isolation class and trust domain."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ class DiskActionCacheConfig:
 
 
 def action_cache_directory(
-    root: Path, tenant: TenantId, isolation: Isolation, reuse: GuestReuse
+    root: Path, tenant: TenantId, isolation: Isolation, reuse: GuestReuse, principal: str
 ) -> Path:
-    """Return where results of this class live; no two classes share a directory."""
-    return root / tenant.value / "ac" / isolation.value.replace("/", "_") / reuse.value
+    """Return where results of this class live; no two classes share a directory.
+
+    With reuse "principal" each principal has its own: its guests may have run its code, so
+    what they produce is never another's result.
+    """
+    base = root / tenant.value / "ac" / isolation.value.replace("/", "_") / reuse.value
+    if reuse is not GuestReuse.PRINCIPAL:
+        return base
+    return base / hashlib.sha256(principal.encode()).hexdigest()[:32]
 
 
 class DiskActionCache:

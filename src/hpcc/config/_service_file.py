@@ -1,0 +1,83 @@
+"""Config files that one process of ours writes for another: JSON, private, strict."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Final, get_type_hints
+
+from hpcc.core import CallerError
+
+MAX_SERVICE_FILE_BYTES: Final = 1 << 20
+
+
+def load_service_file[T](path: Path, kind: type[T]) -> T:
+    """Read a 0600 JSON file into the frozen dataclass `kind`.
+
+    Fields may be str, int, float, bool, Path or tuple[str, ...]; unknown and missing keys are
+    errors.
+
+    Raises:
+        CallerError: others can read it, it is not JSON, or a key, type or value is wrong.
+    """
+    return parse_service_file(_read_private(path), kind, source=str(path))
+
+
+def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
+    """Read the bytes of such a file; see `load_service_file`."""
+    try:
+        table = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CallerError(f"{source} is not JSON", reason="config") from error
+    if not isinstance(table, dict):
+        raise CallerError(f"{source} must hold one object", reason="config")
+    # Any: dataclasses.fields wants a dataclass instance type, which a type variable cannot say.
+    declared: Any = kind
+    known = {f.name: f for f in fields(declared)}
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise CallerError(f"{source}: unknown key {unknown[0]!r}", reason="config")
+    types = get_type_hints(kind)
+    values: dict[str, object] = {}
+    for name, field in known.items():
+        if name in table:
+            values[name] = _value(f"{source}: {name}", types[name], table[name])
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise CallerError(f"{source}: key {name!r} is missing", reason="config")
+    return kind(**values)
+
+
+def _value(where: str, wanted: object, value: object) -> object:
+    if wanted is Path:
+        if isinstance(value, str) and value.startswith("/"):
+            return Path(value)
+        raise CallerError(f"{where}: must be an absolute path", reason="config")
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted in {str, int, float, bool}:
+        if type(value) is wanted:
+            return value
+        raise CallerError(
+            f"{where}: must be {getattr(wanted, '__name__', wanted)}", reason="config"
+        )
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    raise CallerError(f"{where}: must be a list of strings", reason="config")
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            raw = file.read(MAX_SERVICE_FILE_BYTES + 1)
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="config") from error
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+        raise CallerError(f"others can read {path}, which holds secrets: chmod 600 it")
+    if len(raw) > MAX_SERVICE_FILE_BYTES:
+        raise CallerError(f"{path} is too large", reason="config")
+    return raw

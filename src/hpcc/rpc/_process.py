@@ -1,0 +1,113 @@
+"""The outside of a service process: JSON lines out, SIGTERM or its parent's end to stop it.
+
+The other half is `hpcc.supervisor`: standard input is a pipe that never carries a byte, and
+its end means that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import stat
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final, TextIO
+
+from hpcc.core import CallerError, HpccError
+
+_EXIT_CALLER: Final = 2
+
+
+class ServiceProcess:
+    """What the inside of a service sees of its process."""
+
+    def __init__(self, config_path: Path, out: TextIO) -> None:
+        self.config_path = config_path
+        self._out = out
+        self._stop = asyncio.Event()
+
+    async def wait_stop(self) -> None:
+        """Wait until somebody asks for an orderly end."""
+        await self._stop.wait()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def progress(self, text: str) -> None:
+        self.say({"progress": text})
+
+    def ready(self, facts: Mapping[str, object]) -> None:
+        self.say({"ready": True, **facts})
+
+    def say(self, line: Mapping[str, object]) -> None:
+        try:
+            self._out.write(json.dumps(line, sort_keys=True) + "\n")
+            self._out.flush()
+        except (BrokenPipeError, ValueError):
+            self._stop.set()
+
+
+def run_service(name: str, main: Callable[[ServiceProcess], Awaitable[None]]) -> int:
+    """Run a service's `main` until it returns; return the exit code.
+
+    `main` is cancelled when a stop is asked for, so that what it holds is released also while
+    it starts.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m hpcc.{name}")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file, mode 0600")
+    path: Path = parser.parse_args().config
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s {name} %(levelname)s %(message)s",
+    )
+    try:
+        asyncio.run(_run(path, main))
+    except HpccError as error:
+        sys.stderr.write(f"hpcc {name}: {error}\n")
+        return _EXIT_CALLER if isinstance(error, CallerError) else 1
+    return 0
+
+
+async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) -> None:
+    process = ServiceProcess(path, sys.stdout)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop)
+    _watch_parent(loop, process)
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(_owned(main, process), name="service")
+            await process.wait_stop()
+            task.cancel()
+    except* HpccError as errors:
+        raise errors.exceptions[0] from None
+
+
+async def _owned(
+    main: Callable[[ServiceProcess], Awaitable[None]], process: ServiceProcess
+) -> None:
+    try:
+        await main(process)
+    finally:
+        process.stop()
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> None:
+    """Stop at the end of standard input, where that is a pipe held by a parent."""
+    descriptor = sys.stdin.fileno()
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return
+
+    def on_input() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            process.stop()
+
+    loop.add_reader(descriptor, on_input)

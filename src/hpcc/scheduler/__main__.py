@@ -1,0 +1,28 @@
+"""`python -m hpcc.scheduler --config FILE`: one JSON line when ready, then serves."""
+
+from __future__ import annotations
+
+from hpcc.config import load_service_file
+from hpcc.ports import SystemClock
+from hpcc.rpc import ServiceProcess, run_service
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import serve_scheduler
+
+
+async def main(process: ServiceProcess) -> None:
+    """Serve until cancelled."""
+    config = load_service_file(process.config_path, SchedulerConfig)
+    async with serve_scheduler(config, SystemClock()) as running:
+        process.ready(
+            {
+                "host": running.host,
+                "port": running.port,
+                "certificate_pem": running.certificate_pem,
+                "scheduler_id": running.scheduler_id,
+            }
+        )
+        await process.wait_stop()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_service("scheduler", main))

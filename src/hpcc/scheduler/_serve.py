@@ -1,0 +1,61 @@
+"""Builds a scheduler and serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from hpcc.identity import key_id, load_or_create_signing_key, load_or_create_tls
+from hpcc.ports import Clock
+from hpcc.rpc import ServerTls, scheduler_handlers, start_server
+from hpcc.scheduler._anchors import AnchorStore
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._service import SchedulerService
+
+TLS_NAME = "scheduler.hpcc.internal"
+_GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningScheduler:
+    """Where a scheduler serves, and the certificate to pin."""
+
+    host: str
+    port: int
+    certificate_pem: str
+    scheduler_id: str
+
+
+@asynccontextmanager
+async def serve_scheduler(
+    config: SchedulerConfig, clock: Clock
+) -> AsyncGenerator[RunningScheduler]:
+    """Serve while the block runs.
+
+    Raises:
+        InfrastructureError: keys, state or address cannot be used.
+    """
+    key = load_or_create_signing_key(config.keys / "token-signing.key")
+    tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
+    scheduler_id = f"scheduler-{key_id(key.public_key())[:12]}"
+    anchors = AnchorStore(config.state / "scheduler.sqlite")
+    try:
+        service = SchedulerService(config, key, anchors, clock, scheduler_id=scheduler_id)
+        server, port = await start_server(
+            scheduler_handlers(service),
+            host=config.host,
+            port=config.port,
+            tls=ServerTls(tls.key_pem, tls.certificate_pem),
+        )
+        expiry = asyncio.Task(service.expire_leases(), name="scheduler leases")
+        try:
+            yield RunningScheduler(config.host, port, tls.certificate_pem.decode(), scheduler_id)
+        finally:
+            expiry.cancel()
+            with suppress(asyncio.CancelledError):
+                await expiry
+            await server.stop(_GRACE_SECONDS)
+    finally:
+        anchors.close()

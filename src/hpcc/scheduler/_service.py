@@ -1,0 +1,218 @@
+"""The scheduler's decisions behind its API: who may, where to, with which token."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hpcc.core import ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.identity import RouteClaims, TokenSigner, key_id
+from hpcc.ports import Clock
+from hpcc.rpc import (
+    Admission,
+    Beat,
+    BeatAnswer,
+    Registration,
+    Route,
+    RouteAsk,
+    RouteChange,
+    SessionGrant,
+    UnauthenticatedError,
+)
+from hpcc.scheduler._anchors import AnchorStore
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._registry import Registry
+
+_log: Final = logging.getLogger(__name__)
+_MAX_SESSIONS: Final = 10_000
+_MAX_WATCHERS: Final = 1000
+_WATCH_BACKLOG: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    tenant: TenantId
+    principal: str
+    client_version: str
+    expires_at: float
+
+
+class SchedulerService:
+    """`SchedulerBackend` for one static tenant; all state is in memory but the anchors."""
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        key: Ed25519PrivateKey,
+        anchors: AnchorStore,
+        clock: Clock,
+        *,
+        scheduler_id: str,
+    ) -> None:
+        self._config, self._clock, self._anchors = config, clock, anchors
+        self._scheduler_id = scheduler_id
+        kid = key_id(key.public_key())
+        self._signer = TokenSigner(key, kid=kid)
+        public = key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+        self._token_keys = ((kid, public),)
+        self._registry = Registry(clock, config.lease_seconds)
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._watchers: set[asyncio.Queue[RouteChange | None]] = set()
+
+    def authenticate(
+        self, credential: str, tenant: TenantId, principal: str, client_version: str
+    ) -> SessionGrant:
+        # Both are always compared, so that the time tells nothing about which was wrong.
+        is_secret = hmac.compare_digest(credential.encode(), self._config.tenant_secret.encode())
+        is_tenant = hmac.compare_digest(tenant.value.encode(), self._config.tenant.encode())
+        if not (is_secret and is_tenant):
+            _log.warning("refused: authenticate")
+            raise UnauthenticatedError("tenant or secret is wrong", reason="bad-secret")
+        while len(self._sessions) >= _MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        name = secrets.token_urlsafe(32)
+        expires_at = self._clock.now() + self._config.session_seconds
+        self._sessions[name] = _Session(tenant, principal, client_version, expires_at)
+        return SessionGrant(name, expires_at)
+
+    def route(self, credential: str, ask: RouteAsk) -> Route:
+        session = self._session(credential, ask.tenant)
+        image = ask.image.digest
+        if self._config.images and image.value not in self._config.images:
+            raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
+        minimum = self._minimum(ask.minimum_isolation)
+        self._tell(self._registry.expire())
+        worker = self._registry.choose(image, minimum, failed_generation=ask.failed_generation)
+        claims = self._claims(session, image, minimum, worker.audience, worker.generation)
+        return Route(
+            endpoint=worker.registration.endpoint,
+            worker_certificate=worker.registration.certificate,
+            token=self._signer.sign(claims),
+            token_expires_at=claims.expires_at,
+            generation=worker.generation,
+            isolation=worker.registration.isolation,
+            worker_id=worker.registration.worker_id,
+        )
+
+    async def watch(self, credential: str, tenant: TenantId) -> AsyncIterator[RouteChange]:
+        self._session(credential, tenant)
+        if len(self._watchers) >= _MAX_WATCHERS:
+            raise PolicyError("too many watchers", reason="too-many-watchers")
+        queue: asyncio.Queue[RouteChange | None] = asyncio.Queue(_WATCH_BACKLOG)
+        self._watchers.add(queue)
+        try:
+            for change in list(self._registry.live()):
+                yield change
+            while (news := await queue.get()) is not None:
+                yield news
+        finally:
+            self._watchers.discard(queue)
+
+    def register(self, credential: str, registration: Registration) -> Admission:
+        self._check_worker(credential)
+        replaced = self._registry.remove(registration.worker_id)
+        worker = self._registry.register(registration)
+        self._tell([replaced] if replaced else [])
+        return Admission(
+            token_keys=self._token_keys,
+            generation=worker.generation,
+            lease_seconds=self._config.lease_seconds,
+            scheduler_id=self._scheduler_id,
+            audience=worker.audience,
+        )
+
+    def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer:
+        self._check_worker(credential)
+        worker = self._registry.heartbeat(beat)
+        is_whole = self._anchors.note(
+            beat.worker_id, beat.audit_count, beat.audit_head, self._clock.now()
+        )
+        if not is_whole:
+            _log.error("audit chain of worker %s was cut or changed", beat.worker_id)
+        return BeatAnswer(self._token_keys, worker.generation)
+
+    def sandbox_lost(self, credential: str, worker_id: str, guest_id: str, reason: str) -> int:
+        self._check_worker(credential)
+        change, successor = self._registry.lost(worker_id)
+        _log.warning("guest %s of worker %s is lost: %s", guest_id, worker_id, reason)
+        self._tell([change])
+        return successor.generation
+
+    def deregister(self, credential: str, worker_id: str) -> None:
+        self._check_worker(credential)
+        change = self._registry.remove(worker_id)
+        self._tell([change] if change else [])
+
+    async def expire_leases(self) -> None:
+        """Drop workers whose lease ran out, until cancelled."""
+        while True:
+            await self._clock.sleep(self._config.lease_seconds / 4)
+            self._tell(self._registry.expire())
+
+    def _session(self, credential: str, tenant: TenantId) -> _Session:
+        session = self._sessions.get(credential)
+        if session is None or session.expires_at <= self._clock.now():
+            self._sessions.pop(credential, None)
+            raise UnauthenticatedError("session is unknown or over", reason="session")
+        if session.tenant != tenant:
+            raise PolicyError("the session is of another tenant", reason="foreign-tenant")
+        return session
+
+    def _check_worker(self, credential: str) -> None:
+        if not hmac.compare_digest(credential.encode(), self._config.worker_secret.encode()):
+            _log.warning("refused: worker credential")
+            raise UnauthenticatedError("worker secret is wrong", reason="bad-secret")
+
+    def _minimum(self, asked: Isolation | None) -> Isolation:
+        """A client may ask for more isolation than its tenant needs, never for less."""
+        tenant_minimum = Isolation(self._config.minimum_isolation)
+        if asked is None or asked.rank < tenant_minimum.rank:
+            return tenant_minimum
+        return asked
+
+    def _claims(
+        self,
+        session: _Session,
+        image: ImageDigest,
+        minimum: Isolation,
+        audience: str,
+        generation: int,
+    ) -> RouteClaims:
+        now = self._clock.now()
+        return RouteClaims(
+            issuer=self._scheduler_id,
+            subject=session.principal,
+            tenant=session.tenant,
+            audience=audience,
+            image=image,
+            minimum_isolation=minimum,
+            generation=generation,
+            rights=frozenset({"cache", "execute"}),
+            not_before=now,
+            expires_at=now + self._config.token_seconds,
+            token_id=secrets.token_urlsafe(16),
+            client_version=session.client_version,
+        )
+
+    def _tell(self, changes: Iterable[RouteChange]) -> None:
+        for change in changes:
+            for queue in list(self._watchers):
+                try:
+                    queue.put_nowait(change)
+                except asyncio.QueueFull:
+                    # Ending the stream makes a slow watcher start over; losing news would not.
+                    self._watchers.discard(queue)
+                    while not queue.empty():
+                        queue.get_nowait()
+                    queue.put_nowait(None)
