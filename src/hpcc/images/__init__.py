@@ -1,6 +1,7 @@
 """Images: OCI images by digest in, read-only file system images for guests out."""
 
 from hpcc.images._auth import Login, Logins, load_logins, login_files
+from hpcc.images._blobfile import LayerFile
 from hpcc.images._debian import (
     DEFAULT_PACKAGES,
     DebianRequest,
@@ -26,6 +27,7 @@ __all__ = [
     "HostSystem",
     "ImageSource",
     "ImageStore",
+    "LayerFile",
     "Login",
     "Logins",
     "OciLayout",

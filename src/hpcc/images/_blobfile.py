@@ -123,7 +123,11 @@ def open_layer(layer: LayerFile, budget: ByteBudget) -> Iterator[Readable]:
             )
         source = _Hashed(fd)
         try:
-            yield _Budgeted(_decompressed(source, fd), budget, label)
+            content = _Budgeted(_decompressed(source, fd), budget, label)
+            yield content
+            # A tar may end before its stream does; the stream's own checksum is at its end.
+            while content.read(_CHUNK_BYTES):
+                pass
         except IntegrityError as error:
             if error.reason not in {"image-too-large", "too-many-entries"}:
                 _check_digest(source, layer, label)
