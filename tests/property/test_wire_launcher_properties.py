@@ -1,0 +1,90 @@
+"""The launcher protocol: everything reads back, and no bytes get past the one error."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcc.core import CallerError
+from hpcc.wire import launcher as wire
+
+TEXT = st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"."))
+NAME = TEXT.map(lambda b: b"N" + b.replace(b"=", b"_"))
+ABSOLUTE = TEXT.map(lambda b: b"/" + b)
+ID = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+REQUESTS = st.builds(
+    wire.LauncherRequest,
+    build_id=TEXT,
+    compiler=ABSOLUTE,
+    cwd=ABSOLUTE,
+    argv=st.lists(TEXT, min_size=1, max_size=8).map(tuple),
+    env=st.lists(st.tuples(NAME, TEXT), max_size=6).map(tuple),
+    umask=st.integers(0, 0o777),
+    stderr_is_tty=st.booleans(),
+    cwd_id=ID,
+    root_id=ID,
+    mount_id=ID,
+)
+DECODERS = (
+    wire.parse_header,
+    wire.decode_request,
+    wire.decode_report,
+    wire.decode_done,
+    wire.decode_run,
+    wire.decode_finish,
+    wire.decode_version,
+    wire.request_protocol,
+)
+
+
+def body_of(frame: bytes) -> bytes:
+    _, length = wire.parse_header(frame)
+    assert len(frame) == wire.HEADER_BYTES + length
+    return frame[wire.HEADER_BYTES :]
+
+
+@given(REQUESTS)
+def test_a_request_reads_back(request):
+    assert wire.decode_request(body_of(wire.encode_request(request))) == request
+
+
+@given(st.booleans(), st.integers(0, 127), st.binary(), st.binary(), st.booleans())
+def test_a_report_reads_back(is_signal, number, out, err, is_truncated):
+    exit_code, signal = (0, number) if is_signal else (number, 0)
+    report = wire.LauncherReport(exit_code, signal, out, err, is_truncated)
+    assert wire.decode_report(body_of(wire.encode_report(report))) == report
+
+
+@given(st.integers(0, 255), st.binary(), st.binary())
+def test_a_done_and_a_finish_read_back(code, out, err):
+    done = wire.LauncherDone(code, out, err)
+    assert wire.decode_done(body_of(wire.encode_done(done))) == done
+    assert wire.decode_finish(body_of(wire.encode_finish(out, err))) == (out, err)
+
+
+@given(ABSOLUTE, st.lists(TEXT, max_size=8), st.booleans())
+def test_a_run_reads_back(compiler, rest, filter_headers):
+    run = wire.LauncherRun((compiler, *rest), filter_headers)
+    assert wire.decode_run(body_of(wire.encode_run(run))) == run
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_value_or_the_one_error(data):
+    for decode in DECODERS:
+        try:
+            decode(data)
+        except CallerError as error:
+            assert error.reason == "malformed-frame"
+
+
+@given(REQUESTS, st.data())
+def test_a_request_with_one_byte_changed_is_a_value_or_the_one_error(request, data):
+    body = bytearray(body_of(wire.encode_request(request)))
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] = data.draw(st.integers(0, 255))
+    try:
+        found = wire.decode_request(bytes(body))
+    except CallerError as error:
+        assert error.reason == "malformed-frame"
+    else:
+        assert len(found.argv) >= 1

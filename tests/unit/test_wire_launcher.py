@@ -1,0 +1,158 @@
+"""The launcher protocol: what is refused, and with which word."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hpcc.core import CallerError
+from hpcc.wire import launcher as wire
+
+REQUEST = wire.LauncherRequest(
+    build_id=b"0.1.0-1",
+    compiler=b"/usr/bin/gcc",
+    cwd=b"/home/me",
+    argv=(b"gcc", b"-c", b"", b"a.c"),
+    env=((b"PATH", b"/bin"), (b"LANG", b"")),
+    umask=0o022,
+    stderr_is_tty=True,
+    cwd_id=(1, 2),
+    root_id=(3, 1 << 63),
+    mount_id=(5, 6),
+)
+
+
+def body_of(frame: bytes) -> bytes:
+    kind, length = wire.parse_header(frame)
+    assert len(frame) == wire.HEADER_BYTES + length
+    return frame[wire.HEADER_BYTES :]
+
+
+def refused(call, *args) -> str:
+    with pytest.raises(CallerError) as caught:
+        call(*args)
+    assert caught.value.reason == "malformed-frame"
+    return str(caught.value)
+
+
+def test_a_request_with_an_empty_argument_reads_back():
+    assert wire.decode_request(body_of(wire.encode_request(REQUEST))) == REQUEST
+
+
+def test_the_protocol_version_is_read_before_everything_else():
+    body = body_of(wire.encode_request(REQUEST, protocol=99)) + b"what a later version adds"
+    assert wire.request_protocol(body) == 99
+
+
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [
+        (b"", "cut off"),
+        (b"hpc1", "cut off"),
+        (b"GET " + bytes(8), "magic"),
+        (b"hpc1" + struct.pack("<II", 77, 0), "unknown type"),
+        (b"hpc1" + struct.pack("<II", wire.REQUEST, (8 << 20) + 1), "too many"),
+        (b"hpc1" + struct.pack("<II", wire.REPORT, wire.MAX_REPORT_BYTES + 1), "too many"),
+        (b"hpc1" + struct.pack("<II", wire.ADMIN, 0xFFFFFFFF), "too many"),
+    ],
+)
+def test_a_header_that_is_not_ours_is_refused_before_anything_is_read(head, word):
+    assert word in refused(wire.parse_header, head)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 40, 72])
+def test_a_request_cut_off_in_its_fixed_part_is_refused(cut):
+    assert "cut off" in refused(wire.decode_request, body_of(wire.encode_request(REQUEST))[:cut])
+
+
+def patched(offset: int, value: int) -> bytes:
+    body = bytearray(body_of(wire.encode_request(REQUEST)))
+    struct.pack_into("<I", body, offset, value)
+    return bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (patched(12, 0), "arguments"),
+        (patched(12, 5), "count"),
+        (patched(12, (1 << 18) + 1), "arguments"),
+        (patched(16, 5000), "variables"),
+        (patched(4, 6), "reserved"),
+        (patched(8, 0o1000), "reserved"),
+        (patched(20, 1), "reserved"),
+        (body_of(wire.encode_request(REQUEST)) + b"x", "count"),
+        (body_of(wire.encode_request(REQUEST))[:-1], "count"),
+        (body_of(wire.encode_request(REQUEST._replace(cwd=b"here"))), "absolute"),
+        (body_of(wire.encode_request(REQUEST._replace(compiler=b"gcc"))), "absolute"),
+        (body_of(wire.encode_request(REQUEST._replace(env=((b"", b"x"),)))), "name"),
+    ],
+)
+def test_a_request_that_contradicts_itself_is_refused(body, word):
+    assert word in refused(wire.decode_request, body)
+
+
+def test_a_request_of_nothing_but_nuls_is_refused_without_splitting_it():
+    body = bytearray(wire.MAX_REQUEST_BYTES)
+    struct.pack_into("<I", body, 12, 3)
+    assert "count" in refused(wire.decode_request, bytes(body))
+
+
+def test_a_string_with_a_nul_cannot_be_sent():
+    refused(wire.encode_request, REQUEST._replace(argv=(b"a\0b",)))
+    refused(wire.encode_run, wire.LauncherRun((b"/bin/gcc", b"a\0b"), False))
+
+
+def report(*numbers: int, tail: bytes = b"") -> bytes:
+    return struct.pack("<5I", *numbers) + tail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        report(256, 0, 0, 0, 0),
+        report(0, 128, 0, 0, 0),
+        report(1, 9, 0, 0, 0),
+        report(0, 0, 2, 0, 0),
+        report(0, 0, 0, 4, 0, tail=b"abc"),
+        report(0, 0, 0, 1, 1, tail=b"abc"),
+        report(0, 0, 0, 0xFFFFFFFF, 1),
+    ],
+)
+def test_an_impossible_report_is_refused(body):
+    refused(wire.decode_report, body)
+
+
+def test_a_run_needs_an_absolute_compiler():
+    refused(wire.encode_run, wire.LauncherRun((b"gcc",), False))
+    refused(wire.encode_run, wire.LauncherRun((), False))
+    refused(wire.decode_run, struct.pack("<II", 0, 1) + b"gcc\0")
+
+
+def test_an_answer_too_large_for_the_launcher_is_refused_here():
+    big = bytes(wire.MAX_REPLY_BYTES)
+    refused(wire.encode_done, wire.LauncherDone(0, big, b""))
+
+
+def test_the_build_id_names_version_and_protocol():
+    assert wire.BUILD_ID.endswith(f"-{wire.PROTOCOL_VERSION}")
+
+
+def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed():
+    fits = b"/" + b"a" * (107 - 1 - len("/daemon.sock"))
+    assert wire.daemon_socket(fits, 7) == fits + b"/daemon.sock"
+    hashed = wire.daemon_socket(fits + b"a", 7)
+    assert hashed.startswith(b"/tmp/hpcc-7/")
+    assert hashed.endswith(b".sock")
+    assert len(hashed) <= 107
+    assert hashed != wire.daemon_socket(fits + b"b", 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
+)
+def test_fnv1a_has_the_values_its_authors_publish(data, expected):
+    assert wire.fnv1a(data) == expected
