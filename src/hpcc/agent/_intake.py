@@ -1,35 +1,30 @@
-"""What the host may send in one Exec, checked: frames in, an ExecRequest and blob pieces out. No I/O."""
+"""What the host may send in one Exec, checked: frames in, a request and blob pieces out. No I/O."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import (
-    MAX_ARGV_BYTES,
     MAX_INPUTS,
-    MAX_OUTPUTS,
     CallerError,
     Digest,
     ExecLimits,
     ExecRequest,
     InputFile,
-    check_guest_path,
 )
 from hpcc.wire import (
     CHUNK_BYTES,
     ENTROPY_BYTES,
-    EXEC_ID_PATTERN,
     GUEST_ID_PATTERN,
     MAX_INPUT_BYTES,
     MAX_TRACEPARENT_CHARS,
+    check_exec_request,
 )
 
-_EXEC_ID: Final = re.compile(EXEC_ID_PATTERN)
 _GUEST_ID: Final = re.compile(GUEST_ID_PATTERN)
 _SHA256_BYTES: Final = 32
 
@@ -112,63 +107,27 @@ def _digest(raw: bytes, size_bytes: int) -> Digest:
 
 
 def _request(header: pb.Header) -> ExecRequest:
-    if not _EXEC_ID.fullmatch(header.exec_id):
-        raise CallerError("bad exec_id")
     if len(header.traceparent) > MAX_TRACEPARENT_CHARS:
         raise CallerError("traceparent is too long")
-    if len(header.inputs) > MAX_INPUTS or len(header.outputs) > MAX_OUTPUTS:
-        raise CallerError("too many inputs or outputs")
-    env = tuple((v.name, v.value) for v in header.env)
-    _check_words(header.argv, env)
-    inputs = tuple(
-        InputFile(
-            check_guest_path(i.path), _digest(i.digest, i.size_bytes), is_executable=i.is_executable
-        )
-        for i in header.inputs
-    )
-    _check_tree(i.path for i in inputs)
-    return ExecRequest(
+    if len(header.inputs) > MAX_INPUTS:
+        raise CallerError("too many inputs")
+    request = ExecRequest(
         exec_id=header.exec_id,
         argv=tuple(header.argv),
-        env=env,
-        cwd=check_guest_path(header.cwd) if header.cwd else "",
-        inputs=inputs,
-        outputs=tuple(check_guest_path(p) for p in header.outputs),
+        env=tuple((v.name, v.value) for v in header.env),
+        cwd=header.cwd,
+        inputs=tuple(
+            InputFile(i.path, _digest(i.digest, i.size_bytes), is_executable=i.is_executable)
+            for i in header.inputs
+        ),
+        outputs=tuple(header.outputs),
         limits=_limits(header.limits),
     )
-
-
-def _check_words(argv: Iterable[str], env: Sequence[tuple[str, str]]) -> None:
-    words = [*argv, *(word for pair in env for word in pair)]
-    if words[:1] in ([], [""]) or len(words) == 2 * len(env):
-        raise CallerError("argv is empty")
-    if sum(len(w.encode()) + 1 for w in words) > MAX_ARGV_BYTES:
-        raise CallerError("argv and env are too large")
-    if any("\0" in w for w in words) or any(not n or "=" in n for n, _ in env):
-        raise CallerError("a zero byte in argv or env, or a bad variable name")
-
-
-def _check_tree(paths: Iterable[str]) -> None:
-    """Refuse a path that occurs twice or lies under another, which is a file."""
-    files = list(paths)
-    seen = set(files)
-    if len(seen) != len(files):
-        raise CallerError("an input path occurs twice")
-    if any(parent in seen for path in files for parent in _parents(path)):
-        raise CallerError("an input lies under another input")
-
-
-def _parents(path: str) -> Iterator[str]:
-    at = path.rfind("/")
-    while at > 0:
-        yield path[:at]
-        at = path.rfind("/", 0, at)
+    check_exec_request(request)
+    return request
 
 
 def _limits(limits: pb.Limits) -> ExecLimits:
-    counts = (limits.memory_bytes, limits.pids, limits.output_bytes, limits.stdio_bytes)
-    if not (math.isfinite(limits.wall_seconds) and limits.wall_seconds > 0 and all(counts)):
-        raise CallerError("a limit is missing or not positive")
     return ExecLimits(
         wall_seconds=limits.wall_seconds,
         memory_bytes=limits.memory_bytes,

@@ -4,7 +4,6 @@ from hpcc.wire import _launcher as launcher
 from hpcc.wire._exec_frames import (
     CHUNK_BYTES,
     ENTROPY_BYTES,
-    EXEC_ID_PATTERN,
     GUEST_ID_PATTERN,
     MAX_DETAIL_BYTES,
     MAX_FRAME_BYTES,
@@ -14,13 +13,13 @@ from hpcc.wire._exec_frames import (
     NEED_PER_FRAME,
     PORT_NAME,
     TOKEN_PARAMETER,
+    check_exec_request,
 )
 from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
 
 __all__ = [
     "CHUNK_BYTES",
     "ENTROPY_BYTES",
-    "EXEC_ID_PATTERN",
     "GUEST_ID_PATTERN",
     "MAX_DETAIL_BYTES",
     "MAX_FRAME_BYTES",
@@ -35,5 +34,6 @@ __all__ = [
     "TOKEN_PARAMETER",
     "GuestLink",
     "HostLink",
+    "check_exec_request",
     "launcher",
 ]

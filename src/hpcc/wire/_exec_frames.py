@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator, Sequence
 from typing import Final
+
+from hpcc.core import (
+    MAX_ARGV_BYTES,
+    MAX_INPUTS,
+    MAX_OUTPUTS,
+    CallerError,
+    ExecLimits,
+    ExecRequest,
+    check_guest_path,
+)
 
 # MAX_INPUTS inputs of about 110 bytes (path of 60, digest, framing) are 11 MiB.
 MAX_HEADER_FRAME_BYTES: Final = 32 << 20
@@ -16,8 +29,67 @@ MAX_INPUT_BYTES: Final = 256 << 20
 MAX_TRACEPARENT_CHARS: Final = 55
 MAX_DETAIL_BYTES: Final = 1024
 ENTROPY_BYTES: Final = 64
-EXEC_ID_PATTERN: Final = r"[A-Za-z0-9._-]{1,128}"
+_EXEC_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 GUEST_ID_PATTERN: Final = r"[a-z0-9-]{1,64}"
 # name=value pairs of the guest's kernel command line and its port, read by the agent.
 PORT_NAME: Final = "hpcc.agent"
 TOKEN_PARAMETER: Final = "hpcc.tok"  # noqa: S105 - the parameter's name, not a secret
+
+
+def check_exec_request(request: ExecRequest) -> None:
+    """Check everything agent.proto says of a Header; the host before sending, the guest after.
+
+    Raises:
+        CallerError: the request breaks it.
+    """
+    if not _EXEC_ID.fullmatch(request.exec_id):
+        raise CallerError(f"bad exec id: {request.exec_id[:130]!r}")
+    if len(request.inputs) > MAX_INPUTS or len(request.outputs) > MAX_OUTPUTS:
+        raise CallerError(f"more than {MAX_INPUTS} inputs or {MAX_OUTPUTS} outputs")
+    _check_words(request.argv, request.env)
+    if request.cwd:
+        check_guest_path(request.cwd)
+    for path in request.outputs:
+        check_guest_path(path)
+    for file in request.inputs:
+        check_guest_path(file.path)
+        if file.digest.size_bytes > MAX_INPUT_BYTES:
+            raise CallerError(f"input {file.path[:120]!r} is larger than {MAX_INPUT_BYTES} bytes")
+    _check_tree([file.path for file in request.inputs], [request.cwd, *request.outputs])
+    _check_limits(request.limits)
+
+
+def _check_words(argv: Sequence[str], env: Sequence[tuple[str, str]]) -> None:
+    if not argv or not argv[0]:
+        raise CallerError("argv is empty")
+    words = [*argv, *(word for pair in env for word in pair)]
+    try:
+        total = sum(len(w.encode()) + 1 for w in words)
+    except UnicodeEncodeError as error:
+        raise CallerError("argv or env is not UTF-8") from error
+    if total > MAX_ARGV_BYTES:
+        raise CallerError(f"argv and env are larger than {MAX_ARGV_BYTES} bytes")
+    if any("\0" in w for w in words) or any(not n or "=" in n for n, _ in env):
+        raise CallerError("a zero byte in argv or env, or a bad variable name")
+
+
+def _check_tree(files: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse a path that occurs twice, or that lies under an input, which is a file."""
+    seen = set(files)
+    if len(seen) != len(files):
+        raise CallerError("an input path occurs twice")
+    if others[0] in seen or any(p in seen for path in (*files, *others) for p in _parents(path)):
+        raise CallerError("an input is used as a directory")
+
+
+def _parents(path: str) -> Iterator[str]:
+    at = path.rfind("/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind("/", 0, at)
+
+
+def _check_limits(limits: ExecLimits) -> None:
+    counts = (limits.memory_bytes, limits.pids, limits.output_bytes, limits.stdio_bytes)
+    if not (math.isfinite(limits.wall_seconds) and limits.wall_seconds > 0 and min(counts) > 0):
+        raise CallerError("a limit is missing or not positive")

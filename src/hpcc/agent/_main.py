@@ -1,0 +1,87 @@
+"""The agent's start: find the port, serve one session, end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+from typing import Final
+
+from grpclib.server import Server
+
+from hpcc.agent._cgroup import enable_controllers
+from hpcc.agent._port import Greeter, PortTransport
+from hpcc.agent._service import Agent, AgentConfig
+from hpcc.wire import PORT_NAME, TOKEN_PARAMETER, GuestLink
+
+_PORTS: Final = "/sys/class/virtio-ports"
+# Kernel, agent and page tables; what a compile may not take.
+_RESERVED_BYTES: Final = 96 << 20
+_MIN_MEMORY_BYTES: Final = 32 << 20
+
+
+def find_port(directory: str = _PORTS) -> str:
+    """Return the device of the agent's port; its number depends on the machine model."""
+    for name in sorted(os.listdir(directory)):
+        with open(f"{directory}/{name}/name") as file:
+            if file.read().strip() == PORT_NAME:
+                return f"/dev/{name}"
+    raise SystemExit(f"no virtio port named {PORT_NAME}")
+
+
+def find_token(command_line: str) -> bytes:
+    """Return the link token from the kernel command line."""
+    for word in command_line.split():
+        name, _, value = word.partition("=")
+        if name == TOKEN_PARAMETER:
+            return value.encode()
+    raise SystemExit(f"no {TOKEN_PARAMETER} on the kernel command line")
+
+
+def _config() -> AgentConfig:
+    with open("/proc/meminfo") as file:
+        total_bytes = int(file.readline().split()[1]) << 10
+    return AgentConfig(
+        # With the copies that running execs stage, cached blobs stay under the tmpfs limit (70 %).
+        blob_budget_bytes=total_bytes // 4,
+        max_memory_bytes=max(total_bytes - _RESERVED_BYTES, _MIN_MEMORY_BYTES),
+        max_pids=resource.getrlimit(resource.RLIMIT_NPROC)[1],
+    )
+
+
+def _command_line() -> str:
+    with open("/proc/cmdline") as file:
+        return file.read()
+
+
+def _survive_out_of_memory() -> None:
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("-1000")
+
+
+async def serve() -> None:
+    """Serve the one session of this boot."""
+    config = _config()
+    enable_controllers(config.cgroup_root)
+    server = Server([Agent(config)])
+    link = GuestLink(find_token(_command_line()))
+    loop = asyncio.get_running_loop()
+    fd = os.open(find_port(), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
+    greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001
+    transport = PortTransport(loop, fd, greeter)
+    _log("waiting for the host")
+    error = await transport.ended
+    _log(f"session over: {error}")
+
+
+def _log(text: str) -> None:
+    sys.stderr.write(f"hpcc-agent: {text}\n")
+
+
+def main() -> None:
+    """Run until the session is over; PID 1 then ends the machine."""
+    os.umask(0o022)
+    _survive_out_of_memory()
+    asyncio.run(serve())

@@ -1,0 +1,237 @@
+"""AgentService: the one method of the guest."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from grpclib import GRPCError, Status
+
+from hpcc._proto import agent_pb2 as pb
+from hpcc._proto.agent_grpc import AgentServiceBase
+from hpcc.agent._blobs import BlobCache
+from hpcc.agent._cgroup import Cgroup
+from hpcc.agent._frames import need, receive
+from hpcc.agent._intake import Birth, Intake
+from hpcc.agent._sandbox import Ending, Sandbox, uid_of
+from hpcc.agent._tree import Output, open_outputs, stage
+from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
+from hpcc.wire import (
+    CHUNK_BYTES,
+    MAX_DETAIL_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HEADER_FRAME_BYTES,
+    NEED_PER_FRAME,
+)
+
+if TYPE_CHECKING:
+    from grpclib.server import Stream
+
+    type ExecStream = Stream[pb.ClientFrame, pb.ServerFrame]
+
+# linux/random.h
+_RNDADDENTROPY: Final = 0x40085203
+_RNDRESEEDCRNG: Final = 0x5207
+_REASONS: Final = {
+    "": pb.Result.REASON_ENDED,
+    "deadline": pb.Result.REASON_DEADLINE,
+    "no-such-program": pb.Result.REASON_NO_SUCH_PROGRAM,
+    "stdio-limit": pb.Result.REASON_STDIO_LIMIT,
+    "output-limit": pb.Result.REASON_OUTPUT_LIMIT,
+    "memory": pb.Result.REASON_MEMORY,
+    "agent-error": pb.Result.REASON_AGENT_ERROR,
+}
+_STREAMS: Final = {"stdout": pb.Stdio.STREAM_STDOUT, "stderr": pb.Stdio.STREAM_STDERR}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """Where the agent works and what it may hand out."""
+
+    directory: str = "/run/hpcc"
+    helper: str = "/.hpcc/bin/hpcc-init"
+    cgroup_root: str = "/sys/fs/cgroup"
+    blob_budget_bytes: int
+    max_memory_bytes: int
+    max_pids: int
+
+
+class Agent(AgentServiceBase):
+    """Serves Exec; several at once."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        os.mkdir(config.directory, 0o700)
+        self._blobs = BlobCache(f"{config.directory}/blobs", config.blob_budget_bytes)
+        self._is_born = False
+        self._count = 0
+
+    async def Exec(self, stream: ExecStream) -> None:  # noqa: N802 - the contract's name
+        """Run one compile; see agent.proto."""
+        try:
+            await self._exec(stream)
+        except CallerError as error:
+            status = (
+                Status.RESOURCE_EXHAUSTED
+                if error.reason == "frame-too-large"
+                else Status.INVALID_ARGUMENT
+            )
+            raise GRPCError(status, str(error)) from error
+        except IntegrityError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+
+    async def _exec(self, stream: ExecStream) -> None:
+        intake = Intake()
+        request, birth = intake.header(await receive(stream, MAX_HEADER_FRAME_BYTES))
+        self._take_birth(birth)
+        number, self._count = self._count, self._count + 1
+        digests = [f.digest for f in request.inputs]
+        missing = self._blobs.pin(digests)
+        try:
+            full = await self._receive_blobs(stream, intake, missing)
+            arrived_at = time.monotonic()
+            if full:
+                await _send_result(stream, full, 0.0)
+                return
+            async with _Workplace(self._config, self._limited(request), number) as place:
+                await self._run(stream, place, arrived_at)
+        finally:
+            self._blobs.unpin(digests)
+
+    def _take_birth(self, birth: Birth | None) -> None:
+        if (birth is None) is not self._is_born:
+            raise GRPCError(Status.FAILED_PRECONDITION, "Header.guest: once, in the first Exec")
+        if birth is None:
+            return
+        self._is_born = True
+        time.clock_settime_ns(time.CLOCK_REALTIME, birth.wall_time_ns)
+        with open("/dev/random", "wb", buffering=0) as device:
+            pool = struct.pack("ii", 8 * len(birth.entropy), len(birth.entropy)) + birth.entropy
+            fcntl.ioctl(device, _RNDADDENTROPY, pool)
+            fcntl.ioctl(device, _RNDRESEEDCRNG)
+
+    def _limited(self, request: ExecRequest) -> ExecRequest:
+        limits = request.limits
+        return replace(
+            request,
+            limits=replace(
+                limits,
+                memory_bytes=min(limits.memory_bytes, self._config.max_memory_bytes),
+                pids=min(limits.pids, self._config.max_pids),
+            ),
+        )
+
+    async def _receive_blobs(
+        self, stream: ExecStream, intake: Intake, missing: list[Digest]
+    ) -> Ending | None:
+        """Ask for what is missing and take it; an Ending when the guest has no room for it."""
+        intake.want(missing)
+        raw = [bytes.fromhex(d.hash) for d in missing]
+        for at in range(0, max(len(raw), 1), NEED_PER_FRAME):
+            more = at + NEED_PER_FRAME < len(raw)
+            await stream.send_message(need(raw[at : at + NEED_PER_FRAME], more=more))
+        full: Ending | None = None
+        for digest in missing:
+            writer = self._blobs.receive(digest)
+            try:
+                while True:
+                    piece = intake.chunk(await receive(stream, MAX_FRAME_BYTES))
+                    try:
+                        if full is None:
+                            writer.write(piece.data)
+                    except OSError as error:
+                        full = Ending(status=125, reason="agent-error", detail=f"inputs: {error}")
+                    if piece.ends:
+                        break
+                if full is None:
+                    writer.finish()
+            finally:
+                writer.close()
+        intake.end(await receive(stream, MAX_FRAME_BYTES))
+        return full
+
+    async def _run(self, stream: ExecStream, place: _Workplace, arrived_at: float) -> None:
+        async def on_stdio(name: Literal["stdout", "stderr"], data: bytes) -> None:
+            stdio = pb.Stdio(stream=_STREAMS[name], data=data)
+            await stream.send_message(pb.ServerFrame(stdio=stdio))
+
+        request = place.request
+        try:
+            await stage(place.source, request, self._blobs, uid_of(place.number))
+        except OSError as error:
+            ending = Ending(status=125, reason="agent-error", detail=f"stage: {error}")
+            await _send_result(stream, ending, time.monotonic() - arrived_at)
+            return
+        sandbox = Sandbox(self._config.helper, request, place.number, place.source)
+        ending = await sandbox.run(place.cgroup, on_stdio)
+        outputs = open_outputs(place.source, request.outputs) if not ending.reason else []
+        try:
+            if sum(o.size_bytes for o in outputs) > request.limits.output_bytes:
+                ending = replace(ending, status=ending.status or 1, reason="output-limit")
+            await _send_result(stream, ending, max(ending.started_at - arrived_at, 0.0))
+            if not ending.reason:
+                for output in outputs:
+                    await _send_output(stream, output)
+        finally:
+            for output in outputs:
+                os.close(output.fd)
+
+
+class _Workplace:
+    """The directory and the cgroup of one exec, gone at the end of the block."""
+
+    def __init__(self, config: AgentConfig, request: ExecRequest, number: int) -> None:
+        self.request, self.number = request, number
+        # Root's alone: other execs cannot reach it, and this one sees only what is bound on /src.
+        self._directory = f"{config.directory}/x{number}"
+        self.source = f"{self._directory}/src"
+        self._config = config
+
+    async def __aenter__(self) -> _Workplace:
+        os.mkdir(self._directory, 0o700)
+        limits = self.request.limits
+        self.cgroup = Cgroup(
+            self._config.cgroup_root, f"x{self.number}",
+            memory_bytes=limits.memory_bytes, pids=limits.pids,
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cgroup.remove()
+        shutil.rmtree(self._directory)
+
+
+async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float) -> None:
+    signal_number = max(-ending.status, 0)
+    result = pb.Result(
+        exit_code=128 + signal_number if signal_number else ending.status,
+        signal=signal_number,
+        reason=_REASONS[ending.reason],
+        wall_seconds=ending.wall_seconds,
+        user_seconds=ending.user_seconds,
+        system_seconds=ending.system_seconds,
+        max_rss_bytes=ending.max_rss_bytes,
+        stage_seconds=stage_seconds,
+        detail=ending.detail.encode()[:MAX_DETAIL_BYTES].decode("utf-8", "ignore"),
+    )
+    await stream.send_message(pb.ServerFrame(result=result))
+
+
+async def _send_output(stream: ExecStream, output: Output) -> None:
+    left = output.size_bytes
+    while True:
+        data = os.read(output.fd, min(CHUNK_BYTES, left))
+        left -= len(data)
+        # Nothing runs any more that could shorten it; this only guards the loop.
+        last = not left or not data
+        chunk = pb.OutputChunk(
+            path=output.path, data=data, is_executable=output.is_executable, last=last
+        )
+        await stream.send_message(pb.ServerFrame(output=chunk))
+        if last:
+            return

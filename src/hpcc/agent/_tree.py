@@ -1,0 +1,97 @@
+"""The files of one compile: inputs copied in, outputs read back, with a hostile program between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.agent._blobs import BlobCache
+from hpcc.core import ExecRequest
+
+_FILES_PER_TURN: Final = 16
+_OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO planted under an output's name must not stop the agent.
+_OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+async def stage(root: str, request: ExecRequest, blobs: BlobCache, uid: int) -> None:
+    """Make the source tree of `request` under `root`, all of it owned by `uid`.
+
+    Raises:
+        OSError: it does not fit.
+        IntegrityError: a cached blob is damaged.
+    """
+    os.mkdir(root, 0o755)
+    os.chown(root, uid, uid)
+    made = {""}
+    outputs = [os.path.dirname(p) for p in request.outputs]
+    for directory in [request.cwd, *outputs]:
+        _make_dirs(root, directory, made, uid)
+    for number, file in enumerate(request.inputs):
+        _make_dirs(root, os.path.dirname(file.path), made, uid)
+        mode = 0o755 if file.is_executable else 0o644
+        fd = os.open(
+            f"{root}/{file.path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode
+        )
+        try:
+            blobs.copy(file.digest, fd)
+            os.fchown(fd, uid, uid)
+        finally:
+            os.close(fd)
+        if number % _FILES_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+
+def _make_dirs(root: str, path: str, made: set[str], uid: int) -> None:
+    if path in made:
+        return
+    _make_dirs(root, os.path.dirname(path), made, uid)
+    os.mkdir(f"{root}/{path}", 0o755)
+    os.chown(f"{root}/{path}", uid, uid)
+    made.add(path)
+
+
+@dataclass(slots=True)
+class Output:
+    """An output file that exists: open, with the size that it had when nothing ran any more."""
+
+    path: str
+    fd: int
+    size_bytes: int
+    is_executable: bool
+
+
+def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
+    """Open those of the declared outputs that are regular files; the caller closes them.
+
+    No link is followed at any level, so what is read lies under `root`.
+    """
+    found: list[Output] = []
+    for path in paths:
+        fd = _open_beneath(root, path)
+        if fd is None:
+            continue
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            found.append(Output(path, fd, status.st_size, bool(status.st_mode & 0o100)))
+        else:
+            os.close(fd)
+    return found
+
+
+def _open_beneath(root: str, path: str) -> int | None:
+    *parents, name = path.split("/")
+    at = os.open(root, _OPEN_DIR)
+    try:
+        for part in parents:
+            below = os.open(part, _OPEN_DIR, dir_fd=at)
+            os.close(at)
+            at = below
+        return os.open(name, _OPEN_FILE, dir_fd=at)
+    except OSError:
+        return None
+    finally:
+        os.close(at)

@@ -1,0 +1,70 @@
+"""What a killed predecessor may have left: guests' directories and their VMMs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_RECORD: Final = "processes.json"
+_PREFIX: Final = "guest-"
+_STAT_START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from after the name
+
+
+def start_time(pid: int) -> int:
+    """Return when the process started, in ticks since boot; with the pid it is unique. 0: gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[_STAT_START_TIME])
+
+
+def new_directory(parent: Path) -> Path:
+    """Make a guest's directory, recorded as this process's."""
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+    record(directory, [os.getpid()])
+    return directory
+
+
+def record(directory: Path, pids: list[int]) -> None:
+    """Remember owner and VMM: the directory is a leftover when the first of them is gone."""
+    content = json.dumps([[pid, start_time(pid)] for pid in pids])
+    (directory / _RECORD).write_text(content)
+
+
+def sweep(parent: Path) -> int:
+    """End the VMMs of dead owners, remove their directories, and return how many there were.
+
+    VMMs die with their owner by themselves (PR_SET_PDEATHSIG); this is for a race or a kernel
+    that did not deliver it.
+    """
+    count = 0
+    for directory in sorted(parent.glob(_PREFIX + "*")):
+        processes = _read(directory / _RECORD)
+        if processes and _is_alive(*processes[0]):
+            continue
+        for pid, started in processes[1:]:
+            if _is_alive(pid, started):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(directory, ignore_errors=True)
+        count += 1
+    return count
+
+
+def _is_alive(pid: int, started: int) -> bool:
+    return started != 0 and start_time(pid) == started
+
+
+def _read(path: Path) -> list[tuple[int, int]]:
+    try:
+        return [(int(pid), int(started)) for pid, started in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
