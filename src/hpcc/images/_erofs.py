@@ -22,6 +22,8 @@ from hpcc.images._limits import FlattenLimits
 
 # Part of a prepared image's name: goes up when the same layers would give other bytes.
 BUILDER_VERSION: Final = 1
+# -P: a file called hpcc.py in the current directory is not ours.
+BUILDER_ARGV: Final = (sys.executable, "-P", "-m", "hpcc.images._builder")
 INSTALL_HINT: Final = "install erofs-utils 1.7 or newer: sudo apt-get install erofs-utils"
 _UUID_SPACE: Final = uuid.UUID("6f6a1c0a-6f0b-5c0e-9d52-2b6d3f6d1f6e")
 _MAX_LINE_BYTES: Final = 1 << 20
@@ -122,10 +124,7 @@ async def _run_builder(
     request: BuildRequest, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # a file called hpcc.py in the current directory is not ours
-        "-m",
-        "hpcc.images._builder",
+        *BUILDER_ARGV,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

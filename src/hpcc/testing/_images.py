@@ -181,7 +181,8 @@ class Answer:
 class LyingRegistry:
     """A registry on loopback whose answers a test decides.
 
-    `respond` may return an Answer for a request, or None for the honest one.
+    `respond` may return an Answer for a request, or None for the honest one. With
+    `is_stalling` a body shorter than its length is followed by silence, not by the end.
     """
 
     image: SmallImage
@@ -189,6 +190,7 @@ class LyingRegistry:
     tags: dict[str, str] = field(default_factory=dict)
     respond: Callable[[Asked], Answer | None] = lambda _asked: None
     port: int = 0
+    is_stalling: bool = False
     asked: list[Asked] = field(default_factory=list)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -245,5 +247,5 @@ class LyingRegistry:
             writer.write(bytes(1 << 16))
             await writer.drain()
         await writer.drain()
-        if length != len(answer.body):
+        if length != len(answer.body) and not self.is_stalling:
             writer.close()
