@@ -142,10 +142,11 @@ static bool leads_to_hpcc(const char *path, const struct stat *st) {
            !strcmp(base_name(real), "hpcc");
 }
 
-/* The file that `name` means, without hpcc: an absolute path in `to`. Says what is wrong if not. */
-static bool find_compiler(const char *name, char *to) {
+/* The file that `name` means, without hpcc: an absolute path in `to`. `*saw_hpcc` tells that PATH
+ * leads to hpcc first. Says what is wrong if there is none. */
+static bool find_compiler(const char *name, char *to, bool *saw_hpcc) {
     struct stat st;
-    bool saw_hpcc = false;
+    *saw_hpcc = false;
     if (strchr(name, '/')) {
         if (!make_absolute(to, name)) return complain("%s: the path is too long", name), false;
         if (stat(to, &st) || !leads_to_hpcc(to, &st)) return true; /* exec says what is wrong */
@@ -164,13 +165,13 @@ static bool find_compiler(const char *name, char *to) {
             if (!join_path(file, sizeof file, length ? dir : ".", name) && !stat(file, &st) &&
                 S_ISREG(st.st_mode) && !access(file, X_OK)) {
                 if (!leads_to_hpcc(file, &st)) return make_absolute(to, file);
-                saw_hpcc = true;
+                *saw_hpcc = true;
             }
         }
         if (!path[length]) break;
         path += length + 1;
     }
-    if (saw_hpcc) complain("every %s on PATH is hpcc itself; add the directory of the compiler", name);
+    if (*saw_hpcc) complain("every %s on PATH is hpcc itself; add the directory of the compiler", name);
     else complain("%s: no such compiler on PATH", name);
     return false;
 }
@@ -737,11 +738,14 @@ static int compile(char **argv) {
     struct reply reply;
     char compiler[PATH_MAX];
     size_t bytes = 0;
-    if (!find_compiler(argv[0], compiler) || !go_deeper()) return EXIT_CANNOT_RUN;
+    bool is_shadowed;
+    if (!find_compiler(argv[0], compiler, &is_shadowed) || !go_deeper()) return EXIT_CANNOT_RUN;
+    unsigned char *frame = make_request(compiler, argv, &bytes);
+    /* A driver looks for itself on PATH to find its cc1, and must not find us. */
+    if (is_shadowed) argv[0] = compiler;
     if (is_disabled() || find_place(&place, getenv("HPCC_DIR"), getenv("HOME"), getenv("XDG_RUNTIME_DIR"), getuid()) ||
         is_backing_off(&place))
         exec_compiler(compiler, argv);
-    unsigned char *frame = make_request(compiler, argv, &bytes);
     int fd = frame ? ask(&place, frame, bytes, &reply) : -1;
     if (fd >= 0 && reply.type == FRAME_DONE) {
         write_all(1, reply.out, reply.out_bytes);
