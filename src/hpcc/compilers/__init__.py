@@ -1,1 +1,66 @@
-"""compilers."""
+"""What compilers' command lines, sources and dependency files mean. Pure: bytes in, values out."""
+
+from hpcc.compilers._depfile import (
+    MAX_DEPFILE_BYTES,
+    DepRule,
+    escape_name,
+    parse_depfile,
+    prerequisites,
+    render_depfile,
+)
+from hpcc.compilers._gnu_flags import GNU_FLAGS
+from hpcc.compilers._guest import (
+    INJECTED,
+    GuestMap,
+    NotPortableError,
+    as_text,
+    client_depfile,
+    guest_arguments,
+    guest_text,
+)
+from hpcc.compilers._invocation import (
+    DepMode,
+    Invocation,
+    Language,
+    is_cxx_driver,
+    read_invocation,
+)
+from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
+from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan, scan_source
+from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, FlagSpec, FlagTable, Operand
+
+__all__ = [
+    "GNU_FLAGS",
+    "HAZARD_REASONS",
+    "INJECTED",
+    "MAX_DEPFILE_BYTES",
+    "MAX_RESPONSE_BYTES",
+    "Arity",
+    "Bypass",
+    "DepMode",
+    "DepRule",
+    "Effect",
+    "Flag",
+    "FlagSpec",
+    "FlagTable",
+    "GuestMap",
+    "Hazard",
+    "Invocation",
+    "Language",
+    "NotPortableError",
+    "Operand",
+    "Scan",
+    "as_text",
+    "client_depfile",
+    "escape_name",
+    "expand_responses",
+    "guest_arguments",
+    "guest_text",
+    "is_cxx_driver",
+    "parse_depfile",
+    "prerequisites",
+    "read_invocation",
+    "render_depfile",
+    "scan_source",
+    "split_response",
+]

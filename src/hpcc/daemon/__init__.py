@@ -14,6 +14,8 @@ from hpcc.daemon._api import (
     Run,
     RunReport,
 )
+from hpcc.daemon._cache import STORE_NAME, open_cache
+from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 from hpcc.daemon._front import FrontLimits
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import query, start, stop
@@ -21,7 +23,9 @@ from hpcc.daemon._main import Parts, run_daemon
 from hpcc.daemon._spawn import daemon_environment
 
 __all__ = [
+    "COUNTERS_NAME",
     "MAX_CAPTURE_BYTES",
+    "STORE_NAME",
     "CacheHandler",
     "CompileRequest",
     "Done",
@@ -34,7 +38,9 @@ __all__ = [
     "Run",
     "RunReport",
     "daemon_environment",
+    "open_cache",
     "query",
+    "read_counters",
     "run_daemon",
     "socket_path",
     "start",

@@ -8,6 +8,7 @@ from hpcc.store._disk_actions import (
 from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig
 from hpcc.store._files import FaultPoint, no_fault
 from hpcc.store._memory import MemoryActionCache, MemoryBlobStore
+from hpcc.store._private import FileOps, PrivateStore, SystemFileOps
 
 __all__ = [
     "DiskActionCache",
@@ -15,8 +16,11 @@ __all__ = [
     "DiskBlobStore",
     "DiskBlobStoreConfig",
     "FaultPoint",
+    "FileOps",
     "MemoryActionCache",
     "MemoryBlobStore",
+    "PrivateStore",
+    "SystemFileOps",
     "action_cache_directory",
     "no_fault",
 ]

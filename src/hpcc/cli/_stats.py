@@ -1,0 +1,200 @@
+"""`hpcc stats` and `hpcc clean`: what the private cache did, and making room."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import time
+from typing import Final
+
+from hpcc.config import Paths, load_settings
+from hpcc.core import CallerError, NotFoundError
+from hpcc.ports import SystemClock
+
+_BASELINE: Final = "stats-baseline.json"
+_GAUGES: Final = frozenset({"since", "store.size_bytes", "store.entries"})
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE: Final = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_HITS: Final = (
+    ("hit.local", "local results"),
+    ("hit.remote", "results of the farm's image, kept here"),
+    ("miss.remote.cached", "the farm's cache"),
+)
+_MISSES: Final = (
+    ("miss.local", "compiled here"),
+    ("miss.remote.executed", "compiled on the farm"),
+)
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    stats = subparsers.add_parser(
+        "stats", help="hits, misses, bypasses and why", description=_stats.__doc__
+    )
+    stats.add_argument("--json", action="store_true", help="print the counters as JSON")
+    stats.add_argument("--reset", action="store_true", help="count from now on")
+    stats.set_defaults(handler=_stats)
+    clean = subparsers.add_parser("clean", help="delete cached results", description=_clean.__doc__)
+    clean.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        type=_parse_size,
+        help="keep this much of what was used last, e.g. 500M or 2G (default: delete all)",
+    )
+    clean.set_defaults(handler=_clean)
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not a size: {text[:40]!r}; write for example 500M or 2G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _stats(args: argparse.Namespace) -> int:
+    """Show what the cache did since the last reset; works without a daemon, too."""
+    paths = Paths.from_env(os.environ)
+    counts = _current(paths)
+    if args.reset:
+        _write_baseline(paths, counts)
+        print("counting from now on")
+        return 0
+    counts = _since_reset(paths, counts)
+    if args.json:
+        print(json.dumps(counts, indent=1, sort_keys=True))
+        return 0
+    print("\n".join(stats_lines(counts, load_settings(paths.config_file).cache.max_size_bytes)))
+    return 0
+
+
+def _current(paths: Paths) -> dict[str, int]:
+    """Ask the daemon; read what it left where none is running."""
+    # Late: the daemon's package is not needed for --help.
+    from hpcc.daemon import COUNTERS_NAME, query, read_counters
+
+    try:
+        answer = query(paths, "stats")
+    except NotFoundError:
+        counts = read_counters(os.fspath(paths.cache / COUNTERS_NAME))
+        store = _store(paths)
+        return {
+            **counts,
+            "store.size_bytes": store.size_bytes,
+            "store.entries": store.entries,
+        }
+    counters = {f"front.{k}": v for k, v in _numbers(answer.get("front")).items()}
+    return counters | _numbers(answer.get("counters"))
+
+
+def _numbers(table: object) -> dict[str, int]:
+    if not isinstance(table, dict):
+        return {}
+    return {str(k): v for k, v in table.items() if type(v) is int}
+
+
+def _since_reset(paths: Paths, counts: dict[str, int]) -> dict[str, int]:
+    from hpcc.daemon import read_counters  # late: as above
+
+    baseline = read_counters(os.fspath(paths.cache / _BASELINE))
+    if not baseline:
+        return counts
+    result = {
+        name: value if name in _GAUGES else max(0, value - baseline.get(name, 0))
+        for name, value in counts.items()
+    }
+    result["since"] = baseline.get("since", counts.get("since", 0))
+    return {name: value for name, value in result.items() if value or name in _GAUGES}
+
+
+def _write_baseline(paths: Paths, counts: dict[str, int]) -> None:
+    text = json.dumps({**counts, "since": int(SystemClock().now())}, sort_keys=True)
+    aside = paths.cache / f"{_BASELINE}.{os.getpid()}"
+    try:
+        paths.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(paths.cache / _BASELINE)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise CallerError(f"cannot write in {paths.cache}: {error.strerror}") from error
+
+
+def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
+    """Render the counters for a person."""
+    hits = sum(counts.get(name, 0) for name, _ in _HITS)
+    misses = sum(counts.get(name, 0) for name, _ in _MISSES)
+    total = hits + misses
+    began = counts.get("since", 0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began)) if began else "never used"
+    lines = [f"{'since':<12}{since}"]
+    rate = f"  ({100 * hits / total:.1f} % of {total} cacheable compiles)" if total else ""
+    lines.append(f"{'hits':<12}{hits}{rate}")
+    lines += [f"  {counts[name]:>8}  {text}" for name, text in _HITS if counts.get(name)]
+    lines.append(f"{'misses':<12}{misses}")
+    lines += [f"  {counts[name]:>8}  {text}" for name, text in _MISSES if counts.get(name)]
+    for prefix, title in (
+        ("fallback.", "compiled here instead of on the farm, because of"),
+        ("uncacheable.", "compiled and not kept, because of"),
+        ("bypass.", "passed by (the compiler ran unchanged), because of"),
+        ("front.", "at the daemon's door"),
+    ):
+        lines += _section(counts, prefix, title)
+    for name, title in (
+        ("miss.failed", "failed compiles"),
+        ("dedup.waited", "waited for an equal compile"),
+        ("store.corrupt", "damaged entries removed"),
+        ("store.evicted", "entries evicted"),
+        ("store.disk-full", "not stored: disk full"),
+        ("store.write-error", "not stored: cannot write"),
+    ):
+        if counts.get(name):
+            lines.append(f"{title:<30}{counts[name]}")
+    size = counts.get("store.size_bytes", 0)
+    lines.append(
+        f"{'store':<12}{_human(size)} of {_human(max_size_bytes)}, "
+        f"{counts.get('store.entries', 0)} entries; "
+        f"{_human(counts.get('bytes.served', 0))} served, "
+        f"{_human(counts.get('bytes.stored', 0))} stored"
+    )
+    return lines
+
+
+def _section(counts: dict[str, int], prefix: str, title: str) -> list[str]:
+    rows = [(n.removeprefix(prefix), v) for n, v in counts.items() if n.startswith(prefix) and v]
+    if not rows:
+        return []
+    rows.sort(key=lambda row: (-row[1], row[0]))
+    return [f"{title}", *(f"  {value:>8}  {name}" for name, value in rows)]
+
+
+def _human(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:  # noqa: PLR2004 - binary units
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _clean(args: argparse.Namespace) -> int:
+    """Delete cached results of this user; a running daemon notices. Images are kept."""
+    store = _store(Paths.from_env(os.environ))
+    freed = store.trim(args.max_size or 0)
+    store.bump_epoch()
+    print(f"{_human(freed)} freed, {_human(store.size_bytes)} kept")
+    return 0
+
+
+def _store(paths: Paths):  # type: ignore[no-untyped-def]  # noqa: ANN202 - its type is imported late
+    # Late: reads the whole directory, and its package pulls in the worker's stores.
+    from hpcc.daemon import STORE_NAME
+    from hpcc.store import PrivateStore
+
+    cache = load_settings(paths.config_file).cache
+    return PrivateStore(
+        os.fspath(paths.cache / STORE_NAME),
+        max_size_bytes=cache.max_size_bytes,
+        max_entry_bytes=cache.max_entry_bytes,
+        now=SystemClock().now,
+    )

@@ -1,0 +1,136 @@
+"""Dependency files: the subset of make's syntax that compilers write.
+
+Sources: GCC libcpp/mkdeps.cc (munge), Clang DependencyFile.cpp (PrintFilename).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import CallerError
+
+MAX_DEPFILE_BYTES: Final = 8 << 20
+MAX_DEPENDENCIES: Final = 100_000
+_WRAP_COLUMNS: Final = 72
+
+
+@dataclass(frozen=True, slots=True)
+class DepRule:
+    """One rule: `targets: prerequisites`, names unescaped."""
+
+    targets: tuple[bytes, ...]
+    prerequisites: tuple[bytes, ...]
+
+
+def parse_depfile(data: bytes) -> tuple[DepRule, ...]:
+    """Read what a compiler wrote for `-MD`.
+
+    Raises:
+        CallerError: too large, or not rules.
+    """
+    if len(data) > MAX_DEPFILE_BYTES or b"\0" in data:
+        raise CallerError("dependency file is too large or holds NUL", reason="depfile")
+    text = data.replace(b"\r\n", b"\n").replace(b"\\\n", b" ")
+    rules = [_rule(line) for line in text.split(b"\n") if line.strip()]
+    if sum(len(r.prerequisites) for r in rules) > MAX_DEPENDENCIES:
+        raise CallerError("dependency file names too many files", reason="depfile")
+    return tuple(rules)
+
+
+def _rule(line: bytes) -> DepRule:
+    words = _words(line)
+    for index, word in enumerate(words):
+        # Only an unescaped colon at the end of a word ends the targets: `C:\x` and `a:b` do not.
+        if word.endswith(b":"):
+            names = [*words[:index], word[:-1]] if word != b":" else words[:index]
+            return DepRule(tuple(map(_unescape, names)), tuple(map(_unescape, words[index + 1 :])))
+    raise CallerError("dependency file has a line without a target", reason="depfile")
+
+
+def _words(line: bytes) -> list[bytes]:
+    """Split at white space that no odd run of backslashes escapes."""
+    if b"\\" not in line:
+        return line.split()
+    words: list[bytes] = []
+    pending = b""
+    for piece in line.replace(b"\t", b" ").split(b" "):
+        pending += piece
+        slashes = len(pending) - len(pending.rstrip(b"\\"))
+        if slashes % 2:
+            pending += b" "
+            continue
+        if pending:
+            words.append(pending)
+        pending = b""
+    if pending:
+        words.append(pending)
+    return words
+
+
+def _unescape(word: bytes) -> bytes:
+    if b"\\" not in word and b"$" not in word:
+        return word
+    result = bytearray()
+    index = 0
+    while index < len(word):
+        char = word[index : index + 1]
+        if char == b"$" and word[index + 1 : index + 2] == b"$":
+            index += 1
+        elif char == b"\\":
+            run = len(word) - index - len(word[index:].lstrip(b"\\"))
+            after = word[index + run : index + run + 1]
+            if after == b" ":  # a blank: the backslashes before it were doubled
+                result += b"\\" * (run // 2) + b" "
+                index += run + 1
+                continue
+            if after == b"#":
+                result += b"\\" * (run - 1) + b"#"
+                index += run + 1
+                continue
+            result += b"\\" * run
+            index += run
+            continue
+        result += char
+        index += 1
+    return bytes(result)
+
+
+def escape_name(name: bytes) -> bytes:
+    """Spell a file name for make, as GCC's munge does."""
+    if not any(c in name for c in (b" ", b"\t", b"$", b"#")):
+        return name
+    result = bytearray()
+    for index, char in enumerate(name):
+        if char in b" \t":
+            before = name[:index]
+            result += b"\\" * (len(before) - len(before.rstrip(b"\\"))) + b"\\"
+        elif char == ord("$"):
+            result += b"$"
+        elif char == ord("#"):
+            result += b"\\"
+        result.append(char)
+    return bytes(result)
+
+
+def render_depfile(rules: Sequence[DepRule]) -> bytes:
+    """Write rules back, wrapped as GCC wraps them."""
+    return b"".join(_render_rule(rule) for rule in rules)
+
+
+def _render_rule(rule: DepRule) -> bytes:
+    out = bytearray(b" ".join(map(escape_name, rule.targets)) + b":")
+    column = len(out)
+    for name in map(escape_name, rule.prerequisites):
+        if column + 1 + len(name) > _WRAP_COLUMNS:
+            out += b" \\\n"
+            column = 0
+        out += b" " + name
+        column += 1 + len(name)
+    return bytes(out) + b"\n"
+
+
+def prerequisites(rules: Iterable[DepRule]) -> tuple[bytes, ...]:
+    """All files that some rule depends on, each once, in order."""
+    return tuple(dict.fromkeys(p for rule in rules for p in rule.prerequisites))

@@ -1,0 +1,169 @@
+"""One compile's arguments as a guest will see them, where the project root is `/src`."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers._depfile import DepRule, parse_depfile, render_depfile
+from hpcc.compilers._invocation import Invocation
+from hpcc.compilers._spec import Effect, Flag, Operand
+from hpcc.core import SOURCE_ROOT, CallerError
+
+GUEST_ROOT: Final = SOURCE_ROOT.encode()
+INJECTED: Final = (b"-ffile-prefix-map=" + GUEST_ROOT + b"=.", b"-Werror=date-time")
+"""Paths in the object become root-relative; a clock in the object is an early, clear failure."""
+
+_PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.FORCED_INCLUDE})
+
+
+class NotPortableError(Exception):
+    """This compile cannot run in a guest; `reason` is counted and it runs locally."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class GuestMap:
+    """Translates this machine's paths. `root` and `cwd` are absolute, normal and real."""
+
+    root: bytes
+    cwd: bytes
+    is_system: Callable[[bytes], bool]
+
+    def relative(self, path: bytes) -> bytes:
+        """Return a path's place under the root, "" for the root itself.
+
+        Raises:
+            NotPortableError: it is outside.
+        """
+        full = posixpath.normpath(posixpath.join(self.cwd, path))
+        if full == self.root:
+            return b""
+        prefix = self.root.rstrip(b"/") + b"/"
+        if not full.startswith(prefix):
+            raise NotPortableError("outside-root")
+        return full[len(prefix) :]
+
+    def spell(self, path: bytes) -> bytes:
+        """Return how the guest must spell a file of the project; relative names stay.
+
+        Raises:
+            NotPortableError: it is outside the root.
+        """
+        inside = self.relative(path)
+        if not path.startswith(b"/"):
+            return path
+        return GUEST_ROOT + b"/" + inside if inside else GUEST_ROOT
+
+    def spell_directory(self, path: bytes) -> bytes:
+        """Like `spell`; a directory of system headers is the image's own and stays too."""
+        if path.startswith(b"/") and self.is_system(posixpath.normpath(path)):
+            return path
+        return self.spell(path)
+
+
+def guest_arguments(invocation: Invocation, guest: GuestMap) -> tuple[bytes, ...]:
+    """Rewrite every path in the arguments and add what makes the object relocatable.
+
+    Raises:
+        NotPortableError: some argument means something only on this machine.
+    """
+    if invocation.is_native:
+        raise NotPortableError("native")
+    result: list[bytes] = []
+    for part in invocation.parts:
+        if isinstance(part, Operand):
+            result.append(guest.spell(part.name))
+        else:
+            result.extend(_flag(part, guest))
+    return (*result, *INJECTED)
+
+
+def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
+    effect, spelling = flag.spec.effect, flag.spec.spelling
+    if effect is Effect.INCLUDE_DIR:
+        return _respell(flag, guest.spell_directory(flag.value))
+    if effect in _PATH_EFFECTS or spelling == "-MF":
+        # A forced include may also be found on the search path: a plain name stays as it is.
+        return _respell(flag, guest.spell(flag.value))
+    if effect is Effect.SEARCH and b"/" in flag.value:
+        raise NotPortableError("sysroot")
+    if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):
+        mode, _, name = flag.value.partition(b",")
+        return (b"-Wp," + mode + b"," + guest.spell(name),)
+    if b"-prefix-map=" in flag.raw[0]:
+        return (_prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
+    return flag.raw
+
+
+def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:
+    if len(flag.raw) > 1:
+        return (flag.raw[0], value)
+    return (flag.spec.spelling.encode() + value,)
+
+
+def _prefix_map(argument: bytes, root: bytes) -> bytes:
+    """A map from the root or below it maps the same files from `/src`."""
+    name, _, value = argument.partition(b"=")
+    old, equals, new = value.rpartition(b"=")
+    if old == root or old.startswith(root + b"/"):
+        old = GUEST_ROOT + old[len(root) :]
+    return name + b"=" + old + equals + new
+
+
+def guest_text(text: bytes, root: bytes) -> bytes:
+    """Return a guest's diagnostics with this machine's paths in them."""
+    return text.replace(GUEST_ROOT + b"/", root.rstrip(b"/") + b"/")
+
+
+def client_depfile(
+    data: bytes, root: bytes, exists: Callable[[bytes], bool], keeps: Callable[[bytes], bool]
+) -> bytes:
+    """Return a guest's depfile as the client's own compile would spell it.
+
+    Headers of the image that this machine lacks are left out: make would stop on them. `keeps`
+    tells which names are the project's and stay in any case.
+
+    Raises:
+        CallerError: the bytes are no depfile.
+    """
+    rules = parse_depfile(data)
+    rendered = []
+    is_changed = False
+    for rule in rules:
+        targets = tuple(_client_name(t, root) for t in rule.targets)
+        names = tuple(_client_name(p, root) for p in rule.prerequisites)
+        kept = tuple(n for n in names if keeps(n) or exists(n))
+        if not kept and not names and not all(keeps(t) or exists(t) for t in targets):
+            is_changed = True  # the empty rule that -MP makes for a header left out
+            continue
+        new = DepRule(targets, kept)
+        is_changed = is_changed or new != rule
+        rendered.append(new)
+    if not rendered:
+        raise CallerError("the guest's dependency file is empty", reason="depfile")
+    # Unchanged bytes keep the compiler's own line breaks.
+    return render_depfile(rendered) if is_changed else data
+
+
+def _client_name(name: bytes, root: bytes) -> bytes:
+    if name.startswith(GUEST_ROOT + b"/"):
+        return root.rstrip(b"/") + name[len(GUEST_ROOT) :]
+    return name
+
+
+def as_text(arguments: Sequence[bytes]) -> tuple[str, ...]:
+    """Decode arguments for the wire.
+
+    Raises:
+        NotPortableError: some argument is not UTF-8.
+    """
+    try:
+        return tuple(a.decode("utf-8") for a in arguments)
+    except UnicodeDecodeError as error:
+        raise NotPortableError("not-utf-8") from error

@@ -1,0 +1,260 @@
+"""From argv to what a cache must know of one compile, or a bypass that says why not."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers._gnu_flags import GNU_FLAGS
+from hpcc.compilers._spec import Bypass, Effect, Flag, Operand
+
+_COMPILER_NAME: Final = re.compile(
+    rb"(?:[A-Za-z0-9_.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9][0-9.]*)?"
+)
+
+
+class Language(enum.Enum):
+    """The `-x` name of what a source is compiled as."""
+
+    C = b"c"
+    CXX = b"c++"
+    ASSEMBLER = b"assembler-with-cpp"
+
+
+class DepMode(enum.Enum):
+    """Which dependency file the user asked for."""
+
+    NONE = "none"
+    ALL = "-MD"
+    USER_HEADERS = "-MMD"
+
+
+# GCC manual, Overall Options: "file.c", "file.cc" ...; Clang's types::lookupTypeForExtension.
+_SUFFIXES: Final = {
+    b".c": Language.C,
+    **dict.fromkeys((b".cc", b".cp", b".cxx", b".cpp", b".CPP", b".c++", b".C"), Language.CXX),
+    **dict.fromkeys((b".S", b".sx"), Language.ASSEMBLER),
+}
+_PREPROCESSED: Final = frozenset({b".i", b".ii", b".s"})
+_LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
+_HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
+
+# -Wa, options that read and write nothing; everything else may name a file (as(1), -a=file, -I).
+_HARMLESS_ASSEMBLER: Final = re.compile(
+    rb"--(?:no)?execstack|--fatal-warnings|--no-warn|--warn|-W|--compress-debug-sections(?:=\w+)?"
+    rb"|--gdwarf-[2-5]|--gdwarf|--g(?:en-)?debug|-g|-mrelax-relocations=\w+|--generate-missing-build-notes=\w+"
+    rb"|-m(?:arch|cpu|tune|fpu)=[\w+.-]+|--(?:32|64|x32)|--no(?:warn|pad-sections)"
+    rb"|--elf-stt-common=\w+|-mbranches-within-32B-boundaries|--divide"
+)
+_MACRO_PIECE: Final = re.compile(rb"-[DU][A-Za-z_].*", re.DOTALL)
+_NATIVE: Final = frozenset({b"-march=native", b"-mcpu=native", b"-mtune=native"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """One compile of one source to one object. Paths are as the user spelled them.
+
+    `depfile` is the file that will be written, None where none was asked for. `parts` are all
+    arguments in order; `arguments` the same as plain bytes.
+    """
+
+    language: Language
+    source: bytes
+    output: bytes
+    dep_mode: DepMode
+    depfile: bytes | None
+    deps_by_wp: bool
+    parts: tuple[Flag | Operand, ...]
+    colour_decided: bool
+    is_native: bool
+
+    @property
+    def arguments(self) -> tuple[bytes, ...]:
+        return tuple(_raw(self.parts))
+
+    @property
+    def flags(self) -> Iterator[Flag]:
+        return (p for p in self.parts if isinstance(p, Flag))
+
+    def values(self, *spellings: str) -> tuple[bytes, ...]:
+        """Return the values of these flags, in order."""
+        return tuple(f.value for f in self.flags if f.spec.spelling in spellings)
+
+    @property
+    def include_dirs(self) -> tuple[bytes, ...]:
+        """Directories the user put on the search path, in argv order, each once."""
+        dirs = (f.value for f in self.flags if f.spec.effect is Effect.INCLUDE_DIR)
+        return tuple(dict.fromkeys(dirs))
+
+    @property
+    def forced_includes(self) -> tuple[bytes, ...]:
+        return self.values("-include", "-imacros")
+
+    @property
+    def search_arguments(self) -> tuple[bytes, ...]:
+        """The flags that decide the compiler's own search path."""
+        return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.SEARCH))
+
+
+def _raw(parts: object) -> Iterator[bytes]:
+    for part in parts:  # type: ignore[attr-defined]  # an iterable of the two part types
+        if isinstance(part, Operand):
+            yield part.name
+        else:
+            yield from part.raw
+
+
+def is_cxx_driver(program: bytes) -> bool | None:
+    """Tell from a program's name whether it compiles `.c` as C++; None: not a known name."""
+    match = _COMPILER_NAME.fullmatch(program.rpartition(b"/")[2])
+    return None if match is None else match[1].endswith(b"++")
+
+
+def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
+    """Read an argv whose response files are expanded. Pure; never raises."""
+    is_cxx = is_cxx_driver(program)
+    if is_cxx is None:
+        return Bypass("unknown-compiler")
+    parts = GNU_FLAGS.parse(arguments)
+    if isinstance(parts, Bypass):
+        return parts
+    reason = _refusal(parts)
+    if reason:
+        return Bypass(reason)
+    source = _source(parts, is_cxx=is_cxx)
+    if isinstance(source, Bypass):
+        return source
+    name, language = source
+    outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
+    if len(outputs) > 1:
+        return Bypass("multiple-outputs")
+    output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + b".o"
+    if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + name:
+        return Bypass("odd-output")
+    deps = _dependencies(parts, output)
+    if isinstance(deps, Bypass):
+        return deps
+    mode, depfile, by_wp = deps
+    return Invocation(
+        language=language,
+        source=name,
+        output=output,
+        dep_mode=mode,
+        depfile=depfile,
+        deps_by_wp=by_wp,
+        parts=parts,
+        colour_decided=_has(parts, Effect.COLOUR),
+        is_native=any(isinstance(p, Flag) and p.raw[0] in _NATIVE for p in parts),
+    )
+
+
+def _has(parts: Sequence[Flag | Operand], effect: Effect) -> bool:
+    return any(isinstance(p, Flag) and p.spec.effect is effect for p in parts)
+
+
+def _refusal(parts: Sequence[Flag | Operand]) -> str:
+    """Return the first reason not to cache, "" when there is none."""
+    reason = ""
+    for part in parts:
+        if isinstance(part, Flag):
+            reason = reason or part.spec.reason or _bad_value(part)
+    if not reason and not _has(parts, Effect.MODE):
+        return "link"
+    return reason
+
+
+def _bad_value(flag: Flag) -> str:
+    match flag.spec.effect:
+        case Effect.INCLUDE_DIR if flag.value.startswith((b"=", b"$SYSROOT")) or not flag.value:
+            # GCC manual, Directory Options: "=" and "$SYSROOT" stand for the sysroot prefix.
+            return "sysroot-include"
+        case Effect.LIST if flag.spec.spelling == "-Wa,":
+            pieces = flag.value.split(b",")
+            return "" if all(map(_HARMLESS_ASSEMBLER.fullmatch, pieces)) else "assembler-flag"
+        case Effect.LIST:
+            pieces = flag.value.split(b",")
+            is_known = _wp_depfile(flag) is not None or all(map(_MACRO_PIECE.fullmatch, pieces))
+            return "" if is_known else "preprocessor-flag"
+        case _:
+            return ""
+
+
+def _wp_depfile(flag: Flag) -> tuple[DepMode, bytes] | None:
+    """Read `-Wp,-MD,file` and `-Wp,-MMD,file`."""
+    pieces = flag.value.split(b",")
+    if len(pieces) == 2 and pieces[0] in {b"-MD", b"-MMD"} and pieces[1]:  # noqa: PLR2004 - flag and file
+        return DepMode(pieces[0].decode()), pieces[1]
+    return None
+
+
+def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, Language] | Bypass:
+    forced: bytes | None = None
+    found: list[tuple[bytes, bytes | None]] = []
+    for part in parts:
+        if isinstance(part, Operand):
+            found.append((part.name, forced))
+        elif part.spec.effect is Effect.LANGUAGE:
+            forced = None if part.value == b"none" else part.value
+    if len(found) != 1:
+        return Bypass("multiple-sources" if found else "no-source")
+    name, forced = found[0]
+    language = _language(name, forced, is_cxx=is_cxx)
+    return language if isinstance(language, Bypass) else (name, language)
+
+
+def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | Bypass:
+    if forced is not None:
+        known = {language.value: language for language in Language}
+        return known.get(forced) or Bypass("language")
+    base = name.rpartition(b"/")[2]
+    suffix = base[base.rfind(b".") :] if b"." in base else b""
+    if suffix in _PREPROCESSED:
+        return Bypass("no-preprocessing")
+    if suffix in _HEADERS:
+        return Bypass("pch")
+    if suffix in _LINKER_INPUT or not suffix or name.startswith(b"@"):
+        return Bypass("linker-input")
+    language = _SUFFIXES.get(suffix)
+    if language is None:
+        return Bypass("language")
+    return Language.CXX if is_cxx and language is Language.C else language
+
+
+def _stem(base: bytes) -> bytes:
+    dot = base.rfind(b".")
+    return base[:dot] if dot > 0 else base
+
+
+def _dependencies(
+    parts: Sequence[Flag | Operand], output: bytes
+) -> tuple[DepMode, bytes | None, bool] | Bypass:
+    """Say which depfile the compiler will write, by the GCC manual's rules for -MD and -MF."""
+    flags = [p for p in parts if isinstance(p, Flag)]
+    by_driver = {f.spec.spelling for f in flags if f.spec.effect is Effect.DEPENDENCY}
+    by_wp = [w for f in flags if f.spec.spelling == "-Wp," and (w := _wp_depfile(f))]
+    if by_wp:
+        # Two owners of one file name: which wins differs between compilers and versions.
+        if len(by_wp) > 1 or by_driver:
+            return Bypass("mixed-dependencies")
+        return by_wp[0][0], by_wp[0][1], True
+    modes = by_driver & {"-MD", "-MMD"}
+    if not modes:
+        # -MF or -MT without -MD is an error or a warning: let the compiler say it.
+        return Bypass("odd-dependencies") if by_driver else (DepMode.NONE, None, False)
+    if len(modes) > 1:
+        return Bypass("mixed-dependencies")
+    files = [f.value for f in flags if f.spec.spelling == "-MF"]
+    depfile = files[-1] if files else _default_depfile(output)
+    if len(set(files)) > 1 or depfile in {b"", b"-"} or depfile.endswith(b"/"):
+        return Bypass("odd-dependencies")
+    return DepMode(modes.pop()), depfile, False
+
+
+def _default_depfile(output: bytes) -> bytes:
+    """Return dir/foo.d for `-o dir/foo.o`; without -o both names come from the source."""
+    head, slash, base = output.rpartition(b"/")
+    stem = _stem(base)
+    return head + slash + stem + b".d"

@@ -1,0 +1,134 @@
+"""The grammar of a compiler's command line as data: one row per flag, one parser for all rows."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+
+class Arity(enum.Enum):
+    """How a flag takes its value."""
+
+    ALONE = "alone"  # -c
+    SEPARATE = "separate"  # -x c, and nothing joined
+    JOINED = "joined"  # -std=c17; the rest of the argument is the value
+    EITHER = "either"  # -I dir, -Idir
+
+
+class Effect(enum.Enum):
+    """How a flag enters the key and what the cache has to do about it."""
+
+    MODE = "mode"  # -c
+    OUTPUT = "output"  # -o
+    LANGUAGE = "language"  # -x
+    INCLUDE_DIR = "include-dir"  # a directory on the search path
+    FORCED_INCLUDE = "forced-include"  # a file read before the source
+    SEARCH = "search"  # changes the compiler's own search path or target
+    PREPROCESS = "preprocess"  # macros and standards
+    CODEGEN = "codegen"  # everything else that reaches the object or the diagnostics
+    DEPENDENCY = "dependency"  # the depfile, its name and its targets
+    COLOUR = "colour"  # the user has decided about colours
+    LINK = "link"  # without meaning for -c, hashed all the same
+    LIST = "list"  # -Wp,... and -Wa,...: a comma list with a grammar of its own
+    REFUSE = "refuse"  # a bypass with `reason`
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSpec:
+    """One row of a grammar; `source` is where a reviewer can check it."""
+
+    spelling: str
+    arity: Arity
+    effect: Effect
+    source: str = field(kw_only=True)
+    reason: str = field(default="", kw_only=True)
+
+    def spellings(self, value: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
+        """Yield each way to write the flag with `value`, and the value that must be read back."""
+        name = self.spelling.encode()
+        if self.arity is Arity.ALONE:
+            yield (name,), b""
+        if self.arity in {Arity.SEPARATE, Arity.EITHER}:
+            yield (name, value), value
+        if self.arity is Arity.JOINED or (self.arity is Arity.EITHER and value):
+            yield (name + value,), value
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag as the user wrote it: `raw` is one or two arguments."""
+
+    spec: FlagSpec
+    value: bytes
+    raw: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An argument that is not a flag: an input file."""
+
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """Not for the cache. `reason` is a stable word that is counted and shown."""
+
+    reason: str
+
+
+class FlagTable:
+    """Rows, and the one parser that reads them: exact spelling first, then longest prefix."""
+
+    def __init__(self, rows: Sequence[FlagSpec]) -> None:
+        self.rows: Final = tuple(rows)
+        self._exact: dict[bytes, FlagSpec] = {}
+        prefixes: dict[bytes, FlagSpec] = {}
+        for row in self.rows:
+            name = row.spelling.encode()
+            known = prefixes if row.arity is Arity.JOINED else self._exact
+            assert name not in known, f"two rows for {row.spelling}"
+            known[name] = row
+            if row.arity is Arity.EITHER:
+                prefixes[name] = row
+        self._prefixes = prefixes
+        self._lengths = tuple(sorted({len(p) for p in prefixes}, reverse=True))
+
+    def find(self, argument: bytes) -> FlagSpec | None:
+        """Return the row for an argument that begins with '-'."""
+        row = self._exact.get(argument)
+        if row is not None:
+            return row
+        for length in self._lengths:
+            row = self._prefixes.get(argument[:length])
+            if row is not None and length <= len(argument):
+                return row
+        return None
+
+    def parse(self, arguments: Sequence[bytes]) -> tuple[Flag | Operand, ...] | Bypass:
+        """Read arguments (without argv[0] and without response files) in order."""
+        parts: list[Flag | Operand] = []
+        index = 0
+        while index < len(arguments):
+            argument = arguments[index]
+            index += 1
+            if not argument.startswith(b"-"):
+                parts.append(Operand(argument))
+                continue
+            row = self.find(argument)
+            if row is None:
+                return Bypass("stdin" if argument == b"-" else "unknown-flag")
+            name = row.spelling.encode()
+            takes_next = row.arity is Arity.SEPARATE or (
+                row.arity is Arity.EITHER and argument == name
+            )
+            if not takes_next:
+                parts.append(Flag(row, argument[len(name) :], (argument,)))
+            elif index < len(arguments):
+                parts.append(Flag(row, arguments[index], (argument, arguments[index])))
+                index += 1
+            else:
+                return Bypass("missing-value")
+        return tuple(parts)

@@ -1,0 +1,160 @@
+"""The cache handler behind the front: classify, look up, run, store. Never raises to the front."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.compilers import Bypass
+from hpcc.config import Paths, Settings
+from hpcc.daemon._api import (
+    CompileRequest,
+    Done,
+    Exec,
+    Finish,
+    RemoteClient,
+    Run,
+    RunReport,
+)
+from hpcc.daemon._cache_farm import FarmCache
+from hpcc.daemon._cache_local import LocalCache, Pending
+from hpcc.daemon._counters import COUNTERS_NAME, Counters
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._identity import Compilers
+from hpcc.daemon._prepare import Classifier, Prepared
+from hpcc.daemon._results import Results
+from hpcc.store import PrivateStore
+
+_log: Final = logging.getLogger("hpcc.daemon.cache")
+STORE_NAME: Final = "private"
+
+
+class Cache:
+    """Implements `CacheHandler`: bypass, local hit and miss, remote hit and compile."""
+
+    def __init__(
+        self,
+        *,
+        classifier: Classifier,
+        local: LocalCache,
+        farm: FarmCache | None,
+        counters: Counters,
+        store: PrivateStore,
+    ) -> None:
+        self._classifier, self._local, self._farm = classifier, local, farm
+        self._counters, self._store = counters, store
+
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
+        """See `CacheHandler.begin`."""
+        try:
+            return self._begin(request, is_cancelled)
+        except Exception:  # noqa: BLE001 - the front must get an answer: a fault of ours costs a local compile
+            _log.exception("begin failed")
+            return self._bypass("internal-error")
+
+    def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
+        """See `CacheHandler.finish`."""
+        del request
+        pending = run.token
+        assert isinstance(pending, Pending)
+        try:
+            return Finish(b"", self._local.finish(pending, report))
+        except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
+            _log.exception("finish failed")
+            self._counters.add("uncacheable.internal-error")
+            return Finish(b"", report.stderr if run.filter_headers else b"")
+
+    def abandon(self, request: CompileRequest, run: Run) -> None:
+        """See `CacheHandler.abandon`."""
+        del request
+        self._counters.add("miss.abandoned")
+        if isinstance(run.token, Pending):
+            self._local.abandon(run.token)
+
+    def counters(self) -> dict[str, int]:
+        """See `CacheHandler.counters`."""
+        return {
+            **self._counters.snapshot(),
+            "store.size_bytes": self._store.size_bytes,
+            "store.entries": self._store.entries,
+        }
+
+    def close(self) -> None:
+        """See `CacheHandler.close`."""
+        self._counters.close()
+
+    def _begin(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | Run:
+        prepared = self._classifier.prepare(request, is_cancelled)
+        if isinstance(prepared, Bypass):
+            return self._bypass(prepared.reason)
+        if is_cancelled():
+            return self._bypass("cancelled")
+        if self._farm is not None:
+            done = self._try_farm(self._farm, prepared, is_cancelled)
+            if done is not None:
+                return done
+        return self._local.begin(prepared, is_cancelled)
+
+    def _try_farm(
+        self, farm: FarmCache, prepared: Prepared, is_cancelled: Callable[[], bool]
+    ) -> Done | None:
+        try:
+            return farm.begin(prepared, is_cancelled)
+        except Exception:  # noqa: BLE001 - a fault of ours on the way to the farm: the local half still works
+            _log.exception("the remote half failed")
+            return farm.fall_back("internal-error", "hpcc failed: see the daemon's log")
+
+    def _bypass(self, reason: str) -> Exec:
+        self._counters.add(f"bypass.{reason}")
+        return Exec(reason)
+
+
+def open_cache(paths: Paths, settings: Settings, remote: RemoteClient | None) -> Cache:
+    """Build the handler with its store, memory and counters.
+
+    Raises:
+        OSError: the run directory cannot be made.
+    """
+    counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
+    memo = FileMemo(time.time_ns)
+    store = PrivateStore(
+        os.path.join(paths.cache, STORE_NAME),
+        max_size_bytes=settings.cache.max_size_bytes,
+        max_entry_bytes=settings.cache.max_entry_bytes,
+        now=time.time,
+        count=counters.add,
+    )
+    counters.on_flush(store.flush)
+    compilers = Compilers(memo)
+    results = Results(store, memo, counters)
+    local = LocalCache(
+        results,
+        memo,
+        compilers,
+        counters,
+        run_directory=os.fspath(paths.run),
+        max_output_bytes=settings.cache.max_entry_bytes,
+    )
+    farm = None
+    if remote is not None and settings.remote.is_enabled:
+        farm = FarmCache(
+            remote,
+            results=results,
+            memo=memo,
+            local=local,
+            counters=counters,
+            settings=settings.remote,
+            monotonic=time.monotonic,
+        )
+    return Cache(
+        classifier=Classifier(memo, compilers),
+        local=local,
+        farm=farm,
+        counters=counters,
+        store=store,
+    )

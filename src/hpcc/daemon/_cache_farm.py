@@ -1,0 +1,212 @@
+"""The remote half of the cache: results of an image, under keys that no host compiler shares."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.compilers import NotPortableError, client_depfile, guest_text
+from hpcc.config import Farm, RemoteSettings
+from hpcc.core import CallerError, ImageRef, RemoteFailure, RemoteOutcome, RemoteResult
+from hpcc.daemon._api import Done, RemoteClient
+from hpcc.daemon._cache_local import LocalCache, put_result
+from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
+from hpcc.daemon._counters import Counters
+from hpcc.daemon._fields import encode_fields
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._plan import Plan, Planner, find_root
+from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._results import Result, Results
+
+_log: Final = logging.getLogger("hpcc.daemon.farm")
+KEY_FORMAT: Final = b"remote-1"
+BREAKER_FAILURES: Final = 3
+BREAKER_SECONDS: Final = 10.0
+# How long a refusal is remembered without asking the compiler again.
+REFUSAL_SECONDS: Final = 30.0
+_MAX_REFUSALS: Final = 4096
+# These say something of one compile, not of the farm.
+_NOT_THE_FARM: Final = frozenset({"cancelled", "bad-request", "quota", "resource-exhausted"})
+
+
+class Breaker:
+    """Stops asking a farm that fails again and again. Thread-safe."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._open_until = 0.0
+
+    def is_open(self) -> bool:
+        with self._lock:
+            return self._monotonic() < self._open_until
+
+    def note(self, *, worked: bool) -> None:
+        with self._lock:
+            self._failures = 0 if worked else self._failures + 1
+            if self._failures >= BREAKER_FAILURES:
+                self._failures = 0
+                self._open_until = self._monotonic() + BREAKER_SECONDS
+
+
+class FarmCache:
+    """Looks up, compiles on the farm, stores. None from `begin` means: do it locally."""
+
+    def __init__(
+        self,
+        remote: RemoteClient,
+        *,
+        results: Results,
+        memo: FileMemo,
+        local: LocalCache,
+        counters: Counters,
+        settings: RemoteSettings,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._remote, self._results, self._local = remote, results, local
+        self._counters, self._settings, self._monotonic = counters, settings, monotonic
+        self._planner = Planner(memo, local.search_path)
+        self._breaker = Breaker(monotonic)
+        self._refusals: dict[bytes, tuple[str, float]] = {}
+        self._home = os.fsencode(os.path.expanduser("~"))
+
+    def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | None:
+        """Answer from the image's results or from the farm; None when this machine has to."""
+        farm = self._remote.farm()
+        if farm is None:
+            return None
+        root = find_root(prepared.cwd, self._home)
+        key = remote_key(prepared, farm, root)
+        result = self._results.find(key)
+        if result is not None and put_result(prepared, result):
+            self._counters.add("hit.remote")
+            self._counters.add("bytes.served", result.size_bytes)
+            return Done(0, result.stdout, result.stderr)
+        refusal = self._refusals.get(key)
+        if refusal is not None and self._monotonic() < refusal[1]:
+            return self.fall_back(refusal[0], "this compile cannot run on the farm")
+        if self._breaker.is_open():
+            return self.fall_back("breaker", "the farm failed repeatedly; trying again soon")
+        return self._compile(prepared, root, key, is_cancelled)
+
+    def fall_back(self, reason: str, message: str) -> Done | None:
+        """Count why it is done here; with `fallback = "never"` it is not done at all."""
+        self._counters.add(f"fallback.{reason}")
+        match self._settings.fallback:
+            case "never":
+                text = (
+                    f"hpcc: not compiled remotely ({reason}): {message}\n"
+                    'hpcc: local fallback is forbidden by `fallback = "never"` in hpcc.toml\n'
+                )
+                return Done(1, b"", text.encode("utf-8", "replace"))
+            case "warn":
+                _log.warning("compiled locally (%s): %s", reason, message)
+            case "quiet":
+                pass
+        return None
+
+    def _compile(
+        self,
+        prepared: Prepared,
+        root: bytes,
+        key: bytes,
+        is_cancelled: Callable[[], bool],
+    ) -> Done | None:
+        started_ns = time.time_ns()
+        try:
+            plan = self._planner.plan(
+                prepared, root, started_ns=started_ns, is_cancelled=is_cancelled
+            )
+        except (NotPortableError, UncacheableError) as error:
+            self._refuse(key, error.reason)
+            return self.fall_back(error.reason, "this compile cannot run on the farm")
+        outcome = self._remote.compile(plan.request, is_cancelled)
+        self._breaker.note(worked=_is_farm_well(outcome))
+        if isinstance(outcome, RemoteFailure):
+            return self.fall_back(outcome.reason, outcome.message)
+        if outcome.exit_code != 0:
+            return self._failed(outcome, root)
+        return self._succeeded(prepared, plan, outcome, key, started_ns)
+
+    def _refuse(self, key: bytes, reason: str) -> None:
+        if reason in {"dependencies-failed", "modified-during-compile", "input-vanished"}:
+            return  # the sources as they are this minute, not the command
+        if len(self._refusals) >= _MAX_REFUSALS:
+            self._refusals.clear()
+        self._refusals[key] = (reason, self._monotonic() + REFUSAL_SECONDS)
+
+    def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
+        """An injected flag or the image may be at fault: the user's own compiler decides."""
+        if self._settings.fallback != "never":
+            return self.fall_back("exit-code", "the compile failed in the guest")
+        self._counters.add("miss.failed")
+        return Done(
+            outcome.exit_code, guest_text(outcome.stdout, root), guest_text(outcome.stderr, root)
+        )
+
+    def _succeeded(
+        self, prepared: Prepared, plan: Plan, outcome: RemoteResult, key: bytes, started_ns: int
+    ) -> Done | None:
+        outputs = {o.path: o.data for o in outcome.outputs}
+        try:
+            result = _client_result(prepared, plan, outcome, outputs)
+        except (KeyError, CallerError):
+            return self.fall_back("bad-result", "the farm's answer lacks an output")
+        if not put_result(prepared, result):
+            return self.fall_back("output-not-ours", "an output file is one hpcc does not replace")
+        self._counters.add("miss.remote.cached" if outcome.is_cached else "miss.remote.executed")
+        if unchanged_since((path for path, _ in plan.closure.files), started_ns):
+            self._results.keep(key, plan.closure, result)
+        else:
+            self._counters.add("uncacheable.modified-during-compile")
+        return Done(0, result.stdout, result.stderr)
+
+
+def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
+    """Name a compile by its image instead of by a compiler of this machine."""
+    request = prepared.request
+    return hashlib.sha256(
+        encode_fields(
+            [
+                KEY_FORMAT,
+                ImageRef.parse(farm.image).digest.value.encode(),
+                farm.isolation.encode(),
+                farm.tenant.encode(),
+                root,
+                request.cwd,
+                request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
+                os.path.basename(request.argv[0]),
+                *prepared.invocation.arguments,
+            ]
+        )
+    ).digest()
+
+
+def _client_result(
+    prepared: Prepared, plan: Plan, outcome: RemoteResult, outputs: dict[str, bytes]
+) -> Result:
+    names = plan.request.outputs
+    depfile: bytes | None = None
+    if prepared.invocation.depfile is not None:
+        depfile = client_depfile(
+            outputs[names[1]],
+            plan.root,
+            exists=lambda name: os.path.exists(absolute(prepared.cwd, name)),
+            keeps=lambda name: not name.startswith(b"/") or name.startswith(plan.root + b"/"),
+        )
+    return Result(
+        outputs[names[0]],
+        depfile,
+        guest_text(outcome.stdout, plan.root),
+        guest_text(outcome.stderr, plan.root),
+    )
+
+
+def _is_farm_well(outcome: RemoteOutcome) -> bool:
+    return isinstance(outcome, RemoteResult) or outcome.reason in _NOT_THE_FARM

@@ -1,0 +1,257 @@
+"""The local half of the cache: hits put in place, misses run by the launcher and stored."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers import MAX_DEPFILE_BYTES
+from hpcc.daemon._api import Done, Run, RunReport
+from hpcc.daemon._closure import ClosureRequest, UncacheableError, find_closure
+from hpcc.daemon._counters import Counters
+from hpcc.daemon._discovery import (
+    Headers,
+    Way,
+    ask_dependencies,
+    parse_dependencies,
+    strip_headers,
+    way_for,
+)
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._identity import Compilers
+from hpcc.daemon._inflight import Flight, Inflight
+from hpcc.daemon._outputs import OutputFile, place, read_output
+from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._results import Result, Results
+
+_DEPS_DIRECTORY: Final = "deps"
+# Longer than nearly every compile; whoever waited that long compiles too.
+DEDUP_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The token of a `Run`: what `finish` needs to know."""
+
+    prepared: Prepared
+    way: Way
+    started_ns: int
+    private_depfile: bytes | None
+    flight: Flight | None
+
+
+class LocalCache:
+    """Keys of the host's own compilers."""
+
+    def __init__(
+        self,
+        results: Results,
+        memo: FileMemo,
+        compilers: Compilers,
+        counters: Counters,
+        *,
+        run_directory: str,
+        max_output_bytes: int,
+    ) -> None:
+        self._results, self._memo, self._compilers = results, memo, compilers
+        self._counters = counters
+        self._max_output_bytes = max_output_bytes
+        self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
+        self._names = itertools.count()
+        self._deps = os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY))
+        os.makedirs(self._deps, mode=0o700, exist_ok=True)
+        self._remove_left_overs()
+
+    def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | Run:
+        """Answer from the store, or say how to run the compiler."""
+        while True:
+            done = self.hit(prepared)
+            if done is not None:
+                return done
+            flight = self._inflight.lead(prepared.key)
+            if flight is not None:
+                break
+            self._counters.add("dedup.waited")
+            if not self._inflight.wait(prepared.key, is_cancelled):
+                break
+        try:
+            self._counters.add("miss.local")
+            return self._run(prepared, flight)
+        except BaseException:
+            self._inflight.release(flight)
+            raise
+
+    def hit(self, prepared: Prepared) -> Done | None:
+        """Put a stored result in place; None when there is none or the compiler must write."""
+        result = self._results.find(prepared.key)
+        if result is None:
+            return None
+        if not put_result(prepared, result):
+            self._counters.add("uncacheable.output-not-ours")
+            return None
+        self._counters.add("hit.local")
+        self._counters.add("bytes.served", result.size_bytes)
+        return Done(0, result.stdout, result.stderr)
+
+    def finish(self, pending: Pending, report: RunReport) -> bytes:
+        """Store what may be stored; return what the user still has to see on stderr."""
+        headers: Headers | None = None
+        shown = b""
+        try:
+            if pending.way is Way.HEADERS:
+                headers = strip_headers(report.stderr)
+                shown = headers.stderr
+            self._store(pending, report, headers)
+        except UncacheableError as error:
+            self._counters.add(f"uncacheable.{error.reason}")
+        finally:
+            self.abandon(pending)
+        return shown
+
+    def abandon(self, pending: Pending) -> None:
+        """Remove what a `Run` left and let a waiter take over; idempotent."""
+        self._inflight.release(pending.flight)
+        if pending.private_depfile is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(pending.private_depfile)
+
+    def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
+        way = way_for(prepared)
+        extra: list[bytes] = list(prepared.colour)
+        private: bytes | None = None
+        if way is Way.PRIVATE_FILE:
+            private = b"%s/%d-%d.d" % (self._deps, os.getpid(), next(self._names))
+            extra += [b"-MD", b"-MF", private]
+        elif way is Way.HEADERS:
+            extra.append(b"-H")
+        argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra)
+        pending = Pending(prepared, way, time.time_ns(), private, flight)
+        return Run(argv, pending, filter_headers=way is Way.HEADERS)
+
+    def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> None:
+        if report.signal or report.exit_code:
+            self._counters.add("miss.failed")
+            return
+        if report.is_truncated:
+            raise UncacheableError("long-diagnostics")
+        prepared = pending.prepared
+        started = pending.started_ns
+        depfile = self._read_depfile(prepared, started)
+        files = self._files_read(pending, depfile, headers)
+        data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
+        if data is None:
+            raise UncacheableError("output-unreadable")
+        closure = find_closure(
+            self._memo,
+            ClosureRequest(
+                cwd=prepared.cwd,
+                source=prepared.invocation.source,
+                files=(prepared.invocation.source, *files),
+                search=self.search_path(prepared),
+                forced=prepared.invocation.forced_includes,
+                started_ns=started,
+                allow_date=prepared.dates_are_pinned,
+            ),
+        )
+        stderr = report.stderr if headers is None else headers.stderr
+        result = Result(data, depfile, report.stdout, stderr)
+        if not self._results.keep(prepared.key, closure, result):
+            raise UncacheableError("store")
+
+    def search_path(self, prepared: Prepared) -> tuple[bytes, ...]:
+        """Return every directory an include may be looked up in.
+
+        Raises:
+            UncacheableError: the compiler does not tell.
+        """
+        try:
+            own = self._compilers.search_path(
+                prepared.identity,
+                prepared.request.compiler,
+                prepared.invocation,
+                prepared.request.env,
+                prepared.cwd,
+            )
+        except OSError as error:
+            raise UncacheableError("search-path") from error
+        return (*prepared.invocation.include_dirs, *own)
+
+    def _read_depfile(self, prepared: Prepared, started_ns: int) -> bytes | None:
+        if prepared.depfile is None:
+            return None
+        data = read_output(prepared.depfile, started_ns=started_ns, limit=MAX_DEPFILE_BYTES)
+        if data is None:
+            raise UncacheableError("depfile-unreadable")
+        return data
+
+    def _files_read(
+        self, pending: Pending, depfile: bytes | None, headers: Headers | None
+    ) -> tuple[bytes, ...]:
+        """Return the files the compile read, by the way chosen in `begin`."""
+        match pending.way:
+            case Way.PRIVATE_FILE:
+                assert pending.private_depfile is not None
+                data = read_output(
+                    pending.private_depfile,
+                    started_ns=pending.started_ns,
+                    limit=MAX_DEPFILE_BYTES,
+                )
+                if data is None:
+                    raise UncacheableError("depfile-unreadable")
+                return parse_dependencies(data)
+            case Way.USER_FILE:
+                return parse_dependencies(depfile or b"")
+            case Way.HEADERS:
+                assert headers is not None
+                if headers.has_pch:
+                    raise UncacheableError("pch")
+                return (
+                    *headers.names,
+                    *parse_dependencies(depfile or b""),
+                    *self._omitted(pending),
+                )
+            case Way.SECOND_RUN:
+                return ask_dependencies(pending.prepared, lambda: False)
+
+    def _omitted(self, pending: Pending) -> tuple[bytes, ...]:
+        """Return what `-H` does not list: stdc-predef.h and the files of -include and -imacros."""
+        prepared = pending.prepared
+        search = self.search_path(prepared)
+        found = []
+        for name in (b"stdc-predef.h", *prepared.invocation.forced_includes):
+            for directory in (prepared.cwd, *search):
+                path = name if name.startswith(b"/") else directory + b"/" + name
+                if not path.startswith(b"/"):
+                    path = prepared.cwd + b"/" + path
+                if os.path.isfile(path):
+                    found.append(path)
+                    # Which of several wins is the compiler's affair: all of them are inputs.
+        return tuple(found)
+
+    def _remove_left_overs(self) -> None:
+        """Delete private depfiles of daemons that are gone; one that drains still needs its own."""
+        for name in os.listdir(self._deps):
+            pid = name.partition(b"-")[0]
+            if not pid.isdigit() or not os.path.exists(b"/proc/" + pid):
+                with contextlib.suppress(OSError):
+                    os.unlink(self._deps + b"/" + name)
+
+
+def put_result(prepared: Prepared, result: Result) -> bool:
+    """Write a result to the user's files, the object last."""
+    outputs = [OutputFile(prepared.output, result.object_data)]
+    if prepared.depfile is not None:
+        if result.depfile is None:
+            return False
+        outputs.insert(0, OutputFile(prepared.depfile, result.depfile))
+    return place(
+        tuple(outputs),
+        source=prepared.source,
+        umask=prepared.request.umask,
+        keeps_mode=not prepared.identity.is_clang,
+    )

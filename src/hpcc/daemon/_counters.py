@@ -1,0 +1,102 @@
+"""What `hpcc stats` shows: counts by stable names, kept over restarts of the daemon.
+
+Names: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`, `miss.remote.cached`,
+`miss.failed`, `bypass.<reason>`, `uncacheable.<reason>`, `fallback.<reason>`, `dedup.waited`,
+`store.<what>`, `bytes.stored`, `bytes.served`; `since` is the second at which counting began.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+COUNTERS_NAME: Final = "counters.json"
+MAX_COUNTERS_BYTES: Final = 1 << 20
+_MAX_NAMES: Final = 2000
+FLUSH_SECONDS: Final = 2.0
+
+
+def read_counters(path: str) -> dict[str, int]:
+    """Return the counts on disk; nothing where the file is missing or damaged."""
+    try:
+        with open(path, "rb") as file:
+            table = json.loads(file.read(MAX_COUNTERS_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(table, dict):
+        return {}
+    items = list(table.items())[:_MAX_NAMES]
+    return {k: v for k, v in items if isinstance(k, str) and type(v) is int and v >= 0}
+
+
+class Counters:
+    """Counts, and a thread that writes them back while they change. Thread-safe."""
+
+    def __init__(self, path: str, *, now: Callable[[], float]) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._counts = read_counters(path)
+        self._counts.setdefault("since", int(now()))
+        self._wake = threading.Event()
+        self._is_closed = False
+        self._on_flush: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._run, name="hpcc-counters", daemon=True)
+        self._thread.start()
+
+    def on_flush(self, callback: Callable[[], None]) -> None:
+        """Call this too whenever counts are written back."""
+        self._on_flush.append(callback)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        with self._lock:
+            if name in self._counts or len(self._counts) < _MAX_NAMES:
+                self._counts[name] = self._counts.get(name, 0) + amount
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def snapshot(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
+
+    def reset(self, since: int) -> None:
+        with self._lock:
+            self._counts = {"since": since}
+        self._wake.set()
+
+    def close(self) -> None:
+        """Write back and stop; idempotent."""
+        self._is_closed = True
+        self._wake.set()
+        self._thread.join(FLUSH_SECONDS * 2)
+        self._flush()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not self._is_closed:
+            self._wake.wait()
+            if not self._is_closed:
+                pause.wait(FLUSH_SECONDS / 4)
+            self._wake.clear()
+            self._flush()
+
+    def _flush(self) -> None:
+        write_counters(self._path, self.snapshot())
+        for callback in self._on_flush:
+            callback()
+
+
+def write_counters(path: str, counts: dict[str, int]) -> None:
+    """Replace the file, whole or not at all; a full disk keeps the old one."""
+    aside = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(aside, "w", encoding="utf-8") as file:
+            json.dump(counts, file, sort_keys=True)
+        os.rename(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)

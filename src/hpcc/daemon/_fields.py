@@ -1,0 +1,43 @@
+"""Records on disk and in keys: a list of byte strings, each with its length before it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from hpcc.core import IntegrityError
+
+_LENGTH: Final = struct.Struct(">I")
+MAX_FIELDS: Final = 500_000
+
+
+def encode_fields(fields: Iterable[bytes]) -> bytes:
+    """Join byte strings so that no two lists give the same bytes."""
+    pack = _LENGTH.pack
+    parts: list[bytes] = []
+    for field in fields:
+        parts.append(pack(len(field)))
+        parts.append(field)
+    return b"".join(parts)
+
+
+def decode_fields(data: bytes) -> list[bytes]:
+    """Split what `encode_fields` joined.
+
+    Raises:
+        IntegrityError: the bytes are not such a list.
+    """
+    fields: list[bytes] = []
+    offset, end = 0, len(data)
+    unpack = _LENGTH.unpack_from
+    while offset < end:
+        if end - offset < _LENGTH.size or len(fields) >= MAX_FIELDS:
+            raise IntegrityError("record is torn or too long", reason="bad-record")
+        (size,) = unpack(data, offset)
+        offset += _LENGTH.size
+        if size > end - offset:
+            raise IntegrityError("record is torn", reason="bad-record")
+        fields.append(data[offset : offset + size])
+        offset += size
+    return fields

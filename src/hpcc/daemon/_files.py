@@ -1,0 +1,162 @@
+"""What the daemon remembers of files: digests, scans and directory listings, all checked by stat.
+
+A stat answers for content only when the file was quiet for a while before it was read: two writes
+within one tick of the file system's clock leave the same times ("racily clean").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from hpcc.compilers import Scan, scan_source
+
+# Two seconds is the coarsest time stamp of a common file system (FAT).
+RACY_WINDOW_NS: Final = 2_000_000_000
+MAX_SOURCE_BYTES: Final = 256 << 20
+_MAX_REMEMBERED: Final = 200_000
+_MAX_LISTING: Final = 200_000
+_CHUNK: Final = 1 << 20
+
+Signature = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime and ctime in nanoseconds."""
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+class Listing(NamedTuple):
+    """The names in a directory, directories apart. `is_quiet`: its stat may answer for them."""
+
+    signature: Signature
+    files: frozenset[bytes]
+    directories: frozenset[bytes]
+    is_quiet: bool
+
+
+class FileMemo:
+    """Digests by path and stat, scans by digest, listings by path and stat.
+
+    Thread-safe because each step is one dict operation and a lost update only costs work.
+    """
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._digests: dict[bytes, tuple[Signature, bytes]] = {}
+        self._scans: dict[bytes, Scan] = {}
+        self._listings: dict[bytes, Listing] = {}
+
+    def digest(self, path: bytes) -> bytes | None:
+        """Return the SHA-256 of a regular file; None when there is none or it is changing."""
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        known = self._digests.get(path)
+        # Spelled out, not through `signature_of`: this line runs once per header of every hit.
+        if known is not None and known[0] == (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        ):
+            return known[1]
+        return self._hash(path)
+
+    def scan(self, path: bytes) -> tuple[bytes, Scan] | None:
+        """Return digest and scan of a source file, from the same bytes."""
+        digest = self.digest(path)
+        if digest is None:
+            return None
+        known = self._scans.get(digest)
+        if known is not None:
+            return digest, known
+        data = _read_or_none(path, MAX_SOURCE_BYTES)
+        if data is None or hashlib.sha256(data).digest() != digest:
+            return None
+        found = scan_source(data)
+        if len(self._scans) >= _MAX_REMEMBERED:
+            self._scans.clear()
+        self._scans[digest] = found
+        return digest, found
+
+    def listing(self, path: bytes) -> Listing | None:
+        """Return the names in a directory; None when it is none or is too large to watch."""
+        try:
+            signature = signature_of(os.stat(path))
+        except (OSError, ValueError):
+            return None
+        known = self._listings.get(path)
+        if known is not None and known.is_quiet and known.signature == signature:
+            return known
+        return self._list(path, signature)
+
+    def is_quiet(self, signature: Signature) -> bool:
+        """Tell whether a stat taken now may answer for content later."""
+        return self._now_ns() - max(signature[3], signature[4]) > RACY_WINDOW_NS
+
+    def _hash(self, path: bytes) -> bytes | None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                return None
+            hasher = hashlib.sha256()
+            while chunk := os.read(fd, _CHUNK):
+                hasher.update(chunk)
+            signature = signature_of(before)
+            if signature_of(os.fstat(fd)) != signature:
+                return None
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        digest = hasher.digest()
+        if self.is_quiet(signature):
+            if len(self._digests) >= _MAX_REMEMBERED:
+                self._digests.clear()
+            self._digests[path] = (signature, digest)
+        return digest
+
+    def _list(self, path: bytes, signature: Signature) -> Listing | None:
+        files: list[bytes] = []
+        directories: list[bytes] = []
+        is_quiet = self.is_quiet(signature)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    (directories if entry.is_dir() else files).append(entry.name)
+                    if len(files) + len(directories) > _MAX_LISTING:
+                        return None
+            if signature_of(os.stat(path)) != signature:
+                is_quiet = False
+        except OSError:
+            return None
+        listing = Listing(signature, frozenset(files), frozenset(directories), is_quiet)
+        if len(self._listings) >= _MAX_REMEMBERED // 10:
+            self._listings.clear()
+        self._listings[path] = listing
+        return listing
+
+
+def _read_or_none(path: bytes, limit: int) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError:
+        return None
+    return data if len(data) <= limit else None

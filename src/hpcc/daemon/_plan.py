@@ -1,0 +1,227 @@
+"""Whether a compile can run in a guest, and the request that makes it.
+
+The closure comes from the host compiler's `-M`. Files under the project root travel; the image has
+its own system headers; anything else keeps the compile here.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc import __version__
+from hpcc.compilers import (
+    INJECTED,
+    GuestMap,
+    NotPortableError,
+    as_text,
+    guest_arguments,
+)
+from hpcc.core import MAX_INPUTS, CallerError, RemoteInput, RemoteRequest, check_guest_path
+from hpcc.daemon._closure import (
+    Closure,
+    ClosureRequest,
+    absolute,
+    find_closure,
+)
+from hpcc.daemon._discovery import ask_dependencies
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._prepare import Prepared
+
+MARKER: Final = b".hpcc"
+_SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
+_GUEST_ENV: Final = ((b"LC_ALL", b"C.UTF-8"), (b"PATH", b"/usr/local/bin:/usr/bin:/bin"))
+_ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
+# Changes what is found or said, and means nothing in the guest.
+_REFUSED_ENV: Final = (
+    b"CPATH",
+    b"C_INCLUDE_PATH",
+    b"CPLUS_INCLUDE_PATH",
+    b"OBJC_INCLUDE_PATH",
+    b"GCC_EXEC_PREFIX",
+    b"COMPILER_PATH",
+)
+_MAX_LEVELS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compile for a guest, and the local state it was made from."""
+
+    request: RemoteRequest
+    closure: Closure
+    root: bytes
+
+
+def find_root(cwd: bytes, home: bytes) -> bytes:
+    """Return the nearest directory upward with a trustworthy `.hpcc` marker, else `cwd`.
+
+    The marker arrives with a clone, and directories above may be anybody's: the search ends at a
+    file-system boundary, at the home directory and before a world-writable directory.
+    """
+    try:
+        device = os.stat(cwd).st_dev
+        directory = cwd
+        for _ in range(_MAX_LEVELS):
+            status = os.stat(directory)
+            if status.st_dev != device or status.st_mode & stat.S_IWOTH:
+                break
+            if _has_marker(directory):
+                return directory
+            if directory in {home, b"/"}:
+                break
+            directory = posixpath.dirname(directory)
+    except OSError:
+        return cwd
+    return cwd
+
+
+def _has_marker(directory: bytes) -> bool:
+    try:
+        status = os.lstat(posixpath.join(directory, MARKER))
+    except OSError:
+        return False
+    return (
+        (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+        and status.st_uid in {0, os.geteuid()}
+        and not status.st_mode & stat.S_IWOTH
+    )
+
+
+class Planner:
+    """Makes plans. Thread-safe."""
+
+    def __init__(
+        self, memo: FileMemo, search_path: Callable[[Prepared], tuple[bytes, ...]]
+    ) -> None:
+        self._memo, self._search_path = memo, search_path
+
+    def guest_map(self, prepared: Prepared, root: bytes) -> GuestMap:
+        """Return the path translation of one compile."""
+
+        def is_system(path: bytes) -> bool:
+            return not _is_under(path, root) and any(_is_under(path, s) for s in _SYSTEM)
+
+        return GuestMap(root, prepared.cwd, is_system)
+
+    def plan(
+        self,
+        prepared: Prepared,
+        root: bytes,
+        *,
+        started_ns: int,
+        is_cancelled: Callable[[], bool],
+    ) -> Plan:
+        """Work out the request.
+
+        Raises:
+            NotPortableError: it cannot run in a guest.
+            UncacheableError: the closure cannot be known or kept.
+        """
+        if root == b"/" or any(_is_under(root, s) or _is_under(s, root) for s in _SYSTEM):
+            raise NotPortableError("system-root")
+        if any(name in prepared.request.env for name in _REFUSED_ENV):
+            raise NotPortableError("environment")
+        guest = self.guest_map(prepared, root)
+        argv = self._argv(prepared, guest)
+        outputs = self._outputs(prepared, guest)
+        closure = self._closure(prepared, guest, started_ns, is_cancelled)
+        files = [path for path, _ in closure.files]
+        inputs = tuple(
+            self._input(path, guest) for path in dict.fromkeys((*files, *closure.existing))
+        )
+        if len(inputs) > MAX_INPUTS:
+            raise NotPortableError("too-many-files")
+        env = dict(_GUEST_ENV) | {
+            n: prepared.request.env[n] for n in _ALLOWED_ENV if n in prepared.request.env
+        }
+        request = RemoteRequest(
+            argv=argv,
+            env=tuple(
+                zip(as_text(sorted(env)), as_text([env[n] for n in sorted(env)]), strict=True)
+            ),
+            cwd=as_text([guest.relative(prepared.cwd)])[0],
+            inputs=_unique(inputs),
+            outputs=outputs,
+            injected=as_text(INJECTED),
+            client_version=__version__,
+        )
+        return Plan(request, closure, root)
+
+    def _argv(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
+        program = posixpath.basename(prepared.request.argv[0])
+        return as_text([program, *guest_arguments(prepared.invocation, guest)])
+
+    def _outputs(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
+        names = [prepared.invocation.output]
+        if prepared.invocation.depfile is not None:
+            names.append(prepared.invocation.depfile)
+        return tuple(_guest_path(guest.relative(name)) for name in names)
+
+    def _closure(
+        self,
+        prepared: Prepared,
+        guest: GuestMap,
+        started_ns: int,
+        is_cancelled: Callable[[], bool],
+    ) -> Closure:
+        named = ask_dependencies(prepared, is_cancelled)
+        search = self._search_path(prepared)
+        own = [absolute(prepared.cwd, d) for d in search if d.startswith(b"/")]
+        inside: list[bytes] = []
+        for name in named:
+            path = absolute(prepared.cwd, name)
+            normal = posixpath.normpath(path)
+            if _is_under(normal, guest.root):
+                inside.append(path)
+            elif not guest.is_system(normal) and not any(_is_under(normal, d) for d in own):
+                raise NotPortableError("outside-root")
+        return find_closure(
+            self._memo,
+            ClosureRequest(
+                cwd=prepared.cwd,
+                source=prepared.invocation.source,
+                files=tuple(inside),
+                search=tuple(
+                    d
+                    for d in search
+                    if _is_under(posixpath.normpath(absolute(prepared.cwd, d)), guest.root)
+                ),
+                forced=prepared.invocation.forced_includes,
+                started_ns=started_ns,
+                allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
+                counts=lambda d: _is_under(posixpath.normpath(d), guest.root),
+            ),
+        )
+
+    def _input(self, path: bytes, guest: GuestMap) -> RemoteInput:
+        inside = guest.relative(path)
+        real = os.path.realpath(path)
+        if not _is_under(real, os.path.realpath(guest.root)):
+            raise NotPortableError("symlink-outside-root")
+        if os.path.realpath(posixpath.normpath(path)) != real:
+            # `link/../x` is another file in the guest, where directories are real.
+            raise NotPortableError("symlink-and-dots")
+        return RemoteInput(_guest_path(inside), as_text([real])[0], is_executable=False)
+
+
+def _guest_path(path: bytes) -> str:
+    text = as_text([path])[0]
+    try:
+        return check_guest_path(text)
+    except CallerError as error:
+        raise NotPortableError("path") from error
+
+
+def _unique(inputs: tuple[RemoteInput, ...]) -> tuple[RemoteInput, ...]:
+    """Sort by path; the same file reached by two spellings travels once."""
+    by_path = {i.path: i for i in inputs}
+    return tuple(by_path[name] for name in sorted(by_path))
+
+
+def _is_under(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

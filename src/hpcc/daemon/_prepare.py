@@ -1,0 +1,188 @@
+"""From a launcher's request to a compile with a key, or the reason why it is not for the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers import (
+    MAX_RESPONSE_BYTES,
+    Bypass,
+    Invocation,
+    expand_responses,
+    read_invocation,
+)
+from hpcc.daemon._api import CompileRequest
+from hpcc.daemon._closure import absolute
+from hpcc.daemon._fields import encode_fields
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._identity import Compilers, Identity
+from hpcc.daemon._outputs import is_special
+
+# Part of every local key: a change in what a key or an entry means starts afresh.
+KEY_FORMAT: Final = b"local-1"
+_MAX_REMEMBERED: Final = 4096
+
+# Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
+# identity, TERM and NO_COLOR the colour flag, PWD is compared with the directory.
+_NOT_IN_KEY: Final = frozenset(
+    {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
+)
+_DEPENDENCY_ENV: Final = frozenset({b"DEPENDENCIES_OUTPUT", b"SUNPRO_DEPENDENCIES"})
+# Edit the command line, or write files or messages that nobody captures.
+_REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A compile that may be cached. `colour` are the flags to add for a terminal."""
+
+    request: CompileRequest
+    invocation: Invocation
+    identity: Identity
+    colour: tuple[bytes, ...]
+    key: bytes
+
+    @property
+    def cwd(self) -> bytes:
+        return self.request.cwd
+
+    @property
+    def source(self) -> bytes:
+        return absolute(self.cwd, self.invocation.source)
+
+    @property
+    def output(self) -> bytes:
+        return absolute(self.cwd, self.invocation.output)
+
+    @property
+    def depfile(self) -> bytes | None:
+        name = self.invocation.depfile
+        return None if name is None else absolute(self.cwd, name)
+
+    @property
+    def dates_are_pinned(self) -> bool:
+        """GCC honours SOURCE_DATE_EPOCH since 7; older Clangs (before 16) do not."""
+        return b"SOURCE_DATE_EPOCH" in self.request.env and not self.identity.is_clang
+
+
+class Classifier:
+    """Decides what is cacheable; remembers command lines it has read."""
+
+    def __init__(self, memo: FileMemo, compilers: Compilers) -> None:
+        self._memo, self._compilers = memo, compilers
+        self._read: dict[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = {}
+
+    def prepare(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Prepared | Bypass:
+        """Classify one request and compute its key."""
+        invocation = self._invocation(request)
+        if isinstance(invocation, Bypass):
+            return invocation
+        refusal = _environment(request.env)
+        if refusal is not None:
+            return refusal
+        for name in (invocation.output, invocation.depfile):
+            if name is not None and is_special(absolute(request.cwd, name)):
+                return Bypass("special-output")
+        identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
+        if isinstance(identity, Bypass):
+            return identity
+        colour = _colour(request, invocation)
+        cpu = self._compilers.cpu() if invocation.is_native else b""
+        key = _key(request, invocation, identity, colour, cpu)
+        return Prepared(request, invocation, identity, colour, key)
+
+    def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
+        arguments = request.argv[1:]
+        memo_key = (request.compiler, arguments)
+        known = self._read.get(memo_key)
+        if known is not None:
+            return known
+        expanded = expand_responses(arguments, _response_reader(request.cwd))
+        if isinstance(expanded, Bypass):
+            return expanded
+        invocation = read_invocation(request.compiler, expanded)
+        if expanded is arguments or expanded == arguments:
+            if len(self._read) >= _MAX_REMEMBERED:
+                self._read.clear()
+            self._read[memo_key] = invocation
+        return invocation
+
+
+def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
+    def read(name: bytes) -> bytes | None:
+        try:
+            fd = os.open(absolute(cwd, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError):
+            return None
+        with open(fd, "rb") as file:
+            try:
+                return file.read(MAX_RESPONSE_BYTES + 1)
+            except OSError:
+                return None
+
+    return read
+
+
+def _environment(env: dict[bytes, bytes]) -> Bypass | None:
+    for name in env:
+        if name in _DEPENDENCY_ENV:
+            return Bypass("dependencies-output")
+        if name.startswith(_REFUSED_ENV):
+            return Bypass("environment")
+    return None
+
+
+def _colour(request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
+    """Return the flag that makes the compiler do what it would do on the user's terminal.
+
+    GCC manual, -fdiagnostics-color=auto: a terminal whose TERM is not "dumb"; an empty
+    GCC_COLORS means no colours.
+    """
+    env = request.env
+    wants = (
+        request.stderr_is_tty
+        and not invocation.colour_decided
+        and env.get(b"TERM", b"dumb") != b"dumb"
+        and env.get(b"GCC_COLORS") != b""
+        and not env.get(b"NO_COLOR")
+    )
+    return (b"-fdiagnostics-color=always",) if wants else ()
+
+
+def _key(
+    request: CompileRequest,
+    invocation: Invocation,
+    identity: Identity,
+    colour: tuple[bytes, ...],
+    cpu: bytes,
+) -> bytes:
+    env = [
+        part
+        for name, value in sorted(request.env.items())
+        if name not in _NOT_IN_KEY and not name.startswith(b"HPCC_")
+        for part in (name, value)
+    ]
+    # GCC and Clang take $PWD as the compilation directory when it names the current one.
+    pwd = request.env.get(b"PWD", b"")
+    return hashlib.sha256(
+        encode_fields(
+            [
+                KEY_FORMAT,
+                identity.digest,
+                request.compiler,
+                request.cwd,
+                pwd if pwd != request.cwd else b"",
+                cpu,
+                encode_fields(env),
+                *colour,
+                b"",
+                *invocation.arguments,
+            ]
+        )
+    ).digest()

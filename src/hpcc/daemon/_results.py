@@ -1,0 +1,163 @@
+"""Results by request key: manifests and outputs, on disk with a bounded copy in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from hpcc.core import IntegrityError
+from hpcc.daemon._closure import Closure
+from hpcc.daemon._counters import Counters
+from hpcc.daemon._fields import decode_fields, encode_fields
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._manifest import (
+    InputSet,
+    add_set,
+    decode_manifest,
+    encode_manifest,
+    make_set,
+)
+from hpcc.store import PrivateStore
+
+_FORMAT: Final = b"result-1"
+# A few thousand translation units: more than an edit-compile loop touches.
+MAX_MANIFESTS: Final = 4096
+MAX_RESULT_BYTES: Final = 64 << 20
+# Larger outputs are read from disk each time, where the read is small beside writing them.
+MAX_ONE_RESULT_BYTES: Final = 2 << 20
+
+
+class Result(NamedTuple):
+    """What a successful compile left behind. `depfile` is None when none was asked for."""
+
+    object_data: bytes
+    depfile: bytes | None
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, (self.object_data, self.depfile or b"", self.stdout, self.stderr)))
+
+
+class Results:
+    """Looks up and keeps results. Thread-safe; a fault of the disk is a miss."""
+
+    def __init__(self, store: PrivateStore, memo: FileMemo, counters: Counters) -> None:
+        self._store, self._memo, self._counters = store, memo, counters
+        self._lock = threading.Lock()
+        self._manifests: OrderedDict[bytes, tuple[InputSet, ...]] = OrderedDict()
+        self._results: OrderedDict[bytes, Result] = OrderedDict()
+        self._result_bytes = 0
+        self._epoch = store.epoch()
+
+    def find(self, request_key: bytes) -> Result | None:
+        """Return the result that fits the files as they are now."""
+        self._notice_clean()
+        sets = self._sets(request_key)
+        for index, inputs in enumerate(sets):
+            if not inputs.holds(self._memo):
+                continue
+            result = self._result(inputs.result_key)
+            if result is None:
+                return None
+            if index:
+                self._remember_sets(request_key, add_set(sets, inputs))
+            return result
+        return None
+
+    def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
+        """Store a result under the state of the files it was made from."""
+        inputs = make_set(request_key, closure.files, closure.present, closure.absences)
+        if not self._store.put(inputs.result_key, _encode_result(result)):
+            return False
+        sets = add_set(self._sets(request_key), inputs)
+        if not self._store.put(request_key, encode_manifest(sets)):
+            return False
+        self._remember_sets(request_key, sets)
+        self._remember_result(inputs.result_key, result)
+        self._counters.add("bytes.stored", result.size_bytes)
+        return True
+
+    def _sets(self, request_key: bytes) -> tuple[InputSet, ...]:
+        with self._lock:
+            known = self._manifests.get(request_key)
+            if known is not None:
+                self._manifests.move_to_end(request_key)
+        if known is not None:
+            self._store.touch(request_key)
+            return known
+        data = self._store.get(request_key)
+        if data is None:
+            return ()
+        try:
+            sets = decode_manifest(data)
+        except IntegrityError:
+            self._counters.add("store.corrupt")
+            self._store.remove(request_key)
+            return ()
+        self._remember_sets(request_key, sets)
+        return sets
+
+    def _result(self, key: bytes) -> Result | None:
+        with self._lock:
+            known = self._results.get(key)
+            if known is not None:
+                self._results.move_to_end(key)
+        if known is not None:
+            self._store.touch(key)
+            return known
+        data = self._store.get(key)
+        if data is None:
+            return None
+        try:
+            result = _decode_result(data)
+        except IntegrityError:
+            self._counters.add("store.corrupt")
+            self._store.remove(key)
+            return None
+        self._remember_result(key, result)
+        return result
+
+    def _remember_sets(self, request_key: bytes, sets: tuple[InputSet, ...]) -> None:
+        with self._lock:
+            self._manifests[request_key] = sets
+            self._manifests.move_to_end(request_key)
+            if len(self._manifests) > MAX_MANIFESTS:
+                self._manifests.popitem(last=False)
+
+    def _remember_result(self, key: bytes, result: Result) -> None:
+        if result.size_bytes > MAX_ONE_RESULT_BYTES:
+            return
+        with self._lock:
+            old = self._results.pop(key, None)
+            self._results[key] = result
+            self._result_bytes += result.size_bytes - (old.size_bytes if old else 0)
+            while self._result_bytes > MAX_RESULT_BYTES:
+                _, dropped = self._results.popitem(last=False)
+                self._result_bytes -= dropped.size_bytes
+
+    def _notice_clean(self) -> None:
+        """Drop what is in memory when `hpcc clean` emptied the directory."""
+        epoch = self._store.epoch()
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        with self._lock:
+            self._manifests.clear()
+            self._results.clear()
+            self._result_bytes = 0
+        self._store.rescan()
+
+
+def _encode_result(result: Result) -> bytes:
+    depfile = [] if result.depfile is None else [result.depfile]
+    return encode_fields([_FORMAT, result.object_data, result.stdout, result.stderr, *depfile])
+
+
+def _decode_result(data: bytes) -> Result:
+    fields = decode_fields(data)
+    if len(fields) not in {4, 5} or fields[0] != _FORMAT:
+        raise IntegrityError("not a result of this version", reason="bad-record")
+    return Result(fields[1], fields[4] if len(fields) > 4 else None, fields[2], fields[3])

@@ -1,0 +1,311 @@
+"""The private store of one user on disk: keyed entries, bounded in size, checked when read.
+
+A file per entry, written aside and renamed, so nothing half-written is ever visible. No fsync:
+after a crash an entry may be empty or torn, its digest then does not match and it is a miss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import stat
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Protocol
+
+KEY_BYTES: Final = 32
+_MAGIC: Final = b"hpcc-private-1\n\0"
+_HEADER: Final = struct.Struct(f">{len(_MAGIC)}s32sQ")
+_TEMPORARY: Final = ".tmp-"
+EPOCH_NAME: Final = "epoch"
+# Room made at once when the store is full, so that not every put deletes.
+_TRIM_TO: Final = 0.9
+
+
+class FileOps(Protocol):
+    """The few calls that may fail on a disk; tests put faults in."""
+
+    def mkdir(self, path: str) -> None: ...
+    def open(self, path: str, flags: int) -> int: ...
+    def read(self, fd: int, size: int) -> bytes: ...
+    def write(self, fd: int, data: bytes | memoryview) -> int: ...
+    def rename(self, source: str, target: str) -> None: ...
+    def unlink(self, path: str) -> None: ...
+    def utime(self, path: str, at: float) -> None: ...
+
+
+class SystemFileOps:
+    """The calls themselves."""
+
+    def mkdir(self, path: str) -> None:
+        os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the hit path works on plain strings
+
+    def open(self, path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def read(self, fd: int, size: int) -> bytes:
+        return os.read(fd, size)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)  # noqa: PTH104 - as above
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)  # noqa: PTH108 - as above
+
+    def utime(self, path: str, at: float) -> None:
+        os.utime(path, (at, at))
+
+
+class PrivateStore:
+    """Entries by 32-byte key. Thread-safe. No call raises for a fault of the disk.
+
+    What went wrong is told to `count` by a stable name: `store.corrupt`, `store.read-error`,
+    `store.write-error`, `store.disk-full`, `store.too-large`, `store.evicted`.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        max_size_bytes: int,
+        max_entry_bytes: int,
+        now: Callable[[], float],
+        count: Callable[[str], None] = lambda _name: None,
+        ops: FileOps | None = None,
+    ) -> None:
+        self._directory = directory
+        self._max_size_bytes = max_size_bytes
+        self._max_entry_bytes = max_entry_bytes
+        self._now = now
+        self._count = count
+        self._ops: FileOps = ops or SystemFileOps()
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._touched: set[str] = set()
+        self._total_bytes = 0
+        self._names = itertools.count()
+        self._scan()
+
+    @property
+    def size_bytes(self) -> int:
+        return self._total_bytes
+
+    @property
+    def entries(self) -> int:
+        return len(self._sizes)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the entry, digest checked; None when absent, damaged or unreadable."""
+        name = key.hex()
+        path = self._path(name)
+        try:
+            data = self._read(path)
+        except FileNotFoundError:
+            self._forget(name)
+            return None
+        except OSError:
+            self._count("store.read-error")
+            return None
+        payload = _checked_or_none(data)
+        if payload is None:
+            self._count("store.corrupt")
+            self.remove(key)
+            return None
+        with self._lock:
+            # Also adopts an entry that another process of this user wrote.
+            self._total_bytes += len(data) - self._sizes.get(name, 0)
+            self._sizes[name] = len(data)
+            self._sizes.move_to_end(name)
+            self._touched.add(name)
+        return payload
+
+    def put(self, key: bytes, payload: bytes) -> bool:
+        """Keep the entry, replacing an older one; False when it could not be kept."""
+        size = _HEADER.size + len(payload)
+        if size > min(self._max_entry_bytes, self._max_size_bytes):
+            self._count("store.too-large")
+            return False
+        self._make_room(size)
+        name = key.hex()
+        header = _HEADER.pack(_MAGIC, hashlib.sha256(payload).digest(), len(payload))
+        try:
+            self._write(self._path(name), header + payload)
+        except OSError as error:
+            self._count("store.disk-full" if _is_full(error) else "store.write-error")
+            return False
+        with self._lock:
+            self._total_bytes += size - self._sizes.pop(name, 0)
+            self._sizes[name] = size
+        return True
+
+    def touch(self, key: bytes) -> None:
+        """Note a use that did not read the file."""
+        name = key.hex()
+        with self._lock:
+            if name in self._sizes:
+                self._sizes.move_to_end(name)
+                self._touched.add(name)
+
+    def remove(self, key: bytes) -> None:
+        """Delete an entry; fine when it is gone already."""
+        self._delete(key.hex())
+
+    def trim(self, max_size_bytes: int) -> int:
+        """Delete least recently used entries down to this size; return the bytes freed."""
+        freed = 0
+        while True:
+            with self._lock:
+                if self._total_bytes <= max_size_bytes or not self._sizes:
+                    return freed
+                name, size = next(iter(self._sizes.items()))
+            self._delete(name)
+            self._count("store.evicted")
+            freed += size
+
+    def flush(self) -> None:
+        """Write the order of use to disk (as file times), for the next start."""
+        with self._lock:
+            touched, self._touched = self._touched, set()
+        at = self._now()
+        for name in touched:
+            try:
+                self._ops.utime(self._path(name), at)
+            except OSError:
+                continue
+
+    def bump_epoch(self) -> None:
+        """Tell a running daemon that entries were deleted under it."""
+        try:
+            self._write(os.path.join(self._directory, EPOCH_NAME), str(self._now()).encode())  # noqa: PTH118 - as above
+        except OSError:
+            self._count("store.write-error")
+
+    def epoch(self) -> tuple[int, int]:
+        """Return a value that changes when another process cleaned the store."""
+        try:
+            status = os.stat(f"{self._directory}/{EPOCH_NAME}")  # noqa: PTH116 - as above
+        except OSError:
+            return (0, 0)
+        return (status.st_ino, status.st_mtime_ns)
+
+    def rescan(self) -> None:
+        """Read the directory again, after another process cleaned it."""
+        self._scan()
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name[:2]}/{name[2:]}"
+
+    def _read(self, path: str) -> bytes:
+        fd = self._ops.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(fd).st_size
+            limit = self._max_entry_bytes + _HEADER.size
+            if size > limit:
+                return b""
+            data = self._ops.read(fd, size + 1)
+            while 0 < len(data) <= size:
+                more = self._ops.read(fd, size + 1 - len(data))
+                if not more:
+                    break
+                data += more
+            return data
+        finally:
+            os.close(fd)
+
+    def _write(self, path: str, data: bytes) -> None:
+        aside = f"{self._directory}/{_TEMPORARY}{os.getpid()}-{next(self._names)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            fd = self._ops.open(aside, flags)
+        except FileNotFoundError:
+            self._ops.mkdir(self._directory)
+            fd = self._ops.open(aside, flags)
+        try:
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[self._ops.write(fd, view) :]
+            finally:
+                os.close(fd)
+            try:
+                self._ops.rename(aside, path)
+            except FileNotFoundError:
+                self._ops.mkdir(path.rpartition("/")[0])
+                self._ops.rename(aside, path)
+        except OSError:
+            self._unlink_quietly(aside)
+            raise
+
+    def _unlink_quietly(self, path: str) -> None:
+        try:
+            self._ops.unlink(path)
+        except OSError:
+            return
+
+    def _delete(self, name: str) -> None:
+        self._unlink_quietly(self._path(name))
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._total_bytes -= self._sizes.pop(name, 0)
+            self._touched.discard(name)
+
+    def _make_room(self, size: int) -> None:
+        if self._total_bytes + size > self._max_size_bytes:
+            self.trim(max(0, int(self._max_size_bytes * _TRIM_TO) - size))
+
+    def _scan(self) -> None:
+        """Learn what is there, oldest use first; delete what a crash left aside."""
+        found: list[tuple[int, str, int]] = []
+        try:
+            for shard in os.scandir(self._directory):
+                if len(shard.name) == 2 and shard.is_dir(follow_symlinks=False):  # noqa: PLR2004 - two hex digits
+                    found.extend(_shard_entries(shard))
+                elif shard.name.startswith(_TEMPORARY):
+                    self._remove_if_left_over(shard)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            self._count("store.read-error")
+        with self._lock:
+            self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
+            self._total_bytes = sum(self._sizes.values())
+
+    def _remove_if_left_over(self, entry: os.DirEntry[str]) -> None:
+        """Delete a file that a dead process was writing; a living one may still rename its own."""
+        pid = entry.name.removeprefix(_TEMPORARY).partition("-")[0]
+        if not pid.isdecimal() or not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110 - as above
+            self._unlink_quietly(entry.path)
+
+
+def _shard_entries(shard: os.DirEntry[str]) -> list[tuple[int, str, int]]:
+    found = []
+    for entry in os.scandir(shard.path):
+        name = shard.name + entry.name
+        status = entry.stat(follow_symlinks=False)
+        if len(name) == 2 * KEY_BYTES and stat.S_ISREG(status.st_mode):
+            found.append((status.st_mtime_ns, name, status.st_size))
+    return found
+
+
+def _checked_or_none(data: bytes) -> bytes | None:
+    if len(data) < _HEADER.size:
+        return None
+    magic, digest, size = _HEADER.unpack_from(data)
+    payload = data[_HEADER.size :]
+    if magic != _MAGIC or size != len(payload) or hashlib.sha256(payload).digest() != digest:
+        return None
+    return payload
+
+
+def _is_full(error: OSError) -> bool:
+    import errno
+
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}

@@ -1,0 +1,187 @@
+"""Plays the launcher for a `CacheHandler`: asks, runs what it is told to, reports.
+
+Also a `FakeRemote` that compiles "remotely" in a directory of its own, with the host's compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hpcc.config import Farm
+from hpcc.core import (
+    Isolation,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteOutput,
+    RemoteRequest,
+    RemoteResult,
+)
+from hpcc.daemon import MAX_CAPTURE_BYTES, CacheHandler, CompileRequest, Done, Exec, Run, RunReport
+
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What the user sees of one compile, and how the handler answered: done, exec or run."""
+
+    answer: str
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeLauncher:
+    """Sends one compile after the other to a handler, as the C launcher would."""
+
+    handler: CacheHandler
+    cwd: Path
+    env: dict[str, str] = field(default_factory=dict)
+    umask: int = 0o022
+    stderr_is_tty: bool = False
+    before_run: Callable[[Run], None] = lambda _run: None
+    after_run: Callable[[Run], None] = lambda _run: None
+
+    def request(self, argv: Sequence[str]) -> CompileRequest:
+        """Build the request the launcher would send."""
+        env = {"PATH": _PATH, **self.env}
+        compiler = shutil.which(argv[0], path=env["PATH"])
+        assert compiler is not None, f"no {argv[0]} on this machine"
+        return CompileRequest(
+            argv=tuple(map(os.fsencode, argv)),
+            compiler=os.fsencode(compiler),
+            cwd=os.fsencode(self.cwd),
+            env={os.fsencode(k): os.fsencode(v) for k, v in env.items()},
+            umask=self.umask,
+            stderr_is_tty=self.stderr_is_tty,
+        )
+
+    def compile(self, *argv: str) -> Compiled:
+        """Run one compile to its end."""
+        request = self.request(argv)
+        answer = self.handler.begin(request, lambda: False)
+        match answer:
+            case Done():
+                return Compiled("done", answer.exit_code, answer.stdout, answer.stderr)
+            case Exec():
+                ended = self._run((request.compiler, *request.argv[1:]))
+                return Compiled("exec", *ended, reason=answer.reason)
+            case Run():
+                return self._report(request, answer)
+
+    def _report(self, request: CompileRequest, run: Run) -> Compiled:
+        self.before_run(run)
+        code, out, err = self._run(run.argv)
+        self.after_run(run)
+        report = RunReport(
+            exit_code=max(code, 0),
+            signal=max(-code, 0),
+            stdout=out[:MAX_CAPTURE_BYTES],
+            stderr=err[:MAX_CAPTURE_BYTES],
+            is_truncated=max(len(out), len(err)) > MAX_CAPTURE_BYTES,
+        )
+        finish = self.handler.finish(request, run, report)
+        shown = finish.stderr if run.filter_headers else err + finish.stderr
+        return Compiled("run", code, out + finish.stdout, shown)
+
+    def _run(self, argv: Sequence[bytes]) -> tuple[int, bytes, bytes]:
+        return run_bare(argv, cwd=self.cwd, env=self.env, umask=self.umask)
+
+
+def run_bare(
+    argv: Sequence[bytes | str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    umask: int = 0o022,
+) -> tuple[int, bytes, bytes]:
+    """Run a compiler with nothing in the way."""
+    ended = subprocess.run(
+        list(argv),
+        cwd=cwd,
+        env={"PATH": _PATH, **(env or {})},
+        umask=umask,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=100,
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+FARM: Final = Farm(
+    scheduler="127.0.0.1:1",
+    scheduler_certificate_pem="",
+    tenant="local",
+    principal="me",
+    secret="none",  # noqa: S106 - no farm listens there
+    image="toolchain@sha256:" + "a" * 64,
+    isolation="local/none",
+)
+
+
+class FakeRemote:
+    """A `RemoteClient` whose guest is a temporary directory and the host's compiler.
+
+    `/src` in the arguments is replaced by that directory and in what comes back the other way
+    round. `failure` is answered instead while it is set.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[RemoteRequest] = []
+        self.failure: RemoteFailure | None = None
+        self.exit_code: int | None = None
+        self.current: Farm | None = FARM
+        self.is_cached = False
+
+    def farm(self) -> Farm | None:
+        return self.current
+
+    def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        """Compile in a fresh directory that holds the request's inputs and nothing else."""
+        self.requests.append(request)
+        if self.failure is not None:
+            return self.failure
+        if is_cancelled():
+            return RemoteFailure("cancelled", "the launcher went away")
+        with tempfile.TemporaryDirectory() as name:
+            return self._compile_in(request, Path(name).resolve())
+
+    def _compile_in(self, request: RemoteRequest, root: Path) -> RemoteOutcome:
+        for item in request.inputs:
+            target = root / item.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(item.host_path, target)
+        for output in request.outputs:
+            (root / output).parent.mkdir(parents=True, exist_ok=True)
+        (root / request.cwd).mkdir(parents=True, exist_ok=True)
+        argv = [a.replace("/src", str(root)) for a in request.argv]
+        code, out, err = run_bare(argv, cwd=root / request.cwd, env=dict(request.env))
+        inside, guest = str(root).encode(), b"/src"
+        outputs = []
+        for path in request.outputs:
+            if (root / path).exists():
+                data = (root / path).read_bytes()
+                data = data.replace(inside, guest) if path.endswith(".d") else data
+                outputs.append(RemoteOutput(path, data, is_executable=False))
+        return RemoteResult(
+            exit_code=code if self.exit_code is None else self.exit_code,
+            stdout=out.replace(inside, guest),
+            stderr=err.replace(inside, guest),
+            outputs=tuple(outputs),
+            is_cached=self.is_cached,
+            isolation=Isolation.LOCAL_NONE,
+            action="0" * 64 + "/0",
+        )
+
+    def close(self) -> None:
+        """Nothing to end."""
