@@ -1,4 +1,4 @@
-"""What the figures are taken on: generated header trees, and a real project from the distribution."""
+"""What the figures are taken on: generated header trees, and a real project."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def header_tree(directory: Path, headers: int) -> Path:
 
 def long_file(path: Path, lines: int = 3000) -> Path:
     """A C file of about so many lines of ordinary code."""
-    out = ["#include <stdio.h>", "#include <string.h>"]
-    for i in range(lines // 10):
-        out.append(
-            f"int work{i}(int n, const char *s) {{\n"
-            f"  int total = {i};\n"
-            "  for (int k = 0; k < n; k++) {\n"
-            f"    total += (int)strlen(s) * k + {i} % (k + 1);\n"
-            f"    if (total & {1 << (i % 16)})\n"
-            "      total ^= k << 3;\n"
-            "    else\n"
-            "      total -= s[k % 7];\n"
-            "  }\n  return total;\n}"
-        )
-    path.write_text("\n".join(out) + "\n")
+    head = ["#include <stdio.h>", "#include <string.h>"]
+    body = [
+        f"int work{i}(int n, const char *s) {{\n"
+        f"  int total = {i};\n"
+        "  for (int k = 0; k < n; k++) {\n"
+        f"    total += (int)strlen(s) * k + {i} % (k + 1);\n"
+        f"    if (total & {1 << (i % 16)})\n"
+        "      total ^= k << 3;\n"
+        "    else\n"
+        "      total -= s[k % 7];\n"
+        "  }\n  return total;\n}"
+        for i in range(lines // 10)
+    ]
+    path.write_text("\n".join(head + body) + "\n")
     return path
 
 

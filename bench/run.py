@@ -1,7 +1,7 @@
 """The figures of docs/performance.md: ratios, every pair taken in the same run.
 
 usage: run.py [--rounds N] [--only hit,miss,guest,up] [--out FILE]
-Prints a table and writes JSON. Needs ccache for `hit`, and QEMU (or a running image) for `guest`, `up`.
+Prints a table and writes JSON. `hit` needs ccache; `guest` and `up` need a prepared image.
 """
 
 from __future__ import annotations

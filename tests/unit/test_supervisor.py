@@ -129,3 +129,17 @@ def test_old_deaths_are_forgotten() -> None:
     policy = RestartPolicy()
     for i in range(20):
         assert isinstance(policy.on_death(i * 400.0), Restart)
+
+
+async def test_a_stop_while_a_service_still_starts_is_obeyed_at_once(tmp_path: Path) -> None:
+    harness, stop = (
+        Harness(tmp_path, "import sys; sys.stdin.read()", ready_seconds=100),
+        asyncio.Event(),
+    )
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        tasks.create_task(harness.supervisor.run(stop))
+        while not harness.supervisor._children:
+            await asyncio.sleep(0.01)
+        pid = harness.supervisor._children["svc"].process.pid
+        stop.set()
+    assert not is_alive(pid)

@@ -73,10 +73,10 @@ def _register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser
         action="store_true",
         help="do nothing but print, if an image was made for the same request before",
     )
-    build.set_defaults(handler=_run_build)
+    build.set_defaults(handler=run_build)
 
 
-def _run_build(args: argparse.Namespace) -> int:
+def run_build(args: argparse.Namespace) -> int:
     return asyncio.run(_build(args))
 
 

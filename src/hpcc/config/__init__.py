@@ -2,6 +2,7 @@
 
 from hpcc.config._farm import Farm, load_farm_or_none, parse_farm
 from hpcc.config._paths import DIR_VARIABLE, Paths
+from hpcc.config._private_file import write_private_file
 from hpcc.config._service_file import load_service_file, parse_service_file
 from hpcc.config._settings import (
     CacheSettings,
@@ -26,4 +27,5 @@ __all__ = [
     "parse_farm",
     "parse_service_file",
     "parse_settings",
+    "write_private_file",
 ]

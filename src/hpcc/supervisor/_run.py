@@ -41,39 +41,38 @@ class Supervisor:
             SupervisorError: a service did not get ready at the start, or was given up.
         """
         try:
-            for name, factory in self._factories:
-                await self._start(name, factory)
-            self._on_ready(self._ready)
-            await self._watch(stop)
+            async with asyncio.TaskGroup() as tasks:
+                work = tasks.create_task(self._work())
+                await stop.wait()
+                # Also while something still starts: nobody waits for what he no longer wants.
+                work.cancel()
+        except* SupervisorError as group:
+            errors = _flat(group)
+        else:
+            return
         finally:
-            for name, _ in reversed(self._factories):
-                child = self._children.pop(name, None)
-                if child is not None:
-                    await child.stop()
+            await self._stop_all()
+        # Raised out here: inside `except*` it would be wrapped in a group again.
+        raise errors[0]
+
+    async def _work(self) -> None:
+        for name, factory in self._factories:
+            await self._start(name, factory)
+        self._on_ready(self._ready)
+        async with asyncio.TaskGroup() as tasks:
+            for name, factory in self._factories:
+                tasks.create_task(self._keep(name, factory))
+
+    async def _stop_all(self) -> None:
+        for name, _ in reversed(self._factories):
+            child = self._children.pop(name, None)
+            if child is not None:
+                await child.stop()
 
     async def _start(self, name: str, factory: SpecFactory) -> None:
         child = await Child.start(factory(self._ready))
         self._children[name] = child
         self._ready[name] = await child.wait_ready(self._progress)
-
-    async def _watch(self, stop: asyncio.Event) -> None:
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                watchers = [
-                    tasks.create_task(self._keep(name, factory))
-                    for name, factory in self._factories
-                ]
-                await stop.wait()
-                for watcher in watchers:
-                    watcher.cancel()
-        except* SupervisorError as group:
-            errors = group.exceptions
-        else:
-            return
-        # Raised out here: inside `except*` it would be wrapped in a group again.
-        error = errors[0]
-        assert isinstance(error, SupervisorError)
-        raise error
 
     async def _keep(self, name: str, factory: SpecFactory) -> None:
         try:
@@ -100,3 +99,13 @@ class Supervisor:
                 continue
             self._on_ready(self._ready)
             return
+
+
+def _flat(group: BaseExceptionGroup[SupervisorError]) -> list[SupervisorError]:
+    found: list[SupervisorError] = []
+    for error in group.exceptions:
+        if isinstance(error, SupervisorError):
+            found.append(error)
+        elif isinstance(error, BaseExceptionGroup):
+            found.extend(_flat(error))
+    return found

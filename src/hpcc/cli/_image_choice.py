@@ -1,0 +1,39 @@
+"""Which toolchain image `hpcc up` uses; made first when there is none."""
+
+from __future__ import annotations
+
+import argparse
+
+from hpcc.config import Paths
+from hpcc.ports import SystemClock
+
+
+def choose_image(paths: Paths, wanted: str | None) -> str:
+    """Return a pinned reference of a prepared image: the one asked for, or the newest.
+
+    Without any image, one with gcc and g++ is made from the distribution's packages.
+
+    Raises:
+        NotFoundError: `wanted` is not here.
+        HpccError: none could be made; the text says what is missing.
+    """
+    from hpcc.images import ImageStore
+
+    store = ImageStore(paths.images, SystemClock())
+    try:
+        if wanted:
+            return str(store.find(wanted).ref)
+        images = store.list()
+        if not images:
+            _build_default()
+            images = store.list()
+        return str(images[0].ref)
+    finally:
+        store.close()
+
+
+def _build_default() -> None:
+    from hpcc.cli._image import run_build
+
+    print("no toolchain image yet: making one with gcc and g++ from this system's packages")
+    run_build(argparse.Namespace(packages=[], suite="", mirror="", name="", if_missing=False))

@@ -1,0 +1,188 @@
+"""The process that `hpcc up` leaves running: builds configs, starts services, writes farm.json."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, Literal
+
+from hpcc.cli._lock import held_lock
+from hpcc.cli._up import lock_file
+from hpcc.config import Farm, Paths, Settings, load_settings, write_private_file
+from hpcc.core import ImageRef, Isolation
+from hpcc.identity import load_or_create_secret
+from hpcc.ports import SystemClock
+from hpcc.runtime import prepare_assets
+from hpcc.scheduler import SchedulerConfig
+from hpcc.supervisor import ChildSpec, Ready, Supervisor, SupervisorError
+from hpcc.worker import WorkerConfig
+
+# The one static tenant of a single machine.
+TENANT: Final = "local"
+# What a guest may take to answer, twice, and a KVM probe before it.
+WORKER_READY_SECONDS: Final = 330.0
+
+
+def supervise(paths: Paths, image: str) -> int:
+    """Run the farm of one machine until SIGTERM; returns the exit status."""
+    with held_lock(lock_file(paths)):
+        farm = _LocalFarm(paths, load_settings(paths.config_file), ImageRef.parse(image))
+        try:
+            asyncio.run(farm.run())
+        except SupervisorError as error:
+            print(f"hpcc: {error}", file=sys.stderr)
+            return 1
+        finally:
+            paths.farm_file.unlink(missing_ok=True)
+    return 0
+
+
+def say(facts: Mapping[str, object]) -> None:
+    """One JSON line to `hpcc up`, which may be gone."""
+    with suppress(OSError, ValueError):
+        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.flush()
+
+
+class _LocalFarm:
+    """Scheduler and worker of one machine, with secrets generated at the first start."""
+
+    def __init__(self, paths: Paths, settings: Settings, image: ImageRef) -> None:
+        self._paths, self._settings, self._image = paths, settings, image
+        self._tenant_secret = load_or_create_secret(paths.keys / "tenant.secret")
+        self._worker_secret = load_or_create_secret(paths.keys / "worker.secret")
+        self._was_ready = False
+        self._scheduler_port = 0
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+        await prepare_assets(self._paths.guest_assets, self._progress)
+        supervisor = Supervisor(
+            [("scheduler", self._scheduler), ("worker", self._worker)],
+            clock=SystemClock(),
+            progress=self._progress,
+            on_ready=self._on_ready,
+        )
+        await supervisor.run(stop)
+
+    def _progress(self, line: str) -> None:
+        if self._was_ready:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            say({"progress": line})
+
+    def _scheduler(self, _ready: Mapping[str, Ready]) -> ChildSpec:
+        config = SchedulerConfig(
+            keys=self._paths.keys,
+            state=self._paths.state / "scheduler",
+            tenant=TENANT,
+            tenant_secret=self._tenant_secret,
+            worker_secret=self._worker_secret,
+            # Any guest with a kernel of its own; `hpcc up` never picks less.
+            minimum_isolation=Isolation.QEMU_TCG.value,
+            port=self._scheduler_port,
+            images=(self._image.digest.value,),
+        )
+        return self._spec("scheduler", config, ready_seconds=60.0)
+
+    def _worker(self, ready: Mapping[str, Ready]) -> ChildSpec:
+        facts, worker = ready["scheduler"].facts, self._settings.worker
+        config = WorkerConfig(
+            worker_id="local-worker",
+            keys=self._paths.keys,
+            store=self._paths.cache / "worker",
+            audit=self._paths.audit,
+            images=self._paths.images,
+            guest_assets=self._paths.guest_assets,
+            state=self._paths.state / "runtime",
+            scheduler=f"127.0.0.1:{_port(facts)}",
+            scheduler_certificate_pem=str(facts["certificate_pem"]),
+            worker_secret=self._worker_secret,
+            image_digests=(self._image.digest.value,),
+            accelerator=worker.accelerator,
+            guest_memory_mib=worker.guest_memory_mib,
+            vcpus=worker.vcpus,
+            max_guests=worker.max_guests,
+            boot_timeout_seconds=worker.boot_timeout_seconds,
+            prewarm_tenant=TENANT,
+            prewarm_principal=_principal(),
+        )
+        return self._spec("worker", config, ready_seconds=WORKER_READY_SECONDS)
+
+    def _spec(
+        self,
+        name: Literal["scheduler", "worker"],
+        config: SchedulerConfig | WorkerConfig,
+        *,
+        ready_seconds: float,
+    ) -> ChildSpec:
+        file = self._paths.state / f"{name}.json"
+        write_private_file(file, json.dumps(asdict(config), default=_plain).encode())
+        keep = ("PATH", "HOME", "HPCC_DIR", "LANG", "LC_ALL", "TMPDIR")
+        return ChildSpec(
+            name=name,
+            argv=(sys.executable, "-m", f"hpcc.{name}", "--config", str(file)),
+            env={key: os.environ[key] for key in keep if key in os.environ},
+            log=self._paths.state / f"{name}.log",
+            ready_seconds=ready_seconds,
+        )
+
+    def _on_ready(self, ready: Mapping[str, Ready]) -> None:
+        scheduler, worker = ready["scheduler"].facts, ready["worker"].facts
+        # A scheduler that is started again keeps its address, so that nobody has to look for it.
+        self._scheduler_port = _port(scheduler)
+        isolation = Isolation(str(worker["isolation"]))
+        farm = Farm(
+            scheduler=f"127.0.0.1:{self._scheduler_port}",
+            scheduler_certificate_pem=str(scheduler["certificate_pem"]),
+            tenant=TENANT,
+            principal=_principal(),
+            secret=self._tenant_secret,
+            image=str(self._image),
+            isolation=isolation.value,
+            pid=os.getpid(),
+        )
+        write_private_file(self._paths.farm_file, farm.to_json().encode())
+        if not self._was_ready:
+            self._was_ready = True
+            say(
+                {
+                    "up": True,
+                    "isolation": farm.isolation,
+                    "image": farm.image,
+                    "scheduler": farm.scheduler,
+                    "worker": f"127.0.0.1:{_port(worker)}",
+                    "audit": str(self._paths.audit),
+                }
+            )
+
+
+def _port(facts: Mapping[str, object]) -> int:
+    port = facts.get("port")
+    if not isinstance(port, int):
+        raise SupervisorError("a service did not say its port")
+    return port
+
+
+def _principal() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A uid without a name, as in many containers.
+        return f"uid-{os.getuid()}"
+
+
+def _plain(value: object) -> str:
+    assert isinstance(value, Path)
+    return str(value)

@@ -1,0 +1,33 @@
+"""Files that hold secrets: 0600 from their first byte, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from hpcc.core import InfrastructureError
+
+
+def write_private_file(path: Path, data: bytes) -> None:
+    """Replace `path` by a file with `data` that only its owner can read.
+
+    Raises:
+        InfrastructureError: it cannot be written; what was there before still is.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise InfrastructureError(
+            f"cannot write {path}: {error.strerror}", reason="private-file"
+        ) from error
