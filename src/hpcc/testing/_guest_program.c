@@ -1,0 +1,77 @@
+/* What the guest contract runs: argv[1] says what to do; every answer is one line on stdout. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+static int is(const char *a, const char *b) { return !strcmp(a, b); }
+static int copy(const char *from, const char *to) {
+    char b[65536]; ssize_t n; int i = open(from, O_RDONLY), o = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (i < 0 || o < 0) { perror(from); return 1; }
+    while ((n = read(i, b, sizeof b)) > 0) if (write(o, b, n) != n) return 1;
+    return 0;
+}
+static void denied(const char *what, long r) { printf("%s=%d ", what, r < 0 ? errno : 0); }
+int main(int argc, char **argv) {
+    const char *c = argc > 1 ? argv[1] : "", *x = argc > 2 ? argv[2] : "", *y = argc > 3 ? argv[3] : "";
+    if (is(c, "say")) { printf("%s\n", x); fprintf(stderr, "%s\n", y); return 0; }
+    if (is(c, "exit")) return atoi(x);
+    if (is(c, "raise")) { raise(atoi(x)); return 0; }
+    if (is(c, "copy")) return copy(x, y);
+    if (is(c, "link")) return symlink(x, y);
+    if (is(c, "fifo")) return mkfifo(x, 0666);
+    if (is(c, "sleep")) { printf("asleep\n"); fflush(stdout); sleep(atoi(x)); return 0; }
+    if (is(c, "orphan")) { if (!fork()) { setsid(); sleep(600); } return 0; }
+    if (is(c, "spam")) { char b[4096]; memset(b, 'x', sizeof b); for (long n = atol(x); n > 0; n -= 4096) write(1, b, 4096); return 0; }
+    if (is(c, "write")) {
+        int o = open(x, O_WRONLY | O_CREAT | O_TRUNC, 0666); static char b[65536];
+        for (long n = atol(y); n > 0; n -= sizeof b) if (write(o, b, sizeof b) < 0) { perror("write"); return 3; }
+        return 0;
+    }
+    if (is(c, "eat")) {
+        for (long n = atol(x) * 1048576; n > 0; n -= 1048576) { char *p = malloc(1048576); if (!p) return 4; memset(p, 1, 1048576); }
+        return 0;
+    }
+    if (is(c, "forks")) {
+        int n = 0; for (int i = atoi(x); i > 0; i--) { pid_t p = fork(); if (!p) { sleep(600); _exit(0); } if (p > 0) n++; }
+        printf("%d\n", n); return 0;
+    }
+    if (is(c, "who")) {
+        char h[65] = "", d[4096] = ""; gethostname(h, 64); getcwd(d, sizeof d); mode_t m = umask(0);
+        printf("host=%s uid=%d gid=%d cwd=%s umask=%03o sid=%d\n", h, getuid(), getgid(), d, m, getsid(0) == getpid()); return 0;
+    }
+    if (is(c, "time")) { printf("%ld\n", (long)time(0)); return 0; }
+    if (is(c, "list")) {
+        DIR *d = opendir(x); if (!d) { printf("errno=%d\n", errno); return 0; }
+        for (struct dirent *e; (e = readdir(d));) if (e->d_name[0] != '.' || e->d_name[1] > '.') printf("%s ", e->d_name);
+        printf("\n"); return 0;
+    }
+    if (is(c, "pids")) {
+        DIR *d = opendir("/proc"); int n = 0;
+        for (struct dirent *e; (e = readdir(d));) if (e->d_name[0] >= '1' && e->d_name[0] <= '9') n++;
+        printf("%d\n", n); return 0;
+    }
+    if (is(c, "touch")) { int o = open(x, O_WRONLY | O_CREAT, 0666); printf("errno=%d\n", o < 0 ? errno : 0); return 0; }
+    if (is(c, "forbidden")) {
+        denied("vsock", socket(40, SOCK_STREAM, 0)); denied("netlink", socket(16, SOCK_RAW, 0));
+        denied("packet", socket(17, SOCK_RAW, 0)); denied("mount", mount("t", "/tmp", "tmpfs", 0, 0));
+        denied("ptrace", ptrace(PTRACE_TRACEME, 0, 0, 0)); denied("bpf", syscall(SYS_bpf, 0, 0, 0));
+        denied("keyctl", syscall(SYS_keyctl, 0, 0, 0)); denied("unshare", unshare(CLONE_NEWUSER));
+        denied("clone", syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0));
+        denied("clone3", syscall(435, 0, 0)); denied("uring", syscall(425, 1, 0));
+        denied("chroot", chroot("/tmp")); denied("setuid", setuid(0));
+        denied("unix", socket(AF_UNIX, SOCK_STREAM, 0)); printf("\n"); return 0;
+    }
+    return 64;
+}

@@ -1,0 +1,201 @@
+"""A VM's life and death: nothing hangs, nothing is left, the label is what ran."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import Isolation
+from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
+from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, pick_runtime
+from hpcc.testing._guest_contract import request, run
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def entries(directory: Path) -> set[Path]:
+    return set(directory.iterdir())
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def test_a_guest_leaves_no_process_and_no_file(
+    runtime: QemuRuntime, spec: GuestSpec, guests_directory: Path
+) -> None:
+    before = entries(guests_directory)
+    async with runtime.guest(spec) as guest:
+        assert is_running(guest.vmm_pid)
+        assert guest.identity.isolation is Isolation.QEMU_TCG
+        assert guest.identity.kernel_digest.startswith("sha256:")
+        assert len(entries(guests_directory) - before) == 1
+    assert not is_running(guest.vmm_pid)
+    assert guest.is_lost
+    assert entries(guests_directory) == before
+
+
+async def test_the_vmm_is_confined(runtime: QemuRuntime, spec: GuestSpec) -> None:
+    async with runtime.guest(spec) as guest:
+        status = status_of(guest.vmm_pid)
+        arguments = read(f"/proc/{guest.vmm_pid}/cmdline").split("\0")
+        links = [
+            os.readlink(f"/proc/{guest.vmm_pid}/fd/{n}")
+            for n in os.listdir(f"/proc/{guest.vmm_pid}/fd")
+        ]
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert int(status["CapEff"], 16) == 0
+    if os.geteuid() == 0:
+        assert "0" not in status["Uid"].split()
+    assert not any("netdev" in a or "virtio-net" in a for a in arguments)
+    assert arguments[arguments.index("-nic") + 1] == "none"
+    assert not any(link.startswith("/dev/net") for link in links)
+
+
+async def test_a_killed_vm_is_noticed_at_once(runtime: QemuRuntime, spec: GuestSpec) -> None:
+    async with runtime.guest(spec) as guest:
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+
+            async def lost_in_mid_compile() -> None:
+                with pytest.raises(GuestLostError):
+                    await run(guest, request("/probe", "sleep", "600"))
+
+            group.create_task(lost_in_mid_compile())
+            await asyncio.sleep(0.5)
+            os.kill(guest.vmm_pid, signal.SIGKILL)
+            assert await guest.lost
+        assert time.monotonic() - started < 5
+        with pytest.raises(GuestLostError):
+            await run(guest, request("/probe", "exit", "0"))
+
+
+async def test_a_guest_that_never_boots_is_an_error_in_time(
+    assets: GuestAssets, spec: GuestSpec, guests_directory: Path
+) -> None:
+    config = QemuConfig(
+        accelerator="tcg", directory=guests_directory, extra_kernel_options="rdinit=/no-such-init"
+    )
+    before = entries(guests_directory)
+    started = time.monotonic()
+    with pytest.raises(GuestBootError):
+        async with QemuRuntime(config, assets, SystemClock()).guest(
+            replace(spec, boot_timeout_seconds=15)
+        ):
+            pass
+    assert time.monotonic() - started < 60
+    assert entries(guests_directory) == before
+
+
+async def test_a_guest_that_says_nothing_is_given_up_at_the_deadline(
+    assets: GuestAssets, spec: GuestSpec, guests_directory: Path
+) -> None:
+    config = QemuConfig(accelerator="tcg", directory=guests_directory)
+    started = time.monotonic()
+    with pytest.raises(GuestBootError, match="no answer"):
+        async with QemuRuntime(config, assets, SystemClock()).guest(
+            replace(spec, boot_timeout_seconds=0.5)
+        ):
+            pass
+    assert time.monotonic() - started < 30
+
+
+async def test_an_image_that_is_none_is_a_boot_error_with_the_guests_words(
+    runtime: QemuRuntime, spec: GuestSpec, tmp_path: Path
+) -> None:
+    image = tmp_path / "zeros"
+    image.write_bytes(bytes(1 << 20))
+    with pytest.raises(GuestBootError, match="hpcc-init: mount /dev/vda"):
+        async with runtime.guest(replace(spec, image_path=image)):
+            pass
+
+
+async def test_an_absent_image_is_a_boot_error(
+    runtime: QemuRuntime, spec: GuestSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(GuestBootError):
+        async with runtime.guest(replace(spec, image_path=tmp_path / "absent")):
+            pass
+
+
+async def test_a_cancel_in_mid_boot_leaves_nothing(
+    runtime: QemuRuntime, spec: GuestSpec, guests_directory: Path
+) -> None:
+    before = entries(guests_directory)
+
+    async def boot() -> None:
+        async with asyncio.timeout(1.0), runtime.guest(spec):
+            pytest.fail("it booted too quickly for this test")
+
+    with pytest.raises(TimeoutError):
+        await boot()
+    assert entries(guests_directory) == before
+
+
+async def test_without_kvm_the_label_is_tcg(assets: GuestAssets, tmp_path: Path) -> None:
+    runtime = await pick_runtime(assets, accelerator="tcg", state_dir=tmp_path, clock=SystemClock())
+    assert runtime.isolation is Isolation.QEMU_TCG
+    probe = await runtime.probe()
+    assert probe.is_usable, probe
+
+
+async def test_a_killed_worker_takes_its_vm_along(
+    assets: GuestAssets, spec: GuestSpec, tmp_path: Path
+) -> None:
+    script = textwrap.dedent(
+        f"""
+        import asyncio
+        from pathlib import Path
+        from hpcc.core import ImageDigest
+        from hpcc.ports import GuestSpec, SystemClock
+        from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime
+        assets = GuestAssets(
+            kernel=Path({str(assets.kernel)!r}), kernel_digest="", initramfs=Path({str(assets.initramfs)!r}),
+            initramfs_digest="", agent_drive=Path({str(assets.agent_drive)!r}), agent_digest="",
+            firmware={f"Path({str(assets.firmware)!r})" if assets.firmware else None},
+        )
+        spec = GuestSpec(image=ImageDigest({str(spec.image)!r}), image_path=Path({str(spec.image_path)!r}), memory_mib=384)
+        async def main():
+            config = QemuConfig(accelerator="tcg", directory=Path({str(tmp_path / "guests")!r}))
+            async with QemuRuntime(config, assets, SystemClock()).guest(spec) as guest:
+                print(guest.vmm_pid, flush=True)
+                await asyncio.sleep(600)
+        asyncio.run(main())
+        """
+    )
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=subprocess.PIPE
+    )
+    assert worker.stdout is not None
+    vmm_pid = int(await worker.stdout.readline())
+    worker.kill()
+    await worker.wait()
+    for _ in range(100):
+        if not is_running(vmm_pid):
+            break
+        await asyncio.sleep(0.05)
+    assert not is_running(vmm_pid)
+    await pick_runtime(assets, accelerator="tcg", state_dir=tmp_path, clock=SystemClock())
+    assert not entries(tmp_path / "guests")
