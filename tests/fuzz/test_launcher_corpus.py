@@ -18,7 +18,7 @@ REPLIES = sorted((CORPUS / "launcher_reply").iterdir())
 
 
 @pytest.mark.parametrize("path", REQUESTS + REPLIES, ids=lambda p: p.name)
-def test_the_daemons_parser_answers_each_input_with_a_value_or_its_one_error(path):
+def test_the_daemons_parser_answers_each_input_with_a_value_or_its_one_error(path: Path) -> None:
     data = path.read_bytes()
     for decode in (
         lambda: wire.parse_header(data),
@@ -34,7 +34,7 @@ def test_the_daemons_parser_answers_each_input_with_a_value_or_its_one_error(pat
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
-def test_the_launchers_parser_reads_no_byte_too_many(tmp_path):
+def test_the_launchers_parser_reads_no_byte_too_many(tmp_path: Path) -> None:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DCORPUS_MAIN"]
     program = build_tool("fuzz_reply.c", tmp_path / "corpus", *flags)
     done = subprocess.run(

@@ -44,32 +44,34 @@ def body_of(frame: bytes) -> bytes:
 
 
 @given(REQUESTS)
-def test_a_request_reads_back(request):
+def test_a_request_reads_back(request: wire.LauncherRequest) -> None:
     assert wire.decode_request(body_of(wire.encode_request(request))) == request
 
 
 @given(st.booleans(), st.integers(0, 127), st.binary(), st.binary(), st.booleans())
-def test_a_report_reads_back(is_signal, number, out, err, is_truncated):
+def test_a_report_reads_back(
+    is_signal: bool, number: int, out: bytes, err: bytes, is_truncated: bool
+) -> None:
     exit_code, signal = (0, number) if is_signal else (number, 0)
     report = wire.LauncherReport(exit_code, signal, out, err, is_truncated)
     assert wire.decode_report(body_of(wire.encode_report(report))) == report
 
 
 @given(st.integers(0, 255), st.binary(), st.binary())
-def test_a_done_and_a_finish_read_back(code, out, err):
+def test_a_done_and_a_finish_read_back(code: int, out: bytes, err: bytes) -> None:
     done = wire.LauncherDone(code, out, err)
     assert wire.decode_done(body_of(wire.encode_done(done))) == done
     assert wire.decode_finish(body_of(wire.encode_finish(out, err))) == (out, err)
 
 
 @given(ABSOLUTE, st.lists(TEXT, max_size=8), st.booleans())
-def test_a_run_reads_back(compiler, rest, filter_headers):
+def test_a_run_reads_back(compiler: bytes, rest: list[bytes], filter_headers: bool) -> None:
     run = wire.LauncherRun((compiler, *rest), filter_headers)
     assert wire.decode_run(body_of(wire.encode_run(run))) == run
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_are_a_value_or_the_one_error(data):
+def test_any_bytes_are_a_value_or_the_one_error(data: bytes) -> None:
     for decode in DECODERS:
         try:
             decode(data)
@@ -78,7 +80,9 @@ def test_any_bytes_are_a_value_or_the_one_error(data):
 
 
 @given(REQUESTS, st.data())
-def test_a_request_with_one_byte_changed_is_a_value_or_the_one_error(request, data):
+def test_a_request_with_one_byte_changed_is_a_value_or_the_one_error(
+    request: wire.LauncherRequest, data: st.DataObject
+) -> None:
     body = bytearray(body_of(wire.encode_request(request)))
     at = data.draw(st.integers(0, len(body) - 1))
     body[at] = data.draw(st.integers(0, 255))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -24,23 +25,23 @@ REQUEST = wire.LauncherRequest(
 
 
 def body_of(frame: bytes) -> bytes:
-    kind, length = wire.parse_header(frame)
+    _, length = wire.parse_header(frame)
     assert len(frame) == wire.HEADER_BYTES + length
     return frame[wire.HEADER_BYTES :]
 
 
-def refused(call, *args) -> str:
+def refused(call: Callable[..., object], *args: object) -> str:
     with pytest.raises(CallerError) as caught:
         call(*args)
     assert caught.value.reason == "malformed-frame"
     return str(caught.value)
 
 
-def test_a_request_with_an_empty_argument_reads_back():
+def test_a_request_with_an_empty_argument_reads_back() -> None:
     assert wire.decode_request(body_of(wire.encode_request(REQUEST))) == REQUEST
 
 
-def test_the_protocol_version_is_read_before_everything_else():
+def test_the_protocol_version_is_read_before_everything_else() -> None:
     body = body_of(wire.encode_request(REQUEST, protocol=99)) + b"what a later version adds"
     assert wire.request_protocol(body) == 99
 
@@ -57,12 +58,14 @@ def test_the_protocol_version_is_read_before_everything_else():
         (b"hpc1" + struct.pack("<II", wire.ADMIN, 0xFFFFFFFF), "too many"),
     ],
 )
-def test_a_header_that_is_not_ours_is_refused_before_anything_is_read(head, word):
+def test_a_header_that_is_not_ours_is_refused_before_anything_is_read(
+    head: bytes, word: str
+) -> None:
     assert word in refused(wire.parse_header, head)
 
 
 @pytest.mark.parametrize("cut", [0, 3, 40, 72])
-def test_a_request_cut_off_in_its_fixed_part_is_refused(cut):
+def test_a_request_cut_off_in_its_fixed_part_is_refused(cut: int) -> None:
     assert "cut off" in refused(wire.decode_request, body_of(wire.encode_request(REQUEST))[:cut])
 
 
@@ -89,17 +92,17 @@ def patched(offset: int, value: int) -> bytes:
         (body_of(wire.encode_request(REQUEST._replace(env=((b"", b"x"),)))), "name"),
     ],
 )
-def test_a_request_that_contradicts_itself_is_refused(body, word):
+def test_a_request_that_contradicts_itself_is_refused(body: bytes, word: str) -> None:
     assert word in refused(wire.decode_request, body)
 
 
-def test_a_request_of_nothing_but_nuls_is_refused_without_splitting_it():
+def test_a_request_of_nothing_but_nuls_is_refused_without_splitting_it() -> None:
     body = bytearray(wire.MAX_REQUEST_BYTES)
     struct.pack_into("<I", body, 12, 3)
     assert "count" in refused(wire.decode_request, bytes(body))
 
 
-def test_a_string_with_a_nul_cannot_be_sent():
+def test_a_string_with_a_nul_cannot_be_sent() -> None:
     refused(wire.encode_request, REQUEST._replace(argv=(b"a\0b",)))
     refused(wire.encode_run, wire.LauncherRun((b"/bin/gcc", b"a\0b"), False))
 
@@ -121,26 +124,26 @@ def report(*numbers: int, tail: bytes = b"") -> bytes:
         report(0, 0, 0, 0xFFFFFFFF, 1),
     ],
 )
-def test_an_impossible_report_is_refused(body):
+def test_an_impossible_report_is_refused(body: bytes) -> None:
     refused(wire.decode_report, body)
 
 
-def test_a_run_needs_an_absolute_compiler():
+def test_a_run_needs_an_absolute_compiler() -> None:
     refused(wire.encode_run, wire.LauncherRun((b"gcc",), False))
     refused(wire.encode_run, wire.LauncherRun((), False))
     refused(wire.decode_run, struct.pack("<II", 0, 1) + b"gcc\0")
 
 
-def test_an_answer_too_large_for_the_launcher_is_refused_here():
+def test_an_answer_too_large_for_the_launcher_is_refused_here() -> None:
     big = bytes(wire.MAX_REPLY_BYTES)
     refused(wire.encode_done, wire.LauncherDone(0, big, b""))
 
 
-def test_the_build_id_names_version_and_protocol():
+def test_the_build_id_names_version_and_protocol() -> None:
     assert wire.BUILD_ID.endswith(f"-{wire.PROTOCOL_VERSION}")
 
 
-def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed():
+def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed() -> None:
     fits = b"/" + b"a" * (107 - 1 - len("/daemon.sock"))
     assert wire.daemon_socket(fits, 7) == fits + b"/daemon.sock"
     hashed = wire.daemon_socket(fits + b"a", 7)
@@ -154,5 +157,5 @@ def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed():
     ("data", "expected"),
     [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
 )
-def test_fnv1a_has_the_values_its_authors_publish(data, expected):
+def test_fnv1a_has_the_values_its_authors_publish(data: bytes, expected: int) -> None:
     assert wire.fnv1a(data) == expected

@@ -16,8 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hpcc.config import Paths, Settings
 from hpcc.core import HpccError
@@ -105,6 +106,47 @@ class ScriptedHandler:
     def _count(self, name: str) -> None:
         with self._lock:
             self._counts[name] += 1
+
+
+@dataclass
+class Bench:
+    """One user's hpcc, in a directory of its own, and a place to compile in."""
+
+    launcher: Path
+    work: Path
+    env: dict[str, str]
+
+    def run(
+        self,
+        *args: str | Path,
+        answer: str = "exec",
+        **options: Any,  # noqa: ANN401 - handed on to subprocess as they are
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `hpcc ARGS…` to its end."""
+        env = {**self.env, ANSWER_VARIABLE: answer, **options.pop("extra_env", {})}
+        options = {"timeout": 30, "capture_output": True, "cwd": self.work, **options}
+        return subprocess.run([self.launcher, *args], env=env, check=False, **options)
+
+    def popen(
+        self,
+        *args: str | Path,
+        answer: str = "exec",
+        **options: Any,  # noqa: ANN401 - handed on to subprocess as they are
+    ) -> subprocess.Popen[bytes]:
+        """Start `hpcc ARGS…`."""
+        env = {**self.env, ANSWER_VARIABLE: answer}
+        return subprocess.Popen([self.launcher, *args], cwd=self.work, env=env, **options)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.env["HPCC_DIR"], "run")
+
+    def script(self, name: str, text: str) -> Path:
+        """Make an executable that stands in for a compiler."""
+        path = self.work / name
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+        return path
 
 
 def build_tool(source: str, output: Path, *flags: str) -> Path:

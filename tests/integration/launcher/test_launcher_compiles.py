@@ -7,22 +7,30 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import build_tool, counters, front_counters, scripted_daemon, wait_until
-
-
-@pytest.fixture
-def daemon(bench):
-    with scripted_daemon(bench.env) as process:
-        yield process
+from hpcc.testing.launcher import (
+    Bench,
+    build_tool,
+    counters,
+    front_counters,
+    scripted_daemon,
+    wait_until,
+)
 
 
 @pytest.mark.parametrize("answer", ["exec", "run", "filter", "raise"])
-def test_the_object_and_the_diagnostics_are_the_compilers_own(bench, daemon, answer):
+def test_the_object_and_the_diagnostics_are_the_compilers_own(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str
+) -> None:
     bare = subprocess.run(
-        ["gcc", "-c", "a.c", "-o", "bare.o"], cwd=bench.work, env=bench.env, capture_output=True
+        ["gcc", "-c", "a.c", "-o", "bare.o"],
+        cwd=bench.work,
+        env=bench.env,
+        capture_output=True,
+        check=True,
     )
     done = bench.run("gcc", "-c", "a.c", "-o", "a.o", answer=answer)
     assert (done.returncode, done.stdout, done.stderr) == (0, bare.stdout, bare.stderr)
@@ -30,20 +38,26 @@ def test_the_object_and_the_diagnostics_are_the_compilers_own(bench, daemon, ans
     assert counters(bench.env)["begin"] == 1
 
 
-def test_a_hit_prints_both_streams_and_exits_without_a_compiler(bench, daemon):
+def test_a_hit_prints_both_streams_and_exits_without_a_compiler(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     done = bench.run("gcc", "-c", "a.c", answer="done:3:to stdout:to stderr")
     assert (done.returncode, done.stdout, done.stderr) == (3, b"to stdout", b"to stderr")
     assert not (bench.work / "a.o").exists()
 
 
 @pytest.mark.parametrize("answer", ["exec", "run"])
-def test_a_failing_compile_fails_with_the_compilers_exit_code(bench, daemon, answer):
+def test_a_failing_compile_fails_with_the_compilers_exit_code(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str
+) -> None:
     script = bench.script("cc-7", "echo out; echo err >&2; exit 7")
     done = bench.run("wrap", script, answer=answer)
     assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
 
 
-def test_the_header_lines_of_dash_h_are_filtered_and_the_warnings_stay(bench, daemon):
+def test_the_header_lines_of_dash_h_are_filtered_and_the_warnings_stay(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     (bench.work / "b.c").write_text("#include <stdio.h>\n#warning seen\n")
     done = bench.run("gcc", "-H", "-c", "b.c", answer="filter")
     assert done.returncode == 0
@@ -52,7 +66,7 @@ def test_the_header_lines_of_dash_h_are_filtered_and_the_warnings_stay(bench, da
 
 
 @pytest.mark.timeout(60)
-def test_header_lines_are_filtered_even_when_the_daemon_dies_before_it_could(bench):
+def test_header_lines_are_filtered_even_when_the_daemon_dies_before_it_could(bench: Bench) -> None:
     script = bench.script(
         "cc-slow", "echo '. /usr/include/stdio.h' >&2; echo seen >&2; touch started; sleep 1"
     )
@@ -65,14 +79,18 @@ def test_header_lines_are_filtered_even_when_the_daemon_dies_before_it_could(ben
     assert (child.returncode, err) == (0, b"seen\n")
 
 
-def test_more_output_than_is_kept_passes_through_whole(bench, daemon):
+def test_more_output_than_is_kept_passes_through_whole(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     script = bench.script("cc-loud", "head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2")
     done = bench.run("wrap", script, answer="run")
     assert (len(done.stdout), len(done.stderr)) == (3_000_000, 3_000_000)
     assert counters(bench.env)["truncated"] == 1
 
 
-def test_held_output_beyond_the_report_is_printed_filtered_and_whole(bench, daemon):
+def test_held_output_beyond_the_report_is_printed_filtered_and_whole(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     script = bench.script(
         "cc-loud", "yes '. /x.h' | head -n 300000 >&2; yes warn | head -n 5000 >&2"
     )
@@ -83,7 +101,9 @@ def test_held_output_beyond_the_report_is_printed_filtered_and_whole(bench, daem
 
 @pytest.mark.parametrize("answer", ["exec", "run"])
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
-def test_a_compiler_killed_by_a_signal_is_a_launcher_killed_by_it(bench, daemon, answer, number):
+def test_a_compiler_killed_by_a_signal_is_a_launcher_killed_by_it(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str, number: signal.Signals
+) -> None:
     script = bench.script("cc-dies", f"kill -{int(number)} $$; sleep 5")
     assert bench.run("wrap", script, answer=answer).returncode == -number
     if answer == "run":
@@ -92,7 +112,9 @@ def test_a_compiler_killed_by_a_signal_is_a_launcher_killed_by_it(bench, daemon,
 
 @pytest.mark.parametrize("answer", ["exec", "run", "block:60"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_to_the_group_ends_everything(bench, daemon, answer, number):
+def test_ctrl_c_to_the_group_ends_everything(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str, number: signal.Signals
+) -> None:
     script = bench.script("cc-long", "touch started\nexec sleep 47.11")
     child = bench.popen("wrap", script, answer=answer, start_new_session=True)
     if answer.startswith("block"):
@@ -107,7 +129,9 @@ def test_ctrl_c_to_the_group_ends_everything(bench, daemon, answer, number):
         wait_until(lambda: counters(bench.env).get("cancelled") == 1)
 
 
-def test_a_signal_to_the_launcher_alone_reaches_the_compiler(bench, daemon):
+def test_a_signal_to_the_launcher_alone_reaches_the_compiler(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     script = bench.script(
         "cc-traps", "trap 'echo caught; exit 9' TERM\ntouch started\nwhile :; do sleep 0.05; done"
     )
@@ -118,7 +142,9 @@ def test_a_signal_to_the_launcher_alone_reaches_the_compiler(bench, daemon):
     assert (child.returncode, out) == (9, b"caught\n")
 
 
-def test_a_killed_launcher_is_abandoned_and_told_to_the_handler(bench, daemon):
+def test_a_killed_launcher_is_abandoned_and_told_to_the_handler(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     script = bench.script("cc-long", "touch started\nexec sleep 2")
     child = bench.popen("wrap", script, answer="run", start_new_session=True)
     wait_until((bench.work / "started").exists)
@@ -127,7 +153,9 @@ def test_a_killed_launcher_is_abandoned_and_told_to_the_handler(bench, daemon):
     wait_until(lambda: counters(bench.env).get("abandon") == 1)
 
 
-def test_a_reader_that_goes_away_ends_the_compiler_as_without_hpcc(bench, daemon):
+def test_a_reader_that_goes_away_ends_the_compiler_as_without_hpcc(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     script = bench.script("cc-endless", "exec yes")
     child = bench.popen("wrap", script, answer="run", stdout=subprocess.PIPE)
     assert child.stdout is not None
@@ -136,7 +164,9 @@ def test_a_reader_that_goes_away_ends_the_compiler_as_without_hpcc(bench, daemon
     assert child.wait(5) == -signal.SIGPIPE
 
 
-def test_a_grandchild_that_keeps_the_pipe_open_is_not_waited_for(bench, daemon):
+def test_a_grandchild_that_keeps_the_pipe_open_is_not_waited_for(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     script = bench.script("cc-forks", "sleep 3 & echo done")
     started = time.monotonic()
     done = bench.run("wrap", script, answer="run", capture_output=False, stdout=subprocess.PIPE)
@@ -146,7 +176,9 @@ def test_a_grandchild_that_keeps_the_pipe_open_is_not_waited_for(bench, daemon):
 
 
 @pytest.mark.parametrize("answer", ["exec", "run"])
-def test_the_jobserver_descriptors_reach_the_compiler_and_ours_do_not(bench, daemon, answer):
+def test_the_jobserver_descriptors_reach_the_compiler_and_ours_do_not(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str
+) -> None:
     script = bench.script("cc-fds", "ls -l /proc/self/fd | sed -n 's/.* \\([0-9]* ->.*\\)/\\1/p'")
     reader, writer = os.pipe()
     try:
@@ -160,13 +192,17 @@ def test_the_jobserver_descriptors_reach_the_compiler_and_ours_do_not(bench, dae
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o000])
-def test_the_umask_is_told_and_kept(bench, daemon, mask):
+def test_the_umask_is_told_and_kept(
+    bench: Bench, daemon: subprocess.Popen[bytes], mask: int
+) -> None:
     script = bench.script("cc-umask", "umask")
     done = bench.run("wrap", script, answer="run", umask=mask)
     assert int(done.stdout, 8) == mask
 
 
-def test_closed_standard_streams_do_not_become_ours(bench, daemon):
+def test_closed_standard_streams_do_not_become_ours(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     done = subprocess.run(
         ["sh", "-c", f"{bench.launcher} gcc -c a.c -o a.o >&- 2>&- <&-"],
         cwd=bench.work,
@@ -177,13 +213,17 @@ def test_closed_standard_streams_do_not_become_ours(bench, daemon):
     assert (done.returncode, (bench.work / "a.o").exists()) == (0, True)
 
 
-def test_disabled_means_the_daemon_is_not_asked(bench, daemon):
+def test_disabled_means_the_daemon_is_not_asked(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     assert bench.run("gcc", "-c", "a.c", extra_env={"HPCC_DISABLE": "1"}).returncode == 0
     assert "requests" not in front_counters(bench.env)
 
 
 @pytest.mark.parametrize("answer", ["exec", "run"])
-def test_a_link_named_like_a_compiler_finds_the_real_one(bench, daemon, answer):
+def test_a_link_named_like_a_compiler_finds_the_real_one(
+    bench: Bench, daemon: subprocess.Popen[bytes], answer: str
+) -> None:
     bin_dir = bench.work / "bin"
     bin_dir.mkdir()
     (bin_dir / "gcc").symlink_to(bench.launcher)
@@ -201,7 +241,9 @@ def test_a_link_named_like_a_compiler_finds_the_real_one(bench, daemon, answer):
     assert counters(bench.env)["begin"] == 1
 
 
-def test_a_second_copy_of_hpcc_on_the_path_is_no_compiler(bench, daemon):
+def test_a_second_copy_of_hpcc_on_the_path_is_no_compiler(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     other = bench.work / "other"
     other.mkdir()
     shutil.copy(bench.launcher, other / "hpcc")
@@ -211,7 +253,7 @@ def test_a_second_copy_of_hpcc_on_the_path_is_no_compiler(bench, daemon):
     assert counters(bench.env)["begin"] == 1
 
 
-def test_a_path_with_nothing_but_hpcc_is_an_error_that_says_so(bench):
+def test_a_path_with_nothing_but_hpcc_is_an_error_that_says_so(bench: Bench) -> None:
     only = bench.work / "only"
     only.mkdir()
     (only / "gcc").symlink_to(bench.launcher)
@@ -222,7 +264,9 @@ def test_a_path_with_nothing_but_hpcc_is_an_error_that_says_so(bench):
     assert direct.returncode == 127
 
 
-def test_a_script_that_calls_hpcc_for_ever_is_stopped(bench, daemon):
+def test_a_script_that_calls_hpcc_for_ever_is_stopped(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
     loop = bench.work / "loop"
     loop.mkdir()
     script = bench.script("loop/gcc", f'exec {bench.launcher} gcc "$@"')
@@ -231,7 +275,7 @@ def test_a_script_that_calls_hpcc_for_ever_is_stopped(bench, daemon):
     assert b"again and again" in done.stderr
 
 
-def test_a_compiler_that_is_not_there_is_named(bench):
+def test_a_compiler_that_is_not_there_is_named(bench: Bench) -> None:
     done = bench.run("no-such-gcc", "-c", "a.c")
     assert (done.returncode, done.stderr) == (127, b"hpcc: no-such-gcc: no such compiler on PATH\n")
     done = bench.run("wrap", "./missing")
@@ -239,7 +283,7 @@ def test_a_compiler_that_is_not_there_is_named(bench):
     assert b"cannot run" in done.stderr
 
 
-def test_a_long_command_line_is_asked_whole(bench, daemon):
+def test_a_long_command_line_is_asked_whole(bench: Bench, daemon: subprocess.Popen[bytes]) -> None:
     # A single string may have 128 KiB and all of them a quarter of the stack (execve(2)).
     big = {f"GCC_X{i}": "x" * 120_000 for i in range(12)}
     done = bench.run("gcc", "-c", "a.c", extra_env=big)
@@ -247,7 +291,9 @@ def test_a_long_command_line_is_asked_whole(bench, daemon):
     assert counters(bench.env)["begin"] == 1
 
 
-def test_an_oversized_command_line_compiles_without_asking(bench, daemon, tmp_path):
+def test_an_oversized_command_line_compiles_without_asking(
+    bench: Bench, daemon: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
     flags = ['-DHPCC_BUILD_ID="x"', "-DHPCC_PROTOCOL=1", "-DMAX_REQUEST_BYTES=4096u"]
     small = build_tool("hpcc.c", tmp_path / "hpcc", *flags)
     done = subprocess.run(

@@ -11,10 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from hpcc.testing.launcher import (
+    Bench,
     build_launcher,
     counters,
     front_counters,
@@ -28,7 +32,7 @@ from hpcc.wire import launcher as wire
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
 
-def compiles(bench, **kwargs) -> float:
+def compiles(bench: Bench, **kwargs: Any) -> float:
     """Compile once, successfully and with the right object; returns the seconds it took."""
     (bench.work / "a.o").unlink(missing_ok=True)
     started = time.monotonic()
@@ -44,7 +48,9 @@ def compiles(bench, **kwargs) -> float:
 class FakeDaemon:
     """Listens where the daemon would and treats each connection as `serve` says."""
 
-    def __init__(self, bench, serve, *, backlog: int = 16) -> None:
+    def __init__(
+        self, bench: Bench, serve: Callable[[socket.socket], None], *, backlog: int = 16
+    ) -> None:
         bench.run_dir.mkdir(parents=True, mode=0o700, exist_ok=True)
         self.connections = 0
         self._serve = serve
@@ -54,11 +60,11 @@ class FakeDaemon:
         self._listener.listen(backlog)
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._held:
@@ -76,7 +82,7 @@ class FakeDaemon:
             self._serve(connection)
 
 
-def say(data: bytes):
+def say(data: bytes) -> Callable[[socket.socket], None]:
     def serve(connection: socket.socket) -> None:
         connection.recv(1 << 20)
         connection.sendall(data)
@@ -110,13 +116,13 @@ def raw(kind: int, body: bytes) -> bytes:
     ],
     ids=lambda b: b[:16].hex() or "nothing",
 )
-def test_nonsense_from_the_daemon_is_a_local_compile(bench, answer):
+def test_nonsense_from_the_daemon_is_a_local_compile(bench: Bench, answer: bytes) -> None:
     with FakeDaemon(bench, say(answer)) as fake:
         assert compiles(bench) < 2.0
     assert fake.connections == 1
 
 
-def test_a_hung_daemon_costs_two_seconds_once(bench):
+def test_a_hung_daemon_costs_two_seconds_once(bench: Bench) -> None:
     with FakeDaemon(bench, lambda _: None) as fake:
         assert 1.5 < compiles(bench) < 4.0
         # The next ones do not even ask.
@@ -124,12 +130,12 @@ def test_a_hung_daemon_costs_two_seconds_once(bench):
     assert fake.connections == 1
 
 
-def test_a_daemon_that_falls_silent_after_a_sign_of_life_costs_ten_seconds(bench):
+def test_a_daemon_that_falls_silent_after_a_sign_of_life_costs_ten_seconds(bench: Bench) -> None:
     with FakeDaemon(bench, lambda c: c.sendall(wire.WAIT_FRAME)):
         assert 9.0 < compiles(bench) < 13.0
 
 
-def test_a_daemon_whose_queue_is_full_costs_two_seconds(bench):
+def test_a_daemon_whose_queue_is_full_costs_two_seconds(bench: Bench) -> None:
     bench.run_dir.mkdir(parents=True, mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(bench.run_dir / "daemon.sock"))
@@ -148,14 +154,14 @@ def test_a_daemon_whose_queue_is_full_costs_two_seconds(bench):
             caller.close()
 
 
-def test_a_slow_answer_is_waited_for_as_long_as_the_daemon_lives(bench):
+def test_a_slow_answer_is_waited_for_as_long_as_the_daemon_lives(bench: Bench) -> None:
     with scripted_daemon(bench.env):
         assert compiles(bench, answer="block:4") > 4.0
         assert counters(bench.env)["begin"] == 1
 
 
 @NEEDS_ROOT
-def test_a_socket_of_another_user_is_not_spoken_to(bench):
+def test_a_socket_of_another_user_is_not_spoken_to(bench: Bench) -> None:
     with scripted_daemon(bench.env):
         os.chown(bench.run_dir / "daemon.sock", 65534, 65534)
         compiles(bench)
@@ -164,7 +170,7 @@ def test_a_socket_of_another_user_is_not_spoken_to(bench):
 
 
 @NEEDS_ROOT
-def test_a_daemon_that_runs_as_another_user_is_not_spoken_to(bench, tmp_path):
+def test_a_daemon_that_runs_as_another_user_is_not_spoken_to(bench: Bench, tmp_path: Path) -> None:
     # The file is ours, the process behind it is not: only the kernel's word counts.
     code = (
         "import os, socket, sys, time\n"
@@ -184,14 +190,14 @@ def test_a_daemon_that_runs_as_another_user_is_not_spoken_to(bench, tmp_path):
 
 
 @NEEDS_ROOT
-def test_a_run_directory_of_another_user_is_not_used(bench):
+def test_a_run_directory_of_another_user_is_not_used(bench: Bench) -> None:
     bench.run_dir.mkdir(parents=True, mode=0o700)
     os.chown(bench.run_dir, 65534, 65534)
     compiles(bench)
     assert list(bench.run_dir.iterdir()) == []
 
 
-def test_a_run_directory_others_can_write_to_is_not_used(bench):
+def test_a_run_directory_others_can_write_to_is_not_used(bench: Bench) -> None:
     bench.run_dir.mkdir(parents=True)
     bench.run_dir.chmod(0o777)
     compiles(bench)
@@ -200,7 +206,7 @@ def test_a_run_directory_others_can_write_to_is_not_used(bench):
 
 @NEEDS_ROOT
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
-def test_a_compile_in_another_mount_namespace_is_not_the_daemons(bench):
+def test_a_compile_in_another_mount_namespace_is_not_the_daemons(bench: Bench) -> None:
     other = bench.work.parent / "other"
     other.mkdir()
     (other / "a.c").write_text("int other;\n")
@@ -220,7 +226,9 @@ def test_a_compile_in_another_mount_namespace_is_not_the_daemons(bench):
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2, 0.6])
 @pytest.mark.parametrize("answer", ["block:30", "run", "filter"])
-def test_a_daemon_killed_at_any_moment_costs_no_build(bench, answer, delay):
+def test_a_daemon_killed_at_any_moment_costs_no_build(
+    bench: Bench, answer: str, delay: float
+) -> None:
     script = bench.script("cc-slow", "sleep 0.3\necho diag >&2\necho object > out.o\n")
     with scripted_daemon(bench.env) as process:
         child = bench.popen("wrap", script, answer=answer, stderr=subprocess.PIPE)
@@ -233,7 +241,7 @@ def test_a_daemon_killed_at_any_moment_costs_no_build(bench, answer, delay):
     assert (bench.work / "out.o").read_text() == "object\n"
 
 
-def test_the_socket_of_a_killed_daemon_is_replaced(bench):
+def test_the_socket_of_a_killed_daemon_is_replaced(bench: Bench) -> None:
     with scripted_daemon(bench.env) as process:
         process.kill()
         process.wait()
@@ -243,7 +251,7 @@ def test_the_socket_of_a_killed_daemon_is_replaced(bench):
             assert counters(bench.env)["begin"] == 1
 
 
-def test_a_second_daemon_leaves_the_first_ones_socket_alone(bench):
+def test_a_second_daemon_leaves_the_first_ones_socket_alone(bench: Bench) -> None:
     with scripted_daemon(bench.env):
         command = [sys.executable, "-P", "-m", "hpcc.testing.launcher"]
         second = subprocess.run(
@@ -254,7 +262,9 @@ def test_a_second_daemon_leaves_the_first_ones_socket_alone(bench):
         assert counters(bench.env)["begin"] == 1
 
 
-def test_a_daemon_of_another_version_drains_and_finishes_what_it_has(bench, tmp_path):
+def test_a_daemon_of_another_version_drains_and_finishes_what_it_has(
+    bench: Bench, tmp_path: Path
+) -> None:
     other = build_launcher(tmp_path / "other", build_id="0.0.0-0")
     script = bench.script("cc-slow", "touch started\nsleep 1\necho done")
     with scripted_daemon(bench.env, build_id="0.0.0-0") as old:
@@ -270,7 +280,7 @@ def test_a_daemon_of_another_version_drains_and_finishes_what_it_has(bench, tmp_
         assert old.wait(10) == 0
 
 
-def test_a_young_daemon_of_another_version_stays_and_is_not_used(bench):
+def test_a_young_daemon_of_another_version_stays_and_is_not_used(bench: Bench) -> None:
     with scripted_daemon(bench.env, build_id="0.0.0-0", min_age_seconds=60) as old:
         compiles(bench)
         compiles(bench)
@@ -278,14 +288,14 @@ def test_a_young_daemon_of_another_version_stays_and_is_not_used(bench):
         assert front_counters(bench.env) == {"refused.other-version": 2}
 
 
-def no_start(bench):
+def no_start(bench: Bench) -> None:
     """Break the start of a daemon: its state directory is a file."""
     home = paths_of(bench.env).state
     home.parent.mkdir(parents=True, exist_ok=True)
     home.write_text("in the way")
 
 
-def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench):
+def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench: Bench) -> None:
     no_start(bench)
     compiles(bench)
     assert (bench.run_dir / "backoff").exists()
@@ -297,7 +307,7 @@ def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench):
 
 
 @pytest.mark.timeout(60)
-def test_many_compiles_at_once_try_to_start_it_once(bench, tmp_path):
+def test_many_compiles_at_once_try_to_start_it_once(bench: Bench, tmp_path: Path) -> None:
     tries = tmp_path / "tries"
     own = tmp_path / "bin"
     own.mkdir()
@@ -315,7 +325,7 @@ def test_many_compiles_at_once_try_to_start_it_once(bench, tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_a_start_that_hangs_is_given_up_and_ended(bench, tmp_path):
+def test_a_start_that_hangs_is_given_up_and_ended(bench: Bench, tmp_path: Path) -> None:
     own = tmp_path / "bin"
     own.mkdir()
     shutil.copy(bench.launcher, own / "hpcc")
@@ -327,7 +337,7 @@ def test_a_start_that_hangs_is_given_up_and_ended(bench, tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_no_home_and_no_place_is_a_local_compile(bench):
+def test_no_home_and_no_place_is_a_local_compile(bench: Bench) -> None:
     for env in ({"HOME": "", "HPCC_DIR": ""}, {"HPCC_DIR": "not/absolute"}):
         bench_env = {**bench.env, **env}
         done = subprocess.run(
@@ -340,14 +350,14 @@ def test_no_home_and_no_place_is_a_local_compile(bench):
         assert done.returncode == 0
 
 
-def test_a_lock_that_somebody_keeps_costs_ten_seconds_and_no_build(bench):
+def test_a_lock_that_somebody_keeps_costs_ten_seconds_and_no_build(bench: Bench) -> None:
     bench.run_dir.mkdir(parents=True, mode=0o700)
     with (bench.run_dir / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert compiles(bench) < 14.0
 
 
-def test_stop_now_lets_running_launchers_finish_by_themselves(bench):
+def test_stop_now_lets_running_launchers_finish_by_themselves(bench: Bench) -> None:
     script = bench.script("cc-slow", "touch started\nsleep 1\necho done")
     with scripted_daemon(bench.env) as process:
         child = bench.popen("wrap", script, answer="run", stdout=subprocess.PIPE)
