@@ -153,7 +153,7 @@ def main() -> int:
         if "up" in wanted:
             rows += up_seconds(HPCC)
         if "guest" in wanted:
-            rows += guest_overhead(HPCC, scratch)
+            rows += guest_overhead(scratch)
     result = {"versions": versions(), "rows": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
