@@ -11,7 +11,7 @@ from hpcc.reapi._command import (
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto
 from hpcc.reapi._limits import MAX_DIRECTORIES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH, ReapiError
 from hpcc.reapi._resource import parse_read_name, parse_write_name, read_name, write_name
-from hpcc.reapi._result import ResultRecord, encode_result, parse_result
+from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
 from hpcc.reapi._tree import (
     DirectoryListing,
     InputTree,
@@ -31,6 +31,7 @@ __all__ = [
     "DirectoryListing",
     "InputTree",
     "ReapiError",
+    "ResultOutput",
     "ResultRecord",
     "TreeWalk",
     "build_tree",

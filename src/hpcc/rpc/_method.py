@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ INJECTED_METADATA: Final = "hpcc-injected-bin"
 
 # Any: the messages of generated code, bounded to this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
-StreamFn = Callable[[Any, "Call"], AsyncIterator[Any]]
+StreamFn = Callable[[Any, "Call"], AsyncGenerator[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,10 @@ def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
 
         async def serve_stream(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - see UnaryFn
             try:
-                async for message in stream(request, Call.of(context)):
-                    yield message
+                # Closed here and now when the caller leaves: what it holds must not wait for gc.
+                async with aclosing(stream(request, Call.of(context))) as messages:
+                    async for message in messages:
+                        yield message
             except HpccError as error:
                 await _abort(context, error)
 

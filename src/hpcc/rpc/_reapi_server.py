@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -69,8 +70,8 @@ class Session(Protocol):
     async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes: ...
     def execute(
         self, action: Digest, inline: frozenset[str], *, skip_cache: bool
-    ) -> AsyncIterator[Running | Finished]: ...
-    def wait(self, name: str) -> AsyncIterator[Running | Finished]: ...
+    ) -> AsyncGenerator[Running | Finished]: ...
+    def wait(self, name: str) -> AsyncGenerator[Running | Finished]: ...
     def cancel(self, name: str) -> None: ...
 
 
@@ -232,7 +233,7 @@ class _BlobServices:
 
     async def get_tree(
         self, request: pb.GetTreeRequest, call: Call
-    ) -> AsyncIterator[pb.GetTreeResponse]:
+    ) -> AsyncGenerator[pb.GetTreeResponse]:
         session = await self._session(call, request.instance_name)
         page = pb.GetTreeResponse()
         size = 0
@@ -244,7 +245,7 @@ class _BlobServices:
             size += len(data)
         yield page
 
-    async def read(self, request: bs.ReadRequest, call: Call) -> AsyncIterator[bs.ReadResponse]:
+    async def read(self, request: bs.ReadRequest, call: Call) -> AsyncGenerator[bs.ReadResponse]:
         instance, digest = parse_read_name(request.resource_name)
         session = await self._session(call, instance)
         if not 0 <= request.read_offset <= digest.size_bytes or request.read_limit < 0:
@@ -357,21 +358,25 @@ class _ReapiServer:
         await self._authorizer.refused(client, "update-action-result")
         raise PolicyError("only workers write results", reason="update-refused")
 
-    async def execute(self, request: pb.ExecuteRequest, call: Call) -> AsyncIterator[ops.Operation]:
+    async def execute(
+        self, request: pb.ExecuteRequest, call: Call
+    ) -> AsyncGenerator[ops.Operation]:
         session = await self._authorizer.session(client_of(call, request.instance_name))
         action = digest_from_proto(request.action_digest)
         updates = session.execute(
             action, frozenset(request.inline_output_files), skip_cache=request.skip_cache_lookup
         )
-        async for update in updates:
-            yield _operation(update, action)
+        async with aclosing(updates):
+            async for update in updates:
+                yield _operation(update, action)
 
     async def wait(
         self, request: pb.WaitExecutionRequest, call: Call
-    ) -> AsyncIterator[ops.Operation]:
+    ) -> AsyncGenerator[ops.Operation]:
         session, name = await self._named(request.name, call)
-        async for update in session.wait(name):
-            yield _operation(update, None)
+        async with aclosing(session.wait(name)) as updates:
+            async for update in updates:
+                yield _operation(update, None)
 
     async def cancel(self, request: ops.CancelOperationRequest, call: Call) -> Empty:
         session, name = await self._named(request.name, call)

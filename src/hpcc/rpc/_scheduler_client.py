@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import grpc
@@ -72,7 +72,7 @@ class SchedulerClient:
             worker_id=answer.worker_id,
         )
 
-    async def watch(self, session: str, tenant: TenantId) -> AsyncIterator[RouteChange]:
+    async def watch(self, session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
         """Yield changes until the stream breaks, which ends the iteration with an error."""
         call = self._channel.unary_stream(
             "/hpcc.v1.SchedulerService/WatchRoutes",

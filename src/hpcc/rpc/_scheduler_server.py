@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -82,13 +83,16 @@ class _DaemonSide:
 
     async def watch(
         self, request: pb.WatchRoutesRequest, call: Call
-    ) -> AsyncIterator[pb.RouteEvent]:
-        async for change in self._backend.watch(call.credential, TenantId(request.tenant)):
-            yield pb.RouteEvent(
-                kind=pb.RouteEvent.KIND_DEAD if change.is_dead else pb.RouteEvent.KIND_LIVE,
-                worker_id=change.worker_id,
-                generation=change.generation,
-            )
+    ) -> AsyncGenerator[pb.RouteEvent]:
+        async with aclosing(
+            self._backend.watch(call.credential, TenantId(request.tenant))
+        ) as changes:
+            async for change in changes:
+                yield pb.RouteEvent(
+                    kind=pb.RouteEvent.KIND_DEAD if change.is_dead else pb.RouteEvent.KIND_LIVE,
+                    worker_id=change.worker_id,
+                    generation=change.generation,
+                )
 
 
 class _WorkerSide:

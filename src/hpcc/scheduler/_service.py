@@ -7,7 +7,7 @@ import hmac
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,7 +105,7 @@ class SchedulerService:
             worker_id=worker.registration.worker_id,
         )
 
-    async def watch(self, credential: str, tenant: TenantId) -> AsyncIterator[RouteChange]:
+    async def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
         self._session(credential, tenant)
         if len(self._watchers) >= _MAX_WATCHERS:
             raise PolicyError("too many watchers", reason="too-many-watchers")

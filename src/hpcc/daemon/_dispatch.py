@@ -1,0 +1,153 @@
+"""The dispatcher process: `python -m hpcc.daemon._dispatch FARM_FILE TIMEOUT FD`.
+
+Frames of `_remote_frames` come over the inherited socket; it ends when its other end closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import uuid
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from hpcc import __version__
+from hpcc.config import load_farm_or_none
+from hpcc.core import CallerError, HpccError, RemoteFailure, RemoteOutcome
+from hpcc.daemon._dispatch_compile import Dispatcher
+from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
+from hpcc.daemon._remote_frames import (
+    LENGTH,
+    MAX_FRAME_BYTES,
+    Frame,
+    Kind,
+    decode_frame,
+    encode_outcome,
+    request_of,
+)
+from hpcc.ports import Clock, SystemClock
+
+_log: Final = logging.getLogger(__name__)
+_NO_FARM: Final = RemoteFailure("no-farm", "there is no farm any more")
+
+
+class _Farms:
+    """The connection of today's farm.json; older ones close with the process."""
+
+    def __init__(self, path: Path, stack: AsyncExitStack, clock: Clock) -> None:
+        self._path, self._stack, self._clock = path, stack, clock
+        self._stat: tuple[int, ...] = ()
+        self._current: FarmConnection | None = None
+
+    async def current(self) -> FarmConnection | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        stat = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        if stat != self._stat:
+            farm = load_farm_or_none(self._path)
+            self._stat = stat
+            self._current = (
+                await self._stack.enter_async_context(connect_farm(farm, self._clock, __version__))
+                if farm
+                else None
+            )
+        return self._current
+
+
+class _Process:
+    """Reads requests, runs each as a task, writes outcomes."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        farms: _Farms,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._farms, self._dispatcher = farms, dispatcher
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._write_lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve until the daemon's end closes; running compiles are cancelled then."""
+        async with asyncio.TaskGroup() as group:
+            try:
+                while True:
+                    (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+                    if length > MAX_FRAME_BYTES:
+                        raise CallerError("frame is too large", reason="frame")
+                    frame = decode_frame(await self._reader.readexactly(length))
+                    if frame.kind is Kind.COMPILE:
+                        task = group.create_task(self._compile(frame))
+                        self._tasks[frame.request_id] = task
+                    elif running := self._tasks.get(frame.request_id):
+                        running.cancel()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                pass
+            finally:
+                for task in self._tasks.values():
+                    task.cancel()
+
+    async def _compile(self, frame: Frame) -> None:
+        try:
+            await self._send(encode_outcome(frame.request_id, await self._outcome(frame)))
+        finally:
+            self._tasks.pop(frame.request_id, None)
+
+    async def _outcome(self, frame: Frame) -> RemoteOutcome:
+        try:
+            connection = await self._farms.current()
+            if connection is None:
+                return _NO_FARM
+            return await self._dispatcher.compile(connection, request_of(frame))
+        except HpccError as error:
+            return RemoteFailure(error.reason, str(error))
+        except Exception:  # noqa: BLE001 - the root of a task: one compile's fault must not end the others
+            _log.exception("a remote compile failed")
+            return RemoteFailure("dispatcher-error", "the dispatcher failed: see the daemon's log")
+
+    async def _send(self, frame: bytes) -> None:
+        async with self._write_lock:
+            with suppress(ConnectionError):
+                self._writer.write(frame)
+                await self._writer.drain()
+
+
+async def serve(farm_file: Path, timeout_seconds: float, pair: socket.socket) -> None:
+    """Serve one daemon until its end of the pair closes."""
+    clock = SystemClock()
+    reader, writer = await asyncio.open_connection(sock=pair)
+    dispatcher = Dispatcher(
+        clock,
+        timeout_seconds=timeout_seconds,
+        version=__version__,
+        build_id=uuid.uuid4().hex,
+    )
+    try:
+        async with AsyncExitStack() as stack:
+            farms = _Farms(farm_file, stack, clock)
+            await _Process(reader, writer, farms, dispatcher).run()
+    finally:
+        dispatcher.close()
+        writer.close()
+
+
+def main(argv: list[str]) -> int:
+    """Run the process."""
+    logging.basicConfig(level=logging.WARNING, format="hpcc-dispatch: %(message)s")
+    farm_file, timeout, descriptor = argv
+    pair = socket.socket(fileno=int(descriptor))
+    pair.setblocking(False)
+    asyncio.run(serve(Path(farm_file), float(timeout), pair))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,284 @@
+"""One remote compile: files to an action, probe, upload, execute, outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import (
+    MAX_OUTPUT_BYTES,
+    Blob,
+    CallerError,
+    Digest,
+    HpccError,
+    ImageRef,
+    InputFile,
+    IntegrityError,
+    NotFoundError,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteOutput,
+    RemoteRequest,
+    RemoteResult,
+    check_guest_path,
+)
+from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
+from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
+from hpcc.ports import Clock
+from hpcc.reapi import (
+    ActionSpec,
+    CommandSpec,
+    ResultRecord,
+    build_tree,
+    encode_action,
+    encode_command,
+    salt_of,
+)
+from hpcc.rpc import (
+    MAX_BATCH_BYTES,
+    BusyError,
+    MissingBlobsError,
+    ReapiClient,
+    ReapiClientConfig,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+# Another route may help: the worker or its guest is gone, or the token is.
+_REROUTE_REASONS: Final = frozenset({"unavailable", "guest-lost", "draining", "not-ready"})
+_DOWN_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedAction:
+    """An action ready to send. `messages` are its protos, `files` the host paths by digest."""
+
+    digest: Digest
+    messages: Mapping[Digest, bytes]
+    files: Mapping[Digest, str]
+    outputs: Mapping[str, str]
+    image: ImageRef
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        return frozenset(self.messages) | frozenset(self.files)
+
+
+def prepare_action(
+    request: RemoteRequest, image: ImageRef, digest_of: Callable[[str], Digest], version: str
+) -> PreparedAction:
+    """Build the action of a request; a pure function of it, the file contents and `version`.
+
+    Raises:
+        CallerError: a path is not allowed, or an input cannot be read.
+    """
+    files: dict[Digest, str] = {}
+    inputs: list[InputFile] = []
+    for item in request.inputs:
+        digest = digest_of(item.host_path)
+        files[digest] = item.host_path
+        inputs.append(InputFile(item.path, digest, item.is_executable))
+    tree = build_tree(inputs, [request.cwd])
+    # REAPI spells outputs from the working directory, the daemon from the root.
+    outputs = {
+        posixpath.relpath(check_guest_path(o), request.cwd or "."): o for o in request.outputs
+    }
+    command = encode_command(
+        CommandSpec(
+            argv=request.argv,
+            env=request.env,
+            cwd=request.cwd,
+            outputs=tuple(outputs),
+            image=image,
+        )
+    )
+    action = encode_action(
+        ActionSpec(
+            command=Digest.of(command),
+            input_root=tree.root,
+            image=image,
+            salt=salt_of(agent_version=version, builder_version=version),
+        )
+    )
+    messages = {Digest.of(data): data for data in (command, action)}
+    return PreparedAction(
+        digest=Digest.of(action),
+        messages={**tree.directories, **messages},
+        files=files,
+        outputs=outputs,
+        image=image,
+    )
+
+
+class Dispatcher:
+    """Compiles on a farm. Values come back for every failure; only a cancel is raised."""
+
+    def __init__(
+        self, clock: Clock, *, timeout_seconds: float, version: str, build_id: str
+    ) -> None:
+        self._clock, self._timeout_seconds = clock, timeout_seconds
+        self._version, self._build_id = version, build_id
+        self._memo = DigestMemo()
+        # One thread owns the memo; hashing releases the interpreter lock anyway.
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
+        self._closed_until = 0.0
+        self._closed_failure = RemoteFailure("farm-down", "the farm does not answer")
+
+    async def compile(self, connection: FarmConnection, request: RemoteRequest) -> RemoteOutcome:
+        if self._clock.monotonic() < self._closed_until:
+            return self._closed_failure
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                prepared = await self._in_files_thread(self._prepare, request, connection.image)
+                return await self._routed(connection, request, prepared)
+        except TimeoutError:
+            return RemoteFailure("deadline", "the farm took too long")
+        except BusyError as error:
+            self._close(error.retry_after_seconds, error)
+            return RemoteFailure(error.reason, str(error))
+        except HpccError as error:
+            return RemoteFailure(error.reason, str(error))
+
+    def close(self) -> None:
+        self._files.shutdown(cancel_futures=True)
+
+    def _close(self, seconds: float, error: HpccError) -> None:
+        """Ask nobody for a while: every compile would wait for the same refusal."""
+        self._closed_until = self._clock.monotonic() + seconds
+        self._closed_failure = RemoteFailure(error.reason, str(error))
+
+    async def _routed(
+        self, connection: FarmConnection, request: RemoteRequest, prepared: PreparedAction
+    ) -> RemoteOutcome:
+        worker = await self._worker(connection)
+        try:
+            return await self._on_worker(worker, request, prepared)
+        except (UnavailableError, UnauthenticatedError) as error:
+            is_token = isinstance(error, UnauthenticatedError)
+            if not is_token and error.reason not in _REROUTE_REASONS:
+                raise
+            worker = await connection.reroute(worker.route)
+            return await self._on_worker(worker, request, prepared)
+
+    async def _worker(self, connection: FarmConnection) -> RoutedWorker:
+        try:
+            return await connection.worker()
+        except UnavailableError as error:
+            self._close(_DOWN_SECONDS, error)
+            raise
+
+    async def _on_worker(
+        self, worker: RoutedWorker, request: RemoteRequest, prepared: PreparedAction
+    ) -> RemoteResult:
+        config = ReapiClientConfig(
+            tenant=worker.tenant,
+            tool_version=request.client_version or self._version,
+            build_id=self._build_id,
+            injected=request.injected,
+            execute_seconds=self._timeout_seconds,
+        )
+        client = ReapiClient(worker.channel, worker.route.token, config)
+        record, is_cached = await self._result(client, prepared)
+        _check_record(record, worker, prepared)
+        outputs = await _outputs(client, record, prepared.outputs)
+        return RemoteResult(
+            exit_code=record.exit_code,
+            stdout=record.stdout,
+            stderr=record.stderr,
+            outputs=outputs,
+            is_cached=is_cached,
+            isolation=record.isolation,
+            action=str(prepared.digest),
+        )
+
+    async def _result(
+        self, client: ReapiClient, prepared: PreparedAction
+    ) -> tuple[ResultRecord, bool]:
+        inline = tuple(prepared.outputs)
+        try:
+            return await client.cached_result(prepared.digest, inline), True
+        except NotFoundError:
+            pass
+        await self._upload(client, prepared, await client.find_missing(prepared.digests))
+        try:
+            return await client.execute(prepared.digest, inline)
+        except MissingBlobsError as error:
+            # Evicted between the two calls: once more, with what it named and what else is gone.
+            missing = await client.find_missing(prepared.digests)
+            await self._upload(client, prepared, missing | frozenset(error.digests))
+            return await client.execute(prepared.digest, inline)
+
+    async def _upload(
+        self, client: ReapiClient, prepared: PreparedAction, missing: Iterable[Digest]
+    ) -> None:
+        batch: list[Blob] = []
+        size = 0
+        for digest in missing:
+            if digest in prepared.messages:
+                blob = Blob.checked(digest, prepared.messages[digest])
+            elif digest in prepared.files:
+                blob = await self._in_files_thread(self._read, prepared.files[digest], digest)
+            else:
+                raise IntegrityError("the worker asks for a foreign blob", reason="foreign-blob")
+            batch.append(blob)
+            size += digest.size_bytes
+            if size > MAX_BATCH_BYTES:
+                await client.upload(batch)
+                batch, size = [], 0
+        if batch:
+            await client.upload(batch)
+
+    def _prepare(self, request: RemoteRequest, image: ImageRef) -> PreparedAction:
+        now_ns = int(self._clock.now() * 1e9)
+        return prepare_action(
+            request, image, lambda path: self._memo.digest(path, now_ns), self._version
+        )
+
+    def _read(self, path: str, digest: Digest) -> Blob:
+        try:
+            return read_blob(path, digest)
+        except CallerError:
+            self._memo.forget(path)
+            raise
+
+    async def _in_files_thread[**P, R](
+        self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._files, lambda: call(*args, **kwargs))
+
+
+def _check_record(record: ResultRecord, worker: RoutedWorker, prepared: PreparedAction) -> None:
+    """Hold a worker's answer against what was asked.
+
+    Raises:
+        IntegrityError: another image, weaker isolation than routed, or files nobody asked for.
+    """
+    if record.image != prepared.image.digest.value:
+        raise IntegrityError("the result is of another image", reason="foreign-result")
+    if record.isolation.rank < worker.route.isolation.rank:
+        raise IntegrityError("the result ran under weaker isolation", reason="isolation")
+    if not {o.path for o in record.outputs} <= set(prepared.outputs):
+        raise IntegrityError("the result has other files", reason="foreign-result")
+
+
+async def _outputs(
+    client: ReapiClient, record: ResultRecord, paths: Mapping[str, str]
+) -> tuple[RemoteOutput, ...]:
+    if sum(o.digest.size_bytes for o in record.outputs) > MAX_OUTPUT_BYTES:
+        raise IntegrityError("the result is too large", reason="result-size")
+    inline = {o.path: o for o in record.outputs if o.path in record.inline}
+    rest = {o.digest for o in record.outputs if o.path not in inline}
+    fetched = await client.download(rest) if rest else {}
+    found: list[RemoteOutput] = []
+    for output in record.outputs:
+        if output.path in inline:
+            data = Blob.checked(output.digest, record.inline[output.path]).data
+        else:
+            data = fetched[output.digest].data
+        found.append(RemoteOutput(paths[output.path], data, output.is_executable))
+    return tuple(found)

@@ -1,0 +1,135 @@
+"""The dispatcher's view of a farm: a session, a route per image, a channel per worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from hpcc.config import Farm
+from hpcc.core import CallerError, ImageRef, Isolation, TenantId
+from hpcc.identity import PinnedPeer
+from hpcc.ports import Clock
+from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
+from hpcc.rpc import open_channel as open_pinned
+
+# A token is renewed when it would end within this, so that it outlives the calls made with it.
+_RENEW_BEFORE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedWorker:
+    """A worker to call: its channel and the route that allows it."""
+
+    channel: grpc.aio.Channel
+    route: Route
+    tenant: TenantId
+
+
+class FarmConnection:
+    """Everything that hangs on one content of farm.json."""
+
+    def __init__(self, farm: Farm, channel: grpc.aio.Channel, clock: Clock, version: str) -> None:
+        self.farm = farm
+        self.tenant = TenantId(farm.tenant)
+        self.image = ImageRef.parse(farm.image)
+        self._client, self._clock, self._version = SchedulerClient(channel), clock, version
+        self._lock = asyncio.Lock()
+        self._session: SessionGrant | None = None
+        self._route: Route | None = None
+        self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
+
+    async def worker(self) -> RoutedWorker:
+        """Return a worker whose token is good for a while.
+
+        Raises:
+            HpccError: the scheduler is away, refuses us, or knows no worker.
+        """
+        async with self._lock:
+            route = self._route
+            if route is None or route.token_expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
+                route = self._route = await self._ask(0)
+            return RoutedWorker(self._channel(route), route, self.tenant)
+
+    async def reroute(self, failed: Route) -> RoutedWorker:
+        """Give up a route that failed; all compiles that used it share one question."""
+        async with self._lock:
+            if self._route is failed:
+                self._route = None
+            if self._route is None:
+                self._route = await self._ask(failed.generation)
+            return RoutedWorker(self._channel(self._route), self._route, self.tenant)
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close(0)
+
+    async def _ask(self, failed_generation: int) -> Route:
+        ask = RouteAsk(
+            tenant=self.tenant,
+            image=self.image,
+            minimum_isolation=_minimum(self.farm.isolation),
+            failed_generation=failed_generation,
+        )
+        session = await self._login()
+        try:
+            return await self._client.route(session, ask)
+        except UnauthenticatedError:
+            self._session = None  # the scheduler was started anew
+            return await self._client.route(await self._login(), ask)
+
+    async def _login(self) -> str:
+        session = self._session
+        if session is None or session.expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
+            session = self._session = await self._client.authenticate(
+                secret=self.farm.secret,
+                tenant=self.tenant,
+                principal=self.farm.principal,
+                client_version=self._version,
+            )
+        return session.session
+
+    def _channel(self, route: Route) -> grpc.aio.Channel:
+        key = (route.endpoint, route.worker_certificate)
+        channel = self._channels.get(key)
+        if channel is None:
+            peer = PinnedPeer.from_der(route.worker_certificate)
+            channel = open_pinned(
+                route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
+            )
+            self._channels[key] = channel
+        return channel
+
+
+def _minimum(label: str) -> Isolation | None:
+    """A farm that came up with some isolation is not used with a weaker one."""
+    try:
+        return Isolation(label)
+    except ValueError:
+        return None
+
+
+@asynccontextmanager
+async def connect_farm(farm: Farm, clock: Clock, version: str) -> AsyncGenerator[FarmConnection]:
+    """Give the connection to a farm; nothing is sent before the first compile.
+
+    Raises:
+        CallerError: farm.json holds no certificate.
+    """
+    try:
+        peer = PinnedPeer.from_pem(farm.scheduler_certificate_pem.encode())
+    except CallerError as error:
+        raise CallerError(
+            "farm.json is damaged: run `hpcc up` again", reason="farm-file"
+        ) from error
+    async with open_pinned(
+        farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
+    ) as channel:
+        connection = FarmConnection(farm, channel, clock, version)
+        try:
+            yield connection
+        finally:
+            await connection.close()

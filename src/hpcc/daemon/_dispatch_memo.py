@@ -1,0 +1,93 @@
+"""Digests of input files by stat, so that a header is hashed once and not once per unit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from hpcc.core import MAX_OUTPUT_BYTES, Blob, CallerError, Digest
+
+_MAX_ENTRIES: Final = 200_000
+# A file that changed this recently may change again within one tick of its clock.
+_RACY_NS: Final = 2_000_000_000
+_CHUNK: Final = 1 << 20
+
+
+class _Entry(NamedTuple):
+    stat: tuple[int, ...]
+    digest: Digest
+
+
+class DigestMemo:
+    """Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+
+    def digest(self, path: str, now_ns: int) -> Digest:
+        """Return the digest of a file's content.
+
+        Raises:
+            CallerError: it is no ordinary file, cannot be read, or changes while it is read.
+        """
+        try:
+            with open(path, "rb", buffering=0) as file:
+                before = os.fstat(file.fileno())
+                if not stat.S_ISREG(before.st_mode) or before.st_size > MAX_OUTPUT_BYTES:
+                    raise CallerError("an input is no ordinary file", reason="input-kind")
+                key = _key(before)
+                known = self._entries.get(path)
+                if known is not None and known.stat == key:
+                    self._entries.move_to_end(path)
+                    return known.digest
+                digest = _hash(file.fileno())
+                after = os.fstat(file.fileno())
+        except OSError as error:
+            raise CallerError(f"cannot read an input: {error.strerror}", reason="input") from error
+        if _key(after) != key or digest.size_bytes != after.st_size:
+            raise CallerError("an input changes while it is read", reason="input-changed")
+        if now_ns - max(after.st_mtime_ns, after.st_ctime_ns) > _RACY_NS:
+            self._entries[path] = _Entry(key, digest)
+            if len(self._entries) > _MAX_ENTRIES:
+                self._entries.popitem(last=False)
+        return digest
+
+    def forget(self, path: str) -> None:
+        self._entries.pop(path, None)
+
+
+def read_blob(path: str, digest: Digest) -> Blob:
+    """Read what is sent and hold it against the digest that is in the action.
+
+    Raises:
+        CallerError: the file is gone or has other content now.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(digest.size_bytes + 1)
+            while data and len(data) <= digest.size_bytes and (more := file.read(_CHUNK)):
+                data += more
+    except OSError as error:
+        raise CallerError(f"cannot read an input: {error.strerror}", reason="input") from error
+    blob = Blob.of(data)
+    if blob.digest != digest:
+        raise CallerError("an input changed before it was sent", reason="input-changed")
+    return blob
+
+
+def _key(status: os.stat_result) -> tuple[int, ...]:
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
+
+
+def _hash(descriptor: int) -> Digest:
+    total = hashlib.sha256()
+    size = 0
+    while chunk := os.read(descriptor, _CHUNK):
+        total.update(chunk)
+        size += len(chunk)
+    return Digest(total.hexdigest(), size)

@@ -1,0 +1,246 @@
+"""The daemon's way to a farm: a dispatcher process behind a socketpair, started when needed.
+
+gRPC and its threads live there, so that the daemon stays forkable and small. Requests of many
+threads share the pair; one reader thread hands the answers out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from hpcc.config import Farm, Paths, Settings, load_farm_or_none
+from hpcc.core import CallerError, RemoteFailure, RemoteOutcome, RemoteRequest
+from hpcc.daemon._remote_frames import (
+    LENGTH,
+    MAX_FRAME_BYTES,
+    Kind,
+    decode_frame,
+    encode_frame,
+    encode_request,
+    outcome_of,
+)
+
+_log: Final = logging.getLogger(__name__)
+_POLL_SECONDS: Final = 0.1
+# The dispatcher keeps the deadline; this is for one that hangs.
+_SLACK_SECONDS: Final = 15.0
+_STOP_SECONDS: Final = 5.0
+# A dispatcher that dies at once would be started by every compile.
+_MAX_QUICK_DEATHS: Final = 5
+_LOST: Final = RemoteFailure("dispatcher-lost", "the dispatcher process ended")
+
+
+class _Pending:
+    __slots__ = ("done", "outcome")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.outcome: RemoteOutcome = _LOST
+
+    def settle(self, outcome: RemoteOutcome) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class _Link:
+    """One life of the dispatcher: its process, our end of the pair, and who waits."""
+
+    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [*argv, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=env,
+                cwd="/",
+                start_new_session=True,
+            )
+        self._socket = ours
+        self._send_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._pending: dict[int, _Pending] = {}
+        self.is_dead = False
+        self.answered = 0
+        self._reader = threading.Thread(target=self._read, name="hpcc-remote", daemon=True)
+        self._reader.start()
+
+    def ask(self, request_id: int, frame: bytes) -> _Pending:
+        pending = _Pending()
+        with self._lock:
+            if self.is_dead:
+                pending.settle(_LOST)
+                return pending
+            self._pending[request_id] = pending
+        self.send(frame)
+        return pending
+
+    def send(self, frame: bytes) -> None:
+        with self._send_lock:
+            try:
+                self._socket.sendall(frame)
+            except OSError:
+                self._die()
+
+    def forget(self, request_id: int) -> None:
+        with self._lock:
+            self._pending.pop(request_id, None)
+
+    def close(self) -> None:
+        """End the process: its end of the pair closes, then a signal, then a harder one."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(_STOP_SECONDS)
+        self._socket.close()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
+                if length > MAX_FRAME_BYTES:
+                    break
+                frame = decode_frame(self._exactly(length))
+                with self._lock:
+                    pending = self._pending.pop(frame.request_id, None)
+                if pending is not None:
+                    self.answered += 1
+                    pending.settle(outcome_of(frame))
+        except (OSError, CallerError, EOFError) as error:
+            _log.info("dispatcher: %s", error)
+        finally:
+            self._die()
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view:
+            count = self._socket.recv_into(view)
+            if not count:
+                raise EOFError("the dispatcher closed its end")
+            view = view[count:]
+        return bytes(data)
+
+    def _die(self) -> None:
+        with self._lock:
+            self.is_dead = True
+            pending, self._pending = list(self._pending.values()), {}
+        for waiting in pending:
+            waiting.settle(_LOST)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        # Collects its status, so that no zombie stays; it has lost its pair and leaves by itself.
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_STOP_SECONDS)
+
+
+class DispatcherClient:
+    """`RemoteClient` over a dispatcher that is started at the first compile."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self._paths, self._settings = paths, settings
+        self._lock = threading.Lock()
+        self._link: _Link | None = None
+        self._quick_deaths = 0
+        self._is_closed = False
+        self._numbers = itertools.count(1)
+        self._farm_stat: tuple[int, ...] | None = None
+        self._farm: Farm | None = None
+
+    def farm(self) -> Farm | None:
+        if not self._settings.remote.is_enabled:
+            return None
+        try:
+            status = os.stat(self._paths.farm_file)
+            stat = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        except OSError:
+            self._farm_stat = self._farm = None
+            return None
+        if stat != self._farm_stat:
+            try:
+                self._farm = load_farm_or_none(self._paths.farm_file)
+            except CallerError as error:
+                _log.warning("%s", error)
+                self._farm = None
+            self._farm_stat = stat
+        return self._farm
+
+    def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        number = next(self._numbers)
+        try:
+            frame = encode_request(number, request)
+            link = self._ready_link()
+        except CallerError as error:
+            return RemoteFailure(error.reason, str(error))
+        except OSError as error:
+            return RemoteFailure("dispatcher-start", f"cannot start the dispatcher: {error}")
+        pending = link.ask(number, frame)
+        rounds = (self._settings.remote.timeout_seconds + _SLACK_SECONDS) / _POLL_SECONDS
+        for _ in range(int(rounds)):
+            if pending.done.wait(_POLL_SECONDS):
+                return pending.outcome
+            if is_cancelled():
+                link.forget(number)
+                link.send(encode_frame(Kind.CANCEL, number, {}))
+                return RemoteFailure("cancelled", "the compile was cancelled")
+        link.forget(number)
+        link.send(encode_frame(Kind.CANCEL, number, {}))
+        return RemoteFailure("dispatcher-timeout", "the dispatcher did not answer in time")
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def _ready_link(self) -> _Link:
+        with self._lock:
+            if self._is_closed:
+                raise CallerError("the daemon is closing", reason="dispatcher-closed")
+            if self._link is not None and not self._link.is_dead:
+                return self._link
+            if self._link is not None:
+                self._quick_deaths = 0 if self._link.answered else self._quick_deaths + 1
+                self._link.close()
+                self._link = None
+            if self._quick_deaths >= _MAX_QUICK_DEATHS:
+                raise CallerError(
+                    "the dispatcher keeps dying: see the daemon's log", reason="dispatcher-broken"
+                )
+            self._link = _Link(self._argv(), _dispatcher_env())
+            return self._link
+
+    def _argv(self) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "hpcc.daemon._dispatch",
+            str(self._paths.farm_file),
+            str(self._settings.remote.timeout_seconds),
+        ]
+
+
+def _dispatcher_env() -> dict[str, str]:
+    """Only what Python and the locale need: no proxies, no gRPC switches from a user's shell."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def start_remote(paths: Paths, settings: Settings) -> DispatcherClient:
+    """Return the daemon's client; nothing is started before the first compile."""
+    return DispatcherClient(paths, settings)

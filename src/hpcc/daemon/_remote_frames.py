@@ -1,0 +1,157 @@
+"""Frames between the daemon and its dispatcher process: bounded, multiplexed by request id.
+
+Frame: length u32, kind u8, request id u64, head length u32, head (JSON), blobs back to back.
+Both ends are ours, so a malformed frame ends the connection.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+from hpcc.core import (
+    CallerError,
+    Isolation,
+    RemoteFailure,
+    RemoteInput,
+    RemoteOutcome,
+    RemoteOutput,
+    RemoteRequest,
+    RemoteResult,
+)
+
+# One object of MAX_OUTPUT_BYTES and its company.
+MAX_FRAME_BYTES: Final = 640 << 20
+_PREFIX: Final = struct.Struct(">IBQI")
+LENGTH: Final = struct.Struct(">I")
+_HEAD: Final = struct.Struct(">BQI")
+
+
+class Kind(IntEnum):
+    """What a frame carries. COMPILE and CANCEL go to the dispatcher, OUTCOME comes back."""
+
+    COMPILE = 1
+    CANCEL = 2
+    OUTCOME = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame without its length."""
+
+    kind: Kind
+    request_id: int
+    head: Mapping[str, Any]
+    body: bytes
+
+
+def encode_frame(kind: Kind, request_id: int, head: Mapping[str, object], *blobs: bytes) -> bytes:
+    raw = json.dumps(head, separators=(",", ":")).encode()
+    body = b"".join(blobs)
+    length = _PREFIX.size - LENGTH.size + len(raw) + len(body)
+    if length > MAX_FRAME_BYTES:
+        raise CallerError(f"a compile of {length} bytes is too large to send", reason="frame-size")
+    return _PREFIX.pack(length, kind, request_id, len(raw)) + raw + body
+
+
+def decode_frame(payload: bytes) -> Frame:
+    """Read a frame's bytes after its length.
+
+    Raises:
+        CallerError: they are not a frame.
+    """
+    try:
+        kind, request_id, head_size = _HEAD.unpack_from(payload)
+        head = json.loads(payload[_HEAD.size : _HEAD.size + head_size])
+        frame = Frame(Kind(kind), request_id, head, payload[_HEAD.size + head_size :])
+    except (ValueError, RecursionError, struct.error) as error:
+        raise CallerError("malformed frame", reason="frame") from error
+    if not isinstance(head, dict):
+        raise CallerError("malformed frame", reason="frame")
+    return frame
+
+
+def encode_request(request_id: int, request: RemoteRequest) -> bytes:
+    """Encode a compile.
+
+    Raises:
+        CallerError: argv, env or a path is not UTF-8, or all is too large.
+    """
+    head = asdict(request)
+    frame = encode_frame(Kind.COMPILE, request_id, head)
+    try:
+        json.dumps(head, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CallerError("argv, env or a path is not UTF-8", reason="not-utf-8") from error
+    return frame
+
+
+def request_of(frame: Frame) -> RemoteRequest:
+    head = frame.head
+    return RemoteRequest(
+        argv=tuple(head["argv"]),
+        env=tuple((n, v) for n, v in head["env"]),
+        cwd=head["cwd"],
+        inputs=tuple(
+            RemoteInput(i["path"], i["host_path"], i["is_executable"]) for i in head["inputs"]
+        ),
+        outputs=tuple(head["outputs"]),
+        injected=tuple(head["injected"]),
+        client_version=head["client_version"],
+    )
+
+
+def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
+    if isinstance(outcome, RemoteFailure):
+        head: dict[str, object] = {"reason": outcome.reason, "message": outcome.message}
+        return encode_frame(Kind.OUTCOME, request_id, head)
+    head = {
+        "exit_code": outcome.exit_code,
+        "is_cached": outcome.is_cached,
+        "isolation": outcome.isolation.value,
+        "action": outcome.action,
+        "sizes": [len(outcome.stdout), len(outcome.stderr)],
+        "outputs": [[o.path, o.is_executable, len(o.data)] for o in outcome.outputs],
+    }
+    blobs = (outcome.stdout, outcome.stderr, *(o.data for o in outcome.outputs))
+    try:
+        return encode_frame(Kind.OUTCOME, request_id, head, *blobs)
+    except CallerError as error:
+        return encode_outcome(request_id, RemoteFailure(error.reason, str(error)))
+
+
+def outcome_of(frame: Frame) -> RemoteOutcome:
+    """Read an outcome.
+
+    Raises:
+        CallerError: the frame does not hold one.
+    """
+    head = frame.head
+    try:
+        if "reason" in head:
+            return RemoteFailure(str(head["reason"]), str(head["message"]))
+        sizes = [*head["sizes"], *(size for _, _, size in head["outputs"])]
+        parts: list[bytes] = []
+        offset = 0
+        for size in sizes:
+            parts.append(frame.body[offset : offset + size])
+            offset += size
+        stdout, stderr, *contents = parts
+        return RemoteResult(
+            exit_code=head["exit_code"],
+            stdout=stdout,
+            stderr=stderr,
+            outputs=tuple(
+                RemoteOutput(path, data, is_executable)
+                for (path, is_executable, _), data in zip(head["outputs"], contents, strict=True)
+            ),
+            is_cached=head["is_cached"],
+            isolation=Isolation(head["isolation"]),
+            action=head["action"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CallerError("malformed outcome", reason="frame") from error

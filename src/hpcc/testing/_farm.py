@@ -1,0 +1,160 @@
+"""A whole farm in one process for tests: scheduler and worker on loopback, fake guests."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hpcc.config import Farm
+from hpcc.core import ImageDigest, ImageRef, Isolation, NotFoundError, TenantId
+from hpcc.identity import PinnedPeer
+from hpcc.ports import AuditLog, Clock, SystemClock
+from hpcc.rpc import (
+    ReapiClient,
+    ReapiClientConfig,
+    Route,
+    RouteAsk,
+    SchedulerClient,
+    open_channel,
+)
+from hpcc.scheduler import RunningScheduler, SchedulerConfig, serve_scheduler
+from hpcc.testing._fake_runtime import FakeRuntime
+from hpcc.testing._memory_audit import MemoryAuditLog
+from hpcc.worker import RunningWorker, WorkerConfig, serve_worker
+
+TENANT: Final = TenantId("acme")
+IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
+OTHER_IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "cd" * 32))
+
+
+class FakeImages:
+    """`ImageProvider` with one image, which is an empty file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def image(self, digest: ImageDigest) -> Path:
+        if digest != IMAGE.digest:
+            raise NotFoundError("no such image", reason="no-image")
+        return self._path
+
+
+@dataclass(slots=True)
+class FarmUnderTest:
+    """What a test needs of the farm; `audit` is shared by all lives of the worker."""
+
+    directory: Path
+    clock: Clock
+    tenant_secret: str
+    worker_secret: str
+    runtime: FakeRuntime
+    audit: MemoryAuditLog
+    scheduler: RunningScheduler
+    worker: RunningWorker | None = None
+    worker_fields: dict[str, object] = field(default_factory=dict)
+
+    def farm(self, principal: str = "ann") -> Farm:
+        """Return the farm.json that `hpcc up` would write."""
+        return Farm(
+            scheduler=f"{self.scheduler.host}:{self.scheduler.port}",
+            scheduler_certificate_pem=self.scheduler.certificate_pem,
+            tenant=TENANT.value,
+            principal=principal,
+            secret=self.tenant_secret,
+            image=str(IMAGE),
+            isolation=Isolation.LOCAL_NONE.value,
+        )
+
+    def worker_config(self) -> WorkerConfig:
+        base = self.directory / "worker"
+        values: dict[str, object] = {
+            "worker_id": "w1",
+            "keys": base / "keys",
+            "store": base / "store",
+            "audit": base / "audit",
+            "images": base / "images",
+            "guest_assets": base / "assets",
+            "state": base / "state",
+            "scheduler": f"{self.scheduler.host}:{self.scheduler.port}",
+            "scheduler_certificate_pem": self.scheduler.certificate_pem,
+            "worker_secret": self.worker_secret,
+            "image_digests": (IMAGE.digest.value,),
+            **self.worker_fields,
+        }
+        return WorkerConfig(**values)  # type: ignore[arg-type]  # built by name just above
+
+    @asynccontextmanager
+    async def serving(self, audit: AuditLog | None = None) -> AsyncGenerator[RunningWorker]:
+        """Run the worker while the block runs."""
+        (self.directory / "image").touch()
+        async with serve_worker(
+            self.worker_config(),
+            runtime=self.runtime,
+            images=FakeImages(self.directory / "image"),
+            audit=audit or self.audit,
+            clock=self.clock,
+            progress=lambda _: None,
+        ) as worker:
+            self.worker = worker
+            yield worker
+
+    async def route(self, principal: str = "ann", image: ImageRef = IMAGE) -> Route:
+        """Log in and ask for a route, as a daemon does."""
+        peer = PinnedPeer.from_pem(self.scheduler.certificate_pem.encode())
+        async with open_channel(
+            f"{self.scheduler.host}:{self.scheduler.port}",
+            certificate_pem=peer.certificate_pem,
+            name=peer.name,
+        ) as channel:
+            client = SchedulerClient(channel)
+            grant = await client.authenticate(
+                secret=self.tenant_secret, tenant=TENANT, principal=principal, client_version="t"
+            )
+            return await client.route(grant.session, RouteAsk(tenant=TENANT, image=image))
+
+    @asynccontextmanager
+    async def client(
+        self, *, token: str = "", tenant: TenantId = TENANT, principal: str = "ann"
+    ) -> AsyncGenerator[ReapiClient]:
+        """Give a REAPI client of the worker, with a good token unless another is given."""
+        route = await self.route(principal)
+        peer = PinnedPeer.from_der(route.worker_certificate)
+        async with open_channel(
+            route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
+        ) as channel:
+            config = ReapiClientConfig(tenant=tenant, tool_version="test")
+            yield ReapiClient(channel, token or route.token, config)
+
+
+@asynccontextmanager
+async def farm_under_test(
+    directory: Path, *, clock: Clock | None = None, **worker_fields: object
+) -> AsyncGenerator[FarmUnderTest]:
+    """Run a scheduler while the block runs; start workers with `serving`."""
+    clock = clock or SystemClock()
+    tenant_secret, worker_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    config = SchedulerConfig(
+        keys=directory / "scheduler" / "keys",
+        state=directory / "scheduler" / "state",
+        tenant=TENANT.value,
+        tenant_secret=tenant_secret,
+        worker_secret=worker_secret,
+        minimum_isolation=Isolation.LOCAL_NONE.value,
+    )
+    guests = directory / "guests"
+    guests.mkdir(parents=True)
+    async with serve_scheduler(config, clock) as scheduler:
+        yield FarmUnderTest(
+            directory=directory,
+            clock=clock,
+            tenant_secret=tenant_secret,
+            worker_secret=worker_secret,
+            runtime=FakeRuntime(guests),
+            audit=MemoryAuditLog(),
+            scheduler=scheduler,
+            worker_fields=dict(worker_fields),
+        )

@@ -1,0 +1,27 @@
+"""An `AuditLog` in memory, with faults on demand."""
+
+from __future__ import annotations
+
+from hpcc.core import InfrastructureError
+from hpcc.ports import AuditRow, SecurityEvent
+
+
+class MemoryAuditLog:
+    """Keeps rows and events in lists; `is_broken` makes `append` fail."""
+
+    def __init__(self) -> None:
+        self.rows: list[AuditRow] = []
+        self.events: list[SecurityEvent] = []
+        self.is_broken = False
+
+    async def append(self, row: AuditRow) -> None:
+        if self.is_broken:
+            raise InfrastructureError("the audit disk is full", reason="audit")
+        self.rows.append(row)
+
+    async def event(self, event: SecurityEvent) -> None:
+        self.events.append(event)
+
+    def names(self) -> list[str]:
+        """Return the names of the events, in order."""
+        return [e.name for e in self.events]

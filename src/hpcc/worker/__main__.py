@@ -1,0 +1,85 @@
+"""`python -m hpcc.worker --config FILE`: JSON lines of progress, one when ready, then serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from hpcc.audit import open_audit_log
+from hpcc.config import load_service_file
+from hpcc.core import ImageDigest, NotFoundError
+from hpcc.images import ImageStore
+from hpcc.ports import Clock, Runtime, SystemClock
+from hpcc.rpc import ServiceProcess, run_service
+from hpcc.runtime import pick_runtime, prepare_assets
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._serve import serve_worker
+
+
+class _Images:
+    """`ImageProvider` over the images prepared on this machine."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+
+    async def image(self, digest: ImageDigest) -> Path:
+        found = await asyncio.to_thread(self._store.get, digest)
+        if found is None:
+            raise NotFoundError(
+                f"image {digest} is not prepared on this worker: `hpcc image pull` it",
+                reason="no-image",
+            )
+        return found.path
+
+
+@asynccontextmanager
+async def _images(config: WorkerConfig, clock: Clock) -> AsyncGenerator[_Images]:
+    store = ImageStore(config.images, clock)
+    try:
+        yield _Images(store)
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+async def _runtime(config: WorkerConfig, process: ServiceProcess, clock: Clock) -> Runtime:
+    process.progress("preparing kernel and agent")
+    assets = await prepare_assets(config.guest_assets, process.progress)
+    accelerator: Literal["auto", "tcg"] = "tcg" if config.accelerator == "tcg" else "auto"
+    process.progress("looking for the best isolation")
+    return await pick_runtime(assets, accelerator=accelerator, state_dir=config.state, clock=clock)
+
+
+async def main(process: ServiceProcess) -> None:
+    """Serve until cancelled; every guest is gone then."""
+    config = load_service_file(process.config_path, WorkerConfig)
+    clock = SystemClock()
+    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    runtime = await _runtime(config, process, clock)
+    async with (
+        open_audit_log(config.audit, worker=config.worker_id, clock=clock) as audit,
+        _images(config, clock) as images,
+        serve_worker(
+            config,
+            runtime=runtime,
+            images=images,
+            audit=audit,
+            clock=clock,
+            progress=process.progress,
+        ) as running,
+    ):
+        process.ready(
+            {
+                "host": running.host,
+                "port": running.port,
+                "isolation": running.isolation,
+                "worker_id": config.worker_id,
+            }
+        )
+        await process.wait_stop()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_service("worker", main))

@@ -1,0 +1,63 @@
+"""What a worker is told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError, GuestReuse, ImageDigest
+
+_WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """Content of the config file of `python -m hpcc.worker`.
+
+    Directories: `keys` (TLS identity), `store` (CAS and action cache), `audit` (the trail),
+    `images` (prepared images), `guest_assets` (kernel and agent), `state` (of the runtime).
+    `image_digests` are the images offered; `prewarm_*` boot a guest before the worker is ready.
+    """
+
+    worker_id: str
+    keys: Path
+    store: Path
+    audit: Path
+    images: Path
+    guest_assets: Path
+    state: Path
+    scheduler: str
+    scheduler_certificate_pem: str
+    worker_secret: str = field(repr=False)
+    image_digests: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 0
+    accelerator: str = "auto"
+    guest_reuse: str = GuestReuse.PRINCIPAL.value
+    guest_memory_mib: int = 1024
+    vcpus: int = 2
+    max_guests: int = 2
+    # Compiles that wait for a guest: several builds of `make -j64` at once.
+    max_queue: int = 256
+    boot_timeout_seconds: float = 120.0
+    max_wall_seconds: float = 600.0
+    max_store_bytes: int = 20 << 30
+    # argv holds paths of the tenant; a policy may keep it out of the row (its digest stays).
+    audit_argv: bool = True
+    prewarm_tenant: str = ""
+    prewarm_principal: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        if not _WORKER_ID.fullmatch(self.worker_id):
+            raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
+        for digest in self.image_digests:
+            ImageDigest(digest)
+        if self.accelerator not in {"auto", "tcg"}:
+            raise CallerError("accelerator must be auto or tcg")
+        if self.guest_reuse not in {GuestReuse.PRINCIPAL.value, GuestReuse.TENANT.value}:
+            raise CallerError("guest_reuse must be principal or tenant")
+        if min(self.guest_memory_mib, self.vcpus, self.max_guests, self.max_queue) <= 0:
+            raise CallerError("guest_memory_mib, vcpus, max_guests and max_queue must be positive")

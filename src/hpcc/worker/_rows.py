@@ -1,0 +1,126 @@
+"""Audit rows of executions and hits, from the one place that knows every field."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from hpcc.core import Digest, TenantId
+from hpcc.ports import AuditRow
+from hpcc.reapi import ResultRecord
+from hpcc.rpc import Client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What a hit's row repeats of the execution that made the result."""
+
+    input_root_digest: str
+    argv: tuple[str, ...]
+    argv_digest: str
+    env_digest: str
+    kernel_digest: str
+    vmm_digest: str
+    agent_digest: str
+    warden: str
+    injected_flags: tuple[str, ...]
+    working_directory: str
+
+    @classmethod
+    def of(cls, table: Mapping[str, object]) -> Lineage:
+        """Read what `asdict` gave, after JSON.
+
+        Raises:
+            ValueError: fields are missing or of another type.
+        """
+        if set(table) != {f.name for f in fields(cls)}:
+            raise ValueError("other fields")
+        return cls(
+            input_root_digest=_text(table["input_root_digest"]),
+            argv=_texts(table["argv"]),
+            argv_digest=_text(table["argv_digest"]),
+            env_digest=_text(table["env_digest"]),
+            kernel_digest=_text(table["kernel_digest"]),
+            vmm_digest=_text(table["vmm_digest"]),
+            agent_digest=_text(table["agent_digest"]),
+            warden=_text(table["warden"]),
+            injected_flags=_texts(table["injected_flags"]),
+            working_directory=_text(table["working_directory"]),
+        )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text")  # noqa: TRY004 - one error type for every malformed entry
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("not a list")  # noqa: TRY004 - as above
+    return tuple(_text(v) for v in value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asked, from token and request metadata."""
+
+    tenant: TenantId
+    principal: str
+    build_id: str
+    client_version: str
+
+    @classmethod
+    def of(cls, client: Client, tenant: TenantId, principal: str, version: str) -> Caller:
+        return cls(
+            tenant=tenant,
+            principal=principal,
+            build_id=client.build_id,
+            client_version=client.tool or version,
+        )
+
+
+def audit_row(
+    record: ResultRecord,
+    lineage: Lineage,
+    *,
+    action: Digest,
+    who: Caller,
+    status: str,
+    scheduler: str,
+    started_at: float,
+    ended_at: float,
+) -> AuditRow:
+    """Build a row. `status` is "executed" or "hit"; a hit repeats the execution's guest."""
+    return AuditRow(
+        row_id=uuid.uuid4().hex,
+        started_at=started_at,
+        duration_seconds=max(ended_at - started_at, 0.0),
+        tenant=who.tenant.value,
+        principal=who.principal,
+        build_id=who.build_id,
+        action_digest=str(action),
+        image_digest=record.image,
+        input_root_digest=lineage.input_root_digest,
+        argv=lineage.argv,
+        argv_digest=lineage.argv_digest,
+        env_digest=lineage.env_digest,
+        outputs=tuple((o.path, str(o.digest)) for o in record.outputs),
+        exit_code=record.exit_code,
+        cache_status=status,
+        worker=record.worker,
+        guest_id=record.guest_id,
+        guest_execs_before=record.guest_execs_before,
+        reuse=record.reuse.value,
+        isolation=record.isolation.value,
+        warden=lineage.warden,
+        kernel_digest=lineage.kernel_digest,
+        vmm_digest=lineage.vmm_digest,
+        agent_digest=lineage.agent_digest,
+        injected_flags=lineage.injected_flags,
+        scheduler=scheduler,
+        client_version=who.client_version,
+        reason=record.reason,
+        working_directory=lineage.working_directory,
+    )

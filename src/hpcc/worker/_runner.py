@@ -1,0 +1,360 @@
+"""One action from its digest to a result that may be released: stage, run, keep, record."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
+
+from hpcc.core import (
+    MAX_STDIO_BYTES,
+    Blob,
+    CallerError,
+    Digest,
+    ExecLimits,
+    ExecRequest,
+    InfrastructureError,
+    InputFile,
+    IntegrityError,
+    NotFoundError,
+    OutputEvent,
+    ResultEvent,
+    StdioEvent,
+)
+from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
+from hpcc.reapi import (
+    ActionSpec,
+    CommandSpec,
+    ResultOutput,
+    ResultRecord,
+    TreeWalk,
+    encode_result,
+)
+from hpcc.rpc import Client, DeadlineError, MissingBlobsError
+from hpcc.worker._pool import GuestPool, Slot
+from hpcc.worker._rows import Caller, Lineage, audit_row
+from hpcc.worker._storage import TenantStorage, TrustDomain, pack_entry
+
+# An action that killed this many guests is not run again.
+_MAX_GUEST_DEATHS: Final = 2
+_MAX_REMEMBERED: Final = 1024
+# Beyond the compile's own limit: staging and fetching over the guest's one stream.
+_TRANSFER_SECONDS: Final = 120.0
+# What the guest's own system needs; the rest is the compiler's.
+_GUEST_OVERHEAD_MIB: Final = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerConfig:
+    """Who this worker is and what one compile may take."""
+
+    worker: str
+    memory_mib: int
+    max_wall_seconds: float
+    audit_argv: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """An action with all that was checked about it, and who asked."""
+
+    digest: Digest
+    action: ActionSpec
+    command: CommandSpec
+    domain: TrustDomain
+    principal: str
+    client: Client
+    client_version: str
+    queued_at: float
+
+
+@dataclass(slots=True)
+class _Harvest:
+    """What a guest sent; everything in it is hostile until `check` passed it."""
+
+    allowed: frozenset[str]
+    max_output_bytes: int
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+    result: ResultEvent | None = None
+    outputs: dict[str, tuple[bytes, bool]] = field(default_factory=dict)
+    open_path: str = ""
+    open_data: bytearray = field(default_factory=bytearray)
+    output_bytes: int = 0
+
+    def take(self, event: StdioEvent | ResultEvent | OutputEvent) -> None:
+        """Add an event.
+
+        Raises:
+            IntegrityError: it is out of order, too much, or names a file nobody asked for.
+        """
+        match event:
+            case StdioEvent(stream, data):
+                sink = self.stdout if stream == "stdout" else self.stderr
+                if self.result is not None or len(sink) + len(data) > MAX_STDIO_BYTES:
+                    raise _broken("stdio")
+                sink += data
+            case ResultEvent():
+                if self.result is not None:
+                    raise _broken("second result")
+                self.result = event
+            case OutputEvent(path, data, is_executable, last):
+                self._output(path, data, is_executable=is_executable, last=last)
+
+    def _output(self, path: str, data: bytes, *, is_executable: bool, last: bool) -> None:
+        self.output_bytes += len(data)
+        is_next = path == self.open_path if self.open_path else path not in self.outputs
+        if (
+            self.result is None
+            or path not in self.allowed
+            or not is_next
+            or self.output_bytes > self.max_output_bytes
+        ):
+            raise _broken("output")
+        self.open_path = path
+        self.open_data += data
+        if last:
+            self.outputs[path] = (bytes(self.open_data), is_executable)
+            self.open_path, self.open_data = "", bytearray()
+
+    def check(self) -> ResultEvent:
+        if self.result is None or self.open_path:
+            raise _broken("end")
+        return self.result
+
+
+def _broken(what: str) -> IntegrityError:
+    return IntegrityError(f"the guest broke the protocol: {what}", reason="guest-protocol")
+
+
+class _Inputs:
+    """`BlobSource` of one execution: only blobs of its own tree, from its tenant's store."""
+
+    def __init__(self, store: BlobStore, files: Iterable[InputFile]) -> None:
+        self._store = store
+        self._allowed = {f.digest for f in files}
+        self.missing: list[Digest] = []
+
+    async def read(self, digest: Digest) -> bytes:
+        if digest not in self._allowed:
+            raise NotFoundError("not an input of this action", reason="foreign-input")
+        try:
+            return (await self._store.get(digest)).data
+        except NotFoundError:
+            self.missing.append(digest)
+            raise
+
+
+class Runner:
+    """Runs actions. A result is released only after its audit row is durable."""
+
+    def __init__(
+        self,
+        config: RunnerConfig,
+        storage: TenantStorage,
+        pool: GuestPool,
+        audit: AuditLog,
+        clock: Clock,
+    ) -> None:
+        self._config, self._storage, self._pool = config, storage, pool
+        self._audit, self._clock = audit, clock
+        self.scheduler_id = ""
+        self._deaths: OrderedDict[tuple[TrustDomain, Digest], int] = OrderedDict()
+
+    async def run(self, work: Work) -> bytes:
+        """Run the action and return its encoded result.
+
+        Raises:
+            MissingBlobsError: inputs are not here.
+            InfrastructureError: guest, store or audit failed; nothing is released.
+            CallerError: the action is quarantined or breaks a limit.
+        """
+        if self._deaths.get((work.domain, work.digest), 0) >= _MAX_GUEST_DEATHS:
+            raise CallerError(
+                f"this action ended {_MAX_GUEST_DEATHS} guests and is quarantined",
+                reason="quarantined",
+            )
+        store = await self._storage.blobs(work.domain.tenant)
+        files = await _input_files(store, work.action.input_root)
+        async with self._pool.lease(work.domain) as slot:
+            started_at, execs_before = self._clock.now(), slot.execs - 1
+            harvest = await self._execute(work, slot, store, files)
+        event = harvest.check()
+        outputs = await _keep(store, work.command, harvest)
+        assert slot.guest is not None
+        identity = slot.guest.identity
+        record = ResultRecord(
+            exit_code=event.exit_code,
+            stdout=bytes(harvest.stdout),
+            stderr=bytes(harvest.stderr),
+            outputs=outputs,
+            isolation=identity.isolation,
+            reuse=work.domain.reuse,
+            guest_id=identity.guest_id,
+            guest_execs_before=execs_before,
+            worker=self._config.worker,
+            image=work.action.image.digest.value,
+            reason=event.reason,
+            queued_at=work.queued_at,
+            started_at=started_at,
+            completed_at=self._clock.now(),
+        )
+        lineage = self.lineage(work, slot)
+        await self._audit.append(self.row(work, record, lineage))
+        return await self._release(work, record, lineage)
+
+    async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> bytes:
+        if record.reason == "deadline":
+            raise DeadlineError("the compile ran out of time", reason="compile-deadline")
+        if record.reason:
+            raise InfrastructureError(
+                f"the compile could not run in the guest: {record.reason}",
+                reason=f"guest-{record.reason}",
+            )
+        result = encode_result(record)
+        if record.exit_code == 0 and not work.action.do_not_cache:
+            cache = await self._storage.actions(work.domain)
+            try:
+                await cache.put(work.digest, pack_entry(lineage, result))
+            except InfrastructureError as error:
+                await self._event("action-cache-write-failed", work, ("reason", error.reason))
+        return result
+
+    async def _execute(
+        self, work: Work, slot: Slot, store: BlobStore, files: tuple[InputFile, ...]
+    ) -> _Harvest:
+        assert slot.guest is not None
+        request = self._request(work, files)
+        harvest = _Harvest(frozenset(request.outputs), request.limits.output_bytes)
+        inputs = _Inputs(store, files)
+        try:
+            async with (
+                asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
+                aclosing(slot.guest.exec(request, inputs)) as events,
+            ):
+                async for event in events:
+                    harvest.take(event)
+        except NotFoundError as error:
+            raise MissingBlobsError(tuple(inputs.missing)) from error
+        except GuestLostError as error:
+            await self._died(work, slot, str(error))
+            raise
+        except (IntegrityError, TimeoutError) as error:
+            # Its word is worth nothing any more: the guest goes, and the action is counted.
+            slot.is_retired = True
+            slot.retire.set()
+            await self._died(work, slot, str(error) or "no answer in time")
+            raise GuestLostError(str(error) or "the guest did not answer in time") from error
+        return harvest
+
+    def _request(self, work: Work, files: tuple[InputFile, ...]) -> ExecRequest:
+        memory = max(self._config.memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
+        wall = min(work.action.timeout_seconds, self._config.max_wall_seconds)
+        return ExecRequest(
+            exec_id=uuid.uuid4().hex,
+            argv=work.command.argv,
+            env=work.command.env,
+            cwd=work.command.cwd,
+            inputs=files,
+            outputs=work.command.root_outputs(),
+            limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
+        )
+
+    async def _died(self, work: Work, slot: Slot, reason: str) -> None:
+        key = (work.domain, work.digest)
+        self._deaths[key] = self._deaths.pop(key, 0) + 1
+        while len(self._deaths) > _MAX_REMEMBERED:
+            self._deaths.popitem(last=False)
+        guest_id = slot.guest.identity.guest_id if slot.guest else ""
+        await self._event(
+            "guest-lost-in-compile", work, ("guest", guest_id), ("reason", reason[:200])
+        )
+
+    async def _event(self, name: str, work: Work, *fields: tuple[str, str]) -> None:
+        await self._audit.event(
+            SecurityEvent(
+                name=name,
+                at=self._clock.now(),
+                tenant=work.domain.tenant.value,
+                fields=(("action", str(work.digest)), *fields),
+            )
+        )
+
+    def lineage(self, work: Work, slot: Slot) -> Lineage:
+        """Describe the command and the guest for this row and for later hits."""
+        assert slot.guest is not None
+        identity = slot.guest.identity
+        argv = work.command.argv
+        return Lineage(
+            input_root_digest=str(work.action.input_root),
+            argv=argv if self._config.audit_argv else (),
+            argv_digest=_digest_of(argv),
+            env_digest=_digest_of(work.command.env),
+            kernel_digest=identity.kernel_digest,
+            vmm_digest=identity.vmm_digest,
+            agent_digest=identity.agent_digest,
+            warden=identity.warden,
+            injected_flags=tuple(f for f in work.client.injected if f in argv),
+            working_directory=work.command.cwd,
+        )
+
+    def row(self, work: Work, record: ResultRecord, lineage: Lineage) -> AuditRow:
+        """Build the audit row of an execution."""
+        return audit_row(
+            record,
+            lineage,
+            action=work.digest,
+            who=Caller.of(work.client, work.domain.tenant, work.principal, work.client_version),
+            status="executed",
+            scheduler=self.scheduler_id,
+            started_at=record.started_at,
+            ended_at=record.completed_at,
+        )
+
+
+async def _input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
+    """Read the tree and make sure that every file of it is here.
+
+    Raises:
+        MissingBlobsError: directories or files are absent.
+        ReapiError: the tree breaks a rule.
+    """
+    walk = TreeWalk(root)
+    while wanted := walk.wanted:
+        missing: list[Digest] = []
+        for digest in wanted:
+            try:
+                walk.feed(digest, (await store.get(digest)).data)
+            except NotFoundError:
+                missing.append(digest)
+        if missing:
+            raise MissingBlobsError(tuple(missing))
+    absent = await store.find_missing({f.digest for f in walk.files})
+    if absent:
+        raise MissingBlobsError(tuple(sorted(absent)))
+    return walk.files
+
+
+async def _keep(
+    store: BlobStore, command: CommandSpec, harvest: _Harvest
+) -> tuple[ResultOutput, ...]:
+    kept: list[ResultOutput] = []
+    for spelled, path in zip(command.outputs, command.root_outputs(), strict=True):
+        found = harvest.outputs.get(path)
+        if found is not None:
+            data, is_executable = found
+            blob = await asyncio.to_thread(Blob.of, data)
+            await store.put(blob)
+            kept.append(ResultOutput(spelled, blob.digest, is_executable))
+    return tuple(kept)
+
+
+def _digest_of(value: object) -> str:
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

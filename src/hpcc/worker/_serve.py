@@ -1,0 +1,199 @@
+"""Builds a worker and serves until told to stop; nothing of it is left then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.audit import SpoolAuditLog
+from hpcc.core import GuestReuse, ImageDigest, TenantId
+from hpcc.identity import PinnedPeer, certificate_id, load_or_create_tls
+from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
+from hpcc.rpc import (
+    Admission,
+    Registration,
+    RegistryClient,
+    ServerTls,
+    open_channel,
+    reapi_handlers,
+    start_server,
+)
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._flights import Flights
+from hpcc.worker._link import LinkState, SchedulerLink
+from hpcc.worker._pool import GuestPool, ImageProvider, PoolConfig
+from hpcc.worker._runner import Runner, RunnerConfig
+from hpcc.worker._session import Desk, EventLimiter, Gate
+from hpcc.worker._storage import TenantStorage, TrustDomain
+
+TLS_NAME: Final = "worker.hpcc.internal"
+_GRACE_SECONDS: Final = 1.0
+_LEAVE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningWorker:
+    """Where a worker serves."""
+
+    host: str
+    port: int
+    isolation: str
+
+
+class _Parts:
+    """The object graph of one worker, and what its parts tell each other."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        runtime: Runtime,
+        images: ImageProvider,
+        audit: AuditLog,
+        clock: Clock,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
+        self.reuse = GuestReuse(config.guest_reuse)
+        self.link: SchedulerLink | None = None
+        pool_config = PoolConfig(
+            max_guests=config.max_guests,
+            vcpus=config.vcpus,
+            memory_mib=config.guest_memory_mib,
+            boot_timeout_seconds=config.boot_timeout_seconds,
+            max_queue=config.max_queue,
+        )
+        self.pool = GuestPool(pool_config, runtime, images, group, self.on_lost)
+        runner_config = RunnerConfig(
+            worker=config.worker_id,
+            memory_mib=config.guest_memory_mib,
+            max_wall_seconds=config.max_wall_seconds,
+            audit_argv=config.audit_argv,
+        )
+        storage = TenantStorage(config.store, config.max_store_bytes)
+        self.runner = Runner(runner_config, storage, self.pool, audit, clock)
+        self.gate = Gate(
+            Desk(
+                storage=storage,
+                flights=Flights(group),
+                runner=self.runner,
+                audit=audit,
+                events=EventLimiter(audit, clock),
+                clock=clock,
+                isolation=runtime.isolation,
+                reuse=self.reuse,
+            )
+        )
+
+    async def on_lost(self, guest_id: str, reason: str) -> None:
+        fields = (("guest", guest_id), ("reason", reason[:200]))
+        await self.audit.event(SecurityEvent(name="guest-lost", at=self.clock.now(), fields=fields))
+        if self.link is not None:
+            await self.link.guest_lost(guest_id, reason)
+
+    def on_admission(self, admission: Admission) -> None:
+        self.runner.scheduler_id = admission.scheduler_id
+        self.gate.admit(
+            dict(admission.token_keys),
+            issuer=admission.scheduler_id,
+            audience=admission.audience,
+        )
+
+    def state(self) -> LinkState:
+        count, head = self.audit.anchor if isinstance(self.audit, SpoolAuditLog) else (0, "")
+        return LinkState(
+            running=self.pool.running,
+            queued=self.pool.queued,
+            audit_count=count,
+            audit_head=head,
+        )
+
+    async def prewarm(self) -> None:
+        """Boot a guest for the tenant and principal of this machine; wait until it answers."""
+        domain = TrustDomain.of(
+            tenant=TenantId(self.config.prewarm_tenant),
+            image=ImageDigest(self.config.image_digests[0]),
+            isolation=self.runtime.isolation,
+            reuse=self.reuse,
+            principal=self.config.prewarm_principal,
+        )
+        async with self.pool.lease(domain) as slot:
+            slot.execs -= 1  # nothing of the tenant ran in it
+
+
+@asynccontextmanager
+async def serve_worker(
+    config: WorkerConfig,
+    *,
+    runtime: Runtime,
+    images: ImageProvider,
+    audit: AuditLog,
+    clock: Clock,
+    progress: Callable[[str], None],
+) -> AsyncGenerator[RunningWorker]:
+    """Serve while the block runs; every guest is gone when it has ended.
+
+    Raises:
+        InfrastructureError: keys, address or the first guest fail.
+        PolicyError: the scheduler refuses this worker.
+    """
+    tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
+    peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
+    async with (
+        open_channel(
+            config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
+        ) as channel,
+        asyncio.TaskGroup() as group,
+    ):
+        parts = _Parts(config, runtime, images, audit, clock, group)
+        server, port = await start_server(
+            reapi_handlers(parts.gate),
+            host=config.host,
+            port=config.port,
+            tls=ServerTls(tls.key_pem, tls.certificate_pem),
+        )
+        try:
+            if config.prewarm_tenant and config.image_digests:
+                progress(f"booting the first guest ({runtime.isolation})")
+                await parts.prewarm()
+            progress("registering with the scheduler")
+            registration = Registration(
+                worker_id=config.worker_id,
+                endpoint=f"{config.host}:{port}",
+                certificate=tls.certificate_der,
+                isolation=runtime.isolation,
+                images=tuple(ImageDigest(d) for d in config.image_digests),
+                capacity=config.max_guests * config.vcpus,
+            )
+            async with _linked(parts, RegistryClient(channel, config.worker_secret), registration):
+                yield RunningWorker(config.host, port, runtime.isolation.value)
+        finally:
+            await server.stop(_GRACE_SECONDS)
+            await parts.pool.close()
+
+
+@asynccontextmanager
+async def _linked(
+    parts: _Parts, client: RegistryClient, registration: Registration
+) -> AsyncGenerator[None]:
+    """Be registered while the block runs; deregister at its end, briefly."""
+    assert certificate_id(registration.certificate)
+    link = SchedulerLink(
+        client, registration, parts.clock, state=parts.state, on_admission=parts.on_admission
+    )
+    admission = await link.register()
+    parts.link = link
+    async with asyncio.TaskGroup() as group:
+        beats = group.create_task(link.run(admission.lease_seconds), name="heartbeats")
+        try:
+            yield
+        finally:
+            beats.cancel()
+            parts.link = None
+            try:
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await link.leave()
+            except TimeoutError:
+                pass

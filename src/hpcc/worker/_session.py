@@ -1,0 +1,268 @@
+"""The front: who may call, and what a checked caller can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from hpcc.core import (
+    Blob,
+    Digest,
+    GuestReuse,
+    InfrastructureError,
+    Isolation,
+    NotFoundError,
+    PolicyError,
+    TenantId,
+)
+from hpcc.identity import RouteClaims, TokenError, TokenVerifier
+from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
+from hpcc.reapi import (
+    CommandSpec,
+    ResultRecord,
+    TreeWalk,
+    encode_result,
+    parse_action,
+    parse_command,
+    parse_result,
+)
+from hpcc.rpc import Client, Finished, MissingBlobsError, Running
+from hpcc.worker._flights import FlightKey, Flights
+from hpcc.worker._rows import Caller, Lineage, audit_row
+from hpcc.worker._runner import Runner, Work
+from hpcc.worker._storage import TenantStorage, TrustDomain, unpack_entry
+
+# Leaves room in a message for stdout, stderr and labels.
+_MAX_INLINE_BYTES: Final = 7 << 20
+# Refusals cost an attacker nothing and us a sync each: beyond this they are only counted.
+_EVENTS_PER_SECOND: Final = 20.0
+
+
+class EventLimiter:
+    """Records refusals up to a rate and counts the rest, which the next record tells."""
+
+    def __init__(self, audit: AuditLog, clock: Clock) -> None:
+        self._audit, self._clock = audit, clock
+        self._allowance, self._at = _EVENTS_PER_SECOND, clock.monotonic()
+        self._suppressed = 0
+
+    async def event(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
+        now = self._clock.monotonic()
+        refill = (now - self._at) * _EVENTS_PER_SECOND
+        self._allowance, self._at = min(self._allowance + refill, _EVENTS_PER_SECOND), now
+        if self._allowance < 1:
+            self._suppressed += 1
+            return
+        self._allowance -= 1
+        if self._suppressed:
+            fields = (*fields, ("suppressed_before", str(self._suppressed)))
+            self._suppressed = 0
+        await self._audit.event(
+            SecurityEvent(name=name, at=self._clock.now(), tenant=tenant, fields=fields)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What every session works with."""
+
+    storage: TenantStorage
+    flights: Flights
+    runner: Runner
+    audit: AuditLog
+    events: EventLimiter
+    clock: Clock
+    isolation: Isolation
+    reuse: GuestReuse
+
+
+class Gate:
+    """`Authorizer` of the worker: a token of our scheduler, and the tenant it names."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._verifier: TokenVerifier | None = None
+
+    def admit(self, keys: Mapping[str, bytes], *, issuer: str, audience: str) -> None:
+        """Trust these token keys from now on (key id to 32 bytes)."""
+        public = {kid: Ed25519PublicKey.from_public_bytes(raw) for kid, raw in keys.items()}
+        self._verifier = TokenVerifier(
+            keys=public, issuer=issuer, audience=audience, clock=self._desk.clock
+        )
+
+    async def session(self, client: Client) -> WorkerSession:
+        if self._verifier is None:
+            raise InfrastructureError("the worker is not registered yet", reason="not-ready")
+        try:
+            claims = self._verifier.verify(client.credential)
+        except TokenError as error:
+            await self._desk.events.event("token-refused", "", ("reason", error.reason))
+            raise
+        if client.instance != claims.tenant.value:
+            await self._desk.events.event("foreign-instance", claims.tenant.value)
+            raise PolicyError("instance name is not the token's tenant", reason="foreign-tenant")
+        if "cache" not in claims.rights:
+            raise PolicyError("the token gives no right to the cache", reason="rights")
+        if self._desk.isolation.rank < claims.minimum_isolation.rank:
+            await self._desk.events.event("isolation-too-weak", claims.tenant.value)
+            raise PolicyError("this worker isolates less than required", reason="isolation")
+        return WorkerSession(self._desk, claims, client)
+
+    async def refused(self, client: Client, what: str) -> None:
+        await self._desk.events.event(f"refused-{what}", client.instance[:63])
+
+
+class WorkerSession:
+    """One call's rights: tenant, image and principal are the token's, never the request's."""
+
+    def __init__(self, desk: Desk, claims: RouteClaims, client: Client) -> None:
+        self._desk, self._claims, self._client = desk, claims, client
+        self._domain = TrustDomain.of(
+            tenant=claims.tenant,
+            image=claims.image,
+            isolation=desk.isolation,
+            reuse=desk.reuse,
+            principal=claims.subject,
+        )
+
+    @property
+    def tenant(self) -> TenantId:
+        return self._claims.tenant
+
+    async def find_missing(self, digests: tuple[Digest, ...]) -> frozenset[Digest]:
+        return await (await self._desk.storage.blobs(self.tenant)).find_missing(digests)
+
+    async def put(self, blob: Blob) -> None:
+        await (await self._desk.storage.blobs(self.tenant)).put(blob)
+
+    async def get(self, digest: Digest) -> Blob:
+        return await (await self._desk.storage.blobs(self.tenant)).get(digest)
+
+    async def tree(self, root: Digest) -> tuple[bytes, ...]:
+        walk, found = TreeWalk(root), dict[Digest, bytes]()
+        while wanted := walk.wanted:
+            for digest in wanted:
+                found[digest] = (await self.get(digest)).data
+                walk.feed(digest, found[digest])
+        return tuple(found.values())
+
+    async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes:
+        """Return a result of this trust domain whose blobs are all here; its row comes first."""
+        started = self._desk.clock.now()
+        cache = await self._desk.storage.actions(self._domain)
+        lineage, data = unpack_entry(action, await cache.get(action))
+        record = parse_result(data)
+        if record.image != self._claims.image.value:
+            await self._desk.events.event("foreign-image", self.tenant.value)
+            raise NotFoundError(f"no result for {action}")
+        if record.isolation.rank < self._claims.minimum_isolation.rank:
+            await self._desk.events.event("isolation-too-weak", self.tenant.value)
+            raise NotFoundError(f"no result for {action}", reason="isolation")
+        if await self.find_missing(tuple(o.digest for o in record.outputs)):
+            raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
+        answer = await self._inlined(record, inline)
+        await self._desk.audit.append(self._hit_row(action, record, lineage, started))
+        return answer
+
+    async def execute(
+        self, action: Digest, inline: frozenset[str], *, skip_cache: bool
+    ) -> AsyncGenerator[Running | Finished]:
+        if "execute" not in self._claims.rights:
+            raise PolicyError("the token gives no right to execute", reason="rights")
+        if not skip_cache:
+            try:
+                result = await self.cached_result(action, inline)
+            except NotFoundError:
+                pass
+            else:
+                name = f"{self.tenant}/operations/{action.hash[:32]}-hit"
+                yield Finished(name, result=result, is_cached=True)
+                return
+        work = await self._work(action)
+        key = FlightKey(self._domain, action)
+        async with aclosing(
+            self._desk.flights.run(key, lambda: self._desk.runner.run(work))
+        ) as updates:
+            async for update in updates:
+                yield await self._with_inline(update, inline)
+
+    async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
+        async with aclosing(self._desk.flights.wait(name, self._domain)) as updates:
+            async for update in updates:
+                yield update
+
+    def cancel(self, name: str) -> None:
+        self._desk.flights.cancel(name, self._domain)
+
+    async def _work(self, digest: Digest) -> Work:
+        """Read action and command, and hold both platforms against the token.
+
+        Raises:
+            MissingBlobsError: either is not here.
+            PolicyError: either names another image than the token.
+        """
+        action = parse_action((await self._required(digest)).data)
+        command = parse_command((await self._required(action.command)).data)
+        images = {action.image.digest, command.image.digest}
+        if images != {self._claims.image}:
+            await self._desk.events.event("foreign-image", self.tenant.value)
+            raise PolicyError("the action's image is not the token's", reason="foreign-image")
+        return Work(
+            digest=digest,
+            action=action,
+            command=_in_root(command),
+            domain=self._domain,
+            principal=self._claims.subject,
+            client=self._client,
+            client_version=self._claims.client_version,
+            queued_at=self._desk.clock.now(),
+        )
+
+    async def _required(self, digest: Digest) -> Blob:
+        try:
+            return await self.get(digest)
+        except NotFoundError as error:
+            raise MissingBlobsError((digest,)) from error
+
+    async def _with_inline(
+        self, update: Running | Finished, inline: frozenset[str]
+    ) -> Running | Finished:
+        if isinstance(update, Running) or update.error is not None or not inline:
+            return update
+        record = await asyncio.to_thread(parse_result, update.result)
+        return replace(update, result=await self._inlined(record, inline))
+
+    async def _inlined(self, record: ResultRecord, inline: frozenset[str]) -> bytes:
+        """Put the contents of wanted outputs into the answer while they fit."""
+        contents: dict[str, bytes] = {}
+        room = _MAX_INLINE_BYTES
+        for output in record.outputs:
+            if output.path in inline and output.digest.size_bytes <= room:
+                contents[output.path] = (await self.get(output.digest)).data
+                room -= output.digest.size_bytes
+        return encode_result(replace(record, inline=contents))
+
+    def _hit_row(
+        self, action: Digest, record: ResultRecord, lineage: Lineage, started: float
+    ) -> AuditRow:
+        claims = self._claims
+        return audit_row(
+            record,
+            lineage,
+            action=action,
+            who=Caller.of(self._client, self.tenant, claims.subject, claims.client_version),
+            status="hit",
+            scheduler=self._desk.runner.scheduler_id,
+            started_at=started,
+            ended_at=self._desk.clock.now(),
+        )
+
+
+def _in_root(command: CommandSpec) -> CommandSpec:
+    command.root_outputs()  # raises for an output outside the root, before anything is booted
+    return command
