@@ -21,7 +21,7 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceStub
 from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
 from hpcc.ports import BlobSource, GuestLostError
-from hpcc.runtime._replies import Phase, ReplyChecker
+from hpcc.runtime._replies import PROTOCOL_VIOLATION, Phase, ReplyChecker
 from hpcc.wire import (
     CHUNK_BYTES,
     MAX_FRAME_BYTES,
@@ -79,8 +79,16 @@ class _GuardedProtocol(H2Protocol):
         try:
             super().data_received(data)
         except Exception as error:  # noqa: BLE001 - whatever a parser does on hostile bytes ends this guest, not the worker
-            self._on_end(f"protocol-violation: {type(error).__name__}")
+            self._on_end(f"{PROTOCOL_VIOLATION}: {type(error).__name__}")
             self.connection_lost(None)
+        if self.connection.is_closing() or self._waits_for_an_overlong_frame():
+            self._on_end(f"{PROTOCOL_VIOLATION}: HTTP/2")
+
+    def _waits_for_an_overlong_frame(self) -> bool:
+        """Say whether h2 is collecting a frame of up to 16 MiB that it will refuse in the end."""
+        inner = self.connection._connection  # noqa: SLF001 - grpclib gives no way to its h2
+        header = inner.incoming_buffer._data[:3]  # noqa: SLF001 - h2 has no check of its own before
+        return int.from_bytes(header, "big") > inner.max_inbound_frame_size
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._on_end("the guest's stream ended")
@@ -172,12 +180,19 @@ class GuestChannel:
         # Its own task: grpclib cancels the task that waits for a stream that ends, and would
         # cancel the consumer's with it.
         pump = self._loop.create_task(call.run())
+
+        def give_up(_: object) -> None:
+            # grpclib tells only the calls that it knew of when the stream ended.
+            pump.cancel()
+
+        self.lost.add_done_callback(give_up)
         try:
             while (event := await call.next_event()) is not None:
                 self.last_detail = call.detail
                 yield event
             await self._outcome(call, pump)
         finally:
+            self.lost.remove_done_callback(give_up)
             pump.cancel()
             # Its error has been raised above, or the consumer has left and does not want it.
             await asyncio.wait([pump])
@@ -185,8 +200,11 @@ class GuestChannel:
                 pump.exception()
 
     async def _outcome(self, call: _Call, pump: asyncio.Task[None]) -> None:
+        await asyncio.wait([pump])
+        if pump.cancelled():
+            raise self._lost_error("")
         try:
-            await pump
+            pump.result()
         except IntegrityError as error:
             if error is call.source_error:
                 raise
@@ -203,7 +221,10 @@ class GuestChannel:
 
     def _lost_error(self, text: str, reason: str | None = None) -> GuestLostError:
         self.retire(text or "lost")
-        return GuestLostError(f"guest lost: {text or self.lost.result()}", reason=reason)
+        cause = self.lost.result()
+        if reason is None and cause.startswith(PROTOCOL_VIOLATION):
+            reason = PROTOCOL_VIOLATION
+        return GuestLostError(f"guest lost: {text or cause}", reason=reason)
 
 
 class _Call:
@@ -271,7 +292,7 @@ class _Call:
 
 def _present(frame: pb.ServerFrame | None) -> pb.ServerFrame:
     if frame is None:
-        raise IntegrityError("the answer ended before its first Need", reason="protocol-violation")
+        raise IntegrityError("the answer ended before its first Need", reason=PROTOCOL_VIOLATION)
     return frame
 
 
@@ -291,12 +312,12 @@ async def _receive(stream: ExecStream) -> pb.ServerFrame | None:
             return None
         size = int.from_bytes(prefix[1:], "big")
         if prefix[0] or size > MAX_FRAME_BYTES:
-            raise IntegrityError(f"a frame of {size} bytes", reason="protocol-violation")
+            raise IntegrityError(f"a frame of {size} bytes", reason=PROTOCOL_VIOLATION)
         data = await raw(size)
     try:
         return pb.ServerFrame.FromString(data)
     except DecodeError as error:
-        raise IntegrityError("not a ServerFrame", reason="protocol-violation") from error
+        raise IntegrityError("not a ServerFrame", reason=PROTOCOL_VIOLATION) from error
 
 
 def _header(request: ExecRequest, birth: pb.Guest | None) -> pb.ClientFrame:

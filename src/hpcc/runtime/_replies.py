@@ -19,6 +19,7 @@ from hpcc.core import (
 )
 from hpcc.wire import CHUNK_BYTES, MAX_DETAIL_BYTES, NEED_PER_FRAME
 
+PROTOCOL_VIOLATION: Final = "protocol-violation"
 MAX_EXIT_CODE: Final = 255
 MAX_SIGNAL: Final = 64
 _SIGNAL_BASE: Final = 128
@@ -166,4 +167,4 @@ class ReplyChecker:
 
 
 def _breach(what: str) -> IntegrityError:
-    return IntegrityError(f"the guest broke the protocol: {what}", reason="protocol-violation")
+    return IntegrityError(f"the guest broke the protocol: {what}", reason=PROTOCOL_VIOLATION)
