@@ -1,0 +1,99 @@
+"""The agent's blob cache and trees: digests checked on arrival and use, nothing followed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.agent._blobs import BlobCache
+from hpcc.agent._tree import open_outputs, stage
+from hpcc.core import Digest, IntegrityError
+from hpcc.testing._guest_contract import request
+
+
+def put(cache: BlobCache, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    cache.pin([digest])
+    writer = cache.receive(digest)
+    writer.write(data)
+    writer.finish()
+    writer.close()
+    return digest
+
+
+def copied(cache: BlobCache, digest: Digest, target: Path) -> bytes:
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        cache.copy(digest, fd)
+    finally:
+        os.close(fd)
+    return target.read_bytes()
+
+
+def test_a_blob_is_kept_and_not_asked_for_again(tmp_path: Path) -> None:
+    cache = BlobCache(str(tmp_path / "b"), 100)
+    digest = put(cache, b"hello")
+    assert cache.pin([digest, Digest.of(b"other"), Digest.of(b"other")]) == [Digest.of(b"other")]
+    assert copied(cache, digest, tmp_path / "t") == b"hello"
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_wrong_bytes_are_refused_on_arrival(tmp_path: Path) -> None:
+    cache = BlobCache(str(tmp_path / "b"), 100)
+    writer = cache.receive(Digest.of(b"right"))
+    writer.write(b"wrong")
+    with pytest.raises(IntegrityError):
+        writer.finish()
+    writer.close()
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_bytes_that_changed_are_refused_on_use(tmp_path: Path) -> None:
+    cache = BlobCache(str(tmp_path / "b"), 100)
+    digest = put(cache, b"hello")
+    (tmp_path / "b" / digest.hash).write_bytes(b"hacks")
+    with pytest.raises(IntegrityError):
+        copied(cache, digest, tmp_path / "t")
+
+
+def test_the_oldest_unused_blobs_are_evicted(tmp_path: Path) -> None:
+    cache = BlobCache(str(tmp_path / "b"), 25)
+    digests = [put(cache, bytes([i]) * 10) for i in range(4)]
+    cache.unpin(digests[1:])
+    assert {p.name for p in (tmp_path / "b").iterdir()} == {digests[0].hash, digests[3].hash}
+    cache.unpin(digests[:1])
+    assert len(list((tmp_path / "b").iterdir())) == 2
+
+
+async def test_a_tree_is_staged_with_modes_and_directories(tmp_path: Path) -> None:
+    cache = BlobCache(str(tmp_path / "b"), 100)
+    put(cache, b"x")
+    root = tmp_path / "src"
+    req = request("cc", inputs=[("a/b.c", b"x")], outputs=("o/p/x.o",), cwd="w")
+    await stage(str(root), req, cache, os.getuid())
+    assert sorted(str(p.relative_to(root)) for p in root.rglob("*")) == [
+        "a",
+        "a/b.c",
+        "o",
+        "o/p",
+        "w",
+    ]
+    assert (root / "a/b.c").stat().st_mode & 0o777 == 0o644
+
+
+def test_links_fifos_and_directories_are_no_outputs(tmp_path: Path) -> None:
+    root = tmp_path / "src"
+    (root / "real").mkdir(parents=True)
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    (root / "ok").write_text("data")
+    (root / "link").symlink_to(secret)
+    (root / "linked").symlink_to(tmp_path)
+    os.mkfifo(root / "fifo")
+    names = ("ok", "link", "linked/secret", "fifo", "real", "absent", "ok/below")
+    found = open_outputs(str(root), names)
+    assert [(o.path, o.size_bytes) for o in found] == [("ok", 4)]
+    for output in found:
+        os.close(output.fd)

@@ -1,0 +1,43 @@
+"""QEMU's command line as data: no network, no path, no frequency under KVM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hpcc.runtime._qemu_argv import Machine, cpu_model, kernel_command_line, qemu_argv, tsc_khz
+
+MACHINE = Machine(
+    accelerator="tcg", memory_mib=512, vcpus=2, kernel_fd=3, initramfs_fd=4, image_fd=5, drive_fd=6,
+    port_fd=7, firmware="/fw", token="tok", tsc_khz=2_000_000,
+)  # fmt: skip
+
+
+def test_no_argument_gives_the_guest_a_network() -> None:
+    argv = qemu_argv("qemu", MACHINE)
+    assert argv[argv.index("-nic") + 1] == "none"
+    assert not [a for a in argv if "netdev" in a or "virtio-net" in a or a in ("-net", "-netdev")]
+
+
+def test_drives_are_read_only() -> None:
+    drives = [a for a in qemu_argv("qemu", MACHINE) if a.startswith("id=")]
+    assert len(drives) == 2
+    assert all("readonly=on" in d for d in drives)
+
+
+def test_the_clock_rate_is_given_only_under_emulation() -> None:
+    assert "tsc_early_khz=2000000" in kernel_command_line(MACHINE)
+    assert "tsc_early_khz" not in kernel_command_line(replace(MACHINE, accelerator="kvm"))
+    assert "tsc_early_khz" not in kernel_command_line(replace(MACHINE, tsc_khz=0))
+
+
+def test_accelerators_and_firmware() -> None:
+    assert "kvm" in qemu_argv("qemu", replace(MACHINE, accelerator="kvm"))
+    assert "-bios" in qemu_argv("qemu", MACHINE)
+    assert "-bios" not in qemu_argv("qemu", replace(MACHINE, firmware=""))
+
+
+def test_cpuinfo_is_read_whatever_it_says() -> None:
+    text = "processor\t: 0\nmodel name\t: A CPU\ncpu MHz\t\t: 2399.998\n"
+    assert (tsc_khz(text), cpu_model(text)) == (2_399_998, "A CPU")
+    assert (tsc_khz(""), cpu_model("")) == (0, "unknown")
+    assert tsc_khz("cpu MHz : fast\n") == 0
