@@ -94,9 +94,7 @@ class AuditIndex:
         with spool_path(directory).open("rb") as file:
             sequence, head = self._seek(file)
             added = 0
-            for batch in itertools.batched(
-                read_placed(file, sequence=sequence, head=head), _BATCH
-            ):
+            for batch in itertools.batched(read_placed(file, sequence=sequence, head=head), _BATCH):
                 self.add(batch)
                 added += len(batch)
         return added
@@ -121,12 +119,12 @@ class AuditIndex:
         file.seek(0)
         return 0, GENESIS
 
-    def find(self, query: Query) -> Iterator[Record]:
-        """Yield records, newest first."""
+    def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
+        """Yield records, newest first unless told otherwise."""
         rows = self._db.execute(
             "SELECT data FROM record WHERE kind = ? AND at >= ? AND (? = '' OR tenant = ?)"
-            " ORDER BY sequence DESC LIMIT ?",
-            (query.kind, query.since, query.tenant, query.tenant, query.limit),
+            " ORDER BY CASE WHEN ? THEN sequence ELSE -sequence END LIMIT ?",
+            (query.kind, query.since, query.tenant, query.tenant, oldest_first, query.limit),
         )
         for (data,) in rows:
             yield decode_record(data)

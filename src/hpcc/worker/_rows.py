@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -106,7 +107,10 @@ def audit_row(
         argv=lineage.argv,
         argv_digest=lineage.argv_digest,
         env_digest=lineage.env_digest,
-        outputs=tuple((o.path, str(o.digest)) for o in record.outputs),
+        outputs=tuple(
+            (posixpath.normpath(posixpath.join(lineage.working_directory, o.path)), str(o.digest))
+            for o in record.outputs
+        ),
         exit_code=record.exit_code,
         cache_status=status,
         worker=record.worker,
