@@ -71,7 +71,7 @@ note "$units translation units"
 if [ "$mode" = remote ]; then
     say "3. A toolchain image from the distribution's packages, and everything up"
     "$hpcc" doctor || true
-    "$hpcc" image build-debian gcc
+    "$hpcc" image build-debian --if-missing gcc
     "$hpcc" up
 else
     say "3. The local daemon (no guests)"
@@ -81,7 +81,7 @@ fi
 
 count() { "$hpcc" stats --json | "$here/.venv/bin/python" -c '
 import json, sys
-counters = json.load(sys.stdin)["counters"]
+counters = json.load(sys.stdin)
 print(sum(v for k, v in counters.items() if any(k == p or k.startswith(p + ".") for p in sys.argv[1:])))' "$@"; }
 
 timed() { local begin end; begin=$(date +%s.%N); "$@"; end=$(date +%s.%N); seconds=$(awk "BEGIN{printf \"%.2f\", $end-$begin}"); }

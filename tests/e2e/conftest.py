@@ -24,7 +24,7 @@ def shared_cache() -> Path:
 def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The pinned reference of a gcc image made from the distribution's packages."""
     machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
-    done = machine.hpcc("image", "build-debian", "gcc", timeout=600)
+    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", timeout=600)
     return done.stdout.strip().splitlines()[-1]
 
 

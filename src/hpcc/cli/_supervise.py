@@ -133,7 +133,11 @@ class _LocalFarm:
         return ChildSpec(
             name=name,
             argv=(sys.executable, "-m", f"hpcc.{name}", "--config", str(file)),
-            env={key: os.environ[key] for key in keep if key in os.environ},
+            env={
+                **{key: os.environ[key] for key in keep if key in os.environ},
+                # Children of these services are other programs; gRPC need not survive a fork.
+                "GRPC_ENABLE_FORK_SUPPORT": "0",
+            },
             log=self._paths.state / f"{name}.log",
             ready_seconds=ready_seconds,
         )

@@ -65,7 +65,7 @@ class Machine:
         )  # fmt: skip
 
     def counters(self) -> dict[str, int]:
-        counters = json.loads(self.hpcc("stats", "--json").stdout)["counters"]
+        counters = json.loads(self.hpcc("stats", "--json").stdout)
         return {str(k): int(v) for k, v in counters.items()}
 
     def count(self, prefix: str) -> int:
