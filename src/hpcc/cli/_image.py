@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import pwd
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcc.cli._image_progress import image_progress
 from hpcc.config import Paths
-from hpcc.core import CallerError, ImageRef
+from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
     from hpcc.images import DebianRequest, ImageStore, PreparedImage, Registry
+
+_EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -77,7 +81,7 @@ def _register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def run_build(args: argparse.Namespace) -> int:
-    return asyncio.run(_build(args))
+    return _run(_build(args))
 
 
 async def _build(args: argparse.Namespace) -> int:
@@ -121,7 +125,7 @@ def _made_before(store: ImageStore, label: str, name: str) -> PreparedImage | No
 
 
 def _run_pull(args: argparse.Namespace) -> int:
-    return asyncio.run(_pull(args.image, args.mirror))
+    return _run(_pull(args.image, args.mirror))
 
 
 async def _pull(text: str, mirrors: Sequence[str]) -> int:
@@ -150,7 +154,7 @@ def _split_tag(text: str) -> tuple[str, str]:
 
 
 def _run_import(args: argparse.Namespace) -> int:
-    return asyncio.run(_import(args.path, args.ref, args.name))
+    return _run(_import(args.path, args.ref, args.name))
 
 
 async def _import(path: Path, ref_name: str, repository: str) -> int:
@@ -210,10 +214,35 @@ def _run_inspect(args: argparse.Namespace) -> int:
 def _run_rm(args: argparse.Namespace) -> int:
     store = _store()
     for text in args.image:
-        image = store.find(text)
-        store.remove(image.digest)
-        print(f"removed {image.ref}")
+        digest, name = _meant(store, text)
+        store.remove(digest)
+        print(f"removed {name}")
     return 0
+
+
+def _meant(store: ImageStore, text: str) -> tuple[ImageDigest, str]:
+    """A full digest also names what is not prepared: a layout, or the rest of a pull."""
+    digest = text.rpartition("@")[2]
+    if digest.startswith("sha256:"):
+        with contextlib.suppress(CallerError):
+            return ImageDigest(digest), text
+    image = store.find(text)
+    return image.digest, str(image.ref)
+
+
+def _run(work: Coroutine[None, None, int]) -> int:
+    """Run to the end; SIGTERM cleans up like Ctrl-C does."""
+
+    async def cancelled_by_term() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancelled_by_term())
+    except asyncio.CancelledError:
+        return _EXIT_TERMINATED
 
 
 def _store() -> ImageStore:

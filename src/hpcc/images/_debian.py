@@ -233,13 +233,15 @@ def _new_work(layouts: Path) -> Path:
 class _Build:
     def __init__(self, request: DebianRequest, *, suite: str, host: HostSystem, work: Path) -> None:
         self._request, self._suite, self._host, self._work = request, suite, host, work
+        self._temporary: Path | None = None
 
     async def run(
         self, tool: str, mode: str, layouts: Path, progress: Progress
     ) -> tuple[ImageRef, OciLayout]:
         (self._work / "apt.conf").write_text(await self._apt_options(), encoding="utf-8")
         layout = self._work / "layout"
-        layer = await self._stream([tool, *self._arguments(mode)], layout, progress)
+        guard = await self._guard(mode)
+        layer = await self._stream([*guard, tool, *self._arguments(mode)], layout, progress)
         digest = write_layout(
             layout,
             name=self._request.name,
@@ -257,12 +259,36 @@ class _Build:
             layout.rename(target)
         return ImageRef(self._request.name, digest), OciLayout(target)
 
+    async def _guard(self, mode: str) -> list[str]:
+        """The words before mmdebstrap that make its processes and mounts end with us.
+
+        As root it mounts into its new root, and a kill would leave those mounts on the host:
+        so it gets mount and process namespaces of its own, and a directory that is ours to
+        remove. The other modes make such namespaces themselves, or mount nothing.
+        """
+        setpriv, unshare = self._host.which("setpriv"), self._host.which("unshare")
+        guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+        if mode != "root" or unshare is None:
+            return guard
+        guard += [unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        # A container may not be allowed to; then mmdebstrap mounts nothing either.
+        process = await asyncio.create_subprocess_exec(
+            *guard, "true", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        if await process.wait() != 0:
+            return guard[:3] if setpriv else []
+        self._temporary = self._work / "root"
+        self._temporary.mkdir()
+        return guard
+
     def _arguments(self, mode: str) -> list[str]:
         request, notes = self._request, self._work
         arguments = [
             f"--mode={mode}",
             "--variant=essential",
             "--format=tar",
+            # It would make directories again whose owner depends on the host; _CLEAN cleans.
+            "--skip=cleanup/apt",
             f"--include={','.join(sorted({*request.packages, _ALWAYS}))}",
             f"--aptopt={notes / 'apt.conf'}",
             *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
@@ -341,7 +367,10 @@ class _Build:
             k: v for k, v in self._host.env.items() if k.lower() in _PASSED_ENV or k in _PASSED_ENV
         }
         path = f"{self._host.env.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
-        return {**passed, "PATH": path, "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": "0"}
+        fixed = {"PATH": path, "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": "0"}
+        if self._temporary is not None:
+            fixed["TMPDIR"] = str(self._temporary)
+        return {**passed, **fixed}
 
     def _note(self, name: str) -> str:
         """What a hook wrote about the image, sorted; it came from inside, so it is bounded."""
