@@ -1,0 +1,297 @@
+"""`hpcc doctor`: what is here, what is missing, what that costs, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from hpcc.config import Paths
+from hpcc.core import HpccError, NotFoundError
+
+# An image, its layers and the guest's pieces take about 1 GB.
+_ENOUGH_BYTES: Final = 4 << 30
+_LITTLE_BYTES: Final = 512 << 20
+_COMPILERS: Final = ("gcc", "g++", "clang", "clang++")
+_ELF_INTERPRETER: Final = b"/ld-linux"
+_MAX_LAUNCHER_BYTES: Final = 16 << 20
+_WIDTH: Final = 10
+State = Literal["ok", "degraded", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the answer; `is_local` marks what the local cache cannot do without."""
+
+    name: str
+    state: State
+    detail: str
+    cost: str = ""
+    remedy: str = ""
+    is_local: bool = False
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `doctor`."""
+    parser = subparsers.add_parser(
+        "doctor", help="what is present, what is missing, what that costs and what mends it"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(handler=run_doctor)
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Print every check; 0 if the local cache works, else 1."""
+    checks = asyncio.run(collect(Paths.from_env(os.environ)))
+    if args.json:
+        print(json.dumps([asdict(c) for c in checks], indent=1))
+    else:
+        for check in checks:
+            _print(check)
+        _print_summary(checks)
+    return int(any(c.is_local and c.state == "missing" for c in checks))
+
+
+async def collect(paths: Paths) -> list[Check]:
+    """Ask every check; one that fails in an unforeseen way says so instead of ending the others."""
+    asked: Sequence[tuple[str, Callable[[Paths], Awaitable[Check]]]] = (
+        ("python", _python),
+        ("compilers", _compilers),
+        ("launcher", _launcher),
+        ("daemon", _daemon),
+        ("disk", _disk),
+        ("user", _user),
+        ("qemu", _qemu),
+        ("kvm", _kvm),
+        ("kernel", _kernel),
+        ("init", _init_compiler),
+        ("erofs", _erofs),
+        ("mmdebstrap", _mmdebstrap),
+        ("confine", _confine),
+    )
+    checks = []
+    for name, ask in asked:
+        try:
+            checks.append(await ask(paths))
+        except (HpccError, OSError) as error:
+            checks.append(Check(name=name, state="missing", detail=str(error)))
+    return checks
+
+
+def _print(check: Check) -> None:
+    print(f"{check.state:<{_WIDTH}}{check.name:<12}{check.detail}")
+    if check.state != "ok":
+        if check.cost:
+            print(f"{'':<{_WIDTH}}{'':<12}cost: {check.cost}")
+        if check.remedy:
+            print(f"{'':<{_WIDTH}}{'':<12}mend: {check.remedy}")
+
+
+def _print_summary(checks: Sequence[Check]) -> None:
+    local = [c.name for c in checks if c.is_local and c.state == "missing"]
+    guests = [c.name for c in checks if not c.is_local and c.state == "missing"]
+    print()
+    print("local cache:  " + (f"does not work ({', '.join(local)})" if local else "works"))
+    print("guests here:  " + (f"cannot run ({', '.join(guests)})" if guests else "can run"))
+
+
+async def _python(_: Paths) -> Check:
+    version = ".".join(str(n) for n in sys.version_info[:3])
+    return Check(name="python", state="ok", detail=f"{version} ({sys.executable})", is_local=True)
+
+
+async def _compilers(_: Paths) -> Check:
+    found = [f"{c} ({path})" for c in _COMPILERS if (path := shutil.which(c))]
+    if found:
+        return Check(name="compilers", state="ok", detail=", ".join(found), is_local=True)
+    return Check(
+        name="compilers", state="missing", detail="no gcc or clang on PATH", is_local=True,
+        cost="nothing can be compiled locally, and no remote compile can fall back",
+        remedy="apt-get install gcc g++",
+    )  # fmt: skip
+
+
+async def _launcher(_: Paths) -> Check:
+    return await asyncio.to_thread(_check_launcher)
+
+
+def _check_launcher() -> Check:
+    beside = Path(sysconfig.get_path("scripts"), "hpcc")
+    found = shutil.which("hpcc") or (str(beside) if beside.exists() else None)
+    if found is None:
+        return Check(
+            name="launcher", state="missing", detail="hpcc is not on PATH", is_local=True,
+            cost="compiles do not reach the cache",
+            remedy="pip install hpcc, and put its bin directory on PATH",
+        )  # fmt: skip
+    with Path(found).open("rb") as file:
+        head = file.read(_MAX_LAUNCHER_BYTES)
+    if not head.startswith(b"\x7fELF"):
+        return Check(
+            name="launcher", state="degraded", detail=f"{found} is not the C launcher",
+            is_local=True, cost="every compile starts a Python interpreter",
+            remedy="pip install --force-reinstall hpcc",
+        )  # fmt: skip
+    if _ELF_INTERPRETER in head:
+        return Check(
+            name="launcher", state="degraded", detail=f"{found}, dynamic", is_local=True,
+            cost="about a third of a millisecond for each compile",
+            remedy="apt-get install musl-tools && pip install --force-reinstall hpcc",
+        )  # fmt: skip
+    return Check(name="launcher", state="ok", detail=f"{found}, static", is_local=True)
+
+
+async def _daemon(paths: Paths) -> Check:
+    from hpcc.daemon import query
+
+    try:
+        answer = await asyncio.to_thread(query, paths, "status")
+    except NotFoundError:
+        return Check(
+            name="daemon", state="ok", detail="not running; the first compile starts it",
+            is_local=True,
+        )  # fmt: skip
+    except HpccError as error:
+        return Check(
+            name="daemon", state="missing", detail=str(error), is_local=True,
+            cost="every compile runs without the cache", remedy="hpcc stop; hpcc start",
+        )  # fmt: skip
+    detail = f"running, pid {answer.get('pid')}, version {answer.get('version')}"
+    return Check(name="daemon", state="ok", detail=detail, is_local=True)
+
+
+async def _disk(paths: Paths) -> Check:
+    there = paths.cache
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    detail = f"{free / 1e9:.1f} GB free for {paths.cache}"
+    if not os.access(there, os.W_OK):
+        return Check(
+            name="disk", state="missing", detail=f"{there} is not writable", is_local=True,
+            cost="nothing can be cached", remedy=f"make {there} writable, or set HPCC_DIR",
+        )  # fmt: skip
+    state: State = "ok" if free >= _ENOUGH_BYTES else "degraded"
+    return Check(
+        name="disk", state="missing" if free < _LITTLE_BYTES else state, detail=detail,
+        is_local=True, cost="toolchain images may not fit, and the cache stays small",
+        remedy="hpcc clean, hpcc image rm, or point HPCC_DIR at a larger disk",
+    )  # fmt: skip
+
+
+async def _user(_: Paths) -> Check:
+    if os.geteuid() == 0:
+        return Check(name="user", state="ok", detail="root: each VMM gets a uid of its own")
+    return Check(
+        name="user", state="degraded", detail=f"uid {os.geteuid()}",
+        cost="VMMs run as this user, confined by seccomp alone; packages must be installed by root",
+        remedy="run `hpcc up` with sudo where that matters",
+    )  # fmt: skip
+
+
+async def _qemu(_: Paths) -> Check:
+    from hpcc.runtime import QEMU_PROGRAM, run_tool
+
+    if shutil.which(QEMU_PROGRAM) is None:
+        return Check(
+            name="qemu", state="missing", detail=f"{QEMU_PROGRAM} is not installed",
+            cost="no guests: every miss compiles locally", remedy="apt-get install qemu-system-x86",
+        )  # fmt: skip
+    version = (await run_tool(QEMU_PROGRAM, "--version")).splitlines()[0]
+    return Check(name="qemu", state="ok", detail=version)
+
+
+async def _kvm(paths: Paths) -> Check:
+    from hpcc.runtime import QEMU_PROGRAM, kvm_state
+
+    cost = "guests are emulated (qemu/tcg): the same isolation, compiles 8 to 20 times slower"
+    if shutil.which(QEMU_PROGRAM) is None:
+        return Check(name="kvm", state="degraded", detail="not known without QEMU", cost=cost)
+    state = await kvm_state(paths.state / "runtime")
+    if not state.reason:
+        detail = "/dev/kvm exists, which proves nothing: `hpcc up` boots a probe guest under it"
+        return Check(name="kvm", state="ok", detail=detail)
+    remedy = (
+        "remembered until the next reboot; give the VMM's user access to /dev/kvm (group kvm)"
+        if state.was_probed
+        else "use a machine with hardware virtualisation, or enable nesting on its host"
+    )
+    return Check(name="kvm", state="degraded", detail=state.reason, cost=cost, remedy=remedy)
+
+
+async def _kernel(paths: Paths) -> Check:
+    from hpcc.runtime import distribution_id, kernel_package_name, packages_for, run_tool
+
+    cost = "no guests: every miss compiles locally"
+    prepared = sorted(p.name for p in paths.guest_assets.glob("kernel-*"))
+    if prepared:
+        return Check(name="kernel", state="ok", detail=f"prepared: {prepared[-1]}")
+    try:
+        release = await asyncio.to_thread(Path("/etc/os-release").read_text)
+        architecture = (await run_tool("dpkg", "--print-architecture")).strip()
+        packages = packages_for(distribution_id(release), architecture)
+        name = await kernel_package_name(packages)
+    except (HpccError, OSError) as error:
+        return Check(
+            name="kernel", state="missing", detail=str(error), cost=cost, remedy="apt-get update"
+        )
+    return Check(name="kernel", state="ok", detail=f"{name} (fetched by `hpcc up`, not installed)")
+
+
+async def _init_compiler(_: Paths) -> Check:
+    from hpcc.runtime import find_static_compiler
+
+    compiler = find_static_compiler()
+    remedy = "apt-get install musl-tools"
+    if compiler is None:
+        return Check(
+            name="init", state="missing", detail="no C compiler for the guest's init",
+            cost="no guests can be prepared", remedy=remedy,
+        )  # fmt: skip
+    return Check(name="init", state="ok", detail=f"{compiler} builds the guest's init")
+
+
+async def _erofs(_: Paths) -> Check:
+    return _tool(
+        "erofs", "mkfs.erofs", "erofs-utils", "no images and no guests: every miss compiles locally"
+    )
+
+
+async def _mmdebstrap(_: Paths) -> Check:
+    check = _tool(
+        "mmdebstrap", "mmdebstrap", "mmdebstrap",
+        "`hpcc image build-debian` cannot run; pull an image from a registry instead",
+    )  # fmt: skip
+    if check.state == "ok":
+        return check
+    return Check(
+        name=check.name, state="degraded", detail=check.detail, cost=check.cost, remedy=check.remedy
+    )
+
+
+async def _confine(_: Paths) -> Check:
+    absent = [t for t in ("setpriv", "prlimit") if shutil.which(t) is None]
+    if absent:
+        return Check(
+            name="confine", state="missing", detail=f"{' and '.join(absent)} missing",
+            cost="VMMs cannot be confined, so none is started", remedy="apt-get install util-linux",
+        )  # fmt: skip
+    return Check(name="confine", state="ok", detail="setpriv, prlimit")
+
+
+def _tool(name: str, program: str, package: str, cost: str) -> Check:
+    found = shutil.which(program)
+    if found:
+        return Check(name=name, state="ok", detail=found)
+    return Check(
+        name=name, state="missing", detail=f"{program} is not installed", cost=cost,
+        remedy=f"apt-get install {package}",
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""`hpcc doctor` names what is missing, its cost and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpcc.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
+
+
+def fake_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str) -> None:
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_bytes(b"\x7fELF static")
+        (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory))
+
+
+def checks(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
+    return {c["name"]: c for c in json.loads(capsys.readouterr().out)}
+
+
+def test_with_nothing_each_line_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_tools(monkeypatch, tmp_path)
+    assert main(["doctor", "--json"]) == 1
+    found = checks(capsys)
+    assert found["compilers"]["state"] == "missing"
+    assert found["qemu"]["remedy"] == "apt-get install qemu-system-x86"
+    assert found["erofs"]["remedy"] == "apt-get install erofs-utils"
+    assert found["mmdebstrap"]["state"] == "degraded"
+    for check in found.values():
+        assert (
+            check["state"] == "ok" or (check["cost"] and check["remedy"]) or check["name"] == "kvm"
+        ), check
+
+
+def test_the_local_cache_needs_only_a_compiler_and_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_tools(monkeypatch, tmp_path, "gcc", "hpcc")
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "local cache:  works" in text
+    assert "guests here:  cannot run" in text
+    assert "mend: apt-get install qemu-system-x86" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "state"),
+    [
+        (b"#!/usr/bin/python3\n", "degraded"),
+        (b"\x7fELF /lib64/ld-linux-x86-64.so.2", "degraded"),
+        (b"\x7fELF", "ok"),
+    ],
+)
+def test_the_launcher_is_looked_into(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    state: str,
+) -> None:
+    fake_tools(monkeypatch, tmp_path, "gcc", "hpcc")
+    (tmp_path / "bin/hpcc").write_bytes(content)
+    main(["doctor", "--json"])
+    assert checks(capsys)["launcher"]["state"] == state
