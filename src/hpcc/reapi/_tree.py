@@ -140,7 +140,7 @@ class TreeWalk:
     def __init__(self, root: Digest) -> None:
         self._files: list[InputFile] = []
         self._waiting: dict[Digest, list[tuple[str, int]]] = {root: [("", 0)]}
-        self._visited = 0
+        self._places = 1
 
     @property
     def wanted(self) -> tuple[Digest, ...]:
@@ -160,16 +160,16 @@ class TreeWalk:
         places = self._waiting.pop(digest)
         listing = parse_directory(data)
         for prefix, depth in places:
-            self._visited += 1
-            if self._visited > MAX_DIRECTORIES or depth > MAX_TREE_DEPTH:
-                raise ReapiError("input tree is too large or too deep", reason="tree-limit")
+            if depth > MAX_TREE_DEPTH:
+                raise ReapiError("input tree is too deep", reason="tree-limit")
             if len(self._files) + len(listing.files) > MAX_INPUTS:
                 raise ReapiError(f"more than {MAX_INPUTS} inputs", reason="tree-limit")
             for file in listing.files:
                 path = _join(prefix, file.path)
                 self._files.append(InputFile(path, file.digest, file.is_executable))
             for name, child in listing.directories:
-                if len(self._waiting) > MAX_DIRECTORIES:
+                self._places += 1
+                if self._places > MAX_DIRECTORIES:
                     raise ReapiError("input tree is too large", reason="tree-limit")
                 self._waiting.setdefault(child, []).append((_join(prefix, name), depth + 1))
 

@@ -1,0 +1,70 @@
+"""Keys and certificates in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import CallerError
+from hpcc.identity import (
+    PinnedPeer,
+    key_id,
+    load_or_create_secret,
+    load_or_create_signing_key,
+    load_or_create_tls,
+)
+from hpcc.ports import SystemClock
+
+
+def test_keys_and_certificates_survive_a_restart(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    first = load_or_create_signing_key(keys / "sign.key")
+    again = load_or_create_signing_key(keys / "sign.key")
+    assert key_id(first.public_key()) == key_id(again.public_key())
+    tls = load_or_create_tls(keys, "worker.test", clock=SystemClock())
+    assert load_or_create_tls(keys, "worker.test", clock=SystemClock()) == tls
+    assert load_or_create_secret(keys / "s") == load_or_create_secret(keys / "s")
+
+
+def test_what_is_secret_is_readable_by_the_owner_only(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    load_or_create_signing_key(keys / "sign.key")
+    load_or_create_secret(keys / "secret")
+    load_or_create_tls(keys, "worker.test", clock=SystemClock())
+    assert keys.stat().st_mode & 0o777 == 0o700
+    assert {f.stat().st_mode & 0o777 for f in keys.iterdir()} == {0o600}
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    load_or_create_secret(tmp_path / "secret")
+    (tmp_path / "secret").chmod(0o644)
+    with pytest.raises(CallerError, match="chmod 600"):
+        load_or_create_secret(tmp_path / "secret")
+
+
+def test_a_link_in_place_of_a_key_is_refused(tmp_path: Path) -> None:
+    load_or_create_secret(tmp_path / "real")
+    (tmp_path / "secret").symlink_to(tmp_path / "real")
+    with pytest.raises(Exception, match="cannot use"):
+        load_or_create_secret(tmp_path / "secret")
+
+
+def test_a_damaged_key_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "sign.key").write_text("nonsense")
+    (tmp_path / "sign.key").chmod(0o600)
+    with pytest.raises(CallerError, match="remove it"):
+        load_or_create_signing_key(tmp_path / "sign.key")
+
+
+def test_a_pin_carries_the_name_to_check(tmp_path: Path) -> None:
+    tls = load_or_create_tls(tmp_path, "worker.test", clock=SystemClock())
+    peer = PinnedPeer.from_der(tls.certificate_der)
+    assert peer.name == "worker.test"
+    assert peer == PinnedPeer.from_pem(tls.certificate_pem)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"x" * 20000])
+def test_what_is_no_certificate_is_refused(data: bytes) -> None:
+    with pytest.raises(CallerError):
+        PinnedPeer.from_der(data)
