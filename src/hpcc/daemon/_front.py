@@ -218,6 +218,7 @@ class Front:
             return self._refuse_version(connection)
         reason = self._reason_not_ours(sent, is_busy)
         if reason:
+            self._count(f"exec.{reason}")
             return self._answer_exec(connection, reason)
         request = CompileRequest(
             sent.argv, sent.compiler, sent.cwd, dict(sent.env), sent.umask, sent.stderr_is_tty
@@ -250,6 +251,7 @@ class Front:
             return self._handler.begin(request, partial(self._is_abandoned, connection))
         except Exception:  # noqa: BLE001 - the compile goes on without us; the log has the fault
             _log.exception("begin failed")
+            self._count("exec.internal-error")
             return Exec("internal-error")
         finally:
             # Under the lock, as the watcher sends: WAIT never lands inside an answer.
@@ -272,8 +274,6 @@ class Front:
         return False
 
     def _answer_exec(self, connection: socket.socket, reason: str) -> bool:
-        if reason in {"other-mount-namespace", "other-directory", "daemon-busy", "internal-error"}:
-            self._count(f"exec.{reason}")  # the handler counts its own
         send_frame(connection, wire.encode_exec(reason), self._limits.receive_seconds)
         return False
 
