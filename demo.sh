@@ -29,13 +29,18 @@ home=${HPCC_DEMO_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-demo}
 mkdir -p "$home"
 export HPCC_DIR=$home/hpcc
 work=$(mktemp -d "${TMPDIR:-/tmp}/hpcc-demo.XXXXXX")
+# Results, counters and audit rows of an earlier demo would make the counts below meaningless;
+# what takes long and is named by its content stays: image, kernel, agent.
+forget() {
+    rm -rf "$HPCC_DIR/state" "$HPCC_DIR/run"
+    [ ! -d "$HPCC_DIR/cache" ] || find "$HPCC_DIR/cache" -mindepth 1 -maxdepth 1 ! -name images ! -name guest -exec rm -rf {} +
+}
 cleanup() {
     status=$?
     "$hpcc" down >/dev/null 2>&1 || true
     "$hpcc" stop >/dev/null 2>&1 || true
     rm -rf "$work"
-    # Compile results, logs and audit rows of earlier demos would make the counts below meaningless.
-    rm -rf "$HPCC_DIR/cache/private" "$HPCC_DIR/state" "$HPCC_DIR/run"
+    forget
     return $status
 }
 trap cleanup EXIT
@@ -43,7 +48,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 "$hpcc" down >/dev/null 2>&1 || true
 "$hpcc" stop >/dev/null 2>&1 || true
-rm -rf "$HPCC_DIR/cache/private" "$HPCC_DIR/state" "$HPCC_DIR/run"
+forget
 
 if [ "$mode" = remote ]; then
     for program in qemu-system-x86_64 mkfs.erofs mmdebstrap; do
