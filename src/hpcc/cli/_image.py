@@ -11,7 +11,7 @@ import pwd
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,20 +87,19 @@ def run_build(args: argparse.Namespace) -> int:
 async def _build(args: argparse.Namespace) -> int:
     from hpcc.images import HostSystem, build_debian
 
-    store = _store()
-    env = dict(os.environ)
     uid = os.getuid()
-    host = HostSystem(uid=uid, user=_user_name(uid), env=env)
+    host = HostSystem(uid=uid, user=_user_name(uid), env=dict(os.environ))
     request = _request(args)
     suite = request.suite or host.suite
-    if args.if_missing and (found := _made_before(store, request.label(suite), request.name)):
-        print(found.ref)
-        return 0
-    with image_progress(f"building {request.name} from {suite} packages") as progress:
-        ref, layout = await build_debian(
-            request, store.layouts, host=host, clock=SystemClock(), progress=progress
-        )
-        image = await store.prepare(ref, layout, progress)
+    with _store() as store:
+        if args.if_missing and (found := _made_before(store, request.label(suite), request.name)):
+            print(found.ref)
+            return 0
+        with image_progress(f"building {request.name} from {suite} packages") as progress:
+            ref, layout = await build_debian(
+                request, store.layouts, host=host, clock=SystemClock(), progress=progress
+            )
+            image = await store.prepare(ref, layout, progress)
     _say(image)
     return 0
 
@@ -130,9 +129,8 @@ def _run_pull(args: argparse.Namespace) -> int:
 
 async def _pull(text: str, mirrors: Sequence[str]) -> int:
     registry = _registry(mirrors)
-    store = _store()
     text = text.removeprefix("docker://")
-    with image_progress(f"pulling {text[:200]}") as progress:
+    with _store() as store, image_progress(f"pulling {text[:200]}") as progress:
         if "@" in text:
             ref = ImageRef.parse(text)
         else:
@@ -160,8 +158,8 @@ def _run_import(args: argparse.Namespace) -> int:
 async def _import(path: Path, ref_name: str, repository: str) -> int:
     from hpcc.images import OciLayout, unpack_layout
 
-    store = _store()
     with (
+        _store() as store,
         image_progress(f"importing {path}") as progress,
         tempfile.TemporaryDirectory(prefix="hpcc-import-") as work,
     ):
@@ -177,7 +175,8 @@ async def _import(path: Path, ref_name: str, repository: str) -> int:
 
 
 def _run_list(args: argparse.Namespace) -> int:
-    images = _store().list()
+    with _store() as store:
+        images = store.list()
     if args.json:
         from hpcc.images import to_table
 
@@ -206,17 +205,18 @@ def _run_list(args: argparse.Namespace) -> int:
 def _run_inspect(args: argparse.Namespace) -> int:
     from hpcc.images import to_table
 
-    image = _store().find(args.image)
+    with _store() as store:
+        image = store.find(args.image)
     print(json.dumps({**to_table(image), "path": str(image.path)}, indent=2, sort_keys=True))
     return 0
 
 
 def _run_rm(args: argparse.Namespace) -> int:
-    store = _store()
-    for text in args.image:
-        digest, name = _meant(store, text)
-        store.remove(digest)
-        print(f"removed {name}")
+    with _store() as store:
+        for text in args.image:
+            digest, name = _meant(store, text)
+            store.remove(digest)
+            print(f"removed {name}")
     return 0
 
 
@@ -245,10 +245,15 @@ def _run(work: Coroutine[None, None, int]) -> int:
         return _EXIT_TERMINATED
 
 
-def _store() -> ImageStore:
+@contextlib.contextmanager
+def _store() -> Iterator[ImageStore]:
     from hpcc.images import ImageStore
 
-    return ImageStore(Paths.from_env(os.environ).images, SystemClock())
+    store = ImageStore(Paths.from_env(os.environ).images, SystemClock())
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def _registry(mirrors: Sequence[str]) -> Registry:
