@@ -248,10 +248,10 @@ def put_result(prepared: Prepared, result: Result) -> bool:
     if prepared.depfile is not None:
         if result.depfile is None:
             return False
-        outputs.insert(0, OutputFile(prepared.depfile, result.depfile))
+        # Both compilers truncate the depfile; the object they make anew (binutils, clang).
+        outputs.insert(0, OutputFile(prepared.depfile, result.depfile, keeps_mode=True))
     return place(
         tuple(outputs),
         source=prepared.source,
         umask=prepared.request.umask,
-        keeps_mode=not prepared.identity.is_clang,
     )

@@ -4,7 +4,8 @@
 | --- | --- | --- |
 | no depfile | both | `-MD` into a private file |
 | `-MD` | both | the user's own file, which names every file |
-| `-MMD` | GCC | `-H`: headers on stderr, stripped again; and the user's file |
+| `-MMD` | GCC, no `-g` | `-H`: headers on stderr, stripped again; and the user's file |
+| `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
 | `-MMD` | Clang | a second run with `-M` (its `-H` changes the user's file) |
 """
 
@@ -57,7 +58,8 @@ def way_for(prepared: Prepared) -> Way:
         case DepMode.ALL:
             return Way.USER_FILE
         case DepMode.USER_HEADERS:
-            return Way.SECOND_RUN if prepared.identity.is_clang else Way.HEADERS
+            is_debug = any(f.spec.spelling == "-g" for f in prepared.invocation.flags)
+            return Way.SECOND_RUN if prepared.identity.is_clang or is_debug else Way.HEADERS
 
 
 def strip_headers(stderr: bytes) -> Headers:

@@ -15,10 +15,14 @@ _OLD: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class OutputFile(NamedTuple):
-    """One file to put in place."""
+    """One file to put in place.
+
+    `keeps_mode`: an existing file keeps its mode, as one does that a compiler truncates.
+    """
 
     path: bytes
     data: bytes
+    keeps_mode: bool = False
 
 
 def is_special(path: bytes) -> bool:
@@ -55,19 +59,18 @@ def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
     return bytes(data) if unchanged and len(data) == after.st_size else None
 
 
-def place(outputs: tuple[OutputFile, ...], *, source: bytes, umask: int, keeps_mode: bool) -> bool:
+def place(outputs: tuple[OutputFile, ...], *, source: bytes, umask: int) -> bool:
     """Write all files in order; False when the compiler has to do it.
 
     Only a new file, or a regular one of ours with one link that is not the source, is written;
-    everything else is left to the compiler, who knows what it does then. `keeps_mode`: an
-    existing file keeps its mode (gcc truncates in place; clang makes a new file). After a
-    failure no file that was touched is left.
+    everything else is left to the compiler, who knows what it does then. After a failure no file
+    that was touched is left.
     """
     touched: list[bytes] = []
     mode = 0o666 & ~umask
     try:
         for output in outputs:
-            if not _write(output, source, mode, touched, keeps_mode=keeps_mode):
+            if not _write(output, source, mode, touched):
                 _remove(touched)
                 return False
     except OSError:
@@ -76,9 +79,7 @@ def place(outputs: tuple[OutputFile, ...], *, source: bytes, umask: int, keeps_m
     return True
 
 
-def _write(
-    output: OutputFile, source: bytes, mode: int, touched: list[bytes], *, keeps_mode: bool
-) -> bool:
+def _write(output: OutputFile, source: bytes, mode: int, touched: list[bytes]) -> bool:
     is_new = False
     try:
         fd = os.open(output.path, _OLD)
@@ -97,7 +98,7 @@ def _write(
         view = memoryview(output.data)
         while view:
             view = view[os.write(fd, view) :]
-        if is_new or not keeps_mode:
+        if is_new or not output.keeps_mode:
             os.fchmod(fd, mode)
     finally:
         os.close(fd)
