@@ -25,8 +25,12 @@ BIG = Blob.of(b"x" * 300_000)
 ACTION = Digest.of(b"action")
 
 
+def files(directory: Path, pattern: str = "??/*") -> list[Path]:
+    return list(directory.glob(pattern))
+
+
 def disk(
-    directory: Path, fault: Callable[[str], None] = lambda _: None, **more: int
+    directory: Path, fault: Callable[[str], None] = lambda _: None, **more: Any
 ) -> DiskBlobStore:
     config = DiskBlobStoreConfig(directory=directory / "cas", **more)
     return DiskBlobStore(config, fault=fault)
