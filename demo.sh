@@ -40,7 +40,7 @@ cleanup() {
     "$hpcc" down >/dev/null 2>&1 || true
     "$hpcc" stop >/dev/null 2>&1 || true
     rm -rf "$work"
-    forget
+    [ -n "${HPCC_DEMO_KEEP:-}" ] || forget
     return $status
 }
 trap cleanup EXIT
