@@ -8,7 +8,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, cast
@@ -57,7 +57,12 @@ class _Hashed:
         self.count = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        data = os.read(self._fd, size if 0 <= size <= _CHUNK_BYTES else _CHUNK_BYTES)
+        try:
+            data = os.read(self._fd, size if 0 <= size <= _CHUNK_BYTES else _CHUNK_BYTES)
+        except OSError as error:
+            raise InfrastructureError(
+                f"a layer cannot be read: {error.strerror}", reason="disk"
+            ) from error
         self.sha256.update(data)
         self.count += len(data)
         return data
@@ -133,11 +138,8 @@ def open_layer(layer: LayerFile, budget: ByteBudget) -> Iterator[Readable]:
                 _check_digest(source, layer, label)
             raise
         _check_digest(source, layer, label)
-    except OSError as error:
-        raise InfrastructureError(f"{label}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):
-            os.close(fd)
+        os.close(fd)
 
 
 def _decompressed(source: _Hashed, fd: int) -> Readable:
