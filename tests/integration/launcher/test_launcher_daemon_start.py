@@ -248,3 +248,33 @@ def test_counters_of_handler_and_front_come_with_stats(bench: Bench) -> None:
     assert bench.run("gcc", "-c", "a.c").returncode == 0
     assert isinstance(counters(bench.env), dict)
     assert query(paths_of(bench.env), "stats")["front"] == {"requests": 1}
+
+
+@pytest.mark.timeout(110)
+def test_a_daemon_killed_again_and_again_costs_no_object(bench: Bench) -> None:
+    names = [f"f{i}" for i in range(24)]
+    for name in names:
+        (bench.work / f"{name}.c").write_text(f"int {name}(void) {{ return 1; }}\n")
+    (bench.work / "Makefile").write_text(
+        f"all: {' '.join(name + '.o' for name in names)}\n%.o: %.c\n\t@$(CC) -O1 -c $< -o $@\n"
+    )
+    wanted = {}
+    subprocess.run(["make", "-s", "CC=gcc"], cwd=bench.work, check=True, timeout=60)
+    for name in names:
+        wanted[name] = (bench.work / f"{name}.o").read_bytes()
+    for delay in (0.0, 0.02, 0.1, 0.2, 0.3, 0.5):
+        for name in names:
+            (bench.work / f"{name}.o").unlink()
+        build = subprocess.Popen(
+            ["make", "-s", "-j4", f"CC={bench.launcher} gcc"], cwd=bench.work, env=bench.env
+        )
+        time.sleep(delay)
+        for pid in processes_of(bench):
+            command = Path(f"/proc/{pid}/cmdline")
+            if command.exists() and b"hpcc.daemon" in command.read_bytes():
+                os.kill(pid, 9)
+        assert build.wait(40) == 0
+        for name in names:
+            assert (bench.work / f"{name}.o").read_bytes() == wanted[name]
+    stop_daemon(bench.env)
+    wait_until(lambda: not processes_of(bench))

@@ -1,0 +1,35 @@
+#!/bin/sh
+# fuzz.sh TARGET [SECONDS]: one fuzz target for a while.
+#   launcher_reply   the C parser of the launcher, libFuzzer with sanitizers (needs clang)
+#   NAME             tests/property/test_NAME*.py with many more examples than `make check` takes
+# What crashes goes into tests/fuzz/corpus/TARGET, under a name that says what it is.
+set -eu
+cd "$(dirname "$0")/.."
+target=${1:?usage: tools/fuzz.sh TARGET [SECONDS]}
+seconds=${2:-60}
+
+if [ "$target" = launcher_reply ]; then
+    command -v clang >/dev/null || { echo "fuzz: clang is not installed (Debian: apt-get install clang libclang-rt-dev)" >&2; exit 77; }
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    cp -r "tests/fuzz/corpus/$target" "$work/corpus"
+    clang -std=c11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined launcher/fuzz_reply.c -o "$work/fuzz"
+    status=0
+    "$work/fuzz" -max_total_time="$seconds" -max_len=4096 -artifact_prefix="$work/crash-" "$work/corpus" 2>&1 | tail -n 20 || status=$?
+    for crash in "$work"/crash-*; do
+        [ -e "$crash" ] || continue
+        mkdir -p build/fuzz
+        cp "$crash" build/fuzz/
+        echo "fuzz: crashed; the input is in build/fuzz/" >&2
+        status=1
+    done
+    exit "$status"
+fi
+
+set -- tests/property/test_"$target"*.py
+[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply and:" >&2; ls tests/property | sed -n 's/^test_\(.*\)\.py$/  \1/p' >&2; exit 2; }
+end=$(($(date +%s) + seconds))
+while [ "$(date +%s)" -lt "$end" ]; do
+    # A fresh seed each round; the plugin's own flag, so that no profile has to be registered.
+    .venv/bin/python -m pytest -q --hypothesis-seed="$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')" "$@"
+done
