@@ -1,6 +1,7 @@
 """Layers through the real mkfs.erofs, checked with its own tools."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -141,6 +142,30 @@ async def test_a_tool_that_fails_is_reported_with_its_words(
     with pytest.raises(InfrastructureError, match="No space left on device"):
         await build(tmp_path, [Item("a", text="1" * 1_000_000)])
     assert not (tmp_path / "out.erofs").exists()
+
+
+def test_a_full_disk_is_refused_before_it_can_make_holes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    request = _builder.BuildRequest(
+        layers=tuple(layer_files(blobs, [tar_bytes([Item("a", text="1" * 1_000_000)])])),
+        output=tmp_path / "out.partial",
+        uuid="00000000-0000-0000-0000-000000000000",
+        mkfs=_erofs.find_mkfs(),
+        limits=_builder.FlattenLimits(),
+    )
+    real = os.statvfs(tmp_path)
+    full = os.statvfs_result((1, 1, *(65 << 20,) * 6, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: full)
+    with pytest.raises(InfrastructureError) as caught:
+        _builder.build(request, quiet)
+    assert caught.value.reason == "disk-full"
+    assert "hpcc image rm" in str(caught.value)
+    assert not request.output.exists()
+    monkeypatch.setattr(os, "statvfs", lambda _path: real)
+    assert _builder.build(request, quiet)["size_bytes"]
 
 
 async def test_a_tool_without_tar_input_says_what_to_install(

@@ -39,6 +39,10 @@ class ByteBudget:
         self._limit_bytes = limit_bytes
         self._left_bytes = limit_bytes
 
+    @property
+    def spent_bytes(self) -> int:
+        return self._limit_bytes - self._left_bytes
+
     def spend(self, count: int) -> None:
         self._left_bytes -= count
         if self._left_bytes < 0:

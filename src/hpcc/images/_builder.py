@@ -38,6 +38,8 @@ _ADDRESS_SPACE_BYTES: Final = 4 << 30
 _CPU_SECONDS: Final = 1800
 _BLOCK_BYTES: Final = 4096
 _STDERR_BYTES: Final = 2000
+# What other programs may write to the same disk meanwhile.
+_SPARE_BYTES: Final = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ def build(request: BuildRequest, progress: Callable[[int, int], None]) -> dict[s
     """
     try:
         report = _run_mkfs(request, progress)
+        check_space(request.output.parent, 0)
         size, sha256 = _seal(request.output)
     except BaseException:
         request.output.unlink(missing_ok=True)
@@ -101,7 +104,13 @@ def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> Fl
     ) as tool:
         assert tool.stdin is not None
         try:
-            report = flatten(request.layers, tool.stdin, limits=request.limits, progress=progress)
+            report = flatten(
+                request.layers,
+                tool.stdin,
+                limits=request.limits,
+                progress=progress,
+                measured=lambda count: check_space(request.output.parent, 2 * count),
+            )
             tool.stdin.close()
         except BrokenPipeError:
             raise _tool_failed(tool) from None
@@ -114,6 +123,26 @@ def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> Fl
         if tool.wait() != 0:
             raise _tool_failed(tool)
     return report
+
+
+def check_space(directory: Path, needed_bytes: int) -> None:
+    """Refuse to go on with a disk that is, or will be, full.
+
+    mkfs.erofs 1.8 does not check its writes of file data: on a full disk it can end with
+    success and holes in the files. It needs the raw and the compressed data at once.
+
+    Raises:
+        InfrastructureError: too little space is left.
+    """
+    disk = os.statvfs(directory)
+    free_bytes = disk.f_bavail * disk.f_frsize
+    if free_bytes < needed_bytes + _SPARE_BYTES:
+        raise InfrastructureError(
+            f"the disk of {directory} is too full: {free_bytes >> 20} MiB free, "
+            f"{(needed_bytes + _SPARE_BYTES) >> 20} MiB needed; "
+            "free some, or remove images (`hpcc image rm`)",
+            reason="disk-full",
+        )
 
 
 def _tool_failed(tool: subprocess.Popen[bytes]) -> InfrastructureError:  # noqa: TID251 - a type

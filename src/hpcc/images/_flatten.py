@@ -49,17 +49,19 @@ def flatten(
     *,
     limits: FlattenLimits | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    measured: Callable[[int], None] = lambda _bytes: None,
 ) -> FlattenReport:
     """Write one tar with the final tree of `layers` (bottom first) to `out`.
 
-    `progress` gets compressed bytes done and to do, over both passes.
+    `progress` gets compressed bytes done and to do, over both passes. `measured` is called
+    once before the first write, with a bound of what will be written; it may raise.
 
     Raises:
         IntegrityError: a layer is damaged, truncated or hostile; nothing that was written
             may be used.
     """
     job = _Flattening(layers, out, limits or FlattenLimits(), progress)
-    job.read_trees()
+    measured(job.read_trees())
     job.write_names()
     job.write_contents()
     return job.report()
@@ -84,7 +86,8 @@ class _Flattening:
         self._counts = dict.fromkeys(("files", "directories", "symlinks", "hard_links"), 0)
         self._content_bytes = 0
 
-    def read_trees(self) -> None:
+    def read_trees(self) -> int:
+        """Build the tree; returns the uncompressed bytes of all layers."""
         budget = ByteBudget(self._limits.stream_bytes)
         for layer in self._layers:
             with open_layer(layer, budget) as source:
@@ -92,6 +95,7 @@ class _Flattening:
                 self._inodes.append(self._tree.apply(reader.members()))
             self._step(layer)
         self._tree.finish()
+        return budget.spent_bytes
 
     def write_names(self) -> None:
         """Directories and symlinks; files wait for their contents."""
