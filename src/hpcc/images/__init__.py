@@ -5,9 +5,9 @@ from hpcc.images._blobfile import LayerFile
 from hpcc.images._debian import (
     DEFAULT_PACKAGES,
     DebianRequest,
-    HostSystem,
     build_debian,
 )
+from hpcc.images._host import HostSystem
 from hpcc.images._http import Timeouts
 from hpcc.images._layout import OciLayout
 from hpcc.images._limits import FlattenLimits
