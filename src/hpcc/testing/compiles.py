@@ -6,6 +6,7 @@ Also a `FakeRemote` that compiles "remotely" in a directory of its own, with the
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ from hpcc.core import (
 )
 from hpcc.daemon import MAX_CAPTURE_BYTES, CacheHandler, CompileRequest, Done, Exec, Run, RunReport
 
+_GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z-]+=?)?)/src(?=[/=]|$)")
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -164,7 +166,7 @@ class FakeRemote:
         for output in request.outputs:
             (root / output).parent.mkdir(parents=True, exist_ok=True)
         (root / request.cwd).mkdir(parents=True, exist_ok=True)
-        argv = [a.replace("/src", str(root)) for a in request.argv]
+        argv = [_GUEST_PATH.sub(lambda m: m[1] + str(root), a) for a in request.argv]
         code, out, err = run_bare(argv, cwd=root / request.cwd, env=dict(request.env))
         inside, guest = str(root).encode(), b"/src"
         outputs = []

@@ -1,0 +1,227 @@
+"""Damage, full disks, races: each ends in a correct object and a count."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcc.config import CacheSettings, Paths, Settings
+from hpcc.daemon import Done, Exec, Run, RunReport
+from hpcc.daemon._cache import Cache
+from hpcc.daemon._inflight import Inflight
+from hpcc.testing.compiles import FakeLauncher, run_bare
+
+_ARGV = ("gcc", "-Iinc", "-MD", "-c", "src/main.c", "-o", "out.o")
+
+
+def _entries(paths: Paths) -> list[Path]:
+    return [p for p in (paths.cache / "private").rglob("*") if p.is_file() and len(p.name) > 60]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "appended", "swapped"])
+def test_a_damaged_entry_is_a_miss_and_is_replaced(
+    damage: str,
+    make_cache: Callable[..., Cache],
+    launcher: FakeLauncher,
+    cache: Cache,
+    paths: Paths,
+) -> None:
+    launcher.compile(*_ARGV)
+    good = (launcher.cwd / "out.o").read_bytes()
+    files = _entries(paths)
+    assert len(files) == 2
+    contents = [f.read_bytes() for f in files]
+    for index, file in enumerate(files):
+        data = contents[index]
+        match damage:
+            case "flipped":
+                data = data[:-10] + bytes([data[-10] ^ 1]) + data[-9:]
+            case "truncated":
+                data = data[: len(data) // 2]
+            case "empty":
+                data = b""
+            case "appended":
+                data += b"x"
+            case _:
+                data = contents[1 - index]
+        file.write_bytes(data)
+    launcher.handler = fresh = make_cache()  # nothing in memory
+    assert launcher.compile(*_ARGV).answer == "run"
+    assert (launcher.cwd / "out.o").read_bytes() == good
+    assert fresh.counters()["store.corrupt"] >= 1
+    launcher.handler = make_cache()
+    assert launcher.compile(*_ARGV).answer == "done"
+
+
+def test_a_store_that_cannot_be_written_costs_only_the_hit(
+    make_cache: Callable[..., Cache], launcher: FakeLauncher, paths: Paths
+) -> None:
+    paths.cache.mkdir(parents=True)
+    (paths.cache / "private").write_text("not a directory")
+    launcher.handler = cache = make_cache()
+    for _ in range(2):
+        ended = launcher.compile(*_ARGV)
+        assert (ended.answer, ended.exit_code) == ("run", 0)
+    assert cache.counters()["store.write-error"] == 2
+    assert cache.counters()["uncacheable.store"] == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_lets_the_compile_go_on(
+    make_cache: Callable[..., Cache], launcher: FakeLauncher, paths: Paths
+) -> None:
+    private = paths.cache / "private"
+    private.mkdir(parents=True)
+    code, _, _ = run_bare(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "hpcc-test", str(private)], cwd=paths.cache
+    )
+    if code:
+        pytest.skip("this container may not mount")
+    try:
+        launcher.handler = cache = make_cache()
+        for index in range(6):
+            ended = launcher.compile(*_ARGV, f"-DN={index}")
+            assert (ended.answer, ended.exit_code) == ("run", 0)
+        assert cache.counters()["store.disk-full"] >= 1
+        assert not [p for p in private.iterdir() if p.name.startswith(".tmp-")]
+    finally:
+        run_bare(["umount", str(private)], cwd=paths.cache)
+
+
+def test_results_larger_than_allowed_are_not_kept(
+    make_cache: Callable[..., Cache], launcher: FakeLauncher
+) -> None:
+    launcher.handler = cache = make_cache(
+        settings=Settings(cache=CacheSettings(max_entry_bytes=100))
+    )
+    for _ in range(2):
+        assert launcher.compile(*_ARGV).answer == "run"
+    assert cache.counters()["uncacheable.output-unreadable"] == 2
+
+
+def test_a_cleaned_store_is_noticed(launcher: FakeLauncher, cache: Cache, paths: Paths) -> None:
+    from hpcc.store import PrivateStore
+
+    launcher.compile(*_ARGV)
+    assert launcher.compile(*_ARGV).answer == "done"
+    other = PrivateStore(
+        str(paths.cache / "private"),
+        max_size_bytes=1 << 30,
+        max_entry_bytes=1 << 30,
+        now=lambda: 0.0,
+    )
+    other.trim(0)
+    other.bump_epoch()
+    assert launcher.compile(*_ARGV).answer == "run"
+    assert cache.counters()["store.entries"] == 2
+
+
+def test_a_run_that_never_reports_leaves_nothing(
+    launcher: FakeLauncher, cache: Cache, paths: Paths
+) -> None:
+    argv = ("gcc", "-Iinc", "-c", "src/main.c", "-o", "out.o")
+    request = launcher.request(argv)
+    run = cache.begin(request, lambda: False)
+    assert isinstance(run, Run)
+    run_bare(run.argv, cwd=launcher.cwd)
+    assert list((paths.run / "deps").iterdir())
+    cache.abandon(request, run)
+    assert not list((paths.run / "deps").iterdir())
+    assert launcher.compile(*argv).answer == "run"
+
+
+def test_private_depfiles_of_a_dead_daemon_are_removed(
+    make_cache: Callable[..., Cache], paths: Paths
+) -> None:
+    deps = paths.run / "deps"
+    deps.mkdir(parents=True)
+    (deps / "4194999-0.d").write_text("x")
+    (deps / f"{os.getpid()}-0.d").write_text("x")
+    make_cache()
+    assert [p.name for p in deps.iterdir()] == [f"{os.getpid()}-0.d"]
+
+
+def test_equal_compiles_at_once_run_the_compiler_once(launcher: FakeLauncher, cache: Cache) -> None:
+    request = launcher.request(_ARGV)
+    leader = cache.begin(request, lambda: False)
+    assert isinstance(leader, Run)
+    answers: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(cache.begin(request, lambda: False)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    code, out, err = run_bare(leader.argv, cwd=launcher.cwd)
+    cache.finish(request, leader, RunReport(code, 0, out, err, is_truncated=False))
+    for thread in threads:
+        thread.join(20)
+    assert [type(a) for a in answers] == [Done] * 4
+    counters = cache.counters()
+    assert (counters["miss.local"], counters["hit.local"]) == (1, 4)
+    assert counters["dedup.waited"] >= 1
+
+
+def test_when_the_leader_dies_exactly_one_waiter_takes_over(
+    launcher: FakeLauncher, cache: Cache
+) -> None:
+    request = launcher.request(_ARGV)
+    leader = cache.begin(request, lambda: False)
+    assert isinstance(leader, Run)
+    answers: list[Done | Exec | Run] = []
+    woken = threading.Event()
+
+    def wait() -> None:
+        answers.append(cache.begin(request, lambda: False))
+        woken.set()
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    cache.abandon(request, leader)
+    assert woken.wait(20)
+    heir = answers[0]
+    assert isinstance(heir, Run)
+    threads[0].join(0.3)
+    assert len(answers) == 1
+    code, out, err = run_bare(heir.argv, cwd=launcher.cwd)
+    cache.finish(request, heir, RunReport(code, 0, out, err, is_truncated=False))
+    for thread in threads:
+        thread.join(20)
+    assert sorted(type(a).__name__ for a in answers) == ["Done", "Done", "Run"]
+
+
+def test_a_waiter_whose_launcher_vanished_stops_waiting() -> None:
+    inflight = Inflight(wait_seconds=60)
+    flight = inflight.lead(b"k")
+    assert inflight.lead(b"k") is None
+    assert not inflight.wait(b"k", lambda: True)
+    inflight.release(flight)
+    inflight.release(flight)
+    assert inflight.wait(b"k", lambda: True)
+
+
+def test_waiting_is_bounded() -> None:
+    inflight = Inflight(wait_seconds=0.2)
+    inflight.lead(b"k")
+    assert not inflight.wait(b"k", lambda: False)
+
+
+def test_a_fault_of_ours_is_a_bypass(
+    launcher: FakeLauncher, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cache._local, "begin", broken)
+    ended = launcher.compile(*_ARGV)
+    assert (ended.answer, ended.reason, ended.exit_code) == ("exec", "internal-error", 0)
+    monkeypatch.undo()
+    monkeypatch.setattr(cache._local, "_store", broken)
+    assert launcher.compile(*_ARGV).exit_code == 0
+    assert cache.counters()["uncacheable.internal-error"] == 1
