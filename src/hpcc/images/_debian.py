@@ -42,6 +42,8 @@ _PASSED_ENV: Final = ("http_proxy", "https_proxy", "no_proxy", "TMPDIR", "HOME",
 _MIN_TIMEOUT_SECONDS: Final = 3600.0
 _MAX_NOTE_BYTES: Final = 1 << 20
 _TERM_SECONDS: Final = 20.0
+# Of mmdebstrap's messages: those that say nothing to the person who waits.
+_NOISE: Final = ("hook", "tempdir", "skipping", "done")
 # Not needed to compile; licences stay, as they must.
 _DPKG_OPTIONS: Final = (
     "path-exclude=/usr/share/man/*",
@@ -305,7 +307,7 @@ def _report(line: str, complaints: list[str], progress: Progress) -> None:
     if kind in {"E", "W", "Err"} or "Unable to locate package" in line:
         complaints.append(line[:300])
         del complaints[:-20]
-    elif kind == "I" and text and "hook" not in text and "tempdir" not in text:
+    elif kind == "I" and text and not any(word in text for word in _NOISE):
         progress(text.rstrip(".")[:80], 0, 0)
 
 
