@@ -142,8 +142,14 @@ def _line(row: AuditRow) -> tuple[str, ...]:
         row.principal,
         row.action_digest[:_DIGEST_CHARS],
         row.image_digest.removeprefix("sha256:")[:_DIGEST_CHARS],
-        row.outputs[0][0] if row.outputs else "-",
+        _main_output(row),
     )
+
+
+def _main_output(row: AuditRow) -> str:
+    """The object, where there is one: a person looks for that, not for the depfile."""
+    names = [path for path, _ in row.outputs]
+    return next((n for n in names if n.endswith((".o", ".obj", ".lo"))), names[0] if names else "-")
 
 
 def _event_line(record: Record) -> tuple[str, ...]:
@@ -186,7 +192,7 @@ def _run_show(args: argparse.Namespace) -> int:
         elif isinstance(value, tuple):
             value = " ".join(value) or "-"
         text = "\n".join(_printable(part) for part in str(value).split("\n"))
-        print(f"{name + ':':<20}{text or '-'}")
+        print(f"{name + ':':<20}{text or '-'}".rstrip())
     print(f"{'record:':<20}number {record.sequence}, hash {record.hash}")
     return 0
 

@@ -34,7 +34,7 @@ class DigestMemo:
             CallerError: it is no ordinary file, cannot be read, or changes while it is read.
         """
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=_open) as file:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode) or before.st_size > MAX_OUTPUT_BYTES:
                     raise CallerError("an input is no ordinary file", reason="input-kind")
@@ -66,7 +66,7 @@ def read_blob(path: str, digest: Digest) -> Blob:
         CallerError: the file is gone or has other content now.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open) as file:
             data = file.read(digest.size_bytes + 1)
             while data and len(data) <= digest.size_bytes and (more := file.read(_CHUNK)):
                 data += more
@@ -76,6 +76,11 @@ def read_blob(path: str, digest: Digest) -> Blob:
     if blob.digest != digest:
         raise CallerError("an input changed before it was sent", reason="input-changed")
     return blob
+
+
+def _open(path: str, flags: int) -> int:
+    """Open without waiting: a named pipe in place of a header must not stop everything."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _key(status: os.stat_result) -> tuple[int, ...]:
