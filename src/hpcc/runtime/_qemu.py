@@ -294,18 +294,19 @@ class _Vm:
 
     async def end(self) -> None:
         """Kill the VM and leave nothing behind; also after a cancel."""
+        # What counts is done before the first await, so that a second cancel cannot prevent it.
         self._kill()
         if self._channel is not None:
             self._channel.close()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
         if self._tasks:
-            # Done, not asked: the process is dead, so they end by themselves.
+            # The process is dead, so they end by themselves.
             await asyncio.wait(self._tasks, timeout=_END_SECONDS)
             for task in self._tasks:
                 task.cancel()
         if self._process is not None:
             await self._process.wait()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
 
 async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:

@@ -1,0 +1,88 @@
+"""The guest's port: a session starts after HELLO; a hang-up that lasts ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcc.agent._main import find_port, find_token
+from hpcc.agent._port import Greeter, PortTransport
+from hpcc.wire import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+
+TOKEN = b"t" * TOKEN_BYTES
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+async def connect() -> tuple[socket.socket, socket.socket, PortTransport]:
+    host, guest = socket.socketpair()
+    host.setblocking(False)
+    guest.setblocking(False)
+    greeter = Greeter(GuestLink(TOKEN), Echo)
+    return host, guest, PortTransport(asyncio.get_running_loop(), guest.fileno(), greeter)
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+        assert more
+        data += more
+    return data
+
+
+async def test_a_session_starts_after_junk_and_carries_more_than_the_buffers_hold() -> None:
+    host, guest, transport = await connect()
+    loop = asyncio.get_running_loop()
+    link = HostLink(TOKEN, b"n" * NONCE_BYTES)
+    payload = bytes(range(256)) * 40_000
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(loop.sock_sendall(host, b"junk" + link.hello + payload))
+        early = None
+        while early is None:
+            early = link.feed(await loop.sock_recv(host, 65536))
+        assert early + await receive(host, len(payload) - len(early)) == payload
+    transport.abort()
+    assert await transport.ended is None
+    host.close()
+    guest.close()
+
+
+async def test_a_host_that_has_gone_ends_the_session() -> None:
+    host, guest, transport = await connect()
+    link = HostLink(TOKEN, b"n" * NONCE_BYTES)
+    await asyncio.get_running_loop().sock_sendall(host, link.hello)
+    await receive(host, len(link.hello))  # or closing with unread bytes would be a reset
+    started = time.monotonic()
+    host.close()
+    async with asyncio.timeout(10):
+        assert isinstance(await transport.ended, OSError)
+    assert time.monotonic() - started >= 0.9
+    guest.close()
+
+
+def test_the_port_is_found_by_its_name(tmp_path: Path) -> None:
+    for name, content in (("vport1p0", "other\n"), ("vport2p1", "hpcc.agent\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(content)
+    assert find_port(str(tmp_path)) == "/dev/vport2p1"
+    (tmp_path / "vport2p1/name").write_text("x")
+    with pytest.raises(SystemExit):
+        find_port(str(tmp_path))
+
+
+def test_the_token_comes_from_the_command_line() -> None:
+    assert find_token("quiet hpcc.tok=abc x=y") == b"abc"
+    with pytest.raises(SystemExit):
+        find_token("quiet")

@@ -1,0 +1,115 @@
+"""KVM is used only where a probe guest answered; a failure is remembered, nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import InfrastructureError, Isolation
+from hpcc.ports import SystemClock
+from hpcc.runtime import GuestAssets, kvm_state, pick_runtime
+from hpcc.runtime import _pick as pick
+from hpcc.runtime import _qemu as qemu
+
+# What QEMU does on hosts whose /dev/kvm opens and then does not work.
+ABORTS = 'echo "failed to set MSR 0x10a" >&2; kill -ABRT $$'
+HANGS = "exec sleep 600"
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> GuestAssets:
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    digest = "sha256:" + "0" * 64
+    return GuestAssets(
+        kernel=empty, kernel_digest=digest, initramfs=empty, initramfs_digest=digest,
+        agent_drive=empty, agent_digest=digest, firmware=None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def starts(tmp_path: Path) -> Path:
+    return tmp_path / "starts"
+
+
+def fake_vmm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, body: str) -> None:
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    script = directory / "qemu-system-x86_64"
+    script.write_text(
+        f'#!/bin/sh\nif [ "$1" = --version ]; then echo fake 1; exit; fi\nmktemp -p {starts} > /dev/null\n{body}\n'
+    )
+    for path in (tmp_path, directory):
+        path.chmod(0o755)
+    script.chmod(0o755)
+    starts.mkdir()  # one empty file for each start: the VMM may not write a byte to a file
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    monkeypatch.setattr(pick, "_KVM", directory)  # something that exists
+
+
+def entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+async def pick_auto(assets: GuestAssets, state: Path) -> Isolation:
+    runtime = await pick_runtime(assets, accelerator="auto", state_dir=state, clock=SystemClock())
+    return runtime.isolation
+
+
+async def test_a_vmm_that_aborts_under_kvm_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
+) -> None:
+    monkeypatch.setattr(qemu, "_vmm_user", lambda _: qemu._VmmUser(None, ()))
+    fake_vmm(monkeypatch, tmp_path, starts, ABORTS)
+    state = tmp_path / "state"
+    assert await pick_auto(assets, state) is Isolation.QEMU_TCG
+    assert await pick_auto(assets, state) is Isolation.QEMU_TCG
+    assert len(entries(starts)) == 1
+    known = await kvm_state(state)
+    assert "MSR" in known.reason
+    assert known.was_probed
+    assert entries(state / "guests") == []
+
+
+async def test_a_vmm_that_hangs_under_kvm_is_ended_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
+) -> None:
+    monkeypatch.setattr(qemu, "_vmm_user", lambda _: qemu._VmmUser(None, ()))
+    spec = qemu._probe_spec(assets, "kvm")
+    assert spec.boot_timeout_seconds == 15.0
+    monkeypatch.setattr(qemu, "_probe_spec", lambda *_: replace(spec, boot_timeout_seconds=1.0))
+    fake_vmm(monkeypatch, tmp_path, starts, HANGS)
+    started = time.monotonic()
+    assert await pick_auto(assets, tmp_path / "state") is Isolation.QEMU_TCG
+    assert time.monotonic() - started < 10
+    assert "no answer" in (await kvm_state(tmp_path / "state")).reason
+
+
+async def test_what_was_remembered_of_another_machine_or_boot_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path
+) -> None:
+    fake_vmm(monkeypatch, tmp_path, starts, ABORTS)
+    for content in (json.dumps({"key": "other", "reason": "broken"}), "{", "[]", "null"):
+        (tmp_path / "kvm-probe.json").write_text(content)
+        assert (await kvm_state(tmp_path)).reason == ""
+
+
+async def test_tcg_that_was_asked_for_probes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
+) -> None:
+    fake_vmm(monkeypatch, tmp_path, starts, ABORTS)
+    runtime = await pick_runtime(assets, accelerator="tcg", state_dir=tmp_path, clock=SystemClock())
+    assert runtime.isolation is Isolation.QEMU_TCG
+    assert entries(starts) == []
+
+
+async def test_without_a_vmm_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, assets: GuestAssets
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InfrastructureError, match="apt-get install qemu-system-x86"):
+        await pick_runtime(assets, accelerator="auto", state_dir=tmp_path, clock=SystemClock())
