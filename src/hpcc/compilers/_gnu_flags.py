@@ -194,9 +194,9 @@ _EXTRA_FILES: Final = [
 ]
 
 _LINK: Final = [
-    *_rows(_EITHER, Effect.LINK, _MANUAL + "Link Options", "-l", "-L", "-z"),
+    *_rows(_EITHER, Effect.LINK, _MANUAL + "Link Options", "-l", "-L"),
     *_rows(_JOINED, Effect.LINK, _MANUAL + "Link Options", "-Wl,"),
-    *_rows(_SEPARATE, Effect.LINK, _MANUAL + "Link Options", "-Xlinker"),
+    *_rows(_SEPARATE, Effect.LINK, _MANUAL + "Link Options", "-Xlinker", "-z"),
     *_rows(
         _ALONE,
         Effect.LINK,

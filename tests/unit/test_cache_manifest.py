@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcc.core import IntegrityError
+from hpcc.daemon._cache_farm import BREAKER_FAILURES, BREAKER_SECONDS, Breaker
+from hpcc.daemon._closure import ClosureRequest, UncacheableError, absolute, find_closure
+from hpcc.daemon._counters import Counters, read_counters
+from hpcc.daemon._fields import decode_fields, encode_fields
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._identity import _search_lines
+from hpcc.daemon._manifest import (
+    MAX_SETS,
+    Absence,
+    InputSet,
+    add_set,
+    decode_manifest,
+    encode_manifest,
+    make_set,
+)
+
+
+@pytest.fixture
+def memo() -> FileMemo:
+    return FileMemo(time.time_ns)
+
+
+def _age(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+@given(st.lists(st.binary(max_size=30), max_size=20))
+def test_fields_read_back(fields: list[bytes]) -> None:
+    assert decode_fields(encode_fields(fields)) == fields
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_fields_or_an_integrity_error(data: bytes) -> None:
+    with contextlib.suppress(IntegrityError):
+        assert encode_fields(decode_fields(data)) == data
+
+
+_SETS = st.builds(
+    make_set,
+    st.binary(min_size=32, max_size=32),
+    st.lists(st.tuples(st.binary(max_size=9), st.binary(min_size=32, max_size=32))).map(tuple),
+    st.lists(st.binary(max_size=9)).map(tuple),
+    st.lists(
+        st.builds(
+            Absence,
+            st.binary(max_size=9),
+            st.frozensets(st.binary(max_size=9)),
+            st.frozensets(st.binary(max_size=9)),
+        )
+    ).map(tuple),
+)
+
+
+def _plain(inputs: InputSet) -> object:
+    absences = [(a.directory, a.files, a.directories) for a in inputs.absences]
+    return inputs.files, inputs.present, absences, inputs.result_key
+
+
+@given(st.lists(_SETS, max_size=MAX_SETS))
+def test_manifests_read_back(sets: list[InputSet]) -> None:
+    decoded = decode_manifest(encode_manifest(tuple(sets)))
+    assert list(map(_plain, decoded)) == list(map(_plain, sets))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_manifest_or_an_integrity_error(data: bytes) -> None:
+    for text in (data, encode_fields([b"manifest-1", data])):
+        try:
+            decode_manifest(text)
+        except IntegrityError:
+            continue
+
+
+def test_only_the_newest_sets_are_kept() -> None:
+    sets: tuple[InputSet, ...] = ()
+    for number in range(MAX_SETS + 3):
+        sets = add_set(sets, make_set(b"k", ((b"f", bytes([number]) * 32),), (), ()))
+    assert len(sets) == MAX_SETS
+    assert sets[0].files[0][1][0] == MAX_SETS + 2
+    again = add_set(sets, sets[3])
+    assert len(again) == MAX_SETS
+    assert again[0] is sets[3]
+
+
+def test_a_digest_is_remembered_only_for_a_quiet_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"one")
+    now = [path.stat().st_ctime_ns + 10**9]
+    memo = FileMemo(lambda: now[0])
+    raw = os.fsencode(path)
+    first = memo.digest(raw)
+    assert raw not in memo._digests
+    now[0] += 10**10
+    assert memo.digest(raw) == first
+    assert raw in memo._digests
+    path.write_bytes(b"two")
+    assert memo.digest(raw) != first
+
+
+@pytest.mark.parametrize("what", ["missing", "directory", "fifo"])
+def test_only_regular_files_have_a_digest(what: str, tmp_path: Path, memo: FileMemo) -> None:
+    path = tmp_path / "x"
+    if what == "directory":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    assert memo.digest(os.fsencode(path)) is None
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_an_absent_name_that_appears_is_seen(count: int, tmp_path: Path, memo: FileMemo) -> None:
+    names = frozenset(b"h%d.h" % i for i in range(count))
+    absence = Absence(os.fsencode(tmp_path), names, frozenset({b"sub"}))
+    assert absence.holds(memo)
+    (tmp_path / "unrelated.o").write_text("")
+    assert absence.holds(memo)
+    (tmp_path / "h0.h").mkdir()  # a directory is not a header
+    assert absence.holds(memo)
+    (tmp_path / "h0.h").rmdir()
+    (tmp_path / "sub").mkdir()
+    assert not absence.holds(memo)
+    (tmp_path / "sub").rmdir()
+    (tmp_path / "h0.h").write_text("")
+    assert not absence.holds(memo)
+
+
+def test_a_quiet_directory_costs_one_stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memo = FileMemo(lambda: time.time_ns() + 10**11)
+    absence = Absence(os.fsencode(tmp_path), frozenset({b"a", b"b"}), frozenset())
+    assert absence.holds(memo)
+    assert absence.signature is not None
+    monkeypatch.setattr(os.path, "lexists", lambda _p: pytest.fail("looked at a name"))
+    assert absence.holds(memo)
+
+
+def _request(tmp_path: Path, *files: str, **changes: object) -> ClosureRequest:
+    values: dict[str, object] = {
+        "cwd": os.fsencode(tmp_path),
+        "source": b"a.c",
+        "files": tuple(f.encode() for f in ("a.c", *files)),
+        "search": (b"one", b"two", b"gone/deep"),
+        "forced": (),
+        "started_ns": time.time_ns() + 10**9,
+        "allow_date": False,
+    }
+    return ClosureRequest(**{**values, **changes})  # type: ignore[arg-type]  # built by name above
+
+
+def test_every_directory_before_and_after_is_watched(tmp_path: Path, memo: FileMemo) -> None:
+    for name in ("one", "two", "sub"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.c").write_text(
+        '#include "x.h"\n#include <d/y.h>\n#if __has_include(<z.h>)\n#endif\n'
+    )
+    (tmp_path / "two/x.h").write_text("")
+    found = find_closure(memo, _request(tmp_path, "two/x.h"))
+    absent = {os.fsdecode(a.directory): a for a in found.absences}
+    assert {b"x.h", b"x.h.gch"} <= absent[str(tmp_path)].files
+    assert {b"x.h", b"z.h"} <= absent[str(tmp_path / "one")].files
+    assert b"x.h" not in absent[str(tmp_path / "two")].files
+    assert b"x.h.gch" in absent[str(tmp_path / "two")].files
+    assert b"d" in absent[str(tmp_path / "one")].directories
+    assert b"gone" in absent[str(tmp_path)].directories
+
+
+def test_names_from_macro_includes_are_watched_too(tmp_path: Path, memo: FileMemo) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.c").write_text("#include HEADER\n")
+    (tmp_path / "two/odd.h").write_text("")
+    found = find_closure(memo, _request(tmp_path, "two/odd.h"))
+    absent = {os.fsdecode(a.directory): a.files for a in found.absences}
+    assert b"odd.h" in absent[str(tmp_path / "one")]
+
+
+def test_a_file_newer_than_the_compile_is_refused(tmp_path: Path, memo: FileMemo) -> None:
+    (tmp_path / "a.c").write_text("")
+    with pytest.raises(UncacheableError) as caught:
+        find_closure(memo, _request(tmp_path, started_ns=time.time_ns() - 10**9))
+    assert caught.value.reason == "modified-during-compile"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(b"a", b"/w/a"), (b"./a", b"/w/a"), (b"/x//y/./z", b"/x/y/z"), (b"../a", b"/w/../a")],
+)
+def test_paths_are_joined_without_resolving_dots(path: bytes, expected: bytes) -> None:
+    assert absolute(b"/w", path) == expected
+
+
+def test_search_lists_hold_directories_that_do_not_exist() -> None:
+    text = (
+        b'ignoring nonexistent directory "/none"\n#include "..." search starts here:\n q\n'
+        b"#include <...> search starts here:\n /a\n /b b\nEnd of search list.\n /no\n"
+    )
+    assert _search_lines(text) == (b"/none", b"q", b"/a", b"/b b")
+
+
+def test_counts_outlive_the_process_and_damage(tmp_path: Path) -> None:
+    path = str(tmp_path / "c/counters.json")
+    first = Counters(path, now=lambda: 5.0)
+    first.add("hit.local", 3)
+    first.close()
+    first.close()
+    assert read_counters(path) == {"since": 5, "hit.local": 3}
+    second = Counters(path, now=lambda: 9.0)
+    second.add("hit.local")
+    assert second.snapshot() == {"since": 5, "hit.local": 4}
+    second.close()
+    for text in ("", "{", "[1]", '{"a": -1, "b": "x", "c": true}'):
+        Path(path).write_text(text)
+        assert read_counters(path) == {}
+
+
+def test_the_breaker_opens_after_failures_in_a_row_and_closes_by_time() -> None:
+    now = [0.0]
+    breaker = Breaker(lambda: now[0])
+    for _ in range(BREAKER_FAILURES - 1):
+        breaker.note(worked=False)
+    breaker.note(worked=True)
+    for _ in range(BREAKER_FAILURES - 1):
+        breaker.note(worked=False)
+    assert not breaker.is_open()
+    breaker.note(worked=False)
+    assert breaker.is_open()
+    now[0] = BREAKER_SECONDS
+    assert not breaker.is_open()
