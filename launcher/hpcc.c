@@ -30,10 +30,15 @@
 
 extern char **environ;
 
-/* Deadlines, in milliseconds. The daemon sends WAIT after half a second and each second then. */
+/* Deadlines, in milliseconds. The daemon sends WAIT after half a second and twice a second then.
+ * A test builds with shorter ones. */
+#ifndef NEXT_FRAME_MS
+#define NEXT_FRAME_MS 10000 /* it was alive and fell silent */
+#endif
+#ifndef START_MS
+#define START_MS 10000 /* a daemon that is being started */
+#endif
 #define FIRST_FRAME_MS 2000   /* nothing at all: the daemon hangs */
-#define NEXT_FRAME_MS 10000   /* it was alive and fell silent */
-#define START_MS 10000        /* a daemon that is being started */
 #define START_FAILED_MS 30000 /* leave a daemon that cannot start alone for this long */
 #define HUNG_MS 10000         /* and one that hangs for this long */
 #define MAX_DEPTH 8           /* hpcc under hpcc under …: a wrapper script may add one or two */

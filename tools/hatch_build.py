@@ -40,7 +40,9 @@ def definitions(root: Path, build_id: str = "") -> list[str]:
     return [f'-DHPCC_BUILD_ID="{build_id}"', f"-DHPCC_PROTOCOL={protocol}"]
 
 
-def build_launcher(root: Path, output: Path, *, build_id: str = "") -> str:
+def build_launcher(
+    root: Path, output: Path, *, build_id: str = "", flags: tuple[str, ...] = ()
+) -> str:
     """Compile launcher/hpcc.c; returns the compiler that did it."""
     problems = []
     for choice in CHOICES:
@@ -49,6 +51,7 @@ def build_launcher(root: Path, output: Path, *, build_id: str = "") -> str:
         command = [
             *choice,
             *COMMON,
+            *flags,
             *definitions(root, build_id),
             str(root / "launcher/hpcc.c"),
             "-o",

@@ -45,6 +45,8 @@ class LifecycleLimits:
     # `stop --now`: launchers compile by themselves once their connection is gone.
     stop_seconds: float = 5.0
     poll_seconds: float = 0.05
+    # /tmp is swept on some machines: a daemon nobody can reach any more must not stay.
+    check_seconds: float = 15.0
 
 
 def socket_path(paths: Paths) -> str:
@@ -76,6 +78,7 @@ class Door:
 
     def __init__(self, lock: int, listener: socket.socket, path: str) -> None:
         self._lock, self.listener, self.path = lock, listener, path
+        self._id = _socket_id(path)
         self._guard = threading.Lock()
 
     @classmethod
@@ -107,13 +110,27 @@ class Door:
             raise CallerError(f"cannot listen on {path}: {error}", reason="run-dir") from error
         return cls(lock, listener, path)
 
+    def is_reachable(self) -> bool:
+        """Whether the path still leads to this socket."""
+        return self._id is not None and _socket_id(self.path) == self._id
+
     def leave(self) -> None:
         """Remove the socket, then give up the right to it. May be called again."""
         with self._guard:
             if self._lock >= 0:
-                _unlink(self.path)
+                # Where the directory was swept, another daemon may have its own there.
+                if self.is_reachable():
+                    _unlink(self.path)
                 os.close(self._lock)
                 self._lock = -1
+
+
+def _socket_id(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _unlink(path: str) -> None:
@@ -157,7 +174,10 @@ class Daemon:
         self._front.start()
         on_ready()
         try:
-            self._stopping.wait()
+            while not self._stopping.wait(self._limits.check_seconds):
+                if not self._door.is_reachable():
+                    _log.warning("the socket is gone: ending")
+                    break
             self._drain()
         finally:
             self._door.leave()
@@ -173,6 +193,7 @@ class Daemon:
         self._stopping.set()
 
     def _drain(self) -> None:
+        self._stopping.set()
         self._door.leave()
         self._front.close_door()
         deadline = self._clock.monotonic() + self._limits.drain_seconds

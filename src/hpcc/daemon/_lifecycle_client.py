@@ -18,6 +18,7 @@ from hpcc.daemon._spawn import spawn_daemon
 from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 5.0
+_HURRY_SECONDS: Final = 2.0
 # A cold start of Python on a busy machine takes a second; the launcher waits ten.
 _START_SECONDS: Final = 9.0
 _DRAIN_SECONDS: Final = 900.0
@@ -149,12 +150,13 @@ def _open_process(pid: int) -> int:
 
 def _stop_process(connection: socket.socket, process: int, *, now: bool) -> None:
     try:
-        _ask(connection, "stop-now" if now else "stop", _ANSWER_SECONDS if not now else 2.0)
+        _ask(connection, "stop-now" if now else "stop", _HURRY_SECONDS if now else _ANSWER_SECONDS)
     except InfrastructureError:
         if not now:
             raise
-    if _is_over(process, _KILL_SECONDS if now else _DRAIN_SECONDS):
-        return
+    else:
+        if _is_over(process, _KILL_SECONDS if now else _DRAIN_SECONDS):
+            return
     if now:
         signal.pidfd_send_signal(process, signal.SIGKILL)
         if _is_over(process, _KILL_SECONDS):

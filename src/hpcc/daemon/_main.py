@@ -6,6 +6,7 @@ import argparse
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ _GC_THRESHOLD: Final = 50_000
 # What a remote compile may take beyond its own limit: upload, dispatch, writing the outputs.
 _REMOTE_MARGIN_SECONDS: Final = 60.0
 _EXIT_FAILED: Final = 1
+# Launchers with a compiler running hold a descriptor each; 1024 is a common soft limit.
+_DESCRIPTORS: Final = 8192
 
 Parts = Callable[[Paths, Settings], tuple[CacheHandler, RemoteClient | None]]
 
@@ -47,6 +50,7 @@ def run_daemon(
         os._exit(0)
     os.chdir("/")
     os.umask(0o077)
+    _raise_descriptor_limit()
     # Not in the file's every line: what a build was doing is nobody's business.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
     try:
@@ -61,6 +65,13 @@ def run_daemon(
     gc.set_threshold(_GC_THRESHOLD)
     daemon.serve(lambda: _answer(args.ready_fd, READY.decode()))
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _build(parts: Parts, build_id: str, limits: LifecycleLimits | None) -> Daemon:

@@ -158,7 +158,7 @@ def build_tool(source: str, output: Path, *flags: str) -> Path:
     return output
 
 
-def build_launcher(directory: Path, *, build_id: str = "") -> Path:
+def build_launcher(directory: Path, *flags: str, build_id: str = "") -> Path:
     """Build `hpcc` as the package's build does, with an `hpcc-cli` of this tree beside it."""
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "tools" / "hatch_build.py")
     assert spec is not None
@@ -167,7 +167,7 @@ def build_launcher(directory: Path, *, build_id: str = "") -> Path:
     spec.loader.exec_module(module)
     directory.mkdir(parents=True, exist_ok=True)
     launcher = directory / "hpcc"
-    module.build_launcher(ROOT, launcher, build_id=build_id)
+    module.build_launcher(ROOT, launcher, build_id=build_id, flags=flags)
     cli = directory / "hpcc-cli"
     cli.write_text(
         f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'hpcc'\n"
@@ -251,7 +251,7 @@ def _main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--build-id", default=wire.BUILD_ID)
     parser.add_argument("--min-age", type=float, default=0.0)
     args = parser.parse_args(argv)
-    limits = LifecycleLimits(min_age_seconds=args.min_age)
+    limits = LifecycleLimits(min_age_seconds=args.min_age, check_seconds=0.2)
     return run_daemon([], parts=_scripted_parts, build_id=args.build_id, limits=limits)
 
 
