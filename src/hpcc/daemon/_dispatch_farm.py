@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 
 from hpcc.config import Farm
-from hpcc.core import CallerError, ImageRef, Isolation, TenantId
+from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId
 from hpcc.identity import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
 from hpcc.rpc import open_channel as open_pinned
 
+_log: Final = logging.getLogger(__name__)
 # A token is renewed when it would end within this, so that it outlives the calls made with it.
-_RENEW_BEFORE_SECONDS = 60.0
+_RENEW_BEFORE_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class FarmConnection:
         self._session: SessionGrant | None = None
         self._route: Route | None = None
         self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
+        self._watcher: asyncio.Task[None] | None = None
 
     async def worker(self) -> RoutedWorker:
         """Return a worker whose token is good for a while.
@@ -64,6 +68,10 @@ class FarmConnection:
             return RoutedWorker(self._channel(self._route), self._route, self.tenant)
 
     async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
         for channel in self._channels.values():
             await channel.close(0)
 
@@ -90,7 +98,31 @@ class FarmConnection:
                 principal=self.farm.principal,
                 client_version=self._version,
             )
+            if self._watcher is None or self._watcher.done():
+                self._watcher = asyncio.Task(self._watch(session.session), name="routes")
         return session.session
+
+    async def _watch(self, session: str) -> None:
+        """Drop the route as soon as the scheduler says that it died, or stops telling.
+
+        The next compile asks again then, before it dials a dead worker.
+        """
+        try:
+            async with aclosing(self._client.watch(session, self.tenant)) as changes:
+                async for change in changes:
+                    route = self._route
+                    if (
+                        change.is_dead
+                        and route is not None
+                        and route.worker_id == change.worker_id
+                        and route.generation <= change.generation
+                    ):
+                        self._route = None
+        except HpccError as error:
+            _log.info("route watch: %s", error)
+        self._route = None
+        # A session of its own time ends too; the next login starts another watch.
+        self._session = None
 
     def _channel(self, route: Route) -> grpc.aio.Channel:
         key = (route.endpoint, route.worker_certificate)

@@ -52,15 +52,17 @@ class ServiceProcess:
             self._stop.set()
 
 
-def run_service(name: str, main: Callable[[ServiceProcess], Awaitable[None]]) -> int:
+def run_service(
+    name: str, main: Callable[[ServiceProcess], Awaitable[None]], config: Path | None = None
+) -> int:
     """Run a service's `main` until it returns; return the exit code.
+
+    `config` is the config file; None takes it from the command line.
 
     `main` is cancelled when a stop is asked for, so that what it holds is released also while
     it starts.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m hpcc.{name}")
-    parser.add_argument("--config", type=Path, required=True, help="JSON file, mode 0600")
-    path: Path = parser.parse_args().config
+    path = config or _config_from_argv(name)
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
@@ -72,6 +74,13 @@ def run_service(name: str, main: Callable[[ServiceProcess], Awaitable[None]]) ->
         sys.stderr.write(f"hpcc {name}: {error}\n")
         return _EXIT_CALLER if isinstance(error, CallerError) else 1
     return 0
+
+
+def _config_from_argv(name: str) -> Path:
+    parser = argparse.ArgumentParser(prog=f"python -m hpcc.{name}")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file, mode 0600")
+    path: Path = parser.parse_args().config
+    return path
 
 
 async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) -> None:

@@ -183,6 +183,7 @@ class Runner:
         store = await self._storage.blobs(work.domain.tenant)
         files = await _input_files(store, work.action.input_root)
         async with self._pool.lease(work.domain) as slot:
+            _check_label(work.domain, slot)
             started_at, execs_before = self._clock.now(), slot.execs - 1
             harvest = await self._execute(work, slot, store, files)
         event = harvest.check()
@@ -316,6 +317,17 @@ class Runner:
             started_at=record.started_at,
             ended_at=record.completed_at,
         )
+
+
+def _check_label(domain: TrustDomain, slot: Slot) -> None:
+    """A guest that runs under something else than promised makes no result of this class.
+
+    Raises:
+        InfrastructureError: it does.
+    """
+    assert slot.guest is not None
+    if slot.guest.identity.isolation is not domain.isolation:
+        raise InfrastructureError("the guest has another isolation", reason="isolation")
 
 
 async def _input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from hpcc.audit import SpoolAuditLog
 from hpcc.core import GuestReuse, ImageDigest, TenantId
-from hpcc.identity import PinnedPeer, certificate_id, load_or_create_tls
+from hpcc.identity import PinnedPeer, load_or_create_tls
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc import (
     Admission,
@@ -179,7 +179,6 @@ async def _linked(
     parts: _Parts, client: RegistryClient, registration: Registration
 ) -> AsyncGenerator[None]:
     """Be registered while the block runs; deregister at its end, briefly."""
-    assert certificate_id(registration.certificate)
     link = SchedulerLink(
         client, registration, parts.clock, state=parts.state, on_admission=parts.on_admission
     )

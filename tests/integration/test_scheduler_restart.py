@@ -1,0 +1,80 @@
+"""A scheduler that is started again: workers come back, daemons log in again, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from hpcc.config import Farm
+from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
+from hpcc.daemon._dispatch_compile import Dispatcher
+from hpcc.daemon._dispatch_farm import connect_farm
+from hpcc.ports import SystemClock
+from hpcc.scheduler import SchedulerConfig, serve_scheduler
+from hpcc.testing._fake_runtime import FakeRuntime
+from hpcc.testing._farm import IMAGE, TENANT, FakeImages
+from hpcc.testing._memory_audit import MemoryAuditLog
+from hpcc.worker import WorkerConfig, serve_worker
+
+
+def scheduler_config(directory: Path, port: int) -> SchedulerConfig:
+    return SchedulerConfig(
+        keys=directory / "sk", state=directory / "ss", tenant=TENANT.value,
+        tenant_secret="a" * 43, worker_secret="b" * 43,
+        minimum_isolation=Isolation.LOCAL_NONE.value, port=port, lease_seconds=0.8,
+    )  # fmt: skip
+
+
+async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path: Path) -> None:
+    clock = SystemClock()
+    source = tmp_path / "a.c"
+    source.write_text("int x;\n")
+    (tmp_path / "image").touch()
+    (tmp_path / "guests").mkdir()
+
+    def request(number: int) -> RemoteRequest:
+        return RemoteRequest(
+            argv=("sh", "-c", f"cp a.c a.o; echo {number}"), env=(("PATH", "/usr/bin:/bin"),),
+            cwd="", inputs=(RemoteInput("a.c", str(source), False),), outputs=("a.o",),
+        )  # fmt: skip
+
+    first = serve_scheduler(scheduler_config(tmp_path, 0), clock)
+    running = await first.__aenter__()
+    worker_config = WorkerConfig(
+        worker_id="w1", keys=tmp_path / "wk", store=tmp_path / "store", audit=tmp_path / "au",
+        images=tmp_path / "im", guest_assets=tmp_path / "as", state=tmp_path / "st",
+        scheduler=f"127.0.0.1:{running.port}",
+        scheduler_certificate_pem=running.certificate_pem, worker_secret="b" * 43,
+        image_digests=(IMAGE.digest.value,),
+    )  # fmt: skip
+    farm = Farm(
+        scheduler=f"127.0.0.1:{running.port}", scheduler_certificate_pem=running.certificate_pem,
+        tenant=TENANT.value, principal="ann", secret="a" * 43, image=str(IMAGE),
+        isolation=Isolation.LOCAL_NONE.value,
+    )  # fmt: skip
+    dispatcher = Dispatcher(clock, timeout_seconds=20.0, version="t", build_id="b")
+    async with (
+        serve_worker(
+            worker_config,
+            runtime=FakeRuntime(tmp_path / "guests"),
+            images=FakeImages(tmp_path / "image"),
+            audit=MemoryAuditLog(),
+            clock=clock,
+            progress=lambda _: None,
+        ),
+        connect_farm(farm, clock, "t") as connection,
+    ):
+        assert isinstance(await dispatcher.compile(connection, request(1)), RemoteResult)
+        await first.__aexit__(None, None, None)
+        # Whatever is asked while it is away ends quickly, and never with an exception.
+        away = await dispatcher.compile(connection, request(2))
+        assert isinstance(away, RemoteFailure | RemoteResult)
+        async with serve_scheduler(scheduler_config(tmp_path, running.port), clock):
+            async with asyncio.timeout(15):
+                number = 3
+                while isinstance(
+                    await dispatcher.compile(connection, request(number)), RemoteFailure
+                ):
+                    await asyncio.sleep(0.2)
+                    number += 1
+    dispatcher.close()
