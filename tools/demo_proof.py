@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The demo's independent check: runs the audited commands with the image's own compiler, in a chroot.
+"""The demo's independent check: the audited commands, run by the image's own compiler in a chroot.
 
-Nothing of hpcc's daemon, worker, guest or cache takes part: the image's filesystem is extracted with
-`fsck.erofs`, the project is copied to /src in it, and each command of the audit rows is run there.
+Nothing of hpcc's daemon, worker, guest or cache takes part: the image's file system is extracted
+with `fsck.erofs`, the project is copied to /src in it, and each command of the rows is run there.
 
 usage: demo_proof.py injected ROWS
        demo_proof.py prove --hpcc PROGRAM --rows ROWS --project DIR --objects DIR --scratch DIR

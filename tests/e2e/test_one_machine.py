@@ -205,4 +205,4 @@ def test_up_replaces_what_a_killed_predecessor_left(machine: Machine) -> None:
     machine.hpcc("up", timeout=300)
     (directory / "more.c").write_text("int more;\n")
     machine.run(["hpcc", "gcc", "-c", "more.c"], cwd=directory)
-    assert machine.count("miss.remote.executed") == 1
+    assert machine.count("miss.remote.executed") == 1, machine.counters()
