@@ -138,7 +138,7 @@ async def test_a_stop_while_a_service_still_starts_is_obeyed_at_once(tmp_path: P
     )
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         tasks.create_task(harness.supervisor.run(stop))
-        while not harness.supervisor._children:
+        while not harness.supervisor._children:  # noqa: ASYNC110 - a test waits for a process
             await asyncio.sleep(0.01)
         pid = harness.supervisor._children["svc"].process.pid
         stop.set()
