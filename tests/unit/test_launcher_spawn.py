@@ -1,0 +1,63 @@
+"""What a started daemon keeps of its starter: almost nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import CallerError
+from hpcc.daemon import daemon_environment
+from hpcc.daemon._lifecycle import prepare_private_directory
+from hpcc.daemon._spawn import MAX_LOG_BYTES, open_log
+
+
+def test_the_daemon_gets_no_variable_of_a_build() -> None:
+    kept = {"HOME": "/h", "PATH": "/bin", "LC_ALL": "C", "XDG_CACHE_HOME": "/c", "HPCC_DIR": "/d"}
+    dropped = {
+        "MAKEFLAGS": "-j --jobserver-auth=3,4",
+        "MFLAGS": "-j",
+        "PYTHONPATH": "/build",
+        "LD_PRELOAD": "/fake.so",
+        "CPATH": "/inc",
+        "HPCC_DISABLE": "0",
+    }
+    assert daemon_environment(kept | dropped) == kept
+
+
+def test_a_log_that_has_grown_large_is_set_aside_once(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        (tmp_path / "daemon.log").write_bytes(text.encode().ljust(MAX_LOG_BYTES + 1))
+        os.close(open_log(tmp_path))
+        assert (tmp_path / "daemon.log.1").read_bytes().startswith(text.encode())
+        assert (tmp_path / "daemon.log").stat().st_size == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "daemon.log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_log(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_private_directory_is_made_for_us_alone(tmp_path: Path) -> None:
+    prepare_private_directory(tmp_path / "a" / "run")
+    assert (tmp_path / "a" / "run").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("how", ["file", "link", "writable"])
+def test_a_directory_that_is_not_ours_alone_is_refused(tmp_path: Path, how: str) -> None:
+    place = tmp_path / "run"
+    if how == "file":
+        place.write_text("")
+    elif how == "link":
+        (tmp_path / "real").mkdir()
+        place.symlink_to(tmp_path / "real")
+    else:
+        place.mkdir()
+        place.chmod(0o770)
+    with pytest.raises(CallerError) as caught:
+        prepare_private_directory(place)
+    assert caught.value.reason == "run-dir"
