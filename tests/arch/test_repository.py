@@ -84,3 +84,13 @@ def test_every_silenced_check_has_its_reason_beside_it() -> None:
             ):
                 bare.append(f"{file.relative_to(ROOT)}:{number}")
     assert bare == []
+
+
+def test_each_test_that_the_security_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
+    there = {
+        name for file in [*tracked("tests/*.py"), *tracked("src/hpcc/testing/*.py")]
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }  # fmt: skip
+    assert len(named) > 40
+    assert named - there == set()
