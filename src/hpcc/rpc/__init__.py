@@ -14,7 +14,7 @@ from hpcc.rpc._errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from hpcc.rpc._process import ServiceProcess, run_service
+from hpcc.rpc._process import ServiceProcess, leaf_error, run_service
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
 from hpcc.rpc._reapi_server import (
     Authorizer,
@@ -66,6 +66,7 @@ __all__ = [
     "SessionGrant",
     "UnauthenticatedError",
     "UnavailableError",
+    "leaf_error",
     "open_channel",
     "reapi_handlers",
     "run_service",

@@ -94,8 +94,17 @@ async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) ->
             task = group.create_task(_owned(main, process), name="service")
             await process.wait_stop()
             task.cancel()
-    except* HpccError as errors:
-        raise errors.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        raise leaf_error(group) from None
+
+
+def leaf_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of ours in a task group's failure, else the group itself."""
+    for error in group.exceptions:
+        found = leaf_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, HpccError):
+            return found
+    return group
 
 
 async def _owned(

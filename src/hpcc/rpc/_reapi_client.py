@@ -224,7 +224,13 @@ class ReapiClient:
                     source, metadata=self._metadata, timeout=self._config.transfer_seconds
                 )
         except grpc.aio.AioRpcError as error:
-            raise error_of_call(error) from error
+            if error.code() is not grpc.StatusCode.INTERNAL:
+                raise error_of_call(error) from error
+            # grpcio loses the status of a server that answers before the stream has ended; a
+            # refusal shows again here, and a blob that is already there needs no answer.
+            if await self.find_missing([blob.digest]):
+                raise UnavailableError("the worker broke an upload off") from error
+            return
         if answer.committed_size != blob.digest.size_bytes:
             raise IntegrityError("the worker kept another number of bytes", reason="upload-size")
 

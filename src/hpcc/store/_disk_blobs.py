@@ -67,11 +67,18 @@ class DiskBlobStore:
         return self._config.directory / name[:2] / name
 
     def _touch(self, digest: Digest) -> bool:
+        """Say whether the blob is here, by the file: a user may empty the cache at any time."""
         with self._lock:
             if self._index.get(digest.hash) != digest.size_bytes:
                 return False
             self._index.move_to_end(digest.hash)
-            return True
+        try:
+            is_here = self._path(digest.hash).stat().st_size == digest.size_bytes
+        except OSError:
+            is_here = False
+        if not is_here:
+            self._forget(digest.hash)
+        return is_here
 
     def _get(self, digest: Digest) -> Blob:
         path = self._path(digest.hash)

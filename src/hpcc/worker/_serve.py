@@ -17,6 +17,7 @@ from hpcc.rpc import (
     Registration,
     RegistryClient,
     ServerTls,
+    leaf_error,
     open_channel,
     reapi_handlers,
     start_server,
@@ -139,6 +140,25 @@ async def serve_worker(
         InfrastructureError: keys, address or the first guest fail.
         PolicyError: the scheduler refuses this worker.
     """
+    try:
+        async with _serving(
+            config, runtime=runtime, images=images, audit=audit, clock=clock, progress=progress
+        ) as running:
+            yield running
+    except BaseExceptionGroup as group:
+        raise leaf_error(group) from None
+
+
+@asynccontextmanager
+async def _serving(
+    config: WorkerConfig,
+    *,
+    runtime: Runtime,
+    images: ImageProvider,
+    audit: AuditLog,
+    clock: Clock,
+    progress: Callable[[str], None],
+) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
     async with (

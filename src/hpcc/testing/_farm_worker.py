@@ -1,0 +1,43 @@
+"""`python -m hpcc.testing._farm_worker --config FILE`: a worker process with fake guests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcc.audit import open_audit_log
+from hpcc.config import load_service_file
+from hpcc.core import ImageDigest
+from hpcc.ports import SystemClock
+from hpcc.rpc import ServiceProcess, run_service
+from hpcc.testing._fake_runtime import FakeRuntime
+from hpcc.worker import WorkerConfig, serve_worker
+
+
+class _AnyImage:
+    async def image(self, digest: ImageDigest) -> Path:
+        del digest
+        return Path("/dev/null")
+
+
+async def main(process: ServiceProcess) -> None:
+    """Serve until cancelled, like `hpcc.worker` but without isolation."""
+    config = load_service_file(process.config_path, WorkerConfig)
+    config.state.mkdir(parents=True, exist_ok=True)
+    clock = SystemClock()
+    async with (
+        open_audit_log(config.audit, worker=config.worker_id, clock=clock) as audit,
+        serve_worker(
+            config,
+            runtime=FakeRuntime(config.state),
+            images=_AnyImage(),
+            audit=audit,
+            clock=clock,
+            progress=process.progress,
+        ) as running,
+    ):
+        process.ready({"port": running.port})
+        await process.wait_stop()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_service("worker", main))

@@ -1,0 +1,177 @@
+"""The worker as a process: killed in mid-compile, asked to end, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from hpcc.audit import verify_chain
+from hpcc.config import Paths, Settings
+from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
+from hpcc.daemon._remote import DispatcherClient, start_remote
+from hpcc.ports import GuestBootError
+from hpcc.testing._farm import FarmUnderTest, farm_under_test
+
+
+@asynccontextmanager
+async def worker_process(farm: FarmUnderTest) -> AsyncGenerator[asyncio.subprocess.Process]:
+    file = farm.directory / "worker.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(asdict(farm.worker_config()), default=str))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hpcc.testing._farm_worker", "--config", str(file),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        while not json.loads(await process.stdout.readline()).get("ready"):
+            pass
+        yield process
+    finally:
+        process.stdin.close()
+        async with asyncio.timeout(10):
+            await process.wait()
+
+
+def client_of(farm: FarmUnderTest) -> DispatcherClient:
+    base = farm.directory
+    paths = Paths(cache=base / "c", state=base / "s", config=base / "o", run=base / "r")
+    paths.state.mkdir(exist_ok=True)
+    paths.farm_file.write_text(farm.farm().to_json())
+    return start_remote(paths, Settings())
+
+
+def request_of(directory: Path, script: str) -> RemoteRequest:
+    source = directory / "a.c"
+    source.write_text("int x;\n")
+    return RemoteRequest(
+        argv=("sh", "-c", script),
+        env=(("PATH", "/usr/bin:/bin"),),
+        cwd="",
+        inputs=(RemoteInput("a.c", str(source), False),),
+        outputs=("a.o",),
+    )
+
+
+async def compile_(client: DispatcherClient, request: RemoteRequest) -> RemoteOutcome:
+    return await asyncio.to_thread(client.compile, request, lambda: False)
+
+
+async def pid_in(file: Path) -> int:
+    while not file.exists() or not file.read_text().strip():  # noqa: ASYNC110, ASYNC240 - made by another process
+        await asyncio.sleep(0.02)
+    return int(file.read_text())  # noqa: ASYNC240 - as above
+
+
+async def gone(pid: int) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()  # noqa: ASYNC240 - procfs does not block
+        except FileNotFoundError:
+            return True
+        if stat.rsplit(")", 1)[1].split()[0] == "Z":
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+async def test_a_worker_killed_in_mid_compile_is_a_quick_failure(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm:
+        client = client_of(farm)
+        try:
+            async with worker_process(farm) as process:
+                slow = request_of(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 30")
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(compile_(client, slow))
+                    pid = await pid_in(tmp_path / "pid")
+                    killed = time.monotonic()
+                    process.kill()
+                assert isinstance(task.result(), RemoteFailure)
+                assert time.monotonic() - killed < 3
+                os.kill(pid, signal.SIGKILL)  # without a VM nothing else ends it
+            async with worker_process(farm):
+                again = await compile_(client, request_of(tmp_path, "cp a.c a.o"))
+                assert isinstance(again, RemoteResult), again
+        finally:
+            await asyncio.to_thread(client.close)
+    assert verify_chain(tmp_path / "worker" / "audit")[0] == 1
+
+
+async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm:
+        client = client_of(farm)
+        try:
+            async with worker_process(farm) as process:
+                slow = request_of(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 30")
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(compile_(client, slow))
+                    pid = await pid_in(tmp_path / "pid")
+                    process.terminate()
+                    async with asyncio.timeout(8):
+                        assert await process.wait() == 0
+                assert isinstance(task.result(), RemoteFailure)
+                assert await gone(pid)
+                assert list((tmp_path / "worker" / "state").iterdir()) == []
+        finally:
+            await asyncio.to_thread(client.close)
+
+
+async def test_a_worker_whose_parent_is_gone_ends(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm, worker_process(farm) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(8):
+            assert await process.wait() == 0
+
+
+async def test_blobs_that_vanish_from_the_store_are_sent_again(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm:
+        client = client_of(farm)
+        try:
+            async with farm.serving():
+                first = await compile_(client, request_of(tmp_path, "cp a.c a.o"))
+                assert isinstance(first, RemoteResult)
+                for file in (tmp_path / "worker/store/acme/cas").glob("??/*"):
+                    file.unlink()
+                # The store still believes in them, so only Execute finds out.
+                second = await compile_(client, request_of(tmp_path, "cp a.c a.o; true"))
+                assert isinstance(second, RemoteResult), second
+                assert second.outputs == first.outputs
+        finally:
+            await asyncio.to_thread(client.close)
+
+
+async def test_a_worker_whose_first_guest_does_not_boot_says_so(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path, prewarm_tenant="acme", prewarm_principal="ann") as farm:
+        farm.runtime.faults.boot_error = "no VMM here"
+        with pytest.raises(GuestBootError, match="no VMM here"):
+            async with farm.serving():
+                pass
+
+
+async def test_the_prewarmed_guest_takes_the_first_compile(tmp_path: Path) -> None:
+    async with (
+        farm_under_test(tmp_path, prewarm_tenant="acme", prewarm_principal="ann") as farm,
+        farm.serving(),
+    ):
+        client = client_of(farm)
+        try:
+            assert farm.runtime.booted == 1
+            result = await compile_(client, request_of(tmp_path, "cp a.c a.o"))
+            assert isinstance(result, RemoteResult), result
+            assert farm.runtime.booted == 1
+            assert farm.audit.rows[0].guest_execs_before == 0
+        finally:
+            await asyncio.to_thread(client.close)
