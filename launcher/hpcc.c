@@ -138,13 +138,21 @@ static bool make_absolute(char *to, const char *path) {
     return getcwd(cwd, sizeof cwd) && cwd[0] == '/' && !join_path(to, PATH_MAX, cwd, path);
 }
 
-/* Also true for a link to a second copy of hpcc: the two would call each other for ever. */
+/* Also true for a link to a second copy of hpcc: the two would call each other for ever. Only the
+ * last name counts, so that the directories on the way need not be resolved, as realpath would. */
 static bool leads_to_hpcc(const char *path, const struct stat *st) {
-    char real[PATH_MAX];
-    struct stat link;
+    char at[PATH_MAX], target[PATH_MAX];
     if (is_self(st)) return true;
-    return !lstat(path, &link) && S_ISLNK(link.st_mode) && realpath(path, real) &&
-           !strcmp(base_name(real), "hpcc");
+    if ((size_t)snprintf(at, sizeof at, "%s", path) >= sizeof at) return false;
+    for (int hops = 0; hops < 16; hops++) {
+        ssize_t n = readlink(at, target, sizeof target - 1);
+        if (n < 0) break; /* not a link: here it ends */
+        target[n] = '\0';
+        char *name = target[0] == '/' ? at : strrchr(at, '/') + 1; /* `path` has a slash */
+        if ((size_t)n >= (size_t)(at + sizeof at - name)) return false;
+        memcpy(name, target, (size_t)n + 1);
+    }
+    return !strcmp(base_name(at), "hpcc");
 }
 
 /* The file that `name` means, without hpcc: an absolute path in `to`. `*saw_hpcc` tells that PATH
