@@ -7,7 +7,7 @@ from dataclasses import replace
 from hpcc.runtime._qemu_argv import Machine, cpu_model, kernel_command_line, qemu_argv, tsc_khz
 
 MACHINE = Machine(
-    accelerator="tcg", memory_mib=512, vcpus=2, kernel_fd=3, initramfs_fd=4, image_fd=5, drive_fd=6,
+    name="/a,b", accelerator="tcg", memory_mib=512, vcpus=2, kernel_fd=3, initramfs_fd=4, image_fd=5, drive_fd=6,
     port_fd=7, firmware="/fw", token="tok", tsc_khz=2_000_000,
 )  # fmt: skip
 
@@ -16,6 +16,10 @@ def test_no_argument_gives_the_guest_a_network() -> None:
     argv = qemu_argv("qemu", MACHINE)
     assert argv[argv.index("-nic") + 1] == "none"
     assert not [a for a in argv if "netdev" in a or "virtio-net" in a or a in ("-net", "-netdev")]
+
+
+def test_a_comma_in_the_name_is_no_option() -> None:
+    assert "guest=/a,,b" in qemu_argv("qemu", MACHINE)
 
 
 def test_drives_are_read_only() -> None:

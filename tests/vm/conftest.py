@@ -15,13 +15,19 @@ from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime import GuestAssets, QemuConfig, QemuGuest, QemuRuntime, prepare_assets
 from hpcc.testing._guest_program import build_scratch_image
 
-# Kept between runs; everything in it is named by content.
-ASSETS = Path(os.environ.get("HPCC_TEST_ASSETS", f"/tmp/hpcc-test-assets-{os.getuid()}"))
+
+@pytest.fixture(scope="session")
+def shared_cache() -> Path:
+    """Images and guest assets, kept between runs: they are named by content."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    directory = Path(base, "hpcc-tests")
+    (directory / "guest").mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 @pytest.fixture(scope="session")
-def assets() -> GuestAssets:
-    return asyncio.run(prepare_assets(ASSETS, print))
+def assets(shared_cache: Path) -> GuestAssets:
+    return asyncio.run(prepare_assets(shared_cache / "guest", print))
 
 
 @pytest.fixture(scope="session")

@@ -237,6 +237,7 @@ class _Vm:
 
         cpuinfo = Path("/proc/cpuinfo").read_text()
         return Machine(
+            name=str(self._directory),
             accelerator=self._config.accelerator,
             memory_mib=self._spec.memory_mib,
             vcpus=self._spec.vcpus,

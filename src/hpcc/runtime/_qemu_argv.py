@@ -22,6 +22,7 @@ _KERNEL_OPTIONS: Final = (
 class Machine:
     """One VM as data; the numbers ending in `_fd` are descriptors that QEMU inherits."""
 
+    name: str
     accelerator: Accelerator
     memory_mib: int
     vcpus: int
@@ -44,6 +45,8 @@ def qemu_argv(program: str, machine: Machine) -> list[str]:
     fixed = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]
     return [
         program, *fixed,
+        # For whoever looks at a process list; QEMU reads "," as the end of the value.
+        "-name", "guest=" + machine.name.replace(",", ",,"),
         "-sandbox", _SANDBOX,
         "-M", "microvm,rtc=on,acpi=on",
         *_accelerator(machine.accelerator),
