@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +23,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _guest import guest_overhead, up_seconds
-from _measure import Cost, clean_env, measure, medians, run
+from _measure import Cost, clean_env, measure, medians, run, spawn_many
 from _projects import ROOT, fetch_lua, header_tree
 
 HPCC = Path(sys.executable).parent / "hpcc"
-COMPILES_PER_ROUND = 40
+COMPILES_PER_ROUND = 100
 
 
 @contextmanager
@@ -62,8 +62,21 @@ def bench_hit(rounds: int, scratch: Path) -> list[dict[str, object]]:
                 run([str(HPCC), *args], env, tree)
                 run(["ccache", *args], ccache_env, tree)
             for _ in range(rounds):
-                costs["hpcc"].append(measure(compiles([str(HPCC), *args], env, tree), pid))
-                costs["ccache"].append(measure(compiles(["ccache", *args], ccache_env, tree)))
+                costs["hpcc"].append(
+                    measure(
+                        functools.partial(
+                            spawn_many, [str(HPCC), *args], env, tree, COMPILES_PER_ROUND
+                        ),
+                        pid,
+                    )
+                )
+                costs["ccache"].append(
+                    measure(
+                        functools.partial(
+                            spawn_many, ["ccache", *args], ccache_env, tree, COMPILES_PER_ROUND
+                        )
+                    )
+                )
             rows.append(
                 ratio_row(
                     f"hit, {headers} headers",
@@ -74,16 +87,6 @@ def bench_hit(rounds: int, scratch: Path) -> list[dict[str, object]]:
                 )
             )
     return rows
-
-
-def compiles(argv: list[str], env: dict[str, str], tree: Path) -> Callable[[], None]:
-    """The same compile, COMPILES_PER_ROUND times in turn."""
-
-    def work() -> None:
-        for _ in range(COMPILES_PER_ROUND):
-            run(argv, env, tree)
-
-    return work
 
 
 def bench_miss(rounds: int, scratch: Path) -> list[dict[str, object]]:
