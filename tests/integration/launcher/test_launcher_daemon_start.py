@@ -153,10 +153,17 @@ def test_a_run_directory_that_is_not_ours_alone_is_refused(bench: Bench) -> None
     assert b"only you can write to" in done.stderr
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of the process has stopped."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all((t / "stat").read_text().rpartition(")")[2].split()[0] == "T" for t in tasks)
+
+
 @pytest.mark.timeout(60)
 def test_a_hung_daemon_is_reported_and_ended_by_stop_now(bench: Bench) -> None:
     with scripted_daemon(bench.env) as process:
         os.kill(process.pid, 19)  # SIGSTOP: it listens and never answers
+        wait_until(lambda: is_stopped(process.pid))
         paths = paths_of(bench.env)
         with pytest.raises(InfrastructureError, match="stop --now"):
             query(paths, "status", timeout_seconds=0.3)
