@@ -181,6 +181,7 @@ def test_guest_arguments_are_rooted_at_src() -> None:
         (("-c", "a.c", "-I/opt/x"), "outside-root"),
         (("-c", "a.c", "-isysroot", "/home/u/p"), "sysroot"),
         (("-c", "a.c", "-mtune=native"), "native"),
+        (("-c", "a.c", "-Wmissing-include-dirs"), "missing-include-dirs"),
     ],
 )
 def test_what_a_guest_cannot_have_is_refused(argv: tuple[str, ...], reason: str) -> None:
@@ -200,4 +201,5 @@ def test_a_guests_depfile_becomes_the_clients() -> None:
     assert text == b"/home/u/p/a.o: /home/u/p/a.c b.h\nb.h:\n"
     same = b"a.o: a.c \\\n  b.h\n"
     assert client_depfile(same, b"/r", exists=lambda _n: True, keeps=lambda _n: False) == same
-    assert guest_text(b"/src/a.c:1: x", b"/r") == b"/r/a.c:1: x"
+    assert guest_text(b"/src/a.c:1: x '/src/b'", b"/r") == b"/r/a.c:1: x '/r/b'"
+    assert guest_text(b"/usr/src/a.c", b"/r") == b"/usr/src/a.c"

@@ -127,6 +127,7 @@ _CODEGEN: Final = [
         "-fno-diagnostics-color",
         "-fcolor-diagnostics",
         "-fno-color-diagnostics",
+        "-fdiagnostics-plain-output",
     ),
     *_refuse(_SEPARATE, "pass-through", _MANUAL + "Assembler Options", "-Xassembler"),
     *_refuse(_SEPARATE, "pass-through", _CLANG + "Xclang", "-Xclang", "-mllvm"),

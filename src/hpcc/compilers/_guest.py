@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ GUEST_ROOT: Final = SOURCE_ROOT.encode()
 INJECTED: Final = (b"-ffile-prefix-map=" + GUEST_ROOT + b"=.", b"-Werror=date-time")
 """Paths in the object become root-relative; a clock in the object is an early, clear failure."""
 
+# Not the middle of another path, such as /usr/src/.
+_IN_TEXT: Final = re.compile(rb"(?<![\w./+~-])" + re.escape(GUEST_ROOT) + rb"/")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.FORCED_INCLUDE})
 
 
@@ -96,6 +99,9 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):
         mode, _, name = flag.value.partition(b",")
         return (b"-Wp," + mode + b"," + guest.spell(name),)
+    if b"missing-include-dirs" in flag.raw[0]:
+        # Directories without inputs are not there in the guest.
+        raise NotPortableError("missing-include-dirs")
     if b"-prefix-map=" in flag.raw[0]:
         return (_prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
     return flag.raw
@@ -118,7 +124,7 @@ def _prefix_map(argument: bytes, root: bytes) -> bytes:
 
 def guest_text(text: bytes, root: bytes) -> bytes:
     """Return a guest's diagnostics with this machine's paths in them."""
-    return text.replace(GUEST_ROOT + b"/", root.rstrip(b"/") + b"/")
+    return _IN_TEXT.sub(lambda _match: root.rstrip(b"/") + b"/", text)
 
 
 def client_depfile(

@@ -91,7 +91,7 @@ def scan_source(data: bytes) -> Scan:
                 questions[bool(match[2]), name] = None
             elif _is_opaque(data, match):
                 hazards |= Hazard.OPAQUE_QUESTION
-    if count > MAX_DIRECTIVES:
+    if count > MAX_DIRECTIVES or any(b"\0" in n for n in (*quoted, *angled)):
         hazards |= Hazard.OPAQUE_QUESTION
     return Scan(hazards, tuple(quoted), tuple(angled), tuple(questions))
 

@@ -120,9 +120,7 @@ class FarmCache:
     ) -> Done | None:
         started_ns = time.time_ns()
         try:
-            plan = self._planner.plan(
-                prepared, root, started_ns=started_ns, is_cancelled=is_cancelled
-            )
+            plan = self._planner.plan(prepared, root, is_cancelled=is_cancelled)
         except (NotPortableError, UncacheableError) as error:
             self._refuse(key, error.reason)
             return self.fall_back(error.reason, "this compile cannot run on the farm")

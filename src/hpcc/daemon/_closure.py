@@ -22,7 +22,6 @@ _TICK_NS: Final = 50_000_000
 _SECOND_NS: Final = 1_000_000_000
 MAX_FILES: Final = 50_000
 MAX_CANDIDATES: Final = 400_000
-_PCH_SUFFIXES: Final = (b".gch", b".pch")
 
 
 class UncacheableError(Exception):
@@ -117,7 +116,7 @@ def _examine(memo: FileMemo, path: bytes, request: ClosureRequest) -> tuple[byte
 
 
 class _Lookup:
-    """Collects every name that was, or could have been, looked for."""
+    """Collects every name that was, or could have been, looked for, directory by directory."""
 
     def __init__(self, memo: FileMemo, request: ClosureRequest) -> None:
         self._memo, self._request = memo, request
@@ -132,83 +131,92 @@ class _Lookup:
 
     def add_all(self, scans: dict[bytes, Scan]) -> None:
         self._closure = frozenset(scans)
-        cwd = self._request.cwd
-        chain = tuple(
-            dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
-        )
-        names: dict[bytes, None] = {}
-        questions: dict[bytes, None] = {}
-        own: dict[tuple[bytes, bytes], bool] = {}
+        cwd, forced = self._request.cwd, self._request.forced
+        chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
+        names: set[bytes] = set(forced)
+        questions: set[bytes] = set()
+        own: dict[bytes, set[bytes]] = {cwd: set(forced)}
         for path, scan in scans.items():
-            directory = path.rpartition(b"/")[0] or b"/"
-            names.update(dict.fromkeys(scan.quoted))
-            names.update(dict.fromkeys(scan.angled))
-            own.update({(directory, name): False for name in scan.quoted})
+            names.update(scan.quoted, scan.angled)
+            quoted = set(scan.quoted)
             for is_quoted, name in scan.questions:
-                questions[name] = None
+                questions.add(name)
                 if is_quoted:
-                    own[directory, name] = True
-        for name in self._request.forced:
-            names[name] = None
-            own[cwd, name] = False
-        for (directory, name), is_question in own.items():
-            self._candidate(directory, name, is_question=is_question or name in questions)
-        for name in dict.fromkeys((*names, *questions)):
-            for directory in chain:
-                self._candidate(directory, name, is_question=name in questions)
-        self._add_unexplained(scans, chain)
+                    quoted.add(name)
+            if quoted:
+                own.setdefault(path.rpartition(b"/")[0] or b"/", set()).update(quoted)
+        # Clang looks for foo.h.pch beside a foo.h given with -include.
+        names.update(name + b".pch" for name in forced)
+        everywhere = _by_directory(names | questions)
+        for directory in chain:
+            self._look(directory, everywhere, questions)
+        for directory, quoted in own.items():
+            self._look(directory, _by_directory(quoted), questions)
+        self._add_unexplained(scans, tuple(chain))
 
     def _add_unexplained(self, scans: dict[bytes, Scan], chain: tuple[bytes, ...]) -> None:
         """Derive names of files no readable include line leads to (`#include MACRO`)."""
         source = absolute(self._request.cwd, self._request.source)
         directories = dict.fromkeys((*chain, *(p.rpartition(b"/")[0] for p in scans)))
         for path in [p for p in scans if p not in self._reached and p != source]:
-            for prefix in directories:
-                if path.startswith(prefix + b"/"):
-                    name = path[len(prefix) + 1 :]
-                    for directory in directories:
-                        self._candidate(directory, name, is_question=False)
+            names = {
+                path[len(prefix) + 1 :] for prefix in directories if path.startswith(prefix + b"/")
+            }
+            for directory in directories:
+                self._look(directory, _by_directory(names), set())
 
-    def _candidate(self, directory: bytes, name: bytes, *, is_question: bool) -> None:
-        self._seen += 1
-        if self._seen > MAX_CANDIDATES:
-            raise UncacheableError("too-many-names")
-        if name.startswith(b"/"):
-            directory, name = b"", name[1:]
-        path = absolute(b"/", directory + b"/" + name)
-        if path in self._closure:
-            self._reached.add(path)
-        if not self._request.counts(directory or b"/"):
-            return
-        parent, _, base = path.rpartition(b"/")
-        listing = self._listing(parent or b"/")
-        if listing is None:
-            self._missing_directory(parent)
-            return
-        absent = self._absent_files.setdefault(parent or b"/", set())
-        self._no_precompiled(parent, base, listing, absent)
-        if base not in listing.files:
-            absent.add(base)
-        elif path not in self._closure:
-            self._exists(path, parent, is_question=is_question)
+    def _look(self, start: bytes, names: dict[bytes, set[bytes]], questions: set[bytes]) -> None:
+        for below, bases in names.items():
+            if below.startswith(b"/"):
+                directory = absolute(b"/", below)
+            else:
+                directory = absolute(b"/", start + b"/" + below) if below else start
+            if not self._request.counts(directory):
+                continue
+            self._seen += len(bases)
+            if self._seen > MAX_CANDIDATES:
+                raise UncacheableError("too-many-names")
+            listing = self._listing(directory)
+            if listing is None:
+                self._missing_directory(directory)
+            else:
+                self._look_in(directory, listing, bases, below, questions)
 
-    def _no_precompiled(
-        self, parent: bytes, base: bytes, listing: Listing, absent: set[bytes]
+    def _look_in(
+        self,
+        directory: bytes,
+        listing: Listing,
+        bases: set[bytes],
+        below: bytes,
+        questions: set[bytes],
     ) -> None:
-        for suffix in _PCH_SUFFIXES:
-            name = base + suffix
-            if name in listing.files or name in listing.directories:
-                raise UncacheableError("pch")
-            absent.add(name)
-        # GCC takes a directory foo.h.gch full of candidates too.
-        self._absent_directories.setdefault(parent or b"/", set()).add(base + b".gch")
+        precompiled = {base + b".gch" for base in bases}
+        # GCC takes a directory foo.h.gch full of candidates, too.
+        if not (
+            precompiled.isdisjoint(listing.files) and precompiled.isdisjoint(listing.directories)
+        ):
+            raise UncacheableError("pch")
+        self._absent_directories.setdefault(directory, set()).update(precompiled)
+        there = bases & listing.files
+        absent = self._absent_files.setdefault(directory, set())
+        absent |= precompiled
+        absent |= bases - there
+        prefix = directory.rstrip(b"/") + b"/"
+        for base in there:
+            path = prefix + base
+            if path in self._closure:
+                self._reached.add(path)
+            else:
+                name = below + b"/" + base if below else base
+                self._exists(path, is_question=name in questions)
 
-    def _exists(self, path: bytes, parent: bytes, *, is_question: bool) -> None:
+    def _exists(self, path: bytes, *, is_question: bool) -> None:
         """Handle a file that is there and was not read: it must not be new."""
+        if path.endswith(b".pch"):
+            raise UncacheableError("pch")
         try:
             status = os.stat(path)
         except OSError:
-            self._absent_files.setdefault(parent, set()).discard(path.rpartition(b"/")[2])
             raise UncacheableError("input-vanished") from None
         if is_fresh(status, self._request.started_ns):
             raise UncacheableError("modified-during-compile")
@@ -217,9 +225,11 @@ class _Lookup:
             self.present[path] = None
 
     def _listing(self, directory: bytes) -> Listing | None:
-        if directory not in self._listings:
-            self._listings[directory] = self._memo.listing(directory)
-        return self._listings[directory]
+        try:
+            return self._listings[directory]
+        except KeyError:
+            found = self._listings[directory] = self._memo.listing(directory)
+            return found
 
     def _missing_directory(self, path: bytes) -> None:
         while path:
@@ -243,6 +253,17 @@ class _Lookup:
                 absence.signature = listing.signature
             result.append(absence)
         return tuple(result)
+
+
+def _by_directory(names: Iterable[bytes]) -> dict[bytes, set[bytes]]:
+    """Group include names by the part before the last slash."""
+    grouped: dict[bytes, set[bytes]] = {}
+    for name in names:
+        below, _, base = name.rpartition(b"/")
+        if not below and name.startswith(b"/"):
+            below = b"/"
+        grouped.setdefault(below, set()).add(base)
+    return grouped
 
 
 def unchanged_since(paths: Iterable[bytes], started_ns: int) -> bool:

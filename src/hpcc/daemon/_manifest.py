@@ -98,7 +98,11 @@ def make_set(
     """Name the result by everything that led to it."""
     names = [part for file in files for part in file]
     for absence in sorted(absences, key=lambda a: a.directory):
-        names += [absence.directory, *sorted(absence.files), b"/", *sorted(absence.directories)]
+        names += (
+            absence.directory,
+            _join(absence.files),
+            _join(absence.directories),
+        )
     key = hashlib.sha256(encode_fields([request_key, *names, b"/", *present])).digest()
     return InputSet(files, present, absences, key)
 
@@ -126,10 +130,7 @@ def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
 
 def _encode_set(inputs: InputSet) -> bytes:
     absences = [
-        encode_fields(
-            [a.directory, encode_fields(sorted(a.files)), encode_fields(sorted(a.directories))]
-        )
-        for a in inputs.absences
+        encode_fields([a.directory, _join(a.files), _join(a.directories)]) for a in inputs.absences
     ]
     return encode_fields(
         [
@@ -162,6 +163,13 @@ def _decode_absence(data: bytes) -> Absence:
     fields = decode_fields(data)
     if len(fields) != 3:
         raise IntegrityError("not an absence", reason="bad-record")
-    return Absence(
-        fields[0], frozenset(decode_fields(fields[1])), frozenset(decode_fields(fields[2]))
-    )
+    return Absence(fields[0], _split(fields[1]), _split(fields[2]))
+
+
+def _join(names: frozenset[bytes]) -> bytes:
+    """File names hold no NUL, so it can stand between them."""
+    return b"\0".join(sorted(names))
+
+
+def _split(text: bytes) -> frozenset[bytes]:
+    return frozenset(text.split(b"\0")) if text else frozenset()

@@ -25,6 +25,7 @@ from hpcc.core import MAX_INPUTS, CallerError, RemoteInput, RemoteRequest, check
 from hpcc.daemon._closure import (
     Closure,
     ClosureRequest,
+    UncacheableError,
     absolute,
     find_closure,
 )
@@ -46,6 +47,8 @@ _REFUSED_ENV: Final = (
     b"COMPILER_PATH",
 )
 _MAX_LEVELS: Final = 64
+# Whether a file changed meanwhile is asked after the compile, before the result is kept.
+_NEVER_FRESH: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,6 @@ class Planner:
         prepared: Prepared,
         root: bytes,
         *,
-        started_ns: int,
         is_cancelled: Callable[[], bool],
     ) -> Plan:
         """Work out the request.
@@ -129,10 +131,9 @@ class Planner:
         guest = self.guest_map(prepared, root)
         argv = self._argv(prepared, guest)
         outputs = self._outputs(prepared, guest)
-        closure = self._closure(prepared, guest, started_ns, is_cancelled)
-        files = [path for path, _ in closure.files]
+        closure = self._closure(prepared, guest, is_cancelled)
         inputs = tuple(
-            self._input(path, guest) for path in dict.fromkeys((*files, *closure.existing))
+            self._input(path, guest) for path in dict.fromkeys(p for p, _ in closure.files)
         )
         if len(inputs) > MAX_INPUTS:
             raise NotPortableError("too-many-files")
@@ -166,7 +167,6 @@ class Planner:
         self,
         prepared: Prepared,
         guest: GuestMap,
-        started_ns: int,
         is_cancelled: Callable[[], bool],
     ) -> Closure:
         named = ask_dependencies(prepared, is_cancelled)
@@ -180,7 +180,7 @@ class Planner:
                 inside.append(path)
             elif not guest.is_system(normal) and not any(_is_under(normal, d) for d in own):
                 raise NotPortableError("outside-root")
-        return find_closure(
+        found = find_closure(
             self._memo,
             ClosureRequest(
                 cwd=prepared.cwd,
@@ -192,11 +192,19 @@ class Planner:
                     if _is_under(posixpath.normpath(absolute(prepared.cwd, d)), guest.root)
                 ),
                 forced=prepared.invocation.forced_includes,
-                started_ns=started_ns,
+                started_ns=_NEVER_FRESH,
                 allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
                 counts=lambda d: _is_under(posixpath.normpath(d), guest.root),
             ),
         )
+        # The guest may take a branch that the host does not: what is there travels, and counts.
+        more = []
+        for path in found.existing:
+            digest = self._memo.digest(path)
+            if digest is None:
+                raise UncacheableError("input-vanished")
+            more.append((path, digest))
+        return Closure((*found.files, *more), found.present, found.absences)
 
     def _input(self, path: bytes, guest: GuestMap) -> RemoteInput:
         inside = guest.relative(path)
