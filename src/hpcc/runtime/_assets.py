@@ -12,7 +12,16 @@ from typing import Final
 from hpcc.runtime._drive import build_drive, drive_key
 from hpcc.runtime._initramfs import build_initramfs
 from hpcc.runtime._kernel import Kernel, prepare_kernel
-from hpcc.runtime._tools import ToolError, key_of, locked, made_once, run_tool, sha256_of
+from hpcc.runtime._tools import (
+    ToolError,
+    in_thread,
+    key_of,
+    locked,
+    made_once,
+    remove_unfinished,
+    run_tool,
+    sha256_of,
+)
 
 _SOURCE: Final = Path(__file__).parent / "_guest" / "init.c"
 _FLAGS: Final = ("-std=c11", "-O2", "-static", "-s")
@@ -44,6 +53,7 @@ async def prepare_assets(directory: Path, progress: Callable[[str], None]) -> Gu
         ToolError: a tool or package is missing; the text names the command that mends it.
     """
     async with locked(directory):
+        await asyncio.to_thread(remove_unfinished, directory)
         kernel = await prepare_kernel(directory, progress)
         init = await _build_init(directory, progress)
         initramfs = await _build_initramfs(directory, kernel, init)
@@ -100,6 +110,6 @@ async def _build_initramfs(directory: Path, kernel: Kernel, init: Path) -> Path:
     archive = await asyncio.to_thread(lambda: build_initramfs(init.read_bytes(), kernel.modules()))
 
     async def make(target: Path) -> None:
-        await asyncio.to_thread(target.write_bytes, archive)
+        await in_thread(lambda: target.write_bytes(archive))
 
     return await made_once(directory / f"initramfs-{key_of([archive])}.cpio", make)

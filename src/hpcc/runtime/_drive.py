@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
 import re
 import shutil
@@ -10,11 +9,12 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import hpcc
-from hpcc.runtime._tools import ToolError, key_of, run_tool, sha256_of
+from hpcc.runtime._tools import ToolError, in_thread, key_of, run_tool, sha256_of
 
 # Part of the key: bump it when this file changes what it builds.
 FORMAT: Final = "2"
@@ -62,7 +62,7 @@ async def build_drive(target: Path, init: Path) -> None:
         ToolError: a tool is missing or this interpreter cannot be copied.
     """
     stage = target.parent / "drive"
-    await asyncio.to_thread(_copy, stage, init)
+    await in_thread(lambda: _copy(stage, init))
     await _copy_libraries(stage)
     await _compile(stage)
     if shutil.which("strip"):
@@ -167,7 +167,7 @@ async def _copy_libraries(stage: Path) -> None:
                 continue
             path = Path(match[1])
             seen.add(path.name)
-            await asyncio.to_thread(shutil.copy, path, library / path.name)
+            await in_thread(partial(shutil.copy, path, library / path.name))
             todo.append(library / path.name)
             if _LOADER.fullmatch(str(path)):
                 loader = path
@@ -177,7 +177,7 @@ async def _copy_libraries(stage: Path) -> None:
             " run hpcc with the distribution's python3"
         )
     # One name that the guest's init knows, on every architecture.
-    await asyncio.to_thread(shutil.copy, loader, library / "hpcc-ld.so")
+    await in_thread(partial(shutil.copy, loader, library / "hpcc-ld.so"))
 
 
 async def _compile(stage: Path) -> None:
@@ -190,7 +190,7 @@ async def _compile(stage: Path) -> None:
         "-s", str(stage), "-p", MOUNT_POINT, "--invalidation-mode", "unchecked-hash", str(stage),
         cwd=stage, env={"PYTHONHASHSEED": "0", "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
-    await asyncio.to_thread(_drop_sources, stage)
+    await in_thread(lambda: _drop_sources(stage))
 
 
 def _drop_sources(stage: Path) -> None:

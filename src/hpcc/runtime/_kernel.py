@@ -16,7 +16,7 @@ from typing import Final
 import zstandard
 
 from hpcc.core import InfrastructureError
-from hpcc.runtime._tools import ToolError, made_once, run_tool
+from hpcc.runtime._tools import ToolError, in_thread, made_once, run_tool
 
 # What a guest needs that may be a module; dependencies are found in the modules themselves.
 WANTED_MODULES: Final = ("virtio_mmio", "virtio_blk", "virtio_console", "erofs", "overlay")
@@ -128,7 +128,7 @@ async def prepare_kernel(directory: Path, progress: Callable[[str], None]) -> Ke
     async def make(target: Path) -> None:
         progress(f"fetching the guest kernel ({name})")
         await _download(target.parent, name, packages)
-        await asyncio.to_thread(_unpack_kernel, target.parent / "root", target)
+        await in_thread(lambda: _unpack_kernel(target.parent / "root", target))
 
     return Kernel(await made_once(directory / f"kernel-{_FORMAT}-{name}", make))
 

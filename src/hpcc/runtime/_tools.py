@@ -16,6 +16,7 @@ from typing import Final
 from hpcc.core import InfrastructureError
 
 _KEY_CHARS: Final = 32
+_UNFINISHED: Final = ".new-"
 _HASH_BYTES: Final = 1 << 20
 _STDERR_TAIL: Final = 600
 _LOCK_PAUSE_SECONDS: Final = 0.1
@@ -62,6 +63,20 @@ async def run_tool(
     return out.decode("utf-8", "replace")
 
 
+async def in_thread[T](work: Callable[[], T]) -> T:
+    """Run blocking work in a thread; a cancel waits for it to end.
+
+    `asyncio.to_thread` lets go of a thread that then still writes into a directory which the
+    cancelled caller is about to remove.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
 def key_of(parts: Iterable[bytes | str]) -> str:
     """Return a short name for a sequence of inputs; order and boundaries count."""
     total = hashlib.sha256()
@@ -94,6 +109,12 @@ async def locked(directory: Path) -> AsyncIterator[None]:
         os.close(fd)
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a killed predecessor was making. Call it under `locked`."""
+    for path in directory.glob(_UNFINISHED + "*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 async def made_once(target: Path, make: Callable[[Path], Awaitable[None]]) -> Path:
     """Return `target`; if it is absent let `make(temporary)` write it, then move it into place.
 
@@ -101,10 +122,10 @@ async def made_once(target: Path, make: Callable[[Path], Awaitable[None]]) -> Pa
     """
     if await asyncio.to_thread(target.exists):
         return target
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-") as name:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_UNFINISHED) as name:
         temporary = Path(name, target.name)
         await make(temporary)
-        await asyncio.to_thread(_publish, temporary, target)
+        await in_thread(lambda: _publish(temporary, target))
     return target
 
 
