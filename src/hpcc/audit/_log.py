@@ -34,11 +34,13 @@ class SpoolAuditLog:
         self._spool, self._index, self._worker = spool, index, worker
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_MAX_WAITING)
         self.lost_events = 0
+        # One tuple, so that a reader never pairs a new count with an old head.
+        self._anchor = (spool.count, spool.head)
 
     @property
     def anchor(self) -> tuple[int, str]:
         """Return the number of records and the hash of the last, for the scheduler to keep."""
-        return self._spool.count, self._spool.head
+        return self._anchor
 
     async def append(self, row: AuditRow) -> None:
         await self._put(row)
@@ -104,7 +106,7 @@ class SpoolAuditLog:
             self._spool.append(bytes(frames))
         except (OSError, ValueError) as error:
             return InfrastructureError(f"audit record is not durable: {error}", reason="audit")
-        self._spool.count, self._spool.head = count, head
+        self._spool.count, self._spool.head = self._anchor = count, head
         try:
             self._index.add(placed)
         except InfrastructureError as error:
