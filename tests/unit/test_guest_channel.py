@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import os
 import socket
@@ -19,6 +20,7 @@ from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
 from hpcc.runtime import GuestChannel
+from hpcc.runtime import _channel as channel_module
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.wire import MAX_FRAME_BYTES, MAX_JUNK_BYTES, TOKEN_BYTES, GuestLink
 
@@ -392,3 +394,16 @@ async def test_a_request_over_a_limit_never_reaches_the_guest() -> None:
         ]:
             with pytest.raises(CallerError):
                 _ = [e async for e in channel.exec(bad, MemoryBlobs())]
+
+
+async def test_a_guest_that_answers_no_ping_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = dataclasses.replace(channel_module._CONFIG, _keepalive_time=0.2, _keepalive_timeout=0.4, _http2_min_sent_ping_interval_without_data=0.1)  # fmt: skip
+    monkeypatch.setattr(channel_module, "_CONFIG", impatient)
+
+    async def play(sock: socket.socket) -> None:
+        await welcome(sock)
+        await asyncio.Event().wait()
+
+    async with raw_guest(play) as channel, asyncio.timeout(10):
+        await channel.connect()
+        assert await channel.lost
