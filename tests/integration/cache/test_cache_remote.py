@@ -276,3 +276,13 @@ def test_a_cancel_during_planning_leaves_no_request(
 ) -> None:
     cache.begin(launcher.request(_ARGV), lambda: True)
     assert remote.requests == []
+
+
+@pytest.mark.parametrize("argv", [("gcc", "-c", "src/low.S"), ("g++", "-c", "src/tool.cc")])
+def test_assembler_and_cxx_go_remote_too(
+    argv: tuple[str, ...], launcher: FakeLauncher, cache: Cache
+) -> None:
+    assert launcher.compile(*argv).answer == "done"
+    assert launcher.compile(*argv).answer == "done"
+    counters = cache.counters()
+    assert (counters["miss.remote.executed"], counters["hit.remote"]) == (1, 1)
