@@ -108,6 +108,11 @@ class Sandbox:
             cgroup.kill()
             with suppress(ProcessLookupError):
                 process.kill()
+            # asyncio's wait() also waits for the pipes, which are not read to their end by
+            # themselves once a pump has given up with a full buffer.
+            for pipe in (process.stdout, process.stderr):
+                while await pipe.read(_READ_BYTES):
+                    pass
             await process.wait()
         return cause
 

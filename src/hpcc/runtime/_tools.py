@@ -56,7 +56,8 @@ async def run_tool(
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            # Not wait(): it also waits for pipes that nobody would read.
+            await process.communicate()
     if process.returncode:
         tail = err.decode("utf-8", "replace").strip()[-_STDERR_TAIL:]
         raise ToolError(f"{argv[0]} failed with status {process.returncode}: {tail}{hint}")

@@ -146,10 +146,9 @@ class FakeGuest:
         finally:
             self._processes.discard(process)
             _kill_group(process)
+            # Ends the pipes too, for which wait() also waits.
+            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to drop the pipes of a killed process
             await process.wait()
-            # The pipes' transports must be gone before the loop is, or it warns.
-            with suppress(ValueError, RuntimeError):
-                process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to drop the pipes of a killed process
         if len(out) + len(err) > request.limits.stdio_bytes:
             out, err, reason = b"", b"", "stdio-limit"
         stdio = [*_stdio("stdout", out, root), *_stdio("stderr", err, root)]
