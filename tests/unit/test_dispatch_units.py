@@ -155,6 +155,16 @@ def prepared(tmp_path: Path, **changes: object) -> PreparedAction:
     )
 
 
+def test_an_input_that_is_not_what_was_planned_with_is_refused(tmp_path: Path) -> None:
+    planned = Digest.of(b"a.c").hash  # what `prepared` says of every a.c
+    same = prepared(tmp_path, inputs=(RemoteInput("a.c", str(tmp_path / "a.c"), False, planned),))
+    assert same.digest == prepared(tmp_path).digest
+    other = Digest.of(b"as it was when its include lines were read").hash
+    with pytest.raises(CallerError) as caught:
+        prepared(tmp_path, inputs=(RemoteInput("a.c", str(tmp_path / "a.c"), False, other),))
+    assert caught.value.reason == "input-changed"
+
+
 def test_two_checkouts_make_the_same_action(tmp_path: Path) -> None:
     assert prepared(tmp_path / "one").digest == prepared(tmp_path / "elsewhere").digest
 

@@ -9,11 +9,15 @@ from hpcc.core._names import Isolation
 
 @dataclass(frozen=True, slots=True)
 class RemoteInput:
-    """A file on this machine and its place in the tree (see `check_guest_path`)."""
+    """A file on this machine and its place in the tree (see `check_guest_path`).
+
+    `sha256` (hex) is the content the compile was planned with; "" means: whatever it is now.
+    """
 
     path: str
     host_path: str
     is_executable: bool
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,11 @@ BREAKER_SECONDS: Final = 10.0
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
 # These say something of one compile, not of the farm.
-_NOT_THE_FARM: Final = frozenset({"cancelled", "bad-request", "quota", "resource-exhausted"})
+_NOT_THE_FARM: Final = frozenset(
+    {"cancelled", "bad-request", "quota", "resource-exhausted"}
+    # Local files, before anything is asked of anybody.
+    | {"input", "input-kind", "input-changed"}
+)
 
 
 class Breaker:

@@ -74,12 +74,16 @@ def prepare_action(
     """Build the action of a request; a pure function of it, the file contents and `version`.
 
     Raises:
-        CallerError: a path is not allowed, or an input cannot be read.
+        CallerError: a path is not allowed, an input cannot be read, or it is not any more what
+            the compile was planned with.
     """
     files: dict[Digest, str] = {}
     inputs: list[InputFile] = []
     for item in request.inputs:
         digest = digest_of(item.host_path)
+        if item.sha256 and digest.hash != item.sha256:
+            # The plan's include closure was read from other content.
+            raise CallerError("an input changed since it was read", reason="input-changed")
         files[digest] = item.host_path
         inputs.append(InputFile(item.path, digest, item.is_executable))
     tree = build_tree(inputs, [request.cwd])

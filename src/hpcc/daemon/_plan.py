@@ -133,7 +133,7 @@ class Planner:
         outputs = self._outputs(prepared, guest)
         closure = self._closure(prepared, guest, is_cancelled)
         inputs = tuple(
-            self._input(path, guest) for path in dict.fromkeys(p for p, _ in closure.files)
+            self._input(path, digest, guest) for path, digest in dict(closure.files).items()
         )
         if len(inputs) > MAX_INPUTS:
             raise NotPortableError("too-many-files")
@@ -206,7 +206,7 @@ class Planner:
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences)
 
-    def _input(self, path: bytes, guest: GuestMap) -> RemoteInput:
+    def _input(self, path: bytes, digest: bytes, guest: GuestMap) -> RemoteInput:
         inside = guest.relative(path)
         real = os.path.realpath(path)
         if not _is_under(real, os.path.realpath(guest.root)):
@@ -214,7 +214,9 @@ class Planner:
         if os.path.realpath(posixpath.normpath(path)) != real:
             # `link/../x` is another file in the guest, where directories are real.
             raise NotPortableError("symlink-and-dots")
-        return RemoteInput(_guest_path(inside), as_text([real])[0], is_executable=False)
+        return RemoteInput(
+            _guest_path(inside), as_text([real])[0], is_executable=False, sha256=digest.hex()
+        )
 
 
 def _guest_path(path: bytes) -> str:

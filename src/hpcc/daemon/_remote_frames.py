@@ -97,7 +97,8 @@ def request_of(frame: Frame) -> RemoteRequest:
         env=tuple((n, v) for n, v in head["env"]),
         cwd=head["cwd"],
         inputs=tuple(
-            RemoteInput(i["path"], i["host_path"], i["is_executable"]) for i in head["inputs"]
+            RemoteInput(i["path"], i["host_path"], i["is_executable"], i["sha256"])
+            for i in head["inputs"]
         ),
         outputs=tuple(head["outputs"]),
         injected=tuple(head["injected"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -286,3 +287,36 @@ def test_assembler_and_cxx_go_remote_too(
     assert launcher.compile(*argv).answer == "done"
     counters = cache.counters()
     assert (counters["miss.remote.executed"], counters["hit.remote"]) == (1, 1)
+
+
+def test_each_input_travels_with_the_digest_it_was_planned_with(
+    launcher: FakeLauncher, remote: FakeRemote
+) -> None:
+    assert launcher.compile(*_ARGV).answer == "done"
+    for item in remote.requests[0].inputs:
+        assert item.sha256 == hashlib.sha256(Path(item.host_path).read_bytes()).hexdigest()
+
+
+def test_a_file_edited_this_instant_is_compiled_on_the_farm_as_it_is(
+    launcher: FakeLauncher, remote: FakeRemote, cache: Cache
+) -> None:
+    source = launcher.cwd / "src/main.c"
+    for number in range(3):
+        text = source.read_text()
+        source.write_text(f"{text}int added_{number};\n")
+        assert launcher.compile(*_ARGV).answer == "done"
+        assert f"added_{number}".encode() in (launcher.cwd / "out.o").read_bytes()
+    counters = cache.counters()
+    assert counters["miss.remote.executed"] == len(remote.requests) == 3
+    assert not [name for name in counters if name.startswith("fallback.")]
+
+
+def test_inputs_that_change_under_the_plan_do_not_close_the_farm(
+    launcher: FakeLauncher, remote: FakeRemote, cache: Cache
+) -> None:
+    remote.failure = RemoteFailure("input-changed", "an input changed since it was read")
+    for number in range(4):
+        assert launcher.compile(*_ARGV, f"-DN={number}").answer == "run"
+    assert cache.counters()["fallback.input-changed"] == 4
+    remote.failure = None
+    assert launcher.compile(*_ARGV, "-DN=9").answer == "done"
