@@ -62,7 +62,15 @@ _CLANG_ONLY = {
     "-fno-color-diagnostics",
     "-nopie",
 }
-_GCC_ONLY = {"-traditional-cpp", "-remap", "-pthreads", "--param", "--param=", "-shared-libgcc"}
+_GCC_ONLY = {
+    "-fdiagnostics-plain-output",
+    "-traditional-cpp",
+    "-remap",
+    "-pthreads",
+    "--param",
+    "--param=",
+    "-shared-libgcc",
+}
 _NOWHERE = {"-pthreads"}  # other targets than Linux
 _ROWS = [r for r in GNU_FLAGS.rows if r.effect is not Effect.REFUSE]
 
