@@ -110,6 +110,13 @@ _BYPASSES = [
     ("clang", "-c a.c --config x", "config-file"),
     ("gcc", "-c a.c -frecord-gcc-switches", "record-switches"),
     ("gcc", "-c a.c -fsanitize-blacklist=x", "extra-input"),
+    ("clang", "-c a.c -fbasic-block-sections=list=x", "extra-input"),
+    ("clang", "-c a.c -fproc-stat-report=x", "side-output"),
+    ("gcc", "-c a.c -finput-charset=utf-7", "input-charset"),
+    ("clang", "-c a.c -ObjC", "language"),
+    ("clang", "-arch x86_64 -arch arm64 -c a.c", "several-architectures"),
+    ("nvcc", "-c a.cu", "nvcc"),
+    ("/opt/cuda/bin/nvcc", "-c a.c", "nvcc"),
     ("gcc", "-c a.c --zz", "unknown-flag"),
     ("gcc", "-c a.c -Zq", "unknown-flag"),
 ]

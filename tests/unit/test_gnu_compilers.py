@@ -113,6 +113,29 @@ def test_include_lines_and_questions_are_collected() -> None:
     assert found.questions == ((True, b"f.h"), (False, b"g.h"))
 
 
+@pytest.mark.parametrize(
+    ("text", "hazard"),
+    [
+        (b"__DA\\\nTE__", Hazard.DATE_OR_TIME),
+        (b"__TIME\\ \r\nSTAMP__", Hazard.TIMESTAMP),
+        (b"__TI?" + b"?/\nME__", Hazard.DATE_OR_TIME),
+        (b'.INCBIN "x"', Hazard.ASSEMBLER_FILE),
+        (b'asm(".In\\\ncLude \\"x\\"")', Hazard.ASSEMBLER_FILE),
+        (b"#if __has_include\\\n(X)", Hazard.OPAQUE_QUESTION),
+        (b"#if __has_include/* y */(X)", Hazard.OPAQUE_QUESTION),
+        (b"#if __has_include/*" + b"y" * 500 + b"*/(X)", Hazard.OPAQUE_QUESTION),
+        (b"#ifdef __has_include // (X)\n", Hazard.NONE),
+    ],
+)
+def test_no_spelling_hides_a_hazard(text: bytes, hazard: Hazard) -> None:
+    assert scan_source(text).hazards == hazard
+
+
+def test_a_question_over_two_lines_is_read() -> None:
+    found = scan_source(b'#if __has_\\\ninclude /* a */ \\\n( "f.h")\n')
+    assert found.questions == ((True, b"f.h"),)
+
+
 def test_header_lines_are_taken_out_of_stderr() -> None:
     text = (
         b". /usr/include/stdio.h\n.. a b.h\na.c:1:2: warning: x\n  1 | ...\n"

@@ -31,6 +31,8 @@ _MODES: Final = [
     *_rows(_ALONE, Effect.MODE, _MANUAL + "Overall Options", "-c"),
     *_rows(_EITHER, Effect.OUTPUT, _MANUAL + "Overall Options; common.opt o: Joined", "-o"),
     *_rows(_EITHER, Effect.LANGUAGE, _MANUAL + "Overall Options; common.opt x: Joined", "-x"),
+    *_refuse(_ALONE, "language", _CLANG + "ObjC", "-ObjC", "-ObjC++"),
+    *_refuse(_SEPARATE, "several-architectures", "Apple's driver; " + _CLANG + "arch", "-arch"),
     *_refuse(_ALONE, "assembly-output", _MANUAL + "Overall Options", "-S"),
     *_refuse(_ALONE, "preprocess-only", _MANUAL + "Overall Options", "-E"),
     *_refuse(_ALONE, "syntax-only", _MANUAL + "Warning Options", "-fsyntax-only"),
@@ -191,6 +193,12 @@ _EXTRA_FILES: Final = [
     *_refuse(_JOINED, "extra-input", _CLANG, "-frandomize-layout-seed-file"),
     *_refuse(_JOINED, "extra-input", _CLANG + "warning-suppression-mappings", "--warning-"),
     *_refuse(_EITHER, "extra-input", _CLANG + "ivfsoverlay", "-ivfsoverlay"),
+    *_refuse(_JOINED, "extra-input", _CLANG, "-fbasic-block-sections=list="),
+    *_refuse(_JOINED, "extra-input", _CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
+    *_refuse(_JOINED, "side-output", _CLANG + "fproc-stat-report", "-fproc-stat-report"),
+    *_refuse(_JOINED, "side-output", _MANUAL + "Program Instrumentation Options", "-fvtv-"),
+    # The source's bytes are then not the characters that are looked for in it.
+    *_refuse(_JOINED, "input-charset", _MANUAL + "Preprocessor Options", "-finput-charset"),
     *_refuse(_JOINED, "offload", _CLANG + "offloading", "-fopenmp-targets", "--offload"),
 ]
 

@@ -117,7 +117,9 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     """Read an argv whose response files are expanded. Pure; never raises."""
     is_cxx = is_cxx_driver(program)
     if is_cxx is None:
-        return Bypass("unknown-compiler")
+        # nvcc compiles each source several times, for several processors.
+        is_nvcc = program.rpartition(b"/")[2] == b"nvcc"
+        return Bypass("nvcc" if is_nvcc else "unknown-compiler")
     parts = GNU_FLAGS.parse(arguments)
     if isinstance(parts, Bypass):
         return parts

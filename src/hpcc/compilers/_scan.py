@@ -52,7 +52,11 @@ class Scan:
     questions: tuple[tuple[bool, bytes], ...] = ()
 
 
+# A backslash (or its trigraph) before a line break joins lines, inside a token too; GCC and Clang
+# take blanks between the two.
+_SPLICE: Final = re.compile(rb"(?:\\|\?\?/)[ \t\f\v]*\r?\n")
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
+_BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
 _INCLUDE: Final = re.compile(
     rb"^[ \t]*"
     + _HASH
@@ -60,16 +64,22 @@ _INCLUDE: Final = re.compile(
     re.MULTILINE,
 )
 _QUESTION: Final = re.compile(
-    rb'__has_include(?:_next)?(?:__)?[ \t]*(\()?[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?'
+    rb"__has_include(?:_next)?(?:__)?"
+    + _BLANKS
+    + rb"(\()?"
+    + _BLANKS
+    + rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
 )
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(_HASH + rb"[ \t]*embed\b")
-_ASSEMBLER: Final = re.compile(rb"\.(?:incbin|include)\b")
+_ASSEMBLER: Final = re.compile(rb"\.(?:incbin|include)\b", re.IGNORECASE)
 _FILE_TIME: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+(?:GCC|clang)[ \t]+dependency\b")
 
 
 def scan_source(data: bytes) -> Scan:
     """Look through one file of a closure; linear in its size."""
+    if b"\n" in data and (b"\\" in data or b"??/" in data):
+        data = _SPLICE.sub(b"", data)
     hazards = _hazards(data)
     quoted: dict[bytes, None] = {}
     angled: dict[bytes, None] = {}
@@ -103,7 +113,8 @@ def _hazards(data: bytes) -> Hazard:
         hazards |= Hazard.DATE_OR_TIME
     if b"__TIMESTAMP__" in data:
         hazards |= Hazard.TIMESTAMP
-    if b".inc" in data and _ASSEMBLER.search(data):
+    # Assemblers do not mind the case of a directive.
+    if b".inc" in data.lower() and _ASSEMBLER.search(data):
         hazards |= Hazard.ASSEMBLER_FILE
     if b"embed" in data and (b"__has_embed" in data or _EMBED.search(data)):
         hazards |= Hazard.EMBED
@@ -118,5 +129,7 @@ def _is_opaque(data: bytes, match: re.Match[bytes]) -> bool:
     define = _DEFINE.search(line)
     if define is not None:
         return True  # an alias: its uses do not show
+    if match[1] is None and data.startswith(b"/*", match.end()):
+        return True  # a comment too long to look behind
     is_its_own_definition = line.rstrip().endswith(b"define")
     return match[1] is not None and not is_its_own_definition

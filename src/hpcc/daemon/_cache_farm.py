@@ -24,7 +24,7 @@ from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._results import Result, Results
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
-KEY_FORMAT: Final = b"remote-1"
+KEY_FORMAT: Final = b"remote-2"
 BREAKER_FAILURES: Final = 3
 BREAKER_SECONDS: Final = 10.0
 # How long a refusal is remembered without asking the compiler again.

@@ -23,7 +23,7 @@ from hpcc.daemon._identity import Compilers, Identity
 from hpcc.daemon._outputs import is_special
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
-KEY_FORMAT: Final = b"local-1"
+KEY_FORMAT: Final = b"local-2"
 _MAX_REMEMBERED: Final = 4096
 
 # Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
