@@ -12,6 +12,7 @@ from typing import Final
 
 from hpcc.compilers import MAX_DEPFILE_BYTES
 from hpcc.daemon._api import Done, Run, RunReport
+from hpcc.daemon._clock_text import mentions_clock
 from hpcc.daemon._closure import ClosureRequest, UncacheableError, find_closure
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._discovery import (
@@ -156,8 +157,11 @@ class LocalCache:
                 forced=prepared.invocation.forced_includes,
                 started_ns=started,
                 allow_date=prepared.dates_are_pinned,
+                arguments=prepared.invocation.arguments,
             ),
         )
+        if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
+            raise UncacheableError("date-time")
         stderr = report.stderr if headers is None else headers.stderr
         result = Result(data, depfile, report.stdout, stderr)
         if not self._results.keep(prepared.key, closure, result):

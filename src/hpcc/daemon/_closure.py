@@ -7,14 +7,15 @@ a superset which needs no knowledge of how a compiler orders and prunes its path
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hpcc.compilers import HAZARD_REASONS, Hazard, Scan
-from hpcc.daemon._files import FileMemo, Listing
+from hpcc.compilers import HAZARD_REASONS, Hazard, Scan, scan_source
+from hpcc.daemon._files import MAX_SOURCE_BYTES, FileMemo, Listing
 from hpcc.daemon._manifest import Absence
 
 # A file system's clock may lag behind the one we read by a tick (10 ms at HZ=100).
@@ -51,7 +52,8 @@ class ClosureRequest:
     """What to look at. Paths are absolute; `search` are all directories names are looked up in.
 
     `counts` limits which directories' absent names matter (a remote compile sees only the root).
-    `allow_date` is true when SOURCE_DATE_EPOCH pins __DATE__ and __TIME__.
+    `allow_date` is true when SOURCE_DATE_EPOCH pins __DATE__ and __TIME__. `arguments` are those of
+    the compiler, where macros are written, too.
     """
 
     cwd: bytes
@@ -61,6 +63,7 @@ class ClosureRequest:
     forced: tuple[bytes, ...]
     started_ns: int
     allow_date: bool
+    arguments: tuple[bytes, ...] = ()
     counts: Callable[[bytes], bool] = field(default=lambda _directory: True)
 
 
@@ -89,10 +92,12 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     paths = tuple(dict.fromkeys(absolute(request.cwd, p) for p in request.files))
     if len(paths) > MAX_FILES:
         raise UncacheableError("too-many-files")
+    _check_arguments(request)
     scans = {path: _examine(memo, path, request) for path in paths}
     lookup = _Lookup(memo, request)
     lookup.add_all({path: scan for path, (_, scan) in scans.items()})
     files = tuple((path, digest) for path, (digest, _) in scans.items())
+    _refuse_twins(memo, files, tuple(lookup.existing))
     return Closure(files, tuple(lookup.present), lookup.absences(), tuple(lookup.existing))
 
 
@@ -108,11 +113,47 @@ def _examine(memo: FileMemo, path: bytes, request: ClosureRequest) -> tuple[byte
     found = memo.scan(path)
     if found is None:
         raise UncacheableError("input-vanished")
-    hazards = found[1].hazards
-    for hazard, reason in HAZARD_REASONS.items():
-        if hazard in hazards and not (hazard is Hazard.DATE_OR_TIME and request.allow_date):
-            raise UncacheableError(reason)
+    _refuse_hazards(found[1], request)
     return found
+
+
+def _refuse_hazards(scan: Scan, request: ClosureRequest) -> None:
+    for hazard, reason in HAZARD_REASONS.items():
+        if hazard in scan.hazards and not (hazard is Hazard.DATE_OR_TIME and request.allow_date):
+            raise UncacheableError(reason)
+
+
+def _check_arguments(request: ClosureRequest) -> None:
+    """Refuse what `-D` can smuggle past a scan of the files."""
+    text = b"\n".join(request.arguments)
+    _refuse_hazards(scan_source(text), request)
+    if b"__has_include" in text or b"__has_embed" in text:
+        raise UncacheableError("has-include")
+
+
+def _refuse_twins(
+    memo: FileMemo, files: tuple[tuple[bytes, bytes], ...], existing: tuple[bytes, ...]
+) -> None:
+    """Refuse `#pragma once` in two files of one content.
+
+    GCC takes them for one file when their times are equal too, Clang when they are one inode; the
+    second is then opened, skipped and named nowhere, so that nothing would watch it.
+    """
+    read = {digest: path for path, digest in files}
+    paths = [path for path, digest in files if read[digest] != path]
+    paths += [path for path in existing if memo.digest(path) in read]
+    for path in paths:
+        digest = memo.digest(path)
+        first = read.get(digest or b"")
+        if first is None or os.path.realpath(first) != os.path.realpath(path) or _has_link(path):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                data = file.read(MAX_SOURCE_BYTES)
+                if b"once" in data or b"import" in data:
+                    raise UncacheableError("twin-headers")
+
+
+def _has_link(path: bytes) -> bool:
+    return os.path.realpath(path) != os.path.normpath(path)
 
 
 class _Lookup:
@@ -157,8 +198,11 @@ class _Lookup:
     def _add_unexplained(self, scans: dict[bytes, Scan], chain: tuple[bytes, ...]) -> None:
         """Derive names of files no readable include line leads to (`#include MACRO`)."""
         source = absolute(self._request.cwd, self._request.source)
+        # Where one name is a macro's, a file that a plain line reaches may have that name as well.
+        is_plain = not any(Hazard.COMPUTED_INCLUDE in scan.hazards for scan in scans.values())
+        reached = self._reached if is_plain else frozenset()
         directories = dict.fromkeys((*chain, *(p.rpartition(b"/")[0] for p in scans)))
-        for path in [p for p in scans if p not in self._reached and p != source]:
+        for path in [p for p in scans if p not in reached and p != source]:
             names = {
                 path[len(prefix) + 1 :] for prefix in directories if path.startswith(prefix + b"/")
             }
@@ -197,6 +241,10 @@ class _Lookup:
         ):
             raise UncacheableError("pch")
         self._absent_directories.setdefault(directory, set()).update(precompiled)
+        for base in bases & listing.directories:
+            # What a link leads to may become a file, and this directory would not change.
+            if os.path.islink(directory + b"/" + base):
+                raise UncacheableError("directory-link")
         there = bases & listing.files
         absent = self._absent_files.setdefault(directory, set())
         absent |= precompiled
@@ -234,7 +282,11 @@ class _Lookup:
     def _missing_directory(self, path: bytes) -> None:
         while path:
             parent, _, base = path.rpartition(b"/")
-            if self._listing(parent or b"/") is not None:
+            listing = self._listing(parent or b"/")
+            if listing is not None:
+                if base in listing.files:
+                    # A link that may lead somewhere one day, or a header map.
+                    raise UncacheableError("odd-directory")
                 self._absent_directories.setdefault(parent or b"/", set()).add(base)
                 return
             path = parent

@@ -1,0 +1,36 @@
+"""Whether an object holds the time at which it was made: the last guard against `__DATE__`.
+
+The scan of the sources finds the macros by name. Names can be pasted together (`__DA ## TE__`);
+what they expand to then stands in the object, in the form that the C standard prescribes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Final
+
+_SECOND_NS: Final = 1_000_000_000
+_DAY_SECONDS: Final = 86_400
+_MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_TIME: Final = re.compile(rb"(?:[01]\d|2[0-3]):[0-5]\d:([0-6]\d)(?!\d)")
+_MINUTE: Final = 60
+
+
+def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
+    """Tell whether `data` holds a date or time of day of that span, in any time zone."""
+    started, ended = started_ns // _SECOND_NS, ended_ns // _SECOND_NS
+    if any(day in data for day in _days(started, ended)):
+        return True
+    if b":" not in data:
+        return False
+    # Zones differ by whole minutes, so the second is everybody's.
+    seconds = {n % _MINUTE for n in range(started, min(ended, started + _MINUTE) + 1)}
+    return any(int(match[1]) in seconds for match in _TIME.finditer(data))
+
+
+def _days(started: int, ended: int) -> set[bytes]:
+    """Return the dates as `__DATE__` has them; zones reach from -12 to +14 hours."""
+    moments = range(started - _DAY_SECONDS, ended + 2 * _DAY_SECONDS, _DAY_SECONDS)
+    days = map(time.gmtime, moments)
+    return {b"%s %2d %d" % (_MONTHS[d.tm_mon - 1], d.tm_mday, d.tm_year) for d in days}

@@ -1,0 +1,11 @@
+"""All black-box scenarios, each name once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.testing import _trust_search
+from hpcc.testing.trust import Scenario
+
+SCENARIOS: Final[tuple[Scenario, ...]] = tuple(_trust_search.scenarios())
+assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"
