@@ -68,3 +68,12 @@ def test_a_pin_carries_the_name_to_check(tmp_path: Path) -> None:
 def test_what_is_no_certificate_is_refused(data: bytes) -> None:
     with pytest.raises(CallerError):
         PinnedPeer.from_der(data)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage\n", b"x" * 42, b"x" * 42 + b"\xff"])
+def test_a_secret_that_is_none_of_ours_is_refused_and_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tenant.secret"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(CallerError, match=r"tenant\.secret holds no secret of ours: remove it"):
+        load_or_create_secret(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.core import CallerError
 from hpcc.ports import SystemClock
 from hpcc.supervisor import (
     ChildSpec,
@@ -143,3 +144,14 @@ async def test_a_stop_while_a_service_still_starts_is_obeyed_at_once(tmp_path: P
         pid = harness.supervisor._children["svc"].process.pid
         stop.set()
     assert not is_alive(pid)
+
+
+async def test_a_service_that_cannot_be_described_is_named_in_one_line(tmp_path: Path) -> None:
+    def refuse(_ready: Mapping[str, Ready]) -> ChildSpec:
+        raise CallerError("secrets must have at least 32 characters")
+
+    supervisor = Supervisor(
+        [("svc", refuse)], clock=SystemClock(), progress=print, on_ready=lambda _: None
+    )
+    with pytest.raises(SupervisorError, match="svc: secrets must have"):
+        await supervisor.run(asyncio.Event())

@@ -69,7 +69,7 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     fd = os.open(find_port(), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
-    greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001
+    greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001 - as above
     transport = PortTransport(loop, fd, greeter)
     _log("waiting for the host")
     error = await transport.ended

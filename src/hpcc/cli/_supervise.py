@@ -17,7 +17,7 @@ from typing import Final, Literal
 from hpcc.cli._lock import held_lock
 from hpcc.cli._up import lock_file
 from hpcc.config import Farm, Paths, Settings, load_settings, write_private_file
-from hpcc.core import ImageRef, Isolation
+from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity import load_or_create_secret
 from hpcc.ports import SystemClock
 from hpcc.runtime import prepare_assets
@@ -34,10 +34,11 @@ WORKER_READY_SECONDS: Final = 330.0
 def supervise(paths: Paths, image: str) -> int:
     """Run the farm of one machine until SIGTERM; returns the exit status."""
     with held_lock(lock_file(paths)):
-        farm = _LocalFarm(paths, load_settings(paths.config_file), ImageRef.parse(image))
         try:
+            farm = _LocalFarm(paths, load_settings(paths.config_file), ImageRef.parse(image))
             asyncio.run(farm.run())
-        except SupervisorError as error:
+        except HpccError as error:
+            # Its last line of log is what `hpcc up` shows: never a traceback.
             print(f"hpcc: {error}", file=sys.stderr)
             return 1
         finally:

@@ -53,10 +53,17 @@ def load_or_create_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_or_create_secret(path: Path) -> str:
-    """Return the random secret of `path` (43 URL-safe characters), made at the first call."""
-    return load_or_create_secret_file(path, secrets.token_urlsafe(_SECRET_BYTES).encode()).decode(
-        "ascii", "replace"
-    )
+    """Return the random secret of `path` (43 URL-safe characters), made at the first call.
+
+    Raises:
+        CallerError: the file holds something else, or others than the owner can read it.
+        InfrastructureError: it cannot be read or written.
+    """
+    fresh = secrets.token_urlsafe(_SECRET_BYTES)
+    text = load_or_create_secret_file(path, fresh.encode()).decode("ascii", "replace").strip()
+    if len(text) != len(fresh) or not text.replace("-", "").replace("_", "").isalnum():
+        raise CallerError(f"{path} holds no secret of ours: remove it to make a new one")
+    return text
 
 
 def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdentity:

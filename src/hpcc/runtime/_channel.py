@@ -305,8 +305,8 @@ async def _receive(stream: ExecStream) -> pb.ServerFrame | None:
     if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's recv_message does
         await stream.recv_initial_metadata()
     # grpclib's recv_message would trust the announced length: hence its inner stream (0.4.x).
-    with stream._wrapper:  # noqa: SLF001
-        raw: Callable[[int], Awaitable[bytes]] = stream._stream.recv_data  # noqa: SLF001
+    with stream._wrapper:  # noqa: SLF001 - as above
+        raw: Callable[[int], Awaitable[bytes]] = stream._stream.recv_data  # noqa: SLF001 - as above
         prefix = await raw(_PREFIX_BYTES)
         if not prefix:
             return None

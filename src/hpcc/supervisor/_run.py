@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from hpcc.core import HpccError
 from hpcc.ports import Clock
 from hpcc.supervisor._policy import GiveUp, RestartPolicy
 from hpcc.supervisor._process import Child, ChildSpec, Ready, SupervisorError
@@ -70,7 +71,11 @@ class Supervisor:
                 await child.stop()
 
     async def _start(self, name: str, factory: SpecFactory) -> None:
-        child = await Child.start(factory(self._ready))
+        try:
+            spec = factory(self._ready)
+        except HpccError as error:
+            raise SupervisorError(f"{name}: {error}") from error
+        child = await Child.start(spec)
         self._children[name] = child
         self._ready[name] = await child.wait_ready(self._progress)
 

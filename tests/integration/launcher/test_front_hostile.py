@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,16 @@ def test_another_build_is_told_the_version(make_front: Callable[..., Harness]) -
         kind, body = harness.ask(frame)
         assert kind == wire.VERSION
         assert wire.decode_version(body) == (wire.BUILD_ID, True)
+
+
+def test_a_peer_of_another_uid_gets_no_answer(make_front: Callable[..., Harness]) -> None:
+    harness = make_front()
+    harness.front._uid += 1  # the kernel says who we are; so the front becomes another's
+    with harness.connect() as connection:
+        connection.sendall(request_frame("done:0::"))
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert harness.handler.requests == []
 
 
 @NEEDS_ROOT

@@ -1,0 +1,161 @@
+"""Hostile tests prove something: each fails against a copy of the source without its check.
+
+Every case takes one check out of a copied tree and runs the test that names it there. A case whose
+text is not found any more fails, too: the check moved, and so must the case.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ATTACKS = "tests/integration/test_worker_attacks.py"
+TESTS_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A check in `file`, the text it is replaced by, and the test that must notice."""
+
+    file: str
+    check: str
+    without: str
+    test: str
+
+
+CASES = {
+    "token-signature": Case(
+        "identity/_token.py",
+        'key.verify(_decode(parts[2]), f"{parts[0]}.{parts[1]}".encode())',
+        "_decode(parts[2])",
+        "tests/unit/test_token.py::test_a_token_signed_by_another_key_under_our_name_is_refused",
+    ),
+    "token-expiry": Case(
+        "identity/_token.py",
+        "if now >= claims.expires_at:",
+        "if False:",
+        "tests/unit/test_token.py::test_an_expired_token_is_refused",
+    ),
+    "token-audience": Case(
+        "identity/_token.py",
+        "if claims.audience != self._audience:",
+        "if False:",
+        "tests/unit/test_token.py::test_a_token_for_another_worker_is_refused",
+    ),
+    "token-tenant": Case(
+        "worker/_session.py",
+        "if client.instance != claims.tenant.value:",
+        "if False:",
+        f"{ATTACKS}::test_another_tenants_instance_name_is_refused_and_recorded",
+    ),
+    "token-image": Case(
+        "worker/_session.py",
+        "if images != {self._claims.image}:",
+        "if False:",
+        f"{ATTACKS}::test_an_image_that_is_not_the_tokens_is_refused",
+    ),
+    "upload-digest": Case(
+        "core/_digest.py",
+        "if len(data) != digest.size_bytes or hashlib.sha256(data).hexdigest() != digest.hash:",
+        "if False:",
+        f"{ATTACKS}::test_bytes_that_do_not_match_their_digest_are_refused",
+    ),
+    "audit-before-release": Case(
+        "worker/_runner.py",
+        "await self._audit.append(self.row(work, record, lineage))",
+        "self.row(work, record, lineage)",
+        f"{ATTACKS}::test_a_result_is_not_released_when_its_row_cannot_be_written",
+    ),
+    "input-as-planned": Case(
+        "daemon/_dispatch_compile.py",
+        "if item.sha256 and digest.hash != item.sha256:",
+        "if False:",
+        "tests/unit/test_dispatch_units.py::"
+        "test_an_input_that_is_not_what_was_planned_with_is_refused",
+    ),
+    "guest-frame-length": Case(
+        "runtime/_channel.py",
+        "if prefix[0] or size > MAX_FRAME_BYTES:",
+        "if prefix[0]:",
+        "tests/unit/test_guest_channel.py::"
+        "test_a_length_prefix_of_4_gib_is_refused_before_it_is_read",
+    ),
+    "launcher-frame-length": Case(
+        "wire/_launcher.py",
+        "if length > limit:",
+        "if False:",
+        "tests/unit/test_wire_launcher.py::"
+        "test_a_header_that_is_not_ours_is_refused_before_anything_is_read",
+    ),
+    "image-parent-name": Case(
+        "images/_tree.py",
+        'if ".." in parts:',
+        "if False:",
+        "tests/unit/test_image_flatten_hostile.py::test_a_name_with_dotdot_is_refused",
+    ),
+    "guest-path": Case(
+        "core/_exec.py",
+        'p in {"", ".", ".."} or ',
+        "",
+        "tests/unit/test_dispatch_units.py::test_an_output_outside_the_root_is_refused",
+    ),
+    "peer-uid": Case(
+        "daemon/_front.py",
+        "if peer_uid(connection) != self._uid:",
+        "if False:",
+        "tests/integration/launcher/test_front_hostile.py::test_a_peer_of_another_uid_gets_no_answer",
+    ),
+}
+
+
+def copy_source(to: Path) -> Path:
+    source = to / "src"
+    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+    return source
+
+
+def run_against(source: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        # Its own timeout would hide a hang as success of this test: no exit code 1 then.
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_copy_is_what_is_imported(tmp_path: Path) -> None:
+    source = copy_source(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", "import hpcc; print(hpcc.__file__)"],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).is_relative_to(source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    source = copy_source(tmp_path)
+    file = source / "hpcc" / case.file
+    text = file.read_text()
+    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+    file.write_text(text.replace(case.check, case.without))
+    done = run_against(source, case.test)
+    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
+    assert "failed" in done.stdout
