@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
 import pytest
 
 from hpcc.cli._lock import held_lock, holder_or_none
+from hpcc.cli._up import lock_file, run_up
+from hpcc.config import Farm, Paths, write_private_file
 from hpcc.core import CallerError
 
 
@@ -41,3 +44,23 @@ def test_a_lock_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"), held_lock(tmp_path / "up.lock"):
         pass
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_up_with_another_image_than_the_one_in_force_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HPCC_DIR", str(tmp_path))
+    paths = Paths.from_env(os.environ)
+    paths.state.mkdir(parents=True)
+    image = f"example/gcc@sha256:{'a' * 64}"
+    farm = Farm(
+        scheduler="127.0.0.1:1", scheduler_certificate_pem="", tenant="local", principal="me",
+        secret="s" * 43, image=image, isolation="qemu/tcg",
+    )  # fmt: skip
+    write_private_file(paths.farm_file, farm.to_json().encode())
+    with held_lock(lock_file(paths)):
+        for same in (None, image, "example/gcc", "a" * 12):
+            assert run_up(argparse.Namespace(image=same)) == 0
+        assert "already up" in capsys.readouterr().out
+        with pytest.raises(CallerError, match="hpcc down"):
+            run_up(argparse.Namespace(image="example/other"))

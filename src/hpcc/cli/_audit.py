@@ -73,7 +73,7 @@ def _since(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if not 0 < value <= 1_000_000:  # noqa: PLR2004 - a limit that fits any screen and most memories
         raise argparse.ArgumentTypeError("must be 1 to 1000000")
     return value

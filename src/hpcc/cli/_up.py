@@ -16,7 +16,7 @@ from typing import IO, Final
 from hpcc.cli._lock import holder_or_none
 from hpcc.cli._progress import progress_lines
 from hpcc.config import Paths, load_farm_or_none
-from hpcc.core import InfrastructureError
+from hpcc.core import CallerError, InfrastructureError
 
 # Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
 DOWN_SECONDS: Final = 50.0
@@ -51,6 +51,11 @@ def run_up(args: argparse.Namespace) -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if holder_or_none(lock_file(paths)) is not None:
         farm = load_farm_or_none(paths.farm_file)
+        if args.image and farm and args.image not in farm.image:
+            raise CallerError(
+                f"hpcc is up with image {farm.image}: `hpcc down` first, to use {args.image}",
+                reason="already-up",
+            )
         where = f": {farm.isolation}, image {farm.image}" if farm else ", and still starting"
         print(f"hpcc is already up{where}")
         return 0

@@ -29,7 +29,8 @@ class _Images:
         found = await asyncio.to_thread(self._store.get, digest)
         if found is None:
             raise NotFoundError(
-                f"image {digest} is not prepared on this worker: `hpcc image pull` it",
+                f"image {digest} is not prepared here, or was damaged and is removed: "
+                "`hpcc image pull` or `hpcc image build-debian` makes it again",
                 reason="no-image",
             )
         return found.path
