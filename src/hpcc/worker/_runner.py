@@ -19,6 +19,7 @@ from hpcc.core import (
     Digest,
     ExecLimits,
     ExecRequest,
+    HpccError,
     InfrastructureError,
     InputFile,
     IntegrityError,
@@ -46,6 +47,10 @@ _MAX_GUEST_DEATHS: Final = 2
 _MAX_REMEMBERED: Final = 1024
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0
+# The compiler's exit code in the row of a compile that never came to its end.
+NO_EXIT_CODE: Final = -1
+# A cancelled execution has somebody waiting for its end.
+_ABANDONED_ROW_SECONDS: Final = 5.0
 # What the guest's own system needs; the rest is the compiler's.
 _GUEST_OVERHEAD_MIB: Final = 160
 
@@ -185,7 +190,16 @@ class Runner:
         async with self._pool.lease(work.domain) as slot:
             _check_label(work.domain, slot)
             started_at, execs_before = self._clock.now(), slot.execs - 1
-            harvest = await self._execute(work, slot, store, files)
+            try:
+                harvest = await self._execute(work, slot, store, files)
+            except MissingBlobsError:
+                raise  # nothing has run
+            except asyncio.CancelledError:
+                await self._abandoned(work, slot, started_at, execs_before, "cancelled")
+                raise
+            except HpccError as error:
+                await self._abandoned(work, slot, started_at, execs_before, error.reason)
+                raise
         event = harvest.check()
         outputs = await _keep(store, work.command, harvest)
         assert slot.guest is not None
@@ -209,6 +223,38 @@ class Runner:
         lineage = self.lineage(work, slot)
         await self._audit.append(self.row(work, record, lineage))
         return await self._release(work, record, lineage)
+
+    async def _abandoned(
+        self, work: Work, slot: Slot, started_at: float, execs_before: int, reason: str
+    ) -> None:
+        """Leave a row of a compile that ran in a guest, at least in part, and gave no result.
+
+        Nothing is released, so a trail that cannot be written is recorded and not raised: the
+        error under way says more.
+        """
+        assert slot.guest is not None
+        record = ResultRecord(
+            exit_code=NO_EXIT_CODE,
+            stdout=b"",
+            stderr=b"",
+            outputs=(),
+            isolation=slot.guest.identity.isolation,
+            reuse=work.domain.reuse,
+            guest_id=slot.guest.identity.guest_id,
+            guest_execs_before=execs_before,
+            worker=self._config.worker,
+            image=work.action.image.digest.value,
+            reason=reason,
+            queued_at=work.queued_at,
+            started_at=started_at,
+            completed_at=self._clock.now(),
+        )
+        row = self.row(work, record, self.lineage(work, slot), status="abandoned")
+        try:
+            async with asyncio.timeout(_ABANDONED_ROW_SECONDS):
+                await self._audit.append(row)
+        except (InfrastructureError, TimeoutError):
+            await self._event("audit-row-lost", work, ("reason", reason))
 
     async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> bytes:
         if record.reason == "deadline":
@@ -305,14 +351,16 @@ class Runner:
             working_directory=work.command.cwd,
         )
 
-    def row(self, work: Work, record: ResultRecord, lineage: Lineage) -> AuditRow:
+    def row(
+        self, work: Work, record: ResultRecord, lineage: Lineage, *, status: str = "executed"
+    ) -> AuditRow:
         """Build the audit row of an execution."""
         return audit_row(
             record,
             lineage,
             action=work.digest,
             who=Caller.of(work.client, work.domain.tenant, work.principal, work.client_version),
-            status="executed",
+            status=status,
             scheduler=self.scheduler_id,
             started_at=record.started_at,
             ended_at=record.completed_at,
