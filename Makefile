@@ -50,6 +50,7 @@ bench: dev  ## figures as ratios, taken side by side in one run
 gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
 	$(PY) tools/gen.py
 	$(PY) tools/gen_help.py
+	$(PY) tools/gen_man.py
 
 docs: dev  ## check links and that the README's command reference is what --help prints
 	$(PY) -m pytest -q tests/arch

@@ -10,11 +10,33 @@ from types import ModuleType
 from typing import Final, cast
 
 from hpcc import __version__
-from hpcc.cli import _audit, _doctor, _image, _local, _services, _stats, _up
+from hpcc.cli import (
+    _audit,
+    _completion,
+    _config,
+    _doctor,
+    _explain,
+    _image,
+    _local,
+    _services,
+    _stats,
+    _up,
+)
 from hpcc.core import CallerError, HpccError
 
 # Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
-_COMMANDS: Final[tuple[ModuleType, ...]] = (_up, _local, _stats, _image, _audit, _doctor, _services)
+_COMMANDS: Final[tuple[ModuleType, ...]] = (
+    _up,
+    _local,
+    _stats,
+    _explain,
+    _config,
+    _image,
+    _audit,
+    _doctor,
+    _services,
+    _completion,
+)
 
 _EXIT_OTHER: Final = 1
 _EXIT_CALLER: Final = 2

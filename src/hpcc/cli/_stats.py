@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from hpcc.config import Paths, load_settings
@@ -16,7 +17,9 @@ from hpcc.ports import SystemClock
 _BASELINE: Final = "stats-baseline.json"
 _GAUGES: Final = frozenset({"since", "store.size_bytes", "store.entries"})
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE: Final = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_DAYS: Final = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
+_DAY_SECONDS: Final = 86_400
 _HITS: Final = (
     ("hit.local", "local results"),
     ("hit.remote", "results of the farm's image, kept here"),
@@ -25,6 +28,32 @@ _HITS: Final = (
 _MISSES: Final = (
     ("miss.local", "compiled here"),
     ("miss.remote.executed", "compiled on the farm"),
+)
+
+_MISSED: Final = {
+    "new-command": "never compiled with this command",
+    "inputs-changed": "a source or header changed",
+    "evicted": "the result had been removed",
+}
+_BYPASSED: Final = {
+    "link": "no compile of one source to an object (-c)",
+    "multiple-sources": "several sources in one command",
+    "linker-input": "given objects or libraries",
+    "unknown-flag": "a flag hpcc does not know",
+    "no-source": "no source in the command",
+    "pch": "precompiled headers",
+}
+# Not reasons: every request is counted here.
+_FRONT_TOTALS: Final = frozenset({"requests"})
+_ODD: Final = (
+    ("miss.failed", "failed compiles"),
+    ("miss.abandoned", "compiles given up"),
+    ("dedup.waited", "waited for an equal compile"),
+    ("store.corrupt", "damaged entries removed"),
+    ("store.evicted", "entries evicted"),
+    ("store.disk-full", "not stored: disk full"),
+    ("store.write-error", "not stored: cannot write"),
+    ("store.too-large", "not stored: too large"),
 )
 
 
@@ -41,7 +70,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--max-size",
         metavar="SIZE",
         type=_parse_size,
-        help="keep this much of what was used last, e.g. 500M or 2G (default: delete all)",
+        help="keep at most this much, what was used last: 500M, 2G, 1.5GiB (binary units)",
+    )
+    clean.add_argument(
+        "--max-age",
+        metavar="DAYS",
+        type=_parse_days,
+        help="keep what was used within this many days",
     )
     clean.set_defaults(handler=_clean)
 
@@ -50,7 +85,15 @@ def _parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise argparse.ArgumentTypeError(f"not a size: {text[:40]!r}; write for example 500M or 2G")
-    return int(match[1]) * _UNITS[match[2].upper()]
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _parse_days(text: str) -> float:
+    if not _DAYS.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"not a number of days: {text[:40]!r}; write for example 30"
+        )
+    return float(text)
 
 
 def _stats(args: argparse.Namespace) -> int:
@@ -124,48 +167,61 @@ def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
     """Render the counters for a person."""
     hits = sum(counts.get(name, 0) for name, _ in _HITS)
     misses = sum(counts.get(name, 0) for name, _ in _MISSES)
-    total = hits + misses
     began = counts.get("since", 0)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began)) if began else "never used"
     lines = [f"{'since':<12}{since}"]
+    total = hits + misses
     rate = f"  ({100 * hits / total:.1f} % of {total} cacheable compiles)" if total else ""
     lines.append(f"{'hits':<12}{hits}{rate}")
-    lines += [f"  {counts[name]:>8}  {text}" for name, text in _HITS if counts.get(name)]
+    lines += _rows([(text, counts.get(name, 0)) for name, text in _HITS])
     lines.append(f"{'misses':<12}{misses}")
-    lines += [f"  {counts[name]:>8}  {text}" for name, text in _MISSES if counts.get(name)]
-    for prefix, title in (
-        ("fallback.", "compiled here instead of on the farm, because of"),
-        ("uncacheable.", "compiled and not kept, because of"),
-        ("bypass.", "passed by (the compiler ran unchanged), because of"),
-        ("front.", "at the daemon's door"),
-    ):
-        lines += _section(counts, prefix, title)
-    for name, title in (
-        ("miss.failed", "failed compiles"),
-        ("dedup.waited", "waited for an equal compile"),
-        ("store.corrupt", "damaged entries removed"),
-        ("store.evicted", "entries evicted"),
-        ("store.disk-full", "not stored: disk full"),
-        ("store.write-error", "not stored: cannot write"),
-    ):
+    lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
+    lines += _section(counts, "missed.", "why nothing was found", _MISSED)
+    lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", {})
+    lines += _section(counts, "fallback.", "compiled here instead of on the farm", {})
+    lines += _section(counts, "bypass.", "not for the cache: the compiler ran unchanged", _BYPASSED)
+    lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)
+    for name, title in _ODD:
         if counts.get(name):
             lines.append(f"{title:<30}{counts[name]}")
-    size = counts.get("store.size_bytes", 0)
+    saved = counts.get("saved.milliseconds", 0)
+    if saved:
+        lines.append(f"{'time saved':<12}{_duration(saved / 1000)} of compiling, at least")
     lines.append(
-        f"{'store':<12}{_human(size)} of {_human(max_size_bytes)}, "
-        f"{counts.get('store.entries', 0)} entries; "
-        f"{_human(counts.get('bytes.served', 0))} served, "
-        f"{_human(counts.get('bytes.stored', 0))} stored"
+        f"{'store':<12}{_human(counts.get('store.size_bytes', 0))} of {_human(max_size_bytes)}, "
+        f"{counts.get('store.entries', 0)} entries"
+    )
+    lines.append(
+        f"{'bytes':<12}{_human(counts.get('bytes.served', 0))} served from the cache, "
+        f"{_human(counts.get('bytes.stored', 0))} put into it"
     )
     return lines
 
 
-def _section(counts: dict[str, int], prefix: str, title: str) -> list[str]:
+def _rows(rows: list[tuple[str, int]]) -> list[str]:
+    return [f"  {value:>8}  {text}" for text, value in rows if value]
+
+
+def _section(
+    counts: dict[str, int],
+    prefix: str,
+    title: str,
+    words: Mapping[str, str],
+    *,
+    leave_out: frozenset[str] = frozenset(),
+) -> list[str]:
     rows = [(n.removeprefix(prefix), v) for n, v in counts.items() if n.startswith(prefix) and v]
-    if not rows:
-        return []
+    rows = [(f"{n}: {words[n]}" if n in words else n, v) for n, v in rows if n not in leave_out]
     rows.sort(key=lambda row: (-row[1], row[0]))
-    return [f"{title}", *(f"  {value:>8}  {name}" for name, value in rows)]
+    return [title, *_rows(rows)] if rows else []
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
 
 
 def _human(size_bytes: int) -> str:
@@ -180,7 +236,11 @@ def _human(size_bytes: int) -> str:
 def _clean(args: argparse.Namespace) -> int:
     """Delete cached results of this user; a running daemon notices. Images are kept."""
     store = _store(Paths.from_env(os.environ))
-    freed = store.trim(args.max_size or 0)
+    freed = 0
+    if args.max_age is not None:
+        freed += store.trim_unused(SystemClock().now() - args.max_age * _DAY_SECONDS)
+    if args.max_size is not None or args.max_age is None:
+        freed += store.trim(args.max_size or 0)
     store.bump_epoch()
     print(f"{_human(freed)} freed, {_human(store.size_bytes)} kept")
     return 0

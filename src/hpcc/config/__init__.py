@@ -11,6 +11,7 @@ from hpcc.config._settings import (
     WorkerSettings,
     load_settings,
     parse_settings,
+    setting_origins,
 )
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "parse_farm",
     "parse_service_file",
     "parse_settings",
+    "setting_origins",
     "write_private_file",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -69,16 +70,59 @@ def load_settings(path: Path) -> Settings:
     Raises:
         CallerError: unreadable, not TOML, or a key, type or value that is not known.
     """
+    text = _read_or_none(path)
+    return Settings() if text is None else parse_settings(text, source=str(path))
+
+
+def setting_origins(path: Path) -> list[tuple[str, str, str]]:
+    """Return name, value and origin of every setting: `default`, or the file and its line.
+
+    Raises:
+        CallerError: see `load_settings`.
+    """
+    text = _read_or_none(path)
+    settings = Settings() if text is None else parse_settings(text, source=str(path))
+    table = {} if text is None else tomllib.loads(text)
+    rows = []
+    for section in _SECTIONS:
+        values = getattr(settings, section)
+        for item in fields(values):
+            value = getattr(values, item.name)
+            shown = f'"{value}"' if isinstance(value, str) else str(value).lower()
+            origin = "default"
+            if item.name in table.get(section, {}):
+                line = _line_of(text or "", section, item.name)
+                origin = f"{path}:{line}" if line else str(path)
+            rows.append((f"{section}.{item.name}", shown, origin))
+    return rows
+
+
+def _line_of(text: str, section: str, key: str) -> int:
+    """Return the line that sets a key; 0 where it is written in a way this does not follow."""
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.fullmatch(r"\s*\[\s*\"?([\w-]+)\"?\s*\]\s*(?:#.*)?", line)
+        if header:
+            current = header[1]
+            continue
+        name = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+        plain = name[1].replace('"', "").replace("'", "") if name else ""
+        if plain and (f"{current}.{plain}" if current else plain) == f"{section}.{key}":
+            return number
+    return 0
+
+
+def _read_or_none(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
-        return Settings()
+        return None
     except OSError as error:
         raise CallerError(f"cannot read {path}: {error.strerror}", reason="config") from error
     if len(raw) > MAX_CONFIG_BYTES:
         raise CallerError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", reason="config")
-    return parse_settings(raw.decode("utf-8", "replace"), source=str(path))
+    return raw.decode("utf-8", "replace")
 
 
 def parse_settings(text: str, *, source: str = "hpcc.toml") -> Settings:

@@ -19,7 +19,9 @@ from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 from hpcc.daemon._front import FrontLimits
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import query, start, stop
+from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._main import Parts, run_daemon
+from hpcc.daemon._records_read import CompileRecord, read_records
 from hpcc.daemon._spawn import daemon_environment
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "MAX_CAPTURE_BYTES",
     "STORE_NAME",
     "CacheHandler",
+    "CompileRecord",
     "CompileRequest",
     "Done",
+    "EntryPart",
     "Exec",
     "Finish",
     "FrontLimits",
@@ -38,9 +42,11 @@ __all__ = [
     "Run",
     "RunReport",
     "daemon_environment",
+    "describe_entry",
     "open_cache",
     "query",
     "read_counters",
+    "read_records",
     "run_daemon",
     "socket_path",
     "start",

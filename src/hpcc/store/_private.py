@@ -152,6 +152,10 @@ class PrivateStore:
                 self._sizes.move_to_end(name)
                 self._touched.add(name)
 
+    def has(self, key: bytes) -> bool:
+        """Tell whether the entry is known to be there; reads nothing."""
+        return key.hex() in self._sizes
+
     def remove(self, key: bytes) -> None:
         """Delete an entry; fine when it is gone already."""
         self._delete(key.hex())
@@ -167,6 +171,22 @@ class PrivateStore:
             self._delete(name)
             self._count("store.evicted")
             freed += size
+
+    def trim_unused(self, since: float) -> int:
+        """Delete entries not used since that time (seconds since 1970); return the bytes freed."""
+        freed = 0
+        with self._lock:
+            sizes = dict(self._sizes)
+        for name, size in sizes.items():
+            try:
+                used_at = os.stat(self._path(name)).st_mtime  # noqa: PTH116 - as above
+            except OSError:
+                continue
+            if used_at < since:
+                self._delete(name)
+                self._count("store.evicted")
+                freed += size
+        return freed
 
     def flush(self) -> None:
         """Write the order of use to disk (as file times), for the next start."""

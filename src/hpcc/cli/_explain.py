@@ -1,0 +1,243 @@
+"""`hpcc explain` and `hpcc inspect`: why a compile missed, and what a stored result holds."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hpcc.config import Paths, load_settings
+from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
+from hpcc.ports import SystemClock
+
+if TYPE_CHECKING:
+    from hpcc.daemon import CompileRecord
+
+_MAX_SHOWN: Final = 20
+_MAX_OUTPUTS: Final = 10
+_MIN_PREFIX: Final = 4
+_OUTCOMES: Final = {
+    "hit.local": "a hit: the result was in the cache",
+    "hit.remote": "a hit: the result of the farm's image was in the cache",
+    "miss.local": "a miss: compiled here and stored",
+    "miss.remote.executed": "a miss: compiled on the farm and stored",
+    "miss.remote.cached": "a miss here, found in the farm's cache",
+    "miss.failed": "the compile failed, and failures are not stored",
+    "uncacheable": "compiled here and not stored",
+    "bypass": "not for the cache: the compiler ran unchanged",
+}
+_MISSED: Final = {
+    "new-command": "this command has no result yet",
+    "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
+    "evicted": "its result was removed, by `hpcc clean` or to make room",
+}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands of this module."""
+    explain = subparsers.add_parser(
+        "explain",
+        help="why the last compile of a file was a hit or a miss",
+        description=_explain.__doc__,
+    )
+    explain.add_argument("file", metavar="FILE|OUTPUT", help="a source, or an object file")
+    explain.set_defaults(handler=_explain)
+    inspect = subparsers.add_parser(
+        "inspect", help="what a stored result holds", description=_inspect.__doc__
+    )
+    inspect.add_argument(
+        "what", metavar="DIGEST|OUTPUT", help="a digest or its start, or an object"
+    )
+    inspect.set_defaults(handler=_inspect)
+
+
+def _records(paths: Paths) -> list[CompileRecord]:
+    from hpcc.daemon import query, read_records
+
+    with contextlib.suppress(HpccError):
+        query(paths, "stats")  # a running daemon writes down what it has in memory
+    return read_records(os.fspath(paths.cache))
+
+
+def _explain(args: argparse.Namespace) -> int:
+    """Say what became of the last compile of FILE and what changed since the one before."""
+    records = _records(Paths.from_env(os.environ))
+    histories = _histories(records, args.file)
+    if not histories:
+        raise NotFoundError(
+            f"no compile of {args.file} is on record; compile it through hpcc, or see `hpcc stats`"
+        )
+    blocks = [explain_lines(history) for history in histories[-_MAX_OUTPUTS:]]
+    print("\n\n".join("\n".join(block) for block in blocks))
+    if len(histories) > _MAX_OUTPUTS:
+        print(f"\n… and {len(histories) - _MAX_OUTPUTS} outputs more; name one of them")
+    return 0
+
+
+def _histories(records: Sequence[CompileRecord], name: str) -> list[list[CompileRecord]]:
+    """Group by output what was compiled to or from this file, the latest output last."""
+    wanted = {os.path.abspath(name), os.path.realpath(name)}  # noqa: PTH100 - paths as records spell them
+    chosen = [r for r in records if r.output in wanted] or [
+        r for r in records if not wanted.isdisjoint(r.sources)
+    ]
+    found: dict[str, list[CompileRecord]] = {}
+    for record in chosen:
+        place = record.output or " ".join(record.sources)
+        found[place] = [*found.pop(place, ()), record]
+    return list(found.values())
+
+
+def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
+    """Explain the last of these compiles of one output."""
+    last = history[-1]
+    lines = [
+        f"{last.output or ' '.join(last.sources)}",
+        f"  last compile  {_when(last.at)}: {_OUTCOMES.get(last.outcome, last.outcome)}",
+    ]
+    if last.reason:
+        lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
+    if last.fallback:
+        lines.append(f"  not on farm   {last.fallback}")
+    if last.duration_ms:
+        lines.append(f"  took          {last.duration_ms / 1000:.2f} s")
+    if last.result:
+        lines.append(f"  result        {last.result[:16]}  (hpcc inspect {last.result[:16]})")
+    if len(history) == 1:
+        return [*lines, "  no earlier compile of it is on record"]
+    before = history[-2]
+    changes = changes_between(before, last)
+    lines.append(f"  since the compile before ({_when(before.at)}):")
+    if not changes:
+        lines.append("    nothing changed that hpcc has on record")
+    return [*lines, *(f"    {change}" for change in changes)]
+
+
+def changes_between(before: CompileRecord, now: CompileRecord) -> list[str]:
+    """Name every difference between two compiles of one output, with both values."""
+    changes = []
+    for name, old, new in (
+        ("compiler", before.compiler, now.compiler),
+        ("directory", before.cwd, now.cwd),
+        ("image", before.image, now.image),
+    ):
+        if old != new:
+            changes.append(f"{name}: was {old or '(none)'}, now {new or '(none)'}")
+    if before.identity and now.identity and before.identity != now.identity:
+        changes.append(
+            f"content of compiler {now.compiler}: was {before.identity[:16]}, "
+            f"now {now.identity[:16]}"
+        )
+    changes += _flag_changes(before.argv[1:], now.argv[1:])
+    changes += [
+        f"variable {name}: was {_quoted(before.env.get(name))}, now {_quoted(now.env.get(name))}"
+        for name in sorted(before.env.keys() | now.env.keys())
+        if before.env.get(name) != now.env.get(name)
+    ]
+    return changes + _file_changes(before.files, now.files)
+
+
+def _flag_changes(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    if old == new:
+        return []
+    gone = _without(old, new)
+    added = _without(new, old)
+    if not gone and not added:
+        return ["flags: the same in another order"]
+    return [f"flags: was {' '.join(gone) or '(none)'}, now {' '.join(added) or '(none)'}"]
+
+
+def _without(left: Sequence[str], right: Sequence[str]) -> list[str]:
+    rest = list(right)
+    kept = []
+    for item in left:
+        if item in rest:
+            rest.remove(item)
+        else:
+            kept.append(item)
+    return kept
+
+
+def _file_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    if not old or not new:
+        return []  # a failed or bypassed compile has no list of files
+    changes = [
+        f"content of {path}: was {old[path][:16]}, now {digest[:16]}"
+        for path, digest in new.items()
+        if path in old and old[path] != digest
+    ]
+    changes += [f"reads now {path}" for path in new if path not in old]
+    changes += [f"reads no longer {path}" for path in old if path not in new]
+    if len(changes) > _MAX_SHOWN:
+        return [*changes[:_MAX_SHOWN], f"… and {len(changes) - _MAX_SHOWN} files more"]
+    return changes
+
+
+def _quoted(value: str | None) -> str:
+    return "(not set)" if value is None else repr(value)
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    """Show what a stored result holds: its parts with sizes and digests, and when it was kept.
+
+    Of a manifest (the digest of a command), the results it leads to and the files of each.
+    """
+    from hpcc.daemon import STORE_NAME, describe_entry
+    from hpcc.store import PrivateStore
+
+    paths = Paths.from_env(os.environ)
+    records = _records(paths)
+    cache = load_settings(paths.config_file).cache
+    directory = paths.cache / STORE_NAME
+    store = PrivateStore(
+        os.fspath(directory),
+        max_size_bytes=cache.max_size_bytes,
+        max_entry_bytes=cache.max_entry_bytes,
+        now=SystemClock().now,
+    )
+    digest = _digest_of(args.what, records, directory)
+    path = directory / digest[:2] / digest[2:]
+    used = path.stat().st_mtime if path.exists() else 0.0
+    payload = store.get(bytes.fromhex(digest))
+    if payload is None:
+        raise NotFoundError(f"{digest[:16]} is not in the store any more, or was damaged")
+    try:
+        kind, parts = describe_entry(payload)
+    except IntegrityError as error:
+        raise NotFoundError(f"{digest[:16]} was written by another version of hpcc") from error
+    made = [r for r in records if r.result == digest and r.outcome.startswith("miss.")]
+    print(f"{kind:<10}{digest}")
+    if made:
+        print(f"{'output':<10}{made[-1].output}\n{'kept':<10}{_when(made[-1].at)}")
+        print(f"{'command':<10}{' '.join(made[-1].argv)[:500]}")
+        print(f"{'inputs':<10}{len(made[-1].files)} files (hpcc inspect {made[-1].key[:16]})")
+    print(f"{'last used':<10}{_when(used)}\n{'size':<10}{len(payload)} bytes")
+    for part in parts:
+        size = f"{part.size_bytes:>12} bytes" if part.size_bytes >= 0 else ""
+        print(f"  {part.digest}{size}  {part.name}")
+    return 0
+
+
+def _digest_of(what: str, records: Sequence[CompileRecord], directory: Path) -> str:
+    wanted = {os.path.abspath(what), os.path.realpath(what)}  # noqa: PTH100 - paths as records spell them
+    for record in reversed(records):
+        if record.output in wanted and record.result:
+            return record.result
+    text = what.lower()
+    if len(text) < _MIN_PREFIX or len(text) > 64 or not set(text) <= set("0123456789abcdef"):  # noqa: PLR2004 - hex of SHA-256
+        raise NotFoundError(f"no stored result of {what} is on record, and it is no digest")
+    shard = directory / text[:2]
+    names = sorted(p.name for p in shard.iterdir()) if shard.is_dir() else []
+    found = [text[:2] + name for name in names if name.startswith(text[2:])]
+    if len(found) > 1:
+        raise CallerError(f"{what} is the start of {len(found)} digests: write more of it")
+    if not found:
+        raise NotFoundError(f"nothing in the store has the digest {what}")
+    return found[0]

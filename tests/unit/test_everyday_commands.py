@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.cli import main
+from hpcc.cli._explain import changes_between, explain_lines
+from hpcc.cli._main import build_parser
+from hpcc.cli._stats import stats_lines
+from hpcc.config import setting_origins
+from hpcc.core import CallerError
+from hpcc.daemon import CompileRecord, read_records
+from hpcc.store import PrivateStore
+
+RECORD = CompileRecord(
+    at=1000.0, outcome="miss.local", reason="new-command", fallback="", output="/p/a.o",
+    sources=("/p/a.c",), argv=("gcc", "-c", "a.c"), cwd="/p", compiler="/usr/bin/gcc",
+    identity="11" * 32, image="", key="22" * 32, result="33" * 32, duration_ms=40,
+    env={"LANG": "C"}, files={"/p/a.h": "aa" * 32},
+)  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HPCC_DIR", str(tmp_path))
+    (tmp_path / "cache/explain").mkdir(parents=True)
+    (tmp_path / "config").mkdir()
+    return tmp_path
+
+
+def test_what_changed_is_named_with_both_values() -> None:
+    now = replace(
+        RECORD, argv=("gcc", "-O2", "-c", "a.c"), env={"LANG": "de"}, identity="44" * 32,
+        files={"/p/a.h": "bb" * 32, "/p/b.h": "cc" * 32}, cwd="/q",
+    )  # fmt: skip
+    text = "\n".join(changes_between(RECORD, now))
+    assert "flags: was (none), now -O2" in text
+    assert "variable LANG: was 'C', now 'de'" in text
+    assert f"content of /p/a.h: was {'aa' * 8}, now {'bb' * 8}" in text
+    assert "reads now /p/b.h" in text
+    assert f"was {'11' * 8}, now {'44' * 8}" in text
+    assert "directory: was /p, now /q" in text
+    assert changes_between(RECORD, RECORD) == []
+
+
+def test_a_first_compile_has_nothing_to_be_compared_with() -> None:
+    text = "\n".join(explain_lines([RECORD]))
+    assert "this command has no result yet" in text
+    assert "no earlier compile" in text
+
+
+def test_damaged_records_are_skipped(home: Path) -> None:
+    table = {"outcome": "miss.local", "output": "/p/a.o", "scope": "1.0", "files": [0, 7, "x"]}
+    lines = [["f", "1.0", 0, "/p/a.h", "aa"], ["c", "id", 5, table], ["h", "id", 6], ["h", "no", 7]]
+    text = "\n".join(["nonsense", "[1]", "[]", '["c", "x", 1, 2]', *map(json.dumps, lines), '["c'])
+    (home / "cache/explain/records.jsonl").write_text(text)
+    first, second = read_records(str(home / "cache"))
+    assert first.files == {"/p/a.h": "aa"}
+    assert (first.outcome, second.outcome) == ("miss.local", "hit.local")
+
+
+def test_explain_of_an_unknown_file_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "nowhere.c"]) == 1
+    assert "is on record" in capsys.readouterr().err
+    assert main(["inspect", "zzz"]) == 1
+
+
+def test_config_show_says_where_each_value_comes_from(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / "config/hpcc.toml"
+    file.write_text('# mine\nremote.fallback = "quiet"\n[cache] # small\nmax_size_bytes = 1_000\n')
+    origins = {name: (value, origin) for name, value, origin in setting_origins(file)}
+    assert origins["cache.max_size_bytes"] == ("1000", f"{file}:4")
+    assert origins["remote.fallback"] == ('"quiet"', f"{file}:2")
+    assert origins["worker.vcpus"] == ("2", "default")
+    assert main(["config", "show"]) == 0
+    assert "variable HPCC_DIR" in capsys.readouterr().out
+    assert main(["config", "path"]) == 0
+    assert capsys.readouterr().out.strip() == str(file)
+
+
+def test_config_show_refuses_an_unknown_key(home: Path) -> None:
+    (home / "config/hpcc.toml").write_text("[cache]\nmax_sise_bytes = 1\n")
+    with pytest.raises(CallerError, match="max_size_bytes"):
+        setting_origins(home / "config/hpcc.toml")
+    assert main(["config", "show"]) == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    for word in ("explain", "inspect", "--max-age", "build-debian"):
+        assert word in text
+    assert "supervise" not in text
+
+
+def test_bash_completes_a_nested_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["completion", "bash"])
+    script = capsys.readouterr().out
+    probe = 'COMP_WORDS=(hpcc config s); COMP_CWORD=2; _hpcc; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\n{probe}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "show"
+
+
+def test_clean_by_age_keeps_what_was_used(home: Path) -> None:
+    store = PrivateStore(
+        str(home / "cache/private"), max_size_bytes=1 << 20, max_entry_bytes=1 << 20, now=time.time
+    )
+    for number in range(2):
+        store.put(bytes([number]) * 32, b"x")
+    old = time.time() - 10 * 86_400
+    os.utime(home / "cache/private/00" / ("00" * 31), (old, old))
+    assert main(["clean", "--max-age", "9.5"]) == 0
+    store.rescan()
+    assert store.has(b"\1" * 32)
+    assert not store.has(bytes(32))
+
+
+@pytest.mark.parametrize(("text", "size"), [("1K", 1024), ("1.5GiB", 3 << 29), ("7", 7)])
+def test_sizes_have_binary_units(text: str, size: int) -> None:
+    assert build_parser().parse_args(["clean", "--max-size", text]).max_size == size
+
+
+def test_stats_say_why_and_what_was_saved() -> None:
+    counts = {
+        "since": 1, "hit.local": 3, "miss.local": 1, "missed.inputs-changed": 1,
+        "bypass.link": 2, "saved.milliseconds": 125_000, "front.requests": 6, "bytes.served": 2048,
+    }  # fmt: skip
+    text = "\n".join(stats_lines(counts, 1 << 30))
+    assert "a source or header changed" in text
+    assert "2 min 5 s" in text
+    assert "2.0 KiB served" in text
+    assert "requests" not in text
