@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Final
 
+from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.config import Paths
 from hpcc.core import CallerError, NotFoundError
 
@@ -114,7 +115,10 @@ def _farm_line(farm: object) -> str:
         return "none (`hpcc up` brings one up)"
     if "error" in farm:
         return str(farm["error"])
-    return f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
+    line = f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
+    if holder_or_none(lock_file(Paths.from_env(os.environ))) is None:
+        return f"{line}; it has ended without `hpcc down`: run `hpcc up`"
+    return line
 
 
 def _duration(seconds: object) -> str:

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hpcc.config import Paths
 from hpcc.core import CallerError
+
+
+def lock_file(paths: Paths) -> Path:
+    """The file whose lock is held as long as what `hpcc up` started lives."""
+    return paths.state / "up.lock"
 
 
 @contextmanager

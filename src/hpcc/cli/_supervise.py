@@ -8,14 +8,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.cli._lock import held_lock
-from hpcc.cli._up import lock_file
+from hpcc.cli._lock import held_lock, lock_file
 from hpcc.config import Farm, Paths, Settings, load_settings, write_private_file
 from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity import load_or_create_secret
@@ -34,6 +33,9 @@ WORKER_READY_SECONDS: Final = 330.0
 def supervise(paths: Paths, image: str) -> int:
     """Run the farm of one machine until SIGTERM; returns the exit status."""
     with held_lock(lock_file(paths)):
+        # Only now the log is ours: another `hpcc up` that lost the race must not cut it.
+        with suppress(OSError):
+            os.ftruncate(sys.stderr.fileno(), 0)
         try:
             farm = _LocalFarm(paths, load_settings(paths.config_file), ImageRef.parse(image))
             asyncio.run(farm.run())
@@ -191,3 +193,16 @@ def _principal() -> str:
 def _plain(value: object) -> str:
     assert isinstance(value, Path)
     return str(value)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m hpcc.cli._supervise IMAGE`, which `hpcc up` starts."""
+    try:
+        return supervise(Paths.from_env(os.environ), argv[0])
+    except HpccError as error:
+        print(f"hpcc: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from hpcc.cli._lock import holder_or_none
+from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.cli._progress import progress_lines
 from hpcc.config import Paths, load_farm_or_none
 from hpcc.core import CallerError, InfrastructureError
@@ -24,7 +24,7 @@ POLL_SECONDS: Final = 0.05
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `up`, `down` and the supervisor's own command, which `up` starts."""
+    """Add `up` and `down`."""
     up = subparsers.add_parser("up", help="start scheduler, worker and guest on this machine")
     up.add_argument(
         "--image",
@@ -34,14 +34,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     up.set_defaults(handler=run_up)
     down = subparsers.add_parser("down", help="end what `hpcc up` started, and the daemon")
     down.set_defaults(handler=run_down)
-    supervise = subparsers.add_parser("supervise")
-    supervise.add_argument("--image", required=True)
-    supervise.set_defaults(handler=_run_supervise)
-
-
-def lock_file(paths: Paths) -> Path:
-    """The file whose lock is held as long as the supervisor lives."""
-    return paths.state / "up.lock"
 
 
 def run_up(args: argparse.Namespace) -> int:
@@ -78,9 +70,9 @@ def _start_supervisor(
     paths: Paths, image: str, show: Callable[[str], None]
 ) -> Mapping[str, object]:
     log = paths.state / "up.log"
-    with log.open("wb") as errors:
+    with log.open("ab") as errors:
         process = subprocess.Popen(  # noqa: TID251, S603 - no event loop here; our own interpreter
-            [sys.executable, "-m", "hpcc.cli", "supervise", "--image", image],
+            [sys.executable, "-m", "hpcc.cli._supervise", image],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -152,9 +144,3 @@ def _end(pid: int, is_gone: Callable[[], bool]) -> None:
                 return
             time.sleep(POLL_SECONDS)  # noqa: TID251 - as above
     raise InfrastructureError(f"process {pid} of `hpcc up` does not end", reason="down-failed")
-
-
-def _run_supervise(args: argparse.Namespace) -> int:
-    from hpcc.cli._supervise import supervise
-
-    return supervise(Paths.from_env(os.environ), args.image)
