@@ -1,6 +1,6 @@
 """The figures of docs/performance.md: ratios, every pair taken in the same run.
 
-usage: run.py [--rounds N] [--only hit,miss,guest,up] [--out FILE]
+usage: run.py [--rounds N] [--only hit,miss,warm,guest,up] [--out FILE]
 Prints a table and writes JSON. `hit` needs ccache; `guest` and `up` need a prepared image.
 """
 
@@ -108,6 +108,33 @@ def bench_miss(rounds: int, scratch: Path) -> list[dict[str, object]]:
     return [ratio_row("local miss, Lua -j2", costs["hpcc"], costs["bare"], "bare compile", 1)]
 
 
+def bench_warm(rounds: int, scratch: Path) -> list[dict[str, object]]:
+    """A build of Lua that is all hits, of hpcc and of ccache in turn."""
+    lua = fetch_lua(scratch / "lua-warm")
+    # Older than the window in which a change cannot be told from none.
+    for file in (lua / "src").iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+    make = ["make", "-C", "src", "-j2", "o", "SYSCFLAGS=-DLUA_USE_POSIX"]
+    ccache_env = clean_env(CCACHE_DIR=str(scratch / "ccache-warm"))
+    costs: dict[str, list[Cost]] = {"hpcc": [], "ccache": []}
+    with daemon(scratch / "hpcc-warm") as (env, pid):
+        for number in range(-1, rounds):
+            for name, wrapper, its_env, its_pid in (
+                ("hpcc", str(HPCC), env, pid),
+                ("ccache", "ccache", ccache_env, None),
+            ):
+                run(["make", "-C", "src", "clean"], clean_env(), lua)
+                build = [*make, f"CC={wrapper} gcc -std=gnu99"]
+                cost = measure(functools.partial(run, build, its_env, lua), its_pid)
+                if number >= 0:  # the first one filled the cache
+                    costs[name].append(cost)
+            if number < 0:
+                subprocess.run(["sleep", "3"], check=True)
+    return [
+        ratio_row("warm build, Lua -j2, make included", costs["hpcc"], costs["ccache"], "ccache", 1)
+    ]
+
+
 def objects(tree: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted((tree / "src").glob("*.o"))}
 
@@ -143,7 +170,7 @@ def versions() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="hit,miss,guest,up")
+    parser.add_argument("--only", default="hit,miss,warm,guest,up")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results/local.json")
     args = parser.parse_args()
     wanted, rows = set(args.only.split(",")), []
@@ -151,6 +178,8 @@ def main() -> int:
         scratch = Path(directory)
         if "hit" in wanted:
             rows += bench_hit(args.rounds, scratch)
+        if "warm" in wanted:
+            rows += bench_warm(args.rounds, scratch)
         if "miss" in wanted:
             rows += bench_miss(max(3, args.rounds // 2), scratch)
         if "up" in wanted:
