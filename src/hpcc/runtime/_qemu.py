@@ -34,6 +34,7 @@ from hpcc.wire import ENTROPY_BYTES, TOKEN_BYTES
 
 PROGRAM: Final = "qemu-system-x86_64"
 _CONSOLE_BYTES: Final = 64 << 10
+_LAST_WORDS_SECONDS: Final = 2.0
 _CONSOLE_TAIL_CHARS: Final = 1500
 _END_SECONDS: Final = 10.0
 _BOOT_TRIES: Final = 2
@@ -153,6 +154,8 @@ class QemuRuntime:
                 seconds = f"{spec.boot_timeout_seconds:.0f} s"
                 raise vm.boot_error(f"no answer from the guest's agent in {seconds}") from error
             except (GuestLostError, OSError) as error:
+                # The stream's end is often seen before what the VMM said when it died.
+                await vm.hear_out()
                 raise vm.boot_error(str(error)) from error
             yield guest
         finally:
@@ -287,6 +290,12 @@ class _Vm:
         ]
         printable = ["".join(c if c.isprintable() or c == "\n" else "?" for c in t) for t in said]
         return GuestBootError("\n".join(["guest did not boot: " + cause, *filter(None, printable)]))
+
+    async def hear_out(self) -> None:
+        """End the VM and read what it had still to say; bounded."""
+        self._kill()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_WORDS_SECONDS)
 
     def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
