@@ -90,7 +90,6 @@ _PREPROCESS: Final = [
         _MANUAL + "C Dialect and Preprocessor Options",
         "-ansi",
         "-undef",
-        "-remap",
         "-trigraphs",
         "-traditional-cpp",
         "-pthread",
@@ -192,6 +191,8 @@ _EXTRA_FILES: Final = [
     *_refuse(_JOINED, "extra-input", _CLANG, "-fapinotes", "-foverride-record-layout"),
     *_refuse(_JOINED, "extra-input", _CLANG, "-frandomize-layout-seed-file"),
     *_refuse(_JOINED, "extra-input", _CLANG + "warning-suppression-mappings", "--warning-"),
+    # Reads header.gcc in every directory of the search path (libcpp, files.cc).
+    *_refuse(_ALONE, "extra-input", _MANUAL + "Preprocessor Options", "-remap"),
     *_refuse(_EITHER, "extra-input", _CLANG + "ivfsoverlay", "-ivfsoverlay"),
     *_refuse(_JOINED, "extra-input", _CLANG, "-fbasic-block-sections=list="),
     *_refuse(_JOINED, "extra-input", _CLANG, "-fexperimental-sanitize-metadata-ignorelist"),

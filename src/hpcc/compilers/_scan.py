@@ -73,6 +73,9 @@ _QUESTION: Final = re.compile(
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(_HASH + rb"[ \t]*embed\b")
 _ASSEMBLER: Final = re.compile(rb"\.(?:incbin|include)\b", re.IGNORECASE)
+_CUT: Final = rb"\.i(?:n(?:c(?:b(?:in?)?|l(?:ud?)?)?)?)?"
+_CUT_BY_BACKSLASH: Final = re.compile(_CUT + rb"\\+[A-Za-z_@]", re.IGNORECASE)
+_CUT_BY_QUOTE: Final = re.compile(_CUT + rb'"', re.IGNORECASE)
 _FILE_TIME: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+(?:GCC|clang)[ \t]+dependency\b")
 
 
@@ -114,13 +117,23 @@ def _hazards(data: bytes) -> Hazard:
     if b"__TIMESTAMP__" in data:
         hazards |= Hazard.TIMESTAMP
     # Assemblers do not mind the case of a directive.
-    if b".inc" in data.lower() and _ASSEMBLER.search(data):
+    is_plain = b".inc" in data.lower() and _ASSEMBLER.search(data) is not None
+    if is_plain or _is_pieced_together(data):
         hazards |= Hazard.ASSEMBLER_FILE
     if b"embed" in data and (b"__has_embed" in data or _EMBED.search(data)):
         hazards |= Hazard.EMBED
     if b"dependency" in data and _FILE_TIME.search(data):
         hazards |= Hazard.FILE_TIME
     return hazards
+
+
+def _is_pieced_together(data: bytes) -> bool:
+    """Tell whether `.incbin` may be made of two strings, or by a macro of the assembler."""
+    if b".i" not in data:
+        return False
+    if _CUT_BY_BACKSLASH.search(data):
+        return True
+    return b"asm" in data and _CUT_BY_QUOTE.search(_INCLUDE.sub(b"", data)) is not None
 
 
 def _is_opaque(data: bytes, match: re.Match[bytes]) -> bool:

@@ -176,7 +176,9 @@ class _Lookup:
         chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
         names: set[bytes] = set(forced)
         questions: set[bytes] = set()
-        own: dict[bytes, set[bytes]] = {cwd: set(forced)}
+        # Clang looks for foo.h.pch beside a foo.h given with -include.
+        precompiled = {name + b".pch" for name in forced}
+        own: dict[bytes, set[bytes]] = {cwd: {*forced, *precompiled}}
         for path, scan in scans.items():
             names.update(scan.quoted, scan.angled)
             quoted = set(scan.quoted)
@@ -186,8 +188,7 @@ class _Lookup:
                     quoted.add(name)
             if quoted:
                 own.setdefault(path.rpartition(b"/")[0] or b"/", set()).update(quoted)
-        # Clang looks for foo.h.pch beside a foo.h given with -include.
-        names.update(name + b".pch" for name in forced)
+        names |= precompiled
         everywhere = _by_directory(names | questions)
         for directory in chain:
             self._look(directory, everywhere, questions)

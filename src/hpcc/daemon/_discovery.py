@@ -59,7 +59,9 @@ def way_for(prepared: Prepared) -> Way:
             return Way.USER_FILE
         case DepMode.USER_HEADERS:
             is_debug = any(f.spec.spelling == "-g" for f in prepared.invocation.flags)
-            return Way.SECOND_RUN if prepared.identity.is_clang or is_debug else Way.HEADERS
+            # `-H` does not list forced headers, and so not what it says of their guards.
+            is_plain = not (is_debug or prepared.invocation.forced_includes)
+            return Way.HEADERS if is_plain and not prepared.identity.is_clang else Way.SECOND_RUN
 
 
 def strip_headers(stderr: bytes) -> Headers:

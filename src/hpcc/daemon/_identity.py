@@ -156,6 +156,7 @@ class _Question:
             if not is_clang and not _GCC.search(about):
                 return Bypass("unknown-compiler")
             self._add_program(real)
+            self._add(self._compiler)  # as spelled: a link to another compiler has other content
             for name in (b"as",) if is_clang else _PROGRAMS:
                 self._add_named(name)
         except OSError:

@@ -32,6 +32,8 @@ _NOT_IN_KEY: Final = frozenset(
     {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
 )
 _DEPENDENCY_ENV: Final = frozenset({b"DEPENDENCIES_OUTPUT", b"SUNPRO_DEPENDENCIES"})
+# Where a driver looks for its programs: one that appears there would not be noticed.
+_SEARCHED_ENV: Final = frozenset({b"COMPILER_PATH", b"GCC_EXEC_PREFIX"})
 # Edit the command line, or write files or messages that nobody captures.
 _REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 
@@ -135,6 +137,11 @@ def _environment(env: dict[bytes, bytes]) -> Bypass | None:
             return Bypass("dependencies-output")
         if name.startswith(_REFUSED_ENV):
             return Bypass("environment")
+        if name in _SEARCHED_ENV:
+            return Bypass("compiler-path")
+    # What is found by a relative part changes with the directory, and when a program appears there.
+    if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
+        return Bypass("relative-path")
     return None
 
 

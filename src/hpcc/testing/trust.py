@@ -151,7 +151,7 @@ def delete(name: str) -> Edit:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     return edit
 
@@ -237,6 +237,8 @@ def snapshot(root: Path, mask: Callable[[bytes], bytes] = bytes) -> dict[bytes, 
     top = os.fsencode(root)
     for directory, names, files in os.walk(top):
         for name in (*names, *files):
+            if name.endswith((b".gch", b".pch")):
+                continue  # hold times and addresses: no two are equal
             path = os.path.join(directory, name)
             status = os.lstat(path)
             mode = stat.S_IMODE(status.st_mode)

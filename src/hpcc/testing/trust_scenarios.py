@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.testing import _trust_search
+from hpcc.testing import _trust_inputs, _trust_search
 from hpcc.testing.trust import Scenario
 
-SCENARIOS: Final[tuple[Scenario, ...]] = tuple(_trust_search.scenarios())
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    *_trust_search.scenarios(),
+    *_trust_inputs.scenarios(),
+)
 assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"
