@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers import Bypass, DepMode, Invocation, Language, read_invocation
+from hpcc.compilers import (
+    Bypass,
+    DepMode,
+    Invocation,
+    Language,
+    Written,
+    files_written,
+    read_invocation,
+)
 
 _COMPILES = [
     # program, argv, language, source, output, dep mode, depfile
@@ -63,7 +71,8 @@ _BYPASSES = [
     ("gcc", "-c a.c -o", "missing-value"),
     ("gcc", "-c a.c -o x -o y", "multiple-outputs"),
     ("gcc", "-c a.c -o -", "odd-output"),
-    ("gcc", "-S a.c", "assembly-output"),
+    ("gcc", "-S a.S", "preprocess-only"),
+    ("gcc", "-S -c a.c", "several-modes"),
     ("gcc", "-E a.c", "preprocess-only"),
     ("gcc", "-M a.c", "dependencies-only"),
     ("gcc", "-MM -c a.c", "dependencies-only"),
@@ -84,13 +93,13 @@ _BYPASSES = [
     ("gcc", "-c a.c -MD -MF x -MF y", "odd-dependencies"),
     ("gcc", "-c a.c -MG -MD", "dependencies-only"),
     ("clang", "-c a.c -MJ x", "compilation-database"),
-    ("gcc", "-c a.c -save-temps=obj", "save-temps"),
-    ("gcc", "-c a.c --coverage", "coverage"),
-    ("gcc", "-c a.c -ftest-coverage", "coverage"),
+    ("gcc", "-c a.c -save-temps=else", "save-temps"),
+    ("gcc", "-c a.c -fprofile-dir=x", "profile"),
+    ("gcc", "-c a.c -fprofile-note=x", "profile"),
     ("gcc", "-c a.c -fprofile-use=x", "profile"),
-    ("gcc", "-c a.c -gsplit-dwarf", "split-dwarf"),
+    ("gcc", "-c a.c -gsplit-dwarf=both", "split-dwarf"),
     ("gcc", "-c a.c -fplugin=x", "plugin"),
-    ("gcc", "-c a.c -fstack-usage", "side-output"),
+    ("gcc", "-c a.c -fcallgraph-info", "side-output"),
     ("gcc", "-c a.c -fdump-tree-all", "dump"),
     ("gcc", "-c a.c -da", "dump"),
     ("gcc", "-c a.c -fmodules-ts", "modules"),
@@ -120,6 +129,60 @@ _BYPASSES = [
     ("gcc", "-c a.c --zz", "unknown-flag"),
     ("gcc", "-c a.c -Zq", "unknown-flag"),
 ]
+
+
+_SIDE = [
+    # program, argv, output, its mode is kept, further files (those that are replaced: +)
+    ("gcc", "-c d/a.c -o b/x.y.o --coverage", "b/x.y.o", False, "b/x.y.gcno"),
+    ("clang", "-c d/a.c -ftest-coverage", "a.o", False, "a.gcno"),
+    ("gcc", "-c a.c -o x -fstack-usage", "x", False, "x.su"),
+    ("gcc", "-g -c a.c -o b/x.o -gsplit-dwarf", "b/x.o", False, "+b/x.dwo"),
+    ("clang", "-g -c a.c -o b/x.o -gsplit-dwarf=split", "b/x.o", False, "b/x.dwo"),
+    ("clang", "-g -c a.c -o b/x.o -gsplit-dwarf=single", "b/x.o", False, ""),
+    ("gcc", "-save-temps -c d/a.c -o b/x.o", "b/x.o", False, "b/x.i b/x.s"),
+    ("gcc", "-save-temps=obj -c d/a.cc -o b/x.o", "b/x.o", False, "b/x.ii b/x.s"),
+    ("gcc", "--save-temps=cwd -c d/a.c -o b/x.o", "b/x.o", False, "x.i x.s"),
+    ("gcc", "-save-temps=cwd -S d/a.c -o b/x.s", "b/x.s", True, "x.i"),
+    ("gcc", "-save-temps -c d/a.S -o b/x.o", "b/x.o", False, "b/x.s"),
+    ("clang", "-save-temps -c d/a.c -o b/x.o", "b/x.o", True, "+a.i +a.bc +a.s"),
+    ("clang", "-save-temps=obj -c d/a.cc -o b/x.o", "b/x.o", True, "+b/a.ii +b/a.bc +b/a.s"),
+    ("clang", "-save-temps -S a.c", "a.s", False, "+a.i +a.bc"),
+    ("gcc", "-S d/a.c", "a.s", True, ""),
+    ("clang", "-S d/a.c", "a.s", False, ""),
+]
+
+
+@pytest.mark.parametrize("row", _SIDE, ids=lambda row: f"{row[0]} {row[1]}")
+def test_further_outputs(row: tuple[str, str, str, bool, str]) -> None:
+    program, argv, output, keeps_mode, expected = row
+    found = read_invocation(program.encode(), [a.encode() for a in argv.split()])
+    assert isinstance(found, Invocation), found
+    assert found.output.decode() == output
+    written = files_written(found, is_clang=program == "clang", major=14)
+    assert isinstance(written, Written), written
+    assert written.output_keeps_mode is keeps_mode
+    names = [("" if s.keeps_mode else "+") + s.name.decode() for s in written.side]
+    assert names == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("program", "argv", "major", "reason"),
+    [
+        ("gcc", "-c a.c --coverage", 11, "unproved-compiler"),
+        ("clang", "-S a.c", 99, "unproved-compiler"),
+        ("gcc", "-S -fverbose-asm a.c", 12, "verbose-asm"),
+        ("gcc", "-c -save-temps -fverbose-asm a.c", 12, "verbose-asm"),
+        ("gcc", "-S -g -gsplit-dwarf a.c", 12, "split-dwarf"),
+        ("gcc", "-c -save-temps -save-temps=cwd a.c", 12, "save-temps"),
+    ],
+)
+def test_further_outputs_that_are_not_for_the_cache(
+    program: str, argv: str, major: int, reason: str
+) -> None:
+    found = read_invocation(program.encode(), [a.encode() for a in argv.split()])
+    assert isinstance(found, Invocation), found
+    written = files_written(found, is_clang=program == "clang", major=major)
+    assert written == Bypass(reason)
 
 
 @pytest.mark.parametrize("row", _BYPASSES, ids=lambda row: f"{row[0]} {row[1]}")

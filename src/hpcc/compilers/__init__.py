@@ -27,6 +27,7 @@ from hpcc.compilers._invocation import (
 )
 from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
 from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan, scan_source
+from hpcc.compilers._side import PLAIN, SideFile, Written, files_written
 from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, FlagSpec, FlagTable, Operand
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "INJECTED",
     "MAX_DEPFILE_BYTES",
     "MAX_RESPONSE_BYTES",
+    "PLAIN",
     "Arity",
     "Bypass",
     "DepMode",
@@ -50,10 +52,13 @@ __all__ = [
     "NotPortableError",
     "Operand",
     "Scan",
+    "SideFile",
+    "Written",
     "as_text",
     "client_depfile",
     "escape_name",
     "expand_responses",
+    "files_written",
     "guest_arguments",
     "guest_text",
     "is_cxx_driver",

@@ -28,12 +28,11 @@ _MANUAL = "GCC manual, "
 _CLANG = "Clang command line reference, "
 
 _MODES: Final = [
-    *_rows(_ALONE, Effect.MODE, _MANUAL + "Overall Options", "-c"),
+    *_rows(_ALONE, Effect.MODE, _MANUAL + "Overall Options", "-c", "-S"),
     *_rows(_EITHER, Effect.OUTPUT, _MANUAL + "Overall Options; common.opt o: Joined", "-o"),
     *_rows(_EITHER, Effect.LANGUAGE, _MANUAL + "Overall Options; common.opt x: Joined", "-x"),
     *_refuse(_ALONE, "language", _CLANG + "ObjC", "-ObjC", "-ObjC++"),
     *_refuse(_SEPARATE, "several-architectures", "Apple's driver; " + _CLANG + "arch", "-arch"),
-    *_refuse(_ALONE, "assembly-output", _MANUAL + "Overall Options", "-S"),
     *_refuse(_ALONE, "preprocess-only", _MANUAL + "Overall Options", "-E"),
     *_refuse(_ALONE, "syntax-only", _MANUAL + "Warning Options", "-fsyntax-only"),
     *_refuse(_ALONE, "dependencies-only", _MANUAL + "Preprocessor Options", "-M", "-MM", "-MG"),
@@ -137,8 +136,38 @@ _CODEGEN: Final = [
 
 # Flags that write or read files which the depfile does not name.
 _EXTRA_FILES: Final = [
+    *_rows(
+        _ALONE,
+        Effect.SIDE_OUTPUT,
+        _MANUAL + "Developer, Debugging and Instrumentation Options",
+        "-save-temps",
+        "-save-temps=obj",
+        "-save-temps=cwd",
+        "--save-temps",
+        "--save-temps=obj",
+        "--save-temps=cwd",
+        "--coverage",
+        "-coverage",
+        "-ftest-coverage",
+        "-gsplit-dwarf",
+        "-gsplit-dwarf=split",
+        "-fstack-usage",
+    ),
+    *_rows(_ALONE, Effect.CODEGEN, _CLANG + "gsplit-dwarf=", "-gsplit-dwarf=single"),
+    # Instrumentation writes and reads nothing when it is compiled.
+    *_rows(
+        _ALONE,
+        Effect.CODEGEN,
+        _MANUAL + "Instrumentation Options",
+        "-fprofile-arcs",
+        "-fprofile-generate",
+        "-fprofile-instr-generate",
+        "-fprofile-abs-path",
+        "-fprofile-update=single",
+        "-fprofile-update=atomic",
+        "-fprofile-update=prefer-atomic",
+    ),
     *_refuse(_JOINED, "save-temps", _MANUAL + "Developer Options", "-save-temps", "--save-temps"),
-    *_refuse(_ALONE, "coverage", _MANUAL + "Instrumentation Options", "--coverage", "-coverage"),
     *_refuse(_JOINED, "coverage", _MANUAL + "Instrumentation Options", "-ftest-coverage"),
     *_refuse(_JOINED, "coverage", _CLANG + "coverage-*-file", "-coverage-"),
     *_refuse(

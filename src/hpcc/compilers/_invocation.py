@@ -90,6 +90,15 @@ class Invocation:
         return tuple(dict.fromkeys(dirs))
 
     @property
+    def is_assembly_output(self) -> bool:
+        """Tell whether the output is the assembler source (`-S`)."""
+        return any(f.spec.spelling == "-S" for f in self.flags)
+
+    @property
+    def has_side_outputs(self) -> bool:
+        return any(f.spec.effect is Effect.SIDE_OUTPUT for f in self.flags)
+
+    @property
     def forced_includes(self) -> tuple[bytes, ...]:
         return self.values("-include", "-imacros")
 
@@ -133,7 +142,8 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
     if len(outputs) > 1:
         return Bypass("multiple-outputs")
-    output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + b".o"
+    suffix = b".s" if _has_spelling(parts, "-S") else b".o"
+    output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + suffix
     if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + name:
         return Bypass("odd-output")
     deps = _dependencies(parts, output)
@@ -153,6 +163,10 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     )
 
 
+def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
+    return any(isinstance(p, Flag) and p.spec.spelling == spelling for p in parts)
+
+
 def _has(parts: Sequence[Flag | Operand], effect: Effect) -> bool:
     return any(isinstance(p, Flag) and p.spec.effect is effect for p in parts)
 
@@ -163,8 +177,9 @@ def _refusal(parts: Sequence[Flag | Operand]) -> str:
     for part in parts:
         if isinstance(part, Flag):
             reason = reason or part.spec.reason or _bad_value(part)
-    if not reason and not _has(parts, Effect.MODE):
-        return "link"
+    modes = {p.spec.spelling for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.MODE}
+    if not reason and len(modes) != 1:
+        return "several-modes" if modes else "link"
     return reason
 
 
@@ -204,6 +219,8 @@ def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, La
         return Bypass("multiple-sources" if found else "no-source")
     name, forced = found[0]
     language = _language(name, forced, is_cxx=is_cxx)
+    if language is Language.ASSEMBLER and _has_spelling(parts, "-S"):
+        return Bypass("preprocess-only")
     return language if isinstance(language, Bypass) else (name, language)
 
 

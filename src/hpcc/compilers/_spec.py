@@ -30,6 +30,7 @@ class Effect(enum.Enum):
     CODEGEN = "codegen"  # everything else that reaches the object or the diagnostics
     DEPENDENCY = "dependency"  # the depfile, its name and its targets
     COLOUR = "colour"  # the user has decided about colours
+    SIDE_OUTPUT = "side-output"  # a further file is written
     LINK = "link"  # without meaning for -c, hashed all the same
     LIST = "list"  # -Wp,... and -Wa,...: a comma list with a grammar of its own
     REFUSE = "refuse"  # a bypass with `reason`

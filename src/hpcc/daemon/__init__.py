@@ -17,9 +17,9 @@ from hpcc.daemon._api import (
 from hpcc.daemon._cache import STORE_NAME, open_cache
 from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 from hpcc.daemon._front import FrontLimits
+from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import query, start, stop
-from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._main import Parts, run_daemon
 from hpcc.daemon._records_read import CompileRecord, read_records
 from hpcc.daemon._spawn import daemon_environment

@@ -25,6 +25,7 @@ from hpcc.daemon._counters import COUNTERS_NAME, Counters
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._prepare import Classifier, Prepared
+from hpcc.daemon._records import Records, make_records
 from hpcc.daemon._results import Results
 from hpcc.store import PrivateStore
 
@@ -42,10 +43,11 @@ class Cache:
         local: LocalCache,
         farm: FarmCache | None,
         counters: Counters,
+        records: Records,
         store: PrivateStore,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
-        self._counters, self._store = counters, store
+        self._counters, self._records, self._store = counters, records, store
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CacheHandler.begin`."""
@@ -53,7 +55,7 @@ class Cache:
             return self._begin(request, is_cancelled)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault of ours costs a local compile
             _log.exception("begin failed")
-            return self._bypass("internal-error")
+            return self._bypass(request, "internal-error")
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
         """See `CacheHandler.finish`."""
@@ -76,6 +78,7 @@ class Cache:
 
     def counters(self) -> dict[str, int]:
         """See `CacheHandler.counters`."""
+        self._records.flush()  # who asks for the counts may look at the records next
         return {
             **self._counters.snapshot(),
             "store.size_bytes": self._store.size_bytes,
@@ -91,9 +94,9 @@ class Cache:
     ) -> Done | Exec | Run:
         prepared = self._classifier.prepare(request, is_cancelled)
         if isinstance(prepared, Bypass):
-            return self._bypass(prepared.reason)
+            return self._bypass(request, prepared.reason)
         if is_cancelled():
-            return self._bypass("cancelled")
+            return self._bypass(request, "cancelled")
         if self._farm is not None:
             done = self._try_farm(self._farm, prepared, is_cancelled)
             if done is not None:
@@ -109,8 +112,9 @@ class Cache:
             _log.exception("the remote half failed")
             return farm.fall_back("internal-error", "hpcc failed: see the daemon's log")
 
-    def _bypass(self, reason: str) -> Exec:
+    def _bypass(self, request: CompileRequest, reason: str) -> Exec:
         self._counters.add(f"bypass.{reason}")
+        self._records.bypass(request, reason)
         return Exec(reason)
 
 
@@ -132,11 +136,13 @@ def open_cache(paths: Paths, settings: Settings, remote: RemoteClient | None) ->
     counters.on_flush(store.flush)
     compilers = Compilers(memo)
     results = Results(store, memo, counters)
+    records = make_records(os.fspath(paths.cache), results, counters)
     local = LocalCache(
         results,
         memo,
         compilers,
         counters,
+        records,
         run_directory=os.fspath(paths.run),
         max_output_bytes=settings.cache.max_entry_bytes,
     )
@@ -148,6 +154,7 @@ def open_cache(paths: Paths, settings: Settings, remote: RemoteClient | None) ->
             memo=memo,
             local=local,
             counters=counters,
+            records=records,
             settings=settings.remote,
             monotonic=time.monotonic,
         )
@@ -156,5 +163,6 @@ def open_cache(paths: Paths, settings: Settings, remote: RemoteClient | None) ->
         local=local,
         farm=farm,
         counters=counters,
+        records=records,
         store=store,
     )

@@ -21,6 +21,7 @@ from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._plan import Plan, Planner, find_root
 from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._records import Records
 from hpcc.daemon._results import Result, Results
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
@@ -70,11 +71,13 @@ class FarmCache:
         memo: FileMemo,
         local: LocalCache,
         counters: Counters,
+        records: Records,
         settings: RemoteSettings,
         monotonic: Callable[[], float],
     ) -> None:
         self._remote, self._results, self._local = remote, results, local
-        self._counters, self._settings, self._monotonic = counters, settings, monotonic
+        self._counters, self._records = counters, records
+        self._settings, self._monotonic = settings, monotonic
         self._planner = Planner(memo, local.search_path)
         self._breaker = Breaker(monotonic)
         self._refusals: dict[bytes, tuple[str, float]] = {}
@@ -90,6 +93,7 @@ class FarmCache:
         result = self._results.find(key)
         if result is not None and put_result(prepared, result):
             self._counters.add("hit.remote")
+            self._records.hit(prepared, key, "hit.remote")
             self._counters.add("bytes.served", result.size_bytes)
             return Done(0, result.stdout, result.stderr)
         refusal = self._refusals.get(key)
@@ -102,6 +106,7 @@ class FarmCache:
     def fall_back(self, reason: str, message: str) -> Done | None:
         """Count why it is done here; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
+        self._records.fell_back(reason)
         match self._settings.fallback:
             case "never":
                 text = (
@@ -162,11 +167,20 @@ class FarmCache:
             return self.fall_back("bad-result", "the farm's answer lacks an output")
         if not put_result(prepared, result):
             return self.fall_back("output-not-ours", "an output file is one hpcc does not replace")
-        self._counters.add("miss.remote.cached" if outcome.is_cached else "miss.remote.executed")
+        name = "miss.remote.cached" if outcome.is_cached else "miss.remote.executed"
+        self._counters.add(name)
         if unchanged_since((path for path, _ in plan.closure.files), started_ns):
             self._results.keep(key, plan.closure, result)
         else:
             self._counters.add("uncacheable.modified-during-compile")
+        farm = self._remote.farm()
+        self._records.compiled(
+            prepared,
+            name,
+            key=key,
+            started_ns=started_ns,
+            image=farm.image if farm is not None else "",
+        )
         return Done(0, result.stdout, result.stderr)
 
 

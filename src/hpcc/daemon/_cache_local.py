@@ -23,11 +23,12 @@ from hpcc.daemon._discovery import (
     strip_headers,
     way_for,
 )
-from hpcc.daemon._files import FileMemo
+from hpcc.daemon._files import FileMemo, Signature, signature_of
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._inflight import Flight, Inflight
 from hpcc.daemon._outputs import OutputFile, place, read_output
 from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._records import Records
 from hpcc.daemon._results import Result, Results
 
 _DEPS_DIRECTORY: Final = "deps"
@@ -44,6 +45,9 @@ class Pending:
     started_ns: int
     private_depfile: bytes | None
     flight: Flight | None
+    missed: str
+    fallback: str
+    side_before: tuple[Signature | None, ...]
 
 
 class LocalCache:
@@ -55,12 +59,13 @@ class LocalCache:
         memo: FileMemo,
         compilers: Compilers,
         counters: Counters,
+        records: Records,
         *,
         run_directory: str,
         max_output_bytes: int,
     ) -> None:
         self._results, self._memo, self._compilers = results, memo, compilers
-        self._counters = counters
+        self._counters, self._records = counters, records
         self._max_output_bytes = max_output_bytes
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._names = itertools.count()
@@ -96,6 +101,7 @@ class LocalCache:
             self._counters.add("uncacheable.output-not-ours")
             return None
         self._counters.add("hit.local")
+        self._records.hit(prepared, prepared.key)
         self._counters.add("bytes.served", result.size_bytes)
         return Done(0, result.stdout, result.stderr)
 
@@ -107,9 +113,10 @@ class LocalCache:
             if pending.way is Way.HEADERS:
                 headers = strip_headers(report.stderr)
                 shown = headers.stderr
-            self._store(pending, report, headers)
+            self._record(pending, self._store(pending, report, headers), pending.missed)
         except UncacheableError as error:
             self._counters.add(f"uncacheable.{error.reason}")
+            self._record(pending, "uncacheable", error.reason)
         finally:
             self.abandon(pending)
         return shown
@@ -131,13 +138,17 @@ class LocalCache:
         elif way is Way.HEADERS:
             extra.append(b"-H")
         argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra)
-        pending = Pending(prepared, way, time.time_ns(), private, flight)
+        missed = self._results.why_missed(prepared.key)
+        self._counters.add(f"missed.{missed}")
+        fallback = self._records.fallback()
+        side = tuple(map(_signature_or_none, prepared.side_paths))
+        pending = Pending(prepared, way, time.time_ns(), private, flight, missed, fallback, side)
         return Run(argv, pending, filter_headers=way is Way.HEADERS)
 
-    def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> None:
+    def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
         if report.signal or report.exit_code:
             self._counters.add("miss.failed")
-            return
+            return "miss.failed"
         if report.is_truncated:
             raise UncacheableError("long-diagnostics")
         prepared = pending.prepared
@@ -163,9 +174,21 @@ class LocalCache:
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError("date-time")
         stderr = report.stderr if headers is None else headers.stderr
-        result = Result(data, depfile, report.stdout, stderr)
+        side = _read_side_outputs(pending, self._max_output_bytes)
+        result = Result(data, depfile, report.stdout, stderr, side)
         if not self._results.keep(prepared.key, closure, result):
             raise UncacheableError("store")
+        return "miss.local"
+
+    def _record(self, pending: Pending, outcome: str, reason: str) -> None:
+        self._records.compiled(
+            pending.prepared,
+            outcome,
+            key=pending.prepared.key,
+            started_ns=pending.started_ns,
+            reason=reason,
+            fallback=pending.fallback,
+        )
 
     def search_path(self, prepared: Prepared) -> tuple[bytes, ...]:
         """Return every directory an include may be looked up in.
@@ -246,13 +269,45 @@ class LocalCache:
                     os.unlink(self._deps + b"/" + name)
 
 
+def _signature_or_none(path: bytes) -> Signature | None:
+    try:
+        return signature_of(os.stat(path))
+    except OSError:
+        return None
+
+
+def _read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
+    """Return what the compiler wrote beside the object: all of it, and by this compile.
+
+    Raises:
+        UncacheableError: some file is missing or is an older one.
+    """
+    found = []
+    for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
+        data = read_output(path, started_ns=pending.started_ns, limit=limit)
+        # A compile may leave out a file that its flags announce.
+        if data is None or _signature_or_none(path) == before:
+            raise UncacheableError("side-output-missing")
+        found.append(data)
+    return tuple(found)
+
+
 def put_result(prepared: Prepared, result: Result) -> bool:
-    """Write a result to the user's files, the object last."""
-    outputs = [OutputFile(prepared.output, result.object_data)]
+    """Write a result to the user's files, all or none, the object last."""
+    written = prepared.written
+    if len(result.side) != len(written.side):
+        return False
+    outputs = [
+        OutputFile(path, data, keeps_mode=file.keeps_mode)
+        for path, data, file in zip(prepared.side_paths, result.side, written.side, strict=True)
+    ]
+    outputs.append(
+        OutputFile(prepared.output, result.object_data, keeps_mode=written.output_keeps_mode)
+    )
     if prepared.depfile is not None:
         if result.depfile is None:
             return False
-        # Both compilers truncate the depfile; the object they make anew (binutils, clang).
+        # Both compilers truncate the depfile; objects they mostly make anew (binutils, clang).
         outputs.insert(0, OutputFile(prepared.depfile, result.depfile, keeps_mode=True))
     return place(
         tuple(outputs),

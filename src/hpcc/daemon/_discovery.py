@@ -58,7 +58,7 @@ def way_for(prepared: Prepared) -> Way:
         case DepMode.ALL:
             return Way.USER_FILE
         case DepMode.USER_HEADERS:
-            is_debug = any(f.spec.spelling == "-g" for f in prepared.invocation.flags)
+            is_debug = any(f.spec.spelling.startswith("-g") for f in prepared.invocation.flags)
             # `-H` does not list forced headers, and so not what it says of their guards.
             is_plain = not (is_debug or prepared.invocation.forced_includes)
             return Way.HEADERS if is_plain and not prepared.identity.is_clang else Way.SECOND_RUN
@@ -91,12 +91,17 @@ def strip_headers(stderr: bytes) -> Headers:
 
 
 def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
-    """Return the arguments without `-c`, `-o` and all that concerns depfiles, for `-M`."""
+    """Return the arguments without those that name outputs or concern depfiles, for `-M`."""
     kept: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):
             kept.append(part.name)
-        elif part.spec.effect not in {Effect.MODE, Effect.OUTPUT, Effect.DEPENDENCY} and not (
+        elif part.spec.effect not in {
+            Effect.MODE,
+            Effect.OUTPUT,
+            Effect.DEPENDENCY,
+            Effect.SIDE_OUTPUT,
+        } and not (
             invocation.deps_by_wp and part.spec.spelling == "-Wp," and b"-M" in part.value[:4]
         ):
             kept.extend(part.raw)

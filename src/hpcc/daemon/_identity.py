@@ -21,12 +21,12 @@ _ELF: Final = b"\x7fELF"
 _WRAPPERS: Final = frozenset(
     {b"ccache", b"sccache", b"distcc", b"icecc", b"buildcache", b"fastbuild", b"hpcc", b"recc"}
 )
-_PROGRAMS: Final = (b"cc1", b"cc1plus", b"as", b"collect2")
+_PROGRAMS: Final = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
 # What changes the programs a driver finds.
 _IDENTITY_ENV: Final = (b"PATH", b"COMPILER_PATH", b"GCC_EXEC_PREFIX", b"LD_LIBRARY_PATH")
 _INCLUDE_ENV: Final = (b"CPATH", b"C_INCLUDE_PATH", b"CPLUS_INCLUDE_PATH", b"OBJC_INCLUDE_PATH")
-_CLANG: Final = re.compile(rb"^(?:.* )?clang version ", re.MULTILINE)
-_GCC: Final = re.compile(rb"^gcc version ", re.MULTILINE)
+_CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)
+_GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
 _SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
 _CANDIDATE: Final = re.compile(rb"^Found candidate GCC installation: (/.*)$", re.MULTILINE)
 _LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
@@ -38,10 +38,14 @@ _MAX_REMEMBERED: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A compiler by content. `digest` covers all that was found; `is_clang` tells the family."""
+    """A compiler by content. `digest` covers all that was found.
+
+    `is_clang` tells the family, `major` the version's first number.
+    """
 
     digest: bytes
     is_clang: bool
+    major: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +157,14 @@ class _Question:
         try:
             about = ask([self._compiler, b"-v"], env=self._env, cwd=b"/").stderr
             is_clang = bool(_CLANG.search(about))
-            if not is_clang and not _GCC.search(about):
+            version = _CLANG.search(about) or _GCC.search(about)
+            if version is None:
                 return Bypass("unknown-compiler")
+            # As it is spelled, too: a link that leads to another compiler tomorrow.
+            self._add(self._compiler)
             self._add_program(real)
             self._add(self._compiler)  # as spelled: a link to another compiler has other content
-            for name in (b"as",) if is_clang else _PROGRAMS:
+            for name in (b"as", b"objcopy") if is_clang else _PROGRAMS:
                 self._add_named(name)
         except OSError:
             return Bypass("compiler-unreadable")
@@ -174,7 +181,9 @@ class _Question:
         files = tuple(sorted(self._files.items()))
         parts = [about, *(part for file in files for part in file), *self._absent]
         digest = hashlib.sha256(encode_fields(parts)).digest()
-        return _Known(Identity(digest, is_clang), files, tuple(self._absent), tuple(listings))
+        return _Known(
+            Identity(digest, is_clang, int(version[1])), files, tuple(self._absent), tuple(listings)
+        )
 
     def _add(self, path: bytes) -> None:
         self._files[path] = self._memo.digest(path) or b""

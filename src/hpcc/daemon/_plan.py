@@ -128,6 +128,8 @@ class Planner:
             raise NotPortableError("system-root")
         if any(name in prepared.request.env for name in _REFUSED_ENV):
             raise NotPortableError("environment")
+        if prepared.written.side or prepared.invocation.is_assembly_output:
+            raise NotPortableError("side-output")
         guest = self.guest_map(prepared, root)
         argv = self._argv(prepared, guest)
         outputs = self._outputs(prepared, guest)

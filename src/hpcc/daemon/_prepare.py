@@ -12,7 +12,9 @@ from hpcc.compilers import (
     MAX_RESPONSE_BYTES,
     Bypass,
     Invocation,
+    Written,
     expand_responses,
+    files_written,
     read_invocation,
 )
 from hpcc.daemon._api import CompileRequest
@@ -23,7 +25,7 @@ from hpcc.daemon._identity import Compilers, Identity
 from hpcc.daemon._outputs import is_special
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
-KEY_FORMAT: Final = b"local-2"
+KEY_FORMAT: Final = b"local-3"
 _MAX_REMEMBERED: Final = 4096
 
 # Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
@@ -40,13 +42,17 @@ _REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A compile that may be cached. `colour` are the flags to add for a terminal."""
+    """A compile that may be cached. `colour` are the flags to add for a terminal.
+
+    `written` says what it writes beside the depfile.
+    """
 
     request: CompileRequest
     invocation: Invocation
     identity: Identity
     colour: tuple[bytes, ...]
     key: bytes
+    written: Written
 
     @property
     def cwd(self) -> bytes:
@@ -64,6 +70,11 @@ class Prepared:
     def depfile(self) -> bytes | None:
         name = self.invocation.depfile
         return None if name is None else absolute(self.cwd, name)
+
+    @property
+    def side_paths(self) -> tuple[bytes, ...]:
+        """The further outputs, in the order in which a result holds them."""
+        return tuple(absolute(self.cwd, s.name) for s in self.written.side)
 
     @property
     def dates_are_pinned(self) -> bool:
@@ -94,10 +105,14 @@ class Classifier:
         identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
         if isinstance(identity, Bypass):
             return identity
+        written = files_written(invocation, is_clang=identity.is_clang, major=identity.major)
+        if isinstance(written, Bypass):
+            return written
         colour = _colour(request, invocation)
         cpu = self._compilers.cpu() if invocation.is_native else b""
         key = _key(request, invocation, identity, colour, cpu)
-        return Prepared(request, invocation, identity, colour, key)
+        prepared = Prepared(request, invocation, identity, colour, key, written)
+        return _check_side_paths(prepared) or prepared
 
     def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
         arguments = request.argv[1:]
@@ -114,6 +129,17 @@ class Classifier:
                 self._read.clear()
             self._read[memo_key] = invocation
         return invocation
+
+
+def _check_side_paths(prepared: Prepared) -> Bypass | None:
+    """Refuse further outputs that meet another file of the compile, or a special one."""
+    side = prepared.side_paths
+    if not side:
+        return None
+    named = {prepared.output, prepared.source, prepared.depfile, *side}
+    if len(named) != len(side) + 3:  # output, source and depfile (or None)
+        return Bypass("odd-output")
+    return Bypass("special-output") if any(map(is_special, side)) else None
 
 
 def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:

@@ -20,7 +20,7 @@ from hpcc.daemon._manifest import (
 )
 from hpcc.store import PrivateStore
 
-_FORMAT: Final = b"result-1"
+_FORMAT: Final = b"result-2"
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -29,16 +29,21 @@ MAX_ONE_RESULT_BYTES: Final = 2 << 20
 
 
 class Result(NamedTuple):
-    """What a successful compile left behind. `depfile` is None when none was asked for."""
+    """What a successful compile left behind. `depfile` is None when none was asked for.
+
+    `side` are the contents of the further outputs, in `Prepared.side_paths`' order.
+    """
 
     object_data: bytes
     depfile: bytes | None
     stdout: bytes
     stderr: bytes
+    side: tuple[bytes, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        return sum(map(len, (self.object_data, self.depfile or b"", self.stdout, self.stderr)))
+        all_parts = (self.object_data, self.depfile or b"", self.stdout, self.stderr, *self.side)
+        return sum(map(len, all_parts))
 
 
 class Results:
@@ -79,6 +84,20 @@ class Results:
         self._remember_result(inputs.result_key, result)
         self._counters.add("bytes.stored", result.size_bytes)
         return True
+
+    def latest(self, request_key: bytes) -> InputSet | None:
+        """Return the inputs that led to the newest hit or result, as far as they are in memory."""
+        with self._lock:
+            sets = self._manifests.get(request_key)
+        return sets[0] if sets else None
+
+    def why_missed(self, request_key: bytes) -> str:
+        """Say, after `find` gave nothing: a new command, other inputs, or a result that is gone."""
+        sets = self._sets(request_key)
+        if not sets:
+            return "new-command"
+        is_there = any(self._store.has(inputs.result_key) for inputs in sets)
+        return "inputs-changed" if is_there else "evicted"
 
     def _sets(self, request_key: bytes) -> tuple[InputSet, ...]:
         with self._lock:
@@ -152,12 +171,18 @@ class Results:
 
 
 def _encode_result(result: Result) -> bytes:
-    depfile = [] if result.depfile is None else [result.depfile]
-    return encode_fields([_FORMAT, result.object_data, result.stdout, result.stderr, *depfile])
+    depfile = encode_fields([] if result.depfile is None else [result.depfile])
+    return encode_fields(
+        [_FORMAT, result.object_data, result.stdout, result.stderr, depfile, *result.side]
+    )
 
 
 def _decode_result(data: bytes) -> Result:
     fields = decode_fields(data)
-    if len(fields) not in {4, 5} or fields[0] != _FORMAT:
+    if len(fields) < 5 or fields[0] != _FORMAT:
         raise IntegrityError("not a result of this version", reason="bad-record")
-    return Result(fields[1], fields[4] if len(fields) > 4 else None, fields[2], fields[3])
+    _, object_data, stdout, stderr, wrapped, *side = fields
+    depfile = decode_fields(wrapped)
+    if len(depfile) > 1:
+        raise IntegrityError("not a result of this version", reason="bad-record")
+    return Result(object_data, depfile[0] if depfile else None, stdout, stderr, tuple(side))

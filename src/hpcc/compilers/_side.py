@@ -1,0 +1,109 @@
+"""Which files a compile writes beside its output and its depfile, and how it writes them.
+
+Sources: GCC manual, "Developer Options" (-save-temps, -fstack-usage), "Debugging Options"
+(-gsplit-dwarf) and "Instrumentation Options" (--coverage) with "Overall Options, -dumpdir"; Clang's
+Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Asked of GCC 12-14 and
+Clang 14-19; the majors beside them are from documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers._invocation import Invocation, Language
+from hpcc.compilers._spec import Bypass, Effect
+
+# Of other versions only the object and the depfile are known.
+PROVED_GCC: Final = range(12, 16)
+PROVED_CLANG: Final = range(14, 22)
+
+_COVERAGE: Final = frozenset({"--coverage", "-coverage", "-ftest-coverage"})
+_SPLIT: Final = frozenset({"-gsplit-dwarf", "-gsplit-dwarf=split"})
+_PREPROCESSED: Final = {Language.C: b".i", Language.CXX: b".ii"}
+
+
+@dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file as the compiler names it. `keeps_mode`: an existing one is truncated, not replaced."""
+
+    name: bytes
+    keeps_mode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All that is written beside the depfile."""
+
+    output_keeps_mode: bool
+    side: tuple[SideFile, ...]
+
+
+PLAIN: Final = Written(output_keeps_mode=False, side=())
+
+
+def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
+    """Name the files; most compiles write none but their object."""
+    if not invocation.has_side_outputs and not invocation.is_assembly_output:
+        return PLAIN
+    if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
+        return Bypass("unproved-compiler")
+    spellings = {f.spec.spelling for f in invocation.flags if f.spec.effect is Effect.SIDE_OUTPUT}
+    save = {s.lstrip("-").partition("=")[2] for s in spellings if "save-temps" in s}
+    if not is_clang and b"-fverbose-asm" in invocation.arguments and _shows_assembly(invocation):
+        return Bypass("verbose-asm")  # names the options, ours included
+    stem = _without_suffix(invocation.output)
+    side: list[SideFile] = []
+    if spellings & _COVERAGE:
+        side.append(SideFile(stem + b".gcno", keeps_mode=True))
+    if "-fstack-usage" in spellings:
+        side.append(SideFile(stem + b".su", keeps_mode=True))
+    if spellings & _SPLIT:
+        if invocation.is_assembly_output:
+            return Bypass("split-dwarf")  # compilers disagree on its name, or write none
+        side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
+    if save:
+        temps = _temporaries(invocation, save, is_clang=is_clang)
+        if isinstance(temps, Bypass):
+            return temps
+        side += (SideFile(name, keeps_mode=not is_clang) for name in temps)
+    keeps = (
+        bool(save) and not invocation.is_assembly_output
+        if is_clang
+        else (invocation.is_assembly_output)
+    )
+    return Written(keeps, tuple(side))
+
+
+def _shows_assembly(invocation: Invocation) -> bool:
+    return invocation.is_assembly_output or any(
+        "save-temps" in f.spec.spelling for f in invocation.flags
+    )
+
+
+def _temporaries(
+    invocation: Invocation, places: set[str], *, is_clang: bool
+) -> tuple[bytes, ...] | Bypass:
+    """Name what -save-temps leaves: GCC by the output, Clang by the source."""
+    if len(places) > 1:
+        return Bypass("save-temps")
+    (place,) = places
+    head, slash, base = invocation.output.rpartition(b"/")
+    directory = head + slash
+    if place == "cwd" or (is_clang and place == ""):
+        directory = b""
+    stem = _without_suffix(invocation.source.rpartition(b"/")[2] if is_clang else base)
+    endings: list[bytes] = []
+    if invocation.language is not Language.ASSEMBLER:
+        if invocation.language not in _PREPROCESSED:
+            return Bypass("save-temps")
+        endings += [_PREPROCESSED[invocation.language], *((b".bc",) if is_clang else ())]
+    if not invocation.is_assembly_output:
+        endings.append(b".s")
+    return tuple(directory + stem + ending for ending in endings)
+
+
+def _without_suffix(path: bytes) -> bytes:
+    head, slash, base = path.rpartition(b"/")
+    dot = base.rfind(b".")
+    return head + slash + (base[:dot] if dot > 0 else base)
