@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check lint types layers test test-fast test-vm test-integration fuzz demo bench gen gen-check docs clean lock
+.PHONY: help dev check lint types layers test test-fast test-vm test-integration fuzz demo bench soak gen gen-check docs clean lock
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -43,6 +43,10 @@ fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
 
 demo:  ## a real project behind a VM boundary, then from the cache
 	./demo.sh
+
+N ?= 10000
+soak: dev  ## random edits, bare and through hpcc, compared byte for byte: make soak N=10000
+	$(PY) -m hpcc.testing.soak --operations $(N)
 
 bench: dev  ## figures as ratios, taken side by side in one run
 	$(PY) bench/run.py

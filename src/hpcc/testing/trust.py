@@ -329,7 +329,7 @@ class Runner:
         for one in scenario.steps:
             for edit in one.edits:
                 edit(root)
-            seen.append(self._see(scenario, one, root, prefix=()))
+            seen.append(self.see(scenario, one, root, prefix=()))
         return seen
 
     def _run_cached(
@@ -349,13 +349,14 @@ class Runner:
                 for index, one in enumerate(phases[scenario.name][number]):
                     for edit in one.edits if index else ():
                         edit(root)
-                    results[scenario.name].append(self._ask(scenario, one, root))
+                    results[scenario.name].append(self.ask(scenario, one, root))
         return results
 
-    def _ask(self, scenario: Scenario, one: Step, root: Path) -> tuple[Seen, Mapping[str, int]]:
+    def ask(self, scenario: Scenario, one: Step, root: Path) -> tuple[Seen, Mapping[str, int]]:
+        """Compile through hpcc; return what was seen and what the daemon counted."""
         before = self.counters()
         prefix = (os.fsencode(self._launcher), b"wrap")
-        seen = self._see(scenario, one, root, prefix=prefix)
+        seen = self.see(scenario, one, root, prefix=prefix)
         after = self.counters()
         return seen, {n: v - before.get(n, 0) for n, v in after.items() if v > before.get(n, 0)}
 
@@ -366,7 +367,8 @@ class Runner:
         except HpccError:
             return {}
 
-    def _see(self, scenario: Scenario, one: Step, root: Path, *, prefix: tuple[bytes, ...]) -> Seen:
+    def see(self, scenario: Scenario, one: Step, root: Path, *, prefix: tuple[bytes, ...]) -> Seen:
+        """Run one step's command behind `prefix` and return what was seen."""
         env = {**self._base, "HPCC_DIR": self.env["HPCC_DIR"]}
         env |= {k: v.replace("%ROOT%", str(root)) for k, v in one.env.items()}
         argv = [w.replace(b"%ROOT%", os.fsencode(root)) for w in one.argv]
