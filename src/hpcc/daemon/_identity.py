@@ -160,8 +160,6 @@ class _Question:
             version = _CLANG.search(about) or _GCC.search(about)
             if version is None:
                 return Bypass("unknown-compiler")
-            # As it is spelled, too: a link that leads to another compiler tomorrow.
-            self._add(self._compiler)
             self._add_program(real)
             self._add(self._compiler)  # as spelled: a link to another compiler has other content
             for name in (b"as", b"objcopy") if is_clang else _PROGRAMS:

@@ -27,3 +27,14 @@ def test_a_link_that_leads_to_another_compiler_is_another_compiler(tmp_path: Pat
     assert not before.is_clang
     assert after.is_clang
     assert before.digest != after.digest
+
+
+def test_a_compiler_named_by_its_real_path_counts_with_its_libraries() -> None:
+    clang = shutil.which("clang")
+    assert clang is not None, "apt-get install clang"
+    real = os.path.realpath(clang).encode()
+    compilers = Compilers(FileMemo(time.time_ns))
+    env = {b"PATH": os.environb[b"PATH"]}
+    assert not isinstance(compilers.identify(real, env, lambda: False), Bypass)
+    (known,) = compilers._known.values()
+    assert any(b"libLLVM" in path or b"libclang" in path for path, _ in known.files)
