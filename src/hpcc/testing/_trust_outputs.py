@@ -94,11 +94,11 @@ def _compiler(cc: str) -> Iterator[Scenario]:
                 step(command, "nohit", stdin=b"int v = 4;\n"),
             ),
         )
-    for name in (b"n\xe4me.c", b"new\nline.c", b"-dash.c", b"sp ace.c"):
-        argv = [cc, "-MD", "-c", b"./" + name, "-o", "main.o"]
+    for odd in (b"n\xe4me.c", b"new\nline.c", b"-dash.c", b"sp ace.c"):
+        argv: list[str | bytes] = [cc, "-MD", "-c", b"./" + odd, "-o", "main.o"]
         yield Scenario(
-            name=f"source-named-{name.hex()}-{cc}",
-            steps=(step(argv, "any", write(name, "int v;\n")), step(argv)),
+            name=f"source-named-{odd.hex()}-{cc}",
+            steps=(step(argv, "any", write(odd, "int v;\n")), step(argv)),
         )
     long = " ".join(f"-DLONG_MACRO_{n}={'x' * 100}" for n in range(3000))
     yield Scenario(
