@@ -61,8 +61,14 @@ _CLANG_ONLY = {
     "-fcolor-diagnostics",
     "-fno-color-diagnostics",
     "-nopie",
+    "--save-temps=obj",
+    "--save-temps=cwd",
+    "-gsplit-dwarf=split",
+    "-gsplit-dwarf=single",
+    "-fprofile-instr-generate",
 }
 _GCC_ONLY = {
+    "-fprofile-abs-path",
     "-p",
     "-nopie",
     "-fdiagnostics-plain-output",
@@ -90,7 +96,8 @@ def test_the_compiler_reads_the_row_as_the_table_does(
     value = _VALUES.get(row.spelling, "").encode()
     for argv, expected in row.spellings(value):
         extra = [b"-MD"] if row.spelling in {"-MF", "-MT", "-MQ", "-MP"} else []
-        full = [compiler.encode(), *argv, *extra, b"-c", b"a.c"]
+        mode = [] if row.spelling == "-S" else [b"-c"]
+        full = [compiler.encode(), *argv, *extra, *mode, b"a.c"]
         code, _, err = run_bare(full, cwd=tmp_path)
         assert code == 0, (full, err)
         found = read_invocation(full[0], full[1:])
