@@ -330,10 +330,10 @@ def test_another_build_is_told_the_version(make_front: Callable[..., Harness]) -
 def test_a_peer_of_another_uid_gets_no_answer(make_front: Callable[..., Harness]) -> None:
     harness = make_front()
     harness.front._uid += 1  # the kernel says who we are; so the front becomes another's
-    with harness.connect() as connection:
+    # It may hang up before or after our bytes are on their way.
+    with harness.connect() as connection, suppress(ConnectionResetError, BrokenPipeError):
         connection.sendall(request_frame("done:0::"))
-        with suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
+        assert connection.recv(1) == b""
     assert harness.handler.requests == []
 
 

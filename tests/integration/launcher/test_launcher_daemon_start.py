@@ -142,6 +142,10 @@ def test_a_start_that_fails_says_why_and_where_to_look(bench: Bench) -> None:
     assert done.returncode == 1
     assert b"max_size_bytes" in done.stderr
     assert bench.run("gcc", "-c", "a.c").returncode == 0
+    # The launcher does not wait for the start that it tried; that one ends by itself.
+    deadline = time.monotonic() + 10
+    while processes_of(bench) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert processes_of(bench) == []
 
 
