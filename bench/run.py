@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from _projects import ROOT, fetch_lua, header_tree
 
 HPCC = Path(sys.executable).parent / "hpcc"
 COMPILES_PER_ROUND = 100
+_BARE = "bare compile"
 
 
 @contextmanager
@@ -94,18 +94,26 @@ def bench_miss(rounds: int, scratch: Path) -> list[dict[str, object]]:
     lua = fetch_lua(scratch / "lua")
     make = ["make", "-C", "src", "-j2", "o", "SYSCFLAGS=-DLUA_USE_POSIX"]
     costs: dict[str, list[Cost]] = {"hpcc": [], "bare": []}
-    for number in range(rounds):
-        run(["make", "-C", "src", "clean"], clean_env(), lua)
-        costs["bare"].append(measure(lambda: run([*make, "CC=gcc -std=gnu99"], clean_env(), lua)))
-        bare = objects(lua)
-        run(["make", "-C", "src", "clean"], clean_env(), lua)
-        with daemon(scratch / f"hpcc-miss-{number}") as (env, pid):
-            work = functools.partial(run, [*make, f"CC={HPCC} gcc -std=gnu99"], env, lua)
+    with daemon(scratch / "hpcc-miss") as (env, pid):
+        work = functools.partial(run, [*make, f"CC={HPCC} gcc -std=gnu99"], env, lua)
+        for _ in range(rounds + 1):
+            run(["make", "-C", "src", "clean"], clean_env(), lua)
+            costs["bare"].append(
+                measure(lambda: run([*make, "CC=gcc -std=gnu99"], clean_env(), lua))
+            )
+            bare = objects(lua)
+            run(["make", "-C", "src", "clean"], clean_env(), lua)
+            run([str(HPCC), "clean"], env, lua)
             costs["hpcc"].append(measure(work, pid))
-        if objects(lua) != bare:
-            raise SystemExit("bench: an object differs from the bare compile")
-        shutil.rmtree(scratch / f"hpcc-miss-{number}")
-    return [ratio_row("local miss, Lua -j2", costs["hpcc"], costs["bare"], "bare compile", 1)]
+            if objects(lua) != bare:
+                raise SystemExit("bench: an object differs from the bare compile")
+    # The first build of a new daemon asks the compiler about itself, once; later ones do not.
+    return [
+        ratio_row(
+            "local miss, Lua -j2, new daemon", costs["hpcc"][:1], costs["bare"][:1], _BARE, 1
+        ),
+        ratio_row("local miss, Lua -j2", costs["hpcc"][1:], costs["bare"][1:], _BARE, 1),
+    ]
 
 
 def bench_warm(rounds: int, scratch: Path) -> list[dict[str, object]]:
