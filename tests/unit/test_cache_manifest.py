@@ -176,6 +176,23 @@ def test_every_directory_before_and_after_is_watched(tmp_path: Path, memo: FileM
     assert b"gone" in absent[str(tmp_path)].directories
 
 
+@pytest.mark.parametrize("what", ["directory", "file", "loop"])
+def test_whatever_appears_where_a_search_directory_was_missing_is_seen(
+    what: str, tmp_path: Path, memo: FileMemo
+) -> None:
+    (tmp_path / "a.c").write_text('#include "x.h"\n')
+    found = find_closure(memo, _request(tmp_path, search=(b"late",)))
+    assert all(absence.holds(memo) for absence in found.absences)
+    match what:
+        case "directory":
+            (tmp_path / "late").mkdir()
+        case "file":
+            (tmp_path / "late").write_text("")
+        case _:
+            (tmp_path / "late").symlink_to("late")
+    assert not all(absence.holds(memo) for absence in found.absences)
+
+
 def test_names_from_macro_includes_are_watched_too(tmp_path: Path, memo: FileMemo) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

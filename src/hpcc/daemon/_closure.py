@@ -288,7 +288,9 @@ class _Lookup:
                 if base in listing.files:
                     # A link that may lead somewhere one day, or a header map.
                     raise UncacheableError("odd-directory")
+                # GCC warns of a file in place of a directory and fails on a link that loops.
                 self._absent_directories.setdefault(parent or b"/", set()).add(base)
+                self._absent_files.setdefault(parent or b"/", set()).add(base)
                 return
             path = parent
 
