@@ -168,7 +168,7 @@ def test_the_order_of_use_outlives_the_process(tmp_path: Path) -> None:
     assert second.get(_key(1)) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"hpcc-private-1\n\0" + bytes(40), bytes(500)])
+@pytest.mark.parametrize("data", [b"", b"x", b"hpcc-private-2\n\0" + bytes(40), bytes(500)])
 def test_damaged_entries_are_removed_and_counted(data: bytes, tmp_path: Path) -> None:
     seen: list[str] = []
     store = _store(tmp_path, count=seen.append)
@@ -179,6 +179,17 @@ def test_damaged_entries_are_removed_and_counted(data: bytes, tmp_path: Path) ->
     assert seen == ["store.corrupt"]
     assert not path.exists()
     assert store.entries == 0
+
+
+def test_a_whole_entry_under_the_name_of_another_is_damage(tmp_path: Path) -> None:
+    seen: list[str] = []
+    store = _store(tmp_path, count=seen.append)
+    store.put(_key(1), b"one")
+    store.put(_key(2), b"two")
+    first, second = (tmp_path / "s" / "00" / _key(n).hex()[2:] for n in (1, 2))
+    first.replace(second)
+    assert store.get(_key(2)) is None
+    assert seen == ["store.corrupt"]
 
 
 def test_a_file_that_grew_beyond_reason_is_not_read(tmp_path: Path) -> None:
@@ -214,3 +225,23 @@ def test_too_large_is_refused_and_counted(tmp_path: Path) -> None:
     store = _store(tmp_path, count=seen.append, max_entry=100)
     assert not store.put(_KEY, bytes(100))
     assert seen == ["store.too-large"]
+
+
+def test_entries_that_vanish_while_a_store_is_read_leave_the_others_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _store(tmp_path)
+    for number in range(3):
+        store.put(bytes([number]) * 32, b"x")
+    scan = os.scandir
+
+    def scan_late(path: str) -> object:
+        if path.endswith("/01"):
+            (tmp_path / "s" / "01" / ("01" * 31)).unlink()
+            (tmp_path / "s" / "01").rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+    again = _store(tmp_path)
+    assert again.entries == 2
+    assert again.size_bytes == sum(p.stat().st_size for p in (tmp_path / "s").glob("??/*"))

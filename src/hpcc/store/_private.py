@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 KEY_BYTES: Final = 32
-_MAGIC: Final = b"hpcc-private-1\n\0"
+_MAGIC: Final = b"hpcc-private-2\n\0"
 _HEADER: Final = struct.Struct(f">{len(_MAGIC)}s32sQ")
 _TEMPORARY: Final = ".tmp-"
 EPOCH_NAME: Final = "epoch"
@@ -112,7 +112,7 @@ class PrivateStore:
         except OSError:
             self._count("store.read-error")
             return None
-        payload = _checked_or_none(data)
+        payload = _checked_or_none(key, data)
         if payload is None:
             self._count("store.corrupt")
             self.remove(key)
@@ -133,7 +133,7 @@ class PrivateStore:
             return False
         self._make_room(size)
         name = key.hex()
-        header = _HEADER.pack(_MAGIC, hashlib.sha256(payload).digest(), len(payload))
+        header = _HEADER.pack(_MAGIC, _digest_of(key, payload), len(payload))
         try:
             self._write(self._path(name), header + payload)
         except OSError as error:
@@ -214,6 +214,21 @@ class PrivateStore:
             return (0, 0)
         return (status.st_ino, status.st_mtime_ns)
 
+    def epoch_state(self) -> tuple[bytes, tuple[int, int, int, int, int] | None]:
+        """Return the file behind `epoch` and its whole stat, times in ns; None where it is absent."""
+        path = os.fsencode(f"{self._directory}/{EPOCH_NAME}")
+        try:
+            status = os.stat(path)  # noqa: PTH116 - as above
+        except OSError:
+            return path, None
+        return path, (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+
     def rescan(self) -> None:
         """Read the directory again, after another process cleaned it."""
         self._scan()
@@ -284,19 +299,24 @@ class PrivateStore:
     def _scan(self) -> None:
         """Learn what is there, oldest use first; delete what a crash left aside."""
         found: list[tuple[int, str, int]] = []
-        try:
-            for shard in os.scandir(self._directory):
-                if len(shard.name) == 2 and shard.is_dir(follow_symlinks=False):  # noqa: PLR2004 - two hex digits
-                    found.extend(_shard_entries(shard))
-                elif shard.name.startswith(_TEMPORARY):
-                    self._remove_if_left_over(shard)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            self._count("store.read-error")
+        for shard in self._list(self._directory):
+            if len(shard.name) == 2 and shard.is_dir(follow_symlinks=False):  # noqa: PLR2004 - two hex digits
+                found.extend(_entries(shard.name, self._list(shard.path)))
+            elif shard.name.startswith(_TEMPORARY):
+                self._remove_if_left_over(shard)
         with self._lock:
             self._sizes = OrderedDict((name, size) for _, name, size in sorted(found))
             self._total_bytes = sum(self._sizes.values())
+
+    def _list(self, directory: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(directory) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            return []
+        except OSError:
+            self._count("store.read-error")
+            return []
 
     def _remove_if_left_over(self, entry: os.DirEntry[str]) -> None:
         """Delete a file that a dead process was writing; a living one may still rename its own."""
@@ -305,22 +325,32 @@ class PrivateStore:
             self._unlink_quietly(entry.path)
 
 
-def _shard_entries(shard: os.DirEntry[str]) -> list[tuple[int, str, int]]:
+def _entries(shard: str, listing: list[os.DirEntry[str]]) -> list[tuple[int, str, int]]:
     found = []
-    for entry in os.scandir(shard.path):
-        name = shard.name + entry.name
-        status = entry.stat(follow_symlinks=False)
+    for entry in listing:
+        name = shard + entry.name
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue  # another process deleted it meanwhile
         if len(name) == 2 * KEY_BYTES and stat.S_ISREG(status.st_mode):
             found.append((status.st_mtime_ns, name, status.st_size))
     return found
 
 
-def _checked_or_none(data: bytes) -> bytes | None:
+def _digest_of(key: bytes, payload: bytes) -> bytes:
+    """Bind an entry to its name: a whole one in the wrong place is damage, too."""
+    hasher = hashlib.sha256(key)
+    hasher.update(payload)
+    return hasher.digest()
+
+
+def _checked_or_none(key: bytes, data: bytes) -> bytes | None:
     if len(data) < _HEADER.size:
         return None
     magic, digest, size = _HEADER.unpack_from(data)
     payload = data[_HEADER.size :]
-    if magic != _MAGIC or size != len(payload) or hashlib.sha256(payload).digest() != digest:
+    if magic != _MAGIC or size != len(payload) or _digest_of(key, payload) != digest:
         return None
     return payload
 
