@@ -1,8 +1,12 @@
 #!/bin/sh
 # Downloads a Debian or Ubuntu source package, signature-checked by apt, into a directory.
-#   fetch_source.sh PACKAGE DIRECTORY
+#   fetch_source.sh [--upstream] PACKAGE DIRECTORY
+# --upstream: only the archives, not the packaging. A mirror that has not caught up with a point
+# release may lack the new packaging while the upstream archive, the same as before, is there.
 # The machine's own package lists and sources are not touched: apt gets a private state.
 set -eu
+only=""
+if [ "$1" = --upstream ]; then only=--tar-only; shift; fi
 package=$1 directory=$2
 mkdir -p "$directory"
 directory=$(cd "$directory" && pwd)
@@ -29,4 +33,4 @@ apt() { apt-get -qq -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="
     -o Dir::State::lists="$state/lists" -o Dir::Cache="$state/cache" -o APT::Sandbox::User= "$@"; }
 apt update
 cd "$directory"
-apt source --download-only "$package"
+apt source --download-only $only "$package"
