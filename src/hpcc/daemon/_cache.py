@@ -27,7 +27,7 @@ from hpcc.daemon._identity import Compilers
 from hpcc.daemon._prepare import Classifier, Prepared
 from hpcc.daemon._records import Records, make_records
 from hpcc.daemon._results import Results
-from hpcc.store import PrivateStore
+from hpcc.store import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
 STORE_NAME: Final = "private"
@@ -118,8 +118,14 @@ class Cache:
         return Exec(reason)
 
 
-def open_cache(paths: Paths, settings: Settings, remote: RemoteClient | None) -> Cache:
-    """Build the handler with its store, memory and counters.
+def open_cache(
+    paths: Paths,
+    settings: Settings,
+    remote: RemoteClient | None,
+    *,
+    store_ops: FileOps | None = None,
+) -> Cache:
+    """Build the handler with its store, memory and counters; tests put faults into `store_ops`.
 
     Raises:
         OSError: the run directory cannot be made.
@@ -132,6 +138,7 @@ def open_cache(paths: Paths, settings: Settings, remote: RemoteClient | None) ->
         max_entry_bytes=settings.cache.max_entry_bytes,
         now=time.time,
         count=counters.add,
+        ops=store_ops,
     )
     counters.on_flush(store.flush)
     compilers = Compilers(memo)
