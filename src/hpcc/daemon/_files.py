@@ -139,7 +139,7 @@ class FileMemo:
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    (directories if entry.is_dir() else files).append(entry.name)
+                    (directories if _is_directory(entry) else files).append(entry.name)
                     if len(files) + len(directories) > _MAX_LISTING:
                         return None
             if signature_of(os.stat(path)) != signature:
@@ -151,6 +151,13 @@ class FileMemo:
             self._listings.clear()
         self._listings[path] = listing
         return listing
+
+
+def _is_directory(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads to itself
 
 
 def _read_or_none(path: bytes, limit: int) -> bytes | None:
