@@ -137,6 +137,16 @@ def test_an_absent_name_that_appears_is_seen(count: int, tmp_path: Path, memo: F
     assert not absence.holds(memo)
 
 
+def test_a_link_that_leads_to_itself_does_not_hide_its_directory(
+    tmp_path: Path, memo: FileMemo
+) -> None:
+    (tmp_path / "loop.h").symlink_to("loop.h")
+    (tmp_path / "sub").mkdir()
+    listing = memo.listing(os.fsencode(tmp_path))
+    assert listing is not None
+    assert (listing.files, listing.directories) == ({b"loop.h"}, {b"sub"})
+
+
 def test_a_quiet_directory_costs_one_stat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memo = FileMemo(lambda: time.time_ns() + 10**11)
     absence = Absence(os.fsencode(tmp_path), frozenset({b"a", b"b"}), frozenset())
