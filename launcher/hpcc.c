@@ -533,12 +533,13 @@ static void note(int number) { (void)number; } /* wakes ppoll */
 
 static const int FORWARDED[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM};
 
-/* One stream of the compiler: passed on to `to` as it comes, or held back, and kept. */
+/* One stream of the compiler: passed on to `to` as it comes, or held back, and kept. Of a filtered
+ * one not all is meant for the user. */
 struct stream {
     int from, to;
     char *kept;
     size_t bytes, capacity;
-    bool is_held, is_truncated;
+    bool is_held, is_filtered, is_truncated;
 };
 
 /* Returns false if the bytes could not be kept, all of them. */
@@ -557,6 +558,13 @@ static bool keep(struct stream *s, const char *data, size_t bytes) {
     return true;
 }
 
+/* Shows what was held back. */
+static void let_go(struct stream *s) {
+    if (s->is_held && s->bytes)
+        write_all(s->to, s->kept, s->is_filtered ? strip_headers(s->kept, s->bytes) : s->bytes);
+    s->is_held = false;
+}
+
 static void close_stream(struct stream *s) {
     close(s->from);
     s->from = -1;
@@ -572,8 +580,7 @@ static bool pump(struct stream *s) {
     if (!keep(s, data, (size_t)n)) {
         s->is_truncated = true;
         /* More than can be held is more than a person reads: show the rest as it comes. */
-        if (s->is_held && s->bytes) write_all(s->to, s->kept, strip_headers(s->kept, s->bytes));
-        s->is_held = false;
+        let_go(s);
     }
     if (s->is_held) return true;
     /* A reader that went away: so must the compiler see it, and die of it as it would have. */
@@ -581,27 +588,38 @@ static bool pump(struct stream *s) {
     return true;
 }
 
-static _Noreturn void exec_child(char **argv, int out, int err, const sigset_t *mask, bool has_pipe_default) {
-    /* Handlers go with exec; what was ignored before us stays ignored. */
-    if (has_pipe_default) signal(SIGPIPE, SIG_DFL);
-    sigprocmask(SIG_SETMASK, mask, NULL);
+/* What was ours before we began to attend to a compiler. */
+struct signals {
+    sigset_t mask;
+    bool has_pipe_default;
+};
+
+/* For a program that is started in our place: handlers go with exec; what was ignored before us
+ * stays ignored. */
+static void restore_signals(const struct signals *before) {
+    if (before->has_pipe_default) signal(SIGPIPE, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &before->mask, NULL);
+}
+
+static _Noreturn void exec_child(char **argv, int out, int err, const struct signals *before) {
+    restore_signals(before);
     if (dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(EXIT_NOT_EXECUTABLE);
     exec_compiler(argv[0], argv);
 }
 
-static void catch_signals(sigset_t *before, bool *has_pipe_default) {
+static void catch_signals(struct signals *before) {
     struct sigaction old, action = {.sa_handler = forward, .sa_flags = SA_RESTART};
     sigset_t blocked;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGCHLD);
     for (size_t i = 0; i < sizeof FORWARDED / sizeof *FORWARDED; i++) sigaddset(&blocked, FORWARDED[i]);
-    sigprocmask(SIG_BLOCK, &blocked, before);
+    sigprocmask(SIG_BLOCK, &blocked, &before->mask);
     for (size_t i = 0; i < sizeof FORWARDED / sizeof *FORWARDED; i++)
         if (!sigaction(FORWARDED[i], NULL, &old) && old.sa_handler != SIG_IGN)
             sigaction(FORWARDED[i], &action, NULL);
     action.sa_handler = note;
     sigaction(SIGCHLD, &action, NULL);
-    *has_pipe_default = signal(SIGPIPE, SIG_IGN) != SIG_IGN;
+    before->has_pipe_default = signal(SIGPIPE, SIG_IGN) != SIG_IGN;
 }
 
 /* Pumps both streams until the child is gone and what it wrote is here. A grandchild that keeps a
@@ -636,28 +654,25 @@ static bool open_pipe(int ends[2]) {
     return !pipe2(ends, O_CLOEXEC) && !fcntl(ends[0], F_SETFL, O_NONBLOCK);
 }
 
-static bool run_child(char **argv, struct stream *streams, int *status) {
+static bool run_child(char **argv, struct stream *streams, struct signals *before, int *status) {
     int out[2], err[2];
-    sigset_t before;
-    bool has_pipe_default;
     if (!open_pipe(out)) return false;
     if (!open_pipe(err)) return close(out[0]), close(out[1]), false;
-    catch_signals(&before, &has_pipe_default);
+    catch_signals(before);
     pid_t pid = fork();
-    if (!pid) exec_child(argv, out[1], err[1], &before, has_pipe_default);
+    if (!pid) exec_child(argv, out[1], err[1], before);
     close(out[1]);
     close(err[1]);
     if (pid < 0) {
         close(out[0]);
         close(err[0]);
-        if (has_pipe_default) signal(SIGPIPE, SIG_DFL);
-        sigprocmask(SIG_SETMASK, &before, NULL);
+        restore_signals(before);
         return false;
     }
     child = pid;
     streams[0].from = out[0];
     streams[1].from = err[0];
-    *status = attend(streams, &before);
+    *status = attend(streams, &before->mask);
     return true;
 }
 
@@ -694,30 +709,41 @@ static _Noreturn void end_like(int status) {
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_CANNOT_RUN);
 }
 
-/* Runs what the daemon asked for, reports, and ends as the compiler did. Returns only if the
- * compiler could not be started at all. */
+/* Runs what the daemon asked for, reports, and ends as the compiler did. Returns if the compiler
+ * could not be started at all, or failed with flags that are not the user's: nothing of that was
+ * shown, and the user's own command decides. */
 static void run_and_report(int fd, const struct reply *run) {
-    struct stream streams[2] = {{.from = -1, .to = 1}, {.from = -1, .to = 2}};
+    bool is_filtered = run->flags & RUN_FILTER_HEADERS, is_tentative = run->flags & RUN_TENTATIVE;
+    struct stream streams[2] = {
+        {.from = -1, .to = 1, .is_held = is_tentative},
+        {.from = -1, .to = 2, .is_held = is_tentative || is_filtered, .is_filtered = is_filtered},
+    };
+    struct signals before;
     struct reply finish;
     int status;
     bool is_silent = false;
     char **argv = calloc(run->argc + 1u, sizeof *argv), *text = run->argv;
     if (!argv) return;
     for (uint32_t i = 0; i < run->argc; i++, text += strlen(text) + 1) argv[i] = text;
-    bool was_held = run->flags & RUN_FILTER_HEADERS;
-    streams[1].is_held = was_held;
-    if (!run_child(argv, streams, &status)) return;
+    if (!run_child(argv, streams, &before, &status)) return;
+    if (is_tentative && WIFEXITED(status) && WEXITSTATUS(status)) {
+        send_report(fd, streams, status);
+        restore_signals(&before);
+        return;
+    }
     struct stream *err = &streams[1];
+    let_go(&streams[0]);
+    if (!is_filtered) let_go(err);
     bool is_asked = send_report(fd, streams, status);
     /* Killed by a signal: somebody wants us gone, and the daemon stores nothing of it. */
     if (WIFSIGNALED(status) && !err->is_held) is_asked = false;
     bool is_told = is_asked && read_reply(fd, &finish, &is_silent) && finish.type == FRAME_FINISH;
     if (is_told && finish.out_bytes) write_all(1, finish.out, finish.out_bytes);
     /* The daemon filtered what it got; of more than that it saw only the start. */
-    if (is_told && (!was_held || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES)))
+    if (is_told && (!is_filtered || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES)))
         write_all(2, finish.err, finish.err_bytes);
-    else if (err->is_held && err->bytes)
-        write_all(2, err->kept, strip_headers(err->kept, err->bytes));
+    else
+        let_go(err);
     end_like(status);
 }
 

@@ -40,6 +40,7 @@ enum frame_type {
 };
 
 #define RUN_FILTER_HEADERS 1u
+#define RUN_TENTATIVE 2u
 #define VERSION_IS_DRAINING 1u
 #define REQUEST_STDERR_IS_TTY 1u
 #define REPORT_IS_TRUNCATED 1u

@@ -64,9 +64,11 @@ def test_a_done_and_a_finish_read_back(code: int, out: bytes, err: bytes) -> Non
     assert wire.decode_finish(body_of(wire.encode_finish(out, err))) == (out, err)
 
 
-@given(ABSOLUTE, st.lists(TEXT, max_size=8), st.booleans())
-def test_a_run_reads_back(compiler: bytes, rest: list[bytes], filter_headers: bool) -> None:
-    run = wire.LauncherRun((compiler, *rest), filter_headers)
+@given(ABSOLUTE, st.lists(TEXT, max_size=8), st.booleans(), st.booleans())
+def test_a_run_reads_back(
+    compiler: bytes, rest: list[bytes], filter_headers: bool, is_tentative: bool
+) -> None:
+    run = wire.LauncherRun((compiler, *rest), filter_headers, is_tentative)
     assert wire.decode_run(body_of(wire.encode_run(run))) == run
 
 

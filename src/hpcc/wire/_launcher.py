@@ -72,6 +72,7 @@ _WORD: Final = struct.Struct("<I")
 _IS_TTY: Final = 1
 _IS_TRUNCATED: Final = 1
 _FILTER_HEADERS: Final = 1
+_TENTATIVE: Final = 2
 _IS_DRAINING: Final = 1
 # build id, compiler, cwd
 _LEADING_STRINGS: Final = 3
@@ -120,10 +121,15 @@ class LauncherDone(NamedTuple):
 
 
 class LauncherRun(NamedTuple):
-    """What the launcher runs; `argv[0]` is an absolute path."""
+    """What the launcher runs; `argv[0]` is an absolute path.
+
+    `is_tentative`: it holds flags that are not the user's. Nothing is shown before it succeeded;
+    a failure is reported, and then the launcher runs the user's own command instead.
+    """
 
     argv: tuple[bytes, ...]
     filter_headers: bool
+    is_tentative: bool = False
 
 
 def _malformed(what: str) -> CallerError:
@@ -296,7 +302,8 @@ def encode_run(run: LauncherRun) -> bytes:
     """
     if not run.argv or run.argv[0][:1] != b"/" or any(b"\0" in text for text in run.argv):
         raise _malformed("argv of a run")
-    fixed = _PAIR.pack(_FILTER_HEADERS if run.filter_headers else 0, len(run.argv))
+    flags = _FILTER_HEADERS * run.filter_headers | _TENTATIVE * run.is_tentative
+    fixed = _PAIR.pack(flags, len(run.argv))
     return frame(RUN, fixed + b"\0".join(run.argv) + b"\0")
 
 
@@ -311,9 +318,10 @@ def decode_run(body: bytes) -> LauncherRun:
     flags, argc = _PAIR.unpack_from(body)
     if not 0 < argc <= MAX_ARGC or body.count(0, _PAIR.size) != argc or body[-1]:
         raise _malformed("count of strings")
-    if flags & ~_FILTER_HEADERS or body[_PAIR.size] != ord("/"):
+    if flags & ~(_FILTER_HEADERS | _TENTATIVE) or body[_PAIR.size] != ord("/"):
         raise _malformed("run with wrong flags or a relative path")
-    return LauncherRun(tuple(body[_PAIR.size : -1].split(b"\0")), bool(flags))
+    argv = tuple(body[_PAIR.size : -1].split(b"\0"))
+    return LauncherRun(argv, bool(flags & _FILTER_HEADERS), bool(flags & _TENTATIVE))
 
 
 def encode_exec(reason: str) -> bytes:
