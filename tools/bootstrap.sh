@@ -64,7 +64,7 @@ find_python() {
 
 make_venv() {
     stamp=.venv/.hpcc-lock
-    want=$(cat requirements-dev.lock pyproject.toml launcher/*.[ch] tools/hatch_build.py | sha256sum)
+    want=$(cat requirements-dev.lock pyproject.toml launcher/*.[ch] native/*.[ch] tools/hatch_build.py | sha256sum)
     if [ -x .venv/bin/python ] && [ -x .venv/bin/hpcc ] && [ "$(cat $stamp 2>/dev/null)" = "$want" ]; then return 0; fi
     python=$(find_python)
     say "bootstrap: making .venv with $python"

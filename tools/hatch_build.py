@@ -1,4 +1,5 @@
-"""Builds the C launcher into the wheel, as the program `hpcc` beside `hpcc-cli`.
+"""Builds what is C into the wheel: the launcher, as the program `hpcc` beside `hpcc-cli`, and the
+library of the daemon's hit path, beside the package.
 
 Also a program: `python tools/hatch_build.py OUTPUT` builds just the launcher.
 """
@@ -21,6 +22,7 @@ except ImportError:  # as a program, hatchling is not needed
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ["-std=c11", "-O2", "-s", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+LIBRARY = "_hpcc_native.so"
 # Static and small starts five times as fast as dynamic: tried in this order.
 CHOICES = [["musl-gcc", "-static"], ["cc", "-static"], ["gcc", "-static"], ["cc"], ["gcc"]]
 
@@ -73,16 +75,39 @@ def build_launcher(
     )
 
 
+def build_native(root: Path, output: Path, *, flags: tuple[str, ...] = ()) -> None:
+    """Compile native/replay.c to a shared library."""
+    source = str(root / "native/replay.c")
+    shared = ["-shared", "-fPIC", "-fvisibility=hidden"]
+    problems = []
+    for compiler in ("cc", "gcc"):
+        if not shutil.which(compiler):
+            continue
+        command = [compiler, *COMMON, *shared, *flags, source, "-o", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode == 0:
+            return
+        problems.append(f"{compiler}: {result.stderr.strip()[-2000:]}")
+    raise SystemExit("hpcc cannot build native/replay.c\n" + "\n".join(problems))
+
+
 class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # see the import
-    """Ships the launcher through shared_scripts: wheels and editable installs alike."""
+    """Ships the launcher through shared_scripts: wheels and editable installs alike.
+
+    The library is found by its module name, in both kinds of install (daemon/_native.py).
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="hpcc-launcher-")
         output = Path(self._directory.name, "hpcc")
         build_launcher(Path(self.root), output)
         build_data["shared_scripts"][str(output)] = "hpcc"
+        library = Path(self._directory.name, LIBRARY)
+        build_native(Path(self.root), library)
+        kind = "force_include_editable" if version == "editable" else "force_include"
+        build_data[kind][str(library)] = LIBRARY
         build_data["pure_python"] = False
-        # Not bound to one Python: the launcher is the only thing that was compiled.
+        # Not bound to one Python: what was compiled does not link with it.
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
 

@@ -16,12 +16,14 @@ from hpcc.daemon._api import (
 )
 from hpcc.daemon._cache import STORE_NAME, open_cache
 from hpcc.daemon._counters import COUNTERS_NAME, read_counters
+from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan, open_engine
 from hpcc.daemon._front import FrontLimits
 from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import query, start, stop
 from hpcc.daemon._main import Parts, run_daemon
 from hpcc.daemon._records_read import CompileRecord, read_records
+from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import daemon_environment
 
 __all__ = [
@@ -29,21 +31,28 @@ __all__ = [
     "MAX_CAPTURE_BYTES",
     "STORE_NAME",
     "CacheHandler",
+    "Check",
+    "CheckKind",
     "CompileRecord",
     "CompileRequest",
     "Done",
+    "Engine",
     "EntryPart",
     "Exec",
     "Finish",
     "FrontLimits",
     "LifecycleLimits",
+    "Outcome",
     "Parts",
+    "Plan",
     "RemoteClient",
+    "Replays",
     "Run",
     "RunReport",
     "daemon_environment",
     "describe_entry",
     "open_cache",
+    "open_engine",
     "query",
     "read_counters",
     "read_records",

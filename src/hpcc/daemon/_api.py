@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hpcc.config import Farm
 from hpcc.core import RemoteOutcome, RemoteRequest
+from hpcc.daemon._replay import Replays
 
 # The launcher keeps at most this much of each stream; a compiler that says more is not stored.
 MAX_CAPTURE_BYTES: Final = 1 << 20
@@ -20,7 +21,8 @@ class CompileRequest(NamedTuple):
 
     `argv[0]` is the compiler as the user spelled it, `compiler` the absolute path of the real
     one, never hpcc itself. `env` holds only names that matter to a compiler (launcher/hpcc.c,
-    `ENV_NAMES`).
+    `ENV_NAMES`). `frame` are the bytes all this was read from; b"" when they are not to be
+    remembered.
     """
 
     argv: tuple[bytes, ...]
@@ -29,6 +31,7 @@ class CompileRequest(NamedTuple):
     env: dict[bytes, bytes]
     umask: int
     stderr_is_tty: bool
+    frame: bytes = b""
 
 
 class Done(NamedTuple):
@@ -79,6 +82,11 @@ class CacheHandler(Protocol):
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; may block for minutes while a farm works on it.
+
+    @property
+    def replays(self) -> Replays:
+        """Return what the front may answer without asking `begin`."""
+        ...
 
         `is_cancelled` turns true when the launcher is gone; nobody reads the answer then.
         """

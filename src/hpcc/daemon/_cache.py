@@ -22,10 +22,13 @@ from hpcc.daemon._api import (
 from hpcc.daemon._cache_farm import FarmCache
 from hpcc.daemon._cache_local import LocalCache, Pending
 from hpcc.daemon._counters import COUNTERS_NAME, Counters
+from hpcc.daemon._engine import open_engine
 from hpcc.daemon._files import FileMemo
+from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._prepare import Classifier, Prepared
 from hpcc.daemon._records import Records, make_records
+from hpcc.daemon._replay import Replays
 from hpcc.daemon._results import Results
 from hpcc.store import FileOps, PrivateStore
 
@@ -45,9 +48,16 @@ class Cache:
         counters: Counters,
         records: Records,
         store: PrivateStore,
+        replays: Replays,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
         self._counters, self._records, self._store = counters, records, store
+        self._replays = replays
+
+    @property
+    def replays(self) -> Replays:
+        """See `CacheHandler.replays`."""
+        return self._replays
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """See `CacheHandler.begin`."""
@@ -144,12 +154,24 @@ def open_cache(
     compilers = Compilers(memo)
     results = Results(store, memo, counters)
     records = make_records(os.fspath(paths.cache), results, counters)
+    is_remote = remote is not None and settings.remote.is_enabled
+    replays = Replays(open_engine(), time.monotonic)
+    hits = Hits(
+        replays,
+        results,
+        memo,
+        compilers,
+        counters,
+        records,
+        farm_file=os.fsencode(paths.farm_file) if is_remote else None,
+    )
     local = LocalCache(
         results,
         memo,
         compilers,
         counters,
         records,
+        hits,
         run_directory=os.fspath(paths.run),
         max_output_bytes=settings.cache.max_entry_bytes,
     )
@@ -162,6 +184,7 @@ def open_cache(
             local=local,
             counters=counters,
             records=records,
+            hits=hits,
             settings=settings.remote,
             monotonic=time.monotonic,
         )
@@ -172,4 +195,5 @@ def open_cache(
         counters=counters,
         records=records,
         store=store,
+        replays=replays,
     )

@@ -14,7 +14,7 @@ from hpcc.compilers import NotPortableError, client_depfile, guest_text
 from hpcc.config import Farm, RemoteSettings
 from hpcc.core import CallerError, ImageRef, RemoteFailure, RemoteOutcome, RemoteResult
 from hpcc.daemon._api import Done, RemoteClient
-from hpcc.daemon._cache_local import LocalCache, put_result
+from hpcc.daemon._cache_local import LocalCache
 from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
@@ -28,6 +28,7 @@ _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-2"
 BREAKER_FAILURES: Final = 3
 BREAKER_SECONDS: Final = 10.0
+_HIT: Final = "hit.remote"
 # How long a refusal is remembered without asking the compiler again.
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
@@ -74,9 +75,10 @@ class FarmCache:
         records: Records,
         settings: RemoteSettings,
         monotonic: Callable[[], float],
+        hits: Hits,
     ) -> None:
         self._remote, self._results, self._local = remote, results, local
-        self._counters, self._records = counters, records
+        self._counters, self._records, self._hits = counters, records, hits
         self._settings, self._monotonic = settings, monotonic
         self._planner = Planner(memo, local.search_path)
         self._breaker = Breaker(monotonic)
@@ -90,12 +92,9 @@ class FarmCache:
             return None
         root = find_root(prepared.cwd, self._home)
         key = remote_key(prepared, farm, root)
-        result = self._results.find(key)
-        if result is not None and put_result(prepared, result):
-            self._counters.add("hit.remote")
-            self._records.hit(prepared, key, "hit.remote")
-            self._counters.add("bytes.served", result.size_bytes)
-            return Done(0, result.stdout, result.stderr)
+        found = self._results.find(key)
+        if found is not None and self._hits.put(prepared, found, key=key, outcome=_HIT):
+            return Done(0, found.result.stdout, found.result.stderr)
         refusal = self._refusals.get(key)
         if refusal is not None and self._monotonic() < refusal[1]:
             return self.fall_back(refusal[0], "this compile cannot run on the farm")
@@ -165,7 +164,7 @@ class FarmCache:
             result = _client_result(prepared, plan, outcome, outputs)
         except (KeyError, CallerError):
             return self.fall_back("bad-result", "the farm's answer lacks an output")
-        if not put_result(prepared, result):
+        if not self._hits.put_new(prepared, result):
             return self.fall_back("output-not-ours", "an output file is one hpcc does not replace")
         name = "miss.remote.cached" if outcome.is_cached else "miss.remote.executed"
         self._counters.add(name)

@@ -24,11 +24,12 @@ from hpcc.daemon._discovery import (
     way_for,
 )
 from hpcc.daemon._files import FileMemo, Signature, signature_of
+from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._inflight import Flight, Inflight
-from hpcc.daemon._outputs import OutputFile, place, read_output
+from hpcc.daemon._outputs import read_output
 from hpcc.daemon._prepare import Prepared
-from hpcc.daemon._records import Records
+from hpcc.daemon._records import HIT, Records
 from hpcc.daemon._results import Result, Results
 
 _DEPS_DIRECTORY: Final = "deps"
@@ -60,12 +61,13 @@ class LocalCache:
         compilers: Compilers,
         counters: Counters,
         records: Records,
+        hits: Hits,
         *,
         run_directory: str,
         max_output_bytes: int,
     ) -> None:
         self._results, self._memo, self._compilers = results, memo, compilers
-        self._counters, self._records = counters, records
+        self._counters, self._records, self._hits = counters, records, hits
         self._max_output_bytes = max_output_bytes
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._names = itertools.count()
@@ -94,16 +96,13 @@ class LocalCache:
 
     def hit(self, prepared: Prepared) -> Done | None:
         """Put a stored result in place; None when there is none or the compiler must write."""
-        result = self._results.find(prepared.key)
-        if result is None:
+        found = self._results.find(prepared.key)
+        if found is None:
             return None
-        if not put_result(prepared, result):
+        if not self._hits.put(prepared, found, key=prepared.key, outcome=HIT):
             self._counters.add("uncacheable.output-not-ours")
             return None
-        self._counters.add("hit.local")
-        self._records.hit(prepared, prepared.key)
-        self._counters.add("bytes.served", result.size_bytes)
-        return Done(0, result.stdout, result.stderr)
+        return Done(0, found.result.stdout, found.result.stderr)
 
     def finish(self, pending: Pending, report: RunReport) -> bytes:
         """Store what may be stored; return what the user still has to see on stderr."""
@@ -290,27 +289,3 @@ def _read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
             raise UncacheableError("side-output-missing")
         found.append(data)
     return tuple(found)
-
-
-def put_result(prepared: Prepared, result: Result) -> bool:
-    """Write a result to the user's files, all or none, the object last."""
-    written = prepared.written
-    if len(result.side) != len(written.side):
-        return False
-    outputs = [
-        OutputFile(path, data, keeps_mode=file.keeps_mode)
-        for path, data, file in zip(prepared.side_paths, result.side, written.side, strict=True)
-    ]
-    outputs.append(
-        OutputFile(prepared.output, result.object_data, keeps_mode=written.output_keeps_mode)
-    )
-    if prepared.depfile is not None:
-        if result.depfile is None:
-            return False
-        # Both compilers truncate the depfile; objects they mostly make anew (binutils, clang).
-        outputs.insert(0, OutputFile(prepared.depfile, result.depfile, keeps_mode=True))
-    return place(
-        tuple(outputs),
-        source=prepared.source,
-        umask=prepared.request.umask,
-    )

@@ -74,6 +74,14 @@ class FileMemo:
             return known[1]
         return self._hash(path)
 
+    def signature(self, path: bytes, digest: bytes) -> Signature | None:
+        """Return the stat that answers for this content of a file; None when none does.
+
+        It is the one remembered, not the file's of now.
+        """
+        known = self._digests.get(path)
+        return known[0] if known is not None and known[1] == digest else None
+
     def scan(self, path: bytes) -> tuple[bytes, Scan] | None:
         """Return digest and scan of a source file, from the same bytes."""
         digest = self.digest(path)
@@ -101,6 +109,14 @@ class FileMemo:
         if known is not None and known.is_quiet and known.signature == signature:
             return known
         return self._list(path, signature)
+
+    def quiet_directory(self, path: bytes) -> Signature | None:
+        """Return the stat of a directory that may answer for its names later, else None."""
+        try:
+            signature = signature_of(os.stat(path))
+        except (OSError, ValueError):
+            return None
+        return signature if self.is_quiet(signature) else None
 
     def is_quiet(self, signature: Signature) -> bool:
         """Tell whether a stat taken now may answer for content later."""

@@ -24,18 +24,20 @@ from typing import Final
 
 from hpcc.core import CallerError, HpccError
 from hpcc.daemon._api import CacheHandler, CompileRequest, Done, Exec, Finish, Run, RunReport
+from hpcc.daemon._engine import Outcome
 from hpcc.daemon._front_io import (
     is_gone,
     mount_namespace_id,
-    peer_uid,
     receive_frame,
     send_frame,
     stat_id,
 )
+from hpcc.daemon._replay import Replay
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon.front")
+_ANSWERED: Final = frozenset({Outcome.DONE, Outcome.UNSENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class Front:
         build_id: str = wire.BUILD_ID,
     ) -> None:
         self._listener, self._handler, self._clock = listener, handler, clock
+        self._replays = handler.replays
         self._on_admin, self._on_version = on_admin, on_version
         self._limits = limits or FrontLimits()
         self._build_id, self._build_id_bytes = build_id, build_id.encode()
@@ -136,22 +139,43 @@ class Front:
         threading.Thread(target=self._serve, name="hpcc-front", daemon=True).start()
 
     def _serve(self) -> None:
+        try:
+            # The thread's own, so that the number in its hands stays this socket's.
+            with self._listener.dup() as listener:
+                is_surplus = self._serve_all(self._replays.engine.receiver(listener, self._uid))
+        except OSError:
+            is_surplus = False  # closed before we came
+        if not is_surplus:
+            with self._lock:
+                self._idle -= 1
+                self._threads -= 1
+
+    def _serve_all(self, receive: Callable[[], tuple[int, bytes]]) -> bool:
+        """Serve until the door closes; true if the thread ends because there are enough."""
         while not self._has_closed():
             try:
-                connection, _ = self._listener.accept()
+                number, data = receive()
             except OSError as error:
-                if self._has_closed():
-                    break
-                # EMFILE and its like: without a pause this would spin.
-                _log.warning("accept: %s", error)
-                threading.Event().wait(0.1)
+                self._note_refusal(error)
                 continue
-            self._serve_connection(connection, self._become_busy())
+            is_busy = self._become_busy()
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=number)
+            replay = self._replays.find(data)
+            if replay is not None and self._replay(connection, replay):
+                connection.close()
+            else:
+                self._serve_connection(connection, data, is_busy)
             if not self._become_idle():
-                return
-        with self._lock:
-            self._idle -= 1
-            self._threads -= 1
+                return True
+        return False
+
+    def _note_refusal(self, error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            self._count("refused.foreign-user")
+        elif not self._has_closed():
+            # EMFILE and its like: without a pause this would spin.
+            _log.warning("accept: %s", error)
+            threading.Event().wait(0.1)
 
     def _has_closed(self) -> bool:
         return self._is_closed
@@ -182,13 +206,32 @@ class Front:
 
     # ---- one connection ----
 
-    def _serve_connection(self, connection: socket.socket, is_busy: bool) -> None:
+    def _replay(self, connection: socket.socket, replay: Replay) -> bool:
+        """Answer as last time; false if that does not hold any more, and nothing is answered."""
+        now = self._clock.monotonic()
+        if now >= replay.renew_at:
+            return False
+        with self._lock:
+            self._active[connection] = now
+        try:
+            outcome = self._replays.engine.replay(replay.prepared, connection.fileno())
+        finally:
+            with self._lock:
+                del self._active[connection]
+        if outcome == Outcome.DONE:
+            self._count("requests")
+            replay.on_hit()
+            if replay.is_answered_apart:
+                with contextlib.suppress(OSError):  # it is gone, and has its files
+                    send_frame(connection, replay.answer, self._limits.receive_seconds)
+        elif outcome == Outcome.UNSENT:
+            self._count("lost.launcher")
+        return outcome in _ANSWERED
+
+    def _serve_connection(self, connection: socket.socket, data: bytes, is_busy: bool) -> None:
         is_parked = False
         try:
-            if peer_uid(connection) != self._uid:
-                self._count("refused.foreign-user")
-                return
-            kind, body = receive_frame(connection, self._limits.receive_seconds)
+            kind, body = receive_frame(connection, self._limits.receive_seconds, data)
             if kind == wire.REQUEST:
                 is_parked = self._compile(connection, body, is_busy)
             elif kind == wire.ADMIN:
@@ -221,7 +264,13 @@ class Front:
             self._count(f"exec.{reason}")
             return self._answer_exec(connection, reason)
         request = CompileRequest(
-            sent.argv, sent.compiler, sent.cwd, dict(sent.env), sent.umask, sent.stderr_is_tty
+            sent.argv,
+            sent.compiler,
+            sent.cwd,
+            dict(sent.env),
+            sent.umask,
+            sent.stderr_is_tty,
+            wire.frame(wire.REQUEST, body),
         )
         answer = self._begin(connection, request)
         if type(answer) is Done:

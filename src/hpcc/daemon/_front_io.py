@@ -63,14 +63,16 @@ def _wait(connection: socket.socket, events: int, deadline: float) -> None:
         raise TimeoutError("the peer is silent")
 
 
-def receive_frame(connection: socket.socket, timeout_seconds: float) -> tuple[int, bytes]:
-    """Read exactly one frame; nothing may follow it until it is answered.
+def receive_frame(
+    connection: socket.socket, timeout_seconds: float, data: bytes = b""
+) -> tuple[int, bytes]:
+    """Read exactly one frame, of which `data` is here; nothing may follow until it is answered.
 
     Raises:
         CallerError: not a frame (reason `malformed-frame`).
         OSError: the peer is gone or too slow.
     """
-    data = _receive_some(connection, _FIRST_READ_BYTES, timeout_seconds)
+    data = data or _receive_some(connection, _FIRST_READ_BYTES, timeout_seconds)
     deadline = 0.0
     buffer: bytes | bytearray = data
     while len(buffer) < wire.HEADER_BYTES:

@@ -15,6 +15,7 @@ from typing import Final
 from hpcc.compilers import Bypass, Invocation, is_cxx_driver
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
+from hpcc.daemon._replay import NotPinnedError, Pins
 from hpcc.daemon._tools import ask
 
 _ELF: Final = b"\x7fELF"
@@ -83,6 +84,21 @@ class Compilers:
 
     def search_path(
         self,
+    def pin(
+        self, identity: Identity, compiler: bytes, env: Mapping[bytes, bytes], pins: Pins
+    ) -> None:
+        """Pin everything this identity was made from.
+
+        Raises:
+            NotPinnedError: some of it cannot be told by a stat, or the compiler is another now.
+        """
+        known = self._known.get((compiler, *(env.get(name) for name in _IDENTITY_ENV)))
+        if known is None or known.identity != identity:
+            raise NotPinnedError
+        pins.files(known.files)
+        pins.absent(known.absent)
+        pins.listings(known.listings)
+
         identity: Identity,
         compiler: bytes,
         invocation: Invocation,

@@ -59,15 +59,14 @@ def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
     return bytes(data) if unchanged and len(data) == after.st_size else None
 
 
-def place(outputs: tuple[OutputFile, ...], *, source: bytes, umask: int) -> bool:
+def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int) -> bool:
     """Write all files in order; False when the compiler has to do it.
 
-    Only a new file, or a regular one of ours with one link that is not the source, is written;
-    everything else is left to the compiler, who knows what it does then. After a failure no file
-    that was touched is left.
+    Only a new file, or a regular one of ours with one link that is not the source (device, inode),
+    is written; everything else is left to the compiler, who knows what it does then. After a
+    failure no file that was touched is left. `mode` is that of new files.
     """
     touched: list[bytes] = []
-    mode = 0o666 & ~umask
     try:
         for output in outputs:
             if not _write(output, source, mode, touched):
@@ -79,37 +78,49 @@ def place(outputs: tuple[OutputFile, ...], *, source: bytes, umask: int) -> bool
     return True
 
 
-def _write(output: OutputFile, source: bytes, mode: int, touched: list[bytes]) -> bool:
-    is_new = False
+def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
+    old: os.stat_result | None = None
     try:
         fd = os.open(output.path, _OLD)
     except FileNotFoundError:
         # 0600 until the bytes are there; a dangling symbolic link fails here, as it should.
         fd = os.open(output.path, _NEW, 0o600)
-        is_new = True
-        touched.append(output.path)
+    else:
+        old = os.fstat(fd)
     try:
-        if not is_new:
-            status = os.fstat(fd)
-            if not _is_ours(status, source):
-                return False
-            touched.append(output.path)
-            os.ftruncate(fd, 0)
-        view = memoryview(output.data)
-        while view:
-            view = view[os.write(fd, view) :]
-        if is_new or not output.keeps_mode:
+        if old is not None and not _is_ours(old, source):
+            return False
+        touched.append(output.path)
+        _fill(fd, old, output.data)
+        if old is None or (not output.keeps_mode and stat.S_IMODE(old.st_mode) != mode):
             os.fchmod(fd, mode)
     finally:
         os.close(fd)
     return True
 
 
-def _is_ours(status: os.stat_result, source: bytes) -> bool:
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_uid != os.geteuid():
-        return False
-    original = os.stat(source)
-    return (original.st_dev, original.st_ino) != (status.st_dev, status.st_ino)
+def _fill(fd: int, old: os.stat_result | None, data: bytes) -> None:
+    """Write over the old bytes and cut afterwards.
+
+    Ext4 writes a file out at once that was cut to nothing first (auto_da_alloc), which costs more
+    than all the rest.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    if old is not None and old.st_size > len(data):
+        os.ftruncate(fd, len(data))
+    elif old is not None and not data:
+        os.utime(fd)  # nothing was written: the file must look new all the same
+
+
+def _is_ours(status: os.stat_result, source: tuple[int, int]) -> bool:
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_nlink == 1
+        and status.st_uid == os.geteuid()
+        and (status.st_dev, status.st_ino) != source
+    )
 
 
 def _remove(paths: list[bytes]) -> None:

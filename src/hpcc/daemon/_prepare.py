@@ -44,7 +44,8 @@ _REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
 
-    `written` says what it writes beside the depfile.
+    `written` says what it writes beside the depfile. `replay_ok`: it follows from the request, the
+    compiler's files and the inputs alone, so that a hit can be remembered (`_replay`).
     """
 
     request: CompileRequest
@@ -53,6 +54,7 @@ class Prepared:
     colour: tuple[bytes, ...]
     key: bytes
     written: Written
+    replay_ok: bool = True
 
     @property
     def cwd(self) -> bytes:
@@ -111,7 +113,9 @@ class Classifier:
         colour = _colour(request, invocation)
         cpu = self._compilers.cpu() if invocation.is_native else b""
         key = _key(request, invocation, identity, colour, cpu)
-        prepared = Prepared(request, invocation, identity, colour, key, written)
+        # A response file is read anew each time.
+        is_plain = invocation.arguments == request.argv[1:]
+        prepared = Prepared(request, invocation, identity, colour, key, written, is_plain)
         return _check_side_paths(prepared) or prepared
 
     def _invocation(self, request: CompileRequest) -> Invocation | Bypass:

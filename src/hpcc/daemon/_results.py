@@ -18,6 +18,7 @@ from hpcc.daemon._manifest import (
     encode_manifest,
     make_set,
 )
+from hpcc.daemon._replay import Pins
 from hpcc.store import PrivateStore
 
 _FORMAT: Final = b"result-2"
@@ -46,6 +47,13 @@ class Result(NamedTuple):
         return sum(map(len, all_parts))
 
 
+class Found(NamedTuple):
+    """A result, and the state of the inputs under which it is the right one."""
+
+    inputs: InputSet
+    result: Result
+
+
 class Results:
     """Looks up and keeps results. Thread-safe; a fault of the disk is a miss."""
 
@@ -57,7 +65,7 @@ class Results:
         self._result_bytes = 0
         self._epoch = store.epoch()
 
-    def find(self, request_key: bytes) -> Result | None:
+    def find(self, request_key: bytes) -> Found | None:
         """Return the result that fits the files as they are now."""
         self._notice_clean()
         sets = self._sets(request_key)
@@ -69,8 +77,23 @@ class Results:
                 return None
             if index:
                 self._remember_sets(request_key, add_set(sets, inputs))
-            return result
+            return Found(inputs, result)
         return None
+
+    def pin_epoch(self, pins: Pins) -> None:
+        """Pin that nobody cleaned the store meanwhile."""
+        pins.state(*self._store.epoch_state())
+
+    def touch(self, request_key: bytes, result_key: bytes) -> None:
+        """Note a hit that was served from elsewhere."""
+        self._store.touch(request_key)
+        self._store.touch(result_key)
+
+    def release(self, result_key: bytes) -> None:
+        """Drop the copy in memory: somebody else holds one."""
+        with self._lock:
+            old = self._results.pop(result_key, None)
+            self._result_bytes -= old.size_bytes if old else 0
 
     def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
         """Store a result under the state of the files it was made from."""

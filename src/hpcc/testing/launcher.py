@@ -30,8 +30,10 @@ from hpcc.daemon import (
     Finish,
     LifecycleLimits,
     RemoteClient,
+    Replays,
     Run,
     RunReport,
+    open_engine,
     query,
     run_daemon,
     stop,
@@ -56,6 +58,7 @@ class ScriptedHandler:
         self._counts: Counter[str] = Counter()
         self.requests: list[CompileRequest] = []
         self.reports: list[RunReport] = []
+        self.replays = Replays(open_engine(), time.monotonic)
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         self._count("begin")

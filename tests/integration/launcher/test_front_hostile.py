@@ -327,9 +327,14 @@ def test_another_build_is_told_the_version(make_front: Callable[..., Harness]) -
         assert wire.decode_version(body) == (wire.BUILD_ID, True)
 
 
-def test_a_peer_of_another_uid_gets_no_answer(make_front: Callable[..., Harness]) -> None:
-    harness = make_front()
-    harness.front._uid += 1  # the kernel says who we are; so the front becomes another's
+def test_a_peer_of_another_uid_gets_no_answer(
+    make_front: Callable[..., Harness], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel says who we are; so the front becomes another's.
+    uid = os.getuid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: uid + 1)
+        harness = make_front()
     # It may hang up before or after our bytes are on their way.
     with harness.connect() as connection, suppress(ConnectionResetError, BrokenPipeError):
         connection.sendall(request_frame("done:0::"))

@@ -1,0 +1,242 @@
+#include "replay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* A request follows its connection at once; whoever is slower is served without this library. */
+#define FIRST_BYTES_MS 50
+/* More than a compile has; what was touched must be remembered without allocation. */
+#define MAX_OUTPUTS 64
+#define MAX_GROUPS (1u << 20)
+/* The kernel takes so much as one piece, into which no other thread's message can fall. */
+#define MAX_ANSWER_BYTES 4096u
+#define KEEPS_MODE 1u
+#define NEW_FILE_MODE 0600 /* until its bytes are there */
+
+/* ---- reading a plan: every step is checked against its end ---- */
+
+struct reader {
+    const unsigned char *at, *end;
+    bool is_bad;
+};
+
+static const unsigned char *take(struct reader *r, uint64_t bytes) {
+    if (r->is_bad || bytes > (uint64_t)(r->end - r->at)) {
+        r->is_bad = true;
+        return NULL;
+    }
+    const unsigned char *p = r->at;
+    r->at += bytes;
+    return p;
+}
+
+static uint32_t take32(struct reader *r) {
+    uint32_t value = 0;
+    const unsigned char *p = take(r, sizeof value);
+    if (p) memcpy(&value, p, sizeof value);
+    return value;
+}
+
+static uint64_t take64(struct reader *r) {
+    uint64_t value = 0;
+    const unsigned char *p = take(r, sizeof value);
+    if (p) memcpy(&value, p, sizeof value);
+    return value;
+}
+
+/* A string of exactly so many bytes and its NUL; NULL when it is not that. */
+static const char *take_string(struct reader *r, uint32_t bytes) {
+    const unsigned char *p = take(r, (uint64_t)bytes + 1);
+    if (p && (p[bytes] || memchr(p, 0, bytes))) r->is_bad = true;
+    return r->is_bad ? NULL : (const char *)p;
+}
+
+struct check {
+    uint32_t kind;
+    const char *name;
+    uint64_t values[5];
+};
+
+static bool take_check(struct reader *r, struct check *check) {
+    check->kind = take32(r);
+    uint32_t name_bytes = take32(r);
+    unsigned count = check->kind == CHECK_STATE ? 5 : check->kind == CHECK_PLACE ? 4 : 0;
+    if (check->kind < CHECK_STATE || check->kind > CHECK_PLACE) r->is_bad = true;
+    for (unsigned i = 0; i < count; i++) check->values[i] = take64(r);
+    check->name = take_string(r, name_bytes);
+    return !r->is_bad;
+}
+
+/* ---- checks ---- */
+
+static uint64_t nanoseconds(struct timespec t) { return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+
+static bool is_same(const struct check *check, const struct stat *st) {
+    const uint64_t *v = check->values;
+    if (v[0] != st->st_dev || v[1] != st->st_ino) return false;
+    if (check->kind == CHECK_PLACE) return v[2] == st->st_mode && v[3] == st->st_uid;
+    return v[2] == (uint64_t)st->st_size && v[3] == nanoseconds(st->st_mtim) && v[4] == nanoseconds(st->st_ctim);
+}
+
+static bool is_missing(int error) { return error == ENOENT || error == ENOTDIR; }
+
+/* `directory` is AT_FDCWD when names are absolute. */
+static bool holds(int directory, const struct check *check) {
+    struct stat st;
+    int flags = check->kind == CHECK_ABSENT ? AT_SYMLINK_NOFOLLOW : 0;
+    if (!*check->name) flags |= AT_EMPTY_PATH;
+    int failed = fstatat(directory, check->name, &st, flags);
+    if (check->kind == CHECK_ABSENT) return failed && is_missing(errno);
+    if (failed) return false;
+    return check->kind == CHECK_PRESENT || is_same(check, &st);
+}
+
+static int check_group(struct reader *r) {
+    uint32_t directory_bytes = take32(r), checks = take32(r);
+    const char *path = take_string(r, directory_bytes);
+    if (!path || (*path && *path != '/')) return REPLAY_MALFORMED;
+    int directory = *path ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : AT_FDCWD;
+    bool is_gone = *path && directory < 0;
+    /* In a directory that is not there, every name is absent. */
+    int result = is_gone && !is_missing(errno) ? REPLAY_CHANGED : REPLAY_DONE;
+    for (uint32_t i = 0; i < checks && result == REPLAY_DONE; i++) {
+        struct check check;
+        if (!take_check(r, &check) || (!*path && *check.name != '/')) result = REPLAY_MALFORMED;
+        else if (is_gone ? check.kind != CHECK_ABSENT : !holds(directory, &check)) result = REPLAY_CHANGED;
+    }
+    if (*path && !is_gone) close(directory);
+    return result;
+}
+
+/* ---- outputs ---- */
+
+struct placing {
+    mode_t mode;
+    uid_t uid;
+    uint64_t source_device, source_inode;
+    const char *touched[MAX_OUTPUTS];
+    unsigned count;
+};
+
+static bool write_all(int fd, const unsigned char *data, uint64_t bytes) {
+    while (bytes) {
+        ssize_t n = write(fd, data, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        data += n;
+        bytes -= (uint64_t)n;
+    }
+    return true;
+}
+
+/* Only a regular file of ours that has no second name and is not the source may be overwritten. */
+static bool is_ours(const struct stat *st, const struct placing *placing) {
+    return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_uid == placing->uid &&
+           !(st->st_dev == placing->source_device && st->st_ino == placing->source_inode);
+}
+
+/* Over the old bytes and cut afterwards: ext4 writes a file out at once that was cut to nothing
+ * first (auto_da_alloc), which costs more than all the rest. */
+static bool fill(int fd, const struct stat *old, const unsigned char *data, uint64_t bytes) {
+    if (!write_all(fd, data, bytes)) return false;
+    if (old && (uint64_t)old->st_size > bytes) return !ftruncate(fd, (off_t)bytes);
+    /* Nothing was written: the file must look new all the same. */
+    return bytes || !old || !futimens(fd, (const struct timespec[2]){{0, UTIME_NOW}, {0, UTIME_NOW}});
+}
+
+static bool put(struct placing *placing, const char *path, const unsigned char *data, uint64_t bytes, bool keeps_mode) {
+    struct stat st;
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    bool is_new = fd < 0;
+    if (is_new) {
+        if (errno != ENOENT) return false;
+        /* A dangling symbolic link fails here, as it should. */
+        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, NEW_FILE_MODE);
+        if (fd < 0) return false;
+    } else if (fstat(fd, &st) || !is_ours(&st, placing)) {
+        close(fd);
+        return false;
+    }
+    placing->touched[placing->count++] = path;
+    bool is_done = fill(fd, is_new ? NULL : &st, data, bytes);
+    if (is_done && (is_new || (!keeps_mode && (st.st_mode & 07777) != placing->mode)))
+        is_done = !fchmod(fd, placing->mode);
+    /* NFS reports a full disk only here. */
+    return close(fd) == 0 && is_done;
+}
+
+static int put_all(struct reader *r, uint32_t outputs, struct placing *placing) {
+    int result = REPLAY_DONE;
+    for (uint32_t i = 0; i < outputs && result == REPLAY_DONE; i++) {
+        uint32_t flags = take32(r), path_bytes = take32(r);
+        uint64_t data_bytes = take64(r);
+        const char *path = take_string(r, path_bytes);
+        const unsigned char *data = take(r, data_bytes);
+        if (!path || !data || *path != '/' || flags & ~KEEPS_MODE) result = REPLAY_MALFORMED;
+        else if (!put(placing, path, data, data_bytes, flags & KEEPS_MODE)) result = REPLAY_NOT_OURS;
+    }
+    return result;
+}
+
+static int put_or_remove(struct reader *r, uint32_t outputs, uint32_t answer_bytes, struct placing *placing) {
+    int result = put_all(r, outputs, placing);
+    if (result == REPLAY_DONE && (uint64_t)(r->end - r->at) != answer_bytes) result = REPLAY_MALFORMED;
+    if (result != REPLAY_DONE)
+        for (unsigned i = 0; i < placing->count; i++) unlink(placing->touched[i]);
+    return result;
+}
+
+/* ---- the two calls ---- */
+
+EXPORT uint32_t hpcc_native_version(void) { return HPCC_NATIVE_VERSION; }
+
+EXPORT int hpcc_replay(const unsigned char *plan, uint64_t bytes, int connection) {
+    struct reader r = {.at = plan, .end = plan + bytes};
+    struct placing placing;
+    if (take32(&r) != PLAN_MAGIC || take32(&r) != bytes) return REPLAY_MALFORMED;
+    uint32_t groups = take32(&r), outputs = take32(&r), mode = take32(&r), answer_bytes = take32(&r);
+    placing.count = 0;
+    placing.mode = mode;
+    placing.uid = geteuid();
+    placing.source_device = take64(&r);
+    placing.source_inode = take64(&r);
+    if (r.is_bad || groups > MAX_GROUPS || outputs > MAX_OUTPUTS || mode & ~0777u || answer_bytes > MAX_ANSWER_BYTES)
+        return REPLAY_MALFORMED;
+    for (uint32_t i = 0; i < groups; i++) {
+        int result = check_group(&r);
+        if (result != REPLAY_DONE) return result;
+    }
+    int result = put_or_remove(&r, outputs, answer_bytes, &placing);
+    if (result != REPLAY_DONE || connection < 0) return result;
+    /* In one message, or the launcher compiles itself: it believes no part of one. */
+    ssize_t sent = send(connection, r.at, answer_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent == (ssize_t)answer_bytes ? REPLAY_DONE : REPLAY_UNSENT;
+}
+
+EXPORT int hpcc_accept(int listener, uint32_t uid, unsigned char *buffer, uint32_t size, uint32_t *got) {
+    struct ucred peer;
+    socklen_t peer_bytes = sizeof peer;
+    *got = 0;
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0) return -errno;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) || peer.uid != uid) {
+        close(fd);
+        return -EPERM;
+    }
+    ssize_t n = recv(fd, buffer, size, MSG_DONTWAIT);
+    if (n < 0 && errno == EAGAIN) {
+        struct pollfd pfd = {.fd = fd, .events = POLLIN};
+        if (poll(&pfd, 1, FIRST_BYTES_MS) == 1) n = recv(fd, buffer, size, MSG_DONTWAIT);
+    }
+    if (n > 0) *got = (uint32_t)n;
+    return fd;
+}

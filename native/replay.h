@@ -1,0 +1,52 @@
+/* The daemon's hit path in one call each: take a request, check files, put outputs in place.
+ *
+ * No state, no allocation, no thread: every function works on what it is given and leaves nothing
+ * open but what it returns. Called through ctypes, so without Python's lock. The twin in Python is
+ * src/hpcc/daemon/_twin.py; tests/contract/test_replay_contract.py holds both to the same answers. */
+#ifndef HPCC_REPLAY_H
+#define HPCC_REPLAY_H
+
+#include <stdint.h>
+
+/* Any change to a plan's bytes or a signature below adds one; _native.py refuses another. */
+#define HPCC_NATIVE_VERSION 1
+
+#define PLAN_MAGIC 0x31727068u /* "hpr1" */
+
+/* What hpcc_replay did. */
+enum {
+    REPLAY_DONE = 0,      /* the outputs are in place and the answer is sent */
+    REPLAY_CHANGED = 1,   /* something is not as it was; no output was touched */
+    REPLAY_NOT_OURS = 2,  /* an output cannot be written; none that was touched is left */
+    REPLAY_MALFORMED = 3, /* the plan is nonsense; nothing was looked at beyond it */
+    REPLAY_UNSENT = 4,    /* the outputs are in place, and the launcher did not take the answer */
+};
+
+/* What a check asks of a name. */
+enum {
+    CHECK_STATE = 1,   /* stat gives this device, inode, size, mtime and ctime */
+    CHECK_ABSENT = 2,  /* lstat gives ENOENT or ENOTDIR */
+    CHECK_PRESENT = 3, /* stat finds something */
+    CHECK_PLACE = 4,   /* stat gives this device, inode, mode and owner: a directory, whatever is in it */
+};
+
+uint32_t hpcc_native_version(void);
+
+/* Does what the plan says, in order: all checks, all outputs, the answer to `connection` (none if -1).
+ *
+ * A plan is little-endian and without padding:
+ *   u32 magic, u32 bytes (all of it), u32 groups, u32 outputs, u32 mode of new files, u32 answer bytes,
+ *   u64 device and u64 inode of the source, which no output may be;
+ *   per group:  u32 directory bytes, u32 checks, directory and NUL ("" means: names are absolute);
+ *     per check: u32 kind, u32 name bytes, then 5 u64 for STATE, 4 for PLACE, then name and NUL
+ *                ("" means: the directory itself);
+ *   per output: u32 flags (1: keeps the mode it has), u32 path bytes, u64 data bytes, path and NUL, data;
+ *   the answer. */
+int hpcc_replay(const unsigned char *plan, uint64_t bytes, int connection);
+
+/* Waits for a connection, and a little for its request. Returns the connection, or -errno of accept;
+ * -EPERM for a peer of another user (closed). `*got` says how many bytes of the request are in `buffer`
+ * so far, 0 when none came yet or the peer is gone. */
+int hpcc_accept(int listener, uint32_t uid, unsigned char *buffer, uint32_t size, uint32_t *got);
+
+#endif

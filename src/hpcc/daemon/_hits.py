@@ -1,0 +1,119 @@
+"""A hit: outputs put in place, counted, noted, and remembered for the next time.
+
+What a hit rests on besides its inputs is pinned here, once for every way to one; see `_replay`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from hpcc.daemon._counters import Counters
+from hpcc.daemon._engine import Plan
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._identity import Compilers
+from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._records import HIT, Records
+from hpcc.daemon._replay import NotPinnedError, Pins, Replays
+from hpcc.daemon._results import Found, Result, Results
+from hpcc.wire import launcher as wire
+
+_NEW_FILE_MODE: Final = 0o666
+
+
+class Hits:
+    """Serves what `Results` found. Thread-safe."""
+
+    def __init__(
+        self,
+        replays: Replays,
+        results: Results,
+        memo: FileMemo,
+        compilers: Compilers,
+        counters: Counters,
+        records: Records,
+        *,
+        farm_file: bytes | None,
+    ) -> None:
+        self._replays, self._results, self._memo = replays, results, memo
+        self._compilers, self._counters, self._records = compilers, counters, records
+        self._farm_file = farm_file
+
+    def put(self, prepared: Prepared, found: Found, *, key: bytes, outcome: str) -> bool:
+        """Put a stored result in place; False when the compiler has to write."""
+        plan = plan_of(prepared, found.result)
+        if plan is None or not self._replays.put(plan):
+            return False
+        self._note(prepared, found.result.size_bytes, key, outcome)
+        # A hit on a farm's result rests on more than is pinned below.
+        if outcome == HIT and prepared.replay_ok and prepared.request.frame:
+            self._remember(prepared, found, plan, key)
+        return True
+
+    def put_new(self, prepared: Prepared, result: Result) -> bool:
+        """Put a result in place that was made just now."""
+        plan = plan_of(prepared, result)
+        return plan is not None and self._replays.put(plan)
+
+    def _note(self, prepared: Prepared, size_bytes: int, key: bytes, outcome: str) -> None:
+        self._counters.add(outcome)
+        self._records.hit(prepared, key, outcome)
+        self._counters.add("bytes.served", size_bytes)
+
+    def _remember(self, prepared: Prepared, found: Found, plan: Plan, key: bytes) -> None:
+        pins = Pins(self._memo)
+        try:
+            pins.place(prepared.cwd)
+            self._results.pin_epoch(pins)
+            if self._farm_file is not None:
+                # With a farm another key is asked for first.
+                if os.path.lexists(self._farm_file):
+                    return
+                pins.absent((self._farm_file,))
+            self._compilers.pin(
+                prepared.identity, prepared.request.compiler, prepared.request.env, pins
+            )
+            pins.inputs(found.inputs)
+        except NotPinnedError:
+            return
+        size_bytes, result_key = found.result.size_bytes, found.inputs.result_key
+
+        def on_hit() -> None:
+            self._note(prepared, size_bytes, key, HIT)
+            self._results.touch(key, result_key)
+
+        plan = plan._replace(checks=pins.checks())
+        frame, is_provisional = prepared.request.frame, pins.is_provisional
+        if self._replays.remember(frame, plan, on_hit, is_provisional=is_provisional):
+            self._results.release(result_key)
+
+
+def plan_of(prepared: Prepared, result: Result) -> Plan | None:
+    """Lay out what a result writes: depfile first, object last; None where it does not fit."""
+    written = prepared.written
+    if len(result.side) != len(written.side):
+        return None
+    outputs = [
+        OutputFile(path, data, keeps_mode=file.keeps_mode)
+        for path, data, file in zip(prepared.side_paths, result.side, written.side, strict=True)
+    ]
+    outputs.append(
+        OutputFile(prepared.output, result.object_data, keeps_mode=written.output_keeps_mode)
+    )
+    if prepared.depfile is not None:
+        if result.depfile is None:
+            return None
+        # Both compilers truncate the depfile; objects they mostly make anew (binutils, clang).
+        outputs.insert(0, OutputFile(prepared.depfile, result.depfile, keeps_mode=True))
+    try:
+        source = os.stat(prepared.source)
+    except OSError:
+        return None
+    return Plan(
+        checks=(),
+        outputs=tuple(outputs),
+        mode=_NEW_FILE_MODE & ~prepared.request.umask,
+        source=(source.st_dev, source.st_ino),
+        answer=wire.encode_done(wire.LauncherDone(0, result.stdout, result.stderr)),
+    )

@@ -1,0 +1,143 @@
+"""native/replay.c through ctypes: plans as bytes, calls without Python's lock."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.daemon._engine import (
+    MAX_ANSWER_BYTES,
+    MAX_OUTPUTS,
+    REQUEST_BUFFER_BYTES,
+    Check,
+    CheckKind,
+    Plan,
+)
+
+# The library lies beside the package under a name that cannot be imported by mistake.
+LIBRARY: Final = "_hpcc_native"
+VERSION: Final = 1
+_MAGIC: Final = 0x31727068
+_HEADER: Final = struct.Struct("<6I2Q")
+_GROUP: Final = struct.Struct("<2I")
+_CHECK: Final = struct.Struct("<2I")
+_OUTPUT: Final = struct.Struct("<2IQ")
+_STATE: Final = struct.Struct("<5Q")
+_PLACE: Final = struct.Struct("<4Q")
+_KEEPS_MODE: Final = 1
+# A directory is opened for at least so many names in it; for fewer, whole paths are cheaper.
+_MIN_GROUP: Final = 2
+
+
+class Native:
+    """Calls into the library. See `Engine`."""
+
+    name = "native"
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._replay = library.hpcc_replay
+        self._replay.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_int)
+        self._replay.restype = ctypes.c_int
+        self._accept = library.hpcc_accept
+        self._accept.restype = ctypes.c_int
+
+    def prepare(self, plan: Plan) -> bytes:
+        return encode_plan(plan)
+
+    def replay(self, prepared: object, connection: int) -> int:
+        assert type(prepared) is bytes
+        outcome: int = self._replay(prepared, len(prepared), connection)
+        return outcome
+
+    def receiver(self, listener: socket.socket, uid: int) -> Callable[[], tuple[int, bytes]]:
+        buffer = ctypes.create_string_buffer(REQUEST_BUFFER_BYTES)
+        view = memoryview(buffer)
+        got = ctypes.c_uint32()
+        accept = self._accept
+        arguments = (
+            ctypes.c_int(listener.fileno()),
+            ctypes.c_uint32(uid),
+            buffer,
+            ctypes.c_uint32(REQUEST_BUFFER_BYTES),
+            ctypes.byref(got),
+        )
+
+        def receive() -> tuple[int, bytes]:
+            fd: int = accept(*arguments)
+            if fd < 0:
+                raise OSError(-fd, os.strerror(-fd))  # EPERM becomes a PermissionError
+            return fd, bytes(view[: got.value])
+
+        return receive
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Write a plan as native/replay.h describes it.
+
+    Raises:
+        ValueError: more than a plan may hold.
+    """
+    if len(plan.outputs) > MAX_OUTPUTS or len(plan.answer) > MAX_ANSWER_BYTES:
+        raise ValueError("too much for one plan")
+    groups = _groups(plan.checks)
+    parts = []
+    for directory, checks in groups:
+        parts.append(_GROUP.pack(len(directory), len(checks)) + directory + b"\0")
+        parts += [_encode_check(name, check) for name, check in checks]
+    for output in plan.outputs:
+        flags = _KEEPS_MODE if output.keeps_mode else 0
+        parts.append(_OUTPUT.pack(flags, len(output.path), len(output.data)))
+        parts += [output.path, b"\0", output.data]
+    parts.append(plan.answer)
+    size = _HEADER.size + sum(map(len, parts))
+    header = _HEADER.pack(
+        _MAGIC, size, len(groups), len(plan.outputs), plan.mode, len(plan.answer), *plan.source
+    )
+    return header + b"".join(parts)
+
+
+def _groups(checks: tuple[Check, ...]) -> list[tuple[bytes, list[tuple[bytes, Check]]]]:
+    """Put the checks of one directory together, in the order in which the directories come."""
+    found: dict[bytes, list[tuple[bytes, Check]]] = {}
+    for check in checks:
+        directory, _, name = check.path.rpartition(b"/")
+        found.setdefault(directory or b"/", []).append((name, check))
+    groups, alone = [], []
+    for directory, entries in found.items():
+        if len(entries) >= _MIN_GROUP:
+            groups.append((directory, entries))
+        else:
+            alone += [(check.path, check) for _, check in entries]
+    return [*groups, (b"", alone)] if alone else groups
+
+
+def _encode_check(name: bytes, check: Check) -> bytes:
+    head = _CHECK.pack(check.kind, len(name))
+    match check.kind:
+        case CheckKind.STATE:
+            values = _STATE.pack(*check.values)
+        case CheckKind.PLACE:
+            values = _PLACE.pack(*check.values)
+        case _:
+            values = b""
+    return head + values + name + b"\0"
+
+
+def load_native() -> Native:
+    """Load the library that was built with the launcher.
+
+    Raises:
+        OSError: there is none, or it is of another build.
+    """
+    spec = importlib.util.find_spec(LIBRARY)
+    if spec is None or spec.origin is None:
+        raise OSError("it was not built; install hpcc again where a C compiler is")
+    library = ctypes.CDLL(spec.origin)
+    if library.hpcc_native_version() != VERSION:
+        raise OSError(f"{spec.origin} is of another version; install hpcc again")
+    return Native(library)
