@@ -1,158 +1,215 @@
-"""Random edits of small programs, each compiled bare and through hpcc and compared byte for byte.
+"""Random edits of programs, each compiled bare and through hpcc and compared byte for byte.
 
-`python -m hpcc.testing.soak --operations 10000` runs it by hand; `make soak` does.
+`python -m hpcc.testing.soak --operations 10000` runs it by hand; `make soak` does. The seed that is
+printed repeats the same edits and deeds; only what depends on the clock may differ.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import HpccError
-from hpcc.testing.launcher import build_launcher, stop_daemon
-from hpcc.testing.trust import QUIET_SECONDS, Outcome, Runner, Scenario, Step, differences, step
+from hpcc.testing.launcher import build_launcher
+from hpcc.testing.soak_mischief import Mischief, is_any
+from hpcc.testing.soak_trees import (
+    Pool,
+    ProjectTree,
+    SmallTree,
+    Tree,
+    find_compilers,
+    generate_programs,
+    inputs_of,
+    reset_outputs,
+)
+from hpcc.testing.trust import (
+    QUIET_SECONDS,
+    Outcome,
+    Runner,
+    Scenario,
+    Seen,
+    Step,
+    differences,
+)
 
-_COMPILERS: Final = ("gcc", "g++", "clang", "clang++")
-_DIRECTORIES: Final = ("one", "two", "two/deep", "three")
-_HEADERS: Final = ("a.h", "b.h", "c.h")
-_FLAGS: Final = ("", "-O2", "-g", "-MD", "-MMD", "-DX=2", "-Wall", "-MD -MP -g", "-include a.h")
-_TREES: Final = 12
+_C: Final = ("gcc-12", "gcc-14", "clang-14", "clang-19", "gcc", "clang")
+_CXX: Final = ("g++-12", "g++-14", "clang++-14", "clang++-19", "g++", "clang++")
+_TREES: Final = 24
+_PROGRAMS: Final = 8
 # More than a tick of the file system's clock: what is younger is not kept.
 _SHORT_SECONDS: Final = 0.1
+_MISCHIEF: Final = 0.25
+_KILLED_MEANWHILE: Final = 0.01
+# States, not counts.
+_GAUGES: Final = frozenset({"since", "store.entries", "store.size_bytes"})
 
 
-class _Tree:
-    """One program that is edited at random; a small alphabet makes states come back."""
+@dataclass(slots=True)
+class Tally:
+    """What was done and how it was answered; `deeds` are restarts, kills and damage."""
 
-    def __init__(self, name: str, root: Path, chance: random.Random) -> None:
-        self.root, self._chance = root, chance
-        self._compiler = chance.choice(_COMPILERS)
-        self._flags = ""
-        self.scenario = Scenario(name=name, steps=())
-        root.mkdir(parents=True)
-        (root / "src").mkdir()
-        for directory in _DIRECTORIES[1:]:
-            (root / directory).mkdir(exist_ok=True)
-        self._write_source()
-        for header in _HEADERS:
-            self._write_header("three", header)
+    operations: int = 0
+    must_hits: int = 0
+    counted: Counter[str] = field(default_factory=Counter)
+    deeds: Counter[str] = field(default_factory=Counter)
 
-    def edit(self) -> Step:
-        """Change something, or nothing, and say what to compile."""
-        chance = self._chance
-        kind = chance.randrange(10)
-        directory, header = chance.choice(_DIRECTORIES), chance.choice(_HEADERS)
-        if kind < 3:
-            self._write_header(directory, header)
-        elif kind == 3:
-            (self.root / directory / header).unlink(missing_ok=True)
-        elif kind == 4:
-            self._write_source()
-        elif kind == 5:
-            self._flags = chance.choice(_FLAGS)
-        elif kind == 6:
-            self._exchange(directory, chance.choice(_DIRECTORIES))
-        elif kind == 7:
-            self._link(directory, header)
-        command = f"{self._compiler} {self._flags} -Ione -Itwo -Itwo/deep -Ithree"
-        return step(command + " -c src/main.c -o main.o")
 
-    def clean(self) -> None:
-        """Remove outputs, so that both compiles start from one state."""
-        for name in ("main.o", "main.d"):
-            (self.root / name).unlink(missing_ok=True)
+class _Soak:
+    """One run: trees, a runner with its daemon, and what is expected of it."""
 
-    def _write_source(self) -> None:
-        lines = [f"#include <{h}>" for h in _HEADERS if self._chance.random() < 0.7]
-        lines.append(f"#if __has_include(<{self._chance.choice(_HEADERS)}>)\nint yes;\n#endif")
-        lines.append("#ifndef A\n#define A 0\n#endif\nint value = A;\n")
-        (self.root / "src/main.c").write_text("\n".join(lines))
-
-    def _write_header(self, directory: str, header: str) -> None:
-        path = self.root / directory / header
-        if path.is_symlink():
-            path.unlink()
-        path.parent.mkdir(exist_ok=True)
-        once = "#pragma once\n" if self._chance.random() < 0.3 else ""
-        nested = f'#ifndef N\n#define N\n#include "{self._chance.choice(_HEADERS)}"\n#endif\n'
-        nested = nested if self._chance.random() < 0.3 else ""
-        value = self._chance.randrange(3)
-        path.write_text(f"{once}{nested}#undef A\n#define A {value}\n")
-
-    def _exchange(self, first: str, second: str) -> None:
-        aside = self.root / "aside"
-        paths = self.root / first, self.root / second
-        nested = first.startswith(second + "/") or second.startswith(first + "/")
-        if first != second and not nested and all(p.is_dir() for p in paths):
-            paths[0].rename(aside)
-            paths[1].rename(paths[0])
-            aside.rename(paths[1])
-
-    def _link(self, directory: str, header: str) -> None:
-        path = self.root / directory / header
-        if path.parent.is_dir():
-            path.unlink(missing_ok=True)
-            up = "../" * (directory.count("/") + 1)
-            path.symlink_to(
-                f"{up}{self._chance.choice(_DIRECTORIES)}/{self._chance.choice(_HEADERS)}"
+    def __init__(
+        self, launcher: Path, directory: Path, *, seed: int, sources: Path | None = None
+    ) -> None:
+        self._chance = random.Random(seed)  # noqa: S311 - a repeatable sequence is the point
+        self._runner = Runner(launcher, directory)
+        self._prefix = (os.fsencode(launcher), b"wrap")
+        self._mischief = Mischief(launcher, self._runner.env, self._chance)
+        self._seed = seed
+        programs = generate_programs(directory / "csmith", seed=seed, count=_PROGRAMS)
+        self._pool = Pool(find_compilers(_C), find_compilers(_CXX), programs)
+        self._trees: list[Tree] = [
+            SmallTree(f"t{n}", directory / "w" / f"t{n}", self._chance, self._pool)
+            for n in range(_TREES)
+        ]
+        if sources is not None:
+            root = directory / "w" / "project"
+            self._trees.append(
+                ProjectTree("project", root, self._chance, self._pool, sources=sources)
             )
+        self.tally = Tally()
+
+    def run_round(self) -> None:
+        """Edit every tree, wait, and compile each; sometimes do harm first."""
+        chance = self._chance
+        steps = [tree.edit() for tree in self._trees]
+        name, deed = self._mischief.pick()
+        if chance.random() < _MISCHIEF:
+            self.tally.deeds[name] += 1
+            deed()
+        threading.Event().wait(chance.choice((_SHORT_SECONDS, QUIET_SECONDS)))
+        for tree, one in zip(self._trees, steps, strict=True):
+            has_old, again = chance.random() < 0.5, chance.random() < 0.4
+            is_killed = chance.random() < _KILLED_MEANWHILE
+            reset_outputs(tree, has_old=has_old)
+            scenario = Scenario(name=tree.name, steps=())
+            bare = self._runner.see(scenario, one, tree.root, prefix=())
+            for _ in range(1 + again):
+                reset_outputs(tree, has_old=has_old)
+                if is_killed:
+                    cached = self._ask_while_killed(scenario, one, tree)
+                else:
+                    cached = self._ask(scenario, one, tree)
+                outcome = Outcome(bare=bare, cached=cached[0], counted=cached[1])
+                self._check(one, differences(outcome))
+
+    def stop(self) -> None:
+        self._mischief.stop()
+
+    def _ask(self, scenario: Scenario, one: Step, tree: Tree) -> tuple[Seen, Mapping[str, int]]:
+        expected = self._mischief.expected
+        command, state = (tree.name, one.argv, tuple(sorted(one.env.items()))), inputs_of(tree.root)
+        must_hit = expected.must_hit(command, state)
+        before = self._mischief.counted()
+        seen = self._runner.see(scenario, one, tree.root, prefix=self._prefix)
+        after = self._mischief.counted()
+        counted = {
+            name: value - before.get(name, 0)
+            for name, value in after.items()
+            if name not in _GAUGES and value > before.get(name, 0)
+        }
+        expected.note(command, state, counted)
+        self.tally.operations += 1
+        self.tally.must_hits += must_hit
+        self.tally.counted.update(counted)
+        if must_hit and not is_any(counted, "hit."):
+            self._check(one, [f"a state that is stored was no hit: {counted}"])
+        return seen, counted
+
+    def _ask_while_killed(
+        self, scenario: Scenario, one: Step, tree: Tree
+    ) -> tuple[Seen, Mapping[str, int]]:
+        timer = self._mischief.kill_soon()
+        seen = self._runner.see(scenario, one, tree.root, prefix=self._prefix)
+        timer.join()
+        # Whether the result was written before the end is open.
+        self._mischief.expected.forget()
+        self.tally.operations += 1
+        self.tally.deeds["kill during a compile"] += 1
+        return seen, {}
+
+    def _check(self, one: Step, problems: list[str]) -> None:
+        where = f"seed {self._seed}, operation {self.tally.operations}"
+        assert not problems, f"{where}, {one.env}, {one.argv}: " + "\n".join(problems)
 
 
-def soak(launcher: Path, directory: Path, *, seed: int, operations: int) -> Mapping[str, int]:
-    """Do at least `operations` compiles both ways and return what the daemon counted.
+def soak(
+    launcher: Path,
+    directory: Path,
+    *,
+    seed: int,
+    operations: int,
+    seconds: float = float("inf"),
+    sources: Path | None = None,
+) -> Tally:
+    """Compile `operations` times through hpcc, or for about `seconds`, and return what happened.
+
+    `sources` is the tree of a real project that is edited along with the small ones.
 
     Raises:
-        AssertionError: one differed; seed and operation are in the message.
+        AssertionError: a result differed or a hit was missing; seed and operation are in the text.
     """
-    chance = random.Random(seed)  # noqa: S311 - a repeatable sequence is the point
-    runner = Runner(launcher, directory)
-    trees = [_Tree(f"t{n}", directory / "w" / f"t{n}", chance) for n in range(_TREES)]
-    counted: Counter[str] = Counter()
-    done = 0
+    run = _Soak(launcher, directory, seed=seed, sources=sources)
+    deadline = time.monotonic() + seconds
     try:
-        while done < operations:
-            steps = [tree.edit() for tree in trees]
-            threading.Event().wait(chance.choice((_SHORT_SECONDS, QUIET_SECONDS)))
-            for tree, one in zip(trees, steps, strict=True):
-                tree.clean()
-                bare = runner.see(tree.scenario, one, tree.root, prefix=())
-                tree.clean()
-                cached, more = runner.ask(tree.scenario, one, tree.root)
-                counted.update(more)
-                done += 1
-                found = differences(Outcome(bare=bare, cached=cached, counted=more))
-                assert not found, f"seed {seed}, operation {done}, {one.argv}: " + "\n".join(found)
+        while run.tally.operations < operations and time.monotonic() < deadline:
+            run.run_round()
     finally:
-        with contextlib.suppress(HpccError):
-            stop_daemon(runner.env)
-    return counted
+        run.stop()
+    return run.tally
+
+
+def _describe_machine(directory: Path) -> str:
+    """Return one line for each compiler of the run; csmith leaves a file where it is asked."""
+    lines = []
+    for name in (*find_compilers(_C), *find_compilers(_CXX), *find_compilers(("csmith",))):
+        ended = subprocess.run(
+            [name, "--version"], cwd=directory, capture_output=True, text=True, check=False
+        )
+        lines.append(f"{name}: {ended.stdout.partition(chr(10))[0]}")
+    return "\n".join(lines)
 
 
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--operations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
+    parser.add_argument("--sources", type=Path, help="a real project, edited too")
     args = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="hpcc-soak-"))
-    try:
-        launcher = build_launcher(directory / "launcher")
-        sys.stdout.write(f"seed {args.seed}\n")
-        sys.stdout.flush()
-        counted = soak(launcher, directory, seed=args.seed, operations=args.operations)
-    finally:
-        shutil.rmtree(directory)
-    for name, count in sorted(counted.items()):
-        sys.stdout.write(f"{count:10} {name}\n")
+    sys.stdout.write(f"seed {args.seed}, in {directory}\n{_describe_machine(directory)}\n")
+    sys.stdout.flush()
+    launcher = build_launcher(directory / "launcher")
+    # What a failure leaves is kept: trees, store and the daemon's log.
+    tally = soak(
+        launcher, directory, seed=args.seed, operations=args.operations, sources=args.sources
+    )
+    shutil.rmtree(directory)
+    sys.stdout.write(f"{tally.operations:10} operations, none different\n")
+    sys.stdout.write(f"{tally.must_hits:10} stored states that came back, each a hit\n")
+    for table in (tally.deeds, tally.counted):
+        for name, count in sorted(table.items()):
+            sys.stdout.write(f"{count:10} {name}\n")
     return 0
 
 

@@ -1,0 +1,14 @@
+"""One launcher of this tree for all proofs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcc.testing.launcher import build_launcher
+
+
+@pytest.fixture(scope="session")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_launcher(tmp_path_factory.mktemp("launcher"))
