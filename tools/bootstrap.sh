@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 base="python3 python3-venv gcc g++ libc6-dev musl-tools make ca-certificates"
 # The kernel of the guests is downloaded by hpcc itself (apt-get download), never installed.
 guest="qemu-system-x86 erofs-utils mmdebstrap dpkg-dev apt-utils"
-test="mount clang gcc-14 g++-14 clang-19 llvm libclang-rt-dev ccache cmake ninja-build meson autoconf automake docker-registry skopeo util-linux git"
+test="mount clang gcc-14 g++-14 clang-19 csmith libcsmith-dev llvm libclang-rt-dev ccache cmake ninja-build meson autoconf automake docker-registry skopeo util-linux git"
 
 say() { printf '%s\n' "$*" >&2; }
 
