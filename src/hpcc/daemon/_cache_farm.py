@@ -19,7 +19,8 @@ from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
-from hpcc.daemon._plan import Plan, Planner, find_root
+from hpcc.daemon._marker import find_root
+from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import Records
 from hpcc.daemon._results import Result, Results

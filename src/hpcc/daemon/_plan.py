@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -33,7 +32,6 @@ from hpcc.daemon._discovery import ask_dependencies
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._prepare import Prepared
 
-MARKER: Final = b".hpcc"
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 _GUEST_ENV: Final = ((b"LC_ALL", b"C.UTF-8"), (b"PATH", b"/usr/local/bin:/usr/bin:/bin"))
 _ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
@@ -46,7 +44,6 @@ _REFUSED_ENV: Final = (
     b"GCC_EXEC_PREFIX",
     b"COMPILER_PATH",
 )
-_MAX_LEVELS: Final = 64
 # Whether a file changed meanwhile is asked after the compile, before the result is kept.
 _NEVER_FRESH: Final = 1 << 62
 
@@ -58,41 +55,6 @@ class Plan:
     request: RemoteRequest
     closure: Closure
     root: bytes
-
-
-def find_root(cwd: bytes, home: bytes) -> bytes:
-    """Return the nearest directory upward with a trustworthy `.hpcc` marker, else `cwd`.
-
-    The marker arrives with a clone, and directories above may be anybody's: the search ends at a
-    file-system boundary, at the home directory and before a world-writable directory.
-    """
-    try:
-        device = os.stat(cwd).st_dev
-        directory = cwd
-        for _ in range(_MAX_LEVELS):
-            status = os.stat(directory)
-            if status.st_dev != device or status.st_mode & stat.S_IWOTH:
-                break
-            if _has_marker(directory):
-                return directory
-            if directory in {home, b"/"}:
-                break
-            directory = posixpath.dirname(directory)
-    except OSError:
-        return cwd
-    return cwd
-
-
-def _has_marker(directory: bytes) -> bool:
-    try:
-        status = os.lstat(posixpath.join(directory, MARKER))
-    except OSError:
-        return False
-    return (
-        (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
-        and status.st_uid in {0, os.geteuid()}
-        and not status.st_mode & stat.S_IWOTH
-    )
 
 
 class Planner:

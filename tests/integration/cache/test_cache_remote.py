@@ -14,7 +14,7 @@ import pytest
 from hpcc.config import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
 from hpcc.daemon._cache import Cache
-from hpcc.daemon._plan import find_root
+from hpcc.daemon._marker import find_root
 from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote, run_bare
 
 _ARGV = ("gcc", "-Iearly", "-Iinc", "-O2", "-MD", "-MP", "-c", "src/main.c", "-o", "out.o")

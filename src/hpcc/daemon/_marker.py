@@ -1,0 +1,169 @@
+"""The project root: the nearest directory upward with a trustworthy `.hpcc` marker.
+
+The marker arrives with a clone and is hostile input: it may hold a name, directories to leave out
+and the version of its own format, and nothing else. Directories above may be anybody's: the search
+ends at a file-system boundary, at the home directory and before a world-writable directory.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+MARKER: Final = b".hpcc"
+MAX_MARKER_BYTES: Final = 16 << 10
+VERSION: Final = 1
+MAX_EXCLUDED: Final = 256
+MAX_NAME: Final = 200
+_MAX_LEVELS: Final = 64
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A marker that counts.
+
+    `root` is absolute; `excluded` are paths below it whose compiles are never shared.
+    """
+
+    root: bytes
+    name: str = ""
+    excluded: tuple[bytes, ...] = ()
+
+    def excludes(self, inside: bytes) -> bool:
+        """Tell whether a path, given from the root, is left out."""
+        return any(inside == e or inside.startswith(e + b"/") for e in self.excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerSearch:
+    """What a search found. `directories` are those looked into, cwd first, the root last.
+
+    `refusal`: why a marker that is there does not count; "" when none was met or `marker` counts.
+    """
+
+    marker: Marker | None
+    refusal: str
+    directories: tuple[bytes, ...]
+
+
+class MarkerError(Exception):
+    """The marker is not one; `reason` is counted, the text is for people."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def find_root(cwd: bytes, home: bytes) -> bytes:
+    """Return the root that a marker names, else `cwd`."""
+    found = search_marker(cwd, home).marker
+    return cwd if found is None else found.root
+
+
+def search_marker(
+    cwd: bytes, home: bytes, read: Callable[[bytes, os.stat_result], Marker] | None = None
+) -> MarkerSearch:
+    """Look upward from `cwd`; the nearest marker decides, a bad one ends the search.
+
+    `read` stands in for `read_marker`, with the marker's own stat.
+    """
+    read = read or (lambda root, _status: read_marker(root))
+    seen: list[bytes] = []
+    refusal = ""
+    try:
+        device = os.stat(cwd).st_dev
+        directory = cwd
+        for _ in range(_MAX_LEVELS):
+            status = os.stat(directory)
+            if status.st_dev != device or status.st_mode & stat.S_IWOTH:
+                break
+            seen.append(directory)
+            try:
+                here = os.lstat(posixpath.join(directory, MARKER))
+            except OSError:
+                here = None
+            if here is not None:
+                distrust = _why_distrusted(here)
+                if not distrust:
+                    return MarkerSearch(read(directory, here), "", tuple(seen))
+                refusal = refusal or distrust
+            if directory in {home, b"/"}:
+                break
+            directory = posixpath.dirname(directory)
+    except MarkerError as error:
+        return MarkerSearch(None, error.reason, tuple(seen))
+    except OSError:
+        return MarkerSearch(None, refusal, tuple(seen))
+    return MarkerSearch(None, refusal, tuple(seen))
+
+
+def _why_distrusted(status: os.stat_result) -> str:
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return "marker-kind"
+    if status.st_uid not in {0, os.geteuid()}:
+        return "marker-owner"
+    return "marker-writable" if status.st_mode & stat.S_IWOTH else ""
+
+
+def read_marker(root: bytes) -> Marker:
+    """Read the marker in `root`; a directory and an empty file say nothing more.
+
+    Raises:
+        MarkerError: it is not a marker of this version.
+    """
+    path = posixpath.join(root, MARKER)
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        raise MarkerError("marker-unreadable", f"cannot read it: {error.strerror}") from error
+    try:
+        status = os.fstat(fd)
+        # Another file than the one that was looked at: a swap under way.
+        if distrust := _why_distrusted(status):
+            raise MarkerError(distrust, "it was replaced meanwhile")
+        if stat.S_ISDIR(status.st_mode):
+            return Marker(root)
+        data = os.read(fd, MAX_MARKER_BYTES + 1)
+    except OSError as error:
+        raise MarkerError("marker-unreadable", f"cannot read it: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    return parse_marker(root, data)
+
+
+def parse_marker(root: bytes, data: bytes) -> Marker:
+    """Read a marker's content. Pure.
+
+    Raises:
+        MarkerError: it is not a marker of this version.
+    """
+    if len(data) > MAX_MARKER_BYTES:
+        raise MarkerError("marker-size", f"it is larger than {MAX_MARKER_BYTES} bytes")
+    try:
+        table = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise MarkerError("marker-syntax", "it is not TOML") from error
+    if unknown := sorted(table.keys() - {"name", "exclude", "version"}):
+        raise MarkerError("marker-key", f"it may not hold the key {unknown[0][:40]!r}")
+    name, excluded = table.get("name", ""), table.get("exclude", [])
+    if type(table.get("version", VERSION)) is not int or table.get("version", VERSION) != VERSION:
+        raise MarkerError("marker-version", f"its version is not {VERSION}")
+    if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable():
+        raise MarkerError("marker-value", "its name is not a short printable text")
+    if not isinstance(excluded, list) or len(excluded) > MAX_EXCLUDED:
+        raise MarkerError("marker-value", "exclude is not a short list")
+    return Marker(root, name, tuple(map(_excluded, excluded)))
+
+
+def _excluded(value: object) -> bytes:
+    path = value.rstrip("/").encode() if isinstance(value, str) else b""
+    is_below = path not in {b"", b".", b".."} and not path.startswith((b"/", b"../"))
+    if is_below and b"\0" not in path and posixpath.normpath(path) == path:
+        return path
+    raise MarkerError("marker-value", "exclude may hold only paths below the root")
