@@ -27,6 +27,15 @@ from hpcc.compilers._invocation import (
 )
 from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
 from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan, scan_source
+from hpcc.compilers._share import (
+    ROOT_MARK,
+    canonical_arguments,
+    is_plain_root,
+    prefix_maps,
+    under_root,
+    why_private,
+)
+from hpcc.compilers._share_text import mark_depfile, mark_text, render_depfile_for, render_text
 from hpcc.compilers._side import PLAIN, SideFile, Written, files_written
 from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, FlagSpec, FlagTable, Operand
 
@@ -37,6 +46,7 @@ __all__ = [
     "MAX_DEPFILE_BYTES",
     "MAX_RESPONSE_BYTES",
     "PLAIN",
+    "ROOT_MARK",
     "Arity",
     "Bypass",
     "DepMode",
@@ -55,6 +65,7 @@ __all__ = [
     "SideFile",
     "Written",
     "as_text",
+    "canonical_arguments",
     "client_depfile",
     "escape_name",
     "expand_responses",
@@ -62,10 +73,18 @@ __all__ = [
     "guest_arguments",
     "guest_text",
     "is_cxx_driver",
+    "is_plain_root",
+    "mark_depfile",
+    "mark_text",
     "parse_depfile",
+    "prefix_maps",
     "prerequisites",
     "read_invocation",
     "render_depfile",
+    "render_depfile_for",
+    "render_text",
     "scan_source",
     "split_response",
+    "under_root",
+    "why_private",
 ]

@@ -45,7 +45,9 @@ def _rule(line: bytes) -> DepRule:
         # Only an unescaped colon at the end of a word ends the targets: `C:\x` and `a:b` do not.
         if word.endswith(b":"):
             names = [*words[:index], word[:-1]] if word != b":" else words[:index]
-            return DepRule(tuple(map(_unescape, names)), tuple(map(_unescape, words[index + 1 :])))
+            return DepRule(
+                tuple(map(unescape_name, names)), tuple(map(unescape_name, words[index + 1 :]))
+            )
     raise CallerError("dependency file has a line without a target", reason="depfile")
 
 
@@ -69,7 +71,8 @@ def _words(line: bytes) -> list[bytes]:
     return words
 
 
-def _unescape(word: bytes) -> bytes:
+def unescape_name(word: bytes) -> bytes:
+    """Read a file name as make does, the reverse of `escape_name`."""
     if b"\\" not in word and b"$" not in word:
         return word
     result = bytearray()

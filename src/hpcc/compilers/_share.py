@@ -1,0 +1,129 @@
+"""Which command lines give one object in every clone of a project, and how a key spells them.
+
+An allow-list: each row is proved by the two-clone test of tests/integration/sharing with GCC 12 and
+14 and Clang 14 and 19. What is not on it stays private and gets no flag of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hpcc.compilers._invocation import Invocation, Language
+from hpcc.compilers._spec import Effect, Flag, Operand
+
+PROVED_GCC: Final = range(12, 15)
+PROVED_CLANG: Final = range(14, 20)
+
+# Stands for the root; no argument and no file name can hold it.
+ROOT_MARK: Final = b"\0"
+
+# What a prefix map, a depfile and a message spell as it is. "=" would end the map's first half.
+_PLAIN_ROOT: Final = re.compile(rb"(?:/[A-Za-z0-9._+~@ \x80-\xff-]+)+")
+_PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
+_TARGETS: Final = frozenset({"-MT", "-MQ"})
+_PASSED_ON: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.DEPENDENCY, Effect.COLOUR})
+
+_SHARED_FLAGS: Final = re.compile(
+    rb"-O[0123sgz]?|-Ofast"
+    # -g0 to -g3 with DWARF 4 and 5; -gz and split DWARF are not here.
+    rb"|-g(?:gdb)?[0-3]?|-gdwarf-[45]"
+    # Warnings reach stderr alone. -Wa, -Wl, -Wp, are no warnings.
+    rb"|-W(?![alp],)[A-Za-z0-9+=-]*|-w|-pedantic|-pedantic-errors"
+    rb"|-std=[a-z0-9+]+|-ansi|-pipe|-pthread|-Qunused-arguments"
+    rb"|-m64|-m(?:arch|tune)=[a-z0-9._-]+|-m(?:sse|avx)[a-z0-9.]*"
+    rb"|-f(?:PIC|pic|PIE|pie|no-pic|no-pie)"
+    rb"|-f(?:no-)?(?:common|exceptions|rtti|strict-aliasing|omit-frame-pointer|builtin|wrapv|permissive"
+    rb"|function-sections|data-sections|unwind-tables|asynchronous-unwind-tables|math-errno"
+    rb"|fast-math|unroll-loops|inline|signed-char|short-enums|plt|visibility-inlines-hidden"
+    rb"|stack-protector|delete-null-pointer-checks|trapping-math)"
+    rb"|-fstack-protector-(?:all|strong)|-fvisibility=[a-z]+|-ffreestanding|-fstack-clash-protection"
+    rb"|-fcf-protection(?:=[a-z]+)?"
+)
+
+
+def is_plain_root(root: bytes) -> bool:
+    """Tell whether a root may be shared by: no characters that some tool reads as its own."""
+    return _PLAIN_ROOT.fullmatch(root) is not None and not root.endswith(b" ") and _is_utf8(root)
+
+
+def prefix_maps(root: bytes, cwd: bytes) -> tuple[bytes, ...]:
+    """Return the flags that make what a compiler records of paths relative to the root.
+
+    The slash keeps neighbours such as ROOT-2/ apart, which a bare prefix would match; only the
+    compilation directory is ever spelled without one.
+    """
+    maps = (b"-ffile-prefix-map=" + root + b"/=./",)
+    return (*maps, b"-fdebug-prefix-map=" + root + b"=.") if cwd == root else maps
+
+
+def under_root(path: bytes, root: bytes) -> bytes | None:
+    """Return what follows the root, b"" for the root itself; None for a path outside it."""
+    if path == root:
+        return b""
+    return path[len(root) :] if path.startswith(root + b"/") else None
+
+
+def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: int) -> str:
+    """Say why a command line is not on the allow-list, "" when it is."""
+    if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
+        return "unproved-compiler"
+    if invocation.language is Language.ASSEMBLER or invocation.is_assembly_output:
+        return "flags"
+    if not all(map(_is_shared, invocation.flags)):
+        return "flags"
+    return "root-in-argument" if canonical_arguments(invocation, root) is None else ""
+
+
+def canonical_arguments(invocation: Invocation, root: bytes) -> tuple[bytes, ...] | None:
+    """Return the arguments with `ROOT_MARK` for the root where a path begins with it.
+
+    None when some argument holds the root in any other place: what such text means is not known,
+    and a key without it would be one of several compiles.
+    """
+    result: list[bytes] = []
+    for part in invocation.parts:
+        pieces = (part.name,) if isinstance(part, Operand) else part.raw
+        if any(root in piece for piece in pieces):
+            mapped = _with_mark(part, root)
+            if mapped is None:
+                return None
+            pieces = mapped
+        result += pieces
+    return tuple(result)
+
+
+def _with_mark(part: Flag | Operand, root: bytes) -> tuple[bytes, ...] | None:
+    value = part.name if isinstance(part, Operand) else part.value
+    if isinstance(part, Flag) and not (
+        part.spec.effect in _PATH_EFFECTS or part.spec.spelling in {"-MF", *_TARGETS}
+    ):
+        return None
+    rest = under_root(value, root)
+    if rest is None or root in rest:
+        return None
+    if isinstance(part, Operand):
+        return (ROOT_MARK + rest,)
+    if len(part.raw) > 1:
+        return (part.raw[0], ROOT_MARK + rest)
+    return (part.spec.spelling.encode() + ROOT_MARK + rest,)
+
+
+def _is_shared(flag: Flag) -> bool:
+    effect = flag.spec.effect
+    if flag.spec.spelling in _TARGETS:
+        # Unquoted blanks make two targets of one name, and line breaks that depend on both.
+        return not any(c in flag.value for c in b" \t\n")
+    if effect in _PATH_EFFECTS or effect in _PASSED_ON:
+        return True
+    if effect is Effect.PREPROCESS and flag.spec.spelling in {"-D", "-U"}:
+        return True
+    return len(flag.raw) == 1 and _SHARED_FLAGS.fullmatch(flag.raw[0]) is not None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

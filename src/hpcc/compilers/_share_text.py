@@ -1,0 +1,142 @@
+"""Depfiles and messages with a mark for the project's root, and back with a clone's own root.
+
+A depfile's lines are broken by the lengths of the names in it, by each compiler's own rule; so it
+is taken apart into names as they stand there and laid out anew.
+Sources: GCC libcpp/mkdeps.cc (make_write_name), Clang DependencyFile.cpp (outputDependencyFile).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Final
+
+from hpcc.compilers._depfile import MAX_DEPFILE_BYTES, escape_name, unescape_name
+from hpcc.compilers._share import ROOT_MARK
+
+_GCC_COLUMNS: Final = 72
+_CLANG_COLUMNS: Final = 75
+_NAME: Final = re.compile(rb"(?:[^ \\]|\\.)+")
+# What may stand before a path in a message: quotes (UTF-8 ones too), brackets, the end of a colour.
+_BEFORE: Final = re.compile(rb"(?:\A|[ \t\n'\"`(<:]|\xe2\x80[\x98\x9c]|\x1b\[[0-9;]*[mK])\Z")
+_AFTER: Final = re.compile(rb"/|\Z|[ \t\n'\"):,>]|\xe2\x80[\x99\x9d]")
+_BEFORE_BYTES: Final = 16
+
+
+def mark_text(text: bytes, root: bytes) -> bytes | None:
+    """Replace the root in a compiler's messages; None where it is not the start of a path."""
+    if ROOT_MARK in text:
+        return None
+    pieces = text.split(root)
+    for index, (before, after) in enumerate(itertools.pairwise(pieces)):
+        # An empty piece within the text: two roots without anything between them.
+        is_apart = not index or before != b""
+        if not (is_apart and _BEFORE.search(before[-_BEFORE_BYTES:]) and _AFTER.match(after)):
+            return None
+    return ROOT_MARK.join(pieces)
+
+
+def render_text(text: bytes, root: bytes) -> bytes:
+    """Put a clone's root where `mark_text` left its mark."""
+    return text.replace(ROOT_MARK, root)
+
+
+def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:
+    """Replace the root in a depfile.
+
+    None where it is not the start of a name, or the layout is not one that can be made again.
+    """
+    escaped = escape_name(root)
+    if escaped not in data and root not in data:
+        # Without the root it is the same in every clone, but must not look like a marked one.
+        return None if ROOT_MARK in data else data
+    rules = _take_apart(data)
+    if rules is None or _lay_out(rules, is_clang=is_clang) != data:
+        return None
+    marked = []
+    for names in rules:
+        new = [_mark_name(name, escaped) for name in names]
+        if any(root in name or escaped in name for name in new):
+            return None
+        marked.append(new)
+    return _lay_out(marked, is_clang=is_clang)
+
+
+def render_depfile_for(data: bytes, root: bytes, *, is_clang: bool) -> bytes:
+    """Return a marked depfile as the compile in the clone at `root` writes it."""
+    if ROOT_MARK not in data:
+        return data
+    rules = _take_apart(data)
+    assert rules is not None  # `mark_depfile` laid it out
+    escaped = escape_name(root)
+    named = [[name.replace(ROOT_MARK, escaped) for name in names] for names in rules]
+    return _lay_out(named, is_clang=is_clang)
+
+
+def _mark_name(name: bytes, escaped: bytes) -> bytes:
+    bare = name.removesuffix(b":")
+    is_root = bare == escaped or name.startswith(escaped + b"/")
+    return ROOT_MARK + name[len(escaped) :] if is_root else name
+
+
+def _take_apart(data: bytes) -> list[list[bytes]] | None:
+    """Return the names of each line as they are written, the last target with its colon."""
+    if len(data) > MAX_DEPFILE_BYTES or not data.endswith(b"\n"):
+        return None
+    text = data.replace(b" \\\n", b"")
+    return [_NAME.findall(line) for line in text[:-1].split(b"\n")]
+
+
+def _lay_out(rules: list[list[bytes]], *, is_clang: bool) -> bytes:
+    lay_out = _clang_line if is_clang else _gcc_line
+    return b"".join(lay_out(names) for names in rules)
+
+
+def _gcc_line(names: list[bytes]) -> bytes:
+    """GCC breaks before a name that would end beyond the column; the colon is not counted there."""
+    out = bytearray()
+    column = 0
+    is_target = True
+    for name in names:
+        ends_targets = is_target and name.endswith(b":")
+        size = len(name) - ends_targets
+        if column and column + size > _GCC_COLUMNS:
+            out += b" \\\n"
+            column = 0
+        if out:
+            out += b" "
+            column += 1
+        out += name
+        column += len(name)
+        is_target = is_target and not ends_targets
+    return bytes(out) + b"\n"
+
+
+def _clang_line(names: list[bytes]) -> bytes:
+    """Clang counts names without what make needs escaped, and leaves room for a backslash."""
+    out = bytearray()
+    column = 0
+    is_target = True
+    for name in names:
+        ends_targets = is_target and name.endswith(b":")
+        if is_target:
+            size = len(name) - ends_targets
+            if not out:
+                column = size
+            elif column + size + 2 > _CLANG_COLUMNS:
+                out += b" \\\n  "
+                column = size + 2
+            else:
+                out += b" "
+                column += size + 1
+            column += ends_targets
+        else:
+            size = len(unescape_name(name))
+            if column + size + 3 > _CLANG_COLUMNS:
+                out += b" \\\n "
+                column = 2
+            out += b" "
+            column += size + 1
+        out += name
+        is_target = is_target and not ends_targets
+    return bytes(out) + b"\n"
