@@ -5,18 +5,24 @@
  * before DONE - no daemon, silence, nonsense - the compiler runs as if hpcc were not there.
  * Everything that is not a compile is handed to hpcc-cli, a Python program beside this one.
  *
- * Single-threaded, no state outside this process, no allocation that a peer can size freely. */
+ * Single-threaded, no state outside this process, no allocation that a peer can size freely.
+ *
+ * A hit is a few dozen system calls in a process that lives for a fraction of a millisecond. What
+ * costs there, beside starting it, is each page that is touched for the first time and each look
+ * into /proc, which the kernel builds anew for every process: hence no printf, no allocator, no
+ * clock, one buffer for everything, and one statx instead of /proc/self/ns/mnt. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -63,16 +69,30 @@ static const char *const COMPILERS[] = {"clang++", "clang", "g++", "gcc", "c++",
 
 /* ---- small things ---- */
 
-__attribute__((format(printf, 1, 2))) static void complain(const char *format, ...) {
-    char text[PATH_MAX + 256];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(text, sizeof text - 1, format, args);
-    va_end(args);
-    if (n < 0) return;
-    size_t length = (size_t)n < sizeof text - 1 ? (size_t)n : sizeof text - 2;
+/* Strings up to a NULL, on one line of stderr. */
+static void complain_of(const char *const *parts) {
+    char text[2 * PATH_MAX];
+    size_t length = 0;
+    for (; *parts; parts++) {
+        size_t n = strlen(*parts), room = sizeof text - 1 - length;
+        memcpy(text + length, *parts, n < room ? n : room);
+        length += n < room ? n : room;
+    }
     text[length++] = '\n';
-    if (write(2, "hpcc: ", 6) == 6 && write(2, text, length) < 0) return;
+    if (write(2, text, length) < 0) return;
+}
+#define complain(...) complain_of((const char *const[]){"hpcc: ", __VA_ARGS__, NULL})
+
+/* Paths, the request and the reply lie here, one behind the other, so that few pages are touched. */
+static _Alignas(16) char memory[1u << 17];
+static char *spare = memory; /* free from here on: room for some more paths, always */
+#define SPARE_BYTES ((size_t)(memory + sizeof memory - spare))
+
+/* Keep the string that was built in spare memory. At most a handful are kept. */
+static char *keep_string(void) {
+    char *kept = spare;
+    spare += strlen(kept) + 1;
+    return kept;
 }
 
 static int64_t now_ms(void) {
@@ -105,10 +125,21 @@ static int write_all(int fd, const void *data, size_t bytes) {
     return 0;
 }
 
+static uid_t own_uid(void) {
+    static uid_t uid;
+    static bool is_known;
+    if (!is_known) uid = getuid(), is_known = true;
+    return uid;
+}
+
 static bool is_self(const struct stat *st) {
     static struct stat self;
-    static int state; /* 0 not asked, 1 known, -1 no /proc */
-    if (!state) state = stat("/proc/self/exe", &self) ? -1 : 1;
+    static int state; /* 0 not asked, 1 known, -1 unknown */
+    if (!state) {
+        /* The path that was executed, as the kernel hands it over; rarely it cannot be opened. */
+        const char *path = (const char *)getauxval(AT_EXECFN);
+        state = (path && !stat(path, &self)) || !stat("/proc/self/exe", &self) ? 1 : -1;
+    }
     return state > 0 && st->st_dev == self.st_dev && st->st_ino == self.st_ino;
 }
 
@@ -132,81 +163,119 @@ static bool is_compiler_name(const char *name) {
 
 /* ---- finding the compiler ---- */
 
-static bool make_absolute(char *to, const char *path) {
-    char cwd[PATH_MAX];
-    if (*path == '/') return (size_t)snprintf(to, PATH_MAX, "%s", path) < PATH_MAX;
-    return getcwd(cwd, sizeof cwd) && cwd[0] == '/' && !join_path(to, PATH_MAX, cwd, path);
+/* Keep the path that lies in spare memory, as an absolute one; NULL when it is too long. */
+static char *keep_absolute(void) {
+    char *cwd = spare + strlen(spare) + 1;
+    if (*spare == '/') return keep_string();
+    if (!getcwd(cwd, PATH_MAX) || cwd[0] != '/' || join_path(cwd, PATH_MAX, cwd, spare)) return NULL;
+    memmove(spare, cwd, strlen(cwd) + 1);
+    return keep_string();
 }
 
-/* Also true for a link to a second copy of hpcc: the two would call each other for ever. Only the
- * last name counts, so that the directories on the way need not be resolved, as realpath would. */
-static bool leads_to_hpcc(const char *path, const struct stat *st) {
-    char at[PATH_MAX], target[PATH_MAX];
-    if (is_self(st)) return true;
-    if ((size_t)snprintf(at, sizeof at, "%s", path) >= sizeof at) return false;
+/* Caches that put links named like a compiler in front of PATH. Under hpcc they would cache once
+ * more what hpcc caches, and keep it from doing so. distcc and icecc are left where they are: who
+ * put them there wants compiles to be distributed, and the daemon leaves those alone. */
+static const char *const OTHER_CACHES[] = {"ccache", "sccache", "buildcache"};
+
+enum kind { COMPILER, OURSELVES, OTHER_CACHE };
+
+/* What the path in spare memory leads to. A link to a second copy of hpcc counts as hpcc: the two
+ * would call each other for ever. Only the last name counts, so that the directories on the way
+ * need not be resolved, as realpath would. */
+static enum kind kind_of_file(const struct stat *st) {
+    size_t length = strlen(spare) + 1;
+    char *at = spare + length;
+    if (is_self(st)) return OURSELVES;
+    memcpy(at, spare, length);
     for (int hops = 0; hops < 16; hops++) {
-        ssize_t n = readlink(at, target, sizeof target - 1);
+        char *target = at + strlen(at) + 1;
+        ssize_t n = readlink(at, target, PATH_MAX);
         if (n < 0) break; /* not a link: here it ends */
+        char *name = target[0] == '/' ? at : strrchr(at, '/') + 1; /* there is a slash */
+        if (n + (name - at) >= PATH_MAX) return COMPILER;
         target[n] = '\0';
-        char *name = target[0] == '/' ? at : strrchr(at, '/') + 1; /* `path` has a slash */
-        if ((size_t)n >= (size_t)(at + sizeof at - name)) return false;
-        memcpy(name, target, (size_t)n + 1);
+        memmove(name, target, (size_t)n + 1);
     }
-    return !strcmp(base_name(at), "hpcc");
+    const char *name = base_name(at);
+    if (!strcmp(name, "hpcc")) return OURSELVES;
+    for (size_t i = 0; i < sizeof OTHER_CACHES / sizeof *OTHER_CACHES; i++)
+        if (!strcmp(name, OTHER_CACHES[i])) return OTHER_CACHE;
+    return COMPILER;
 }
 
-/* The file that `name` means, without hpcc: an absolute path in `to`. `*saw_hpcc` tells that PATH
- * leads to hpcc first. Says what is wrong if there is none. */
-static bool find_compiler(const char *name, char *to, bool *saw_hpcc) {
+/* Put `name` in that part of PATH into spare memory; an empty part is the working directory. */
+static bool put_candidate(const char *part, size_t length, const char *name) {
+    if (length >= PATH_MAX) return false;
+    memcpy(spare, length ? part : ".", length ? length : 1);
+    spare[length ? length : 1] = '\0';
+    return !join_path(spare, PATH_MAX, spare, name);
+}
+
+/* The compiler on PATH, behind hpcc and other caches; an other cache if there is nothing else. */
+static char *search_compiler(const char *name, bool *is_shadowed) {
     struct stat st;
-    *saw_hpcc = false;
-    if (strchr(name, '/')) {
-        if (!make_absolute(to, name)) return complain("%s: the path is too long", name), false;
-        if (stat(to, &st) || !leads_to_hpcc(to, &st)) return true; /* exec says what is wrong */
-        complain("%s is hpcc itself, not a compiler", name);
-        return false;
-    }
+    char *cache = NULL;
     const char *path = getenv("PATH");
     if (!path) path = "/usr/local/bin:/usr/bin:/bin";
     for (;;) {
-        char dir[PATH_MAX], file[PATH_MAX];
         size_t length = strcspn(path, ":");
-        if (length < sizeof dir) {
-            memcpy(dir, path, length);
-            dir[length] = '\0';
-            /* An empty part of PATH is the working directory. */
-            if (!join_path(file, sizeof file, length ? dir : ".", name) && !stat(file, &st) &&
-                S_ISREG(st.st_mode) && !access(file, X_OK)) {
-                if (!leads_to_hpcc(file, &st)) return make_absolute(to, file);
-                *saw_hpcc = true;
-            }
+        if (put_candidate(path, length, name) && !stat(spare, &st) && S_ISREG(st.st_mode) && !access(spare, X_OK)) {
+            enum kind kind = kind_of_file(&st);
+            if (kind == COMPILER) return keep_absolute();
+            *is_shadowed = true;
+            if (kind == OTHER_CACHE && !cache) cache = keep_absolute();
         }
-        if (!path[length]) break;
+        if (!path[length]) return cache;
         path += length + 1;
     }
-    if (*saw_hpcc) complain("every %s on PATH is hpcc itself; add the directory of the compiler", name);
-    else complain("%s: no such compiler on PATH", name);
+}
+
+/* The file that `name` means, without hpcc, as an absolute path. `*is_shadowed` tells that PATH
+ * leads to something else first. Says what is wrong if there is none. */
+static char *find_compiler(const char *name, bool *is_shadowed) {
+    struct stat st;
+    *is_shadowed = false;
+    if (!strchr(name, '/')) {
+        char *found = search_compiler(name, is_shadowed);
+        if (found) return found;
+        if (*is_shadowed) complain("every ", name, " on PATH is hpcc itself; add the directory of the compiler");
+        else complain(name, ": no such compiler on PATH");
+        return NULL;
+    }
+    if (strlen(name) >= PATH_MAX) return complain(name, ": the path is too long"), NULL;
+    strcpy(spare, name);
+    if (*name != '/') {
+        char *path = keep_absolute();
+        if (!path) return complain(name, ": the path is too long"), NULL;
+        spare = path; /* looked at first */
+    }
+    /* A cache that is named by its path is what the user wants; exec says what else is wrong. */
+    if (stat(spare, &st) || kind_of_file(&st) != OURSELVES) return keep_string();
+    complain(spare, " is hpcc itself, not a compiler");
+    return NULL;
+}
+
+/* ---- becoming the compiler ---- */
+
+static unsigned own_depth; /* how deep hpcc is inside hpcc, as with scripts named gcc that call `hpcc gcc` */
+
+static bool read_depth(void) {
+    const char *text = getenv(DEPTH_VARIABLE);
+    for (; text && *text >= '0' && *text <= '9' && own_depth < MAX_DEPTH; text++)
+        own_depth = own_depth * 10 + (unsigned)(*text - '0');
+    if (own_depth < MAX_DEPTH) return true;
+    complain("the compiler on PATH runs hpcc again and again; put the real one first");
     return false;
 }
 
 static _Noreturn void exec_compiler(const char *compiler, char **argv) {
+    char next[24];
+    put_number(next, own_depth + 1, 10, 1);
+    if (setenv(DEPTH_VARIABLE, next, 1)) complain("no memory");
     execve(compiler, argv, environ);
     int error = errno;
-    complain("cannot run %s: %s", compiler, strerror(error));
+    complain("cannot run ", compiler, ": ", strerror(error));
     _exit(error == ENOENT ? EXIT_CANNOT_RUN : EXIT_NOT_EXECUTABLE);
-}
-
-/* Counts how deep hpcc is inside hpcc, for scripts named like a compiler that call `hpcc gcc`. */
-static bool go_deeper(void) {
-    const char *text = getenv(DEPTH_VARIABLE);
-    long depth = text ? strtol(text, NULL, 10) : 0;
-    char next[24];
-    if (depth < 0 || depth >= MAX_DEPTH) {
-        complain("the compiler on PATH runs hpcc again and again; put the real one first");
-        return false;
-    }
-    snprintf(next, sizeof next, "%ld", depth + 1);
-    return !setenv(DEPTH_VARIABLE, next, 1);
 }
 
 /* ---- hpcc-cli ---- */
@@ -241,7 +310,7 @@ static int run_cli(char **argv) {
         return EXIT_CANNOT_RUN;
     }
     execv(cli, argv);
-    complain("cannot run %s: %s", cli, strerror(errno));
+    complain("cannot run ", cli, ": ", strerror(errno));
     return EXIT_CANNOT_RUN;
 }
 
@@ -249,52 +318,78 @@ static int run_cli(char **argv) {
 
 static bool is_our_directory(const char *path) {
     struct stat st;
-    return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == getuid() && !(st.st_mode & 022);
+    return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == own_uid() && !(st.st_mode & 022);
 }
 
-/* Connects; the socket does not block. On failure errno is ENOENT or ECONNREFUSED when nobody
- * listens, and anything else when the daemon must be left alone. */
+/* Where one of these is closed, a socket or pipe of ours could become it. Closed again by exec. */
+static bool has_standard_streams(void) {
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return false;
+    return true;
+}
+
+/* A socket that does not block, and is no standard stream. */
+static int open_socket(void) {
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || fd > 2) return fd; /* the lowest free number, so that 0 to 2 are open */
+    close(fd);
+    if (has_standard_streams()) return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    errno = EMFILE;
+    return -1;
+}
+
+static bool is_trusted_peer(int fd) {
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) && peer.uid == own_uid();
+}
+
+/* Connects. On failure errno is ENOENT or ECONNREFUSED when nobody listens, and anything else when
+ * the daemon must be left alone.
+ *
+ * Each check has its own attack. The directory: in one that others can write to, the name could be
+ * a link to some other service of this user. The socket: it must be one, and not put there by
+ * another. The peer: the directory may have been renamed away between the checks and connect. */
 static int dial(const struct place *place) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct sockaddr_un address;
     struct stat st;
     if (lstat(place->socket, &st)) return -1;
-    if (!S_ISSOCK(st.st_mode) || st.st_uid != getuid() || !is_our_directory(place->socket_dir)) {
+    if (!S_ISSOCK(st.st_mode) || st.st_uid != own_uid() || !is_our_directory(place->socket_dir)) {
         errno = EPERM;
         return -1;
     }
-    memcpy(address.sun_path, place->socket, strlen(place->socket) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    size_t length = strlen(place->socket) + 1;
+    address.sun_family = AF_UNIX;
+    memcpy(address.sun_path, place->socket, length);
+    int fd = open_socket();
     if (fd < 0) return -1;
-    int64_t deadline = now_ms() + FIRST_FRAME_MS;
-    while (connect(fd, (struct sockaddr *)&address, sizeof address)) {
+    int64_t deadline = 0;
+    while (connect(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length))) {
+        int error = errno;
         /* EAGAIN: its queue is full, as with hundreds of compiles at once. */
-        int error = errno == EAGAIN && now_ms() >= deadline ? ETIMEDOUT : errno;
         if (error == EAGAIN || error == EINTR) {
+            if (!deadline) deadline = now_ms() + FIRST_FRAME_MS;
             nap_ms(5);
-            continue;
+            if (now_ms() < deadline) continue;
+            error = ETIMEDOUT;
         }
         close(fd);
         errno = error;
         return -1;
     }
-    struct ucred peer;
-    socklen_t size = sizeof peer;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.uid != getuid()) {
-        close(fd);
-        errno = EPERM;
-        return -1;
-    }
-    return fd;
+    if (is_trusted_peer(fd)) return fd;
+    close(fd);
+    errno = EPERM;
+    return -1;
 }
 
 static bool is_nobody_there(int error) { return error == ENOENT || error == ECONNREFUSED; }
 
 /* The back-off marker's mtime says until when the daemon is to be left alone. */
 static bool is_backing_off(const struct place *place) {
-    char path[PATH_MAX];
     struct stat st;
     struct timespec now;
-    if (join_path(path, sizeof path, place->run, "backoff") || lstat(path, &st)) return false;
+    if (join_path(spare, PATH_MAX, place->run, "backoff") || lstat(spare, &st)) return false;
     clock_gettime(CLOCK_REALTIME, &now);
     /* Far in the future is a clock that was set back, not one of ours. */
     return st.st_mtim.tv_sec > now.tv_sec && st.st_mtim.tv_sec < now.tv_sec + START_FAILED_MS / 500;
@@ -311,6 +406,19 @@ static void back_off(const struct place *place, int ms) {
     until[0] = until[1];
     if (futimens(fd, until)) unlink(path);
     close(fd);
+}
+
+/* Leaves a mark for the daemon that counts. Whatever goes wrong here, the compile goes on. */
+static bool mark_fallback(const struct place *place, enum fallback reason) {
+    char mark = (char)reason;
+    struct stat st;
+    if (!is_our_directory(place->run) || join_path(spare, PATH_MAX, place->run, FALLBACKS_NAME)) return false;
+    int fd = open(spare, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0) return false;
+    bool has_room = !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size < MAX_FALLBACKS_BYTES;
+    bool is_marked = has_room && write(fd, &mark, 1) == 1;
+    close(fd);
+    return is_marked;
 }
 
 static void make_directories(const char *path) {
@@ -377,6 +485,7 @@ static bool run_start(int64_t deadline) {
 static int start_daemon(const struct place *place) {
     char path[PATH_MAX];
     int64_t deadline = now_ms() + START_MS;
+    if (!has_standard_streams()) return -1;
     make_directories(place->run);
     if (!is_our_directory(place->run) || join_path(path, sizeof path, place->run, "start.lock")) return -1;
     int lock = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -405,78 +514,110 @@ static bool is_sent(const char *variable) {
     size_t length = strcspn(variable, "=");
     if (!variable[length] || !strncmp(variable, DEPTH_VARIABLE "=", sizeof DEPTH_VARIABLE)) return false;
     for (size_t i = 0; i < sizeof ENV_NAMES / sizeof *ENV_NAMES; i++) {
-        size_t n = strlen(ENV_NAMES[i]);
-        bool is_prefix = ENV_NAMES[i][n - 1] == '_';
-        if (!strncmp(variable, ENV_NAMES[i], n) && (is_prefix || length == n)) return true;
+        const char *name = ENV_NAMES[i];
+        if (name[0] != variable[0]) continue; /* nearly always, and cheaper than a call */
+        size_t n = strlen(name);
+        bool is_prefix = name[n - 1] == '_';
+        if (!strncmp(variable, name, n) && (is_prefix || length == n)) return true;
     }
     return false;
 }
 
-static unsigned char *put_string(unsigned char *p, const char *text, size_t bytes) {
-    memcpy(p, text, bytes);
-    return p + bytes;
+/* Bytes put one after the other; `at` becomes NULL once there is no room. */
+struct writer {
+    unsigned char *at, *end;
+};
+
+static void put_string(struct writer *w, const char *text) {
+    size_t bytes = strlen(text) + 1;
+    if (!w->at || (size_t)(w->end - w->at) < bytes) {
+        w->at = NULL;
+        return;
+    }
+    memcpy(w->at, text, bytes);
+    w->at += bytes;
 }
+
+static unsigned char *put_id(unsigned char *p, const char *path) {
+    struct stat st = {0};
+    if (stat(path, &st)) st = (struct stat){0};
+    return put64(put64(p, st.st_dev), st.st_ino);
+}
+
+/* From linux/stat.h, which is not there with every C library. */
+#define MASK_MOUNT 0x1000u  /* STATX_MNT_ID */
+#define OFFSET_MOUNT 0x90   /* stx_mnt_id */
 
 /* Device and inode of cwd, of / and of the mount namespace: equal numbers on both sides say that a
- * path means the same file for the daemon. Zeroes when unknown, which equals nothing. */
+ * path means the same file for the daemon. Zeroes when unknown, which equals nothing.
+ *
+ * In place of the namespace stands the mount at /, where the kernel tells it (Linux 5.8): MOUNT_IS_ID
+ * and a number that no other mount has in any namespace while this one lives, and it lives as long
+ * as the daemon, whose / it is. */
 static unsigned char *put_places(unsigned char *p) {
-    static const char *const names[] = {".", "/", "/proc/self/ns/mnt"};
-    for (int i = 0; i < 3; i++) {
-        struct stat st = {0};
-        if (stat(names[i], &st)) st = (struct stat){0};
-        p = put64(put64(p, st.st_dev), st.st_ino);
-    }
-    return p;
+    struct statx root;
+    uint64_t mount;
+    p = put_id(p, ".");
+    if (statx(AT_FDCWD, "/", AT_NO_AUTOMOUNT, STATX_INO | MASK_MOUNT, &root) || !(root.stx_mask & MASK_MOUNT))
+        return put_id(put_id(p, "/"), "/proc/self/ns/mnt");
+    memcpy(&mount, (const char *)&root + OFFSET_MOUNT, sizeof mount);
+    p = put64(put64(p, makedev(root.stx_dev_major, root.stx_dev_minor)), root.stx_ino);
+    return put64(put64(p, MOUNT_IS_ID), mount);
 }
 
-/* The whole frame, allocated; NULL when it is too large to be asked. */
-static unsigned char *make_request(const char *compiler, char **argv, size_t *frame_bytes) {
-    char cwd[PATH_MAX];
-    if (!getcwd(cwd, sizeof cwd) || cwd[0] != '/') return NULL;
+/* Write the frame into `room` bytes; returns its length, 0 when it does not fit or cannot be. */
+static size_t fill_request(unsigned char *frame, size_t room, const char *compiler, char **argv) {
+    struct writer w = {frame + HEADER_BYTES + REQUEST_FIXED_BYTES, frame + room};
     uint32_t argc = 0, envc = 0;
-    size_t bytes = REQUEST_FIXED_BYTES + sizeof HPCC_BUILD_ID + strlen(compiler) + strlen(cwd) + 2;
-    for (; argv[argc]; argc++) bytes += strlen(argv[argc]) + 1;
-    for (char **e = environ; *e; e++)
-        if (is_sent(*e)) bytes += strlen(*e) + 1, envc++;
-    if (bytes > MAX_REQUEST_BYTES || argc > MAX_ARGC) return NULL;
-    unsigned char *frame = malloc(HEADER_BYTES + bytes);
-    if (!frame) return NULL;
+    put_string(&w, HPCC_BUILD_ID);
+    put_string(&w, compiler);
+    if (!w.at || !getcwd((char *)w.at, (size_t)(w.end - w.at)) || *w.at != '/') return 0;
+    w.at += strlen((char *)w.at) + 1;
+    for (; argv[argc] && w.at; argc++) put_string(&w, argv[argc]);
+    for (char **e = environ; *e && w.at; e++)
+        if (is_sent(*e)) put_string(&w, *e), envc++;
+    if (!w.at || argc > MAX_ARGC) return 0;
     mode_t mask = umask(0);
     umask(mask);
-    unsigned char *p = put_header(frame, FRAME_REQUEST, (uint32_t)bytes);
+    unsigned char *p = put_header(frame, FRAME_REQUEST, (uint32_t)(w.at - frame - HEADER_BYTES));
     p = put32(put32(put32(p, HPCC_PROTOCOL), isatty(2) ? REQUEST_STDERR_IS_TTY : 0), mask);
-    p = put_places(put32(put32(put32(p, argc), envc), 0));
-    p = put_string(p, HPCC_BUILD_ID, sizeof HPCC_BUILD_ID);
-    p = put_string(p, compiler, strlen(compiler) + 1);
-    p = put_string(p, cwd, strlen(cwd) + 1);
-    for (char **a = argv; *a; a++) p = put_string(p, *a, strlen(*a) + 1);
-    for (char **e = environ; *e; e++)
-        if (is_sent(*e)) p = put_string(p, *e, strlen(*e) + 1);
-    *frame_bytes = HEADER_BYTES + bytes;
+    put_places(put32(put32(put32(p, argc), envc), 0));
+    return (size_t)(w.at - frame);
+}
+
+/* The whole frame; NULL when it is too large to be asked. */
+static unsigned char *make_request(const char *compiler, char **argv, size_t *bytes) {
+    unsigned char *frame = (unsigned char *)spare;
+    size_t most = HEADER_BYTES + MAX_REQUEST_BYTES, room = SPARE_BYTES / 2 < most ? SPARE_BYTES / 2 : most;
+    if ((*bytes = fill_request(frame, room, compiler, argv))) {
+        spare += *bytes;
+        return frame;
+    }
+    if (!(frame = malloc(most)) || !(*bytes = fill_request(frame, most, compiler, argv))) return NULL;
     return frame;
 }
 
 /* ---- frames, with deadlines ---- */
 
-static bool wait_for(int fd, short events, int64_t deadline) {
+/* More than 0: ready; 0: the time is over. */
+static int wait_for(int fd, short events, int64_t ms) {
     for (;;) {
-        int64_t left = deadline - now_ms();
         struct pollfd pfd = {.fd = fd, .events = events};
-        if (left <= 0) return false;
-        int n = poll(&pfd, 1, (int)left);
-        if (n > 0) return true;
-        if (n < 0 && errno != EINTR) return false;
+        int n = ms <= 0 ? 0 : poll(&pfd, 1, (int)ms);
+        if (n >= 0 || errno != EINTR) return n;
     }
 }
 
-static bool send_all(int fd, const unsigned char *data, size_t bytes, int64_t deadline) {
+static bool send_all(int fd, const unsigned char *data, size_t bytes) {
+    int64_t deadline = 0;
     while (bytes) {
         ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL);
         if (n >= 0) {
             data += n;
             bytes -= (size_t)n;
         } else if (errno == EAGAIN) {
-            if (!wait_for(fd, POLLOUT, deadline)) return false;
+            if (!deadline) deadline = now_ms() + FIRST_FRAME_MS;
+            if (wait_for(fd, POLLOUT, deadline - now_ms()) <= 0) return false;
         } else if (errno != EINTR) {
             return false;
         }
@@ -484,33 +625,36 @@ static bool send_all(int fd, const unsigned char *data, size_t bytes, int64_t de
     return true;
 }
 
-static bool receive_all(int fd, unsigned char *data, size_t bytes, int64_t deadline) {
-    while (bytes) {
-        if (!wait_for(fd, POLLIN, deadline)) return false;
-        ssize_t n = recv(fd, data, bytes, 0);
-        if (n > 0) {
-            data += n;
-            bytes -= (size_t)n;
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* The next frame that is not WAIT. False: silence, the end or nonsense; `*is_silent` tells the
- * first. The reply points into memory that lives until the launcher ends. */
+ * first. The reply points into memory that is good until this is called again.
+ *
+ * One poll and one recv when the answer comes whole, and the clock is not read. */
 static bool read_reply(int fd, struct reply *reply, bool *is_silent) {
-    unsigned char head[HEADER_BYTES], *body;
+    unsigned char *data = (unsigned char *)spare;
+    size_t room = SPARE_BYTES, have = 0, start = 0;
     uint32_t type, bytes;
-    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    int64_t deadline = 0, left = FIRST_FRAME_MS;
     for (;;) {
-        if (!receive_all(fd, head, sizeof head, deadline)) return *is_silent = now_ms() >= deadline, false;
-        if (parse_header(head, &type, &bytes)) return false;
-        deadline = now_ms() + NEXT_FRAME_MS;
-        if (type == FRAME_WAIT) continue;
-        if (!(body = malloc(bytes + 1u))) return false;
-        return receive_all(fd, body, bytes, deadline) && !parse_reply(type, body, bytes, reply);
+        int ready = wait_for(fd, POLLIN, left);
+        if (ready <= 0) return *is_silent = !ready, false;
+        ssize_t n = recv(fd, data + have, room - have, 0);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (n <= 0) return false;
+        have += (size_t)n;
+        switch (split_frames(data, have, &start, &type, &bytes)) {
+        case SPLIT_BAD: return false;
+        case SPLIT_WHOLE: return !parse_reply(type, data + start + HEADER_BYTES, bytes, reply);
+        case SPLIT_PARTIAL: break;
+        }
+        if (start || !deadline) deadline = now_ms() + NEXT_FRAME_MS; /* a sign of life, or a frame began */
+        memmove(data, data + start, have -= start);
+        start = 0;
+        if (HEADER_BYTES + bytes > room) { /* at most MAX_REPLY_BYTES, as the header was checked */
+            unsigned char *larger = malloc(room = HEADER_BYTES + bytes);
+            if (!larger) return false;
+            data = memcpy(larger, data, have);
+        }
+        left = deadline - now_ms();
     }
 }
 
@@ -679,7 +823,6 @@ static bool run_child(char **argv, struct stream *streams, struct signals *befor
 static bool send_report(int fd, const struct stream *streams, int status) {
     unsigned char frame[HEADER_BYTES + 20], *p;
     uint32_t bytes[2], flags = 0;
-    int64_t deadline = now_ms() + FIRST_FRAME_MS;
     for (int i = 0; i < 2; i++) {
         bool is_long = streams[i].bytes > MAX_CAPTURE_BYTES;
         if (is_long || streams[i].is_truncated) flags |= REPORT_IS_TRUNCATED;
@@ -689,9 +832,8 @@ static bool send_report(int fd, const struct stream *streams, int status) {
     p = put32(p, WIFEXITED(status) ? (uint32_t)WEXITSTATUS(status) : 0);
     p = put32(p, WIFSIGNALED(status) ? (uint32_t)WTERMSIG(status) : 0);
     put32(put32(put32(p, flags), bytes[0]), bytes[1]);
-    return send_all(fd, frame, sizeof frame, deadline) &&
-           send_all(fd, (unsigned char *)streams[0].kept, bytes[0], deadline) &&
-           send_all(fd, (unsigned char *)streams[1].kept, bytes[1], deadline);
+    return send_all(fd, frame, sizeof frame) && send_all(fd, (unsigned char *)streams[0].kept, bytes[0]) &&
+           send_all(fd, (unsigned char *)streams[1].kept, bytes[1]);
 }
 
 static _Noreturn void end_like(int status) {
@@ -749,18 +891,22 @@ static void run_and_report(int fd, const struct reply *run) {
 
 /* ---- a compile ---- */
 
-/* Returns a connection on which the request was sent and `reply` came, or -1. */
-static int ask(const struct place *place, const unsigned char *frame, size_t bytes, struct reply *reply) {
+/* Returns a connection on which the request was sent and `reply` came, or -1 and why. */
+static int ask(const struct place *place, const unsigned char *frame, size_t bytes, struct reply *reply,
+               enum fallback *why) {
     int fd = dial(place);
     if (fd < 0 && is_nobody_there(errno)) fd = start_daemon(place);
+    *why = FALLBACK_NO_DAEMON;
     for (int attempt = 0; fd >= 0; attempt++) {
         bool is_silent = false;
-        bool is_answered = send_all(fd, frame, bytes, now_ms() + FIRST_FRAME_MS) && read_reply(fd, reply, &is_silent);
-        if (is_answered && reply->type != FRAME_VERSION) return fd;
+        bool is_answered = send_all(fd, frame, bytes) && read_reply(fd, reply, &is_silent);
+        bool is_other = is_answered && reply->type == FRAME_VERSION;
+        if (is_answered && !is_other && reply->type != FRAME_FINISH) return fd;
         close(fd);
+        *why = is_other ? FALLBACK_OTHER_VERSION : is_silent ? FALLBACK_SILENT : FALLBACK_LOST;
         if (is_silent) back_off(place, HUNG_MS);
         /* A daemon of another version leaves; its socket is gone by now. */
-        if (!is_answered || !(reply->flags & VERSION_IS_DRAINING) || attempt) return -1;
+        if (!is_other || !(reply->flags & VERSION_IS_DRAINING) || attempt) return -1;
         fd = start_daemon(place);
     }
     return -1;
@@ -775,35 +921,34 @@ static bool is_disabled(void) {
 static int compile(char **argv) {
     static struct place place;
     struct reply reply;
-    char compiler[PATH_MAX];
     size_t bytes = 0;
     bool is_shadowed;
-    if (!find_compiler(argv[0], compiler, &is_shadowed) || !go_deeper()) return EXIT_CANNOT_RUN;
-    unsigned char *frame = make_request(compiler, argv, &bytes);
+    char *compiler = find_compiler(argv[0], &is_shadowed);
+    if (!compiler || !read_depth()) return EXIT_CANNOT_RUN;
+    bool has_place = !is_disabled() && !find_place(&place, spare, getenv("HPCC_DIR"), getenv("HOME"),
+                                                   getenv("XDG_RUNTIME_DIR"), own_uid());
+    if (has_place) keep_string(); /* place.run */
+    unsigned char *frame = has_place ? make_request(compiler, argv, &bytes) : NULL;
     /* A driver looks for itself on PATH to find its cc1, and must not find us. */
     if (is_shadowed) argv[0] = compiler;
-    if (is_disabled() || find_place(&place, getenv("HPCC_DIR"), getenv("HOME"), getenv("XDG_RUNTIME_DIR"), getuid()) ||
-        is_backing_off(&place))
+    if (!has_place) exec_compiler(compiler, argv);
+    enum fallback why = frame ? FALLBACK_LEFT_ALONE : FALLBACK_LONG_REQUEST;
+    int fd = frame && !is_backing_off(&place) ? ask(&place, frame, bytes, &reply, &why) : -1;
+    if (fd < 0) {
+        mark_fallback(&place, why);
         exec_compiler(compiler, argv);
-    int fd = frame ? ask(&place, frame, bytes, &reply) : -1;
-    if (fd >= 0 && reply.type == FRAME_DONE) {
+    }
+    if (reply.type == FRAME_DONE) {
         write_all(1, reply.out, reply.out_bytes);
         write_all(2, reply.err, reply.err_bytes);
         _exit((int)reply.exit_code);
     }
-    if (fd >= 0 && reply.type == FRAME_RUN) run_and_report(fd, &reply);
+    if (reply.type == FRAME_RUN) run_and_report(fd, &reply);
     exec_compiler(compiler, argv);
 }
 
-/* Without this a socket or pipe of ours could become descriptor 1. Closed again by exec. */
-static bool has_standard_streams(void) {
-    for (int fd = 0; fd < 3; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return false;
-    return true;
-}
-
 int main(int argc, char **argv) {
-    if (argc < 1 || !has_standard_streams()) return EXIT_CANNOT_RUN;
+    if (argc < 1) return EXIT_CANNOT_RUN;
     if (is_compiler_name(base_name(argv[0]))) {
         argv[0] = (char *)base_name(argv[0]);
         return compile(argv);

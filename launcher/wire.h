@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 #define FRAME_MAGIC 0x31637068u /* "hpc1" */
@@ -43,7 +42,22 @@ enum frame_type {
 #define RUN_TENTATIVE 2u
 #define VERSION_IS_DRAINING 1u
 #define REQUEST_STDERR_IS_TTY 1u
+#define MOUNT_IS_ID UINT64_MAX /* as a device, and none that exists: the id of the mount at / follows */
 #define REPORT_IS_TRUNCATED 1u
+
+/* A compile that the daemon never heard of leaves one byte in this file of the run directory. The
+ * daemon counts and removes it: daemon/_fallbacks.py. */
+#define FALLBACKS_NAME "fallbacks"
+#define MAX_FALLBACKS_BYTES (1 << 16)
+
+enum fallback {
+    FALLBACK_NO_DAEMON = 'n',     /* nobody listens, and none could be started */
+    FALLBACK_LEFT_ALONE = 'b',    /* one that hung or could not start a short while ago */
+    FALLBACK_SILENT = 's',        /* connected, and no answer in time */
+    FALLBACK_LOST = 'l',          /* the connection ended, or what came made no sense */
+    FALLBACK_OTHER_VERSION = 'v', /* a daemon of another build that does not go */
+    FALLBACK_LONG_REQUEST = 'r',  /* more than the daemon takes */
+};
 
 struct reply {
     uint32_t type;
@@ -86,6 +100,25 @@ static inline int parse_header(const unsigned char *head, uint32_t *type, uint32
     case FRAME_FINISH: return *bytes <= MAX_REPLY_BYTES ? 0 : -1;
     default: return -1;
     }
+}
+
+enum split { SPLIT_BAD, SPLIT_PARTIAL, SPLIT_WHOLE };
+
+/* Look for a reply in what came so far: `data` from `*start` to `have`. Signs of life before it are
+ * skipped by moving `*start`. `*bytes` is the length of its body, 0 until that is known. */
+static inline enum split split_frames(const unsigned char *data, size_t have, size_t *start, uint32_t *type,
+                                      uint32_t *bytes) {
+    *bytes = 0;
+    while (have - *start >= HEADER_BYTES) {
+        if (parse_header(data + *start, type, bytes)) return SPLIT_BAD;
+        if (*type != FRAME_WAIT) {
+            size_t body = have - *start - HEADER_BYTES;
+            if (body == *bytes) return SPLIT_WHOLE;
+            return body > *bytes ? SPLIT_BAD : SPLIT_PARTIAL; /* nothing follows an answer */
+        }
+        *start += HEADER_BYTES;
+    }
+    return SPLIT_PARTIAL;
 }
 
 /* Two streams: their lengths, then their bytes, and nothing after. */
@@ -151,11 +184,13 @@ static inline size_t strip_headers(char *text, size_t bytes) {
 /* ---- where the daemon is: the twin of config/_paths.py and wire/_launcher.py ---- */
 
 #define SOCKET_MAX 107u /* sun_path without its NUL */
+#define OWN_MAX 32u     /* "/tmp/hpcc-" and a uid */
 
 struct place {
-    char run[PATH_MAX];        /* locks and the back-off marker */
-    char socket[PATH_MAX];
-    char socket_dir[PATH_MAX]; /* equal to run, unless the socket's name had to be hashed */
+    char socket[SOCKET_MAX + 1];
+    char own[OWN_MAX];
+    const char *run;        /* locks, the back-off marker and the marks of fallbacks */
+    const char *socket_dir; /* equal to run, unless the socket's name had to be hashed */
 };
 
 /* Copy `from` as pathlib spells it: no empty or "." parts, no "/" at the end; exactly two slashes
@@ -183,44 +218,62 @@ static inline int normal_path(char *to, size_t size, const char *from) {
 
 /* FNV-1a, 64 bits. It names a socket in a directory that only the user can write to, so that
  * nothing depends on it being hard to collide. */
-static inline uint64_t fnv1a(const char *text) {
-    uint64_t hash = 0xcbf29ce484222325u;
+#define FNV_START 0xcbf29ce484222325u
+static inline uint64_t fnv1a(uint64_t hash, const char *text) {
     for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
     return hash;
 }
 
-static inline int join_path(char *to, size_t size, const char *dir, const char *name) {
-    size_t length = strlen(dir);
-    const char *slash = length && dir[length - 1] == '/' ? "" : "/";
-    int n = snprintf(to, size, "%s%s%s", dir, slash, name);
-    return n < 0 || (size_t)n >= size ? -1 : 0;
+/* Write `value` to the base of at most 16, at least `digits` long; returns the end, a NUL. No
+ * printf here: it would be half of the program that the kernel maps for each compile. */
+static inline char *put_number(char *to, uint64_t value, unsigned base, unsigned digits) {
+    char reversed[24];
+    unsigned n = 0;
+    for (; value || n < digits; value /= base) reversed[n++] = "0123456789abcdef"[value % base];
+    while (n) *to++ = reversed[--n];
+    *to = '\0';
+    return to;
 }
 
-/* Fill in `place`. The arguments are the variables of that name, or NULL. Returns -1 when hpcc
- * has no place for this user, in which case the daemon would not start either. */
-static inline int find_place(struct place *place, const char *hpcc_dir, const char *home,
+/* `to` may be `dir`. */
+static inline int join_path(char *to, size_t size, const char *dir, const char *name) {
+    size_t length = strlen(dir), more = strlen(name);
+    size_t slash = !(length && dir[length - 1] == '/');
+    if (length + slash + more + 1 > size) return -1;
+    memmove(to, dir, length);
+    if (slash) to[length] = '/';
+    memcpy(to + length + slash, name, more + 1);
+    return 0;
+}
+
+/* Fill in `place`; `run` has PATH_MAX bytes for its longest part. The next arguments are the
+ * variables of that name, or NULL. Returns -1 when hpcc has no place for this user, in which case
+ * the daemon would not start either. */
+static inline int find_place(struct place *place, char *run, const char *hpcc_dir, const char *home,
                              const char *xdg_runtime_dir, unsigned uid) {
-    char base[PATH_MAX], own[64];
-    snprintf(own, sizeof own, "/tmp/hpcc-%u", uid);
+    memcpy(place->own, "/tmp/hpcc-", sizeof "/tmp/hpcc-");
+    put_number(place->own + strlen(place->own), uid, 10, 1);
     if (hpcc_dir && *hpcc_dir) {
-        if (*hpcc_dir != '/' || normal_path(base, sizeof base, hpcc_dir)) return -1;
-        if (join_path(place->run, sizeof place->run, base, "run")) return -1;
+        if (*hpcc_dir != '/' || normal_path(run, PATH_MAX, hpcc_dir)) return -1;
+        if (join_path(run, PATH_MAX, run, "run")) return -1;
     } else {
         if (!home || *home != '/') return -1;
         if (xdg_runtime_dir && *xdg_runtime_dir == '/') {
-            if (normal_path(base, sizeof base, xdg_runtime_dir)) return -1;
-            if (join_path(place->run, sizeof place->run, base, "hpcc")) return -1;
+            if (normal_path(run, PATH_MAX, xdg_runtime_dir)) return -1;
+            if (join_path(run, PATH_MAX, run, "hpcc")) return -1;
         } else {
-            snprintf(place->run, sizeof place->run, "%s", own);
+            memcpy(run, place->own, OWN_MAX);
         }
     }
-    if (join_path(place->socket, sizeof place->socket, place->run, "daemon.sock")) return -1;
-    memcpy(place->socket_dir, place->run, sizeof place->run);
-    if (strlen(place->socket) > SOCKET_MAX) {
-        uint64_t hash = fnv1a(place->socket);
-        snprintf(place->socket_dir, sizeof place->socket_dir, "%s", own);
-        snprintf(place->socket, sizeof place->socket, "%s/%016llx.sock", own, (unsigned long long)hash);
-    }
+    place->run = place->socket_dir = run;
+    if (!join_path(place->socket, sizeof place->socket, run, "daemon.sock")) return 0;
+    /* Too long for a socket: a hash of the whole path, and a directory with a short name. */
+    uint64_t hash = fnv1a(fnv1a(FNV_START, run), run[strlen(run) - 1] == '/' ? "daemon.sock" : "/daemon.sock");
+    place->socket_dir = place->own;
+    memcpy(place->socket, place->own, OWN_MAX);
+    char *end = place->socket + strlen(place->socket);
+    *end++ = '/';
+    memcpy(put_number(end, hash, 16, 16), ".sock", sizeof ".sock");
     return 0;
 }
 

@@ -23,6 +23,9 @@ except ImportError:  # as a program, hatchling is not needed
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ["-std=c11", "-O2", "-s", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 LIBRARY = "_hpcc_native.so"
+# Fewer segments and pages for the kernel to map: each costs as much as several system calls, once
+# per compile. In a static program nothing would make a relocation segment read-only anyway.
+STATIC = ["-Wl,-z,noseparate-code", "-Wl,-z,norelro", "-Wl,--build-id=none"]
 # Static and small starts five times as fast as dynamic: tried in this order.
 CHOICES = [["musl-gcc", "-static"], ["cc", "-static"], ["gcc", "-static"], ["cc"], ["gcc"]]
 
@@ -53,6 +56,7 @@ def build_launcher(
         command = [
             *choice,
             *COMMON,
+            *(STATIC if "-static" in choice else []),
             *flags,
             *definitions(root, build_id),
             str(root / "launcher/hpcc.c"),

@@ -43,6 +43,14 @@ _BYPASSED: Final = {
     "no-source": "no source in the command",
     "pch": "precompiled headers",
 }
+_UNASKED: Final = {
+    "no-daemon": "none was there and none could be started",
+    "daemon-left-alone": "it hung or could not start a moment before",
+    "silent-daemon": "it did not answer in time",
+    "lost-daemon": "the connection ended before the answer",
+    "other-version": "it was of another version",
+    "long-request": "more arguments than the daemon takes, or no working directory",
+}
 # Not reasons: every request is counted here.
 _FRONT_TOTALS: Final = frozenset({"requests"})
 _ODD: Final = (
@@ -115,12 +123,14 @@ def _stats(args: argparse.Namespace) -> int:
 def _current(paths: Paths) -> dict[str, int]:
     """Ask the daemon; read what it left where none is running."""
     # Late: the daemon's package is not needed for --help.
-    from hpcc.daemon import COUNTERS_NAME, query, read_counters
+    from hpcc.daemon import COUNTERS_NAME, query, read_counters, read_fallbacks
 
     try:
         answer = query(paths, "stats")
     except NotFoundError:
         counts = read_counters(os.fspath(paths.cache / COUNTERS_NAME))
+        for name, value in read_fallbacks(os.fspath(paths.run)).items():
+            counts[name] = counts.get(name, 0) + value
         store = _store(paths)
         return {
             **counts,
@@ -180,6 +190,7 @@ def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
     lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", {})
     lines += _section(counts, "fallback.", "compiled here instead of on the farm", {})
     lines += _section(counts, "bypass.", "not for the cache: the compiler ran unchanged", _BYPASSED)
+    lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)
     lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)
     for name, title in _ODD:
         if counts.get(name):

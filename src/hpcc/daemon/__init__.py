@@ -17,6 +17,7 @@ from hpcc.daemon._api import (
 from hpcc.daemon._cache import STORE_NAME, open_cache
 from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan, open_engine
+from hpcc.daemon._fallbacks import read_fallbacks
 from hpcc.daemon._front import FrontLimits
 from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
@@ -55,6 +56,7 @@ __all__ = [
     "open_engine",
     "query",
     "read_counters",
+    "read_fallbacks",
     "read_records",
     "run_daemon",
     "socket_path",

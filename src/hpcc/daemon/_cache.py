@@ -23,6 +23,7 @@ from hpcc.daemon._cache_farm import FarmCache
 from hpcc.daemon._cache_local import LocalCache, Pending
 from hpcc.daemon._counters import COUNTERS_NAME, Counters
 from hpcc.daemon._engine import open_engine
+from hpcc.daemon._fallbacks import take_fallbacks
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
@@ -49,10 +50,11 @@ class Cache:
         records: Records,
         store: PrivateStore,
         replays: Replays,
+        run_directory: str,
     ) -> None:
         self._classifier, self._local, self._farm = classifier, local, farm
         self._counters, self._records, self._store = counters, records, store
-        self._replays = replays
+        self._replays, self._run_directory = replays, run_directory
 
     @property
     def replays(self) -> Replays:
@@ -89,6 +91,7 @@ class Cache:
     def counters(self) -> dict[str, int]:
         """See `CacheHandler.counters`."""
         self._records.flush()  # who asks for the counts may look at the records next
+        self._count_fallbacks()
         return {
             **self._counters.snapshot(),
             "store.size_bytes": self._store.size_bytes,
@@ -97,7 +100,12 @@ class Cache:
 
     def close(self) -> None:
         """See `CacheHandler.close`."""
+        self._count_fallbacks()
         self._counters.close()
+
+    def _count_fallbacks(self) -> None:
+        for name, count in take_fallbacks(self._run_directory).items():
+            self._counters.add(name, count)
 
     def _begin(
         self, request: CompileRequest, is_cancelled: Callable[[], bool]
@@ -196,4 +204,5 @@ def open_cache(
         records=records,
         store=store,
         replays=replays,
+        run_directory=os.fspath(paths.run),
     )

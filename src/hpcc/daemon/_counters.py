@@ -2,7 +2,8 @@
 
 Names: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`, `miss.remote.cached`,
 `miss.failed`, `bypass.<reason>`, `uncacheable.<reason>`, `fallback.<reason>`, `dedup.waited`,
-`store.<what>`, `bytes.stored`, `bytes.served`; `since` is the second at which counting began.
+`store.<what>`, `launcher.<reason>` (compiled without asking the daemon), `bytes.stored`,
+`bytes.served`; `since` is the second at which counting began.
 """
 
 from __future__ import annotations

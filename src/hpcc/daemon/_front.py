@@ -27,7 +27,7 @@ from hpcc.daemon._api import CacheHandler, CompileRequest, Done, Exec, Finish, R
 from hpcc.daemon._engine import Outcome
 from hpcc.daemon._front_io import (
     is_gone,
-    mount_namespace_id,
+    mount_ids,
     receive_frame,
     send_frame,
     stat_id,
@@ -86,7 +86,7 @@ class Front:
         self._limits = limits or FrontLimits()
         self._build_id, self._build_id_bytes = build_id, build_id.encode()
         self._uid = os.getuid()
-        self._root_id, self._mount_id = stat_id(b"/"), mount_namespace_id()
+        self._root_id, self._mount_ids = stat_id(b"/"), mount_ids()
         self._lock = threading.Lock()
         self._threads = self._idle = 0
         self._is_closed = self._is_cancelled = False
@@ -281,7 +281,7 @@ class Front:
         return self._answer_run(connection, request, answer)
 
     def _reason_not_ours(self, sent: wire.LauncherRequest, is_busy: bool) -> str:
-        if sent.mount_id != self._mount_id or sent.root_id != self._root_id:
+        if sent.mount_id not in self._mount_ids or sent.root_id != self._root_id:
             return "other-mount-namespace"
         try:
             if stat_id(sent.cwd) != sent.cwd_id:

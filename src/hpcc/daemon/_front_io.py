@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import select
 import socket
 import struct
@@ -16,6 +18,7 @@ _UCRED: Final = struct.Struct("3i")
 # A request is nearly always shorter, and then one recv has all of it.
 _FIRST_READ_BYTES: Final = 64 << 10
 _MOUNT_NAMESPACE: Final = "/proc/self/ns/mnt"
+_MOUNT_ID: Final = re.compile(rb"^mnt_id:\t(\d+)$", re.MULTILINE)
 
 
 def peer_credentials(connection: socket.socket) -> tuple[int, int]:
@@ -36,12 +39,26 @@ def stat_id(path: bytes | str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def mount_namespace_id() -> tuple[int, int]:
-    """Return the identity of our mount namespace; (-1, -1), equal to nobody's, without /proc."""
-    try:
-        return stat_id(_MOUNT_NAMESPACE)
-    except OSError:
-        return -1, -1
+def mount_ids() -> frozenset[tuple[int, int]]:
+    """Return what a launcher may send for our mount namespace; see `put_places` in launcher/hpcc.c.
+
+    That is the id of the mount at `/`, or device and inode of the namespace where the launcher's
+    kernel does not tell the former. Nothing without /proc, and then every launcher is a stranger.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        found.append(stat_id(_MOUNT_NAMESPACE))
+    with contextlib.suppress(OSError):
+        # As long as we live this mount does, so that no other one gets its id.
+        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        try:
+            with open(f"/proc/self/fdinfo/{root}", "rb") as file:
+                match = _MOUNT_ID.search(file.read())
+        finally:
+            os.close(root)
+        if match is not None:
+            found.append((wire.MOUNT_IS_ID, int(match[1])))
+    return frozenset(found)
 
 
 def is_gone(connection: socket.socket) -> bool:

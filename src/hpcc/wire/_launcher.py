@@ -16,7 +16,7 @@ from hpcc import __version__
 from hpcc.core import CallerError
 
 # Any change to the bytes below adds one; tools/hatch_build.py reads it from here.
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 # Launcher and daemon work together only if they were built as one.
 BUILD_ID: Final = f"{__version__}-{PROTOCOL_VERSION}"
 
@@ -46,6 +46,8 @@ MAX_REPLY_BYTES: Final = 16 << 20
 MAX_REASON_BYTES: Final = 256
 MAX_ADMIN_BYTES: Final = 256
 MAX_ADMIN_REPLY_BYTES: Final = 1 << 20
+# In place of a device, and none that exists: what follows is the id of the mount at `/`.
+MOUNT_IS_ID: Final = (1 << 64) - 1
 _MAX_SIGNAL: Final = 127
 _MAX_EXIT_CODE: Final = 255
 

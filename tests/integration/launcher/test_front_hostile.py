@@ -286,7 +286,7 @@ def test_threads_of_a_burst_go_home(make_front: Callable[..., Harness]) -> None:
     wait_until(lambda: threading.active_count() <= before + 4)
 
 
-@pytest.mark.parametrize("mount_id", [(1, 1), (0, 0)])
+@pytest.mark.parametrize("mount_id", [(1, 1), (0, 0), (wire.MOUNT_IS_ID, 0), (0, 1)])
 def test_another_mount_namespace_is_not_ours(
     make_front: Callable[..., Harness], mount_id: tuple[int, int]
 ) -> None:
@@ -294,6 +294,20 @@ def test_another_mount_namespace_is_not_ours(
     frame = request_frame("done:0::", mount_id=mount_id)
     assert harness.ask(frame) == (wire.EXEC, b"other-mount-namespace")
     assert harness.handler.requests == []
+
+
+def test_a_mount_namespace_may_be_told_by_the_mount_at_its_root(
+    make_front: Callable[..., Harness],
+) -> None:
+    root = os.open("/", os.O_PATH)
+    with open(f"/proc/self/fdinfo/{root}") as file:
+        number = int(file.read().partition("mnt_id:")[2].split()[0])
+    os.close(root)
+    harness = make_front()
+    frame = request_frame("done:0::", mount_id=(wire.MOUNT_IS_ID, number))
+    assert harness.ask(frame)[0] == wire.DONE
+    frame = request_frame("done:0::", mount_id=(wire.MOUNT_IS_ID, number + 1))
+    assert harness.ask(frame) == (wire.EXEC, b"other-mount-namespace")
 
 
 def test_a_directory_that_is_another_here_is_not_ours(

@@ -200,13 +200,16 @@ def test_the_umask_is_told_and_kept(
     assert int(done.stdout, 8) == mask
 
 
+@pytest.mark.parametrize("answer", ["exec", "run", "filter", "done:0:out:err"])
+@pytest.mark.parametrize("closed", [">&- 2>&- <&-", "<&-", ">&-", "2>&-"])
 def test_closed_standard_streams_do_not_become_ours(
-    bench: Bench, daemon: subprocess.Popen[bytes]
+    bench: Bench, daemon: subprocess.Popen[bytes], closed: str, answer: str
 ) -> None:
+    (bench.work / "a.o").write_bytes(b"")
     done = subprocess.run(
-        ["sh", "-c", f"{bench.launcher} gcc -c a.c -o a.o >&- 2>&- <&-"],
+        ["sh", "-c", f"{bench.launcher} gcc -w -c a.c -o a.o {closed}"],
         cwd=bench.work,
-        env={**bench.env, "HPCC_TEST_ANSWER": "run"},
+        env={**bench.env, "HPCC_TEST_ANSWER": answer},
         timeout=20,
         check=False,
     )
@@ -251,6 +254,44 @@ def test_a_second_copy_of_hpcc_on_the_path_is_no_compiler(
     done = bench.run("gcc", "-c", "a.c", extra_env={"PATH": f"{other}:{bench.env['PATH']}"})
     assert done.returncode == 0
     assert counters(bench.env)["begin"] == 1
+
+
+@pytest.mark.parametrize("name", ["ccache", "sccache", "buildcache"])
+def test_another_caches_link_on_the_path_is_no_compiler(
+    bench: Bench, daemon: subprocess.Popen[bytes], name: str
+) -> None:
+    path = masquerade(bench, name)
+    done = bench.run("gcc", "-c", "a.c", "-v", extra_env={"PATH": path})
+    assert done.returncode == 0
+    # The driver must not find the link either when it looks for itself on PATH.
+    assert b"COLLECT_GCC=/" in done.stderr
+    assert not (bench.work / "called").exists()
+    assert counters(bench.env)["begin"] == 1
+
+
+@pytest.mark.parametrize("name", ["distcc", "icecc"])
+def test_a_distributors_link_on_the_path_is_left_in_place(
+    bench: Bench, daemon: subprocess.Popen[bytes], name: str
+) -> None:
+    done = bench.run("gcc", "-c", "a.c", extra_env={"PATH": masquerade(bench, name)})
+    assert (done.returncode, (bench.work / "called").read_text()) == (0, "gcc -c a.c\n")
+
+
+def test_another_cache_is_used_where_nothing_else_is_on_the_path_or_its_path_was_given(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    directory = masquerade(bench, "ccache").partition(":")[0]
+    assert bench.run("gcc", "-c", "a.c", extra_env={"PATH": directory}).returncode == 0
+    assert bench.run("wrap", f"{directory}/gcc", "-v").returncode == 0
+    assert (bench.work / "called").read_text() == "gcc -c a.c\ngcc -v\n"
+
+
+def masquerade(bench: Bench, name: str) -> str:
+    """Put a link `gcc` to a program of that name in front of PATH; it notes that it was called."""
+    (bench.work / "masked").mkdir()
+    script = bench.script(name, f'/bin/echo "${{0##*/}} $*" >> {bench.work}/called\n')
+    (bench.work / "masked" / "gcc").symlink_to(script)
+    return f"{bench.work}/masked:{bench.env['PATH']}"
 
 
 def test_a_path_with_nothing_but_hpcc_is_an_error_that_says_so(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -43,6 +44,14 @@ def compiles(bench: Bench, **kwargs: Any) -> float:
     assert b"hpcc" not in done.stderr
     assert (bench.work / "a.o").read_bytes()[:4] == b"\x7fELF"
     return elapsed
+
+
+def left_marks(bench: Bench) -> str:
+    """What compiles left for the daemon to count: one letter each (launcher/wire.h)."""
+    try:
+        return (bench.run_dir / "fallbacks").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 class FakeDaemon:
@@ -120,6 +129,7 @@ def test_nonsense_from_the_daemon_is_a_local_compile(bench: Bench, answer: bytes
     with FakeDaemon(bench, say(answer)) as fake:
         assert compiles(bench) < 2.0
     assert fake.connections == 1
+    assert left_marks(bench) in ("l", "v")
 
 
 def test_a_hung_daemon_costs_two_seconds_once(bench: Bench) -> None:
@@ -128,6 +138,7 @@ def test_a_hung_daemon_costs_two_seconds_once(bench: Bench) -> None:
         # The next ones do not even ask.
         assert compiles(bench) < 1.0
     assert fake.connections == 1
+    assert left_marks(bench) == "sb"
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +305,7 @@ def test_a_young_daemon_of_another_version_stays_and_is_not_used(bench: Bench) -
     with scripted_daemon(bench.env, build_id="0.0.0-0", min_age_seconds=60) as old:
         compiles(bench)
         compiles(bench)
+        assert left_marks(bench) == "vv"
         assert old.poll() is None
         assert front_counters(bench.env) == {"refused.other-version": 2}
 
@@ -313,6 +325,7 @@ def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench: Ben
     # Long ago, as a clock that was set back would have it: tried again.
     os.utime(bench.run_dir / "backoff", (time.time() + 1e6, time.time() + 1e6))
     compiles(bench)
+    assert left_marks(bench) == "nbn"
     assert abs(os.stat(bench.run_dir / "backoff").st_mtime - time.time() - 30) < 10
 
 
@@ -347,6 +360,47 @@ def test_a_start_that_hangs_is_given_up_and_ended(
     assert 1.8 < compiles(bench) < 5.0
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_marks_are_bounded_and_go_into_a_file_of_ours_only(bench: Bench) -> None:
+    no_start(bench)
+    compiles(bench)
+    marks = bench.run_dir / "fallbacks"
+    marks.write_bytes(b"b" * ((1 << 16) - 1))
+    compiles(bench)
+    compiles(bench)
+    assert marks.stat().st_size == 1 << 16
+    marks.unlink()
+    victim = bench.work / "victim"
+    victim.write_text("mine")
+    marks.symlink_to(victim)
+    compiles(bench)
+    marks.unlink()
+    os.mkfifo(marks)
+    assert compiles(bench) < 1.0
+    assert victim.read_text() == "mine"
+
+
+def test_what_was_compiled_without_the_daemon_is_shown_by_stats(bench: Bench) -> None:
+    bench.run_dir.mkdir(parents=True, mode=0o700)
+    (bench.run_dir / "fallbacks").write_text("nnsx")
+    wanted = {"launcher.no-daemon": 2, "launcher.silent-daemon": 1, "launcher.unknown": 1}
+
+    def shown() -> dict[str, int]:
+        table = json.loads(bench.run("stats", "--json").stdout)
+        return {name: count for name, count in table.items() if name.startswith("launcher.")}
+
+    assert shown() == wanted  # without a daemon
+    assert shown() == wanted  # and nothing was counted twice
+    assert bench.run("start").returncode == 0
+    assert shown() == wanted
+    assert left_marks(bench) == ""
+    (bench.run_dir / "fallbacks").write_text("l")
+    assert bench.run("stop").returncode == 0
+    wait_until(lambda: not (bench.run_dir / "daemon.sock").exists())
+    wait_until(lambda: left_marks(bench) == "")
+    assert b"2  no-daemon: none was there" in bench.run("stats").stdout
+    wait_until(lambda: shown() == {**wanted, "launcher.lost-daemon": 1})
 
 
 def test_no_home_and_no_place_is_a_local_compile(bench: Bench) -> None:
