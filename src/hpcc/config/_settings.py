@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal, cast
 
 from hpcc.core import CallerError
 
 MAX_CONFIG_BYTES: Final = 1 << 20
+_CORES_PER_PROCESS: Final = 4
+_MAX_DEFAULT_PROCESSES: Final = 8
+MAX_PROCESSES: Final = 64
 Fallback = Literal["never", "warn", "quiet"]
 Accelerator = Literal["auto", "tcg"]
 
@@ -37,6 +41,19 @@ class RemoteSettings:
     timeout_seconds: float = 600.0
 
 
+def _default_processes() -> int:
+    """Return one process for four cores: one alone answers as fast as four cores can ask."""
+    return max(1, min(_MAX_DEFAULT_PROCESSES, (os.cpu_count() or 1) // _CORES_PER_PROCESS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonSettings:
+    """`[daemon]`: the process that answers compiles."""
+
+    # How many processes answer hits on the one socket, the daemon itself among them.
+    processes: int = field(default_factory=_default_processes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """`[worker]`: guests of `hpcc up` and `hpcc worker`."""
@@ -54,6 +71,7 @@ class Settings:
 
     cache: CacheSettings = CacheSettings()
     remote: RemoteSettings = RemoteSettings()
+    daemon: DaemonSettings = DaemonSettings()
     worker: WorkerSettings = WorkerSettings()
 
 
@@ -61,7 +79,12 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): ("never", "warn", "quiet"),
     ("worker", "accelerator"): ("auto", "tcg"),
 }
-_SECTIONS: Final = {"cache": CacheSettings, "remote": RemoteSettings, "worker": WorkerSettings}
+_SECTIONS: Final = {
+    "cache": CacheSettings,
+    "remote": RemoteSettings,
+    "daemon": DaemonSettings,
+    "worker": WorkerSettings,
+}
 
 
 def load_settings(path: Path) -> Settings:
@@ -172,6 +195,8 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
         raise CallerError(
             f"{where}: must be a positive {type(default).__name__}, not {value!r}", reason="config"
         )
+    if (section, key) == ("daemon", "processes") and value > MAX_PROCESSES:
+        raise CallerError(f"{where}: must be at most {MAX_PROCESSES}", reason="config")
     return value
 
 

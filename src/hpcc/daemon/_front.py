@@ -1,8 +1,8 @@
 """The daemon's front door: launchers in, answers out, on a Unix socket.
 
-Threads block in accept() and each serves a connection from request to answer, so that a hit costs
-no hand-over. A connection whose launcher is running a compiler holds no thread: it is parked with
-the watcher, which also sends WAIT for answers that take long.
+What is not a replay (`_accept`) comes here, on the thread that accepted it. A connection whose
+launcher is running a compiler holds no thread: it is parked with the watcher, which also sends WAIT
+for answers that take long.
 
 Tuples, bytes, blocking sockets and threads: this is the hit path (docs/adr/0001-architecture.md).
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import threading
@@ -23,8 +22,8 @@ from functools import partial
 from typing import Final
 
 from hpcc.core import CallerError, HpccError
+from hpcc.daemon._accept import AcceptLimits, Acceptor
 from hpcc.daemon._api import CacheHandler, CompileRequest, Done, Exec, Finish, Run, RunReport
-from hpcc.daemon._engine import Outcome
 from hpcc.daemon._front_io import (
     is_gone,
     mount_ids,
@@ -37,23 +36,15 @@ from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon.front")
-_ANSWERED: Final = frozenset({Outcome.DONE, Outcome.UNSENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrontLimits:
-    """What one front allows itself. The launcher gives up after 2 s, then 10 s, of silence."""
+class FrontLimits(AcceptLimits):
+    """What one front allows itself."""
 
-    # A thread is needed only while `begin` works; hits need one or two at any core count we know.
-    threads: int = 64
-    idle_threads: int = 4
     # Launchers with a compiler running hold a descriptor each and nothing else.
     parked: int = 768
     finishers: int = 4
-    receive_seconds: float = 10.0
-    tick_seconds: float = 0.5
-    # Longer than any remote compile may take: then WAIT stops and the launcher helps itself.
-    begin_seconds: float = 900.0
 
 
 @dataclass(slots=True)
@@ -85,34 +76,45 @@ class Front:
         self._on_admin, self._on_version = on_admin, on_version
         self._limits = limits or FrontLimits()
         self._build_id, self._build_id_bytes = build_id, build_id.encode()
-        self._uid = os.getuid()
         self._root_id, self._mount_ids = stat_id(b"/"), mount_ids()
         self._lock = threading.Lock()
-        self._threads = self._idle = 0
-        self._is_closed = self._is_cancelled = False
-        # When `begin` started, by connection; taken out before the answer is sent.
-        self._active: dict[socket.socket, float] = {}
+        self._is_cancelled = False
         self._parked: dict[int, tuple[socket.socket, _Parked]] = {}
         self._finishing = 0
         self._counts: Counter[str] = Counter()
         self._epoll = select.epoll()
         self._finishers = ThreadPoolExecutor(self._limits.finishers, "hpcc-finish")
         self._watcher = threading.Thread(target=self._watch, name="hpcc-watch", daemon=True)
+        self._acceptor = Acceptor(
+            listener,
+            handler.replays,
+            clock=clock,
+            limits=self._limits,
+            on_other=self._serve_connection,
+            count=self._count,
+        )
 
     # ---- life ----
 
     def start(self) -> None:
         """Begin to serve, on threads of its own."""
         self._watcher.start()
-        with self._lock:
-            for _ in range(self._limits.idle_threads):
-                self._add_thread()
+        self._acceptor.start()
 
     def close_door(self) -> None:
         """Accept nobody any more; what is under way goes on."""
-        self._is_closed = True
-        _shut(self._listener)  # wakes the threads in accept()
-        self._listener.close()
+        self._acceptor.close()
+
+    def adopt(
+        self, connection: socket.socket, data: bytes, done: Callable[[Replay | None], None]
+    ) -> None:
+        """Serve a connection that a helper gave away; `done` gets what it may replay next time."""
+        self._acceptor.adopt(connection, data, lambda: done(self._replays.find(data)))
+
+    def count_replayed(self) -> None:
+        """Count a request that a helper answered."""
+        self._count("requests")
+        self._count("replayed")
 
     def cancel(self) -> None:
         """Tell everything under way that nobody waits for it."""
@@ -124,109 +126,18 @@ class Front:
     def in_flight(self) -> tuple[int, int]:
         """Return how many compiles wait for an answer, and how many run at their launcher."""
         with self._lock:
-            return len(self._active), len(self._parked) + self._finishing
+            return self._acceptor.waiting_count(), len(self._parked) + self._finishing
 
     def snapshot(self) -> dict[str, int]:
         """Return what the front counted; what reached the handler is counted there."""
         with self._lock:
             return dict(self._counts)
 
-    # ---- threads ----
-
-    def _add_thread(self) -> None:
-        self._threads += 1
-        self._idle += 1
-        threading.Thread(target=self._serve, name="hpcc-front", daemon=True).start()
-
-    def _serve(self) -> None:
-        try:
-            # The thread's own, so that the number in its hands stays this socket's.
-            with self._listener.dup() as listener:
-                is_surplus = self._serve_all(self._replays.engine.receiver(listener, self._uid))
-        except OSError:
-            is_surplus = False  # closed before we came
-        if not is_surplus:
-            with self._lock:
-                self._idle -= 1
-                self._threads -= 1
-
-    def _serve_all(self, receive: Callable[[], tuple[int, bytes]]) -> bool:
-        """Serve until the door closes; true if the thread ends because there are enough."""
-        while not self._has_closed():
-            try:
-                number, data = receive()
-            except OSError as error:
-                self._note_refusal(error)
-                continue
-            is_busy = self._become_busy()
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=number)
-            replay = self._replays.find(data)
-            if replay is not None and self._replay(connection, replay):
-                connection.close()
-            else:
-                self._serve_connection(connection, data, is_busy)
-            if not self._become_idle():
-                return True
-        return False
-
-    def _note_refusal(self, error: OSError) -> None:
-        if isinstance(error, PermissionError):
-            self._count("refused.foreign-user")
-        elif not self._has_closed():
-            # EMFILE and its like: without a pause this would spin.
-            _log.warning("accept: %s", error)
-            threading.Event().wait(0.1)
-
-    def _has_closed(self) -> bool:
-        return self._is_closed
-
-    def _become_busy(self) -> bool:
-        """Leave accept(); true if nobody else is there and the caller must not block."""
-        with self._lock:
-            self._idle -= 1
-            if self._idle:
-                return False
-            if self._threads >= self._limits.threads:
-                return True
-            self._add_thread()
-            return False
-
-    def _become_idle(self) -> bool:
-        """Go back to accept(); false if enough are there, and the caller ends."""
-        with self._lock:
-            if self._idle >= 2 * self._limits.idle_threads:
-                self._threads -= 1
-                return False
-            self._idle += 1
-            return True
-
     def _count(self, name: str) -> None:
         with self._lock:
             self._counts[name] += 1
 
     # ---- one connection ----
-
-    def _replay(self, connection: socket.socket, replay: Replay) -> bool:
-        """Answer as last time; false if that does not hold any more, and nothing is answered."""
-        now = self._clock.monotonic()
-        if now >= replay.renew_at:
-            return False
-        with self._lock:
-            self._active[connection] = now
-        try:
-            outcome = self._replays.engine.replay(replay.prepared, connection.fileno())
-        finally:
-            with self._lock:
-                del self._active[connection]
-        if outcome == Outcome.DONE:
-            self._count("requests")
-            replay.on_hit()
-            if replay.is_answered_apart:
-                with contextlib.suppress(OSError):  # it is gone, and has its files
-                    send_frame(connection, replay.answer, self._limits.receive_seconds)
-        elif outcome == Outcome.UNSENT:
-            self._count("lost.launcher")
-        return outcome in _ANSWERED
 
     def _serve_connection(self, connection: socket.socket, data: bytes, is_busy: bool) -> None:
         is_parked = False
@@ -293,19 +204,14 @@ class Front:
         return ""
 
     def _begin(self, connection: socket.socket, request: CompileRequest) -> Done | Exec | Run:
-        with self._lock:
-            self._counts["requests"] += 1
-            self._active[connection] = self._clock.monotonic()
+        self._count("requests")
         try:
-            return self._handler.begin(request, partial(self._is_abandoned, connection))
+            with self._acceptor.waiting(connection):
+                return self._handler.begin(request, partial(self._is_abandoned, connection))
         except Exception:  # noqa: BLE001 - the compile goes on without us; the log has the fault
             _log.exception("begin failed")
             self._count("exec.internal-error")
             return Exec("internal-error")
-        finally:
-            # Under the lock, as the watcher sends: WAIT never lands inside an answer.
-            with self._lock:
-                del self._active[connection]
 
     def _is_abandoned(self, connection: socket.socket) -> bool:
         return self._is_cancelled or is_gone(connection)
@@ -359,21 +265,8 @@ class Front:
                     self._finishing += 1
                 self._epoll.unregister(number)
                 self._finishers.submit(self._finish, *entry)
-            if self._active:
-                self._send_waits()
-
-    def _send_waits(self) -> None:
-        """Tell launchers that we live. Short frames, never blocking."""
-        now, limits = self._clock.monotonic(), self._limits
-        with self._lock:
-            for connection, started in self._active.items():
-                age = now - started
-                # Each tick, but for what is young (a hit in the making) or older than can be.
-                if limits.tick_seconds / 2 <= age <= limits.begin_seconds:
-                    try:
-                        connection.send(wire.WAIT_FRAME, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                    except OSError:
-                        continue  # gone, or not reading: `begin` finds out
+            if self._acceptor.waiting_count():
+                self._acceptor.send_waits()
 
     def _finish(self, connection: socket.socket, parked: _Parked) -> None:
         request, run = parked.request, parked.run
@@ -381,13 +274,8 @@ class Front:
         try:
             report = self._receive_report(connection)
             is_reported = True
-            with self._lock:
-                self._active[connection] = self._clock.monotonic()
-            try:
+            with self._acceptor.waiting(connection):
                 finish = self._handler.finish(request, run, report)
-            finally:
-                with self._lock:
-                    del self._active[connection]
             self._answer_finish(connection, finish)
         except (HpccError, OSError) as error:
             # A launcher that was killed says nothing; that is no event.

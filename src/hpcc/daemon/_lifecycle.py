@@ -23,6 +23,7 @@ from hpcc.config import Paths
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.daemon._api import CacheHandler, RemoteClient
 from hpcc.daemon._front import Front, FrontLimits
+from hpcc.daemon._helpers import Helpers
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 
@@ -114,6 +115,11 @@ class Door:
         """Whether the path still leads to this socket."""
         return self._id is not None and _socket_id(self.path) == self._id
 
+    def close_copies(self) -> None:
+        """Close the right, but not the listener, in a process that was forked off."""
+        os.close(self._lock)
+        self._lock = -1
+
     def leave(self) -> None:
         """Remove the socket, then give up the right to it. May be called again."""
         with self._guard:
@@ -153,9 +159,11 @@ class Daemon:
         build_id: str = wire.BUILD_ID,
         limits: LifecycleLimits | None = None,
         front_limits: FrontLimits | None = None,
+        helpers: Helpers | None = None,
     ) -> None:
         self._door, self._handler, self._remote, self._clock = door, handler, remote, clock
         self._build_id, self._limits = build_id, limits or LifecycleLimits()
+        self._helpers = helpers or Helpers({})
         self._started = clock.monotonic()
         self._stopping = threading.Event()
         self._hurry = threading.Event()
@@ -172,6 +180,7 @@ class Daemon:
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until told to stop, then until nothing is under way; leaves nothing behind."""
         self._front.start()
+        self._helpers.start(self._front.adopt, self._front.count_replayed)
         on_ready()
         try:
             while not self._stopping.wait(self._limits.check_seconds):
@@ -182,6 +191,7 @@ class Daemon:
         finally:
             self._door.leave()
             self._front.close_door()
+            self._helpers.close()
             self._handler.close()
             if self._remote is not None:
                 self._remote.close()
@@ -235,6 +245,7 @@ class Daemon:
             "socket": self._door.path,
             "version": __version__,
             "build_id": self._build_id,
+            "helpers": self._helpers.pids,
             "uptime_seconds": self._clock.monotonic() - self._started,
             "waiting": waiting,
             "running": running,

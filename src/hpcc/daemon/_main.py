@@ -8,15 +8,21 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from hpcc.config import Paths, Settings, load_settings
 from hpcc.core import HpccError
+from hpcc.daemon._accept import AcceptLimits, Acceptor
 from hpcc.daemon._api import CacheHandler, RemoteClient
+from hpcc.daemon._engine import open_engine
 from hpcc.daemon._front import FrontLimits
+from hpcc.daemon._helpers import Helpers, fork_helpers
 from hpcc.daemon._lifecycle import Daemon, Door, LifecycleLimits
+from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import READY
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
@@ -28,6 +34,9 @@ _GC_THRESHOLD: Final = 50_000
 # What a remote compile may take beyond its own limit: upload, dispatch, writing the outputs.
 _REMOTE_MARGIN_SECONDS: Final = 60.0
 _EXIT_FAILED: Final = 1
+# A replay takes far less than this, unless its file system hangs.
+_STOP_POLLS: Final = 100
+_STOP_POLL_SECONDS: Final = 0.02
 # Launchers with a compiler running hold a descriptor each; 1024 is a common soft limit.
 _DESCRIPTORS: Final = 8192
 
@@ -54,7 +63,7 @@ def run_daemon(
     # Not in the file's every line: what a build was doing is nobody's business.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
     try:
-        daemon = _build(parts, build_id, limits)
+        daemon = _build(parts, build_id, limits, args.ready_fd)
     except HpccError as error:
         _answer(args.ready_fd, error.reason if error.reason == "already-running" else str(error))
         return _EXIT_FAILED
@@ -74,14 +83,17 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _build(parts: Parts, build_id: str, limits: LifecycleLimits | None) -> Daemon:
+def _build(parts: Parts, build_id: str, limits: LifecycleLimits | None, ready_fd: int) -> Daemon:
     paths = Paths.from_env(os.environ)
     settings = load_settings(paths.config_file)
     door = Door.open(paths)
+    # Before anything that has threads.
+    helpers = _fork_helpers(door, settings.daemon.processes - 1, ready_fd)
     try:
         handler, remote = parts(paths, settings)
     except BaseException:
         door.leave()
+        helpers.close()
         raise
     begin_seconds = settings.remote.timeout_seconds + _REMOTE_MARGIN_SECONDS
     return Daemon(
@@ -92,7 +104,55 @@ def _build(parts: Parts, build_id: str, limits: LifecycleLimits | None) -> Daemo
         build_id=build_id,
         limits=limits,
         front_limits=FrontLimits(begin_seconds=begin_seconds),
+        helpers=helpers,
     )
+
+
+def _fork_helpers(door: Door, count: int, ready_fd: int) -> Helpers:
+    """Start what answers hits beside us; the Python twin has no plans that could be handed on."""
+    engine = open_engine()
+    if count < 1 or engine.name != "native":
+        return Helpers({})
+
+    def close_copies() -> None:
+        door.close_copies()
+        if ready_fd >= 0:
+            os.close(ready_fd)
+
+    return fork_helpers(count, door.listener, engine, _serve_replays, close_copies)
+
+
+def _serve_replays(
+    listener: socket.socket, replays: Replays, give_away: Callable[[socket.socket, bytes], None]
+) -> Callable[[], None]:
+    """Run the accepting half of a front, for a helper."""
+    limits = AcceptLimits()
+    acceptor = Acceptor(
+        listener,
+        replays,
+        clock=SystemClock(),
+        limits=limits,
+        on_other=lambda connection, data, _is_busy: give_away(connection, data),
+        count=lambda _name: None,
+    )
+
+    def watch() -> None:
+        pause = threading.Event()
+        while not pause.wait(limits.tick_seconds):
+            acceptor.send_waits()
+
+    threading.Thread(target=watch, name="hpcc-watch", daemon=True).start()
+    acceptor.start()
+
+    def stop() -> None:
+        acceptor.close()
+        pause = threading.Event()
+        for _ in range(_STOP_POLLS):
+            if not acceptor.waiting_count():
+                return
+            pause.wait(_STOP_POLL_SECONDS)
+
+    return stop
 
 
 def _answer(ready_fd: int, text: str) -> None:

@@ -58,8 +58,7 @@ class Absence:
                 and self.files.isdisjoint(listing.files)
                 and self.directories.isdisjoint(listing.directories)
             )
-        if holds and memo.is_quiet(signature):
-            self.signature = signature
+        self.signature = signature if holds and memo.is_quiet(signature) else None
         return holds
 
     def _is_file(self, name: bytes) -> bool:

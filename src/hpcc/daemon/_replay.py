@@ -81,14 +81,23 @@ class Replays:
         # A directory that every build changes never gets quiet: asked less and less often.
         patience = RENEW_FACTOR * old.patience_seconds if old else RENEW_SECONDS
         renew_at = self._monotonic() + patience if is_provisional else math.inf
-        replay = Replay(prepared, answer, is_apart, size, on_hit, renew_at, patience)
+        self._keep(frame, Replay(prepared, answer, is_apart, size, on_hit, renew_at, patience))
+        return True
+
+    def adopt(
+        self, frame: bytes, prepared: bytes, on_hit: Callable[[], None], renew_at: float
+    ) -> None:
+        """Keep what another process prepared."""
+        size = len(frame) + len(prepared)
+        self._keep(frame, Replay(prepared, b"", False, size, on_hit, renew_at, RENEW_SECONDS))
+
+    def _keep(self, frame: bytes, replay: Replay) -> None:
         with self._lock:
             self._drop(frame)
             self._replays[frame] = replay
-            self._total_bytes += size
+            self._total_bytes += replay.size_bytes
             while self._total_bytes > MAX_BYTES or len(self._replays) > MAX_REPLAYS:
                 self._drop(next(iter(self._replays)))
-        return True
 
     def put(self, plan: Plan) -> bool:
         """Carry out a plan at once, with nobody to answer."""
@@ -136,9 +145,10 @@ class Pins:
             if signature is not None and not any(map(os.path.lexists, names)):
                 self._add(Check(CheckKind.STATE, directory, signature))
             else:
-                self._absent_each(names)
+                self.absent_each(names)
 
-    def _absent_each(self, paths: Iterable[bytes]) -> None:
+    def absent_each(self, paths: Iterable[bytes]) -> None:
+        """Pin names that must not be there, each by itself: their directories change often."""
         for path in paths:
             self._add(Check(CheckKind.ABSENT, path))
 
@@ -175,7 +185,7 @@ class Pins:
                 raise NotPinnedError
             prefix = absence.directory.rstrip(b"/") + b"/"
             self.place(absence.directory)
-            self._absent_each(prefix + name for name in sorted(names))
+            self.absent_each(prefix + name for name in sorted(names))
             self.is_provisional = True
 
     def place(self, directory: bytes) -> None:
@@ -190,6 +200,18 @@ class Pins:
             raise NotPinnedError from error
         values = (status.st_dev, status.st_ino, status.st_mode, status.st_uid)
         self._add(Check(CheckKind.PLACE, directory + b"/.", values))
+
+    def thing(self, path: bytes) -> None:
+        """Pin a file by content, or a directory as a place.
+
+        Raises:
+            NotPinnedError: it cannot be seen, or is a file that was changed too lately.
+        """
+        digest = self._memo.digest(path)
+        if digest is None:
+            self.place(path)
+        else:
+            self.files([(path, digest)])
 
     def state(self, path: bytes, signature: tuple[int, ...] | None) -> None:
         """Pin a stat as it was seen; None for a name that was absent."""

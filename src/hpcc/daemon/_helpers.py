@@ -1,0 +1,237 @@
+"""Further processes that answer hits on the daemon's socket, so that many cores are not one lock's.
+
+A helper is forked before the daemon has any thread. It knows replays and nothing else: a request
+it does not know, or whose replay does not hold any more, it hands to the daemon with the
+connection. The daemon answers, and sends the helper what may be replayed the next time. Helpers
+say which replays they served; a helper whose daemon is gone ends.
+
+One SOCK_SEQPACKET pair per helper, each message whole or absent. To the daemon: `ASK` + frame,
+with the connection; `HITS` + numbers. To the helper: `LEARN` + number, the time to renew, frame,
+with a memory file that holds the plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import mmap
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from hpcc.daemon._engine import REQUEST_BUFFER_BYTES, Engine
+from hpcc.daemon._replay import MAX_REPLAYS, Replay, Replays
+
+_log: Final = logging.getLogger("hpcc.daemon.helpers")
+_ASK: Final = b"A"
+_HITS: Final = b"H"
+_LEARN: Final = b"L"
+_LEARNED: Final = struct.Struct("<QQ")
+_NUMBER: Final = struct.Struct("<Q")
+_MAX_MESSAGE: Final = REQUEST_BUFFER_BYTES + 64
+_HITS_PER_MESSAGE: Final = 4096
+_FLUSH_SECONDS: Final = 0.2
+_STOP_SECONDS: Final = 5.0
+
+Serve = Callable[
+    [socket.socket, Replays, Callable[[socket.socket, bytes], None]], Callable[[], None]
+]
+"""Starts a front on a listener that answers replays and gives the rest away; returns its end."""
+Adopt = Callable[[socket.socket, bytes, Callable[[Replay | None], None]], None]
+"""Answers a connection that a helper gave away, then says what the helper may replay."""
+
+
+def _ignore() -> None:
+    return
+
+
+class Helpers:
+    """The daemon's side. Thread-safe."""
+
+    def __init__(self, pairs: dict[int, socket.socket]) -> None:
+        self._pairs = pairs
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._on_hit: dict[int, Callable[[], None]] = {}  # oldest first
+        self._threads: list[threading.Thread] = []
+        self._on_replayed: Callable[[], None] = _ignore
+
+    @property
+    def pids(self) -> list[int]:
+        return sorted(self._pairs)
+
+    def start(self, adopt: Adopt, on_replayed: Callable[[], None]) -> None:
+        """Listen to the helpers; `on_replayed` is told of each request they answered."""
+        self._on_replayed = on_replayed
+        for pid, pair in self._pairs.items():
+            thread = threading.Thread(
+                target=self._listen, args=(pid, pair, adopt), name=f"hpcc-helper-{pid}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """End all helpers once what they are at is done, and hear their last counts."""
+        for pair in self._pairs.values():
+            with contextlib.suppress(OSError):
+                pair.shutdown(socket.SHUT_WR)
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        for pid, pair in self._pairs.items():
+            pair.close()
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)  # no effect on one that ended
+                os.waitpid(pid, 0)
+
+    def _listen(self, pid: int, pair: socket.socket, adopt: Adopt) -> None:
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(pair, _MAX_MESSAGE, 1)
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                _log.info("helper %d has ended", pid)
+                return
+            frame = data[1:]
+            if data[:1] == _HITS:
+                self._count(frame)
+            elif data[:1] == _ASK and descriptors:
+                connection = socket.socket(
+                    socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptors[0]
+                )
+                adopt(connection, frame, lambda replay, f=frame: self._teach(pair, f, replay))  # type: ignore[misc]  # the default binds this turn's frame
+
+    def _count(self, numbers: bytes) -> None:
+        for (number,) in _NUMBER.iter_unpack(numbers):
+            self._on_replayed()
+            on_hit = self._on_hit.get(number)
+            if on_hit is not None:
+                on_hit()
+
+    def _teach(self, pair: socket.socket, frame: bytes, replay: Replay | None) -> None:
+        """Send a replay to one helper; one it cannot get now it asks for again."""
+        if replay is None or replay.is_answered_apart or type(replay.prepared) is not bytes:
+            return
+        number = next(self._numbers)
+        with self._lock:
+            self._on_hit[number] = replay.on_hit
+            if len(self._on_hit) > MAX_REPLAYS * len(self._pairs):
+                del self._on_hit[next(iter(self._on_hit))]
+        memory = os.memfd_create("hpcc-replay", os.MFD_CLOEXEC)
+        try:
+            with open(memory, "wb", closefd=False) as file:
+                file.write(replay.prepared)
+            renew_ms = 0 if replay.renew_at == math.inf else int(replay.renew_at * 1000)
+            message = _LEARN + _LEARNED.pack(number, renew_ms) + frame
+            socket.send_fds(pair, [message], [memory], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as error:
+            _log.info("a helper did not take a replay: %s", error)
+        finally:
+            os.close(memory)
+
+
+def fork_helpers(
+    count: int, listener: socket.socket, engine: Engine, serve: Serve, close: Callable[[], None]
+) -> Helpers:
+    """Fork so many helpers; to be called before there is any thread.
+
+    `close` closes in the child what is the daemon's alone.
+    """
+    pairs: dict[int, socket.socket] = {}
+    for _ in range(count):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            for other in pairs.values():
+                other.close()
+            close()
+            _run(theirs, listener, engine, serve)
+        theirs.close()
+        pairs[pid] = ours
+    return Helpers(pairs)
+
+
+def _run(pair: socket.socket, listener: socket.socket, engine: Engine, serve: Serve) -> NoReturn:
+    """Be a helper."""
+    status = 1
+    try:
+        # A terminal's Ctrl-C is the daemon's affair: its end is ours.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _Helper(pair, listener, engine, serve).run()
+        status = 0
+    except BaseException:  # noqa: BLE001 - nothing of the daemon's may run on in this process
+        _log.exception("a helper failed")
+    finally:
+        os._exit(status)
+
+
+class _Helper:
+    def __init__(
+        self, pair: socket.socket, listener: socket.socket, engine: Engine, serve: Serve
+    ) -> None:
+        self._pair = pair
+        self._replays = Replays(engine, time.monotonic)
+        self._lock = threading.Lock()
+        self._hits: list[int] = []
+        self._has_ended = threading.Event()
+        self._stop = serve(listener, self._replays, self._give_away)
+
+    def run(self) -> None:
+        """Learn until the daemon has no more to say, then finish."""
+        flusher = threading.Thread(target=self._flush_often, name="hpcc-flush", daemon=True)
+        flusher.start()
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._pair, _MAX_MESSAGE, 1)
+            except OSError:
+                break
+            if not data:
+                break
+            for memory in descriptors:
+                try:
+                    self._learn(data, memory)
+                finally:
+                    os.close(memory)
+        self._stop()
+        self._has_ended.set()
+        flusher.join(_STOP_SECONDS)
+        self._flush()
+
+    def _learn(self, data: bytes, memory: int) -> None:
+        number, renew_ms = _LEARNED.unpack_from(data, 1)
+        frame = data[1 + _LEARNED.size :]
+        with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as content:
+            prepared = content[:]
+        self._replays.adopt(
+            frame, prepared, lambda: self._note(number), renew_ms / 1000 if renew_ms else math.inf
+        )
+
+    def _note(self, number: int) -> None:
+        with self._lock:
+            self._hits.append(number)
+
+    def _give_away(self, connection: socket.socket, data: bytes) -> None:
+        """Hand a connection to the daemon; the launcher of one that cannot be handed compiles."""
+        with contextlib.suppress(OSError), connection:
+            socket.send_fds(self._pair, [_ASK + data], [connection.fileno()], socket.MSG_NOSIGNAL)
+
+    def _flush_often(self) -> None:
+        while not self._has_ended.wait(_FLUSH_SECONDS):
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._lock:
+            hits, self._hits = self._hits, []
+        for start in range(0, len(hits), _HITS_PER_MESSAGE):
+            numbers = b"".join(map(_NUMBER.pack, hits[start : start + _HITS_PER_MESSAGE]))
+            with contextlib.suppress(OSError):  # the daemon is gone: nobody counts
+                self._pair.send(_HITS + numbers, socket.MSG_NOSIGNAL)
