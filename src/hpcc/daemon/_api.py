@@ -80,13 +80,13 @@ class Finish(NamedTuple):
 class CacheHandler(Protocol):
     """Decides each compile. Called from many threads at once."""
 
-    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
-        """Answer one compile; may block for minutes while a farm works on it.
-
     @property
     def replays(self) -> Replays:
         """Return what the front may answer without asking `begin`."""
         ...
+
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
+        """Answer one compile; may block for minutes while a farm works on it.
 
         `is_cancelled` turns true when the launcher is gone; nobody reads the answer then.
         """
