@@ -66,6 +66,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("python", _python),
         ("compilers", _compilers),
         ("launcher", _launcher),
+        ("hit path", _hit_path),
         ("daemon", _daemon),
         ("disk", _disk),
         ("user", _user),
@@ -147,6 +148,19 @@ def _check_launcher() -> Check:
             remedy="apt-get install musl-tools && pip install --force-reinstall hpcc",
         )  # fmt: skip
     return Check(name="launcher", state="ok", detail=f"{found}, static", is_local=True)
+
+
+async def _hit_path(_: Paths) -> Check:
+    from hpcc.daemon import why_not_native
+
+    problem = await asyncio.to_thread(why_not_native)
+    if problem is None:
+        return Check(name="hit path", state="ok", detail="native library", is_local=True)
+    return Check(
+        name="hit path", state="degraded", detail=f"in Python: {problem}", is_local=True,
+        cost="a hit takes about a tenth of a millisecond more, 2 µs for each header",
+        remedy="apt-get install gcc libc6-dev && pip install --force-reinstall hpcc",
+    )  # fmt: skip
 
 
 async def _daemon(paths: Paths) -> Check:

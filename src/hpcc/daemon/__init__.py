@@ -16,7 +16,7 @@ from hpcc.daemon._api import (
 )
 from hpcc.daemon._cache import STORE_NAME, open_cache
 from hpcc.daemon._counters import COUNTERS_NAME, read_counters
-from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan, open_engine
+from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan, open_engine, why_not_native
 from hpcc.daemon._fallbacks import read_fallbacks
 from hpcc.daemon._front import FrontLimits
 from hpcc.daemon._inspect import EntryPart, describe_entry
@@ -62,4 +62,5 @@ __all__ = [
     "socket_path",
     "start",
     "stop",
+    "why_not_native",
 ]

@@ -78,7 +78,7 @@ class Engine(Protocol):
         """Bring a plan into the form that `replay` takes.
 
         Raises:
-            ValueError: the plan has more than fits.
+            ValueError: see `check_fits`.
         """
         ...
 
@@ -100,15 +100,38 @@ class Engine(Protocol):
         ...
 
 
+def check_fits(plan: Plan) -> None:
+    """Refuse what no engine takes.
+
+    Raises:
+        ValueError: more than a plan may hold, or a name that no file can have.
+    """
+    if len(plan.outputs) > MAX_OUTPUTS or len(plan.answer) > MAX_ANSWER_BYTES:
+        raise ValueError("too much for one plan")
+    if any(b"\0" in named.path for named in (*plan.checks, *plan.outputs)):
+        raise ValueError("a name with NUL")
+
+
 def open_engine() -> Engine:
     """Return the native engine, or its twin where there is none (and with HPCC_NATIVE=0)."""
     from hpcc.daemon._native import load_native  # late: ctypes is for the daemon only
     from hpcc.daemon._twin import Twin
 
-    if os.environ.get(DISABLE_VARIABLE) == "0":
-        return Twin()
-    try:
+    problem = why_not_native()
+    if problem is None:
         return load_native()
+    _log.warning("hits are slower, the native library is not used: %s", problem)
+    return Twin()
+
+
+def why_not_native() -> str | None:
+    """Return why the native library cannot be used; None when it can."""
+    from hpcc.daemon._native import load_native
+
+    if os.environ.get(DISABLE_VARIABLE) == "0":
+        return f"{DISABLE_VARIABLE}=0"
+    try:
+        load_native()
     except OSError as error:
-        _log.warning("hits are slower, the native library cannot be used: %s", error)
-        return Twin()
+        return str(error)
+    return None

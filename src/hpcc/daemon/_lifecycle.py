@@ -245,6 +245,7 @@ class Daemon:
             "socket": self._door.path,
             "version": __version__,
             "build_id": self._build_id,
+            "engine": self._handler.replays.engine.name,
             "helpers": self._helpers.pids,
             "uptime_seconds": self._clock.monotonic() - self._started,
             "waiting": waiting,

@@ -26,6 +26,7 @@ READY: Final = b"ready"
 # Everything else is a build's own: MAKEFLAGS would tie us to its jobserver.
 _KEPT_NAMES: Final = frozenset(
     {"HOME", "PATH", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HPCC_DIR"}
+    | {"HPCC_NATIVE"}  # a switch for those who look for a fault in the native library
 )
 _KEPT_PREFIXES: Final = ("LC_", "XDG_")
 
