@@ -52,12 +52,15 @@ class Run(NamedTuple):
     """The launcher runs `argv` (`argv[0]` an absolute path) and reports.
 
     Both streams are passed on as they come and captured, up to `MAX_CAPTURE_BYTES` each. With
-    `filter_headers` stderr is held back and `finish` says what the user is to see of it.
+    `filter_headers` stderr is held back and `finish` says what the user is to see of it. With
+    `is_tentative` nothing is shown of a compile that fails: the launcher reports it and then runs
+    the user's own command.
     """
 
     argv: tuple[bytes, ...]
     token: object
     filter_headers: bool = False
+    is_tentative: bool = False
 
 
 class RunReport(NamedTuple):

@@ -31,6 +31,7 @@ from hpcc.daemon._prepare import Classifier, Prepared
 from hpcc.daemon._records import Records, make_records
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._results import Results
+from hpcc.daemon._share import Sharing
 from hpcc.store import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
@@ -173,6 +174,7 @@ def open_cache(
         records,
         farm_file=os.fsencode(paths.farm_file) if is_remote else None,
     )
+    sharing = Sharing(memo, home=os.fsencode(os.path.realpath(os.path.expanduser("~"))))
     local = LocalCache(
         results,
         memo,
@@ -180,6 +182,7 @@ def open_cache(
         counters,
         records,
         hits,
+        sharing,
         run_directory=os.fspath(paths.run),
         max_output_bytes=settings.cache.max_entry_bytes,
     )
@@ -197,7 +200,7 @@ def open_cache(
             monotonic=time.monotonic,
         )
     return Cache(
-        classifier=Classifier(memo, compilers),
+        classifier=Classifier(memo, compilers, sharing),
         local=local,
         farm=farm,
         counters=counters,

@@ -19,6 +19,7 @@ from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
+from hpcc.daemon._hits import Hits
 from hpcc.daemon._marker import find_root
 from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
@@ -27,9 +28,9 @@ from hpcc.daemon._results import Result, Results
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-2"
+_HIT: Final = "hit.remote"
 BREAKER_FAILURES: Final = 3
 BREAKER_SECONDS: Final = 10.0
-_HIT: Final = "hit.remote"
 # How long a refusal is remembered without asking the compiler again.
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
@@ -74,9 +75,9 @@ class FarmCache:
         local: LocalCache,
         counters: Counters,
         records: Records,
+        hits: Hits,
         settings: RemoteSettings,
         monotonic: Callable[[], float],
-        hits: Hits,
     ) -> None:
         self._remote, self._results, self._local = remote, results, local
         self._counters, self._records, self._hits = counters, records, hits

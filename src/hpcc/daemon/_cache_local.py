@@ -13,7 +13,7 @@ from typing import Final
 from hpcc.compilers import MAX_DEPFILE_BYTES
 from hpcc.daemon._api import Done, Run, RunReport
 from hpcc.daemon._clock_text import mentions_clock
-from hpcc.daemon._closure import ClosureRequest, UncacheableError, find_closure
+from hpcc.daemon._closure import Closure, ClosureRequest, UncacheableError, find_closure
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._discovery import (
     Headers,
@@ -30,16 +30,22 @@ from hpcc.daemon._inflight import Flight, Inflight
 from hpcc.daemon._outputs import read_output
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import HIT, Records
-from hpcc.daemon._results import Result, Results
+from hpcc.daemon._results import Found, Result, Results
+from hpcc.daemon._share import Sharing
+from hpcc.daemon._share_check import SourceCheck, why_not_shared
+from hpcc.daemon._share_results import SharedResults
 
 _DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; whoever waited that long compiles too.
 DEDUP_SECONDS: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pending:
-    """The token of a `Run`: what `finish` needs to know."""
+    """The token of a `Run`: what `finish` needs to know, and what it finds out.
+
+    `key` is the one under which the result is kept; `private` why other checkouts do not get it.
+    """
 
     prepared: Prepared
     way: Way
@@ -49,6 +55,8 @@ class Pending:
     missed: str
     fallback: str
     side_before: tuple[Signature | None, ...]
+    key: bytes
+    private: str
 
 
 class LocalCache:
@@ -62,12 +70,15 @@ class LocalCache:
         counters: Counters,
         records: Records,
         hits: Hits,
+        sharing: Sharing,
         *,
         run_directory: str,
         max_output_bytes: int,
     ) -> None:
         self._results, self._memo, self._compilers = results, memo, compilers
         self._counters, self._records, self._hits = counters, records, hits
+        self._sharing, self._shared = sharing, SharedResults(results, memo)
+        self._sources = SourceCheck(memo)
         self._max_output_bytes = max_output_bytes
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
         self._names = itertools.count()
@@ -96,10 +107,16 @@ class LocalCache:
 
     def hit(self, prepared: Prepared) -> Done | None:
         """Put a stored result in place; None when there is none or the compiler must write."""
+        share = prepared.share
+        if share is not None:
+            found = self._shared.find(share)
+            if found is not None:
+                return self._put(prepared, found, share.key)
         found = self._results.find(prepared.key)
-        if found is None:
-            return None
-        if not self._hits.put(prepared, found, key=prepared.key, outcome=HIT):
+        return None if found is None else self._put(prepared, found, prepared.key)
+
+    def _put(self, prepared: Prepared, found: Found, key: bytes) -> Done | None:
+        if not self._hits.put(prepared, found, key=key, outcome=HIT):
             self._counters.add("uncacheable.output-not-ours")
             return None
         return Done(0, found.result.stdout, found.result.stderr)
@@ -129,7 +146,7 @@ class LocalCache:
 
     def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
         way = way_for(prepared)
-        extra: list[bytes] = list(prepared.colour)
+        extra: list[bytes] = [*prepared.injected, *prepared.colour]
         private: bytes | None = None
         if way is Way.PRIVATE_FILE:
             private = b"%s/%d-%d.d" % (self._deps, os.getpid(), next(self._names))
@@ -137,14 +154,29 @@ class LocalCache:
         elif way is Way.HEADERS:
             extra.append(b"-H")
         argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra)
-        missed = self._results.why_missed(prepared.key)
+        missed = self._why_missed(prepared)
         self._counters.add(f"missed.{missed}")
+        if prepared.standing.reason:
+            self._counters.add(f"private.{prepared.standing.reason}")
         fallback = self._records.fallback()
         side = tuple(map(_signature_or_none, prepared.side_paths))
-        pending = Pending(prepared, way, time.time_ns(), private, flight, missed, fallback, side)
-        return Run(argv, pending, filter_headers=way is Way.HEADERS)
+        pending = Pending(
+            prepared, way, time.time_ns(), private, flight, missed, fallback, side,
+            prepared.key, prepared.standing.reason,
+        )  # fmt: skip
+        is_tentative = bool(prepared.injected)
+        return Run(argv, pending, filter_headers=way is Way.HEADERS, is_tentative=is_tentative)
+
+    def _why_missed(self, prepared: Prepared) -> str:
+        new = "new-command"
+        keys = [prepared.key] if prepared.share is None else [prepared.share.key, prepared.key]
+        reasons = [reason for key in keys if (reason := self._results.why_missed(key)) != new]
+        return reasons[0] if reasons else new
 
     def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
+        share = pending.prepared.share
+        if share is not None and not report.signal:
+            self._sharing.note(share, failed=report.exit_code != 0)
         if report.signal or report.exit_code:
             self._counters.add("miss.failed")
             return "miss.failed"
@@ -175,15 +207,28 @@ class LocalCache:
         stderr = report.stderr if headers is None else headers.stderr
         side = _read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
-        if not self._results.keep(prepared.key, closure, result):
+        if not self._keep(pending, closure, result):
             raise UncacheableError("store")
         return "miss.local"
+
+    def _keep(self, pending: Pending, closure: Closure, result: Result) -> bool:
+        """Store a result for every checkout if nothing in it names this one, else for this one."""
+        share = pending.prepared.share
+        if share is not None:
+            reason = why_not_shared(share, closure, result, self._sources)
+            if not reason:
+                pending.key = share.key
+                return self._shared.keep(share, closure, result)
+            pending.private = reason
+            self._counters.add(f"private.{reason}")
+        return self._results.keep(pending.key, closure, result)
 
     def _record(self, pending: Pending, outcome: str, reason: str) -> None:
         self._records.compiled(
             pending.prepared,
             outcome,
-            key=pending.prepared.key,
+            key=pending.key,
+            private=pending.private,
             started_ns=pending.started_ns,
             reason=reason,
             fallback=pending.fallback,
@@ -242,7 +287,9 @@ class LocalCache:
                     *self._omitted(pending),
                 )
             case Way.SECOND_RUN:
-                return ask_dependencies(pending.prepared, lambda: False)
+                return ask_dependencies(
+                    pending.prepared, lambda: False, injected=pending.prepared.injected
+                )
 
     def _omitted(self, pending: Pending) -> tuple[bytes, ...]:
         """Return what `-H` does not list: stdc-predef.h and the files of -include and -imacros."""

@@ -124,14 +124,17 @@ def parse_dependencies(data: bytes) -> tuple[bytes, ...]:
 
 
 def ask_dependencies(
-    prepared: Prepared, is_cancelled: Callable[[], bool], seconds: float = _SECOND_RUN_SECONDS
+    prepared: Prepared,
+    is_cancelled: Callable[[], bool],
+    seconds: float = _SECOND_RUN_SECONDS,
+    injected: tuple[bytes, ...] = (),
 ) -> tuple[bytes, ...]:
     """Ask the compiler for the whole closure with `-M`.
 
     Raises:
         UncacheableError: it did not tell.
     """
-    argv = [prepared.request.compiler, *without_outputs(prepared.invocation), b"-M"]
+    argv = [prepared.request.compiler, *without_outputs(prepared.invocation), *injected, b"-M"]
     try:
         answer = ask(
             argv,

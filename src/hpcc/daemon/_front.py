@@ -235,7 +235,9 @@ class Front:
     def _answer_run(self, connection: socket.socket, request: CompileRequest, run: Run) -> bool:
         number = connection.fileno()
         try:
-            frame = wire.encode_run(wire.LauncherRun(run.argv, run.filter_headers))
+            frame = wire.encode_run(
+                wire.LauncherRun(run.argv, run.filter_headers, run.is_tentative)
+            )
             # Before the answer: its report may come at once.
             with self._lock:
                 self._parked[number] = (connection, _Parked(request, run))

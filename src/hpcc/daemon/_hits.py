@@ -6,12 +6,14 @@ What a hit rests on besides its inputs is pinned here, once for every way to one
 from __future__ import annotations
 
 import os
+import posixpath
 from typing import Final
 
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._engine import Plan
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers
+from hpcc.daemon._marker import MARKER
 from hpcc.daemon._outputs import OutputFile
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import HIT, Records
@@ -45,10 +47,11 @@ class Hits:
         plan = plan_of(prepared, found.result)
         if plan is None or not self._replays.put(plan):
             return False
-        self._note(prepared, found.result.size_bytes, key, outcome)
+        is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
+        self._note(prepared, found.result.size_bytes, key, outcome, is_foreign=is_foreign)
         # A hit on a farm's result rests on more than is pinned below.
         if outcome == HIT and prepared.replay_ok and prepared.request.frame:
-            self._remember(prepared, found, plan, key)
+            self._remember(prepared, found, plan, key, is_foreign=is_foreign)
         return True
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
@@ -56,12 +59,18 @@ class Hits:
         plan = plan_of(prepared, result)
         return plan is not None and self._replays.put(plan)
 
-    def _note(self, prepared: Prepared, size_bytes: int, key: bytes, outcome: str) -> None:
+    def _note(
+        self, prepared: Prepared, size_bytes: int, key: bytes, outcome: str, *, is_foreign: bool
+    ) -> None:
         self._counters.add(outcome)
+        if is_foreign:
+            self._counters.add("hit.shared")
         self._records.hit(prepared, key, outcome)
         self._counters.add("bytes.served", size_bytes)
 
-    def _remember(self, prepared: Prepared, found: Found, plan: Plan, key: bytes) -> None:
+    def _remember(
+        self, prepared: Prepared, found: Found, plan: Plan, key: bytes, *, is_foreign: bool
+    ) -> None:
         pins = Pins(self._memo)
         try:
             pins.place(prepared.cwd)
@@ -75,18 +84,36 @@ class Hits:
                 prepared.identity, prepared.request.compiler, prepared.request.env, pins
             )
             pins.inputs(found.inputs)
+            _pin_markers(pins, prepared)
         except NotPinnedError:
             return
         size_bytes, result_key = found.result.size_bytes, found.inputs.result_key
 
         def on_hit() -> None:
-            self._note(prepared, size_bytes, key, HIT)
+            self._note(prepared, size_bytes, key, HIT, is_foreign=is_foreign)
             self._results.touch(key, result_key)
 
         plan = plan._replace(checks=pins.checks())
         frame, is_provisional = prepared.request.frame, pins.is_provisional
         if self._replays.remember(frame, plan, on_hit, is_provisional=is_provisional):
             self._results.release(result_key)
+
+
+def _pin_markers(pins: Pins, prepared: Prepared) -> None:
+    """Pin that the same marker decides, or that there is none.
+
+    Raises:
+        NotPinnedError: it was changed too lately.
+    """
+    search = prepared.standing.search
+    if search.marker is None:
+        pins.absent_each(posixpath.join(d, MARKER) for d in search.directories)
+        return
+    *below, root = search.directories
+    pins.absent_each(posixpath.join(d, MARKER) for d in below)
+    for directory in search.directories:
+        pins.place(directory)
+    pins.thing(posixpath.join(root, MARKER))
 
 
 def plan_of(prepared: Prepared, result: Result) -> Plan | None:

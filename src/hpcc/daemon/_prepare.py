@@ -23,6 +23,7 @@ from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers, Identity
 from hpcc.daemon._outputs import is_special
+from hpcc.daemon._share import Share, Sharing, Standing
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
 KEY_FORMAT: Final = b"local-3"
@@ -45,7 +46,7 @@ class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
 
     `written` says what it writes beside the depfile. `replay_ok`: it follows from the request, the
-    compiler's files and the inputs alone, so that a hit can be remembered (`_replay`).
+    compiler's files, the markers and the inputs alone, so that a hit can be remembered (`_replay`).
     """
 
     request: CompileRequest
@@ -54,7 +55,18 @@ class Prepared:
     colour: tuple[bytes, ...]
     key: bytes
     written: Written
+    standing: Standing
     replay_ok: bool = True
+
+    @property
+    def share(self) -> Share | None:
+        """How other checkouts share the result; None for one that is private."""
+        return self.standing.share
+
+    @property
+    def injected(self) -> tuple[bytes, ...]:
+        """The flags of ours that a local compile gets."""
+        return () if self.share is None else self.share.injected
 
     @property
     def cwd(self) -> bytes:
@@ -87,8 +99,8 @@ class Prepared:
 class Classifier:
     """Decides what is cacheable; remembers command lines it has read."""
 
-    def __init__(self, memo: FileMemo, compilers: Compilers) -> None:
-        self._memo, self._compilers = memo, compilers
+    def __init__(self, memo: FileMemo, compilers: Compilers, sharing: Sharing) -> None:
+        self._memo, self._compilers, self._sharing = memo, compilers, sharing
         self._read: dict[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = {}
 
     def prepare(
@@ -112,10 +124,12 @@ class Classifier:
             return written
         colour = _colour(request, invocation)
         cpu = self._compilers.cpu() if invocation.is_native else b""
-        key = _key(request, invocation, identity, colour, cpu)
-        # A response file is read anew each time.
-        is_plain = invocation.arguments == request.argv[1:]
-        prepared = Prepared(request, invocation, identity, colour, key, written, is_plain)
+        rest = (cpu, _environment_key(request.env), *colour)
+        standing = self._sharing.standing(request, invocation, identity, rest)
+        key = _key(request, invocation, identity, rest, standing.share)
+        # A response file is read anew each time; of a marker that does not count not all is pinned.
+        is_plain = invocation.arguments == request.argv[1:] and not standing.search.refusal
+        prepared = Prepared(request, invocation, identity, colour, key, written, standing, is_plain)
         return _check_side_paths(prepared) or prepared
 
     def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
@@ -192,19 +206,24 @@ def _colour(request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...
     return (b"-fdiagnostics-color=always",) if wants else ()
 
 
+def _environment_key(env: dict[bytes, bytes]) -> bytes:
+    return encode_fields(
+        part
+        for name, value in sorted(env.items())
+        if name not in _NOT_IN_KEY and not name.startswith(b"HPCC_")
+        for part in (name, value)
+    )
+
+
 def _key(
     request: CompileRequest,
     invocation: Invocation,
     identity: Identity,
-    colour: tuple[bytes, ...],
-    cpu: bytes,
+    rest: tuple[bytes, ...],
+    share: Share | None,
 ) -> bytes:
-    env = [
-        part
-        for name, value in sorted(request.env.items())
-        if name not in _NOT_IN_KEY and not name.startswith(b"HPCC_")
-        for part in (name, value)
-    ]
+    # No argument holds NUL: with flags of ours it is another key.
+    injected = () if share is None else (b"\0", *share.injected)
     # GCC and Clang take $PWD as the compilation directory when it names the current one.
     pwd = request.env.get(b"PWD", b"")
     return hashlib.sha256(
@@ -215,11 +234,10 @@ def _key(
                 request.compiler,
                 request.cwd,
                 pwd if pwd != request.cwd else b"",
-                cpu,
-                encode_fields(env),
-                *colour,
+                *rest,
                 b"",
                 *invocation.arguments,
+                *injected,
             ]
         )
     ).digest()

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._closure import absolute
 from hpcc.daemon._counters import Counters
+from hpcc.daemon._manifest import InputSet
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._results import Results
 
@@ -57,6 +58,7 @@ class Note(NamedTuple):
     image: str = ""
     duration_ms: int = 0
     fallback: str = ""
+    private: str = ""
 
 
 class Records:
@@ -90,13 +92,17 @@ class Records:
         reason: str = "",
         image: str = "",
         fallback: str = "",
+        private: str = "",
     ) -> None:
-        """Note a compile that was run, here or on a farm."""
+        """Note a compile that was run, here or on a farm.
+
+        `private` says why no other checkout gets its result.
+        """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
             Note(
                 time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
-                fallback,
+                fallback, private,
             )
         )  # fmt: skip
 
@@ -155,7 +161,7 @@ class Records:
             os.close(fd)
 
     def _lines(self, note: Note) -> Iterable[str]:
-        inputs = self._results.latest(note.key) if note.key and not _is_unkept(note) else None
+        inputs = self._inputs(note)
         result = inputs.result_key.hex() if inputs is not None else ""
         is_hit = note.outcome.startswith("hit.")
         if is_hit and self._cost_ms:
@@ -182,6 +188,14 @@ class Records:
         if numbers:
             table |= {"scope": self._written.scope, "files": numbers}
         yield _json(["c", name, round(note.at, 3), table])
+
+
+    def _inputs(self, note: Note) -> InputSet | None:
+        inputs = self._results.latest(note.key) if note.key and not _is_unkept(note) else None
+        share = None if note.prepared is None else note.prepared.share
+        if inputs is None or share is None or note.key != share.key:
+            return inputs
+        return share.checkout.spelled_set(inputs)
 
 
 class _Written:
@@ -236,6 +250,7 @@ def _record_table(note: Note) -> dict[str, object]:
         ("reason", note.reason),
         ("image", note.image),
         ("fallback", note.fallback),
+        ("private", note.private),
         ("ms", note.duration_ms),
     ):
         if value:

@@ -20,13 +20,15 @@ class CompileRecord:
     """One compile. `files` maps each input's path to its SHA-256 in hex; empty where not known.
 
     `outcome`: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`,
-    `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why.
+    `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why. `private`
+    says why the result is not shared with other checkouts, "" without a marker too.
     """
 
     at: float
     outcome: str
     reason: str
     fallback: str
+    private: str = ""
     output: str
     sources: tuple[str, ...]
     argv: tuple[str, ...]
@@ -93,6 +95,7 @@ def _record(
         outcome=_text(table, "outcome"),
         reason=_text(table, "reason"),
         fallback=_text(table, "fallback"),
+        private=_text(table, "private"),
         output=_text(table, "output"),
         sources=_texts(table, "sources"),
         argv=_texts(table, "argv"),

@@ -22,6 +22,8 @@ from hpcc.daemon._replay import Pins
 from hpcc.store import PrivateStore
 
 _FORMAT: Final = b"result-2"
+# Depfile and messages with a mark where a root was; `origin` comes second.
+_SHARED_FORMAT: Final = b"shared-result-1"
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
@@ -32,7 +34,8 @@ MAX_ONE_RESULT_BYTES: Final = 2 << 20
 class Result(NamedTuple):
     """What a successful compile left behind. `depfile` is None when none was asked for.
 
-    `side` are the contents of the further outputs, in `Prepared.side_paths`' order.
+    `side` are the contents of the further outputs, in `Prepared.side_paths`' order. `origin` names
+    the checkout that made a shared result (`_share_results`).
     """
 
     object_data: bytes
@@ -40,6 +43,7 @@ class Result(NamedTuple):
     stdout: bytes
     stderr: bytes
     side: tuple[bytes, ...] = ()
+    origin: bytes = b""
 
     @property
     def size_bytes(self) -> int:
@@ -67,16 +71,15 @@ class Results:
 
     def find(self, request_key: bytes) -> Found | None:
         """Return the result that fits the files as they are now."""
-        self._notice_clean()
-        sets = self._sets(request_key)
+        sets = self.sets(request_key)
         for index, inputs in enumerate(sets):
             if not inputs.holds(self._memo):
                 continue
-            result = self._result(inputs.result_key)
+            result = self.result(inputs.result_key)
             if result is None:
                 return None
             if index:
-                self._remember_sets(request_key, add_set(sets, inputs))
+                self.prefer(request_key, sets, inputs)
             return Found(inputs, result)
         return None
 
@@ -98,6 +101,10 @@ class Results:
     def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
         """Store a result under the state of the files it was made from."""
         inputs = make_set(request_key, closure.files, closure.present, closure.absences)
+        return self.keep_set(request_key, inputs, result)
+
+    def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bool:
+        """Store a result under a state of the files that is named already."""
         if not self._store.put(inputs.result_key, _encode_result(result)):
             return False
         sets = add_set(self._sets(request_key), inputs)
@@ -122,6 +129,15 @@ class Results:
         is_there = any(self._store.has(inputs.result_key) for inputs in sets)
         return "inputs-changed" if is_there else "evicted"
 
+    def sets(self, request_key: bytes) -> tuple[InputSet, ...]:
+        """Return the states of the inputs under which there is a result, the latest first."""
+        self._notice_clean()
+        return self._sets(request_key)
+
+    def prefer(self, request_key: bytes, sets: tuple[InputSet, ...], inputs: InputSet) -> None:
+        """Look at this one of the sets first, the next time."""
+        self._remember_sets(request_key, add_set(sets, inputs))
+
     def _sets(self, request_key: bytes) -> tuple[InputSet, ...]:
         with self._lock:
             known = self._manifests.get(request_key)
@@ -142,7 +158,8 @@ class Results:
         self._remember_sets(request_key, sets)
         return sets
 
-    def _result(self, key: bytes) -> Result | None:
+    def result(self, key: bytes) -> Result | None:
+        """Return one result by the key that a set of inputs leads to."""
         with self._lock:
             known = self._results.get(key)
             if known is not None:
@@ -195,17 +212,19 @@ class Results:
 
 def _encode_result(result: Result) -> bytes:
     depfile = encode_fields([] if result.depfile is None else [result.depfile])
+    head = [_SHARED_FORMAT, result.origin] if result.origin else [_FORMAT]
     return encode_fields(
-        [_FORMAT, result.object_data, result.stdout, result.stderr, depfile, *result.side]
+        [*head, result.object_data, result.stdout, result.stderr, depfile, *result.side]
     )
 
 
 def _decode_result(data: bytes) -> Result:
     fields = decode_fields(data)
-    if len(fields) < 5 or fields[0] != _FORMAT:
+    origin = fields.pop(1) if len(fields) > 1 and fields[0] == _SHARED_FORMAT else b""
+    if len(fields) < 5 or fields[0] not in {_FORMAT, _SHARED_FORMAT}:
         raise IntegrityError("not a result of this version", reason="bad-record")
     _, object_data, stdout, stderr, wrapped, *side = fields
     depfile = decode_fields(wrapped)
     if len(depfile) > 1:
         raise IntegrityError("not a result of this version", reason="bad-record")
-    return Result(object_data, depfile[0] if depfile else None, stdout, stderr, tuple(side))
+    return Result(object_data, depfile[0] if depfile else None, stdout, stderr, tuple(side), origin)

@@ -84,6 +84,7 @@ class FakeLauncher:
         self.before_run(run)
         code, out, err = self._run(run.argv)
         self.after_run(run)
+        is_retried = run.is_tentative and code > 0
         report = RunReport(
             exit_code=max(code, 0),
             signal=max(-code, 0),
@@ -92,6 +93,8 @@ class FakeLauncher:
             is_truncated=max(len(out), len(err)) > MAX_CAPTURE_BYTES,
         )
         finish = self.handler.finish(request, run, report)
+        if is_retried:
+            return Compiled("retried", *self._run((request.compiler, *request.argv[1:])))
         shown = finish.stderr if run.filter_headers else err + finish.stderr
         return Compiled("run", code, out + finish.stdout, shown)
 

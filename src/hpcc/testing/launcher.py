@@ -49,7 +49,7 @@ _PAUSE_SECONDS: Final = 0.01
 class ScriptedHandler:
     """Answers as the request's variable `HPCC_TEST_ANSWER` says.
 
-    `exec` (the default), `run`, `filter`, `done:CODE:STDOUT:STDERR`, `block:SECONDS`, `raise`.
+    `exec` (the default), `run`, `filter`, `tentative` (adds that flag), `done:CODE:STDOUT:STDERR`, `block:SECONDS`, `raise`.
     Counts what it was asked: `begin`, `finish`, `abandon`, `cancelled`, `signal.N`, `exit.N`.
     """
 
@@ -69,6 +69,9 @@ class ScriptedHandler:
         if word in {b"run", b"filter"}:
             argv = (request.compiler, *request.argv[1:])
             return Run(argv, self, filter_headers=word == b"filter")
+        if word == b"tentative":
+            argv = (request.compiler, *request.argv[1:], b"--tentative")
+            return Run(argv, self, is_tentative=True)
         if word == b"raise":
             raise RuntimeError("asked to")
         if word == b"block":

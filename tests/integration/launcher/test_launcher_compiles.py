@@ -55,6 +55,45 @@ def test_a_failing_compile_fails_with_the_compilers_exit_code(
     assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
 
 
+def test_a_tentative_compile_that_succeeds_shows_all_it_said(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    script = bench.script("cc-7", 'echo out; echo "... err $*" >&2')
+    done = bench.run("wrap", script, "-c", answer="tentative")
+    assert (done.returncode, done.stdout) == (0, b"out\n")
+    assert done.stderr == b"... err -c --tentative\n"
+    assert counters(bench.env)["exit.0"] == 1
+
+
+def test_a_tentative_compile_that_fails_is_not_seen_and_the_own_command_decides(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    script = bench.script(
+        "cc-7", 'echo "out $*"; echo "err $*" >&2; test "$2" = --tentative && exit 3; exit 7'
+    )
+    done = bench.run("wrap", script, "-c", answer="tentative")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out -c\n", b"err -c\n")
+    wait_until(lambda: "exit.3" in counters(bench.env))
+
+
+def test_after_a_tentative_compile_the_own_command_has_the_users_signals(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    script = bench.script(
+        "cc-7", 'test "$1" = --tentative && exit 3; grep -E "^Sig(Blk|Ign)" /proc/self/status'
+    )
+    bare = subprocess.run([script], capture_output=True, check=True).stdout
+    assert bench.run("wrap", script, answer="tentative").stdout == bare
+
+
+def test_a_tentative_compile_that_is_killed_dies_by_that_signal(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    script = bench.script("cc-7", "echo out; kill -TERM $$")
+    done = bench.run("wrap", script, answer="tentative")
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"out\n")
+
+
 def test_the_header_lines_of_dash_h_are_filtered_and_the_warnings_stay(
     bench: Bench, daemon: subprocess.Popen[bytes]
 ) -> None:
