@@ -155,14 +155,12 @@ static bool fill(int fd, const struct stat *old, const unsigned char *data, uint
 
 static bool put(struct placing *placing, const char *path, const unsigned char *data, uint64_t bytes, bool keeps_mode) {
     struct stat st;
-    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    bool is_new = fd < 0;
-    if (is_new) {
-        if (errno != ENOENT) return false;
-        /* A dangling symbolic link fails here, as it should. */
-        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, NEW_FILE_MODE);
-        if (fd < 0) return false;
-    } else if (fstat(fd, &st) || !is_ours(&st, placing)) {
+    /* Looked at before it is opened: an open alone wakes who waits at a FIFO, and rewinds a tape. */
+    bool is_new = lstat(path, &st);
+    if (is_new ? errno != ENOENT : !is_ours(&st, placing)) return false;
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | (is_new ? O_CREAT | O_EXCL : O_NONBLOCK), NEW_FILE_MODE);
+    if (fd < 0) return false;
+    if (!is_new && (fstat(fd, &st) || !is_ours(&st, placing))) {
         close(fd);
         return false;
     }
@@ -226,7 +224,9 @@ EXPORT int hpcc_accept(int listener, uint32_t uid, unsigned char *buffer, uint32
     struct ucred peer;
     socklen_t peer_bytes = sizeof peer;
     *got = 0;
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd;
+    do fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
     if (fd < 0) return -errno;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) || peer.uid != uid) {
         close(fd);

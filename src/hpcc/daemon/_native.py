@@ -10,14 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.daemon._engine import (
-    MAX_ANSWER_BYTES,
-    MAX_OUTPUTS,
-    REQUEST_BUFFER_BYTES,
-    Check,
-    CheckKind,
-    Plan,
-)
+from hpcc.daemon._engine import REQUEST_BUFFER_BYTES, Check, CheckKind, Plan, check_fits
 
 # The library lies beside the package under a name that cannot be imported by mistake.
 LIBRARY: Final = "_hpcc_native"
@@ -30,6 +23,7 @@ _OUTPUT: Final = struct.Struct("<2IQ")
 _STATE: Final = struct.Struct("<5Q")
 _PLACE: Final = struct.Struct("<4Q")
 _KEEPS_MODE: Final = 1
+_MASK: Final = (1 << 64) - 1
 # A directory is opened for at least so many names in it; for fewer, whole paths are cheaper.
 _MIN_GROUP: Final = 2
 
@@ -80,10 +74,9 @@ def encode_plan(plan: Plan) -> bytes:
     """Write a plan as native/replay.h describes it.
 
     Raises:
-        ValueError: more than a plan may hold.
+        ValueError: see `check_fits`.
     """
-    if len(plan.outputs) > MAX_OUTPUTS or len(plan.answer) > MAX_ANSWER_BYTES:
-        raise ValueError("too much for one plan")
+    check_fits(plan)
     groups = _groups(plan.checks)
     parts = []
     for directory, checks in groups:
@@ -120,7 +113,8 @@ def _encode_check(name: bytes, check: Check) -> bytes:
     head = _CHECK.pack(check.kind, len(name))
     match check.kind:
         case CheckKind.STATE:
-            values = _STATE.pack(*check.values)
+            # A time before 1970 is negative; the library computes modulo 2**64 as well.
+            values = _STATE.pack(*(value & _MASK for value in check.values))
         case CheckKind.PLACE:
             values = _PLACE.pack(*check.values)
         case _:

@@ -81,12 +81,13 @@ def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int
 def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
     old: os.stat_result | None = None
     try:
+        # Before it is opened: an open alone wakes who waits at a FIFO, and rewinds a tape.
+        if not _is_ours(os.lstat(output.path), source):
+            return False
         fd = os.open(output.path, _OLD)
-    except FileNotFoundError:
-        # 0600 until the bytes are there; a dangling symbolic link fails here, as it should.
-        fd = os.open(output.path, _NEW, 0o600)
-    else:
         old = os.fstat(fd)
+    except FileNotFoundError:
+        fd = os.open(output.path, _NEW, 0o600)  # until the bytes are there
     try:
         if old is not None and not _is_ours(old, source):
             return False

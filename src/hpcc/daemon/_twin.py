@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 from hpcc.daemon._engine import (
     FIRST_BYTES_SECONDS,
-    MAX_ANSWER_BYTES,
-    MAX_OUTPUTS,
     REQUEST_BUFFER_BYTES,
     Check,
     CheckKind,
     Outcome,
     Plan,
+    check_fits,
 )
 from hpcc.daemon._files import signature_of
 from hpcc.daemon._front_io import peer_uid
@@ -28,8 +27,7 @@ class Twin:
     name = "python"
 
     def prepare(self, plan: Plan) -> Plan:
-        if len(plan.outputs) > MAX_OUTPUTS or len(plan.answer) > MAX_ANSWER_BYTES:
-            raise ValueError("too much for one plan")
+        check_fits(plan)
         return plan
 
     def replay(self, prepared: object, connection: int) -> int:

@@ -1,0 +1,54 @@
+"""Both engines of the hit path, and what a plan is written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpcc.daemon import Check, Engine, Plan
+from hpcc.daemon._native import load_native
+from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon._twin import Twin
+
+NO_SOURCE = (0, 0)
+
+
+@pytest.fixture(params=["native", "python"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    # Without the library this is an error, no skip: every install builds it.
+    return load_native() if request.param == "native" else Twin()
+
+
+@pytest.fixture
+def write(engine: Engine) -> Callable[..., int]:
+    """Carry out a plan with these outputs, path and content each; returns the outcome."""
+
+    def run(
+        *files: tuple[Path, bytes] | OutputFile,
+        checks: tuple[Check, ...] = (),
+        mode: int = 0o644,
+        source: tuple[int, int] = NO_SOURCE,
+    ) -> int:
+        outputs = tuple(
+            f if isinstance(f, OutputFile) else OutputFile(bytes(f[0]), f[1]) for f in files
+        )
+        plan = Plan(checks, outputs, mode, source, b"")
+        return engine.replay(engine.prepare(plan), -1)
+
+    return run
+
+
+@pytest.fixture
+def ask(write: Callable[..., int], tmp_path: Path) -> Callable[..., int]:
+    """Tell whether checks hold: returns the outcome, after a look that the output says the same."""
+
+    def run(*checks: Check) -> int:
+        output = tmp_path / "written-when-they-hold"
+        outcome = write((output, b"new"), checks=checks)
+        assert output.exists() == (outcome == 0)
+        output.unlink(missing_ok=True)
+        return outcome
+
+    return run
