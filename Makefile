@@ -1,5 +1,5 @@
 # Every target works from a fresh clone: the first one that needs it makes .venv from the lock files.
-# `./demo.sh` and `./test.sh` also install the distribution's packages; these targets do not.
+# `./demo.sh`, `./test.sh` and `make bench` also install the distribution's packages; the others do not.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -48,8 +48,10 @@ N ?= 10000
 soak: dev  ## random edits, bare and through hpcc, compared byte for byte: make soak N=10000
 	$(PY) -m hpcc.testing.soak --operations $(N)
 
-bench: dev  ## figures as ratios, taken side by side in one run
-	$(PY) bench/run.py
+bench:  ## figures beside ccache and sccache, about half an hour: make bench ARGS=--quick
+	./tools/bootstrap.sh packages base bench || [ $$? = 77 ]
+	@$(MAKE) --no-print-directory dev
+	$(PY) bench/run.py $(ARGS)
 
 gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
 	$(PY) tools/gen.py

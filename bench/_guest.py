@@ -10,9 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from _projects import long_file
+from _measure import SkipRow
+from _trees import long_file
 
-from hpcc.config import Paths
+from hpcc.config import Paths, load_farm_or_none
 from hpcc.core import Digest, ExecRequest, InputFile, NotFoundError, ResultEvent
 from hpcc.images import ImageStore, PreparedImage
 from hpcc.ports import Guest, GuestSpec, SystemClock
@@ -36,7 +37,7 @@ class OneFile:
 def newest_image(paths: Paths) -> PreparedImage:
     images = ImageStore(paths.images, SystemClock()).list()
     if not images:
-        sys.exit("bench: no image; run `hpcc image build-debian gcc` first")
+        raise SkipRow("no prepared image; `hpcc image build-debian gcc` makes one")
     return images[0]
 
 
@@ -89,7 +90,15 @@ async def _compile(guest: Guest, source: OneFile, name: str) -> tuple[float, flo
 
 
 def up_seconds(hpcc: Path) -> list[dict[str, object]]:
-    """`hpcc up` on a prepared image until a compile is accepted."""
+    """`hpcc up` on a prepared image until a compile is accepted.
+
+    Raises:
+        SkipRow: there is no image, or a farm of the user's is up, which is not ours to end.
+    """
+    paths = Paths.from_env(os.environ)
+    newest_image(paths)
+    if load_farm_or_none(paths.farm_file) is not None:
+        raise SkipRow("a farm is up; `hpcc down` ends it")
     samples = []
     for _ in range(REPEATS):
         subprocess.run([str(hpcc), "down"], check=False, capture_output=True)

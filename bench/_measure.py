@@ -1,93 +1,165 @@
-"""Wall and CPU of commands and of a daemon, taken side by side."""
+"""What a piece of work costs: wall time, and the CPU of everything that worked for it.
+
+CPU is that of the processes started (rusage, which counts all that were waited for), and what the
+tool's server spent meanwhile: its threads, those that have ended too, its living descendants, and
+the children it has waited for (a server that runs the compiler itself pays for it, too). The kernel
+keeps the first to a nanosecond and the last to a tick of 10 ms. What the kernel does in threads of
+its own (writing back, a loop device) belongs to no process and is in no figure.
+"""
 
 from __future__ import annotations
 
 import os
 import resource
-import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Protocol
+
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+# clock_getcpuclockid(3): the clock of a whole thread group, in scheduler time.
+_PROCESS_CLOCK: Final = 2
+# hpcc's daemon writes its counters and records every two seconds.
+DEFERRED_SECONDS: Final = 2.5
+
+
+class BenchError(Exception):
+    """The bench cannot go on: a figure would be wrong, or a tool does not work."""
+
+
+class SkipRow(Exception):  # noqa: N818 - not a fault: the reason goes into the report
+    """A row cannot be taken here; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of one round, the daemon's CPU included."""
+    """Seconds of one round. `cpu` includes `server`, which is the server's share."""
 
     wall: float
     cpu: float
+    server: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.wall + other.wall, self.cpu + other.cpu, self.server + other.server)
+
+    def charged(self, seconds: float) -> Cost:
+        """The same with more CPU of the server's."""
+        return Cost(self.wall, self.cpu + seconds, self.server + seconds)
 
 
-def process_tree_cpu_seconds(pid: int | None) -> float:
-    """CPU of a process and its living descendants so far, in seconds, all threads."""
+def own_seconds(pid: int) -> float:
+    """CPU of one process so far, threads that have ended included; 0 if there is none."""
+    try:
+        return time.clock_gettime((~pid << 3) | _PROCESS_CLOCK)
+    except OSError:
+        return 0.0
+
+
+def tree_seconds(pid: int | None) -> float:
+    """CPU of a process, of its living descendants, and of the children each has waited for."""
     if pid is None:
         return 0.0
+    stats = _stats()
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    for child, fields in stats.items():
+        children.setdefault(int(fields[1]), []).append(child)
     total, todo = 0.0, [pid]
     while todo:
         current = todo.pop()
         todo.extend(children.get(current, []))
-        for task in Path(f"/proc/{current}/task").glob("*/schedstat"):
-            try:
-                total += int(task.read_text().split()[0]) / 1e9
-            except OSError:
-                continue
+        if current in stats:
+            waited_for = int(stats[current][13]) + int(stats[current][14])
+            total += own_seconds(current) + waited_for / _TICKS_PER_SECOND
     return total
 
 
-def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-    done = subprocess.run(argv, env=dict(env), cwd=cwd, capture_output=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"bench: {argv} failed: {done.stderr.decode(errors='replace')[:2000]}")
+def _stats() -> dict[int, list[str]]:
+    """The fields of /proc/PID/stat behind the name, for every process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has ended
+    return found
 
 
-def spawn_many(argv: Sequence[str], env: Mapping[str, str], cwd: Path, times: int) -> None:
-    """Run one command so many times in turn, with as little of our own cost as there can be.
-
-    No pipe and no shell: beside a hit of a fraction of a millisecond they would be half the figure.
-    """
-    program = shutil.which(argv[0], path=env["PATH"]) or argv[0]
-    back = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.chdir(cwd)
-    try:
-        actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
-        for _ in range(times):
-            pid = os.posix_spawn(program, argv, env, file_actions=actions)
-            if os.waitpid(pid, 0)[1]:
-                raise SystemExit(f"bench: {argv} failed")
-    finally:
-        os.fchdir(back)
-        os.close(back)
-        os.close(null)
+def children_seconds() -> float:
+    """CPU of all that this process has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def measure(work: Callable[[], None], daemon_pid: int | None = None) -> Cost:
-    """Cost of `work`: its children's CPU by rusage, the daemon's by the scheduler's own count."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    daemon_before = process_tree_cpu_seconds(daemon_pid)
+def measure(work: Callable[[], None], server_seconds: Callable[[], float]) -> Cost:
+    """What `work` costs; `server_seconds` tells the CPU of the tool's server so far."""
+    server_before, children_before = server_seconds(), children_seconds()
     started = time.perf_counter()
     work()
     wall = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu + process_tree_cpu_seconds(daemon_pid) - daemon_before)
+    children = children_seconds() - children_before
+    server = server_seconds() - server_before
+    return Cost(wall, children + server, server)
 
 
-def medians(costs: Sequence[Cost]) -> Cost:
-    return Cost(statistics.median(c.wall for c in costs), statistics.median(c.cpu for c in costs))
+class Served(Protocol):
+    """What `Deferred` needs of a tool."""
+
+    name: str
+
+    def server_seconds(self) -> float:
+        """CPU of its server so far."""
 
 
-def clean_env(**extra: str) -> dict[str, str]:
-    """An environment without the caller's compiler and cache settings."""
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C", **extra}
+class Deferred:
+    """Charges the tools for what their servers do after their answers.
+
+    A server may count, record or tidy a second later, when another tool is measured. So the whole
+    of a row is looked at: what the server spent from before the first round until it has had time
+    to finish, and was not seen in a round, is spread over the rounds. Nothing else may be asked of
+    the servers in between.
+    """
+
+    def __init__(self, tools: Sequence[Served]) -> None:
+        self._before = {tool.name: (tool, tool.server_seconds()) for tool in tools}
+
+    def charge(self, costs: dict[str, list[Cost]]) -> None:
+        """Add its share to each round."""
+        settle(DEFERRED_SECONDS)
+        for name, (tool, before) in self._before.items():
+            rounds = costs[name]
+            seen = sum(cost.server for cost in rounds)
+            rest = max(0.0, tool.server_seconds() - before - seen) / len(rounds)
+            costs[name] = [cost.charged(rest) for cost in rounds]
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, *, seconds: float = 1800) -> str:
+    """Run to the end; returns what it printed.
+
+    Raises:
+        BenchError: it failed.
+    """
+    try:
+        done = subprocess.run(
+            argv, env=dict(env), cwd=cwd, timeout=seconds, check=False,
+            stdin=subprocess.DEVNULL, capture_output=True,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"{argv[0]}: {error}") from error
+    if done.returncode:
+        tail = done.stderr.decode(errors="replace")[-2000:]
+        raise BenchError(f"{' '.join(argv)[:300]} failed ({done.returncode}): {tail}")
+    return done.stdout.decode(errors="replace")
+
+
+def rotated[T](items: Sequence[T], by: int) -> list[T]:
+    """The same items, another one first: nobody always runs after the same neighbour."""
+    by %= len(items) or 1
+    return [*items[by:], *items[:by]]
+
+
+def settle(seconds: float = 3.0) -> None:
+    """Let files grow older than the window in which a cache cannot tell a change from none."""
+    time.sleep(seconds)

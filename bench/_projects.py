@@ -1,58 +1,178 @@
-"""What the figures are taken on: generated header trees, and a real project."""
+"""Five real projects, from the distribution's source packages.
+
+Each is reduced to its compiles: a Makefile of ours with the project's own flags and `-MD -MF`, no
+configure, no link, so that all tools do the same work and a cold build stays short. What is left
+out is left out for its time alone (a compile of 20 s among ones of a second makes every round
+noise), or because it does not compile on this system.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-ROOT = Path(__file__).resolve().parent.parent
+from _measure import BenchError, SkipRow, run
 
-
-def header_tree(directory: Path, headers: int) -> Path:
-    """A C file that includes `headers` small headers, each declaring a few functions."""
-    directory.mkdir(parents=True, exist_ok=True)
-    names = []
-    for i in range(headers):
-        body = "\n".join(f"int f{i}_{j}(int, const char *, struct s{i} *);" for j in range(10))
-        (directory / f"h{i}.h").write_text(f"#pragma once\nstruct s{i} {{ int a, b; }};\n{body}\n")
-        names.append(f'#include "h{i}.h"')
-    source = directory / "main.c"
-    source.write_text("\n".join(names) + "\nint main(void) { return 0; }\n")
-    return source
+ROOT: Final = Path(__file__).resolve().parent.parent
+# Kept between runs; `make clean` removes it.
+SOURCES: Final = ROOT / "bench/results/tmp/sources"
+MAKEFILE: Final = "bench.mk"
+_FETCH_SECONDS: Final = 300
+_PREPARE_SECONDS: Final = 300
 
 
-def long_file(path: Path, lines: int = 3000) -> Path:
-    """A C file of about so many lines of ordinary code."""
-    head = ["#include <stdio.h>", "#include <string.h>"]
-    body = [
-        f"int work{i}(int n, const char *s) {{\n"
-        f"  int total = {i};\n"
-        "  for (int k = 0; k < n; k++) {\n"
-        f"    total += (int)strlen(s) * k + {i} % (k + 1);\n"
-        f"    if (total & {1 << (i % 16)})\n"
-        "      total ^= k << 3;\n"
-        "    else\n"
-        "      total -= s[k % 7];\n"
-        "  }\n  return total;\n}"
-        for i in range(lines // 10)
-    ]
-    path.write_text("\n".join(head + body) + "\n")
-    return path
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """`prepare` makes an unpacked tree ready; `sources` and `flags` are as seen from `subdir`."""
+
+    name: str
+    package: str
+    shape: str
+    subdir: str
+    sources: Callable[[Path], list[str]]
+    flags: str
+    prepare: Callable[[Path], None] = lambda _: None
+
+    def build(self, cc: str, cxx: str) -> list[str]:
+        return ["make", "-f", MAKEFILE, "-j2", f"CC={cc}", f"CXX={cxx}"]
 
 
-def fetch_lua(directory: Path) -> Path:
-    """Sources of Lua 5.4 as the distribution ships them; returns the unpacked root."""
-    directory.mkdir(parents=True, exist_ok=True)
-    found = sorted(directory.glob("lua5.4_*.orig.tar.*"))
-    if not found:
-        subprocess.run(
-            [str(ROOT / "tools/fetch_source.sh"), "lua5.4", str(directory)],
-            check=True, env={"PATH": os.environ["PATH"]},
-        )  # fmt: skip
-        found = sorted(directory.glob("lua5.4_*.orig.tar.*"))
-    with tarfile.open(found[0]) as archive:
-        top = archive.getnames()[0].split("/")[0]
-        archive.extractall(directory, filter="data")
-    return directory / top
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A tree that can be built and cleaned in its `directory`, which is `root` or below it.
+
+    Every word of the commands may hold {cc} and {cxx}.
+    """
+
+    name: str
+    root: Path
+    directory: Path
+    build: tuple[str, ...]
+    clean: tuple[str, ...]
+
+
+def unpack(project: Project, directory: Path) -> Build:
+    """A tree of the project that is ready to be built.
+
+    Raises:
+        SkipRow: the source package cannot be had, or prepared, here.
+    """
+    with tarfile.open(_fetch(project.package)) as archive:
+        # The first directory's name may be anything; what matters is below it.
+        for member in archive.getmembers():
+            _, _, member.name = member.name.partition("/")
+            if member.islnk():
+                _, _, member.linkname = member.linkname.partition("/")
+            if member.name:
+                archive.extract(member, directory, filter="data")
+    try:
+        project.prepare(directory)
+    except BenchError as error:
+        raise SkipRow(f"{project.name} cannot be prepared: {error}") from error
+    return _with_makefile(project, directory)
+
+
+def _fetch(package: str) -> Path:
+    home = SOURCES / package
+    if not (found := sorted(home.glob(f"{package}_*.orig.tar.*"))):
+        script = str(ROOT / "tools/fetch_source.sh")
+        try:
+            done = subprocess.run(
+                [script, "--upstream", package, str(home)], env={"PATH": os.environ["PATH"]},
+                capture_output=True, timeout=_FETCH_SECONDS, check=False,
+            )  # fmt: skip
+            why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = str(error)
+        if not (found := sorted(home.glob(f"{package}_*.orig.tar.*"))):
+            raise SkipRow(f"the source package {package} cannot be fetched: {why[:200]}")
+    return found[0]
+
+
+def _with_makefile(project: Project, root: Path) -> Build:
+    directory = root / project.subdir
+    sources = project.sources(directory)
+    if not sources:
+        raise SkipRow(f"{project.name}: this version has none of the files that the bench compiles")
+    objects = " ".join(source.rpartition(".")[0] + ".o" for source in sources)
+    (directory / MAKEFILE).write_text(
+        f"CC = gcc\nCXX = g++\nFLAGS = {project.flags}\nOBJECTS = {objects}\n"
+        "all: $(OBJECTS)\n"
+        "%.o: %.c\n\t$(CC) $(FLAGS) -MD -MF $*.d -c $< -o $@\n"
+        "%.o: %.cc\n\t$(CXX) $(FLAGS) -MD -MF $*.d -c $< -o $@\n"
+        "%.o: %.cpp\n\t$(CXX) $(FLAGS) -MD -MF $*.d -c $< -o $@\n"
+        "clean:\n\trm -f $(OBJECTS) $(OBJECTS:.o=.d)\n"
+    )
+    build = tuple(project.build("{cc}", "{cxx}"))
+    return Build(project.name, root, directory, build, ("make", "-f", MAKEFILE, "clean"))
+
+
+def _all_c(*skipped: str) -> Callable[[Path], list[str]]:
+    return lambda at: sorted(p.name for p in at.glob("*.c") if p.name not in skipped)
+
+
+def _json_examples(at: Path) -> list[str]:
+    return sorted(p.name for p in at.glob("*.cpp"))[::26]
+
+
+def _fmt_files(at: Path) -> list[str]:
+    wanted = ["src/format.cc", "src/os.cc", "test/noexception-test.cc"]
+    wanted += [f"test/static-export-test/{name}.cc" for name in ("library", "main")]
+    wanted += sorted(f"test/fuzzing/{p.name}" for p in at.glob("test/fuzzing/*.cc"))
+    # 20 s of compile time in one file.
+    slow = "test/fuzzing/chrono-duration.cc"
+    return [name for name in wanted if name != slow and (at / name).exists()]
+
+
+def _make_release_header(tree: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": "1700000000"}
+    run(["sh", "./mkreleasehdr.sh"], env, tree / "src", seconds=_PREPARE_SECONDS)
+
+
+def _generate_sqlite(tree: Path) -> None:
+    """Let SQLite's own build generate its parser and headers: all sources, in one directory."""
+    env = {"PATH": os.environ["PATH"], "HOME": "/", "LC_ALL": "C"}
+    run(["./configure", "--disable-tcl", "-q"], env, tree, seconds=_PREPARE_SECONDS)
+    run(["make", ".target_source"], env, tree, seconds=_PREPARE_SECONDS)
+
+
+_REDIS_LIBRARIES: Final = (
+    "hiredis", "linenoise", "lua/src", "hdr_histogram", "fpconv", "fast_float",
+)  # fmt: skip
+
+PROJECTS: Final = (
+    Project(
+        name="Lua", package="lua5.4", shape="few small C files", subdir="src",
+        sources=_all_c(), flags="-std=gnu99 -O2 -DLUA_USE_POSIX",
+    ),
+    Project(
+        name="Redis", package="redis", shape="a hundred C files, most with 150 headers",
+        subdir="src", prepare=_make_release_header,
+        sources=_all_c("ae_epoll.c", "ae_evport.c", "ae_kqueue.c", "ae_select.c", "tls.c"),
+        flags="-std=gnu11 -O1 -w -pthread -DREDIS_STATIC= "
+        + " ".join(f"-I../deps/{name}" for name in _REDIS_LIBRARIES),
+    ),
+    Project(
+        name="nlohmann-json", package="nlohmann-json3", shape="C++ around one huge header",
+        subdir="docs/examples", sources=_json_examples,
+        flags="-std=c++17 -O1 -w -I../../single_include",
+    ),
+    Project(
+        name="fmt", package="fmtlib", shape="C++ with templates", subdir=".",
+        sources=_fmt_files, flags="-std=c++17 -O1 -w -Iinclude",
+    ),
+    Project(
+        name="SQLite", package="sqlite3", shape="a hundred C files around one large header",
+        subdir="tsrc", prepare=_generate_sqlite,
+        sources=_all_c(
+            "tclsqlite.c", "fts3_icu.c", "icu.c", "mutex_w32.c", "os_win.c", "geopoly.c", "rtree.c",
+            "shell.c",
+        ),
+        flags="-O1 -w -DSQLITE_CORE -DSQLITE_ENABLE_FTS3 -I. -I..",
+    ),
+)  # fmt: skip

@@ -1,206 +1,134 @@
-"""The figures of docs/performance.md: ratios, every pair taken in the same run.
+"""The figures of docs/performance.md: bare compiler, ccache, sccache and hpcc in the same run.
 
-usage: run.py [--rounds N] [--only hit,miss,warm,guest,up] [--out FILE]
-Prints a table and writes JSON. `hit` needs ccache; `guest` and `up` need a prepared image.
+Prints a table and writes JSON. Everything is in pairs: each round takes every tool once, the order
+moves on by one each round, and ratios are of one round. CPU is that of all processes, the servers
+of sccache and hpcc included. Outputs are compared with the bare compiler's; a difference of hpcc's
+ends the run with 1, a figure that misses its goal does not.
+
+  run.py                              all rows; about half an hour
+  run.py --quick                      one round of little: does everything work?
+  run.py --only hit,warm              some rows
+  run.py --project DIR --build 'make -j2 CC={cc} CXX={cxx}' --clean 'make clean'
+                                      a project of yours, cold and warm, in place
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
-import os
-import platform
-import subprocess
+import shlex
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _guest import guest_overhead, up_seconds
-from _measure import Cost, clean_env, measure, medians, run, spawn_many
-from _projects import ROOT, fetch_lua, header_tree
+from _builds import Builder
+from _measure import BenchError
+from _places import default_parent, file_system
+from _projects import PROJECTS, ROOT, Build
+from _report import Report
+from _settings import ALL_TOOLS, BARE, OURS, QUICK, Settings
+from _suite import PARTS, Suite, own_project, say
+from _tools import HPCC, installed
 
-HPCC = Path(sys.executable).parent / "hpcc"
-COMPILES_PER_ROUND = 100
-_BARE = "bare compile"
+_RESULTS = ROOT / "bench/results"
 
 
-@contextmanager
-def daemon(directory: Path) -> Iterator[tuple[dict[str, str], int]]:
-    """A daemon of its own under `directory`; yields the environment and its pid."""
-    env = clean_env(HPCC_DIR=str(directory))
-    run([str(HPCC), "start"], env, Path("/"))
-    status = subprocess.run(
-        [str(HPCC), "status", "--json"], env=env, capture_output=True, check=True
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    try:
-        yield env, int(json.loads(status.stdout)["pid"])
-    finally:
-        subprocess.run([str(HPCC), "stop"], env=env, capture_output=True, check=False)
+    parser.add_argument("--quick", action="store_true", help="one round of little")
+    parser.add_argument("--only", help=f"parts, of {','.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, help="of hits and warm builds (9)")
+    parser.add_argument("--cold-rounds", type=int, help="of cold builds (5)")
+    parser.add_argument("--projects", help="of " + ",".join(p.name for p in PROJECTS))
+    parser.add_argument("--tools", help="caches to compare with (ccache,sccache)")
+    parser.add_argument("--hpcc", type=Path, default=HPCC, help="the launcher (beside Python)")
+    parser.add_argument("--scratch", type=Path, help="where to work (a tmpfs with room, if any)")
+    parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results/local.json)")
+    own = parser.add_argument_group("a project of yours")
+    own.add_argument("--project", type=Path, metavar="DIR")
+    own.add_argument("--build", help="command, no shell; {cc} and {cxx} are replaced")
+    own.add_argument("--clean", help="command that removes what the build made")
+    own.add_argument("--cc", default="gcc")
+    own.add_argument("--cxx", default="g++")
+    own.add_argument("--objects", default="**/*.o", help="what to compare (**/*.o)")
+    args = parser.parse_args(argv)
+    if args.project and not (args.build and args.clean):
+        parser.error("--project needs --build and --clean")
+    if args.only and (unknown := set(args.only.split(",")) - set(PARTS)):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return args
 
 
-def bench_hit(rounds: int, scratch: Path) -> list[dict[str, object]]:
-    """A hit of hpcc against a hit of ccache with its defaults, for three header counts."""
-    rows: list[dict[str, object]] = []
-    ccache_env = clean_env(CCACHE_DIR=str(scratch / "ccache"))
-    with daemon(scratch / "hpcc-hit") as (env, pid):
-        for headers in (10, 300, 1000):
-            tree = scratch / f"headers-{headers}"
-            header_tree(tree, headers)
-            args = ["gcc", "-c", "-O1", "-MD", "-MF", "main.d", "main.c", "-o", "main.o"]
-            # The files must be older than the window in which a change cannot be told from none.
-            for file in tree.iterdir():
-                os.utime(file, (1_700_000_000, 1_700_000_000))
-            subprocess.run(["sleep", "3"], check=True)
-            costs: dict[str, list[Cost]] = {"hpcc": [], "ccache": []}
-            for _ in range(3):
-                run([str(HPCC), *args], env, tree)
-                run(["ccache", *args], ccache_env, tree)
-            for _ in range(rounds):
-                costs["hpcc"].append(
-                    measure(
-                        functools.partial(
-                            spawn_many, [str(HPCC), *args], env, tree, COMPILES_PER_ROUND
-                        ),
-                        pid,
-                    )
-                )
-                costs["ccache"].append(
-                    measure(
-                        functools.partial(
-                            spawn_many, ["ccache", *args], ccache_env, tree, COMPILES_PER_ROUND
-                        )
-                    )
-                )
-            rows.append(
-                ratio_row(
-                    f"hit, {headers} headers",
-                    costs["hpcc"],
-                    costs["ccache"],
-                    "ccache",
-                    COMPILES_PER_ROUND,
-                )
-            )
-    return rows
+def settings_of(args: argparse.Namespace, report: Report) -> Settings:
+    """What the arguments ask for, with the tools that are here; the others are named as skipped."""
+    wanted = (BARE, OURS, *args.tools.split(",")) if args.tools else ALL_TOOLS
+    there, absent = installed(wanted)
+    report.skipped += absent.items()
+    changes: dict[str, object] = dict(QUICK) if args.quick else {}
+    if args.rounds:
+        changes["rounds"] = args.rounds
+    if args.cold_rounds:
+        changes["cold_rounds"] = args.cold_rounds
+    if args.projects:
+        changes["projects"] = tuple(args.projects.split(","))
+    return Settings(tools=tuple(there), launcher=args.hpcc.absolute(), **changes)  # type: ignore[arg-type]  # checked by argparse
 
 
-def bench_miss(rounds: int, scratch: Path) -> list[dict[str, object]]:
-    """A cold build of Lua through hpcc against the bare compiler."""
-    lua = fetch_lua(scratch / "lua")
-    make = ["make", "-C", "src", "-j2", "o", "SYSCFLAGS=-DLUA_USE_POSIX"]
-    costs: dict[str, list[Cost]] = {"hpcc": [], "bare": []}
-    with daemon(scratch / "hpcc-miss") as (env, pid):
-        work = functools.partial(run, [*make, f"CC={HPCC} gcc -std=gnu99"], env, lua)
-        for _ in range(rounds + 1):
-            run(["make", "-C", "src", "clean"], clean_env(), lua)
-            costs["bare"].append(
-                measure(lambda: run([*make, "CC=gcc -std=gnu99"], clean_env(), lua))
-            )
-            bare = objects(lua)
-            run(["make", "-C", "src", "clean"], clean_env(), lua)
-            run([str(HPCC), "clean"], env, lua)
-            costs["hpcc"].append(measure(work, pid))
-            if objects(lua) != bare:
-                raise SystemExit("bench: an object differs from the bare compile")
-    # The first build of a new daemon asks the compiler about itself, once; later ones do not.
-    return [
-        ratio_row(
-            "local miss, Lua -j2, new daemon", costs["hpcc"][:1], costs["bare"][:1], _BARE, 1
-        ),
-        ratio_row("local miss, Lua -j2", costs["hpcc"][1:], costs["bare"][1:], _BARE, 1),
-    ]
+def parts_of(args: argparse.Namespace, report: Report) -> set[str]:
+    if args.only:
+        return set(args.only.split(","))
+    if args.quick:
+        report.skipped.append(("rows with guests", "--quick takes none"))
+        return set(PARTS) - {"up", "guest"}
+    return set(PARTS)
 
 
-def bench_warm(rounds: int, scratch: Path) -> list[dict[str, object]]:
-    """A build of Lua that is all hits, of hpcc and of ccache in turn."""
-    lua = fetch_lua(scratch / "lua-warm")
-    # Older than the window in which a change cannot be told from none.
-    for file in (lua / "src").iterdir():
-        os.utime(file, (1_700_000_000, 1_700_000_000))
-    make = ["make", "-C", "src", "-j2", "o", "SYSCFLAGS=-DLUA_USE_POSIX"]
-    ccache_env = clean_env(CCACHE_DIR=str(scratch / "ccache-warm"))
-    costs: dict[str, list[Cost]] = {"hpcc": [], "ccache": []}
-    with daemon(scratch / "hpcc-warm") as (env, pid):
-        for number in range(-1, rounds):
-            for name, wrapper, its_env, its_pid in (
-                ("hpcc", str(HPCC), env, pid),
-                ("ccache", "ccache", ccache_env, None),
-            ):
-                run(["make", "-C", "src", "clean"], clean_env(), lua)
-                build = [*make, f"CC={wrapper} gcc -std=gnu99"]
-                cost = measure(functools.partial(run, build, its_env, lua), its_pid)
-                if number >= 0:  # the first one filled the cache
-                    costs[name].append(cost)
-            if number < 0:
-                subprocess.run(["sleep", "3"], check=True)
-    return [
-        ratio_row("warm build, Lua -j2, make included", costs["hpcc"], costs["ccache"], "ccache", 1)
-    ]
-
-
-def objects(tree: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((tree / "src").glob("*.o"))}
-
-
-def ratio_row(
-    name: str, ours: list[Cost], theirs: list[Cost], against: str, per: int
-) -> dict[str, object]:
-    a, b = medians(ours), medians(theirs)
-    return {
-        "what": name, "against": against,
-        "cpu_ms": round(a.cpu / per * 1e3, 3), "their_cpu_ms": round(b.cpu / per * 1e3, 3),
-        "wall_ms": round(a.wall / per * 1e3, 3), "their_wall_ms": round(b.wall / per * 1e3, 3),
-        "cpu_ratio": round(a.cpu / b.cpu, 3), "wall_ratio": round(a.wall / b.wall, 3),
+def take(args: argparse.Namespace, report: Report, scratch: Path) -> None:
+    settings = settings_of(args, report)
+    report.conditions |= {
+        "scratch_file_system": file_system(scratch), "rounds": settings.rounds,
+        "cold_rounds": settings.cold_rounds, "compiles": settings.compiles, "quick": args.quick,
     }  # fmt: skip
+    if args.project:
+        root = args.project.resolve()
+        words = (tuple(shlex.split(text)) for text in (args.build, args.clean))
+        build = Build(root.name, root, root, *words)
+        builder = Builder(build, args.cc, args.cxx, (args.objects,))
+        own_project(settings, scratch, report, builder)
+    else:
+        Suite(settings, scratch, report).run(parts_of(args, report))
 
 
-def versions() -> dict[str, str]:
-    def first(*argv: str) -> str:
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave by an exception, so that servers end and the loop device is freed."""
+    raise SystemExit(128 + number)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    signal.signal(signal.SIGTERM, _end)
+    if not args.hpcc.exists():
+        sys.exit(f"bench: no {args.hpcc}: run `make dev`, and this with the Python of .venv")
+    report = Report()
+    with tempfile.TemporaryDirectory(
+        prefix="hpcc-bench-", dir=args.scratch or default_parent()
+    ) as directory:
         try:
-            out = subprocess.run(argv, capture_output=True, check=False, text=True).stdout
-        except OSError:
-            return "absent"
-        return out.splitlines()[0] if out else "absent"
-
-    return {
-        "date": datetime.now(UTC).date().isoformat(), "cpus": str(os.cpu_count()),
-        "kernel": platform.release(),
-        "gcc": first("gcc", "--version"), "ccache": first("ccache", "--version"),
-        "qemu": first("qemu-system-x86_64", "--version"), "python": platform.python_version(),
-    }  # fmt: skip
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="hit,miss,warm,guest,up")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench/results/local.json")
-    args = parser.parse_args()
-    wanted, rows = set(args.only.split(",")), []
-    with tempfile.TemporaryDirectory(prefix="hpcc-bench-") as directory:
-        scratch = Path(directory)
-        if "hit" in wanted:
-            rows += bench_hit(args.rounds, scratch)
-        if "warm" in wanted:
-            rows += bench_warm(args.rounds, scratch)
-        if "miss" in wanted:
-            rows += bench_miss(max(3, args.rounds // 2), scratch)
-        if "up" in wanted:
-            rows += up_seconds(HPCC)
-        if "guest" in wanted:
-            rows += guest_overhead(scratch)
-    result = {"versions": versions(), "rows": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    for row in rows:
-        print("  ".join(f"{key}={value}" for key, value in row.items()))
-    print(f"written: {args.out}")
-    return 0
+            take(args, report, Path(directory).resolve())
+        except BenchError as error:
+            sys.exit(f"bench: {error}")
+    out = args.out or _RESULTS / ("project.json" if args.project else "local.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report.json(), indent=1, ensure_ascii=False) + "\n")
+    print(report.text())
+    say(f"written: {out}")
+    return 1 if report.differing() else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,281 @@
+"""The compared tools, each with a cache, a server and settings of its own.
+
+What a fair comparison needs:
+
+- ccache with its defaults (direct mode, inode cache): an empty configuration file is named, so that
+  neither the machine's nor the user's counts.
+- sccache with its defaults, and a server of this run's, on a socket and with a directory of its
+  own. The server is a child of ours, so that its CPU can be asked for. It cannot be emptied; to
+  clear it is to start it anew. (With `-MD -MF` its hits run the preprocessor, in 0.10.0 and with
+  its preprocessor cache on, which is the default: that is what they cost.)
+- hpcc with a daemon of this run's. The same holds: its CPU counts.
+- Server and daemon have compiled something before a figure is taken: a cold build is about its
+  compiles, not about a server that gets to know the compiler. What that costs is a row of its own,
+  taken with `FreshHpcc`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from _measure import BenchError, run, tree_seconds
+
+HPCC: Final = Path(sys.executable).parent / "hpcc"
+BARE: Final = "bare"
+OURS: Final = "hpcc"
+FRESH: Final = "hpcc, new daemon"
+_SERVER_START_SECONDS: Final = 20.0
+_IGNORED_PREFIXES: Final = ("CCACHE_", "SCCACHE_", "HPCC_", "MAKE", "MFLAGS")
+
+
+class Counts(NamedTuple):
+    hits: int
+    misses: int
+
+
+class Tool:
+    """The bare compiler; the base of the others."""
+
+    name = BARE
+
+    def __init__(self, base_env: Mapping[str, str]) -> None:
+        self.env = dict(base_env)
+        self.prefix: tuple[str, ...] = ()
+
+    def program(self) -> str:
+        """What the figures are of, with its version."""
+        return "the compiler itself"
+
+    def start(self) -> None:
+        """Get ready to compile."""
+
+    def stop(self) -> None:
+        """End what was started."""
+
+    def clear(self) -> None:
+        """Forget all results."""
+
+    def counts(self) -> Counts:
+        return Counts(0, 0)
+
+    def server_seconds(self) -> float:
+        return 0.0
+
+
+class Ccache(Tool):
+    name = "ccache"
+
+    def __init__(self, base_env: Mapping[str, str], scratch: Path) -> None:
+        super().__init__(base_env)
+        self.prefix = (_found("ccache"),)
+        settings = scratch / "ccache.conf"
+        settings.touch()
+        self._cwd = scratch
+        self.env |= {"CCACHE_DIR": str(scratch / "ccache"), "CCACHE_CONFIGPATH": str(settings)}
+
+    def program(self) -> str:
+        return run([*self.prefix, "--version"], self.env, self._cwd).splitlines()[0]
+
+    def clear(self) -> None:
+        run([*self.prefix, "--clear"], self.env, self._cwd)
+
+    def counts(self) -> Counts:
+        lines = run([*self.prefix, "--print-stats"], self.env, self._cwd).splitlines()
+        found = dict(line.split("\t")[:2] for line in lines if "\t" in line)
+        hits = int(found["direct_cache_hit"]) + int(found["preprocessed_cache_hit"])
+        return Counts(hits, int(found["cache_miss"]))
+
+
+class Sccache(Tool):
+    name = "sccache"
+
+    def __init__(self, base_env: Mapping[str, str], scratch: Path) -> None:
+        super().__init__(base_env)
+        self.prefix = (_found("sccache"),)
+        self._home = scratch / "sccache"
+        self._home.mkdir()
+        self._server: subprocess.Popen[bytes] | None = None
+        self.env |= {
+            "SCCACHE_DIR": str(self._home / "cache"),
+            "SCCACHE_CONF": str(self._home / "none.toml"),
+            "SCCACHE_SERVER_UDS": str(self._home / "s.sock"),
+            "SCCACHE_IDLE_TIMEOUT": "0",
+        }
+
+    def program(self) -> str:
+        return run([*self.prefix, "--version"], self.env, self._home).strip()
+
+    def start(self) -> None:
+        env = self.env | {"SCCACHE_START_SERVER": "1", "SCCACHE_NO_DAEMON": "1"}
+        self._server = subprocess.Popen(
+            self.prefix, env=env, cwd=self._home, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + _SERVER_START_SECONDS
+        while not (self._home / "s.sock").exists():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise BenchError("sccache's server does not start")
+            time.sleep(0.02)
+        get_to_know(self, self._home)
+
+    def stop(self) -> None:
+        if self._server is None:
+            return
+        try:
+            run([*self.prefix, "--stop-server"], self.env, self._home, seconds=20)
+            self._server.wait(20)
+        except (BenchError, subprocess.TimeoutExpired):
+            self._server.kill()
+            self._server.wait()
+        self._server = None
+        (self._home / "s.sock").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        self.stop()
+        shutil.rmtree(self._home / "cache", ignore_errors=True)
+        self.start()
+
+    def counts(self) -> Counts:
+        text = run([*self.prefix, "--show-stats", "--stats-format=json"], self.env, self._home)
+        stats = json.loads(text)["stats"]
+        hits, misses = stats["cache_hits"]["counts"], stats["cache_misses"]["counts"]
+        return Counts(sum(hits.values()), sum(misses.values()))
+
+    def server_seconds(self) -> float:
+        return tree_seconds(self._server.pid if self._server else None)
+
+
+class Hpcc(Tool):
+    name = OURS
+
+    def __init__(self, base_env: Mapping[str, str], scratch: Path, launcher: Path = HPCC) -> None:
+        super().__init__(base_env)
+        self.prefix = (str(launcher),)
+        self._home = scratch / self.name.replace(", ", "-").replace(" ", "-")
+        self._home.mkdir()
+        self._pid: int | None = None
+        self.env["HPCC_DIR"] = str(self._home)
+
+    def program(self) -> str:
+        return self._command("--version").strip()
+
+    def _command(self, *args: str) -> str:
+        return run([*self.prefix, *args], self.env, self._home)
+
+    def daemon_pid(self) -> int:
+        return int(json.loads(self._command("status", "--json"))["pid"])
+
+    def start(self) -> None:
+        self._command("start")
+        self._pid = self.daemon_pid()
+        get_to_know(self, self._home)
+
+    def stop(self) -> None:
+        with suppress(BenchError):  # there may be none
+            run([*self.prefix, "stop"], self.env, Path("/"))
+        self._pid = None
+
+    def clear(self) -> None:
+        self._command("clean")
+
+    def counts(self) -> Counts:
+        stats = json.loads(self._command("stats", "--json"))
+        return Counts(int(stats.get("hit.local", 0)), int(stats.get("miss.local", 0)))
+
+    def server_seconds(self) -> float:
+        return tree_seconds(self._pid)
+
+
+class FreshHpcc(Hpcc):
+    """hpcc as on the first build of the day: the build's first compile starts the daemon.
+
+    All that the daemon spends counts: Python's start, asking the compiler, hashing its programs.
+    """
+
+    name = FRESH
+
+    def start(self) -> None:
+        """Nothing: the build does."""
+
+    def clear(self) -> None:
+        self.stop()
+        shutil.rmtree(self._home)
+        self._home.mkdir()
+
+    def server_seconds(self) -> float:
+        if not (self._home / "run" / "daemon.sock").exists():
+            return 0.0
+        return tree_seconds(self.daemon_pid())
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise FileNotFoundError(program)
+    return path
+
+
+def get_to_know(tool: Tool, directory: Path) -> None:
+    """Compile a line of C and of C++ through a tool, so that its server knows the compilers."""
+    for compiler, name in (("gcc", "know.c"), ("g++", "know.cc")):
+        (directory / name).write_text("int know(void);\n")
+        run([*tool.prefix, compiler, "-c", name, "-o", f"{name}.o"], tool.env, directory)
+
+
+def clean_env() -> dict[str, str]:
+    """An environment with nothing in it that a build does not need."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C"}
+
+
+def callers_env() -> dict[str, str]:
+    """The caller's environment without settings of the compared tools."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(_IGNORED_PREFIXES)}
+
+
+def installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Which of the tools are here, and why each of the others is not."""
+    there, absent = [], {}
+    for name in names:
+        if name in {BARE, OURS, FRESH} or shutil.which(name):
+            there.append(name)
+        else:
+            absent[name] = f"{name} is not installed (tools/bootstrap.sh packages bench)"
+    return there, absent
+
+
+@contextmanager
+def running(
+    names: Sequence[str],
+    scratch: Path,
+    *,
+    launcher: Path = HPCC,
+    base_env: Mapping[str, str] | None = None,
+) -> Iterator[list[Tool]]:
+    """The named tools, started; all are ended when the block is left, however it is."""
+    env = clean_env() if base_env is None else base_env
+    scratch.mkdir(parents=True, exist_ok=True)
+    made: list[Tool] = []
+    with ExitStack() as stack:
+        for name in names:
+            tool = _make(name, env, scratch, launcher)
+            stack.callback(tool.stop)
+            tool.start()
+            made.append(tool)
+        yield made
+
+
+def _make(name: str, env: Mapping[str, str], scratch: Path, launcher: Path) -> Tool:
+    if name == BARE:
+        return Tool(env)
+    if name in {OURS, FRESH}:
+        return (Hpcc if name == OURS else FreshHpcc)(env, scratch, launcher)
+    return (Ccache if name == Ccache.name else Sccache)(env, scratch)

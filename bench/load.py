@@ -1,0 +1,265 @@
+"""Hits per second of a daemon, without the cost of starting processes.
+
+So many client processes speak the launcher's protocol straight over the daemon's socket, one
+connection for each hit as the launcher does, and measure each answer. It shows what the daemon can
+do and how that grows with its processes: `run.py` shows what a user gets, with a process for each
+compile. The clients are Python and need CPU of their own, which is printed: on a machine without
+spare cores they take it from the daemon.
+
+  load.py [--clients N] [--seconds S] [--headers H] [--json]
+
+It starts a daemon of its own, or takes that of `--hpcc-dir`. Every client compiles a source of its
+own, so that no two write the same object. An answer that is no hit is an error, and ends it with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _measure import BenchError, run, settle, tree_seconds
+from _places import default_parent, file_system
+from _tools import HPCC, clean_env
+from _trees import age, header_tree
+
+from hpcc.wire import launcher as wire
+
+_ANSWER_SECONDS: Final = 60.0
+_QUANTILES: Final = (50.0, 90.0, 99.0, 99.9)
+_RESULT: Final = struct.Struct("<2d")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One compile in a directory of its own, and the frame that asks for it."""
+
+    directory: Path
+    argv: tuple[str, ...]
+    frame: bytes
+
+    @staticmethod
+    def make(directory: Path, headers: int) -> Client:
+        header_tree(directory, headers)
+        age(directory)
+        argv = ("gcc", "-c", "-O1", "-MD", "-MF", "main.d", "main.c", "-o", "main.o")
+        compiler = shutil.which("gcc")
+        if compiler is None:
+            raise BenchError("no gcc")
+        request = wire.LauncherRequest(
+            build_id=wire.BUILD_ID.encode(), compiler=compiler.encode(),
+            cwd=os.fsencode(directory), argv=tuple(os.fsencode(word) for word in argv),
+            env=((b"LC_ALL", b"C"), (b"PATH", os.environ["PATH"].encode())),
+            umask=_umask(), stderr_is_tty=False,
+            cwd_id=_place(directory), root_id=_place("/"), mount_id=_place("/proc/self/ns/mnt"),
+        )  # fmt: skip
+        return Client(directory, argv, wire.encode_request(request))
+
+
+def _place(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def ask(path: str, frame: bytes) -> tuple[socket.socket, int, bytes]:
+    """Send a request; returns the connection and the first answer that is not a sign of life."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_ANSWER_SECONDS)
+        connection.connect(path)
+        connection.sendall(frame)
+        return connection, *receive(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def receive(connection: socket.socket) -> tuple[int, bytes]:
+    """Read one frame."""
+    buffer = b""
+    while True:
+        data = connection.recv(1 << 16)
+        if not data:
+            raise BenchError("the daemon closed the connection")
+        buffer += data
+        while len(buffer) >= wire.HEADER_BYTES:
+            kind, length = wire.parse_header(buffer)
+            end = wire.HEADER_BYTES + length
+            if len(buffer) < end:
+                break
+            if kind != wire.WAIT:
+                return kind, buffer[wire.HEADER_BYTES : end]
+            buffer = buffer[end:]
+
+
+def prime(path: str, client: Client) -> None:
+    """Do as the launcher does until the compile is a hit: run what the daemon says, and report."""
+    connection, kind, body = ask(path, client.frame)
+    with connection:
+        if kind == wire.DONE:
+            return
+        if kind != wire.RUN:
+            raise BenchError(f"the daemon answers with frame {kind}: {body[:200]!r}")
+        argv = wire.decode_run(body).argv
+        done = subprocess.run(argv, cwd=client.directory, capture_output=True, check=False)
+        report = wire.LauncherReport(
+            exit_code=done.returncode, signal=0, stdout=done.stdout, stderr=done.stderr,
+            is_truncated=False,
+        )  # fmt: skip
+        connection.sendall(wire.encode_report(report))
+        receive(connection)
+
+
+def hammer(path: str, frame: bytes, seconds: float) -> array[float]:
+    """Ask again and again; returns what each hit took, in seconds."""
+    taken = array("d")
+    now = time.perf_counter
+    end = now() + seconds
+    while (started := now()) < end:
+        connection, kind, _ = ask(path, frame)
+        connection.close()
+        taken.append(now() - started)
+        if kind != wire.DONE:
+            raise BenchError(f"not a hit: frame {kind}")
+    return taken
+
+
+def _in_child(path: str, client: Client, seconds: float, result: Path, gate: int) -> None:
+    """The life of one client process; never returns."""
+    code = 1
+    try:
+        os.read(gate, 1)  # closed when all clients are there
+        cpu = time.process_time()
+        taken = hammer(path, client.frame, seconds)
+        result.write_bytes(_RESULT.pack(time.process_time() - cpu, len(taken)) + taken.tobytes())
+        code = 0
+    except (BenchError, OSError) as error:
+        print(f"load: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def load(
+    path: str, clients: Sequence[Client], seconds: float, daemon_pid: int, results: Path
+) -> dict[str, object]:
+    """All clients at once; what came of it."""
+    gate, opener = os.pipe()
+    pids = []
+    for number, client in enumerate(clients):
+        pid = os.fork()
+        if not pid:
+            os.close(opener)
+            _in_child(path, client, seconds, results / str(number), gate)
+        pids.append(pid)
+    os.close(gate)
+    daemon_before, started = tree_seconds(daemon_pid), time.perf_counter()
+    os.close(opener)
+    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
+    wall, daemon = time.perf_counter() - started, tree_seconds(daemon_pid) - daemon_before
+    if failed:
+        raise BenchError(f"{len(failed)} of {len(clients)} clients failed")
+    taken, client_cpu = array("d"), 0.0
+    for number in range(len(clients)):
+        data = (results / str(number)).read_bytes()
+        client_cpu += _RESULT.unpack_from(data)[0]
+        taken.frombytes(data[_RESULT.size :])
+    return summary(taken, wall=wall, daemon_cpu=daemon, client_cpu=client_cpu)
+
+
+def summary(
+    taken: Sequence[float], *, wall: float, daemon_cpu: float, client_cpu: float
+) -> dict[str, object]:
+    """Rates, quantiles of the latency, and the CPU of each side; pure."""
+    ordered, hits = sorted(taken), len(taken)
+    if not hits:
+        raise BenchError("not one hit")
+    micros = {
+        f"p{q:g}": round(ordered[min(hits - 1, int(hits * q / 100))] * 1e6, 1) for q in _QUANTILES
+    }
+    return {
+        "hits": hits, "wall_seconds": round(wall, 3), "hits_per_second": round(hits / wall, 1),
+        "latency_us": {**micros, "mean": round(statistics.fmean(taken) * 1e6, 1),
+                       "max": round(ordered[-1] * 1e6, 1)},
+        "daemon_cpu_us_per_hit": round(daemon_cpu / hits * 1e6, 1),
+        "client_cpu_us_per_hit": round(client_cpu / hits * 1e6, 1),
+        "daemon_cores": round(daemon_cpu / wall, 2), "client_cores": round(client_cpu / wall, 2),
+    }  # fmt: skip
+
+
+@contextmanager
+def some_daemon(launcher: Path, given: Path | None, scratch: Path) -> Iterator[dict[str, object]]:
+    """The daemon of a directory, or one of our own, which is ended afterwards; its status."""
+    env = {**clean_env(), "HPCC_DIR": str(given or scratch / "hpcc")}
+    run([str(launcher), "start"], env, scratch)
+    try:
+        yield json.loads(run([str(launcher), "status", "--json"], env, scratch))
+    finally:
+        if given is None:
+            run([str(launcher), "stop"], env, scratch)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--clients", type=int, default=os.cpu_count() or 2, help="processes (one a core)"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long (5)")
+    parser.add_argument("--headers", type=int, default=10, help="of each compile (10)")
+    parser.add_argument("--hpcc", type=Path, default=HPCC, help="the launcher (beside Python)")
+    parser.add_argument("--hpcc-dir", type=Path, help="HPCC_DIR of a daemon to use")
+    parser.add_argument("--scratch", type=Path, help="where to work (a tmpfs with room, if any)")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    parent = args.scratch or default_parent()
+    with tempfile.TemporaryDirectory(prefix="hpcc-load-", dir=parent) as directory:
+        scratch = Path(directory).resolve()
+        (results := scratch / "results").mkdir()
+        try:
+            with some_daemon(args.hpcc.absolute(), args.hpcc_dir, scratch) as status:
+                path, pid = str(status["socket"]), int(str(status["pid"]))
+                clients = [
+                    Client.make(scratch / f"c{n}", args.headers) for n in range(args.clients)
+                ]
+                settle()
+                for client in clients:
+                    prime(path, client)
+                settle()
+                for client in clients:
+                    prime(path, client)
+                found = load(path, clients, args.seconds, pid, results)
+        except BenchError as error:
+            sys.exit(f"load: {error}")
+        found |= {
+            "clients": args.clients, "headers": args.headers, "cpus": os.cpu_count(),
+            "file_system": file_system(scratch),
+        }  # fmt: skip
+    print(json.dumps(found) if args.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
