@@ -84,20 +84,34 @@ class FileMemo:
 
     def scan(self, path: bytes) -> tuple[bytes, Scan] | None:
         """Return digest and scan of a source file, from the same bytes."""
-        digest = self.digest(path)
+        found = self.examine(path)
+        return None if found is None else found[:2]
+
+    def examine(self, path: bytes) -> tuple[bytes, Scan, os.stat_result] | None:
+        """Return digest, scan and a stat that was taken after the file was read, or remembered."""
+        try:
+            status = os.stat(path)
+            known = self._digests.get(path)
+            if known is not None and known[0] == signature_of(status):
+                scan = self._scans.get(known[1])
+                if scan is not None:
+                    return known[1], scan, status
+            if status.st_size > MAX_SOURCE_BYTES:
+                return None
+            chunks: list[bytes] = []
+            digest = self._hash(path, chunks)
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None
         if digest is None:
             return None
-        known = self._scans.get(digest)
-        if known is not None:
-            return digest, known
-        data = _read_or_none(path, MAX_SOURCE_BYTES)
-        if data is None or hashlib.sha256(data).digest() != digest:
-            return None
-        found = scan_source(data)
-        if len(self._scans) >= _MAX_REMEMBERED:
-            self._scans.clear()
-        self._scans[digest] = found
-        return digest, found
+        scan = self._scans.get(digest)
+        if scan is None:
+            scan = scan_source(b"".join(chunks))
+            if len(self._scans) >= _MAX_REMEMBERED:
+                self._scans.clear()
+            self._scans[digest] = scan
+        return digest, scan, status
 
     def listing(self, path: bytes) -> Listing | None:
         """Return the names in a directory; None when it is none or is too large to watch."""
@@ -122,7 +136,8 @@ class FileMemo:
         """Tell whether a stat taken now may answer for content later."""
         return self._now_ns() - max(signature[3], signature[4]) > RACY_WINDOW_NS
 
-    def _hash(self, path: bytes) -> bytes | None:
+    def _hash(self, path: bytes, chunks: list[bytes] | None = None) -> bytes | None:
+        """Read and hash a file, and put what was read into `chunks`."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -132,8 +147,11 @@ class FileMemo:
             if not stat.S_ISREG(before.st_mode):
                 return None
             hasher = hashlib.sha256()
-            while chunk := os.read(fd, _CHUNK):
+            # A buffer of the file's size: a larger one is mapped and unmapped for each read.
+            while chunk := os.read(fd, min(before.st_size + 1, _CHUNK)):
                 hasher.update(chunk)
+                if chunks is not None:
+                    chunks.append(chunk)
             signature = signature_of(before)
             if signature_of(os.fstat(fd)) != signature:
                 return None
@@ -174,12 +192,3 @@ def _is_directory(entry: os.DirEntry[bytes]) -> bool:
         return entry.is_dir()
     except OSError:
         return False  # a link that leads to itself
-
-
-def _read_or_none(path: bytes, limit: int) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError:
-        return None
-    return data if len(data) <= limit else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from hpcc.core import IntegrityError
@@ -165,6 +166,7 @@ def _decode_absence(data: bytes) -> Absence:
     return Absence(fields[0], _split(fields[1]), _split(fields[2]))
 
 
+@lru_cache(maxsize=256)  # many directories lack the same names, and so they do in the next set
 def _join(names: frozenset[bytes]) -> bytes:
     """File names hold no NUL, so it can stand between them."""
     return b"\0".join(sorted(names))

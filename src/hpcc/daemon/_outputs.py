@@ -45,9 +45,10 @@ def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
             return None
         if not is_fresh(before, started_ns):
             return None
-        data = bytearray()
-        while chunk := os.read(fd, _CHUNK):
-            data += chunk
+        data = b""
+        # Nearly always one read: of the file's size, and one byte more to see its end.
+        while chunk := os.read(fd, min(before.st_size + 1, _CHUNK)):
+            data = data + chunk if data else chunk
             if len(data) > limit:
                 return None
         after = os.fstat(fd)
@@ -56,7 +57,7 @@ def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
     finally:
         os.close(fd)
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-    return bytes(data) if unchanged and len(data) == after.st_size else None
+    return data if unchanged and len(data) == after.st_size else None
 
 
 def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int) -> bool:

@@ -107,7 +107,8 @@ class Results:
         """Store a result under a state of the files that is named already."""
         if not self._store.put(inputs.result_key, _encode_result(result)):
             return False
-        sets = add_set(self._sets(request_key), inputs)
+        older = self._sets(request_key) if self._store.has(request_key) else ()
+        sets = add_set(older, inputs)
         if not self._store.put(request_key, encode_manifest(sets)):
             return False
         self._remember_sets(request_key, sets)
@@ -123,7 +124,8 @@ class Results:
 
     def why_missed(self, request_key: bytes) -> str:
         """Say, after `find` gave nothing: a new command, other inputs, or a result that is gone."""
-        sets = self._sets(request_key)
+        with self._lock:
+            sets = self._manifests.get(request_key)  # `find` has just read what there is
         if not sets:
             return "new-command"
         is_there = any(self._store.has(inputs.result_key) for inputs in sets)
