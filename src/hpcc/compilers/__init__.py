@@ -18,6 +18,7 @@ from hpcc.compilers._guest import (
     guest_arguments,
     guest_text,
 )
+from hpcc.compilers._inputs import files_looked_for
 from hpcc.compilers._invocation import (
     DepMode,
     Invocation,
@@ -37,9 +38,27 @@ from hpcc.compilers._share import (
 )
 from hpcc.compilers._share_text import mark_depfile, mark_text, render_depfile_for, render_text
 from hpcc.compilers._side import PLAIN, SideFile, Written, files_written
-from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, FlagSpec, FlagTable, Operand
+from hpcc.compilers._spec import (
+    ASKED_CLANG,
+    ASKED_GCC,
+    CLANG_MAJORS,
+    GCC_MAJORS,
+    Arity,
+    Bypass,
+    Effect,
+    Flag,
+    FlagSpec,
+    FlagTable,
+    Operand,
+)
+from hpcc.compilers._specs import is_tame
+from hpcc.compilers._versions import check_versions
 
 __all__ = [
+    "ASKED_CLANG",
+    "ASKED_GCC",
+    "CLANG_MAJORS",
+    "GCC_MAJORS",
     "GNU_FLAGS",
     "HAZARD_REASONS",
     "INJECTED",
@@ -66,14 +85,17 @@ __all__ = [
     "Written",
     "as_text",
     "canonical_arguments",
+    "check_versions",
     "client_depfile",
     "escape_name",
     "expand_responses",
+    "files_looked_for",
     "files_written",
     "guest_arguments",
     "guest_text",
     "is_cxx_driver",
     "is_plain_root",
+    "is_tame",
     "mark_depfile",
     "mark_text",
     "parse_depfile",

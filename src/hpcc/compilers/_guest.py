@@ -94,6 +94,8 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     if effect in _PATH_EFFECTS or spelling == "-MF":
         # A forced include may also be found on the search path: a plain name stays as it is.
         return _respell(flag, guest.spell(flag.value))
+    if effect in {Effect.INPUT, Effect.TOOLS}:
+        raise NotPortableError("extra-input")
     if effect is Effect.SEARCH and b"/" in flag.value:
         raise NotPortableError("sysroot")
     if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):

@@ -10,9 +10,15 @@ from typing import Final
 
 from hpcc.compilers._gnu_flags import GNU_FLAGS
 from hpcc.compilers._spec import Bypass, Effect, Flag, Operand
+from hpcc.compilers._values import bad_sequence, bad_value, wp_depfile
 
 _COMPILER_NAME: Final = re.compile(
     rb"(?:[A-Za-z0-9_.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9][0-9.]*)?"
+)
+# Known by name, with a grammar of their own.
+_OTHER_COMPILERS: Final = frozenset(
+    b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ nvc nvc++ xlc xlclang"
+    b" suncc tcc hipcc clang-cl cl emcc em++ gfortran flang rustc swiftc gdc gnat".split()
 )
 
 
@@ -21,6 +27,8 @@ class Language(enum.Enum):
 
     C = b"c"
     CXX = b"c++"
+    OBJC = b"objective-c"
+    OBJCXX = b"objective-c++"
     ASSEMBLER = b"assembler-with-cpp"
 
 
@@ -37,20 +45,16 @@ _SUFFIXES: Final = {
     b".c": Language.C,
     **dict.fromkeys((b".cc", b".cp", b".cxx", b".cpp", b".CPP", b".c++", b".C"), Language.CXX),
     **dict.fromkeys((b".S", b".sx"), Language.ASSEMBLER),
+    b".m": Language.OBJC,
+    **dict.fromkeys((b".mm", b".M"), Language.OBJCXX),
 }
-_PREPROCESSED: Final = frozenset({b".i", b".ii", b".s"})
+_PREPROCESSED: Final = frozenset({b".i", b".ii", b".mi", b".mii", b".s"})
+_MODULES: Final = frozenset({b".cppm", b".ccm", b".cxxm", b".c++m", b".ixx"})
 _LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
 _HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
 
-# -Wa, options that read and write nothing; everything else may name a file (as(1), -a=file, -I).
-_HARMLESS_ASSEMBLER: Final = re.compile(
-    rb"--(?:no)?execstack|--fatal-warnings|--no-warn|--warn|-W|--compress-debug-sections(?:=\w+)?"
-    rb"|--gdwarf-[2-5]|--gdwarf|--g(?:en-)?debug|-g|-mrelax-relocations=\w+|--generate-missing-build-notes=\w+"
-    rb"|-m(?:arch|cpu|tune|fpu)=[\w+.-]+|--(?:32|64|x32)|--no(?:warn|pad-sections)"
-    rb"|--elf-stt-common=\w+|-mbranches-within-32B-boundaries|--divide"
-)
-_MACRO_PIECE: Final = re.compile(rb"-[DU][A-Za-z_].*", re.DOTALL)
-_NATIVE: Final = frozenset({b"-march=native", b"-mcpu=native", b"-mtune=native"})
+# AArch64 takes extensions behind it: -mcpu=native+crypto.
+_NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,13 @@ class Invocation:
     @property
     def search_arguments(self) -> tuple[bytes, ...]:
         """The flags that decide the compiler's own search path."""
-        return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.SEARCH))
+        effects = {Effect.SEARCH, Effect.TOOLS}
+        return tuple(_raw(f for f in self.flags if f.spec.effect in effects))
+
+    @property
+    def tool_arguments(self) -> tuple[bytes, ...]:
+        """The flags that decide which programs and which files of its own the driver takes."""
+        return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.TOOLS))
 
 
 def _raw(parts: object) -> Iterator[bytes]:
@@ -126,9 +136,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     """Read an argv whose response files are expanded. Pure; never raises."""
     is_cxx = is_cxx_driver(program)
     if is_cxx is None:
-        # nvcc compiles each source several times, for several processors.
-        is_nvcc = program.rpartition(b"/")[2] == b"nvcc"
-        return Bypass("nvcc" if is_nvcc else "unknown-compiler")
+        return _unknown_program(program.rpartition(b"/")[2])
     parts = GNU_FLAGS.parse(arguments)
     if isinstance(parts, Bypass):
         return parts
@@ -159,8 +167,14 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         deps_by_wp=by_wp,
         parts=parts,
         colour_decided=_has(parts, Effect.COLOUR),
-        is_native=any(isinstance(p, Flag) and p.raw[0] in _NATIVE for p in parts),
+        is_native=any(isinstance(p, Flag) and _NATIVE.fullmatch(p.raw[0]) for p in parts),
     )
+
+
+def _unknown_program(name: bytes) -> Bypass:
+    if name == b"nvcc":
+        return Bypass("nvcc")  # compiles each source several times, for several processors
+    return Bypass("other-compiler" if name in _OTHER_COMPILERS else "unknown-compiler")
 
 
 def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
@@ -176,35 +190,11 @@ def _refusal(parts: Sequence[Flag | Operand]) -> str:
     reason = ""
     for part in parts:
         if isinstance(part, Flag):
-            reason = reason or part.spec.reason or _bad_value(part)
+            reason = reason or part.spec.reason or bad_value(part)
     modes = {p.spec.spelling for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.MODE}
     if not reason and len(modes) != 1:
         return "several-modes" if modes else "link"
-    return reason
-
-
-def _bad_value(flag: Flag) -> str:
-    match flag.spec.effect:
-        case Effect.INCLUDE_DIR if flag.value.startswith((b"=", b"$SYSROOT")) or not flag.value:
-            # GCC manual, Directory Options: "=" and "$SYSROOT" stand for the sysroot prefix.
-            return "sysroot-include"
-        case Effect.LIST if flag.spec.spelling == "-Wa,":
-            pieces = flag.value.split(b",")
-            return "" if all(map(_HARMLESS_ASSEMBLER.fullmatch, pieces)) else "assembler-flag"
-        case Effect.LIST:
-            pieces = flag.value.split(b",")
-            is_known = _wp_depfile(flag) is not None or all(map(_MACRO_PIECE.fullmatch, pieces))
-            return "" if is_known else "preprocessor-flag"
-        case _:
-            return ""
-
-
-def _wp_depfile(flag: Flag) -> tuple[DepMode, bytes] | None:
-    """Read `-Wp,-MD,file` and `-Wp,-MMD,file`."""
-    pieces = flag.value.split(b",")
-    if len(pieces) == 2 and pieces[0] in {b"-MD", b"-MMD"} and pieces[1]:  # noqa: PLR2004 - flag and file
-        return DepMode(pieces[0].decode()), pieces[1]
-    return None
+    return reason or bad_sequence(parts)
 
 
 def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, Language] | Bypass:
@@ -227,19 +217,31 @@ def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, La
 def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | Bypass:
     if forced is not None:
         known = {language.value: language for language in Language}
-        return known.get(forced) or Bypass("language")
+        return known.get(forced) or _odd_language(forced)
     base = name.rpartition(b"/")[2]
     suffix = base[base.rfind(b".") :] if b"." in base else b""
     if suffix in _PREPROCESSED:
         return Bypass("no-preprocessing")
     if suffix in _HEADERS:
         return Bypass("pch")
+    if suffix in _MODULES:
+        return Bypass("modules")
     if suffix in _LINKER_INPUT or not suffix or name.startswith(b"@"):
         return Bypass("linker-input")
     language = _SUFFIXES.get(suffix)
     if language is None:
         return Bypass("language")
     return Language.CXX if is_cxx and language is Language.C else language
+
+
+def _odd_language(name: bytes) -> Bypass:
+    if name.endswith((b"-module", b"-user-header", b"-system-header", b"-unit-header")):
+        return Bypass("modules")
+    if name.endswith(b"-header"):
+        return Bypass("pch")
+    if name == b"ir":
+        return Bypass("thinlto-backend")
+    return Bypass("no-preprocessing" if name.endswith(b"cpp-output") else "language")
 
 
 def _stem(base: bytes) -> bytes:
@@ -253,12 +255,12 @@ def _dependencies(
     """Say which depfile the compiler will write, by the GCC manual's rules for -MD and -MF."""
     flags = [p for p in parts if isinstance(p, Flag)]
     by_driver = {f.spec.spelling for f in flags if f.spec.effect is Effect.DEPENDENCY}
-    by_wp = [w for f in flags if f.spec.spelling == "-Wp," and (w := _wp_depfile(f))]
+    by_wp = [w for f in flags if f.spec.spelling == "-Wp," and (w := wp_depfile(f.value))]
     if by_wp:
         # Two owners of one file name: which wins differs between compilers and versions.
         if len(by_wp) > 1 or by_driver:
             return Bypass("mixed-dependencies")
-        return by_wp[0][0], by_wp[0][1], True
+        return DepMode(by_wp[0][0].decode()), by_wp[0][1], True
     modes = by_driver & {"-MD", "-MMD"}
     if not modes:
         # -MF or -MT without -MD is an error or a warning: let the compiler say it.

@@ -68,7 +68,7 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
     """Say why a command line is not on the allow-list, "" when it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return "unproved-compiler"
-    if invocation.language is Language.ASSEMBLER or invocation.is_assembly_output:
+    if invocation.language not in {Language.C, Language.CXX} or invocation.is_assembly_output:
         return "flags"
     if not all(map(_is_shared, invocation.flags)):
         return "flags"

@@ -1,9 +1,9 @@
 """Which files a compile writes beside its output and its depfile, and how it writes them.
 
-Sources: GCC manual, "Developer Options" (-save-temps, -fstack-usage), "Debugging Options"
-(-gsplit-dwarf) and "Instrumentation Options" (--coverage) with "Overall Options, -dumpdir"; Clang's
-Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Asked of GCC 12-14 and
-Clang 14-19; the majors beside them are from documentation.
+Sources: GCC manual, "Developer Options" (-save-temps, -fstack-usage, -fcallgraph-info), "Debugging
+Options" (-gsplit-dwarf) and "Instrumentation Options" (--coverage) with "Overall Options,
+-dumpdir"; Clang's Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Which
+compilers were asked: `_spec.ASKED_GCC`, `_spec.ASKED_CLANG`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers._invocation import Invocation, Language
-from hpcc.compilers._spec import Bypass, Effect
-
-# Of other versions only the object and the depfile are known.
-PROVED_GCC: Final = range(12, 16)
-PROVED_CLANG: Final = range(14, 22)
+from hpcc.compilers._spec import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
 
 _COVERAGE: Final = frozenset({"--coverage", "-coverage", "-ftest-coverage"})
 _SPLIT: Final = frozenset({"-gsplit-dwarf", "-gsplit-dwarf=split"})
-_PREPROCESSED: Final = {Language.C: b".i", Language.CXX: b".ii"}
+_CALLGRAPHS: Final = frozenset({b"", b"=su", b"=da", b"=su,da", b"=da,su"})
+_PREPROCESSED: Final = {
+    Language.C: b".i",
+    Language.CXX: b".ii",
+    Language.OBJC: b".mi",
+    Language.OBJCXX: b".mii",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,16 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
     """Name the files; most compiles write none but their object."""
     if not invocation.has_side_outputs and not invocation.is_assembly_output:
         return PLAIN
-    if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
+    if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
         return Bypass("unproved-compiler")
     spellings = {f.spec.spelling for f in invocation.flags if f.spec.effect is Effect.SIDE_OUTPUT}
     save = {s.lstrip("-").partition("=")[2] for s in spellings if "save-temps" in s}
     if not is_clang and b"-fverbose-asm" in invocation.arguments and _shows_assembly(invocation):
         return Bypass("verbose-asm")  # names the options, ours included
-    stem = _without_suffix(invocation.output)
-    side: list[SideFile] = []
-    if spellings & _COVERAGE:
-        side.append(SideFile(stem + b".gcno", keeps_mode=True))
-    if "-fstack-usage" in spellings:
-        side.append(SideFile(stem + b".su", keeps_mode=True))
-    if spellings & _SPLIT:
-        if invocation.is_assembly_output:
-            return Bypass("split-dwarf")  # compilers disagree on its name, or write none
-        side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
+    named = _by_output(invocation, spellings, is_clang=is_clang)
+    if isinstance(named, Bypass):
+        return named
+    side = list(named)
     if save:
         temps = _temporaries(invocation, save, is_clang=is_clang)
         if isinstance(temps, Bypass):
@@ -73,6 +69,32 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
         else (invocation.is_assembly_output)
     )
     return Written(keeps, tuple(side))
+
+
+def _by_output(
+    invocation: Invocation, spellings: set[str], *, is_clang: bool
+) -> tuple[SideFile, ...] | Bypass:
+    """Name the files that take the output's name with another suffix."""
+    stem = _without_suffix(invocation.output)
+    endings: list[bytes] = []
+    if spellings & _COVERAGE:
+        endings.append(b".gcno")
+    if "-fstack-usage" in spellings:
+        endings.append(b".su")
+    if not _CALLGRAPHS.issuperset(invocation.values("-fcallgraph-info")):
+        return Bypass("side-output")
+    if "-fcallgraph-info" in spellings:
+        endings.append(b".ci")
+    if any(s.startswith("-fsave-optimization-record") for s in spellings):
+        if not is_clang:
+            return Bypass("side-output")  # addresses of the compiler's memory: never twice the same
+        endings.append(b".opt.yaml")
+    side = [SideFile(stem + ending, keeps_mode=True) for ending in endings]
+    if spellings & _SPLIT:
+        if invocation.is_assembly_output:
+            return Bypass("split-dwarf")  # compilers disagree on its name, or write none
+        side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
+    return tuple(side)
 
 
 def _shows_assembly(invocation: Invocation) -> bool:

@@ -7,6 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+GCC_MAJORS: Final = range(12, 16)
+CLANG_MAJORS: Final = range(14, 22)
+NO_MAJORS: Final = range(0)
+"""The versions that the rows describe; of others only what never changed is known."""
+
+ASKED_GCC: Final = (12, 13, 14)
+ASKED_CLANG: Final = (14, 17, 19)
+"""Each row was asked of these, as far as they have the flag; for the rest it is from documentation,
+not asked. `tests/integration/grammar` asks every compiler that is installed."""
+
 
 class Arity(enum.Enum):
     """How a flag takes its value."""
@@ -26,25 +36,34 @@ class Effect(enum.Enum):
     INCLUDE_DIR = "include-dir"  # a directory on the search path
     FORCED_INCLUDE = "forced-include"  # a file read before the source
     SEARCH = "search"  # changes the compiler's own search path or target
+    TOOLS = "tools"  # SEARCH, and changes the programs or files that the driver itself takes
     PREPROCESS = "preprocess"  # macros and standards
     CODEGEN = "codegen"  # everything else that reaches the object or the diagnostics
     DEPENDENCY = "dependency"  # the depfile, its name and its targets
     COLOUR = "colour"  # the user has decided about colours
     SIDE_OUTPUT = "side-output"  # a further file is written
+    INPUT = "input"  # a file beside sources and headers is read, or looked for
     LINK = "link"  # without meaning for -c, hashed all the same
-    LIST = "list"  # -Wp,... and -Wa,...: a comma list with a grammar of its own
+    LIST = "list"  # -Wp,... -Xclang and the like: passed on, with a grammar of its own
     REFUSE = "refuse"  # a bypass with `reason`
 
 
 @dataclass(frozen=True, slots=True)
 class FlagSpec:
-    """One row of a grammar; `source` is where a reviewer can check it."""
+    """One row of a grammar; `source` is where a reviewer can check it.
+
+    `gcc` and `clang` are the major versions that have the flag. `is_stable`: every version of
+    either family takes the flag with this meaning, those that nobody has seen yet too.
+    """
 
     spelling: str
     arity: Arity
     effect: Effect
     source: str = field(kw_only=True)
     reason: str = field(default="", kw_only=True)
+    gcc: range = field(default=GCC_MAJORS, kw_only=True)
+    clang: range = field(default=CLANG_MAJORS, kw_only=True)
+    is_stable: bool = field(default=False, kw_only=True)
 
     def spellings(self, value: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
         """Yield each way to write the flag with `value`, and the value that must be read back."""

@@ -34,6 +34,7 @@ from hpcc.daemon._results import Found, Result, Results
 from hpcc.daemon._share import Sharing
 from hpcc.daemon._share_check import SourceCheck, why_not_shared
 from hpcc.daemon._share_results import SharedResults
+from hpcc.daemon._tracked import with_files_of_flags
 
 _DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; whoever waited that long compiles too.
@@ -189,18 +190,22 @@ class LocalCache:
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError("output-unreadable")
+        search = self.search_path(prepared)
         closure = find_closure(
             self._memo,
             ClosureRequest(
                 cwd=prepared.cwd,
                 source=prepared.invocation.source,
                 files=(prepared.invocation.source, *files),
-                search=self.search_path(prepared),
+                search=search,
                 forced=prepared.invocation.forced_includes,
                 started_ns=started,
                 allow_date=prepared.dates_are_pinned,
                 arguments=prepared.invocation.arguments,
             ),
+        )
+        closure = with_files_of_flags(
+            closure, prepared, search, memo=self._memo, started_ns=started
         )
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError("date-time")

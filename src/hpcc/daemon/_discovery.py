@@ -59,8 +59,10 @@ def way_for(prepared: Prepared) -> Way:
             return Way.USER_FILE
         case DepMode.USER_HEADERS:
             is_debug = any(f.spec.spelling.startswith("-g") for f in prepared.invocation.flags)
-            # `-H` does not list forced headers, and so not what it says of their guards.
-            is_plain = not (is_debug or prepared.invocation.forced_includes)
+            # `-H` does not list forced headers, and so not what it says of their guards. A specs
+            # file may bring in -g.
+            invocation = prepared.invocation
+            is_plain = not (is_debug or invocation.forced_includes or invocation.tool_arguments)
             return Way.HEADERS if is_plain and not prepared.identity.is_clang else Way.SECOND_RUN
 
 

@@ -25,7 +25,13 @@ _WRAPPERS: Final = frozenset(
 _PROGRAMS: Final = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
 # What changes the programs a driver finds.
 _IDENTITY_ENV: Final = (b"PATH", b"COMPILER_PATH", b"GCC_EXEC_PREFIX", b"LD_LIBRARY_PATH")
-_INCLUDE_ENV: Final = (b"CPATH", b"C_INCLUDE_PATH", b"CPLUS_INCLUDE_PATH", b"OBJC_INCLUDE_PATH")
+_INCLUDE_ENV: Final = (
+    b"CPATH",
+    b"C_INCLUDE_PATH",
+    b"CPLUS_INCLUDE_PATH",
+    b"OBJC_INCLUDE_PATH",
+    b"OBJCPLUS_INCLUDE_PATH",
+)
 _CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)
 _GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
 _SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
@@ -64,7 +70,6 @@ class Compilers:
         self._memo = memo
         self._known: dict[tuple[bytes | None, ...], _Known] = {}
         self._search: dict[tuple[object, ...], tuple[bytes, ...]] = {}
-        self._cpu: bytes | None = None
 
     def identify(
         self, compiler: bytes, env: Mapping[bytes, bytes], is_cancelled: Callable[[], bool]
@@ -127,18 +132,6 @@ class Compilers:
             self._search.clear()
         self._search[key] = found
         return found
-
-    def cpu(self) -> bytes:
-        """Return a digest of what `-march=native` looks at on this machine."""
-        if self._cpu is None:
-            try:
-                with open("/proc/cpuinfo", "rb") as file:
-                    lines = file.read(1 << 16).split(b"\n\n", 1)[0].splitlines()
-            except OSError:
-                lines = []
-            kept = [line for line in lines if not re.match(rb"cpu MHz|bogomips|processor", line)]
-            self._cpu = hashlib.sha256(b"\n".join(kept)).digest()
-        return self._cpu
 
     def _still_holds(self, known: _Known) -> bool:
         digest = self._memo.digest

@@ -13,7 +13,9 @@ from hpcc.compilers import (
     Bypass,
     Invocation,
     Written,
+    check_versions,
     expand_responses,
+    files_looked_for,
     files_written,
     read_invocation,
 )
@@ -22,6 +24,7 @@ from hpcc.daemon._closure import absolute
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers, Identity
+from hpcc.daemon._native_flags import NativeFlags
 from hpcc.daemon._outputs import is_special
 from hpcc.daemon._share import Share, Sharing, Standing
 
@@ -57,6 +60,7 @@ class Prepared:
     written: Written
     standing: Standing
     replay_ok: bool = True
+    looked_for: tuple[bytes, ...] = ()
 
     @property
     def share(self) -> Share | None:
@@ -102,6 +106,7 @@ class Classifier:
     def __init__(self, memo: FileMemo, compilers: Compilers, sharing: Sharing) -> None:
         self._memo, self._compilers, self._sharing = memo, compilers, sharing
         self._read: dict[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = {}
+        self._native = NativeFlags()
 
     def prepare(
         self, request: CompileRequest, is_cancelled: Callable[[], bool]
@@ -119,17 +124,22 @@ class Classifier:
         identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
         if isinstance(identity, Bypass):
             return identity
-        written = files_written(invocation, is_clang=identity.is_clang, major=identity.major)
-        if isinstance(written, Bypass):
-            return written
+        files = _files_of_flags(request, invocation, identity)
+        if isinstance(files, Bypass):
+            return files
+        written, looked_for = files
         colour = _colour(request, invocation)
-        cpu = self._compilers.cpu() if invocation.is_native else b""
+        cpu = self._native.resolve(invocation, identity, request.compiler, request.env)
+        if isinstance(cpu, Bypass):
+            return cpu
         rest = (cpu, _environment_key(request.env), *colour)
         standing = self._sharing.standing(request, invocation, identity, rest)
         key = _key(request, invocation, identity, rest, standing.share)
         # A response file is read anew each time; of a marker that does not count not all is pinned.
         is_plain = invocation.arguments == request.argv[1:] and not standing.search.refusal
-        prepared = Prepared(request, invocation, identity, colour, key, written, standing, is_plain)
+        prepared = Prepared(
+            request, invocation, identity, colour, key, written, standing, is_plain, looked_for
+        )
         return _check_side_paths(prepared) or prepared
 
     def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
@@ -147,6 +157,22 @@ class Classifier:
                 self._read.clear()
             self._read[memo_key] = invocation
         return invocation
+
+
+def _files_of_flags(
+    request: CompileRequest, invocation: Invocation, identity: Identity
+) -> tuple[Written, tuple[bytes, ...]] | Bypass:
+    """Say what this compiler, with these flags, writes and looks for beside the usual."""
+    is_clang, major = identity.is_clang, identity.major
+    refusal = check_versions(invocation, is_clang=is_clang, major=major)
+    if refusal is not None:
+        return refusal
+    written = files_written(invocation, is_clang=is_clang, major=major)
+    if isinstance(written, Bypass):
+        return written
+    directories = tuple(dict.fromkeys((request.cwd, request.env.get(b"PWD") or request.cwd)))
+    looked_for = files_looked_for(invocation, is_clang=is_clang, directories=directories)
+    return looked_for if isinstance(looked_for, Bypass) else (written, looked_for)
 
 
 def _check_side_paths(prepared: Prepared) -> Bypass | None:

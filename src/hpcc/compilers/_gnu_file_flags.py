@@ -1,0 +1,219 @@
+"""Rows of the flags that write or read files which the depfile does not name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.compilers._rows import (
+    ALONE,
+    CLANG,
+    EITHER,
+    JOINED,
+    MANUAL,
+    clang_rows,
+    gcc_rows,
+    refuse,
+    rows,
+)
+from hpcc.compilers._spec import Effect
+
+_DEVELOPER: Final = MANUAL + "Developer Options"
+_INSTRUMENT: Final = MANUAL + "Instrumentation Options"
+_DIAGNOSTICS: Final = MANUAL + "Diagnostic Message Formatting Options"
+
+# Which files these write is in `_side`.
+_WRITTEN: Final = [
+    *rows(
+        ALONE,
+        Effect.SIDE_OUTPUT,
+        _DEVELOPER + " and Debugging Options",
+        "-save-temps",
+        "-save-temps=obj",
+        "-save-temps=cwd",
+        "--save-temps",
+        "-gsplit-dwarf",
+        "-fstack-usage",
+    ),
+    *clang_rows(
+        ALONE,
+        Effect.SIDE_OUTPUT,
+        "save-temps=, gsplit-dwarf=",
+        "--save-temps=obj",
+        "--save-temps=cwd",
+        "-gsplit-dwarf=split",
+    ),
+    *rows(ALONE, Effect.SIDE_OUTPUT, _INSTRUMENT, "--coverage", "-coverage", "-ftest-coverage"),
+    *gcc_rows(JOINED, Effect.SIDE_OUTPUT, "Developer Options", "-fcallgraph-info"),
+    *clang_rows(
+        ALONE,
+        Effect.SIDE_OUTPUT,
+        "fsave-optimization-record",
+        "-fsave-optimization-record=yaml",
+    ),
+    *clang_rows(ALONE, Effect.CODEGEN, "gsplit-dwarf=", "-gsplit-dwarf=single"),
+    *rows(ALONE, Effect.SIDE_OUTPUT, _DEVELOPER, "-fsave-optimization-record"),
+    # To stderr; with a file's name they are refused where the value is read.
+    *gcc_rows(JOINED, Effect.LIST, "Developer Options", "-fopt-info"),
+    # Written when the compiler breaks down, and then nothing is kept.
+    *clang_rows(JOINED, Effect.CODEGEN, "fcrash-diagnostics-dir", "-fcrash-diagnostics"),
+    *refuse(JOINED, "save-temps", _DEVELOPER, "-save-temps", "--save-temps"),
+    *refuse(JOINED, "save-stats", CLANG, "-save-stats", "--save-stats"),
+    *refuse(JOINED, "coverage", _INSTRUMENT, "-ftest-coverage"),
+    *refuse(JOINED, "coverage", CLANG + "coverage-*-file", "-coverage-"),
+    *refuse(JOINED, "split-dwarf", MANUAL + "Debugging Options", "-gsplit-dwarf"),
+    *refuse(JOINED, "side-output", _DEVELOPER, "-fstack-usage"),
+    *refuse(JOINED, "side-output", _DEVELOPER, "-fsave-optimization-record"),
+    *refuse(JOINED, "side-output", CLANG + "foptimization-record-*", "-foptimization-record"),
+    *refuse(JOINED, "side-output", CLANG, "-gen-reproducer", "-fproc-stat-report"),
+    *refuse(JOINED, "side-output", CLANG + "ThinLTO", "-fthin-link-bitcode"),
+    *refuse(
+        JOINED,
+        "side-output",
+        _DIAGNOSTICS,
+        "-fdiagnostics-format=json-file",
+        "-fdiagnostics-format=sarif",
+        "-fdiagnostics-add-output",
+        "-fdiagnostics-set-output",
+    ),
+    *refuse(JOINED, "side-output", CLANG + "serialize-diagnostics", "--serialize-diagnostics"),
+    *refuse(EITHER, "side-output", "c.opt aux-info: Separate, -aux-info=: Joined", "-aux-info"),
+    *refuse(JOINED, "side-output", _INSTRUMENT, "-fvtv-"),
+    *refuse(JOINED, "dump", _DEVELOPER, "-fdump-", "-fada-spec", "-d", "-fself-test"),
+    *refuse(JOINED, "dump", _DEVELOPER, "-fcompare-debug", "-gtoggle"),
+]
+
+_PROFILE: Final = [
+    # Instrumentation writes and reads nothing when it is compiled.
+    *rows(
+        ALONE,
+        Effect.CODEGEN,
+        _INSTRUMENT,
+        "-fprofile-arcs",
+        "-fprofile-generate",
+        "-fprofile-update=single",
+        "-fprofile-update=atomic",
+        "-fprofile-update=prefer-atomic",
+    ),
+    *rows(
+        JOINED,
+        Effect.CODEGEN,
+        _INSTRUMENT,
+        "-fprofile-generate=",
+        "-fprofile-filter-files=",
+        "-fprofile-exclude-files=",
+    ),
+    *gcc_rows(
+        ALONE,
+        Effect.CODEGEN,
+        "Instrumentation and Optimize Options",
+        "-fprofile-abs-path",
+        "-fprofile-values",
+        "-fprofile-reorder-functions",
+        "-fprofile-partial-training",
+        "-fprofile-correction",
+        "-fprofile-info-section",
+    ),
+    *gcc_rows(
+        JOINED,
+        Effect.CODEGEN,
+        "Instrumentation Options",
+        "-fprofile-dir=",
+        "-fprofile-prefix-path=",
+        "-fprofile-reproducible=",
+        "-fprofile-info-section=",
+    ),
+    *gcc_rows(JOINED, Effect.CODEGEN, "Instrumentation Options", "-fprofile-prefix-map=", since=14),
+    *clang_rows(
+        ALONE, Effect.CODEGEN, "Profile", "-fprofile-instr-generate", "-fcs-profile-generate"
+    ),
+    *clang_rows(
+        JOINED, Effect.CODEGEN, "Profile", "-fprofile-instr-generate=", "-fcs-profile-generate="
+    ),
+    # The data of an earlier run: `_inputs` says which files.
+    *rows(ALONE, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use"),
+    *rows(JOINED, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use="),
+    *rows(JOINED, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fauto-profile="),
+    *gcc_rows(ALONE, Effect.INPUT, "Optimize Options", "-fauto-profile"),
+    *gcc_rows(ALONE, Effect.INPUT, "Optimize Options", "-fbranch-probabilities"),
+    *clang_rows(ALONE, Effect.INPUT, "fprofile-instr-use", "-fprofile-instr-use"),
+    *clang_rows(
+        JOINED,
+        Effect.INPUT,
+        "Profile",
+        "-fprofile-instr-use=",
+        "-fprofile-sample-use=",
+        "-fprofile-remapping-file=",
+        "-fprofile-list=",
+    ),
+    *clang_rows(JOINED, Effect.INPUT, "Profile", "-fmemory-profile-use=", since=17),
+    # -fprofile-note names the notes file; what else begins so is not known.
+    *refuse(JOINED, "profile", _INSTRUMENT, "-fprofile-", "-fauto-profile", "-fcs-profile-"),
+    *refuse(JOINED, "profile", CLANG, "-fmemory-profile-"),
+]
+
+# A missing one is an error, so there is no default to look for.
+_LISTS: Final = [
+    *clang_rows(
+        JOINED,
+        Effect.INPUT,
+        "Sanitizer special case lists",
+        "-fsanitize-ignorelist=",
+        "-fsanitize-blacklist=",
+        "-fsanitize-coverage-allowlist=",
+        "-fsanitize-coverage-ignorelist=",
+    ),
+    *clang_rows(
+        JOINED,
+        Effect.INPUT,
+        "XRay",
+        "-fxray-always-instrument=",
+        "-fxray-never-instrument=",
+        "-fxray-attr-list=",
+    ),
+    *clang_rows(JOINED, Effect.INPUT, "basic-block-sections", "-fbasic-block-sections=list="),
+    *clang_rows(
+        JOINED,
+        Effect.INPUT,
+        "frandomize-layout-seed-file",
+        "-frandomize-layout-seed-file=",
+        since=15,
+    ),
+    *clang_rows(
+        JOINED,
+        Effect.INPUT,
+        "warning-suppression-mappings",
+        "--warning-suppression-mappings=",
+        since=20,
+    ),
+    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-coverage-blacklist"),
+    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-coverage-whitelist"),
+    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-ignorelist", "-fsanitize-blacklist"),
+    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-system-"),
+    *refuse(JOINED, "extra-input", CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
+    *refuse(JOINED, "extra-input", CLANG, "-ftrain-", "-fembed-", "-fapinotes"),
+    *refuse(JOINED, "extra-input", CLANG, "-foverride-record-layout", "--warning-suppression-"),
+    *refuse(JOINED, "extra-input", "common.opt: Undocumented", "-fpre-include"),
+    # Reads header.gcc in every directory of the search path (libcpp, files.cc).
+    *refuse(ALONE, "extra-input", MANUAL + "Preprocessor Options", "-remap"),
+    *refuse(EITHER, "vfs-overlay", CLANG + "ivfsoverlay", "-ivfsoverlay", "-vfsoverlay"),
+    *refuse(JOINED, "thinlto-backend", CLANG + "ThinLTO", "-fthinlto-index"),
+]
+
+_CODE: Final = [
+    # A program of somebody's runs in the compiler: it may look at anything, a clock too.
+    *refuse(JOINED, "plugin", MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
+    # The object then holds the command line, ours included.
+    *refuse(JOINED, "record-switches", MANUAL + "Code Gen Options", "-frecord-gcc-switches"),
+    *refuse(JOINED, "record-switches", CLANG, "-frecord-command-line", "-grecord-command-line"),
+    *refuse(JOINED, "record-switches", CLANG, "-gcodeview-command-line"),
+    *refuse(JOINED, "modules", MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
+    *refuse(JOINED, "modules", CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
+    *refuse(JOINED, "modules", CLANG + "Modules", "-fimplicit-module", "-fbuild-session"),
+    *refuse(JOINED, "modules", CLANG + "Modules", "-fbuiltin-module-map"),
+    *refuse(JOINED, "pch", MANUAL + "Precompiled Headers; " + CLANG, "-fpch", "-fno-pch"),
+    # The source's bytes are then not the characters that are looked for in it.
+    *refuse(JOINED, "input-charset", MANUAL + "Preprocessor Options", "-finput-charset"),
+    *refuse(JOINED, "offload", CLANG + "offloading", "-fopenmp-targets", "--offload", "-fsycl"),
+]
+
+FILES: Final = [*_WRITTEN, *_PROFILE, *_LISTS, *_CODE]

@@ -1,0 +1,76 @@
+"""Which files a compile looks for because a flag says so, beside sources and headers.
+
+Sources: GCC manual, "Optimize Options" (-fprofile-use, -fauto-profile) with gcc/coverage.cc,
+coverage_init; Clang's addPGOAndCoverageFlags and the option reference. Each name was seen in a
+system call trace of the compilers in `_spec.ASKED_GCC` and `_spec.ASKED_CLANG`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import Final
+
+from hpcc.compilers._invocation import Invocation
+from hpcc.compilers._spec import Bypass, Effect, Flag
+
+_CLANG_DEFAULT: Final = b"default.profdata"
+_AUTO_DEFAULT: Final = b"fbdata.afdo"
+_COUNTS: Final = frozenset({"-fprofile-use", "-fprofile-use=", "-fbranch-probabilities"})
+# Any of these moves the counts of an earlier run (gcc/opts.cc: profile_data_prefix).
+_PREFIXES: Final = ("-fprofile-use=", "-fprofile-dir=", "-fprofile-generate=")
+
+
+def files_looked_for(
+    invocation: Invocation, *, is_clang: bool, directories: tuple[bytes, ...]
+) -> tuple[bytes, ...] | Bypass:
+    """Name every file that is read where it is there; relative names are the compiler's own.
+
+    `directories` are the spellings of the current one that the compiler may use ($PWD).
+    """
+    flags = [f for f in invocation.flags if f.spec.effect is Effect.INPUT]
+    if not flags:
+        return ()
+    found: dict[bytes, None] = {}
+    for flag in flags:
+        if flag.value == b"-" or not (flag.value or _may_be_empty(flag)):
+            return Bypass("odd-input")
+        found.update(dict.fromkeys(_named_by(flag, is_clang=is_clang)))
+    if not is_clang and any(f.spec.spelling in _COUNTS for f in flags):
+        if invocation.values("-fprofile-prefix-path="):
+            return Bypass("profile")  # cuts the name that is made of the object's path
+        found.update(dict.fromkeys(_counts(invocation, directories)))
+    return tuple(found)
+
+
+def _may_be_empty(flag: Flag) -> bool:
+    return not flag.spec.spelling.endswith("=") or flag.spec.spelling == "-fprofile-use="
+
+
+def _named_by(flag: Flag, *, is_clang: bool) -> Iterator[bytes]:
+    spelling, value = flag.spec.spelling, flag.value
+    if spelling == "-fauto-profile":
+        yield _AUTO_DEFAULT
+    elif spelling not in _COUNTS | {"-fprofile-instr-use"}:
+        yield value
+    elif is_clang:
+        # A directory stands for the default file in it.
+        if value:
+            yield value
+        yield posixpath.join(value, _CLANG_DEFAULT)
+
+
+def _counts(invocation: Invocation, directories: tuple[bytes, ...]) -> Iterator[bytes]:
+    """Yield where GCC looks for .gcda: by the output's name, below a prefix by its whole path."""
+    head, slash, base = invocation.output.rpartition(b"/")
+    dot = base.rfind(b".")
+    stem = head + slash + (base[:dot] if dot > 0 else base)
+    yield stem + b".gcda"
+    for prefix in invocation.values(*_PREFIXES):
+        if stem.startswith(b"/"):
+            yield prefix + b"/" + stem + b".gcda"
+            continue
+        for directory in directories:
+            whole = directory.rstrip(b"/") + b"/" + stem
+            parts = (b"^" if part == b".." else part for part in whole.split(b"/"))
+            yield prefix + b"/" + b"#".join(parts) + b".gcda"

@@ -1,0 +1,116 @@
+"""Flags whose row alone does not say yes or no: what is passed on, what may name a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from hpcc.compilers._spec import Effect, Flag, Operand
+
+# Options of the assembler that read and write nothing; everything else may name a file (as(1),
+# -a=file, -I).
+_HARMLESS_ASSEMBLER: Final = re.compile(
+    rb"--(?:no)?execstack|--fatal-warnings|--no-warn|--warn|-W|--compress-debug-sections(?:=\w+)?"
+    rb"|--gdwarf-[2-5]|--gdwarf|--g(?:en-)?debug|-g|-mrelax-relocations=\w+|--generate-missing-build-notes=\w+"
+    rb"|-m(?:arch|cpu|tune|fpu)=[\w+.-]+|--(?:32|64|x32)|--no(?:warn|pad-sections)"
+    rb"|--elf-stt-common=\w+|-mbranches-within-32B-boundaries|--divide"
+)
+_MACRO_PIECE: Final = re.compile(rb"-[DU][A-Za-z_].*", re.DOTALL)
+# Clang's -cc1, flags without an argument of their own. -fno-pch-timestamp matters to .pch alone.
+_HARMLESS_CC1: Final = re.compile(
+    rb"-disable-(?:O0-optnone|llvm-passes|llvm-verifier|lifetime-markers)|-fno-pch-timestamp"
+    rb"|-fopenmp|-W[a-z][\w=+-]*|-fdebug-compilation-dir=.*|-f(?:no-)?experimental-new-constant-interpreter",
+    re.DOTALL,
+)
+# Those that take the next -Xclang as theirs.
+_HARMLESS_CC1_PAIRS: Final = frozenset(
+    {b"-target-feature", b"-target-cpu", b"-target-abi", b"-fdebug-compilation-dir"}
+)
+# LLVM's own switches. A number or a truth value names no file; those that print statistics, draw
+# graphs, or look at clocks have names that do not begin so.
+_HARMLESS_LLVM: Final = re.compile(
+    rb"-(?:enable|disable|inline|unroll|vectorize|slp|x86|arm|aarch64|instcombine|align|force-vector"
+    rb"|prefer|allow|max|polly-vectorizer)-?[a-z0-9-]*(?:=(?:true|false|\d{1,9}))?|-polly"
+)
+_NOT_LLVM: Final = re.compile(
+    rb"-(?:print|dump|times?|stats?|debug|file|filename|view|dot|trace|path|dir|record)(?![a-z])"
+)
+
+
+def bad_value(flag: Flag) -> str:
+    """Return why a flag with this value is not for the cache, "" when it is."""
+    match flag.spec.effect:
+        case Effect.INCLUDE_DIR if flag.value.startswith((b"=", b"$SYSROOT")) or not flag.value:
+            # GCC manual, Directory Options: "=" and "$SYSROOT" stand for the sysroot prefix.
+            return "sysroot-include"
+        case Effect.LIST if flag.spec.spelling in _LISTS:
+            return _LISTS[flag.spec.spelling](flag.value)
+        case _:
+            return ""
+
+
+def bad_sequence(parts: Sequence[Flag | Operand]) -> str:
+    """Return why what `-Xclang` passes on, one after the other, is not for the cache."""
+    flags = (p for p in parts if isinstance(p, Flag))
+    values = iter([f.value for f in flags if f.spec.spelling == "-Xclang"])
+    for value in values:
+        if value in _HARMLESS_CC1_PAIRS:
+            if next(values, None) is None:
+                return "pass-through"
+        elif value == b"-mllvm":
+            if _llvm(next(values, b"")):
+                return "pass-through"
+        elif not _HARMLESS_CC1.fullmatch(value):
+            return "pass-through"
+    return ""
+
+
+def wp_depfile(value: bytes) -> tuple[bytes, bytes] | None:
+    """Read the flag and the file of `-Wp,-MD,file` and `-Wp,-MMD,file`."""
+    pieces = value.split(b",")
+    if len(pieces) == 2 and pieces[0] in {b"-MD", b"-MMD"} and pieces[1]:  # noqa: PLR2004 - flag and file
+        return pieces[0], pieces[1]
+    return None
+
+
+def _all_match(pattern: re.Pattern[bytes], pieces: Iterable[bytes]) -> bool:
+    return all(map(pattern.fullmatch, pieces))
+
+
+def _wp(value: bytes) -> str:
+    is_known = wp_depfile(value) is not None or _all_match(_MACRO_PIECE, value.split(b","))
+    return "" if is_known else "preprocessor-flag"
+
+
+def _xpreprocessor(value: bytes) -> str:
+    is_known = value == b"-fopenmp" or _MACRO_PIECE.fullmatch(value)
+    return "" if is_known else "preprocessor-flag"
+
+
+def _wa(value: bytes) -> str:
+    return "" if _all_match(_HARMLESS_ASSEMBLER, value.split(b",")) else "assembler-flag"
+
+
+def _xassembler(value: bytes) -> str:
+    return "" if _HARMLESS_ASSEMBLER.fullmatch(value) else "assembler-flag"
+
+
+def _llvm(value: bytes) -> str:
+    is_harmless = _HARMLESS_LLVM.fullmatch(value) and not _NOT_LLVM.search(value)
+    return "" if is_harmless else "pass-through"
+
+
+def _opt_info(value: bytes) -> str:
+    return "side-output" if b"=" in value else ""
+
+
+_LISTS: Final[dict[str, Callable[[bytes], str]]] = {
+    "-Wp,": _wp,
+    "-Xpreprocessor": _xpreprocessor,
+    "-Wa,": _wa,
+    "-Xassembler": _xassembler,
+    "-mllvm": _llvm,
+    "-mllvm=": _llvm,
+    "-fopt-info": _opt_info,
+}

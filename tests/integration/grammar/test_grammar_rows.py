@@ -1,0 +1,196 @@
+"""The flag table, asked of every compiler that is installed: taken, read alike, and what it writes.
+
+Each compile runs in a directory with nothing but its inputs, so that any file it leaves shows.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpcc.compilers import (
+    ASKED_CLANG,
+    ASKED_GCC,
+    CLANG_MAJORS,
+    GCC_MAJORS,
+    GNU_FLAGS,
+    Effect,
+    FlagSpec,
+    Invocation,
+    Written,
+    check_versions,
+    files_written,
+    read_invocation,
+)
+from hpcc.testing.compiles import run_bare
+
+# A value that makes sense; the rest of the rows take none, or any name.
+_VALUES = {
+    "-o": "out.o",
+    "-x": "c",
+    "-I": "inc",
+    "-iquote": "inc",
+    "-isystem": "inc",
+    "-idirafter": "inc",
+    "-cxx-isystem": "inc",
+    "-stdlib++-isystem": "inc",
+    "-iprefix": "/usr/",
+    "-iwithprefix": "inc",
+    "-iwithprefixbefore": "inc",
+    "-imultilib": "inc",
+    "-B": "inc",
+    "--embed-dir=": "inc",
+    "-specs=": "/dev/null",
+    "--specs=": "/dev/null",
+    "-include": "h.h",
+    "-imacros": "h.h",
+    "-isysroot": "/",
+    "--sysroot=": "/",
+    "--sysroot": "/",
+    "-stdlib=": "libstdc++",
+    "--target=": "x86_64-linux-gnu",
+    "-target": "x86_64-linux-gnu",
+    "--gcc-toolchain=": "/usr",
+    "-MF": "x.d",
+    "-MT": "t",
+    "-MQ": "t",
+    "-D": "A=1",
+    "-U": "A",
+    "-std=": "c11",
+    "--std=": "c11",
+    "-Wp,": "-DA",
+    "-Xpreprocessor": "-DA",
+    "-Wa,": "--noexecstack",
+    "-Xassembler": "--noexecstack",
+    "-Xclang": "-disable-O0-optnone",
+    "-mllvm": "-inline-threshold=9",
+    "-mllvm=": "-inline-threshold=9",
+    "-f": "PIC",
+    "-W": "all",
+    "-O": "1",
+    "-g": "",
+    "-m": "64",
+    "--param": "max-inline-insns-auto=9",
+    "--param=": "max-inline-insns-auto=9",
+    "-fdiagnostics-color": "=never",
+    "-l": "m",
+    "-L": ".",
+    "-z": "now",
+    "-Wl,": "-O1",
+    "-Xlinker": "-O1",
+    "-fopt-info": "-vec",
+    "-fcallgraph-info": "=su",
+    "-fcrash-diagnostics": "-dir=inc",
+    "-fprofile-filter-files=": "a",
+    "-fprofile-exclude-files=": "a",
+    "-fprofile-generate=": "inc",
+    "-fprofile-instr-generate=": "raw",
+    "-fcs-profile-generate=": "inc",
+    "-fprofile-dir=": "inc",
+    "-fprofile-prefix-path=": "/",
+    "-fprofile-prefix-map=": "/a=b",
+    "-fprofile-info-section=": ".x",
+    "-fprofile-reproducible=": "serial",
+}
+# Alone they are an error.
+_COMPANIONS = {
+    **dict.fromkeys(("-MF", "-MT", "-MQ", "-MP"), (b"-MD",)),
+    **dict.fromkeys(("-fprofile-filter-files=", "-fprofile-exclude-files="), (b"--coverage",)),
+}
+_LIST_FILE = "list"
+_PROFILES = re.compile(r"-fprofile-(?:instr-|sample-)?use|-fauto-profile|-fprofile-remapping|-fmem")
+_NOT_HERE = {"-mmcu="}  # another processor
+
+
+def _compilers() -> list[tuple[str, bool, int]]:
+    found = [(f"gcc-{n}", False, n) for n in range(12, 17)]
+    found += [(f"clang-{n}", True, n) for n in range(14, 24)]
+    return [row for row in found if shutil.which(row[0])]
+
+
+_COMPILERS = _compilers()
+
+
+def _cases() -> list[tuple[str, FlagSpec]]:
+    cases = []
+    for name, is_clang, major in _COMPILERS:
+        known = CLANG_MAJORS if is_clang else GCC_MAJORS
+        for row in GNU_FLAGS.rows:
+            is_told = (
+                major in (row.clang if is_clang else row.gcc) if major in known else row.is_stable
+            )
+            if row.effect is not Effect.REFUSE and is_told and row.spelling not in _NOT_HERE:
+                cases.append((name, row))
+    return cases
+
+
+@pytest.mark.parametrize(
+    ("compiler", "row"), _cases(), ids=lambda v: v if isinstance(v, str) else v.spelling
+)
+def test_the_compiler_reads_and_writes_what_the_row_says(
+    compiler: str, row: FlagSpec, tmp_path: Path
+) -> None:
+    is_clang, major = next((c, m) for name, c, m in _COMPILERS if name == compiler)
+    if row.effect is Effect.INPUT and _PROFILES.match(row.spelling):
+        pytest.skip("a profile of the compiler's own making: test_grammar_inputs")
+    is_list = row.effect is Effect.INPUT and row.spelling.endswith("=")
+    value = (_LIST_FILE if is_list else _VALUES.get(row.spelling, "")).encode()
+    for number, (argv, expected) in enumerate(row.spellings(value)):
+        place = tmp_path / str(number)
+        (place / "inc").mkdir(parents=True)
+        inputs = {"a.c": "int f(int i) { return i; }\n", "h.h": "#define B 1\n", _LIST_FILE: ""}
+        for name, text in inputs.items():
+            (place / name).write_text(text)
+        extra = _COMPANIONS.get(row.spelling, ())
+        mode = [] if row.spelling == "-S" else [b"-c"]
+        full = [compiler.encode(), *argv, *extra, *mode, b"a.c"]
+        code, _, err = run_bare(full, cwd=place)
+        assert code == 0, (full, err)
+        found = read_invocation(full[0], full[1:])
+        assert isinstance(found, Invocation), full
+        assert any(f.spec is row and f.value == expected for f in found.flags)
+        assert check_versions(found, is_clang=is_clang, major=major) is None
+        written = files_written(found, is_clang=is_clang, major=major)
+        names = {found.output, found.depfile}
+        if isinstance(written, Written):
+            names |= {s.name for s in written.side}
+        left = {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()} - {*inputs}
+        if isinstance(written, Written):
+            # -gsplit-dwarf says nothing without -g in some versions.
+            assert {n.decode() for n in names if n} - left <= {"a.dwo"}
+            assert left <= {n.decode() for n in names if n}
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags", "extra"),
+    [
+        ("gcc", "-fdump-tree-optimized", ".optimized"),
+        ("gcc", "-O1 -fsave-optimization-record", ".gz"),
+        ("gcc", "-fopt-info=log", "log"),
+        ("clang", "-ftime-trace", ".json"),
+        ("clang", "-MJ cdb", "cdb"),
+        ("clang", "--serialize-diagnostics dia", "dia"),
+    ],
+)
+def test_refused_flags_really_write_more_files(
+    compiler: str, flags: str, extra: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.c").write_text("int f(void) { return 1; }\n")
+    argv = [compiler, *flags.split(), "-O1", "-c", "a.c"]
+    assert run_bare(argv, cwd=tmp_path)[0] == 0
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(extra)]
+    found = read_invocation(argv[0].encode(), [a.encode() for a in argv[1:]])
+    is_kept = isinstance(found, Invocation) and isinstance(
+        files_written(found, is_clang=compiler == "clang", major=14), Written
+    )
+    assert not is_kept
+
+
+def test_the_compilers_that_were_asked_are_named() -> None:
+    """A compiler that is installed and passes the rows above belongs into the lists."""
+    for _, is_clang, major in _COMPILERS:
+        if major in (CLANG_MAJORS if is_clang else GCC_MAJORS):
+            assert major in (ASKED_CLANG if is_clang else ASKED_GCC)
