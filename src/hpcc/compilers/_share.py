@@ -18,6 +18,11 @@ PROVED_CLANG: Final = range(14, 20)
 # Stands for the root; no argument and no file name can hold it.
 ROOT_MARK: Final = b"\0"
 
+# The root in debug information. A relative name there is read from the compilation directory, which
+# may be another one, and debuggers then miss the source; this is absolute, and a debugger that is
+# started in the root finds everything.
+DEBUG_ROOT: Final = b"/proc/self/cwd"
+
 # What a prefix map, a depfile and a message spell as it is. "=" would end the map's first half.
 _PLAIN_ROOT: Final = re.compile(rb"(?:/[A-Za-z0-9._+~@ \x80-\xff-]+)+")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
@@ -53,8 +58,11 @@ def prefix_maps(root: bytes, cwd: bytes) -> tuple[bytes, ...]:
     The slash keeps neighbours such as ROOT-2/ apart, which a bare prefix would match; only the
     compilation directory is ever spelled without one.
     """
-    maps = (b"-ffile-prefix-map=" + root + b"/=./",)
-    return (*maps, b"-fdebug-prefix-map=" + root + b"=.") if cwd == root else maps
+    maps = (
+        b"-fmacro-prefix-map=" + root + b"/=./",
+        b"-fdebug-prefix-map=" + root + b"/=" + DEBUG_ROOT + b"/",
+    )
+    return (*maps, b"-fdebug-prefix-map=" + root + b"=" + DEBUG_ROOT) if cwd == root else maps
 
 
 def under_root(path: bytes, root: bytes) -> bytes | None:

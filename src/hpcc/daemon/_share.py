@@ -10,7 +10,7 @@ import hashlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,9 +68,13 @@ class Share:
         """Tell whether a result is of another checkout; b"" is one that is not shared."""
         return origin not in {b"", self.checkout.origin}
 
-    def is_system_header(self, path: bytes) -> bool:
-        """Tell whether a header was found through a system directory that the user named."""
-        return any(path.startswith(d + b"/") for d in self.system_dirs)
+    def has_other_names(self, paths: Iterable[bytes]) -> bool:
+        """Tell whether a compiler may know one of these headers by another, real name."""
+        if not self.system_dirs:
+            return False
+        prefixes = tuple(d + b"/" for d in self.system_dirs)
+        headers = (p for p in paths if p.startswith(prefixes))
+        return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import os
 import posixpath
 import re
 import struct
@@ -71,6 +70,18 @@ class SourceCheck:
             return "root-in-source"
         return "computed-include" if _PIECES in found else ""
 
+    def has_twins(self, closure: Closure) -> bool:
+        """Tell whether two names of one content ask to be read once.
+
+        Compilers decide by inode or time stamp whether they are one file, and another clone has
+        others there; the second name may then be one that is not watched.
+        """
+        first: dict[bytes | None, bytes] = {}
+        names = [*closure.files, *((path, self._memo.digest(path)) for path in closure.existing)]
+        twins = [path for path, digest in names if first.setdefault(digest, path) != path]
+        contents = map(_read, twins)
+        return any(data is None or b"once" in data or b"import" in data for data in contents)
+
     def _look(self, path: bytes, digest: bytes, root: bytes) -> _Finding | None:
         scanned = self._memo.scan(path)
         data = _read(path)
@@ -101,9 +112,10 @@ def why_not_shared(share: Share, closure: Closure, made: Result, sources: Source
     paths = [path for path, _ in closure.files]
     if any(path.startswith(root) and path[len(root) : len(root) + 1] != b"/" for path in paths):
         return "neighbour"  # /a/proj-2/x.h, which the map of /a/proj met as well
-    if any(share.is_system_header(p) and _is_respelled(p) for p in paths):
+    # Names that led to a file which was read by another one are among those that exist.
+    if share.has_other_names((*paths, *closure.existing)):
         return "system-directory"
-    if _has_twins(closure):
+    if sources.has_twins(closure):
         return "twin-headers"
     reason = sources.why_not_shared(closure.files, root)
     if reason:
@@ -138,10 +150,6 @@ def _has_compressed_sections(data: bytes) -> bool | None:
     except struct.error:
         return None
     return any(f & _COMPRESSED for f in flags) or b"\0.zdebug_" in data
-
-
-def _is_respelled(path: bytes) -> bool:
-    return b"/../" in path or os.path.realpath(path) != path
 
 
 def _has_twins(closure: Closure) -> bool:

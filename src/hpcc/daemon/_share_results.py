@@ -32,6 +32,8 @@ class SharedResults:
         for inputs, view in zip(stored, self._view(share, stored), strict=True):
             if not view.holds(self._memo):
                 continue
+            if share.has_other_names(path for path, _ in view.files):
+                continue
             result = self._results.result(inputs.result_key)
             if result is None:
                 return None

@@ -1,0 +1,218 @@
+"""Each flag set on the allow-list: what one clone made is what a compile in the other gives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hpcc.config import Paths, Settings
+from hpcc.daemon._cache import Cache, open_cache
+
+from .conftest import FILES, Clone
+
+_OTHERS = ("gcc-13", "clang-17", "clang-18")
+_C = ("gcc-12", "gcc-14", "clang-14", "clang-19", *filter(shutil.which, _OTHERS))
+_CXX = tuple(name.replace("gcc", "g++").replace("clang-", "clang++-") for name in _C)
+
+# `{s}` becomes the root as the command line spells it from its directory.
+_FLAGS = {
+    "none": (),
+    "O0": ("-O0",),
+    "O2": ("-O2",),
+    "Os-wall": ("-Os", "-Wall", "-Wextra"),
+    "wall": ("-Wall", "-Wextra", "-pedantic"),
+    "O3-werror-not": ("-O3", "-Wall", "-Wno-error", "-march=x86-64-v2", "-mtune=generic"),
+    "g": ("-g",),
+    "g-O2": ("-g", "-O2", "-Wall"),
+    "g3": ("-g3",),
+    "ggdb": ("-ggdb",),
+    "ggdb3-dwarf5": ("-ggdb3", "-gdwarf-5"),
+    "dwarf4": ("-g", "-gdwarf-4"),
+    "dwarf5": ("-gdwarf-5", "-O1"),
+    "g1": ("-g1", "-Og"),
+    "md": ("-MD", "-g"),
+    "mmd": ("-MMD", "-g"),
+    "mmd-plain": ("-MMD", "-Wall"),
+    "md-mp": ("-MD", "-MP", "-O2"),
+    "md-mf": ("-MD", "-MF", "{s}/build/x.P"),
+    "cmake": ("-g", "-MD", "-MT", "build/x.o", "-MF", "{a}/build/x.o.d"),
+    "mt-abs": ("-MMD", "-MP", "-MT", "{a}/build/x.o", "-MQ", "{a}/y$z.o", "-MT", "other.o"),
+    "define": ("-DX=1", '-DNAME="text"', "-UY", "-g3"),
+    "include": ("-include", "{s}/inc/forced.h", "-g", "-MD"),
+    "imacros": ("-imacros", "{s}/inc/forced.h", "-g3"),
+    "system": ("-isystem", "{a}/inc", "-iquote", "{s}/src", "-MD", "-g"),
+    "shared-library": ("-fPIC", "-fvisibility=hidden", "-O2", "-g", "-pthread", "-pipe"),
+    "sections": ("-ffunction-sections", "-fdata-sections", "-fno-strict-aliasing", "-g"),
+    "hardened": ("-O2", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-fcf-protection", "-g"),
+    "kernel-like": (
+        "-ffreestanding",
+        "-fno-builtin",
+        "-fno-common",
+        "-fno-pic",
+        "-fomit-frame-pointer",
+        "-O2",
+    ),
+    "profiling-frames": ("-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-O2", "-g"),
+    "math": ("-ffast-math", "-fno-math-errno", "-fwrapv", "-funroll-loops", "-O2"),
+    "colour": ("-fdiagnostics-color=always", "-Wall"),
+    "native": ("-march=native", "-O2", "-g"),
+    "vector": ("-msse4.2", "-mavx2", "-O3", "-m64"),
+    "chars": ("-fsigned-char", "-fshort-enums", "-fno-plt", "-fPIE", "-w"),
+}
+_C_ONLY = {"c17": ("-std=c17", "-g"), "gnu11": ("-std=gnu11", "-Wall"), "x": ("-x", "c", "-g")}
+_CXX_ONLY = {
+    "c++17": ("-std=c++17", "-g", "-O2"),
+    "c++20": ("-std=gnu++20", "-Wall", "-MD"),
+    "lean": ("-fno-rtti", "-fvisibility-inlines-hidden", "-O2", "-g", "-fpermissive"),
+}
+_CXX_SOME = (
+    "O2",
+    "wall",
+    "g-O2",
+    "g3",
+    "dwarf4",
+    "dwarf5",
+    "md-mp",
+    "cmake",
+    "include",
+    "sections",
+    "hardened",
+)
+# How the clone is spelled, and from where.
+_PLACES = {
+    "root-rel": (".", "."),
+    "build-rel": ("build", ".."),
+    "root-abs": (".", ""),
+    "build-abs": ("build", ""),
+}
+
+
+# Debug information holds the most of paths: from both places.
+_BOTH = (
+    "none",
+    "g",
+    "g-O2",
+    "g3",
+    "ggdb3-dwarf5",
+    "dwarf4",
+    "dwarf5",
+    "md",
+    "mmd",
+    "cmake",
+    "include",
+    "system",
+)
+_CASES = [
+    (flags, place)
+    for flags in (*_FLAGS, *_C_ONLY)
+    for place in ("root-rel", "build-abs")
+    if flags in _BOTH or place == "build-abs"
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
+    """One for all: each compiler is asked who it is once."""
+    paths = Paths.from_env({"HPCC_DIR": str(tmp_path_factory.mktemp("hpcc"))})
+    cache = open_cache(paths, Settings(), None)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture
+def clones(make_clone: Callable[..., Clone], request: pytest.FixtureRequest) -> tuple[Clone, Clone]:
+    """Two clones of a project of this test's own, so that no other test's result fits."""
+    own = f"/* {request.node.name} */\n"
+    files = {name: own + text for name, text in FILES.items()}
+    return make_clone("a/project", files=files), make_clone(
+        "somewhere/else/that-is-deep/second_checkout-of.it", files=files
+    )
+
+
+def _argv(
+    clone: Clone, compiler: str, source: str, flags: tuple[str, ...], place: str
+) -> list[str]:
+    spelled = _PLACES[place][1] or str(clone.root)
+    words = (f.replace("{s}", spelled).replace("{a}", str(clone.root)) for f in flags)
+    output = "x.o" if _PLACES[place][0] == "build" else "build/x.o"
+    return [
+        compiler,
+        f"-I{spelled}/inc",
+        "-I",
+        f"{spelled}/absent",
+        *words,
+        "-c",
+        f"{spelled}/{source}",
+        "-o",
+        output,
+    ]
+
+
+def _prove(first: Clone, second: Clone, make: Callable[[Clone], list[str]], cwd: str) -> None:
+    """Compile in one clone, take the hit in the other, and compare with its own compiles."""
+    before = first.handler.counters()
+    cold = first.compile(make(first), cwd)
+    assert (cold.answer, cold.exit_code) == ("run", 0), cold.stderr
+    counters = first.handler.counters()
+    assert not [
+        name
+        for name in counters
+        if name.startswith(("private.", "uncacheable.")) and counters[name] != before.get(name)
+    ]
+    argv = make(second)
+    bare = second.bare(argv, cwd)
+    assert bare[0] == 0, bare[2]
+    own = second.outputs()
+    second.wipe()
+    mapped = second.bare([*argv, *second.maps(cwd)], cwd)
+    expected = second.outputs()
+    second.wipe()
+    hit = second.compile(argv, cwd)
+    assert hit.answer == "done"
+    assert second.outputs() == expected
+    assert (hit.exit_code, hit.stdout, hit.stderr) == mapped == bare
+    # Depfiles and messages are the plain compile's, too.
+    assert {n: d for n, d in expected.items() if not n.endswith(".o")} == {
+        n: d for n, d in own.items() if not n.endswith(".o")
+    }
+    assert first.handler.counters()["hit.shared"] == before.get("hit.shared", 0) + 1
+    # The first clone has its own paths again.
+    made = first.outputs()
+    first.wipe()
+    again = first.compile(make(first), cwd)
+    assert (again.answer, again.stdout, again.stderr) == ("done", cold.stdout, cold.stderr)
+    assert first.outputs() == made
+
+
+@pytest.mark.parametrize(("flags", "place"), _CASES)
+@pytest.mark.parametrize("compiler", _C)
+def test_a_c_object_is_shared(
+    compiler: str, flags: str, place: str, clones: tuple[Clone, Clone]
+) -> None:
+    words = {**_FLAGS, **_C_ONLY}[flags]
+    _prove(*clones, lambda c: _argv(c, compiler, "src/main.c", words, place), _PLACES[place][0])
+
+
+@pytest.mark.parametrize("place", ["build-abs"])
+@pytest.mark.parametrize("flags", [*_CXX_SOME, *_CXX_ONLY])
+@pytest.mark.parametrize("compiler", _CXX)
+def test_a_cxx_object_is_shared(
+    compiler: str, flags: str, place: str, clones: tuple[Clone, Clone]
+) -> None:
+    words = {**_FLAGS, **_CXX_ONLY}[flags]
+    _prove(*clones, lambda c: _argv(c, compiler, "src/tool.cc", words, place), _PLACES[place][0])
+
+
+@pytest.mark.parametrize("compiler", _C)
+@pytest.mark.parametrize("place", ["root-abs", "build-rel"])
+@pytest.mark.parametrize("flags", ["g-O2", "cmake", "wall"])
+def test_the_other_spellings_are_shared_too(
+    compiler: str, flags: str, place: str, clones: tuple[Clone, Clone]
+) -> None:
+    _prove(
+        *clones,
+        lambda c: _argv(c, compiler, "src/main.c", _FLAGS[flags], place),
+        _PLACES[place][0],
+    )
