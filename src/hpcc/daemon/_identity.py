@@ -87,8 +87,6 @@ class Compilers:
         self._known[key] = found
         return found.identity
 
-    def search_path(
-        self,
     def pin(
         self, identity: Identity, compiler: bytes, env: Mapping[bytes, bytes], pins: Pins
     ) -> None:
@@ -104,6 +102,8 @@ class Compilers:
         pins.absent(known.absent)
         pins.listings(known.listings)
 
+    def search_path(
+        self,
         identity: Identity,
         compiler: bytes,
         invocation: Invocation,
