@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -104,10 +105,10 @@ class Sccache(Tool):
         self._home = scratch / "sccache"
         self._home.mkdir()
         self._server: subprocess.Popen[bytes] | None = None
+        self._place: tempfile.TemporaryDirectory[str] | None = None
         self.env |= {
             "SCCACHE_DIR": str(self._home / "cache"),
             "SCCACHE_CONF": str(self._home / "none.toml"),
-            "SCCACHE_SERVER_UDS": str(self._home / "s.sock"),
             "SCCACHE_IDLE_TIMEOUT": "0",
         }
 
@@ -115,20 +116,24 @@ class Sccache(Tool):
         return run([*self.prefix, "--version"], self.env, self._home).strip()
 
     def start(self) -> None:
+        # A socket's path holds 107 bytes, which a scratch directory may have used up.
+        self._place = tempfile.TemporaryDirectory(prefix="hpcc-bench-")
+        socket = Path(self._place.name, "s")
+        self.env["SCCACHE_SERVER_UDS"] = str(socket)
         env = self.env | {"SCCACHE_START_SERVER": "1", "SCCACHE_NO_DAEMON": "1"}
         self._server = subprocess.Popen(
             self.prefix, env=env, cwd=self._home, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         deadline = time.monotonic() + _SERVER_START_SECONDS
-        while not (self._home / "s.sock").exists():
+        while not socket.exists():
             if self._server.poll() is not None or time.monotonic() > deadline:
                 raise BenchError("sccache's server does not start")
             time.sleep(0.02)
         get_to_know(self, self._home)
 
     def stop(self) -> None:
-        if self._server is None:
+        if self._server is None or self._place is None:
             return
         try:
             run([*self.prefix, "--stop-server"], self.env, self._home, seconds=20)
@@ -137,7 +142,7 @@ class Sccache(Tool):
             self._server.kill()
             self._server.wait()
         self._server = None
-        (self._home / "s.sock").unlink(missing_ok=True)
+        self._place.cleanup()
 
     def clear(self) -> None:
         self.stop()

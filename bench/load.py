@@ -6,9 +6,10 @@ do and how that grows with its processes: `run.py` shows what a user gets, with 
 compile. The clients are Python and need CPU of their own, which is printed: on a machine without
 spare cores they take it from the daemon.
 
-  load.py [--clients N] [--seconds S] [--headers H] [--json]
+  load.py [--clients N] [--seconds S] [--headers H] [--processes 1,2,4] [--json]
 
-It starts a daemon of its own, or takes that of `--hpcc-dir`. Every client compiles a source of its
+It starts a daemon of its own, one after the other with so many processes each, or takes that of
+`--hpcc-dir`. Every client compiles a source of its
 own, so that no two write the same object. An answer that is no hit is an error, and ends it with 1.
 """
 
@@ -36,12 +37,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _measure import BenchError, run, settle, tree_seconds
 from _places import default_parent, file_system
+from _rows import Json
 from _tools import HPCC, clean_env
 from _trees import age, header_tree
 
+from hpcc.config import Paths
 from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 60.0
+_WARM_UP_SECONDS: Final = 0.2
 _QUANTILES: Final = (50.0, 90.0, 99.0, 99.9)
 _RESULT: Final = struct.Struct("<2d")
 
@@ -163,7 +167,7 @@ def _in_child(path: str, client: Client, seconds: float, result: Path, gate: int
 
 def load(
     path: str, clients: Sequence[Client], seconds: float, daemon_pid: int, results: Path
-) -> dict[str, object]:
+) -> Json:
     """All clients at once; what came of it."""
     gate, opener = os.pipe()
     pids = []
@@ -188,9 +192,7 @@ def load(
     return summary(taken, wall=wall, daemon_cpu=daemon, client_cpu=client_cpu)
 
 
-def summary(
-    taken: Sequence[float], *, wall: float, daemon_cpu: float, client_cpu: float
-) -> dict[str, object]:
+def summary(taken: Sequence[float], *, wall: float, daemon_cpu: float, client_cpu: float) -> Json:
     """Rates, quantiles of the latency, and the CPU of each side; pure."""
     ordered, hits = sorted(taken), len(taken)
     if not hits:
@@ -209,55 +211,75 @@ def summary(
 
 
 @contextmanager
-def some_daemon(launcher: Path, given: Path | None, scratch: Path) -> Iterator[dict[str, object]]:
-    """The daemon of a directory, or one of our own, which is ended afterwards; its status."""
-    env = {**clean_env(), "HPCC_DIR": str(given or scratch / "hpcc")}
-    run([str(launcher), "start"], env, scratch)
+def some_daemon(args: argparse.Namespace, processes: int, scratch: Path) -> Iterator[Json]:
+    """The daemon of `--hpcc-dir`, or one of our own, ended afterwards; yields its status."""
+    env = {**clean_env(), "HPCC_DIR": str(args.hpcc_dir or scratch / "hpcc")}
+    launcher = str(args.hpcc.absolute())
+    if processes:
+        settings = Paths.from_env(env).config_file
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(f"[daemon]\nprocesses = {processes}\n")
+    run([launcher, "start"], env, scratch)
     try:
-        yield json.loads(run([str(launcher), "status", "--json"], env, scratch))
+        yield json.loads(run([launcher, "status", "--json"], env, scratch))
     finally:
-        if given is None:
-            run([str(launcher), "stop"], env, scratch)
+        if args.hpcc_dir is None:
+            run([launcher, "stop"], env, scratch)
 
 
-def main(argv: list[str] | None = None) -> int:
+def series_entry(args: argparse.Namespace, processes: int, scratch: Path) -> Json:
+    """Figures of one daemon; `processes` 0 leaves their number to it."""
+    results = scratch / "results"
+    results.mkdir()
+    clients = [Client.make(scratch / f"c{n}", args.headers) for n in range(args.clients)]
+    with some_daemon(args, processes, scratch) as status:
+        path, pid = str(status["socket"]), int(str(status["pid"]))
+        for _ in range(2):
+            settle()
+            for client in clients:
+                prime(path, client)
+        for client in clients:  # each of the daemon's processes learns a hit by itself
+            hammer(path, client.frame, _WARM_UP_SECONDS)
+        found = load(path, clients, args.seconds, pid, results)
+    return {"processes": processes or "default", "clients": args.clients, **found}
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--clients", type=int, default=os.cpu_count() or 2, help="processes (one a core)"
-    )
+    cores = os.cpu_count() or 2
+    parser.add_argument("--clients", type=int, default=cores, help="processes (one a core)")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long (5)")
     parser.add_argument("--headers", type=int, default=10, help="of each compile (10)")
+    parser.add_argument("--processes", default="0", help="of the daemon, one run for each: 1,2,4")
     parser.add_argument("--hpcc", type=Path, default=HPCC, help="the launcher (beside Python)")
     parser.add_argument("--hpcc-dir", type=Path, help="HPCC_DIR of a daemon to use")
     parser.add_argument("--scratch", type=Path, help="where to work (a tmpfs with room, if any)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    parent = args.scratch or default_parent()
-    with tempfile.TemporaryDirectory(prefix="hpcc-load-", dir=parent) as directory:
-        scratch = Path(directory).resolve()
-        (results := scratch / "results").mkdir()
-        try:
-            with some_daemon(args.hpcc.absolute(), args.hpcc_dir, scratch) as status:
-                path, pid = str(status["socket"]), int(str(status["pid"]))
-                clients = [
-                    Client.make(scratch / f"c{n}", args.headers) for n in range(args.clients)
-                ]
-                settle()
-                for client in clients:
-                    prime(path, client)
-                settle()
-                for client in clients:
-                    prime(path, client)
-                found = load(path, clients, args.seconds, pid, results)
-        except BenchError as error:
-            sys.exit(f"load: {error}")
-        found |= {
-            "clients": args.clients, "headers": args.headers, "cpus": os.cpu_count(),
-            "file_system": file_system(scratch),
-        }  # fmt: skip
-    print(json.dumps(found) if args.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    if args.hpcc_dir and args.processes != "0":
+        parser.error("--processes is for a daemon of its own")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    series, kind = [], ""
+    for word in args.processes.split(","):
+        parent = args.scratch or default_parent()
+        with tempfile.TemporaryDirectory(prefix="hpcc-load-", dir=parent) as directory:
+            kind = file_system(Path(directory).resolve())
+            try:
+                series.append(series_entry(args, int(word), Path(directory).resolve()))
+            except BenchError as error:
+                sys.exit(f"load: {error}")
+    if args.json:
+        conditions = {"headers": args.headers, "cpus": os.cpu_count(), "file_system": kind}
+        print(json.dumps({**conditions, "series": series}))
+    else:
+        for entry in series:
+            print("  ".join(f"{key}={value}" for key, value in entry.items()))
     return 0
 
 

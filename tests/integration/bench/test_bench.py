@@ -154,9 +154,12 @@ def test_a_cache_that_writes_another_object_than_the_compiler_ends_the_bench_wit
 
 @pytest.mark.slow
 def test_the_load_generator_counts_only_hits(launcher: Path, tmp_path: Path) -> None:
-    args = ("--clients", "2", "--seconds", "1", "--json", "--hpcc", launcher)
+    args = ("--clients", "2", "--seconds", "1", "--processes", "1,2", "--json", "--hpcc", launcher)
     found = json.loads(run("load.py", *args, "--scratch", tmp_path).stdout)
-    assert found["hits"] > 0
-    assert found["clients"] == 2
-    assert {"p50", "p90", "p99", "p99.9", "mean", "max"} == found["latency_us"].keys()
-    assert found["daemon_cpu_us_per_hit"] > 0
+    assert [entry["processes"] for entry in found["series"]] == [1, 2]
+    for entry in found["series"]:
+        assert entry["hits"] > 0
+        assert entry["clients"] == 2
+        assert {"p50", "p90", "p99", "p99.9", "mean", "max"} == entry["latency_us"].keys()
+        assert entry["daemon_cpu_us_per_hit"] > 0
+    assert list(tmp_path.iterdir()) == []
