@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from hpcc.cli._checkout import MARKER_REASONS, home_directory
 from hpcc.config import Paths
 from hpcc.core import HpccError, NotFoundError
 
@@ -68,6 +69,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("launcher", _launcher),
         ("hit path", _hit_path),
         ("daemon", _daemon),
+        ("sharing", _sharing),
         ("disk", _disk),
         ("user", _user),
         ("qemu", _qemu),
@@ -102,6 +104,27 @@ def _print_summary(checks: Sequence[Check]) -> None:
     print()
     print("local cache:  " + (f"does not work ({', '.join(local)})" if local else "works"))
     print("guests here:  " + (f"cannot run ({', '.join(guests)})" if guests else "can run"))
+
+
+async def _sharing(_: Paths) -> Check:
+    """Whether the checkout at hand shares its results with others."""
+    from hpcc.daemon import search_marker  # late: as elsewhere in this package
+
+    found = search_marker(os.fsencode(Path.cwd()), home_directory())
+    if found.marker is not None:
+        name = f" ({found.marker.name})" if found.marker.name else ""
+        detail = f"between checkouts with a .hpcc: {os.fsdecode(found.marker.root)}{name}"
+        return Check(name="sharing", state="ok", detail=detail)
+    if not found.refusal:
+        return Check(
+            name="sharing", state="ok", detail="not asked for: no .hpcc above this directory"
+        )
+    return Check(
+        name="sharing", state="degraded",
+        detail=f"the .hpcc above this directory does not count: {MARKER_REASONS[found.refusal]}",
+        cost="results are not shared with other checkouts",
+        remedy="mend or remove the marker (docs/cookbook.md)",
+    )  # fmt: skip
 
 
 async def _python(_: Paths) -> Check:

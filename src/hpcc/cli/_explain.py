@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli._checkout import PRIVATE_REASONS
 from hpcc.config import Paths, load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
 from hpcc.ports import SystemClock
@@ -102,6 +103,8 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
         lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
     if last.fallback:
         lines.append(f"  not on farm   {last.fallback}")
+    if last.private:
+        lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
     if last.duration_ms:
         lines.append(f"  took          {last.duration_ms / 1000:.2f} s")
     if last.result:

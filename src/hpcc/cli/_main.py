@@ -12,6 +12,7 @@ from typing import Final, cast
 from hpcc import __version__
 from hpcc.cli import (
     _audit,
+    _checkout,
     _completion,
     _config,
     _doctor,
@@ -30,6 +31,7 @@ _COMMANDS: Final[tuple[ModuleType, ...]] = (
     _local,
     _stats,
     _explain,
+    _checkout,
     _config,
     _image,
     _audit,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from hpcc.cli._checkout import PRIVATE_REASONS
 from hpcc.config import Paths, load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SystemClock
@@ -184,10 +185,12 @@ def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
     rate = f"  ({100 * hits / total:.1f} % of {total} cacheable compiles)" if total else ""
     lines.append(f"{'hits':<12}{hits}{rate}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _HITS])
+    lines += _rows([("of these made in another checkout", counts.get("hit.shared", 0))])
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
     lines += _section(counts, "missed.", "why nothing was found", _MISSED)
     lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", {})
+    lines += _section(counts, "private.", "not shared with other checkouts", PRIVATE_REASONS)
     lines += _section(counts, "fallback.", "compiled here instead of on the farm", {})
     lines += _section(counts, "bypass.", "not for the cache: the compiler ran unchanged", _BYPASSED)
     lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)

@@ -29,6 +29,7 @@ from hpcc.compilers._invocation import (
 from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
 from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan, scan_source
 from hpcc.compilers._share import (
+    DEBUG_ROOT,
     ROOT_MARK,
     canonical_arguments,
     is_plain_root,
@@ -55,6 +56,7 @@ from hpcc.compilers._specs import is_tame
 from hpcc.compilers._versions import check_versions
 
 __all__ = [
+    "DEBUG_ROOT",
     "ASKED_CLANG",
     "ASKED_GCC",
     "CLANG_MAJORS",

@@ -23,6 +23,7 @@ from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import query, start, stop
 from hpcc.daemon._main import Parts, run_daemon
+from hpcc.daemon._marker import MarkerSearch, search_marker
 from hpcc.daemon._records_read import CompileRecord, read_records
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import daemon_environment
@@ -43,6 +44,7 @@ __all__ = [
     "Finish",
     "FrontLimits",
     "LifecycleLimits",
+    "MarkerSearch",
     "Outcome",
     "Parts",
     "Plan",
@@ -59,6 +61,7 @@ __all__ = [
     "read_fallbacks",
     "read_records",
     "run_daemon",
+    "search_marker",
     "socket_path",
     "start",
     "stop",

@@ -189,7 +189,6 @@ class Records:
             table |= {"scope": self._written.scope, "files": numbers}
         yield _json(["c", name, round(note.at, 3), table])
 
-
     def _inputs(self, note: Note) -> InputSet | None:
         inputs = self._results.latest(note.key) if note.key and not _is_unkept(note) else None
         share = None if note.prepared is None else note.prepared.share

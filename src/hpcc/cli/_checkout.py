@@ -1,0 +1,107 @@
+"""`hpcc debug-map`, and the words for what keeps a result in one checkout."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import Final
+
+from hpcc.compilers import DEBUG_ROOT
+from hpcc.core import NotFoundError
+
+MARKER_REASONS: Final = {
+    "marker-kind": "the marker is neither a file nor a directory; a link does not count",
+    "marker-owner": "the marker belongs to somebody else",
+    "marker-writable": "everybody may write the marker; chmod o-w .hpcc",
+    "marker-unreadable": "the marker cannot be read",
+    "marker-size": "the marker is too large",
+    "marker-syntax": "the marker is not TOML",
+    "marker-key": "the marker holds another key than name, exclude and version",
+    "marker-version": "the marker is of a version that this hpcc does not know",
+    "marker-value": "name must be a short text, exclude a list of paths below the root",
+}
+PRIVATE_REASONS: Final = {
+    **MARKER_REASONS,
+    "computed-include": "an #include of a macro beside absolute names in quotes",
+    "compressed-debug": "compressed sections, which cannot be searched for paths",
+    "directory-spelling": "the shell spells the directory through a link",
+    "embeds-path": "the object holds the path of the checkout or of the home directory",
+    "environment": "a variable or the compiler's name holds the path of the checkout",
+    "excluded": "left out by the marker",
+    "fails-with-maps": "it compiles only without prefix maps",
+    "flags": "flags that are not proved to give one object in every checkout",
+    "input-changed": "a source changed meanwhile",
+    "maps-refused": "the compiler does not take the prefix maps",
+    "neighbour": "reads a directory whose name begins like the root's",
+    "object-format": "no object that can be searched for paths",
+    "root": "the root is the home directory, holds system headers or has an odd name",
+    "root-in-argument": "a flag that is no path holds the path of the checkout",
+    "root-in-source": "a source names the checkout",
+    "system-directory": "-isystem leads over `..` or a link: compilers call such headers otherwise",
+    "text": "a message or the depfile names the checkout in a way that cannot be rendered",
+    "twin-headers": "two names of one header that asks to be read once",
+    "unproved-compiler": "a version of a compiler for which nothing is proved",
+}
+"""Why a result is kept for the checkout that made it, by the names of the counters `private.*`."""
+
+_BARE: Final = re.compile(r"[A-Za-z0-9/._+~@-]+")
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `debug-map`."""
+    parser = subparsers.add_parser(
+        "debug-map",
+        help="what tells gdb and lldb where this checkout's sources are",
+        description=_debug_map.__doc__,
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--gdb", action="store_true", help="the lines for gdb alone")
+    which.add_argument("--lldb", action="store_true", help="the line for lldb alone")
+    parser.add_argument("directory", metavar="DIR", nargs="?", default=".", help="in the checkout")
+    parser.set_defaults(handler=_debug_map)
+
+
+def _debug_map(args: argparse.Namespace) -> int:
+    """Print the commands by which gdb and lldb find the sources of shared objects.
+
+    A debugger that is started in the root of the checkout needs none of them.
+    """
+    root = _root_of(args.directory)
+    if not args.lldb:
+        print("\n".join(gdb_lines(root)))
+    if not args.gdb:
+        print(lldb_line(root))
+    return 0
+
+
+def _root_of(directory: str) -> str:
+    from hpcc.daemon import search_marker  # late: the daemon's package is not needed for --help
+
+    cwd = os.path.realpath(directory)
+    found = search_marker(os.fsencode(cwd), home_directory())
+    if found.marker is None:
+        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc there or above")
+        raise NotFoundError(f"{directory} is in no checkout that is shared: {why}")
+    return os.fsdecode(found.marker.root)
+
+
+def home_directory() -> bytes:
+    """Return where the daemon's search for a marker ends."""
+    return os.fsencode(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - as the daemon spells it
+
+
+def gdb_lines(root: str) -> list[str]:
+    """Return gdb's commands; objects of a farm hold names relative to the root."""
+    return [f"set substitute-path {old} {_quoted(root)}" for old in (os.fsdecode(DEBUG_ROOT), ".")]
+
+
+def lldb_line(root: str) -> str:
+    to = _quoted(root)
+    return f"settings set target.source-map {os.fsdecode(DEBUG_ROOT)} {to} . {to}"
+
+
+def _quoted(path: str) -> str:
+    if _BARE.fullmatch(path):
+        return path
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'

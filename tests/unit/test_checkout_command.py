@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hpcc.cli import main
+from hpcc.cli._checkout import MARKER_REASONS, PRIVATE_REASONS, gdb_lines, lldb_line
+from hpcc.cli._doctor import _sharing
+from hpcc.cli._stats import stats_lines
+from hpcc.config import Paths
+
+_SOURCES = Path(__file__).resolve().parents[2] / "src/hpcc"
+
+
+def test_debug_map_names_the_root_of_this_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = (tmp_path / "two words").resolve()
+    (root / "src").mkdir(parents=True)
+    (root / ".hpcc").touch()
+    monkeypatch.chdir(root / "src")
+    assert main(["debug-map"]) == 0
+    out = capsys.readouterr().out
+    assert f'set substitute-path /proc/self/cwd "{root}"\n' in out
+    assert f'settings set target.source-map /proc/self/cwd "{root}" . "{root}"\n' in out
+    assert main(["debug-map", "--gdb", str(root)]) == 0
+    assert "settings" not in capsys.readouterr().out
+    assert main(["debug-map", "--lldb"]) == 0
+    assert "substitute" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("marker", [None, "key = 1\n"])
+def test_debug_map_says_why_there_is_no_checkout(
+    marker: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if marker is not None:
+        (tmp_path / ".hpcc").write_text(marker)
+    assert main(["debug-map", str(tmp_path)]) == 1
+    expected = "no .hpcc" if marker is None else MARKER_REASONS["marker-key"]
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("root", ['/a "b"', "/a\\b", "/plain", "/it's"])
+def test_debuggers_read_back_the_root(root: str) -> None:
+    assert shlex.split(gdb_lines(root)[0])[-1] == root
+    assert shlex.split(lldb_line(root))[-1] == root
+
+
+async def test_doctor_says_why_a_marker_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})
+    assert (await _sharing(paths)).state == "ok"
+    (tmp_path / ".hpcc").write_text('name = "my project"\n')
+    assert "(my project)" in (await _sharing(paths)).detail
+    (tmp_path / ".hpcc").chmod(0o666)
+    check = await _sharing(paths)
+    assert (check.state, check.is_local) == ("degraded", False)
+    assert MARKER_REASONS["marker-writable"] in check.detail
+
+
+def test_every_reason_has_words() -> None:
+    text = "".join(
+        (_SOURCES / name).read_text()
+        for name in ("daemon/_share.py", "daemon/_share_check.py", "daemon/_marker.py")
+    )
+    used = set(re.findall(r'"(marker-[a-z]+)"', text))
+    used |= set(re.findall(r'(?:return|else|reason=) ?"([a-z]+(?:-[a-z]+)*)"', text))
+    assert used <= set(PRIVATE_REASONS)
+    assert len(used) > 20
+
+
+def test_stats_shows_what_came_from_another_checkout_and_what_stayed() -> None:
+    counts = {"hit.local": 5, "hit.shared": 3, "private.flags": 2, "private.embeds-path": 1}
+    text = "\n".join(stats_lines(counts, 1))
+    assert re.search(r"hits +5 ", text)
+    assert "3  of these made in another checkout" in text
+    assert "not shared with other checkouts" in text
+    assert "2  flags: " in text
