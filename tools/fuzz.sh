@@ -1,6 +1,7 @@
 #!/bin/sh
 # fuzz.sh TARGET [SECONDS]: one fuzz target for a while.
 #   launcher_reply   the C parser of the launcher, libFuzzer with sanitizers (needs clang)
+#   replay_plan      the C library of the daemon's hit path, in a world of fakes, likewise
 #   NAME             tests/property/test_NAME*.py with many more examples than `make check` takes
 # What crashes goes into tests/fuzz/corpus/TARGET, under a name that says what it is.
 set -eu
@@ -8,12 +9,19 @@ cd "$(dirname "$0")/.."
 target=${1:?usage: tools/fuzz.sh TARGET [SECONDS]}
 seconds=${2:-60}
 
-if [ "$target" = launcher_reply ]; then
+case $target in
+launcher_reply) source=launcher/fuzz_reply.c ;;
+replay_plan) source=native/fuzz_replay.c ;;
+*) source= ;;
+esac
+if [ -n "$source" ]; then
     command -v clang >/dev/null || { echo "fuzz: clang is not installed (Debian: apt-get install clang libclang-rt-dev)" >&2; exit 77; }
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     cp -r "tests/fuzz/corpus/$target" "$work/corpus"
-    clang -std=c11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined launcher/fuzz_reply.c -o "$work/fuzz"
+    # The plans of real hits, written anew so that they are of today's format.
+    [ "$target" != replay_plan ] || .venv/bin/python -m hpcc.testing.replay_plans "$work/corpus"
+    clang -std=c11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined "$source" -o "$work/fuzz"
     status=0
     "$work/fuzz" -max_total_time="$seconds" -max_len=4096 -artifact_prefix="$work/crash-" "$work/corpus" 2>&1 | tail -n 20 || status=$?
     for crash in "$work"/crash-*; do
@@ -27,7 +35,7 @@ if [ "$target" = launcher_reply ]; then
 fi
 
 set -- tests/property/test_"$target"*.py
-[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply and:" >&2; ls tests/property | sed -n 's/^test_\(.*\)\.py$/  \1/p' >&2; exit 2; }
+[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply, replay_plan and:" >&2; ls tests/property | sed -n 's/^test_\(.*\)\.py$/  \1/p' >&2; exit 2; }
 end=$(($(date +%s) + seconds))
 while [ "$(date +%s)" -lt "$end" ]; do
     # A fresh seed each round; the plugin's own flag, so that no profile has to be registered.
