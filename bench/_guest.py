@@ -6,11 +6,10 @@ import asyncio
 import os
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from _measure import SkipRow
+from _measure import BenchError, SkipRow
 from _trees import long_file
 
 from hpcc.config import Paths, load_farm_or_none
@@ -84,7 +83,7 @@ async def _compile(guest: Guest, source: OneFile, name: str) -> tuple[float, flo
     async for event in guest.exec(request, source):
         if isinstance(event, ResultEvent):
             if event.exit_code:
-                sys.exit(f"bench: the guest's compile failed: {event}")
+                raise BenchError(f"the guest's compile failed: {event}")
             own = event.wall_seconds
     return time.perf_counter() - started, own
 

@@ -51,7 +51,7 @@ class Spawner:
 
 @functools.cache
 def _gcc() -> str:
-    return shutil.which("gcc") or "/usr/bin/gcc"
+    return shutil.which("gcc", path=clean_env()["PATH"]) or "/usr/bin/gcc"
 
 
 @dataclass(frozen=True, slots=True)

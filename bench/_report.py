@@ -18,12 +18,13 @@ _HEAD = ("what", "", "ours", "theirs", "ratio", "quartiles", "must", "aim", "", 
 
 @dataclass
 class Report:
-    """Grows while the bench runs. `skipped` are pairs of what and why."""
+    """Grows while the bench runs. `skipped` and `failed` are pairs of what and why."""
 
     conditions: Json = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     guest_rows: list[dict[str, object]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
 
     def json(self) -> Json:
         return {
@@ -33,6 +34,7 @@ class Report:
             "rows": [row_json(row) for row in self.rows],
             "guest_rows": self.guest_rows,
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
+            "failed": [{"what": what, "why": why} for what, why in self.failed],
         }
 
     def differing(self) -> list[str]:
@@ -44,6 +46,7 @@ class Report:
         lines += ["", *(_guest_line(row) for row in self.guest_rows)]
         lines += [f"note: {row.what}: {note}" for row in self.rows for note in row.notes]
         lines += [f"skipped: {what}: {why}" for what, why in self.skipped]
+        lines += [f"FAILED: {what}: {why}" for what, why in self.failed]
         lines += [self._identity(), *self._summary()]
         return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _builds import Builder, cold_rows, fill, warm_row
 from _hits import cold_row, hit_rows
-from _measure import SkipRow, settle
+from _measure import BenchError, SkipRow, settle
 from _places import ext4, file_system
 from _projects import PROJECTS, Build, unpack
 from _report import Report
@@ -39,7 +39,8 @@ class Suite:
             with self._may_skip("cold C file"):
                 self._add(cold_row(self._settings, self._directory("cold")))
         if parts & {"cold", "warm"}:
-            self._project_rows(parts)
+            with self._may_skip("builds"):
+                self._project_rows(parts)
         if "ext4" in parts:
             with self._may_skip("warm builds on ext4"):
                 self._ext4_rows()
@@ -52,11 +53,15 @@ class Suite:
 
     @contextmanager
     def _may_skip(self, what: str) -> Iterator[None]:
+        """What fails costs its own rows, not those that half an hour has brought."""
         try:
             yield
         except SkipRow as reason:
             self._report.skipped.append((what, str(reason)))
             say(f"skipped: {what}: {reason}")
+        except BenchError as error:
+            self._report.failed.append((what, str(error)))
+            say(f"FAILED: {what}: {error}")
 
     def _directory(self, name: str) -> Path:
         directory = self._scratch / name
@@ -120,6 +125,8 @@ class Suite:
         # Late: these need the whole product, and a broken guest must not cost the other rows.
         from _guest import guest_overhead, up_seconds
 
+        from hpcc.core import HpccError
+
         takers: dict[str, Callable[[], list[dict[str, object]]]] = {
             "up": lambda: up_seconds(self._settings.launcher),
             "guest": lambda: guest_overhead(self._scratch),
@@ -127,7 +134,10 @@ class Suite:
         for part, take in takers.items():
             if part in parts:
                 with self._may_skip(part):
-                    self._report.guest_rows += take()
+                    try:
+                        self._report.guest_rows += take()
+                    except HpccError as error:
+                        raise BenchError(str(error)) from error
 
 
 def _copy(build: Build, directory: Path) -> Build:

@@ -238,12 +238,23 @@ def get_to_know(tool: Tool, directory: Path) -> None:
 
 def clean_env() -> dict[str, str]:
     """An environment with nothing in it that a build does not need."""
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C"}
+    path = without_masks(os.environ["PATH"])
+    return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C"}
 
 
 def callers_env() -> dict[str, str]:
     """The caller's environment without settings of the compared tools."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(_IGNORED_PREFIXES)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_IGNORED_PREFIXES)}
+    return kept | {"PATH": without_masks(os.environ["PATH"])}
+
+
+def without_masks(path: str) -> str:
+    """A `PATH` without directories whose gcc is a cache in disguise: bare must be bare."""
+
+    def is_mask(directory: str) -> bool:
+        return Path(directory, "gcc").resolve().name in {"ccache", "sccache", "hpcc"}
+
+    return os.pathsep.join(part for part in path.split(os.pathsep) if not is_mask(part))
 
 
 def installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -16,6 +16,7 @@ import _measure
 import _places
 import _report
 import _rows
+import _tools
 import load
 from _measure import Cost
 
@@ -125,6 +126,17 @@ def test_every_tool_comes_first_in_some_round() -> None:
     assert _measure.rotated([], 3) == []
 
 
+def test_the_bare_compiler_is_no_cache_that_is_called_gcc(tmp_path: Path) -> None:
+    masks, real = tmp_path / "masks", tmp_path / "real"
+    for directory in (masks, real):
+        directory.mkdir()
+    (tmp_path / "ccache").touch()
+    (masks / "gcc").symlink_to(tmp_path / "ccache")
+    (real / "gcc").touch()
+    path = f"{masks}:{real}:/nowhere"
+    assert _tools.without_masks(path) == f"{real}:/nowhere"
+
+
 class Served:
     name = "hpcc"
 
@@ -164,11 +176,13 @@ def test_the_file_system_of_a_path_is_that_of_the_innermost_mount(path: str, exp
 def test_the_report_names_what_is_missed_what_is_skipped_and_what_is_wrong() -> None:
     wrong = _rows.Row("warm-x", "warm x", "ccache", 1, row("", hpcc=[1.0], ccache=[2.0]).costs,
                       checked=3, differing=("a.o",))  # fmt: skip
-    report = _report.Report(rows=[wrong], skipped=[("sccache", "is not installed")])
+    report = _report.Report(rows=[wrong], skipped=[("sccache", "is not installed")],
+                            failed=[("builds", "make: no")])  # fmt: skip
     text = report.text()
     assert "**misses**" in text
     assert "missed: warm x (cpu 0.500, must 0.3)" in text
     assert "skipped: sccache: is not installed" in text
+    assert "FAILED: builds: make: no" in text
     assert "WRONG" in text
     assert "a.o" in text
     assert report.differing() == ["warm x: a.o"]

@@ -44,6 +44,7 @@ def check_schema(report: dict[str, Any]) -> None:
                 assert spread["q1"] <= spread["median"] <= spread["q3"], row["key"]
         for goal in row["goals"].values():
             assert goal["verdict"] in {"aim", "holds", "misses"}
+    assert report["failed"] == []
     for entry in report["skipped"]:
         assert entry["what"]
         assert entry["why"]
