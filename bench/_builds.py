@@ -11,14 +11,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from _measure import BenchError, Cost, Deferred, measure, rotated, run, settle
 from _projects import Build
 from _rows import Row
 from _settings import BARE, FRESH, OURS
-from _tools import Tool
+from _tools import Counts, Tool, count_notes
 
 Snapshot = Mapping[str, bytes]
 
@@ -32,6 +32,7 @@ class Builder:
     cxx: str = "g++"
     patterns: tuple[str, ...] = ("**/*.o", "**/*.d")
     snapshots: list[tuple[str, Snapshot]] = field(default_factory=list)
+    unsteady: set[str] = field(default_factory=set)
 
     def __call__(self, tool: Tool, label: str = "") -> Cost:
         """Remove the outputs, build, and take a snapshot."""
@@ -62,9 +63,14 @@ class Builder:
 
     def judge(self) -> Verdict:
         """Compare all snapshots taken since the last time, and forget them but for a bare one."""
-        verdict = compare(self.snapshots)
+        verdict = compare(self.snapshots, self.unsteady)
+        self.unsteady.update(verdict.unsteady)
         self.snapshots = [entry for entry in self.snapshots if entry[0] == BARE][:1]
         return verdict
+
+    def compiles(self) -> int:
+        """How many compiles a build is: its objects."""
+        return sum(name.endswith(".o") for name in self.snapshots[-1][1])
 
 
 def _drop(_: object) -> None:
@@ -80,14 +86,16 @@ class Verdict:
     differing: Mapping[str, tuple[str, ...]]
 
 
-def compare(snapshots: Sequence[tuple[str, Snapshot]]) -> Verdict:
+def compare(
+    snapshots: Sequence[tuple[str, Snapshot]], known_unsteady: Iterable[str] = ()
+) -> Verdict:
     """Which files each tool wrote otherwise than the bare compiler did, every time."""
     bare = [snapshot for name, snapshot in snapshots if name == BARE]
     expected = bare[0]
-    unsteady = {
-        name for other in bare[1:] for name in expected.keys() | other.keys()
-        if expected.get(name) != other.get(name)
-    }  # fmt: skip
+    unsteady = set(known_unsteady)
+    for other in bare[1:]:
+        names = expected.keys() | other.keys()
+        unsteady |= {name for name in names if expected.get(name) != other.get(name)}
     differing: dict[str, set[str]] = {}
     checked = 0
     for tool, snapshot in snapshots:
@@ -104,17 +112,17 @@ def cold_rows(builder: Builder, tools: Sequence[Tool], rounds: int) -> Iterator[
     """Builds with an empty cache; if a tool is `FreshHpcc`, its own row, too."""
     costs: dict[str, list[Cost]] = {tool.name: [] for tool in tools}
     counted = [tool for tool in tools if tool.name not in {BARE, FRESH}]
-    hits = {tool.name: 0 for tool in counted}
+    done = {tool.name: Counts(0, 0) for tool in counted}
     for number in range(rounds):
         for tool in rotated(tools, number):
             tool.clear()
             start = tool.counts() if tool in counted else None
             costs[tool.name].append(builder(tool, OURS if tool.name == FRESH else ""))
             if start is not None:
-                hits[tool.name] += tool.counts().hits - start.hits
+                done[tool.name] = done[tool.name].plus(tool.counts().since(start))
+    notes = count_notes(done, Counts(hits=0, misses=rounds * builder.compiles()))
     verdict = builder.judge()
     name = builder.build.name
-    notes = [f"{tool} had {n} hits in a cold build" for tool, n in hits.items() if n]
     fresh = costs.pop(FRESH, None)
     yield _row(f"cold-{name}", f"cold build, {name} -j2", BARE, costs, verdict, notes)
     if fresh is not None:
@@ -139,11 +147,8 @@ def warm_row(builder: Builder, tools: Sequence[Tool], rounds: int, *, where: str
         for tool in rotated(caches, number):
             costs[tool.name].append(builder(tool))
     deferred.charge(costs)
-    notes = [
-        f"{tool.name} had {missed} misses in {rounds} warm builds"
-        for tool in caches
-        if (missed := tool.counts().misses - before[tool.name].misses)
-    ]
+    done = {tool.name: tool.counts().since(before[tool.name]) for tool in caches}
+    notes = count_notes(done, Counts(hits=rounds * builder.compiles(), misses=0))
     key = f"{where or 'warm'}-{name}"
     what = f"warm build, {name} -j2" + (f", on {where}" if where else "")
     return _row(key, what, "ccache", costs, builder.judge(), notes)

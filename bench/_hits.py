@@ -19,7 +19,7 @@ from typing import Final
 from _measure import Cost, Deferred, rotated, run, settle
 from _rows import Row
 from _settings import BARE, OURS, Settings
-from _tools import Counts, Tool, clean_env, running
+from _tools import Counts, Tool, clean_env, count_notes, running
 from _trees import age, header_tree, write_source
 
 _SPAWN_SOURCE: Final = Path(__file__).resolve().parent / "spawn.c"
@@ -134,19 +134,9 @@ def _hit_row(case: _Case, tools: Sequence[Tool], spawn: Spawner, rounds: int) ->
 def _notes(
     tools: Sequence[Tool], before: dict[str, Counts], wrong: Iterable[str], expected: Counts
 ) -> tuple[str, ...]:
-    """What a reader must know of a row: who did not do what the row is about."""
+    done = {t.name: t.counts().since(before[t.name]) for t in tools if t.name != BARE}
     notes = [f"{name} wrote something else than the compiler" for name in sorted(wrong)]
-    for tool in tools:
-        if tool.name == BARE:
-            continue
-        found, old = tool.counts(), before[tool.name]
-        done = Counts(found.hits - old.hits, found.misses - old.misses)
-        if done != expected:
-            notes.append(
-                f"{tool.name} had {done.hits} hits and {done.misses} misses,"
-                f" not {expected.hits} and {expected.misses}"
-            )
-    return tuple(notes)
+    return (*notes, *count_notes(done, expected))
 
 
 def cold_row(settings: Settings, scratch: Path) -> Row:

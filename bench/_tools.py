@@ -39,8 +39,26 @@ _IGNORED_PREFIXES: Final = ("CCACHE_", "SCCACHE_", "HPCC_", "MAKE", "MFLAGS")
 
 
 class Counts(NamedTuple):
+    """What a tool says it did; in a row of theirs, what it should have done."""
+
     hits: int
     misses: int
+
+    def since(self, before: Counts) -> Counts:
+        return Counts(self.hits - before.hits, self.misses - before.misses)
+
+    def plus(self, other: Counts) -> Counts:
+        return Counts(self.hits + other.hits, self.misses + other.misses)
+
+
+def count_notes(done: Mapping[str, Counts], expected: Counts) -> list[str]:
+    """What a reader must know of a row: who did not do what the row is about."""
+    return [
+        f"{name} had {found.hits} hits and {found.misses} misses,"
+        f" not {expected.hits} and {expected.misses}"
+        for name, found in done.items()
+        if found != expected
+    ]
 
 
 class Tool:

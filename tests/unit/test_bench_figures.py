@@ -121,6 +121,18 @@ def test_what_two_bare_builds_write_differently_is_not_compared_but_named() -> N
     assert (found.unsteady, found.differing, found.checked) == (("when.o",), {}, 1)
 
 
+def test_what_was_unsteady_before_is_not_compared_later_either() -> None:
+    found = _builds.compare([("bare", {"when.o": b"1"}), ("hpcc", {"when.o": b"2"})], {"when.o"})
+    assert found.differing == {}
+
+
+def test_a_tool_that_did_not_do_what_the_row_is_about_gets_a_note() -> None:
+    done = {"hpcc": _tools.Counts(5, 0), "ccache": _tools.Counts(3, 1)}
+    assert _tools.count_notes(done, _tools.Counts(hits=5, misses=0)) == [
+        "ccache had 3 hits and 1 misses, not 5 and 0"
+    ]
+
+
 def test_every_tool_comes_first_in_some_round() -> None:
     assert [_measure.rotated("abc", n)[0] for n in range(4)] == ["a", "b", "c", "a"]
     assert _measure.rotated([], 3) == []
