@@ -14,6 +14,7 @@ from hpcc.ports import SystemClock
 from hpcc.runtime import GuestAssets, kvm_state, pick_runtime
 from hpcc.runtime import _pick as pick
 from hpcc.runtime import _qemu as qemu
+from hpcc.runtime._users import VmmUser
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.
 ABORTS = 'echo "failed to set MSR 0x10a" >&2; kill -ABRT $$'
@@ -27,7 +28,7 @@ def assets(tmp_path: Path) -> GuestAssets:
     digest = "sha256:" + "0" * 64
     return GuestAssets(
         kernel=empty, kernel_digest=digest, initramfs=empty, initramfs_digest=digest,
-        agent_drive=empty, agent_digest=digest, firmware=None,
+        vmlinux=empty, vmlinux_digest=digest, vsock_initramfs=empty, agent_drive=empty, agent_digest=digest, firmware=None,
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ async def pick_auto(assets: GuestAssets, state: Path) -> Isolation:
 async def test_a_vmm_that_aborts_under_kvm_is_tried_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
 ) -> None:
-    monkeypatch.setattr(qemu, "_vmm_user", lambda _: qemu._VmmUser(None, ()))
+    monkeypatch.setattr(qemu, "vmm_user", lambda _: VmmUser(None, ()))
     fake_vmm(monkeypatch, tmp_path, starts, ABORTS)
     state = tmp_path / "state"
     assert await pick_auto(assets, state) is Isolation.QEMU_TCG
@@ -78,7 +79,7 @@ async def test_a_vmm_that_aborts_under_kvm_is_tried_once(
 async def test_a_vmm_that_hangs_under_kvm_is_ended_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
 ) -> None:
-    monkeypatch.setattr(qemu, "_vmm_user", lambda _: qemu._VmmUser(None, ()))
+    monkeypatch.setattr(qemu, "vmm_user", lambda _: VmmUser(None, ()))
     spec = qemu._probe_spec(assets, "kvm")
     assert spec.boot_timeout_seconds == 15.0
     monkeypatch.setattr(qemu, "_probe_spec", lambda *_: replace(spec, boot_timeout_seconds=1.0))

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from hpcc.core import ImageDigest
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import GuestAssets, QemuConfig, QemuGuest, QemuRuntime, prepare_assets
+from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, VmGuest, prepare_assets
 from hpcc.testing._guest_program import build_scratch_image
 
 
@@ -60,7 +60,7 @@ def spec(scratch_image: Path) -> GuestSpec:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def guest(
     assets: GuestAssets, guests_directory: Path, spec: GuestSpec
-) -> AsyncIterator[QemuGuest]:
+) -> AsyncIterator[VmGuest]:
     runtime = QemuRuntime(
         QemuConfig(accelerator="tcg", directory=guests_directory), assets, SystemClock()
     )

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from hpcc.core import ExecLimits
-from hpcc.runtime import QemuGuest
+from hpcc.runtime import VmGuest
 from hpcc.testing._guest_contract import GuestContract, MemoryBlobs, request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -26,16 +26,16 @@ def small(**changes: float) -> ExecLimits:
 
 
 class TestQemuGuest(GuestContract):
-    async def test_host_name_ids_and_umask_are_pinned(self, guest: QemuGuest, program: str) -> None:
+    async def test_host_name_ids_and_umask_are_pinned(self, guest: VmGuest, program: str) -> None:
         seen = {(await run(guest, request(program, "who", cwd="a/b"))).stdout for _ in range(2)}
         assert seen == {b"host=hpcc uid=1000 gid=1000 cwd=/src/a/b umask=022 sid=1\n"}
 
-    async def test_the_clock_is_the_hosts(self, guest: QemuGuest, program: str) -> None:
+    async def test_the_clock_is_the_hosts(self, guest: VmGuest, program: str) -> None:
         done = await run(guest, request(program, "time"))
         assert abs(int(done.stdout) - time.time()) < 30
 
     async def test_what_a_compile_may_not_call_is_refused(
-        self, guest: QemuGuest, program: str
+        self, guest: VmGuest, program: str
     ) -> None:
         done = await run(guest, request(program, "forbidden"))
         eperm, enosys = 1, 38
@@ -62,7 +62,7 @@ class TestQemuGuest(GuestContract):
             "unix": "0",
         }
 
-    async def test_there_is_no_network(self, guest: QemuGuest, program: str) -> None:
+    async def test_there_is_no_network(self, guest: VmGuest, program: str) -> None:
         done = await run(guest, request(program, "copy", "/proc/net/dev", "o", outputs=("o",)))
         names = [
             line.split(":")[0].strip()
@@ -71,19 +71,19 @@ class TestQemuGuest(GuestContract):
         ]
         assert names == ["lo"]
 
-    async def test_only_its_own_processes_are_seen(self, guest: QemuGuest, program: str) -> None:
+    async def test_only_its_own_processes_are_seen(self, guest: VmGuest, program: str) -> None:
         assert (await run(guest, request(program, "pids"))).stdout == b"2\n"
 
     @pytest.mark.parametrize("directory", ["/.hpcc", "/sys", "/run", "/run/hpcc"])
     async def test_the_agents_places_are_empty_or_absent(
-        self, guest: QemuGuest, program: str, directory: str
+        self, guest: VmGuest, program: str, directory: str
     ) -> None:
         assert (await run(guest, request(program, "list", directory))).stdout in (
             b"\n",
             b"errno=2\n",
         )
 
-    async def test_devices_are_the_harmless_ones(self, guest: QemuGuest, program: str) -> None:
+    async def test_devices_are_the_harmless_ones(self, guest: VmGuest, program: str) -> None:
         done = await run(guest, request(program, "list", "/dev"))
         assert set(done.stdout.decode().split()) == {
             "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm",
@@ -91,31 +91,31 @@ class TestQemuGuest(GuestContract):
 
     @pytest.mark.parametrize("path", ["/x", "/etc-x", "/dev/x", "/probe", "/var/x", "/run/x"])
     async def test_the_image_cannot_be_written(
-        self, guest: QemuGuest, program: str, path: str
+        self, guest: VmGuest, program: str, path: str
     ) -> None:
         done = await run(guest, request(program, "touch", path))
         assert done.stdout in (b"errno=30\n", b"errno=13\n")
 
     @pytest.mark.parametrize("path", ["/tmp/x", "/var/tmp/x", "/dev/shm/x", "/out/x", "/src/x"])
     async def test_scratch_places_are_private_to_one_exec(
-        self, guest: QemuGuest, program: str, path: str
+        self, guest: VmGuest, program: str, path: str
     ) -> None:
         assert (await run(guest, request(program, "touch", path))).stdout == b"errno=0\n"
         directory = path.rpartition("/")[0]
         assert (await run(guest, request(program, "list", directory))).stdout == b"\n"
 
-    async def test_memory_is_limited(self, guest: QemuGuest, program: str) -> None:
+    async def test_memory_is_limited(self, guest: VmGuest, program: str) -> None:
         done = await run(guest, request(program, "eat", "300", limits=small()))
         assert (done.result.reason, done.result.signal) == ("memory", 9)
 
-    async def test_files_count_as_memory(self, guest: QemuGuest, program: str) -> None:
+    async def test_files_count_as_memory(self, guest: VmGuest, program: str) -> None:
         done = await run(
             guest, request(program, "write", "/src/big", str(200 * MIB), limits=small())
         )
         assert done.result.reason == "memory"
 
     async def test_a_full_scratch_place_is_the_compilers_error(
-        self, guest: QemuGuest, program: str
+        self, guest: VmGuest, program: str
     ) -> None:
         limits = small(memory_bytes=1 << 40)
         done = await run(
@@ -125,7 +125,7 @@ class TestQemuGuest(GuestContract):
         assert (done.result.exit_code, done.result.reason) in [(3, ""), (137, "memory")]
 
     async def test_inputs_that_do_not_fit_are_an_agent_error(
-        self, guest: QemuGuest, program: str
+        self, guest: VmGuest, program: str
     ) -> None:
         data = bytes(250 * MIB)
         done = await run(
@@ -134,13 +134,11 @@ class TestQemuGuest(GuestContract):
         assert done.result.reason == "agent-error"
         assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
 
-    async def test_processes_are_limited(self, guest: QemuGuest, program: str) -> None:
+    async def test_processes_are_limited(self, guest: VmGuest, program: str) -> None:
         done = await run(guest, request(program, "forks", "100", limits=small(pids=16)))
         assert 0 < int(done.stdout) < 16
 
-    async def test_an_output_over_the_limit_is_not_sent(
-        self, guest: QemuGuest, program: str
-    ) -> None:
+    async def test_an_output_over_the_limit_is_not_sent(self, guest: VmGuest, program: str) -> None:
         limits = small(output_bytes=MIB)
         done = await run(
             guest, request(program, "write", "o", str(2 * MIB), outputs=("o",), limits=limits)
@@ -153,7 +151,7 @@ class TestQemuGuest(GuestContract):
         assert (done.result.reason, done.outputs) == ("output-limit", {})
 
     async def test_what_a_compile_leaves_running_is_ended(
-        self, guest: QemuGuest, program: str
+        self, guest: VmGuest, program: str
     ) -> None:
         started = time.monotonic()
         done = await run(guest, request(program, "orphan"))
@@ -164,7 +162,7 @@ class TestQemuGuest(GuestContract):
             await run(guest, request(program, "forks", "5", limits=small(pids=16)))
         ).stdout == b"5\n"
 
-    async def test_two_execs_cannot_see_each_other(self, guest: QemuGuest, program: str) -> None:
+    async def test_two_execs_cannot_see_each_other(self, guest: VmGuest, program: str) -> None:
         async with asyncio.TaskGroup() as group:
             one = group.create_task(
                 run(

@@ -12,7 +12,7 @@ import pytest_asyncio
 from hpcc.core import ExecLimits, ImageRef
 from hpcc.images import ImageStore
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import GuestAssets, QemuConfig, QemuGuest, QemuRuntime
+from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, VmGuest
 from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
 from hpcc.testing._machine import Machine
 
@@ -40,7 +40,7 @@ def image(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def guest(
     assets: GuestAssets, guests_directory: Path, spec: GuestSpec, image: Path
-) -> AsyncIterator[QemuGuest]:
+) -> AsyncIterator[VmGuest]:
     config = QemuConfig(accelerator="tcg", directory=guests_directory)
     wanted = GuestSpec(image=spec.image, image_path=image, memory_mib=768, boot_timeout_seconds=120)
     async with QemuRuntime(config, assets, SystemClock()).guest(wanted) as booted:
@@ -48,7 +48,7 @@ async def guest(
 
 
 async def compile_(
-    guest: QemuGuest, source: bytes, *flags: str, limits: ExecLimits | None = None
+    guest: VmGuest, source: bytes, *flags: str, limits: ExecLimits | None = None
 ) -> Outcome:
     req = request(
         "gcc", "-c", "src/a.c", "-o", "obj/a.o", "-Iinc", "-MD", "-ffile-prefix-map=/src=.", *flags,
@@ -77,7 +77,7 @@ def large_source(functions: int = 200) -> bytes:
     return "\n".join(lines).encode()
 
 
-async def test_the_same_compile_gives_the_same_object(guest: QemuGuest) -> None:
+async def test_the_same_compile_gives_the_same_object(guest: VmGuest) -> None:
     first, second = [await compile_(guest, SOURCE, "-g", "-O2") for _ in range(2)]
     assert first.result.exit_code == 0, first.stderr
     assert first.outputs["obj/a.o"].startswith(b"\x7fELF")
@@ -86,7 +86,7 @@ async def test_the_same_compile_gives_the_same_object(guest: QemuGuest) -> None:
     assert b"/src/" not in first.outputs["obj/a.o"]
 
 
-async def test_an_error_of_the_compiler_is_the_compilers_own(guest: QemuGuest) -> None:
+async def test_an_error_of_the_compiler_is_the_compilers_own(guest: VmGuest) -> None:
     done = await compile_(guest, b"int main(void) { return x; }\n")
     assert (done.result.exit_code, done.result.reason) == (1, "")
     assert set(done.outputs) <= {"obj/a.d"}  # gcc writes the dependency file all the same
@@ -94,14 +94,14 @@ async def test_an_error_of_the_compiler_is_the_compilers_own(guest: QemuGuest) -
 
 
 async def test_a_compiler_without_memory_is_a_limit_and_not_an_error_of_the_user(
-    guest: QemuGuest,
+    guest: VmGuest,
 ) -> None:
     limits = ExecLimits(memory_bytes=12 << 20)
     done = await compile_(guest, large_source(), "-O2", limits=limits)
     assert done.result.reason == "memory"
 
 
-async def test_what_is_around_a_warm_compile_is_small(guest: QemuGuest) -> None:
+async def test_what_is_around_a_warm_compile_is_small(guest: VmGuest) -> None:
     source = large_source()
     await compile_(guest, source, "-O0")
     started = time.monotonic()

@@ -173,7 +173,7 @@ async def test_a_killed_worker_takes_its_vm_along(
         from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime
         assets = GuestAssets(
             kernel=Path({str(assets.kernel)!r}), kernel_digest="", initramfs=Path({str(assets.initramfs)!r}),
-            initramfs_digest="", agent_drive=Path({str(assets.agent_drive)!r}), agent_digest="",
+            initramfs_digest="", vmlinux=Path("unused"), vmlinux_digest="", vsock_initramfs=Path("unused"), agent_drive=Path({str(assets.agent_drive)!r}), agent_digest="",
             firmware={f"Path({str(assets.firmware)!r})" if assets.firmware else None},
         )
         spec = GuestSpec(image=ImageDigest({str(spec.image)!r}), image_path=Path({str(spec.image_path)!r}), memory_mib=384)

@@ -13,7 +13,8 @@ from grpclib.server import Server
 from hpcc.agent._cgroup import enable_controllers
 from hpcc.agent._port import Greeter, PortTransport
 from hpcc.agent._service import Agent, AgentConfig
-from hpcc.wire import PORT_NAME, TOKEN_PARAMETER, GuestLink
+from hpcc.agent._vsock import accept_from_host, listen
+from hpcc.wire import PORT_NAME, TOKEN_PARAMETER, VSOCK_PARAMETER, GuestLink
 
 _PORTS: Final = "/sys/class/virtio-ports"
 # Kernel, agent and page tables; what a compile may not take.
@@ -32,11 +33,24 @@ def find_port(directory: str = _PORTS) -> str:
 
 def find_token(command_line: str) -> bytes:
     """Return the link token from the kernel command line."""
+    token = _parameter(command_line, TOKEN_PARAMETER)
+    if token is None:
+        raise SystemExit(f"no {TOKEN_PARAMETER} on the kernel command line")
+    return token.encode()
+
+
+def find_vsock_port(command_line: str) -> int | None:
+    """Return the vsock port to listen on, None where the channel is a virtio port."""
+    port = _parameter(command_line, VSOCK_PARAMETER)
+    return None if port is None else int(port)
+
+
+def _parameter(command_line: str, wanted: str) -> str | None:
     for word in command_line.split():
         name, _, value = word.partition("=")
-        if name == TOKEN_PARAMETER:
-            return value.encode()
-    raise SystemExit(f"no {TOKEN_PARAMETER} on the kernel command line")
+        if name == wanted:
+            return value
+    return None
 
 
 def _config() -> AgentConfig:
@@ -65,9 +79,17 @@ async def serve() -> None:
     config = _config()
     enable_controllers(config.cgroup_root)
     server = Server([Agent(config)])
-    link = GuestLink(find_token(_command_line()))
+    command_line = _command_line()
+    link = GuestLink(find_token(command_line))
     loop = asyncio.get_running_loop()
-    fd = os.open(find_port(), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    port = find_vsock_port(command_line)
+    if port is None:
+        fd = os.open(find_port(), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    else:
+        listener = listen(port)
+        _log("listening")
+        # The listener is closed with the first connection: one boot, one session.
+        fd = await accept_from_host(listener)
     # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
     greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001 - as above
     transport = PortTransport(loop, fd, greeter)

@@ -74,6 +74,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("user", _user),
         ("qemu", _qemu),
         ("kvm", _kvm),
+        ("firecracker", _firecracker),
         ("kernel", _kernel),
         ("init", _init_compiler),
         ("erofs", _erofs),
@@ -262,6 +263,26 @@ async def _kvm(paths: Paths) -> Check:
         else "use a machine with hardware virtualisation, or enable nesting on its host"
     )
     return Check(name="kvm", state="degraded", detail=state.reason, cost=cost, remedy=remedy)
+
+
+async def _firecracker(paths: Paths) -> Check:
+    from hpcc.runtime import firecracker_state
+
+    state = await firecracker_state(paths.state / "runtime")
+    found = ""
+    if state.tools is not None:
+        found = (
+            f"{state.tools.version}, {state.tools.firecracker} {state.tools.firecracker_digest},"
+            f" {state.tools.jailer} {state.tools.jailer_digest}"
+        )
+    if not state.reason:
+        return Check(name="firecracker", state="ok", detail=found)
+    problem, _, remedy = state.reason.partition("; ")
+    return Check(
+        name="firecracker", state="degraded", detail=": ".join(filter(None, [found, problem])),
+        cost="guests run under QEMU: the same boundary, with more VMM code in it",
+        remedy=remedy or "remembered until the next reboot: see `hpcc up`'s first lines",
+    )  # fmt: skip
 
 
 async def _kernel(paths: Paths) -> Check:

@@ -113,6 +113,7 @@ class _LocalFarm:
             scheduler_certificate_pem=str(facts["certificate_pem"]),
             worker_secret=self._worker_secret,
             image_digests=(self._image.digest.value,),
+            runtime=worker.runtime,
             accelerator=worker.accelerator,
             guest_memory_mib=worker.guest_memory_mib,
             vcpus=worker.vcpus,

@@ -19,6 +19,7 @@ _MAX_DEFAULT_PROCESSES: Final = 8
 MAX_PROCESSES: Final = 64
 Fallback = Literal["never", "warn", "quiet"]
 Accelerator = Literal["auto", "tcg"]
+Backend = Literal["auto", "qemu", "firecracker"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ class DaemonSettings:
 class WorkerSettings:
     """`[worker]`: guests of `hpcc up` and `hpcc worker`."""
 
+    # "auto": the best that a probe guest has answered under; else that one or an error.
+    runtime: Backend = "auto"
     accelerator: Accelerator = "auto"
     guest_memory_mib: int = 1024
     max_guests: int = 2
@@ -77,6 +80,7 @@ class Settings:
 
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): ("never", "warn", "quiet"),
+    ("worker", "runtime"): ("auto", "qemu", "firecracker"),
     ("worker", "accelerator"): ("auto", "tcg"),
 }
 _SECTIONS: Final = {

@@ -43,6 +43,8 @@ class GuestIdentity:
     kernel_digest: str
     vmm_digest: str
     agent_digest: str
+    vmm_version: str = ""
+    jailer_digest: str = ""
     warden: str = "none"
 
 

@@ -1,25 +1,42 @@
-"""Isolation backends: guests as QEMU microVMs, and what they boot from."""
+"""Isolation backends: guests as QEMU or Firecracker microVMs, and what they boot from."""
 
 from hpcc.runtime._assets import GuestAssets, find_static_compiler, prepare_assets
 from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
 from hpcc.runtime._kernel import KERNELS, distribution_id, kernel_package_name, packages_for
-from hpcc.runtime._pick import KvmState, kvm_state, pick_runtime
+from hpcc.runtime._pick import (
+    Backend,
+    FirecrackerState,
+    KvmState,
+    firecracker_state,
+    kvm_state,
+    pick_runtime,
+)
 from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
-from hpcc.runtime._qemu import QemuConfig, QemuGuest, QemuRuntime
+from hpcc.runtime._qemu import QemuConfig, QemuRuntime
 from hpcc.runtime._tools import ToolError, run_tool
+from hpcc.runtime._vm import VmGuest
 
 __all__ = [
     "KERNELS",
     "QEMU_PROGRAM",
+    "Backend",
+    "FirecrackerConfig",
+    "FirecrackerRuntime",
+    "FirecrackerState",
+    "FirecrackerTools",
     "GuestAssets",
     "GuestChannel",
     "KvmState",
     "QemuConfig",
-    "QemuGuest",
     "QemuRuntime",
     "ToolError",
+    "VmGuest",
     "distribution_id",
+    "find_firecracker",
     "find_static_compiler",
+    "firecracker_state",
     "kernel_package_name",
     "kvm_state",
     "packages_for",

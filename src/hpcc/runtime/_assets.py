@@ -11,7 +11,7 @@ from typing import Final
 
 from hpcc.runtime._drive import build_drive, drive_key
 from hpcc.runtime._initramfs import build_initramfs
-from hpcc.runtime._kernel import Kernel, prepare_kernel
+from hpcc.runtime._kernel import GuestLinkKind, Kernel, prepare_kernel
 from hpcc.runtime._tools import (
     ToolError,
     in_thread,
@@ -33,12 +33,19 @@ _QBOOT: Final = ("/usr/share/qemu/qboot.rom", "/usr/local/share/qemu/qboot.rom")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestAssets:
-    """Files of a guest; digests are `sha256:…`. `firmware` is None for the VMM's default."""
+    """Files of a guest; digests are `sha256:…`. `firmware` is None for the VMM's default.
+
+    `kernel` and `initramfs` are for a guest with a virtio-serial port; `vmlinux`, never compressed,
+    and `vsock_initramfs` for one with vsock.
+    """
 
     kernel: Path
     kernel_digest: str
     initramfs: Path
     initramfs_digest: str
+    vmlinux: Path
+    vmlinux_digest: str
+    vsock_initramfs: Path
     agent_drive: Path
     agent_digest: str
     firmware: Path | None
@@ -56,7 +63,8 @@ async def prepare_assets(directory: Path, progress: Callable[[str], None]) -> Gu
         await asyncio.to_thread(remove_unfinished, directory)
         kernel = await prepare_kernel(directory, progress)
         init = await _build_init(directory, progress)
-        initramfs = await _build_initramfs(directory, kernel, init)
+        initramfs = await _build_initramfs(directory, kernel, init, "port")
+        vsock_initramfs = await _build_initramfs(directory, kernel, init, "vsock")
         key = await asyncio.to_thread(drive_key, init)
 
         async def make(target: Path) -> None:
@@ -64,10 +72,10 @@ async def prepare_assets(directory: Path, progress: Callable[[str], None]) -> Gu
             await build_drive(target, init)
 
         drive = await made_once(directory / f"agent-{key}.erofs", make)
-        return await asyncio.to_thread(_assets, kernel, initramfs, drive)
+        return await asyncio.to_thread(_assets, kernel, initramfs, vsock_initramfs, drive)
 
 
-def _assets(kernel: Kernel, initramfs: Path, drive: Path) -> GuestAssets:
+def _assets(kernel: Kernel, initramfs: Path, vsock_initramfs: Path, drive: Path) -> GuestAssets:
     firmware = next((Path(p) for p in _QBOOT if Path(p).is_file()), None)
     image = kernel.vmlinux if firmware else kernel.bzimage
     return GuestAssets(
@@ -75,6 +83,9 @@ def _assets(kernel: Kernel, initramfs: Path, drive: Path) -> GuestAssets:
         kernel_digest=sha256_of(image),
         initramfs=initramfs,
         initramfs_digest=sha256_of(initramfs),
+        vmlinux=kernel.vmlinux,
+        vmlinux_digest=sha256_of(kernel.vmlinux),
+        vsock_initramfs=vsock_initramfs,
         agent_drive=drive,
         agent_digest=sha256_of(drive),
         firmware=firmware,
@@ -106,8 +117,12 @@ async def _build_init(directory: Path, progress: Callable[[str], None]) -> Path:
     return await made_once(directory / f"init-{key}", make)
 
 
-async def _build_initramfs(directory: Path, kernel: Kernel, init: Path) -> Path:
-    archive = await asyncio.to_thread(lambda: build_initramfs(init.read_bytes(), kernel.modules()))
+async def _build_initramfs(
+    directory: Path, kernel: Kernel, init: Path, link: GuestLinkKind
+) -> Path:
+    archive = await asyncio.to_thread(
+        lambda: build_initramfs(init.read_bytes(), kernel.modules(link))
+    )
 
     async def make(target: Path) -> None:
         await in_thread(lambda: target.write_bytes(archive))

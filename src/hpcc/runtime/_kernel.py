@@ -11,20 +11,27 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import zstandard
 
 from hpcc.core import InfrastructureError
 from hpcc.runtime._tools import ToolError, in_thread, made_once, run_tool
 
+# How the host reaches a guest's agent: a virtio-serial port under QEMU, vsock under Firecracker.
+GuestLinkKind = Literal["port", "vsock"]
 # What a guest needs that may be a module; dependencies are found in the modules themselves.
-WANTED_MODULES: Final = ("virtio_mmio", "virtio_blk", "virtio_console", "erofs", "overlay")
+_MODULES: Final = ("virtio_mmio", "virtio_blk", "erofs", "overlay")
+# By channel: a guest has no driver that its VMM has no device for.
+WANTED_MODULES: Final[Mapping[GuestLinkKind, tuple[str, ...]]] = {
+    "port": (*_MODULES, "virtio_console"),
+    "vsock": (*_MODULES, "vmw_vsock_virtio_transport"),
+}
 MAX_KERNEL_BYTES: Final = 256 << 20
 _MODULE_NAME: Final = re.compile(r"([A-Za-z0-9_-]+)\.ko(?:\.(xz|zst|gz))?")
 _DEPENDS: Final = re.compile(rb"\0depends=([A-Za-z0-9_,-]*)\0")
 _PACKAGE_NAME: Final = re.compile(r"linux-[a-z]+-[a-zA-Z0-9.+~-]+")
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,8 @@ class Kernel:
     def vmlinux(self) -> Path:
         return self.directory / "vmlinux"
 
-    def modules(self) -> list[tuple[str, bytes]]:
-        order = json.loads((self.directory / "modules.json").read_text())
+    def modules(self, link: GuestLinkKind) -> list[tuple[str, bytes]]:
+        order = json.loads((self.directory / "modules.json").read_text())[link]
         return [(n, (self.directory / "modules" / f"{n}.ko").read_bytes()) for n in order]
 
 
@@ -166,11 +173,14 @@ def _unpack_kernel(root: Path, target: Path) -> None:
     bzimage = images[0].read_bytes()
     (target / "vmlinuz").write_bytes(bzimage)
     (target / "vmlinux").write_bytes(extract_vmlinux(bzimage))
-    modules = collect_modules(trees, WANTED_MODULES)
     (target / "modules").mkdir()
-    for name, data in modules:
-        (target / "modules" / f"{name}.ko").write_bytes(data)
-    (target / "modules.json").write_text(json.dumps([n for n, _ in modules]))
+    order: dict[str, list[str]] = {}
+    for link, wanted in WANTED_MODULES.items():
+        modules = collect_modules(trees, wanted)
+        for name, data in modules:
+            (target / "modules" / f"{name}.ko").write_bytes(data)
+        order[link] = [n for n, _ in modules]
+    (target / "modules.json").write_text(json.dumps(order))
     for path in [target, *target.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 

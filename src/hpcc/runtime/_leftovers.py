@@ -7,11 +7,15 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _RECORD: Final = "processes.json"
+_CGROUP: Final = "cgroup"
+_CGROUP_TRIES: Final = 50
+_CGROUP_PAUSE_SECONDS: Final = 0.02
 _PREFIX: Final = "guest-"
 _STAT_START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from after the name
 
@@ -33,10 +37,12 @@ def new_directory(parent: Path) -> Path:
     return directory
 
 
-def record(directory: Path, pids: list[int]) -> None:
-    """Remember owner and VMM: the directory is a leftover when the first of them is gone."""
+def record(directory: Path, pids: list[int], cgroup: Path | None = None) -> None:
+    """Remember owner, VMM and cgroup: they are leftovers when the first process is gone."""
     content = json.dumps([[pid, start_time(pid)] for pid in pids])
     (directory / _RECORD).write_text(content)
+    if cgroup is not None:
+        (directory / _CGROUP).write_text(str(cgroup))
 
 
 def sweep(parent: Path) -> int:
@@ -54,9 +60,30 @@ def sweep(parent: Path) -> int:
             if _is_alive(pid, started):
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+        with suppress(OSError):
+            remove_cgroup(Path((directory / _CGROUP).read_text()))
         shutil.rmtree(directory, ignore_errors=True)
         count += 1
     return count
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    """Remove the cgroup of a dead VMM, and its parent when that is empty; may block for a second.
+
+    The kernel may count a process in for a moment after its end was seen.
+    """
+    pause = threading.Event()
+    for _ in range(_CGROUP_TRIES):
+        try:
+            cgroup.rmdir()
+        except FileNotFoundError:
+            break
+        except OSError:
+            pause.wait(_CGROUP_PAUSE_SECONDS)
+        else:
+            break
+    with suppress(OSError):
+        cgroup.parent.rmdir()
 
 
 def _is_alive(pid: int, started: int) -> bool:

@@ -1,4 +1,4 @@
-"""The choice of a runtime: KVM where a probe guest answered under it, else emulation."""
+"""The choice of a runtime: one under KVM where a probe guest answered, else emulation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.core import InfrastructureError
-from hpcc.ports import Clock
+from hpcc.core import CallerError, InfrastructureError
+from hpcc.ports import Clock, Probe
 from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime._firecracker_tools import FirecrackerTools, check_machine, find_firecracker
 from hpcc.runtime._leftovers import sweep
 from hpcc.runtime._qemu import PROGRAM, QemuConfig, QemuRuntime
 from hpcc.runtime._qemu_argv import cpu_model
@@ -21,7 +23,12 @@ from hpcc.runtime._tools import key_of, run_tool
 
 _KVM: Final = Path("/dev/kvm")
 _RECORD: Final = "kvm-probe.json"
+_FIRECRACKER_RECORD: Final = "firecracker-probe.json"
+# Where there is nothing to fall back to, a slow machine (nested virtualisation) is waited for.
+_PATIENT_PROBE_SECONDS: Final = 90.0
 _MAX_REASON_CHARS: Final = 2000
+Backend = Literal["auto", "qemu", "firecracker"]
+SomeRuntime = QemuRuntime | FirecrackerRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +45,71 @@ async def pick_runtime(
     accelerator: Literal["auto", "tcg"],
     state_dir: Path,
     clock: Clock,
-) -> QemuRuntime:
-    """Return the fastest runtime that really works here.
+    backend: Backend = "auto",
+) -> SomeRuntime:
+    """Return the best runtime that really works here, or the one that was asked for.
 
     KVM counts as working when a probe guest has booted under it to its agent's answer within 15 s,
     as the user who will run guests. A failure is remembered under `state_dir` until the machine
-    reboots, or kernel, VMM or CPU change.
+    reboots, or kernel, VMM or CPU change. `backend="firecracker"` is never replaced by another.
 
     Raises:
-        InfrastructureError: there is no VMM at all.
+        InfrastructureError: there is no VMM at all, or Firecracker was asked for and does not work.
+        CallerError: Firecracker without KVM was asked for.
     """
+    guests = state_dir / "guests"
+    await asyncio.to_thread(sweep, guests)
+    if backend == "firecracker":
+        if accelerator == "tcg":
+            raise CallerError('runtime = "firecracker" needs KVM; accelerator = "tcg" excludes it')
+        return await _firecracker(assets, guests, clock)
+    if backend == "auto" and accelerator == "auto":
+        found = await _firecracker_or_none(assets, state_dir, clock)
+        if found is not None:
+            return found
+    return await _qemu(assets, state_dir, clock, accelerator)
+
+
+async def _firecracker(assets: GuestAssets, guests: Path, clock: Clock) -> FirecrackerRuntime:
+    tools = await find_firecracker()
+    await asyncio.to_thread(check_machine, guests)
+    config = FirecrackerConfig(tools=tools, directory=guests, probe_seconds=_PATIENT_PROBE_SECONDS)
+    runtime = FirecrackerRuntime(config, assets, clock)
+    probe = await runtime.probe()
+    if not probe.is_usable:
+        text = "\n".join([f"Firecracker does not work here: {probe.summary}", *probe.details])
+        raise InfrastructureError(text, reason="no-runtime")
+    return runtime
+
+
+async def _firecracker_or_none(
+    assets: GuestAssets, state_dir: Path, clock: Clock
+) -> FirecrackerRuntime | None:
+    guests = state_dir / "guests"
+    try:
+        tools = await find_firecracker()
+        await asyncio.to_thread(check_machine, guests)
+    except InfrastructureError:
+        return None
+    key = await _firecracker_key(tools)
+    if await asyncio.to_thread(_recall, state_dir / _FIRECRACKER_RECORD, key):
+        return None
+    runtime = FirecrackerRuntime(FirecrackerConfig(tools=tools, directory=guests), assets, clock)
+    probe = await runtime.probe()
+    if probe.is_usable:
+        return runtime
+    await asyncio.to_thread(_remember, state_dir / _FIRECRACKER_RECORD, key, _reason(probe))
+    return None
+
+
+async def _qemu(
+    assets: GuestAssets, state_dir: Path, clock: Clock, accelerator: Literal["auto", "tcg"]
+) -> QemuRuntime:
     if shutil.which(PROGRAM) is None:
         raise InfrastructureError(
             f"{PROGRAM} is not installed: apt-get install qemu-system-x86", reason="no-runtime"
         )
     guests = state_dir / "guests"
-    await asyncio.to_thread(sweep, guests)
     emulated = QemuRuntime(QemuConfig(accelerator="tcg", directory=guests), assets, clock)
     if accelerator == "tcg" or (await kvm_state(state_dir)).reason:
         return emulated
@@ -61,8 +117,8 @@ async def pick_runtime(
     probe = await runtime.probe()
     if probe.is_usable:
         return runtime
-    reason = " ".join([probe.summary, *probe.details])[:_MAX_REASON_CHARS]
-    await asyncio.to_thread(_remember, state_dir, await _machine_key(), reason)
+    key = await _qemu_key()
+    await asyncio.to_thread(_remember, state_dir / _RECORD, key, _reason(probe))
     return emulated
 
 
@@ -70,14 +126,46 @@ async def kvm_state(state_dir: Path) -> KvmState:
     """Say what speaks against KVM: no device, or a probe that failed since the last boot."""
     if not await asyncio.to_thread(_KVM.exists):
         return KvmState("/dev/kvm does not exist: no hardware virtualisation here")
-    key = await _machine_key()
-    reason = await asyncio.to_thread(_recall, state_dir, key)
+    reason = await asyncio.to_thread(_recall, state_dir / _RECORD, await _qemu_key())
     return KvmState(reason, was_probed=bool(reason))
 
 
-async def _machine_key() -> str:
+@dataclass(frozen=True, slots=True)
+class FirecrackerState:
+    """What is known of Firecracker without booting; `reason` as in `KvmState`."""
+
+    reason: str
+    tools: FirecrackerTools | None = None
+
+
+async def firecracker_state(state_dir: Path) -> FirecrackerState:
+    """Say what speaks against Firecracker: programs, KVM, rights, or a probe that failed."""
+    tools = None
+    try:
+        tools = await find_firecracker()
+        await asyncio.to_thread(check_machine, state_dir / "guests")
+    except InfrastructureError as error:
+        return FirecrackerState(str(error), tools)
+    key = await _firecracker_key(tools)
+    return FirecrackerState(
+        await asyncio.to_thread(_recall, state_dir / _FIRECRACKER_RECORD, key), tools
+    )
+
+
+def _reason(probe: Probe) -> str:
+    return " ".join([probe.summary, *probe.details])[:_MAX_REASON_CHARS]
+
+
+async def _qemu_key() -> str:
+    return await _machine_key(await run_tool(PROGRAM, "--version"))
+
+
+async def _firecracker_key(tools: FirecrackerTools) -> str:
+    return await _machine_key(tools.firecracker_digest + tools.jailer_digest)
+
+
+async def _machine_key(version: str) -> str:
     """Name what a failed probe holds for: kernel, VMM, CPU, this boot, this user."""
-    version = await run_tool(PROGRAM, "--version")
     boot_id, cpuinfo = await asyncio.to_thread(
         lambda: (
             Path("/proc/sys/kernel/random/boot_id").read_text(),
@@ -87,16 +175,16 @@ async def _machine_key() -> str:
     return key_of([platform.release(), version, cpu_model(cpuinfo), boot_id, str(os.geteuid())])
 
 
-def _recall(state_dir: Path, key: str) -> str:
+def _recall(path: Path, key: str) -> str:
     try:
-        record = json.loads((state_dir / _RECORD).read_text())
+        record = json.loads(path.read_text())
         return str(record["reason"]) if record["key"] == key else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _remember(state_dir: Path, key: str, reason: str) -> None:
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = state_dir / f".{_RECORD}.{os.getpid()}"
+def _remember(path: Path, key: str, reason: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps({"key": key, "reason": reason}))
-    temporary.rename(state_dir / _RECORD)
+    temporary.rename(path)

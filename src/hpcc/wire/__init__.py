@@ -13,6 +13,8 @@ from hpcc.wire._exec_frames import (
     NEED_PER_FRAME,
     PORT_NAME,
     TOKEN_PARAMETER,
+    VSOCK_PARAMETER,
+    VSOCK_PORT,
     check_exec_request,
 )
 from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
@@ -32,6 +34,8 @@ __all__ = [
     "PORT_NAME",
     "TOKEN_BYTES",
     "TOKEN_PARAMETER",
+    "VSOCK_PARAMETER",
+    "VSOCK_PORT",
     "GuestLink",
     "HostLink",
     "check_exec_request",

@@ -34,6 +34,9 @@ GUEST_ID_PATTERN: Final = r"[a-z0-9-]{1,64}"
 # name=value pairs of the guest's kernel command line and its port, read by the agent.
 PORT_NAME: Final = "hpcc.agent"
 TOKEN_PARAMETER: Final = "hpcc.tok"  # noqa: S105 - the parameter's name, not a secret
+# On the kernel command line where the guest's channel is vsock and not the port above.
+VSOCK_PARAMETER: Final = "hpcc.vsock"
+VSOCK_PORT: Final = 5005
 
 
 def check_exec_request(request: ExecRequest) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file
@@ -14,7 +14,7 @@ from hpcc.core import ImageDigest, NotFoundError
 from hpcc.images import ImageStore
 from hpcc.ports import Clock, Runtime, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
-from hpcc.runtime import pick_runtime, prepare_assets
+from hpcc.runtime import Backend, pick_runtime, prepare_assets
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._serve import serve_worker
 
@@ -49,8 +49,11 @@ async def _runtime(config: WorkerConfig, process: ServiceProcess, clock: Clock) 
     process.progress("preparing kernel and agent")
     assets = await prepare_assets(config.guest_assets, process.progress)
     accelerator: Literal["auto", "tcg"] = "tcg" if config.accelerator == "tcg" else "auto"
+    backend = cast("Backend", config.runtime)  # checked by WorkerConfig
     process.progress("looking for the best isolation")
-    return await pick_runtime(assets, accelerator=accelerator, state_dir=config.state, clock=clock)
+    return await pick_runtime(
+        assets, accelerator=accelerator, state_dir=config.state, clock=clock, backend=backend
+    )
 
 
 async def main(process: ServiceProcess) -> None:

@@ -34,6 +34,7 @@ class WorkerConfig:
     image_digests: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 0
+    runtime: str = "auto"
     accelerator: str = "auto"
     guest_reuse: str = GuestReuse.PRINCIPAL.value
     guest_memory_mib: int = 1024
@@ -55,6 +56,8 @@ class WorkerConfig:
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
         for digest in self.image_digests:
             ImageDigest(digest)
+        if self.runtime not in {"auto", "qemu", "firecracker"}:
+            raise CallerError("runtime must be auto, qemu or firecracker")
         if self.accelerator not in {"auto", "tcg"}:
             raise CallerError("accelerator must be auto or tcg")
         if self.guest_reuse not in {GuestReuse.PRINCIPAL.value, GuestReuse.TENANT.value}:

@@ -378,6 +378,7 @@ int main(int argc, char **argv) {
     if (getpid() != 1) return 64;
     mnt("dev", "/dev", "devtmpfs", MS_NOSUID, 0);
     int c = open("/dev/console", O_RDWR);
+    if (c < 0) c = open("/dev/null", O_RDWR); /* no console: descriptors 0 to 2 are not for files */
     if (c >= 0) {
         dup2(c, 0);
         dup2(c, 1);

@@ -1,0 +1,204 @@
+"""Firecracker as data: versions, the jailer's command line, the API calls of a boot. No I/O.
+
+Facts of the API: Firecracker's `src/firecracker/swagger/firecracker.yaml`; of the jailer: its
+`docs/jailer.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.wire import TOKEN_PARAMETER, VSOCK_PARAMETER, VSOCK_PORT
+
+MINIMUM_VERSION: Final = (1, 12)
+RELEASES: Final = "https://github.com/firecracker-microvm/firecracker/releases"
+PROGRAM: Final = "firecracker"
+JAILER: Final = "jailer"
+# Names in the jail; the VMM sees them at its root.
+KERNEL: Final = "vmlinux"
+INITRAMFS: Final = "initramfs"
+IMAGE: Final = "image"
+AGENT: Final = "agent"
+API_SOCKET: Final = "api.sock"
+VSOCK_SOCKET: Final = "vsock.sock"
+PARENT_CGROUP: Final = "hpcc"
+# Controllers that the VMM's cgroup needs.
+CONTROLLERS: Final = frozenset({"memory", "pids"})
+_GUEST_CID: Final = 3
+# The VMM's own memory, page tables and the page cache of its drives, beside the guest's.
+_OVERHEAD_MIB: Final = 128
+# API, VMM and one for each vCPU; the rest is room.
+_MAX_PIDS: Final = 64
+_MAX_FILES: Final = 256
+# The jailer writes a pid file; nothing else is ever written.
+_MAX_FILE_BYTES: Final = 4096
+_KERNEL_OPTIONS: Final = (
+    "quiet", "rdinit=/init", "panic=-1", "reboot=k", "mitigations=off", "nokaslr",
+    "random.trust_cpu=on", "cryptomgr.notests", "i8042.noaux", "i8042.nomux", "i8042.nopnp",
+    "i8042.dumbkbd",
+)  # fmt: skip
+_VERSION: Final = re.compile(
+    r"^(?:Firecracker|Jailer) v(\d{1,4})\.(\d{1,4})\.(\d{1,4})(\S*)\s*$", re.M
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the API."""
+
+    method: str
+    path: str
+    body: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Microvm:
+    """One microVM as data."""
+
+    memory_mib: int
+    vcpus: int
+    token: str
+    has_console: bool = False
+    extra_options: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jail:
+    """How the jailer is called; `has_cgroup` where there is a cgroup v2 with the controllers."""
+
+    jailer: str
+    firecracker: str
+    jail_id: str
+    base: str
+    uid: int
+    gid: int
+    has_cgroup: bool
+    memory_mib: int
+
+
+def parse_version(text: str) -> str:
+    """Return the version that `--version` printed, "1.12.1".
+
+    Raises:
+        InfrastructureError: there is none, or it is older than what hpcc works with.
+    """
+    found = _VERSION.search(text)
+    if found is None:
+        raise InfrastructureError(
+            f"not a version of Firecracker: {text[:80]!r}", reason="firecracker-version"
+        )
+    version = ".".join(found.groups()[:3]) + found[4]
+    if (int(found[1]), int(found[2])) < MINIMUM_VERSION:
+        minimum = ".".join(str(n) for n in MINIMUM_VERSION)
+        raise InfrastructureError(
+            f"Firecracker {version} is too old: hpcc works with {minimum} or newer; install the"
+            f" official release ({RELEASES})",
+            reason="firecracker-version",
+        )
+    return version
+
+
+def jailer_argv(jail: Jail) -> list[str]:
+    """Return the whole command line, from the process that the worker starts.
+
+    The jailer gives up root, which clears a death signal. So it runs below two processes that keep
+    theirs: `unshare` dies with the worker, the shell dies with `unshare`, and as PID 1 of a PID
+    namespace it takes the VMM along. The VMM's network namespace has no device.
+    """
+    cgroup: list[str] = []
+    if jail.has_cgroup:
+        memory = (jail.memory_mib + _OVERHEAD_MIB) << 20
+        cgroup = [
+            "--cgroup-version", "2", "--parent-cgroup", PARENT_CGROUP,
+            "--cgroup", f"memory.max={memory}", "--cgroup", f"pids.max={_MAX_PIDS}",
+        ]  # fmt: skip
+    return [
+        "prlimit", "--core=0", "setpriv", "--pdeathsig=KILL",
+        "unshare", "--pid", "--net", "--ipc", "--fork", "--kill-child=KILL",
+        "sh", "-c", '"$@"; exit "$?"', "sh",
+        jail.jailer, "--id", jail.jail_id, "--exec-file", jail.firecracker,
+        "--uid", str(jail.uid), "--gid", str(jail.gid), "--chroot-base-dir", jail.base,
+        "--resource-limit", f"no-file={_MAX_FILES}",
+        "--resource-limit", f"fsize={_MAX_FILE_BYTES}",
+        *cgroup,
+        "--", "--api-sock", f"/{API_SOCKET}", "--level", "Warn",
+    ]  # fmt: skip
+
+
+def boot_calls(vm: Microvm) -> list[Call]:
+    """Return the calls that configure a microVM; there is none for a network."""
+    return [
+        Call("PUT", "/machine-config", {
+            "vcpu_count": vm.vcpus, "mem_size_mib": vm.memory_mib, "smt": False,
+        }),
+        Call("PUT", "/boot-source", {
+            "kernel_image_path": f"/{KERNEL}", "initrd_path": f"/{INITRAMFS}",
+            "boot_args": kernel_command_line(vm),
+        }),
+        # In the order of the guest's /dev/vda and /dev/vdb.
+        *(Call("PUT", f"/drives/{name}", {
+            "drive_id": name, "path_on_host": f"/{name}",
+            "is_root_device": False, "is_read_only": True,
+        }) for name in (IMAGE, AGENT)),
+        Call("PUT", "/vsock", {"guest_cid": _GUEST_CID, "uds_path": f"/{VSOCK_SOCKET}"}),
+    ]  # fmt: skip
+
+
+VERSION_CALL: Final = Call("GET", "/version")
+CONFIGURATION_CALL: Final = Call("GET", "/vm/config")
+START_CALL: Final = Call("PUT", "/actions", {"action_type": "InstanceStart"})
+
+
+def kernel_command_line(vm: Microvm) -> str:
+    """Return the guest kernel's options."""
+    console = (
+        ["console=ttyS0", "loglevel=4"] if vm.has_console else ["8250.nr_uarts=0", "loglevel=0"]
+    )
+    options = [
+        *console, *_KERNEL_OPTIONS,
+        f"{TOKEN_PARAMETER}={vm.token}", f"{VSOCK_PARAMETER}={VSOCK_PORT}",
+    ]  # fmt: skip
+    if vm.extra_options:
+        options.append(vm.extra_options)
+    return " ".join(options)
+
+
+def check_version(answer: Mapping[str, object], version: str) -> None:
+    """Check that the VMM in the jail is the program whose version was asked before.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    if answer.get("firecracker_version") != version:
+        raise IntegrityError("the VMM is of another version than its program", reason="vmm-version")
+
+
+def check_configuration(answer: Mapping[str, object]) -> None:
+    """Check what the VMM says of itself: no network, nothing writable, nothing unasked.
+
+    Raises:
+        IntegrityError: it has a device that was not asked for, or does not say.
+    """
+    drives = answer.get("drives")
+    if answer.get("network-interfaces") != []:
+        raise IntegrityError("the VMM has a network device", reason="vmm-configuration")
+    if not isinstance(drives, list) or len(drives) != len((IMAGE, AGENT)):
+        raise IntegrityError("the VMM has other drives", reason="vmm-configuration")
+    if not all(isinstance(d, dict) and d.get("is_read_only") is True for d in drives):
+        raise IntegrityError("the VMM has a drive that can be written", reason="vmm-configuration")
+    if answer.get("mmds-config") is not None:
+        raise IntegrityError("the VMM has a metadata service", reason="vmm-configuration")
+
+
+def cgroup_of(jail_id: str) -> str:
+    """Return the guest's cgroup, relative to the cgroup file system."""
+    return f"{PARENT_CGROUP}/{jail_id}"
+
+
+def has_controllers(text: str) -> bool:
+    """Say whether the text of `cgroup.controllers` names all that are needed."""
+    return set(text.split()) >= CONTROLLERS

@@ -1,0 +1,53 @@
+"""Who runs a VMM: a uid of its own when the worker is root, else the worker's user."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# VMM users when started by root: outside what any distribution or systemd allots.
+_FIRST_UID: Final = 1_870_000_000
+_UIDS_FOR_EACH_WORKER: Final = 64
+_MAX_PIDS: Final = 32_768
+_NOBODY: Final = 65_534
+
+
+@dataclass(frozen=True, slots=True)
+class VmmUser:
+    """Who runs the VMM: an own uid when started by root, else the same user."""
+
+    uid: int | None
+    groups: tuple[int, ...]
+
+    def options(self) -> dict[str, object]:
+        if self.uid is None:
+            return {}
+        return {"user": self.uid, "group": self.uid, "extra_groups": list(self.groups)}
+
+
+def vmm_user(number: int) -> VmmUser:
+    """Return the user of this process's VMM `number`, counted from 1."""
+    if os.geteuid() != 0:
+        return VmmUser(None, ())
+    slot = (os.getpid() % _MAX_PIDS) * _UIDS_FOR_EACH_WORKER + number % _UIDS_FOR_EACH_WORKER
+    uid = _FIRST_UID + slot
+    groups: tuple[int, ...] = ()
+    with suppress(OSError):
+        status = Path("/dev/kvm").stat()
+        if status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP and status.st_gid:
+            groups = (status.st_gid,)
+    return VmmUser(uid if _is_mapped(uid) else _NOBODY, groups)
+
+
+def _is_mapped(uid: int) -> bool:
+    """Say whether this user namespace has the uid (a rootless container's may not)."""
+    try:
+        lines = Path("/proc/self/uid_map").read_text().splitlines()
+        ranges = [[int(word) for word in line.split()] for line in lines]
+    except (OSError, ValueError):
+        return False
+    return any(first <= uid < first + count for first, _, count in ranges)
