@@ -17,6 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTACKS = "tests/integration/test_worker_attacks.py"
+REFUSALS = "tests/integration/sharing/test_share_refusals.py"
+MARKERS = "tests/integration/sharing/test_share_markers.py"
+TEXTS = "tests/unit/test_share_texts.py"
 TESTS_FAILED = 1
 
 
@@ -111,6 +114,109 @@ CASES = {
         "if peer_uid(connection) != self._uid:",
         "if False:",
         "tests/integration/launcher/test_front_hostile.py::test_a_peer_of_another_uid_gets_no_answer",
+    ),
+    "shared-object-search": Case(
+        "daemon/_share_check.py",
+        'return "embeds-path" if any(secret in data for secret in secrets) else ""',
+        'return ""',
+        f"{REFUSALS}::test_a_result_that_names_the_checkout_is_kept_for_it_alone",
+    ),
+    "shared-source-search": Case(
+        "daemon/_share_check.py",
+        "if root in data or any(",
+        "if any(",
+        f"{REFUSALS}::test_a_result_that_names_the_checkout_is_kept_for_it_alone",
+    ),
+    "shared-odd-include": Case(
+        "daemon/_share_check.py",
+        'any(root in posixpath.normpath(n) for n in names if n[:1] == b"/")',
+        "False",
+        f"{REFUSALS}::test_a_result_that_names_the_checkout_is_kept_for_it_alone",
+    ),
+    "shared-compressed": Case(
+        "daemon/_share_check.py",
+        "if compressed:",
+        "if False:",
+        f"{TEXTS}::test_an_object_is_searched_or_refused",
+    ),
+    "shared-twins": Case(
+        "daemon/_share_check.py",
+        "if sources.has_twins(closure):",
+        "if False:",
+        f"{REFUSALS}::test_twins_that_are_to_be_read_once_are_not_shared",
+    ),
+    "shared-system-names": Case(
+        "daemon/_share_check.py",
+        "if share.has_other_names((*paths, *closure.existing)):",
+        "if False:",
+        f"{REFUSALS}::test_system_headers_that_a_compiler_may_call_by_other_names_are_not_shared",
+    ),
+    "shared-system-names-of-a-hit": Case(
+        "daemon/_share_results.py",
+        "if share.has_other_names(path for path, _ in view.files):",
+        "if False:",
+        f"{REFUSALS}::test_a_link_in_one_clone_alone_gives_that_clones_names",
+    ),
+    "shared-spelled-directory": Case(
+        "daemon/_share.py",
+        "if pwd != request.cwd and _is_same_directory(pwd, request.cwd):",
+        "if False:",
+        f"{REFUSALS}::test_a_directory_spelled_through_a_link_is_not_shared",
+    ),
+    "shared-text-in-key": Case(
+        "compilers/_share.py",
+        "        return None\n    rest = under_root(value, root)",
+        "        return tuple(p.replace(root, ROOT_MARK) for p in part.raw)\n"
+        "    rest = under_root(value, root)",
+        f"{REFUSALS}::test_a_macro_that_holds_the_root_is_no_path_to_be_stripped",
+    ),
+    "shared-flag-list": Case(
+        "compilers/_share.py",
+        '    if not all(map(_is_shared, invocation.flags)):\n        return "flags"\n',
+        "",
+        f"{REFUSALS}::test_flags_off_the_list_keep_a_result_private_and_as_it_was",
+    ),
+    "shared-failure": Case(
+        "daemon/_cache_local.py",
+        "is_tentative = bool(prepared.injected)",
+        "is_tentative = False",
+        f"{REFUSALS}::test_a_compile_that_fails_for_the_maps_alone_succeeds_and_is_cached_without",
+    ),
+    "shared-message": Case(
+        "compilers/_share_text.py",
+        "_AFTER.match(after)",
+        "True",
+        f"{TEXTS}::test_a_message_with_the_root_in_a_word_is_refused",
+    ),
+    "shared-depfile-columns": Case(
+        "compilers/_share_text.py",
+        "_GCC_COLUMNS: Final = 72",
+        "_GCC_COLUMNS: Final = 73",
+        f"{TEXTS}::test_a_depfile_of_one_clone_becomes_that_of_another",
+    ),
+    "marker-owner": Case(
+        "daemon/_marker.py",
+        "if status.st_uid not in {0, os.geteuid()}:",
+        "if False:",
+        f"{MARKERS}::test_a_marker_that_anybody_may_have_put_there_does_not_count",
+    ),
+    "marker-writable-directory": Case(
+        "daemon/_marker.py",
+        " or status.st_mode & stat.S_IWOTH:",
+        ":",
+        f"{MARKERS}::test_a_marker_that_anybody_may_have_put_there_does_not_count",
+    ),
+    "marker-keys": Case(
+        "daemon/_marker.py",
+        'if unknown := sorted(table.keys() - {"name", "exclude", "version"}):',
+        "if unknown := []:",
+        f"{MARKERS}::test_a_marker_with_other_content_is_refused_and_the_compile_goes_on",
+    ),
+    "marker-in-a-replay": Case(
+        "daemon/_hits.py",
+        "            _pin_markers(pins, prepared)\n",
+        "",
+        f"{MARKERS}::test_a_replay_ends_when_a_marker_appears",
     ),
 }
 

@@ -166,16 +166,21 @@ def test_an_empty_marker_and_a_directory_count(kind: str, first: Clone) -> None:
 
 
 class _Framed:
-    """Sends one request with its bytes, so that a hit of it is remembered for a replay."""
+    """Sends one request with its bytes, so that a hit of it is remembered for a replay.
+
+    In a directory below the root, where nothing but the marker is looked for.
+    """
+
+    _ARGV = ("gcc", "-g", "-I../inc", "-MD", "-c", "../src/main.c", "-o", "x.o")
 
     def __init__(self, clone: Clone, frame: bytes) -> None:
         self.clone, self.frame = clone, frame
 
     def hit(self) -> None:
         """Compile until the hit is one that a replay can stand for."""
-        launcher = FakeLauncher(handler=self.clone.handler, cwd=self.clone.root)
-        request = launcher.request(_ARGV)._replace(frame=self.frame)
-        launcher.compile(*_ARGV)
+        launcher = FakeLauncher(handler=self.clone.handler, cwd=self.clone.root / "build")
+        request = launcher.request(self._ARGV)._replace(frame=self.frame)
+        launcher.compile(*self._ARGV)
         self.clone.handler.begin(request, lambda: False)
 
     def replays(self) -> bool:
@@ -205,14 +210,14 @@ def test_a_replay_of_a_shared_result_ends_with_its_marker(
 ) -> None:
     first.age()
     _quiet(second)
-    first.compile(_ARGV)
+    _Framed(first, b"").hit()
     framed = _Framed(second, b"two")
     framed.hit()
     assert framed.replays()
     assert cache.counters()["hit.shared"] == 2
-    nested = second.write("build/.hpcc", "")  # not on the way from the root
+    other = second.write("doc/.hpcc", "")  # not on the way to the root
     assert framed.replays()
-    nested.unlink()
+    other.unlink()
     (second.root / ".hpcc").write_text('name = "other"\n')
     assert not framed.replays()
 
