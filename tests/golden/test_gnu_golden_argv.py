@@ -38,6 +38,9 @@ _COMPILES = [
     ("gcc", "-x assembler-with-cpp -c a.s", "assembler-with-cpp", "a.s", "a.o", "none", None),
     ("gcc", "-c a.m", "objective-c", "a.m", "a.o", "none", None),
     ("g++", "-c a.mm -MD", "objective-c++", "a.mm", "a.o", "-MD", "a.d"),
+    ("clang", "-emit-llvm -c d/a.c -MD", "c", "d/a.c", "a.bc", "-MD", "a.d"),
+    ("clang", "-emit-llvm -S a.c", "c", "a.c", "a.ll", "none", None),
+    ("clang", "-rtlib=compiler-rt -u f -e g -T x -c a.c", "c", "a.c", "a.o", "none", None),
     ("clang", "-x objective-c -c a.c", "objective-c", "a.c", "a.o", "none", None),
     # CMake, Meson, Chromium's GN, the kernel's Kbuild, Debian's and Fedora's package builds.
     (
@@ -188,12 +191,13 @@ _BYPASSES = [
     ("clang", "-c a.c -mllvm -enable-name-compression=x", "pass-through"),
     ("clang", "-c a.c -mllvm -time-passes", "pass-through"),
     ("clang", "-c a.c -include-pch x", "pch"),
-    ("clang", "-c a.c -emit-llvm", "other-output"),
+    ("clang", "-c a.c -emit-ast", "other-output"),
+    ("gcc", "-c a.c -fsearch-include-path", "extra-input"),
     ("clang", "-c a.c -ftime-trace", "measures-time"),
     ("gcc", "-c a.c -ftime-report", "measures-time"),
     ("clang", "-c a.c --config x", "config-file"),
     ("gcc", "-c a.c -frecord-gcc-switches", "record-switches"),
-    ("clang", "-c a.c -fembed-bitcode", "extra-input"),
+    ("clang", "-c a.c -fembed-bitcode", "record-switches"),
     ("clang", "-c a.c -fproc-stat-report=x", "side-output"),
     ("gcc", "-c a.c -finput-charset=utf-7", "input-charset"),
     ("clang", "-c a.c -ObjC", "language"),
@@ -228,6 +232,7 @@ _SIDE = [
     ("gcc", "-c d/a.c -o b/x.o -fcallgraph-info=su,da", "b/x.o", False, "b/x.ci"),
     ("clang", "-c d/a.c -o b/x.o -fsave-optimization-record", "b/x.o", False, "b/x.opt.yaml"),
     ("clang", "-c d/a.c -fsave-optimization-record=yaml", "a.o", False, "a.opt.yaml"),
+    ("clang", "-c a.c --serialize-diagnostics b/a.dia", "a.o", False, "+b/a.dia"),
     ("gcc", "-save-temps -c a.m -o x.o", "x.o", False, "x.mi x.s"),
     ("clang", "-S d/a.c", "a.s", False, ""),
 ]

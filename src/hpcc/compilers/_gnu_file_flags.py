@@ -10,6 +10,7 @@ from hpcc.compilers._rows import (
     EITHER,
     JOINED,
     MANUAL,
+    SEPARATE,
     clang_rows,
     gcc_rows,
     refuse,
@@ -50,6 +51,7 @@ _WRITTEN: Final = [
         "fsave-optimization-record",
         "-fsave-optimization-record=yaml",
     ),
+    *clang_rows(SEPARATE, Effect.SIDE_OUTPUT, "serialize-diagnostics", "--serialize-diagnostics"),
     *clang_rows(ALONE, Effect.CODEGEN, "gsplit-dwarf=", "-gsplit-dwarf=single"),
     *rows(ALONE, Effect.SIDE_OUTPUT, _DEVELOPER, "-fsave-optimization-record"),
     # To stderr; with a file's name they are refused where the value is read.
@@ -75,7 +77,6 @@ _WRITTEN: Final = [
         "-fdiagnostics-add-output",
         "-fdiagnostics-set-output",
     ),
-    *refuse(JOINED, "side-output", CLANG + "serialize-diagnostics", "--serialize-diagnostics"),
     *refuse(EITHER, "side-output", "c.opt aux-info: Separate, -aux-info=: Joined", "-aux-info"),
     *refuse(JOINED, "side-output", _INSTRUMENT, "-fvtv-"),
     *refuse(JOINED, "dump", _DEVELOPER, "-fdump-", "-fada-spec", "-d", "-fself-test"),
@@ -128,6 +129,15 @@ _PROFILE: Final = [
     ),
     *clang_rows(
         JOINED, Effect.CODEGEN, "Profile", "-fprofile-instr-generate=", "-fcs-profile-generate="
+    ),
+    *clang_rows(ALONE, Effect.CODEGEN, "Profile", "-fprofile-sample-accurate"),
+    *clang_rows(
+        JOINED,
+        Effect.CODEGEN,
+        "Profile",
+        "-fprofile-function-groups=",
+        "-fprofile-selected-function-group=",
+        since=17,
     ),
     # The data of an earlier run: `_inputs` says which files.
     *rows(ALONE, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use"),
@@ -190,7 +200,9 @@ _LISTS: Final = [
     *refuse(JOINED, "extra-input", CLANG, "-fsanitize-ignorelist", "-fsanitize-blacklist"),
     *refuse(JOINED, "extra-input", CLANG, "-fsanitize-system-"),
     *refuse(JOINED, "extra-input", CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
-    *refuse(JOINED, "extra-input", CLANG, "-ftrain-", "-fembed-", "-fapinotes"),
+    *refuse(JOINED, "extra-input", CLANG, "-ftrain-", "-fembed-offload", "-fapinotes"),
+    # The source itself is then looked for on the search path.
+    *refuse(JOINED, "extra-input", MANUAL + "Overall Options", "-fsearch-include-path"),
     *refuse(JOINED, "extra-input", CLANG, "-foverride-record-layout", "--warning-suppression-"),
     *refuse(JOINED, "extra-input", "common.opt: Undocumented", "-fpre-include"),
     # Reads header.gcc in every directory of the search path (libcpp, files.cc).
@@ -205,7 +217,7 @@ _CODE: Final = [
     # The object then holds the command line, ours included.
     *refuse(JOINED, "record-switches", MANUAL + "Code Gen Options", "-frecord-gcc-switches"),
     *refuse(JOINED, "record-switches", CLANG, "-frecord-command-line", "-grecord-command-line"),
-    *refuse(JOINED, "record-switches", CLANG, "-gcodeview-command-line"),
+    *refuse(JOINED, "record-switches", CLANG, "-gcodeview-command-line", "-fembed-bitcode"),
     *refuse(JOINED, "modules", MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
     *refuse(JOINED, "modules", CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
     *refuse(JOINED, "modules", CLANG + "Modules", "-fimplicit-module", "-fbuild-session"),

@@ -150,7 +150,7 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
     outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
     if len(outputs) > 1:
         return Bypass("multiple-outputs")
-    suffix = b".s" if _has_spelling(parts, "-S") else b".o"
+    suffix = _output_suffix(parts)
     output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + suffix
     if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + name:
         return Bypass("odd-output")
@@ -175,6 +175,12 @@ def _unknown_program(name: bytes) -> Bypass:
     if name == b"nvcc":
         return Bypass("nvcc")  # compiles each source several times, for several processors
     return Bypass("other-compiler" if name in _OTHER_COMPILERS else "unknown-compiler")
+
+
+def _output_suffix(parts: Sequence[Flag | Operand]) -> bytes:
+    if _has_spelling(parts, "-emit-llvm"):
+        return b".ll" if _has_spelling(parts, "-S") else b".bc"
+    return b".s" if _has_spelling(parts, "-S") else b".o"
 
 
 def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:

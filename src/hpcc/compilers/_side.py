@@ -94,6 +94,7 @@ def _by_output(
         if invocation.is_assembly_output:
             return Bypass("split-dwarf")  # compilers disagree on its name, or write none
         side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
+    side += (SideFile(v, keeps_mode=False) for v in invocation.values("--serialize-diagnostics"))
     return tuple(side)
 
 

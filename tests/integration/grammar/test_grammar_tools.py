@@ -177,6 +177,8 @@ def test_flags_that_only_pass_through_hit(flags: tuple[str, ...], bench: Any) ->
     [
         ("gcc", ("-fcallgraph-info=su,da",), "x.ci"),
         ("clang-19", ("-O2", "-fsave-optimization-record"), "x.opt.yaml"),
+        ("clang-14", ("-Wall", "--serialize-diagnostics", "out/x.dia"), "x.dia"),
+        ("clang-14", ("-emit-llvm",), "x.o"),
     ],
 )
 def test_reports_come_back(compiler: str, flags: tuple[str, ...], name: str, bench: Any) -> None:
