@@ -1,5 +1,6 @@
 """What compilers' command lines, sources and dependency files mean. Pure: bytes in, values out."""
 
+from hpcc.compilers._assembler import Directives, read_assembler, read_statements
 from hpcc.compilers._depfile import (
     MAX_DEPFILE_BYTES,
     DepRule,
@@ -27,7 +28,14 @@ from hpcc.compilers._invocation import (
     read_invocation,
 )
 from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
-from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan, scan_source
+from hpcc.compilers._scan import (
+    HAZARD_REASONS,
+    RESOLVABLE,
+    Hazard,
+    Scan,
+    scan_arguments,
+    scan_source,
+)
 from hpcc.compilers._share import (
     DEBUG_ROOT,
     ROOT_MARK,
@@ -56,10 +64,10 @@ from hpcc.compilers._specs import is_tame
 from hpcc.compilers._versions import check_versions
 
 __all__ = [
-    "DEBUG_ROOT",
     "ASKED_CLANG",
     "ASKED_GCC",
     "CLANG_MAJORS",
+    "DEBUG_ROOT",
     "GCC_MAJORS",
     "GNU_FLAGS",
     "HAZARD_REASONS",
@@ -67,11 +75,13 @@ __all__ = [
     "MAX_DEPFILE_BYTES",
     "MAX_RESPONSE_BYTES",
     "PLAIN",
+    "RESOLVABLE",
     "ROOT_MARK",
     "Arity",
     "Bypass",
     "DepMode",
     "DepRule",
+    "Directives",
     "Effect",
     "Flag",
     "FlagSpec",
@@ -103,10 +113,13 @@ __all__ = [
     "parse_depfile",
     "prefix_maps",
     "prerequisites",
+    "read_assembler",
     "read_invocation",
+    "read_statements",
     "render_depfile",
     "render_depfile_for",
     "render_text",
+    "scan_arguments",
     "scan_source",
     "split_response",
     "under_root",

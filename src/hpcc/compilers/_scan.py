@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.compilers._assembler import has_asm_word, has_opaque_asm, mentions_directive
+from hpcc.compilers._text import without_prose
+
 # A file with more directives than this is not a source anybody wrote.
 MAX_DIRECTIVES: Final = 20_000
+_MAX_INDENT: Final = 4096
 
 
 class Hazard(enum.Flag):
@@ -21,7 +26,10 @@ class Hazard(enum.Flag):
     DATE_OR_TIME = enum.auto()  # __DATE__, __TIME__: fixed by SOURCE_DATE_EPOCH
     TIMESTAMP = enum.auto()  # __TIMESTAMP__
     ASSEMBLER_FILE = enum.auto()  # .incbin, .include
-    EMBED = enum.auto()  # #embed, __has_embed
+    OPAQUE_ASSEMBLY = enum.auto()  # an asm whose text macros make
+    PASTED_CLOCK = enum.auto()  # a piece of __DATE__ and its like, for ## to complete
+    EMBED = enum.auto()  # #embed, __has_embed, with a name that can be read
+    OPAQUE_EMBED = enum.auto()  # the same, with a name that a macro makes
     OPAQUE_QUESTION = enum.auto()  # __has_include whose name a macro makes
     FILE_TIME = enum.auto()  # #pragma GCC dependency
     COMPUTED_INCLUDE = enum.auto()  # #include MACRO
@@ -31,11 +39,19 @@ HAZARD_REASONS: Final = {
     Hazard.TIMESTAMP: "timestamp",
     Hazard.ASSEMBLER_FILE: "incbin",
     Hazard.EMBED: "embed",
+    Hazard.OPAQUE_EMBED: "embed",
     Hazard.OPAQUE_QUESTION: "has-include",
     Hazard.FILE_TIME: "pragma-dependency",
     Hazard.DATE_OR_TIME: "date-time",
+    Hazard.PASTED_CLOCK: "date-time",
+    Hazard.OPAQUE_ASSEMBLY: "incbin",
 }
 """Why a file with that hazard makes a result uncacheable; COMPUTED_INCLUDE does not."""
+
+RESOLVABLE: Final = (
+    Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.PASTED_CLOCK | Hazard.EMBED
+)
+"""Hazards that a closer look may dispel: which files are read, or that no clock is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +59,29 @@ class Scan:
     """The findings for one file's content.
 
     `quoted` and `angled` are names in include lines; `questions` are (is quoted, name) of
-    `__has_include`, whose answer is an input although the file is never read.
+    `__has_include`, whose answer is an input although the file is never read. `embeds` are those of
+    `#embed` and `__has_embed`, whose answer depends on content: an empty file is another answer.
     """
 
     hazards: Hazard = Hazard.NONE
     quoted: tuple[bytes, ...] = ()
     angled: tuple[bytes, ...] = ()
     questions: tuple[tuple[bool, bytes], ...] = ()
+    embeds: tuple[tuple[bool, bytes], ...] = ()
 
 
 # A backslash (or its trigraph) before a line break joins lines, inside a token too; GCC and Clang
 # take blanks between the two.
-_SPLICE: Final = re.compile(rb"(?:\\|\?\?/)[ \t\f\v]*\r?\n")
+_SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\r?\n")
+_TRIGRAPH_SPLICE: Final = re.compile(rb"\?\?/[ \t\f\v]*\r?\n")
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 _BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
-_INCLUDE: Final = re.compile(
-    rb"^[ \t]*"
-    + _HASH
-    + rb'[ \t]*(?:include|include_next|import)\b[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?',
-    re.MULTILINE,
+# The word first: it is found at memory speed, and what stands before it is looked at then.
+_INCLUDES: Final = tuple(
+    re.compile(word + rb'\b[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?')
+    for word in (rb"include(?:_next)?", rb"import")
 )
+_BEFORE_INCLUDE: Final = re.compile(rb"[ \t]*" + _HASH + rb"[ \t]*")
 _QUESTION: Final = re.compile(
     rb"__has_include(?:_next)?(?:__)?"
     + _BLANKS
@@ -71,23 +90,49 @@ _QUESTION: Final = re.compile(
     + rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
 )
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
-_EMBED: Final = re.compile(_HASH + rb"[ \t]*embed\b")
-_ASSEMBLER: Final = re.compile(rb"\.(?:incbin|include)\b", re.IGNORECASE)
-_CUT: Final = rb"\.i(?:n(?:c(?:b(?:in?)?|l(?:ud?)?)?)?)?"
-_CUT_BY_BACKSLASH: Final = re.compile(_CUT + rb"\\+[A-Za-z_@]", re.IGNORECASE)
-_CUT_BY_QUOTE: Final = re.compile(_CUT + rb'"', re.IGNORECASE)
+_EMBED: Final = re.compile(
+    rb"(?:(__has_embed)(?:__)?|"
+    + _HASH
+    + _BLANKS
+    + rb"embed\b)"
+    + _BLANKS
+    + rb"(\()?"
+    + _BLANKS
+    + rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
+)
 _FILE_TIME: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+(?:GCC|clang)[ \t]+dependency\b")
+
+# Three pieces of __DATE__, __TIME__ or __TIMESTAMP__ leave two neighbouring letters together in one
+# of them; pieces that begin with the rarest pairs are found at memory speed.
+_CLOCKS: Final = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
+_PIECES: Final = frozenset(
+    name[start:end]
+    for name in _CLOCKS
+    for start in range(len(name))
+    for end in range(start + 1, len(name) + 1)
+    if len(name[start:end].strip(b"_")) > 1 and name[start:end] != name
+)
+_IN_PIECE: Final = rb"[A-Z_]*(?![\w$])"
+_PIECE_STARTS: Final = tuple(
+    re.compile(start + _IN_PIECE)
+    for start in (rb"T", rb"DA", rb"IM", rb"ME", rb"AM", rb"ES", rb"MP")
+)
+_PIECE_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+_BEFORE_PIECE: Final = b" \t\r\n\v\f,(#%:?/=;"
+_AFTER_PIECE: Final = b" \t\r\n\v\f,)#%?/"
 
 
 def scan_source(data: bytes) -> Scan:
     """Look through one file of a closure; linear in its size."""
-    if b"\n" in data and (b"\\" in data or b"??/" in data):
+    if b"\\" in data:
         data = _SPLICE.sub(b"", data)
+    if b"??/" in data:
+        data = _TRIGRAPH_SPLICE.sub(b"", data)
     hazards = _hazards(data)
     quoted: dict[bytes, None] = {}
     angled: dict[bytes, None] = {}
     count = 0
-    for match in _INCLUDE.finditer(data):
+    for match in _include_lines(data):
         count += 1
         if match[1]:
             quoted[match[1]] = None
@@ -97,16 +142,29 @@ def scan_source(data: bytes) -> Scan:
             hazards |= Hazard.COMPUTED_INCLUDE
     questions: dict[tuple[bool, bytes], None] = {}
     if b"__has_include" in data:
-        for match in _QUESTION.finditer(data):
-            count += 1
-            name = match[2] or match[3]
-            if match[1] and name:
-                questions[bool(match[2]), name] = None
-            elif _is_opaque(data, match):
-                hazards |= Hazard.OPAQUE_QUESTION
-    if count > MAX_DIRECTIVES or any(b"\0" in n for n in (*quoted, *angled)):
+        questions, more = _questions(data)
+        hazards |= more
+    embeds: dict[tuple[bool, bytes], None] = {}
+    if b"embed" in data:
+        embeds, more = _embeds(data)
+        hazards |= more
+    if count + len(questions) > MAX_DIRECTIVES or any(b"\0" in n for n in (*quoted, *angled)):
         hazards |= Hazard.OPAQUE_QUESTION
-    return Scan(hazards, tuple(quoted), tuple(angled), tuple(questions))
+    return Scan(hazards, tuple(quoted), tuple(angled), tuple(questions), tuple(embeds))
+
+
+def scan_arguments(arguments: tuple[bytes, ...]) -> Scan:
+    """Look through a command line, where `-D` may put anything a file could say."""
+    text = b"\n".join(arguments)
+    found = scan_source(text)
+    hazards = found.hazards
+    if b"__has_include" in text:
+        hazards |= Hazard.OPAQUE_QUESTION
+    if b"__has_embed" in text:
+        hazards |= Hazard.OPAQUE_EMBED
+    if has_asm_word(text):
+        hazards |= Hazard.OPAQUE_ASSEMBLY
+    return Scan(hazards)
 
 
 def _hazards(data: bytes) -> Hazard:
@@ -116,33 +174,80 @@ def _hazards(data: bytes) -> Hazard:
         hazards |= Hazard.DATE_OR_TIME
     if b"__TIMESTAMP__" in data:
         hazards |= Hazard.TIMESTAMP
-    # Assemblers do not mind the case of a directive.
-    is_plain = b".inc" in data.lower() and _ASSEMBLER.search(data) is not None
-    if is_plain or _is_pieced_together(data):
+    if mentions_directive(data):
         hazards |= Hazard.ASSEMBLER_FILE
-    if b"embed" in data and (b"__has_embed" in data or _EMBED.search(data)):
-        hazards |= Hazard.EMBED
+    if has_opaque_asm(data):
+        hazards |= Hazard.OPAQUE_ASSEMBLY
+    if _has_clock_piece(data) and _has_clock_piece(without_prose(data)):
+        hazards |= Hazard.PASTED_CLOCK
     if b"dependency" in data and _FILE_TIME.search(data):
         hazards |= Hazard.FILE_TIME
     return hazards
 
 
-def _is_pieced_together(data: bytes) -> bool:
-    """Tell whether `.incbin` may be made of two strings, or by a macro of the assembler."""
-    if b".i" not in data:
-        return False
-    if _CUT_BY_BACKSLASH.search(data):
-        return True
-    return b"asm" in data and _CUT_BY_QUOTE.search(_INCLUDE.sub(b"", data)) is not None
+def _include_lines(data: bytes) -> Iterator[re.Match[bytes]]:
+    for pattern in _INCLUDES:
+        for match in pattern.finditer(data):
+            start = match.start()
+            earliest = max(0, start - _MAX_INDENT)
+            line = max(earliest, data.rfind(b"\n", earliest, start) + 1)
+            if _BEFORE_INCLUDE.fullmatch(data, line, start):
+                yield match
 
 
-def _is_opaque(data: bytes, match: re.Match[bytes]) -> bool:
+def _questions(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:
+    """Return the names asked for with what is to be said of the unreadable ones."""
+    found: dict[tuple[bool, bytes], None] = {}
+    hazards = Hazard.NONE
+    for match in _QUESTION.finditer(data):
+        name = match[2] or match[3]
+        if match[1] and name:
+            found[bool(match[2]), name] = None
+        elif _is_opaque(data, match.start(), match.end(), is_call=match[1] is not None):
+            hazards |= Hazard.OPAQUE_QUESTION
+    return found, hazards
+
+
+def _embeds(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:
+    """Return the names of embedded files with what is to be said of the unreadable ones."""
+    found: dict[tuple[bool, bytes], None] = {}
+    hazards = Hazard.NONE
+    for match in _EMBED.finditer(data):
+        is_question, is_call, name = match[1], match[2] is not None, match[3] or match[4]
+        if name and (is_call or not is_question):
+            found[bool(match[3]), name] = None
+            hazards |= Hazard.EMBED
+        elif not is_question:
+            # The compiler lists what it embedded, as it lists what `#include MACRO` led to.
+            hazards |= Hazard.EMBED | Hazard.COMPUTED_INCLUDE
+        elif _is_opaque(data, match.start(), match.end(), is_call=is_call):
+            hazards |= Hazard.OPAQUE_EMBED
+    if len(found) > MAX_DIRECTIVES or any(b"\0" in name for _, name in found):
+        hazards |= Hazard.OPAQUE_EMBED
+    return found, hazards
+
+
+def _has_clock_piece(data: bytes) -> bool:
+    for pattern in _PIECE_STARTS:
+        for match in pattern.finditer(data):
+            start, end = match.span()
+            while start and data[start - 1] in _PIECE_LETTERS:
+                start -= 1
+            if (
+                data[start:end] in _PIECES
+                and (not start or data[start - 1] in _BEFORE_PIECE)
+                and (end == len(data) or data[end] in _AFTER_PIECE)
+            ):
+                return True
+    return False
+
+
+def _is_opaque(data: bytes, start: int, end: int, *, is_call: bool) -> bool:
     """Tell a question that cannot be read from a mere mention (`#ifdef`, `defined`, prose)."""
-    line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.start()]
-    define = _DEFINE.search(line)
-    if define is not None:
+    line = data[data.rfind(b"\n", 0, start) + 1 : start]
+    if _DEFINE.search(line) is not None:
         return True  # an alias: its uses do not show
-    if match[1] is None and data.startswith(b"/*", match.end()):
+    if not is_call and data.startswith(b"/*", end):
         return True  # a comment too long to look behind
     is_its_own_definition = line.rstrip().endswith(b"define")
-    return match[1] is not None and not is_its_own_definition
+    return is_call and not is_its_own_definition

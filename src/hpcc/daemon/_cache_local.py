@@ -15,6 +15,15 @@ from hpcc.daemon._api import Done, Run, RunReport
 from hpcc.daemon._clock_text import mentions_clock
 from hpcc.daemon._closure import Closure, ClosureRequest, UncacheableError, find_closure
 from hpcc.daemon._counters import Counters
+from hpcc.daemon._data import (
+    embed_directories,
+    known_doubts,
+    listing_flag,
+    look_again,
+    read_listing,
+    resolvable,
+    watched_names,
+)
 from hpcc.daemon._discovery import (
     Headers,
     Way,
@@ -52,6 +61,7 @@ class Pending:
     way: Way
     started_ns: int
     private_depfile: bytes | None
+    listing: bytes | None
     flight: Flight | None
     missed: str
     fallback: str
@@ -141,20 +151,24 @@ class LocalCache:
     def abandon(self, pending: Pending) -> None:
         """Remove what a `Run` left and let a waiter take over; idempotent."""
         self._inflight.release(pending.flight)
-        if pending.private_depfile is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(pending.private_depfile)
+        for path in (pending.private_depfile, pending.listing):
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
         way = way_for(prepared)
         extra: list[bytes] = [*prepared.injected, *prepared.colour]
         private: bytes | None = None
+        name = b"%s/%d-%d." % (self._deps, os.getpid(), next(self._names))
         if way is Way.PRIVATE_FILE:
-            private = b"%s/%d-%d.d" % (self._deps, os.getpid(), next(self._names))
+            private = name + b"d"
             extra += [b"-MD", b"-MF", private]
         elif way is Way.HEADERS:
             extra.append(b"-H")
-        argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra)
+        listing = name + b"as"
+        lists = listing_flag(prepared, listing)
+        argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra, *lists)
         missed = self._why_missed(prepared)
         self._counters.add(f"missed.{missed}")
         if prepared.standing.reason:
@@ -162,9 +176,18 @@ class LocalCache:
         fallback = self._records.fallback()
         side = tuple(map(_signature_or_none, prepared.side_paths))
         pending = Pending(
-            prepared, way, time.time_ns(), private, flight, missed, fallback, side,
-            prepared.key, prepared.standing.reason,
-        )  # fmt: skip
+            prepared,
+            way,
+            time.time_ns(),
+            private,
+            listing if lists else None,
+            flight,
+            missed,
+            fallback,
+            side,
+            prepared.key,
+            prepared.standing.reason,
+        )
         is_tentative = bool(prepared.injected)
         return Run(argv, pending, filter_headers=way is Way.HEADERS, is_tentative=is_tentative)
 
@@ -190,23 +213,7 @@ class LocalCache:
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
             raise UncacheableError("output-unreadable")
-        search = self.search_path(prepared)
-        closure = find_closure(
-            self._memo,
-            ClosureRequest(
-                cwd=prepared.cwd,
-                source=prepared.invocation.source,
-                files=(prepared.invocation.source, *files),
-                search=search,
-                forced=prepared.invocation.forced_includes,
-                started_ns=started,
-                allow_date=prepared.dates_are_pinned,
-                arguments=prepared.invocation.arguments,
-            ),
-        )
-        closure = with_files_of_flags(
-            closure, prepared, search, memo=self._memo, started_ns=started
-        )
+        closure = self._closure(pending, files)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError("date-time")
         stderr = report.stderr if headers is None else headers.stderr
@@ -227,6 +234,46 @@ class LocalCache:
             pending.private = reason
             self._counters.add(f"private.{reason}")
         return self._results.keep(pending.key, closure, result)
+
+    def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
+        prepared = pending.prepared
+        search = (*self.search_path(prepared), *embed_directories(prepared))
+        has_listing = pending.listing is not None
+        closure = find_closure(
+            self._memo,
+            ClosureRequest(
+                cwd=prepared.cwd,
+                source=prepared.invocation.source,
+                files=(prepared.invocation.source, *files),
+                search=search,
+                forced=prepared.invocation.forced_includes,
+                started_ns=pending.started_ns,
+                allow_date=prepared.dates_are_pinned,
+                arguments=prepared.invocation.arguments,
+                data=_read_listing(pending),
+                absent=watched_names(prepared, self._config_names(prepared)),
+                doubts=known_doubts(prepared),
+                resolvable=resolvable(prepared),
+                look_again=lambda doubts: look_again(
+                    prepared, doubts, search, lambda: False, has_listing=has_listing
+                ),
+            ),
+        )
+        return with_files_of_flags(
+            closure, prepared, search, memo=self._memo, started_ns=pending.started_ns
+        )
+
+    def _config_names(self, prepared: Prepared) -> tuple[bytes, ...]:
+        try:
+            return self._compilers.config_names(
+                prepared.identity,
+                prepared.request.compiler,
+                prepared.invocation,
+                prepared.request.env,
+                prepared.cwd,
+            )
+        except OSError as error:
+            raise UncacheableError("search-path") from error
 
     def _record(self, pending: Pending, outcome: str, reason: str) -> None:
         self._records.compiled(
@@ -325,6 +372,20 @@ def _signature_or_none(path: bytes) -> Signature | None:
         return signature_of(os.stat(path))
     except OSError:
         return None
+
+
+def _read_listing(pending: Pending) -> tuple[bytes, ...]:
+    """Return the names of the files that the assembler opened; nothing where it is not asked.
+
+    Raises:
+        UncacheableError: it did not tell.
+    """
+    if pending.listing is None:
+        return ()
+    data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
+    if data is None:
+        raise UncacheableError("depfile-unreadable")
+    return read_listing(pending.prepared, data)
 
 
 def _read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:

@@ -15,6 +15,10 @@ _DAY_SECONDS: Final = 86_400
 _MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _TIME: Final = re.compile(rb"(?:[01]\d|2[0-3]):[0-5]\d:([0-6]\d)(?!\d)")
 _MINUTE: Final = 60
+# __TIMESTAMP__ is asctime's: of the file's last change, and so of any time.
+_TIMESTAMP: Final = re.compile(
+    rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:%s) [ \d]\d \d\d:\d\d:\d\d \d{4}" % b"|".join(_MONTHS)
+)
 
 
 def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
@@ -27,6 +31,11 @@ def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
     # Zones differ by whole minutes, so the second is everybody's.
     seconds = {n % _MINUTE for n in range(started, min(ended, started + _MINUTE) + 1)}
     return any(int(match[1]) in seconds for match in _TIME.finditer(data))
+
+
+def mentions_timestamp(data: bytes) -> bool:
+    """Tell whether `data` holds what __TIMESTAMP__ expands to."""
+    return _TIMESTAMP.search(data) is not None
 
 
 def _days(started: int, ended: int) -> set[bytes]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from hpcc.compilers import HAZARD_REASONS, Hazard, Scan, scan_source
+from hpcc.compilers import HAZARD_REASONS, Hazard, Scan, scan_arguments
 from hpcc.daemon._files import MAX_SOURCE_BYTES, FileMemo, Listing
 from hpcc.daemon._manifest import Absence
 
@@ -53,7 +53,10 @@ class ClosureRequest:
 
     `counts` limits which directories' absent names matter (a remote compile sees only the root).
     `allow_date` is true when SOURCE_DATE_EPOCH pins __DATE__ and __TIME__. `arguments` are those of
-    the compiler, where macros are written, too.
+    the compiler, where macros are written, too. `data` are names of files that were read as they
+    are (`.incbin`), `absent` paths where nothing may be. Hazards in `resolvable` do not refuse:
+    `look_again` gets those that were found and returns more names of data, or raises. `doubts` are
+    hazards known beforehand.
     """
 
     cwd: bytes
@@ -64,6 +67,11 @@ class ClosureRequest:
     started_ns: int
     allow_date: bool
     arguments: tuple[bytes, ...] = ()
+    data: tuple[bytes, ...] = ()
+    absent: tuple[bytes, ...] = ()
+    doubts: Hazard = Hazard.NONE
+    resolvable: Hazard = Hazard.NONE
+    look_again: Callable[[Hazard], tuple[bytes, ...]] = field(default=lambda _hazards: ())
     counts: Callable[[bytes], bool] = field(default=lambda _directory: True)
 
 
@@ -92,16 +100,49 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     paths = tuple(dict.fromkeys(absolute(request.cwd, p) for p in request.files))
     if len(paths) > MAX_FILES:
         raise UncacheableError("too-many-files")
-    _check_arguments(request)
+    in_arguments = scan_arguments(request.arguments)
+    _refuse_hazards(in_arguments, request)
     scans = {path: _examine(memo, path, request) for path in paths}
+    doubts = request.doubts | in_arguments.hazards
+    for _, scan in scans.values():
+        doubts |= scan.hazards
     lookup = _Lookup(memo, request)
     lookup.add_all({path: scan for path, (_, scan) in scans.items()})
-    files = tuple((path, digest) for path, (digest, _) in scans.items())
-    _refuse_twins(memo, files, tuple(lookup.existing))
-    return Closure(files, tuple(lookup.present), lookup.absences(), tuple(lookup.existing))
+    lookup.add_absent(request.absent)
+    files = {path: digest for path, (digest, _) in scans.items()}
+    names = request.data
+    if doubts & request.resolvable:
+        names += request.look_again(doubts & request.resolvable)
+        if not unchanged_since(paths, request.started_ns):
+            raise UncacheableError("modified-during-compile")
+    if names or Hazard.EMBED in doubts:
+        lookup.add_data(names, scans)
+        for path in lookup.data:
+            files.setdefault(path, _digest_of_data(memo, path, request))
+    found = tuple(files.items())
+    _refuse_twins(memo, found, tuple(lookup.existing))
+    return Closure(found, tuple(lookup.present), lookup.absences(), tuple(lookup.existing))
 
 
 def _examine(memo: FileMemo, path: bytes, request: ClosureRequest) -> tuple[bytes, Scan]:
+    found = memo.scan(path)
+    # After it was read: what is quiet now has been so since the compile began.
+    _check_quiet(path, request)
+    if found is None:
+        raise UncacheableError("input-vanished")
+    _refuse_hazards(found[1], request)
+    return found
+
+
+def _digest_of_data(memo: FileMemo, path: bytes, request: ClosureRequest) -> bytes:
+    digest = memo.digest(path)
+    _check_quiet(path, request)
+    if digest is None:
+        raise UncacheableError("input-vanished")
+    return digest
+
+
+def _check_quiet(path: bytes, request: ClosureRequest) -> None:
     try:
         status = os.stat(path)
     except OSError as error:
@@ -110,25 +151,16 @@ def _examine(memo: FileMemo, path: bytes, request: ClosureRequest) -> tuple[byte
         raise UncacheableError("special-input")
     if is_fresh(status, request.started_ns):
         raise UncacheableError("modified-during-compile")
-    found = memo.scan(path)
-    if found is None:
-        raise UncacheableError("input-vanished")
-    _refuse_hazards(found[1], request)
-    return found
 
 
 def _refuse_hazards(scan: Scan, request: ClosureRequest) -> None:
-    for hazard, reason in HAZARD_REASONS.items():
-        if hazard in scan.hazards and not (hazard is Hazard.DATE_OR_TIME and request.allow_date):
-            raise UncacheableError(reason)
-
-
-def _check_arguments(request: ClosureRequest) -> None:
-    """Refuse what `-D` can smuggle past a scan of the files."""
-    text = b"\n".join(request.arguments)
-    _refuse_hazards(scan_source(text), request)
-    if b"__has_include" in text or b"__has_embed" in text:
-        raise UncacheableError("has-include")
+    hazards = scan.hazards & ~request.resolvable
+    if request.allow_date:
+        hazards &= ~Hazard.DATE_OR_TIME
+    if hazards:
+        for hazard, reason in HAZARD_REASONS.items():
+            if hazard in hazards:
+                raise UncacheableError(reason)
 
 
 def _refuse_twins(
@@ -169,6 +201,7 @@ class _Lookup:
         self._seen = 0
         self.present: dict[bytes, None] = {}
         self.existing: dict[bytes, None] = {}
+        self.data: dict[bytes, None] = {}
 
     def add_all(self, scans: dict[bytes, Scan]) -> None:
         self._closure = frozenset(scans)
@@ -209,6 +242,30 @@ class _Lookup:
             }
             for directory in directories:
                 self._look(directory, _by_directory(names), set())
+
+    def add_data(self, names: tuple[bytes, ...], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:
+        """Look for files read as data: whatever has such a name is an input, wherever it is."""
+        cwd = self._request.cwd
+        wanted: dict[bytes, set[bytes]] = {}
+        chain = dict.fromkeys((cwd, *(absolute(cwd, d) for d in self._request.search)))
+        for path, (_, scan) in scans.items():
+            for is_quoted, name in scan.embeds:
+                names = (*names, name)
+                if is_quoted:
+                    wanted.setdefault(path.rpartition(b"/")[0] or b"/", set()).add(name)
+        for directory in chain:
+            wanted.setdefault(directory, set()).update(names)
+        for directory, here in wanted.items():
+            self._look(directory, _by_directory(here), set())
+            paths = (absolute(directory, name) for name in here)
+            self.data.update((path, None) for path in paths if os.path.lexists(path))
+
+    def add_absent(self, paths: tuple[bytes, ...]) -> None:
+        """Watch names beside the driver: nobody knows here what a file there would do."""
+        for path in paths:
+            if os.path.lexists(path):
+                raise UncacheableError("config-file")
+            self._look(path.rpartition(b"/")[0] or b"/", {b"": {path.rpartition(b"/")[2]}}, set())
 
     def _look(self, start: bytes, names: dict[bytes, set[bytes]], questions: set[bytes]) -> None:
         for below, bases in names.items():

@@ -5,14 +5,23 @@ Asked of the compiler once, and again as soon as one of those files changes by s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.compilers import Bypass, Invocation, is_cxx_driver
+from hpcc.daemon._driver_files import (
+    TARGET,
+    config_directories,
+    config_names,
+    lists_its_files,
+    named_target,
+    specs_names,
+)
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._replay import NotPinnedError, Pins
@@ -23,8 +32,16 @@ _WRAPPERS: Final = frozenset(
     {b"ccache", b"sccache", b"distcc", b"icecc", b"buildcache", b"fastbuild", b"hpcc", b"recc"}
 )
 _PROGRAMS: Final = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
+_CLANG_PROGRAMS: Final = (b"as", b"objcopy")
+_MAX_DRIVER_FILE_BYTES: Final = 1 << 20
 # What changes the programs a driver finds.
-_IDENTITY_ENV: Final = (b"PATH", b"COMPILER_PATH", b"GCC_EXEC_PREFIX", b"LD_LIBRARY_PATH")
+_IDENTITY_ENV: Final = (
+    b"PATH",
+    b"COMPILER_PATH",
+    b"GCC_EXEC_PREFIX",
+    b"LD_LIBRARY_PATH",
+    b"LIBRARY_PATH",  # GCC reads specs there
+)
 _INCLUDE_ENV: Final = (
     b"CPATH",
     b"C_INCLUDE_PATH",
@@ -47,12 +64,19 @@ _MAX_REMEMBERED: Final = 1024
 class Identity:
     """A compiler by content. `digest` covers all that was found.
 
-    `is_clang` tells the family, `major` the version's first number.
+    `is_clang` tells the family, `major` the version's first number. `lists_assembler_files`: its
+    `as` understands `--MD` and names there what `.incbin` and `.include` read. `target` and
+    `config_directories` are Clang's: what its configuration files are named after, and where.
+    `relative_names` are of specs files in relative parts of LIBRARY_PATH.
     """
 
     digest: bytes
     is_clang: bool
     major: int
+    lists_assembler_files: bool = False
+    target: bytes = b""
+    config_directories: tuple[bytes, ...] = ()
+    relative_names: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +87,18 @@ class _Known:
     listings: tuple[tuple[bytes, frozenset[bytes]], ...]
 
 
+class _Search(NamedTuple):
+    directories: tuple[bytes, ...]
+    target: bytes
+
+
 class Compilers:
     """Identities and search paths of the compilers met so far. Thread-safe like `FileMemo`."""
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
         self._known: dict[tuple[bytes | None, ...], _Known] = {}
-        self._search: dict[tuple[object, ...], tuple[bytes, ...]] = {}
+        self._search: dict[tuple[object, ...], _Search] = {}
 
     def identify(
         self, compiler: bytes, env: Mapping[bytes, bytes], is_cancelled: Callable[[], bool]
@@ -115,6 +144,36 @@ class Compilers:
         Raises:
             OSError: the compiler could not be asked.
         """
+        return self._ask_search(identity, compiler, invocation, env, cwd).directories
+
+    def config_names(
+        self,
+        identity: Identity,
+        compiler: bytes,
+        invocation: Invocation,
+        env: Mapping[bytes, bytes],
+        cwd: bytes,
+    ) -> tuple[bytes, ...]:
+        """Name the configuration files of another target than the identity's (`-m32`).
+
+        Raises:
+            OSError: the compiler could not be asked.
+        """
+        if not identity.config_directories or not invocation.search_arguments:
+            return ()
+        target = self._ask_search(identity, compiler, invocation, env, cwd).target
+        if target == identity.target:
+            return ()
+        return config_names(identity.config_directories, target)
+
+    def _ask_search(
+        self,
+        identity: Identity,
+        compiler: bytes,
+        invocation: Invocation,
+        env: Mapping[bytes, bytes],
+        cwd: bytes,
+    ) -> _Search:
         arguments = invocation.search_arguments
         language = invocation.language.value
         paths = tuple(env.get(name) for name in _INCLUDE_ENV)
@@ -128,10 +187,11 @@ class Compilers:
         # -nostdinc leaves an empty list; anything else is a compiler we do not understand.
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
             raise OSError("the compiler did not tell its search path")
+        target = TARGET.search(answer.stderr)
         if len(self._search) >= _MAX_REMEMBERED:
             self._search.clear()
-        self._search[key] = found
-        return found
+        known = self._search[key] = _Search(found, b"" if target is None else target[1])
+        return known
 
     def _still_holds(self, known: _Known) -> bool:
         digest = self._memo.digest
@@ -171,42 +231,87 @@ class _Question:
                 return Bypass("unknown-compiler")
             self._add_program(real)
             self._add(self._compiler)  # as spelled: a link to another compiler has other content
-            for name in (b"as", b"objcopy") if is_clang else _PROGRAMS:
-                self._add_named(name)
+            programs = {n: self._add_named(n) for n in (_CLANG_PROGRAMS if is_clang else _PROGRAMS)}
+            driver_files = self._driver_files(about, real, is_clang=is_clang)
+            assembler = programs[b"as"]
+            lists = assembler is not None and lists_its_files(assembler, self._env)
         except OSError:
             return Bypass("compiler-unreadable")
         for match in _SPECS.finditer(about):
-            self._add(match[1])
+            driver_files[match[1]] = None
+        if not self._add_driver_files(driver_files):
+            return Bypass("config-file")
+        listings = self._candidates(about)
+        if listings is None or b"" in self._files.values():
+            return Bypass("compiler-unreadable")
+        files = tuple(sorted(self._files.items()))
+        parts = [about, *(part for file in files for part in file), *self._absent]
+        target = TARGET.search(about)
+        identity = Identity(
+            hashlib.sha256(encode_fields(parts)).digest(),
+            is_clang,
+            int(version[1]),
+            lists,
+            b"" if target is None else target[1],
+            config_directories(about) if is_clang else (),
+            tuple(name for name in driver_files if not name.startswith(b"/")),
+        )
+        return _Known(identity, files, tuple(self._absent), listings)
+
+    def _driver_files(self, about: bytes, real: bytes, *, is_clang: bool) -> dict[bytes, None]:
+        """Name the files beside the driver that it reads if they are there."""
+        if not is_clang:
+            argv = [self._compiler, b"-print-search-dirs"]
+            searched = ask(argv, env=self._env, cwd=b"/").stdout
+            paths = self._env.get(b"LIBRARY_PATH", b"")
+            return dict.fromkeys(specs_names(about, searched, paths))
+        default = TARGET.search(about)
+        targets = (default and default[1], named_target(self._compiler), named_target(real))
+        where = config_directories(about)
+        return dict.fromkeys(n for t in targets if t is not None for n in config_names(where, t))
+
+    def _add_driver_files(self, names: Iterable[bytes]) -> bool:
+        """Add those that are there to the identity; False if one of them names further files."""
+        for name in names:
+            if not name.startswith(b"/"):
+                continue
+            if not os.path.lexists(name):
+                self._absent[name] = None
+                continue
+            self._add(name)
+            with contextlib.suppress(OSError), open(name, "rb") as file:
+                text = file.read(_MAX_DRIVER_FILE_BYTES)
+                if b"@" in text or b"%include" in text or len(text) == _MAX_DRIVER_FILE_BYTES:
+                    return False
+        return True
+
+    def _candidates(self, about: bytes) -> tuple[tuple[bytes, frozenset[bytes]], ...] | None:
+        """Return the directories in which Clang found the installations of GCC to choose from."""
         listings = []
         for parent in {m[1].rpartition(b"/")[0] for m in _CANDIDATE.finditer(about)}:
             names = _directories(self._memo, parent)
             if names is None:
-                return Bypass("compiler-unreadable")
+                return None
             listings.append((parent, names))
-        if b"" in self._files.values():
-            return Bypass("compiler-unreadable")
-        files = tuple(sorted(self._files.items()))
-        parts = [about, *(part for file in files for part in file), *self._absent]
-        digest = hashlib.sha256(encode_fields(parts)).digest()
-        return _Known(
-            Identity(digest, is_clang, int(version[1])), files, tuple(self._absent), tuple(listings)
-        )
+        return tuple(listings)
 
     def _add(self, path: bytes) -> None:
         self._files[path] = self._memo.digest(path) or b""
 
-    def _add_named(self, name: bytes) -> None:
+    def _add_named(self, name: bytes) -> bytes | None:
+        """Add a program that the driver finds by name; return its path."""
         argv = [self._compiler, b"-print-prog-name=" + name]
         found = ask(argv, env=self._env, cwd=b"/").stdout.strip()
         if found.startswith(b"/"):
             self._add_program(found)
-            return
+            return found
         for directory in self._env.get(b"PATH", b"").split(b":"):
             candidate = (directory or b".") + b"/" + name
             if os.access(candidate, os.X_OK):
                 self._add_program(candidate)
-                return
+                return candidate
             self._absent[candidate] = None
+        return None
 
     def _add_program(self, path: bytes) -> None:
         """Add a program and the libraries the loader gives it: Debian's clang is all library."""

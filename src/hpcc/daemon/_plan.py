@@ -16,6 +16,7 @@ from hpcc import __version__
 from hpcc.compilers import (
     INJECTED,
     GuestMap,
+    Hazard,
     NotPortableError,
     as_text,
     guest_arguments,
@@ -159,6 +160,8 @@ class Planner:
                 forced=prepared.invocation.forced_includes,
                 started_ns=_NEVER_FRESH,
                 allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
+                # A guest has no file but those it is given, so that nothing else can be read.
+                resolvable=Hazard.OPAQUE_ASSEMBLY,
                 counts=lambda d: _is_under(posixpath.normpath(d), guest.root),
             ),
         )

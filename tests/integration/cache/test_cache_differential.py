@@ -329,7 +329,6 @@ def test_gcc_header_listing_hides_no_diagnostic(launcher: FakeLauncher, project:
     [
         ("const char *d = __DATE__;\n", "date-time"),
         ("const char *d = __TIMESTAMP__;\n", "timestamp"),
-        ('__asm__(".incbin \\"blob\\"");\n', "incbin"),
         ("#define Q(x) __has_include(x)\n#if Q(<stdio.h>)\n#endif\nint i;\n", "has-include"),
         ('#pragma GCC dependency "util.h"\nint i;\n', "pragma-dependency"),
     ],
@@ -344,6 +343,21 @@ def test_what_no_header_list_shows_is_not_kept(
     for _ in range(2):
         assert launcher.compile(*argv).answer == "run"
     assert cache.counters()[f"uncacheable.{reason}"] == 2
+
+
+def test_a_directive_that_macros_make_is_not_kept(
+    launcher: FakeLauncher, cache: Cache, project: Any
+) -> None:
+    project.write("blob", "bytes")
+    text = '__asm__(".macro m x\\n.inc\\\\x \\"blob\\"\\n.endm\\nm bin\\n");\n'
+    project.write("src/odd.c", text)
+    project.settle()
+    for _ in range(2):
+        assert launcher.compile("clang", "-c", "src/odd.c").answer == "run"
+    assert cache.counters()["uncacheable.incbin"] == 2
+    # GNU as lists what it read.
+    assert launcher.compile("gcc", "-c", "src/odd.c").answer == "run"
+    assert launcher.compile("gcc", "-c", "src/odd.c").answer == "done"
 
 
 def test_a_pinned_date_is_kept(launcher: FakeLauncher, project: Any) -> None:

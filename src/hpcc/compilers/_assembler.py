@@ -1,0 +1,239 @@
+"""What an assembler reads beyond its source: `.incbin` and `.include`, also within `asm`.
+
+Nothing here expands macros. Of text that is not expanded yet one asks only whether all of it can
+be read as it stands; where it cannot, it is opaque, and one looks at the preprocessor's output.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from hpcc.compilers._text import without_comments, without_prose
+
+
+class Directives(NamedTuple):
+    """The files that directives name. `is_opaque`: a directive or a name may be put together.
+
+    `included` are those of `.include`, which may hold directives of their own.
+    """
+
+    names: tuple[bytes, ...] = ()
+    included: tuple[bytes, ...] = ()
+    is_opaque: bool = False
+
+
+OPAQUE: Final = Directives(is_opaque=True)
+
+# Assemblers do not mind the case of a directive (GNU as, read.c; LLVM, AsmParser.cpp).
+_DIRECTIVE: Final = re.compile(
+    rb'\.(inc(?:bin|lude))(?![\w.$])[ \t]*(?:"([^"\\\n]+)")?', re.IGNORECASE
+)
+_START: Final = rb"\.i(?:n(?:c(?:bi?|l(?:ud?)?)?)?)?"
+# What may continue a directive: a parameter of a macro, an operand, an alternative of a dialect.
+_CUT: Final = re.compile(_START + rb"[\\%{|}&]", re.IGNORECASE)
+_MACHINERY: Final = re.compile(rb"\.(?:macro|irpc?|altmacro)(?![\w.$])", re.IGNORECASE)
+_MADE_BY_MACRO: Final = re.compile(
+    _START + rb"(?![\w.$])"  # `m .inc, bin`
+    rb"|(?<![\w.$])inc(?:bin|lude)(?![\w.$])"  # `m incbin`
+    rb"|\.\\"  # `.\x`
+    rb"|(?:^|[\n;:])[ \t]*\\[\w@]+(?:\\\(\))?[\w.]*\\",  # `\x\y` where a statement begins
+    re.IGNORECASE,
+)
+# An operand or a dialect's alternative in the word that says what a statement does.
+_MADE_BY_OPERAND: Final = re.compile(
+    rb'(?:^|[\n;:])[ \t]*(?:\.(?!L)[\w.$]*[%{|}]|[\w.$]*%[^%\s;"][^\n;"]*")'
+)
+
+# A literal first, so that they are found at memory speed; what stands before is looked at then.
+_KEYWORD: Final = re.compile(rb"asm(?:__)?(?![\w$])")
+_BEFORE_KEYWORD: Final = re.compile(rb"(?:.*[^\w$])?_{0,2}", re.DOTALL)
+_PASTE: Final = tuple(
+    re.compile(operator + rb"\s*s?m(?:__)?(?![\w$])")
+    for operator in (rb"##", rb"%:%:", rb"\?\?=\?\?=")
+)
+# Most of the keyword as an argument of a macro: `PASTE(as, m)`.
+_PIECE: Final = re.compile(rb"as\s*[,)]")
+_BEFORE_PIECE: Final = re.compile(rb".*[(,]\s*_{0,2}", re.DOTALL)
+_BEFORE_PASTE: Final = re.compile(rb"(?:.*[^\w$])?_{0,2}as?\s*", re.DOTALL)
+# Longer than the longest keyword, and than the blanks anybody puts before `##`.
+_LOOK_BEHIND: Final = 64
+_BLANKS: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
+_QUALIFIERS: Final = re.compile(
+    rb"(?:" + _BLANKS + rb"(?:(?:__)?(?:volatile|inline|const)(?:__)?|goto)(?![\w$]))*" + _BLANKS
+)
+_SPACE: Final = re.compile(_BLANKS)
+_STRING: Final = re.compile(
+    rb'(?:u8|[LuU])?(?:R"(?P<mark>[^ ()\\\s]{0,16})\((?P<raw>.{0,65536}?)\)(?P=mark)"'
+    rb'|"(?P<text>(?:[^"\\\n]|\\.)*)")',
+    re.DOTALL,
+)
+# glibc's sys/cdefs.h: the assembler name of a function, made of a macro's argument.
+_RENAME: Final = re.compile(rb"__ASMNAME\s*\(")
+_DEFINE: Final = re.compile(rb"[ \t]*(?:\#|%:|\?\?=)[ \t]*define\b")
+# Nothing more, or a qualifier of whatever name; `__asm` alone would be another dialect's.
+_END_OF_NAME: Final = re.compile(
+    rb"(?:[ \t]+(?:(?:__)?(?:volatile|inline|const)(?:__)?|goto))*(?:[ \t]+\w+)?[ \t]*(?:\n|\Z)"
+)
+_WORD: Final = re.compile(rb"\w+" + _BLANKS)
+_ESCAPE: Final = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]+)|(.))", re.DOTALL)
+_SIMPLE: Final = {
+    b"n": b"\n", b"t": b"\t", b'"': b'"', b"\\": b"\\", b"'": b"'", b"?": b"?",
+    b"a": b"\a", b"b": b"\b", b"f": b"\f", b"r": b"\r", b"v": b"\v", b"e": b"\x1b", b"E": b"\x1b",
+}  # fmt: skip
+# In preprocessed text strings are passed over; they may speak of asm.
+_TOKEN: Final = re.compile(
+    rb'(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.*?\)(?P=mark)"'
+    rb'|"(?:[^"\\\n]|\\.)*"'
+    rb"|'(?:[^'\\\n]|\\.)+'"
+    rb"|(?<![\w$])(?P<asm>__asm__|__asm|_asm|asm)(?![\w$])",
+    re.DOTALL,
+)
+
+
+def mentions_directive(data: bytes) -> bool:
+    """Tell whether a text may hold a directive, whole or cut in two; a superset, and quick."""
+    lowered = data.lower() if b".i" in data or b".I" in data else b""
+    return (b".inc" in lowered and _DIRECTIVE.search(data) is not None) or (
+        b".i" in lowered and _CUT.search(data) is not None
+    )
+
+
+def read_assembler(text: bytes) -> Directives:
+    """Read an assembler's source that the preprocessor has been through."""
+    if _MACHINERY.search(text) and _MADE_BY_MACRO.search(text):
+        return OPAQUE
+    return _literal(text)
+
+
+def _literal(text: bytes) -> Directives:
+    if _CUT.search(text):
+        return OPAQUE
+    names: dict[bytes, None] = {}
+    included: dict[bytes, None] = {}
+    for match in _DIRECTIVE.finditer(text):
+        if match[2] is None:
+            return OPAQUE
+        names[match[2]] = None
+        if match[1].lower() == b"include":
+            included[match[2]] = None
+    return Directives(tuple(names), tuple(included))
+
+
+def has_opaque_asm(data: bytes) -> bool:
+    """Tell whether a source, as it is written, has an `asm` whose text cannot be read from it."""
+    if not _seems_opaque(data):
+        return False
+    return _seems_opaque(without_comments(data), outside=without_prose(data))
+
+
+def _seems_opaque(data: bytes, outside: bytes | None = None) -> bool:
+    """Look at a source; what `outside` has none of is in strings alone."""
+    outside = data if outside is None else outside
+    if b"asm" in outside and any(_is_opaque_in_source(data, m) for m in _keywords(data)):
+        return True
+    return any(_follows(outside, m, _BEFORE_PIECE) for m in _PIECE.finditer(outside)) or any(
+        _follows(outside, match, _BEFORE_PASTE)
+        for pattern in _PASTE
+        for match in pattern.finditer(outside)
+    )
+
+
+def has_asm_word(data: bytes) -> bool:
+    """Tell whether the keyword stands in a text of macro definitions."""
+    return any(True for _ in _keywords(data))
+
+
+def _keywords(data: bytes) -> Iterator[re.Match[bytes]]:
+    return (m for m in _KEYWORD.finditer(data) if _follows(data, m, _BEFORE_KEYWORD))
+
+
+def _follows(data: bytes, match: re.Match[bytes], before: re.Pattern[bytes]) -> bool:
+    start = match.start()
+    return before.fullmatch(data[max(0, start - _LOOK_BEHIND) : start]) is not None
+
+
+def _is_opaque_in_source(data: bytes, match: re.Match[bytes]) -> bool:
+    start = _after_qualifiers(data, match.end())
+    if data.startswith(b"(", start):
+        inside = _skip(data, start + 1)
+        if _RENAME.match(data, inside):
+            return False
+        text = _template(data, inside)
+        found = OPAQUE if text is None else read_template(text)
+        # Literal, but in pieces: `mentions_directive` would not see it.
+        return found.is_opaque or (bool(found.names) and not mentions_directive(data))
+    line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.start()]
+    if _DEFINE.match(line) and _END_OF_NAME.match(data, match.end()):
+        return True  # a name for the keyword: its uses do not show
+    if data.startswith((b"/*", b"//", b",", b")"), start):
+        return not line.endswith(b"defined(")  # behind a comment, or an argument of a macro
+    word = _WORD.match(data, start)
+    return word is not None and data.startswith(b"(", word.end())
+
+
+def read_statements(text: bytes) -> Directives:
+    """Read every `asm` of preprocessed C or C++."""
+    names: dict[bytes, None] = {}
+    included: dict[bytes, None] = {}
+    for match in _TOKEN.finditer(text):
+        if match["asm"] is None:
+            continue
+        start = _after_qualifiers(text, match.end())
+        template = _template(text, _skip(text, start + 1)) if text.startswith(b"(", start) else None
+        found = OPAQUE if template is None else read_template(template)
+        if found.is_opaque:
+            return OPAQUE
+        names.update(dict.fromkeys(found.names))
+        included.update(dict.fromkeys(found.included))
+    return Directives(tuple(names), tuple(included))
+
+
+def read_template(text: bytes) -> Directives:
+    """Read the text of one `asm`, escapes resolved."""
+    if _MADE_BY_OPERAND.search(text):
+        return OPAQUE
+    return read_assembler(text)
+
+
+def _template(text: bytes, start: int) -> bytes | None:
+    """Return the strings at `start` joined; None when something else makes the text."""
+    pieces: list[bytes] = []
+    while (match := _STRING.match(text, start)) is not None:
+        raw, plain = match["raw"], match["text"]
+        piece = raw if raw is not None else _unescape(plain)
+        if piece is None:
+            return None
+        pieces.append(piece)
+        start = _skip(text, match.end())
+    return b"".join(pieces) if pieces and text.startswith((b":", b")"), start) else None
+
+
+def _unescape(text: bytes) -> bytes | None:
+    if b"\\" not in text:
+        return text
+    is_known = True
+
+    def resolve(match: re.Match[bytes]) -> bytes:
+        nonlocal is_known
+        if match[1] is not None:
+            return bytes([int(match[1], 8) & 0xFF])
+        if match[2] is not None:
+            return bytes([int(match[2], 16) & 0xFF])
+        if match[3] not in _SIMPLE:
+            is_known = False  # \u0069, \x{69}, \N{...}
+        return _SIMPLE.get(match[3], b"")
+
+    resolved = _ESCAPE.sub(resolve, text)
+    return resolved if is_known else None
+
+
+def _after_qualifiers(text: bytes, start: int) -> int:
+    match = _QUALIFIERS.match(text, start)
+    return start if match is None else match.end()
+
+
+def _skip(text: bytes, start: int) -> int:
+    match = _SPACE.match(text, start)
+    return start if match is None else match.end()
