@@ -108,7 +108,8 @@ def check_fits(plan: Plan) -> None:
     """
     if len(plan.outputs) > MAX_OUTPUTS or len(plan.answer) > MAX_ANSWER_BYTES:
         raise ValueError("too much for one plan")
-    if any(b"\0" in named.path for named in (*plan.checks, *plan.outputs)):
+    paths = [*(c.path for c in plan.checks), *(o.path for o in plan.outputs)]
+    if any(b"\0" in path for path in paths):
         raise ValueError("a name with NUL")
 
 

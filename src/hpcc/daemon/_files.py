@@ -124,8 +124,8 @@ class FileMemo:
             return known
         return self._list(path, signature)
 
-    def quiet_directory(self, path: bytes) -> Signature | None:
-        """Return the stat of a directory that may answer for its names later, else None."""
+    def quiet_signature(self, path: bytes) -> Signature | None:
+        """Return the stat of a file or directory if it may answer for it later, else None."""
         try:
             signature = signature_of(os.stat(path))
         except (OSError, ValueError):

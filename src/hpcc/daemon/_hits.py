@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Callable
 from typing import Final
 
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._engine import Plan
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers
+from hpcc.daemon._manifest import InputSet
 from hpcc.daemon._marker import MARKER
 from hpcc.daemon._outputs import OutputFile
 from hpcc.daemon._prepare import Prepared
@@ -49,9 +51,15 @@ class Hits:
             return False
         is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
         self._note(prepared, found.result.size_bytes, key, outcome, is_foreign=is_foreign)
-        # A hit on a farm's result rests on more than is pinned below.
-        if outcome == HIT and prepared.replay_ok and prepared.request.frame:
-            self._remember(prepared, found, plan, key, is_foreign=is_foreign)
+        if prepared.replay_ok and prepared.request.frame:
+            # Without the data: the plan holds it, once.
+            size, result_key = found.result.size_bytes, found.inputs.result_key
+
+            def on_hit() -> None:
+                self._note(prepared, size, key, outcome, is_foreign=is_foreign)
+                self._results.touch(key, result_key)
+
+            self._remember(prepared, found.inputs, plan, outcome, on_hit)
         return True
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
@@ -69,34 +77,44 @@ class Hits:
         self._counters.add("bytes.served", size_bytes)
 
     def _remember(
-        self, prepared: Prepared, found: Found, plan: Plan, key: bytes, *, is_foreign: bool
+        self,
+        prepared: Prepared,
+        inputs: InputSet,
+        plan: Plan,
+        outcome: str,
+        on_hit: Callable[[], None],
     ) -> None:
         pins = Pins(self._memo)
         try:
             pins.place(prepared.cwd)
             self._results.pin_epoch(pins)
-            if self._farm_file is not None:
-                # With a farm another key is asked for first.
-                if os.path.lexists(self._farm_file):
-                    return
-                pins.absent((self._farm_file,))
+            self._pin_farm(pins, outcome)
             self._compilers.pin(
                 prepared.identity, prepared.request.compiler, prepared.request.env, pins
             )
-            pins.inputs(found.inputs)
+            pins.inputs(inputs)
             _pin_markers(pins, prepared)
         except NotPinnedError:
             return
-        size_bytes, result_key = found.result.size_bytes, found.inputs.result_key
-
-        def on_hit() -> None:
-            self._note(prepared, size_bytes, key, HIT, is_foreign=is_foreign)
-            self._results.touch(key, result_key)
-
         plan = plan._replace(checks=pins.checks())
         frame, is_provisional = prepared.request.frame, pins.is_provisional
         if self._replays.remember(frame, plan, on_hit, is_provisional=is_provisional):
-            self._results.release(result_key)
+            self._results.release(inputs.result_key)
+
+    def _pin_farm(self, pins: Pins, outcome: str) -> None:
+        """Pin which farm there is, or that there is none: with a farm its key is asked for first.
+
+        Raises:
+            NotPinnedError: a hit of this machine's compiler beside a farm, or a farm of just now.
+        """
+        if self._farm_file is None:
+            return
+        if outcome != HIT:
+            pins.quiet(self._farm_file)
+        elif os.path.lexists(self._farm_file):
+            raise NotPinnedError
+        else:
+            pins.absent_each((self._farm_file,))
 
 
 def _pin_markers(pins: Pins, prepared: Prepared) -> None:

@@ -141,7 +141,7 @@ class Pins:
         for path in paths:
             by_directory.setdefault(path.rpartition(b"/")[0] or b"/", []).append(path)
         for directory, names in by_directory.items():
-            signature = self._memo.quiet_directory(directory)
+            signature = self._memo.quiet_signature(directory)
             # Looked up after the stat: a name that appears later changes it.
             if signature is not None and not any(map(os.path.lexists, names)):
                 self._add(Check(CheckKind.STATE, directory, signature))
@@ -213,6 +213,17 @@ class Pins:
             self.place(path)
         else:
             self.files([(path, digest)])
+
+    def quiet(self, path: bytes) -> None:
+        """Pin a file as it has been for a while.
+
+        Raises:
+            NotPinnedError: it was changed too lately, or is not there.
+        """
+        signature = self._memo.quiet_signature(path)
+        if signature is None:
+            raise NotPinnedError
+        self._add(Check(CheckKind.STATE, path, signature))
 
     def state(self, path: bytes, signature: tuple[int, ...] | None) -> None:
         """Pin a stat as it was seen; None for a name that was absent."""

@@ -21,7 +21,7 @@ from typing import Final
 from hpcc.testing.trust import Outcome, Runner, Scenario, Seen, Step
 from hpcc.testing.trust_scenarios import SCENARIOS
 
-_HITS: Final = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
+_HITS: Final = frozenset({b"direct_cache_hit", b"preprocessed_cache_hit"})
 _HIT: Final = {"hit.local": 1}
 
 
@@ -43,7 +43,7 @@ class CcacheRunner(Runner):
         self._base["CCACHE_NAMESPACE"] = scenario.name
         self._log.unlink(missing_ok=True)
         seen = self.see(scenario, one, root, prefix=(self.program,))
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        lines = self._log.read_bytes().splitlines() if self._log.exists() else []
         return seen, _HIT if _HITS & set(lines) else {}
 
 
