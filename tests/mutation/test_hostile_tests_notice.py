@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ATTACKS = "tests/integration/test_worker_attacks.py"
 REFUSALS = "tests/integration/sharing/test_share_refusals.py"
 MARKERS = "tests/integration/sharing/test_share_markers.py"
+GRAMMAR = "tests/integration/grammar"
 TEXTS = "tests/unit/test_share_texts.py"
 TESTS_FAILED = 1
 
@@ -217,6 +218,36 @@ CASES = {
         "            _pin_markers(pins, prepared)\n",
         "",
         f"{MARKERS}::test_a_replay_ends_when_a_marker_appears",
+    ),
+    "file-that-a-flag-names": Case(
+        "daemon/_tracked.py",
+        "names = (*prepared.looked_for, *tools)",
+        "names = tools",
+        f"{GRAMMAR}/test_grammar_inputs.py::test_a_file_that_a_flag_names_counts_by_its_content",
+    ),
+    "program-below-a-prefix": Case(
+        "daemon/_tracked.py",
+        "names = (*prepared.looked_for, *tools)",
+        "names = prepared.looked_for",
+        f"{GRAMMAR}/test_grammar_tools.py::test_a_program_below_a_prefix_is_an_input",
+    ),
+    "specs-that-name-others": Case(
+        "daemon/_toolset.py",
+        'raise UncacheableError("specs")',
+        "pass",
+        f"{GRAMMAR}/test_grammar_tools.py::test_a_specs_file_that_names_others_is_not_kept",
+    ),
+    "list-of-the-sanitizer": Case(
+        "daemon/_toolset.py",
+        "own = _default_lists(invocation, compiler, env, cwd, search)",
+        "own = ()",
+        f"{GRAMMAR}/test_grammar_tools.py::test_a_sanitizer_s_own_list_is_an_input",
+    ),
+    "flags-of-an-unknown-version": Case(
+        "compilers/_versions.py",
+        "is_known = all(map(_is_stable, invocation.flags))",
+        "is_known = True",
+        "tests/unit/test_gnu_grammar.py::test_only_what_is_known_of_a_version_is_cached",
     ),
 }
 
