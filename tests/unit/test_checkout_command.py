@@ -74,6 +74,14 @@ def test_every_reason_has_words() -> None:
     assert len(used) > 20
 
 
+def test_the_page_of_reasons_has_each_of_them() -> None:
+    text = (_SOURCES.parents[1] / "docs/reasons.md").read_text()
+    section = text.split("\n## Not shared with other checkouts")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    words = {word for cell in cells for word in re.findall(r"`([a-z-]+)`", cell)}
+    assert words == set(PRIVATE_REASONS) - set(MARKER_REASONS)
+
+
 def test_stats_shows_what_came_from_another_checkout_and_what_stayed() -> None:
     counts = {"hit.local": 5, "hit.shared": 3, "private.flags": 2, "private.embeds-path": 1}
     text = "\n".join(stats_lines(counts, 1))
