@@ -20,6 +20,7 @@ _HEAD = ("what", "", "ours", "theirs", "ratio", "quartiles", "must", "aim", "", 
 class Report:
     """Grows while the bench runs. `skipped` and `failed` are pairs of what and why."""
 
+    versions: Json = field(default_factory=dict)
     conditions: Json = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     guest_rows: list[dict[str, object]] = field(default_factory=list)
@@ -29,7 +30,7 @@ class Report:
     def json(self) -> Json:
         return {
             "format": FORMAT,
-            "versions": versions(),
+            "versions": self.versions,
             "conditions": self.conditions,
             "rows": [row_json(row) for row in self.rows],
             "guest_rows": self.guest_rows,
@@ -42,7 +43,9 @@ class Report:
         return [f"{row.what}: {name}" for row in self.rows for name in row.differing]
 
     def text(self) -> str:
-        lines = _table([line for row in self.rows for line in _lines(row)])
+        about = {**self.versions, **self.conditions}
+        lines = [", ".join(f"{key} {value}" for key, value in about.items()), ""]
+        lines += _table([line for row in self.rows for line in _lines(row)])
         lines += ["", *(_guest_line(row) for row in self.guest_rows)]
         lines += [f"note: {row.what}: {note}" for row in self.rows for note in row.notes]
         lines += [f"skipped: {what}: {why}" for what, why in self.skipped]
@@ -127,6 +130,8 @@ def _guest_line(row: dict[str, object]) -> str:
 
 
 def versions() -> Json:
+    """The date, the machine and what runs on it."""
+
     def first(*argv: str) -> str:
         try:
             out = subprocess.run(argv, capture_output=True, check=False, text=True).stdout

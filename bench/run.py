@@ -29,7 +29,7 @@ from _builds import Builder
 from _measure import BenchError
 from _places import default_parent, file_system
 from _projects import PROJECTS, ROOT, Build
-from _report import Report
+from _report import Report, versions
 from _settings import ALL_TOOLS, BARE, OURS, QUICK, Settings
 from _suite import PARTS, Suite, own_project, say
 from _tools import HPCC, installed
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)
     if not args.hpcc.exists():
         sys.exit(f"bench: no {args.hpcc}: run `make dev`, and this with the Python of .venv")
-    report = Report()
+    report = Report(versions())
     with tempfile.TemporaryDirectory(
         prefix="hpcc-bench-", dir=args.scratch or default_parent()
     ) as directory:
