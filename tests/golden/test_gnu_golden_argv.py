@@ -196,7 +196,7 @@ _BYPASSES = [
     ("clang", "-c a.c -ftime-trace", "measures-time"),
     ("gcc", "-c a.c -ftime-report", "measures-time"),
     ("clang", "-c a.c --config x", "config-file"),
-    ("gcc", "-c a.c -frecord-gcc-switches", "record-switches"),
+    ("clang", "-c a.c -frecord-command-line", "record-switches"),
     ("clang", "-c a.c -fembed-bitcode", "record-switches"),
     ("clang", "-c a.c -fproc-stat-report=x", "side-output"),
     ("gcc", "-c a.c -finput-charset=utf-7", "input-charset"),

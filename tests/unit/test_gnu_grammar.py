@@ -49,6 +49,8 @@ def _read(argv: str) -> Invocation:
         ("-S a.c", True, 22, "unproved-compiler"),
         ("-specs=x -c a.c", True, 19, "flag-of-another-compiler"),
         ("-Xclang -disable-llvm-passes -c a.c", False, 14, "flag-of-another-compiler"),
+        ("-frecord-gcc-switches -c a.c", True, 14, "record-switches"),
+        ("-frecord-gcc-switches -c a.c", False, 14, ""),
         ("-fmemory-profile-use=x -c a.c", True, 14, "flag-of-another-compiler"),
         ("--warning-suppression-mappings=x -c a.c", True, 19, "flag-of-another-compiler"),
         ("--warning-suppression-mappings=x -c a.c", True, 20, ""),
@@ -67,7 +69,7 @@ def test_every_row_says_where_it_is_from_and_which_versions_have_it() -> None:
         assert set(row.gcc) <= set(GCC_MAJORS)
         assert set(row.clang) <= set(CLANG_MAJORS)
         assert row.gcc or row.clang, row.spelling
-        assert bool(row.reason) is (row.effect is Effect.REFUSE)
+        assert row.reason or row.effect is not Effect.REFUSE
         assert not row.is_stable or (row.gcc, row.clang) == (GCC_MAJORS, CLANG_MAJORS)
 
 

@@ -16,7 +16,7 @@ from hpcc.compilers._rows import (
     refuse,
     rows,
 )
-from hpcc.compilers._spec import Effect
+from hpcc.compilers._spec import NO_MAJORS, Effect
 
 _DEVELOPER: Final = MANUAL + "Developer Options"
 _INSTRUMENT: Final = MANUAL + "Instrumentation Options"
@@ -214,8 +214,16 @@ _LISTS: Final = [
 _CODE: Final = [
     # A program of somebody's runs in the compiler: it may look at anything, a clock too.
     *refuse(JOINED, "plugin", MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
+    # GCC leaves out what only concerns depfiles and colours.
+    *rows(
+        ALONE,
+        Effect.CODEGEN,
+        MANUAL + "Code Gen Options",
+        "-frecord-gcc-switches",
+        reason="record-switches",
+        clang=NO_MAJORS,
+    ),
     # The object then holds the command line, ours included.
-    *refuse(JOINED, "record-switches", MANUAL + "Code Gen Options", "-frecord-gcc-switches"),
     *refuse(JOINED, "record-switches", CLANG, "-frecord-command-line", "-grecord-command-line"),
     *refuse(JOINED, "record-switches", CLANG, "-gcodeview-command-line", "-fembed-bitcode"),
     *refuse(JOINED, "modules", MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),

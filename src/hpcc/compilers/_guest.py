@@ -96,6 +96,8 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
         return _respell(flag, guest.spell(flag.value))
     if effect in {Effect.INPUT, Effect.TOOLS}:
         raise NotPortableError("extra-input")
+    if spelling == "-frecord-gcc-switches":
+        raise NotPortableError("record-switches")  # the flags that are added for a guest
     if effect is Effect.SEARCH and b"/" in flag.value:
         raise NotPortableError("sysroot")
     if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):

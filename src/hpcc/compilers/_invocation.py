@@ -196,7 +196,8 @@ def _refusal(parts: Sequence[Flag | Operand]) -> str:
     reason = ""
     for part in parts:
         if isinstance(part, Flag):
-            reason = reason or part.spec.reason or bad_value(part)
+            is_refused = part.spec.effect is Effect.REFUSE
+            reason = reason or (part.spec.reason if is_refused else bad_value(part))
     modes = {p.spec.spelling for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.MODE}
     if not reason and len(modes) != 1:
         return "several-modes" if modes else "link"

@@ -52,7 +52,8 @@ class Effect(enum.Enum):
 class FlagSpec:
     """One row of a grammar; `source` is where a reviewer can check it.
 
-    `gcc` and `clang` are the major versions that have the flag. `is_stable`: every version of
+    `reason` is why there is no caching, with REFUSE for every compiler, else for those without the
+    flag. `gcc` and `clang` are the major versions that have it. `is_stable`: every version of
     either family takes the flag with this meaning, those that nobody has seen yet too.
     """
 

@@ -41,7 +41,7 @@ def check_versions(invocation: Invocation, *, is_clang: bool, major: int) -> Byp
         return None if is_known else Bypass("unproved-compiler")
     for flag in invocation.flags:
         if major not in (flag.spec.clang if is_clang else flag.spec.gcc):
-            return Bypass("flag-of-another-compiler")
+            return Bypass(flag.spec.reason or "flag-of-another-compiler")
     return None
 
 

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | no depfile | both | `-MD` into a private file |
 | `-MD` | both | the user's own file, which names every file |
-| `-MMD` | GCC, no `-g` | `-H`: headers on stderr, stripped again; and the user's file |
+| `-MMD` | GCC, no `-g` or the like | `-H`: headers on stderr, stripped again; and the user's file |
 | `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
 | `-MMD` | Clang | a second run with `-M` (its `-H` changes the user's file) |
 """
@@ -58,7 +58,8 @@ def way_for(prepared: Prepared) -> Way:
         case DepMode.ALL:
             return Way.USER_FILE
         case DepMode.USER_HEADERS:
-            is_debug = any(f.spec.spelling.startswith("-g") for f in prepared.invocation.flags)
+            recorders = ("-g", "-frecord-gcc-switches")
+            is_debug = any(f.spec.spelling.startswith(recorders) for f in prepared.invocation.flags)
             # `-H` does not list forced headers, and so not what it says of their guards. A specs
             # file may bring in -g.
             invocation = prepared.invocation
