@@ -93,7 +93,7 @@ def generate_programs(directory: Path, *, seed: int, count: int) -> tuple[str, .
     if not shutil.which("csmith"):
         return ()
     directory.mkdir(parents=True, exist_ok=True)
-    limits = ["--max-funcs", "3", "--max-block-size", "3", "--max-expr-complexity", "4"]
+    limits = ["--max-funcs", "2", "--max-block-size", "2", "--max-expr-complexity", "3"]
     programs = []
     for number in range(count):
         ended = subprocess.run(
@@ -116,6 +116,15 @@ def inputs_of(root: Path) -> frozenset[tuple[bytes, object]]:
         for name, entry in snapshot(root).items()
         if name != outputs and not name.startswith(outputs + b"/")
     )
+
+
+def times_of_once(root: Path) -> frozenset[tuple[str, int]]:
+    """Return the seconds that GCC compares when two files with `#pragma once` are alike."""
+    found = set()
+    for path in root.rglob("*.h"):
+        if path.is_file() and b"#pragma once" in path.read_bytes():
+            found.add((str(path), int(path.stat().st_mtime)))
+    return frozenset(found)
 
 
 class SmallTree:
