@@ -24,6 +24,8 @@ from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import query, start, stop
 from hpcc.daemon._main import Parts, run_daemon
 from hpcc.daemon._marker import MarkerSearch, search_marker
+from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon._plan_bytes import encode_plan
 from hpcc.daemon._records_read import CompileRecord, read_records
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import daemon_environment
@@ -46,6 +48,7 @@ __all__ = [
     "LifecycleLimits",
     "MarkerSearch",
     "Outcome",
+    "OutputFile",
     "Parts",
     "Plan",
     "RemoteClient",
@@ -54,6 +57,7 @@ __all__ = [
     "RunReport",
     "daemon_environment",
     "describe_entry",
+    "encode_plan",
     "open_cache",
     "open_engine",
     "query",

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from hpcc.daemon import Check, CheckKind, Plan
-from hpcc.daemon._native import encode_plan
-from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon import Check, CheckKind, OutputFile, Plan, encode_plan
 
 # What every file and directory of that world says of itself.
 _STATE: Final = (1, 3, 4, 5, 6)
@@ -39,7 +37,7 @@ def plans(uid: int) -> dict[str, Plan]:
     hit = Plan(
         checks=(
             _place(b"/w/d1/.", uid),
-            *_absent(b"/w/absent", b"/farm/a.json", b"/w/d1/a.h", b"/w/d1/b.h"),
+            *_absent(b"/w/absent", b"/fa/a.json", b"/w/d1/a.h", b"/w/d1/b.h"),
             _state(b"/w/d1/file.h"),
             _state(b"/usr/d2"),
             Check(CheckKind.PRESENT, b"/w/d1/file.c"),

@@ -1,0 +1,72 @@
+"""A plan as the bytes that native/replay.h describes."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from hpcc.daemon._engine import Check, CheckKind, Plan, check_fits
+
+_MAGIC: Final = 0x31727068
+_HEADER: Final = struct.Struct("<6I2Q")
+_GROUP: Final = struct.Struct("<2I")
+_CHECK: Final = struct.Struct("<2I")
+_OUTPUT: Final = struct.Struct("<2IQ")
+_STATE: Final = struct.Struct("<5Q")
+_PLACE: Final = struct.Struct("<4Q")
+_KEEPS_MODE: Final = 1
+_MASK: Final = (1 << 64) - 1
+# A directory is opened for at least so many names in it; for fewer, whole paths are cheaper.
+_MIN_GROUP: Final = 2
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """Write a plan as native/replay.h describes it.
+
+    Raises:
+        ValueError: see `check_fits`.
+    """
+    check_fits(plan)
+    groups = _groups(plan.checks)
+    parts = []
+    for directory, checks in groups:
+        parts.append(_GROUP.pack(len(directory), len(checks)) + directory + b"\0")
+        parts += [_encode_check(name, check) for name, check in checks]
+    for output in plan.outputs:
+        flags = _KEEPS_MODE if output.keeps_mode else 0
+        parts.append(_OUTPUT.pack(flags, len(output.path), len(output.data)))
+        parts += [output.path, b"\0", output.data]
+    parts.append(plan.answer)
+    size = _HEADER.size + sum(map(len, parts))
+    header = _HEADER.pack(
+        _MAGIC, size, len(groups), len(plan.outputs), plan.mode, len(plan.answer), *plan.source
+    )
+    return header + b"".join(parts)
+
+
+def _groups(checks: tuple[Check, ...]) -> list[tuple[bytes, list[tuple[bytes, Check]]]]:
+    """Put the checks of one directory together, in the order in which the directories come."""
+    found: dict[bytes, list[tuple[bytes, Check]]] = {}
+    for check in checks:
+        directory, _, name = check.path.rpartition(b"/")
+        found.setdefault(directory or b"/", []).append((name, check))
+    groups, alone = [], []
+    for directory, entries in found.items():
+        if len(entries) >= _MIN_GROUP:
+            groups.append((directory, entries))
+        else:
+            alone += [(check.path, check) for _, check in entries]
+    return [*groups, (b"", alone)] if alone else groups
+
+
+def _encode_check(name: bytes, check: Check) -> bytes:
+    head = _CHECK.pack(check.kind, len(name))
+    match check.kind:
+        case CheckKind.STATE:
+            # A time before 1970 is negative; the library computes modulo 2**64 as well.
+            values = _STATE.pack(*(value & _MASK for value in check.values))
+        case CheckKind.PLACE:
+            values = _PLACE.pack(*check.values)
+        case _:
+            values = b""
+    return head + values + name + b"\0"
