@@ -17,19 +17,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from hpcc.testing.launcher import build_launcher
 from hpcc.testing.soak_mischief import Mischief, is_any
+from hpcc.testing.soak_pool import Pool, find_compilers, generate_programs
 from hpcc.testing.soak_trees import (
-    Pool,
+    CloneTree,
+    MarkedTree,
     ProjectTree,
     SmallTree,
     Tree,
-    find_compilers,
-    generate_programs,
     inputs_of,
     reset_outputs,
     times_of_once,
@@ -46,7 +46,8 @@ from hpcc.testing.trust import (
 
 _C: Final = ("gcc-12", "gcc-14", "clang-14", "clang-19", "gcc", "clang")
 _CXX: Final = ("g++-12", "g++-14", "clang++-14", "clang++-19", "g++", "clang++")
-_TREES: Final = 24
+_TREES: Final = 20
+_CLONED: Final = 2
 _PROGRAMS: Final = 8
 # More than a tick of the file system's clock: what is younger is not kept.
 _SHORT_SECONDS: Final = 0.1
@@ -87,6 +88,11 @@ class _Soak:
             SmallTree(f"t{n}", directory / "w" / f"t{n}", self._chance, self._pool)
             for n in range(_TREES)
         ]
+        for number in range(_CLONED):
+            name = f"m{number}"
+            marked = MarkedTree(name, directory / "w" / name, self._chance, self._pool)
+            clone = CloneTree(f"{name}-clone", directory / "w" / f"{name}-clone", marked)
+            self._trees += [marked, clone]
         if sources is not None:
             root = directory / "w" / "project"
             self._trees.append(
@@ -109,14 +115,18 @@ class _Soak:
             is_killed = chance.random() < _KILLED_MEANWHILE
             scenario = Scenario(name=tree.name, steps=())
             bare = self._see_bare(scenario, one, tree, has_old=has_old)
+            # Whether a compile with a marker is one that is shared, the flags decide.
+            other = replace(one, argv=(*one.argv, *tree.maps))
+            mapped = self._see_bare(scenario, other, tree, has_old=has_old)
             for _ in range(times):
                 reset_outputs(tree, has_old=has_old)
                 if is_killed:
                     cached = self._ask_while_killed(scenario, one, tree)
                 else:
                     cached = self._ask(scenario, one, tree)
-                outcome = Outcome(bare=bare, cached=cached[0], counted=cached[1])
-                self._check(one, differences(outcome))
+                seen = Outcome(bare=bare, cached=cached[0], counted=cached[1])
+                if differences(replace(seen, bare=mapped)):
+                    self._check(one, differences(seen))
 
     def stop(self) -> None:
         self._mischief.stop()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from hpcc.testing.soak_pool import Pool
 from hpcc.testing.trust import Step, snapshot, step, write_keeping_times
 
 OUTPUTS: Final = "out"
@@ -69,43 +68,14 @@ class Tree(Protocol):
     def name(self) -> str: ...
     @property
     def root(self) -> Path: ...
+    @property
+    def maps(self) -> tuple[bytes, ...]:
+        """Flags that hpcc may add here, so that clones can share; none without a marker."""
+        ...
+
     def edit(self) -> Step:
         """Change something, or nothing, and say what to compile."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """What trees draw from: compilers of this machine and generated programs."""
-
-    c: tuple[str, ...]
-    cxx: tuple[str, ...]
-    programs: tuple[str, ...]
-
-
-def find_compilers(names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the names that are on this machine's PATH."""
-    return tuple(name for name in names if shutil.which(name))
-
-
-def generate_programs(directory: Path, *, seed: int, count: int) -> tuple[str, ...]:
-    """Have csmith write small C programs; none where csmith is not installed."""
-    if not shutil.which("csmith"):
-        return ()
-    directory.mkdir(parents=True, exist_ok=True)
-    limits = ["--max-funcs", "2", "--max-block-size", "2", "--max-expr-complexity", "3"]
-    programs = []
-    for number in range(count):
-        ended = subprocess.run(
-            ["csmith", "--seed", str(seed % 10**6 + number), *limits],
-            cwd=directory,  # it leaves a platform.info behind
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        programs.append(ended.stdout)
-    return tuple(programs)
 
 
 def inputs_of(root: Path) -> frozenset[tuple[bytes, object]]:
@@ -129,6 +99,8 @@ def times_of_once(root: Path) -> frozenset[tuple[str, int]]:
 
 class SmallTree:
     """One source and three headers that may be in six directories, or in none."""
+
+    maps: tuple[bytes, ...] = ()
 
     def __init__(self, name: str, root: Path, chance: random.Random, pool: Pool) -> None:
         self.name, self.root, self._chance, self._pool = name, root, chance, pool
@@ -310,8 +282,54 @@ class SmallTree:
                 path.write_bytes(content)
 
 
+class MarkedTree(SmallTree):
+    """A `SmallTree` with a marker at its root; its clones compile what it compiled last."""
+
+    def __init__(self, name: str, root: Path, chance: random.Random, pool: Pool) -> None:
+        super().__init__(name, root, chance, pool)
+        (root / ".hpcc").write_text("version = 1\n")
+        self.maps = _maps(root)
+        self.last = step("true")
+
+    def edit(self) -> Step:
+        """See `Tree`."""
+        self.last = super().edit()
+        return self.last
+
+
+class CloneTree:
+    """The same program in another place."""
+
+    def __init__(self, name: str, root: Path, original: MarkedTree) -> None:
+        self.name, self.root, self._original = name, root, original
+        self.maps = _maps(root)
+
+    def edit(self) -> Step:
+        """See `Tree`: become what the original is now."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        ignored = shutil.ignore_patterns(OUTPUTS)
+        shutil.copytree(self._original.root, self.root, symlinks=True, ignore=ignored)
+        for path in [p for p in self.root.rglob("*") if p.is_symlink()]:
+            target = os.readlink(path).replace(str(self._original.root), str(self.root))
+            path.unlink()
+            path.symlink_to(target)
+        return self._original.last
+
+
+def _maps(root: Path) -> tuple[bytes, ...]:
+    """Return the flags as a user would write them (docs/adr/0009-sharing-between-checkouts.md)."""
+    maps = (
+        f"-fmacro-prefix-map={root}/=./",
+        f"-fdebug-prefix-map={root}/=/proc/self/cwd/",
+        f"-fdebug-prefix-map={root}=/proc/self/cwd",
+    )
+    return tuple(map(os.fsencode, maps))
+
+
 class ProjectTree:
     """A real project: its C files compiled one at a time, with small edits anywhere in it."""
+
+    maps: tuple[bytes, ...] = ()
 
     def __init__(
         self, name: str, root: Path, chance: random.Random, pool: Pool, *, sources: Path
