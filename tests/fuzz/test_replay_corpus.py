@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.daemon import Outcome, Plan
-from hpcc.daemon._plan_bytes import encode_plan, load_native
+from hpcc.daemon._native import load_native
 from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon._plan_bytes import encode_plan
 from hpcc.testing.launcher import ROOT, build_tool
 from hpcc.testing.replay_plans import write_plans
 
