@@ -30,6 +30,11 @@ _SANITIZER_LISTS: Final = (
 )
 _LISTS: Final = re.compile(rb"^(programs|libraries): =(.*)$", re.MULTILINE)
 _TARGET: Final = re.compile(rb"^Target: (\S+)$", re.MULTILINE)
+_INSTALLED: Final = re.compile(rb"^InstalledDir: (/.*)$", re.MULTILINE)
+# Where Clang has an assembler of its own, and takes it.
+_INTEGRATED: Final = re.compile(
+    rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
+)
 _READ: Final = re.compile(rb"^Reading specs from (.+)$", re.MULTILINE)
 _LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
 _HEADERS: Final = (b"include", b"include-fixed")
@@ -54,6 +59,7 @@ def files_of_tools(
     arguments = invocation.tool_arguments
     if is_clang:
         own = _default_lists(invocation, compiler, env, cwd, search)
+        own += _assemblers(invocation, compiler, env, cwd)
     else:
         own = _own_program(invocation, compiler, env, cwd)
     if not arguments:
@@ -117,6 +123,36 @@ def _default_lists(
         posixpath.join(posixpath.dirname(d.rstrip(b"/")), b"share", name)
         for d in found
         for name in _SANITIZER_LISTS
+    )
+
+
+def _assemblers(
+    invocation: Invocation, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
+) -> tuple[bytes, ...]:
+    """Name what may assemble for another target than Clang's own: `TARGET-as` before `as`."""
+    targets = invocation.values("--target=", "-target")
+    is_external = b"-fno-integrated-as" in invocation.arguments or not all(
+        map(_INTEGRATED.match, targets)
+    )
+    arguments = invocation.search_arguments
+    if not is_external or not arguments:
+        return ()
+    about = _ask([compiler, *arguments, b"-v"], env, cwd)
+    found = _ask([compiler, *arguments, b"-print-prog-name=as"], env, cwd).strip()
+    if b"/" not in found:
+        raise UncacheableError("toolset")
+    found = absolute(cwd, found)
+    prefixes = {b"", *(t + b"-" for t in (*targets, *_TARGET.findall(about)))}
+    places = [*_INSTALLED.findall(about), *filter(None, env.get(b"PATH", b"").split(b":"))]
+    return (
+        *(
+            posixpath.join(place, prefix + base)
+            for place in places
+            for prefix in sorted(prefixes)
+            for base in (b"as", b"objcopy")
+        ),
+        found,
+        *_libraries(found, env),
     )
 
 

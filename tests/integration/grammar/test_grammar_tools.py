@@ -43,6 +43,26 @@ def test_a_program_below_a_prefix_is_an_input(compiler: str, prefix: str, bench:
     assert _compile(bench, *flags) == "done"
 
 
+@pytest.mark.parametrize("compiler", ["clang-14", "clang-19"])
+def test_the_assembler_of_another_target_is_an_input(compiler: str, bench: Any) -> None:
+    """`TARGET-as` goes before `as`, wherever on PATH it appears."""
+    bench.write("a.c", _SOURCE)
+    tools = bench.cwd / "bin"
+    tools.mkdir()
+    bench.launcher.env["PATH"] = f"{tools}:/usr/bin:/bin"
+    flags = ("--target=x86_64-pc-linux-gnu", "-fno-integrated-as")
+    argv = (compiler, *flags, "-c", "a.c", "-o", "out/x.o")
+    assert [bench.launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"]
+    place = tools / "x86_64-pc-linux-gnu-as"
+    shutil.copy(_AS, place)
+    bench.age(place)
+    assert [bench.launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"]
+    with place.open("ab") as file:
+        file.write(b"another version")
+    bench.age(place)
+    assert [bench.launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"]
+
+
 def test_a_script_below_a_prefix_is_not_trusted(bench: Any) -> None:
     bench.write("a.c", _SOURCE)
     script = bench.write("tools/as", f'#!/bin/sh\nexec {_AS} "$@" # 1\n')
