@@ -19,10 +19,17 @@ from hpcc.daemon._tools import ask
 TARGET: Final = re.compile(rb"^Target: (\S+)$", re.MULTILINE)
 _INSTALL: Final = re.compile(rb"^install: (/.*)/$", re.MULTILINE)
 _SEARCHED: Final = re.compile(rb"^(?:programs|libraries): =(.*)$", re.MULTILINE)
+_PROGRAMS: Final = re.compile(rb"^programs: =(.*)$", re.MULTILINE)
 _CONFIG_DIRECTORY: Final = re.compile(
     rb"^(?:InstalledDir|(?:System|User) configuration file directory): (/.*)$", re.MULTILINE
 )
 _MODES: Final = (b"clang", b"clang++")
+
+
+def program_directories(searched: bytes) -> tuple[bytes, ...]:
+    """Return where a driver looks for programs, in its order, from its `-print-search-dirs`."""
+    match = _PROGRAMS.search(searched)
+    return () if match is None else tuple(dict.fromkeys(match[1].split(b":")))
 
 
 def specs_names(about: bytes, searched: bytes, library_path: bytes) -> tuple[bytes, ...]:

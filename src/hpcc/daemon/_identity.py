@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ from hpcc.daemon._driver_files import (
     config_names,
     lists_its_files,
     named_target,
+    program_directories,
     specs_names,
 )
 from hpcc.daemon._fields import encode_fields
@@ -217,6 +218,8 @@ class _Question:
         self._env = {**env, b"LC_ALL": b"C"}
         self._files: dict[bytes, bytes] = {}
         self._absent: dict[bytes, None] = {}
+        self._own_directories: tuple[bytes, ...] = ()
+        self._target = b""
 
     def answer(self) -> _Known | Bypass:
         real = os.path.realpath(self._compiler)
@@ -229,10 +232,13 @@ class _Question:
             version = _CLANG.search(about) or _GCC.search(about)
             if version is None:
                 return Bypass("unknown-compiler")
+            searched = ask([self._compiler, b"-print-search-dirs"], env=self._env, cwd=b"/").stdout
+            self._own_directories = program_directories(searched)
+            self._target = target[1] if (target := TARGET.search(about)) else b""
             self._add_program(real)
             self._add(self._compiler)  # as spelled: a link to another compiler has other content
             programs = {n: self._add_named(n) for n in (_CLANG_PROGRAMS if is_clang else _PROGRAMS)}
-            driver_files = self._driver_files(about, real, is_clang=is_clang)
+            driver_files = self._driver_files(about, searched, real, is_clang=is_clang)
             assembler = programs[b"as"]
             lists = assembler is not None and lists_its_files(assembler, self._env)
         except OSError:
@@ -246,23 +252,22 @@ class _Question:
             return Bypass("compiler-unreadable")
         files = tuple(sorted(self._files.items()))
         parts = [about, *(part for file in files for part in file), *self._absent]
-        target = TARGET.search(about)
         identity = Identity(
             hashlib.sha256(encode_fields(parts)).digest(),
             is_clang,
             int(version[1]),
             lists,
-            b"" if target is None else target[1],
+            self._target,
             config_directories(about) if is_clang else (),
             tuple(name for name in driver_files if not name.startswith(b"/")),
         )
         return _Known(identity, files, tuple(self._absent), listings)
 
-    def _driver_files(self, about: bytes, real: bytes, *, is_clang: bool) -> dict[bytes, None]:
+    def _driver_files(
+        self, about: bytes, searched: bytes, real: bytes, *, is_clang: bool
+    ) -> dict[bytes, None]:
         """Name the files beside the driver that it reads if they are there."""
         if not is_clang:
-            argv = [self._compiler, b"-print-search-dirs"]
-            searched = ask(argv, env=self._env, cwd=b"/").stdout
             paths = self._env.get(b"LIBRARY_PATH", b"")
             return dict.fromkeys(specs_names(about, searched, paths))
         default = TARGET.search(about)
@@ -302,6 +307,9 @@ class _Question:
         """Add a program that the driver finds by name; return its path."""
         argv = [self._compiler, b"-print-prog-name=" + name]
         found = ask(argv, env=self._env, cwd=b"/").stdout.strip()
+        for candidate in self._earlier(name, found):
+            if not os.path.lexists(candidate):
+                self._absent[candidate] = None
         if found.startswith(b"/"):
             self._add_program(found)
             return found
@@ -312,6 +320,14 @@ class _Question:
                 return candidate
             self._absent[candidate] = None
         return None
+
+    def _earlier(self, name: bytes, found: bytes) -> Iterator[bytes]:
+        """Yield where the driver looks for a program before it takes the one it has found."""
+        for directory in self._own_directories:
+            for base in (self._target + b"-" + name, name):
+                yield directory.rstrip(b"/") + b"/" + base
+            if os.path.dirname(found) == directory.rstrip(b"/"):
+                return
 
     def _add_program(self, path: bytes) -> None:
         """Add a program and the libraries the loader gives it: Debian's clang is all library."""

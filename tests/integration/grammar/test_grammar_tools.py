@@ -71,6 +71,29 @@ def test_a_script_below_a_prefix_is_not_trusted(bench: Any) -> None:
     assert bench.cache.counters()["uncacheable.program-prefix"] == 2
 
 
+def test_a_program_that_appears_beside_the_compiler_is_an_input(bench: Any, tmp_path: Path) -> None:
+    """In a copy of an installation: GCC looks there before it looks on PATH."""
+    real = Path(os.path.realpath(shutil.which("gcc") or "/usr/bin/gcc"))
+    asked = subprocess.run([real, "-print-file-name=include"], capture_output=True, check=True)
+    own = Path(os.fsdecode(asked.stdout.strip())).parent
+    copy = tmp_path / "usr/lib/gcc" / own.parent.name / own.name
+    copy.mkdir(parents=True)
+    for path in own.iterdir():
+        (copy / path.name).symlink_to(path)
+    (tmp_path / "usr/bin").mkdir()
+    shutil.copy(real, tmp_path / "usr/bin/gcc")
+    bench.write("a.c", _SOURCE)
+    bench.launcher.env["PATH"] = f"{tmp_path}/usr/bin:/usr/bin:/bin"
+    argv = ("gcc", "-c", "a.c", "-o", "out/x.o")
+    assert [bench.launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"]
+    for name in ("as", f"{own.parent.name}-as"):
+        shutil.copy(_AS, copy / name)
+        with (copy / name).open("ab") as file:
+            file.write(name.encode())
+        bench.age(copy / name)
+        assert [bench.launcher.compile(*argv).answer for _ in range(2)] == ["run", "done"], name
+
+
 @pytest.mark.parametrize("place", ["tools/include", "tools/specs"])
 def test_what_else_gcc_looks_for_below_a_prefix(place: str, bench: Any) -> None:
     bench.write("a.c", "#include <v.h>\nint v = V;\n")
