@@ -125,13 +125,16 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
 
 
 def _examine(memo: FileMemo, path: bytes, request: ClosureRequest) -> tuple[bytes, Scan]:
-    found = memo.scan(path)
-    # After it was read: what is quiet now has been so since the compile began.
-    _check_quiet(path, request)
+    found = memo.examine(path)
     if found is None:
+        _check_quiet(path, request)
         raise UncacheableError("input-vanished")
-    _refuse_hazards(found[1], request)
-    return found
+    digest, scan, status = found
+    # A stat from after it was read: what is quiet then has been so since the compile began.
+    if is_fresh(status, request.started_ns):
+        raise UncacheableError("modified-during-compile")
+    _refuse_hazards(scan, request)
+    return digest, scan
 
 
 def _digest_of_data(memo: FileMemo, path: bytes, request: ClosureRequest) -> bytes:
@@ -194,8 +197,11 @@ class _Lookup:
     def __init__(self, memo: FileMemo, request: ClosureRequest) -> None:
         self._memo, self._request = memo, request
         self._listings: dict[bytes, Listing | None] = {}
-        self._absent_files: dict[bytes, set[bytes]] = {}
-        self._absent_directories: dict[bytes, set[bytes]] = {}
+        # By directory, sets whose union is absent. Most directories lack everything, so that they
+        # share these sets, and unions of them, instead of having each its own thousand names.
+        self._absent_files: dict[bytes, dict[frozenset[bytes], None]] = {}
+        self._absent_directories: dict[bytes, dict[frozenset[bytes], None]] = {}
+        self._precompiled: dict[frozenset[bytes], frozenset[bytes]] = {}
         self._closure: frozenset[bytes] = frozenset()
         self._reached: set[bytes] = set()
         self._seen = 0
@@ -236,12 +242,16 @@ class _Lookup:
         is_plain = not any(Hazard.COMPUTED_INCLUDE in scan.hazards for scan in scans.values())
         reached = self._reached if is_plain else frozenset()
         directories = dict.fromkeys((*chain, *(p.rpartition(b"/")[0] for p in scans)))
-        for path in [p for p in scans if p not in reached and p != source]:
-            names = {
-                path[len(prefix) + 1 :] for prefix in directories if path.startswith(prefix + b"/")
-            }
-            for directory in directories:
-                self._look(directory, _by_directory(names), set())
+        names = {
+            path[len(prefix) + 1 :]
+            for path in scans
+            if path not in reached and path != source
+            for prefix in directories
+            if path.startswith(prefix + b"/")
+        }
+        grouped = _by_directory(names)
+        for directory in directories:
+            self._look(directory, grouped, set())
 
     def add_data(self, names: tuple[bytes, ...], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:
         """Look for files read as data: whatever has such a name is an input, wherever it is."""
@@ -265,9 +275,12 @@ class _Lookup:
         for path in paths:
             if os.path.lexists(path):
                 raise UncacheableError("config-file")
-            self._look(path.rpartition(b"/")[0] or b"/", {b"": {path.rpartition(b"/")[2]}}, set())
+            names = {b"": frozenset({path.rpartition(b"/")[2]})}
+            self._look(path.rpartition(b"/")[0] or b"/", names, set())
 
-    def _look(self, start: bytes, names: dict[bytes, set[bytes]], questions: set[bytes]) -> None:
+    def _look(
+        self, start: bytes, names: dict[bytes, frozenset[bytes]], questions: set[bytes]
+    ) -> None:
         for below, bases in names.items():
             if below.startswith(b"/"):
                 directory = absolute(b"/", below)
@@ -288,25 +301,28 @@ class _Lookup:
         self,
         directory: bytes,
         listing: Listing,
-        bases: set[bytes],
+        bases: frozenset[bytes],
         below: bytes,
         questions: set[bytes],
     ) -> None:
-        precompiled = {base + b".gch" for base in bases}
+        precompiled = self._precompiled.get(bases)
+        if precompiled is None:
+            precompiled = frozenset(base + b".gch" for base in bases)
+            self._precompiled[bases] = precompiled
         # GCC takes a directory foo.h.gch full of candidates, too.
         if not (
             precompiled.isdisjoint(listing.files) and precompiled.isdisjoint(listing.directories)
         ):
             raise UncacheableError("pch")
-        self._absent_directories.setdefault(directory, set()).update(precompiled)
+        self._absent_directories.setdefault(directory, {})[precompiled] = None
         for base in bases & listing.directories:
             # What a link leads to may become a file, and this directory would not change.
             if os.path.islink(directory + b"/" + base):
                 raise UncacheableError("directory-link")
         there = bases & listing.files
-        absent = self._absent_files.setdefault(directory, set())
-        absent |= precompiled
-        absent |= bases - there
+        absent = self._absent_files.setdefault(directory, {})
+        absent[precompiled] = None
+        absent[bases - there if there else bases] = None
         prefix = directory.rstrip(b"/") + b"/"
         for base in there:
             path = prefix + base
@@ -334,8 +350,15 @@ class _Lookup:
         try:
             return self._listings[directory]
         except KeyError:
-            found = self._listings[directory] = self._memo.listing(directory)
-            return found
+            pass
+        above, _, base = directory.rpartition(b"/")
+        parent = self._listings.get(above)
+        # Where the names around it are known already, an absent one need not be asked for.
+        is_absent = parent is not None and base not in parent.directories
+        is_absent = is_absent and parent is not None and base not in parent.files
+        found = None if is_absent else self._memo.listing(directory)
+        self._listings[directory] = found
+        return found
 
     def _missing_directory(self, path: bytes) -> None:
         while path:
@@ -346,19 +369,28 @@ class _Lookup:
                     # A link that may lead somewhere one day, or a header map.
                     raise UncacheableError("odd-directory")
                 # GCC warns of a file in place of a directory and fails on a link that loops.
-                self._absent_directories.setdefault(parent or b"/", set()).add(base)
-                self._absent_files.setdefault(parent or b"/", set()).add(base)
+                name = frozenset({base})
+                self._absent_directories.setdefault(parent or b"/", {})[name] = None
+                self._absent_files.setdefault(parent or b"/", {})[name] = None
                 return
             path = parent
 
     def absences(self) -> tuple[Absence, ...]:
         """Return the absent names by directory, with the directory's stat where it may answer."""
         result = []
+        unions: dict[tuple[frozenset[bytes], ...], frozenset[bytes]] = {}
+
+        def union(parts: Iterable[frozenset[bytes]]) -> frozenset[bytes]:
+            key = tuple(parts)
+            if key not in unions:
+                unions[key] = frozenset().union(*key)
+            return unions[key]
+
         for directory in dict.fromkeys((*self._absent_files, *self._absent_directories)):
             absence = Absence(
                 directory,
-                frozenset(self._absent_files.get(directory, ())),
-                frozenset(self._absent_directories.get(directory, ())),
+                union(self._absent_files.get(directory, ())),
+                union(self._absent_directories.get(directory, ())),
             )
             listing = self._listing(directory)
             if listing is not None and listing.is_quiet:
@@ -367,7 +399,7 @@ class _Lookup:
         return tuple(result)
 
 
-def _by_directory(names: Iterable[bytes]) -> dict[bytes, set[bytes]]:
+def _by_directory(names: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
     """Group include names by the part before the last slash."""
     grouped: dict[bytes, set[bytes]] = {}
     for name in names:
@@ -375,7 +407,7 @@ def _by_directory(names: Iterable[bytes]) -> dict[bytes, set[bytes]]:
         if not below and name.startswith(b"/"):
             below = b"/"
         grouped.setdefault(below, set()).add(base)
-    return grouped
+    return {below: frozenset(bases) for below, bases in grouped.items()}
 
 
 def unchanged_since(paths: Iterable[bytes], started_ns: int) -> bool:
