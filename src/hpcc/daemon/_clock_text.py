@@ -13,18 +13,21 @@ from typing import Final
 _SECOND_NS: Final = 1_000_000_000
 _DAY_SECONDS: Final = 86_400
 _MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-_TIME: Final = re.compile(rb"(?:[01]\d|2[0-3]):[0-5]\d:([0-6]\d)(?!\d)")
+# Begins with a colon, which the search then jumps to: thirty times as fast on an object.
+_TIME: Final = re.compile(rb":(?<=(?:[01]\d|2[0-3]):)[0-5]\d:([0-6]\d)(?!\d)")
 _MINUTE: Final = 60
 # __TIMESTAMP__ is asctime's: of the file's last change, and so of any time.
 _TIMESTAMP: Final = re.compile(
-    rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:%s) [ \d]\d \d\d:\d\d:\d\d \d{4}" % b"|".join(_MONTHS)
+    rb":(?<=(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:%s) [ \d]\d \d\d:)\d\d:\d\d \d{4}"
+    % b"|".join(_MONTHS)
 )
 
 
 def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
     """Tell whether `data` holds a date or time of day of that span, in any time zone."""
     started, ended = started_ns // _SECOND_NS, ended_ns // _SECOND_NS
-    if any(day in data for day in _days(started, ended)):
+    days = _days(started, ended)
+    if any(year in data for year in {day[-5:] for day in days}) and any(d in data for d in days):
         return True
     if b":" not in data:
         return False

@@ -284,8 +284,12 @@ class _Lookup:
         for below, bases in names.items():
             if below.startswith(b"/"):
                 directory = absolute(b"/", below)
+            elif not below:
+                directory = start
+            elif self._lacks(start, below.partition(b"/")[0]):
+                continue
             else:
-                directory = absolute(b"/", start + b"/" + below) if below else start
+                directory = absolute(b"/", start + b"/" + below)
             if not self._request.counts(directory):
                 continue
             self._seen += len(bases)
@@ -296,6 +300,16 @@ class _Lookup:
                 self._missing_directory(directory)
             else:
                 self._look_in(directory, listing, bases, below, questions)
+
+    def _lacks(self, start: bytes, first: bytes) -> bool:
+        """Tell, and note, that there is no `first` in a directory, and so nothing below it."""
+        listing = self._listing(start) if self._request.counts(start) else None
+        if listing is None or first in {b"", b".", b".."}:
+            return False
+        if first in listing.directories or first in listing.files:
+            return False
+        self._note_missing(start, first)
+        return True
 
     def _look_in(
         self,
@@ -368,12 +382,15 @@ class _Lookup:
                 if base in listing.files:
                     # A link that may lead somewhere one day, or a header map.
                     raise UncacheableError("odd-directory")
-                # GCC warns of a file in place of a directory and fails on a link that loops.
-                name = frozenset({base})
-                self._absent_directories.setdefault(parent or b"/", {})[name] = None
-                self._absent_files.setdefault(parent or b"/", {})[name] = None
+                self._note_missing(parent or b"/", base)
                 return
             path = parent
+
+    def _note_missing(self, directory: bytes, base: bytes) -> None:
+        # GCC warns of a file in place of a directory and fails on a link that loops.
+        name = frozenset({base})
+        self._absent_directories.setdefault(directory, {})[name] = None
+        self._absent_files.setdefault(directory, {})[name] = None
 
     def absences(self) -> tuple[Absence, ...]:
         """Return the absent names by directory, with the directory's stat where it may answer."""
