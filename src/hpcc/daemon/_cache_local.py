@@ -37,6 +37,12 @@ from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._inflight import Flight, Inflight
 from hpcc.daemon._outputs import read_output
+from hpcc.daemon._places import (
+    Place,
+    check_places,
+    leads_to_a_process,
+    note_places,
+)
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import HIT, Records
 from hpcc.daemon._results import Found, Result, Results
@@ -66,6 +72,7 @@ class Pending:
     missed: str
     fallback: str
     side_before: tuple[Signature | None, ...]
+    places: dict[bytes, Place]
     key: bytes
     private: str
 
@@ -185,6 +192,10 @@ class LocalCache:
             missed,
             fallback,
             side,
+            note_places(
+                prepared.cwd,
+                (prepared.source.rpartition(b"/")[0], *prepared.invocation.include_dirs),
+            ),
             prepared.key,
             prepared.standing.reason,
         )
@@ -259,6 +270,12 @@ class LocalCache:
                 ),
             ),
         )
+        directories = (a.directory for a in closure.absences)
+        paths = (*(path for path, _ in closure.files), *closure.existing, *directories)
+        check_places(paths, pending.places, pending.started_ns)
+        outputs = (prepared.output, prepared.depfile or prepared.output, *prepared.side_paths)
+        if any(map(leads_to_a_process, outputs)):
+            raise UncacheableError("process-path")
         return with_files_of_flags(
             closure, prepared, search, memo=self._memo, started_ns=pending.started_ns
         )

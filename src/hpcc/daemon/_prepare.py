@@ -26,6 +26,7 @@ from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers, Identity
 from hpcc.daemon._native_flags import NativeFlags
 from hpcc.daemon._outputs import is_special
+from hpcc.daemon._places import leads_to_a_process, names_a_process
 from hpcc.daemon._share import Share, Sharing, Standing
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
@@ -118,6 +119,8 @@ class Classifier:
         refusal = _environment(request.env)
         if refusal is not None:
             return refusal
+        if names_a_process(invocation.arguments, request.env):
+            return Bypass("process-path")
         for name in (invocation.output, invocation.depfile):
             if name is not None and is_special(absolute(request.cwd, name)):
                 return Bypass("special-output")
@@ -188,6 +191,8 @@ def _check_side_paths(prepared: Prepared) -> Bypass | None:
 
 def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
     def read(name: bytes) -> bytes | None:
+        if leads_to_a_process(absolute(cwd, name)):
+            return None
         try:
             fd = os.open(absolute(cwd, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError):

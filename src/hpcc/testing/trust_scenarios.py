@@ -9,6 +9,7 @@ from hpcc.testing import (
     _trust_driver,
     _trust_inputs,
     _trust_outputs,
+    _trust_places,
     _trust_search,
 )
 from hpcc.testing.trust import Scenario
@@ -19,5 +20,6 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *_trust_outputs.scenarios(),
     *_trust_data.scenarios(),
     *_trust_driver.scenarios(),
+    *_trust_places.scenarios(),
 )
 assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"

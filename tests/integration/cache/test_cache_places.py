@@ -1,0 +1,120 @@
+"""A name that leads elsewhere while a compile runs: nothing of that compile may be kept.
+
+All files are old, so that their own times show nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcc.daemon._cache import Cache
+from hpcc.testing.compiles import FakeLauncher, run_bare
+
+_ARGV = ("gcc", "-Ifirst", "-Ilink", "-Itop/inc", "-c", "src/main.c", "-o", "main.o")
+
+
+def _rename(root: Path, old: str, new: str) -> None:
+    os.rename(root / old, root / new)
+
+
+def _swap(root: Path, one: str, two: str) -> None:
+    _rename(root, one, "aside")
+    _rename(root, two, one)
+    _rename(root, "aside", two)
+
+
+def _lead(root: Path, name: str, target: str) -> None:
+    (root / "new-link").symlink_to(target)
+    os.replace(root / "new-link", root / name)
+
+
+_CHANGES: dict[str, Callable[[Path], None]] = {
+    "a-directory-of-headers": lambda root: _swap(root, "top/inc", "other"),
+    "the-directory-above": lambda root: _swap(root, "top", "top2"),
+    "the-sources": lambda root: _swap(root, "src", "src2"),
+    "a-link-to-a-directory": lambda root: _lead(root, "link", "far/two"),
+    "a-link-to-a-file": lambda root: _lead(root, "top/inc/c.h", f"{root}/far/c2.h"),
+    "what-a-link-leads-through": lambda root: _swap(root, "far", "far2"),
+    "a-link-behind-a-link": lambda root: _lead(root, "far/one", "../far2/one"),
+    "a-directory-that-lacked-the-header": lambda root: _swap(root, "first", "other"),
+}
+
+
+@pytest.fixture
+def tree(project: Any) -> Path:
+    project.write(
+        "src/main.c",
+        '#include <a.h>\n#include <b.h>\n#include <c.h>\n#include "d.h"\nint v = A + B + C;\n',
+    )
+    project.write("src2/main.c", "int other;\n")
+    project.write("top/inc/a.h", "#define A 1\n")
+    project.write("top2/inc/a.h", "#define A 10\n")
+    project.write("other/a.h", "#define A 20\n")
+    for number, where in ((1, "far/real"), (2, "far/two"), (3, "far2/real"), (4, "far2/one")):
+        project.write(f"{where}/b.h", f"#define B {100 * number}\n")
+    project.write("far/c1.h", "#define C 1000\n")
+    project.write("far/c2.h", "#define C 2000\n")
+    root: Path = project.directory
+    for name in ("top", "top2"):
+        (root / name / "inc/c.h").symlink_to(root / "far/c1.h")
+    (root / "other/c.h").symlink_to(root / "far/c1.h")
+    (root / "far2/c1.h").write_text("#define C 3000\n")
+    (root / "first").mkdir()
+    (root / "far/one").symlink_to("real")
+    (root / "link").symlink_to("far/one")
+    (root / "src/d.h").symlink_to("../top/inc/../../far/d.h")
+    for name in ("far", "far2"):
+        project.write(f"{name}/d.h", "enum { d };\n")
+    project.settle()
+    return root
+
+
+@pytest.mark.parametrize("moment", ["after", "there-and-back", "before"])
+@pytest.mark.parametrize("name", _CHANGES)
+def test_what_moved_during_a_compile_is_not_kept(
+    name: str, moment: str, tree: Path, launcher: FakeLauncher, cache: Cache, project: Any
+) -> None:
+    change = _CHANGES[name]
+    undo = {
+        "a-link-to-a-directory": lambda root: _lead(root, "link", "far/one"),
+        "a-link-to-a-file": lambda root: _lead(root, "top/inc/c.h", f"{root}/far/c1.h"),
+        "a-link-behind-a-link": lambda root: _lead(root, "far/one", "real"),
+    }.get(name, change)
+    if moment != "after":
+        launcher.before_run = lambda _run: change(tree)
+    if moment != "before":
+        launcher.after_run = lambda _run: (change if moment == "after" else undo)(tree)
+    launcher.compile(*_ARGV)
+    launcher.before_run = launcher.after_run = lambda _run: None
+    assert cache.counters().get("bytes.stored", 0) == 0
+    project.settle()
+    for _ in range(2):
+        launcher.compile(*_ARGV)
+        through = (tree / "main.o").read_bytes()
+        run_bare(_ARGV, cwd=tree)
+        assert (tree / "main.o").read_bytes() == through
+
+
+@pytest.mark.parametrize("argv", [_ARGV, (*_ARGV[:-1], "src/main.o"), (*_ARGV[:-1], "top/inc/x.o")])
+def test_objects_beside_sources_and_headers_disturb_nothing(
+    argv: tuple[str, ...], tree: Path, launcher: FakeLauncher
+) -> None:
+    launcher.after_run = lambda _run: [(tree / d / "y.o").touch() for d in (".", "src", "top")]
+    assert launcher.compile(*argv).answer == "run"
+    assert launcher.compile(*argv).answer == "done"
+
+
+@pytest.mark.parametrize("name", [n for n in _CHANGES if n != "the-sources"])
+def test_what_moved_since_is_seen(name: str, tree: Path, launcher: FakeLauncher) -> None:
+    assert launcher.compile(*_ARGV).answer == "run"
+    assert launcher.compile(*_ARGV).answer == "done"
+    _CHANGES[name](tree)
+    assert launcher.compile(*_ARGV).answer == "run"
+    through = (tree / "main.o").read_bytes()
+    run_bare(_ARGV, cwd=tree)
+    assert (tree / "main.o").read_bytes() == through
