@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import time
 from collections.abc import Callable
@@ -46,6 +44,7 @@ from hpcc.daemon._places import (
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import HIT, Records
 from hpcc.daemon._results import Found, Result, Results
+from hpcc.daemon._scratch import Scratch
 from hpcc.daemon._share import Sharing
 from hpcc.daemon._share_check import SourceCheck, why_not_shared
 from hpcc.daemon._share_results import SharedResults
@@ -75,6 +74,7 @@ class Pending:
     places: dict[bytes, Place]
     key: bytes
     private: str
+    is_compiled: bool = False  # to its end, and well
 
 
 class LocalCache:
@@ -99,10 +99,7 @@ class LocalCache:
         self._sources = SourceCheck(memo)
         self._max_output_bytes = max_output_bytes
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
-        self._names = itertools.count()
-        self._deps = os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY))
-        os.makedirs(self._deps, mode=0o700, exist_ok=True)
-        self._remove_left_overs()
+        self._scratch = Scratch(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | Run:
         """Answer from the store, or say how to run the compiler."""
@@ -143,6 +140,7 @@ class LocalCache:
         """Store what may be stored; return what the user still has to see on stderr."""
         headers: Headers | None = None
         shown = b""
+        pending.is_compiled = not (report.signal or report.exit_code)
         try:
             if pending.way is Way.HEADERS:
                 headers = strip_headers(report.stderr)
@@ -160,22 +158,22 @@ class LocalCache:
         self._inflight.release(pending.flight)
         for path in (pending.private_depfile, pending.listing):
             if path is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+                self._scratch.give_back(path, is_written=pending.is_compiled)
 
     def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
         way = way_for(prepared)
         extra: list[bytes] = [*prepared.injected, *prepared.colour]
         private: bytes | None = None
-        name = b"%s/%d-%d." % (self._deps, os.getpid(), next(self._names))
         if way is Way.PRIVATE_FILE:
-            private = name + b"d"
+            private = self._scratch.take()
             extra += [b"-MD", b"-MF", private]
         elif way is Way.HEADERS:
             extra.append(b"-H")
-        listing = name + b"as"
+        listing = self._scratch.take()
         lists = listing_flag(prepared, listing)
         argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra, *lists)
+        if not lists:
+            self._scratch.put_back(listing)
         missed = self._why_missed(prepared)
         self._counters.add(f"missed.{missed}")
         if prepared.standing.reason:
@@ -374,14 +372,6 @@ class LocalCache:
                     found.append(path)
                     # Which of several wins is the compiler's affair: all of them are inputs.
         return tuple(found)
-
-    def _remove_left_overs(self) -> None:
-        """Delete private depfiles of daemons that are gone; one that drains still needs its own."""
-        for name in os.listdir(self._deps):
-            pid = name.partition(b"-")[0]
-            if not pid.isdigit() or not os.path.exists(b"/proc/" + pid):
-                with contextlib.suppress(OSError):
-                    os.unlink(self._deps + b"/" + name)
 
 
 def _signature_or_none(path: bytes) -> Signature | None:

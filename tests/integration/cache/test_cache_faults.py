@@ -225,3 +225,24 @@ def test_a_fault_of_ours_is_a_bypass(
     monkeypatch.setattr(cache._local, "_store", broken)
     assert launcher.compile(*_ARGV).exit_code == 0
     assert cache.counters()["uncacheable.internal-error"] == 1
+
+
+def test_a_list_of_headers_is_never_an_earlier_compiles(
+    launcher: FakeLauncher, cache: Cache, paths: Paths
+) -> None:
+    """A compiler that leaves its file unwritten finds nothing in it, and nothing is stored."""
+    assert launcher.compile("gcc", "-Iinc", "-c", "src/main.c", "-o", "out.o").answer == "run"
+    left = list((paths.run / "deps").iterdir())
+    assert left
+    assert not any(path.read_bytes() for path in left)
+    request = launcher.request(("gcc", "-Iinc", "-DX", "-c", "src/main.c", "-o", "out.o"))
+    run = cache.begin(request, lambda: False)
+    assert isinstance(run, Run)
+    assert {path.name for path in (paths.run / "deps").iterdir()} == {path.name for path in left}
+    # The user's own command: an object, and no private files.
+    code, out, err = run_bare(
+        ("gcc", "-Iinc", "-DX", "-c", "src/main.c", "-o", "out.o"), cwd=launcher.cwd
+    )
+    cache.finish(request, run, RunReport(code, 0, out, err, is_truncated=False))
+    counters = cache.counters()
+    assert (counters["uncacheable.depfile"], counters["store.entries"]) == (1, 2)

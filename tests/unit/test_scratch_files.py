@@ -1,0 +1,60 @@
+"""Files lent to compilers: each to one at a time, empty or absent, and gone when in doubt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.daemon._scratch import Scratch
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    return Scratch(os.fsencode(tmp_path))
+
+
+def test_a_file_is_lent_to_one_at_a_time(scratch: Scratch) -> None:
+    paths = {scratch.take() for _ in range(5)}
+    assert len(paths) == 5
+
+
+def test_a_file_comes_back_empty_under_the_same_inode(scratch: Scratch) -> None:
+    path = Path(os.fsdecode(scratch.take()))
+    path.write_text("main.o: main.c")
+    inode = path.stat().st_ino
+    scratch.give_back(os.fsencode(path), is_written=True)
+    assert Path(os.fsdecode(scratch.take())) == path
+    assert (path.stat().st_ino, path.read_bytes()) == (inode, b"")
+
+
+def test_a_file_given_back_twice_is_lent_once(scratch: Scratch) -> None:
+    path = scratch.take()
+    scratch.give_back(path, is_written=True)
+    scratch.give_back(path, is_written=True)
+    assert scratch.take() != scratch.take()
+    scratch.give_back(path, is_written=False)
+    scratch.give_back(path, is_written=True)  # its writer may be alive: never again
+    assert scratch.take() != path
+
+
+def test_a_file_whose_writer_may_be_alive_is_deleted_and_not_lent_again(scratch: Scratch) -> None:
+    path = scratch.take()
+    Path(os.fsdecode(path)).write_text("half")
+    scratch.give_back(path, is_written=False)
+    assert not os.path.exists(path)
+    assert scratch.take() != path
+
+
+def test_a_file_that_was_never_written_is_no_fault(scratch: Scratch) -> None:
+    path = scratch.take()
+    scratch.give_back(path, is_written=True)
+    assert scratch.take() == path
+
+
+def test_what_cannot_be_emptied_is_not_lent_again(scratch: Scratch) -> None:
+    path = scratch.take()
+    os.mkdir(path)
+    scratch.give_back(path, is_written=True)
+    assert scratch.take() != path
