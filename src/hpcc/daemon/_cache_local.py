@@ -215,6 +215,10 @@ class LocalCache:
             return "miss.failed"
         if report.is_truncated:
             raise UncacheableError("long-diagnostics")
+        stderr = report.stderr if headers is None else headers.stderr
+        if report.stdout and stderr:
+            # Which came first would be lost for whoever has both in one file.
+            raise UncacheableError("both-streams")
         prepared = pending.prepared
         started = pending.started_ns
         depfile = self._read_depfile(prepared, started)
@@ -225,7 +229,6 @@ class LocalCache:
         closure = self._closure(pending, files)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError("date-time")
-        stderr = report.stderr if headers is None else headers.stderr
         side = _read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
         if not self._keep(pending, closure, result):
