@@ -50,6 +50,8 @@ def _read(argv: str) -> Invocation:
         ("-specs=x -c a.c", True, 19, "flag-of-another-compiler"),
         ("-Xclang -disable-llvm-passes -c a.c", False, 14, "flag-of-another-compiler"),
         ("-frecord-gcc-switches -c a.c", True, 14, "record-switches"),
+        ("-g -grecord-gcc-switches -c a.c", True, 19, "record-switches"),
+        ("-g -grecord-gcc-switches -c a.c", False, 14, ""),
         ("-frecord-gcc-switches -c a.c", False, 14, ""),
         ("-fmemory-profile-use=x -c a.c", True, 14, "flag-of-another-compiler"),
         ("--warning-suppression-mappings=x -c a.c", True, 19, "flag-of-another-compiler"),

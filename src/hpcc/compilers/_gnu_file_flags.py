@@ -220,6 +220,7 @@ _CODE: Final = [
         Effect.CODEGEN,
         MANUAL + "Code Gen Options",
         "-frecord-gcc-switches",
+        "-grecord-gcc-switches",
         reason="record-switches",
         clang=NO_MAJORS,
     ),

@@ -16,20 +16,29 @@ from hpcc.compilers._spec import CLANG_MAJORS, GCC_MAJORS, Bypass, Flag
 _FAMILIES: Final = frozenset({"-f", "-g", "-m"})
 # Each means the same in GCC 12 to 14 and Clang 14 to 22, and has for many versions before.
 _STABLE_MEMBER: Final = re.compile(
-    rb"-f(?:no-)?(?:PIC|pic|PIE|pie|plt|exceptions|rtti|common|builtin|strict-aliasing|wrapv|ident"
-    rb"|omit-frame-pointer|function-sections|data-sections|visibility-inlines-hidden|fast-math"
-    rb"|stack-protector(?:-strong|-all)?|stack-clash-protection|signed-char|unsigned-char"
-    rb"|short-enums|math-errno|unroll-loops|inline|inline-functions|tree-vectorize|openmp"
+    rb"-f(?:no-)?(?:PIC|pic|PIE|pie|plt|exceptions|rtti|common|builtin(?:-\w+)?|strict-aliasing|wrapv"
+    rb"|ident|omit-frame-pointer|optimize-sibling-calls|function-sections|data-sections|lto|jump-tables"
+    rb"|visibility-inlines-hidden|stack-protector(?:-strong|-all)?|stack-clash-protection|stack-check"
+    rb"|signed-char|unsigned-char|short-enums|short-wchar|math-errno|fast-math|unroll-loops|inline"
+    rb"|inline-functions|tree-vectorize|tree-slp-vectorize|strict-overflow|openmp|fat-lto-objects"
     rb"|delete-null-pointer-checks|threadsafe-statics|unwind-tables|asynchronous-unwind-tables"
-    rb"|merge-all-constants|trapping-math|signed-zeros|finite-math-only|associative-math"
-    rb"|reciprocal-math|rounding-math|freestanding|gnu89-inline|zero-initialized-in-bss"
-    rb"|semantic-interposition|ms-extensions|permissive|char8_t|cf-protection)"
-    rb"|-fvisibility=(?:default|hidden|internal|protected)|-fcf-protection=[a-z]+"
-    rb"|-f(?:debug|file|macro)-prefix-map=.*|-ftemplate-depth=\d+|-fconstexpr-depth=\d+"
-    rb"|-ftabstop=\d+|-fmessage-length=\d+"
-    rb"|-g|-g[0-3]|-ggdb[0-3]?|-gdwarf|-gdwarf-[2-5]"
-    rb"|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel|fpmath)=[\w.+-]+|-m(?:32|64)"
-    rb"|-m(?:no-)?(?:sse[1-4.a-c]*|ssse3|avx2?|fma|bmi2?|popcnt|aes|red-zone|thumb)",
+    rb"|merge-constants|merge-all-constants|trapping-math|signed-zeros|finite-math-only"
+    rb"|associative-math|reciprocal-math|rounding-math|freestanding|gnu89-inline|conserve-stack"
+    rb"|zero-initialized-in-bss|semantic-interposition|ms-extensions|permissive|char8_t|cf-protection"
+    rb"|sized-deallocation|coroutines|concepts|diagnostics-show-option|keep-inline-functions"
+    rb"|align-(?:functions|jumps|loops|labels)|allow-store-data-races)"
+    rb"|-f(?:align-(?:functions|jumps|loops|labels)|min-function-alignment|strict-flex-arrays"
+    rb"|tabstop|message-length|max-errors|template-depth|constexpr-depth|template-backtrace-limit)=\d+"
+    rb"|-f(?:visibility|cf-protection|lto|trivial-auto-var-init|tls-model|excess-precision|fp-contract"
+    rb"|patchable-function-entry|zero-call-used-regs)=[\w,-]+"
+    rb"|-f(?:debug|file|macro)-prefix-map=.*"
+    rb"|-g|-g[0-3]|-ggdb[0-3]?|-gdwarf|-gdwarf-[2-5]|-gno-record-gcc-switches"
+    rb"|-m(?:arch|cpu|tune|abi|fpu|float-abi|cmodel|fpmath|tls-dialect|preferred-stack-boundary"
+    rb"|indirect-branch|function-return|branch-protection|stack-protector-guard)=[\w.+-]+|-m(?:32|64)"
+    rb"|-m(?:no-)?(?:mmx|3dnow|80387|fp-ret-in-387|sse[1-4.a-c]*|ssse3|avx2?|avx512[a-z0-9]+|fma|bmi2?"
+    rb"|popcnt|aes|red-zone|thumb|omit-leaf-frame-pointer|skip-rax-setup|shstk|fentry|record-mcount"
+    rb"|nop-mcount|general-regs-only|strict-align|outline-atomics|indirect-branch-register"
+    rb"|indirect-branch-cs-prefix|direct-extern-access)",
     re.DOTALL,
 )
 
