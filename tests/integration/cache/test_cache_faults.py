@@ -246,3 +246,29 @@ def test_a_list_of_headers_is_never_an_earlier_compiles(
     cache.finish(request, run, RunReport(code, 0, out, err, is_truncated=False))
     counters = cache.counters()
     assert (counters["uncacheable.depfile"], counters["store.entries"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "is_kept"),
+    [
+        (b"", b"", True),
+        (b"dump\n", b"", True),
+        (b"", b"seen\n", True),
+        (b"dump\n", b"seen\n", False),
+    ],
+)
+def test_a_compile_that_wrote_to_both_streams_is_not_kept(
+    launcher: FakeLauncher, cache: Cache, stdout: bytes, stderr: bytes, is_kept: bool
+) -> None:
+    request = launcher.request(("gcc", "-Iinc", "-MD", "-c", "src/main.c", "-o", "out.o"))
+    run = cache.begin(request, lambda: False)
+    assert isinstance(run, Run)
+    run_bare(run.argv, cwd=launcher.cwd)
+    cache.finish(request, run, RunReport(0, 0, stdout, stderr, is_truncated=False))
+    again = cache.begin(request, lambda: False)
+    if is_kept:
+        assert isinstance(again, Done)
+        assert (again.stdout, again.stderr) == (stdout, stderr)
+    else:
+        assert isinstance(again, Run)
+        assert cache.counters()["uncacheable.both-streams"] == 1
