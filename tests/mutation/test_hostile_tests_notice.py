@@ -158,6 +158,12 @@ CASES = {
         "if False:",
         f"{REFUSALS}::test_a_link_in_one_clone_alone_gives_that_clones_names",
     ),
+    "shared-linked-directory": Case(
+        "daemon/_share.py",
+        'return "" if all(map(self._is_straight, own)) else "linked-directory"',
+        'return ""',
+        f"{REFUSALS}::test_a_search_directory_that_is_a_link_in_one_clone_is_not_shared",
+    ),
     "shared-spelled-directory": Case(
         "daemon/_share.py",
         "if pwd != request.cwd and _is_same_directory(pwd, request.cwd):",

@@ -32,6 +32,7 @@ PRIVATE_REASONS: Final = {
     "fails-with-maps": "it compiles only without prefix maps",
     "flags": "flags that are not proved to give one object in every checkout",
     "input-changed": "a source changed meanwhile",
+    "linked-directory": "a search directory is a link",
     "maps-refused": "the compiler does not take the prefix maps",
     "neighbour": "reads a directory whose name begins like the root's",
     "object-format": "no object that can be searched for paths",

@@ -98,6 +98,7 @@ class Sharing:
         self._markers: dict[bytes, tuple[tuple[int, ...], Marker | MarkerError]] = {}
         self._accepted: dict[tuple[bytes, bytes], bool] = {}
         self._failures: dict[bytes, int] = {}
+        self._straight: dict[bytes, tuple[int, int]] = {}
 
     def standing(
         self,
@@ -176,7 +177,31 @@ class Sharing:
             and _may_be_respelled(absolute(request.cwd, f.value), root)
             for f in invocation.flags
         )
-        return "system-directory" if is_odd else ""
+        if is_odd:
+            return "system-directory"
+        directories = (absolute(request.cwd, d) for d in invocation.include_dirs)
+        own = (d for d in directories if under_root(d, root) is not None)
+        return "" if all(map(self._is_straight, own)) else "linked-directory"
+
+    def _is_straight(self, directory: bytes) -> bool:
+        """Tell whether no link leads to a search directory.
+
+        Compilers drop the second of two names of one directory, and so the order of the search
+        would depend on what the links of each checkout lead to.
+        """
+        try:
+            status = os.stat(directory)
+        except OSError:
+            return True  # its absence is an input
+        place = (status.st_dev, status.st_ino)
+        if self._straight.get(directory) == place:
+            return True
+        if os.path.realpath(directory) != os.path.normpath(directory):
+            return False
+        if len(self._straight) >= _MAX_REMEMBERED:
+            self._straight.clear()
+        self._straight[directory] = place
+        return True
 
     def _accepts(self, request: CompileRequest, identity: Identity, root: bytes) -> bool:
         """Ask a compiler once per root whether it takes the maps and does what they say."""

@@ -121,8 +121,14 @@ def test_a_failing_compile_under_a_marker_fails_as_without_us(
     (root / "src/bad.c").write_text("#warning first\nint f(void) { return missing; }\n")
     time.sleep(0.1)
     argv = ["gcc", "-Iinc", "-c", f"{root}/src/bad.c"]
-    for words in (argv, [*argv, "-MMD", "-g"], [*argv, "-fdiagnostics-color=always"]):
+    for words in (argv, [*argv, "-MMD"], [*argv, "-fdiagnostics-color=always"]):
         bare = subprocess.run(words, cwd=root, env=env, check=False, capture_output=True)
         ours = subprocess.run(["hpcc", *words], cwd=root, env=env, check=False, capture_output=True)
         assert (ours.returncode, ours.stdout, ours.stderr) == (1, bare.stdout, bare.stderr)
     assert counters(env)["miss.failed"] == 3
+    argv = ["gcc", "-Iinc", "-Wall", "-MMD", "-c", f"{root}/src/main.c"]
+    bare = subprocess.run(argv, cwd=root, env=env, check=True, capture_output=True)
+    for _ in range(2):
+        ours = subprocess.run(["hpcc", *argv], cwd=root, env=env, check=True, capture_output=True)
+        assert (ours.stdout, ours.stderr) == (bare.stdout, bare.stderr)
+    assert b"unused" in bare.stderr

@@ -399,6 +399,21 @@ def test_a_link_in_one_clone_alone_gives_that_clones_names(first: Clone, second:
         _assert_as_bare(clone, argv, maps=clone.maps())
 
 
+def test_a_search_directory_that_is_a_link_in_one_clone_is_not_shared(
+    first: Clone, second: Clone, cache: Cache
+) -> None:
+    """A compiler drops the first of two names of one directory if the second is a system one."""
+    (first.root / "link").symlink_to("inc")
+    second.write("link/conf.h", "#define CONF 99\n")
+    argv = ("gcc", "-g", "-Ilink", "-isystem", "inc", "-MD", "-c", "src/main.c", "-o", "build/x.o")
+    for clone in (first, second):
+        clone.age()
+        assert _compile(clone, argv)[0] == "run"
+    _assert_as_bare(first, argv)
+    _assert_as_bare(second, argv, maps=second.maps())
+    assert _reasons(cache) == {"private.linked-directory": 1}
+
+
 def test_a_link_leads_each_clone_where_its_own_link_leads(
     first: Clone, second: Clone, tmp_path: Path
 ) -> None:
