@@ -53,7 +53,9 @@ class ReplayDaemon:
     @property
     def env(self) -> dict[str, str]:
         env = launcher_environment(self.directory, LC_ALL="C")
-        return {**env, "HPCC_NATIVE": "0" if self.engine == "python" else "1"}
+        env["HPCC_NATIVE"] = "0" if self.engine == "python" else "1"
+        # Tests of the tests run against a copy of the source.
+        return {**env, **{n: v for n, v in os.environ.items() if n == "PYTHONPATH"}}
 
     def start(self) -> None:
         paths = paths_of(self.env)

@@ -239,6 +239,22 @@ def test_a_compiler_that_is_replaced_behind_its_name_is_another(world: World) ->
 
 
 @two
+def test_a_driver_that_is_overwritten_is_another(world: World) -> None:
+    # Clang, since it holds its compiler proper: a copy of GCC's driver would not find its cc1.
+    build = world.build("driver", ["clang", "-Iinc", "-c", "src/a.c", "-o", "out/a.o"])
+    driver = build.work / "bin" / "clang"
+    shutil.copy(os.path.realpath("/usr/bin/clang"), driver)
+    build.extra_env = {"PATH": f"{build.work}/bin:{os.environ['PATH']}"}
+    settle()
+    build.establish()
+    before = build.same()
+    # Into the same file: its directory, where programs are looked for, stays as it is.
+    shutil.copy(os.path.realpath("/usr/bin/clang-19"), driver)
+    assert not build.replays()
+    assert build.same() != before
+
+
+@two
 def test_an_assembler_that_appears_earlier_on_the_path_is_used(world: World) -> None:
     build = world.build("assembler")
     build.extra_env = {"PATH": f"{build.work}/bin:{os.environ['PATH']}"}
@@ -377,6 +393,7 @@ OTHERS = [
     "link",
     "busy",
     "compiler",
+    "driver",
     "assembler",
     "response-file",
     "young",

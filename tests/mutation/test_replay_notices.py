@@ -1,0 +1,240 @@
+"""The tests of replayed hits prove something: each fails against a source without one check.
+
+As in test_hostile_tests_notice.py; here the C library is built from the copy, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS_FAILED = 1
+CHECKS = "tests/contract/test_replay_contract.py"
+OUTPUTS = "tests/contract/test_replay_outputs_contract.py"
+TALK = "tests/contract/test_replay_talk_contract.py"
+MODEL = "tests/property/test_replay_model.py"
+FUZZ = "tests/fuzz/test_replay_corpus.py"
+REAL = "tests/integration/cache/test_cache_replay.py"
+C, PINS, HITS, TWIN, FILES = (
+    "native/replay.c",
+    "src/hpcc/daemon/_replay.py",
+    "src/hpcc/daemon/_hits.py",
+    "src/hpcc/daemon/_twin.py",
+    "src/hpcc/daemon/_outputs.py",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A check in `file`, the text it is replaced by, and the test that must notice."""
+
+    file: str
+    check: str
+    without: str
+    test: str
+
+
+CASES = {
+    # ---- what is compared and written ----
+    "ctime": Case(
+        C,
+        " && v[4] == nanoseconds(st->st_ctim)",
+        "",
+        f"{CHECKS}::test_an_edit_of_the_same_size_whose_mtime_was_put_back_is_seen",
+    ),
+    "inode": Case(
+        C, " || v[1] != st->st_ino", "", f"{CHECKS}::test_each_field_of_a_state_is_compared"
+    ),
+    "dangling-link": Case(
+        C,
+        "check->kind == CHECK_ABSENT ? AT_SYMLINK_NOFOLLOW : 0",
+        "0",
+        f"{CHECKS}::test_a_link_that_leads_nowhere_is_neither_absent_nor_present",
+    ),
+    "not-told-is-not-absent": Case(
+        C,
+        "return failed && is_missing(errno);",
+        "return failed;",
+        f"{CHECKS}::test_a_directory_that_may_not_be_searched_cannot_be_told",
+    ),
+    "link-count": Case(
+        C,
+        "st->st_nlink == 1 && ",
+        "",
+        f"{OUTPUTS}::test_what_is_not_a_plain_file_of_ours_is_left_to_the_compiler",
+    ),
+    "source": Case(
+        C,
+        "!(st->st_dev == placing->source_device && st->st_ino == placing->source_inode)",
+        "true",
+        f"{OUTPUTS}::test_the_source_under_another_name_is_never_overwritten",
+    ),
+    "all-or-nothing": Case(
+        C,
+        "unlink(placing->touched[i]);",
+        "continue;",
+        f"{OUTPUTS}::test_where_nothing_can_be_made_the_compiler_says_so",
+    ),
+    "cut": Case(
+        C,
+        "return !ftruncate(fd, (off_t)bytes);",
+        "return true;",
+        f"{OUTPUTS}::test_an_old_file_is_overwritten_in_place",
+    ),
+    "looked-at-before-it-is-opened": Case(
+        C,
+        "if (is_new ? errno != ENOENT : !is_ours(&st, placing)) return false;",
+        "",
+        f"{OUTPUTS}::test_who_waits_at_a_fifo_is_not_woken",
+    ),
+    "peer": Case(
+        C, " || peer.uid != uid", "", f"{TALK}::test_a_peer_of_another_user_is_turned_away"
+    ),
+    "end-of-plan": Case(
+        C,
+        "r->is_bad || bytes > (uint64_t)(r->end - r->at)",
+        "r->is_bad",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "end-of-string": Case(
+        C,
+        "if (p && (p[bytes] || memchr(p, 0, bytes))) r->is_bad = true;",
+        "",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "model-mode": Case(
+        C,
+        "if (is_done && (is_new || (",
+        "if (is_done && ((",
+        f"{MODEL}::test_engines_and_model_agree",
+    ),
+    "twin-kind": Case(
+        TWIN,
+        "os.lstat(check.path)",
+        "os.stat(check.path)",
+        f"{CHECKS}::test_a_link_that_leads_nowhere_is_neither_absent_nor_present",
+    ),
+    "twin-links": Case(
+        FILES,
+        "        and status.st_nlink == 1\n",
+        "",
+        f"{OUTPUTS}::test_what_is_not_a_plain_file_of_ours_is_left_to_the_compiler",
+    ),
+    # ---- what is pinned ----
+    "pins-headers": Case(
+        PINS,
+        "        self.files(inputs.files)\n",
+        "",
+        f"{REAL}::test_after_a_change_the_next_compile_is_right[header-of-same-size-and-mtime-native]",
+    ),
+    "pins-absent-by-directory": Case(
+        PINS,
+        "self._add(Check(CheckKind.STATE, absence.directory, absence.signature))",
+        "pass",
+        f"{REAL}::test_after_a_change_the_next_compile_is_right[header-earlier-native]",
+    ),
+    "pins-absent-by-name": Case(
+        PINS,
+        "self.absent_each(prefix + name for name in sorted(names))",
+        "pass",
+        f"{REAL}::test_a_name_that_appears_where_every_compile_leaves_something_is_seen[native]",
+    ),
+    "pins-compiler": Case(
+        "src/hpcc/daemon/_identity.py",
+        "        pins.files(known.files)\n",
+        "",
+        f"{REAL}::test_a_driver_that_is_overwritten_is_another[native]",
+    ),
+    "pins-programs-that-appear": Case(
+        "src/hpcc/daemon/_identity.py",
+        "        pins.absent(known.absent)\n",
+        "",
+        f"{REAL}::test_an_assembler_that_appears_earlier_on_the_path_is_used[native]",
+    ),
+    "pins-epoch": Case(
+        HITS,
+        "            self._results.pin_epoch(pins)\n",
+        "",
+        f"{REAL}::test_what_happens_to_the_store_and_the_daemon[native]",
+    ),
+    "pins-farm": Case(
+        HITS,
+        "            self._pin_farm(pins, outcome)\n",
+        "",
+        f"{REAL}::test_what_happens_to_the_store_and_the_daemon[native]",
+    ),
+    "response-files": Case(
+        HITS,
+        "if prepared.replay_ok and prepared.request.frame:",
+        "if prepared.request.frame:",
+        f"{REAL}::test_a_response_file_is_read_each_time[native]",
+    ),
+}
+
+
+def copy_tree(to: Path) -> None:
+    for name in ("src", "native", "launcher", "tools"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def build_library(root: Path) -> None:
+    """Put the copy's library where its package is found."""
+    spec = importlib.util.spec_from_file_location("hatch_build", root / "tools" / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.build_native(root, root / "src" / module.LIBRARY)
+
+
+def run_against(root: Path, test: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
+        cwd=ROOT,
+        timeout=110,
+        env={**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_copys_library_is_what_is_loaded(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    build_library(tmp_path)
+    text = (
+        "import hpcc.daemon._native as n, importlib.util as u; print(u.find_spec(n.LIBRARY).origin)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    copy_tree(tmp_path)
+    file = tmp_path / case.file
+    text = file.read_text()
+    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+    file.write_text(text.replace(case.check, case.without))
+    build_library(tmp_path)
+    done = run_against(tmp_path, case.test)
+    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
+    assert "failed" in done.stdout, done.stdout[-2000:]
