@@ -13,7 +13,7 @@ from hpcc.compilers._invocation import Invocation, Language
 from hpcc.compilers._spec import Effect, Flag, Operand
 
 PROVED_GCC: Final = frozenset({12, 13, 14})
-PROVED_CLANG: Final = frozenset({14, 17, 18, 19})
+PROVED_CLANG: Final = frozenset({14, 17, 19})
 
 # Stands for the root; no argument and no file name can hold it.
 ROOT_MARK: Final = b"\0"
