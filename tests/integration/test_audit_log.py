@@ -23,7 +23,7 @@ from hpcc.audit import (
     spool_path,
     verify_chain,
 )
-from hpcc.core import InfrastructureError, NotFoundError
+from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
 from hpcc.ports import AuditRow, SecurityEvent, SystemClock
 
 
@@ -60,6 +60,23 @@ async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
         assert event.body["name"] == "token-refused"
         assert row_of(index.row("row_id-49")) == row(49)
     assert verify_chain(tmp_path)[0] == 51
+
+
+async def test_a_row_older_than_a_field_is_read_and_one_with_a_strange_field_is_not(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path) as log:
+        await log.append(row())
+    with open_index(tmp_path) as index:
+        record = index.row("row_id-0")
+    older = {k: v for k, v in record.body.items() if k not in {"vmm_version", "jailer_digest"}}
+    read = row_of(dataclasses.replace(record, body=older))
+    assert (read.vmm_digest, read.vmm_version, read.jailer_digest) == ("vmm_digest-0", "", "")
+    strange = {**record.body, "strange": ""}
+    nameless = {k: v for k, v in record.body.items() if k != "isolation"}
+    for body in (strange, nameless):
+        with pytest.raises(IntegrityError):
+            row_of(dataclasses.replace(record, body=body))
 
 
 async def test_a_row_is_on_disk_when_append_returns(tmp_path: Path) -> None:
@@ -212,7 +229,7 @@ async def test_the_command_line_lists_shows_and_exports(
     assert main(["audit", "export", "--format", "tsv", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    assert {line.count("\t") for line in lines} == {28}
+    assert {line.count("\t") for line in lines} == {30}
     assert main(["audit", "export", *where]) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["row_id"] == "ab" * 16

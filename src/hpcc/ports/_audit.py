@@ -44,6 +44,9 @@ class AuditRow:
     scheduler: str
     client_version: str
     reason: str = ""
+    # Absent in rows that were written before they existed.
+    vmm_version: str = ""
+    jailer_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ class Lineage:
     env_digest: str
     kernel_digest: str
     vmm_digest: str
+    vmm_version: str
+    jailer_digest: str
     agent_digest: str
     warden: str
     injected_flags: tuple[str, ...]
@@ -44,6 +46,8 @@ class Lineage:
             env_digest=_text(table["env_digest"]),
             kernel_digest=_text(table["kernel_digest"]),
             vmm_digest=_text(table["vmm_digest"]),
+            vmm_version=_text(table["vmm_version"]),
+            jailer_digest=_text(table["jailer_digest"]),
             agent_digest=_text(table["agent_digest"]),
             warden=_text(table["warden"]),
             injected_flags=_texts(table["injected_flags"]),
@@ -121,6 +125,8 @@ def audit_row(
         warden=lineage.warden,
         kernel_digest=lineage.kernel_digest,
         vmm_digest=lineage.vmm_digest,
+        vmm_version=lineage.vmm_version,
+        jailer_digest=lineage.jailer_digest,
         agent_digest=lineage.agent_digest,
         injected_flags=lineage.injected_flags,
         scheduler=scheduler,

@@ -345,6 +345,8 @@ class Runner:
             env_digest=_digest_of(work.command.env),
             kernel_digest=identity.kernel_digest,
             vmm_digest=identity.vmm_digest,
+            vmm_version=identity.vmm_version,
+            jailer_digest=identity.jailer_digest,
             agent_digest=identity.agent_digest,
             warden=identity.warden,
             injected_flags=tuple(f for f in work.client.injected if f in argv),
