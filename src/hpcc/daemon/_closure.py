@@ -105,7 +105,8 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     scans = {path: _examine(memo, path, request) for path in paths}
     doubts = request.doubts | in_arguments.hazards
     for _, scan in scans.values():
-        doubts |= scan.hazards
+        if scan.hazards is not Hazard.NONE:  # as nearly always: combining flags costs a microsecond
+            doubts |= scan.hazards
     lookup = _Lookup(memo, request)
     lookup.add_all({path: scan for path, (_, scan) in scans.items()})
     lookup.add_absent(request.absent)
@@ -157,6 +158,8 @@ def _check_quiet(path: bytes, request: ClosureRequest) -> None:
 
 
 def _refuse_hazards(scan: Scan, request: ClosureRequest) -> None:
+    if scan.hazards is Hazard.NONE:
+        return
     hazards = scan.hazards & ~request.resolvable
     if request.allow_date:
         hazards &= ~Hazard.DATE_OR_TIME
@@ -239,7 +242,8 @@ class _Lookup:
         """Derive names of files no readable include line leads to (`#include MACRO`)."""
         source = absolute(self._request.cwd, self._request.source)
         # Where one name is a macro's, a file that a plain line reaches may have that name as well.
-        is_plain = not any(Hazard.COMPUTED_INCLUDE in scan.hazards for scan in scans.values())
+        found = {id(s.hazards): s.hazards for s in scans.values()}.values()
+        is_plain = not any(Hazard.COMPUTED_INCLUDE in hazards for hazards in found)
         reached = self._reached if is_plain else frozenset()
         directories = dict.fromkeys((*chain, *(p.rpartition(b"/")[0] for p in scans)))
         names = {
