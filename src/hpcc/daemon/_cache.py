@@ -20,13 +20,14 @@ from hpcc.daemon._api import (
     RunReport,
 )
 from hpcc.daemon._cache_farm import FarmCache
-from hpcc.daemon._cache_local import LocalCache, Pending
+from hpcc.daemon._cache_local import LocalCache
 from hpcc.daemon._counters import COUNTERS_NAME, Counters
 from hpcc.daemon._engine import open_engine
 from hpcc.daemon._fallbacks import take_fallbacks
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
+from hpcc.daemon._pending import Pending
 from hpcc.daemon._prepare import Classifier, Prepared
 from hpcc.daemon._records import Records, make_records
 from hpcc.daemon._replay import Replays

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers import MAX_DEPFILE_BYTES
@@ -18,7 +17,6 @@ from hpcc.daemon._data import (
     known_doubts,
     listing_flag,
     look_again,
-    read_listing,
     resolvable,
     watched_names,
 )
@@ -30,13 +28,18 @@ from hpcc.daemon._discovery import (
     strip_headers,
     way_for,
 )
-from hpcc.daemon._files import FileMemo, Signature, signature_of
+from hpcc.daemon._files import FileMemo
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._inflight import Flight, Inflight
 from hpcc.daemon._outputs import read_output
+from hpcc.daemon._pending import (
+    Pending,
+    names_listed,
+    read_side_outputs,
+    signature_or_none,
+)
 from hpcc.daemon._places import (
-    Place,
     check_places,
     leads_to_a_process,
     note_places,
@@ -53,28 +56,6 @@ from hpcc.daemon._tracked import with_files_of_flags
 _DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; whoever waited that long compiles too.
 DEDUP_SECONDS: Final = 300.0
-
-
-@dataclass(slots=True)
-class Pending:
-    """The token of a `Run`: what `finish` needs to know, and what it finds out.
-
-    `key` is the one under which the result is kept; `private` why other checkouts do not get it.
-    """
-
-    prepared: Prepared
-    way: Way
-    started_ns: int
-    private_depfile: bytes | None
-    listing: bytes | None
-    flight: Flight | None
-    missed: str
-    fallback: str
-    side_before: tuple[Signature | None, ...]
-    places: dict[bytes, Place]
-    key: bytes
-    private: str
-    is_compiled: bool = False  # to its end, and well
 
 
 class LocalCache:
@@ -179,7 +160,7 @@ class LocalCache:
         if prepared.standing.reason:
             self._counters.add(f"private.{prepared.standing.reason}")
         fallback = self._records.fallback()
-        side = tuple(map(_signature_or_none, prepared.side_paths))
+        side = tuple(map(signature_or_none, prepared.side_paths))
         pending = Pending(
             prepared,
             way,
@@ -229,7 +210,7 @@ class LocalCache:
         closure = self._closure(pending, files)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
             raise UncacheableError("date-time")
-        side = _read_side_outputs(pending, self._max_output_bytes)
+        side = read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
         if not self._keep(pending, closure, result):
             raise UncacheableError("store")
@@ -262,7 +243,7 @@ class LocalCache:
                 started_ns=pending.started_ns,
                 allow_date=prepared.dates_are_pinned,
                 arguments=prepared.invocation.arguments,
-                data=_read_listing(pending),
+                data=names_listed(pending),
                 absent=watched_names(prepared, self._config_names(prepared)),
                 doubts=known_doubts(prepared),
                 resolvable=resolvable(prepared),
@@ -375,40 +356,3 @@ class LocalCache:
                     found.append(path)
                     # Which of several wins is the compiler's affair: all of them are inputs.
         return tuple(found)
-
-
-def _signature_or_none(path: bytes) -> Signature | None:
-    try:
-        return signature_of(os.stat(path))
-    except OSError:
-        return None
-
-
-def _read_listing(pending: Pending) -> tuple[bytes, ...]:
-    """Return the names of the files that the assembler opened; nothing where it is not asked.
-
-    Raises:
-        UncacheableError: it did not tell.
-    """
-    if pending.listing is None:
-        return ()
-    data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
-    if data is None:
-        raise UncacheableError("depfile-unreadable")
-    return read_listing(pending.prepared, data)
-
-
-def _read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
-    """Return what the compiler wrote beside the object: all of it, and by this compile.
-
-    Raises:
-        UncacheableError: some file is missing or is an older one.
-    """
-    found = []
-    for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
-        data = read_output(path, started_ns=pending.started_ns, limit=limit)
-        # A compile may leave out a file that its flags announce.
-        if data is None or _signature_or_none(path) == before:
-            raise UncacheableError("side-output-missing")
-        found.append(data)
-    return tuple(found)
