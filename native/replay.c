@@ -97,7 +97,7 @@ static bool holds(int directory, const struct check *check) {
     int failed = fstatat(directory, check->name, &st, flags);
     if (check->kind == CHECK_ABSENT) return failed && is_missing(errno);
     if (failed) return false;
-    return check->kind == CHECK_PRESENT || is_same(check, &st);
+    return check->kind == CHECK_PRESENT ? !S_ISDIR(st.st_mode) : is_same(check, &st);
 }
 
 static int check_group(struct reader *r) {

@@ -26,7 +26,7 @@ enum {
 enum {
     CHECK_STATE = 1,   /* stat gives this device, inode, size, mtime and ctime */
     CHECK_ABSENT = 2,  /* lstat gives ENOENT or ENOTDIR */
-    CHECK_PRESENT = 3, /* stat finds something */
+    CHECK_PRESENT = 3, /* stat finds something that is no directory */
     CHECK_PLACE = 4,   /* stat gives this device, inode, mode and owner: a directory, whatever is in it */
 };
 

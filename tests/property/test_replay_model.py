@@ -110,7 +110,8 @@ def check_of(root: Path, asked: Asked) -> tuple[Check, bool]:
     except OSError:
         status = None
     if asked.kind is CheckKind.PRESENT:
-        return Check(asked.kind, os.fsencode(path)), status is not None
+        is_there = status is not None and not stat.S_ISDIR(status.st_mode)
+        return Check(asked.kind, os.fsencode(path)), is_there
     if asked.kind is CheckKind.ABSENT:
         return Check(asked.kind, os.fsencode(path)), not _exists(path)
     values: tuple[int, ...] = (1, 2, 3, 4, 5)

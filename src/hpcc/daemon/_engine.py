@@ -41,7 +41,7 @@ class CheckKind(enum.IntEnum):
 
     STATE = 1  # stat gives this `Signature`
     ABSENT = 2  # nothing has this name, not even a dangling link
-    PRESENT = 3  # the name leads to something
+    PRESENT = 3  # the name leads to something that is no directory
     PLACE = 4  # stat gives this device, inode, mode and owner
 
 

@@ -1,14 +1,15 @@
 """The direct manifest: under which state of the file system a stored result is the right one.
 
 request key -> a few `InputSet`s -> result key. A set holds when every file has its digest, every
-`present` name is there, and every directory of `absences` still lacks the names that would have
-been found earlier, or at all.
+`present` name is there and no directory, and every directory of `absences` still lacks the names
+that would have been found earlier, or at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -84,9 +85,17 @@ class InputSet(NamedTuple):
         for path, expected in self.files:
             if digest(path) != expected:
                 return False
-        return all(map(os.path.exists, self.present)) and all(
+        return all(map(_is_there, self.present)) and all(
             absence.holds(memo) for absence in self.absences
         )
+
+
+def _is_there(path: bytes) -> bool:
+    """Answer as `__has_include` does, for which a directory is not there."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def make_set(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 from collections.abc import Callable
 
 from hpcc.daemon._engine import (
@@ -69,7 +70,7 @@ def holds(check: Check) -> bool:
         case CheckKind.PLACE:
             return (status.st_dev, status.st_ino, status.st_mode, status.st_uid) == check.values
         case _:
-            return True
+            return not stat.S_ISDIR(status.st_mode)
 
 
 def _send(connection: int, answer: bytes) -> int:

@@ -79,6 +79,7 @@ def plans(uid: int) -> dict[str, Plan]:
         "place": _place(b"/w/f.h", uid),
         "place-owner": _place(b"/w/f.h", uid + 1, _REGULAR),
         "present": Check(CheckKind.PRESENT, b"/w/a.h"),
+        "present-as-directory": Check(CheckKind.PRESENT, b"/w/d.h"),
         "absent": Check(CheckKind.ABSENT, b"/w/f.h"),
         "absent-closed": Check(CheckKind.ABSENT, b"/w/c.h"),
         "gone-directory": _state(b"/gone/a2/f.h"),

@@ -41,7 +41,9 @@ def fill(work: Path) -> None:
     files = {
         "src/a.c": '#include <conf.h>\n#include "util.h"\n#if __has_include("extra.h")\n'
         '#include "extra.h"\n#else\n#define EXTRA 0\n#endif\n'
+        '#if __has_include("asked-for.h")\nint asked_for;\n#endif\n'
         "int a(void) { int unused; return CONF * 100 + UTIL * 10 + EXTRA; }\n",
+        "src/asked-for.h": "\n",
         "src/util.h": "#define UTIL 1\n",
         "inc/conf.h": "#define CONF 1\n",
         "one/linked.h": "#define LINKED 1\n",
@@ -183,6 +185,10 @@ CHANGES = {
     "search-directory-becomes-a-file": lambda work: (
         (work / "early").rmdir(),
         appear("early", "")(work),
+    ),
+    "has-include-becomes-a-directory": lambda work: (
+        (work / "src/asked-for.h").unlink(),
+        (work / "src/asked-for.h").mkdir(),
     ),
     "has-include-appears": appear("src/extra.h", "#define EXTRA 5\n"),
     "include-directory-replaced": other_include_directory,
