@@ -34,7 +34,8 @@ test-fast: dev  ## all tests that boot no guest
 test-integration: dev  ## services on loopback, real compilers, a real registry
 	$(PY) -m pytest -q tests/integration
 
-test-vm: dev  ## real guests: QEMU, KVM where it works, else TCG
+test-vm: dev  ## real guests: QEMU and Firecracker, KVM where it works, else emulated
+	./tools/bootstrap.sh firecracker
 	$(PY) -m pytest -q tests/vm tests/e2e
 
 T ?= wire_launcher

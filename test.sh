@@ -13,6 +13,7 @@ tools/bootstrap.sh packages base guest test || {
     echo "test.sh: no packages could be installed here; tests whose tools are missing will fail, not be skipped." >&2
 }
 tools/bootstrap.sh venv
+tools/bootstrap.sh firecracker
 
 if [ -e /dev/kvm ]; then
     echo "test.sh: /dev/kvm exists; guests use it only if a probe guest boots under it, else TCG."

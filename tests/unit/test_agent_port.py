@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from pathlib import Path
 
 import pytest
 
-from hpcc.agent._main import find_port, find_token
+from hpcc.agent._main import find_port, find_token, find_vsock_port
 from hpcc.agent._port import Greeter, PortTransport
+from hpcc.agent._vsock import accept_from_host
 from hpcc.wire import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
 
 TOKEN = b"t" * TOKEN_BYTES
@@ -86,3 +88,26 @@ def test_the_token_comes_from_the_command_line() -> None:
     assert find_token("quiet hpcc.tok=abc x=y") == b"abc"
     with pytest.raises(SystemExit):
         find_token("quiet")
+
+
+def test_the_channel_comes_from_the_command_line() -> None:
+    assert find_vsock_port("quiet hpcc.vsock=5005 hpcc.tok=abc") == 5005
+    assert find_vsock_port("quiet hpcc.tok=abc") is None
+
+
+async def test_only_the_hosts_connection_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vsock listener as the agent sees it: what comes, and from which context id."""
+    stranger, host, listener = socket.socket(), socket.socket(), socket.socket()
+    number = host.fileno()
+    comers = iter(
+        [(stranger, (socket.VMADDR_CID_HOST + 1, 1)), (host, (socket.VMADDR_CID_HOST, 1))]
+    )
+
+    async def accept(_: socket.socket) -> tuple[socket.socket, tuple[int, int]]:
+        return next(comers)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_accept", accept)
+    fd = await accept_from_host(listener)
+    os.close(fd)
+    assert fd == number
+    assert stranger.fileno() == listener.fileno() == -1

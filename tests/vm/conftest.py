@@ -1,33 +1,138 @@
-"""Guests for the VM tests: assets and a scratch image once, one booted guest for each module."""
+"""Guests for the VM tests: assets and a scratch image once, one booted guest for each module.
+
+Tests of Firecracker need KVM. Where a probe guest does not answer under it, they run in an emulated
+machine that has it, and what they did there is reported here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 import pytest_asyncio
 
 from hpcc.core import ImageDigest
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, VmGuest, prepare_assets
+from hpcc.runtime import (
+    FirecrackerRuntime,
+    FirecrackerTools,
+    GuestAssets,
+    QemuConfig,
+    QemuRuntime,
+    VmGuest,
+    find_firecracker,
+    pick_runtime,
+    prepare_assets,
+)
 from hpcc.testing._guest_program import build_scratch_image
+from hpcc.testing._machine import Machine
+from hpcc.testing._nested import INSIDE_VARIABLE, NestedMachine, hand_on
+
+FIRECRACKER = "firecracker-1.12.1"
+NESTED = pytest.StashKey[NestedMachine | None]()
 
 
-@pytest.fixture(scope="session")
-def shared_cache() -> Path:
-    """Images and guest assets, kept between runs: they are named by content."""
+def cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     directory = Path(base, "hpcc-tests")
     (directory / "guest").mkdir(parents=True, exist_ok=True)
     return directory
 
 
+def prepared_assets() -> GuestAssets:
+    return asyncio.run(prepare_assets(cache_directory() / "guest", print))
+
+
+def is_for_firecracker(item: pytest.Item) -> bool:
+    return item.path.name.startswith("test_firecracker_")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Hand a test of Firecracker on to a machine with KVM."""
+    if not is_for_firecracker(item) or INSIDE_VARIABLE in os.environ:
+        return None
+    stash = item.config.stash
+    if NESTED not in stash:
+        stash[NESTED] = None if kvm_works() else nested_machine(item.session)
+    machine = stash[NESTED]
+    if machine is None:
+        return None
+    hand_on(item, machine)
+    return True
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    machine = config.stash.get(NESTED, None)
+    if machine is not None:
+        machine.stop()
+
+
+def kvm_works() -> bool:
+    """Say whether Firecracker's probe guest answers here; found out once a boot."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(cache_directory() / FIRECRACKER), prepend=os.pathsep)
+        return asyncio.run(_picks_firecracker())
+
+
+async def _picks_firecracker() -> bool:
+    assets = await prepare_assets(cache_directory() / "guest", print)
+    state = cache_directory() / "state"
+    found = await pick_runtime(assets, accelerator="auto", clock=SystemClock(), state_dir=state)
+    return isinstance(found, FirecrackerRuntime)
+
+
+def nested_machine(session: pytest.Session) -> NestedMachine:
+    items = [i for i in session.items if is_for_firecracker(i)]
+    if any("toolchain" in getattr(i, "fixturenames", ()) for i in items):
+        with TemporaryDirectory() as directory:  # made here: there is no network there
+            make_toolchain(Path(directory))
+    directory = Path(mkdtemp(prefix="hpcc-nested-"))
+    session.config.add_cleanup(partial(shutil.rmtree, directory, ignore_errors=True))
+    machine = NestedMachine(directory, cache_directory(), prepared_assets())
+    machine.start([i.nodeid for i in items], session.config.rootpath)
+    return machine
+
+
+def make_toolchain(directory: Path) -> str:
+    done = Machine(directory, cache_directory()).hpcc(
+        "image", "build-debian", "--if-missing", "gcc", timeout=800
+    )
+    return done.stdout.strip().splitlines()[-1]
+
+
 @pytest.fixture(scope="session")
-def assets(shared_cache: Path) -> GuestAssets:
-    return asyncio.run(prepare_assets(shared_cache / "guest", print))
+def shared_cache() -> Path:
+    """Images and guest assets, kept between runs: they are named by content."""
+    return cache_directory()
+
+
+@pytest.fixture(scope="session")
+def toolchain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pinned reference of a gcc image made from the distribution's packages."""
+    return make_toolchain(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="session")
+def firecracker_directory() -> Path:
+    """Where the programs are that tools/bootstrap.sh fetched."""
+    return cache_directory() / FIRECRACKER
+
+
+@pytest.fixture(scope="session")
+def firecracker_tools(firecracker_directory: Path) -> FirecrackerTools:
+    return asyncio.run(find_firecracker(str(firecracker_directory)))
+
+
+@pytest.fixture(scope="session")
+def assets() -> GuestAssets:
+    return prepared_assets()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,14 @@ from hpcc.runtime._assets import GuestAssets, find_static_compiler, prepare_asse
 from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
 from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
-from hpcc.runtime._kernel import KERNELS, distribution_id, kernel_package_name, packages_for
+from hpcc.runtime._initramfs import build_initramfs
+from hpcc.runtime._kernel import (
+    KERNELS,
+    collect_modules,
+    distribution_id,
+    kernel_package_name,
+    packages_for,
+)
 from hpcc.runtime._pick import (
     Backend,
     FirecrackerState,
@@ -33,6 +40,8 @@ __all__ = [
     "QemuRuntime",
     "ToolError",
     "VmGuest",
+    "build_initramfs",
+    "collect_modules",
     "distribution_id",
     "find_firecracker",
     "find_static_compiler",

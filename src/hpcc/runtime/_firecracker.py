@@ -7,8 +7,9 @@ import errno
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -232,6 +233,12 @@ class _Microvm(Vm):
             channel = GuestChannel(sock, self._microvm.token.encode())
             self._attach(channel)
             return channel
+
+    def _kill(self) -> None:
+        """End every process of the jail at once, whatever they have got to."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _finish(self) -> None:
         await super()._finish()

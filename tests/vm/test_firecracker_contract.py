@@ -1,0 +1,47 @@
+"""Firecracker guests pass the same contracts as QEMU's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from hpcc.ports import GuestSpec, SystemClock
+from hpcc.runtime import (
+    FirecrackerConfig,
+    FirecrackerRuntime,
+    FirecrackerTools,
+    GuestAssets,
+    VmGuest,
+)
+from hpcc.testing._vm_contract import VmContract
+
+pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def program() -> str:
+    return "/probe"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def guest(
+    assets: GuestAssets,
+    firecracker_tools: FirecrackerTools,
+    guests_directory: Path,
+    spec: GuestSpec,
+) -> AsyncIterator[VmGuest]:
+    config = FirecrackerConfig(tools=firecracker_tools, directory=guests_directory)
+    # Small, for the sake of the emulated machine.
+    small = replace(spec, memory_mib=192, boot_timeout_seconds=200)
+    async with FirecrackerRuntime(config, assets, SystemClock()).guest(small) as booted:
+        yield booted
+
+
+class TestFirecrackerGuest(VmContract):
+    """See the contract."""
+
+    UNFITTING_BYTES = 140 << 20
