@@ -23,7 +23,7 @@ MARKER_REASONS: Final = {
 }
 PRIVATE_REASONS: Final = {
     **MARKER_REASONS,
-    "computed-include": "an #include of a macro beside absolute names in quotes",
+    "computed-include": "an #include of a macro, and a source that names a directory above",
     "compressed-debug": "compressed sections, which cannot be searched for paths",
     "directory-spelling": "the shell spells the directory through a link",
     "embeds-path": "the object holds the path of the checkout or of the home directory",

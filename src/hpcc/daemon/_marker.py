@@ -85,7 +85,7 @@ def search_marker(
                 break
             seen.append(directory)
             try:
-                here = os.lstat(posixpath.join(directory, MARKER))
+                here = os.lstat((b"" if directory == b"/" else directory) + b"/" + MARKER)
             except OSError:
                 here = None
             if here is not None:
@@ -95,7 +95,7 @@ def search_marker(
                 refusal = refusal or distrust
             if directory in {home, b"/"}:
                 break
-            directory = posixpath.dirname(directory)
+            directory = directory.rpartition(b"/")[0] or b"/"
     except MarkerError as error:
         return MarkerSearch(None, error.reason, tuple(seen))
     except OSError:

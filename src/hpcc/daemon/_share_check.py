@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import posixpath
-import re
 import struct
 from collections.abc import Iterable
 from typing import Final
@@ -26,8 +25,8 @@ _LAYOUTS: Final = {
 }
 _MAX_SECTIONS: Final = 200_000
 _MAX_REMEMBERED: Final = 200_000
-# A path that a macro may hand to an include line.
-_ABSOLUTE: Final = re.compile(rb"[\"<][ \t]*/[A-Za-z0-9._]")
+# Where a path that a macro hands to an include line would begin: /home/me of /home/me/project.
+_BEGINNING_NAMES: Final = 2
 
 
 class _Finding(enum.Flag):
@@ -36,10 +35,10 @@ class _Finding(enum.Flag):
     NOTHING = 0
     ROOT = enum.auto()
     COMPUTED = enum.auto()  # #include MACRO
-    ABSOLUTE = enum.auto()  # "/a/path" in quotes
+    BEGINNING = enum.auto()  # a directory above the root
 
 
-_PIECES: Final = _Finding.COMPUTED | _Finding.ABSOLUTE
+_PIECES: Final = _Finding.COMPUTED | _Finding.BEGINNING
 
 
 class SourceCheck:
@@ -96,8 +95,8 @@ class SourceCheck:
             found |= _Finding.ROOT
         if Hazard.COMPUTED_INCLUDE in scan.hazards:
             found |= _Finding.COMPUTED
-        if _ABSOLUTE.search(data):
-            found |= _Finding.ABSOLUTE
+        if b"/".join(root.split(b"/")[: 1 + _BEGINNING_NAMES]) in data:
+            found |= _Finding.BEGINNING
         return found
 
 

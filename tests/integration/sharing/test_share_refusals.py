@@ -131,7 +131,10 @@ def test_a_macro_that_holds_the_root_is_no_path_to_be_stripped(
         ("/* see {root}/doc */ int i;\n", "root-in-source"),
         ('#include "{root}/inc/conf.h"\nint i = CONF;\n', "root-in-source"),
         ('#include "{root_odd}/inc/conf.h"\nint i = CONF;\n', "root-in-source"),
-        ('#define WHERE "/a"\n#define H <conf.h>\n#include H\nint i = CONF;\n', "computed-include"),
+        (
+            '#define HERE "{start}"\n#define H <conf.h>\n#include H\nint i = CONF;\n',
+            "computed-include",
+        ),
         ("#warning in {root}/src\nint i;\n", "root-in-source"),
         ('#include "{root}-2/next.h"\nint i = NEXT;\n', "neighbour"),
     ],
@@ -142,7 +145,8 @@ def test_a_result_that_names_the_checkout_is_kept_for_it_alone(
     """The second clone has the very same bytes: what they mean is the first one's."""
     home = os.path.realpath(Path.home())
     odd = str(first.root).replace("/", "//", 2)
-    filled = text.format(root=first.root, home=home, root_odd=odd)
+    start = "/".join(first.root.parts[:3])[1:]
+    filled = text.format(root=first.root, home=home, root_odd=odd, start=start)
     for clone in (first, second):
         neighbour = clone.root.parent / f"{clone.root.name}-2"
         neighbour.mkdir()
