@@ -72,7 +72,6 @@ class Invocation:
     depfile: bytes | None
     deps_by_wp: bool
     parts: tuple[Flag | Operand, ...]
-    colour_decided: bool
     is_native: bool
 
     @property
@@ -166,7 +165,6 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         depfile=depfile,
         deps_by_wp=by_wp,
         parts=parts,
-        colour_decided=_has(parts, Effect.COLOUR),
         is_native=any(isinstance(p, Flag) and _NATIVE.fullmatch(p.raw[0]) for p in parts),
     )
 
@@ -185,10 +183,6 @@ def _output_suffix(parts: Sequence[Flag | Operand]) -> bytes:
 
 def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
     return any(isinstance(p, Flag) and p.spec.spelling == spelling for p in parts)
-
-
-def _has(parts: Sequence[Flag | Operand], effect: Effect) -> bool:
-    return any(isinstance(p, Flag) and p.spec.effect is effect for p in parts)
 
 
 def _refusal(parts: Sequence[Flag | Operand]) -> str:

@@ -27,14 +27,16 @@ from hpcc.daemon._identity import Compilers, Identity
 from hpcc.daemon._native_flags import NativeFlags
 from hpcc.daemon._outputs import is_special
 from hpcc.daemon._places import leads_to_a_process, names_a_process
+from hpcc.daemon._recorder import Recorders
 from hpcc.daemon._share import Share, Sharing, Standing
+from hpcc.daemon._terminal import Terminals
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
 KEY_FORMAT: Final = b"local-3"
 _MAX_REMEMBERED: Final = 4096
 
 # Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
-# identity, TERM and NO_COLOR the colour flag, PWD is compared with the directory.
+# identity, TERM and NO_COLOR the flags for a terminal, PWD is compared with the directory.
 _NOT_IN_KEY: Final = frozenset(
     {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
 )
@@ -62,6 +64,7 @@ class Prepared:
     standing: Standing
     replay_ok: bool = True
     looked_for: tuple[bytes, ...] = ()
+    is_recorded: bool = False
 
     @property
     def share(self) -> Share | None:
@@ -108,6 +111,8 @@ class Classifier:
         self._memo, self._compilers, self._sharing = memo, compilers, sharing
         self._read: dict[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = {}
         self._native = NativeFlags()
+        self._recorders = Recorders()
+        self._terminals = Terminals()
 
     def prepare(
         self, request: CompileRequest, is_cancelled: Callable[[], bool]
@@ -131,7 +136,7 @@ class Classifier:
         if isinstance(files, Bypass):
             return files
         written, looked_for = files
-        colour = _colour(request, invocation)
+        colour = self._terminals.flags(request, invocation, identity)
         cpu = self._native.resolve(invocation, identity, request.compiler, request.env)
         if isinstance(cpu, Bypass):
             return cpu
@@ -218,23 +223,6 @@ def _environment(env: dict[bytes, bytes]) -> Bypass | None:
     if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
         return Bypass("relative-path")
     return None
-
-
-def _colour(request: CompileRequest, invocation: Invocation) -> tuple[bytes, ...]:
-    """Return the flag that makes the compiler do what it would do on the user's terminal.
-
-    GCC manual, -fdiagnostics-color=auto: a terminal whose TERM is not "dumb"; an empty
-    GCC_COLORS means no colours.
-    """
-    env = request.env
-    wants = (
-        request.stderr_is_tty
-        and not invocation.colour_decided
-        and env.get(b"TERM", b"dumb") != b"dumb"
-        and env.get(b"GCC_COLORS") != b""
-        and not env.get(b"NO_COLOR")
-    )
-    return (b"-fdiagnostics-color=always",) if wants else ()
 
 
 def _environment_key(env: dict[bytes, bytes]) -> bytes:

@@ -11,6 +11,7 @@ from hpcc.testing import (
     _trust_outputs,
     _trust_places,
     _trust_search,
+    _trust_world,
 )
 from hpcc.testing.trust import Scenario
 
@@ -21,5 +22,6 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *_trust_data.scenarios(),
     *_trust_driver.scenarios(),
     *_trust_places.scenarios(),
+    *_trust_world.scenarios(),
 )
 assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"
