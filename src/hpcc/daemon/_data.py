@@ -42,6 +42,7 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
     if (
         prepared.invocation.is_assembly_output
         or not prepared.identity.lists_assembler_files
+        or prepared.is_recorded
         or prepared.invocation.tool_arguments  # may bring another assembler
         or (prepared.identity.is_clang and b"-fno-integrated-as" not in arguments)
         or any(a.startswith((b"-flto", b"-fembed-bitcode")) for a in arguments)

@@ -3,6 +3,7 @@
 | user gives | compiler | way |
 | --- | --- | --- |
 | no depfile | both | `-MD` into a private file |
+| no depfile | a Clang that records its command line | a second run with `-M` |
 | `-MD` | both | the user's own file, which names every file |
 | `-MMD` | GCC, no `-g` or the like | `-H`: headers on stderr, stripped again; and the user's file |
 | `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
@@ -54,7 +55,7 @@ class Headers(NamedTuple):
 def way_for(prepared: Prepared) -> Way:
     match prepared.invocation.dep_mode:
         case DepMode.NONE:
-            return Way.PRIVATE_FILE
+            return Way.SECOND_RUN if prepared.is_recorded else Way.PRIVATE_FILE
         case DepMode.ALL:
             return Way.USER_FILE
         case DepMode.USER_HEADERS:

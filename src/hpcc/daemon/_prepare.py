@@ -53,6 +53,7 @@ class Prepared:
 
     `written` says what it writes beside the depfile. `replay_ok`: it follows from the request, the
     compiler's files, the markers and the inputs alone, so that a hit can be remembered (`_replay`).
+    `looked_for` are files that flags name; `is_recorded`: the object will hold every flag.
     """
 
     request: CompileRequest
@@ -140,14 +141,18 @@ class Classifier:
         cpu = self._native.resolve(invocation, identity, request.compiler, request.env)
         if isinstance(cpu, Bypass):
             return cpu
+        is_recorded = self._recorders.records(invocation, identity, request.compiler, request.env)
+        if is_recorded and colour:
+            return Bypass("record-switches")
         rest = (cpu, _environment_key(request.env), *colour)
         standing = self._sharing.standing(request, invocation, identity, rest)
         key = _key(request, invocation, identity, rest, standing.share)
         # A response file is read anew each time; of a marker that does not count not all is pinned.
         is_plain = invocation.arguments == request.argv[1:] and not standing.search.refusal
         prepared = Prepared(
-            request, invocation, identity, colour, key, written, standing, is_plain, looked_for
-        )
+            request, invocation, identity, colour, key, written, standing, is_plain, looked_for,
+            is_recorded,
+        )  # fmt: skip
         return _check_side_paths(prepared) or prepared
 
     def _invocation(self, request: CompileRequest) -> Invocation | Bypass:

@@ -197,6 +197,22 @@ def test_objective_c(compiler: str, bench: Any) -> None:
     assert [bench.compile(*argv)[0].answer for _ in range(2)] == ["run", "done"]
 
 
+@pytest.mark.parametrize("compiler", ["clang-14", "clang-18", "clang-19"])
+@pytest.mark.parametrize("flags", [(), ("-MD",), ("-MMD",), ("-fno-integrated-as",)], ids=" ".join)
+def test_an_object_does_not_hold_our_flags(
+    compiler: str, flags: tuple[str, ...], bench: Any
+) -> None:
+    """Debian's Clang 18 writes its command line into debug information."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    bench.write("a.c", '#include "v.h"\nint v = V;\n')
+    header = bench.write("v.h", "#define V 1\n")
+    assert [_compile(bench, compiler, "-g", *flags) for _ in range(2)] == ["run", "done"]
+    header.write_text("#define V 2\n")
+    bench.age(header)
+    assert [_compile(bench, compiler, "-g", *flags) for _ in range(2)] == ["run", "done"]
+
+
 @pytest.mark.parametrize(
     "flags",
     [
