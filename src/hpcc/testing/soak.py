@@ -151,9 +151,11 @@ class _Soak:
         counted = self._counted_since(before)
         expected.note(command, state, counted)
         self.tally.operations += 1
-        self.tally.must_hits += must_hit
+        self.tally.must_hits += must_hit and is_any(counted, "hit.")
         self.tally.counted.update(counted)
-        if must_hit and not is_any(counted, "hit."):
+        # A command that failed often under a marker has another key from then on.
+        has_other_key = "private.fails-with-maps" in counted
+        if must_hit and not is_any(counted, "hit.") and not has_other_key:
             self._check(one, [f"a state that is stored was no hit: {counted}"])
         return seen, counted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -124,7 +125,9 @@ class SmallTree:
         """See `Tree`."""
         chance = self._chance
         for _ in range(chance.choice((0, 1, 1, 1, 2))):
-            chance.choice(self._edits())()
+            # What does not fit the tree as it is, is no edit.
+            with contextlib.suppress(OSError):
+                chance.choice(self._edits())()
         if chance.random() < 0.3:
             self._states = [*self._states, self._state()][-_KEPT_STATES:]
         compiler = self._compilers[chance.random() < 0.15]
