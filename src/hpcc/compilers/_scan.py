@@ -76,9 +76,10 @@ _SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\r?\n")
 _TRIGRAPH_SPLICE: Final = re.compile(rb"\?\?/[ \t\f\v]*\r?\n")
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 _BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
-# The word first: it is found at memory speed, and what stands before it is looked at then.
+# The word first: it is found at memory speed, and what stands before it is looked at then. With "'"
+# behind it, it is prose: GCC's limits.h has a comment whose line begins with "#include's".
 _INCLUDES: Final = tuple(
-    re.compile(word + rb'\b[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?')
+    re.compile(word + rb'\b(?!\')[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?')
     for word in (rb"include(?:_next)?", rb"import")
 )
 _BEFORE_INCLUDE: Final = re.compile(rb"[ \t]*" + _HASH + rb"[ \t]*")
