@@ -74,3 +74,20 @@ def test_the_launcher_is_looked_into(
     (tmp_path / "bin/hpcc").write_bytes(content)
     main(["doctor", "--json"])
     assert checks(capsys)["launcher"]["state"] == state
+
+
+def test_firecracker_is_looked_into_and_what_to_do_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_tools(monkeypatch, tmp_path, "gcc")
+    main(["doctor", "--json"])
+    absent = checks(capsys)["firecracker"]
+    assert "not installed" in absent["detail"]
+    assert "1.12 or newer" in absent["remedy"]
+    for name in ("firecracker", "jailer"):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\necho {name.capitalize()} v1.5.0\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    main(["doctor", "--json"])
+    old = checks(capsys)["firecracker"]
+    assert "1.5.0 is too old" in old["detail"]
+    assert old["remedy"].startswith("install the official release")

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 import pytest
 import pytest_asyncio
 
-from hpcc.core import ImageDigest
+from hpcc.core import ImageDigest, InfrastructureError
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime import (
     FirecrackerRuntime,
@@ -35,7 +35,9 @@ from hpcc.testing._machine import Machine
 from hpcc.testing._nested import INSIDE_VARIABLE, NestedMachine, hand_on
 
 FIRECRACKER = "firecracker-1.12.1"
-NESTED = pytest.StashKey[NestedMachine | None]()
+IS_NATIVE = pytest.StashKey[bool]()
+NESTED = pytest.StashKey[NestedMachine]()
+FAILURE = pytest.StashKey[str]()
 
 
 def cache_directory() -> Path:
@@ -58,27 +60,22 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Hand a test of Firecracker on to a machine with KVM."""
     if not is_for_firecracker(item) or INSIDE_VARIABLE in os.environ:
         return None
-    stash = item.config.stash
-    if NESTED not in stash:
-        stash[NESTED] = None if kvm_works() else nested_machine(item.session)
-    machine = stash[NESTED]
-    if machine is None:
+    if IS_NATIVE not in item.config.stash:
+        item.config.stash[IS_NATIVE] = kvm_works()
+    if item.config.stash[IS_NATIVE]:
         return None
-    hand_on(item, machine)
+    hand_on(item, partial(nested_machine, item.session))
     return True
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    machine = config.stash.get(NESTED, None)
-    if machine is not None:
-        machine.stop()
 
 
 def kvm_works() -> bool:
     """Say whether Firecracker's probe guest answers here; found out once a boot."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(cache_directory() / FIRECRACKER), prepend=os.pathsep)
-        return asyncio.run(_picks_firecracker())
+        try:
+            return asyncio.run(_picks_firecracker())
+        except InfrastructureError:
+            return False  # the tests will say what is missing
 
 
 async def _picks_firecracker() -> bool:
@@ -89,6 +86,18 @@ async def _picks_firecracker() -> bool:
 
 
 def nested_machine(session: pytest.Session) -> NestedMachine:
+    """Return the session's machine, started by the first who asks; a failure is everybody's."""
+    stash = session.config.stash
+    if FAILURE in stash:
+        raise AssertionError(stash[FAILURE])
+    if NESTED not in stash:
+        stash[FAILURE] = "the machine with KVM did not start: see the first test of Firecracker"
+        stash[NESTED] = start_nested_machine(session)
+        del stash[FAILURE]
+    return stash[NESTED]
+
+
+def start_nested_machine(session: pytest.Session) -> NestedMachine:
     items = [i for i in session.items if is_for_firecracker(i)]
     if any("toolchain" in getattr(i, "fixturenames", ()) for i in items):
         with TemporaryDirectory() as directory:  # made here: there is no network there
@@ -96,6 +105,7 @@ def nested_machine(session: pytest.Session) -> NestedMachine:
     directory = Path(mkdtemp(prefix="hpcc-nested-"))
     session.config.add_cleanup(partial(shutil.rmtree, directory, ignore_errors=True))
     machine = NestedMachine(directory, cache_directory(), prepared_assets())
+    session.config.add_cleanup(machine.stop)
     machine.start([i.nodeid for i in items], session.config.rootpath)
     return machine
 

@@ -19,7 +19,7 @@ from hpcc.runtime import (
 )
 from hpcc.testing._vm_contract import VmContract
 
-pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from hpcc.runtime import (
 )
 from hpcc.testing._guest_contract import request, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
 CGROUPS = Path("/sys/fs/cgroup/hpcc")
 

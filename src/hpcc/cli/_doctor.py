@@ -278,10 +278,12 @@ async def _firecracker(paths: Paths) -> Check:
     if not state.reason:
         return Check(name="firecracker", state="ok", detail=found)
     problem, _, remedy = state.reason.partition("; ")
+    if state.was_probed:
+        problem, remedy = state.reason, "remembered until the next reboot, or another release"
     return Check(
         name="firecracker", state="degraded", detail=": ".join(filter(None, [found, problem])),
         cost="guests run under QEMU: the same boundary, with more VMM code in it",
-        remedy=remedy or "remembered until the next reboot: see `hpcc up`'s first lines",
+        remedy=remedy,
     )  # fmt: skip
 
 

@@ -113,9 +113,14 @@ def check_machine(directory: Path) -> None:
 
 
 def has_cgroups() -> bool:
-    """Say whether the VMM can be put into a cgroup v2 with limits."""
+    """Say whether the VMM can be put into a cgroup v2 with limits.
+
+    Below a cgroup with processes of its own, as in a container, no controller can be enabled.
+    """
+    is_top = not (CGROUPS / "cgroup.type").exists()
+    name = "cgroup.controllers" if is_top else "cgroup.subtree_control"
     try:
-        text = (CGROUPS / "cgroup.controllers").read_text()
+        text = (CGROUPS / name).read_text()
     except OSError:
         return False
     return has_controllers(text) and os.access(CGROUPS, os.W_OK)

@@ -136,6 +136,7 @@ class FirecrackerState:
 
     reason: str
     tools: FirecrackerTools | None = None
+    was_probed: bool = False
 
 
 async def firecracker_state(state_dir: Path) -> FirecrackerState:
@@ -147,9 +148,8 @@ async def firecracker_state(state_dir: Path) -> FirecrackerState:
     except InfrastructureError as error:
         return FirecrackerState(str(error), tools)
     key = await _firecracker_key(tools)
-    return FirecrackerState(
-        await asyncio.to_thread(_recall, state_dir / _FIRECRACKER_RECORD, key), tools
-    )
+    reason = await asyncio.to_thread(_recall, state_dir / _FIRECRACKER_RECORD, key)
+    return FirecrackerState(reason, tools, was_probed=bool(reason))
 
 
 def _reason(probe: Probe) -> str:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -169,13 +169,15 @@ def _tsc_khz() -> int:
     return 0
 
 
-def hand_on(item: pytest.Item, machine: NestedMachine) -> None:
+def hand_on(item: pytest.Item, find_machine: Callable[[], NestedMachine]) -> None:
     """Report for `item` what the same test did in the machine."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     found: list[dict[str, object]] = []
     call = pytest.CallInfo.from_call(
-        lambda: found.extend(machine.reports_of(item.nodeid)), when="call"
+        lambda: found.extend(find_machine().reports_of(item.nodeid)),
+        when="call",
+        reraise=(KeyboardInterrupt, pytest.exit.Exception),
     )
     if call.excinfo is not None:
         hook.pytest_runtest_logreport(report=pytest.TestReport.from_item_and_call(item, call))
