@@ -13,7 +13,7 @@ NO_MAJORS: Final = range(0)
 """The versions that the rows describe; of others only what never changed is known."""
 
 ASKED_GCC: Final = (12, 13, 14)
-ASKED_CLANG: Final = (14, 17, 19)
+ASKED_CLANG: Final = (14, 17, 18, 19)
 """Each row was asked of these, as far as they have the flag; for the rest it is from documentation,
 not asked. `tests/integration/grammar` asks every compiler that is installed."""
 
