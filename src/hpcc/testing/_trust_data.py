@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Final
 
@@ -149,6 +150,39 @@ def _lto(cc: str, flag: str, name: str) -> Scenario:
     )
 
 
+def _other_ways() -> Iterator[Scenario]:
+    """The assembler outside, none at all, and options that change what is written."""
+    for cc, flags, hits in (
+        ("clang", "-fno-integrated-as", True),
+        ("clang-19", "-fno-integrated-as -g", True),
+        ("gcc", "-g3 -gsplit-dwarf -fstack-usage", True),
+        ("gcc", "-save-temps", True),
+        ("gcc", "-save-temps=obj -pipe", True),
+        ("gcc", "-O2 -g -gz -ffunction-sections -Wa,--noexecstack", True),
+        ("gcc-14", "-g -fdebug-prefix-map=%ROOT%=.", True),
+    ):
+        for name in ("six-strings", "include-in-pieces"):
+            yield _changes(
+                f"data-{name}-{'-'.join(f.strip('-=%.,/') for f in flags.split())}-{cc}".replace(
+                    "%ROOT%", "root"
+                ),
+                f"{cc} {flags} -c main.c -o main.o",
+                write("main.c", _SPELLINGS[name]),
+                hits=hits,
+            )
+    for cc in ("gcc", "clang"):
+        command = f"{cc} -S main.c -o main.s"
+        yield Scenario(
+            name=f"data-and-assembly-as-output-{cc}",
+            steps=(
+                step(command, "miss", write("main.c", _SPELLINGS["six-strings"]), *_BLOBS),
+                step(command, "hit"),
+                step(command, "any", *_CHANGED),
+                step(command, "any"),
+            ),
+        )
+
+
 def _assembler() -> Iterator[Scenario]:
     for cc in ("gcc", "clang"):
         for name, text in _ASSEMBLER.items():
@@ -238,7 +272,9 @@ def _assembler() -> Iterator[Scenario]:
 
 
 def _embed() -> Iterator[Scenario]:
-    for cc in ("clang-19",):
+    for cc in ("clang-19", "clang-22"):
+        if shutil.which(cc) is None:
+            continue
         command = f"{cc} -std=c23 -c src/main.c -o main.o -Iinc"
         text = 'const char v[] = {\n#embed "blob"\n};\n'
         yield Scenario(
@@ -250,6 +286,8 @@ def _embed() -> Iterator[Scenario]:
                 step(command, "hit", write("src/blob", "one")),
             ),
         )
+        if cc == "clang-22":
+            continue  # the flag's row ends before it
         directories = f"{command} --embed-dir=first --embed-dir=data"
         for name, line in (("angled", "<sub/blob>"), ("quoted", '"sub/blob"')):
             text = f"const char v[] = {{\n#embed {line}\n}};\n"
@@ -304,5 +342,6 @@ def _embed() -> Iterator[Scenario]:
 def scenarios() -> Iterator[Scenario]:
     """Yield every scenario of this family."""
     yield from _spellings()
+    yield from _other_ways()
     yield from _assembler()
     yield from _embed()
