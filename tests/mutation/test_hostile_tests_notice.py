@@ -21,6 +21,7 @@ REFUSALS = "tests/integration/sharing/test_share_refusals.py"
 MARKERS = "tests/integration/sharing/test_share_markers.py"
 GRAMMAR = "tests/integration/grammar"
 TEXTS = "tests/unit/test_share_texts.py"
+FIRECRACKER = "tests/unit/test_firecracker"
 TESTS_FAILED = 1
 
 
@@ -35,6 +36,54 @@ class Case:
 
 
 CASES = {
+    "firecracker-version": Case(
+        "runtime/_firecracker_plan.py",
+        "if (int(found[1]), int(found[2])) < MINIMUM_VERSION:",
+        "if False:",
+        f"{FIRECRACKER}_plan.py::test_an_old_version_is_refused_with_the_remedy",
+    ),
+    "firecracker-network": Case(
+        "runtime/_firecracker_plan.py",
+        'if answer.get("network-interfaces") != []:',
+        "if False:",
+        f"{FIRECRACKER}_plan.py::test_another_configuration_is_refused",
+    ),
+    "jail-link": Case(
+        "runtime/_firecracker_io.py",
+        "os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_PATH | os.O_CLOEXEC",
+        f"{FIRECRACKER}_io.py::test_a_link_to_a_socket_outside_the_jail_is_not_followed",
+    ),
+    "jail-socket-owner": Case(
+        "runtime/_firecracker_io.py",
+        "if peer_uid != uid:",
+        "if False:",
+        f"{FIRECRACKER}_io.py::test_a_hard_link_to_anothers_socket_is_not_talked_to",
+    ),
+    "vmm-answer-length": Case(
+        "runtime/_firecracker_io.py",
+        "or int(text) > MAX_BODY_BYTES:",
+        "or False:",
+        f"{FIRECRACKER}_io.py::test_an_answer_that_is_none_is_refused",
+    ),
+    "vmm-head-length": Case(
+        "runtime/_firecracker_io.py",
+        "if end > MAX_HEAD_BYTES or (end < 0 and len(self._buffer) > MAX_HEAD_BYTES):",
+        "if False:",
+        f"{FIRECRACKER}_io.py::test_an_answer_that_is_none_is_refused",
+    ),
+    "jailer-owner": Case(
+        "runtime/_firecracker_tools.py",
+        "or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):",
+        "or False:",
+        f"{FIRECRACKER}_tools.py::test_a_program_that_others_can_change_is_never_run",
+    ),
+    "vsock-stranger": Case(
+        "agent/_vsock.py",
+        "if cid == socket.VMADDR_CID_HOST:",
+        "if True:",
+        "tests/unit/test_agent_port.py::test_only_the_hosts_connection_is_taken",
+    ),
     "token-signature": Case(
         "identity/_token.py",
         'key.verify(_decode(parts[2]), f"{parts[0]}.{parts[1]}".encode())',
