@@ -49,7 +49,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tools", help="caches to compare with (ccache,sccache)")
     parser.add_argument("--hpcc", type=Path, default=HPCC, help="the launcher (beside Python)")
     parser.add_argument("--scratch", type=Path, help="where to work (a tmpfs with room, if any)")
-    parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results/local.json)")
+    parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results)")
     own = parser.add_argument_group("a project of yours")
     own.add_argument("--project", type=Path, metavar="DIR")
     own.add_argument("--build", help="command, no shell; {cc} and {cxx} are replaced")
@@ -106,8 +106,17 @@ def take(args: argparse.Namespace, report: Report, scratch: Path) -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Leave by an exception, so that servers end and the loop device is freed."""
-    raise SystemExit(128 + number)
+    """Leave by an exception, so that servers end, the loop device is freed, and rows are kept."""
+    raise KeyboardInterrupt(f"ended by signal {number}")
+
+
+def _default_name(args: argparse.Namespace, report: Report) -> str:
+    """Where the JSON goes: only a whole run takes the place of the last whole run."""
+    if args.project:
+        return "tmp/project.json"
+    if args.quick or args.only or args.projects or report.failed:
+        return "tmp/part.json"
+    return "local.json"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,11 +130,9 @@ def main(argv: list[str] | None = None) -> int:
     ) as directory:
         try:
             take(args, report, Path(directory).resolve())
-        except BenchError as error:
-            report.failed.append(("the rest", str(error)))
-    # Only a whole run is worth keeping.
-    other = "tmp/project.json" if args.project else "tmp/quick.json" if args.quick else ""
-    out = args.out or _RESULTS / (other or "local.json")
+        except (BenchError, KeyboardInterrupt) as error:
+            report.failed.append(("the rest", str(error) or "interrupted"))
+    out = args.out or _RESULTS / _default_name(args, report)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report.json(), indent=1, ensure_ascii=False) + "\n")
     print(report.text())
