@@ -57,6 +57,8 @@ class Report:
         if differing := self.differing():
             return "WRONG: not what the bare compiler writes: " + ", ".join(differing[:20])
         checked = sum(row.checked for row in self.rows if not row.key.endswith("-all"))
+        if not checked:
+            return "identity: nothing was compared"
         return (
             f"identity: {checked} files of hpcc's compared with the bare compiler's, all the same"
         )

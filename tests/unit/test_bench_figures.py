@@ -203,7 +203,9 @@ def test_the_report_names_what_is_missed_what_is_skipped_and_what_is_wrong() -> 
 def test_a_row_without_its_opponent_is_shown_and_not_judged() -> None:
     alone = row("hit-10", hpcc=[1.0])
     assert _rows.row_json(alone)["goals"] == {}
-    assert "0 hold, 0 are missed" in _report.Report(rows=[alone]).text()
+    text = _report.Report(rows=[alone]).text()
+    assert "0 hold, 0 are missed" in text
+    assert "nothing was compared" in text
 
 
 def test_quantiles_of_the_load_are_of_all_hits() -> None:
