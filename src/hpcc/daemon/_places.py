@@ -91,7 +91,8 @@ def check_places(paths: Iterable[bytes], before: Mapping[bytes, Place], started_
     walk = _Walk(before, started_ns)
     try:
         for path in paths:
-            walk.check(path)
+            if not walk.is_plain_file(path):
+                walk.check(path)
     except OSError as error:
         raise UncacheableError("input-vanished") from error
 
@@ -100,10 +101,17 @@ class _Walk:
     def __init__(self, before: Mapping[bytes, Place], started_ns: int) -> None:
         self._before, self._started_ns = before, started_ns
         self._checked: set[bytes] = set()
-        self._changed: dict[bytes, bool] = {b"": False}
+        self._changed: dict[bytes, bool] = {}
         self._processes: int | None = None
         with contextlib.suppress(OSError):
             self._processes = os.lstat("/proc/self").st_dev
+
+    def is_plain_file(self, path: bytes) -> bool:
+        """Tell whether this is a file, no link, in a directory that was checked: most are."""
+        if path.rpartition(b"/")[0] not in self._checked:
+            return False
+        status = os.lstat(path)
+        return stat.S_ISREG(status.st_mode) and status.st_dev != self._processes
 
     def check(self, path: bytes, links: int = 0) -> None:
         path = path.rstrip(b"/")
@@ -123,21 +131,24 @@ class _Walk:
             if self._has_changed(parent) and is_fresh(status, self._started_ns):
                 raise UncacheableError("modified-during-compile")
             self.check(absolute(parent or b"/", os.readlink(path)), links + 1)
-        elif stat.S_ISDIR(status.st_mode) and self._has_changed(parent):
-            self._check_directory(path, status)
+        elif stat.S_ISDIR(status.st_mode):
+            self._check_directory(path, parent, status)
 
-    def _check_directory(self, path: bytes, status: os.stat_result) -> None:
-        if not is_fresh(status, self._started_ns):
+    def _check_directory(self, path: bytes, parent: bytes, status: os.stat_result) -> None:
+        place = (status.st_dev, status.st_ino)
+        if self._before.get(path, place) != place:  # something was mounted there
+            raise UncacheableError("modified-during-compile")
+        if not (self._has_changed(parent) and is_fresh(status, self._started_ns)):
             return
         # A new name in it sets both times to one moment, a new name of itself the ctime alone.
         is_filled = status.st_ctime_ns == status.st_mtime_ns
         known = self._before.get(path) or self._before.get(os.path.realpath(path))
-        if not is_filled or known != (status.st_dev, status.st_ino):
+        if not is_filled or known != place:
             raise UncacheableError("modified-during-compile")
 
     def _has_changed(self, directory: bytes) -> bool:
         known = self._changed.get(directory)
         if known is None:
-            known = is_fresh(os.stat(directory), self._started_ns)
+            known = is_fresh(os.stat(directory or b"/"), self._started_ns)
             self._changed[directory] = known
         return known

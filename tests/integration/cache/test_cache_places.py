@@ -6,7 +6,8 @@ All files are old, so that their own times show nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,43 @@ def test_what_moved_during_a_compile_is_not_kept(
         through = (tree / "main.o").read_bytes()
         run_bare(_ARGV, cwd=tree)
         assert (tree / "main.o").read_bytes() == through
+
+
+@pytest.fixture
+def mount(tree: Path) -> Iterator[Callable[[], None]]:
+    """Give a function that puts `other` over `top/inc`; it is gone in the end."""
+
+    def run(*argv: str | Path) -> bool:
+        return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+    def put() -> None:
+        assert run("mount", "--bind", tree / "other", tree / "top/inc")
+
+    if not run("mount", "--bind", tree / "other", tree / "top/inc"):
+        pytest.skip("needs the right to mount")
+    assert run("umount", tree / "top/inc")
+    yield put
+    run("umount", tree / "top/inc")
+
+
+def test_a_mount_during_a_compile_is_noticed(
+    mount: Callable[[], None], tree: Path, launcher: FakeLauncher, cache: Cache
+) -> None:
+    launcher.after_run = lambda _run: mount()
+    assert launcher.compile(*_ARGV).answer == "run"
+    assert cache.counters().get("bytes.stored", 0) == 0
+
+
+def test_a_mount_since_is_noticed(
+    mount: Callable[[], None], tree: Path, launcher: FakeLauncher
+) -> None:
+    assert launcher.compile(*_ARGV).answer == "run"
+    assert launcher.compile(*_ARGV).answer == "done"
+    mount()
+    assert launcher.compile(*_ARGV).answer == "run"
+    through = (tree / "main.o").read_bytes()
+    run_bare(_ARGV, cwd=tree)
+    assert (tree / "main.o").read_bytes() == through
 
 
 @pytest.mark.parametrize("argv", [_ARGV, (*_ARGV[:-1], "src/main.o"), (*_ARGV[:-1], "top/inc/x.o")])
