@@ -15,6 +15,8 @@ from hpcc.testing.launcher import build_launcher
 
 BENCH = Path(__file__).resolve().parents[3] / "bench"
 SPREAD = {"median", "q1", "q3"}
+# Real builds, pauses included; a busy machine takes its time.
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
