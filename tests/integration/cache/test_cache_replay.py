@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.testing.launcher import build_launcher, paths_of
-from hpcc.testing.replayed import Build, ReplayDaemon, clear, rewrite_unseen, settle
+from hpcc.testing.replayed import Build, ReplayDaemon, clear, fill, rewrite_unseen, settle
 
 ENGINES = {"native": ("native", 1), "python": ("python", 1), "processes": ("native", 3)}
 ARGV = [
@@ -34,37 +34,6 @@ ARGV = [
     "-o",
     "out/a.o",
 ]
-
-
-def fill(work: Path) -> None:
-    """Make the tree that every case starts from."""
-    files = {
-        "src/a.c": '#include <conf.h>\n#include "util.h"\n#if __has_include("extra.h")\n'
-        '#include "extra.h"\n#else\n#define EXTRA 0\n#endif\n'
-        '#if __has_include("asked-for.h")\nint asked_for;\n#endif\n'
-        "int a(void) { int unused; return CONF * 100 + UTIL * 10 + EXTRA; }\n",
-        "src/asked-for.h": "\n",
-        "src/util.h": "#define UTIL 1\n",
-        "inc/conf.h": "#define CONF 1\n",
-        "one/linked.h": "#define LINKED 1\n",
-        "two/linked.h": "#define LINKED 2\n",
-        "src/linked.c": "#include <linked.h>\nint a = LINKED;\n",
-    }
-    for name, text in files.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_text(text)
-    for name in ("early", "bin"):
-        (work / name).mkdir()
-    (work / "link").symlink_to("one")
-    for version in ("v1", "v2"):
-        (work / version).mkdir()
-    (work / "v1" / "gcc").symlink_to("/usr/bin/gcc")
-    (work / "v2" / "gcc").symlink_to("/usr/bin/gcc-14")
-    (work / "current").symlink_to("v1")
-    lines = (f"int f{i}(void) {{ int unused_{i}; return 0; }}" for i in range(100))
-    (work / "src" / "loud.c").write_text("\n".join(lines) + "\n")
-    (work / "args").write_text("-DEXTRA_FLAG=1 -c src/a.c -o out/a.o\n")
-    clear(work)
 
 
 @dataclass
