@@ -49,7 +49,8 @@ _PAUSE_SECONDS: Final = 0.01
 class ScriptedHandler:
     """Answers as the request's variable `HPCC_TEST_ANSWER` says.
 
-    `exec` (the default), `run`, `filter`, `tentative` (adds that flag), `done:CODE:STDOUT:STDERR`, `block:SECONDS`, `raise`.
+    `exec` (the default), `run`, `filter`, `tentative` (adds that flag), `done:CODE:STDOUT:STDERR`,
+    `block:SECONDS`, `raise`.
     Counts what it was asked: `begin`, `finish`, `abandon`, `cancelled`, `signal.N`, `exit.N`.
     """
 
