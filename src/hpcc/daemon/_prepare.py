@@ -122,11 +122,9 @@ class Classifier:
         invocation = self._invocation(request)
         if isinstance(invocation, Bypass):
             return invocation
-        refusal = _environment(request.env)
+        refusal = _environment(request.env, invocation.arguments)
         if refusal is not None:
             return refusal
-        if names_a_process(invocation.arguments, request.env):
-            return Bypass("process-path")
         for name in (invocation.output, invocation.depfile):
             if name is not None and is_special(absolute(request.cwd, name)):
                 return Bypass("special-output")
@@ -138,6 +136,8 @@ class Classifier:
             return files
         written, looked_for = files
         colour = self._terminals.flags(request, invocation, identity)
+        if isinstance(colour, Bypass):
+            return colour
         cpu = self._native.resolve(invocation, identity, request.compiler, request.env)
         if isinstance(cpu, Bypass):
             return cpu
@@ -216,7 +216,7 @@ def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
     return read
 
 
-def _environment(env: dict[bytes, bytes]) -> Bypass | None:
+def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypass | None:
     for name in env:
         if name in _DEPENDENCY_ENV:
             return Bypass("dependencies-output")
@@ -227,7 +227,7 @@ def _environment(env: dict[bytes, bytes]) -> Bypass | None:
     # What is found by a relative part changes with the directory, and when a program appears there.
     if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
         return Bypass("relative-path")
-    return None
+    return Bypass("process-path") if names_a_process(arguments, env) else None
 
 
 def _environment_key(env: dict[bytes, bytes]) -> bytes:

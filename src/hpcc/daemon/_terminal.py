@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
 from typing import Final
 
-from hpcc.compilers import Effect, Invocation
+from hpcc.compilers import Bypass, Effect, Invocation
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._identity import Identity
 
@@ -23,6 +24,7 @@ _SECONDS: Final = 10.0
 _MAX_ANSWER_BYTES: Final = 64 << 10
 _MAX_REMEMBERED: Final = 256
 _DECIDE: Final = (b"TERM", b"COLORTERM", b"NO_COLOR", b"GCC_COLORS", b"GCC_URLS", b"TERM_URLS")
+_WIDTH: Final = b"-fmessage-length="
 _URLS: Final = b"-fdiagnostics-urls="
 
 
@@ -34,10 +36,20 @@ class Terminals:
 
     def flags(
         self, request: CompileRequest, invocation: Invocation, identity: Identity
-    ) -> tuple[bytes, ...]:
+    ) -> tuple[bytes, ...] | Bypass:
         """Return the flags that make the compiler write to a pipe what it would to a terminal."""
         if not request.stderr_is_tty:
             return ()
+        width = _width(request)
+        if width and not identity.is_clang:
+            return Bypass("terminal-width")  # GCC cuts source lines, and has no flag for it
+        is_given = any(a.startswith(_WIDTH) for a in invocation.arguments)
+        wrap = (_WIDTH + width,) if width and not is_given else ()
+        return (*wrap, *self._colours(request, invocation, identity))
+
+    def _colours(
+        self, request: CompileRequest, invocation: Invocation, identity: Identity
+    ) -> tuple[bytes, ...]:
         colours = [f.raw[-1] for f in invocation.flags if f.spec.effect is Effect.COLOUR]
         urls = [a for a in invocation.arguments if a.startswith(_URLS)]
         wants_colour = not colours or colours[-1].endswith(b"=auto")
@@ -58,6 +70,12 @@ class Terminals:
                 self._known.clear()
             known = self._known[key] = _speak(request)
         return known
+
+
+def _width(request: CompileRequest) -> bytes:
+    """Return COLUMNS where it is a number, for which compilers take a terminal's width."""
+    match = re.match(rb"\s*\+?0*([1-9]\d{0,5})", request.env.get(b"COLUMNS", b""))
+    return b"" if match is None else match[1]
 
 
 def _speak(request: CompileRequest) -> bytes:

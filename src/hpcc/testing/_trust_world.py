@@ -34,6 +34,9 @@ def _terminals(cc: str) -> Iterator[Scenario]:
         ("auto", "-fdiagnostics-color=auto", {"TERM": "xterm"}),
         ("plain", "-fdiagnostics-plain-output" if cc == "gcc" else "-fno-color-diagnostics",
          {"TERM": "xterm"}),
+        ("width", "", {"TERM": "xterm", "COLUMNS": "20"}),
+        ("no-width", "", {"TERM": "xterm", "COLUMNS": "wide"}),
+        ("width-and-length", "-fmessage-length=40", {"TERM": "xterm", "COLUMNS": "30"}),
         ("urls", "", {"TERM": "xterm-kitty", "GCC_URLS": "bel"}),
     ):  # fmt: skip
         command = f"{base} {flags}"
