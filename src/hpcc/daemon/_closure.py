@@ -308,9 +308,7 @@ class _Lookup:
     def _lacks(self, start: bytes, first: bytes) -> bool:
         """Tell, and note, that there is no `first` in a directory, and so nothing below it."""
         listing = self._listing(start) if self._request.counts(start) else None
-        if listing is None or first in {b"", b".", b".."}:
-            return False
-        if first in listing.directories or first in listing.files:
+        if listing is None or not _is_absent(listing, first):
             return False
         self._note_missing(start, first)
         return True
@@ -372,8 +370,7 @@ class _Lookup:
         above, _, base = directory.rpartition(b"/")
         parent = self._listings.get(above)
         # Where the names around it are known already, an absent one need not be asked for.
-        is_absent = parent is not None and base not in parent.directories
-        is_absent = is_absent and parent is not None and base not in parent.files
+        is_absent = parent is not None and _is_absent(parent, base)
         found = None if is_absent else self._memo.listing(directory)
         self._listings[directory] = found
         return found
@@ -418,6 +415,12 @@ class _Lookup:
                 absence.signature = listing.signature
             result.append(absence)
         return tuple(result)
+
+
+def _is_absent(listing: Listing, name: bytes) -> bool:
+    """Tell that a directory lacks a name; `.` and `..` are everywhere and in no listing."""
+    is_listed = name in listing.directories or name in listing.files
+    return not is_listed and name not in {b"", b".", b".."}
 
 
 def _by_directory(names: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
