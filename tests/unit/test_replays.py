@@ -4,9 +4,34 @@ import os
 import time
 from pathlib import Path
 
-from hpcc.daemon._engine import MAX_ANSWER_BYTES, Plan, open_engine
+import pytest
+
+from hpcc.daemon import _replay
+from hpcc.daemon._engine import MAX_ANSWER_BYTES, Check, CheckKind, Plan, open_engine
+from hpcc.daemon._files import FileMemo, signature_of
+from hpcc.daemon._manifest import Absence, InputSet
 from hpcc.daemon._outputs import OutputFile
-from hpcc.daemon._replay import Replays
+from hpcc.daemon._replay import (
+    MAX_ABSENT_NAMES,
+    MAX_ONE_BYTES,
+    MAX_RENEW_SECONDS,
+    RENEW_FACTOR,
+    RENEW_SECONDS,
+    NotPinnedError,
+    Pins,
+    Replays,
+)
+
+NOTHING = Plan((), (), 0o644, (0, 0), b"")
+
+
+def nobody() -> None:
+    return
+
+
+def in_a_while() -> int:
+    """Say the time of a moment at which all that exists now is old."""
+    return time.time_ns() + 10**11
 
 
 def test_a_result_with_long_messages_is_put_in_place(tmp_path: Path) -> None:
@@ -20,3 +45,121 @@ def test_a_result_with_long_messages_is_put_in_place(tmp_path: Path) -> None:
     )
     assert Replays(open_engine(), time.monotonic).put(plan)
     assert (tmp_path / "main.o").read_bytes() == b"object"
+
+
+def test_the_oldest_replays_go_first_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_replay, "MAX_REPLAYS", 2)
+    replays = Replays(open_engine(), time.monotonic)
+    for frame in (b"one", b"two", b"one", b"three"):
+        assert replays.remember(frame, NOTHING, nobody)
+    assert [replays.find(f) is not None for f in (b"one", b"two", b"three")] == [True, False, True]
+
+
+def test_the_oldest_replays_go_first_when_they_are_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_replay, "MAX_BYTES", 5000)
+    replays = Replays(open_engine(), time.monotonic)
+    large = NOTHING._replace(outputs=(OutputFile(b"/a.o", bytes(2000)),))
+    for _ in range(20):  # what is replaced does not count
+        assert replays.remember(b"one", large, nobody)
+    assert replays.remember(b"two", large, nobody)
+    assert replays.find(b"one") is not None
+    assert replays.remember(b"three", large, nobody)
+    assert replays.find(b"one") is None
+    assert replays.find(b"two") is not None
+
+
+def test_a_result_that_is_too_large_is_not_remembered() -> None:
+    replays = Replays(open_engine(), time.monotonic)
+    large = NOTHING._replace(outputs=(OutputFile(b"/a.o", bytes(MAX_ONE_BYTES)),))
+    assert not replays.remember(b"one", large, nobody)
+    assert replays.find(b"one") is None
+
+
+def test_a_provisional_replay_is_renewed_ever_more_seldom_but_within_the_hour() -> None:
+    replays = Replays(open_engine(), lambda: 100.0)
+    periods = []
+    for _ in range(400):
+        replays.remember(b"one", NOTHING, nobody, is_provisional=True)
+        replay = replays.find(b"one")
+        assert replay is not None
+        periods.append(replay.renew_at - 100)
+    assert periods[:2] == [RENEW_SECONDS, RENEW_SECONDS * RENEW_FACTOR]
+    assert periods[-1] == MAX_RENEW_SECONDS
+
+
+def test_a_replay_of_what_is_quiet_lasts() -> None:
+    replays = Replays(open_engine(), lambda: 100.0)
+    replays.remember(b"one", NOTHING, nobody)
+    replay = replays.find(b"one")
+    assert replay is not None
+    assert replay.renew_at == float("inf")
+
+
+# ---- pins ----
+
+
+def test_a_file_is_pinned_by_the_stat_its_content_was_read_under(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "a.h")
+    (tmp_path / "a.h").write_text("1")
+    memo = FileMemo(in_a_while)
+    digest = memo.digest(path)
+    assert digest is not None
+    read = signature_of(os.stat(path))
+    (tmp_path / "a.h").write_text("22")
+    pins = Pins(memo)
+    pins.files([(path, digest)])
+    assert pins.checks() == (Check(CheckKind.STATE, path, read),)
+
+
+def test_a_file_that_was_young_when_it_was_read_cannot_be_pinned(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "a.h")
+    (tmp_path / "a.h").write_text("1")
+    memo = FileMemo(time.time_ns)
+    digest = memo.digest(path)
+    assert digest is not None
+    with pytest.raises(NotPinnedError):
+        Pins(memo).files([(path, digest)])
+
+
+def test_names_in_a_directory_that_cannot_answer_are_pinned_one_by_one(tmp_path: Path) -> None:
+    directory = os.fsencode(tmp_path)
+    absence = Absence(directory, frozenset({b"a.h", b"b.h"}), frozenset({b"a.h.gch"}))
+    pins = Pins(FileMemo(time.time_ns))
+    pins.inputs(InputSet((), (), (absence,), b""))
+    kinds = {(check.kind, check.path.rpartition(b"/")[2]) for check in pins.checks()}
+    absent = {(CheckKind.ABSENT, name) for name in (b"a.h", b"b.h", b"a.h.gch")}
+    assert kinds == absent | {(CheckKind.PLACE, b".")}
+    assert pins.is_provisional
+
+
+def test_a_directory_that_can_answer_is_pinned_as_it_was_looked_at(tmp_path: Path) -> None:
+    directory = os.fsencode(tmp_path)
+    absence = Absence(directory, frozenset({b"a.h"}), frozenset())
+    memo = FileMemo(in_a_while)
+    assert absence.holds(memo)
+    looked_at = signature_of(os.stat(directory))
+    (tmp_path / "a.h").write_text("")
+    pins = Pins(memo)
+    pins.inputs(InputSet((), (), (absence,), b""))
+    assert pins.checks() == (Check(CheckKind.STATE, directory, looked_at),)
+    assert not pins.is_provisional
+
+
+def test_too_many_names_to_ask_for_one_by_one_are_not_pinned(tmp_path: Path) -> None:
+    names = frozenset(b"%d.h" % i for i in range(MAX_ABSENT_NAMES + 1))
+    absence = Absence(os.fsencode(tmp_path), names, frozenset())
+    with pytest.raises(NotPinnedError):
+        Pins(FileMemo(time.time_ns)).inputs(InputSet((), (), (absence,), b""))
+
+
+def test_two_looks_at_one_name_that_differ_pin_nothing(tmp_path: Path) -> None:
+    pins = Pins(FileMemo(time.time_ns))
+    pins.state(b"/a", (1, 2, 3, 4, 5))
+    pins.state(b"/a", (1, 2, 3, 4, 5))
+    for other in ((1, 2, 3, 4, 6), None):
+        with pytest.raises(NotPinnedError):
+            pins.state(b"/a", other)

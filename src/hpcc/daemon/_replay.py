@@ -27,8 +27,11 @@ MAX_ABSENT_NAMES: Final = 5_000
 # Past the window in which a stat cannot tell a change.
 RENEW_SECONDS: Final = 3.0
 RENEW_FACTOR: Final = 8.0
+MAX_RENEW_SECONDS: Final = 3600.0
 # What a check costs in memory, roughly.
 _CHECK_BYTES: Final = 120
+# The request is held taken apart, too: so many times its frame, measured.
+_REQUEST_FACTOR: Final = 5
 
 
 class NotPinnedError(Exception):
@@ -69,7 +72,8 @@ class Replays:
         """Keep a plan for the next time these bytes come; False if it is too large."""
         is_apart = len(plan.answer) > MAX_ANSWER_BYTES
         answer = plan.answer if is_apart else b""
-        size = len(frame) + len(plan.answer) + sum(len(o.data) for o in plan.outputs)
+        size = _REQUEST_FACTOR * len(frame) + len(plan.answer)
+        size += sum(len(o.data) for o in plan.outputs)
         size += sum(len(c.path) + _CHECK_BYTES for c in plan.checks)
         if size > MAX_ONE_BYTES:
             return False
@@ -79,7 +83,9 @@ class Replays:
             return False
         old = self._replays.get(frame)
         # A directory that every build changes never gets quiet: asked less and less often.
-        patience = RENEW_FACTOR * old.patience_seconds if old else RENEW_SECONDS
+        patience = RENEW_SECONDS
+        if old is not None:
+            patience = min(RENEW_FACTOR * old.patience_seconds, MAX_RENEW_SECONDS)
         renew_at = self._monotonic() + patience if is_provisional else math.inf
         self._keep(frame, Replay(prepared, answer, is_apart, size, on_hit, renew_at, patience))
         return True
