@@ -186,6 +186,27 @@ def test_a_search_directory_that_appears_is_looked_at(launcher: FakeLauncher, pr
     assert launcher.compile(*argv).answer == "run"
 
 
+@pytest.mark.parametrize(
+    "search",
+    [("-I.", "-I.."), ("-I../early", "-I../early/.."), ("-I../early", "-I../early/../build/..")],
+)
+def test_a_header_that_appears_in_a_directory_spelled_with_dots_is_seen(
+    launcher: FakeLauncher, project: Any, search: tuple[str, ...]
+) -> None:
+    (project.directory / "below").mkdir()
+    (project.directory / "below/inc").symlink_to("../inc")
+    project.write("below/more.c", "#include <conf.h>\n#include <limits.h>\nint conf = CONF;\n")
+    project.settle()
+    launcher.cwd = project.directory / "below"
+    argv = ("gcc", *search, "-Iinc", "-c", "more.c", "-o", "more.o")
+    first = launcher.compile(*argv)
+    before = (launcher.cwd / "more.o").read_bytes()
+    assert (first.answer, launcher.compile(*argv).answer) == ("run", "done")
+    project.write("conf.h", "#define CONF 8\n")
+    assert launcher.compile(*argv).answer == "run"
+    assert (launcher.cwd / "more.o").read_bytes() != before
+
+
 def test_a_precompiled_header_that_appears_is_not_overlooked(
     launcher: FakeLauncher, cache: Cache
 ) -> None:
