@@ -205,6 +205,7 @@ class _Lookup:
         self._absent_files: dict[bytes, dict[frozenset[bytes], None]] = {}
         self._absent_directories: dict[bytes, dict[frozenset[bytes], None]] = {}
         self._precompiled: dict[frozenset[bytes], frozenset[bytes]] = {}
+        self._lacking: dict[tuple[bytes, bytes], bool] = {}
         self._closure: frozenset[bytes] = frozenset()
         self._reached: set[bytes] = set()
         self._seen = 0
@@ -307,11 +308,19 @@ class _Lookup:
 
     def _lacks(self, start: bytes, first: bytes) -> bool:
         """Tell, and note, that there is no `first` in a directory, and so nothing below it."""
+        known = self._lacking.get((start, first))
+        if known is None:
+            known = self._lacking[start, first] = self._is_absent(start, first)
+            if known:
+                self._note_missing(start, first)
+        return known
+
+    def _is_absent(self, start: bytes, first: bytes) -> bool:
         listing = self._listing(start) if self._request.counts(start) else None
-        if listing is None or not _is_absent(listing, first):
+        if listing is None or first in listing.directories or first in listing.files:
             return False
-        self._note_missing(start, first)
-        return True
+        # `.` and `..` are in no listing, and a directory that minds no case has more names than it.
+        return not os.path.lexists(start + b"/" + first)
 
     def _look_in(
         self,
@@ -366,14 +375,8 @@ class _Lookup:
         try:
             return self._listings[directory]
         except KeyError:
-            pass
-        above, _, base = directory.rpartition(b"/")
-        parent = self._listings.get(above)
-        # Where the names around it are known already, an absent one need not be asked for.
-        is_absent = parent is not None and _is_absent(parent, base)
-        found = None if is_absent else self._memo.listing(directory)
-        self._listings[directory] = found
-        return found
+            found = self._listings[directory] = self._memo.listing(directory)
+            return found
 
     def _missing_directory(self, path: bytes) -> None:
         while path:
@@ -415,12 +418,6 @@ class _Lookup:
                 absence.signature = listing.signature
             result.append(absence)
         return tuple(result)
-
-
-def _is_absent(listing: Listing, name: bytes) -> bool:
-    """Tell that a directory lacks a name; `.` and `..` are everywhere and in no listing."""
-    is_listed = name in listing.directories or name in listing.files
-    return not is_listed and name not in {b"", b".", b".."}
 
 
 def _by_directory(names: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
