@@ -276,7 +276,9 @@ async def _firecracker(paths: Paths) -> Check:
             f" {state.tools.jailer} {state.tools.jailer_digest}"
         )
     if not state.reason:
-        return Check(name="firecracker", state="ok", detail=found)
+        return Check(
+            name="firecracker", state="ok", detail=f"{found}; `hpcc up` boots a probe guest in it"
+        )
     problem, _, remedy = state.reason.partition("; ")
     if state.was_probed:
         problem, remedy = state.reason, "remembered until the next reboot, or another release"
