@@ -187,6 +187,7 @@ _BYPASSES = [
     ("clang", "-c a.c -Xclang -target-cpu", "pass-through"),
     ("clang", "-c a.c -Xclang -mllvm -Xclang -pgo-test-profile-file=x", "pass-through"),
     ("clang", "-c a.c -mllvm -x", "pass-through"),
+    ("clang", "-c a.c -mmlir -MD", "pass-through"),
     ("clang", "-c a.c -mllvm -pgo-test-profile-file=x", "pass-through"),
     ("clang", "-c a.c -mllvm -enable-name-compression=x", "pass-through"),
     ("clang", "-c a.c -mllvm -time-passes", "pass-through"),

@@ -163,7 +163,7 @@ _CODEGEN: Final = [
     ),
     *clang_rows(SEPARATE, Effect.LIST, "Xclang", "-Xclang", "-mllvm"),
     *clang_rows(JOINED, Effect.LIST, "mllvm=", "-mllvm=", since=17),
-    *refuse(SEPARATE, "pass-through", CLANG, "-Xcuda-ptxas", "-Xcuda-fatbinary"),
+    *refuse(SEPARATE, "pass-through", CLANG, "-Xcuda-ptxas", "-Xcuda-fatbinary", "-mmlir"),
     *refuse(JOINED, "pass-through", CLANG, "-Xarch_", "-Xopenmp-target", "-Xoffload-linker"),
 ]
 

@@ -6,13 +6,17 @@ apart from those that are only hashed, or stand below with the reason why hashin
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from hpcc.compilers import GNU_FLAGS
+from hpcc.compilers import GNU_FLAGS, Invocation, read_invocation
+from hpcc.testing.compiles import run_bare
 
 _FAMILIES = {"-f", "-g", "-m", "-W", "-O"}
 _FILES = re.compile(
@@ -102,3 +106,52 @@ def test_a_family_flag_that_speaks_of_files_has_a_row(compiler: str) -> None:
         if takes_value and _FILES.search(text) and row is not None and row.spelling in _FAMILIES:
             missing[name] = text
     assert set(missing) <= _NO_FILE, {k: v for k, v in missing.items() if k not in _NO_FILE}
+
+
+# What hpcc adds to a command line to learn what was read.
+_OURS = ("-MD", "-MF", "private.d")
+_SOURCE = '#include "h.h"\nint g(int);\nint f(int x) { if (x > 3) return g(x); return x; }\n'
+
+
+def _leaves(place: Path, argv: list[str]) -> tuple[set[str], bytes]:
+    shutil.rmtree(place, ignore_errors=True)  # the same each time: it is in debug information
+    place.mkdir()
+    (place / "a.c").write_text(_SOURCE)
+    (place / "h.h").write_text("int h;\n")
+    code, _, _ = run_bare([*argv, "-g", "-O2", "-c", "a.c"], cwd=place)
+    if code:
+        return set(), b""
+    return {p.name for p in place.iterdir()} - {"a.c", "h.h"}, (place / "a.o").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("compiler", [n for n in ("gcc-14", "clang-19") if shutil.which(n)])
+def test_no_member_of_a_family_leaves_files_or_records_our_flags(
+    compiler: str, tmp_path: Path
+) -> None:
+    """Alone on a command line, with the names of both families' lists: Clang has GCC's as aliases."""
+    names = {n for c in ("gcc-14", "clang-19") if shutil.which(c) for n in _flags(c)}
+    members = [n for n in sorted(names) if _is_member(compiler, n)]
+    # All of them take minutes; HPCC_ALL_FLAGS=1 asks for that.
+    members = members[:: 1 if os.environ.get("HPCC_ALL_FLAGS") else 8]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        taken = threads.map(lambda n: _check_member(compiler, n, tmp_path / n), members)
+    assert sum(taken) > len(members) // 4
+
+
+def _is_member(compiler: str, name: str) -> bool:
+    found = read_invocation(compiler.encode(), [name.encode(), b"-c", b"a.c"])
+    return isinstance(found, Invocation) and next(iter(found.flags)).spec.spelling in _FAMILIES
+
+
+def _check_member(compiler: str, name: str, place: Path) -> bool:
+    left, data = _leaves(place, [compiler, name])
+    assert left <= {"a.o"}, name
+    if left:
+        names, ours = _leaves(place, [compiler, name, *_OURS])
+        assert names == {"a.o", "private.d"}, name
+        # GCC draws a seed for -flto and the like: then two bare objects differ, too.
+        is_same = ours == data or _leaves(place, [compiler, name])[1] != data
+        assert is_same, name
+    return bool(left)
