@@ -248,7 +248,7 @@ CASES = {
         "compilers/_share_text.py",
         "_GCC_COLUMNS: Final = 72",
         "_GCC_COLUMNS: Final = 73",
-        f"{TEXTS}::test_a_depfile_of_one_clone_becomes_that_of_another",
+        f"{TEXTS}::test_lines_break_where_the_compiler_breaks_them",
     ),
     "marker-owner": Case(
         "daemon/_marker.py",

@@ -63,6 +63,16 @@ def test_a_depfile_of_one_clone_becomes_that_of_another(
     assert render_depfile_for(marked, one, is_clang=False) == of(one)
 
 
+def test_lines_break_where_the_compiler_breaks_them() -> None:
+    for size in range(1, 40):
+        names = [b"/" + b"a" * size, b"/b", b"/" + b"c" * (size // 2), b"/d"]
+        one, other = b"/short", b"/another/and/longer"
+        of = [_gcc_depfile(root + b"/x.o", [root + n for n in names]) for root in (one, other)]
+        marked = mark_depfile(of[0], one, is_clang=False)
+        assert marked is not None, size
+        assert render_depfile_for(marked, other, is_clang=False) == of[1]
+
+
 _WORDS = [_ROOT, b"/x.c", b" ", b" \\\n", b" \\\n ", b":", b"\n", b"\\", b"$$", b"a", b"\0", b"\t"]
 
 
