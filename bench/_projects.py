@@ -173,6 +173,6 @@ PROJECTS: Final = (
             "tclsqlite.c", "fts3_icu.c", "icu.c", "mutex_w32.c", "os_win.c", "geopoly.c", "rtree.c",
             "shell.c",
         ),
-        flags="-O1 -w -DSQLITE_CORE -DSQLITE_ENABLE_FTS3 -I. -I..",
+        flags="-O1 -w -DSQLITE_CORE -DSQLITE_ENABLE_FTS3 -I.",
     ),
 )  # fmt: skip
