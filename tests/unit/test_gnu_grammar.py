@@ -12,7 +12,6 @@ from hpcc.compilers import (
     GCC_MAJORS,
     GNU_FLAGS,
     Bypass,
-    Effect,
     GuestMap,
     Invocation,
     NotPortableError,
