@@ -35,13 +35,11 @@ async def guest(
     spec: GuestSpec,
 ) -> AsyncIterator[VmGuest]:
     config = FirecrackerConfig(tools=firecracker_tools, directory=guests_directory)
-    # Small, for the sake of the emulated machine.
-    small = replace(spec, memory_mib=192, boot_timeout_seconds=200)
-    async with FirecrackerRuntime(config, assets, SystemClock()).guest(small) as booted:
+    # Patient, for the sake of the emulated machine.
+    patient = replace(spec, boot_timeout_seconds=200)
+    async with FirecrackerRuntime(config, assets, SystemClock()).guest(patient) as booted:
         yield booted
 
 
 class TestFirecrackerGuest(VmContract):
     """See the contract."""
-
-    UNFITTING_BYTES = 140 << 20

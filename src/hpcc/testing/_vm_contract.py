@@ -38,9 +38,6 @@ def small(
 class VmContract(GuestContract):
     """Inherit it in a test module; every method is a test."""
 
-    # More than 70 % of the guest's memory.
-    UNFITTING_BYTES = 250 * MIB
-
     async def test_host_name_ids_and_umask_are_pinned(self, guest: Guest, program: str) -> None:
         seen = {(await run(guest, request(program, "who", cwd="a/b"))).stdout for _ in range(2)}
         assert seen == {b"host=hpcc uid=1000 gid=1000 cwd=/src/a/b umask=022 sid=1\n"}
@@ -138,7 +135,7 @@ class VmContract(GuestContract):
     async def test_inputs_that_do_not_fit_are_an_agent_error(
         self, guest: Guest, program: str
     ) -> None:
-        data = bytes(self.UNFITTING_BYTES)
+        data = bytes(250 * MIB)
         done = await run(
             guest, request(program, "exit", "0", inputs=[("a", data)]), MemoryBlobs(data)
         )
