@@ -120,6 +120,13 @@ class Preprocessor:
             FailedError: GCC would report an error.
             UnknownError: this model does not say.
         """
+        for directory in self._search:
+            try:
+                os.stat(self._cwd / directory)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise FailedError from error  # a link that loops, something below a file
         self._read(_Place(source, 0))
         return self._done
 
