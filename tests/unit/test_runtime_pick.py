@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hpcc.ports import SystemClock
 from hpcc.runtime import GuestAssets, kvm_state, pick_runtime
 from hpcc.runtime import _pick as pick
 from hpcc.runtime import _qemu as qemu
+from hpcc.runtime import _vm as vm
 from hpcc.runtime._users import VmmUser
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.
@@ -114,3 +116,40 @@ async def test_without_a_vmm_the_error_says_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InfrastructureError, match="apt-get install qemu-system-x86"):
         await pick_runtime(assets, accelerator="auto", state_dir=tmp_path, clock=SystemClock())
+
+
+@pytest.mark.parametrize("slow", ["directory", "process"])
+async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets, slow: str
+) -> None:
+    monkeypatch.setattr(qemu, "vmm_user", lambda _: VmmUser(None, ()))
+    fake_vmm(monkeypatch, tmp_path, starts, HANGS)
+    make, spawn = vm.new_directory, asyncio.create_subprocess_exec
+    pids: list[int] = []
+
+    def make_slowly(parent: Path) -> Path:
+        time.sleep(0.3)
+        return make(parent)
+
+    async def spawn_slowly(*argv: str, **options: object) -> asyncio.subprocess.Process:
+        process = await spawn(*argv, **options)  # type: ignore[arg-type]
+        pids.append(process.pid)
+        await asyncio.sleep(0.3)
+        return process
+
+    if slow == "directory":
+        monkeypatch.setattr(vm, "new_directory", make_slowly)
+    else:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn_slowly)
+    config = qemu.QemuConfig(accelerator="tcg", directory=tmp_path / "guests")
+    runtime = qemu.QemuRuntime(config, assets, SystemClock())
+    spec = vm.probe_spec(assets, 60.0)
+
+    async def boot() -> None:
+        async with asyncio.timeout(0.2), runtime.guest(spec):
+            pytest.fail("a VMM that hangs gave a guest")
+
+    with pytest.raises(TimeoutError):
+        await boot()
+    assert entries(tmp_path / "guests") == []
+    assert not [p for p in pids if (Path("/proc") / str(p)).exists()]

@@ -40,7 +40,7 @@ from hpcc.runtime._firecracker_plan import (
     jailer_argv,
 )
 from hpcc.runtime._firecracker_tools import CGROUPS, FirecrackerTools, check_machine, has_cgroups
-from hpcc.runtime._leftovers import new_directory, record, remove_cgroup
+from hpcc.runtime._leftovers import record, remove_cgroup
 from hpcc.runtime._tools import in_thread
 from hpcc.runtime._users import vmm_user
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
@@ -161,19 +161,18 @@ class _Microvm(Vm):
 
     async def start(self) -> GuestChannel:
         """Start the jailer, configure and boot; returns the channel, connected to the agent."""
-        self._directory = await asyncio.to_thread(new_directory, self._config.directory)
+        directory = await self._make_directory(self._config.directory)
         jail_id = self._identity.guest_id
-        root = self._directory / PROGRAM / jail_id / "root"
+        root = directory / PROGRAM / jail_id / "root"
         await in_thread(lambda: _fill(root, self._files))
-        process = await self._spawn(jail_id)
-        self._adopt(process)
+        process = await self._launch(self._spawn(jail_id))
         cgroup = CGROUPS / cgroup_of(jail_id) if self._has_cgroup else None
         owners = [os.getpid(), process.pid]
-        await asyncio.to_thread(record, self._directory, owners, cgroup)
+        await asyncio.to_thread(record, directory, owners, cgroup)
         root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             await self._while_alive(self._configure(root_fd))
-            await asyncio.to_thread(record, self._directory, [*owners, self._pid], cgroup)
+            await asyncio.to_thread(record, directory, [*owners, self._pid], cgroup)
             return await self._while_alive(self._reach_agent(root_fd))
         finally:
             os.close(root_fd)

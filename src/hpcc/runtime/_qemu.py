@@ -17,7 +17,7 @@ from hpcc.core import Isolation
 from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
 from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._channel import GuestChannel
-from hpcc.runtime._leftovers import new_directory, record
+from hpcc.runtime._leftovers import record
 from hpcc.runtime._qemu_argv import Accelerator, Machine, qemu_argv, tsc_khz
 from hpcc.runtime._tools import sha256_of
 from hpcc.runtime._users import vmm_user
@@ -124,7 +124,7 @@ class _QemuVm(Vm):
 
     async def start(self) -> GuestChannel:
         """Start QEMU; returns the channel to the guest, not connected yet."""
-        self._directory = await asyncio.to_thread(new_directory, self._config.directory)
+        directory = await self._make_directory(self._config.directory)
         token = secrets.token_hex(TOKEN_BYTES // 2)
         host_end, vmm_end = socket.socketpair()
         channel = GuestChannel(host_end, token.encode())
@@ -132,8 +132,8 @@ class _QemuVm(Vm):
         with ExitStack() as stack:
             stack.enter_context(vmm_end)
             machine = self._open_files(stack, vmm_end.fileno(), token)
-            self._adopt(await self._spawn(machine))
-        await asyncio.to_thread(record, self._directory, [os.getpid(), self.pid])
+            await self._launch(self._spawn(machine))
+        await asyncio.to_thread(record, directory, [os.getpid(), self.pid])
         return channel
 
     def _open_files(self, stack: ExitStack, port_fd: int, token: str) -> Machine:

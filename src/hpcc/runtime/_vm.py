@@ -30,6 +30,8 @@ from hpcc.ports import (
 )
 from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime._leftovers import new_directory
+from hpcc.runtime._tools import in_thread
 from hpcc.wire import ENTROPY_BYTES
 
 _CONSOLE_BYTES: Final = 64 << 10
@@ -95,6 +97,30 @@ class Vm(ABC):
     @abstractmethod
     async def start(self) -> GuestChannel:
         """Start the VMM; returns the channel to the guest, not connected yet."""
+
+    async def _make_directory(self, parent: Path) -> Path:
+        """Make the VM's directory; it is known to `end` even if this is cancelled on the way."""
+
+        def make() -> Path:
+            self._directory = new_directory(parent)
+            return self._directory
+
+        return await in_thread(make)
+
+    async def _launch(
+        self, spawn: Coroutine[None, None, asyncio.subprocess.Process]
+    ) -> asyncio.subprocess.Process:
+        """Start the process and own it, also when this is cancelled on the way."""
+        starting = asyncio.get_running_loop().create_task(spawn)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            if not starting.cancelled() and starting.exception() is None:
+                self._adopt(starting.result())
+            raise
+        self._adopt(starting.result())
+        return starting.result()
 
     def _adopt(self, process: asyncio.subprocess.Process) -> None:
         """Own the process from now on: its output, its end."""
