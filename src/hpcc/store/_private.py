@@ -215,7 +215,7 @@ class PrivateStore:
         return (status.st_ino, status.st_mtime_ns)
 
     def epoch_state(self) -> tuple[bytes, tuple[int, int, int, int, int] | None]:
-        """Return the file behind `epoch` and its whole stat, times in ns; None where it is absent."""
+        """Return the file behind `epoch` and its whole stat in ns; None where it is absent."""
         path = os.fsencode(f"{self._directory}/{EPOCH_NAME}")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
