@@ -61,6 +61,7 @@ class Scan:
     `quoted` and `angled` are names in include lines; `questions` are (is quoted, name) of
     `__has_include`, whose answer is an input although the file is never read. `embeds` are those of
     `#embed` and `__has_embed`, whose answer depends on content: an empty file is another answer.
+    `aliases` are macros that pass their argument to `__has_include`; see `scan_alias_uses`.
     """
 
     hazards: Hazard = Hazard.NONE
@@ -68,6 +69,7 @@ class Scan:
     angled: tuple[bytes, ...] = ()
     questions: tuple[tuple[bool, bytes], ...] = ()
     embeds: tuple[tuple[bool, bytes], ...] = ()
+    aliases: tuple[bytes, ...] = ()
 
 
 # A backslash (or its trigraph) before a line break joins lines, inside a token too; GCC and Clang
@@ -83,12 +85,23 @@ _INCLUDES: Final = tuple(
     for word in (rb"include(?:_next)?", rb"import")
 )
 _BEFORE_INCLUDE: Final = re.compile(rb"[ \t]*" + _HASH + rb"[ \t]*")
+_NAME_IN_QUOTES: Final = rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
 _QUESTION: Final = re.compile(
-    rb"__has_include(?:_next)?(?:__)?"
-    + _BLANKS
-    + rb"(\()?"
-    + _BLANKS
-    + rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
+    rb"__has_include(?:_next)?(?:__)?" + _BLANKS + rb"(\()?" + _BLANKS + _NAME_IN_QUOTES
+)
+# A comment may stand between any two of these words.
+_ONCE: Final = re.compile(
+    rb"pragma[\s\S]{0,400}?\bonce\b|_Pragma|" + _HASH + _BLANKS + rb"import\b"
+)
+# The whole of a definition such as `#define HAS(x) __has_include(x)`.
+_ALIAS: Final = re.compile(
+    rb"[ \t]*"
+    + _HASH
+    + rb"[ \t]*define[ \t]+(\w+)\([ \t]*(\w+)[ \t]*\)[ \t]+"
+    + rb"__has_include(?:_next)?(?:__)?[ \t]*\([ \t]*(\w+)[ \t]*\)[ \t]*\r?"
+)
+_MENTION: Final = re.compile(
+    rb".*(?:" + _HASH + rb"[ \t]*(?:define|undef|ifn?def)[ \t]+|\bdefined[ \t]*\(?[ \t]*)"
 )
 _DEFINE: Final = re.compile(_HASH + rb"[ \t]*define[ \t]+(\w+)")
 _EMBED: Final = re.compile(
@@ -125,10 +138,7 @@ _AFTER_PIECE: Final = b" \t\r\n\v\f,)#%?/"
 
 def scan_source(data: bytes) -> Scan:
     """Look through one file of a closure; linear in its size."""
-    if b"\\" in data:
-        data = _SPLICE.sub(b"", data)
-    if b"??/" in data:
-        data = _TRIGRAPH_SPLICE.sub(b"", data)
+    data = _joined(data)
     hazards = _hazards(data)
     quoted: dict[bytes, None] = {}
     angled: dict[bytes, None] = {}
@@ -142,8 +152,9 @@ def scan_source(data: bytes) -> Scan:
         else:
             hazards |= Hazard.COMPUTED_INCLUDE
     questions: dict[tuple[bool, bytes], None] = {}
+    aliases: dict[bytes, None] = {}
     if b"__has_include" in data:
-        questions, more = _questions(data)
+        questions, aliases, more = _questions(data)
         hazards |= more
     embeds: dict[tuple[bool, bytes], None] = {}
     if b"embed" in data:
@@ -151,7 +162,44 @@ def scan_source(data: bytes) -> Scan:
         hazards |= more
     if count + len(questions) > MAX_DIRECTIVES or any(b"\0" in n for n in (*quoted, *angled)):
         hazards |= Hazard.OPAQUE_QUESTION
-    return Scan(hazards, tuple(quoted), tuple(angled), tuple(questions), tuple(embeds))
+    return Scan(
+        hazards, tuple(quoted), tuple(angled), tuple(questions), tuple(embeds), tuple(aliases)
+    )
+
+
+def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:
+    """Look for what a file asks `__has_include` through macros that any file may have defined.
+
+    The result has `questions` and the hazard of one that cannot be read, nothing else.
+    """
+    data = _joined(data)
+    words = b"|".join(map(re.escape, aliases))
+    use = re.compile(rb"\b(?:" + words + rb")\b" + _BLANKS + rb"(\()?" + _BLANKS + _NAME_IN_QUOTES)
+    found: dict[tuple[bool, bytes], None] = {}
+    hazards = Hazard.NONE
+    for match in use.finditer(data):
+        name = match[2] or match[3]
+        line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.start()]
+        if match[1] and name:
+            found[bool(match[2]), name] = None
+        elif not _MENTION.fullmatch(line):
+            hazards |= Hazard.OPAQUE_QUESTION
+    if len(found) > MAX_DIRECTIVES or any(b"\0" in name for _, name in found):
+        hazards |= Hazard.OPAQUE_QUESTION
+    return Scan(hazards, questions=tuple(found))
+
+
+def may_be_read_once(data: bytes) -> bool:
+    """Tell whether a file may have `#pragma once` or be for `#import`; a superset."""
+    return _ONCE.search(_joined(data)) is not None
+
+
+def _joined(data: bytes) -> bytes:
+    if b"\\" in data:
+        data = _SPLICE.sub(b"", data)
+    if b"??/" in data:
+        data = _TRIGRAPH_SPLICE.sub(b"", data)
+    return data
 
 
 def scan_arguments(arguments: tuple[bytes, ...]) -> Scan:
@@ -196,17 +244,30 @@ def _include_lines(data: bytes) -> Iterator[re.Match[bytes]]:
                 yield match
 
 
-def _questions(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:
-    """Return the names asked for with what is to be said of the unreadable ones."""
+def _questions(
+    data: bytes,
+) -> tuple[dict[tuple[bool, bytes], None], dict[bytes, None], Hazard]:
+    """Return the names asked for, aliases, and what is to be said of the unreadable ones."""
     found: dict[tuple[bool, bytes], None] = {}
+    aliases: dict[bytes, None] = {}
     hazards = Hazard.NONE
     for match in _QUESTION.finditer(data):
         name = match[2] or match[3]
         if match[1] and name:
             found[bool(match[2]), name] = None
+        elif alias := _alias(data, match.start()):
+            aliases[alias] = None
         elif _is_opaque(data, match.start(), match.end(), is_call=match[1] is not None):
             hazards |= Hazard.OPAQUE_QUESTION
-    return found, hazards
+    return found, aliases, hazards
+
+
+def _alias(data: bytes, at: int) -> bytes | None:
+    """Return the macro that the line around `at` defines, if all it does is ask."""
+    end = data.find(b"\n", at)
+    line = data[data.rfind(b"\n", 0, at) + 1 : end if end >= 0 else len(data)]
+    match = _ALIAS.fullmatch(line)
+    return match[1] if match is not None and match[2] == match[3] else None
 
 
 def _embeds(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:
@@ -247,7 +308,7 @@ def _is_opaque(data: bytes, start: int, end: int, *, is_call: bool) -> bool:
     """Tell a question that cannot be read from a mere mention (`#ifdef`, `defined`, prose)."""
     line = data[data.rfind(b"\n", 0, start) + 1 : start]
     if _DEFINE.search(line) is not None:
-        return True  # an alias: its uses do not show
+        return True  # more than an alias: its uses do not show
     if not is_call and data.startswith(b"/*", end):
         return True  # a comment too long to look behind
     is_its_own_definition = line.rstrip().endswith(b"define")

@@ -11,10 +11,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hpcc.compilers import HAZARD_REASONS, Hazard, Scan, scan_arguments
+from hpcc.compilers import HAZARD_REASONS, Hazard, Scan, may_be_read_once, scan_arguments
 from hpcc.daemon._files import MAX_SOURCE_BYTES, FileMemo, Listing
 from hpcc.daemon._manifest import Absence
 
@@ -102,7 +102,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         raise UncacheableError("too-many-files")
     in_arguments = scan_arguments(request.arguments)
     _refuse_hazards(in_arguments, request)
-    scans = {path: _examine(memo, path, request) for path in paths}
+    scans = _with_alias_uses(memo, {path: _examine(memo, path, request) for path in paths}, request)
     doubts = request.doubts | in_arguments.hazards
     for _, scan in scans.values():
         if scan.hazards is not Hazard.NONE:  # as nearly always: combining flags costs a microsecond
@@ -136,6 +136,25 @@ def _examine(memo: FileMemo, path: bytes, request: ClosureRequest) -> tuple[byte
         raise UncacheableError("modified-during-compile")
     _refuse_hazards(scan, request)
     return digest, scan
+
+
+def _with_alias_uses(
+    memo: FileMemo, scans: dict[bytes, tuple[bytes, Scan]], request: ClosureRequest
+) -> dict[bytes, tuple[bytes, Scan]]:
+    """Add what is asked through macros for `__has_include`, which any of the files may use."""
+    aliases = tuple(sorted({name for _, scan in scans.values() for name in scan.aliases}))
+    if not aliases:
+        return scans
+    found = {}
+    for path, (digest, scan) in scans.items():
+        uses = memo.alias_uses(path, digest, aliases)
+        if uses is None:
+            raise UncacheableError("modified-during-compile")
+        _refuse_hazards(uses, request)
+        if uses.questions:
+            scan = replace(scan, questions=(*scan.questions, *uses.questions))  # noqa: PLW2901 - the same file's, completed
+        found[path] = (digest, scan)
+    return found
 
 
 def _digest_of_data(memo: FileMemo, path: bytes, request: ClosureRequest) -> bytes:
@@ -185,8 +204,7 @@ def _refuse_twins(
         first = read.get(digest or b"")
         if first is None or os.path.realpath(first) != os.path.realpath(path) or _has_link(path):
             with contextlib.suppress(OSError), open(path, "rb") as file:
-                data = file.read(MAX_SOURCE_BYTES)
-                if b"once" in data or b"import" in data:
+                if may_be_read_once(file.read(MAX_SOURCE_BYTES)):
                     raise UncacheableError("twin-headers")
 
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hpcc.compilers import Scan, scan_source
+from hpcc.compilers import Scan, scan_alias_uses, scan_source
 
 # Two seconds is the coarsest time stamp of a common file system (FAT).
 RACY_WINDOW_NS: Final = 2_000_000_000
@@ -54,6 +54,7 @@ class FileMemo:
         self._now_ns = now_ns
         self._digests: dict[bytes, tuple[Signature, bytes]] = {}
         self._scans: dict[bytes, Scan] = {}
+        self._alias_uses: dict[tuple[bytes, tuple[bytes, ...]], Scan] = {}
         self._listings: dict[bytes, Listing] = {}
 
     def digest(self, path: bytes) -> bytes | None:
@@ -112,6 +113,20 @@ class FileMemo:
                 self._scans.clear()
             self._scans[digest] = scan
         return digest, scan, status
+
+    def alias_uses(self, path: bytes, digest: bytes, aliases: tuple[bytes, ...]) -> Scan | None:
+        """Return what a file asks through these macros; None when it is not that content now."""
+        known = self._alias_uses.get((digest, aliases))
+        if known is not None:
+            return known
+        chunks: list[bytes] = []
+        if self._hash(path, chunks) != digest:
+            return None
+        found = scan_alias_uses(b"".join(chunks), aliases)
+        if len(self._alias_uses) >= _MAX_REMEMBERED:
+            self._alias_uses.clear()
+        self._alias_uses[digest, aliases] = found
+        return found
 
     def listing(self, path: bytes) -> Listing | None:
         """Return the names in a directory; None when it is none or is too large to watch."""

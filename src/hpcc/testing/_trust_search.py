@@ -213,6 +213,8 @@ def _questions(cc: str) -> Iterator[Scenario]:
     )
     for name, text in {
         "alias": "#define Q __has_include\n#if Q(<maybe.h>)\nint v;\n#endif\n",
+        "alias-of-an-alias": "#define P(x) __has_include(x)\n#define Q(x) P(x)\n#if Q(<maybe.h>)\n"
+        "int v;\n#endif\n",
         "macro-argument": "#define N <maybe.h>\n#if __has_include(N)\nint v;\n#endif\n",
         "broken-by-a-backslash": "#if __has_inc\\\nlude(<maybe.h>)\nint v;\n#endif\n",
         "comment": "#if __has_include(/* x */ <maybe.h>)\nint v;\n#endif\n",
@@ -227,6 +229,21 @@ def _questions(cc: str) -> Iterator[Scenario]:
                 step(command, "nohit", write("inc/maybe.h", "")),
             ),
         )
+    # The macro of one file asked in another, as {fmt} and others do; the answer is watched.
+    command = _c(cc, "-Iinc -Imore")
+    text = '#include "ask.h"\n#if Q(<maybe.h>)\nint v = 2;\n#else\nint v = 1;\n#endif\n'
+    ask = "#ifdef __has_include\n#  define Q(x) __has_include(x)\n#else\n#  define Q(x) 0\n#endif\n"
+    yield Scenario(
+        name=f"has-include-by-a-macro-with-a-parameter-{cc}",
+        steps=(
+            step(command, "any", write("src/main.c", text), write("src/ask.h", ask), mkdir("inc")),
+            step(command, "hit"),
+            step(command, "miss", write("inc/maybe.h", "")),
+            step(command, "hit"),
+            step(command, "hit", delete("inc/maybe.h")),
+            step(command, "miss", write("more/maybe.h", "")),
+        ),
+    )
     command = _c(cc, "-Iinc '-DQ(x)=__has_include(x)'")
     text = "#if Q(<maybe.h>)\nint v = 2;\n#else\nint v = 1;\n#endif\n"
     yield Scenario(
