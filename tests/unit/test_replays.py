@@ -163,3 +163,12 @@ def test_two_looks_at_one_name_that_differ_pin_nothing(tmp_path: Path) -> None:
     for other in ((1, 2, 3, 4, 6), None):
         with pytest.raises(NotPinnedError):
             pins.state(b"/a", other)
+
+
+def test_a_directory_may_be_pinned_as_a_place_and_by_its_state(tmp_path: Path) -> None:
+    """`-I.` names the working directory as its own pin does."""
+    pins = Pins(FileMemo(lambda: time.time_ns() + 10**10))
+    directory = os.fsencode(tmp_path)
+    pins.place(directory)
+    pins.quiet(directory + b"/.")
+    assert [check.kind for check in pins.checks()] == [CheckKind.PLACE, CheckKind.STATE]

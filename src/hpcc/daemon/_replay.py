@@ -125,7 +125,7 @@ class Pins:
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
-        self._checks: dict[bytes, Check] = {}
+        self._checks: dict[tuple[bool, bytes], Check] = {}
         # Names are asked for one by one whose directory may answer for them in a few seconds.
         self.is_provisional = False
 
@@ -242,10 +242,11 @@ class Pins:
         return tuple(self._checks.values())
 
     def _add(self, check: Check) -> None:
-        """Add a check; two of one name must be the same.
+        """Add a check; two of one name must be the same, but for a place that has a state, too.
 
         Raises:
             NotPinnedError: they are not, so something changed between the two looks.
         """
-        if self._checks.setdefault(check.path, check) != check:
+        key = (check.kind is CheckKind.PLACE, check.path)
+        if self._checks.setdefault(key, check) != check:
             raise NotPinnedError
