@@ -39,6 +39,7 @@ _COMPILES = [
     ("gcc", "-c a.m", "objective-c", "a.m", "a.o", "none", None),
     ("g++", "-c a.mm -MD", "objective-c++", "a.mm", "a.o", "-MD", "a.d"),
     ("clang", "-emit-llvm -c d/a.c -MD", "c", "d/a.c", "a.bc", "-MD", "a.d"),
+    ("clang", "-fdebug-compilation-dir . -c a.c", "c", "a.c", "a.o", "none", None),
     ("clang", "-emit-llvm -S a.c", "c", "a.c", "a.ll", "none", None),
     ("clang", "-rtlib=compiler-rt -u f -e g -T x -c a.c", "c", "a.c", "a.o", "none", None),
     ("clang", "-x objective-c -c a.c", "objective-c", "a.c", "a.o", "none", None),

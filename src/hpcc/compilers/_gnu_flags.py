@@ -161,6 +161,10 @@ _CODEGEN: Final = [
         "Diagnostic Message Formatting Options",
         "-fdiagnostics-plain-output",
     ),
+    # Without "=" they take the next word.
+    *clang_rows(SEPARATE, Effect.CODEGEN, "Debug information", "-fdebug-compilation-dir"),
+    *clang_rows(SEPARATE, Effect.CODEGEN, "Target-independent", "-fnew-alignment"),
+    *clang_rows(SEPARATE, Effect.SEARCH, "Target-dependent", "-mthread-model"),
     *clang_rows(SEPARATE, Effect.LIST, "Xclang", "-Xclang", "-mllvm"),
     *clang_rows(JOINED, Effect.LIST, "mllvm=", "-mllvm=", since=17),
     *refuse(SEPARATE, "pass-through", CLANG, "-Xcuda-ptxas", "-Xcuda-fatbinary", "-mmlir"),
