@@ -168,6 +168,8 @@ _CODEGEN: Final = [
     *clang_rows(SEPARATE, Effect.LIST, "Xclang", "-Xclang", "-mllvm"),
     *clang_rows(JOINED, Effect.LIST, "mllvm=", "-mllvm=", since=17),
     *refuse(SEPARATE, "pass-through", CLANG, "-Xcuda-ptxas", "-Xcuda-fatbinary", "-mmlir"),
+    *refuse(SEPARATE, "pass-through", CLANG, "-fexperimental-openacc-macro-override", "-meabi"),
+    *refuse(SEPARATE, "modules", CLANG, "-module-dependency-dir"),
     *refuse(JOINED, "pass-through", CLANG, "-Xarch_", "-Xopenmp-target", "-Xoffload-linker"),
 ]
 
