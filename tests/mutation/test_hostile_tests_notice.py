@@ -160,10 +160,10 @@ CASES = {
         "tests/unit/test_dispatch_units.py::test_an_output_outside_the_root_is_refused",
     ),
     "peer-uid": Case(
-        "daemon/_front.py",
-        "if peer_uid(connection) != self._uid:",
+        "daemon/_twin.py",  # the native half has its own case in test_replay_notices.py
+        "if peer_uid(connection) != uid:",
         "if False:",
-        "tests/integration/launcher/test_front_hostile.py::test_a_peer_of_another_uid_gets_no_answer",
+        "tests/contract/test_replay_talk_contract.py::test_a_peer_of_another_user_is_turned_away",
     ),
     "shared-object-search": Case(
         "daemon/_share_check.py",
