@@ -167,7 +167,8 @@ def _driver_files() -> Iterator[Scenario]:
                 step("gcc -c main.c -o main.o", "hit", delete(where), env=env),
             ),
         )  # fmt: skip
-    for cc, prog in (("clang-19", "clang"), ("clang-19", "clang++"), ("clang-14", "a-b-clang")):
+    older = "clang-14" if shutil.which("clang-14") else "clang-17"
+    for cc, prog in (("clang-19", "clang"), ("clang-19", "clang++"), (older, "a-b-clang")):
         main = write("main.cc", "#ifndef V\n#define V 0\n#endif\nint value = V;\n")
         base = f"bin/{prog} -c main.cc -o main.o"
         names = {"clang": ("clang.cfg", "x86_64-pc-linux-gnu-clang.cfg", "x86_64-pc-linux-gnu.cfg"),
