@@ -132,7 +132,7 @@ async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
         return make(parent)
 
     async def spawn_slowly(*argv: str, **options: object) -> asyncio.subprocess.Process:
-        process = await spawn(*argv, **options)  # type: ignore[arg-type]
+        process = await spawn(*argv, **options)  # type: ignore[arg-type]  # mixed options
         pids.append(process.pid)
         await asyncio.sleep(0.3)
         return process
