@@ -24,9 +24,12 @@ fi
 [ -z "$degraded" ] || echo "test.sh: running with what is installed."
 
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
+# Several at once, each with a guest or a compiler of its own: a processor for each, memory for four.
+jobs=$(nproc)
+[ "$jobs" -le 4 ] || jobs=4
 .venv/bin/ruff format --check -q .
 .venv/bin/ruff check -q .
 .venv/bin/mypy src
 .venv/bin/lint-imports --no-cache
 .venv/bin/python tools/gen.py --check
-exec .venv/bin/python -m pytest -q --durations=15
+exec .venv/bin/python -m pytest -q --durations=15 -n "$jobs"

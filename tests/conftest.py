@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -25,3 +26,11 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"skipped in CI, which could install what is missing: {reason}"
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Deal tests to several processes; see `Schedule`."""
+    from hpcc.testing._schedule import Schedule
+
+    return Schedule(config, log)
