@@ -6,54 +6,88 @@ usage: gen.py [--check]     --check writes nothing and fails if the committed fi
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "src/hpcc/_proto"
+OWN = ROOT / "proto"
+THIRD_PARTY = OWN / "third_party"
 # Which gRPC stack talks each service: grpclib inside guests, grpcio on the network.
 STACK = {"agent.proto": "grpclib_python", "scheduler.proto": "grpc_python"}
+# Interfaces of others, each a package of its own: where it lies, and where its modules go.
+FOREIGN = {"github.com/containerd/containerd": "containerd"}
 
 
 def generate(out: Path) -> None:
-    for proto in sorted((ROOT / "proto/hpcc/v1").glob("*.proto")):
-        stack = STACK[proto.name]
-        subprocess.run(
-            [
-                sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}",
-                f"--python_out={out}", f"--pyi_out={out}", f"--{stack}_out={out}", str(proto),
-            ],
-            check=True,
-            env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
-        )  # fmt: skip
-    package = out / "hpcc/v1"
-    for file in sorted(package.glob("*.py*")):
+    with tempfile.TemporaryDirectory() as directory:
+        raw = Path(directory)
+        for proto in sorted((OWN / "hpcc/v1").glob("*.proto")):
+            _protoc(OWN, [proto], STACK[proto.name], raw)
+        _flatten(raw, out, "hpcc._proto")
+    for root, package in FOREIGN.items():
+        with tempfile.TemporaryDirectory() as directory:
+            raw = Path(directory)
+            _protoc(
+                THIRD_PARTY, sorted((THIRD_PARTY / root).rglob("*.proto")), "grpclib_python", raw
+            )
+            (out / package).mkdir(exist_ok=True)
+            _flatten(raw, out / package, f"hpcc._proto.{package}")
+
+
+def _protoc(include: Path, protos: Iterable[Path], stack: str, out: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable, "-m", "grpc_tools.protoc", f"-I{include}",
+            f"--python_out={out}", f"--pyi_out={out}", f"--{stack}_out={out}", *map(str, protos),
+        ],
+        check=True,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+    )  # fmt: skip
+
+
+def _flatten(raw: Path, out: Path, package: str) -> None:
+    """Put all modules into one package: a proto's directories are no packages of ours."""
+    modules = {
+        ".".join(p.relative_to(raw).with_suffix("").parts): p.stem for p in raw.rglob("*.py")
+    }
+    for file in sorted(raw.rglob("*.py*")):
         text = file.read_text()
-        text = re.sub(r"\bfrom hpcc\.v1 import", "from hpcc._proto import", text)
-        text = re.sub(r"^import hpcc\.v1\.(\w+)$", r"from hpcc._proto import \1", text, flags=re.M)
-        text = re.sub(r"\bhpcc\.v1\.(\w+_pb2)\b", r"\1", text)
+        if file.stem.endswith("_grpc") and "class " not in text:
+            continue  # a proto without a service
+        for dotted, name in modules.items():
+            parent = re.escape(dotted.rpartition(".")[0])
+            text = re.sub(
+                rf"\bfrom {parent} import {name}\b", f"from {package} import {name}", text
+            )
+            text = re.sub(
+                rf"^import {re.escape(dotted)}$", f"from {package} import {name}", text, flags=re.M
+            )
+            text = re.sub(rf"(?<![\w./]){re.escape(dotted)}\b", name, text)
         (out / file.name).write_text(text)
-        file.unlink()
-    package.rmdir()
-    package.parent.rmdir()
     (out / "__init__.py").write_text('"""Generated; see tools/gen.py."""\n')
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*.py*")
+            if "__pycache__" not in p.parts}  # fmt: skip
 
 
 def main() -> int:
     if "--check" not in sys.argv[1:]:
+        for package in FOREIGN.values():
+            shutil.rmtree(OUT / package, ignore_errors=True)
         generate(OUT)
         return 0
     with tempfile.TemporaryDirectory() as directory:
         fresh = Path(directory)
         generate(fresh)
-        names = {p.name for p in [*fresh.glob("*.py*"), *OUT.glob("*.py*")]}
-        stale = sorted(
-            n for n in names
-            if not (fresh / n).is_file() or not (OUT / n).is_file()
-            or (fresh / n).read_bytes() != (OUT / n).read_bytes()
-        )  # fmt: skip
+        made, kept = _files(fresh), _files(OUT)
+    stale = sorted(n for n in made.keys() | kept.keys() if made.get(n) != kept.get(n))
     if stale:
         print(f"generated files differ, run `make gen`: {', '.join(stale)}", file=sys.stderr)
     return bool(stale)

@@ -1,0 +1,1 @@
+"""Generated; see tools/gen.py."""
