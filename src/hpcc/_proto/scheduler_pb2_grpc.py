@@ -57,7 +57,8 @@ class SchedulerServiceServicer:
     """
 
     def Authenticate(self, request, context):
-        """Proves who asks. Credential: the tenant's secret.
+        """Proves who asks. Credential: a token of the tenant's identity provider, or the secret of the
+        one static tenant. UNAVAILABLE: the provider cannot be asked for its keys.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -14,7 +14,8 @@ from hpcc.core import HpccError
 from hpcc.rpc._errors import code_of, trailer_of
 
 _BEARER: Final = "Bearer "
-_MAX_CREDENTIAL_CHARS: Final = 4096
+# An identity provider that lists groups in its tokens makes them this long.
+_MAX_CREDENTIAL_CHARS: Final = 6 << 10
 TOOL_METADATA: Final = "build.bazel.remote.execution.v2.requestmetadata-bin"
 # Flags that hpcc added to argv, zero-separated: for the audit row, never for a decision.
 INJECTED_METADATA: Final = "hpcc-injected-bin"

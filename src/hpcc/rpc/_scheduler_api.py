@@ -95,7 +95,7 @@ class BeatAnswer:
 class SchedulerBackend(Protocol):
     """What a scheduler does. `credential` is the bearer as sent, unchecked."""
 
-    def authenticate(
+    async def authenticate(
         self, credential: str, tenant: TenantId, principal: str, client_version: str
     ) -> SessionGrant: ...
     def route(self, credential: str, ask: RouteAsk) -> Route: ...

@@ -53,7 +53,7 @@ class _DaemonSide:
     ) -> pb.AuthenticateResponse:
         if not request.principal or not _LABEL.fullmatch(request.principal):
             raise CallerError("principal must be 1 to 128 printable characters")
-        grant = self._backend.authenticate(
+        grant = await self._backend.authenticate(
             call.credential,
             TenantId(request.tenant),
             request.principal,

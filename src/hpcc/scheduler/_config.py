@@ -1,4 +1,4 @@
-"""What a scheduler is told: one static tenant, where its keys are, who may register."""
+"""What a scheduler is told: its tenants, where its keys are, who may register."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ _MIN_SECRET_CHARS = 32
 class SchedulerConfig:
     """Content of the config file of `python -m hpcc.scheduler`.
 
-    `images` are the digests the tenant may use; empty means any that a worker has.
-    `minimum_isolation` is the weakest label a route of the tenant may have.
+    Either `tenants`, the absolute path of a tenants table (docs/operate.md), or one static
+    `tenant` with its `tenant_secret` and `minimum_isolation`, the weakest label that its routes
+    may have. `images` are the digests the static tenant may use; empty means any that a worker has.
     """
 
     keys: Path
     state: Path
-    tenant: str
-    tenant_secret: str = field(repr=False)
     worker_secret: str = field(repr=False)
-    minimum_isolation: str
+    tenants: str = ""
+    tenant: str = ""
+    tenant_secret: str = field(default="", repr=False)
+    minimum_isolation: str = ""
     host: str = "127.0.0.1"
     port: int = 0
     images: tuple[str, ...] = ()
@@ -34,6 +36,22 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         """Refuse names, labels and secrets that could not work."""
+        if len(self.worker_secret) < _MIN_SECRET_CHARS:
+            raise CallerError(f"secrets must have at least {_MIN_SECRET_CHARS} characters")
+        static = ("tenant", "tenant_secret", "minimum_isolation")
+        if self.tenants:
+            if not self.tenants.startswith("/"):
+                raise CallerError("tenants must be an absolute path")
+            for name in (*static, "images"):
+                if getattr(self, name):
+                    raise CallerError(f"{name!r} and 'tenants' exclude each other")
+            return
+        for name in static:
+            if not getattr(self, name):
+                raise CallerError(f"key {name!r} is missing: it, or 'tenants'")
+        self._check_static()
+
+    def _check_static(self) -> None:
         TenantId(self.tenant)
         for image in self.images:
             ImageDigest(image)
@@ -42,5 +60,5 @@ class SchedulerConfig:
         except ValueError as error:
             known = ", ".join(i.value for i in Isolation)
             raise CallerError(f"minimum_isolation must be one of {known}") from error
-        if min(len(self.tenant_secret), len(self.worker_secret)) < _MIN_SECRET_CHARS:
+        if len(self.tenant_secret) < _MIN_SECRET_CHARS:
             raise CallerError(f"secrets must have at least {_MIN_SECRET_CHARS} characters")

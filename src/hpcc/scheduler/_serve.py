@@ -13,6 +13,7 @@ from hpcc.rpc import ServerTls, scheduler_handlers, start_server
 from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._service import SchedulerService
+from hpcc.scheduler._tenants_door import Door, open_door
 
 TLS_NAME = "scheduler.hpcc.internal"
 _GRACE_SECONDS = 1.0
@@ -30,32 +31,40 @@ class RunningScheduler:
 
 @asynccontextmanager
 async def serve_scheduler(
-    config: SchedulerConfig, clock: Clock
+    config: SchedulerConfig, clock: Clock, *, door: Door | None = None
 ) -> AsyncGenerator[RunningScheduler]:
-    """Serve while the block runs.
+    """Serve while the block runs; `door` is what `config` asks for, unless another is given.
 
     Raises:
+        CallerError: the tenants table is not good.
         InfrastructureError: keys, state or address cannot be used.
     """
     key = load_or_create_signing_key(config.keys / "token-signing.key")
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     scheduler_id = f"scheduler-{key_id(key.public_key())[:12]}"
+    door = door or open_door(config, clock)
     anchors = AnchorStore(config.state / "scheduler.sqlite")
     try:
-        service = SchedulerService(config, key, anchors, clock, scheduler_id=scheduler_id)
+        service = SchedulerService(
+            config, key, anchors, clock, scheduler_id=scheduler_id, door=door
+        )
         server, port = await start_server(
             scheduler_handlers(service),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
         )
-        expiry = asyncio.Task(service.expire_leases(), name="scheduler leases")
+        tasks = [
+            asyncio.Task(service.expire_leases(), name="scheduler leases"),
+            asyncio.Task(door.watch(), name="tenants"),
+        ]
         try:
             yield RunningScheduler(config.host, port, tls.certificate_pem.decode(), scheduler_id)
         finally:
-            expiry.cancel()
-            with suppress(asyncio.CancelledError):
-                await expiry
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await server.stop(_GRACE_SECONDS)
     finally:
         anchors.close()

@@ -6,9 +6,7 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
@@ -31,23 +29,16 @@ from hpcc.rpc import (
 from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._registry import Registry
+from hpcc.scheduler._tenants_door import Door
+from hpcc.scheduler._tenants_sessions import Session, Sessions
 
 _log: Final = logging.getLogger(__name__)
-_MAX_SESSIONS: Final = 10_000
 _MAX_WATCHERS: Final = 1000
 _WATCH_BACKLOG: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    tenant: TenantId
-    principal: str
-    client_version: str
-    expires_at: float
-
-
 class SchedulerService:
-    """`SchedulerBackend` for one static tenant; all state is in memory but the anchors."""
+    """`SchedulerBackend`; all state is in memory but the anchors."""
 
     def __init__(
         self,
@@ -57,6 +48,7 @@ class SchedulerService:
         clock: Clock,
         *,
         scheduler_id: str,
+        door: Door,
     ) -> None:
         self._config, self._clock, self._anchors = config, clock, anchors
         self._scheduler_id = scheduler_id
@@ -67,31 +59,22 @@ class SchedulerService:
         )
         self._token_keys = ((kid, public),)
         self._registry = Registry(clock, config.lease_seconds)
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._door = door
+        self._sessions = Sessions(door, clock, config.session_seconds)
         self._watchers: set[asyncio.Queue[RouteChange | None]] = set()
 
-    def authenticate(
+    async def authenticate(
         self, credential: str, tenant: TenantId, principal: str, client_version: str
     ) -> SessionGrant:
-        # Both are always compared, so that the time tells nothing about which was wrong.
-        is_secret = hmac.compare_digest(credential.encode(), self._config.tenant_secret.encode())
-        is_tenant = hmac.compare_digest(tenant.value.encode(), self._config.tenant.encode())
-        if not (is_secret and is_tenant):
-            _log.warning("refused: authenticate")
-            raise UnauthenticatedError("tenant or secret is wrong", reason="bad-secret")
-        while len(self._sessions) >= _MAX_SESSIONS:
-            self._sessions.popitem(last=False)
-        name = secrets.token_urlsafe(32)
-        expires_at = self._clock.now() + self._config.session_seconds
-        self._sessions[name] = _Session(tenant, principal, client_version, expires_at)
-        return SessionGrant(name, expires_at)
+        admitted = await self._door.admit(credential, tenant, principal)
+        return self._sessions.open(admitted, client_version)
 
     def route(self, credential: str, ask: RouteAsk) -> Route:
-        session = self._session(credential, ask.tenant)
+        session, policy = self._sessions.find(credential, ask.tenant)
         image = ask.image.digest
-        if self._config.images and image.value not in self._config.images:
+        if not policy.allows(ask.image):
             raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
-        minimum = self._minimum(ask.minimum_isolation)
+        minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
         self._tell(self._registry.expire())
         worker = self._registry.choose(image, minimum, failed_generation=ask.failed_generation)
         claims = self._claims(session, image, minimum, worker.audience, worker.generation)
@@ -106,7 +89,7 @@ class SchedulerService:
         )
 
     async def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
-        self._session(credential, tenant)
+        self._sessions.find(credential, tenant)
         if len(self._watchers) >= _MAX_WATCHERS:
             raise PolicyError("too many watchers", reason="too-many-watchers")
         queue: asyncio.Queue[RouteChange | None] = asyncio.Queue(_WATCH_BACKLOG)
@@ -160,30 +143,14 @@ class SchedulerService:
             await self._clock.sleep(self._config.lease_seconds / 4)
             self._tell(self._registry.expire())
 
-    def _session(self, credential: str, tenant: TenantId) -> _Session:
-        session = self._sessions.get(credential)
-        if session is None or session.expires_at <= self._clock.now():
-            self._sessions.pop(credential, None)
-            raise UnauthenticatedError("session is unknown or over", reason="session")
-        if session.tenant != tenant:
-            raise PolicyError("the session is of another tenant", reason="foreign-tenant")
-        return session
-
     def _check_worker(self, credential: str) -> None:
         if not hmac.compare_digest(credential.encode(), self._config.worker_secret.encode()):
             _log.warning("refused: worker credential")
             raise UnauthenticatedError("worker secret is wrong", reason="bad-secret")
 
-    def _minimum(self, asked: Isolation | None) -> Isolation:
-        """A client may ask for more isolation than its tenant needs, never for less."""
-        tenant_minimum = Isolation(self._config.minimum_isolation)
-        if asked is None or asked.rank < tenant_minimum.rank:
-            return tenant_minimum
-        return asked
-
     def _claims(
         self,
-        session: _Session,
+        session: Session,
         image: ImageDigest,
         minimum: Isolation,
         audience: str,
@@ -216,3 +183,8 @@ class SchedulerService:
                     while not queue.empty():
                         queue.get_nowait()
                     queue.put_nowait(None)
+
+
+def _minimum(tenants: Isolation, asked: Isolation | None) -> Isolation:
+    """A client may ask for more isolation than its tenant needs, never for less."""
+    return tenants if asked is None or asked.rank < tenants.rank else asked

@@ -1,0 +1,149 @@
+"""An identity provider's public keys: which of them may check what, and when to ask again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from hpcc.core import HpccError, IntegrityError
+from hpcc.identity._oidc_http import ProviderError, ProviderHttp
+from hpcc.identity._oidc_provider import discover
+from hpcc.ports import Clock
+
+MAX_JWKS_BYTES: Final = 256 << 10
+MAX_KEYS: Final = 64
+MAX_KID_CHARS: Final = 256
+MIN_RSA_BITS: Final = 2048
+# Verifying takes time with the square and more of this.
+MAX_RSA_BITS: Final = 8192
+# Only signatures with public keys: with "none" anybody signs, with HS* whoever reads the key set.
+ALGORITHMS: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+_CURVES: Final[Mapping[str, str]] = {
+    "ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKey:
+    """A key and the one algorithm family that it fits; `kid` may be empty."""
+
+    kid: str
+    jwk: Mapping[str, object]
+
+    def for_algorithm(self, algorithm: str) -> jwt.PyJWK | None:
+        """Return what checks a signature of this algorithm; None when the key is not for it."""
+        if algorithm not in ALGORITHMS or self.jwk.get("alg", algorithm) != algorithm:
+            return None
+        try:
+            key = jwt.PyJWK(dict(self.jwk), algorithm)
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+            return None
+        return key if _fits(key.key, algorithm) else None
+
+
+def _fits(key: object, algorithm: str) -> bool:
+    if algorithm[:2] in {"RS", "PS"}:
+        return isinstance(key, rsa.RSAPublicKey) and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
+    if algorithm == "EdDSA":
+        return isinstance(key, ed25519.Ed25519PublicKey)
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CURVES[algorithm]
+
+
+def parse_keys(body: Mapping[str, object]) -> tuple[ProviderKey, ...]:
+    """Read a JWK set (RFC 7517); keys that sign nothing for us are left out.
+
+    Raises:
+        IntegrityError: not a key set, or too many keys.
+    """
+    listed = body.get("keys")
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise IntegrityError(
+            f"the identity provider's key set is none, or has more than {MAX_KEYS} keys",
+            reason="idp-keys",
+        )
+    found: list[ProviderKey] = []
+    for jwk in listed:
+        if isinstance(jwk, dict) and _is_usable(jwk):
+            # Without what must never be there: a private key that leaked into the set.
+            public = {
+                n: v for n, v in jwk.items() if n in {"kty", "n", "e", "crv", "x", "y", "alg"}
+            }
+            found.append(ProviderKey(str(jwk.get("kid", "")), public))
+    return tuple(found)
+
+
+def _is_usable(jwk: Mapping[str, object]) -> bool:
+    kid, operations = jwk.get("kid", ""), jwk.get("key_ops", ["verify"])
+    return (
+        jwk.get("kty") in {"RSA", "EC", "OKP"}
+        and jwk.get("use", "sig") == "sig"
+        and isinstance(operations, list)
+        and "verify" in operations
+        and isinstance(kid, str)
+        and len(kid) <= MAX_KID_CHARS
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCacheLimits:
+    """Seconds. A provider is asked when its keys are stale, or a token names an unknown one."""
+
+    # Keys that were withdrawn are trusted no longer than this.
+    fresh_seconds: float = 3600.0
+    # With the provider down, people who can still show a token go on for this long.
+    stale_seconds: float = 6 * 3600.0
+    # A flood of tokens with invented key names costs one question in this time.
+    refresh_every_seconds: float = 30.0
+    retry_seconds: float = 5.0
+
+
+class KeyCache:
+    """The keys of one issuer. Concurrent callers share one question."""
+
+    def __init__(
+        self, issuer: str, http: ProviderHttp, clock: Clock, limits: KeyCacheLimits | None = None
+    ) -> None:
+        self._issuer, self._http, self._clock = issuer, http, clock
+        self._limits = limits or KeyCacheLimits()
+        self._lock = asyncio.Lock()
+        self._keys: tuple[ProviderKey, ...] = ()
+        self._fetched_at = self._tried_at = float("-inf")
+        self._failure: HpccError | None = None
+
+    async def keys(self, kid: str | None) -> tuple[ProviderKey, ...]:
+        """Return the keys, asked for anew if they are old or lack `kid`.
+
+        Raises:
+            ProviderError, IntegrityError: there are none that may be used.
+        """
+        async with self._lock:
+            if self._must_ask(kid):
+                await self._ask()
+            if self._clock.monotonic() - self._fetched_at > self._limits.stale_seconds:
+                raise self._failure or ProviderError("the identity provider's keys are too old")
+            return self._keys
+
+    def _must_ask(self, kid: str | None) -> bool:
+        now, limits = self._clock.monotonic(), self._limits
+        if now - self._fetched_at > limits.fresh_seconds:
+            return now - self._tried_at >= limits.retry_seconds
+        is_known = kid is None or any(k.kid == kid for k in self._keys)
+        return not is_known and now - self._tried_at >= limits.refresh_every_seconds
+
+    async def _ask(self) -> None:
+        self._tried_at = self._clock.monotonic()
+        try:
+            provider = await discover(self._http, self._issuer)
+            answer = await self._http.get(provider.jwks_uri, max_bytes=MAX_JWKS_BYTES)
+            self._keys = parse_keys(answer.body)
+        except HpccError as error:
+            self._failure = error
+            return
+        self._fetched_at, self._failure = self._clock.monotonic(), None

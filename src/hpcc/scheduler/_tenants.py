@@ -1,0 +1,269 @@
+"""The tenants table: who may use the farm, as whom, with which images, how much."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, NoReturn, cast
+
+from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.identity import (
+    ALGORITHMS,
+    DEFAULT_ALGORITHMS,
+    IdentityPolicy,
+    check_provider_url,
+)
+
+MAX_TABLE_BYTES: Final = 1 << 20
+MAX_TENANTS: Final = 1024
+MAX_ITEMS: Final = 256
+MAX_TEXT_CHARS: Final = 255
+# More than any farm does; keeps sums of them within 64 bits.
+MAX_QUOTA: Final = 1 << 50
+_PATTERN: Final = re.compile(r"[a-z0-9*]+(?:[._:/-]+[a-z0-9*]+)*(?:/\*)?")
+
+Fallback = Literal["never", "warn", "quiet"]
+Parity = Literal["refuse", "warn", "ignore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """Limits of a tenant; None is none. Bytes are of blobs, before compression."""
+
+    concurrent_execs: int | None = None
+    upload_bytes: int | None = None
+    upload_window_seconds: int = 3600
+    cache_bytes: int | None = None
+    # People and CI jobs that are logged in at once; the oldest session ends first.
+    sessions: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRule:
+    """One allowed image: a digest, or a pattern of repositories (`*` is any run of characters)."""
+
+    digest: ImageDigest | None
+    repositories: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ImageRule:
+        """Read `sha256:…`, `repo@sha256:…` or `registry/team/*`.
+
+        Raises:
+            CallerError: none of them.
+        """
+        if text.startswith("sha256:"):
+            return cls(ImageDigest(text))
+        if "@" in text:
+            return cls(ImageRef.parse(text).digest)
+        if not _PATTERN.fullmatch(text) or not text.strip("*"):
+            raise CallerError(
+                f"not an image: {text[:100]!r} (sha256:…, repo@sha256:… or registry/team/*)"
+            )
+        return cls(None, text)
+
+    def allows(self, image: ImageRef) -> bool:
+        if self.digest is not None:
+            return image.digest == self.digest
+        parts = (re.escape(p) for p in self.repositories.split("*"))
+        return re.fullmatch(".*".join(parts), image.repository) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPolicy:
+    """Everything that the table says of one tenant; no image rules: any image is allowed."""
+
+    tenant: TenantId
+    # None: the one static tenant of `hpcc up`, which has a secret instead.
+    identity: IdentityPolicy | None
+    images: tuple[ImageRule, ...]
+    minimum_isolation: Isolation
+    guest_reuse: GuestReuse = GuestReuse.PRINCIPAL
+    fallback: Fallback = "warn"
+    parity: Parity = "refuse"
+    quotas: Quotas = Quotas()
+
+    def allows(self, image: ImageRef) -> bool:
+        return not self.images or any(rule.allows(image) for rule in self.images)
+
+
+def parse_tenants(raw: bytes, *, source: str) -> Mapping[TenantId, TenantPolicy]:
+    """Read the bytes of a table.
+
+    Raises:
+        CallerError: not TOML, a key, type or value that is not known, or two tenants that could
+            not be told apart.
+    """
+    if len(raw) > MAX_TABLE_BYTES:
+        raise CallerError(f"{source} is larger than {MAX_TABLE_BYTES} bytes", reason="tenants")
+    try:
+        table = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallerError(f"{source}: {error}", reason="tenants") from error
+    top = _Table(source, "the file", table, ("tenants",))
+    listed = top.table("tenants")
+    if not 0 < len(listed) <= MAX_TENANTS:
+        raise CallerError(f"{source}: must have 1 to {MAX_TENANTS} tenants", reason="tenants")
+    policies = [_tenant(source, name, content) for name, content in listed.items()]
+    for one, other in itertools.combinations(policies, 2):
+        _check_apart(source, one, other)
+    return {p.tenant: p for p in policies}
+
+
+def _tenant(source: str, name: str, content: object) -> TenantPolicy:
+    where = f"[tenants.{name[:80]}]"
+    try:
+        tenant = TenantId(name)
+    except CallerError as error:
+        raise CallerError(f"{source}: {error}", reason="tenants") from error
+    known = tuple(f.name for f in fields(TenantPolicy) if f.name != "tenant")
+    table = _Table(source, where, content, known)
+    quota_names = tuple(f.name for f in fields(Quotas))
+    quotas = _Table(source, where[:-1] + ".quotas]", table.table("quotas"), quota_names)
+    return TenantPolicy(
+        tenant=tenant,
+        identity=_identity(source, where, table.table("identity")),
+        images=table.each("images", ImageRule.parse),
+        minimum_isolation=table.choice("minimum_isolation", Isolation),
+        guest_reuse=table.choice("guest_reuse", GuestReuse, GuestReuse.PRINCIPAL),
+        fallback=cast("Fallback", table.word("fallback", ("never", "warn", "quiet"), "warn")),
+        parity=cast("Parity", table.word("parity", ("refuse", "warn", "ignore"), "refuse")),
+        # Any: by name from the dataclass, whose fields are all int.
+        quotas=Quotas(**cast("dict[str, Any]", {n: quotas.number(n) for n in quotas.present()})),
+    )
+
+
+def _identity(source: str, where: str, content: object) -> IdentityPolicy:
+    known = tuple(f.name for f in fields(IdentityPolicy))
+    table = _Table(source, where[:-1] + ".identity]", content, known)
+    claims = _Table(source, where[:-1] + ".identity.claims]", table.table("claims"), None)
+    policy = IdentityPolicy(
+        issuer=table.checked("issuer", check_provider_url),
+        audience=table.text("audience"),
+        client_ids=table.each("client_ids", str, is_optional=True),
+        claims=tuple((n, claims.each(n, str)) for n in claims.present()),
+        algorithms=tuple(table.each("algorithms", str, is_optional=True) or DEFAULT_ALGORITHMS),
+        principal_claim=cast(
+            "Literal['sub', 'email']", table.word("principal_claim", ("sub", "email"), "sub")
+        ),
+    )
+    unknown = [a for a in policy.algorithms if a not in ALGORITHMS]
+    if unknown:
+        table.fail("algorithms", f"must be of {', '.join(ALGORITHMS)}")
+    if not policy.client_ids and not policy.claims:
+        table.fail(
+            "client_ids",
+            "or `claims` must say who of all that the issuer serves belongs to the tenant",
+        )
+    return policy
+
+
+def _check_apart(source: str, one: TenantPolicy, other: TenantPolicy) -> None:
+    """No token may be good for two tenants."""
+    a, b = one.identity, other.identity
+    if a is None or b is None or (a.issuer, a.audience) != (b.issuer, b.audience):
+        return
+    claims = dict(b.claims)
+    is_apart = (a.client_ids and b.client_ids and not set(a.client_ids) & set(b.client_ids)) or any(
+        name in claims and not set(values) & set(claims[name]) for name, values in a.claims
+    )
+    if not is_apart:
+        raise CallerError(
+            f"{source}: tenants {one.tenant} and {other.tenant} would accept the same tokens:"
+            " give them other audiences, client_ids or claims",
+            reason="tenants",
+        )
+
+
+class _Table:
+    """One TOML table, read key by key; what is not known is an error that names the nearest."""
+
+    def __init__(
+        self, source: str, where: str, content: object, known: tuple[str, ...] | None
+    ) -> None:
+        self._where = f"{source}: {where}"
+        if not isinstance(content, dict):
+            raise CallerError(f"{self._where} must be a table", reason="tenants")
+        self._content: dict[str, object] = content
+        if known is not None:
+            self._check_keys(known)
+
+    def _check_keys(self, known: tuple[str, ...]) -> None:
+        for key in self._content:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise CallerError(
+                    f"{self._where}: unknown key {key[:80]!r}; {hint}", reason="tenants"
+                )
+                raise CallerError(
+                    f"{self._where}: unknown key {key[:80]!r}{hint}", reason="tenants"
+                )
+
+    def fail(self, key: str, text: str) -> NoReturn:
+        raise CallerError(f"{self._where} {key[:80]}: {text}", reason="tenants")
+
+    def present(self) -> tuple[str, ...]:
+        return tuple(self._content)
+
+    def table(self, key: str) -> dict[str, object]:
+        value = self._content.get(key, {})
+        if not isinstance(value, dict):
+            self.fail(key, "must be a table")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        if key not in self._content and default is None:
+            self.fail(key, "is missing")
+        return self._text(key, self._content.get(key, default))
+
+    def checked(self, key: str, check: Callable[[str], str]) -> str:
+        return self._parsed(key, check, self.text(key))
+
+    def word(self, key: str, words: tuple[str, ...], default: str) -> str:
+        value = self.text(key, default)
+        if value not in words:
+            self.fail(key, f"must be one of {', '.join(words)}")
+        return value
+
+    def choice[E: (Isolation, GuestReuse)](
+        self, key: str, kind: type[E], default: E | None = None
+    ) -> E:
+        words = tuple(e.value for e in kind)
+        if key not in self._content and default is None:
+            self.fail(key, f"is missing: one of {', '.join(words)}")
+        return kind(self.word(key, words, default.value if default is not None else ""))
+
+    def number(self, key: str) -> int:
+        value = self._content[key]
+        if type(value) is not int or not 0 < value <= MAX_QUOTA:
+            self.fail(key, f"must be a whole number from 1 to {MAX_QUOTA}")
+        return value
+
+    def each[T](
+        self, key: str, parse: Callable[[str], T], *, is_optional: bool = False
+    ) -> tuple[T, ...]:
+        value = self._content.get(key, [] if is_optional else None)
+        is_empty_ok = is_optional and key not in self._content
+        if not isinstance(value, list) or len(value) > MAX_ITEMS or (not value and not is_empty_ok):
+            self.fail(key, f"must be a list of 1 to {MAX_ITEMS} strings")
+        return tuple(self._parsed(key, parse, self._text(key, item)) for item in value)
+
+    def _parsed[T](self, key: str, parse: Callable[[str], T], text: str) -> T:
+        try:
+            return parse(text)
+        except CallerError as error:
+            raise CallerError(f"{self._where} {key}: {error}", reason="tenants") from error
+
+    def _text(self, key: str, value: object) -> str:
+        if (
+            not isinstance(value, str)
+            or not 0 < len(value) <= MAX_TEXT_CHARS
+            or not value.isprintable()
+        ):
+            self.fail(key, f"must be a string of 1 to {MAX_TEXT_CHARS} printable characters")
+        return value

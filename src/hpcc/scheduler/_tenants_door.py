@@ -1,0 +1,155 @@
+"""Who is let in: the credential of `Authenticate` to a principal of one tenant."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from hpcc.core import HpccError, ImageDigest, Isolation, TenantId
+from hpcc.identity import (
+    IdentityPolicy,
+    IdpTokenError,
+    KeyCache,
+    KeyCacheLimits,
+    ProviderHttp,
+    read_header,
+    verify_idp_token,
+)
+from hpcc.ports import Clock
+from hpcc.rpc import UnauthenticatedError, UnavailableError
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._tenants import ImageRule, TenantPolicy
+from hpcc.scheduler._tenants_file import TenantsFile
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Somebody who was let in; `expires_at` in seconds since the epoch, None for no end."""
+
+    policy: TenantPolicy
+    principal: str
+    expires_at: float | None
+
+
+class Door(Protocol):
+    """Knows the tenants and checks what callers show."""
+
+    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
+        """Let a caller in.
+
+        Raises:
+            UnauthenticatedError: what was shown is not good for this tenant.
+            UnavailableError: it cannot be checked now.
+        """
+        ...
+
+    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
+        """Return what is in force for a tenant now; None when there is no such tenant."""
+        ...
+
+    async def watch(self) -> None:
+        """Keep up with what the tenants are, until cancelled."""
+        ...
+
+
+class StaticDoor:
+    """The one tenant of `hpcc up`, whose members share a secret and say who they are."""
+
+    def __init__(self, config: SchedulerConfig, clock: Clock) -> None:
+        self._secret, self._tenant, self._clock = config.tenant_secret, config.tenant, clock
+        self._policy = TenantPolicy(
+            tenant=TenantId(config.tenant),
+            identity=None,
+            images=tuple(ImageRule(ImageDigest(i)) for i in config.images),
+            minimum_isolation=Isolation(config.minimum_isolation),
+        )
+
+    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
+        # Both are always compared, so that the time tells nothing about which was wrong.
+        is_secret = hmac.compare_digest(credential.encode(), self._secret.encode())
+        is_tenant = hmac.compare_digest(tenant.value.encode(), self._tenant.encode())
+        if not (is_secret and is_tenant):
+            _log.warning("refused: authenticate")
+            raise UnauthenticatedError("tenant or secret is wrong", reason="bad-secret")
+        return Admitted(self._policy, principal, None)
+
+    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
+        return self._policy if tenant == self._policy.tenant else None
+
+    async def watch(self) -> None:
+        while True:
+            await self._clock.sleep(3600.0)
+
+
+class TableDoor:
+    """Tenants of a table, each with an identity provider of its own."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        http: ProviderHttp | None = None,
+        limits: KeyCacheLimits | None = None,
+    ) -> None:
+        """Read the table; see `load_tenants` for what it raises."""
+        self._file, self._clock = TenantsFile(path, clock), clock
+        self._http, self._limits = http or ProviderHttp(), limits
+        # By tenant, though two may have one issuer: what one's callers cause is not the other's.
+        self._keys: dict[tuple[TenantId, str], KeyCache] = {}
+
+    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
+        # Who they say they are does not count: the token says it.
+        del principal
+        policy = self._file.tenants.get(tenant)
+        if policy is None or policy.identity is None:
+            _log.warning("refused: authenticate reason=unknown-tenant")
+            raise UnauthenticatedError("there is no such tenant here", reason="unknown-tenant")
+        try:
+            return await self._verified(credential, policy, policy.identity)
+        except IdpTokenError as error:
+            _log.warning("refused: authenticate tenant=%s reason=%s", tenant, error.reason)
+            raise UnauthenticatedError(str(error), reason=error.reason) from error
+        except HpccError as error:
+            _log.error("tenant %s: identity provider: %s", tenant, error)
+            raise UnavailableError(
+                "the tenant's identity provider cannot be asked for its keys", reason=error.reason
+            ) from error
+
+    async def _verified(
+        self, credential: str, policy: TenantPolicy, identity: IdentityPolicy
+    ) -> Admitted:
+        # Before any question to the provider: nonsense costs it nothing.
+        header = read_header(credential, identity)
+        keys = await self._cache(policy.tenant, identity.issuer).keys(header.kid)
+        who = verify_idp_token(credential, identity, keys, self._clock)
+        return Admitted(policy, who.principal, who.expires_at)
+
+    def _cache(self, tenant: TenantId, issuer: str) -> KeyCache:
+        cache = self._keys.get((tenant, issuer))
+        if cache is None:
+            live = {(t, p.identity.issuer) for t, p in self._file.tenants.items() if p.identity}
+            self._keys = {k: c for k, c in self._keys.items() if k in live}
+            cache = KeyCache(issuer, self._http, self._clock, self._limits)
+            self._keys[tenant, issuer] = cache
+        return cache
+
+    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
+        return self._file.tenants.get(tenant)
+
+    async def watch(self) -> None:
+        await self._file.watch()
+
+
+def open_door(config: SchedulerConfig, clock: Clock) -> Door:
+    """Return the door that a configuration asks for.
+
+    Raises:
+        CallerError: there is a table, and it is not good.
+    """
+    return TableDoor(Path(config.tenants), clock) if config.tenants else StaticDoor(config, clock)

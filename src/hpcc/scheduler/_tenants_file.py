@@ -1,0 +1,85 @@
+"""The tenants file: read with its owner checked, read again when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError, TenantId
+from hpcc.ports import Clock
+from hpcc.scheduler._tenants import MAX_TABLE_BYTES, TenantPolicy, parse_tenants
+
+_log: Final = logging.getLogger(__name__)
+POLL_SECONDS: Final = 1.0
+
+Stamp = tuple[int, ...]
+Tenants = Mapping[TenantId, TenantPolicy]
+
+
+def load_tenants(path: Path) -> tuple[Tenants, Stamp]:
+    """Read a table and what tells this content of the file from another.
+
+    Raises:
+        CallerError: unreadable, writable by others than its owner, or see `parse_tenants`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            raw = file.read(MAX_TABLE_BYTES + 1)
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="tenants") from error
+    if not stat.S_ISREG(status.st_mode) or status.st_uid not in {0, os.geteuid()}:
+        raise CallerError(f"{path} must be a file of root's or of your own", reason="tenants")
+    if status.st_mode & 0o022:
+        raise CallerError(
+            f"others can write {path}, which says who gets in: chmod 644 it", reason="tenants"
+        )
+    return parse_tenants(raw, source=str(path)), _stamp(status)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
+
+
+class TenantsFile:
+    """The table in force. A broken new file leaves the old table and is said in the log."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Read the file for the first time; see `load_tenants` for what it raises."""
+        self._path, self._clock = path, clock
+        self.tenants, self._stamp = load_tenants(path)
+        # Said once per content, not at each look.
+        self._refused: Stamp | None = None
+
+    def reload(self) -> bool:
+        """Take a changed file in; whether the table is another now."""
+        try:
+            seen = _stamp(self._path.stat())
+        except OSError:
+            seen = ()
+        if seen in (self._stamp, self._refused):
+            return False
+        try:
+            tenants, stamp = load_tenants(self._path)
+        except CallerError as error:
+            self._refused = seen
+            _log.error("tenants table not reloaded, the old one stays in force: %s", error)
+            return False
+        self._stamp, self._refused = stamp, None
+        is_other, self.tenants = tenants != self.tenants, tenants
+        _log.warning("tenants table reloaded: %d tenants", len(tenants))
+        return is_other
+
+    async def watch(self) -> None:
+        """Look for changes until cancelled."""
+        while True:
+            await self._clock.sleep(POLL_SECONDS)
+            await asyncio.to_thread(self.reload)
