@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -30,6 +30,7 @@ from hpcc.runtime import (
     pick_runtime,
     prepare_assets,
 )
+from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc.testing._guest_program import build_scratch_image
 from hpcc.testing._machine import Machine
 from hpcc.testing._nested import INSIDE_VARIABLE, NestedMachine, hand_on
@@ -143,6 +144,15 @@ def firecracker_tools(firecracker_directory: Path) -> FirecrackerTools:
 @pytest.fixture(scope="session")
 def assets() -> GuestAssets:
     return prepared_assets()
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[ContainerdDaemon]:
+    """The tests' own containerd; at the end it must have nothing left of ours."""
+    with containerd_daemon() as daemon:
+        yield daemon
+        left = daemon.leftovers()
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The guest's agent: stage inputs, run the compiler in a sandbox, stream back what it made."""
 
+from hpcc.agent._container import main_in_container
 from hpcc.agent._main import main
 
-__all__ = ["main"]
+__all__ = ["main", "main_in_container"]

@@ -17,6 +17,8 @@ from hpcc.core import SOURCE_ROOT, ExecRequest
 _READ_BYTES: Final = 64 << 10
 _REPORT_BYTES: Final = 512
 _FIRST_UID: Final = 10_000
+# As many as a container's range of ids has room for; a guest that runs more starts over.
+_UIDS: Final = 250_000
 Reason = Literal[
     "", "deadline", "no-such-program", "stdio-limit", "output-limit", "memory", "agent-error"
 ]
@@ -38,8 +40,8 @@ class Ending:
 
 
 def uid_of(number: int) -> int:
-    """Return the uid of a guest's exec; never used twice in one guest."""
-    return _FIRST_UID + number
+    """Return the uid of a guest's exec: that of none which may still be there."""
+    return _FIRST_UID + number % _UIDS
 
 
 class _StdioFullError(Exception):
@@ -78,7 +80,7 @@ class Sandbox:
     async def _start(self, cgroup: Cgroup, report_fd: int) -> asyncio.subprocess.Process:
         limits, cwd = self._request.limits, self._request.cwd
         return await asyncio.create_subprocess_exec(
-            self._helper, "exec", str(report_fd), cgroup.procs_path, str(uid_of(self._number)),
+            self._helper, "exec", str(report_fd), cgroup.procs_paths, str(uid_of(self._number)),
             str(limits.output_bytes), str(limits.pids), str(limits.memory_bytes), self._source,
             f"{SOURCE_ROOT}/{cwd}" if cwd else SOURCE_ROOT, "--", *self._request.argv,
             env=dict(self._request.env), pass_fds=(report_fd,), cwd="/",

@@ -15,7 +15,7 @@ from grpclib import GRPCError, Status
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.agent._blobs import BlobCache
-from hpcc.agent._cgroup import Cgroup
+from hpcc.agent._cgroup import new_cgroup
 from hpcc.agent._frames import need, receive
 from hpcc.agent._intake import Birth, Intake
 from hpcc.agent._sandbox import Ending, Sandbox, uid_of
@@ -51,7 +51,10 @@ _STREAMS: Final = {"stdout": pb.Stdio.STREAM_STDOUT, "stderr": pb.Stdio.STREAM_S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
-    """Where the agent works and what it may hand out."""
+    """Where the agent works and what it may hand out.
+
+    `has_own_kernel`: clock and entropy are this guest's, not those of a container's host.
+    """
 
     directory: str = "/run/hpcc"
     helper: str = "/.hpcc/bin/hpcc-init"
@@ -59,6 +62,7 @@ class AgentConfig:
     blob_budget_bytes: int
     max_memory_bytes: int
     max_pids: int
+    has_own_kernel: bool = True
 
 
 class Agent(AgentServiceBase):
@@ -109,6 +113,8 @@ class Agent(AgentServiceBase):
         if birth is None:
             return
         self._is_born = True
+        if not self._config.has_own_kernel:
+            return
         time.clock_settime_ns(time.CLOCK_REALTIME, birth.wall_time_ns)
         with open("/dev/random", "wb", buffering=0) as device:
             pool = struct.pack("ii", 8 * len(birth.entropy), len(birth.entropy)) + birth.entropy
@@ -195,7 +201,7 @@ class _Workplace:
     async def __aenter__(self) -> _Workplace:
         os.mkdir(self._directory, 0o700)
         limits = self.request.limits
-        self.cgroup = Cgroup(
+        self.cgroup = new_cgroup(
             self._config.cgroup_root, f"x{self.number}",
             memory_bytes=limits.memory_bytes, pids=limits.pids,
         )  # fmt: skip

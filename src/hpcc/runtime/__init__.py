@@ -1,4 +1,4 @@
-"""Isolation backends: guests as QEMU or Firecracker microVMs, and what they boot from."""
+"""Isolation backends: guests as microVMs or containers, and what they boot from."""
 
 from hpcc.runtime._assets import GuestAssets, find_static_compiler, prepare_assets
 from hpcc.runtime._channel import GuestChannel
@@ -22,10 +22,13 @@ from hpcc.runtime._pick import (
 )
 from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
 from hpcc.runtime._qemu import QemuConfig, QemuRuntime
+from hpcc.runtime._runc import DEFAULT_SOCKET as CONTAINERD_SOCKET
+from hpcc.runtime._runc import RuncConfig, RuncRuntime, RuncTools, find_runc
 from hpcc.runtime._tools import ToolError, run_tool
 from hpcc.runtime._vm import VmGuest
 
 __all__ = [
+    "CONTAINERD_SOCKET",
     "KERNELS",
     "QEMU_PROGRAM",
     "Backend",
@@ -38,12 +41,16 @@ __all__ = [
     "KvmState",
     "QemuConfig",
     "QemuRuntime",
+    "RuncConfig",
+    "RuncRuntime",
+    "RuncTools",
     "ToolError",
     "VmGuest",
     "build_initramfs",
     "collect_modules",
     "distribution_id",
     "find_firecracker",
+    "find_runc",
     "find_static_compiler",
     "firecracker_state",
     "kernel_package_name",

@@ -29,6 +29,17 @@ def start_time(pid: int) -> int:
     return int(text.rpartition(")")[2].split()[_STAT_START_TIME])
 
 
+def owner_of(pid: int) -> str:
+    """Name a process by more than its number, for `is_owner_alive`."""
+    return f"{pid}.{start_time(pid)}"
+
+
+def is_owner_alive(owner: str) -> bool:
+    """Say whether the process that `owner_of` named is still there; a name that is none is not."""
+    pid, _, started = owner.partition(".")
+    return pid.isdigit() and started.isdigit() and _is_alive(int(pid), int(started))
+
+
 def new_directory(parent: Path) -> Path:
     """Make a guest's directory, recorded as this process's."""
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)

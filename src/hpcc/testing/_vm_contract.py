@@ -1,4 +1,6 @@
-"""What every guest in a virtual machine does, beside the guest contract.
+"""What every guest does in which the agent sandboxes compiles, beside the guest contract.
+
+That is: in a virtual machine and in a container.
 
 A backend's test class inherits VmContract and gives the fixtures that GuestContract asks for.
 """

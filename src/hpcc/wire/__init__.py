@@ -1,6 +1,13 @@
 """Protocols without I/O: bytes in, values out."""
 
 from hpcc.wire import _launcher as launcher
+from hpcc.wire._container import (
+    CONTAINER_LINK,
+    CONTAINER_LINK_DIRECTORY,
+    CONTAINER_MEMORY_VARIABLE,
+    CONTAINER_PIDS_VARIABLE,
+    CONTAINER_TOKEN_VARIABLE,
+)
 from hpcc.wire._exec_frames import (
     CHUNK_BYTES,
     ENTROPY_BYTES,
@@ -21,6 +28,11 @@ from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink,
 
 __all__ = [
     "CHUNK_BYTES",
+    "CONTAINER_LINK",
+    "CONTAINER_LINK_DIRECTORY",
+    "CONTAINER_MEMORY_VARIABLE",
+    "CONTAINER_PIDS_VARIABLE",
+    "CONTAINER_TOKEN_VARIABLE",
     "ENTROPY_BYTES",
     "GUEST_ID_PATTERN",
     "MAX_DETAIL_BYTES",

@@ -3,6 +3,7 @@
  *   /init                       PID 1: loads modules, mounts the image and the agent drive, starts the
  *                               agent, reaps; when the agent ends, the machine does.
  *   /.hpcc/bin/hpcc-init exec   one sandboxed program, started by the agent (see sandbox()).
+ *   /.hpcc/bin/hpcc-init pause  PID 1 of a container: reaps until it is told to end.
  *
  * Every failure of PID 1 prints one line on the console and reboots, which ends the VMM process,
  * so the host sees end of file at once.
@@ -116,8 +117,9 @@ static int install_filter(void) {
 }
 
 /* ------------------------------------------------------------------------------- sandbox */
-/* hpcc-init exec REPORT_FD CGROUP UID FSIZE NPROC TMPBYTES SRCDIR CWD -- ARGV...     (as root)
+/* hpcc-init exec REPORT_FD CGROUPS UID FSIZE NPROC TMPBYTES SRCDIR CWD -- ARGV...     (as root)
  *
+ * CGROUPS are files to join groups by, with ':' between: one, or one for each v1 controller.
  * Runs ARGV as UID in its own pid, ipc, net, uts, mount and user namespaces and writes one line to
  * REPORT_FD: "stage ERRNO WHAT" (nothing ran), "exec ERRNO" (no such program), or
  * "done STATUS UTIME_US STIME_US MAXRSS_KIB START_US" with STATUS as wait4 gives it.
@@ -152,6 +154,24 @@ static void build_dev(void) {
         fail("links in /dev");
     if (mkdir("/dev/shm", 01777)) fail("/dev/shm");
 }
+/* In a container /proc shows the host's kernel: what container runtimes hide is hidden here too. */
+static void mask_proc(void) {
+    static const char *masked[] = {"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+        "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"};
+    struct stat st;
+    for (unsigned i = 0; i < sizeof masked / sizeof *masked; i++) {
+        if (stat(masked[i], &st)) continue;
+        if (S_ISDIR(st.st_mode)) tmpfs_on(masked[i], "mode=0555,size=4k", MS_NODEV | MS_NOEXEC | MS_RDONLY);
+        else if (mount("/dev/null", masked[i], 0, MS_BIND, 0)) fail(masked[i]);
+    }
+}
+static void hide_agent(void) {
+    if (!umount2("/.hpcc", MNT_DETACH)) return;
+    /* A container's user namespace may not undo what its starter mounted: covered instead. */
+    if (errno != EINVAL) fail("hide the agent drive");
+    tmpfs_on("/.hpcc", "mode=0555,size=4k", MS_NODEV | MS_NOEXEC | MS_RDONLY);
+    mask_proc();
+}
 static void build_tree(const char *src, const char *tmp_bytes) {
     char scratch[64];
     snprintf(scratch, sizeof scratch, "mode=1777,size=%s", tmp_bytes);
@@ -165,7 +185,7 @@ static void build_tree(const char *src, const char *tmp_bytes) {
     tmpfs_on("/out", scratch, MS_NODEV);
     tmpfs_on("/sys", "mode=0555,size=4k", MS_NODEV | MS_NOEXEC | MS_RDONLY);
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0)) fail("/proc");
-    if (umount2("/.hpcc", MNT_DETACH)) fail("hide the agent drive");
+    hide_agent();
     if (mount(0, "/", 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, 0)) fail("remount /");
     if (mount(0, "/dev", 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC, 0)) fail("remount /dev");
 }
@@ -267,6 +287,9 @@ static void inner(const struct job *job) {
     _exit(0);
 }
 
+static void join(char *groups) {
+    for (char *path = strtok(groups, ":"); path; path = strtok(0, ":")) write_file(path, "0");
+}
 static int sandbox(int argc, char **argv) {
     if (argc < 11 || strcmp(argv[9], "--")) return 64;
     report_fd = atoi(argv[1]);
@@ -276,7 +299,7 @@ static int sandbox(int argc, char **argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     write_file("/proc/self/oom_score_adj", "500"); /* the agent's own is -1000 */
     /* Joined by this process too: so that cgroup.kill ends all of it whatever the state. */
-    if (*argv[2]) write_file(argv[2], "0");
+    join(argv[2]);
     if (unshare(CLONE_NEWPID)) fail("pid namespace");
     pid_t child = fork();
     if (child < 0) fail("fork");
@@ -373,8 +396,22 @@ static void run_agent(void) {
     die("end of", "agent");
 }
 
+/* --------------------------------------------------------------------- PID 1 of a container */
+static void on_signal(int s) {
+    if (s != SIGCHLD) _exit(0);
+}
+static _Noreturn void hold(void) {
+    struct sigaction act = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &act, 0);
+    sigaction(SIGINT, &act, 0);
+    sigaction(SIGCHLD, &act, 0);
+    for (;;)
+        if (waitpid(-1, 0, 0) < 0 && errno == ECHILD) pause();
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "exec")) return sandbox(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "pause")) hold();
     if (getpid() != 1) return 64;
     mnt("dev", "/dev", "devtmpfs", MS_NOSUID, 0);
     int c = open("/dev/console", O_RDWR);

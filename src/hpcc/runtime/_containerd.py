@@ -1,0 +1,249 @@
+"""containerd's gRPC API, as far as a runtime needs it; the same on every operating system.
+
+Errors are told apart by status alone: a shim's failure is UNKNOWN with a text, which is for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.empty_pb2 import Empty
+from grpclib import GRPCError, Status
+from grpclib.client import Channel
+from grpclib.exceptions import ProtocolError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
+
+from hpcc._proto.containerd import containers_pb2, mount_pb2, namespace_pb2, oci_pb2, tasks_pb2
+from hpcc._proto.containerd.containers_grpc import ContainersStub
+from hpcc._proto.containerd.namespace_grpc import NamespacesStub
+from hpcc._proto.containerd.tasks_grpc import TasksStub
+from hpcc._proto.containerd.version_grpc import VersionStub
+from hpcc.core import InfrastructureError
+
+NAMESPACE: Final = "hpcc"
+# A call that starts or ends processes, on a loaded machine.
+_CALL_SECONDS: Final = 30.0
+_SIGKILL: Final = 9
+_MAX_TEXT_CHARS: Final = 800
+# No type.googleapis.com/ before these: containerd compares them as they are.
+_SPEC: Final = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+_PROCESS: Final = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+_RUNC_OPTIONS: Final = "containerd.runc.v1.Options"
+# AttributeError is grpclib's answer to a connection that closed under a call.
+_FOREIGN_ERRORS: Final = (ProtocolError, StreamTerminatedError, OSError, AttributeError)
+
+type Connect = Callable[[Callable[[], H2Protocol]], Awaitable[H2Protocol]]
+
+
+class ContainerdError(InfrastructureError):
+    """containerd refused a call, failed in it or is not there."""
+
+    default_reason = "containerd"
+
+    def __init__(self, message: str, status: Status | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootMount:
+    """One of the mounts that make up a container's root, in order; `target` lies within it."""
+
+    kind: str
+    source: str
+    options: tuple[str, ...] = ()
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """A container that containerd knows."""
+
+    container_id: str
+    labels: Mapping[str, str]
+
+
+def unix_connector(path: Path) -> Connect:
+    """Return how containerd is reached where it listens on a Unix socket."""
+
+    async def connect(protocol: Callable[[], H2Protocol]) -> H2Protocol:
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_unix_connection(protocol, str(path))
+        return made
+
+    return connect
+
+
+class _ConnectedChannel(Channel):
+    """grpclib's channel over whatever `connect` opens."""
+
+    def __init__(self, connect: Connect) -> None:
+        super().__init__(path="containerd")
+        self._connect = connect
+
+    async def _create_connection(self) -> H2Protocol:
+        # Private in grpclib, 0.4.x is pinned; the containers' contract suite runs over it.
+        return await self._connect(self._protocol_factory)
+
+
+class Containerd:
+    """A client of one namespace. Every method raises ContainerdError; `close` it in the end."""
+
+    def __init__(self, connect: Connect, namespace: str = NAMESPACE) -> None:
+        self._channel = _ConnectedChannel(connect)
+        self._namespace = namespace
+        self._metadata = {"containerd-namespace": namespace}
+        self._containers, self._tasks = ContainersStub(self._channel), TasksStub(self._channel)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    async def version(self) -> str:
+        """Return the daemon's version, such as `1.7.24`."""
+        async with _foreign("version"):
+            answer = await VersionStub(self._channel).Version(Empty(), timeout=_CALL_SECONDS)
+        return answer.version
+
+    async def ensure_namespace(self) -> None:
+        namespace = namespace_pb2.Namespace(name=self._namespace)
+        request = namespace_pb2.CreateNamespaceRequest(namespace=namespace)
+        async with _foreign("namespace", Status.ALREADY_EXISTS):
+            await NamespacesStub(self._channel).Create(request, timeout=_CALL_SECONDS)
+
+    async def create_container(
+        self, container_id: str, runtime: str, spec: object, labels: Mapping[str, str]
+    ) -> None:
+        """Make the record; `spec` is an OCI runtime specification as JSON values."""
+        container = containers_pb2.Container(
+            id=container_id,
+            labels=dict(labels),
+            runtime=containers_pb2.Container.Runtime(name=runtime),
+            spec=AnyMessage(type_url=_SPEC, value=json.dumps(spec).encode()),
+        )
+        request = containers_pb2.CreateContainerRequest(container=container)
+        async with _foreign("create container"):
+            await self._containers.Create(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def containers(self) -> list[ContainerRecord]:
+        """Return the containers of the namespace."""
+        request = containers_pb2.ListContainersRequest()
+        async with _foreign("list containers"):
+            answer = await self._containers.List(
+                request, timeout=_CALL_SECONDS, metadata=self._metadata
+            )
+        return [ContainerRecord(c.id, dict(c.labels)) for c in answer.containers]
+
+    async def create_task(self, container_id: str, rootfs: Sequence[RootMount], runc: Path) -> int:
+        """Mount the root and make the container's process; returns its pid."""
+        request = tasks_pb2.CreateTaskRequest(
+            container_id=container_id,
+            rootfs=[
+                mount_pb2.Mount(type=m.kind, source=m.source, target=m.target, options=m.options)
+                for m in rootfs
+            ],
+            options=AnyMessage(
+                type_url=_RUNC_OPTIONS,
+                value=oci_pb2.Options(binary_name=str(runc)).SerializeToString(),
+            ),
+        )
+        async with _foreign("create task"):
+            answer = await self._tasks.Create(
+                request, timeout=_CALL_SECONDS, metadata=self._metadata
+            )
+        return answer.pid
+
+    async def start(self, container_id: str, exec_id: str = "") -> int:
+        """Let a process run that was made by `create_task` or `exec`; returns its pid."""
+        request = tasks_pb2.StartRequest(container_id=container_id, exec_id=exec_id)
+        async with _foreign("start"):
+            answer = await self._tasks.Start(
+                request, timeout=_CALL_SECONDS, metadata=self._metadata
+            )
+        return answer.pid
+
+    async def exec(self, container_id: str, exec_id: str, process: object, *, log: str) -> None:
+        """Make a further process, an OCI `process` as JSON values; `log`: FIFO of what it writes."""
+        request = tasks_pb2.ExecProcessRequest(
+            container_id=container_id,
+            exec_id=exec_id,
+            stdout=log,
+            stderr=log,
+            spec=AnyMessage(type_url=_PROCESS, value=json.dumps(process).encode()),
+        )
+        async with _foreign("exec"):
+            await self._tasks.Exec(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def wait(self, container_id: str) -> int:
+        """Wait, without a deadline, until the container's first process ends; its status."""
+        request = tasks_pb2.WaitRequest(container_id=container_id)
+        async with _foreign("wait"):
+            answer = await self._tasks.Wait(request, metadata=self._metadata)
+        return answer.exit_status
+
+    async def remove(self, container_id: str, exec_ids: Sequence[str] = ()) -> None:
+        """End everything in the container and remove it; what is gone already is no error.
+
+        Every step is tried although an earlier one failed; the last error is raised.
+        """
+        steps: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("kill", lambda: self._kill(container_id)),
+            ("wait", lambda: self._wait_ended(container_id)),
+            *[(f"delete {e}", lambda e=e: self._delete_exec(container_id, e)) for e in exec_ids],
+            ("delete task", lambda: self._delete_task(container_id)),
+            ("delete container", lambda: self._delete_container(container_id)),
+        ]
+        failure: ContainerdError | None = None
+        for what, step in steps:
+            try:
+                async with _foreign(what, Status.NOT_FOUND):
+                    await step()
+            except ContainerdError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    async def _kill(self, container_id: str) -> None:
+        request = tasks_pb2.KillRequest(container_id=container_id, signal=_SIGKILL, all=True)
+        await self._tasks.Kill(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def _wait_ended(self, container_id: str) -> None:
+        request = tasks_pb2.WaitRequest(container_id=container_id)
+        await self._tasks.Wait(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def _delete_exec(self, container_id: str, exec_id: str) -> None:
+        request = tasks_pb2.DeleteProcessRequest(container_id=container_id, exec_id=exec_id)
+        await self._tasks.DeleteProcess(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def _delete_task(self, container_id: str) -> None:
+        request = tasks_pb2.DeleteTaskRequest(container_id=container_id)
+        await self._tasks.Delete(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def _delete_container(self, container_id: str) -> None:
+        request = containers_pb2.DeleteContainerRequest(id=container_id)
+        await self._containers.Delete(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+
+@asynccontextmanager
+async def _foreign(what: str, *harmless: Status) -> AsyncIterator[None]:
+    """Turn grpclib's errors into ours, except a status that is no error here."""
+    try:
+        yield
+    except GRPCError as error:
+        if error.status not in harmless:
+            text = (error.message or "")[:_MAX_TEXT_CHARS]
+            raise ContainerdError(
+                f"containerd, {what}: {error.status.name}: {text}", error.status
+            ) from error
+    except TimeoutError as error:
+        raise ContainerdError(f"containerd, {what}: no answer in time") from error
+    except _FOREIGN_ERRORS as error:
+        raise ContainerdError(
+            f"containerd, {what}: {str(error) or type(error).__name__}"
+        ) from error

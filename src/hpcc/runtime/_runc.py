@@ -1,0 +1,369 @@
+"""Guests as containers: containerd and runc, the host's own kernel.
+
+A weaker boundary than a machine's, and labelled so. What a guest is made of is the same: the image
+and the agent's drive, read-only; the agent, which sandboxes every compile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import InfrastructureError, Isolation
+from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestLostError, GuestSpec, Probe
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime._containerd import Containerd, ContainerdError, unix_connector
+from hpcc.runtime._leftovers import is_owner_alive, owner_of
+from hpcc.runtime._runc_host import (
+    AgentSocket,
+    GuestPlaces,
+    PidHandle,
+    cgroups_of,
+    check_machine,
+    daemon_of,
+    delegate,
+    remove_groups,
+    rootfs,
+)
+from hpcc.runtime._runc_spec import ContainerPlan, uid_range
+from hpcc.runtime._tools import ToolError, in_thread, run_tool, sha256_of
+from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
+from hpcc.wire import TOKEN_BYTES
+
+DEFAULT_SOCKET: Final = Path("/run/containerd/containerd.sock")
+_RUNTIME: Final = "io.containerd.runc.v2"
+# The first whose shim puts a mount below another one of the same root.
+_MINIMUM_VERSION: Final = (1, 7)
+_RUNC_VERSION: Final = re.compile(r"runc version (\S{1,64})")
+_AGENT: Final = "agent"
+_OWNER: Final = "hpcc.owner"
+_END_SECONDS: Final = 60.0
+_PROBE_SECONDS: Final = 30.0
+_LOG_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuncConfig:
+    """How containers are run. `directory` is for guests' working directories, 0700."""
+
+    directory: Path
+    socket: Path = DEFAULT_SOCKET
+    runc: str = "runc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuncTools:
+    """What runs containers here; digests are `sha256:…`."""
+
+    runc: Path
+    runc_digest: str
+    containerd: Path
+    containerd_digest: str
+    version: str
+
+
+async def find_runc(config: RuncConfig) -> RuncTools:
+    """Look for containerd and runc, and check what they need of the machine.
+
+    Raises:
+        InfrastructureError: something is missing; the text says how to mend it.
+    """
+    runc = await asyncio.to_thread(check_machine, config.runc)
+    program = await asyncio.to_thread(daemon_of, config.socket)
+    client = Containerd(unix_connector(config.socket))
+    try:
+        version = await client.version()
+    finally:
+        client.close()
+    if _numbers(version) < _MINIMUM_VERSION:
+        least = ".".join(map(str, _MINIMUM_VERSION))
+        raise ToolError(
+            f"containerd is {version}, {least} or newer is needed; try: apt-get install containerd",
+            reason="containerd-version",
+        )
+    said = _RUNC_VERSION.search(await run_tool(str(runc), "--version"))
+    return RuncTools(
+        runc=runc,
+        runc_digest=await asyncio.to_thread(sha256_of, runc),
+        containerd=program,
+        containerd_digest=await asyncio.to_thread(sha256_of, program),
+        version=f"runc {said[1] if said else '?'}, containerd {version}",
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    major, _, rest = version.removeprefix("v").partition(".")
+    try:
+        return int(major), int(rest.partition(".")[0])
+    except ValueError:
+        return (0,)
+
+
+class RuncRuntime:
+    """One container for each guest."""
+
+    isolation = Isolation.PROCESS_RUNC
+
+    def __init__(self, config: RuncConfig, assets: GuestAssets, clock: Clock) -> None:
+        self._config, self._assets, self._clock = config, assets, clock
+        self._count = 0
+        self._tools: RuncTools | None = None
+        self._ways = _Ways()
+
+    async def probe(self) -> Probe:
+        """Start a container from the agent's drive alone, to its agent's answer."""
+        try:
+            tools = await self._found()
+        except InfrastructureError as error:
+            problem, _, remedy = str(error).partition("; ")
+            return Probe(is_usable=False, isolation=self.isolation, summary=problem, remedy=remedy)
+        try:
+            async with self._boot(probe_spec(self._assets, _PROBE_SECONDS), tries=1):
+                pass
+        except GuestBootError as error:
+            lines = str(error).splitlines() or [""]
+            return Probe(
+                is_usable=False, isolation=self.isolation, summary=lines[0],
+                details=tuple(lines[1:]),
+                remedy="see containerd's log (journalctl -u containerd) and docs/operate.md",
+            )  # fmt: skip
+        return Probe(
+            is_usable=True,
+            isolation=self.isolation,
+            summary=f"a guest answered ({self.isolation})",
+            details=(tools.version, "the host's own kernel: weaker than a virtual machine"),
+        )
+
+    async def sweep(self) -> int:
+        """Remove the containers of workers that are gone, and return how many there were.
+
+        Raises:
+            ContainerdError: one could not be removed, or containerd does not answer.
+        """
+        count = 0
+        client = Containerd(unix_connector(self._config.socket))
+        try:
+            for container in await client.containers():
+                owner = container.labels.get(_OWNER, "")
+                if owner and not is_owner_alive(owner):
+                    await client.remove(container.container_id, (_AGENT,))
+                    await in_thread(partial(remove_groups, container.container_id))
+                    count += 1
+        except ContainerdError as error:
+            if error.status is None or count:
+                raise
+            return 0  # the namespace does not exist yet
+        finally:
+            client.close()
+        return count
+
+    @asynccontextmanager
+    async def guest(self, spec: GuestSpec) -> AsyncIterator[VmGuest]:
+        """Start a container, trying twice; see `hpcc.ports.Runtime.guest`."""
+        async with self._boot(spec, tries=2) as guest:
+            yield guest
+
+    @asynccontextmanager
+    async def _boot(self, spec: GuestSpec, *, tries: int) -> AsyncIterator[VmGuest]:
+        try:
+            tools = await self._found()
+        except InfrastructureError as error:
+            raise GuestBootError(str(error)) from error
+        async with booted(
+            lambda: self._container(spec, tools), spec, self._clock, tries=tries
+        ) as guest:
+            yield guest
+
+    async def _found(self) -> RuncTools:
+        if self._tools is None:
+            self._tools = await find_runc(self._config)
+        return self._tools
+
+    def _container(self, spec: GuestSpec, tools: RuncTools) -> Vm:
+        self._count += 1
+        identity = GuestIdentity(
+            guest_id=f"c-{secrets.token_hex(8)}",
+            isolation=self.isolation,
+            kernel_digest="",  # the host's
+            vmm_digest=tools.runc_digest,
+            vmm_version=tools.version,
+            jailer_digest=tools.containerd_digest,
+            agent_digest=self._assets.agent_digest,
+        )
+        first_uid = uid_range(os.getpid(), self._count)
+        return _Container(self._config, self._assets, spec, identity, first_uid, tools, self._ways)
+
+
+@dataclass(slots=True)
+class _Ways:
+    """Whether images must be mounted through loop devices; None: not known yet (Linux < 6.12)."""
+
+    by_loop: bool | None = None
+
+
+class _Container(Vm):
+    """One container: a process that holds it, and the agent beside that one."""
+
+    def __init__(
+        self,
+        config: RuncConfig,
+        assets: GuestAssets,
+        spec: GuestSpec,
+        identity: GuestIdentity,
+        first_uid: int,
+        tools: RuncTools,
+        ways: _Ways,
+    ) -> None:
+        super().__init__()
+        self._config, self._assets, self._spec, self._identity = config, assets, spec, identity
+        self._first_uid, self._tools, self._ways = first_uid, tools, ways
+        self._client = Containerd(unix_connector(config.socket))
+        self._first: PidHandle | None = None
+        self._log: asyncio.ReadTransport | None = None
+        self._is_created = False
+
+    @property
+    def pid(self) -> int:
+        return self._first.pid if self._first else 0
+
+    @property
+    def identity(self) -> GuestIdentity:
+        return self._identity
+
+    async def start(self) -> GuestChannel:
+        """Start container and agent; returns the channel to it, not connected yet.
+
+        Raises:
+            GuestLostError: containerd or runc failed, or the container ended.
+        """
+        try:
+            return await self._start()
+        except InfrastructureError as error:
+            raise GuestLostError(str(error)) from error
+
+    async def _start(self) -> GuestChannel:
+        name, token = self._identity.guest_id, secrets.token_hex(TOKEN_BYTES // 2)
+        places = GuestPlaces(await self._make_directory(self._config.directory))
+        await in_thread(places.make)
+        plan = ContainerPlan(
+            container_id=name,
+            first_uid=self._first_uid,
+            memory_mib=self._spec.memory_mib,
+            vcpus=self._spec.vcpus,
+            link=places.link,
+        )
+        await self._client.ensure_namespace()
+        self._is_created = True
+        labels = {_OWNER: owner_of(os.getpid())}
+        await _whole(self._client.create_container(name, _RUNTIME, plan.spec, labels))
+        pid = await self._create_task(places)
+        self._first = PidHandle(pid)
+        await in_thread(lambda: delegate(cgroups_of(pid), self._first_uid))
+        self._tasks.append(asyncio.get_running_loop().create_task(self._watch_container()))
+        await _whole(self._client.start(name))
+        listener = AgentSocket(places, self._first_uid)
+        try:
+            await self._read_log(places.log)
+            agent = plan.agent(token)
+            await _whole(self._client.exec(name, _AGENT, agent, log=str(places.log)))
+            await _whole(self._client.start(name, _AGENT))
+            connection = await self._while_alive(listener.accept())
+        finally:
+            listener.close()
+        channel = GuestChannel(connection, token.encode())
+        self._attach(channel)
+        return channel
+
+    async def _create_task(self, places: GuestPlaces) -> int:
+        """Mount the root and make the first process: by files, or else by loop devices."""
+        failure: ContainerdError | None = None
+        for by_loop in (False, True) if self._ways.by_loop is None else (self._ways.by_loop,):
+            image, drive = self._spec.image_path, self._assets.agent_drive
+            mounts = await in_thread(partial(rootfs, places, image, drive, by_loop=by_loop))
+            try:
+                name, runc = self._identity.guest_id, self._tools.runc
+                pid = await _whole(self._client.create_task(name, mounts, runc))
+            except ContainerdError as error:
+                failure = failure or error
+                continue
+            self._ways.by_loop = by_loop
+            return pid
+        assert failure is not None
+        raise failure
+
+    async def _read_log(self, fifo: Path) -> None:
+        """Keep the last of what the agent writes; the FIFO has a writer of ours until the end."""
+        loop = asyncio.get_running_loop()
+        fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = asyncio.StreamReader()
+        self._log, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0)
+        )
+        self._tasks.append(loop.create_task(_keep_tail(reader, self._console)))
+
+    async def _watch_container(self) -> None:
+        try:
+            reason = (
+                f"the container ended with status {await self._client.wait(self.identity.guest_id)}"
+            )
+        except ContainerdError:
+            return  # containerd may be started anew while guests go on; the stream tells their end
+        if not self._exited.done():
+            self._exited.set_result(reason)
+        if self._channel is not None:
+            self._channel.retire(reason)
+
+    def _kill(self) -> None:
+        # The whole pid namespace ends with its first process, without containerd's help.
+        if self._first is not None:
+            self._first.kill()
+
+    async def _finish(self) -> None:
+        name = self._identity.guest_id
+        try:
+            if self._is_created:
+                with suppress(TimeoutError, ContainerdError):
+                    async with asyncio.timeout(_END_SECONDS):
+                        await self._client.remove(name, (_AGENT,))
+                await asyncio.to_thread(remove_groups, name)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            self._client.close()
+            if self._log is not None:
+                self._log.close()
+            if self._first is not None:
+                self._first.close()
+            if self._directory is not None:
+                await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+
+async def _whole[T](call: Coroutine[None, None, T]) -> T:
+    """Let a call come to its end, also when this is cancelled: what it made must be known."""
+    task = asyncio.get_running_loop().create_task(call)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:
+    """Read until cancelled and keep the last bytes."""
+    while data := await stream.read(_LOG_BYTES):
+        tail += data
+        del tail[:-_LOG_BYTES]
