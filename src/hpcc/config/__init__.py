@@ -5,10 +5,12 @@ from hpcc.config._paths import DIR_VARIABLE, Paths
 from hpcc.config._private_file import write_private_file
 from hpcc.config._service_file import load_service_file, parse_service_file
 from hpcc.config._settings import (
+    GUEST_OVERHEAD_MIB,
     CacheSettings,
     RemoteSettings,
     Settings,
     WorkerSettings,
+    default_guests_mib,
     load_settings,
     parse_settings,
     setting_origins,
@@ -16,12 +18,14 @@ from hpcc.config._settings import (
 
 __all__ = [
     "DIR_VARIABLE",
+    "GUEST_OVERHEAD_MIB",
     "CacheSettings",
     "Farm",
     "Paths",
     "RemoteSettings",
     "Settings",
     "WorkerSettings",
+    "default_guests_mib",
     "load_farm_or_none",
     "load_service_file",
     "load_settings",

@@ -17,7 +17,11 @@ MAX_CONFIG_BYTES: Final = 1 << 20
 _CORES_PER_PROCESS: Final = 4
 _MAX_DEFAULT_PROCESSES: Final = 8
 MAX_PROCESSES: Final = 64
+# What a VMM takes beside its guest's memory, emulation's translated code included.
+GUEST_OVERHEAD_MIB: Final = 128
+_DEFAULT_GUEST_MIB: Final = 1024
 Fallback = Literal["never", "warn", "quiet"]
+Reuse = Literal["exec", "principal", "tenant"]
 Accelerator = Literal["auto", "tcg"]
 Backend = Literal["auto", "qemu", "firecracker"]
 
@@ -47,6 +51,12 @@ def _default_processes() -> int:
     return max(1, min(_MAX_DEFAULT_PROCESSES, (os.cpu_count() or 1) // _CORES_PER_PROCESS))
 
 
+def default_guests_mib() -> int:
+    """Return three quarters of the machine's memory, but room for one guest of the usual size."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    return max(machine * 3 // 4, _DEFAULT_GUEST_MIB + GUEST_OVERHEAD_MIB)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
     """`[daemon]`: the process that answers compiles."""
@@ -62,10 +72,22 @@ class WorkerSettings:
     # "auto": the best that a probe guest has answered under; else that one or an error.
     runtime: Backend = "auto"
     accelerator: Accelerator = "auto"
-    guest_memory_mib: int = 1024
+    guest_memory_mib: int = _DEFAULT_GUEST_MIB
     max_guests: int = 2
+    # What all guests together may take, each with its VMM's own share.
+    memory_mib: int = field(default_factory=default_guests_mib)
     vcpus: int = 2
     boot_timeout_seconds: float = 120.0
+    # Whose code a guest may have run before: nobody's, one principal's, any of the tenant's.
+    guest_reuse: Reuse = "principal"
+    # A coffee's break of a developer who then builds again.
+    idle_seconds: float = 600.0
+    # What a compile left behind in a guest lives no longer than half a working day.
+    session_seconds: float = 14_400.0
+    # A fifth of what a service manager gives a stop before it kills.
+    drain_seconds: float = 5.0
+    # Several builds of `make -j64` at once.
+    max_queue: int = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +104,7 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): ("never", "warn", "quiet"),
     ("worker", "runtime"): ("auto", "qemu", "firecracker"),
     ("worker", "accelerator"): ("auto", "tcg"),
+    ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
 }
 _SECTIONS: Final = {
     "cache": CacheSettings,

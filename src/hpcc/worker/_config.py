@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hpcc.config import GUEST_OVERHEAD_MIB, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest
 
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
@@ -40,6 +41,13 @@ class WorkerConfig:
     guest_memory_mib: int = 1024
     vcpus: int = 2
     max_guests: int = 2
+    # What all guests together may take of the machine.
+    memory_mib: int = field(default_factory=default_guests_mib)
+    # A guest that nobody used for so long is ended, and one of this age after its last compile.
+    idle_seconds: float = 600.0
+    session_seconds: float = 14_400.0
+    # What running compiles have to finish when the worker stops.
+    drain_seconds: float = 5.0
     # Compiles that wait for a guest: several builds of `make -j64` at once.
     max_queue: int = 256
     boot_timeout_seconds: float = 120.0
@@ -60,7 +68,14 @@ class WorkerConfig:
             raise CallerError("runtime must be auto, qemu or firecracker")
         if self.accelerator not in {"auto", "tcg"}:
             raise CallerError("accelerator must be auto or tcg")
-        if self.guest_reuse not in {GuestReuse.PRINCIPAL.value, GuestReuse.TENANT.value}:
-            raise CallerError("guest_reuse must be principal or tenant")
+        if self.guest_reuse not in {r.value for r in GuestReuse}:
+            raise CallerError("guest_reuse must be exec, principal or tenant")
         if min(self.guest_memory_mib, self.vcpus, self.max_guests, self.max_queue) <= 0:
             raise CallerError("guest_memory_mib, vcpus, max_guests and max_queue must be positive")
+        if min(self.idle_seconds, self.session_seconds, self.drain_seconds) <= 0:
+            raise CallerError("idle_seconds, session_seconds and drain_seconds must be positive")
+        if self.memory_mib < self.guest_memory_mib + GUEST_OVERHEAD_MIB:
+            raise CallerError(
+                f"memory_mib ({self.memory_mib}) is too little for one guest: guest_memory_mib "
+                f"({self.guest_memory_mib}) and {GUEST_OVERHEAD_MIB} for its VMM"
+            )

@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.core import Digest, HpccError, InfrastructureError, NotFoundError
 from hpcc.rpc import Finished, Running
-from hpcc.worker._storage import TrustDomain
+from hpcc.worker._domain import TrustDomain
 
 _log: Final = logging.getLogger(__name__)
 

@@ -1,10 +1,11 @@
-"""Guests that are kept warm: one trust domain each, a bounded number, retired when lost."""
+"""Guests that are kept warm: does what `PoolCore` decides, and tells it what happens."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections import Counter
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,13 +13,19 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc.core import HpccError, ImageDigest, InfrastructureError
-from hpcc.ports import Guest, GuestSpec, Runtime
+from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.rpc import BusyError
-from hpcc.worker._storage import TrustDomain
+from hpcc.worker._domain import TrustDomain
+from hpcc.worker._pool_core import PoolCore
+from hpcc.worker._pool_words import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
 
 _log: Final = logging.getLogger(__name__)
 # A compile is short, a boot is not: come back when one of either has probably ended.
 _RETRY_SECONDS: Final = 2.0
+# A scheduler that does not hear finds out by the lease; nobody waits longer for it than this.
+_REPORT_SECONDS: Final = 5.0
+# How long an answer waits for a dead guest to be reaped and reported.
+_GONE_SECONDS: Final = 15.0
 
 
 class ImageProvider(Protocol):
@@ -34,36 +41,62 @@ class ImageProvider(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolConfig:
-    """Bounds of a pool; `vcpus` compiles run at once in a guest."""
+class GuestShape:
+    """What each guest is given."""
 
-    max_guests: int
-    vcpus: int
     memory_mib: int
     boot_timeout_seconds: float
-    max_queue: int
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
-    """A guest and who uses it. `guest` is None while it boots."""
+class _Slot:
+    """A guest that is, was or will be. `guest` is None while it boots."""
 
+    number: int
     domain: TrustDomain
+    places: int
+    task: asyncio.Task[None] | None = None
     guest: Guest | None = None
-    running: int = 0
-    execs: int = 0
-    is_retired: bool = False
+    # The pool wants its end, for a reason of its own.
     retire: asyncio.Event = field(default_factory=asyncio.Event)
+    # A user of it found that it is as good as dead.
+    condemned: asyncio.Event = field(default_factory=asyncio.Event)
+    why_condemned: str = ""
+    # Reaped, forgotten and reported.
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Lease:
+    """The right to run one exec in a guest."""
+
+    def __init__(self, slot: _Slot, execs_before: int) -> None:
+        assert slot.guest is not None
+        self._slot, self.guest, self.execs_before = slot, slot.guest, execs_before
 
     @property
-    def is_usable(self) -> bool:
-        return self.guest is not None and not self.is_retired and not self.guest.is_lost
+    def number(self) -> int:
+        """The pool's number of the guest."""
+        return self._slot.number
 
+    @property
+    def is_recalled(self) -> bool:
+        """Say whether the pool itself ended the guest: neither its fault nor the exec's."""
+        return self._slot.retire.is_set()
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    domain: TrustDomain
-    ready: asyncio.Future[Slot]
+    async def condemn(self, reason: str) -> None:
+        """Give the guest up, and wait (bounded) until it is reaped and the scheduler was told.
+
+        Who answers a caller before that sends it to a dead guest. Without effect on one that is
+        ending already.
+        """
+        if not self._slot.condemned.is_set():
+            self._slot.why_condemned = reason
+            self._slot.condemned.set()
+        try:
+            async with asyncio.timeout(_GONE_SECONDS):
+                await self._slot.gone.wait()
+        except TimeoutError:
+            _log.warning("guest %s is not gone yet", self.guest.identity.guest_id)
 
 
 class GuestPool:
@@ -71,126 +104,143 @@ class GuestPool:
 
     def __init__(
         self,
-        config: PoolConfig,
+        limits: PoolLimits,
+        shape: GuestShape,
         runtime: Runtime,
         images: ImageProvider,
         group: asyncio.TaskGroup,
         on_lost: Callable[[str, str], Awaitable[None]],
+        clock: Clock,
     ) -> None:
-        self._config, self._runtime, self._images = config, runtime, images
-        self._group, self._on_lost = group, on_lost
-        self._slots: list[Slot] = []
-        self._waiters: list[_Waiter] = []
-        self._is_closed = False
+        self._shape, self._runtime, self._images = shape, runtime, images
+        self._group, self._on_lost, self._clock = group, on_lost, clock
+        self._core = PoolCore(limits)
+        self._slots: dict[int, _Slot] = {}
+        self._limits = limits
+        self._waiting: dict[int, asyncio.Future[Lease | HpccError]] = {}
+        self._numbers = itertools.count(1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._slot_ended = asyncio.Event()
 
     @property
     def running(self) -> int:
-        return sum(s.running for s in self._slots)
+        return self._core.running
 
     @property
     def queued(self) -> int:
-        return len(self._waiters)
+        return self._core.queued
 
     @asynccontextmanager
-    async def lease(self, domain: TrustDomain) -> AsyncGenerator[Slot]:
+    async def lease(self, domain: TrustDomain) -> AsyncGenerator[Lease]:
         """Give a guest of the domain, booted if need be, for one compile.
 
         Raises:
             BusyError: too many wait already.
+            InfrastructureError: the worker stops.
             GuestBootError: no guest of the domain could be started.
             NotFoundError: the image is not here.
         """
-        slot = await self._acquire(domain)
+        lease = await self._acquire(domain, counts=True)
         try:
-            slot.execs += 1
-            yield slot
+            yield lease
         finally:
-            slot.running -= 1
-            self._match()
+            self._release(lease)
+            self._act()
 
-    async def close(self) -> None:
-        """Retire every guest; the task group then waits for their ends."""
-        self._is_closed = True
-        for waiter in self._waiters:
-            if not waiter.ready.done():
-                waiter.ready.set_exception(InfrastructureError("worker stops", reason="draining"))
-        self._waiters.clear()
-        for slot in self._slots:
-            self._retire(slot)
+    async def prewarm(self, domain: TrustDomain) -> None:
+        """Have a guest of the domain that has run nothing; raises as `lease` does."""
+        self._release(await self._acquire(domain, counts=False))
+        self._act()
 
-    async def _acquire(self, domain: TrustDomain) -> Slot:
-        if self._is_closed:
-            raise InfrastructureError("worker stops", reason="draining")
-        if len(self._waiters) >= self._config.max_queue:
-            raise BusyError("too many compiles wait here", retry_after_seconds=_RETRY_SECONDS)
-        waiter = _Waiter(domain, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        self._match()
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, let running compiles finish for `seconds`, end every guest."""
+        self._core.drain(self._clock.monotonic(), seconds)
+        self._act()
+        while self._slots:
+            self._slot_ended.clear()
+            await self._slot_ended.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _acquire(self, domain: TrustDomain, *, counts: bool) -> Lease:
+        waiter = next(self._numbers)
+        answer: asyncio.Future[Lease | HpccError] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = answer
+        self._notice_deaths()
+        self._core.ask(waiter, domain, self._clock.monotonic(), counts=counts)
+        self._act()
         try:
-            return await waiter.ready
+            given = await answer
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            elif waiter.ready.done() and not waiter.ready.cancelled():
-                if waiter.ready.exception() is None:
-                    waiter.ready.result().running -= 1
-                self._match()
+            if self._waiting.pop(waiter, None) is not None:
+                self._core.leave(waiter, self._clock.monotonic())
+            elif not answer.cancelled() and isinstance(given := answer.result(), Lease):
+                self._release(given)
+            self._act()
             raise
+        if isinstance(given, HpccError):
+            raise given
+        return given
 
-    def _match(self) -> None:
-        """Give free places to waiters, first come first served; boot what is still wanted."""
-        demand: Counter[TrustDomain] = Counter()
-        for waiter in list(self._waiters):
-            if waiter.ready.done():
-                self._waiters.remove(waiter)
-                continue
-            slot = self._free(waiter.domain)
-            if slot is None:
-                demand[waiter.domain] += 1
-                continue
-            slot.running += 1
-            self._waiters.remove(waiter)
-            waiter.ready.set_result(slot)
-        if not self._is_closed:
-            for domain, count in demand.items():
-                self._boot_for(domain, count)
+    def _release(self, lease: Lease) -> None:
+        self._notice_deaths()
+        self._core.release(lease.number, self._clock.monotonic())
 
-    def _free(self, domain: TrustDomain) -> Slot | None:
-        fit = [
-            s
-            for s in self._slots
-            if s.domain == domain and s.is_usable and s.running < self._config.vcpus
-        ]
-        return min(fit, key=lambda s: s.running, default=None)
+    def _notice_deaths(self) -> None:
+        """Let no one into a guest that died this moment, before its own task has run."""
+        for slot in self._slots.values():
+            if slot.guest is not None and slot.guest.is_lost:
+                self._core.lost(slot.number, self._clock.monotonic())
 
-    def _boot_for(self, domain: TrustDomain, count: int) -> None:
-        coming = sum(
-            self._config.vcpus for s in self._slots if s.domain == domain and s.guest is None
-        )
-        while coming < count:
-            if len(self._slots) >= self._config.max_guests:
-                # A guest of another domain makes room once it is idle; its end matches again.
-                idle = next(
-                    (
-                        s
-                        for s in self._slots
-                        if s.domain != domain and s.is_usable and not s.running
-                    ),
-                    None,
-                )
-                if idle is not None:
-                    self._retire(idle)
-                return
-            slot = Slot(domain)
-            self._slots.append(slot)
-            self._group.create_task(self._keep(slot), name="guest")
-            coming += self._config.vcpus
+    def _act(self, failure: HpccError | None = None) -> None:
+        """Do what the core decided; `failure` is what those hear whose boot failed."""
+        todo = deque(self._core.decisions)
+        self._core.decisions.clear()
+        while todo:
+            self._do(todo.popleft(), failure)
+            todo.extend(self._core.decisions)
+            self._core.decisions.clear()
+        self._set_timer()
 
-    def _retire(self, slot: Slot) -> None:
-        slot.is_retired = True
-        slot.retire.set()
+    def _do(self, decision: Decision, failure: HpccError | None) -> None:
+        match decision:
+            case Boot(number, domain):
+                places = 1 if domain.is_single_use else self._limits.vcpus
+                slot = self._slots[number] = _Slot(number, domain, places)
+                slot.task = self._group.create_task(self._keep(slot), name="guest")
+            case Grant(waiter, number, execs_before):
+                answer = self._waiting.pop(waiter)
+                if answer.done():  # cancelled, and its task has not run since
+                    self._core.release(number, self._clock.monotonic())
+                else:
+                    answer.set_result(Lease(self._slots[number], execs_before))
+            case Refuse(waiter, why):
+                answer = self._waiting.pop(waiter)
+                if not answer.done():
+                    answer.set_result(_refusal(why, failure))
+            case Retire(number):
+                slot = self._slots[number]
+                slot.retire.set()
+                if slot.guest is None and slot.task is not None:
+                    slot.task.cancel()
 
-    async def _keep(self, slot: Slot) -> None:
+    def _set_timer(self) -> None:
+        deadline = self._core.next_deadline
+        if deadline is None or (self._timer is not None and self._timer_at <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(deadline - self._clock.monotonic(), 0.0)
+        self._timer_at = deadline
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._core.tick(self._clock.monotonic())
+        self._act()
+
+    async def _keep(self, slot: _Slot) -> None:
         """Own one guest from boot to end; whatever happens is this task's to report."""
         failure: HpccError | None = None
         try:
@@ -202,51 +252,71 @@ class GuestPool:
             _log.exception("guest failed")
             failure = InfrastructureError("guest failed", reason="guest-boot")
         finally:
-            is_booted = slot.guest is not None
-            self._slots.remove(slot)
-            if failure is not None and not is_booted:
-                self._fail(slot.domain, failure)
-            self._match()
+            del self._slots[slot.number]
+            slot.gone.set()
+            self._slot_ended.set()
+            if failure is not None and slot.guest is None:
+                self._core.boot_failed(slot.number, self._clock.monotonic())
+            else:
+                self._core.ended(slot.number, self._clock.monotonic())
+            self._act(failure)
 
-    async def _live(self, slot: Slot) -> None:
+    async def _live(self, slot: _Slot) -> None:
         path = await self._images.image(slot.domain.image)
         spec = GuestSpec(
             image=slot.domain.image,
             image_path=path,
-            memory_mib=self._config.memory_mib,
-            vcpus=self._config.vcpus,
-            boot_timeout_seconds=self._config.boot_timeout_seconds,
+            memory_mib=self._shape.memory_mib,
+            vcpus=slot.places,
+            boot_timeout_seconds=self._shape.boot_timeout_seconds,
         )
+        report: asyncio.Task[None] | None = None
         async with self._runtime.guest(spec) as guest:
             slot.guest = guest
-            self._match()
-            reason = await _first(guest.lost, slot.retire)
-            slot.is_retired = True
-        if reason is not None:
-            await self._on_lost(guest.identity.guest_id, reason)
+            self._core.booted(slot.number, self._clock.monotonic())
+            self._act()
+            reason = await _end_of(guest, slot)
+            if reason is not None:
+                self._core.lost(slot.number, self._clock.monotonic())
+                self._act()
+                # Told while it is reaped: the sooner the scheduler knows, the fewer dial.
+                work = self._report(guest.identity.guest_id, reason)
+                report = self._group.create_task(work, name="guest lost")
+        if report is not None:
+            await report
 
-    def _fail(self, domain: TrustDomain, error: HpccError) -> None:
-        """Tell those that wait for the domain, unless another guest of it still serves or boots."""
-        if any(s.domain == domain for s in self._slots):
-            return
-        for waiter in [w for w in self._waiters if w.domain == domain]:
-            self._waiters.remove(waiter)
-            if not waiter.ready.done():
-                waiter.ready.set_exception(error)
+    async def _report(self, guest_id: str, reason: str) -> None:
+        try:
+            async with asyncio.timeout(_REPORT_SECONDS):
+                await self._on_lost(guest_id, reason)
+        except (HpccError, TimeoutError) as error:
+            _log.warning("guest %s is lost and cannot be reported: %s", guest_id, error)
 
 
-async def _first(lost: Awaitable[str], retire: asyncio.Event) -> str | None:
-    """Wait for either; return the reason when the guest was lost."""
+def _refusal(why: Refusal, failure: HpccError | None) -> HpccError:
+    match why:
+        case Refusal.QUEUE_FULL:
+            return BusyError("too many compiles wait here", retry_after_seconds=_RETRY_SECONDS)
+        case Refusal.DRAINING:
+            return InfrastructureError("worker stops", reason="draining")
+        case Refusal.BOOT_FAILED:
+            return failure or InfrastructureError("no guest could be started", reason="guest-boot")
 
-    async def wait_lost() -> str:
-        return await lost
 
-    gone = asyncio.Task(wait_lost())
-    asked = asyncio.Task(retire.wait())
+async def _awaited[T](work: Awaitable[T]) -> T:
+    return await work
+
+
+async def _end_of(guest: Guest, slot: _Slot) -> str | None:
+    """Wait for a guest's end; return the reason when it died or was given up, else None."""
+    lost = asyncio.Task(_awaited(guest.lost))
+    others = [asyncio.Task(slot.retire.wait()), asyncio.Task(slot.condemned.wait())]
     try:
-        await asyncio.wait({gone, asked}, return_when=asyncio.FIRST_COMPLETED)
-        return gone.result() if gone.done() else None
+        await asyncio.wait({lost, *others}, return_when=asyncio.FIRST_COMPLETED)
+        if lost.done():
+            return lost.result()
+        return slot.why_condemned if slot.condemned.is_set() else None
     finally:
-        for task in (gone, asked):
+        for task in (lost, *others):
             task.cancel()
-        await asyncio.wait({gone, asked})
+        await asyncio.wait({lost, *others})

@@ -38,9 +38,10 @@ from hpcc.reapi import (
     encode_result,
 )
 from hpcc.rpc import Client, DeadlineError, MissingBlobsError
-from hpcc.worker._pool import GuestPool, Slot
+from hpcc.worker._domain import TrustDomain
+from hpcc.worker._pool import GuestPool, Lease
 from hpcc.worker._rows import Caller, Lineage, audit_row
-from hpcc.worker._storage import TenantStorage, TrustDomain, pack_entry
+from hpcc.worker._storage import TenantStorage, pack_entry
 
 # An action that killed this many guests is not run again.
 _MAX_GUEST_DEATHS: Final = 2
@@ -187,23 +188,22 @@ class Runner:
             )
         store = await self._storage.blobs(work.domain.tenant)
         files = await _input_files(store, work.action.input_root)
-        async with self._pool.lease(work.domain) as slot:
-            _check_label(work.domain, slot)
-            started_at, execs_before = self._clock.now(), slot.execs - 1
+        async with self._pool.lease(work.domain) as lease:
+            _check_label(work.domain, lease)
+            started_at = self._clock.now()
             try:
-                harvest = await self._execute(work, slot, store, files)
+                harvest = await self._execute(work, lease, store, files)
             except MissingBlobsError:
                 raise  # nothing has run
             except asyncio.CancelledError:
-                await self._abandoned(work, slot, started_at, execs_before, "cancelled")
+                await self._abandoned(work, lease, started_at, "cancelled")
                 raise
             except HpccError as error:
-                await self._abandoned(work, slot, started_at, execs_before, error.reason)
+                await self._abandoned(work, lease, started_at, error.reason)
                 raise
         event = harvest.check()
         outputs = await _keep(store, work.command, harvest)
-        assert slot.guest is not None
-        identity = slot.guest.identity
+        identity = lease.guest.identity
         record = ResultRecord(
             exit_code=event.exit_code,
             stdout=bytes(harvest.stdout),
@@ -212,7 +212,7 @@ class Runner:
             isolation=identity.isolation,
             reuse=work.domain.reuse,
             guest_id=identity.guest_id,
-            guest_execs_before=execs_before,
+            guest_execs_before=lease.execs_before,
             worker=self._config.worker,
             image=work.action.image.digest.value,
             reason=event.reason,
@@ -220,28 +220,26 @@ class Runner:
             started_at=started_at,
             completed_at=self._clock.now(),
         )
-        lineage = self.lineage(work, slot)
+        lineage = self.lineage(work, lease)
         await self._audit.append(self.row(work, record, lineage))
         return await self._release(work, record, lineage)
 
-    async def _abandoned(
-        self, work: Work, slot: Slot, started_at: float, execs_before: int, reason: str
-    ) -> None:
+    async def _abandoned(self, work: Work, lease: Lease, started_at: float, reason: str) -> None:
         """Leave a row of a compile that ran in a guest, at least in part, and gave no result.
 
         Nothing is released, so a trail that cannot be written is recorded and not raised: the
         error under way says more.
         """
-        assert slot.guest is not None
+        identity = lease.guest.identity
         record = ResultRecord(
             exit_code=NO_EXIT_CODE,
             stdout=b"",
             stderr=b"",
             outputs=(),
-            isolation=slot.guest.identity.isolation,
+            isolation=identity.isolation,
             reuse=work.domain.reuse,
-            guest_id=slot.guest.identity.guest_id,
-            guest_execs_before=execs_before,
+            guest_id=identity.guest_id,
+            guest_execs_before=lease.execs_before,
             worker=self._config.worker,
             image=work.action.image.digest.value,
             reason=reason,
@@ -249,7 +247,7 @@ class Runner:
             started_at=started_at,
             completed_at=self._clock.now(),
         )
-        row = self.row(work, record, self.lineage(work, slot), status="abandoned")
+        row = self.row(work, record, self.lineage(work, lease), status="abandoned")
         try:
             async with asyncio.timeout(_ABANDONED_ROW_SECONDS):
                 await self._audit.append(row)
@@ -274,30 +272,30 @@ class Runner:
         return result
 
     async def _execute(
-        self, work: Work, slot: Slot, store: BlobStore, files: tuple[InputFile, ...]
+        self, work: Work, lease: Lease, store: BlobStore, files: tuple[InputFile, ...]
     ) -> _Harvest:
-        assert slot.guest is not None
         request = self._request(work, files)
         harvest = _Harvest(frozenset(request.outputs), request.limits.output_bytes)
         inputs = _Inputs(store, files)
         try:
             async with (
                 asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
-                aclosing(slot.guest.exec(request, inputs)) as events,
+                aclosing(lease.guest.exec(request, inputs)) as events,
             ):
                 async for event in events:
                     harvest.take(event)
         except NotFoundError as error:
             raise MissingBlobsError(tuple(inputs.missing)) from error
         except GuestLostError as error:
-            await self._died(work, slot, str(error))
+            if lease.is_recalled:
+                raise InfrastructureError("the worker stops", reason="draining") from error
+            await self._died(work, lease, str(error))
             raise
         except (IntegrityError, TimeoutError) as error:
             # Its word is worth nothing any more: the guest goes, and the action is counted.
-            slot.is_retired = True
-            slot.retire.set()
-            await self._died(work, slot, str(error) or "no answer in time")
-            raise GuestLostError(str(error) or "the guest did not answer in time") from error
+            text = str(error) or "the guest did not answer in time"
+            await self._died(work, lease, text)
+            raise GuestLostError(text) from error
         return harvest
 
     def _request(self, work: Work, files: tuple[InputFile, ...]) -> ExecRequest:
@@ -313,15 +311,17 @@ class Runner:
             limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
         )
 
-    async def _died(self, work: Work, slot: Slot, reason: str) -> None:
+    async def _died(self, work: Work, lease: Lease, reason: str) -> None:
+        """Count a guest against the action; it is gone, and the scheduler knows, on return."""
         key = (work.domain, work.digest)
         self._deaths[key] = self._deaths.pop(key, 0) + 1
         while len(self._deaths) > _MAX_REMEMBERED:
             self._deaths.popitem(last=False)
-        guest_id = slot.guest.identity.guest_id if slot.guest else ""
+        guest_id = lease.guest.identity.guest_id
         await self._event(
             "guest-lost-in-compile", work, ("guest", guest_id), ("reason", reason[:200])
         )
+        await lease.condemn(reason)
 
     async def _event(self, name: str, work: Work, *fields: tuple[str, str]) -> None:
         await self._audit.event(
@@ -333,10 +333,9 @@ class Runner:
             )
         )
 
-    def lineage(self, work: Work, slot: Slot) -> Lineage:
+    def lineage(self, work: Work, lease: Lease) -> Lineage:
         """Describe the command and the guest for this row and for later hits."""
-        assert slot.guest is not None
-        identity = slot.guest.identity
+        identity = lease.guest.identity
         argv = work.command.argv
         return Lineage(
             input_root_digest=str(work.action.input_root),
@@ -369,14 +368,13 @@ class Runner:
         )
 
 
-def _check_label(domain: TrustDomain, slot: Slot) -> None:
+def _check_label(domain: TrustDomain, lease: Lease) -> None:
     """A guest that runs under something else than promised makes no result of this class.
 
     Raises:
         InfrastructureError: it does.
     """
-    assert slot.guest is not None
-    if slot.guest.identity.isolation is not domain.isolation:
+    if lease.guest.identity.isolation is not domain.isolation:
         raise InfrastructureError("the guest has another isolation", reason="isolation")
 
 

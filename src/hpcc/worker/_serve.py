@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.audit import SpoolAuditLog
+from hpcc.config import GUEST_OVERHEAD_MIB
 from hpcc.core import GuestReuse, ImageDigest, TenantId
 from hpcc.identity import PinnedPeer, load_or_create_tls
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
@@ -23,12 +24,14 @@ from hpcc.rpc import (
     start_server,
 )
 from hpcc.worker._config import WorkerConfig
+from hpcc.worker._domain import TrustDomain
 from hpcc.worker._flights import Flights
 from hpcc.worker._link import LinkState, SchedulerLink
-from hpcc.worker._pool import GuestPool, ImageProvider, PoolConfig
+from hpcc.worker._pool import GuestPool, GuestShape, ImageProvider
+from hpcc.worker._pool_words import PoolLimits
 from hpcc.worker._runner import Runner, RunnerConfig
 from hpcc.worker._session import Desk, EventLimiter, Gate
-from hpcc.worker._storage import TenantStorage, TrustDomain
+from hpcc.worker._storage import TenantStorage
 
 TLS_NAME: Final = "worker.hpcc.internal"
 _GRACE_SECONDS: Final = 1.0
@@ -59,14 +62,10 @@ class _Parts:
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
         self.link: SchedulerLink | None = None
-        pool_config = PoolConfig(
-            max_guests=config.max_guests,
-            vcpus=config.vcpus,
-            memory_mib=config.guest_memory_mib,
-            boot_timeout_seconds=config.boot_timeout_seconds,
-            max_queue=config.max_queue,
+        shape = GuestShape(
+            memory_mib=config.guest_memory_mib, boot_timeout_seconds=config.boot_timeout_seconds
         )
-        self.pool = GuestPool(pool_config, runtime, images, group, self.on_lost)
+        self.pool = GuestPool(_limits(config), shape, runtime, images, group, self.on_lost, clock)
         runner_config = RunnerConfig(
             worker=config.worker_id,
             memory_mib=config.guest_memory_mib,
@@ -120,8 +119,19 @@ class _Parts:
             reuse=self.reuse,
             principal=self.config.prewarm_principal,
         )
-        async with self.pool.lease(domain) as slot:
-            slot.execs -= 1  # nothing of the tenant ran in it
+        await self.pool.prewarm(domain)
+
+
+def _limits(config: WorkerConfig) -> PoolLimits:
+    return PoolLimits(
+        max_guests=config.max_guests,
+        vcpus=config.vcpus,
+        guest_mib=config.guest_memory_mib + GUEST_OVERHEAD_MIB,
+        memory_mib=config.memory_mib,
+        max_queue=config.max_queue,
+        idle_seconds=config.idle_seconds,
+        session_seconds=config.session_seconds,
+    )
 
 
 @asynccontextmanager
@@ -185,13 +195,14 @@ async def _serving(
                 certificate=tls.certificate_der,
                 isolation=runtime.isolation,
                 images=tuple(ImageDigest(d) for d in config.image_digests),
-                capacity=config.max_guests * config.vcpus,
+                capacity=_limits(config).capacity * config.vcpus,
             )
             async with _linked(parts, RegistryClient(channel, config.worker_secret), registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
+            # Deregistered, so no route leads here any more: what runs may finish and be answered.
+            await parts.pool.drain(config.drain_seconds)
             await server.stop(_GRACE_SECONDS)
-            await parts.pool.close()
 
 
 @asynccontextmanager

@@ -32,10 +32,11 @@ from hpcc.reapi import (
     parse_result,
 )
 from hpcc.rpc import Client, Finished, MissingBlobsError, Running
+from hpcc.worker._domain import TrustDomain
 from hpcc.worker._flights import FlightKey, Flights
 from hpcc.worker._rows import Caller, Lineage, audit_row
 from hpcc.worker._runner import Runner, Work
-from hpcc.worker._storage import TenantStorage, TrustDomain, unpack_entry
+from hpcc.worker._storage import TenantStorage, unpack_entry
 
 # Leaves room in a message for stdout, stderr and labels.
 _MAX_INLINE_BYTES: Final = 7 << 20

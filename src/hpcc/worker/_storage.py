@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import (
-    Digest,
-    GuestReuse,
-    ImageDigest,
-    Isolation,
-    NotFoundError,
-    TenantId,
-)
+from hpcc.core import Digest, NotFoundError, TenantId
 from hpcc.ports import ActionCache, BlobStore
 from hpcc.store import (
     DiskActionCache,
@@ -24,35 +17,11 @@ from hpcc.store import (
     DiskBlobStoreConfig,
     action_cache_directory,
 )
+from hpcc.worker._domain import TrustDomain
 from hpcc.worker._rows import Lineage
 
 _HEAD_BYTES: Final = 4
 _MAX_HEAD_BYTES: Final = 4 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustDomain:
-    """Who shares guests and results: the key of pool and action cache."""
-
-    tenant: TenantId
-    image: ImageDigest
-    isolation: Isolation
-    reuse: GuestReuse
-    principal: str
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        tenant: TenantId,
-        image: ImageDigest,
-        isolation: Isolation,
-        reuse: GuestReuse,
-        principal: str,
-    ) -> TrustDomain:
-        """Drop the principal where guests are shared by the tenant."""
-        kept = "" if reuse is GuestReuse.TENANT else principal
-        return cls(tenant=tenant, image=image, isolation=isolation, reuse=reuse, principal=kept)
 
 
 class TenantStorage:
