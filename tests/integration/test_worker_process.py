@@ -110,7 +110,7 @@ async def test_a_worker_killed_in_mid_compile_is_a_quick_failure(tmp_path: Path)
 
 
 async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: Path) -> None:
-    async with farm_under_test(tmp_path) as farm:
+    async with farm_under_test(tmp_path, drain_seconds=0.3) as farm:
         client = client_of(farm)
         try:
             async with worker_process(farm) as process:
@@ -123,6 +123,24 @@ async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: P
                         assert await process.wait() == 0
                 assert isinstance(task.result(), RemoteFailure)
                 assert await gone(pid)
+                assert list((tmp_path / "worker" / "state").iterdir()) == []
+        finally:
+            await asyncio.to_thread(client.close)
+
+
+async def test_a_worker_that_is_told_to_end_lets_running_compiles_finish(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path, drain_seconds=20.0) as farm:
+        client = client_of(farm)
+        try:
+            async with worker_process(farm) as process:
+                script = f"echo $$ > {tmp_path}/pid; sleep 1; cp a.c a.o"
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(compile_(client, request_of(tmp_path, script)))
+                    await pid_in(tmp_path / "pid")
+                    process.terminate()
+                    async with asyncio.timeout(10):
+                        assert await process.wait() == 0
+                assert isinstance(task.result(), RemoteResult), task.result()
                 assert list((tmp_path / "worker" / "state").iterdir()) == []
         finally:
             await asyncio.to_thread(client.close)

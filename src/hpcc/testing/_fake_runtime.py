@@ -201,6 +201,7 @@ class FakeRuntime:
     isolation: Isolation = Isolation.LOCAL_NONE
     running: list[FakeGuest] = field(default_factory=list)
     booted: int = 0
+    guest_class: type[FakeGuest] = FakeGuest
 
     async def probe(self) -> Probe:
         return Probe(
@@ -216,7 +217,7 @@ class FakeRuntime:
             raise GuestBootError(self.faults.boot_error)
         del spec
         self.booted += 1
-        guest = FakeGuest(f"fake-{self.booted}", self.directory, self.faults)
+        guest = self.guest_class(f"fake-{self.booted}", self.directory, self.faults)
         self.running.append(guest)
         try:
             yield guest
