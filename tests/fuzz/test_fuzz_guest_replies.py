@@ -13,6 +13,7 @@ from hpcc.agent._intake import Intake
 from hpcc.core import CallerError, ExecLimits, IntegrityError, OutputEvent, ResultEvent, StdioEvent
 from hpcc.runtime._replies import ReplyChecker
 from hpcc.testing._guest_contract import request
+from hpcc.warden._guest import reply_of
 
 REQUEST = request(
     "cc", inputs=[("a.c", b"1"), ("b.h", b"2")], outputs=("a.o", "d/b.o", "c.d"),
@@ -49,7 +50,7 @@ def test_any_sequence_keeps_every_promise(sequence: list[pb.ServerFrame]) -> Non
     events = []
     try:
         for frame in sequence:
-            event = checker.feed(frame)
+            event = checker.feed(reply_of(frame))
             if event is not None:
                 events.append(event)
         checker.end()
@@ -68,6 +69,6 @@ def test_any_sequence_keeps_every_promise(sequence: list[pb.ServerFrame]) -> Non
 def test_any_bytes_are_a_frame_or_an_error(data: bytes) -> None:
     checker = ReplyChecker(REQUEST)
     with contextlib.suppress(DecodeError, IntegrityError):
-        checker.feed(pb.ServerFrame.FromString(data))
+        checker.feed(reply_of(pb.ServerFrame.FromString(data)))
     with contextlib.suppress(DecodeError, CallerError):
         Intake().header(pb.ClientFrame.FromString(data))

@@ -134,7 +134,7 @@ CASES = {
         "test_an_input_that_is_not_what_was_planned_with_is_refused",
     ),
     "guest-frame-length": Case(
-        "runtime/_channel.py",
+        "warden/_guest.py",
         "if prefix[0] or size > MAX_FRAME_BYTES:",
         "if prefix[0]:",
         "tests/unit/test_guest_channel.py::"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import os
 import socket
@@ -20,7 +19,7 @@ from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
 from hpcc.runtime import GuestChannel
-from hpcc.runtime import _channel as channel_module
+from hpcc.runtime._channel import ChannelTiming
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.wire import MAX_FRAME_BYTES, MAX_JUNK_BYTES, TOKEN_BYTES, GuestLink
 
@@ -45,11 +44,11 @@ async def welcome(sock: socket.socket) -> bytes:
 
 @asynccontextmanager
 async def raw_guest(
-    play: Callable[[socket.socket], Awaitable[None]],
+    play: Callable[[socket.socket], Awaitable[None]], timing: ChannelTiming | None = None
 ) -> AsyncIterator[GuestChannel]:
     host, guest = socket.socketpair()
     guest.setblocking(False)
-    channel = GuestChannel(host, TOKEN)
+    channel = GuestChannel(host, TOKEN, timing=timing or ChannelTiming())
 
     async def player() -> None:
         await play(guest)
@@ -283,10 +282,10 @@ async def test_garbage_instead_of_http2_retires_the_guest(garbage: bytes) -> Non
         await asyncio.Event().wait()
 
     async with raw_guest(play) as channel, asyncio.timeout(5):
-        await channel.connect()
-        with pytest.raises(GuestLostError):
+        with pytest.raises(GuestLostError) as caught:
+            await channel.connect()
             await run(channel)
-        assert await channel.lost
+        assert caught.value.reason == "protocol-violation"
 
 
 async def test_junk_for_ever_before_the_handshake_is_refused() -> None:
@@ -396,14 +395,13 @@ async def test_a_request_over_a_limit_never_reaches_the_guest() -> None:
                 _ = [e async for e in channel.exec(bad, MemoryBlobs())]
 
 
-async def test_a_guest_that_answers_no_ping_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    impatient = dataclasses.replace(channel_module._CONFIG, _keepalive_time=0.2, _keepalive_timeout=0.4, _http2_min_sent_ping_interval_without_data=0.1)  # fmt: skip
-    monkeypatch.setattr(channel_module, "_CONFIG", impatient)
+async def test_a_guest_that_answers_no_ping_is_lost() -> None:
+    impatient = ChannelTiming(guest_ping_seconds=0.2, guest_timeout_seconds=0.4)
 
     async def play(sock: socket.socket) -> None:
         await welcome(sock)
         await asyncio.Event().wait()
 
-    async with raw_guest(play) as channel, asyncio.timeout(10):
+    async with raw_guest(play, impatient) as channel, asyncio.timeout(10):
         await channel.connect()
-        assert await channel.lost
+        assert await channel.lost == "the guest's stream ended"

@@ -1,148 +1,105 @@
-"""The host's end of a guest's byte stream: link handshake, HTTP/2, Exec."""
+"""The worker's end of a guest: execs through the warden that reads what the guest says."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
-
-import h2.exceptions
-from google.protobuf.message import DecodeError
-from grpclib import GRPCError
-from grpclib.client import Channel
-from grpclib.config import Configuration
-from grpclib.exceptions import ProtocolError, StreamTerminatedError
-from grpclib.protocol import H2Protocol
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc._proto.agent_grpc import AgentServiceStub
 from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
 from hpcc.ports import BlobSource, GuestLostError
-from hpcc.runtime._replies import PROTOCOL_VIOLATION, Phase, ReplyChecker
+from hpcc.runtime._replies import Phase, ReplyChecker
+from hpcc.runtime._warden import WARDEN_DIED, Launch, WardenEnds, launch_warden
 from hpcc.wire import (
     CHUNK_BYTES,
-    MAX_FRAME_BYTES,
     MAX_HEADER_FRAME_BYTES,
-    NONCE_BYTES,
-    HostLink,
+    PROTOCOL_VIOLATION,
     check_exec_request,
 )
-
-if TYPE_CHECKING:
-    from grpclib.client import Stream
-
-    type ExecStream = Stream[pb.ClientFrame, pb.ServerFrame]
+from hpcc.wire import warden as wire
 
 # From the request to the last input's arrival: 1 GiB at the slowest rate that was measured is 40 s.
 STAGE_SECONDS: Final = 300.0
 # What the agent may need beyond its own deadline to kill, collect and send.
 GRACE_SECONDS: Final = 60.0
-_READ_BYTES: Final = 64 << 10
-_PREFIX_BYTES: Final = 5
-# Events between the guest and a slow consumer: at most 8 chunks of 256 KiB.
-_EVENTS_AHEAD: Final = 8
-# A busy guest under emulation may be slow to answer a ping; a dead one never does.
-_CONFIG: Final = Configuration(
-    _keepalive_time=20.0,
-    _keepalive_timeout=60.0,
-    _keepalive_permit_without_calls=True,
-    _http2_max_pings_without_data=0,
-    _http2_min_sent_ping_interval_without_data=10.0,
-)
-_FOREIGN_ERRORS: Final = (
-    GRPCError,
-    ProtocolError,
-    StreamTerminatedError,
-    h2.exceptions.H2Error,
-    OSError,
-    AssertionError,  # grpclib's answer to a stream that ends in mid-message
-    AttributeError,  # grpclib's answer to a connection that closed under a call
-    NotImplementedError,  # compressed messages, unknown HTTP/2 events
-    DecodeError,
-    ValueError,
-    KeyError,
-)
+WARDEN_SILENT: Final = "warden-silent"
+GUEST_SILENT: Final = "guest-silent"
+WARDEN_SECCOMP: Final = "warden-seccomp"
+WARDEN_CPU: Final = "warden-cpu"
+_OF_SIGNAL: Final[Mapping[int, str]] = {signal.SIGSYS: WARDEN_SECCOMP, signal.SIGXCPU: WARDEN_CPU}
+# Words at the start of `lost` that are reasons of errors, too.
+_REASONS: Final = (
+    PROTOCOL_VIOLATION, WARDEN_DIED, WARDEN_SILENT, WARDEN_SECCOMP, WARDEN_CPU,
+    wire.WARDEN_PROTOCOL, GUEST_SILENT,
+)  # fmt: skip
+_FATE_BYTES: Final = 64
+_READ_AHEAD_BYTES: Final = 512 << 10
 
 
-class _GuardedProtocol(H2Protocol):
-    """HTTP/2 that reports its end, and takes any error over hostile bytes for one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTiming:
+    """How soon silence is noticed; a busy host or an emulated guest may be slow to answer."""
 
-    def __init__(self, channel: Channel, on_end: Callable[[str], None]) -> None:
-        inner = channel._protocol_factory()  # noqa: SLF001 - how grpclib's own transports are made
-        super().__init__(inner.handler, inner.config, inner.h2_config)
-        self._on_end = on_end
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            super().data_received(data)
-        except Exception as error:  # noqa: BLE001 - whatever a parser does on hostile bytes ends this guest, not the worker
-            self._on_end(f"{PROTOCOL_VIOLATION}: {type(error).__name__}")
-            self.connection_lost(None)
-        if self.connection.is_closing() or self._waits_for_an_overlong_frame():
-            self._on_end(f"{PROTOCOL_VIOLATION}: HTTP/2")
-
-    def _waits_for_an_overlong_frame(self) -> bool:
-        """Say whether h2 is collecting a frame of up to 16 MiB that it will refuse in the end."""
-        inner = self.connection._connection  # noqa: SLF001 - grpclib gives no way to its h2
-        header = inner.incoming_buffer._data[:3]  # noqa: SLF001 - h2 has no check of its own before
-        return int.from_bytes(header, "big") > inner.max_inbound_frame_size
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._on_end("the guest's stream ended")
-        super().connection_lost(exc)
+    guest_ping_seconds: float = 20.0
+    guest_timeout_seconds: float = 60.0
+    warden_ping_seconds: float = 5.0
+    # A warden that answered none of so many pings in a row is lost.
+    warden_missed_pings: int = 6
+    # Between a warden's end and the zygote's word on how it ended.
+    fate_seconds: float = 1.0
+    # For a warden to confirm a cancelled exec.
+    cancel_seconds: float = 30.0
 
 
-class _SocketChannel(Channel):
-    """grpclib's channel over one connected socket, whose stream needs the link handshake first."""
-
-    def __init__(self, sock: socket.socket, token: bytes, on_end: Callable[[str], None]) -> None:
-        super().__init__(path="guest", config=_CONFIG)
-        self._sock, self._token, self._on_end = sock, token, on_end
-
-    async def _create_connection(self) -> H2Protocol:
-        if self._sock.fileno() < 0:
-            raise ConnectionResetError("a guest has one connection in its life")
-        loop = asyncio.get_running_loop()
-        link = HostLink(self._token, os.urandom(NONCE_BYTES))
-        await loop.sock_sendall(self._sock, link.hello)
-        early: bytes | None = None
-        while early is None:
-            data = await loop.sock_recv(self._sock, _READ_BYTES)
-            if not data:
-                raise ConnectionResetError("the guest's stream ended")
-            early = link.feed(data)
-        sock, self._sock = self._sock, socket.socket()
-        self._sock.close()
-        transport, protocol = await loop.create_connection(
-            lambda: _GuardedProtocol(self, self._on_end), sock=sock
-        )
-        del transport
-        if early:
-            protocol.data_received(early)
-        return protocol
-
-    def close(self) -> None:
-        super().close()
-        self._sock.close()
+_TIMING: Final = ChannelTiming()
 
 
 class GuestChannel:
     """Execs over one stream. Takes the socket over; `close` it in the end.
 
-    `lost` completes with a reason as soon as the stream ends or the guest breaks the protocol.
+    The warden is started at once, so that it is ready when the guest is. `lost` completes with a
+    reason as soon as the stream ends, the guest breaks the protocol, or its warden dies, hangs or
+    breaks its own.
+
+    Raises:
+        GuestLostError: no warden could be started.
     """
 
-    def __init__(self, sock: socket.socket, token: bytes) -> None:
-        sock.settimeout(0)
+    def __init__(
+        self,
+        sock: socket.socket,
+        token: bytes,
+        *,
+        launch: Launch = launch_warden,
+        timing: ChannelTiming = _TIMING,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._token, self._timing = token, timing
         self.lost: asyncio.Future[str] = self._loop.create_future()
-        self._channel = _SocketChannel(sock, token, self.retire)
-        self._stub = AgentServiceStub(self._channel)
         # What the agent said of its latest failure; for logs, hostile.
         self.last_detail = ""
+        # The warden's process id, 0 before it is known.
+        self.warden_pid = 0
+        with sock:
+            sock.settimeout(0)
+            self._ends: WardenEnds = launch(sock)
+        self._loop.add_reader(self._ends.line, self._hear_fate)
+        self._is_open = True
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._is_at_end = True
+        # How the warden ended, once the zygote has said so.
+        self._fate = ""
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._calls: dict[int, _Call] = {}
+        self._next_number = 1
+        self._pings_missed = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def connect(self) -> None:
         """Do the handshake; without a deadline, the caller has one.
@@ -150,12 +107,25 @@ class GuestChannel:
         Raises:
             GuestLostError: the stream ended or was not a guest's.
         """
-        try:
-            await self._channel.__connect__()
-        except IntegrityError as error:
-            raise self._lost_error(error.reason) from error
-        except _FOREIGN_ERRORS as error:
-            raise self._lost_error(str(error)) from error
+        if self.lost.done():
+            raise self._lost_error("")
+        reader, self._writer = await asyncio.open_connection(
+            sock=self._ends.stream, limit=_READ_AHEAD_BYTES
+        )
+        self._is_at_end = False
+        self._reading = self._loop.create_task(self._read(reader))
+        timing = self._timing
+        start = wire.Start(
+            self._token,
+            round(timing.guest_ping_seconds * 1000),
+            round(timing.guest_timeout_seconds * 1000),
+        )
+        self.say(wire.frame(wire.START, 0, wire.encode_start(start)))
+        self._ping_later()
+        ends: list[asyncio.Future[None] | asyncio.Future[str]] = [self._ready, self.lost]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self.lost.done():
+            raise self._lost_error("")
 
     def retire(self, reason: str) -> None:
         """Give the guest up: every exec fails, none starts."""
@@ -163,10 +133,19 @@ class GuestChannel:
             self.lost.set_result(reason)
 
     def close(self) -> None:
+        """End the warden and give up everything; idempotent."""
         self.retire("closed")
-        # grpclib drops its connection without a word when nothing was ever sent.
-        with suppress(AttributeError):
-            self._channel.close()
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._loop.remove_reader(self._ends.line)
+        self._ends.close()
 
     async def exec(
         self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
@@ -176,13 +155,13 @@ class GuestChannel:
         header = _header(request, birth)
         if self.lost.done():
             raise self._lost_error("")
-        call = _Call(self._stub, request, header, blobs)
-        # Its own task: grpclib cancels the task that waits for a stream that ends, and would
-        # cancel the consumer's with it.
+        number, self._next_number = self._next_number, self._next_number + 1
+        call = _Call(self, number, request, header, blobs)
+        self._calls[number] = call
+        # Its own task: its deadlines must not cancel the consumer.
         pump = self._loop.create_task(call.run())
 
         def give_up(_: object) -> None:
-            # grpclib tells only the calls that it knew of when the stream ended.
             pump.cancel()
 
         self.lost.add_done_callback(give_up)
@@ -190,10 +169,12 @@ class GuestChannel:
             while (event := await call.next_event()) is not None:
                 self.last_detail = call.detail
                 yield event
+                call.give_credit()
             await self._outcome(call, pump)
         finally:
             self.lost.remove_done_callback(give_up)
             pump.cancel()
+            self._cancel(call)
             # Its error has been raised above, or the consumer has left and does not want it.
             await asyncio.wait([pump])
             if not pump.cancelled():
@@ -205,122 +186,271 @@ class GuestChannel:
             raise self._lost_error("")
         try:
             pump.result()
+        except TimeoutError as error:
+            if error is call.source_error:
+                raise
+            self.retire(f"{GUEST_SILENT}: no answer in time")
+            raise self._lost_error("no answer in time") from error
         except IntegrityError as error:
             if error is call.source_error:
                 raise
-            self.retire(error.reason)
+            self.retire(f"{error.reason}: {error}")
+            # Whatever else became of the guest meanwhile, this is what it did.
             raise self._lost_error(str(error), error.reason) from error
-        except TimeoutError as error:
-            self.retire("no answer in time")
-            raise self._lost_error("no answer in time", "guest-silent") from error
-        except _FOREIGN_ERRORS as error:
+        except OSError as error:
             if error is call.source_error:
                 raise
-            self.retire(f"stream failed: {type(error).__name__}")
             raise self._lost_error(str(error)) from error
 
     def _lost_error(self, text: str, reason: str | None = None) -> GuestLostError:
         self.retire(text or "lost")
         cause = self.lost.result()
-        if reason is None and cause.startswith(PROTOCOL_VIOLATION):
-            reason = PROTOCOL_VIOLATION
+        word = cause.partition(":")[0]
+        if reason is None and word in _REASONS:
+            reason = word
         return GuestLostError(f"guest lost: {text or cause}", reason=reason)
+
+    # What the warden says.
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                header = await reader.readexactly(wire.HEADER_BYTES)
+                kind, number, length = wire.parse_head(header, wire.TO_WORKER)
+                self._take(kind, number, await reader.readexactly(length))
+        except IntegrityError as error:
+            self.retire(f"{error.reason}: {error}")
+        except (asyncio.IncompleteReadError, OSError):
+            self._is_at_end = True
+            if self._fate:
+                self.retire(self._fate)
+            else:
+                # The zygote is about to say how it ended.
+                self._loop.call_later(self._timing.fate_seconds, self.retire, WARDEN_DIED)
+
+    def _take(self, kind: int, number: int, body: bytes) -> None:
+        if kind == wire.READY and not self._ready.done():
+            self._ready.set_result(None)
+        elif kind == wire.PONG:
+            self._pings_missed = 0
+        elif kind == wire.LOST:
+            self.retire(_lost_text(*wire.decode_lost(body)))
+        elif (call := self._calls.get(number)) is None:
+            raise IntegrityError("a frame of no exec", reason=wire.WARDEN_PROTOCOL)
+        elif kind == wire.END:
+            del self._calls[number]
+            call.ended()
+        elif kind == wire.TAKEN:
+            call.chunk_taken()
+        else:
+            call.take(wire.decode_reply(kind, body))
+
+    def _hear_fate(self) -> None:
+        """Take the zygote's word: the warden's pid first, its wait status later."""
+        try:
+            packet = self._ends.line.recv(_FATE_BYTES)
+            if packet and not self.warden_pid:
+                self.warden_pid = wire.decode_fate(packet)
+                return
+            status = wire.decode_fate(packet) if packet else None
+        except BlockingIOError:
+            return
+        except (OSError, IntegrityError):
+            status = None
+        self._loop.remove_reader(self._ends.line)
+        self._fate = _fate_text(status)
+        # What it said last may be unread, and says more.
+        if self._is_at_end:
+            self.retire(self._fate)
+
+    # What it is told.
+
+    def say(self, frame: bytes) -> None:
+        """Send a small frame."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(frame)
+
+    async def send(self, *pieces: bytes | memoryview) -> None:
+        """Send a frame and wait while the warden is slow.
+
+        Raises:
+            OSError: it is gone.
+        """
+        # asyncio's writelines on a lost connection leaves a handler behind for a descriptor that
+        # is closed already.
+        if self._writer is None or self._writer.is_closing():
+            raise ConnectionResetError("the warden is gone")
+        self._writer.writelines(pieces)
+        await self._writer.drain()
+
+    def _cancel(self, call: _Call) -> None:
+        """Have a call ended that has not; what still comes of it is let go."""
+        if self._calls.get(call.number) is not call or self.lost.done():
+            return
+        call.abandon()
+        self.say(wire.frame(wire.CANCEL, call.number))
+        self._loop.call_later(self._timing.cancel_seconds, self._check_cancelled, call)
+
+    def _check_cancelled(self, call: _Call) -> None:
+        if self._calls.get(call.number) is call:
+            self.retire(f"{WARDEN_SILENT}: it does not end an exec")
+
+    def _ping_later(self) -> None:
+        self._timer = self._loop.call_later(self._timing.warden_ping_seconds, self._ping)
+
+    def _ping(self) -> None:
+        if self._pings_missed >= self._timing.warden_missed_pings:
+            self.retire(f"{WARDEN_SILENT}: it answers no ping")
+        if self.lost.done():
+            return
+        # Counted in turns of this loop, so that a worker that was stopped blames nobody for it.
+        self._pings_missed += 1
+        self.say(wire.frame(wire.PING))
+        self._ping_later()
+
+
+def _lost_text(code: wire.LostCode, text: str) -> str:
+    match code:
+        case wire.LostCode.ENDED:
+            return f"the guest's stream ended: {text}" if text else "the guest's stream ended"
+        case wire.LostCode.BREACH:
+            return f"{PROTOCOL_VIOLATION}: {text}"
+        case wire.LostCode.FAILED:
+            return f"stream failed: {text}"
+        case wire.LostCode.HANDSHAKE:
+            return f"no guest answered: {text}"
+
+
+def _fate_text(status: int | None) -> str:
+    if status is None:
+        return f"{WARDEN_DIED}: its zygote ended"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"{_OF_SIGNAL.get(number, WARDEN_DIED)}: signal {number}"
+    return f"{WARDEN_DIED}: status {os.waitstatus_to_exitcode(status)}"
 
 
 class _Call:
-    """One Exec on the wire: `run` in its own task, `next_event` for the consumer."""
+    """One exec on its way: `run` in its own task, `next_event` for the consumer."""
 
     def __init__(
         self,
-        stub: AgentServiceStub,
+        channel: GuestChannel,
+        number: int,
         request: ExecRequest,
-        header: pb.ClientFrame,
+        header: bytes,
         blobs: BlobSource,
     ) -> None:
-        self._stub, self._request, self._header, self._blobs = stub, request, header, blobs
+        self._channel, self.number = channel, number
+        self._request, self._header, self._blobs = request, header, blobs
+        # Bounded by the credit that the warden has; None: nothing more comes.
+        self._replies: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
         self._events: asyncio.Queue[ExecEvent | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(_EVENTS_AHEAD)
+        self._ahead = 0
+        self._chunks = asyncio.Semaphore(wire.CHUNKS_AHEAD)
+        self._chunks_sent = 0
+        self._is_abandoned = False
         # What the host's own store raised: no fault of the guest.
         self.source_error: Exception | None = None
         self.detail = ""
 
+    # Called by the channel.
+
+    def take(self, reply: wire.Reply) -> None:
+        """Take a reply.
+
+        Raises:
+            IntegrityError: the warden had no credit for it.
+        """
+        self._ahead += 1
+        if self._ahead > wire.REPLIES_AHEAD:
+            raise IntegrityError("a reply without credit", reason=wire.WARDEN_PROTOCOL)
+        if not self._is_abandoned:
+            self._replies.put_nowait(reply)
+
+    def chunk_taken(self) -> None:
+        """Send one chunk more.
+
+        Raises:
+            IntegrityError: none was on its way.
+        """
+        self._chunks_sent -= 1
+        if self._chunks_sent < 0:
+            raise IntegrityError("a chunk that was never sent", reason=wire.WARDEN_PROTOCOL)
+        self._chunks.release()
+
+    def ended(self) -> None:
+        self._replies.put_nowait(None)
+
+    def abandon(self) -> None:
+        """Keep nothing of what still comes."""
+        self._is_abandoned = True
+        while not self._replies.empty():
+            self._replies.get_nowait()
+
+    # Called by the consumer.
+
     async def next_event(self) -> ExecEvent | None:
         """Return the next event; None when `run` has ended, well or not."""
-        event = await self._events.get()
-        self._room.release()
-        return event
+        return await self._events.get()
+
+    def give_credit(self) -> None:
+        """Let the warden send one reply more."""
+        self._ahead -= 1
+        self._channel.say(wire.frame(wire.CREDIT, self.number))
 
     async def run(self) -> None:
         try:
-            async with asyncio.timeout(STAGE_SECONDS) as deadline, self._stub.Exec.open() as stream:
-                await self._talk(stream, deadline)
+            async with asyncio.timeout(STAGE_SECONDS) as deadline:
+                await self._talk(deadline)
         finally:
             self._events.put_nowait(None)
 
-    async def _talk(self, stream: ExecStream, deadline: asyncio.Timeout) -> None:
+    async def _talk(self, deadline: asyncio.Timeout) -> None:
         checker = ReplyChecker(self._request)
-        await stream.send_message(self._header)
+        length = len(self._header)
+        await self._channel.send(wire.head(wire.EXEC, self.number, length), self._header)
         while checker.phase is Phase.NEED:
-            checker.feed(_present(await _receive(stream)))
+            checker.feed(_present(await self._replies.get()))
+            self.give_credit()
         for digest in checker.needed:
-            await self._send_blob(stream, digest)
-        await stream.end()
+            await self._send_blob(digest)
+        await self._channel.send(wire.frame(wire.FINISH, self.number))
         loop = asyncio.get_running_loop()
         deadline.reschedule(loop.time() + self._request.limits.wall_seconds + GRACE_SECONDS)
-        while (frame := await _receive(stream)) is not None:
-            event = checker.feed(frame)
+        while (reply := await self._replies.get()) is not None:
+            event = checker.feed(reply)
             assert event is not None
             if isinstance(event, ResultEvent):
                 self.detail = checker.detail
                 deadline.reschedule(loop.time() + STAGE_SECONDS)
-            await self._room.acquire()
             self._events.put_nowait(event)
         checker.end()
 
-    async def _send_blob(self, stream: ExecStream, digest: Digest) -> None:
+    async def _send_blob(self, digest: Digest) -> None:
         try:
             data = await self._blobs.read(digest)
         except Exception as error:
             self.source_error = error
             raise
         raw = bytes.fromhex(digest.hash)
+        view = memoryview(data)
         for at in range(0, max(len(data), 1), CHUNK_BYTES):
-            last = at + CHUNK_BYTES >= len(data)
-            chunk = pb.InputChunk(digest=raw, data=data[at : at + CHUNK_BYTES], last=last)
-            await stream.send_message(pb.ClientFrame(chunk=chunk))
+            await self._chunks.acquire()
+            self._chunks_sent += 1
+            piece = view[at : at + CHUNK_BYTES]
+            prefix = wire.chunk_prefix(raw, last=at + CHUNK_BYTES >= len(data))
+            length = len(prefix) + len(piece)
+            await self._channel.send(wire.head(wire.CHUNK, self.number, length), prefix, piece)
 
 
-def _present(frame: pb.ServerFrame | None) -> pb.ServerFrame:
-    if frame is None:
+def _present(reply: wire.Reply | None) -> wire.Reply:
+    if reply is None:
         raise IntegrityError("the answer ended before its first Need", reason=PROTOCOL_VIOLATION)
-    return frame
+    return reply
 
 
-async def _receive(stream: ExecStream) -> pb.ServerFrame | None:
-    """Return the next frame, None at the end; its length is checked before it is read.
-
-    Raises:
-        IntegrityError: it is too large or not a frame.
-    """
-    if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's recv_message does
-        await stream.recv_initial_metadata()
-    # grpclib's recv_message would trust the announced length: hence its inner stream (0.4.x).
-    with stream._wrapper:  # noqa: SLF001 - as above
-        raw: Callable[[int], Awaitable[bytes]] = stream._stream.recv_data  # noqa: SLF001 - as above
-        prefix = await raw(_PREFIX_BYTES)
-        if not prefix:
-            return None
-        size = int.from_bytes(prefix[1:], "big")
-        if prefix[0] or size > MAX_FRAME_BYTES:
-            raise IntegrityError(f"a frame of {size} bytes", reason=PROTOCOL_VIOLATION)
-        data = await raw(size)
-    try:
-        return pb.ServerFrame.FromString(data)
-    except DecodeError as error:
-        raise IntegrityError("not a ServerFrame", reason=PROTOCOL_VIOLATION) from error
-
-
-def _header(request: ExecRequest, birth: pb.Guest | None) -> pb.ClientFrame:
+def _header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
     limits = request.limits
     header = pb.Header(
         exec_id=request.exec_id,
@@ -349,4 +479,4 @@ def _header(request: ExecRequest, birth: pb.Guest | None) -> pb.ClientFrame:
     frame = pb.ClientFrame(header=header)
     if frame.ByteSize() > MAX_HEADER_FRAME_BYTES:
         raise CallerError(f"the request is larger than {MAX_HEADER_FRAME_BYTES} bytes")
-    return frame
+    return frame.SerializeToString()

@@ -42,7 +42,7 @@ from hpcc.runtime._firecracker_plan import (
 from hpcc.runtime._firecracker_tools import CGROUPS, FirecrackerTools, check_machine, has_cgroups
 from hpcc.runtime._leftovers import record, remove_cgroup
 from hpcc.runtime._tools import in_thread
-from hpcc.runtime._users import vmm_user
+from hpcc.runtime._users import vmm_user, warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.wire import TOKEN_BYTES, VSOCK_PORT
 
@@ -112,6 +112,7 @@ class FirecrackerRuntime:
             kernel_digest=self._assets.vmlinux_digest,
             vmm_digest=tools.firecracker_digest,
             agent_digest=self._assets.agent_digest,
+            warden=warden_label(),
             vmm_version=f"{PROGRAM} {tools.version}",
             jailer_digest=tools.jailer_digest,
         )

@@ -20,7 +20,7 @@ from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._leftovers import record
 from hpcc.runtime._qemu_argv import Accelerator, Machine, qemu_argv, tsc_khz
 from hpcc.runtime._tools import sha256_of
-from hpcc.runtime._users import vmm_user
+from hpcc.runtime._users import vmm_user, warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.wire import TOKEN_BYTES
 
@@ -95,6 +95,7 @@ class QemuRuntime:
             kernel_digest=self._assets.kernel_digest,
             vmm_digest=self._vmm_digest,
             agent_digest=self._assets.agent_digest,
+            warden=warden_label(),
         )
         return _QemuVm(self._config, self._assets, spec, identity, self._count)
 

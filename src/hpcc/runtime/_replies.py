@@ -1,4 +1,8 @@
-"""What a guest may answer in one Exec. Every byte of it is hostile. No I/O."""
+"""What a guest may answer in one Exec. Every byte of it is hostile. No I/O.
+
+It comes through a warden, which parsed it and may have been taken over: nothing that the warden
+should have checked is taken for granted.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final, Literal
 
-from hpcc._proto import agent_pb2 as pb
 from hpcc.core import (
     Digest,
     ExecEvent,
@@ -17,27 +20,35 @@ from hpcc.core import (
     ResultEvent,
     StdioEvent,
 )
-from hpcc.wire import CHUNK_BYTES, MAX_DETAIL_BYTES, NEED_PER_FRAME
+from hpcc.wire import (
+    CHUNK_BYTES,
+    MAX_DETAIL_BYTES,
+    MAX_STDIO_PIECES,
+    MIN_CHUNK_BYTES,
+    NEED_PER_FRAME,
+    PROTOCOL_VIOLATION,
+)
+from hpcc.wire import warden as wire
 
-PROTOCOL_VIOLATION: Final = "protocol-violation"
 MAX_EXIT_CODE: Final = 255
 MAX_SIGNAL: Final = 64
 _SIGNAL_BASE: Final = 128
 # A year: what a guest's clock may claim, and still be added up.
 _MAX_SECONDS: Final = 366 * 86400.0
+# What fits an SQLite integer with room, and no machine has.
+_MAX_RSS_BYTES: Final = 1 << 50
+_MAX_TEXT_CHARS: Final = 200
+# agent.proto, Result.Reason and Stdio.Stream.
 _REASONS: Final[Mapping[int, str]] = {
-    pb.Result.REASON_ENDED: "",
-    pb.Result.REASON_DEADLINE: "deadline",
-    pb.Result.REASON_NO_SUCH_PROGRAM: "no-such-program",
-    pb.Result.REASON_STDIO_LIMIT: "stdio-limit",
-    pb.Result.REASON_OUTPUT_LIMIT: "output-limit",
-    pb.Result.REASON_MEMORY: "memory",
-    pb.Result.REASON_AGENT_ERROR: "agent-error",
+    1: "",
+    2: "deadline",
+    3: "no-such-program",
+    4: "stdio-limit",
+    5: "output-limit",
+    6: "memory",
+    7: "agent-error",
 }
-_STREAMS: Final[Mapping[int, Literal["stdout", "stderr"]]] = {
-    pb.Stdio.STREAM_STDOUT: "stdout",
-    pb.Stdio.STREAM_STDERR: "stderr",
-}
+_STREAMS: Final[Mapping[int, Literal["stdout", "stderr"]]] = {1: "stdout", 2: "stderr"}
 
 
 class Phase(Enum):
@@ -54,7 +65,7 @@ class ReplyChecker:
     def __init__(self, request: ExecRequest) -> None:
         self._request = request
         self._inputs = {f.digest.hash: f.digest for f in request.inputs}
-        self._stdio_bytes = self._output_bytes = 0
+        self._stdio_bytes = self._stdio_pieces = self._output_bytes = 0
         # Index into `outputs` of the file that is open or was last; and whether it is open.
         self._output, self._is_output_open, self._is_executable = -1, False, False
         self._may_have_outputs = False
@@ -62,28 +73,30 @@ class ReplyChecker:
         self.needed: list[Digest] = []
         self.detail = ""
 
-    def feed(self, frame: pb.ServerFrame) -> ExecEvent | None:
-        """Take one frame; a Need gives None, its blobs are added to `needed`."""
-        match self.phase, frame.WhichOneof("frame"):
-            case Phase.NEED, "need":
-                self._need(frame.need)
+    def feed(self, reply: wire.Reply) -> ExecEvent | None:
+        """Take one reply; a Need gives None, its blobs are added to `needed`."""
+        match self.phase, reply:
+            case Phase.NEED, wire.NeedReply():
+                self._need(reply)
                 return None
-            case Phase.RUN, "stdio":
-                return self._stdio(frame.stdio)
-            case Phase.RUN, "result":
-                return self._result(frame.result)
-            case Phase.OUTPUT, "output":
-                return self._chunk(frame.output)
-            case phase, kind:
-                raise _breach(f"frame {kind!r} in phase {phase.name}")
+            case Phase.RUN, wire.StdioReply():
+                return self._stdio(reply)
+            case Phase.RUN, wire.ResultReply():
+                return self._result(reply)
+            case Phase.OUTPUT, wire.OutputReply():
+                return self._chunk(reply)
+            case phase, _:
+                raise _breach(f"{type(reply).__name__} in phase {phase.name}")
 
     def end(self) -> None:
         """Check that the answer may end here."""
         if self.phase is not Phase.OUTPUT or self._is_output_open:
             raise _breach(f"the answer ended in phase {self.phase.name}")
 
-    def _need(self, need: pb.Need) -> None:
-        if len(need.digests) > NEED_PER_FRAME or (need.more and not need.digests):
+    def _need(self, need: wire.NeedReply) -> None:
+        if len(need.digests) > NEED_PER_FRAME or (
+            need.more and len(need.digests) != NEED_PER_FRAME
+        ):
             raise _breach("a Need of a wrong size")
         for raw in need.digests:
             # Popped, so that none is asked for twice.
@@ -94,16 +107,20 @@ class ReplyChecker:
         if not need.more:
             self.phase = Phase.RUN
 
-    def _stdio(self, stdio: pb.Stdio) -> StdioEvent:
+    def _stdio(self, stdio: wire.StdioReply) -> StdioEvent:
         stream = _STREAMS.get(stdio.stream)
         self._stdio_bytes += len(stdio.data)
+        self._stdio_pieces += 1
         if stream is None or not 0 < len(stdio.data) <= CHUNK_BYTES:
             raise _breach("Stdio of no stream or of a wrong size")
-        if self._stdio_bytes > self._request.limits.stdio_bytes:
+        if (
+            self._stdio_bytes > self._request.limits.stdio_bytes
+            or self._stdio_pieces > MAX_STDIO_PIECES
+        ):
             raise _breach("more stdio than the limit")
         return StdioEvent(stream, stdio.data)
 
-    def _result(self, result: pb.Result) -> ResultEvent:
+    def _result(self, result: wire.ResultReply) -> ResultEvent:
         reason = _REASONS.get(result.reason)
         times = (
             result.wall_seconds,
@@ -115,6 +132,8 @@ class ReplyChecker:
             raise _breach("a Result without a known reason")
         if not all(math.isfinite(t) and 0 <= t <= _MAX_SECONDS for t in times):
             raise _breach("a Result with an impossible time")
+        if result.max_rss_bytes > _MAX_RSS_BYTES:
+            raise _breach("a Result with impossible memory")
         if result.exit_code > MAX_EXIT_CODE or result.signal > MAX_SIGNAL:
             raise _breach("a Result with an impossible status")
         if result.signal and result.exit_code != _SIGNAL_BASE + result.signal:
@@ -122,7 +141,7 @@ class ReplyChecker:
         if reason and not result.exit_code:
             raise _breach("a Result that failed with status 0")
         self.phase = Phase.OUTPUT
-        self.detail = result.detail
+        self.detail = printable(result.detail)
         self._may_have_outputs = not reason
         return ResultEvent(
             exit_code=result.exit_code,
@@ -135,7 +154,7 @@ class ReplyChecker:
             stage_seconds=result.stage_seconds,
         )
 
-    def _chunk(self, chunk: pb.OutputChunk) -> OutputEvent:
+    def _chunk(self, chunk: wire.OutputReply) -> OutputEvent:
         outputs = self._request.outputs
         self._output_bytes += len(chunk.data)
         if not self._may_have_outputs or len(chunk.data) > CHUNK_BYTES:
@@ -148,22 +167,26 @@ class ReplyChecker:
                 or chunk.is_executable is not self._is_executable
             ):
                 raise _breach("an OutputChunk of another file before the last one ended")
-            if not chunk.data:
-                raise _breach("an empty OutputChunk")
         else:
             self._open(chunk)
+        if not chunk.last and len(chunk.data) < MIN_CHUNK_BYTES:
+            raise _breach("a small OutputChunk that is not the last")
         self._is_output_open = not chunk.last
         return OutputEvent(outputs[self._output], chunk.data, chunk.is_executable, chunk.last)
 
-    def _open(self, chunk: pb.OutputChunk) -> None:
+    def _open(self, chunk: wire.OutputReply) -> None:
         """Start the next file: a declared one, after the one before it."""
         try:
             self._output = self._request.outputs.index(chunk.path, self._output + 1)
         except ValueError:
             raise _breach("an OutputChunk of an undeclared path, or out of order") from None
-        if not chunk.data and not chunk.last:
-            raise _breach("an empty OutputChunk that is not the last")
         self._is_executable = chunk.is_executable
+
+
+def printable(text: str) -> str:
+    """Return the start of what a guest said, fit for a log and a terminal."""
+    start = text[:_MAX_TEXT_CHARS]
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in start)
 
 
 def _breach(what: str) -> IntegrityError:

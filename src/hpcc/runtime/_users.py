@@ -1,4 +1,4 @@
-"""Who runs a VMM: a uid of its own when the worker is root, else the worker's user."""
+"""Who runs a VMM and a warden: a uid of its own when the worker is root, else the worker's user."""
 
 from __future__ import annotations
 
@@ -33,14 +33,33 @@ def vmm_user(number: int) -> VmmUser:
     """Return the user of this process's VMM `number`, counted from 1."""
     if os.geteuid() != 0:
         return VmmUser(None, ())
-    slot = (os.getpid() % _MAX_PIDS) * _UIDS_FOR_EACH_WORKER + number % _UIDS_FOR_EACH_WORKER
-    uid = _FIRST_UID + slot
+    uid = _FIRST_UID + _slot(number)
     groups: tuple[int, ...] = ()
     with suppress(OSError):
         status = Path("/dev/kvm").stat()
         if status.st_mode & stat.S_IRGRP and status.st_mode & stat.S_IWGRP and status.st_gid:
             groups = (status.st_gid,)
     return VmmUser(uid if _is_mapped(uid) else _NOBODY, groups)
+
+
+def warden_user(number: int) -> int | None:
+    """Return the uid of this process's warden `number`, counted from 1; None: the worker's own."""
+    if os.geteuid() != 0:
+        return None
+    uid = _FIRST_UID + _MAX_PIDS * _UIDS_FOR_EACH_WORKER + _slot(number)
+    return uid if _is_mapped(uid) else _NOBODY
+
+
+def warden_label() -> str:
+    """Say how wardens of this process are kept apart, for audit rows and `hpcc doctor`."""
+    uid = warden_user(1)
+    if uid is None:
+        return "same-uid"
+    return "shared-uid" if uid == _NOBODY else "own-uid"
+
+
+def _slot(number: int) -> int:
+    return (os.getpid() % _MAX_PIDS) * _UIDS_FOR_EACH_WORKER + number % _UIDS_FOR_EACH_WORKER
 
 
 def _is_mapped(uid: int) -> bool:

@@ -1,6 +1,7 @@
 """Protocols without I/O: bytes in, values out."""
 
 from hpcc.wire import _launcher as launcher
+from hpcc.wire import _warden as warden
 from hpcc.wire._container import (
     CONTAINER_LINK,
     CONTAINER_LINK_DIRECTORY,
@@ -16,7 +17,9 @@ from hpcc.wire._exec_frames import (
     MAX_FRAME_BYTES,
     MAX_HEADER_FRAME_BYTES,
     MAX_INPUT_BYTES,
+    MAX_STDIO_PIECES,
     MAX_TRACEPARENT_CHARS,
+    MIN_CHUNK_BYTES,
     NEED_PER_FRAME,
     PORT_NAME,
     TOKEN_PARAMETER,
@@ -24,7 +27,8 @@ from hpcc.wire._exec_frames import (
     VSOCK_PORT,
     check_exec_request,
 )
-from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+from hpcc.wire._frame_gate import PROTOCOL_VIOLATION, FrameGate
+from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
 
 __all__ = [
     "CHUNK_BYTES",
@@ -40,16 +44,22 @@ __all__ = [
     "MAX_HEADER_FRAME_BYTES",
     "MAX_INPUT_BYTES",
     "MAX_JUNK_BYTES",
+    "MAX_STDIO_PIECES",
     "MAX_TRACEPARENT_CHARS",
+    "MIN_CHUNK_BYTES",
     "NEED_PER_FRAME",
     "NONCE_BYTES",
     "PORT_NAME",
+    "PROTOCOL_VIOLATION",
+    "READY",
     "TOKEN_BYTES",
     "TOKEN_PARAMETER",
     "VSOCK_PARAMETER",
     "VSOCK_PORT",
+    "FrameGate",
     "GuestLink",
     "HostLink",
     "check_exec_request",
     "launcher",
+    "warden",
 ]

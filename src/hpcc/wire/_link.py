@@ -4,7 +4,12 @@ A virtio-serial port has no connections: what one side finds in it first may be 
 firmware, a boot console or an older peer. So the host says HELLO with a token that this guest
 was booted with and a fresh nonce; the guest skips everything before it and answers WELCOME with
 the same nonce; the host skips everything before that. From there the bytes are the session's.
-One boot, one session: when it is over, the guest is.
+One guest, one session: when it is over, the guest is.
+
+Before all that the guest says READY once, when it waits for HELLO: a guest that is to become a
+snapshot has got far enough then. To a host that has a session in mind it is one more thing to skip.
+Guests that were restored from one snapshot share its token. It tells the agent's stream from
+other bytes and is no secret; that an answer is this guest's, and of now, is shown by the nonce.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from hpcc.core import IntegrityError
 
 TOKEN_BYTES: Final = 32
 NONCE_BYTES: Final = 16
+READY: Final = b"=hpcc ready=\n"
 _HELLO: Final = b"hpcc>"
 _WELCOME: Final = b"<hpcc"
 # Room for whatever firmware or an old session may leave in the pipe; more is an attack or a fault.

@@ -1,0 +1,140 @@
+"""How a worker starts wardens: one zygote for its process, one warden for each guest.
+
+The zygote is started with the first guest and again if it has died; it ends with the worker. All
+wardens end with their zygote.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import hpcc
+from hpcc.ports import GuestLostError
+from hpcc.runtime._users import warden_user
+from hpcc.wire import warden as wire
+
+WARDEN_DIED: Final = "warden-died"
+_PROGRAM: Final = "warden/__main__.py"
+_ZYGOTE_FD: Final = 3
+_TRIES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WardenEnds:
+    """The worker's two ends of a warden, both non-blocking.
+
+    `stream` carries frames. On `line` (SOCK_SEQPACKET) come the warden's pid and its wait status;
+    closing it ends the warden.
+    """
+
+    stream: socket.socket
+    line: socket.socket
+
+    def close(self) -> None:
+        self.stream.close()
+        self.line.close()
+
+
+type Launch = Callable[[socket.socket], WardenEnds]
+
+
+class Zygote:
+    """The process that wardens are forked from."""
+
+    def __init__(self) -> None:
+        self._control: socket.socket | None = None
+        self._pid = 0
+        self._count = 0
+
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 while there is none."""
+        return self._pid
+
+    def launch(self, guest: socket.socket) -> WardenEnds:
+        """Have a warden forked for a guest's stream, which stays the caller's to close.
+
+        It returns before the warden runs; when it cannot, `line` hangs up.
+
+        Raises:
+            GuestLostError: no zygote could be started.
+        """
+        self._count += 1
+        request = wire.encode_spawn(warden_user(self._count))
+        stream, warden_stream = socket.socketpair()
+        line, zygote_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ends = WardenEnds(stream, line)
+        stream.settimeout(0)
+        line.settimeout(0)
+        try:
+            with warden_stream, zygote_line:
+                fds = [guest.fileno(), warden_stream.fileno(), zygote_line.fileno()]
+                self._ask(request, fds)
+        except BaseException:
+            ends.close()
+            raise
+        return ends
+
+    def _ask(self, request: bytes, fds: list[int]) -> None:
+        for _ in range(_TRIES):
+            try:
+                control = self._control or self._start()
+                socket.send_fds(control, [request], fds, socket.MSG_NOSIGNAL)
+            except OSError as error:
+                self.close()
+                cause = error
+            else:
+                return
+        raise GuestLostError(f"no warden could be started: {cause}", reason=WARDEN_DIED)
+
+    def _start(self) -> socket.socket:
+        control, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        program = str(Path(hpcc.__file__).parent / _PROGRAM)
+        with zygote_end:
+            # Isolated, with an empty environment, in a session of its own: Ctrl-C is the worker's.
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", program, str(_ZYGOTE_FD), str(os.getpid())],
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_DUP2, zygote_end.fileno(), _ZYGOTE_FD),
+                ],
+                setsid=True,
+            )
+        control.settimeout(0)
+        self._control = control
+        return control
+
+    def close(self) -> None:
+        """End the zygote and with it every warden."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._pid:
+            # It would end by itself once the connection is closed, but perhaps not soon.
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+            self._pid = 0
+
+
+@cache
+def process_zygote() -> Zygote:
+    """Return this process's zygote. There is one for all of it, as there is one pid."""
+    return Zygote()
+
+
+def launch_warden(guest: socket.socket) -> WardenEnds:
+    """Start a guest's warden; see `Zygote.launch`."""
+    return process_zygote().launch(guest)

@@ -1,0 +1,13 @@
+"""`python -I …/hpcc/warden/__main__.py FD PID`: the zygote of the worker PID, on descriptor FD."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # This very copy of hpcc, whatever else is installed: isolated mode knows no PYTHONPATH.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from hpcc.warden import main
+
+    main(int(sys.argv[1]), int(sys.argv[2]))

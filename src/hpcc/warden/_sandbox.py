@@ -1,0 +1,106 @@
+"""What a forked warden gives up before it reads a guest's first byte. There is no way back."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import signal
+from collections.abc import Iterable
+from typing import Final
+
+from hpcc.core import InfrastructureError
+from hpcc.warden._filter import ARCHITECTURES, assemble, pack
+
+# linux/prctl.h, linux/seccomp.h
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_NAME: Final = 15
+_PR_SET_SECCOMP: Final = 22
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_SECCOMP_MODE_FILTER: Final = 2
+
+# Interpreter and libraries take 120 MiB of addresses; the rest is for one request's header in
+# several forms (32 MiB each at most) and what is on its way.
+ADDRESS_SPACE_BYTES: Final = 512 << 20
+# A backstop: the worker counts a warden's CPU time against the work that it does.
+CPU_SECONDS: Final = 4 * 3600
+_LIMITS: Final = {
+    resource.RLIMIT_AS: ADDRESS_SPACE_BYTES,
+    resource.RLIMIT_CPU: CPU_SECONDS,
+    resource.RLIMIT_FSIZE: 0,
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_NPROC: 0,
+    resource.RLIMIT_MEMLOCK: 0,
+    resource.RLIMIT_MSGQUEUE: 0,
+    # The descriptors that are open stay; there are no others from here on.
+    resource.RLIMIT_NOFILE: 0,
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class SandboxError(InfrastructureError):
+    """This machine cannot confine a warden; none runs without."""
+
+    default_reason = "warden-sandbox"
+
+
+class _Program(ctypes.Structure):
+    """`struct sock_fprog`."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_char_p)]  # type: ignore[mutable-override]  # the way of ctypes
+
+
+def _prctl(option: int, *arguments: object) -> None:
+    padded = [*arguments, *[ctypes.c_ulong(0)] * (4 - len(arguments))]
+    if _libc.prctl(option, *padded) != 0:
+        code = ctypes.get_errno()
+        raise SandboxError(f"prctl {option}: {os.strerror(code)}")
+
+
+def set_name(name: str) -> None:
+    """Name this process, as ps shows it; at most 15 bytes."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel end this process when its parent ends; at once if it has already."""
+    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def keep_only(descriptors: Iterable[int]) -> None:
+    """Close every other descriptor, standard ones included."""
+    low = 0
+    for fd in sorted(descriptors):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def confine(*, uid: int | None, parent_pid: int) -> None:
+    """Give up identity, limits and system calls, in the one order that works.
+
+    Raises:
+        SandboxError: a step failed, or the machine is of no known architecture.
+        OSError: the uid could not be changed.
+    """
+    architecture = ARCHITECTURES.get(platform.machine())
+    if architecture is None:
+        raise SandboxError(f"no seccomp filter for {platform.machine()}")
+    steps = pack(assemble(architecture))
+    program = _Program(len(steps) // 8, steps)
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    # After the change of uid, which clears it.
+    die_with_parent(parent_pid)
+    _prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0))
+    _prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1))
+    for which, limit in _LIMITS.items():
+        resource.setrlimit(which, (limit, limit))
+    _prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(program))

@@ -1,0 +1,166 @@
+"""The process that wardens are forked from: it has imported everything and holds no secret.
+
+It has one connection to its worker, SOCK_SEQPACKET. Each packet on it asks for one warden and
+carries three descriptors: the guest's stream, the warden's end of its connection to the worker, and
+a line (SOCK_SEQPACKET, too) on which the worker learns what becomes of that warden. On the line
+come the warden's pid and its wait status; the worker's hanging up ends the warden, however it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import linecache
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+from hpcc.warden._sandbox import confine, die_with_parent, keep_only, set_name
+from hpcc.wire import warden as wire
+
+type Work = Callable[[socket.socket, socket.socket], Awaitable[None]]
+
+_EXIT_ERROR: Final = 70
+_REQUEST_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Warden:
+    pid: int
+    pidfd: int
+    line: socket.socket
+
+
+def run(control: socket.socket, work: Work) -> None:
+    """Fork wardens until the worker hangs up; then end them all.
+
+    `work` is what a warden does: `serve`, or in tests something that tries what it may not.
+    """
+    set_name("hpcc-zygote")
+    _Zygote(control, work).run()
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, work: Work) -> None:
+        self._control, self._work = control, work
+        self._poll = select.poll()
+        self._by_pidfd: dict[int, _Warden] = {}
+        self._by_line: dict[int, _Warden] = {}
+
+    def run(self) -> None:
+        self._poll.register(self._control, select.POLLIN)
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._by_pidfd:
+                    self._bury(self._by_pidfd[fd])
+                elif fd in self._by_line:
+                    self._kill(self._by_line[fd])
+                elif fd == self._control.fileno() and not self._take_request():
+                    return
+
+    def _take_request(self) -> bool:
+        try:
+            packet, fds, _, _ = socket.recv_fds(
+                self._control, _REQUEST_BYTES, wire.REQUEST_DESCRIPTORS
+            )
+        except ConnectionError:
+            packet, fds = b"", []
+        if not packet:
+            return False
+        if len(fds) == wire.REQUEST_DESCRIPTORS:
+            self._fork(wire.decode_spawn(packet), fds)
+        else:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _fork(self, uid: int | None, fds: Sequence[int]) -> None:
+        guest, worker, line = fds
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become_warden(self._work, guest, worker, uid, zygote)
+        os.close(guest)
+        os.close(worker)
+        warden = _Warden(pid, os.pidfd_open(pid), socket.socket(fileno=line))
+        self._by_pidfd[warden.pidfd] = self._by_line[line] = warden
+        self._poll.register(warden.pidfd, select.POLLIN)
+        self._poll.register(line, select.POLLIN)
+        self._tell(warden, pid)
+
+    def _bury(self, warden: _Warden) -> None:
+        _, status = os.waitpid(warden.pid, 0)
+        self._tell(warden, status)
+        for fd, table in ((warden.pidfd, self._by_pidfd), (warden.line.fileno(), self._by_line)):
+            with suppress(KeyError):  # a line that hung up is not polled any more
+                self._poll.unregister(fd)
+            table.pop(fd, None)
+        os.close(warden.pidfd)
+        warden.line.close()
+
+    def _kill(self, warden: _Warden) -> None:
+        self._poll.unregister(warden.line)
+        with suppress(ProcessLookupError):
+            os.kill(warden.pid, signal.SIGKILL)
+
+    @staticmethod
+    def _tell(warden: _Warden, number: int) -> None:
+        with suppress(OSError):
+            warden.line.send(wire.encode_fate(number), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote: int) -> None:
+    """Do a warden's work in this process, which ends with it."""
+    try:
+        set_name("hpcc-warden")
+        loop = asyncio.new_event_loop()
+        # The pair by which other threads would wake the loop: there are none.
+        loop._close_self_pipe()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+        keep_only([guest, worker, loop._selector.fileno()])  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+        confine(uid=uid, parent_pid=zygote)
+        loop.run_until_complete(work(socket.socket(fileno=guest), socket.socket(fileno=worker)))
+    except BaseException:  # noqa: BLE001 - there is nobody to tell: the wait status says it
+        os._exit(_EXIT_ERROR)
+    os._exit(0)
+
+
+class _NoMoreModules:
+    """Finds none: a warden could not open a file, so that an import is a plain error."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        raise ModuleNotFoundError(f"a warden imports nothing: {name}", name=name)
+
+
+def harden() -> None:
+    """Make the interpreter one that does not reach for files, not even to report an error."""
+    logging.disable(logging.CRITICAL)
+    linecache.updatecache = lambda *_, **__: []
+    linecache.checkcache = lambda *_, **__: None
+    sys.meta_path[:] = [_NoMoreModules()]
+    sys.excepthook = lambda *_: None
+    sys.unraisablehook = lambda _: None
+    # What was imported stays shared between all wardens.
+    gc.collect()
+    gc.freeze()
+
+
+def main(descriptor: int, worker_pid: int) -> None:
+    """Run as a worker's zygote, on an inherited socket."""
+    from hpcc.warden._session import serve
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(worker_pid)
+    harden()
+    run(socket.socket(fileno=descriptor), serve)
