@@ -1,6 +1,6 @@
-"""farm.json: what `hpcc up` leaves for the daemon, so that it finds scheduler and image.
+"""farm.json: what `hpcc up` or `hpcc login` leaves for the daemon: scheduler, tenant, image.
 
-Owned by the user, mode 0600: it holds the bearer secret of the one static tenant.
+Owned by the user, mode 0600: that of `hpcc up` holds the bearer secret of the one static tenant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Farm:
     """How to reach a farm.
 
     `scheduler` is host:port; `scheduler_certificate_pem` the only root trusted for it;
-    `secret` proves the principal to the scheduler; `pid` is the supervisor of `hpcc up`.
+    `secret` proves the principal to the scheduler, or else `login`, the path of a login file
+    whose tokens do; `pid` is the supervisor of `hpcc up`.
     """
 
     scheduler: str
@@ -31,6 +32,7 @@ class Farm:
     image: str
     isolation: str
     pid: int = 0
+    login: str = ""
 
     def __post_init__(self) -> None:
         """Check the two names that are used as keys and paths."""
@@ -45,7 +47,7 @@ def load_farm_or_none(path: Path) -> Farm | None:
     """Read farm.json; None when there is no farm.
 
     Raises:
-        CallerError: the file is there and is not what `hpcc up` writes.
+        CallerError: the file is there and is not what hpcc writes.
     """
     try:
         with path.open("rb") as file:
@@ -61,9 +63,9 @@ def parse_farm(raw: bytes, *, source: str = "farm.json") -> Farm:
     """Read the bytes of farm.json.
 
     Raises:
-        CallerError: they are not what `hpcc up` writes.
+        CallerError: they are not what hpcc writes.
     """
-    hint = f"{source} is damaged: run `hpcc down`, then `hpcc up`"
+    hint = f"{source} is damaged: run `hpcc down`, then `hpcc up` (or `hpcc logout`, `hpcc login`)"
     try:
         if len(raw) > MAX_FARM_FILE_BYTES:
             raise CallerError(hint, reason="farm-file")
@@ -71,6 +73,8 @@ def parse_farm(raw: bytes, *, source: str = "farm.json") -> Farm:
     except (ValueError, RecursionError) as error:
         raise CallerError(hint, reason="farm-file") from error
     types = {f.name: (int if f.name == "pid" else str) for f in fields(Farm)}
+    if isinstance(table, dict):
+        table.setdefault("login", "")  # written by an earlier version
     if not isinstance(table, dict) or any(
         type(table.get(name)) is not kind for name, kind in types.items()
     ):

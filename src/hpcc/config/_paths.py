@@ -63,8 +63,13 @@ class Paths:
 
     @property
     def farm_file(self) -> Path:
-        """Written by `hpcc up`, removed by `hpcc down`: how to reach the farm."""
+        """Written by `hpcc up` or `hpcc login`, removed by their ends: how to reach the farm."""
         return self.state / "farm.json"
+
+    @property
+    def login_file(self) -> Path:
+        """Who is logged in to a farm, with the tokens that show it."""
+        return self.state / "login.json"
 
     @property
     def images(self) -> Path:

@@ -50,13 +50,16 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._open_until = 0.0
+        # What failed last, so that the reason is not lost behind the breaker's own.
+        self.why = ""
 
     def is_open(self) -> bool:
         with self._lock:
             return self._monotonic() < self._open_until
 
-    def note(self, *, worked: bool) -> None:
+    def note(self, *, worked: bool, why: str = "") -> None:
         with self._lock:
+            self.why = why or self.why
             self._failures = 0 if worked else self._failures + 1
             if self._failures >= BREAKER_FAILURES:
                 self._failures = 0
@@ -101,7 +104,8 @@ class FarmCache:
         if refusal is not None and self._monotonic() < refusal[1]:
             return self.fall_back(refusal[0], "this compile cannot run on the farm")
         if self._breaker.is_open():
-            return self.fall_back("breaker", "the farm failed repeatedly; trying again soon")
+            why = self._breaker.why
+            return self.fall_back("breaker", f"the farm failed repeatedly ({why}); trying soon")
         return self._compile(prepared, root, key, is_cancelled)
 
     def fall_back(self, reason: str, message: str) -> Done | None:
@@ -135,9 +139,10 @@ class FarmCache:
             self._refuse(key, error.reason)
             return self.fall_back(error.reason, "this compile cannot run on the farm")
         outcome = self._remote.compile(plan.request, is_cancelled)
-        self._breaker.note(worked=_is_farm_well(outcome))
         if isinstance(outcome, RemoteFailure):
+            self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
             return self.fall_back(outcome.reason, outcome.message)
+        self._breaker.note(worked=True)
         if outcome.exit_code != 0:
             return self._failed(outcome, root)
         return self._succeeded(prepared, plan, outcome, key, started_ns)

@@ -19,6 +19,7 @@ from hpcc.core import (
     InputFile,
     IntegrityError,
     NotFoundError,
+    PolicyError,
     RemoteFailure,
     RemoteOutcome,
     RemoteOutput,
@@ -171,7 +172,7 @@ class Dispatcher:
     async def _worker(self, connection: FarmConnection) -> RoutedWorker:
         try:
             return await connection.worker()
-        except UnavailableError as error:
+        except (UnavailableError, PolicyError) as error:
             self._close(_DOWN_SECONDS, error)
             raise
 

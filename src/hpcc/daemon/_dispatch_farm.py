@@ -7,13 +7,14 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
 
 from hpcc.config import Farm
 from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId
-from hpcc.identity import PinnedPeer
+from hpcc.identity import LoginSource, PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
 from hpcc.rpc import open_channel as open_pinned
@@ -40,6 +41,7 @@ class FarmConnection:
         self.tenant = TenantId(farm.tenant)
         self.image = ImageRef.parse(farm.image)
         self._client, self._clock, self._version = SchedulerClient(channel), clock, version
+        self._source = LoginSource(Path(farm.login), clock) if farm.login else None
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
         self._route: Route | None = None
@@ -93,7 +95,7 @@ class FarmConnection:
         session = self._session
         if session is None or session.expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
             session = self._session = await self._client.authenticate(
-                secret=self.farm.secret,
+                secret=await self._source.token() if self._source else self.farm.secret,
                 tenant=self.tenant,
                 principal=self.farm.principal,
                 client_version=self._version,

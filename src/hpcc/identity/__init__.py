@@ -6,8 +6,23 @@ from hpcc.identity._keys import (
     load_or_create_signing_key,
     load_or_create_tls,
 )
+from hpcc.identity._login_file import (
+    FarmProfile,
+    Login,
+    load_login_or_none,
+    load_profile,
+    profile_text,
+)
+from hpcc.identity._login_source import (
+    LoginSource,
+    read_client_secret,
+    read_token_file,
+    store_login,
+)
+from hpcc.identity._oidc_grants import DeviceCode, Grants, RefusedError, Tokens
 from hpcc.identity._oidc_http import ProviderError, ProviderHttp, check_provider_url
 from hpcc.identity._oidc_keys import ALGORITHMS, KeyCache, KeyCacheLimits
+from hpcc.identity._oidc_provider import Provider, discover
 from hpcc.identity._oidc_verify import (
     DEFAULT_ALGORITHMS,
     MAX_IDP_TOKEN_CHARS,
@@ -37,26 +52,41 @@ __all__ = [
     "MAX_LIFETIME_SECONDS",
     "MAX_PRINCIPAL_CHARS",
     "MAX_TOKEN_CHARS",
+    "DeviceCode",
+    "FarmProfile",
+    "Grants",
     "IdentityPolicy",
     "IdpIdentity",
     "IdpTokenError",
     "KeyCache",
     "KeyCacheLimits",
+    "Login",
+    "LoginSource",
     "PinnedPeer",
+    "Provider",
     "ProviderError",
     "ProviderHttp",
+    "RefusedError",
     "RouteClaims",
     "TlsIdentity",
     "TokenError",
     "TokenSigner",
     "TokenVerifier",
+    "Tokens",
     "certificate_id",
     "check_provider_url",
+    "discover",
     "key_id",
+    "load_login_or_none",
     "load_or_create_secret",
     "load_or_create_signing_key",
     "load_or_create_tls",
+    "load_profile",
     "peek_claims",
+    "profile_text",
+    "read_client_secret",
     "read_header",
+    "read_token_file",
+    "store_login",
     "verify_idp_token",
 ]

@@ -145,8 +145,8 @@ class ProviderHttp:
             raise ProviderError(f"{_host(url)} takes too long") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderError(f"{_host(url)}: {type(error).__name__}") from error
-        if not raw and status != _OK:
-            return Answer(status, {})
+        if not raw:
+            return Answer(status, {})  # of a revocation, for one
         return Answer(status, _object(raw, url, is_ok=status == _OK))
 
     @asynccontextmanager

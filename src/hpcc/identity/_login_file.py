@@ -1,0 +1,183 @@
+"""A login: how to reach a farm as somebody, and the tokens that show it; a private file.
+
+`login.json` (0600, the user's own) is replaced as a whole at each renewal. The operator's farm
+file, TOML, says which farm, which identity provider and which client.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import stat
+import tomllib
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Final
+
+from hpcc.config import parse_service_file, write_private_file
+from hpcc.core import CallerError, ImageRef, TenantId
+from hpcc.identity._oidc_http import check_provider_url
+from hpcc.identity._tls import PinnedPeer
+
+MAX_LOGIN_FILE_BYTES: Final = 256 << 10
+_METHODS: Final = ("device", "client-credentials", "token-file")
+_TOKENS: Final = ("id", "access")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarmProfile:
+    """The operator's farm file.
+
+    `credential`: which token the scheduler is shown, the ID token or an access token that is a JWT;
+    `resource` names the farm to providers that ask for it (RFC 8707).
+    """
+
+    scheduler: str
+    scheduler_certificate: str
+    tenant: str
+    issuer: str
+    client_id: str
+    image: str
+    isolation: str = ""
+    credential: str = "id"
+    resource: str = ""
+    scopes: tuple[str, ...] = ("openid", "offline_access")
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work.
+
+        Raises:
+            CallerError: a name, URL, image or certificate is malformed.
+        """
+        TenantId(self.tenant)
+        ImageRef.parse(self.image)
+        check_provider_url(self.issuer)
+        PinnedPeer.from_pem(self.scheduler_certificate.encode())
+        if self.credential not in _TOKENS:
+            raise CallerError(
+                f"credential must be one of {', '.join(_TOKENS)}", reason="farm-profile"
+            )
+        if not self.client_id.isprintable() or not self.client_id:
+            raise CallerError("client_id must not be empty", reason="farm-profile")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """One login. Times are seconds since the epoch, UTC.
+
+    `secret_file` and `token_file` are read when a token is needed; what they hold is not kept
+    here. `ended` says why a login cannot be renewed any more.
+    """
+
+    profile: str
+    method: str
+    token: str = field(default="", repr=False)
+    obtained_at: float = 0.0
+    expires_at: float = 0.0
+    refresh_token: str = field(default="", repr=False)
+    secret_file: str = ""
+    token_file: str = ""
+    principal: str = ""
+    # The daemon has no variables of a user's shell.
+    proxy: str = ""
+    ended: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a method that there is none of."""
+        if self.method not in _METHODS:
+            raise CallerError("login.json names no method", reason="login-file")
+
+    @property
+    def farm(self) -> FarmProfile:
+        return parse_service_file(self.profile.encode(), FarmProfile, source="login.json")
+
+
+def load_login_or_none(path: Path) -> Login | None:
+    """Read login.json; None when nobody is logged in.
+
+    Raises:
+        CallerError: somebody else's, readable by others, a link, or damaged.
+    """
+    try:
+        raw = read_own_file(path, max_bytes=MAX_LOGIN_FILE_BYTES)
+    except FileNotFoundError:
+        return None
+    try:
+        login = parse_service_file(raw, Login, source=str(path))
+        assert login.farm.tenant
+    except CallerError as error:
+        raise CallerError(
+            f"{path} is damaged ({error}): run `hpcc logout`, then `hpcc login`",
+            reason="login-file",
+        ) from error
+    return login
+
+
+def save_login(path: Path, login: Login) -> None:
+    """Replace login.json; see `write_private_file`."""
+    write_private_file(path, json.dumps(asdict(login), indent=1, sort_keys=True).encode())
+
+
+def profile_text(profile: FarmProfile) -> str:
+    """Return a profile as `Login.profile` holds it."""
+    return json.dumps(asdict(profile), sort_keys=True)
+
+
+def read_own_file(path: Path, *, max_bytes: int) -> bytes:
+    """Read a secret of this user's, and nobody else's.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        CallerError: another owner, readable by others, not an ordinary file, too large.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            raw = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="login-file") from error
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        raise CallerError(f"{path} is not a file of your own: not used", reason="login-file")
+    if status.st_mode & 0o077:
+        raise CallerError(
+            f"others can read {path}, which holds a secret: chmod 600 it", reason="login-file"
+        )
+    if len(raw) > max_bytes:
+        raise CallerError(f"{path} is too large", reason="login-file")
+    return raw
+
+
+def load_profile(path: Path) -> FarmProfile:
+    """Read an operator's farm file (TOML).
+
+    Raises:
+        CallerError: unreadable, not TOML, or a key, type or value that is not known.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_LOGIN_FILE_BYTES + 1)
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="farm-profile") from error
+    try:
+        if len(raw) > MAX_LOGIN_FILE_BYTES:
+            raise CallerError(f"{path} is too large", reason="farm-profile")
+        table = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallerError(f"{path}: {error}", reason="farm-profile") from error
+    known = {f.name: f.default is MISSING for f in fields(FarmProfile)}
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise CallerError(f"{path}: unknown key {key[:80]!r}; {hint}", reason="farm-profile")
+    try:
+        # JSON has the same types, and its reader the same strictness.
+        return parse_service_file(
+            json.dumps(table, default=str).encode(), FarmProfile, source=str(path)
+        )
+    except CallerError as error:
+        raise CallerError(str(error), reason="farm-profile") from error

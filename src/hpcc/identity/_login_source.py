@@ -1,0 +1,218 @@
+"""The token to show now: kept while good, renewed in time, by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError, HpccError, InfrastructureError
+from hpcc.identity._login_file import (
+    Login,
+    load_login_or_none,
+    read_own_file,
+    save_login,
+)
+from hpcc.identity._oidc_grants import Grants, RefusedError, Tokens
+from hpcc.identity._oidc_http import ProviderHttp
+from hpcc.identity._oidc_provider import discover
+from hpcc.identity._oidc_verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
+from hpcc.ports import Clock
+
+_log: Final = logging.getLogger(__name__)
+MAX_SECRET_CHARS: Final = 4096
+# Before its end, so that calls made with a token are over by then; half its life if that is less.
+RENEW_BEFORE_SECONDS: Final = 120.0
+_RETRY_SECONDS: Final = 10.0
+_LOCK_POLLS: Final = 200
+_LOCK_POLL_SECONDS: Final = 0.1
+
+
+class LoginSource:
+    """Today's token of a login file. Several processes may use one file."""
+
+    def __init__(self, path: Path, clock: Clock, *, http: ProviderHttp | None = None) -> None:
+        self._path, self._clock, self._http = path, clock, http
+        self._stamp: tuple[int, ...] = ()
+        self._login: Login | None = None
+        self._retry_at = float("-inf")
+        self._failure: HpccError | None = None
+
+    async def token(self) -> str:
+        """Return a token that the scheduler may be shown.
+
+        Raises:
+            CallerError: nobody is logged in, or the login has ended: `hpcc login` mends it.
+            InfrastructureError: it must be renewed, and the provider does not answer.
+        """
+        login = self._read()
+        if login.method == "token-file":
+            return self._from_file(login)
+        if self._is_due(login):
+            login = await self._renewed(login)
+        if login.expires_at <= self._clock.now():
+            raise _ended(login.ended)
+        return login.token
+
+    def _read(self) -> Login:
+        try:
+            status = os.lstat(self._path)
+        except OSError as error:
+            raise CallerError("not logged in: run `hpcc login`", reason="login-none") from error
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        if self._login is None or stamp != self._stamp:
+            self._login = load_login_or_none(self._path)
+            self._stamp, self._failure = stamp, None
+        if self._login is None:
+            raise CallerError("not logged in: run `hpcc login`", reason="login-none")
+        return self._login
+
+    def _is_due(self, login: Login) -> bool:
+        life = max(login.expires_at - login.obtained_at, 0.0)
+        before = min(RENEW_BEFORE_SECONDS, life / 2)
+        return not login.ended and self._clock.now() >= login.expires_at - before
+
+    async def _renewed(self, login: Login) -> Login:
+        if self._failure is None or self._clock.monotonic() >= self._retry_at:
+            try:
+                return await self._renew()
+            except HpccError as error:
+                self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
+                self._failure = error
+                _log.warning("the login is not renewed now: %s", error)
+        if login.expires_at > self._clock.now():
+            return login
+        raise self._failure
+
+    async def _renew(self) -> Login:
+        async with _locked(self._path, self._clock):
+            # Another process may have done it; its refresh token has replaced ours.
+            self._stamp = ()
+            login = self._read()
+            if not self._is_due(login):
+                return login
+            try:
+                tokens = await self._ask(login)
+            except RefusedError as error:
+                if login.method != "device":
+                    raise
+                # Remembered in the file: no process asks again before somebody logs in.
+                ended = replace(login, ended=str(error), refresh_token="")
+                save_login(self._path, ended)
+                _log.warning("the login cannot be renewed: %s", error)
+                return ended
+            renewed = replace(
+                login,
+                token=tokens.token,
+                obtained_at=self._clock.now(),
+                expires_at=tokens.expires_at,
+                refresh_token=tokens.refresh_token,
+                principal=tokens.principal or login.principal,
+            )
+            save_login(self._path, renewed)
+            self._failure = None
+            return renewed
+
+    async def _ask(self, login: Login) -> Tokens:
+        profile = login.farm
+        http = self._http or ProviderHttp(proxy=login.proxy)
+        grants = Grants(http, await discover(http, profile.issuer), profile, self._clock)
+        if login.method == "client-credentials":
+            return await grants.client_credentials(read_client_secret(Path(login.secret_file)))
+        if not login.refresh_token:
+            raise RefusedError("the login has ended: run `hpcc login`", code="invalid_grant")
+        return await grants.refresh(login.refresh_token)
+
+    def _from_file(self, login: Login) -> str:
+        token = read_token_file(Path(login.token_file))
+        try:
+            expires_at = peek_claims(token).get("exp")
+        except IdpTokenError as error:
+            raise CallerError(
+                f"{login.token_file} holds no JWT", reason="login-token-file"
+            ) from error
+        if not isinstance(expires_at, int | float) or expires_at <= self._clock.now():
+            raise CallerError(
+                f"the token in {login.token_file} has expired, and nobody wrote another",
+                reason="login-token-file",
+            )
+        return token
+
+
+async def store_login(path: Path, login: Login, clock: Clock) -> None:
+    """Replace login.json while no process renews it.
+
+    Raises:
+        InfrastructureError: it cannot be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with _locked(path, clock):
+        save_login(path, login)
+
+
+def read_client_secret(path: Path) -> str:
+    """Read a client's secret, which only its owner can.
+
+    Raises:
+        CallerError: not there, somebody else's, readable by others, or empty.
+    """
+    try:
+        text = read_own_file(path, max_bytes=MAX_SECRET_CHARS).decode("utf-8", "replace").strip()
+    except FileNotFoundError as error:
+        raise CallerError(f"{path} is not there", reason="login-secret-file") from error
+    if not text:
+        raise CallerError(f"{path} is empty", reason="login-secret-file")
+    return text
+
+
+def read_token_file(path: Path) -> str:
+    """Read a workload's token. Whoever mounts it sets owner and mode, as Kubernetes does.
+
+    Raises:
+        CallerError: not there, too large or empty.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_IDP_TOKEN_CHARS + 2)
+    except OSError as error:
+        raise CallerError(
+            f"cannot read {path}: {error.strerror}", reason="login-token-file"
+        ) from error
+    text = raw.decode("ascii", "replace").strip()
+    if not 0 < len(text) <= MAX_IDP_TOKEN_CHARS:
+        raise CallerError(f"{path} holds no token", reason="login-token-file")
+    return text
+
+
+def _ended(why: str) -> CallerError:
+    return CallerError(why or "the login has ended: run `hpcc login`", reason="login-expired")
+
+
+@asynccontextmanager
+async def _locked(path: Path, clock: Clock) -> AsyncIterator[None]:
+    """Renew in one process at a time: a refresh token that is used twice ends the login."""
+    try:
+        descriptor = os.open(
+            path.with_name(f"{path.name}.lock"),
+            os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o600,
+        )
+    except OSError as error:
+        raise InfrastructureError(f"cannot lock {path}: {error.strerror}") from error
+    try:
+        for _ in range(_LOCK_POLLS):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await clock.sleep(_LOCK_POLL_SECONDS)
+        else:
+            raise InfrastructureError("another process renews the login", reason="login-busy")
+        yield
+    finally:
+        os.close(descriptor)
