@@ -1,7 +1,8 @@
 """Guests for the VM tests: assets and a scratch image once, one booted guest for each module.
 
-Tests of Firecracker need KVM. Where a probe guest does not answer under it, they run in an emulated
-machine that has it, and what they did there is reported here.
+Tests of Firecracker need KVM, and some of containers a host with cgroup version 2 alone. Where a
+probe guest does not answer under KVM, or the host has version 1, they run in an emulated machine that
+has both, and what they did there is reported here.
 """
 
 from __future__ import annotations
@@ -56,14 +57,27 @@ def is_for_firecracker(item: pytest.Item) -> bool:
     return item.path.name.startswith("test_firecracker_")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Hand a test of Firecracker on to a machine with KVM."""
-    if not is_for_firecracker(item) or INSIDE_VARIABLE in os.environ:
-        return None
+def is_for_cgroup2(item: pytest.Item) -> bool:
+    return item.path.name == "test_process_unified.py"
+
+
+def is_handed_on(item: pytest.Item) -> bool:
+    """Say whether the test needs what this machine lacks; KVM is asked for once."""
+    if INSIDE_VARIABLE in os.environ:
+        return False
+    if is_for_cgroup2(item):
+        return not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    if not is_for_firecracker(item):
+        return False
     if IS_NATIVE not in item.config.stash:
         item.config.stash[IS_NATIVE] = kvm_works()
-    if item.config.stash[IS_NATIVE]:
+    return not item.config.stash[IS_NATIVE]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """Hand a test on to a machine that has what it needs."""
+    if not is_handed_on(item):
         return None
     hand_on(item, partial(nested_machine, item.session))
     return True
@@ -92,14 +106,14 @@ def nested_machine(session: pytest.Session) -> NestedMachine:
     if FAILURE in stash:
         raise AssertionError(stash[FAILURE])
     if NESTED not in stash:
-        stash[FAILURE] = "the machine with KVM did not start: see the first test of Firecracker"
+        stash[FAILURE] = "the emulated machine did not start: see the first test that needed it"
         stash[NESTED] = start_nested_machine(session)
         del stash[FAILURE]
     return stash[NESTED]
 
 
 def start_nested_machine(session: pytest.Session) -> NestedMachine:
-    items = [i for i in session.items if is_for_firecracker(i)]
+    items = [i for i in session.items if is_handed_on(i)]
     if any("toolchain" in getattr(i, "fixturenames", ()) for i in items):
         with TemporaryDirectory() as directory:  # made here: there is no network there
             make_toolchain(Path(directory))

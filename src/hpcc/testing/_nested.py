@@ -1,4 +1,4 @@
-"""A machine with KVM where there is none: an emulated one, in which the same tests run.
+"""A machine with KVM and cgroup version 2 alone: an emulated one, in which the same tests run.
 
 It boots the guests' kernel under QEMU's TCG with a virtualisation-capable CPU, over this machine's
 own root (virtiofs, read-only, with a layer in memory above it), and runs one pytest there.
@@ -24,7 +24,7 @@ from hpcc.testing._nested_report import DESCRIPTOR_VARIABLE, MARK
 # In the environment of the tests there: run, do not hand on.
 INSIDE_VARIABLE: Final = "HPCC_NESTED"
 _INIT: Final = Path(__file__).with_name("_nested_init.c")
-_MODULES: Final = ("virtio_mmio", "overlay", "kvm", "kvm_amd")
+_MODULES: Final = ("virtio_mmio", "overlay", "erofs", "loop", "kvm", "kvm_amd")
 _VIRTIOFSD: Final = "/usr/libexec/virtiofsd"
 _MEMORY_MIB: Final = 4096
 _SCRATCH: Final = "/scratch"
