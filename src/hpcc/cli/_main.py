@@ -19,6 +19,7 @@ from hpcc.cli import (
     _explain,
     _image,
     _local,
+    _login,
     _services,
     _stats,
     _up,
@@ -28,6 +29,7 @@ from hpcc.core import CallerError, HpccError
 # Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
 _COMMANDS: Final[tuple[ModuleType, ...]] = (
     _up,
+    _login,
     _local,
     _stats,
     _explain,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hpcc.cli import _tenants
+from hpcc.core import CallerError
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add both commands."""
@@ -13,21 +16,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("worker", _run_worker, "run a worker in the foreground (a farm's; see `up`)"),
     ):
         parser = subparsers.add_parser(name, help=text)
-        parser.add_argument(
-            "--config", type=Path, required=True, metavar="FILE", help="JSON file, mode 0600"
-        )
+        parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file, mode 0600")
         parser.set_defaults(handler=handler)
+        if name == "scheduler":
+            _tenants.register(parser)
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:
     from hpcc.rpc import run_service
     from hpcc.scheduler.__main__ import main
 
-    return run_service("scheduler", main, args.config)
+    return run_service("scheduler", main, _config(args))
 
 
 def _run_worker(args: argparse.Namespace) -> int:
     from hpcc.rpc import run_service
     from hpcc.worker.__main__ import main
 
-    return run_service("worker", main, args.config)
+    return run_service("worker", main, _config(args))
+
+
+def _config(args: argparse.Namespace) -> Path:
+    if args.config is None:
+        raise CallerError("--config FILE is missing", reason="usage")
+    return Path(args.config)

@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.cli._progress import progress_lines
-from hpcc.config import Paths, load_farm_or_none
+from hpcc.config import Farm, Paths, load_farm_or_none
 from hpcc.core import CallerError, InfrastructureError
 
 # Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
@@ -51,6 +51,7 @@ def run_up(args: argparse.Namespace) -> int:
         where = f": {farm.isolation}, image {farm.image}" if farm else ", and still starting"
         print(f"hpcc is already up{where}")
         return 0
+    _refuse_login(paths)
     from hpcc.cli._image_choice import choose_image
 
     started = time.monotonic()  # noqa: TID251 - shown to the person who waits, decides nothing
@@ -64,6 +65,16 @@ def run_up(args: argparse.Namespace) -> int:
         print(f"  {name + ':':<11}{ready.get(name, '?')}")
     print('  try:       make CC="hpcc gcc"')
     return 0
+
+
+def _refuse_login(paths: Paths) -> None:
+    farm = _login_farm_or_none(paths)
+    if farm is not None:
+        raise CallerError(
+            f"logged in to the farm at {farm.scheduler}: `hpcc logout` first, to use one of this"
+            " machine alone",
+            reason="logged-in",
+        )
 
 
 def _start_supervisor(
@@ -123,13 +134,24 @@ def run_down(_args: argparse.Namespace) -> int:
     holder = holder_or_none(lock_file(paths)) if paths.state.is_dir() else None
     if holder:
         _end(holder, lambda: holder_or_none(lock_file(paths)) != holder)
-    # After a kill -9 of the supervisor the file is stale; nobody else removes it.
-    paths.farm_file.unlink(missing_ok=True)
+    # After a kill -9 of the supervisor the file is stale; nobody else removes it. That of a
+    # login stays.
+    if _login_farm_or_none(paths) is None:
+        paths.farm_file.unlink(missing_ok=True)
     from hpcc.cli._local import stop_daemon
 
     stop_daemon()
     print("hpcc is down" if holder else "hpcc was not up")
     return 0
+
+
+def _login_farm_or_none(paths: Paths) -> Farm | None:
+    """The farm that `hpcc login` left; None for that of `hpcc up`, or a file that is damaged."""
+    try:
+        farm = load_farm_or_none(paths.farm_file)
+    except CallerError:
+        return None
+    return farm if farm is not None and farm.login else None
 
 
 def _end(pid: int, is_gone: Callable[[], bool]) -> None:

@@ -2,5 +2,14 @@
 
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
+from hpcc.scheduler._tenants import TenantPolicy, parse_tenants
+from hpcc.scheduler._tenants_file import load_tenants
 
-__all__ = ["RunningScheduler", "SchedulerConfig", "serve_scheduler"]
+__all__ = [
+    "RunningScheduler",
+    "SchedulerConfig",
+    "TenantPolicy",
+    "load_tenants",
+    "parse_tenants",
+    "serve_scheduler",
+]
