@@ -13,9 +13,14 @@ from typing import Final, Literal
 
 from hpcc.agent._cgroup import Cgroup
 from hpcc.core import SOURCE_ROOT, ExecRequest
+from hpcc.wire import MAX_STDIO_PIECES
 
 _READ_BYTES: Final = 64 << 10
 _REPORT_BYTES: Final = 512
+# After the first hundred pieces small ones are gathered: 100 a second of both streams at most.
+_SLOW_BELOW_PIECES: Final = MAX_STDIO_PIECES - 100
+_SMALL_BYTES: Final = 4096
+_GATHER_SECONDS: Final = 0.02
 _FIRST_UID: Final = 10_000
 # As many as a container's range of ids has room for; a guest that runs more starts over.
 _UIDS: Final = 250_000
@@ -55,6 +60,7 @@ class Sandbox:
         self._helper, self._request = helper, request
         self._number, self._source = number, source
         self._stdio_left = request.limits.stdio_bytes
+        self._pieces_left = MAX_STDIO_PIECES
 
     async def run(self, cgroup: Cgroup, on_stdio: OnStdio) -> Ending:
         """Run the program to its end, deadline or cancel."""
@@ -126,9 +132,13 @@ class Sandbox:
     ) -> None:
         while data := await stream.read(_READ_BYTES):
             self._stdio_left -= len(data)
-            if self._stdio_left < 0:
+            self._pieces_left -= 1
+            if self._stdio_left < 0 or self._pieces_left < 0:
                 raise _StdioFullError
             await on_stdio(name, data)
+            if self._pieces_left < _SLOW_BELOW_PIECES and len(data) < _SMALL_BYTES:
+                # A program that writes single bytes would cost the host a message for each.
+                await asyncio.sleep(_GATHER_SECONDS)
 
 
 def _ending(report: bytes, *, is_out_of_memory: bool) -> Ending:

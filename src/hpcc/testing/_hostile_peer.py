@@ -1,0 +1,218 @@
+"""The raw bytes of a guest that need not be one: hand-made HTTP/2 and gRPC, no library of either.
+
+Runs on the other end of a socketpair, and as the agent of a real guest; so it imports nothing that
+the agent drive lacks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from hpcc._proto import agent_pb2 as pb
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW, CONTINUATION = (
+    range(10)
+)
+END_STREAM, END_HEADERS, PADDED, ACK = 0x1, 0x4, 0x8, 0x1
+FRAME_BYTES: Final = 16_384
+_PREFACE_BYTES: Final = 24
+_HEAD_BYTES: Final = 9
+_READ_BYTES: Final = 64 << 10
+_HELLO: Final = b"hpcc>"
+_HELLO_BYTES: Final = len(_HELLO) + 32 + 16
+_PREFIX_BYTES: Final = 5
+_HPACK_SHORT: Final = 127
+_GRANT_BYTES: Final = 1 << 30
+
+
+class GoneError(Exception):
+    """The host has closed the stream."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame; every field as it is told."""
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
+
+
+def settings(*pairs: tuple[int, int]) -> bytes:
+    payload = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in pairs)
+    return frame(SETTINGS, 0, 0, payload)
+
+
+def literal(name: bytes, value: bytes, *, kind: int = 0x00) -> bytes:
+    """An HPACK literal without Huffman; `kind` 0x40 puts it into the dynamic table."""
+    return bytes([kind]) + _string(name) + _string(value)
+
+
+def _string(raw: bytes) -> bytes:
+    if len(raw) < _HPACK_SHORT:
+        return bytes([len(raw)]) + raw
+    rest, out = len(raw) - _HPACK_SHORT, bytearray([_HPACK_SHORT])
+    while rest >= 1 << 7:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes(out) + bytes([rest]) + raw
+
+
+def block(*pairs: tuple[bytes, bytes]) -> bytes:
+    return b"".join(literal(name, value) for name, value in pairs)
+
+
+OPENING: Final = block((b":status", b"200"), (b"content-type", b"application/grpc+proto"))
+
+
+def headers(stream: int, payload: bytes = OPENING, *, ends: bool = False) -> bytes:
+    return frame(HEADERS, END_HEADERS | (END_STREAM if ends else 0), stream, payload)
+
+
+def trailers(stream: int, *more: tuple[bytes, bytes], status: bytes = b"0") -> bytes:
+    return headers(stream, block((b"grpc-status", status), *more), ends=True)
+
+
+def message(stream: int, body: pb.ServerFrame | bytes) -> bytes:
+    """One gRPC message in DATA frames of the usual size."""
+    raw = body if isinstance(body, bytes) else body.SerializeToString()
+    return data(stream, b"\0" + len(raw).to_bytes(4, "big") + raw)
+
+
+def data(stream: int, raw: bytes, size: int = FRAME_BYTES) -> bytes:
+    return b"".join(frame(DATA, 0, stream, raw[at : at + size]) for at in range(0, len(raw), size))
+
+
+class Peer:
+    """A blocking byte stream with what an honest guest would do, for a part of the way."""
+
+    def __init__(self, fd: int, on_sent: Callable[[int], None] = lambda _: None) -> None:
+        self.fd, self._on_sent = fd, on_sent
+        self._buffer = bytearray()
+        self._is_greeted = False
+        self._requests: dict[int, bytearray] = {}
+        self._ended: set[int] = set()
+        self.sent_bytes = 0
+
+    def send(self, raw: bytes) -> None:
+        view = memoryview(raw)
+        while view:
+            try:
+                count = os.write(self.fd, view)
+            except BlockingIOError:
+                time.sleep(0.001)
+                continue
+            except OSError as error:
+                raise GoneError from error
+            view = view[count:]
+            self.sent_bytes += count
+            self._on_sent(self.sent_bytes)
+
+    def flood(self, raw: bytes, *, at_least: int = 1) -> NoReturn:
+        """Send it again and again, many at once, until the host goes."""
+        piece = raw * max(at_least, _READ_BYTES // len(raw))
+        while True:
+            self.send(piece)
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def hello(self) -> tuple[bytes, bytes]:
+        """Wait for the host's HELLO; returns (token, nonce)."""
+        while (at := self._buffer.find(_HELLO)) < 0 or len(self._buffer) < at + _HELLO_BYTES:
+            self._fill()
+        said = bytes(self._buffer[at + len(_HELLO) : at + _HELLO_BYTES])
+        del self._buffer[: at + _HELLO_BYTES]
+        return said[:32], said[32:]
+
+    def welcome(self) -> None:
+        token, nonce = self.hello()
+        self.send(b"<hpcc" + token + nonce)
+
+    def settle(self) -> None:
+        """Be a server of HTTP/2 with wide windows."""
+        self.send(
+            settings((4, _GRANT_BYTES))
+            + frame(WINDOW, 0, 0, _GRANT_BYTES.to_bytes(4, "big"))
+            + frame(SETTINGS, ACK, 0)
+        )
+
+    def request(self) -> tuple[int, pb.ClientFrame]:
+        """Wait for the next Exec's header frame; returns its stream."""
+        while True:
+            for stream, raw in list(self._requests.items()):
+                size = int.from_bytes(raw[1:_PREFIX_BYTES], "big")
+                if len(raw) >= _PREFIX_BYTES + size:
+                    del self._requests[stream]
+                    body = bytes(raw[_PREFIX_BYTES : _PREFIX_BYTES + size])
+                    return stream, pb.ClientFrame.FromString(body)
+            self.step()
+
+    def step(self) -> None:
+        """Take one frame of the host's, and do what a server must."""
+        kind, flags, stream, payload = self._frame()
+        if kind == SETTINGS and not flags & ACK:
+            self.send(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK:
+            self.send(frame(PING, ACK, 0, payload))
+        elif kind == HEADERS:
+            self._requests[stream] = bytearray()
+        elif kind == DATA:
+            if stream in self._requests:
+                self._requests[stream] += payload
+            if flags & END_STREAM:
+                self._ended.add(stream)
+
+    def wait_end(self, stream: int) -> None:
+        """Wait until the host has half-closed a stream."""
+        while stream not in self._ended:
+            self.step()
+
+    def serve(self) -> NoReturn:
+        """Go on as a server that answers nothing but pings."""
+        while True:
+            self.step()
+
+    def hold(self) -> NoReturn:
+        """Read nothing, say nothing."""
+        while True:
+            time.sleep(3600)
+
+    def drain(self) -> None:
+        """Read and forget, until the host goes."""
+        try:
+            while True:
+                self._buffer.clear()
+                self._fill()
+        except GoneError:
+            pass
+
+    def _frame(self) -> tuple[int, int, int, bytes]:
+        if not self._is_greeted:
+            self._take(_PREFACE_BYTES)
+            self._is_greeted = True
+        head = self._take(_HEAD_BYTES)
+        payload = self._take(int.from_bytes(head[:3], "big"))
+        return head[3], head[4], int.from_bytes(head[5:], "big") & 0x7FFFFFFF, payload
+
+    def _take(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._fill()
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _fill(self) -> None:
+        while True:
+            try:
+                found = os.read(self.fd, _READ_BYTES)
+            except BlockingIOError:
+                time.sleep(0.001)
+                continue
+            except OSError as error:
+                raise GoneError from error
+            if not found:
+                raise GoneError
+            self._buffer += found
+            return

@@ -1,0 +1,49 @@
+"""The agent gathers what a program writes in small pieces, so that none costs the host too much."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hpcc.agent import _sandbox
+from hpcc.agent._sandbox import Sandbox
+from hpcc.testing._guest_contract import request
+
+
+async def pieces_of(writes: int) -> list[int]:
+    """Sizes of the pieces in which single bytes arrive, each in a turn of its own."""
+    stream = asyncio.StreamReader()
+
+    async def write() -> None:
+        for _ in range(writes):
+            stream.feed_data(b"x")
+            await asyncio.sleep(0)
+        stream.feed_eof()
+
+    sizes: list[int] = []
+
+    async def on_stdio(_: str, data: bytes) -> None:
+        sizes.append(len(data))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(Sandbox("", request("cc"), 0, "")._pump("stdout", stream, on_stdio))
+        group.create_task(write())
+    assert sum(sizes) == writes
+    return sizes
+
+
+async def test_the_first_pieces_are_passed_on_as_they_come() -> None:
+    assert len(await pieces_of(60)) > 30
+
+
+async def test_many_small_pieces_are_gathered() -> None:
+    assert len(await pieces_of(20_000)) < 200
+
+
+async def test_too_many_pieces_are_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sandbox, "MAX_STDIO_PIECES", 10)
+    monkeypatch.setattr(_sandbox, "_SLOW_BELOW_PIECES", 0)
+    with pytest.raises(ExceptionGroup) as caught:
+        await pieces_of(60)
+    assert caught.group_contains(_sandbox._StdioFullError)
