@@ -266,10 +266,11 @@ async def test_a_stream_that_ends_is_noticed_at_once() -> None:
         sock.close()
 
     async with raw_guest(play) as channel, asyncio.timeout(5):
-        await channel.connect()
-        assert await channel.lost
         with pytest.raises(GuestLostError):
+            await channel.connect()
+            await channel.lost
             await run(channel)
+        assert await channel.lost == "the guest's stream ended"
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ async def test_garbage_instead_of_http2_retires_the_guest(garbage: bytes) -> Non
         with pytest.raises(GuestLostError) as caught:
             await channel.connect()
             await run(channel)
-        assert caught.value.reason == "protocol-violation"
+        assert caught.value.reason == "protocol-violation", str(caught.value)
 
 
 async def test_junk_for_ever_before_the_handshake_is_refused() -> None:

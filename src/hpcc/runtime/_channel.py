@@ -200,7 +200,9 @@ class GuestChannel:
         except OSError as error:
             if error is call.source_error:
                 raise
-            raise self._lost_error(str(error)) from error
+            # The warden is gone; what it said last, or how it ended, says more.
+            await asyncio.wait([self.lost], timeout=2 * self._timing.fate_seconds)
+            raise self._lost_error("") from error
 
     def _lost_error(self, text: str, reason: str | None = None) -> GuestLostError:
         self.retire(text or "lost")

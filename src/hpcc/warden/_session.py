@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from hpcc.warden._guest import ExecStream
 
 # The last words to a worker that may not listen.
-_FAREWELL_SECONDS: Final = 2.0
+_FAREWELL_SECONDS: Final = 5.0
+_READ_BYTES: Final = 64 << 10
 
 
 class _LostGuestError(Exception):
@@ -43,7 +44,9 @@ async def serve(guest: socket.socket, worker: socket.socket) -> None:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 writer.write(wire.frame(wire.LOST, 0, wire.encode_lost(error.code, error.text)))
-                await writer.drain()
+                # Until the worker hangs up: what it sends to a closed socket would cost it the LOST.
+                while await reader.read(_READ_BYTES):
+                    pass
     except (asyncio.IncompleteReadError, OSError):
         pass  # the worker is gone, or wants this guest no more
     finally:
