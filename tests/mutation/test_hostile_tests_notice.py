@@ -21,6 +21,8 @@ REFUSALS = "tests/integration/sharing/test_share_refusals.py"
 MARKERS = "tests/integration/sharing/test_share_markers.py"
 GRAMMAR = "tests/integration/grammar"
 TEXTS = "tests/unit/test_share_texts.py"
+POOL = "tests/integration/test_worker_pool.py"
+POOL_CORE = "tests/unit/test_pool_core.py"
 FIRECRACKER = "tests/unit/test_firecracker"
 TESTS_FAILED = 1
 
@@ -36,6 +38,49 @@ class Case:
 
 
 CASES = {
+    "lost-before-answer": Case(
+        "worker/_pool.py",
+        "await self._slot.gone.wait()",
+        "pass",
+        "tests/integration/test_crash_reaping.py"
+        "::test_the_scheduler_knows_of_a_lost_guest_before_the_caller_is_answered",
+    ),
+    "reuse-principal": Case(
+        "worker/_domain.py",
+        "kept = principal if reuse is GuestReuse.PRINCIPAL else",
+        "kept =",
+        f"{POOL}::test_a_guest_rooted_by_one_principal_cannot_poison_a_colleague",
+    ),
+    "reuse-exec": Case(
+        "worker/_domain.py",
+        "return self.reuse is GuestReuse.EXEC",
+        "return False",
+        f"{POOL}::test_with_reuse_exec_a_rooted_guest_poisons_nobody_not_even_its_own_principal",
+    ),
+    "reuse-classes": Case(
+        "store/_disk_actions.py",
+        '.replace("/", "_") / reuse.value',
+        '.replace("/", "_")',
+        f"{POOL}::test_results_of_one_reuse_class_are_not_found_in_another",
+    ),
+    "queue-share": Case(
+        "worker/_pool_core.py",
+        "elif not self._queue.is_full or self._displace(domain):",
+        "elif not self._queue.is_full:",
+        f"{POOL_CORE}::test_a_full_queue_makes_place_for_who_has_none_of_it",
+    ),
+    "turns": Case(
+        "worker/_pool_core.py",
+        "if any(g.domain == domain and g.serves for g in guests):",
+        "if True:",
+        f"{POOL_CORE}::test_a_tenant_that_floods_starves_nobody",
+    ),
+    "guest-memory": Case(
+        "worker/_pool_words.py",
+        "return min(self.max_guests, self.memory_mib // self.guest_mib)",
+        "return self.max_guests",
+        f"{POOL_CORE}::test_memory_bounds_the_guests_whatever_max_guests_says",
+    ),
     "firecracker-version": Case(
         "runtime/_firecracker_plan.py",
         "if (int(found[1]), int(found[2])) < MINIMUM_VERSION:",

@@ -52,7 +52,12 @@ async def _runtime(config: WorkerConfig, process: ServiceProcess, clock: Clock) 
     backend = cast("Backend", config.runtime)  # checked by WorkerConfig
     process.progress("looking for the best isolation")
     return await pick_runtime(
-        assets, accelerator=accelerator, state_dir=config.state, clock=clock, backend=backend
+        assets,
+        accelerator=accelerator,
+        state_dir=config.state,
+        clock=clock,
+        backend=backend,
+        containerd=Path(config.containerd),
     )
 
 

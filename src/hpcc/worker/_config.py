@@ -37,6 +37,8 @@ class WorkerConfig:
     port: int = 0
     runtime: str = "auto"
     accelerator: str = "auto"
+    # Where containerd listens: for runtime = "process" alone.
+    containerd: str = "/run/containerd/containerd.sock"
     guest_reuse: str = GuestReuse.PRINCIPAL.value
     guest_memory_mib: int = 1024
     vcpus: int = 2
@@ -64,8 +66,8 @@ class WorkerConfig:
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
         for digest in self.image_digests:
             ImageDigest(digest)
-        if self.runtime not in {"auto", "qemu", "firecracker"}:
-            raise CallerError("runtime must be auto, qemu or firecracker")
+        if self.runtime not in {"auto", "qemu", "firecracker", "process"}:
+            raise CallerError("runtime must be auto, qemu, firecracker or process")
         if self.accelerator not in {"auto", "tcg"}:
             raise CallerError("accelerator must be auto or tcg")
         if self.guest_reuse not in {r.value for r in GuestReuse}:

@@ -313,6 +313,7 @@ class Runner:
 
     async def _died(self, work: Work, lease: Lease, reason: str) -> None:
         """Count a guest against the action; it is gone, and the scheduler knows, on return."""
+        await lease.condemn(reason)
         key = (work.domain, work.digest)
         self._deaths[key] = self._deaths.pop(key, 0) + 1
         while len(self._deaths) > _MAX_REMEMBERED:
@@ -321,7 +322,6 @@ class Runner:
         await self._event(
             "guest-lost-in-compile", work, ("guest", guest_id), ("reason", reason[:200])
         )
-        await lease.condemn(reason)
 
     async def _event(self, name: str, work: Work, *fields: tuple[str, str]) -> None:
         await self._audit.event(

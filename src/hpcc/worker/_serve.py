@@ -89,9 +89,13 @@ class _Parts:
 
     async def on_lost(self, guest_id: str, reason: str) -> None:
         fields = (("guest", guest_id), ("reason", reason[:200]))
-        await self.audit.event(SecurityEvent(name="guest-lost", at=self.clock.now(), fields=fields))
-        if self.link is not None:
-            await self.link.guest_lost(guest_id, reason)
+        event = SecurityEvent(name="guest-lost", at=self.clock.now(), fields=fields)
+        try:
+            await self.audit.event(event)
+        finally:
+            # A full disk here is no reason to let others dial a dead guest.
+            if self.link is not None:
+                await self.link.guest_lost(guest_id, reason)
 
     def on_admission(self, admission: Admission) -> None:
         self.runner.scheduler_id = admission.scheduler_id
