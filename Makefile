@@ -31,7 +31,8 @@ test: ## everything, with what it needs installed first (the README's command)
 test-fast: dev  ## all tests that boot no guest
 	$(PY) -m pytest -q -m "not vm"
 
-test-integration: dev  ## services on loopback, real compilers, a real registry
+test-integration: dev  ## services on loopback, real compilers, a real registry and identity provider
+	./tools/bootstrap.sh identity-provider
 	$(PY) -m pytest -q tests/integration
 
 test-vm: dev  ## real guests: QEMU and Firecracker, KVM where it works, else emulated
