@@ -1,4 +1,8 @@
-"""A hostile guest at the other end of the byte stream: refused, retired, never obeyed."""
+"""A hostile guest at the other end of the byte stream: refused, retired, never obeyed.
+
+Each test runs twice: with a warden in a process of its own, as in production, and with one in the
+test's own loop.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import math
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,9 +23,9 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import GuestChannel
-from hpcc.runtime._channel import ChannelTiming
+from hpcc.runtime import ChannelTiming, GuestChannel, launch_warden
 from hpcc.testing._guest_contract import MemoryBlobs, request
+from hpcc.testing._wardens import local_wardens
 from hpcc.wire import MAX_FRAME_BYTES, MAX_JUNK_BYTES, TOKEN_BYTES, GuestLink
 
 TOKEN = b"t" * TOKEN_BYTES
@@ -30,6 +35,15 @@ REQUEST = request(
     "cc", inputs=[("a.c", DATA)], outputs=("a.o", "b.o"),
     limits=ExecLimits(stdio_bytes=1000, output_bytes=1000),
 )  # fmt: skip
+
+
+WARDENS = {"process": lambda: launch_warden, "local": local_wardens}
+chosen = "process"
+
+
+@pytest.fixture(params=WARDENS, autouse=True)
+def warden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "chosen", request.param)
 
 
 async def welcome(sock: socket.socket) -> bytes:
@@ -46,9 +60,10 @@ async def welcome(sock: socket.socket) -> bytes:
 async def raw_guest(
     play: Callable[[socket.socket], Awaitable[None]], timing: ChannelTiming | None = None
 ) -> AsyncIterator[GuestChannel]:
+    before = asyncio.all_tasks()
     host, guest = socket.socketpair()
     guest.setblocking(False)
-    channel = GuestChannel(host, TOKEN, timing=timing or ChannelTiming())
+    channel = GuestChannel(host, TOKEN, launch=WARDENS[chosen](), timing=timing or ChannelTiming())
 
     async def player() -> None:
         await play(guest)
@@ -61,6 +76,9 @@ async def raw_guest(
         task.cancel()
         await asyncio.wait([task])
         guest.close()
+        others = asyncio.all_tasks() - before
+        if others:
+            await asyncio.wait(others, timeout=10)  # a warden in this loop
         for _ in range(3):
             await asyncio.sleep(0)  # closed transports say so in the next turns
 
@@ -185,6 +203,12 @@ async def run(channel: GuestChannel) -> list[Any]:
     return [e async for e in channel.exec(REQUEST, MemoryBlobs(DATA))]
 
 
+async def connect_and_run(channel: GuestChannel) -> list[Any]:
+    """For a guest that goes wrong at once: whether before or after the warden is ready, is chance."""
+    await channel.connect()
+    return await run(channel)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_breach_retires_the_guest(name: str) -> None:
     async with guest(frames(*HOSTILE[name])) as channel, asyncio.timeout(20):
@@ -267,9 +291,7 @@ async def test_a_stream_that_ends_is_noticed_at_once() -> None:
 
     async with raw_guest(play) as channel, asyncio.timeout(5):
         with pytest.raises(GuestLostError):
-            await channel.connect()
-            await channel.lost
-            await run(channel)
+            await connect_and_run(channel)
         assert await channel.lost == "the guest's stream ended"
 
 
@@ -284,8 +306,7 @@ async def test_garbage_instead_of_http2_retires_the_guest(garbage: bytes) -> Non
 
     async with raw_guest(play) as channel, asyncio.timeout(5):
         with pytest.raises(GuestLostError) as caught:
-            await channel.connect()
-            await run(channel)
+            await connect_and_run(channel)
         assert caught.value.reason == "protocol-violation", str(caught.value)
 
 

@@ -1,7 +1,7 @@
 """Isolation backends: guests as microVMs or containers, and what they boot from."""
 
 from hpcc.runtime._assets import GuestAssets, find_static_compiler, prepare_assets
-from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime._channel import ChannelTiming, GuestChannel
 from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
 from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
 from hpcc.runtime._initramfs import build_initramfs
@@ -25,13 +25,16 @@ from hpcc.runtime._qemu import QemuConfig, QemuRuntime
 from hpcc.runtime._runc import DEFAULT_SOCKET as CONTAINERD_SOCKET
 from hpcc.runtime._runc import RuncConfig, RuncRuntime, RuncTools, find_runc
 from hpcc.runtime._tools import ToolError, run_tool
+from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import VmGuest
+from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden
 
 __all__ = [
     "CONTAINERD_SOCKET",
     "KERNELS",
     "QEMU_PROGRAM",
     "Backend",
+    "ChannelTiming",
     "FirecrackerConfig",
     "FirecrackerRuntime",
     "FirecrackerState",
@@ -39,6 +42,7 @@ __all__ = [
     "GuestAssets",
     "GuestChannel",
     "KvmState",
+    "Launch",
     "QemuConfig",
     "QemuRuntime",
     "RuncConfig",
@@ -46,6 +50,8 @@ __all__ = [
     "RuncTools",
     "ToolError",
     "VmGuest",
+    "WardenEnds",
+    "Zygote",
     "build_initramfs",
     "collect_modules",
     "distribution_id",
@@ -55,8 +61,10 @@ __all__ = [
     "firecracker_state",
     "kernel_package_name",
     "kvm_state",
+    "launch_warden",
     "packages_for",
     "pick_runtime",
     "prepare_assets",
     "run_tool",
+    "warden_label",
 ]

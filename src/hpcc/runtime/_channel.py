@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
+from hpcc.core import ExecEvent, ExecRequest, IntegrityError
 from hpcc.ports import BlobSource, GuestLostError
-from hpcc.runtime._replies import Phase, ReplyChecker
-from hpcc.runtime._warden import WARDEN_DIED, Launch, WardenEnds, launch_warden
-from hpcc.wire import (
-    CHUNK_BYTES,
-    MAX_HEADER_FRAME_BYTES,
-    PROTOCOL_VIOLATION,
-    check_exec_request,
+from hpcc.runtime._call import Call, CallLimits, encode_header
+from hpcc.runtime._warden import (
+    WARDEN_DIED,
+    CpuBudget,
+    Launch,
+    WardenEnds,
+    cpu_seconds,
+    launch_warden,
 )
+from hpcc.wire import PROTOCOL_VIOLATION, check_exec_request
 from hpcc.wire import warden as wire
 
 # From the request to the last input's arrival: 1 GiB at the slowest rate that was measured is 40 s.
@@ -85,6 +87,8 @@ class GuestChannel:
         self.last_detail = ""
         # The warden's process id, 0 before it is known.
         self.warden_pid = 0
+        self._has_pid = False
+        self._budget = CpuBudget()
         with sock:
             sock.settimeout(0)
             self._ends: WardenEnds = launch(sock)
@@ -96,7 +100,7 @@ class GuestChannel:
         # How the warden ended, once the zygote has said so.
         self._fate = ""
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._next_number = 1
         self._pings_missed = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -152,12 +156,14 @@ class GuestChannel:
     ) -> AsyncGenerator[ExecEvent]:
         """Run one compile; see `hpcc.ports.Guest.exec`."""
         check_exec_request(request)
-        header = _header(request, birth)
+        header = encode_header(request, birth)
         if self.lost.done():
             raise self._lost_error("")
         number, self._next_number = self._next_number, self._next_number + 1
-        call = _Call(self, number, request, header, blobs)
+        limits = CallLimits(STAGE_SECONDS, GRACE_SECONDS)
+        call = Call(self, number, request, header, blobs, limits)
         self._calls[number] = call
+        self._budget.earn(execs=1)
         # Its own task: its deadlines must not cancel the consumer.
         pump = self._loop.create_task(call.run())
 
@@ -180,7 +186,7 @@ class GuestChannel:
             if not pump.cancelled():
                 pump.exception()
 
-    async def _outcome(self, call: _Call, pump: asyncio.Task[None]) -> None:
+    async def _outcome(self, call: Call, pump: asyncio.Task[None]) -> None:
         await asyncio.wait([pump])
         if pump.cancelled():
             raise self._lost_error("")
@@ -220,6 +226,7 @@ class GuestChannel:
                 header = await reader.readexactly(wire.HEADER_BYTES)
                 kind, number, length = wire.parse_head(header, wire.TO_WORKER)
                 self._take(kind, number, await reader.readexactly(length))
+                self._budget.earn(size_bytes=length)
         except IntegrityError as error:
             self.retire(f"{error.reason}: {error}")
         except (asyncio.IncompleteReadError, OSError):
@@ -251,8 +258,8 @@ class GuestChannel:
         """Take the zygote's word: the warden's pid first, its wait status later."""
         try:
             packet = self._ends.line.recv(_FATE_BYTES)
-            if packet and not self.warden_pid:
-                self.warden_pid = wire.decode_fate(packet)
+            if packet and not self._has_pid:
+                self._has_pid, self.warden_pid = True, wire.decode_fate(packet)
                 return
             status = wire.decode_fate(packet) if packet else None
         except BlockingIOError:
@@ -282,10 +289,11 @@ class GuestChannel:
         # is closed already.
         if self._writer is None or self._writer.is_closing():
             raise ConnectionResetError("the warden is gone")
+        self._budget.earn(size_bytes=sum(map(len, pieces)))
         self._writer.writelines(pieces)
         await self._writer.drain()
 
-    def _cancel(self, call: _Call) -> None:
+    def _cancel(self, call: Call) -> None:
         """Have a call ended that has not; what still comes of it is let go."""
         if self._calls.get(call.number) is not call or self.lost.done():
             return
@@ -293,7 +301,7 @@ class GuestChannel:
         self.say(wire.frame(wire.CANCEL, call.number))
         self._loop.call_later(self._timing.cancel_seconds, self._check_cancelled, call)
 
-    def _check_cancelled(self, call: _Call) -> None:
+    def _check_cancelled(self, call: Call) -> None:
         if self._calls.get(call.number) is call:
             self.retire(f"{WARDEN_SILENT}: it does not end an exec")
 
@@ -303,6 +311,9 @@ class GuestChannel:
     def _ping(self) -> None:
         if self._pings_missed >= self._timing.warden_missed_pings:
             self.retire(f"{WARDEN_SILENT}: it answers no ping")
+        self._budget.earn(seconds=self._timing.warden_ping_seconds)
+        if self._budget.is_used_up(cpu_seconds(self.warden_pid)):
+            self.retire(f"{WARDEN_CPU}: more than its work is worth")
         if self.lost.done():
             return
         # Counted in turns of this loop, so that a worker that was stopped blames nobody for it.
@@ -330,155 +341,3 @@ def _fate_text(status: int | None) -> str:
         number = os.WTERMSIG(status)
         return f"{_OF_SIGNAL.get(number, WARDEN_DIED)}: signal {number}"
     return f"{WARDEN_DIED}: status {os.waitstatus_to_exitcode(status)}"
-
-
-class _Call:
-    """One exec on its way: `run` in its own task, `next_event` for the consumer."""
-
-    def __init__(
-        self,
-        channel: GuestChannel,
-        number: int,
-        request: ExecRequest,
-        header: bytes,
-        blobs: BlobSource,
-    ) -> None:
-        self._channel, self.number = channel, number
-        self._request, self._header, self._blobs = request, header, blobs
-        # Bounded by the credit that the warden has; None: nothing more comes.
-        self._replies: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
-        self._events: asyncio.Queue[ExecEvent | None] = asyncio.Queue()
-        self._ahead = 0
-        self._chunks = asyncio.Semaphore(wire.CHUNKS_AHEAD)
-        self._chunks_sent = 0
-        self._is_abandoned = False
-        # What the host's own store raised: no fault of the guest.
-        self.source_error: Exception | None = None
-        self.detail = ""
-
-    # Called by the channel.
-
-    def take(self, reply: wire.Reply) -> None:
-        """Take a reply.
-
-        Raises:
-            IntegrityError: the warden had no credit for it.
-        """
-        self._ahead += 1
-        if self._ahead > wire.REPLIES_AHEAD:
-            raise IntegrityError("a reply without credit", reason=wire.WARDEN_PROTOCOL)
-        if not self._is_abandoned:
-            self._replies.put_nowait(reply)
-
-    def chunk_taken(self) -> None:
-        """Send one chunk more.
-
-        Raises:
-            IntegrityError: none was on its way.
-        """
-        self._chunks_sent -= 1
-        if self._chunks_sent < 0:
-            raise IntegrityError("a chunk that was never sent", reason=wire.WARDEN_PROTOCOL)
-        self._chunks.release()
-
-    def ended(self) -> None:
-        self._replies.put_nowait(None)
-
-    def abandon(self) -> None:
-        """Keep nothing of what still comes."""
-        self._is_abandoned = True
-        while not self._replies.empty():
-            self._replies.get_nowait()
-
-    # Called by the consumer.
-
-    async def next_event(self) -> ExecEvent | None:
-        """Return the next event; None when `run` has ended, well or not."""
-        return await self._events.get()
-
-    def give_credit(self) -> None:
-        """Let the warden send one reply more."""
-        self._ahead -= 1
-        self._channel.say(wire.frame(wire.CREDIT, self.number))
-
-    async def run(self) -> None:
-        try:
-            async with asyncio.timeout(STAGE_SECONDS) as deadline:
-                await self._talk(deadline)
-        finally:
-            self._events.put_nowait(None)
-
-    async def _talk(self, deadline: asyncio.Timeout) -> None:
-        checker = ReplyChecker(self._request)
-        length = len(self._header)
-        await self._channel.send(wire.head(wire.EXEC, self.number, length), self._header)
-        while checker.phase is Phase.NEED:
-            checker.feed(_present(await self._replies.get()))
-            self.give_credit()
-        for digest in checker.needed:
-            await self._send_blob(digest)
-        await self._channel.send(wire.frame(wire.FINISH, self.number))
-        loop = asyncio.get_running_loop()
-        deadline.reschedule(loop.time() + self._request.limits.wall_seconds + GRACE_SECONDS)
-        while (reply := await self._replies.get()) is not None:
-            event = checker.feed(reply)
-            assert event is not None
-            if isinstance(event, ResultEvent):
-                self.detail = checker.detail
-                deadline.reschedule(loop.time() + STAGE_SECONDS)
-            self._events.put_nowait(event)
-        checker.end()
-
-    async def _send_blob(self, digest: Digest) -> None:
-        try:
-            data = await self._blobs.read(digest)
-        except Exception as error:
-            self.source_error = error
-            raise
-        raw = bytes.fromhex(digest.hash)
-        view = memoryview(data)
-        for at in range(0, max(len(data), 1), CHUNK_BYTES):
-            await self._chunks.acquire()
-            self._chunks_sent += 1
-            piece = view[at : at + CHUNK_BYTES]
-            prefix = wire.chunk_prefix(raw, last=at + CHUNK_BYTES >= len(data))
-            length = len(prefix) + len(piece)
-            await self._channel.send(wire.head(wire.CHUNK, self.number, length), prefix, piece)
-
-
-def _present(reply: wire.Reply | None) -> wire.Reply:
-    if reply is None:
-        raise IntegrityError("the answer ended before its first Need", reason=PROTOCOL_VIOLATION)
-    return reply
-
-
-def _header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
-    limits = request.limits
-    header = pb.Header(
-        exec_id=request.exec_id,
-        argv=request.argv,
-        env=[pb.Variable(name=n, value=v) for n, v in request.env],
-        cwd=request.cwd,
-        inputs=[
-            pb.Input(
-                path=f.path,
-                digest=bytes.fromhex(f.digest.hash),
-                size_bytes=f.digest.size_bytes,
-                is_executable=f.is_executable,
-            )
-            for f in request.inputs
-        ],
-        outputs=request.outputs,
-        limits=pb.Limits(
-            wall_seconds=limits.wall_seconds,
-            memory_bytes=limits.memory_bytes,
-            pids=limits.pids,
-            output_bytes=limits.output_bytes,
-            stdio_bytes=limits.stdio_bytes,
-        ),
-        guest=birth,
-    )
-    frame = pb.ClientFrame(header=header)
-    if frame.ByteSize() > MAX_HEADER_FRAME_BYTES:
-        raise CallerError(f"the request is larger than {MAX_HEADER_FRAME_BYTES} bytes")
-    return frame.SerializeToString()

@@ -26,6 +26,10 @@ WARDEN_DIED: Final = "warden-died"
 _PROGRAM: Final = "warden/__main__.py"
 _ZYGOTE_FD: Final = 3
 _TRIES: Final = 2
+_CPU_START_SECONDS: Final = 20.0
+_CPU_PER_SECOND: Final = 0.05
+_CPU_PER_EXEC: Final = 2.0
+_BYTES_PER_CPU_SECOND: Final = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,37 @@ class WardenEnds:
 
 
 type Launch = Callable[[socket.socket], WardenEnds]
+
+
+class CpuBudget:
+    """Processor seconds that a warden may have used, by the work that it was given.
+
+    Ten times what is measured, so that an emulated machine is no offender; a warden that was taken
+    over, or a guest that makes it work for nothing, is.
+    """
+
+    def __init__(self) -> None:
+        self._earned = _CPU_START_SECONDS
+
+    def earn(self, *, seconds: float = 0.0, execs: int = 0, size_bytes: int = 0) -> None:
+        """Add for time that went by, execs begun, bytes passed on."""
+        self._earned += (
+            seconds * _CPU_PER_SECOND + execs * _CPU_PER_EXEC + size_bytes / _BYTES_PER_CPU_SECOND
+        )
+
+    def is_used_up(self, used_seconds: float) -> bool:
+        return used_seconds > self._earned
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used; 0 for one that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    # Fields 14 and 15, counted from after the name.
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class Zygote:
