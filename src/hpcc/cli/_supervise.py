@@ -92,8 +92,7 @@ class _LocalFarm:
             tenant=TENANT,
             tenant_secret=self._tenant_secret,
             worker_secret=self._worker_secret,
-            # Any guest with a kernel of its own; `hpcc up` never picks less.
-            minimum_isolation=Isolation.QEMU_TCG.value,
+            minimum_isolation=_minimum(self._settings.worker.runtime).value,
             port=self._scheduler_port,
             images=(self._image.digest.value,),
         )
@@ -115,6 +114,7 @@ class _LocalFarm:
             image_digests=(self._image.digest.value,),
             runtime=worker.runtime,
             accelerator=worker.accelerator,
+            containerd=worker.containerd,
             guest_memory_mib=worker.guest_memory_mib,
             vcpus=worker.vcpus,
             max_guests=worker.max_guests,
@@ -187,6 +187,11 @@ def _port(facts: Mapping[str, object]) -> int:
     if not isinstance(port, int):
         raise SupervisorError("a service did not say its port")
     return port
+
+
+def _minimum(runtime: str) -> Isolation:
+    """Any guest with a kernel of its own, unless the user's own settings ask for containers."""
+    return Isolation.PROCESS_RUNC if runtime == "process" else Isolation.QEMU_TCG
 
 
 def _principal() -> str:

@@ -23,7 +23,7 @@ _DEFAULT_GUEST_MIB: Final = 1024
 Fallback = Literal["never", "warn", "quiet"]
 Reuse = Literal["exec", "principal", "tenant"]
 Accelerator = Literal["auto", "tcg"]
-Backend = Literal["auto", "qemu", "firecracker"]
+Backend = Literal["auto", "qemu", "firecracker", "process"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +70,11 @@ class WorkerSettings:
     """`[worker]`: guests of `hpcc up` and `hpcc worker`."""
 
     # "auto": the best that a probe guest has answered under; else that one or an error.
+    # Containers, on the host's own kernel, are never chosen unless "process" is written here.
     runtime: Backend = "auto"
     accelerator: Accelerator = "auto"
+    # Where containerd listens: for runtime = "process" alone.
+    containerd: str = "/run/containerd/containerd.sock"
     guest_memory_mib: int = _DEFAULT_GUEST_MIB
     max_guests: int = 2
     # What all guests together may take, each with its VMM's own share.
@@ -102,7 +105,7 @@ class Settings:
 
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): ("never", "warn", "quiet"),
-    ("worker", "runtime"): ("auto", "qemu", "firecracker"),
+    ("worker", "runtime"): ("auto", "qemu", "firecracker", "process"),
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
 }

@@ -19,6 +19,7 @@ from hpcc.runtime._firecracker_tools import FirecrackerTools, check_machine, fin
 from hpcc.runtime._leftovers import sweep
 from hpcc.runtime._qemu import PROGRAM, QemuConfig, QemuRuntime
 from hpcc.runtime._qemu_argv import cpu_model
+from hpcc.runtime._runc import DEFAULT_SOCKET, RuncConfig, RuncRuntime
 from hpcc.runtime._tools import key_of, run_tool
 
 _KVM: Final = Path("/dev/kvm")
@@ -27,8 +28,8 @@ _FIRECRACKER_RECORD: Final = "firecracker-probe.json"
 # Where there is nothing to fall back to, a slow machine (nested virtualisation) is waited for.
 _PATIENT_PROBE_SECONDS: Final = 90.0
 _MAX_REASON_CHARS: Final = 2000
-Backend = Literal["auto", "qemu", "firecracker"]
-SomeRuntime = QemuRuntime | FirecrackerRuntime
+Backend = Literal["auto", "qemu", "firecracker", "process"]
+SomeRuntime = QemuRuntime | FirecrackerRuntime | RuncRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +47,17 @@ async def pick_runtime(
     state_dir: Path,
     clock: Clock,
     backend: Backend = "auto",
+    containerd: Path = DEFAULT_SOCKET,
 ) -> SomeRuntime:
     """Return the best runtime that really works here, or the one that was asked for.
 
     KVM counts as working when a probe guest has booted under it to its agent's answer within 15 s,
     as the user who will run guests. A failure is remembered under `state_dir` until the machine
     reboots, or kernel, VMM or CPU change. `backend="firecracker"` is never replaced by another.
+    Containers, which share the host's kernel, are used only where `backend="process"` says so.
 
     Raises:
-        InfrastructureError: there is no VMM at all, or Firecracker was asked for and does not work.
+        InfrastructureError: there is no VMM at all, or what was asked for does not work.
         CallerError: Firecracker without KVM was asked for.
     """
     guests = state_dir / "guests"
@@ -63,6 +66,8 @@ async def pick_runtime(
         if accelerator == "tcg":
             raise CallerError('runtime = "firecracker" needs KVM; accelerator = "tcg" excludes it')
         return await _firecracker(assets, guests, clock)
+    if backend == "process":
+        return await _containers(RuncConfig(directory=guests, socket=containerd), assets, clock)
     if backend == "auto" and accelerator == "auto":
         found = await _firecracker_or_none(assets, state_dir, clock)
         if found is not None:
@@ -79,6 +84,17 @@ async def _firecracker(assets: GuestAssets, guests: Path, clock: Clock) -> Firec
     if not probe.is_usable:
         text = "\n".join([f"Firecracker does not work here: {probe.summary}", *probe.details])
         raise InfrastructureError(text, reason="no-runtime")
+    return runtime
+
+
+async def _containers(config: RuncConfig, assets: GuestAssets, clock: Clock) -> RuncRuntime:
+    runtime = RuncRuntime(config, assets, clock)
+    # First: it says what is missing, where the sweep could only say that nobody answered.
+    probe = await runtime.probe()
+    if not probe.is_usable:
+        lines = [f"containers do not work here: {probe.summary}", *probe.details, probe.remedy]
+        raise InfrastructureError("\n".join(filter(None, lines)), reason="no-runtime")
+    await runtime.sweep()
     return runtime
 
 

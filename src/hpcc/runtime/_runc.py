@@ -37,6 +37,7 @@ from hpcc.runtime._runc_host import (
 )
 from hpcc.runtime._runc_spec import ContainerPlan, uid_range
 from hpcc.runtime._tools import ToolError, in_thread, run_tool, sha256_of
+from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.wire import TOKEN_BYTES
 
@@ -48,6 +49,8 @@ _RUNC_VERSION: Final = re.compile(r"runc version (\S{1,64})")
 _AGENT: Final = "agent"
 _OWNER: Final = "hpcc.owner"
 _END_SECONDS: Final = 60.0
+_REMOVE_TRIES: Final = 10
+_REMOVE_PAUSE_SECONDS: Final = 0.5
 _PROBE_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 64 << 10
 
@@ -199,6 +202,7 @@ class RuncRuntime:
             vmm_version=tools.version,
             jailer_digest=tools.containerd_digest,
             agent_digest=self._assets.agent_digest,
+            warden=warden_label(),
         )
         first_uid = uid_range(os.getpid(), self._count)
         return _Container(self._config, self._assets, spec, identity, first_uid, tools, self._ways)
@@ -332,9 +336,9 @@ class _Container(Vm):
         name = self._identity.guest_id
         try:
             if self._is_created:
-                with suppress(TimeoutError, ContainerdError):
+                with suppress(TimeoutError):
                     async with asyncio.timeout(_END_SECONDS):
-                        await self._client.remove(name, (_AGENT,))
+                        await self._remove(name)
                 await asyncio.to_thread(remove_groups, name)
         finally:
             for task in self._tasks:
@@ -348,6 +352,19 @@ class _Container(Vm):
                 self._first.close()
             if self._directory is not None:
                 await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def _remove(self, name: str) -> None:
+        """Remove the container, also past a containerd that is just being started anew.
+
+        Where it stays away the processes are dead all the same, and the next sweep does the rest.
+        """
+        for _ in range(_REMOVE_TRIES):
+            try:
+                await self._client.remove(name, (_AGENT,))
+            except ContainerdError:
+                await asyncio.sleep(_REMOVE_PAUSE_SECONDS)
+            else:
+                return
 
 
 async def _whole[T](call: Coroutine[None, None, T]) -> T:
