@@ -6,14 +6,15 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hpcc.agent._main import find_port, find_token, find_vsock_port
 from hpcc.agent._port import Greeter, PortTransport
-from hpcc.agent._vsock import accept_from_host
-from hpcc.wire import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+from hpcc.agent._vsock import accept_from_host, session_of_host
+from hpcc.wire import NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
 
 TOKEN = b"t" * TOKEN_BYTES
 
@@ -65,7 +66,9 @@ async def test_a_host_that_has_gone_ends_the_session() -> None:
     host, guest, transport = await connect()
     link = HostLink(TOKEN, b"n" * NONCE_BYTES)
     await asyncio.get_running_loop().sock_sendall(host, link.hello)
-    await receive(host, len(link.hello))  # or closing with unread bytes would be a reset
+    await receive(
+        host, len(READY) + len(link.hello)
+    )  # or closing with unread bytes would be a reset
     started = time.monotonic()
     host.close()
     async with asyncio.timeout(10):
@@ -110,4 +113,44 @@ async def test_only_the_hosts_connection_is_taken(monkeypatch: pytest.MonkeyPatc
     fd = await accept_from_host(listener)
     os.close(fd)
     assert fd == number
-    assert stranger.fileno() == listener.fileno() == -1
+    assert stranger.fileno() == -1
+    assert listener.fileno() != -1
+    listener.close()
+
+
+async def test_a_connection_without_a_session_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who looks whether the guest is ready lets go again: the guest then becomes a snapshot."""
+    loop = asyncio.get_running_loop()
+    ends = [socket.socketpair() for _ in range(3)]
+    comers: asyncio.Queue[socket.socket] = asyncio.Queue()
+    for host, _ in ends:
+        host.setblocking(False)
+
+    async def accept(_: socket.socket) -> tuple[socket.socket, tuple[int, int]]:
+        return await comers.get(), (socket.VMADDR_CID_HOST, 1)
+
+    monkeypatch.setattr(loop, "sock_accept", accept)
+    listener = socket.socket()
+    link = HostLink(TOKEN, b"n" * NONCE_BYTES)
+
+    def greet(on_session: Callable[[asyncio.Transport], None]) -> Greeter:
+        return Greeter(GuestLink(TOKEN), Echo, on_session)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        session = group.create_task(session_of_host(listener, greet))
+        for host, guest in ends:
+            comers.put_nowait(guest)
+            assert await receive(host, len(READY)) == READY
+        ends[0][0].close()
+        await loop.sock_sendall(ends[2][0], link.hello + b"bytes")
+        answer = await receive(ends[2][0], len(link.hello) + 5)
+        assert answer.endswith(b"bytes")
+        transport = await session
+        assert await loop.sock_recv(ends[1][0], 1) == b"", "the others are cut"
+    assert listener.fileno() == -1
+    transport.abort()
+    await transport.ended
+    for host, _ in ends:
+        host.close()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from grpclib.server import Server
@@ -13,7 +14,7 @@ from grpclib.server import Server
 from hpcc.agent._cgroup import enable_controllers
 from hpcc.agent._port import Greeter, PortTransport
 from hpcc.agent._service import Agent, AgentConfig
-from hpcc.agent._vsock import accept_from_host, listen
+from hpcc.agent._vsock import listen, session_of_host
 from hpcc.wire import PORT_NAME, TOKEN_PARAMETER, VSOCK_PARAMETER, GuestLink
 
 _PORTS: Final = "/sys/class/virtio-ports"
@@ -80,20 +81,22 @@ async def serve() -> None:
     enable_controllers(config.cgroup_root)
     server = Server([Agent(config)])
     command_line = _command_line()
-    link = GuestLink(find_token(command_line))
-    loop = asyncio.get_running_loop()
+    token = find_token(command_line)
+
+    def greet(on_session: Callable[[asyncio.Transport], object] = lambda _: None) -> Greeter:
+        # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
+        session = server._protocol_factory  # noqa: SLF001 - as above
+        return Greeter(GuestLink(token), session, on_session)
+
     port = find_vsock_port(command_line)
     if port is None:
         fd = os.open(find_port(), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        transport = PortTransport(asyncio.get_running_loop(), fd, greet())
+        _log("waiting for the host")
     else:
         listener = listen(port)
         _log("listening")
-        # The listener is closed with the first connection: one boot, one session.
-        fd = await accept_from_host(listener)
-    # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
-    greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001 - as above
-    transport = PortTransport(loop, fd, greeter)
-    _log("waiting for the host")
+        transport = await session_of_host(listener, greet)
     error = await transport.ended
     _log(f"session over: {error}")
 

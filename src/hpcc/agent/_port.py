@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from hpcc.wire import GuestLink
+from hpcc.wire import READY, GuestLink
 
 # The driver hands out at most one 4 KiB buffer for each read.
 _READS_PER_WAKEUP: Final = 32
@@ -190,15 +190,24 @@ class PortTransport(asyncio.Transport):
 
 
 class Greeter(asyncio.Protocol):
-    """Waits for HELLO, answers WELCOME and hands the transport to the session's protocol."""
+    """Says READY, waits for HELLO, answers WELCOME, hands the transport to the session's protocol.
 
-    def __init__(self, link: GuestLink, session: Callable[[], asyncio.Protocol]) -> None:
-        self._link, self._session = link, session
+    `on_session` is called with the transport when that happens.
+    """
+
+    def __init__(
+        self,
+        link: GuestLink,
+        session: Callable[[], asyncio.Protocol],
+        on_session: Callable[[asyncio.Transport], object] = lambda _: None,
+    ) -> None:
+        self._link, self._session, self._on_session = link, session, on_session
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.write(READY)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
@@ -207,6 +216,7 @@ class Greeter(asyncio.Protocol):
             return
         welcome, rest = found
         session = self._session()
+        self._on_session(self._transport)
         self._transport.set_protocol(session)
         self._transport.write(welcome)
         session.connection_made(self._transport)

@@ -1,12 +1,20 @@
-"""The one connection of a guest whose channel is vsock."""
+"""The one session of a guest whose channel is vsock."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Final
 
-_BACKLOG: Final = 1
+from hpcc.agent._port import Greeter, PortTransport
+
+_BACKLOG: Final = 4
+# The host connects twice at most: to see that a guest is ready, and for its session.
+_MAX_CONNECTIONS: Final = 16
 
 
 def listen(port: int) -> socket.socket:
@@ -19,11 +27,63 @@ def listen(port: int) -> socket.socket:
 
 
 async def accept_from_host(listener: socket.socket) -> int:
-    """Return the descriptor of the host's connection, non-blocking; closes the listener."""
+    """Return the descriptor of the host's next connection, non-blocking."""
     loop = asyncio.get_running_loop()
-    with listener:
-        while True:
-            connection, (cid, _) = await loop.sock_accept(listener)
-            if cid == socket.VMADDR_CID_HOST:
-                return connection.detach()
-            connection.close()
+    while True:
+        connection, (cid, _) = await loop.sock_accept(listener)
+        connection.settimeout(0)
+        if cid == socket.VMADDR_CID_HOST:
+            return connection.detach()
+        connection.close()
+
+
+async def session_of_host(
+    listener: socket.socket, greet: Callable[[Callable[[asyncio.Transport], None]], Greeter]
+) -> PortTransport:
+    """Take connections until one has begun its session; ends the listener and the others then.
+
+    `greet` makes a connection's greeter, which is to call what it gets when the session begins. A
+    connection without one may end, or be cut when a snapshot is taken: the next is as good.
+    """
+    loop = asyncio.get_running_loop()
+    begun: asyncio.Future[asyncio.Transport] = loop.create_future()
+
+    def begin(transport: asyncio.Transport) -> None:
+        if begun.done():
+            transport.abort()
+        else:
+            begun.set_result(transport)
+
+    transports: list[PortTransport] = []
+    accepting = loop.create_task(_accept(listener, greet, begin, transports))
+    ends: list[asyncio.Task[None] | asyncio.Future[asyncio.Transport]] = [accepting, begun]
+    with closing(listener):
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        accepting.cancel()
+        await asyncio.wait([accepting])
+    if not begun.done():
+        accepting.result()
+    chosen = begun.result()
+    for transport in transports:
+        if transport is not chosen:
+            transport.abort()
+    return next(t for t in transports if t is chosen)
+
+
+async def _accept(
+    listener: socket.socket,
+    greet: Callable[[Callable[[asyncio.Transport], None]], Greeter],
+    begin: Callable[[asyncio.Transport], None],
+    transports: list[PortTransport],
+) -> None:
+    loop = asyncio.get_running_loop()
+    while len(transports) < _MAX_CONNECTIONS:
+        fd = await accept_from_host(listener)
+        transport = PortTransport(loop, fd, greet(begin))
+        transport.ended.add_done_callback(partial(_close, fd))
+        transports.append(transport)
+    raise ConnectionError("connections without a session")
+
+
+def _close(fd: int, _: object) -> None:
+    os.close(fd)
