@@ -11,24 +11,22 @@ import math
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 from grpclib import GRPCError, Status
-from grpclib.server import Server
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
 from hpcc.runtime import ChannelTiming, GuestChannel, launch_warden
+from hpcc.testing import _scripted_guest as scripted
 from hpcc.testing._guest_contract import MemoryBlobs, request
+from hpcc.testing._scripted_guest import Play, Script, welcome
 from hpcc.testing._wardens import local_wardens
-from hpcc.wire import MAX_FRAME_BYTES, MAX_JUNK_BYTES, TOKEN_BYTES, GuestLink
+from hpcc.wire import MAX_FRAME_BYTES, MAX_JUNK_BYTES
 
-TOKEN = b"t" * TOKEN_BYTES
 DATA = b"an input"
 OK = pb.Result(reason=pb.Result.REASON_ENDED)
 REQUEST = request(
@@ -46,72 +44,14 @@ def warden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys.modules[__name__], "chosen", request.param)
 
 
-async def welcome(sock: socket.socket) -> bytes:
-    loop = asyncio.get_running_loop()
-    link = GuestLink(TOKEN)
-    while True:
-        found = link.feed(await loop.sock_recv(sock, 65536))
-        if found:
-            await loop.sock_sendall(sock, found[0])
-            return found[1]
+def raw_guest(
+    play: Play, timing: ChannelTiming | None = None
+) -> AbstractAsyncContextManager[GuestChannel]:
+    return scripted.raw_guest(play, launch=WARDENS[chosen](), timing=timing)
 
 
-@asynccontextmanager
-async def raw_guest(
-    play: Callable[[socket.socket], Awaitable[None]], timing: ChannelTiming | None = None
-) -> AsyncIterator[GuestChannel]:
-    before = asyncio.all_tasks()
-    host, guest = socket.socketpair()
-    guest.setblocking(False)
-    channel = GuestChannel(host, TOKEN, launch=WARDENS[chosen](), timing=timing or ChannelTiming())
-
-    async def player() -> None:
-        await play(guest)
-
-    task = asyncio.get_running_loop().create_task(player())
-    try:
-        yield channel
-    finally:
-        channel.close()
-        task.cancel()
-        await asyncio.wait([task])
-        guest.close()
-        others = asyncio.all_tasks() - before
-        if others:
-            await asyncio.wait(others, timeout=10)  # a warden in this loop
-        for _ in range(3):
-            await asyncio.sleep(0)  # closed transports say so in the next turns
-
-
-Script = Callable[[Any], Awaitable[None]]
-
-
-class Scripted(AgentServiceBase):
-    def __init__(self, script: Script) -> None:
-        self.script = script
-
-    async def Exec(self, stream: Any) -> None:  # noqa: N802 - the contract's name
-        await self.script(stream)
-
-
-@asynccontextmanager
-async def guest(script: Script) -> AsyncIterator[GuestChannel]:
-    async def play(sock: socket.socket) -> None:
-        rest = await welcome(sock)
-        protocol = Server([Scripted(script)])._protocol_factory()
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            lambda: protocol, sock=sock.dup()
-        )
-        try:
-            if rest:
-                protocol.data_received(rest)
-            await asyncio.Event().wait()
-        finally:
-            transport.abort()
-
-    async with raw_guest(play) as channel:
-        await channel.connect()
-        yield channel
+def guest(script: Script) -> AbstractAsyncContextManager[GuestChannel]:
+    return scripted.scripted_guest(script, launch=WARDENS[chosen]())
 
 
 def frames(*answers: Any) -> Script:

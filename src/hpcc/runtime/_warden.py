@@ -23,7 +23,7 @@ from hpcc.runtime._users import warden_user
 from hpcc.wire import warden as wire
 
 WARDEN_DIED: Final = "warden-died"
-_PROGRAM: Final = "warden/__main__.py"
+_PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"
 _ZYGOTE_FD: Final = 3
 _TRIES: Final = 2
 _CPU_START_SECONDS: Final = 20.0
@@ -83,9 +83,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Zygote:
-    """The process that wardens are forked from."""
+    """The process that wardens are forked from. `program` is what it runs, by this interpreter."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Path = _PROGRAM) -> None:
+        self._program = program
         self._control: socket.socket | None = None
         self._pid = 0
         self._count = 0
@@ -133,12 +134,11 @@ class Zygote:
 
     def _start(self) -> socket.socket:
         control, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = str(Path(hpcc.__file__).parent / _PROGRAM)
         with zygote_end:
             # Isolated, with an empty environment, in a session of its own: Ctrl-C is the worker's.
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", program, str(_ZYGOTE_FD), str(os.getpid())],
+                [sys.executable, "-I", str(self._program), str(_ZYGOTE_FD), str(os.getpid())],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
