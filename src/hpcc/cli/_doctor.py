@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli._checkout import MARKER_REASONS, home_directory
-from hpcc.config import Paths
+from hpcc.config import Paths, load_settings
 from hpcc.core import HpccError, NotFoundError
 
 # An image, its layers and the guest's pieces take about 1 GB.
@@ -75,6 +75,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("qemu", _qemu),
         ("kvm", _kvm),
         ("firecracker", _firecracker),
+        ("containers", _containers),
         ("kernel", _kernel),
         ("init", _init_compiler),
         ("erofs", _erofs),
@@ -235,9 +236,15 @@ async def _user(_: Paths) -> Check:
     )  # fmt: skip
 
 
-async def _qemu(_: Paths) -> Check:
+async def _qemu(paths: Paths) -> Check:
     from hpcc.runtime import QEMU_PROGRAM, run_tool
 
+    if shutil.which(QEMU_PROGRAM) is None and _uses_containers(paths):
+        return Check(
+            name="qemu", state="degraded", detail=f"{QEMU_PROGRAM} is not installed",
+            cost="no virtual machines here, containers only",
+            remedy="apt-get install qemu-system-x86",
+        )  # fmt: skip
     if shutil.which(QEMU_PROGRAM) is None:
         return Check(
             name="qemu", state="missing", detail=f"{QEMU_PROGRAM} is not installed",
@@ -287,6 +294,33 @@ async def _firecracker(paths: Paths) -> Check:
         cost="guests run under QEMU: the same boundary, with more VMM code in it",
         remedy=remedy,
     )  # fmt: skip
+
+
+def _uses_containers(paths: Paths) -> bool:
+    return load_settings(paths.config_file).worker.runtime == "process"
+
+
+async def _containers(paths: Paths) -> Check:
+    from hpcc.runtime import RuncConfig, find_runc
+
+    weaker = "process/runc: a compile has this machine's own kernel, not one of its guest"
+    if not _uses_containers(paths):
+        return Check(
+            name="containers", state="ok", detail="not asked for, and never chosen unasked"
+        )
+    socket = Path(load_settings(paths.config_file).worker.containerd)
+    config = RuncConfig(directory=paths.state / "runtime/guests", socket=socket)
+    try:
+        tools = await find_runc(config)
+    except HpccError as error:
+        problem, _, remedy = str(error).partition("; ")
+        return Check(
+            name="containers", state="missing", detail=problem,
+            cost='no guests: worker.runtime = "process" is not replaced by another',
+            remedy=remedy.removeprefix("try: ") or "see docs/operate.md",
+        )  # fmt: skip
+    detail = f"{tools.version}, {tools.runc} {tools.runc_digest}; {weaker}"
+    return Check(name="containers", state="ok", detail=detail)
 
 
 async def _kernel(paths: Paths) -> Check:

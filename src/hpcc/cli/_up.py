@@ -16,7 +16,7 @@ from typing import IO, Final
 from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.cli._progress import progress_lines
 from hpcc.config import Farm, Paths, load_farm_or_none
-from hpcc.core import CallerError, InfrastructureError
+from hpcc.core import CallerError, InfrastructureError, Isolation
 
 # Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
 DOWN_SECONDS: Final = 50.0
@@ -62,9 +62,16 @@ def run_up(args: argparse.Namespace) -> int:
     _start_daemon()
     print(f"hpcc is up ({seconds:.1f} s)")
     for name in ("isolation", "image", "scheduler", "worker", "audit"):
-        print(f"  {name + ':':<11}{ready.get(name, '?')}")
+        print(f"  {name + ':':<11}{ready.get(name, '?')}{_note(name, ready)}")
     print('  try:       make CC="hpcc gcc"')
     return 0
+
+
+def _note(name: str, ready: Mapping[str, object]) -> str:
+    """Say beside the label what it means where that is less than a machine of its own."""
+    if name != "isolation" or ready.get(name) != Isolation.PROCESS_RUNC.value:
+        return ""
+    return " (containers, as worker.runtime says: this machine's own kernel)"
 
 
 def _refuse_login(paths: Paths) -> None:

@@ -219,6 +219,10 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
         if not isinstance(value, bool):
             raise CallerError(f"{where}: must be true or false", reason="config")
         return value
+    if isinstance(default, str):  # the others with text have choices
+        if not isinstance(value, str) or not value.startswith("/"):
+            raise CallerError(f"{where}: must be an absolute path, not {value!r}", reason="config")
+        return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default) or not isinstance(value, int | float) or value <= 0:
