@@ -56,7 +56,7 @@ class LoginSource:
         if self._is_due(login):
             login = await self._renewed(login)
         if login.expires_at <= self._clock.now():
-            raise _ended(login.ended)
+            raise _ended(login)
         return login.token
 
     def _read(self) -> Login:
@@ -189,8 +189,9 @@ def read_token_file(path: Path) -> str:
     return text
 
 
-def _ended(why: str) -> CallerError:
-    return CallerError(why or "the login has ended: run `hpcc login`", reason="login-expired")
+def _ended(login: Login) -> CallerError:
+    text = login.ended or "the provider's newest token has expired by this machine's clock"
+    return CallerError(text, reason="login-expired")
 
 
 @asynccontextmanager

@@ -123,19 +123,27 @@ class KeyCache:
         Raises:
             ProviderError, IntegrityError: there are none that may be used.
         """
+        if self._lock.locked() and self._knows(kid) and not self._is_stale():
+            # A provider that stalls holds up the one who asks it, not everybody.
+            return self._keys
         async with self._lock:
             if self._must_ask(kid):
                 await self._ask()
-            if self._clock.monotonic() - self._fetched_at > self._limits.stale_seconds:
+            if self._is_stale():
                 raise self._failure or ProviderError("the identity provider's keys are too old")
             return self._keys
+
+    def _knows(self, kid: str | None) -> bool:
+        return kid is None or any(k.kid == kid for k in self._keys)
+
+    def _is_stale(self) -> bool:
+        return self._clock.monotonic() - self._fetched_at > self._limits.stale_seconds
 
     def _must_ask(self, kid: str | None) -> bool:
         now, limits = self._clock.monotonic(), self._limits
         if now - self._fetched_at > limits.fresh_seconds:
             return now - self._tried_at >= limits.retry_seconds
-        is_known = kid is None or any(k.kid == kid for k in self._keys)
-        return not is_known and now - self._tried_at >= limits.refresh_every_seconds
+        return not self._knows(kid) and now - self._tried_at >= limits.refresh_every_seconds
 
     async def _ask(self) -> None:
         self._tried_at = self._clock.monotonic()

@@ -25,6 +25,8 @@ from hpcc.scheduler._tenants import ImageRule, TenantPolicy
 from hpcc.scheduler._tenants_file import TenantsFile
 
 _log: Final = logging.getLogger(__name__)
+# Two answers, discovery and keys, within the ten seconds that a daemon waits.
+_PROVIDER_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class TableDoor:
     ) -> None:
         """Read the table; see `load_tenants` for what it raises."""
         self._file, self._clock = TenantsFile(path, clock), clock
-        self._http, self._limits = http or ProviderHttp(), limits
+        self._http, self._limits = http or ProviderHttp(total_seconds=_PROVIDER_SECONDS), limits
         # By tenant, though two may have one issuer: what one's callers cause is not the other's.
         self._keys: dict[tuple[TenantId, str], KeyCache] = {}
 

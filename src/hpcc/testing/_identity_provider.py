@@ -53,7 +53,7 @@ class RealProvider:
 
     async def asked(self) -> Mapping[str, int]:
         """Count the requests so far by path."""
-        return await self._command("asked")
+        return dict(await self._command("asked"))
 
     async def _command(self, name: str) -> Any:  # noqa: ANN401 - what the script answers
         assert self._process.stdin is not None

@@ -1,0 +1,356 @@
+"""The tenants table: what it may say, and what happens when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
+from hpcc.rpc import UnauthenticatedError
+from hpcc.scheduler import SchedulerConfig, TenantPolicy, load_tenants, parse_tenants
+from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule
+from hpcc.scheduler._tenants_door import Admitted, StaticDoor
+from hpcc.scheduler._tenants_file import POLL_SECONDS, TenantsFile
+from hpcc.scheduler._tenants_sessions import Sessions
+from hpcc.testing._idp_tokens import FixedClock
+
+ACME = TenantId("acme")
+DIGEST = "sha256:" + "ab" * 32
+GOOD = f"""
+[tenants.acme]
+images = ["registry.acme.example/gcc@{DIGEST}", "registry.acme.example/toolchains/*"]
+minimum_isolation = "firecracker/kvm"
+guest_reuse = "exec"
+fallback = "never"
+parity = "warn"
+
+[tenants.acme.identity]
+issuer = "https://login.acme.example"
+audience = "hpcc"
+client_ids = ["hpcc-cli"]
+algorithms = ["ES256"]
+principal_claim = "email"
+claims = {{ groups = ["builders"] }}
+
+[tenants.acme.quotas]
+concurrent_execs = 64
+upload_bytes = 10_000_000_000
+upload_window_seconds = 600
+cache_bytes = 50_000_000_000
+sessions = 2
+"""
+
+
+def parse(text: str) -> TenantPolicy:
+    return parse_tenants(text.encode(), source="tenants.toml")[ACME]
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(CallerError) as refused:
+        parse_tenants(text.encode(), source="tenants.toml")
+    assert refused.value.reason == "tenants"
+    assert str(refused.value).startswith("tenants.toml")
+    return str(refused.value)
+
+
+def test_everything_that_can_be_said_is_read() -> None:
+    policy = parse(GOOD)
+    assert policy.identity is not None
+    assert policy.identity.issuer == "https://login.acme.example"
+    assert policy.identity.client_ids == ("hpcc-cli",)
+    assert policy.identity.claims == (("groups", ("builders",)),)
+    assert policy.identity.algorithms == ("ES256",)
+    assert policy.identity.principal_claim == "email"
+    assert policy.minimum_isolation is Isolation.FIRECRACKER_KVM
+    assert policy.guest_reuse is GuestReuse.EXEC
+    assert (policy.fallback, policy.parity) == ("never", "warn")
+    assert policy.quotas.concurrent_execs == 64
+    assert policy.quotas.upload_bytes == 10**10
+    assert policy.quotas.upload_window_seconds == 600
+    assert policy.quotas.cache_bytes == 5 * 10**10
+
+
+def test_what_is_left_out_is_the_careful_choice() -> None:
+    short = GOOD.replace('guest_reuse = "exec"\nfallback = "never"\nparity = "warn"', "")
+    policy = parse(short[: short.index("[tenants.acme.quotas]")])
+    assert policy.guest_reuse is GuestReuse.PRINCIPAL
+    assert (policy.fallback, policy.parity) == ("warn", "refuse")
+    assert policy.quotas.concurrent_execs is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("issuer =", "isuer =", "unknown key 'isuer'; did you mean 'issuer'?"),
+        ("guest_reuse =", "guest_resue =", "unknown key 'guest_resue'; did you mean 'guest_reuse'"),
+        ("cache_bytes =", "cache_byte =", "did you mean 'cache_bytes'?"),
+        ("[tenants.acme.identity]", "[tenants.acme.identiy]", "did you mean 'identity'?"),
+        ("[tenants.acme]", "colour = 1\n[tenants.acme]", "unknown key 'colour'; known: tenants"),
+        ('"https://login.acme.example"', '"http://login.acme.example"', "is not https"),
+        ('"https://login.acme.example"', '"https://a:b@acme.example"', "not a URL"),
+        ('"https://login.acme.example"', '"https://acme.example/#x"', "not a URL"),
+        ('"https://login.acme.example"', '"file:///etc/passwd"', "not a URL"),
+        ('audience = "hpcc"', "", "[tenants.acme.identity] audience: is missing"),
+        ('audience = "hpcc"', 'audience = ""', "must be a string of 1 to 255"),
+        ('["hpcc-cli"]', '"hpcc-cli"', "must be a list of 1 to 256 strings"),
+        ('["hpcc-cli"]', "[7]", "must be a string"),
+        ('["ES256"]', '["HS256"]', "must be of RS256"),
+        ('["ES256"]', '["none"]', "must be of RS256"),
+        ('"firecracker/kvm"', '"docker"', "must be one of firecracker/kvm"),
+        ('minimum_isolation = "firecracker/kvm"', "", "minimum_isolation: is missing"),
+        ('"exec"', '"always"', "must be one of exec, principal, tenant"),
+        ('"never"', '"maybe"', "must be one of never, warn, quiet"),
+        ('parity = "warn"', "parity = 1", "must be a string"),
+        ("concurrent_execs = 64", "concurrent_execs = 0", "must be a whole number from 1"),
+        ("concurrent_execs = 64", "concurrent_execs = true", "must be a whole number"),
+        ("concurrent_execs = 64", "concurrent_execs = 1.5", "must be a whole number"),
+        ("sessions = 2", "sessions = 9_000_000_000_000_000_000", "must be a whole number"),
+        ("[tenants.acme]", "[tenants.Acme]", "not a tenant id"),
+        ("toolchains/*", "Tool chains/*", "not an image"),
+        ('"registry.acme.example/toolchains/*"', '"*"', "not an image"),
+        ("gcc@sha256", "gcc:latest@sha512", "not an image digest"),
+        ("images = [", "images = [] #", "images: must be a list of 1 to 256"),
+        ('"email"', '"preferred_username"', "must be one of sub, email"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(old: str, new: str, said: str) -> None:
+    assert old in GOOD
+    text = refusal(GOOD.replace(old, new, 1))
+    assert said in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tenants = 1", "[tenants]", "[tenants]\nacme = 1", "[tenants.acme", "\udcff"]
+)
+def test_a_file_that_is_no_table_is_refused(text: str) -> None:
+    with pytest.raises(CallerError):
+        parse_tenants(text.encode("utf-8", "surrogateescape"), source="t")
+
+
+def test_an_endless_table_is_refused() -> None:
+    with pytest.raises(CallerError, match="larger than"):
+        parse_tenants(b"#" * ((1 << 20) + 1), source="t")
+    many = "\n".join(f"[tenants.t{n}]" for n in range(MAX_TENANTS + 1))
+    assert f"1 to {MAX_TENANTS}" in refusal(many)
+
+
+def test_a_provider_that_serves_everybody_needs_to_be_told_who_is_meant() -> None:
+    open_to_all = GOOD.replace('client_ids = ["hpcc-cli"]', "")
+    assert parse(open_to_all).identity is not None
+    assert "must say who of all" in refusal(
+        open_to_all.replace('claims = { groups = ["builders"] }', "")
+    )
+
+
+def globex(**changes: str) -> str:
+    text = GOOD[: GOOD.index("[tenants.acme.quotas]")].replace("tenants.acme", "tenants.globex")
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    return GOOD + text
+
+
+def test_two_tenants_that_would_take_the_same_tokens_are_refused() -> None:
+    assert "acme and globex would accept the same tokens" in refusal(globex())
+    more = globex(clients=('["hpcc-cli"]', '["hpcc-cli", "other"]'))
+    assert "would accept the same tokens" in refusal(more)
+    apart = [
+        globex(audience=('"hpcc"', '"hpcc-globex"')),
+        globex(issuer=("login.acme", "login.globex")),
+        globex(clients=('["hpcc-cli"]', '["globex-cli"]')),
+        globex(claims=('["builders"]', '["globex"]')),
+    ]
+    for text in apart:
+        assert len(parse_tenants(text.encode(), source="t")) == 2
+
+
+def test_images_are_allowed_by_digest_or_by_name() -> None:
+    other = ImageRef.parse(f"registry.acme.example/toolchains/clang@sha256:{'cd' * 32}")
+    policy = parse(GOOD)
+    assert policy.allows(ImageRef.parse(f"any/name@{DIGEST}"))
+    assert policy.allows(other)
+    assert not policy.allows(ImageRef.parse(f"registry.acme.example/gcc@sha256:{'cd' * 32}"))
+    for name in ("evil.example/registry.acme.example/toolchains/x", "registry.acme.example/tool"):
+        assert not policy.allows(ImageRef.parse(f"{name}@sha256:{'cd' * 32}"))
+    assert ImageRule.parse("a.b/*/gcc").allows(ImageRef.parse(f"a.b/c/gcc@{DIGEST}"))
+    assert not ImageRule.parse("a.b/*/gcc").allows(ImageRef.parse(f"axb/c/gcc@{DIGEST}"))
+
+
+def written(path: Path, text: str = GOOD) -> Path:
+    path.write_text(text)
+    path.chmod(0o644)
+    return path
+
+
+def test_a_table_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.toml")
+    assert ACME in load_tenants(path)[0]
+    path.chmod(0o664)
+    with pytest.raises(CallerError, match="others can write"):
+        load_tenants(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_table_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.toml")
+    os.chown(path, 4321, 4321)
+    # Root reads everything, and must not take everybody's word.
+    with pytest.raises(CallerError, match=r"root's or of your own"):
+        load_tenants(path)
+
+
+@pytest.mark.parametrize("kind", ["absent", "directory", "fifo"])
+def test_what_is_no_file_is_no_table(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "t"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(CallerError):
+        load_tenants(path)
+
+
+def test_a_changed_table_is_taken_in(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.toml")
+    table = TenantsFile(path, FixedClock())
+    assert not table.reload()
+    written(path, globex(audience=('"hpcc"', '"other"')))
+    assert table.reload()
+    assert len(table.tenants) == 2
+    assert not table.reload()
+
+
+@pytest.mark.parametrize("how", ["broken", "gone", "writable"])
+def test_a_broken_new_table_leaves_the_old_one_and_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    path = written(tmp_path / "t.toml")
+    table = TenantsFile(path, FixedClock())
+    if how == "broken":
+        written(path, "[tenants.acme\n")
+    elif how == "gone":
+        path.unlink()
+    else:
+        path.chmod(0o666)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert not table.reload()
+    assert [r.message.partition(":")[0] for r in caplog.records] == [
+        "tenants table not reloaded, the old one stays in force"
+    ]
+    assert ACME in table.tenants
+    written(path, globex(audience=('"hpcc"', '"other"')))
+    assert table.reload()
+
+
+async def test_the_table_is_looked_at_every_second(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.toml")
+    clock = FixedClock()
+    table = TenantsFile(path, clock)
+    written(path, globex(audience=('"hpcc"', '"other"')))
+    async with asyncio.timeout(10):
+        watching = asyncio.Task(table.watch())
+        while len(table.tenants) == 1:  # noqa: ASYNC110 - the product has no event for it
+            await asyncio.sleep(0)
+    watching.cancel()
+    assert set(clock.slept) == {POLL_SECONDS}
+
+
+def static(**changes: object) -> SchedulerConfig:
+    values: dict[str, object] = {
+        "keys": Path("/k"),
+        "state": Path("/s"),
+        "tenant": "acme",
+        "tenant_secret": "s" * 43,
+        "worker_secret": "w" * 43,
+        "minimum_isolation": "qemu/tcg",
+        **changes,
+    }
+    return SchedulerConfig(**values)  # type: ignore[arg-type]  # built by name just above
+
+
+async def test_without_a_table_there_is_the_one_static_tenant() -> None:
+    door = StaticDoor(static(), FixedClock())
+    admitted = await door.admit("s" * 43, ACME, "ann")
+    assert (admitted.principal, admitted.expires_at) == ("ann", None)
+    assert admitted.policy.allows(ImageRef.parse(f"any@{DIGEST}"))
+    for secret, tenant in (("x" * 43, ACME), ("s" * 43, TenantId("globex")), ("", ACME)):
+        with pytest.raises(UnauthenticatedError):
+            await door.admit(secret, tenant, "ann")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tenants": "/t.toml"}, "exclude each other"),
+        ({"tenants": "t.toml"}, "absolute path"),
+        ({"tenant_secret": ""}, "'tenant_secret' is missing"),
+        ({"worker_secret": "short"}, "at least 32"),
+    ],
+)
+def test_a_scheduler_has_a_table_or_a_static_tenant(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(CallerError, match=said):
+        static(**changes)
+
+
+class _Doors:
+    """A door whose table a test changes."""
+
+    def __init__(self, policy: TenantPolicy | None) -> None:
+        self.policy = policy
+
+    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
+        raise AssertionError
+
+    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
+        return self.policy if tenant == ACME else None
+
+    async def watch(self) -> None:
+        raise AssertionError
+
+
+def test_a_session_ends_with_its_token_or_with_the_rules_it_was_made_under() -> None:
+    policy, clock = parse(GOOD), FixedClock()
+    door = _Doors(policy)
+    sessions = Sessions(door, clock, session_seconds=3600.0)
+    grant = sessions.open(Admitted(policy, "ann", clock.now() + 100), "t")
+    assert grant.expires_at == clock.now() + 100
+    assert sessions.find(grant.session, ACME)[0].principal == "ann"
+    # What concerns not who she is changes her session's rights at once, not the session.
+    door.policy = parse(GOOD.replace("firecracker/kvm", "qemu/kvm"))
+    assert sessions.find(grant.session, ACME)[1].minimum_isolation is Isolation.QEMU_KVM
+    door.policy = parse(GOOD.replace('["builders"]', '["others"]'))
+    with pytest.raises(UnauthenticatedError):
+        sessions.find(grant.session, ACME)
+    door.policy = policy
+    with pytest.raises(UnauthenticatedError):
+        sessions.find(grant.session, ACME)
+    second = sessions.open(Admitted(policy, "ann", clock.now() + 100), "t")
+    clock.time += 101
+    with pytest.raises(UnauthenticatedError):
+        sessions.find(second.session, ACME)
+
+
+def test_a_tenants_flood_of_logins_ends_its_own_sessions_only() -> None:
+    mine = parse(GOOD)
+    other = parse_tenants(
+        globex(audience=('"hpcc"', '"other"')).encode(), source="t"
+    )[TenantId("globex")]  # fmt: skip
+    clock = FixedClock()
+    sessions = Sessions(_Doors(mine), clock, session_seconds=3600.0)
+    kept = sessions.open(Admitted(mine, "ann", None), "t")
+    for _ in range(5000):
+        sessions.open(Admitted(other, "gus", None), "t")
+    assert sessions.find(kept.session, ACME)[0].principal == "ann"
+    newer = [sessions.open(Admitted(mine, "bob", None), "t") for _ in range(2)]
+    with pytest.raises(UnauthenticatedError):
+        sessions.find(kept.session, ACME)
+    assert sessions.find(newer[1].session, ACME)[0].principal == "bob"
+    with pytest.raises(PolicyError) as foreign:
+        sessions.find(newer[1].session, TenantId("globex"))
+    assert foreign.value.reason == "foreign-tenant"
