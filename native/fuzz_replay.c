@@ -13,7 +13,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -41,6 +43,21 @@ enum {
     SOURCE = 's',
 };
 
+/* What is odd about a directory, by its name's second letter. */
+enum {
+    OTHER_FILE_SYSTEM = 'f',
+    UNREADABLE = 'p',  /* it can only be searched */
+    FAILING = 'e',
+    ENDLESS = 'm',     /* nearly */
+    NOT_ASCII = 'n',
+    SHORT_RECORD = 'r',
+    LONG_RECORD = 'l',
+    NO_NUL = 'u',
+};
+
+#define MOST_READS 100
+#define TMPFS 0x01021994
+#define FUSE 0x65735546
 #define FIRST_FD 100
 #define CONNECTION 7
 #define MOST_FILES 64
@@ -48,7 +65,7 @@ enum {
 struct file {
     const char *path;
     bool is_directory, is_open, is_removed;
-    unsigned writes;
+    unsigned writes, reads;
 };
 
 /* Every file that was opened in one run, and the answer. */
@@ -113,12 +130,61 @@ static int fake_open(const char *path, int flags, ...) {
         if (kind == ABSENT && !(flags & O_CREAT)) return fail(ENOENT);
         EXPECT(!(flags & O_CREAT) || flags & O_EXCL);
     } else if (describe(kind, &st)) return -1;
-    /* At most one group's directory is open at a time, so the table is for the outputs. */
-    if (is_directory && file_count && files[file_count - 1].is_directory && !files[file_count - 1].is_open) file_count--;
+    /* At most two directories are open at a time, so the table is for the outputs. */
+    while (is_directory && file_count && files[file_count - 1].is_directory && !files[file_count - 1].is_open)
+        file_count--;
     EXPECT(file_count < sizeof files / sizeof *files);
     files[file_count] = (struct file){.path = path, .is_directory = is_directory, .is_open = true};
     open_count++;
     return FIRST_FD + (int)file_count++;
+}
+
+static char oddity_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash[2] : 0;
+}
+
+static int fake_openat(int directory, const char *path, int flags) {
+    EXPECT(flags & O_DIRECTORY);
+    if (directory != AT_FDCWD) {
+        EXPECT(!strcmp(path, ".") && file_of(directory)->is_directory);
+        path = file_of(directory)->path;
+    }
+    if (oddity_of(path) == UNREADABLE && !(flags & O_PATH)) return fail(EACCES);
+    return fake_open(path, flags);
+}
+
+static int fake_fstatfs(int fd, struct statfs *fs) {
+    memset(fs, 0, sizeof *fs);
+    fs->f_type = oddity_of(file_of(fd)->path) == OTHER_FILE_SYSTEM ? FUSE : TMPFS;
+    return 0;
+}
+
+static size_t put_entry(unsigned char *at, const char *name, uint16_t length) {
+    size_t bytes = (19 + strlen(name) + 8) & ~7u;
+    uint16_t said = length ? length : (uint16_t)bytes;
+    memset(at, 0xff, bytes);
+    memcpy(at + 16, &said, sizeof said);
+    memcpy(at + 19, name, strlen(name) + 1);
+    return bytes;
+}
+
+/* Of every directory the same, and then what is odd of it; of an entry with an `a` a lookup knows nothing. */
+static long fake_syscall(long number, int fd, void *buffer, size_t size) {
+    struct file *file = file_of(fd);
+    unsigned char *at = buffer;
+    char odd = oddity_of(file->path);
+    EXPECT(number == SYS_getdents64 && file->is_directory && size >= 4096);
+    if (odd == UNREADABLE) return fail(EBADF);
+    if (odd == FAILING && file->reads) return fail(EIO);
+    if (file->reads++ > (odd == ENDLESS ? MOST_READS : 0)) return 0;
+    const char *names[] = {".", "..", "file.h", "A1.H", "f-of-more-than-one-word.h"};
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) at += put_entry(at, names[i], 0);
+    if (odd == NOT_ASCII) at += put_entry(at, "f\xc3\xbc.h", 0);
+    if (odd == SHORT_RECORD) at += put_entry(at, "x", 19);
+    if (odd == LONG_RECORD) at += put_entry(at, "x", 0xffff);
+    if (odd == NO_NUL) memset(at - 8, 'x', 8);
+    return at - (unsigned char *)buffer;
 }
 
 static int fake_close(int fd) {
@@ -191,6 +257,9 @@ static ssize_t fake_send(int connection, const void *data, size_t bytes, int fla
 }
 
 #define open(...) fake_open(__VA_ARGS__)
+#define openat(...) fake_openat(__VA_ARGS__)
+#define fstatfs(...) fake_fstatfs(__VA_ARGS__)
+#define syscall(...) fake_syscall(__VA_ARGS__)
 #define close(...) fake_close(__VA_ARGS__)
 #define fstat(...) fake_fstat(__VA_ARGS__)
 #define lstat(...) fake_lstat(__VA_ARGS__)

@@ -1,4 +1,5 @@
 #include "replay.h"
+#include "names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,8 @@
 #define MAX_ANSWER_BYTES 4096u
 #define KEEPS_MODE 1u
 #define NEW_FILE_MODE 0600 /* until its bytes are there */
+#define STATE_COUNTS 1u
+#define MAX_SLOTS (1u << 20)
 
 /* ---- reading a plan: every step is checked against its end ---- */
 
@@ -64,14 +67,29 @@ struct check {
     uint32_t kind;
     const char *name;
     uint64_t values[5];
+    struct names names;
 };
+
+static void take_names(struct reader *r, struct names *names) {
+    uint32_t flags = take32(r);
+    names->is_state_known = flags & STATE_COUNTS;
+    names->count = take32(r);
+    names->slots = take32(r);
+    names->text_bytes = take32(r);
+    if (flags & ~STATE_COUNTS || names->slots > MAX_SLOTS || names->count > names->text_bytes / 2) r->is_bad = true;
+    names->table = take(r, (uint64_t)names->slots * sizeof(uint32_t));
+    names->text = (const char *)take(r, names->text_bytes);
+    if (names->text && names->text_bytes && names->text[names->text_bytes - 1]) r->is_bad = true;
+}
 
 static bool take_check(struct reader *r, struct check *check) {
     check->kind = take32(r);
     uint32_t name_bytes = take32(r);
-    unsigned count = check->kind == CHECK_STATE ? 5 : check->kind == CHECK_PLACE ? 4 : 0;
-    if (check->kind < CHECK_STATE || check->kind > CHECK_PLACE) r->is_bad = true;
+    bool has_state = check->kind == CHECK_STATE || check->kind == CHECK_LACKS;
+    unsigned count = has_state ? 5 : check->kind == CHECK_PLACE ? 4 : 0;
+    if (check->kind < CHECK_STATE || check->kind > CHECK_LACKS) r->is_bad = true;
     for (unsigned i = 0; i < count; i++) check->values[i] = take64(r);
+    if (check->kind == CHECK_LACKS) take_names(r, &check->names);
     check->name = take_string(r, name_bytes);
     return !r->is_bad;
 }
@@ -87,16 +105,28 @@ static bool is_same(const struct check *check, const struct stat *st) {
     return v[2] == (uint64_t)st->st_size && v[3] == nanoseconds(st->st_mtim) && v[4] == nanoseconds(st->st_ctim);
 }
 
-static bool is_missing(int error) { return error == ENOENT || error == ENOTDIR; }
+static bool lacks(int directory, const struct check *check) {
+    const struct names *names = &check->names;
+    struct stat st;
+    if (names->is_state_known && !fstatat(directory, check->name, &st, *check->name ? 0 : AT_EMPTY_PATH) &&
+        is_same(check, &st))
+        return true;
+    const char *path = *check->name ? check->name : ".";
+    int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Who may not read it may still ask for names. */
+    if (fd < 0) fd = openat(directory, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool is_lacking = has_none(fd, names);
+    close(fd);
+    return is_lacking;
+}
 
 /* `directory` is AT_FDCWD when names are absolute. */
 static bool holds(int directory, const struct check *check) {
     struct stat st;
-    int flags = check->kind == CHECK_ABSENT ? AT_SYMLINK_NOFOLLOW : 0;
-    if (!*check->name) flags |= AT_EMPTY_PATH;
-    int failed = fstatat(directory, check->name, &st, flags);
-    if (check->kind == CHECK_ABSENT) return failed && is_missing(errno);
-    if (failed) return false;
+    if (check->kind == CHECK_LACKS) return lacks(directory, check);
+    if (check->kind == CHECK_ABSENT) return is_absent(directory, check->name);
+    if (fstatat(directory, check->name, &st, *check->name ? 0 : AT_EMPTY_PATH)) return false;
     return check->kind == CHECK_PRESENT ? !S_ISDIR(st.st_mode) : is_same(check, &st);
 }
 

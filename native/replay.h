@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 /* Any change to a plan's bytes or a signature below adds one; _native.py refuses another. */
-#define HPCC_NATIVE_VERSION 1
+#define HPCC_NATIVE_VERSION 2
 
-#define PLAN_MAGIC 0x31727068u /* "hpr1" */
+#define PLAN_MAGIC 0x32727068u /* "hpr2" */
 
 /* What hpcc_replay did. */
 enum {
@@ -28,6 +28,7 @@ enum {
     CHECK_ABSENT = 2,  /* lstat gives ENOENT or ENOTDIR */
     CHECK_PRESENT = 3, /* stat finds something that is no directory */
     CHECK_PLACE = 4,   /* stat gives this device, inode, mode and owner: a directory, whatever is in it */
+    CHECK_LACKS = 5,   /* the directory is in this state, or lstat gives ENOENT or ENOTDIR for each of these names */
 };
 
 uint32_t hpcc_native_version(void);
@@ -38,8 +39,11 @@ uint32_t hpcc_native_version(void);
  *   u32 magic, u32 bytes (all of it), u32 groups, u32 outputs, u32 mode of new files, u32 answer bytes,
  *   u64 device and u64 inode of the source, which no output may be;
  *   per group:  u32 directory bytes, u32 checks, directory and NUL ("" means: names are absolute);
- *     per check: u32 kind, u32 name bytes, then 5 u64 for STATE, 4 for PLACE, then name and NUL
- *                ("" means: the directory itself);
+ *     per check: u32 kind, u32 name bytes, then 5 u64 for STATE, 4 for PLACE, 5 for LACKS and names, then name
+ *                and NUL ("" means: the directory itself);
+ *       names:   u32 flags (1: the state counts), u32 names, u32 slots, u32 text bytes; per slot u32:
+ *                0, or where a name begins in the text, plus one; text: each name and NUL. A name has ASCII
+ *                characters only, and is in the first slot that was free from its hash's on (see names.h);
  *   per output: u32 flags (1: keeps the mode it has), u32 path bytes, u64 data bytes, path and NUL, data;
  *   the answer. */
 int hpcc_replay(const unsigned char *plan, uint64_t bytes, int connection);

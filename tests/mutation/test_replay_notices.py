@@ -23,8 +23,10 @@ TALK = "tests/contract/test_replay_talk_contract.py"
 MODEL = "tests/property/test_replay_model.py"
 FUZZ = "tests/fuzz/test_replay_corpus.py"
 REAL = "tests/integration/cache/test_cache_replay.py"
-C, PINS, HITS, TWIN, FILES = (
+LACKS = "tests/contract/test_replay_lacks_contract.py"
+C, NAMES, PINS, HITS, TWIN, FILES = (
     "native/replay.c",
+    "native/names.h",
     "src/hpcc/daemon/_replay.py",
     "src/hpcc/daemon/_hits.py",
     "src/hpcc/daemon/_twin.py",
@@ -54,15 +56,15 @@ CASES = {
         C, " || v[1] != st->st_ino", "", f"{CHECKS}::test_each_field_of_a_state_is_compared"
     ),
     "dangling-link": Case(
-        C,
-        "check->kind == CHECK_ABSENT ? AT_SYMLINK_NOFOLLOW : 0",
-        "0",
+        NAMES,
+        "fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW)",
+        "fstatat(directory, name, &st, 0)",
         f"{CHECKS}::test_a_link_that_leads_nowhere_is_neither_absent_nor_present",
     ),
     "not-told-is-not-absent": Case(
-        C,
-        "return failed && is_missing(errno);",
-        "return failed;",
+        NAMES,
+        " && is_missing(errno);",
+        ";",
         f"{CHECKS}::test_a_directory_that_may_not_be_searched_cannot_be_told",
     ),
     "link-count": Case(
@@ -128,6 +130,54 @@ CASES = {
         "",
         f"{OUTPUTS}::test_what_is_not_a_plain_file_of_ours_is_left_to_the_compiler",
     ),
+    "read-names": Case(
+        NAMES,
+        "if (answer != NO) return answer;",
+        "",
+        f"{LACKS}::test_each_of_the_names_is_seen_whatever_it_is",
+    ),
+    "names-in-other-case": Case(
+        NAMES,
+        "is_alike(name, entry) && !is_absent(directory, name)",
+        "is_alike(name, entry)",
+        f"{LACKS}::test_names_that_are_nearly_there_are_absent",
+    ),
+    "entries-beyond-ascii": Case(
+        NAMES,
+        "if (high & HIGH_BITS) return CANNOT_TELL;",
+        "",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "file-systems-that-list-all": Case(
+        NAMES,
+        " && can_be_read(directory)",
+        "",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "slots-beyond-text": Case(
+        NAMES,
+        "if (at > names->text_bytes) return CANNOT_TELL;",
+        "",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "records-beyond-what-was-read": Case(
+        NAMES,
+        " || length > n - at",
+        "",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "state-of-a-directory": Case(
+        C,
+        "names->is_state_known && ",
+        "",
+        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+    ),
+    "search-directory-that-is-closed": Case(
+        C,
+        "if (fd < 0) fd = openat(directory, path, O_PATH | O_DIRECTORY | O_CLOEXEC);",
+        "",
+        f"{LACKS}::test_in_a_directory_that_cannot_be_read_names_are_asked_for",
+    ),
     # ---- what is pinned ----
     "pins-headers": Case(
         PINS,
@@ -143,7 +193,7 @@ CASES = {
     ),
     "pins-absent-by-name": Case(
         PINS,
-        "self.absent_each(prefix + name for name in sorted(names))",
+        "self._add(Check(CheckKind.LACKS, absence.directory, signature, listed))",
         "pass",
         f"{REAL}::test_a_name_that_appears_where_every_compile_leaves_something_is_seen[native]",
     ),

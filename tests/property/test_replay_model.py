@@ -119,11 +119,16 @@ def check_of(root: Path, asked: Asked) -> tuple[Check, bool]:
         values = signature_of(status)
         if asked.kind is CheckKind.PLACE:
             values = (status.st_dev, status.st_ino, status.st_mode, status.st_uid)
-    values = values[: 5 if asked.kind is CheckKind.STATE else 4]
+    values = values[: 4 if asked.kind is CheckKind.PLACE else 5]
     if asked.spoilt is not None:
         at = asked.spoilt % len(values)
         values = (*values[:at], values[at] + 1, *values[at + 1 :])
-    return Check(asked.kind, os.fsencode(path), values), status is not None and asked.spoilt is None
+    is_same = status is not None and asked.spoilt is None
+    if asked.kind is CheckKind.LACKS:
+        is_lacking = os.path.isdir(path) and not any(_exists(f"{path}/{name}") for name in NAMES)
+        names = tuple(map(os.fsencode, NAMES))
+        return Check(asked.kind, os.fsencode(path), values, names), is_same or is_lacking
+    return Check(asked.kind, os.fsencode(path), values), is_same
 
 
 def _exists(path: str) -> bool:

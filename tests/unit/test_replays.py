@@ -72,8 +72,11 @@ def test_the_oldest_replays_go_first_when_they_are_too_large(
     assert replays.find(b"two") is not None
 
 
-def test_a_result_that_is_too_large_is_not_remembered() -> None:
+def test_what_is_too_large_is_not_remembered() -> None:
     replays = Replays(open_engine(), time.monotonic)
+    names = tuple(b"%0255d" % i for i in range(MAX_ONE_BYTES // 270))
+    many = NOTHING._replace(checks=(Check(CheckKind.LACKS, b"/", (), names),))
+    assert not replays.remember(b"one", many, nobody)
     large = NOTHING._replace(outputs=(OutputFile(b"/a.o", bytes(MAX_ONE_BYTES)),))
     assert not replays.remember(b"one", large, nobody)
     assert replays.find(b"one") is None
@@ -125,15 +128,53 @@ def test_a_file_that_was_young_when_it_was_read_cannot_be_pinned(tmp_path: Path)
         Pins(memo).files([(path, digest)])
 
 
-def test_names_in_a_directory_that_cannot_answer_are_pinned_one_by_one(tmp_path: Path) -> None:
+def pinned(pins: Pins) -> set[tuple[CheckKind, bytes]]:
+    return {(check.kind, check.path.rpartition(b"/")[2]) for check in pins.checks()}
+
+
+def test_few_names_in_a_directory_that_cannot_answer_are_pinned_one_by_one(tmp_path: Path) -> None:
     directory = os.fsencode(tmp_path)
     absence = Absence(directory, frozenset({b"a.h", b"b.h"}), frozenset({b"a.h.gch"}))
     pins = Pins(FileMemo(time.time_ns))
     pins.inputs(InputSet((), (), (absence,), b""))
-    kinds = {(check.kind, check.path.rpartition(b"/")[2]) for check in pins.checks()}
     absent = {(CheckKind.ABSENT, name) for name in (b"a.h", b"b.h", b"a.h.gch")}
-    assert kinds == absent | {(CheckKind.PLACE, b".")}
+    assert pinned(pins) == absent | {(CheckKind.PLACE, b".")}
     assert pins.is_provisional
+
+
+def test_many_names_in_a_directory_that_cannot_answer_are_pinned_together(tmp_path: Path) -> None:
+    directory = os.fsencode(tmp_path)
+    names = frozenset(b"%d.h" % i for i in range(9))
+    odd = {"ü.h".encode(), b"x" * 256}
+    absence = Absence(directory, names, frozenset({b"0.h", *odd}))
+    pins = Pins(FileMemo(time.time_ns))
+    pins.inputs(InputSet((), (), (absence,), b""))
+    together = Check(CheckKind.LACKS, directory, (), tuple(sorted(names)))
+    assert together in pins.checks()
+    # What reading cannot tell is asked for.
+    absent = {(CheckKind.ABSENT, name) for name in odd}
+    assert pinned(pins) == absent | {
+        (CheckKind.PLACE, b"."),
+        (CheckKind.LACKS, os.fsencode(tmp_path.name)),
+    }
+    assert pins.is_provisional
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_directory_that_outputs_go_to_is_pinned_by_names_as_well(
+    tmp_path: Path, count: int
+) -> None:
+    directory = os.fsencode(tmp_path)
+    absence = Absence(directory, frozenset(b"%d.h" % i for i in range(count)), frozenset())
+    memo = FileMemo(in_a_while)
+    assert absence.holds(memo)
+    pins = Pins(memo)
+    pins.inputs(InputSet((), (), (absence,), b""), {directory})
+    names = tuple(sorted(absence.files))
+    assert Check(CheckKind.LACKS, directory, absence.signature or (), names) in pins.checks()
+    assert absence.signature is not None
+    # No later look would find it quiet for long.
+    assert not pins.is_provisional
 
 
 def test_a_directory_that_can_answer_is_pinned_as_it_was_looked_at(tmp_path: Path) -> None:
@@ -149,7 +190,7 @@ def test_a_directory_that_can_answer_is_pinned_as_it_was_looked_at(tmp_path: Pat
     assert not pins.is_provisional
 
 
-def test_too_many_names_to_ask_for_one_by_one_are_not_pinned(tmp_path: Path) -> None:
+def test_too_many_names_to_look_for_are_not_pinned(tmp_path: Path) -> None:
     names = frozenset(b"%d.h" % i for i in range(MAX_ABSENT_NAMES + 1))
     absence = Absence(os.fsencode(tmp_path), names, frozenset())
     with pytest.raises(NotPinnedError):

@@ -24,6 +24,8 @@ REQUEST_BUFFER_BYTES: Final = 64 << 10
 # A request follows its connection at once; for a slower one the front waits, with all its care.
 FIRST_BYTES_SECONDS: Final = 0.05
 DISABLE_VARIABLE: Final = "HPCC_NATIVE"
+_MAX_NAME_BYTES: Final = 255
+_PATH_BYTES: Final = frozenset(b"/\0")
 
 
 class Outcome(enum.IntEnum):
@@ -43,14 +45,19 @@ class CheckKind(enum.IntEnum):
     ABSENT = 2  # nothing has this name, not even a dangling link
     PRESENT = 3  # the name leads to something that is no directory
     PLACE = 4  # stat gives this device, inode, mode and owner
+    LACKS = 5  # the directory has this `Signature`, if any, or each of `names` is absent from it
 
 
 class Check(NamedTuple):
-    """One thing an answer rests on. `path` is absolute, `values` as its kind says."""
+    """One thing an answer rests on. `path` is absolute, `values` as its kind says.
+
+    `names` are for LACKS alone, each as `is_listed_name` wants it.
+    """
 
     kind: CheckKind
     path: bytes
     values: tuple[int, ...] = ()
+    names: tuple[bytes, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -111,6 +118,16 @@ def check_fits(plan: Plan) -> None:
     paths = [*(c.path for c in plan.checks), *(o.path for o in plan.outputs)]
     if any(b"\0" in path for path in paths):
         raise ValueError("a name with NUL")
+    if not all(is_listed_name(name) for check in plan.checks for name in check.names):
+        raise ValueError("a name that no directory lists")
+
+
+def is_listed_name(name: bytes) -> bool:
+    """Tell whether this is one name, and one that a reader of a directory knows when it sees it.
+
+    Beyond ASCII some file systems hold names for equal that differ in their bytes.
+    """
+    return name.isascii() and 0 < len(name) <= _MAX_NAME_BYTES and not _PATH_BYTES & {*name}
 
 
 def open_engine() -> Engine:

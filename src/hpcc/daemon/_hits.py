@@ -92,7 +92,7 @@ class Hits:
             self._compilers.pin(
                 prepared.identity, prepared.request.compiler, prepared.request.env, pins
             )
-            pins.inputs(inputs)
+            pins.inputs(inputs, {output.path.rpartition(b"/")[0] for output in plan.outputs})
             _pin_markers(pins, prepared)
         except NotPinnedError:
             return

@@ -14,7 +14,7 @@ from hpcc.daemon._plan_bytes import encode_plan
 
 # The library lies beside the package under a name that cannot be imported by mistake.
 LIBRARY: Final = "_hpcc_native"
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class Native:

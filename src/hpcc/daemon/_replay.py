@@ -12,26 +12,40 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, NamedTuple
 
-from hpcc.daemon._engine import MAX_ANSWER_BYTES, Check, CheckKind, Engine, Outcome, Plan
+from hpcc.daemon._engine import (
+    MAX_ANSWER_BYTES,
+    Check,
+    CheckKind,
+    Engine,
+    Outcome,
+    Plan,
+    is_listed_name,
+)
 from hpcc.daemon._files import FileMemo
-from hpcc.daemon._manifest import InputSet
+from hpcc.daemon._manifest import Absence, InputSet
 
 MAX_REPLAYS: Final = 16_384
 MAX_BYTES: Final = 128 << 20
 MAX_ONE_BYTES: Final = 16 << 20
-# In a directory that changes with every build, names are asked for one by one.
-MAX_ABSENT_NAMES: Final = 5_000
-# Past the window in which a stat cannot tell a change.
-RENEW_SECONDS: Final = 3.0
+# In directories that keep changing: a plan holds them, and a network is asked for each.
+MAX_ABSENT_NAMES: Final = 20_000
+# To ask for so few costs no more than to open their directory and read it.
+_FEW_NAMES: Final = 8
+# Past the window in which a stat cannot tell a change, and seldom: names are looked for fast.
+RENEW_SECONDS: Final = 30.0
 RENEW_FACTOR: Final = 8.0
 MAX_RENEW_SECONDS: Final = 3600.0
 # What a check costs in memory, roughly.
 _CHECK_BYTES: Final = 120
+_NAME_BYTES: Final = 17  # two to four slots of its table, and a NUL
 # The request is held taken apart, too: so many times its frame, measured.
 _REQUEST_FACTOR: Final = 5
+
+
+_BESIDE_OTHERS: Final = frozenset({CheckKind.PLACE, CheckKind.LACKS})
 
 
 class NotPinnedError(Exception):
@@ -75,6 +89,7 @@ class Replays:
         size = _REQUEST_FACTOR * len(frame) + len(plan.answer)
         size += sum(len(o.data) for o in plan.outputs)
         size += sum(len(c.path) + _CHECK_BYTES for c in plan.checks)
+        size += sum(len(name) + _NAME_BYTES for c in plan.checks for name in c.names)
         if size > MAX_ONE_BYTES:
             return False
         try:
@@ -125,9 +140,10 @@ class Pins:
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
-        self._checks: dict[tuple[bool, bytes], Check] = {}
-        # Names are asked for one by one whose directory may answer for them in a few seconds.
+        self._checks: dict[tuple[CheckKind | None, bytes], Check] = {}
+        # Names are looked for in a directory whose stat may answer for them in a while.
         self.is_provisional = False
+        self._looked_for = 0
 
     def files(self, files: Iterable[tuple[bytes, bytes]]) -> None:
         """Pin contents: each file by the stat under which it had that digest.
@@ -171,29 +187,44 @@ class Pins:
                 raise NotPinnedError
             self._add(Check(CheckKind.STATE, path, listing.signature))
 
-    def inputs(self, inputs: InputSet) -> None:
-        """Pin one state of the inputs.
+    def inputs(self, inputs: InputSet, written: Container[bytes] = ()) -> None:
+        """Pin one state of the inputs; `written` are directories that outputs are made in.
 
         Raises:
-            NotPinnedError: see `files`; or too many names in a directory that keeps changing.
+            NotPinnedError: see `files`; or too many names in directories that keep changing.
         """
         self.files(inputs.files)
         for path in inputs.present:
             self._add(Check(CheckKind.PRESENT, path))
-        count = 0
         for absence in inputs.absences:
-            if absence.signature is not None:
+            is_written = (absence.directory.rstrip(b"/") or b"/") in written
+            if absence.signature is not None and not is_written:
                 self._add(Check(CheckKind.STATE, absence.directory, absence.signature))
-                continue
-            # Stricter than the manifest, where a directory may have a header's name.
-            names = absence.files | absence.directories
-            count += len(names)
-            if count > MAX_ABSENT_NAMES:
-                raise NotPinnedError
-            prefix = absence.directory.rstrip(b"/") + b"/"
-            self.place(absence.directory)
-            self.absent_each(prefix + name for name in sorted(names))
-            self.is_provisional = True
+            else:
+                self._lacks(absence)
+                # Of a directory that is written to, no stat will hold for long.
+                self.is_provisional |= not is_written
+
+    def _lacks(self, absence: Absence) -> None:
+        """Pin the names themselves, and which directory it is.
+
+        Raises:
+            NotPinnedError: there are too many.
+        """
+        # Stricter than the manifest, where a directory may have a header's name.
+        names = absence.files | absence.directories
+        self._looked_for += len(names)
+        if self._looked_for > MAX_ABSENT_NAMES:
+            raise NotPinnedError
+        self.place(absence.directory)
+        listed = tuple(sorted(filter(is_listed_name, names)))
+        if absence.signature is None and len(listed) <= _FEW_NAMES:
+            listed = ()
+        if listed:
+            signature = absence.signature or ()
+            self._add(Check(CheckKind.LACKS, absence.directory, signature, listed))
+        prefix = absence.directory.rstrip(b"/") + b"/"
+        self.absent_each(prefix + name for name in sorted(names.difference(listed)))
 
     def place(self, directory: bytes) -> None:
         """Pin which directory a path leads to, and who may write there.
@@ -242,11 +273,11 @@ class Pins:
         return tuple(self._checks.values())
 
     def _add(self, check: Check) -> None:
-        """Add a check; two of one name must be the same, but for a place that has a state, too.
+        """Add a check; two of one name must be the same, but for a place and what it lacks.
 
         Raises:
             NotPinnedError: they are not, so something changed between the two looks.
         """
-        key = (check.kind is CheckKind.PLACE, check.path)
+        key = (check.kind if check.kind in _BESIDE_OTHERS else None, check.path)
         if self._checks.setdefault(key, check) != check:
             raise NotPinnedError

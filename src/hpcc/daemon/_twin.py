@@ -54,7 +54,9 @@ class Twin:
 
 
 def holds(check: Check) -> bool:
-    """Look at one name."""
+    """Look at one name; for LACKS at a directory, and maybe at each name in it."""
+    if check.kind is CheckKind.LACKS:
+        return _lacks(check)
     try:
         if check.kind is CheckKind.ABSENT:
             os.lstat(check.path)
@@ -71,6 +73,19 @@ def holds(check: Check) -> bool:
             return (status.st_dev, status.st_ino, status.st_mode, status.st_uid) == check.values
         case _:
             return not stat.S_ISDIR(status.st_mode)
+
+
+def _lacks(check: Check) -> bool:
+    try:
+        status = os.stat(check.path)
+    except OSError:
+        return False
+    if signature_of(status) == check.values:
+        return True
+    # Each by itself: here, a name that a file system finds and does not list needs no thought.
+    return stat.S_ISDIR(status.st_mode) and all(
+        holds(Check(CheckKind.ABSENT, check.path + b"/" + name)) for name in check.names
+    )
 
 
 def _send(connection: int, answer: bytes) -> int:

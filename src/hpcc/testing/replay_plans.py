@@ -32,6 +32,25 @@ def _place(path: bytes, uid: int, mode: int = _DIRECTORY) -> Check:
     return Check(CheckKind.PLACE, path, (1, 3, mode, uid))
 
 
+def _lacks(path: bytes, *more: bytes, state: tuple[int, ...] = ()) -> Check:
+    """More names than are asked for one by one, none of them there but maybe `more`."""
+    names = (*(b"a%d.h" % i for i in range(10)), *more)
+    return Check(CheckKind.LACKS, path, state, names)
+
+
+# What is odd about the reading of a directory, by the second letter of its name.
+_ODD: Final = {
+    "other-file-system": b"df",
+    "unreadable": b"dp",
+    "failing": b"de",
+    "endless": b"dm",
+    "not-ascii": b"dn",
+    "short-record": b"dr",
+    "long-record": b"dl",
+    "no-nul": b"du",
+}
+
+
 def plans(uid: int) -> dict[str, Plan]:
     """Return plans by name; `uid` is that of who runs the target."""
     hit = Plan(
@@ -89,6 +108,33 @@ def plans(uid: int) -> dict[str, Plan]:
         if not name.endswith("-directory"):  # alone, a name is all that this world looks at
             made[f"changed-{name}"] = hit._replace(checks=(check,))
         made[f"changed-{name}-in-group"] = hit._replace(checks=(*group, check))
+    lacks = {
+        "done-lacks": _lacks(b"/w/d1"),
+        # Without a look at any of the names: nothing that was read is alike.
+        "done-lacks-not-listed": _lacks(b"/w/d1", b"f-not-listed.h"),
+        "done-lacks-by-state": _lacks(b"/w/d1", b"file.h", state=_STATE),
+        "done-lacks-by-names": _lacks(b"/w/d1", state=(1, 3, 4, 5, 7)),
+        "changed-lacks": _lacks(b"/w/d1", b"file.h"),
+        "changed-lacks-long": _lacks(b"/w/d1", b"f-of-more-than-one-word.h"),
+        "changed-lacks-other-case": _lacks(b"/w/d1", b"File.h"),
+        "changed-lacks-other-state": _lacks(b"/w/d1", b"file.h", state=(1, 3, 4, 5, 7)),
+        "changed-lacks-few": Check(CheckKind.LACKS, b"/w/d1", (), (b"a1.h", b"f1.h")),
+        "done-lacks-few": Check(CheckKind.LACKS, b"/w/d1", (), (b"a1.h", b"a2.h")),
+        "done-lacks-none": Check(CheckKind.LACKS, b"/w/d1"),
+        "changed-lacks-gone": _lacks(b"/w/a1"),
+        "changed-lacks-closed": _lacks(b"/w/c1"),
+        **{f"done-lacks-{name}": _lacks(b"/w/" + path) for name, path in _ODD.items()},
+        **{
+            f"changed-lacks-{name}": _lacks(b"/w/" + path, b"f-not-listed.h")
+            for name, path in _ODD.items()
+        },
+    }
+    for name, check in lacks.items():
+        made[name] = hit._replace(checks=(check,))
+    # Together with others of the same directory, by its descriptor.
+    for name in ("done-lacks", "changed-lacks", "changed-lacks-few", "done-lacks-unreadable"):
+        check = lacks[name]
+        made[f"{name}-in-group"] = hit._replace(checks=(*_absent(check.path + b"/a2"), check))
     return made
 
 
