@@ -132,18 +132,26 @@ class FarmUnderTest:
 
 @asynccontextmanager
 async def farm_under_test(
-    directory: Path, *, clock: Clock | None = None, **worker_fields: object
+    directory: Path,
+    *,
+    clock: Clock | None = None,
+    tenants: Path | None = None,
+    **worker_fields: object,
 ) -> AsyncGenerator[FarmUnderTest]:
-    """Run a scheduler while the block runs; start workers with `serving`."""
+    """Run a scheduler while the block runs; start workers with `serving`.
+
+    With `tenants`, the path of a table, there is no static tenant.
+    """
     clock = clock or SystemClock()
     tenant_secret, worker_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     config = SchedulerConfig(
         keys=directory / "scheduler" / "keys",
         state=directory / "scheduler" / "state",
-        tenant=TENANT.value,
-        tenant_secret=tenant_secret,
+        tenants=str(tenants or ""),
+        tenant="" if tenants else TENANT.value,
+        tenant_secret="" if tenants else tenant_secret,
         worker_secret=worker_secret,
-        minimum_isolation=Isolation.LOCAL_NONE.value,
+        minimum_isolation="" if tenants else Isolation.LOCAL_NONE.value,
     )
     guests = directory / "guests"
     guests.mkdir(parents=True)

@@ -1,0 +1,260 @@
+"""`hpcc login` as a person uses it, and builds with what it leaves: here, there, never broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.config import Paths, RemoteSettings, Settings
+from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
+from hpcc.daemon._remote import start_remote
+from hpcc.identity import load_login_or_none
+from hpcc.identity._login_file import save_login
+from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
+from hpcc.testing._identity_provider import (
+    CI_CLIENT,
+    CI_SECRET,
+    CLIENT,
+    RealProvider,
+    missing_or_none,
+    real_provider,
+)
+
+pytestmark = [
+    pytest.mark.skipif(missing_or_none() is not None, reason=missing_or_none() or ""),
+    pytest.mark.timeout(180),
+]
+HPCC = Path(sys.prefix, "bin", "hpcc")
+RESOURCE = "urn:hpcc:farm"
+
+
+@dataclass(slots=True)
+class Site:
+    directory: Path
+    provider: RealProvider
+    farm: FarmUnderTest
+
+    @property
+    def paths(self) -> Paths:
+        return Paths.from_env(self.env)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"HPCC_DIR": str(self.directory / "h"), "PATH": os.environ["PATH"], "HOME": "/"}
+
+    def farm_file(self, **changes: str) -> Path:
+        values = {
+            "scheduler": f"{self.farm.scheduler.host}:{self.farm.scheduler.port}",
+            "tenant": "acme",
+            "issuer": self.provider.issuer,
+            "client_id": CLIENT,
+            "image": str(IMAGE),
+            **changes,
+        }
+        path = self.directory / "farm.toml"
+        lines = [f'{n} = "{v}"' for n, v in values.items()]
+        certificate = f'scheduler_certificate = """\n{self.farm.scheduler.certificate_pem}"""'
+        path.write_text("\n".join([*lines, certificate]))
+        return path
+
+    async def start(self, *argv: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            str(HPCC), *argv, env=self.env, cwd=self.directory,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    async def hpcc(self, *argv: str) -> tuple[int, str]:
+        process = await self.start(*argv)
+        out, errors = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, (out + errors).decode()
+
+    async def log_in(self, person: str = "ann", *more: str) -> str:
+        process = await self.start("login", str(self.farm_file()), *more)
+        assert process.stdout is not None
+        head = ""
+        while "or    " not in head:
+            line = (await process.stdout.readline()).decode()
+            assert line, head
+            head += line
+        page = re.search(r"^or    (\S+)$", head, re.MULTILINE)
+        code = re.search(r"^code  (\S+)$", head, re.MULTILINE)
+        assert page is not None
+        assert code is not None
+        assert code[1] in page[1]
+        await self.provider.confirm(page[1], person)
+        out, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        return head + out.decode()
+
+    async def compile(self) -> RemoteOutcome:
+        source = self.directory / "a.c"
+        source.write_text("int x;\n")
+        client = start_remote(self.paths, Settings(remote=RemoteSettings(timeout_seconds=30)))
+        request = RemoteRequest(
+            argv=("sh", "-c", "cp a.c a.o"),
+            env=(("PATH", "/usr/bin:/bin"),),
+            cwd="",
+            inputs=(RemoteInput("a.c", str(source), False),),
+            outputs=("a.o",),
+        )
+        try:
+            return await asyncio.to_thread(client.compile, request, lambda: False)
+        finally:
+            await asyncio.to_thread(client.close)
+
+
+def tenants(issuer: str, *, audience: str = CLIENT, client: str = CLIENT) -> str:
+    return f"""
+[tenants.acme]
+images = ["{IMAGE}"]
+minimum_isolation = "local/none"
+[tenants.acme.identity]
+issuer = "{issuer}"
+audience = "{audience}"
+client_ids = ["{client}"]
+"""
+
+
+@asynccontextmanager
+async def site(directory: Path, **table: str) -> AsyncIterator[Site]:
+    async with real_provider() as provider:
+        path = directory / "tenants.toml"
+        path.write_text(tenants(provider.issuer, **table))
+        async with farm_under_test(directory / "farm", tenants=path) as farm, farm.serving():
+            there = Site(directory, provider, farm)
+            try:
+                yield there
+            finally:
+                await there.hpcc("stop")
+
+
+async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(tmp_path: Path) -> None:
+    async with site(tmp_path) as there:
+        assert (await there.hpcc("whoami"))[0] == 1
+        said = await there.log_in()
+        assert "as ann of acme\nthe scheduler accepts it" in said
+        assert there.paths.login_file.stat().st_mode & 0o777 == 0o600
+        assert there.paths.farm_file.stat().st_mode & 0o777 == 0o600
+        code, who = await there.hpcc("whoami", "--check")
+        assert code == 0, who
+        assert who.startswith("ann of tenant acme\n")
+        assert "renewed before it ends" in who
+        assert "accepts it" in who
+        login = load_login_or_none(there.paths.login_file)
+        assert login is not None
+        for secret in (login.token, login.refresh_token):
+            assert secret not in said + who
+
+        outcome = await there.compile()
+        assert isinstance(outcome, RemoteResult), outcome
+        (row,) = there.farm.audit.rows
+        # From the token, not from what the client says of itself.
+        assert (row.tenant, row.principal) == ("acme", "ann")
+
+        code, said = await there.hpcc("up")
+        assert (code, "hpcc logout" in said) == (2, True)
+        await there.hpcc("down")
+        assert there.paths.farm_file.exists()
+
+        assert await there.hpcc("logout") == (0, "logged out\n")
+        assert not there.paths.login_file.exists()
+        assert not there.paths.farm_file.exists()
+        assert (await there.provider.asked())["/token/revocation"] == 1
+        assert await there.hpcc("logout") == (0, "nobody was logged in\n")
+        gone = await there.compile()
+        assert isinstance(gone, RemoteFailure)
+        assert gone.reason == "no-farm"
+
+
+async def test_a_login_that_the_scheduler_refuses_is_not_kept(tmp_path: Path) -> None:
+    async with site(tmp_path, audience="another", client="another") as there:
+        process = await there.start("login", str(there.farm_file()))
+        assert process.stdout is not None
+        page = ""
+        while not page.startswith("or    "):
+            page = (await process.stdout.readline()).decode()
+        await there.provider.confirm(page.split()[1], "ann")
+        _, errors = await process.communicate()
+        assert process.returncode == 2
+        assert "the scheduler refuses ann: token is for another service" in errors.decode()
+        assert not there.paths.login_file.exists()
+        assert not there.paths.farm_file.exists()
+
+
+async def test_ci_logs_in_by_client_credentials_or_by_a_token_file(tmp_path: Path) -> None:
+    async with site(tmp_path, audience=RESOURCE, client=CI_CLIENT) as there:
+        secret = tmp_path / "secret"
+        secret.touch(mode=0o600)
+        secret.write_text(CI_SECRET)
+        file = there.farm_file(client_id=CI_CLIENT, credential="access", resource=RESOURCE)
+        file.write_text(f'scopes = ["compile"]\n{file.read_text()}')
+        code, said = await there.hpcc("login", str(file), "--client-secret-file", str(secret))
+        assert code == 0, said
+        assert isinstance(await there.compile(), RemoteResult)
+        assert there.farm.audit.rows[-1].principal == CI_CLIENT
+
+        login = load_login_or_none(there.paths.login_file)
+        assert login is not None
+        token = tmp_path / "token"
+        token.write_text(login.token)
+        assert (await there.hpcc("logout"))[0] == 0
+        code, said = await there.hpcc("login", str(file), "--token-file", str(token))
+        assert code == 0, said
+        assert login.token not in there.paths.login_file.read_text()
+        assert isinstance(await there.compile(), RemoteResult)
+        token.unlink()
+        gone = await there.compile()
+        assert isinstance(gone, RemoteFailure)
+        assert gone.reason == "login-token-file"
+
+
+async def stats(there: Site) -> dict[str, int]:
+    code, said = await there.hpcc("stats", "--json")
+    assert code == 0, said
+    counters: dict[str, int] = json.loads(said)
+    return counters
+
+
+@pytest.mark.parametrize("how", ["ended", "refused", "unreadable", "gone"])
+async def test_a_login_that_is_no_good_costs_no_build(tmp_path: Path, how: str) -> None:
+    async with site(tmp_path) as there:
+        await there.log_in()
+        paths = there.paths
+        login = load_login_or_none(paths.login_file)
+        assert login is not None
+        match how:
+            case "ended":
+                save_login(paths.login_file, replace(login, token="", refresh_token="no",
+                                                     expires_at=1.0, obtained_at=0.0))  # fmt: skip
+                reason = "login-expired"
+            case "refused":
+                table = tmp_path / "tenants.toml"
+                table.write_text(tenants(there.provider.issuer, audience="another"))
+                await asyncio.sleep(2.5)  # it is looked at every second
+                reason = "idp-token-audience"
+            case "unreadable":
+                paths.login_file.chmod(0o644)
+                reason = "login-file"
+            case _:
+                paths.login_file.unlink()
+                reason = "login-none"
+        (tmp_path / "b.c").write_text("int main(void) { return 0; }\n")
+        for number in range(2):
+            code, said = await there.hpcc("gcc", f"-DN={number}", "-c", "b.c", "-o", "b.o")
+            assert (code, said) == (0, ""), said
+            assert (tmp_path / "b.o").exists()
+        counters = await stats(there)
+        assert counters[f"fallback.{reason}"] == 2, counters
+        lines = (paths.state / "daemon.log").read_text().splitlines()
+        assert [x for x in lines if f"compiled locally ({reason})" in x], lines
