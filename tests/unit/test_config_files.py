@@ -49,6 +49,8 @@ def test_a_config_file_sets_what_it_names() -> None:
         ("[cache]\nmax_size_bytes = '5G'\n", "positive int"),
         ("[remote]\nfallback = 'maybe'\n", "never, warn, quiet"),
         ("[remote]\nis_enabled = 1\n", "true or false"),
+        ("[worker]\nruntime = 'docker'\n", "auto, qemu, firecracker, process"),
+        ("[worker]\ncontainerd = 'run/c.sock'\n", "absolute path"),
         ("[worker]\nguest_reuse = 'everybody'\n", "exec, principal, tenant"),
         ("[worker]\nidle_seconds = 0\n", "positive float"),
         ("cache = 1\n", "table"),

@@ -135,6 +135,24 @@ class GuestContract:
             await run(guest, request(program, "exit", "0", inputs=[("a", b"never uploaded")]))
         assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
 
+    async def test_an_output_that_was_not_made_is_absent_and_one_not_declared_stays(
+        self, guest: Guest, program: str
+    ) -> None:
+        req = request(
+            program, "write", "undeclared", "1", inputs=[("in", b"x")], outputs=("o", "d/p")
+        )
+        done = await run(guest, req, MemoryBlobs(b"x"))
+        assert (done.result.exit_code, done.outputs) == (0, {})
+
+    async def test_the_environment_is_the_requests_and_nothing_else(
+        self, guest: Guest, program: str
+    ) -> None:
+        """So locale, time zone and search path are the action's, whatever host and guest have."""
+        env = (("LC_ALL", "C"), ("PATH", "/usr/bin:/bin"), ("SOURCE_DATE_EPOCH", "1"))
+        done = await run(guest, request(program, "env", env=env))
+        assert sorted(done.stdout.decode().split()) == [f"{name}={value}" for name, value in env]
+        assert (await run(guest, request(program, "env", env=()))).stdout == b""
+
     async def test_a_link_is_no_output(self, guest: Guest, program: str) -> None:
         req = request(program, "link", "/etc/hostname", "o", outputs=("o",))
         done = await run(guest, req)

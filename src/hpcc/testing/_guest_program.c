@@ -29,6 +29,11 @@ int main(int argc, char **argv) {
     if (is(c, "exit")) return atoi(x);
     if (is(c, "raise")) { raise(atoi(x)); return 0; }
     if (is(c, "copy")) return copy(x, y);
+    if (is(c, "head")) { /* its first bytes, in hexadecimal */
+        int i = open(x, O_RDONLY); unsigned char b[64]; ssize_t n = read(i, b, atoi(y) < 64 ? atoi(y) : 64);
+        for (ssize_t k = 0; k < n; k++) printf("%02x", b[k]);
+        printf("\n"); return i < 0;
+    }
     if (is(c, "link")) return symlink(x, y);
     if (is(c, "fifo")) return mkfifo(x, 0666);
     if (is(c, "sleep")) { printf("asleep\n"); fflush(stdout); sleep(atoi(x)); return 0; }
@@ -42,6 +47,25 @@ int main(int argc, char **argv) {
     if (is(c, "eat")) {
         for (long n = atol(x) * 1048576; n > 0; n -= 1048576) { char *p = malloc(1048576); if (!p) return 4; memset(p, 1, 1048576); }
         return 0;
+    }
+    if (is(c, "hold")) { /* half of it in a child that has a session of its own */
+        int p[2]; char b; if (pipe(p)) return 5;
+        int child = !fork();
+        if (child) setsid();
+        else if (read(p[0], &b, 1) != 1) return 5;
+        for (long n = atol(x) * 524288; n > 0; n -= 524288) { char *m = malloc(524288); if (!m) return 4; memset(m, 1, 524288); }
+        if (child && write(p[1], "h", 1) != 1) return 5;
+        if (!child) { printf("held\n"); fflush(stdout); }
+        sleep(600); return 0;
+    }
+    if (is(c, "killall")) {
+        int n = 0; kill(-1, SIGKILL); for (int i = 1; i < 5000; i++) if (i != getpid() && !kill(i, SIGKILL)) n++;
+        printf("%d\n", n); return 0;
+    }
+    if (is(c, "env")) { for (char **e = environ; *e; e++) printf("%s\n", *e); return 0; }
+    if (is(c, "pinned")) {
+        char d[65] = ""; time_t t = 0; struct tm *l = localtime(&t); getdomainname(d, 64);
+        printf("pid=%d ppid=%d domain=%s zone=%ld\n", getpid(), getppid(), d, l ? l->tm_gmtoff : -1); return 0;
     }
     if (is(c, "forks")) {
         int n = 0; for (int i = atoi(x); i > 0; i--) { pid_t p = fork(); if (!p) { sleep(600); _exit(0); } if (p > 0) n++; }

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from hpcc.core import ExecLimits
+from hpcc.core import ExecLimits, StdioEvent
 from hpcc.ports import Guest
 from hpcc.testing._guest_contract import GuestContract, MemoryBlobs, request, run
 
@@ -43,6 +43,12 @@ class VmContract(GuestContract):
     async def test_host_name_ids_and_umask_are_pinned(self, guest: Guest, program: str) -> None:
         seen = {(await run(guest, request(program, "who", cwd="a/b"))).stdout for _ in range(2)}
         assert seen == {b"host=hpcc uid=1000 gid=1000 cwd=/src/a/b umask=022 sid=1\n"}
+
+    async def test_process_ids_domain_and_time_zone_are_pinned(
+        self, guest: Guest, program: str
+    ) -> None:
+        seen = {(await run(guest, request(program, "pinned"))).stdout for _ in range(2)}
+        assert seen == {b"pid=2 ppid=1 domain=(none) zone=0\n"}
 
     async def test_the_clock_is_the_hosts(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "time"))
@@ -124,7 +130,7 @@ class VmContract(GuestContract):
         )
         assert done.result.reason == "memory"
 
-    async def test_a_full_scratch_place_is_the_compilers_error(
+    async def test_a_full_disk_is_the_compilers_error_and_leaves_the_guest_usable(
         self, guest: Guest, program: str
     ) -> None:
         limits = small(memory_bytes=1 << 40)
@@ -133,6 +139,7 @@ class VmContract(GuestContract):
         )
         # Lowered to what the guest has: the tmpfs limit or the memory limit comes first.
         assert (done.result.exit_code, done.result.reason) in [(3, ""), (137, "memory")]
+        assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
 
     async def test_inputs_that_do_not_fit_are_an_agent_error(
         self, guest: Guest, program: str
@@ -185,3 +192,25 @@ class VmContract(GuestContract):
         assert one.result().result.exit_code == 0
         assert files.result().stdout == b"\n"
         assert pids.result().stdout == b"2\n"
+
+    async def test_execs_at_once_cannot_kill_each_other(self, guest: Guest, program: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(run(guest, request(program, "sleep", "3")))
+            await asyncio.sleep(1.0)
+            kill = group.create_task(run(guest, request(program, "killall", limits=small())))
+            eat = group.create_task(run(guest, request(program, "eat", "100", limits=small())))
+        # Nothing to be killed in its own namespace: PID 1 does not take it from within.
+        assert kill.result().result.exit_code == 0
+        assert eat.result().result.reason == "memory"
+        assert (one.result().result.exit_code, one.result().result.signal) == (0, 0)
+
+    async def test_a_cancelled_compile_gives_back_what_its_tree_held(
+        self, guest: Guest, program: str
+    ) -> None:
+        """Two halves of 150 MiB, in two sessions; the guest has no room for it twice."""
+        limits = small(memory_bytes=200 * MIB)
+        events = guest.exec(request(program, "hold", "150", limits=limits), MemoryBlobs())
+        assert isinstance(await anext(events), StdioEvent)
+        await events.aclose()
+        done = await run(guest, request(program, "eat", "150", limits=limits))
+        assert (done.result.exit_code, done.result.reason) == (0, "")

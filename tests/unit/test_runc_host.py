@@ -1,0 +1,143 @@
+"""What a container needs of the host, each piece for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import InfrastructureError
+from hpcc.runtime._leftovers import is_owner_alive, owner_of
+from hpcc.runtime._runc import _numbers
+from hpcc.runtime._runc_host import (
+    AgentSocket,
+    GuestPlaces,
+    PidHandle,
+    cgroups_of,
+    daemon_of,
+    rootfs,
+)
+from hpcc.runtime._tools import ToolError
+
+EROFS = bytes(1024) + bytes.fromhex("e2e1f5e0") + bytes(4096)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> GuestPlaces:
+    places = GuestPlaces(tmp_path)
+    places.make()
+    return places
+
+
+def image(directory: Path, name: str, content: bytes) -> Path:
+    path = directory / name
+    path.write_bytes(content)
+    return path
+
+
+def test_the_root_is_the_image_with_mount_points_over_it_and_the_agent_in_it(
+    places: GuestPlaces, tmp_path: Path
+) -> None:
+    base, drive = image(tmp_path, "i", EROFS), image(tmp_path, "d", EROFS)
+    first, layer, agent = rootfs(places, base, drive, by_loop=False)
+    assert (first.kind, first.source, first.target) == ("erofs", str(base), "")
+    assert (layer.kind, layer.target) == ("overlay", "")
+    assert layer.options[0] == "lowerdir=rootfs"
+    assert (agent.kind, agent.source, agent.target) == ("erofs", str(drive), ".hpcc")
+    for mount in (first, agent):
+        assert {"ro", "nosuid", "nodev"} == set(mount.options)
+    assert {p.name for p in places.upper.iterdir()} >= {"proc", "src", "out", ".hpcc", "var"}
+    assert stat.S_ISFIFO(places.log.stat().st_mode)
+
+
+def test_where_the_kernel_mounts_no_files_a_loop_device_is_asked_for(
+    places: GuestPlaces, tmp_path: Path
+) -> None:
+    base, drive = image(tmp_path, "i", b"hsqs" + bytes(4096)), image(tmp_path, "d", EROFS)
+    mounts = rootfs(places, base, drive, by_loop=False)
+    assert [m.kind for m in mounts] == ["squashfs", "overlay", "erofs"]
+    assert ["loop" in m.options for m in mounts] == [True, False, False]
+    mounts = rootfs(places, base, drive, by_loop=True)
+    assert ["loop" in m.options for m in mounts] == [True, False, True]
+
+
+def test_a_file_that_is_no_image_is_not_handed_on(places: GuestPlaces, tmp_path: Path) -> None:
+    drive = image(tmp_path, "d", EROFS)
+    with pytest.raises(ToolError):
+        rootfs(places, image(tmp_path, "i", bytes(4096)), drive, by_loop=False)
+
+
+def test_the_groups_of_a_process_are_where_its_kernel_says() -> None:
+    for group in cgroups_of(os.getpid()):
+        assert str(os.getpid()) in (group / "cgroup.procs").read_text().split()
+
+
+async def test_only_the_containers_root_may_connect(places: GuestPlaces) -> None:
+    listener = AgentSocket(places, os.geteuid())
+    with socket.socket(socket.AF_UNIX) as guest:
+        guest.connect(str(places.link / "agent"))
+        connection = await listener.accept()
+        connection.close()
+    assert list(places.link.iterdir()) == []
+
+
+async def test_another_user_is_refused(places: GuestPlaces) -> None:
+    listener = AgentSocket(places, os.geteuid() + 1)
+    with socket.socket(socket.AF_UNIX) as guest:
+        guest.connect(str(places.link / "agent"))
+        with pytest.raises(InfrastructureError, match="not the container's root"):
+            async with asyncio.timeout(10):
+                await listener.accept()
+
+
+async def test_a_long_directory_name_is_no_obstacle(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 100) / "guest"
+    directory.mkdir(parents=True)
+    places = GuestPlaces(directory)
+    places.make()
+    listener = AgentSocket(places, 0)
+    assert (places.link / "agent").is_socket()
+    listener.close()
+
+
+def test_a_process_handle_kills_that_process_and_no_later_one() -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    handle = PidHandle(child.pid)
+    handle.kill()
+    assert child.wait(timeout=10) == -9
+    handle.kill()
+    handle.close()
+    handle.close()
+
+
+def test_nobody_at_the_socket_is_said_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="apt-get install containerd runc"):
+        daemon_of(tmp_path / "absent.sock")
+
+
+def test_who_listens_is_found_by_the_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(1)
+        assert daemon_of(tmp_path / "s") == Path(f"/proc/{os.getpid()}/exe").resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("1.7.24~ds1", (1, 7)), ("v2.1.0", (2, 1)), ("2.3.4", (2, 3)), ("", (0,)), ("x.y", (0,))],
+)
+def test_versions_are_read_as_far_as_they_are_compared(text: str, numbers: tuple[int, ...]) -> None:
+    assert _numbers(text) == numbers
+
+
+def test_an_owner_is_a_process_and_its_start() -> None:
+    owner = owner_of(os.getpid())
+    assert is_owner_alive(owner)
+    pid, _, started = owner.partition(".")
+    for other in (f"{pid}.{int(started) + 1}", "", "1", "x.y", f"{pid}.", f".{started}"):
+        assert not is_owner_alive(other)
