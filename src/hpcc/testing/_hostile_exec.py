@@ -18,6 +18,8 @@ from hpcc.testing._hostile_peer import Peer
 
 EXEC: Final[dict[str, Attack]] = {}
 AFTER: Final[dict[str, Attack]] = {}
+# No attack: what a test of a host without a check is to serve nevertheless.
+HONEST: Final[dict[str, Attack]] = {}
 _HUGE: Final = 2**64 - 1
 _CHUNK: Final = 256 << 10
 
@@ -81,13 +83,15 @@ class Asked:
         return self.send(raw.trailers(self.stream, *more, status=status))
 
     def flood(self, *bodies: pb.ServerFrame | bytes) -> NoReturn:
-        """Send them again and again, as many in one DATA frame as fit."""
+        """Send them again and again, packed, and never more than the host has room for."""
         one = b"".join(
             b"\0" + len(r).to_bytes(4, "big") + r
             for r in (b if isinstance(b, bytes) else b.SerializeToString() for b in bodies)
         )
-        times = max(raw.FRAME_BYTES // len(one), 1)
-        self.peer.flood(raw.data(self.stream, one * times))
+        piece = one * max(raw.FRAME_BYTES // len(one), 1)
+        while True:
+            for at in range(0, len(piece), raw.FRAME_BYTES):
+                self.peer.send_within(self.stream, piece[at : at + raw.FRAME_BYTES])
 
 
 def asked(peer: Peer, *, opens: bool = True) -> Asked:
@@ -134,10 +138,10 @@ _answers("nothing-at-all", lambda to: to.send(raw.trailers(to.stream)))
 _says("need-of-a-blob-that-is-no-input", need(bytes(32)))
 _says("need-that-asks-nothing-and-promises-more", need(more=True))
 _says("need-of-a-million", need(*[b""] * 300_000))
-_says("stdio-of-no-stream", _LAST, out(stream=0))
-_says("stdio-of-stream-2-to-the-31", _LAST, out(stream=2**31 - 1))
-_says("empty-stdio", _LAST, out(b""))
-_says("stdio-over-256-kib", _LAST, out(bytes(_CHUNK + 1)))
+_says("stdio-of-no-stream", _LAST, out(stream=0), _RESULT)
+_says("stdio-of-stream-2-to-the-31", _LAST, out(stream=2**31 - 1), _RESULT)
+_says("empty-stdio", _LAST, out(b""), _RESULT)
+_says("stdio-over-256-kib", _LAST, out(bytes(_CHUNK + 1)), _RESULT)
 _says("exit-code-256", _LAST, result(exit_code=256))
 _says("exit-code-2-to-the-32", _LAST, result(exit_code=2**32 - 1))
 _says("signal-65", _LAST, result(signal=65, exit_code=193))
@@ -173,11 +177,13 @@ _says("frame-with-a-varint-of-11-bytes", b"\x08" + b"\xff" * 11)
 _says("frame-of-nested-groups", b"\x2b" * 200_000)
 _says("frame-of-nested-messages", b"".join(b"\x3a\xff\xff\x3f" for _ in range(200_000)))
 _says("frame-of-unknown-fields", b"\x78\x01" * 500_000)
-_says("frame-over-the-limit", _LAST, out(bytes(_MIB + 1)))
+_says("frame-over-the-limit", _LAST, out(bytes(_MIB + 1)), _RESULT)
 
 
 def _twice(to: Asked) -> None:
     to.say(need(*to.inputs, *to.inputs))
+    to.peer.wait_end(to.stream)
+    to.say(_RESULT).end()
 
 
 def _twice_in_two(to: Asked) -> None:
@@ -205,6 +211,13 @@ def _out_of_order(to: Asked) -> None:
 def _million(to: Asked) -> None:
     to.say(_LAST, _RESULT)
     to.flood(*(chunk(f"out-{i}.o") for i in range(500)))
+
+
+def _compressed(to: Asked) -> None:
+    """A good answer whose first message says that it is compressed."""
+    body = _LAST.SerializeToString()
+    to.data(b"\1" + len(body).to_bytes(4, "big") + body)
+    to.say(_RESULT).end()
 
 
 def _same_again(to: Asked) -> None:
@@ -242,7 +255,7 @@ _answers(
     lambda to: to.say(_LAST, _RESULT, chunk(to.output, b"", last=False)),
 )
 _answers("message-of-4-gib", lambda to: to.data(b"\0\xff\xff\xff\xff" + bytes(1000)))
-_answers("compressed-message", lambda to: to.data(b"\x01\0\0\0\x01x"))
+_answers("compressed-message", _compressed)
 _answers("half-a-message", lambda to: (to.say(_LAST), to.data(b"\0\0\0\0\x09half"), to.end()))
 _answers("half-a-prefix", lambda to: (to.say(_LAST), to.data(b"\0\0"), to.end()))
 _answers("reset", lambda to: to.send(raw.frame(raw.RST_STREAM, 0, to.stream, b"\0\0\0\x08")), LOST)
@@ -372,7 +385,7 @@ _answers(
 )
 _answers(
     "data-in-single-bytes",
-    lambda to: (to.say(_LAST, _RESULT), to.data(b"\0\0\x0f\0\0" + bytes(900_000), 1)),
+    lambda to: (to.say(_LAST, _RESULT), to.data(b"\0\0\x0f\0\0" + bytes(60_000), 1)),
 )
 _answers(
     "data-beyond-the-window",
@@ -399,13 +412,8 @@ _answers(
     lambda to: (to.say(_LAST), to.send(raw.frame(raw.GOAWAY, 0, 0, bytes(8)))),
 )
 _answers(
-    "detail-of-escapes",
-    lambda to: (
-        to.say(
-            _LAST, result(reason=pb.Result.REASON_AGENT_ERROR, exit_code=125, detail=ESCAPE * 20)
-        ),
-        to.send(b"\0" * 9),
-    ),
+    "data-frame-of-16-mib-announced",
+    lambda to: to.send(b"\xff\xff\xff\0\0" + to.stream.to_bytes(4, "big")),
 )
 
 
@@ -466,6 +474,15 @@ def _never_reads(peer: Peer) -> None:
 
 
 @within(EXEC, SILENT)
+def _asks_and_reads_nothing(peer: Peer) -> None:
+    """Ask for the inputs, have room for them, and read none."""
+    peer.settle()
+    to = asked(peer)
+    to.say(need(*to.inputs))
+    peer.hold()
+
+
+@within(EXEC, SILENT)
 def _no_streams(peer: Peer) -> None:
     """Allow no stream."""
     peer.settle()
@@ -473,18 +490,27 @@ def _no_streams(peer: Peer) -> None:
     peer.serve()
 
 
-def _after(name: str, more: Callable[[Asked], object]) -> None:
+def _after(name: str, more: Callable[[Asked], object], *bodies: pb.ServerFrame | bytes) -> None:
     def run(peer: Peer) -> None:
         peer.settle()
         to = asked(peer)
-        to.say(_LAST, _RESULT, chunk(to.output))
-        to.end()
+        to.say(_LAST, *(bodies or (_RESULT, chunk(to.output)))).end()
         more(to)
 
     AFTER[name] = Attack(run, VIOLATION)
 
 
-_after("frames-after-the-end", lambda to: to.flood(out()))
+def _later(to: Asked) -> None:
+    to.peer.pause(0.3)
+    to.send(b"\0" * 9)
+
+
+_after(
+    "detail-of-escapes",
+    _later,
+    result(reason=pb.Result.REASON_AGENT_ERROR, exit_code=125, detail=ESCAPE * 20),
+)
+_after("frames-after-the-end", lambda to: to.peer.flood(raw.data(to.stream, bytes(16_000))))
 _after("trailers-after-the-end", lambda to: to.peer.flood(raw.trailers(to.stream)))
 _after(
     "resets-after-the-end",
@@ -494,3 +520,13 @@ _after(
     "windows-after-the-end",
     lambda to: to.peer.flood(raw.frame(raw.WINDOW, 0, to.stream, b"\0\0\0\1")),
 )
+
+
+@within(HONEST, "")
+def _good_answer(peer: Peer) -> None:
+    peer.settle()
+    to = asked(peer)
+    to.say(need(*to.inputs))
+    peer.wait_end(to.stream)
+    to.say(_RESULT, chunk(to.output)).end()
+    peer.serve()

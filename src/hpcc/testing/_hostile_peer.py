@@ -93,6 +93,9 @@ class Peer:
         self._is_greeted = False
         self._requests: dict[int, bytearray] = {}
         self._ended: set[int] = set()
+        # What the host has room for: the connection's window is number 0.
+        self._initial_window = 65_535
+        self._windows = {0: 65_535}
         self.sent_bytes = 0
 
     def send(self, raw: bytes) -> None:
@@ -153,16 +156,37 @@ class Peer:
         """Take one frame of the host's, and do what a server must."""
         kind, flags, stream, payload = self._frame()
         if kind == SETTINGS and not flags & ACK:
+            self._obey(payload)
             self.send(frame(SETTINGS, ACK, 0))
+        elif kind == WINDOW:
+            self._windows[stream] = self._windows.get(stream, 0) + int.from_bytes(payload, "big")
         elif kind == PING and not flags & ACK:
             self.send(frame(PING, ACK, 0, payload))
         elif kind == HEADERS:
             self._requests[stream] = bytearray()
+            self._windows[stream] = self._initial_window
         elif kind == DATA:
             if stream in self._requests:
                 self._requests[stream] += payload
             if flags & END_STREAM:
                 self._ended.add(stream)
+
+    def _obey(self, payload: bytes) -> None:
+        for at in range(0, len(payload), 6):
+            if payload[at : at + 2] == b"\0\4":
+                value = int.from_bytes(payload[at + 2 : at + 6], "big")
+                for stream in self._windows.keys() - {0}:
+                    self._windows[stream] += value - self._initial_window
+                self._initial_window = value
+
+    def send_within(self, stream: int, content: bytes) -> None:
+        """Send one DATA frame, as soon as the host has room for it."""
+        size = len(content)
+        while min(self._windows[0], self._windows[stream]) < size:
+            self.step()
+        self._windows[0] -= size
+        self._windows[stream] -= size
+        self.send(frame(DATA, 0, stream, content))
 
     def wait_end(self, stream: int) -> None:
         """Wait until the host has half-closed a stream."""

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from hpcc.testing._hostile_exec import AFTER, EXEC
+from hpcc.testing._hostile_exec import AFTER, EXEC, HONEST
 from hpcc.testing._hostile_link import IDLE, LINK
 from hpcc.testing._hostile_peer import Peer
 
+_TABLES: Final = {"link": LINK, "idle": IDLE, "exec": EXEC, "after": AFTER, "honest": HONEST}
 _COUNTER_BYTES: Final = 8
 _NAME_BYTES: Final = 256
 _PID_BYTES: Final = 4
@@ -81,7 +82,7 @@ def _child(stage: str, name: str, fd: int, counter_fd: int) -> None:
         peer = Peer(fd, note)
         if stage != "link":
             peer.welcome()
-        {"link": LINK, "idle": IDLE, "exec": EXEC, "after": AFTER}[stage][name].play(peer)
+        _TABLES[stage][name].play(peer)
 
 
 def _forked(work: Callable[[], None]) -> int:

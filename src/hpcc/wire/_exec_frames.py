@@ -26,8 +26,8 @@ CHUNK_BYTES: Final = 256 << 10
 NEED_PER_FRAME: Final = 16_384
 # A piece of a file that is not its last is at least this; an agent sends CHUNK_BYTES.
 MIN_CHUNK_BYTES: Final = 64 << 10
-# Pieces of stdio in one exec: each costs the host about 100 us.
-MAX_STDIO_PIECES: Final = 16_384
+# Pieces of stdio in one exec: each costs the host about 200 us.
+MAX_STDIO_PIECES: Final = 8192
 # The largest single source file; the guest keeps it in memory twice.
 MAX_INPUT_BYTES: Final = 256 << 20
 MAX_TRACEPARENT_CHARS: Final = 55
