@@ -46,6 +46,8 @@ class GuestIdentity:
     vmm_version: str = ""
     jailer_digest: str = ""
     warden: str = "none"
+    # Of the snapshot that it was restored from; "" if it was booted.
+    snapshot_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Probe:
     summary: str
     details: tuple[str, ...] = field(default=())
     remedy: str = ""
+    # Why every guest is booted here; "" where guests can be restored from snapshots.
+    no_warm_start: str = "this backend has no snapshots"
 
 
 class Guest(Protocol):

@@ -28,6 +28,8 @@ from hpcc.runtime._tools import ToolError, run_tool
 from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import VmGuest
 from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden
+from hpcc.runtime._warm import WarmStart
+from hpcc.runtime._warm import open_store as open_snapshots
 
 __all__ = [
     "CONTAINERD_SOCKET",
@@ -51,6 +53,7 @@ __all__ = [
     "ToolError",
     "VmGuest",
     "WardenEnds",
+    "WarmStart",
     "Zygote",
     "build_initramfs",
     "collect_modules",
@@ -62,6 +65,7 @@ __all__ = [
     "kernel_package_name",
     "kvm_state",
     "launch_warden",
+    "open_snapshots",
     "packages_for",
     "pick_runtime",
     "prepare_assets",

@@ -23,6 +23,8 @@ KERNEL: Final = "vmlinux"
 INITRAMFS: Final = "initramfs"
 IMAGE: Final = "image"
 AGENT: Final = "agent"
+MEMORY: Final = "memory"
+STATE: Final = "state"
 API_SOCKET: Final = "api.sock"
 VSOCK_SOCKET: Final = "vsock.sock"
 PARENT_CGROUP: Final = "hpcc"
@@ -34,7 +36,7 @@ _OVERHEAD_MIB: Final = 128
 # API, VMM and one for each vCPU; the rest is room.
 _MAX_PIDS: Final = 64
 _MAX_FILES: Final = 256
-# The jailer writes a pid file; nothing else is ever written.
+# The jailer writes a pid file; nothing else is ever written, but for a template's snapshot.
 _MAX_FILE_BYTES: Final = 4096
 _KERNEL_OPTIONS: Final = (
     "quiet", "rdinit=/init", "panic=-1", "reboot=k", "mitigations=off", "nokaslr",
@@ -78,6 +80,7 @@ class Jail:
     gid: int
     has_cgroup: bool
     memory_mib: int
+    is_template: bool = False
 
 
 def parse_version(text: str) -> str:
@@ -111,11 +114,13 @@ def jailer_argv(jail: Jail) -> list[str]:
     """
     cgroup: list[str] = []
     if jail.has_cgroup:
-        memory = (jail.memory_mib + _OVERHEAD_MIB) << 20
+        memory_mib = jail.memory_mib * (2 if jail.is_template else 1)  # and a copy of it in a file
+        memory = (memory_mib + _OVERHEAD_MIB) << 20
         cgroup = [
             "--cgroup-version", "2", "--parent-cgroup", PARENT_CGROUP,
             "--cgroup", f"memory.max={memory}", "--cgroup", f"pids.max={_MAX_PIDS}",
         ]  # fmt: skip
+    file_bytes = jail.memory_mib << 20 if jail.is_template else 0
     return [
         "prlimit", "--core=0", "setpriv", "--pdeathsig=KILL",
         "unshare", "--pid", "--net", "--ipc", "--fork", "--kill-child=KILL",
@@ -123,7 +128,7 @@ def jailer_argv(jail: Jail) -> list[str]:
         jail.jailer, "--id", jail.jail_id, "--exec-file", jail.firecracker,
         "--uid", str(jail.uid), "--gid", str(jail.gid), "--chroot-base-dir", jail.base,
         "--resource-limit", f"no-file={_MAX_FILES}",
-        "--resource-limit", f"fsize={_MAX_FILE_BYTES}",
+        "--resource-limit", f"fsize={_MAX_FILE_BYTES + file_bytes}",
         *cgroup,
         "--", "--api-sock", f"/{API_SOCKET}", "--level", "Warn",
     ]  # fmt: skip
@@ -151,6 +156,19 @@ def boot_calls(vm: Microvm) -> list[Call]:
 VERSION_CALL: Final = Call("GET", "/version")
 CONFIGURATION_CALL: Final = Call("GET", "/vm/config")
 START_CALL: Final = Call("PUT", "/actions", {"action_type": "InstanceStart"})
+# A template becomes a snapshot by these; a guest is restored by the load, and resumed when the VMM
+# has said what it made of it.
+SAVE_CALLS: Final = (
+    Call("PATCH", "/vm", {"state": "Paused"}),
+    Call("PUT", "/snapshot/create", {
+        "snapshot_type": "Full", "snapshot_path": f"/{STATE}", "mem_file_path": f"/{MEMORY}",
+    }),
+)  # fmt: skip
+LOAD_CALL: Final = Call("PUT", "/snapshot/load", {
+    "snapshot_path": f"/{STATE}", "resume_vm": False,
+    "mem_backend": {"backend_type": "File", "backend_path": f"/{MEMORY}"},
+})  # fmt: skip
+RESUME_CALL: Final = Call("PATCH", "/vm", {"state": "Resumed"})
 
 
 def kernel_command_line(vm: Microvm) -> str:

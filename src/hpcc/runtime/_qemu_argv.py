@@ -18,6 +18,21 @@ _KERNEL_OPTIONS: Final = (
 )  # fmt: skip
 
 
+# The image is file descriptor set 1, the agent's drive 2.
+_STATE_FD_SET: Final = 3
+STATE_URI: Final = f"file:/dev/fdset/{_STATE_FD_SET}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotFds:
+    """What a VM has that becomes a snapshot (`is_template`), or is restored from one."""
+
+    memory_fd: int
+    state_fd: int
+    control_fd: int
+    is_template: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """One VM as data; the numbers ending in `_fd` are descriptors that QEMU inherits."""
@@ -35,6 +50,7 @@ class Machine:
     token: str
     tsc_khz: int
     extra_options: str = ""
+    snapshot: SnapshotFds | None = None
 
 
 def qemu_argv(program: str, machine: Machine) -> list[str]:
@@ -48,7 +64,7 @@ def qemu_argv(program: str, machine: Machine) -> list[str]:
         # For whoever looks at a process list; QEMU reads "," as the end of the value.
         "-name", "guest=" + machine.name.replace(",", ",,"),
         "-sandbox", _SANDBOX,
-        "-M", "microvm,rtc=on,acpi=on",
+        "-M", "microvm,rtc=on,acpi=on" + (",memory-backend=memory" if machine.snapshot else ""),
         *_accelerator(machine.accelerator),
         "-m", f"{machine.memory_mib}M",
         "-smp", str(machine.vcpus),
@@ -62,6 +78,23 @@ def qemu_argv(program: str, machine: Machine) -> list[str]:
         "-device", "virtio-serial-device",
         "-chardev", f"socket,id=port,fd={machine.port_fd}",
         "-device", f"virtserialport,chardev=port,name={PORT_NAME}",
+        *(_snapshot(machine.memory_mib, machine.snapshot) if machine.snapshot else []),
+    ]  # fmt: skip
+
+
+def _snapshot(memory_mib: int, fds: SnapshotFds) -> list[str]:
+    """Return what puts memory into a file and the devices' state into another, or takes them.
+
+    A restored guest maps the memory privately: what it does not write it shares with the others.
+    """
+    mode = "share=on" if fds.is_template else "share=off,readonly=on,rom=off"
+    memory = f"id=memory,size={memory_mib}M,mem-path=/dev/fd/{fds.memory_fd},{mode}"
+    return [
+        "-object", f"memory-backend-file,{memory}",
+        "-add-fd", f"fd={fds.state_fd},set={_STATE_FD_SET}",
+        "-chardev", f"socket,id=control,fd={fds.control_fd}",
+        "-mon", "chardev=control,mode=control",
+        *([] if fds.is_template else ["-incoming", "defer"]),
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -32,7 +33,7 @@ from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._leftovers import new_directory
 from hpcc.runtime._tools import in_thread
-from hpcc.wire import ENTROPY_BYTES
+from hpcc.wire import ENTROPY_BYTES, MAX_JUNK_BYTES, READY
 
 _CONSOLE_BYTES: Final = 64 << 10
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -40,6 +41,7 @@ _CONSOLE_TAIL_CHARS: Final = 1500
 _END_SECONDS: Final = 10.0
 _BOOT_TRIES: Final = 2
 _SELF_TEST: Final = "hpcc-self-test"
+_READ_BYTES: Final = 4096
 
 
 class _NoBlobs:
@@ -270,6 +272,23 @@ async def _introduce(channel: GuestChannel, guest_id: str, clock: Clock) -> None
     async for event in channel.exec(request, _NoBlobs(), birth):
         if isinstance(event, ResultEvent) and event.reason != "no-such-program":
             raise GuestLostError(f"self-test: {event.reason or 'it ran'}: {channel.last_detail}")
+
+
+async def wait_ready(sock: socket.socket) -> None:
+    """Read up to the agent's READY: it waits for its host then.
+
+    Raises:
+        ConnectionResetError: the stream ended before.
+        IntegrityError: too much else came.
+    """
+    seen = b""
+    while READY not in seen:
+        data = await asyncio.get_running_loop().sock_recv(sock, _READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the guest's stream ended before its agent was ready")
+        seen += data
+        if len(seen) > MAX_JUNK_BYTES:
+            raise IntegrityError("no READY from the guest's agent", reason="link-handshake")
 
 
 async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:

@@ -1,0 +1,95 @@
+"""A snapshot's two files: copied with their holes, named by a digest of what is in them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import IntegrityError
+
+BLOCK_BYTES: Final = 64 << 10
+# Devices, not memory: QEMU's is 64 kB, Firecracker's less.
+MAX_STATE_BYTES: Final = 64 << 20
+_MODE: Final = 0o444
+
+
+def seal(source: Path, target: Path, *, max_bytes: int) -> str:
+    """Copy a VMM's file to a new one that nobody may write, holes for zeros; returns its digest.
+
+    A copy, because whoever has the VMM's file open could still change it.
+
+    Raises:
+        IntegrityError: it is not a regular file, or is too large.
+    """
+    source_fd = _open_regular(source, max_bytes)
+    try:
+        target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            digest = _digest(source_fd, copy_to=target_fd)
+            os.fchmod(target_fd, _MODE)
+            os.fsync(target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+    return digest
+
+
+def digest_of(path: Path, *, max_bytes: int) -> str:
+    """Return the digest of a sealed file: SHA-256 of its size and of each block that is not zero.
+
+    Raises:
+        IntegrityError: as `seal`.
+        OSError: it is not there.
+    """
+    fd = _open_regular(path, max_bytes)
+    try:
+        return _digest(fd)
+    finally:
+        os.close(fd)
+
+
+def _open_regular(path: Path, max_bytes: int) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+        os.close(fd)
+        raise IntegrityError(
+            f"{path.name} of a snapshot is not what it should be", reason="snapshot"
+        )
+    return fd
+
+
+def _digest(fd: int, *, copy_to: int | None = None) -> str:
+    size = os.fstat(fd).st_size
+    total = hashlib.sha256(b"hpcc-snapshot-1 %d\n" % size)
+    for at, data in _blocks(fd, size):
+        total.update(b"%d %d\n" % (at, len(data)) + data)
+        if copy_to is not None:
+            os.pwrite(copy_to, data, at)
+    if copy_to is not None:
+        os.ftruncate(copy_to, size)
+    return "sha256:" + total.hexdigest()
+
+
+def _blocks(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what is neither hole nor zero, in blocks at multiples of their size."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA) // BLOCK_BYTES * BLOCK_BYTES
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return
+        data = os.pread(fd, min(BLOCK_BYTES, size - at), at)
+        if not data:
+            return
+        if data.strip(b"\0"):
+            yield at, data
+        at += len(data)
