@@ -2,7 +2,8 @@
 # fuzz.sh TARGET [SECONDS]: one fuzz target for a while.
 #   launcher_reply   the C parser of the launcher, libFuzzer with sanitizers (needs clang)
 #   replay_plan      the C library of the daemon's hit path, in a world of fakes, likewise
-#   NAME             tests/property/test_NAME*.py with many more examples than `make check` takes
+#   NAME             tests/property/test_NAME*.py or tests/fuzz/test_*NAME*.py with many more examples than
+#                    `make check` takes: guest_bytes, guest_replies, wire_warden, ...
 # What crashes goes into tests/fuzz/corpus/TARGET, under a name that says what it is.
 set -eu
 cd "$(dirname "$0")/.."
@@ -35,7 +36,8 @@ if [ -n "$source" ]; then
 fi
 
 set -- tests/property/test_"$target"*.py
-[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply, replay_plan and:" >&2; ls tests/property | sed -n 's/^test_\(.*\)\.py$/  \1/p' >&2; exit 2; }
+[ -e "$1" ] || set -- tests/fuzz/test_*"$target"*.py
+[ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply, replay_plan and:" >&2; ls tests/property tests/fuzz | sed -n 's/^test_\(fuzz_\)\{0,1\}\(.*\)\.py$/  \2/p' >&2; exit 2; }
 end=$(($(date +%s) + seconds))
 while [ "$(date +%s)" -lt "$end" ]; do
     # A fresh seed each round; the plugin's own flag, so that no profile has to be registered.
