@@ -35,7 +35,7 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh identity-provider
 	$(PY) -m pytest -q tests/integration
 
-test-vm: dev  ## real guests: QEMU and Firecracker, KVM where it works, else emulated
+test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulated), containers
 	./tools/bootstrap.sh firecracker
 	$(PY) -m pytest -q tests/vm tests/e2e
 

@@ -26,6 +26,10 @@ from hpcc.testing._guest_contract import request, run
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 CAP_SYS_ADMIN = 21
 ENDED_SECONDS = 10.0
+LIMITS = {
+    "memory.max", "memory.swap.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes",
+    "pids.max", "cpu.max",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -82,6 +86,10 @@ def namespaces_of(pid: int) -> set[Path]:
 
 def mounts_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+
+
+def owner_uid(path: Path) -> int:
+    return path.stat().st_uid
 
 
 def names_in_links(guests: Path) -> list[Path]:
@@ -158,6 +166,16 @@ async def test_nothing_of_the_host_can_be_written_from_inside(guest: VmGuest) ->
             assert "ro" in flags.split(","), line
     link = next(m.split(" ")[3] for m in mounts if m.split(" ")[4] == "/run/link")
     assert link.endswith("/link")
+
+
+async def test_a_containers_limits_are_not_its_own_to_raise(guest: VmGuest) -> None:
+    """It may make groups below its own, and no file with a limit of its own is its."""
+    groups = [g for g in groups_of(guest.identity.guest_id) if owner_uid(g)]
+    assert groups
+    limits = [p for g in groups for p in g.iterdir() if p.name in LIMITS]
+    assert {p.name for p in limits} >= {"pids.max"}
+    assert [p for p in limits if owner_uid(p)] == []
+    assert all(owner_uid(g / "cgroup.procs") >= 0x7000_0000 for g in groups)
 
 
 async def test_no_name_of_the_link_stays(guest: VmGuest, guests_directory: Path) -> None:

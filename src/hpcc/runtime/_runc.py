@@ -144,7 +144,11 @@ class RuncRuntime:
             is_usable=True,
             isolation=self.isolation,
             summary=f"a guest answered ({self.isolation})",
-            details=(tools.version, "the host's own kernel: weaker than a virtual machine"),
+            details=(
+                tools.version,
+                "the host's own kernel: weaker than a virtual machine",
+                "no snapshots: every guest is started anew",
+            ),
         )
 
     async def sweep(self) -> int:
