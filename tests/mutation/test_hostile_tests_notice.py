@@ -23,6 +23,8 @@ GRAMMAR = "tests/integration/grammar"
 TEXTS = "tests/unit/test_share_texts.py"
 POOL = "tests/integration/test_worker_pool.py"
 POOL_CORE = "tests/unit/test_pool_core.py"
+LIES = "tests/unit/test_warden_lies.py"
+WARDEN = "tests/integration/warden/test_warden_process.py"
 FIRECRACKER = "tests/unit/test_firecracker"
 TESTS_FAILED = 1
 
@@ -184,6 +186,82 @@ CASES = {
         "if prefix[0]:",
         "tests/unit/test_guest_channel.py::"
         "test_a_length_prefix_of_4_gib_is_refused_before_it_is_read",
+    ),
+    "warden-frame-length": Case(
+        "wire/_warden.py",
+        """unknown kind {kind}")
+    if length > limit:""",
+        """unknown kind {kind}")
+    if False:""",
+        "tests/property/test_wire_warden.py::test_lengths_are_refused_before_anything_is_read",
+    ),
+    "warden-frame-number": Case(
+        "wire/_warden.py",
+        "if (number == 0) != (kind in _OF_NO_EXEC):",
+        "if False:",
+        f"{LIES}::test_a_broken_frame_ends_the_guest[a pong of an exec]",
+    ),
+    "warden-frame-of-no-exec": Case(
+        "runtime/_channel.py",
+        'raise IntegrityError("a frame of no exec", reason=wire.WARDEN_PROTOCOL)',
+        "return",
+        f"{LIES}::test_a_broken_frame_ends_the_guest[a reply to no exec]",
+    ),
+    "warden-credit": Case(
+        "runtime/_call.py",
+        "if self._ahead > wire.REPLIES_AHEAD:",
+        "if False:",
+        f"{LIES}::test_a_flood_to_a_slow_consumer_is_bounded_by_the_credit",
+    ),
+    "warden-chunks": Case(
+        "runtime/_call.py",
+        "await self._chunks.acquire()",
+        "pass",
+        f"{LIES}::test_a_warden_that_takes_nothing_gets_no_more_than_its_credit",
+    ),
+    "warden-taken": Case(
+        "runtime/_call.py",
+        "if self._chunks_sent < 0:",
+        "if False:",
+        f"{LIES}::test_a_broken_frame_ends_the_guest[a chunk that was never sent]",
+    ),
+    "warden-ping": Case(
+        "runtime/_channel.py",
+        "if self._pings_missed >= self._timing.warden_missed_pings:",
+        "if False:",
+        f"{LIES}::test_a_warden_that_answers_no_ping_is_given_up",
+    ),
+    "warden-cancel": Case(
+        "runtime/_channel.py",
+        """is call:
+            self.retire(""",
+        """is self:
+            self.retire(""",
+        f"{LIES}::test_a_warden_that_does_not_end_a_cancelled_exec_is_given_up",
+    ),
+    "warden-cpu": Case(
+        "runtime/_channel.py",
+        "if self._budget.is_used_up(",
+        "if False and (",
+        f"{LIES}::test_a_warden_that_works_for_nothing_is_given_up",
+    ),
+    "warden-seccomp": Case(
+        "warden/_sandbox.py",
+        "_prctl(_PR_SET_SECCOMP, ",
+        "_ = (",
+        f"{WARDEN}::test_a_warden_that_is_taken_over_gets_nowhere[open]",
+    ),
+    "warden-descriptors": Case(
+        "warden/_zygote.py",
+        "        keep_only([",
+        "        print([",
+        f"{WARDEN}::test_what_a_warden_has_and_is",
+    ),
+    "warden-death": Case(
+        "warden/_sandbox.py",
+        "    # After the change of uid, which clears it.\n    die_with_parent(parent_pid)\n",
+        "",
+        f"{WARDEN}::test_a_killed_worker_takes_zygote_and_wardens_along[warden]",
     ),
     "launcher-frame-length": Case(
         "wire/_launcher.py",

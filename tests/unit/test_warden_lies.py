@@ -23,7 +23,7 @@ from hpcc.wire import TOKEN_BYTES
 from hpcc.wire import warden as wire
 
 TOKEN = b"t" * TOKEN_BYTES
-SECONDS = 20
+SECONDS = 8
 DATA = bytes(3 << 20)
 REQUEST = request("cc", outputs=("a.o",), limits=ExecLimits(stdio_bytes=1 << 22))
 WITH_INPUT = request("cc", inputs=[("a.c", DATA)])

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +232,12 @@ async def test_a_killed_worker_takes_zygote_and_wardens_along(stopped: str) -> N
         os.kill(warden if stopped == "warden" else zygote, signal.SIGSTOP)
     worker.kill()
     await worker.communicate()
-    await until_gone(zygote, warden)
+    try:
+        await until_gone(zygote, warden)
+    finally:
+        for pid in (zygote, warden):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 async def test_wardens_know_no_secret_of_the_worker(
