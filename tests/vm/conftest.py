@@ -1,8 +1,8 @@
 """Guests for the VM tests: assets and a scratch image once, one booted guest for each module.
 
-Tests of Firecracker need KVM, and some of containers a host with cgroup version 2 alone. Where a
-probe guest does not answer under KVM, or the host has version 1, they run in an emulated machine that
-has both, and what they did there is reported here.
+Tests of Firecracker need KVM, those of containers root and an overlay, some of them a host with
+cgroup version 2 alone. Where that is missing they run in an emulated machine that has it, and what
+they did there is reported here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -57,16 +58,39 @@ def is_for_firecracker(item: pytest.Item) -> bool:
     return item.path.name.startswith("test_firecracker_")
 
 
+def is_for_containers(item: pytest.Item) -> bool:
+    return item.path.name.startswith("test_process_")
+
+
 def is_for_cgroup2(item: pytest.Item) -> bool:
     return item.path.name == "test_process_unified.py"
+
+
+@cache
+def containers_may_run() -> bool:
+    """Say whether this user may mount an overlay here, as a container's root is one."""
+    if os.geteuid() != 0:
+        return False
+    with TemporaryDirectory() as directory:
+        for name in ("lower", "upper", "work", "root"):
+            Path(directory, name).mkdir()
+        options = ",".join(
+            f"{key}={directory}/{name}"
+            for key, name in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
+        )
+        mount = ("mount", "-t", "overlay", "overlay", "-o", options, f"{directory}/root")
+        done = subprocess.run(["unshare", "--mount", *mount], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def is_handed_on(item: pytest.Item) -> bool:
     """Say whether the test needs what this machine lacks; KVM is asked for once."""
     if INSIDE_VARIABLE in os.environ:
         return False
-    if is_for_cgroup2(item):
-        return not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    if is_for_cgroup2(item) and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return True
+    if is_for_containers(item):
+        return not containers_may_run()
     if not is_for_firecracker(item):
         return False
     if IS_NATIVE not in item.config.stash:
