@@ -76,6 +76,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("kvm", _kvm),
         ("firecracker", _firecracker),
         ("containers", _containers),
+        ("warm start", _warm_start),
         ("kernel", _kernel),
         ("init", _init_compiler),
         ("erofs", _erofs),
@@ -294,6 +295,32 @@ async def _firecracker(paths: Paths) -> Check:
         cost="guests run under QEMU: the same boundary, with more VMM code in it",
         remedy=remedy,
     )  # fmt: skip
+
+
+async def _warm_start(paths: Paths) -> Check:
+    """Whether guests can be restored; Firecracker always can, QEMU from some version on."""
+    from hpcc.runtime import QEMU_PROGRAM, firecracker_state, snapshot_bytes, why_no_snapshots
+
+    name, cost = "warm start", "every guest boots"
+    settings = load_settings(paths.config_file).worker
+    if settings.runtime == "process":
+        return Check(name=name, state="ok", detail="containers need none")
+    if not settings.warm_start:
+        return Check(
+            name=name, state="degraded", detail="switched off", cost=cost,
+            remedy="worker.warm_start = true",
+        )  # fmt: skip
+    state_dir = paths.state / "runtime"
+    kept = await asyncio.to_thread(snapshot_bytes, state_dir)
+    detail = f"guests are restored from snapshots; {kept / 1e6:.0f} MB of them are kept"
+    no_firecracker = (await firecracker_state(state_dir)).reason
+    reason = await why_no_snapshots(QEMU_PROGRAM)
+    if reason and (no_firecracker or settings.runtime == "qemu"):
+        return Check(
+            name=name, state="degraded", detail=reason, cost=cost,
+            remedy="a distribution with QEMU 8.2 or newer, or Firecracker",
+        )  # fmt: skip
+    return Check(name=name, state="ok", detail=detail)
 
 
 def _uses_containers(paths: Paths) -> bool:

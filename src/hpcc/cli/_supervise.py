@@ -125,6 +125,7 @@ class _LocalFarm:
             drain_seconds=worker.drain_seconds,
             max_queue=worker.max_queue,
             boot_timeout_seconds=worker.boot_timeout_seconds,
+            warm_start=worker.warm_start,
             prewarm_tenant=TENANT,
             prewarm_principal=_principal(),
         )

@@ -81,6 +81,8 @@ class WorkerSettings:
     memory_mib: int = field(default_factory=default_guests_mib)
     vcpus: int = 2
     boot_timeout_seconds: float = 120.0
+    # Guests are restored from a snapshot that no tenant has touched, where the VMM can.
+    warm_start: bool = True
     # Whose code a guest may have run before: nobody's, one principal's, any of the tenant's.
     guest_reuse: Reuse = "principal"
     # A coffee's break of a developer who then builds again.

@@ -47,6 +47,7 @@ class AuditRow:
     # Absent in rows that were written before they existed.
     vmm_version: str = ""
     jailer_digest: str = ""
+    snapshot_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

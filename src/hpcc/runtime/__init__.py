@@ -21,14 +21,14 @@ from hpcc.runtime._pick import (
     pick_runtime,
 )
 from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime
+from hpcc.runtime._qemu import QemuConfig, QemuRuntime, why_no_snapshots
 from hpcc.runtime._runc import DEFAULT_SOCKET as CONTAINERD_SOCKET
 from hpcc.runtime._runc import RuncConfig, RuncRuntime, RuncTools, find_runc
 from hpcc.runtime._tools import ToolError, run_tool
 from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import VmGuest
 from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden
-from hpcc.runtime._warm import WarmStart
+from hpcc.runtime._warm import WarmStart, snapshot_bytes
 from hpcc.runtime._warm import open_store as open_snapshots
 
 __all__ = [
@@ -70,5 +70,7 @@ __all__ = [
     "pick_runtime",
     "prepare_assets",
     "run_tool",
+    "snapshot_bytes",
     "warden_label",
+    "why_no_snapshots",
 ]

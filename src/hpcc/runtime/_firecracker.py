@@ -57,7 +57,7 @@ from hpcc.runtime._snapshot_store import Saved, Snapshot, snapshot_key
 from hpcc.runtime._tools import in_thread, sha256_of
 from hpcc.runtime._users import vmm_user, warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec, wait_ready
-from hpcc.runtime._warm import Template, WarmStart
+from hpcc.runtime._warm import TEMPLATE_NICE, Template, WarmStart
 from hpcc.wire import TOKEN_BYTES, VSOCK_PORT
 
 _RETRY_SECONDS: Final = 0.02
@@ -289,8 +289,9 @@ class _Microvm(Vm):
             memory_mib=self._microvm.memory_mib,
             is_template=is_template,
         )
+        modest = ["nice", "-n", str(TEMPLATE_NICE)] if is_template else []
         return await asyncio.create_subprocess_exec(
-            *jailer_argv(jail), cwd="/", start_new_session=True,
+            *modest, *jailer_argv(jail), cwd="/", start_new_session=True,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -21,6 +21,7 @@ from hpcc.runtime._qemu import PROGRAM, QemuConfig, QemuRuntime
 from hpcc.runtime._qemu_argv import cpu_model
 from hpcc.runtime._runc import DEFAULT_SOCKET, RuncConfig, RuncRuntime
 from hpcc.runtime._tools import key_of, run_tool
+from hpcc.runtime._warm import WarmStart
 
 _KVM: Final = Path("/dev/kvm")
 _RECORD: Final = "kvm-probe.json"
@@ -48,6 +49,7 @@ async def pick_runtime(
     clock: Clock,
     backend: Backend = "auto",
     containerd: Path = DEFAULT_SOCKET,
+    warm: WarmStart | None = None,
 ) -> SomeRuntime:
     """Return the best runtime that really works here, or the one that was asked for.
 
@@ -55,6 +57,7 @@ async def pick_runtime(
     as the user who will run guests. A failure is remembered under `state_dir` until the machine
     reboots, or kernel, VMM or CPU change. `backend="firecracker"` is never replaced by another.
     Containers, which share the host's kernel, are used only where `backend="process"` says so.
+    With `warm`, guests are restored from snapshots.
 
     Raises:
         InfrastructureError: there is no VMM at all, or what was asked for does not work.
@@ -65,21 +68,23 @@ async def pick_runtime(
     if backend == "firecracker":
         if accelerator == "tcg":
             raise CallerError('runtime = "firecracker" needs KVM; accelerator = "tcg" excludes it')
-        return await _firecracker(assets, guests, clock)
+        return await _firecracker(assets, guests, clock, warm)
     if backend == "process":
         return await _containers(RuncConfig(directory=guests, socket=containerd), assets, clock)
     if backend == "auto" and accelerator == "auto":
-        found = await _firecracker_or_none(assets, state_dir, clock)
+        found = await _firecracker_or_none(assets, state_dir, clock, warm)
         if found is not None:
             return found
-    return await _qemu(assets, state_dir, clock, accelerator)
+    return await _qemu(assets, state_dir, clock, accelerator, warm)
 
 
-async def _firecracker(assets: GuestAssets, guests: Path, clock: Clock) -> FirecrackerRuntime:
+async def _firecracker(
+    assets: GuestAssets, guests: Path, clock: Clock, warm: WarmStart | None
+) -> FirecrackerRuntime:
     tools = await find_firecracker()
     await asyncio.to_thread(check_machine, guests)
     config = FirecrackerConfig(tools=tools, directory=guests, probe_seconds=_PATIENT_PROBE_SECONDS)
-    runtime = FirecrackerRuntime(config, assets, clock)
+    runtime = FirecrackerRuntime(config, assets, clock, warm)
     probe = await runtime.probe()
     if not probe.is_usable:
         text = "\n".join([f"Firecracker does not work here: {probe.summary}", *probe.details])
@@ -99,7 +104,7 @@ async def _containers(config: RuncConfig, assets: GuestAssets, clock: Clock) -> 
 
 
 async def _firecracker_or_none(
-    assets: GuestAssets, state_dir: Path, clock: Clock
+    assets: GuestAssets, state_dir: Path, clock: Clock, warm: WarmStart | None
 ) -> FirecrackerRuntime | None:
     guests = state_dir / "guests"
     try:
@@ -110,7 +115,8 @@ async def _firecracker_or_none(
     key = await _firecracker_key(tools)
     if await asyncio.to_thread(_recall, state_dir / _FIRECRACKER_RECORD, key):
         return None
-    runtime = FirecrackerRuntime(FirecrackerConfig(tools=tools, directory=guests), assets, clock)
+    config = FirecrackerConfig(tools=tools, directory=guests)
+    runtime = FirecrackerRuntime(config, assets, clock, warm)
     probe = await runtime.probe()
     if probe.is_usable:
         return runtime
@@ -119,17 +125,21 @@ async def _firecracker_or_none(
 
 
 async def _qemu(
-    assets: GuestAssets, state_dir: Path, clock: Clock, accelerator: Literal["auto", "tcg"]
+    assets: GuestAssets,
+    state_dir: Path,
+    clock: Clock,
+    accelerator: Literal["auto", "tcg"],
+    warm: WarmStart | None,
 ) -> QemuRuntime:
     if shutil.which(PROGRAM) is None:
         raise InfrastructureError(
             f"{PROGRAM} is not installed: apt-get install qemu-system-x86", reason="no-runtime"
         )
     guests = state_dir / "guests"
-    emulated = QemuRuntime(QemuConfig(accelerator="tcg", directory=guests), assets, clock)
+    emulated = QemuRuntime(QemuConfig(accelerator="tcg", directory=guests), assets, clock, warm)
     if accelerator == "tcg" or (await kvm_state(state_dir)).reason:
         return emulated
-    runtime = QemuRuntime(QemuConfig(accelerator="kvm", directory=guests), assets, clock)
+    runtime = QemuRuntime(QemuConfig(accelerator="kvm", directory=guests), assets, clock, warm)
     probe = await runtime.probe()
     if probe.is_usable:
         return runtime

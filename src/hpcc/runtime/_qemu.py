@@ -33,7 +33,7 @@ from hpcc.runtime._snapshot_store import MEMORY, STATE, Saved, Snapshot, snapsho
 from hpcc.runtime._tools import ToolError, run_tool, sha256_of
 from hpcc.runtime._users import vmm_user, warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec, wait_ready
-from hpcc.runtime._warm import Template, WarmStart
+from hpcc.runtime._warm import TEMPLATE_NICE, Template, WarmStart
 from hpcc.wire import TOKEN_BYTES
 
 PROGRAM: Final = "qemu-system-x86_64"
@@ -285,6 +285,8 @@ class _QemuVm(Vm):
         if snapshot is not None:
             fds = (*fds, snapshot.memory_fd, snapshot.state_fd, snapshot.control_fd)
             file_bytes = MAX_STATE_BYTES if snapshot.is_template else 0
+        # A template gives way to the guests that are wanted.
+        modest = ["nice", "-n", str(TEMPLATE_NICE)] if file_bytes else []
         # prlimit and setpriv are util-linux: limits, and death with the worker whatever kills it.
         confined = [
             "prlimit",
@@ -295,7 +297,7 @@ class _QemuVm(Vm):
             "--pdeathsig=KILL",
         ]
         return await asyncio.create_subprocess_exec(
-            *confined, *qemu_argv(self._config.program, machine),
+            *modest, *confined, *qemu_argv(self._config.program, machine),
             pass_fds=fds, cwd=self._directory, start_new_session=True,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             stdin=asyncio.subprocess.DEVNULL,

@@ -213,6 +213,14 @@ class SnapshotStore:
                 self.drop(key)
                 total -= size
 
+    def disk_bytes(self) -> int:
+        """Return how much disk all snapshots take, 0 where there is no store yet."""
+        try:
+            found = [d for d in self._directory.iterdir() if _KEY.fullmatch(d.name)]
+            return sum(_disk_bytes(d) for d in found)
+        except OSError:
+            return 0
+
     @contextmanager
     def making(self) -> Iterator[bool]:
         """Hold the right to make snapshots, one maker on this machine; False if it is taken."""

@@ -27,6 +27,7 @@ RESTORE_FAILED: Final = "snapshot-restore-failed"
 _MAX_FAILURES: Final = 2
 # What is left of the time for a boot if a restore hangs.
 _RESTORE_SHARE: Final = 1 / 3
+TEMPLATE_NICE: Final = 10
 # A template boots with less of the CPU than guests have.
 _TEMPLATE_PATIENCE: Final = 4
 _MAX_TEXT_CHARS: Final = 300
@@ -174,6 +175,11 @@ class WarmStart:
 
 def _hurried(spec: GuestSpec) -> GuestSpec:
     return replace(spec, boot_timeout_seconds=spec.boot_timeout_seconds * _RESTORE_SHARE)
+
+
+def snapshot_bytes(state_dir: Path) -> int:
+    """Return how much disk the snapshots under a worker's state directory take."""
+    return open_store(state_dir).disk_bytes()
 
 
 def open_store(state_dir: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> SnapshotStore:

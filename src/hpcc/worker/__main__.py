@@ -12,9 +12,9 @@ from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file
 from hpcc.core import ImageDigest, NotFoundError
 from hpcc.images import ImageStore
-from hpcc.ports import Clock, Runtime, SystemClock
+from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
-from hpcc.runtime import Backend, pick_runtime, prepare_assets
+from hpcc.runtime import Backend, WarmStart, open_snapshots, pick_runtime, prepare_assets
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._serve import serve_worker
 
@@ -45,7 +45,25 @@ async def _images(config: WorkerConfig, clock: Clock) -> AsyncGenerator[_Images]
         await asyncio.to_thread(store.close)
 
 
-async def _runtime(config: WorkerConfig, process: ServiceProcess, clock: Clock) -> Runtime:
+@asynccontextmanager
+async def _warm_start(
+    config: WorkerConfig, audit: AuditLog, clock: Clock
+) -> AsyncGenerator[WarmStart | None]:
+    if not config.warm_start:
+        yield None
+        return
+
+    async def on_event(name: str, fields: tuple[tuple[str, str], ...]) -> None:
+        await audit.event(SecurityEvent(name=name, at=clock.now(), fields=fields))
+
+    store = open_snapshots(config.state, config.max_snapshot_bytes)
+    async with WarmStart(store, clock, on_event) as warm:
+        yield warm
+
+
+async def _runtime(
+    config: WorkerConfig, process: ServiceProcess, clock: Clock, warm: WarmStart | None
+) -> Runtime:
     process.progress("preparing kernel and agent")
     assets = await prepare_assets(config.guest_assets, process.progress)
     accelerator: Literal["auto", "tcg"] = "tcg" if config.accelerator == "tcg" else "auto"
@@ -58,6 +76,7 @@ async def _runtime(config: WorkerConfig, process: ServiceProcess, clock: Clock) 
         clock=clock,
         backend=backend,
         containerd=Path(config.containerd),
+        warm=warm,
     )
 
 
@@ -66,13 +85,13 @@ async def main(process: ServiceProcess) -> None:
     config = load_service_file(process.config_path, WorkerConfig)
     clock = SystemClock()
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    runtime = await _runtime(config, process, clock)
     async with (
         open_audit_log(config.audit, worker=config.worker_id, clock=clock) as audit,
         _images(config, clock) as images,
+        _warm_start(config, audit, clock) as warm,
         serve_worker(
             config,
-            runtime=runtime,
+            runtime=await _runtime(config, process, clock, warm),
             images=images,
             audit=audit,
             clock=clock,

@@ -57,6 +57,9 @@ class WorkerConfig:
     max_store_bytes: int = 20 << 30
     # argv holds paths of the tenant; a policy may keep it out of the row (its digest stays).
     audit_argv: bool = True
+    # Guests restored from snapshots, kept under `state` up to so many bytes of disk.
+    warm_start: bool = True
+    max_snapshot_bytes: int = 8 << 30
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -76,6 +79,8 @@ class WorkerConfig:
             raise CallerError("guest_memory_mib, vcpus, max_guests and max_queue must be positive")
         if min(self.idle_seconds, self.session_seconds, self.drain_seconds) <= 0:
             raise CallerError("idle_seconds, session_seconds and drain_seconds must be positive")
+        if self.max_snapshot_bytes <= 0:
+            raise CallerError("max_snapshot_bytes must be positive; warm_start = false is for none")
         if self.memory_mib < self.guest_memory_mib + GUEST_OVERHEAD_MIB:
             raise CallerError(
                 f"memory_mib ({self.memory_mib}) is too little for one guest: guest_memory_mib "

@@ -29,6 +29,7 @@ class Lineage:
     warden: str
     injected_flags: tuple[str, ...]
     working_directory: str
+    snapshot_digest: str = ""
 
     @classmethod
     def of(cls, table: Mapping[str, object]) -> Lineage:
@@ -37,7 +38,8 @@ class Lineage:
         Raises:
             ValueError: fields are missing or of another type.
         """
-        if set(table) != {f.name for f in fields(cls)}:
+        # An entry may be older than the last field.
+        if set(table) | {"snapshot_digest"} != {f.name for f in fields(cls)}:
             raise ValueError("other fields")
         return cls(
             input_root_digest=_text(table["input_root_digest"]),
@@ -52,6 +54,7 @@ class Lineage:
             warden=_text(table["warden"]),
             injected_flags=_texts(table["injected_flags"]),
             working_directory=_text(table["working_directory"]),
+            snapshot_digest=_text(table.get("snapshot_digest", "")),
         )
 
 
@@ -127,6 +130,7 @@ def audit_row(
         vmm_digest=lineage.vmm_digest,
         vmm_version=lineage.vmm_version,
         jailer_digest=lineage.jailer_digest,
+        snapshot_digest=lineage.snapshot_digest,
         agent_digest=lineage.agent_digest,
         injected_flags=lineage.injected_flags,
         scheduler=scheduler,

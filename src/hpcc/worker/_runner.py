@@ -348,6 +348,7 @@ class Runner:
             jailer_digest=identity.jailer_digest,
             agent_digest=identity.agent_digest,
             warden=identity.warden,
+            snapshot_digest=identity.snapshot_digest,
             injected_flags=tuple(f for f in work.client.injected if f in argv),
             working_directory=work.command.cwd,
         )
