@@ -1,0 +1,135 @@
+"""Each check of who is let in is needed: without it, the test named after the attack fails.
+
+Every case takes one check out of a copied tree and runs that test there. A case whose text is not
+found any more fails, too: the check moved, and so must the case.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "tests/unit/test_idp_token.py::"
+LOGIN = "tests/unit/test_login.py::"
+TABLE = "tests/unit/test_tenants_table.py::"
+LIES = "tests/integration/identity/test_lying_provider.py::"
+VERIFY, KEYS = "identity/_oidc_verify.py", "identity/_oidc_keys.py"
+HTTP, PROVIDER = "identity/_oidc_http.py", "identity/_oidc_provider.py"
+FILE, DOOR = "identity/_login_file.py", "scheduler/_tenants_door.py"
+TENANTS, SESSIONS = "scheduler/_tenants.py", "scheduler/_tenants_sessions.py"
+TESTS_FAILED = 1
+
+
+class Case(NamedTuple):
+    """A check in `file`, the text it is replaced by, and the test that must notice."""
+
+    file: str
+    check: str
+    without: str
+    test: str
+
+
+CASES = {
+    "algorithm": Case(VERIFY, "if algorithm not in policy.algorithms or algorithm not in ALGORITHMS:",
+                      "if False:", TOKEN + "test_an_algorithm_that_the_tenant_does_not_list_is_refused"),
+    "kind": Case(VERIFY, "kind.lower() not in _TYPES", "False",
+                 TOKEN + "test_a_jwt_of_another_kind_is_no_login"),
+    "crit": Case(VERIFY, '"crit" in header or ', "",
+                 TOKEN + "test_an_extension_that_must_be_understood_is_refused"),
+    "issuer": Case(VERIFY, 'if claims.get("iss") != policy.issuer:', "if False:",
+                   TOKEN + "test_a_wrong_issuer_is_refused"),
+    "audience": Case(VERIFY, "or policy.audience not in audiences:", "or False:",
+                     TOKEN + "test_a_wrong_audience_is_refused"),
+    "client": Case(VERIFY, "any(n not in policy.client_ids for n in named)", "False",
+                   TOKEN + "test_a_token_that_was_given_to_another_client_is_refused"),
+    "no-client": Case(VERIFY, "if policy.client_ids and not named and not is_id_token:", "if False:",
+                      TOKEN + "test_an_id_token_is_for_its_own_client_alone"),
+    "claims": Case(VERIFY, "if not any(v in wanted for", "if False and not any(v in wanted for",
+                   TOKEN + "test_somebody_else_whom_the_provider_serves_is_refused"),
+    "expiry": Case(VERIFY, "if expires_at + MAX_CLOCK_SKEW_SECONDS <= now:", "if False:",
+                   TOKEN + "test_an_expired_token_is_refused_and_the_clocks_may_differ_by_a_minute"),
+    "not-yet": Case(VERIFY, "if max(issued_at, not_before) > now + MAX_CLOCK_SKEW_SECONDS:",
+                    "if False:", TOKEN + "test_a_token_of_the_future_is_refused"),
+    "lifetime": Case(VERIFY, "if expires_at - issued_at > MAX_IDP_LIFETIME_SECONDS:", "if False:",
+                     TOKEN + "test_a_token_that_lives_for_ever_is_refused"),
+    "times": Case(VERIFY, "not 0 <= value < 1 << 53", "False",
+                  TOKEN + "test_a_time_that_is_none_is_refused"),
+    "principal": Case(VERIFY, "or not value.isprintable()", "or False",
+                      TOKEN + "test_a_subject_that_could_mislead_a_reader_is_refused"),
+    "verified-mail": Case(VERIFY, 'claims.get("email_verified") is not True', "False",
+                          TOKEN + "test_an_address_that_nobody_verified_names_nobody"),
+    "one-key": Case(VERIFY, "if len(fitting) != 1:", "if not fitting:",
+                    TOKEN + "test_two_keys_of_one_name_check_nothing"),
+    "kid": Case(VERIFY, "if header.kid is not None:", "if False:",
+                TOKEN + "test_a_token_signed_by_another_tenants_provider_is_refused"),
+    "key-family": Case(KEYS, 'self.jwk.get("alg", algorithm) != algorithm', "False",
+                       TOKEN + "test_a_key_is_never_used_with_another_familys_algorithm"),
+    "weak-key": Case(KEYS, "MIN_RSA_BITS <= key.key_size", "0 <= key.key_size",
+                     TOKEN + "test_a_weak_key_of_the_provider_checks_nothing"),
+    "flood": Case(KEYS, "return not self._knows(kid) and now - self._tried_at >= limits.refresh_every_seconds",
+                  "return not self._knows(kid)",
+                  LIES + "test_a_flood_of_unknown_key_names_costs_one_question_in_half_a_minute"),
+    "stale": Case(KEYS, "if self._is_stale():", "if False:",
+                  LIES + "test_a_provider_that_went_away_lets_people_in_for_some_hours_only"),
+    "redirect": Case(HTTP, "follow_redirects=False", "follow_redirects=True",
+                     LIES + "test_a_redirect_to_other_keys_is_not_followed"),
+    "oversized": Case(HTTP, "if len(raw) > max_bytes:", "if False:",
+                      LIES + "test_an_oversized_key_set_is_refused"),
+    "https": Case(HTTP, 'if parts.scheme != "https" and not', "if False and not",
+                  LOGIN + "test_only_https_is_asked"),
+    "inward": Case(HTTP, "if is_loopback(host) and not is_loopback(issuer_host):", "if False:",
+                   LOGIN + "test_a_provider_that_points_where_it_must_not_is_refused"),
+    "discovery": Case(PROVIDER, 'if body.get("issuer") != issuer:', "if False:",
+                      LIES + "test_a_provider_that_answers_for_another_issuer_is_refused"),
+    "own-keys": Case(DOOR, "self._keys.get((tenant, issuer))", "next(iter(self._keys.values()), None)",
+                     LIES + "test_a_token_of_one_tenant_is_only_ever_checked_against_that_tenants_keys"),
+    "login-mode": Case(FILE, "if status.st_mode & 0o077:", "if False:",
+                       LOGIN + "test_a_login_file_that_others_can_read_is_refused"),
+    "login-link": Case(FILE, "os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_RDONLY | os.O_CLOEXEC",
+                       LOGIN + "test_something_else_in_place_of_a_login_file_is_refused"),
+    "apart": Case(TENANTS, "if not is_apart:", "if False:",
+                  TABLE + "test_two_tenants_that_would_take_the_same_tokens_are_refused"),
+    "open-provider": Case(TENANTS, "if not policy.client_ids and not policy.claims:", "if False:",
+                          TABLE + "test_a_provider_that_serves_everybody_needs_to_be_told_who_is_meant"),
+    "writable-table": Case("scheduler/_tenants_file.py", "if status.st_mode & 0o022:", "if False:",
+                           TABLE + "test_a_table_that_others_can_write_is_not_believed"),
+    "session-rules": Case(SESSIONS, "policy.identity != session.identity", "False",
+                          TABLE + "test_a_session_ends_with_its_token_or_with_the_rules_it_was_made_under"),
+    "session-room": Case(SESSIONS, "self._tenants.setdefault(policy.tenant, OrderedDict())",
+                         "self._tenants.setdefault(TenantId('acme'), OrderedDict())",
+                         TABLE + "test_a_tenants_flood_of_logins_ends_its_own_sessions_only"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("mutant") / "src"
+    shutil.copytree(ROOT / "src", tree, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, source: Path) -> None:
+    case = CASES[name]
+    file = source / "hpcc" / case.file
+    text = file.read_text()
+    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+    file.write_text(text.replace(case.check, case.without))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
+            cwd=ROOT, timeout=60, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    finally:
+        file.write_text(text)
+    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
+    assert "failed" in done.stdout
