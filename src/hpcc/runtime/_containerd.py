@@ -169,7 +169,7 @@ class Containerd:
         return answer.pid
 
     async def exec(self, container_id: str, exec_id: str, process: object, *, log: str) -> None:
-        """Make a further process, an OCI `process` as JSON values; `log`: FIFO of what it writes."""
+        """Make a further process, an OCI `process` as JSON values; it writes to the FIFO `log`."""
         request = tasks_pb2.ExecProcessRequest(
             container_id=container_id,
             exec_id=exec_id,

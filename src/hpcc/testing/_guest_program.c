@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
         sleep(600); return 0;
     }
     if (is(c, "killall")) {
-        int n = 0; kill(-1, SIGKILL); for (int i = 1; i < 5000; i++) if (i != getpid() && !kill(i, SIGKILL)) n++;
+        int n = 0; kill(-1, SIGKILL); for (int i = 1; i < 1000; i++) if (i != getpid() && !kill(i, SIGKILL)) n++;
         printf("%d\n", n); return 0;
     }
     if (is(c, "env")) { for (char **e = environ; *e; e++) printf("%s\n", *e); return 0; }

@@ -194,11 +194,12 @@ class VmContract(GuestContract):
         assert pids.result().stdout == b"2\n"
 
     async def test_execs_at_once_cannot_kill_each_other(self, guest: Guest, program: str) -> None:
+        tiny = small(memory_bytes=32 * MIB)
         async with asyncio.TaskGroup() as group:
             one = group.create_task(run(guest, request(program, "sleep", "3")))
             await asyncio.sleep(1.0)
             kill = group.create_task(run(guest, request(program, "killall", limits=small())))
-            eat = group.create_task(run(guest, request(program, "eat", "100", limits=small())))
+            eat = group.create_task(run(guest, request(program, "eat", "64", limits=tiny)))
         # Nothing to be killed in its own namespace: PID 1 does not take it from within.
         assert kill.result().result.exit_code == 0
         assert eat.result().result.reason == "memory"
