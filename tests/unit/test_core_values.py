@@ -11,6 +11,7 @@ from hpcc.core import (
     Blob,
     CallerError,
     Digest,
+    GuestReuse,
     ImageDigest,
     ImageRef,
     IntegrityError,
@@ -113,3 +114,10 @@ def test_a_normal_guest_path_is_accepted(path: str) -> None:
 
 def test_isolation_ranks_a_kernel_of_its_own_above_a_container_above_nothing() -> None:
     assert Isolation.QEMU_TCG.rank > Isolation.PROCESS_RUNC.rank > Isolation.LOCAL_NONE.rank
+
+
+def test_of_two_reuse_policies_the_stricter_counts() -> None:
+    exec_, principal, tenant = GuestReuse.EXEC, GuestReuse.PRINCIPAL, GuestReuse.TENANT
+    assert {exec_.stricter(r) for r in GuestReuse} == {exec_}
+    assert {r.stricter(tenant) for r in GuestReuse} == set(GuestReuse)
+    assert tenant.stricter(principal) is principal.stricter(tenant) is principal

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.core import ImageDigest, Isolation, TenantId
+from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.identity import RouteClaims, TokenError, TokenSigner, TokenVerifier
 
 NOW = 1_900_000_000.0
@@ -44,6 +44,7 @@ CLAIMS = RouteClaims(
     not_before=NOW,
     expires_at=NOW + 300,
     token_id="t1",
+    guest_reuse=GuestReuse.EXEC,
     client_version="1",
 )
 

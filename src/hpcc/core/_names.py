@@ -128,3 +128,8 @@ class GuestReuse(enum.StrEnum):
     EXEC = "exec"
     PRINCIPAL = "principal"
     TENANT = "tenant"
+
+    def stricter(self, other: GuestReuse) -> GuestReuse:
+        """Return the one of both under which fewer share a guest."""
+        order = (GuestReuse.EXEC, GuestReuse.PRINCIPAL, GuestReuse.TENANT)
+        return min(self, other, key=order.index)

@@ -18,7 +18,7 @@ from typing import Final, cast
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hpcc.core import CallerError, ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.core import CallerError, GuestReuse, ImageDigest, Isolation, PolicyError, TenantId
 from hpcc.ports import Clock
 
 MAX_TOKEN_CHARS: Final = 2048
@@ -55,6 +55,8 @@ class RouteClaims:
     minimum_isolation: Isolation
     generation: int
     rights: frozenset[str]
+    # The tenant's policy. A worker that is stricter stays so; this default leaves it the choice.
+    guest_reuse: GuestReuse = GuestReuse.TENANT
     not_before: float
     expires_at: float
     token_id: str
@@ -79,6 +81,7 @@ class TokenSigner:
             "iss": claims.issuer,
             "jti": claims.token_id,
             "nbf": claims.not_before,
+            "reuse": claims.guest_reuse.value,
             "rights": sorted(claims.rights),
             "sub": claims.subject,
             "tenant": claims.tenant.value,
@@ -175,7 +178,7 @@ def _object(part: str) -> Mapping[str, object]:
 
 _TYPES: Final[Mapping[str, type]] = {
     "aud": str, "cv": str, "exp": float, "gen": int, "img": str, "iso": str, "iss": str,
-    "jti": str, "nbf": float, "rights": list, "sub": str, "tenant": str,
+    "jti": str, "nbf": float, "reuse": str, "rights": list, "sub": str, "tenant": str,
 }  # fmt: skip
 
 
@@ -200,6 +203,7 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
             minimum_isolation=Isolation(text["iso"]),
             generation=cast("int", body["gen"]),
             rights=frozenset(cast("list[str]", rights)),
+            guest_reuse=GuestReuse(text["reuse"]),
             not_before=cast("float", body["nbf"]),
             expires_at=cast("float", body["exp"]),
             token_id=text["jti"],

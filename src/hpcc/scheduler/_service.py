@@ -28,7 +28,8 @@ from hpcc.rpc import (
 )
 from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._registry import Registry
+from hpcc.scheduler._registry import Registry, Worker
+from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Door
 from hpcc.scheduler._tenants_sessions import Session, Sessions
 
@@ -77,7 +78,7 @@ class SchedulerService:
         minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
         self._tell(self._registry.expire())
         worker = self._registry.choose(image, minimum, failed_generation=ask.failed_generation)
-        claims = self._claims(session, image, minimum, worker.audience, worker.generation)
+        claims = self._claims(session, policy, image, minimum, worker)
         return Route(
             endpoint=worker.registration.endpoint,
             worker_certificate=worker.registration.certificate,
@@ -151,21 +152,22 @@ class SchedulerService:
     def _claims(
         self,
         session: Session,
+        policy: TenantPolicy,
         image: ImageDigest,
         minimum: Isolation,
-        audience: str,
-        generation: int,
+        worker: Worker,
     ) -> RouteClaims:
         now = self._clock.now()
         return RouteClaims(
             issuer=self._scheduler_id,
             subject=session.principal,
             tenant=session.tenant,
-            audience=audience,
+            audience=worker.audience,
             image=image,
             minimum_isolation=minimum,
-            generation=generation,
+            generation=worker.generation,
             rights=frozenset({"cache", "execute"}),
+            guest_reuse=policy.guest_reuse,
             not_before=now,
             expires_at=now + self._config.token_seconds,
             token_id=secrets.token_urlsafe(16),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from hpcc.core import HpccError, ImageDigest, Isolation, TenantId
+from hpcc.core import GuestReuse, HpccError, ImageDigest, Isolation, TenantId
 from hpcc.identity import (
     IdentityPolicy,
     IdpTokenError,
@@ -69,6 +69,8 @@ class StaticDoor:
             identity=None,
             images=tuple(ImageRule(ImageDigest(i)) for i in config.images),
             minimum_isolation=Isolation(config.minimum_isolation),
+            # One machine, one person: the worker's own setting decides.
+            guest_reuse=GuestReuse.TENANT,
         )
 
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:

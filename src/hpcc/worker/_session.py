@@ -127,7 +127,8 @@ class WorkerSession:
             tenant=claims.tenant,
             image=claims.image,
             isolation=desk.isolation,
-            reuse=desk.reuse,
+            # Of the worker's and the tenant's policy the stricter one.
+            reuse=desk.reuse.stricter(claims.guest_reuse),
             principal=claims.subject,
         )
 

@@ -119,6 +119,7 @@ def tenants(issuer: str, *, audience: str = CLIENT, client: str = CLIENT) -> str
 [tenants.acme]
 images = ["{IMAGE}"]
 minimum_isolation = "local/none"
+guest_reuse = "exec"
 [tenants.acme.identity]
 issuer = "{issuer}"
 audience = "{audience}"
@@ -161,6 +162,8 @@ async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(tmp_path: Path) 
         (row,) = there.farm.audit.rows
         # From the token, not from what the client says of itself.
         assert (row.tenant, row.principal) == ("acme", "ann")
+        # The table is stricter than the worker, whose own setting is "principal".
+        assert (row.reuse, there.farm.worker_fields) == ("exec", {})
 
         code, said = await there.hpcc("up")
         assert (code, "hpcc logout" in said) == (2, True)
