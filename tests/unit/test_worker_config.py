@@ -34,7 +34,7 @@ def test_every_reuse_class_is_taken(reuse: str) -> None:
     ("changes", "said"),
     [
         ({"guest_reuse": "everybody"}, "guest_reuse must be exec, principal or tenant"),
-        ({"memory_mib": 1151}, "memory_mib (1151) is too little for one guest"),
+        ({"memory_mib": 1535}, "memory_mib (1535) is too little for one guest"),
         ({"idle_seconds": 0.0}, "must be positive"),
         ({"drain_seconds": -1.0}, "must be positive"),
         ({"max_queue": 0}, "must be positive"),

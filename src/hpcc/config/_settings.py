@@ -17,8 +17,9 @@ MAX_CONFIG_BYTES: Final = 1 << 20
 _CORES_PER_PROCESS: Final = 4
 _MAX_DEFAULT_PROCESSES: Final = 8
 MAX_PROCESSES: Final = 64
-# What a VMM takes beside its guest's memory, emulation's translated code included.
-GUEST_OVERHEAD_MIB: Final = 128
+# What a guest takes beside its own memory: under emulation 256 for translated code and up to 200
+# of QEMU's own, 30 for the warden; under KVM a fifth of that, which nobody should count on.
+GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
 Fallback = Literal["never", "warn", "quiet"]
 Reuse = Literal["exec", "principal", "tenant"]
