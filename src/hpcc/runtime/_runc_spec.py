@@ -14,6 +14,8 @@ from hpcc.wire import (
     CONTAINER_TOKEN_VARIABLE,
 )
 
+# Not 0, which does not keep the host's handler of crashes from being started (core(5), pipes).
+_CORE_BYTES: Final = 1
 # Ids that a guest's user namespace has. The agent counts on 260,000.
 UIDS: Final = 1 << 18
 # Where such ranges begin: above what systemd gives to containers, below 2^31, where old
@@ -142,7 +144,7 @@ def _process(
             for kind, most in (
                 ("RLIMIT_NOFILE", _FILES),
                 ("RLIMIT_NPROC", _PIDS),
-                ("RLIMIT_CORE", 0),
+                ("RLIMIT_CORE", _CORE_BYTES),
             )
         ],
     }

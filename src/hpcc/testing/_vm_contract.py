@@ -193,6 +193,13 @@ class VmContract(GuestContract):
         assert files.result().stdout == b"\n"
         assert pids.result().stdout == b"2\n"
 
+    async def test_a_crash_starts_no_handler(self, guest: Guest, program: str) -> None:
+        """A container's host may have one that runs as root; a limit of 1 byte keeps it out."""
+        req = request(program, "copy", "/proc/self/limits", "o", outputs=("o",))
+        lines = (await run(guest, req)).outputs["o"].decode().splitlines()
+        (core,) = [line.split() for line in lines if line.startswith("Max core file size")]
+        assert core[4:6] == ["1", "1"]
+
     async def test_execs_at_once_cannot_kill_each_other(self, guest: Guest, program: str) -> None:
         tiny = small(memory_bytes=32 * MIB)
         async with asyncio.TaskGroup() as group:

@@ -230,7 +230,7 @@ static void become(const struct job *job, int go, int error_fd) {
     if (chdir(job->cwd)) fail("chdir");
     setsid();
     umask(022);
-    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_CORE, 1); /* not 0: of a pipe in core_pattern, a container's host's, only 1 is heeded */
     limit(RLIMIT_NOFILE, 4096);
     limit(RLIMIT_MEMLOCK, 64 << 10);
     limit(RLIMIT_FSIZE, strtoull(job->fsize, 0, 10));
