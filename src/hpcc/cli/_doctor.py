@@ -70,6 +70,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("hit path", _hit_path),
         ("daemon", _daemon),
         ("sharing", _sharing),
+        ("login", _login),
         ("disk", _disk),
         ("user", _user),
         ("qemu", _qemu),
@@ -209,6 +210,24 @@ async def _daemon(paths: Paths) -> Check:
 
 
 async def _disk(paths: Paths) -> Check:
+async def _login(paths: Paths) -> Check:
+    """Look at what is kept, and ask nobody: `hpcc whoami --check` does that."""
+    from hpcc.identity import load_login_or_none
+    from hpcc.ports import SystemClock
+
+    login = load_login_or_none(paths.login_file)
+    if login is None:
+        return Check(name="login", state="ok", detail="none; a farm of `hpcc up` needs none")
+    where = f"{login.principal or '?'} of {login.farm.tenant} at {login.farm.scheduler}"
+    is_over = login.method == "device" and login.expires_at <= SystemClock().now()
+    if login.ended or (is_over and not login.refresh_token):
+        return Check(
+            name="login", state="degraded", detail=f"{where}: has ended",
+            cost="compiles run on this machine, not on the farm", remedy="hpcc login",
+        )  # fmt: skip
+    return Check(name="login", state="ok", detail=where)
+
+
     there = paths.cache
     while not there.exists() and there != there.parent:
         there = there.parent

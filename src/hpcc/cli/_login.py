@@ -264,7 +264,8 @@ def _whoami(args: argparse.Namespace) -> int:
     if login.ended:
         print(f"  ended:     {login.ended}")
     if not args.check:
-        return int(bool(login.ended))
+        is_over = login.method == "device" and login.expires_at <= clock.now()
+        return int(bool(login.ended) or (is_over and not login.refresh_token))
     token = asyncio.run(LoginSource(paths.login_file, clock).token())
     asyncio.run(_ask_scheduler(profile, token, login))
     print("  scheduler: accepts it")
