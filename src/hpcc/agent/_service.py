@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import struct
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
@@ -106,6 +108,13 @@ class Agent(AgentServiceBase):
                 await self._run(stream, place, arrived_at)
         finally:
             self._blobs.unpin(digests)
+            if str(self._count).strip("0") == "1":
+                self._say_memory()
+
+    def _say_memory(self) -> None:
+        """Tell the console, after 1, 10, 100, … compiles, what this process took at most."""
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sys.stderr.write(f"hpcc-agent: peak memory {peak_kib} KiB, execs {self._count}\n")
 
     def _take_birth(self, birth: Birth | None) -> None:
         if (birth is None) is not self._is_born:

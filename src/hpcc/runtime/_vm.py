@@ -166,6 +166,11 @@ class Vm(ABC):
             task.cancel()
             await asyncio.wait([task])
 
+    @property
+    def console(self) -> str:
+        """The end of what the guest wrote on its console; hostile."""
+        return self._console.decode("utf-8", "replace")
+
     def boot_error(self, cause: str) -> GuestBootError:
         """Return an error that tells what console and VMM said last."""
         said = [

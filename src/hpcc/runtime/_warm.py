@@ -104,7 +104,7 @@ class WarmStart:
         self, backend: WarmBackend, spec: GuestSpec, *, tries: int
     ) -> AsyncIterator[VmGuest]:
         """Restore a guest, or boot it; see `hpcc.ports.Runtime.guest`."""
-        key, snapshot = await self._find(backend, spec)
+        key, snapshot = await self.find(backend, spec)
         if snapshot is not None:
             machine = booted(
                 lambda: backend.restored(spec, snapshot), _hurried(spec), self._clock, tries=1
@@ -124,7 +124,8 @@ class WarmStart:
                 self._start_making(key, backend, spec)
             yield guest
 
-    async def _find(self, backend: WarmBackend, spec: GuestSpec) -> tuple[str, Snapshot | None]:
+    async def find(self, backend: WarmBackend, spec: GuestSpec) -> tuple[str, Snapshot | None]:
+        """Return the key of a kind of guest, "" where it is only booted, and its snapshot."""
         key = ""
         try:
             key = await in_thread(lambda: backend.key(spec))

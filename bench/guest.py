@@ -1,0 +1,310 @@
+"""The figures of guests in docs/performance.md: boot, restore, what an exec costs, bytes, memory.
+
+Prints a table and writes JSON. It takes the best isolation of this machine (KVM where a probe guest
+answers, else emulation) and an image with one static program, so that nothing of a compiler is in a
+figure. A figure that misses its goal ends nothing.
+
+  guest.py                            everything; a minute or two
+  guest.py --quick                    one round of little: does everything work?
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hpcc.config import Paths
+from hpcc.core import Digest, ExecRequest, ImageDigest, InputFile, ResultEvent
+from hpcc.ports import Guest, GuestSpec, SystemClock
+from hpcc.runtime import (
+    FirecrackerRuntime,
+    QemuRuntime,
+    VmGuest,
+    WarmStart,
+    open_snapshots,
+    pick_runtime,
+    prepare_assets,
+)
+from hpcc.runtime._call import encode_header  # what is counted is its length
+from hpcc.runtime._snapshot_store import Snapshot
+from hpcc.runtime._vm import booted
+from hpcc.testing._guest_program import build_scratch_image
+
+RESULTS = Path(__file__).parent / "results"
+MEMORY_MIB = 512
+UNITS, HEADERS = 100, 60
+HEADER_BYTES, SOURCE_BYTES = 6_000, 8_000
+OVERHEAD_EXECS = 100
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PEAK = re.compile(r"peak memory (\d+) KiB, execs (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: a figure, its unit, its goal."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float | None = None
+    is_lower_better: bool = True
+
+    def line(self) -> str:
+        verdict = ""
+        if self.goal is not None:
+            holds = self.value <= self.goal if self.is_lower_better else self.value >= self.goal
+            sign = "≤" if self.is_lower_better else "≥"
+            verdict = f"{sign} {self.goal:g} | {'holds' if holds else '**misses**'}"
+        return f"| {self.what} | {self.value:,.4g} {self.unit} | {verdict or ' | '} |"
+
+
+class Project:
+    """Units that include the same headers; it counts what a guest asks for."""
+
+    def __init__(self, units: int) -> None:
+        headers = [os.urandom(HEADER_BYTES) for _ in range(HEADERS)]
+        sources = [os.urandom(SOURCE_BYTES) for _ in range(units)]
+        self._blobs = {Digest.of(b): b for b in headers + sources}
+        names = [(f"include/h{n}.h", h) for n, h in enumerate(headers)]
+        self.requests = [
+            ExecRequest(
+                exec_id=f"unit-{n}", argv=("/probe", "exit", "0"), env=(), cwd="", outputs=(),
+                inputs=tuple(
+                    InputFile(path, Digest.of(data)) for path, data in [(f"u{n}.c", s), *names]
+                ),
+            )
+            for n, s in enumerate(sources)
+        ]  # fmt: skip
+        self.sent_bytes = self.sent_blobs = 0
+
+    async def read(self, digest: Digest) -> bytes:
+        data = self._blobs[digest]
+        self.sent_bytes += len(data)
+        self.sent_blobs += 1
+        return data
+
+
+async def execute(guest: Guest, request: ExecRequest, project: Project) -> None:
+    async for event in guest.exec(request, project):
+        if isinstance(event, ResultEvent) and event.exit_code:
+            raise SystemExit(f"the guest's program failed: {event}")
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                found += [int(entry.name), *children(int(entry.name))]
+    return found
+
+
+def host_seconds(vmm: int) -> float:
+    """CPU of this process and its wardens: of everything but the VMM."""
+    own = [p for p in children(os.getpid()) if p != vmm]
+    return time.process_time() + sum(cpu_seconds(p) for p in own)
+
+
+def proportional_mib(pid: int) -> float:
+    """Memory of a process, with what it shares divided among those who share it."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+class Bench:
+    """One runtime, one image."""
+
+    def __init__(self, runtime: QemuRuntime | FirecrackerRuntime, spec: GuestSpec) -> None:
+        self.runtime, self.spec = runtime, spec
+        self.rows: list[Row] = []
+
+    async def starts(self, warm: WarmStart, rounds: int) -> None:
+        """Cold boots and restores in turn, after a first of each."""
+        samples: dict[str, list[float]] = {"cold": [], "restored": []}
+        answers: dict[str, list[float]] = {"cold": [], "restored": []}
+        async with self.runtime.guest(self.spec):
+            await warm.settle()
+        snapshot = await self._snapshot(warm)
+        for number in range(rounds + 1):
+            for kind in ("cold", "restored"):
+                vm = (
+                    self.runtime.cold(self.spec)
+                    if kind == "cold"
+                    else self.runtime.restored(self.spec, snapshot)
+                )
+                started = time.perf_counter()
+                channel = await vm.start()
+                await channel.connect()
+                answer = time.perf_counter() - started
+                await vm.end()
+                started = time.perf_counter()
+                vm = (
+                    self.runtime.cold(self.spec)
+                    if kind == "cold"
+                    else self.runtime.restored(self.spec, snapshot)
+                )
+                async with booted(lambda vm=vm: vm, self.spec, SystemClock(), tries=1):
+                    ready = time.perf_counter() - started
+                if number:
+                    answers[kind].append(answer)
+                    samples[kind].append(ready)
+        for kind in ("cold", "restored"):
+            self._add(f"{kind}: start to the agent's answer", _ms(answers[kind]), "ms")
+        share = statistics.median(
+            100 * r / c for r, c in zip(answers["restored"], answers["cold"], strict=True)
+        )
+        self._add("restored by cold, to the agent's answer", share, "%", 10)
+        for kind in ("cold", "restored"):
+            self._add(f"{kind}: start to the end of the self-test", _ms(samples[kind]), "ms")
+
+    async def _snapshot(self, warm: WarmStart) -> Snapshot:
+        _, snapshot = await warm.find(self.runtime, self.spec)
+        if snapshot is None:
+            raise SystemExit("no snapshot could be made here")
+        return snapshot
+
+    async def execs(self, count: int) -> None:
+        """The fixed cost of a compile in a warm guest."""
+        project = Project(1)
+        async with self.runtime.guest(self.spec) as guest:
+            for _ in range(10):
+                await execute(guest, project.requests[0], project)
+            host, vmm = host_seconds(guest.vmm_pid), cpu_seconds(guest.vmm_pid)
+            started = time.perf_counter()
+            for _ in range(count):
+                await execute(guest, project.requests[0], project)
+            wall = time.perf_counter() - started
+            host, vmm = host_seconds(guest.vmm_pid) - host, cpu_seconds(guest.vmm_pid) - vmm
+        self._add("exec of nothing, warm: CPU of worker and warden", 1e3 * host / count, "ms", 15)
+        self._add("exec of nothing, warm: CPU of the VMM with its guest", 1e3 * vmm / count, "ms")
+        self._add("exec of nothing, warm: wall", 1e3 * wall / count, "ms")
+
+    async def project(self, units: int) -> None:
+        """Bytes over the boundary, and the agent's memory at the end."""
+        project = Project(units)
+        vm = self.runtime.cold(self.spec)
+        per_unit = []
+        async with booted(lambda: vm, self.spec, SystemClock(), tries=1) as guest:
+            for request in project.requests:
+                before = project.sent_bytes
+                await execute(guest, request, project)
+                per_unit.append(project.sent_bytes - before + len(encode_header(request, None)))
+        asked = units * (HEADERS + 1)
+        fewer = 100 * (1 - per_unit[1] / per_unit[0])
+        self._add(
+            f"{units} units, {HEADERS} headers: first unit over the boundary",
+            per_unit[0] / 1e3,
+            "kB",
+        )
+        self._add("second unit", per_unit[1] / 1e3, "kB")
+        self._add("second unit: fewer bytes than the first", fewer, "%", 95, is_lower_better=False)
+        self._add("all units over the boundary", sum(per_unit) / 1e6, "MB")
+        self._add("blobs that the guest had", 100 * (1 - project.sent_blobs / asked), "%")
+        peaks = [int(m[1]) for m in _PEAK.finditer(vm.console)]
+        if peaks:
+            self._add("agent: most memory so far", max(peaks) / 1024, "MiB", 64)
+
+    async def memory(self) -> None:
+        """Two idle guests of one snapshot."""
+        async with self.runtime.guest(self.spec) as one, self.runtime.guest(self.spec) as two:
+            self._add_memory([one, two])
+
+    def _add_memory(self, guests: Sequence[VmGuest]) -> None:
+        vmms = [proportional_mib(g.vmm_pid) for g in guests]
+        known = {g.vmm_pid for g in guests}
+        others = [proportional_mib(p) for p in children(os.getpid()) if p not in known]
+        kind = "restored" if guests[0].identity.snapshot_digest else "booted"
+        self._add(f"idle guest, {kind}: memory of its VMM (shared parts divided)", max(vmms), "MiB")
+        self._add("idle guest: wardens and their zygote, each", sum(others) / len(guests), "MiB")
+
+    def _add(
+        self,
+        what: str,
+        value: float,
+        unit: str,
+        goal: float | None = None,
+        *,
+        is_lower_better: bool = True,
+    ) -> None:
+        row = Row(what, value, unit, goal, is_lower_better)
+        self.rows.append(row)
+        print(row.line(), flush=True)
+
+
+def _ms(samples: Sequence[float]) -> float:
+    return 1e3 * statistics.median(samples)
+
+
+async def run(args: argparse.Namespace, directory: Path) -> tuple[str, list[Row]]:
+    assets = await prepare_assets(Paths.from_env(os.environ).guest_assets, print)
+    spec = GuestSpec(
+        image=ImageDigest("sha256:" + "b" * 64),
+        image_path=build_scratch_image(directory),
+        memory_mib=MEMORY_MIB,
+        boot_timeout_seconds=300,
+    )
+    async with WarmStart(open_snapshots(directory), SystemClock()) as warm:
+        runtime = await pick_runtime(
+            assets, accelerator="auto", state_dir=directory, clock=SystemClock(), warm=warm
+        )
+        if not isinstance(runtime, QemuRuntime | FirecrackerRuntime):
+            raise SystemExit("no virtual machines here")
+        print(f"{runtime.isolation}, {MEMORY_MIB} MiB\n| what | figure | goal | |")
+        print("| --- | --- | --- | --- |")
+        bench = Bench(runtime, spec)
+        await bench.starts(warm, 1 if args.quick else args.rounds)
+        await bench.execs(10 if args.quick else OVERHEAD_EXECS)
+        await bench.project(UNITS)
+        await bench.memory()
+    return runtime.isolation.value, bench.rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one round of little")
+    parser.add_argument("--rounds", type=int, default=5, help="of starts (5)")
+    parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results/guest.json)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hpcc-bench-") as name:
+        isolation, rows = asyncio.run(run(args, Path(name)))
+    out = args.out or (RESULTS / "tmp/guest.json" if args.quick else RESULTS / "guest.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "isolation": isolation,
+        "machine": f"{platform.release()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
+        "rows": [
+            {"what": r.what, "value": round(r.value, 3), "unit": r.unit, "goal": r.goal}
+            for r in rows
+        ],
+    }
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\nwritten to {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

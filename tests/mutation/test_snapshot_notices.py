@@ -1,0 +1,106 @@
+"""Each check of a snapshot is needed: without it, the test named after the damage fails.
+
+Every case takes one check out of a copied tree and runs that test there. A case whose text is not
+found any more fails, too: the check moved, and so must the case.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = "tests/unit/test_snapshots.py::"
+STORE, FILES = "runtime/_snapshot_store.py", "runtime/_snapshot_files.py"
+TESTS_FAILED = 1
+
+
+class Case(NamedTuple):
+    """A check in `file`, the text it is replaced by, and the test that must notice."""
+
+    file: str
+    check: str
+    without: str
+    test: str
+
+
+CASES = {
+    "digest": Case(
+        STORE,
+        'if digests != (record["memory_digest"], record["state_digest"]):',
+        "if False:",
+        f"{TESTS}test_one_changed_byte_ends_a_snapshot",
+    ),
+    "pin": Case(
+        STORE,
+        "if known is not None and known[1] == pins:",
+        "if known is not None:",
+        f"{TESTS}test_one_changed_byte_ends_a_snapshot",
+    ),
+    "writable": Case(
+        STORE,
+        "if any(p.owner != os.geteuid() or p.mode & 0o222 for p in pins):",
+        "if False:",
+        f"{TESTS}test_a_snapshot_that_is_not_whole_is_removed",
+    ),
+    "memory-size": Case(
+        STORE,
+        "if saved.memory.lstat().st_size != memory_bytes:",
+        "if False:",
+        f"{TESTS}test_memory_of_another_size_is_refused",
+    ),
+    "regular-file": Case(
+        FILES,
+        "if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:",
+        "if False:",
+        f"{TESTS}test_only_a_regular_file_of_the_right_size_is_sealed",
+    ),
+    "links": Case(
+        FILES,
+        "os.O_RDONLY | os.O_NOFOLLOW |",
+        "os.O_RDONLY |",
+        f"{TESTS}test_only_a_regular_file_of_the_right_size_is_sealed",
+    ),
+    "reseed": Case(
+        "agent/_service.py",
+        "fcntl.ioctl(device, _RNDRESEEDCRNG)",
+        "pass",
+        "tests/unit/test_agent_birth.py::test_time_and_entropy_come_before_anything_runs",
+    ),
+    "tries": Case(
+        "runtime/_warm.py",
+        "if self._making or self._failures.get(key, 0) >= _MAX_FAILURES:",
+        "if self._making:",
+        f"{TESTS}test_a_failed_restore_is_a_boot_and_is_not_tried_for_ever",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    source = tmp_path / "src"
+    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+    file = source / "hpcc" / case.file
+    text = file.read_text()
+    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+    file.write_text(text.replace(case.check, case.without))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
+        cwd=ROOT,
+        # Its own timeout would hide a hang as success of this test: no exit code 1 then.
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
+    assert "failed" in done.stdout
