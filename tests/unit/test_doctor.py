@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from hpcc import runtime
 from hpcc.cli import main
 
 
 @pytest.fixture(autouse=True)
 def _own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
+    monkeypatch.setattr(runtime, "warden_trouble", lambda _: "")
 
 
 def fake_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str) -> None:
@@ -74,6 +76,33 @@ def test_the_launcher_is_looked_into(
     (tmp_path / "bin/hpcc").write_bytes(content)
     main(["doctor", "--json"])
     assert checks(capsys)["launcher"]["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("trouble", "label", "state", "words"),
+    [
+        ("", "own-uid", "ok", "its own uid"),
+        ("", "same-uid", "degraded", "warden=same-uid"),
+        ("", "shared-uid", "degraded", "warden=shared-uid"),
+        ("it ended with status -31", "own-uid", "missing", "status -31"),
+    ],
+)
+def test_the_warden_is_tried_and_named_as_rows_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    trouble: str,
+    label: str,
+    state: str,
+    words: str,
+) -> None:
+    fake_tools(monkeypatch, tmp_path, "gcc")
+    monkeypatch.setattr(runtime, "warden_trouble", lambda _: trouble)
+    monkeypatch.setattr(runtime, "warden_label", lambda: label)
+    main(["doctor", "--json"])
+    check = checks(capsys)["warden"]
+    assert check["state"] == state
+    assert words in check["detail"]
 
 
 def test_firecracker_is_looked_into_and_what_to_do_is_said(

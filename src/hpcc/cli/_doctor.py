@@ -73,6 +73,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("login", _login),
         ("disk", _disk),
         ("user", _user),
+        ("warden", _warden),
         ("qemu", _qemu),
         ("kvm", _kvm),
         ("firecracker", _firecracker),
@@ -209,7 +210,6 @@ async def _daemon(paths: Paths) -> Check:
     return Check(name="daemon", state="ok", detail=detail, is_local=True)
 
 
-async def _disk(paths: Paths) -> Check:
 async def _login(paths: Paths) -> Check:
     """Look at what is kept, and ask nobody: `hpcc whoami --check` does that."""
     from hpcc.identity import load_login_or_none
@@ -228,6 +228,7 @@ async def _login(paths: Paths) -> Check:
     return Check(name="login", state="ok", detail=where)
 
 
+async def _disk(paths: Paths) -> Check:
     there = paths.cache
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -252,6 +253,31 @@ async def _user(_: Paths) -> Check:
     return Check(
         name="user", state="degraded", detail=f"uid {os.geteuid()}",
         cost="VMMs run as this user, confined by seccomp alone; packages must be installed by root",
+        remedy="run `hpcc up` with sudo where that matters",
+    )  # fmt: skip
+
+
+async def _warden(_: Paths) -> Check:
+    from hpcc.runtime import Zygote, warden_label, warden_trouble
+
+    zygote = Zygote()
+    try:
+        trouble = await asyncio.to_thread(warden_trouble, zygote)
+    finally:
+        zygote.close()
+    if trouble:
+        return Check(
+            name="warden", state="missing", detail=f"what guests say cannot be read: {trouble}",
+            cost="no guests: every miss compiles locally",
+            remedy="a Linux kernel with seccomp filters, on x86-64 or arm64",
+        )  # fmt: skip
+    label = warden_label()
+    if label == "own-uid":
+        detail = "started one: what a guest says is read in a process of its own, with its own uid"
+        return Check(name="warden", state="ok", detail=detail)
+    return Check(
+        name="warden", state="degraded", detail=f"started one; rows say warden={label}",
+        cost="wardens share a uid: one that is taken over is held by seccomp alone",
         remedy="run `hpcc up` with sudo where that matters",
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ from hpcc.runtime._runc import RuncConfig, RuncRuntime, RuncTools, find_runc
 from hpcc.runtime._tools import ToolError, run_tool
 from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import VmGuest
-from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden
+from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden, warden_trouble
 from hpcc.runtime._warm import WarmStart, snapshot_bytes
 from hpcc.runtime._warm import open_store as open_snapshots
 
@@ -72,5 +72,6 @@ __all__ = [
     "run_tool",
     "snapshot_bytes",
     "warden_label",
+    "warden_trouble",
     "why_no_snapshots",
 ]

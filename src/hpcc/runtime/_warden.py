@@ -20,12 +20,16 @@ from typing import Final
 import hpcc
 from hpcc.ports import GuestLostError
 from hpcc.runtime._users import warden_user
+from hpcc.wire import TOKEN_BYTES
 from hpcc.wire import warden as wire
 
 WARDEN_DIED: Final = "warden-died"
 _PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"
 _ZYGOTE_FD: Final = 3
 _TRIES: Final = 2
+_TRIAL_SECONDS: Final = 20.0
+_KEEPALIVE_MS: Final = 60_000
+_FATE_BYTES: Final = 64
 _CPU_START_SECONDS: Final = 20.0
 _CPU_PER_SECOND: Final = 0.05
 _CPU_PER_EXEC: Final = 2.0
@@ -173,3 +177,29 @@ def process_zygote() -> Zygote:
 def launch_warden(guest: socket.socket) -> WardenEnds:
     """Start a guest's warden; see `Zygote.launch`."""
     return process_zygote().launch(guest)
+
+
+def warden_trouble(zygote: Zygote, timeout_seconds: float = _TRIAL_SECONDS) -> str:
+    """Start a warden, without a guest, and return why it does not work; "" if it does. Blocks."""
+    guest, guest_end = socket.socketpair()
+    with guest, guest_end:
+        try:
+            ends = zygote.launch(guest)
+        except GuestLostError as error:
+            return str(error)
+        with ends.stream as stream, ends.line as line:
+            stream.settimeout(timeout_seconds)
+            line.settimeout(timeout_seconds)
+            start = wire.Start(bytes(TOKEN_BYTES), _KEEPALIVE_MS, _KEEPALIVE_MS)
+            try:
+                stream.sendall(wire.frame(wire.START, 0, wire.encode_start(start)))
+                stream.sendall(wire.frame(wire.PING))
+                if stream.recv(wire.HEADER_BYTES) == wire.frame(wire.PONG):
+                    return ""
+                line.recv(_FATE_BYTES)  # its pid
+                packet = line.recv(_FATE_BYTES)
+            except OSError as error:
+                return f"it does not answer: {error}"
+    if not packet:
+        return "its zygote ended"
+    return f"it ended with status {os.waitstatus_to_exitcode(wire.decode_fate(packet))}"

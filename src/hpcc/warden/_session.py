@@ -44,7 +44,7 @@ async def serve(guest: socket.socket, worker: socket.socket) -> None:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 writer.write(wire.frame(wire.LOST, 0, wire.encode_lost(error.code, error.text)))
-                # Until the worker hangs up: what it sends to a closed socket would cost it the LOST.
+                # Until the worker hangs up: sending to a closed socket would cost it the LOST.
                 while await reader.read(_READ_BYTES):
                     pass
     except (asyncio.IncompleteReadError, OSError):

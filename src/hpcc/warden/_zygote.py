@@ -127,7 +127,10 @@ def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote:
         loop._close_self_pipe()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
         keep_only([guest, worker, loop._selector.fileno()])  # type: ignore[attr-defined]  # noqa: SLF001 - as above
         confine(uid=uid, parent_pid=zygote)
-        loop.run_until_complete(work(socket.socket(fileno=guest), socket.socket(fileno=worker)))
+        streams = [socket.socket(fileno=fd) for fd in (guest, worker)]
+        for stream in streams:
+            stream.settimeout(0)
+        loop.run_until_complete(work(*streams))
     except BaseException:  # noqa: BLE001 - there is nobody to tell: the wait status says it
         os._exit(_EXIT_ERROR)
     os._exit(0)

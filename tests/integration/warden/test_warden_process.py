@@ -20,7 +20,7 @@ import pytest
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ResultEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import ChannelTiming, GuestChannel, Zygote, warden_label
+from hpcc.runtime import ChannelTiming, GuestChannel, Zygote, warden_label, warden_trouble
 from hpcc.testing import _warden_probe as probe
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import scripted_guest
@@ -253,3 +253,10 @@ async def test_wardens_know_no_secret_of_the_worker(
 
 def _is_stderr(name: str) -> bool:
     return name == os.readlink("/proc/self/fd/2")
+
+
+def test_a_trial_says_whether_wardens_work_here(zygote: Zygote, tmp_path: Path) -> None:
+    assert warden_trouble(zygote) == ""
+    broken = Zygote(tmp_path / "absent.py")
+    assert "zygote ended" in warden_trouble(broken) or "not answer" in warden_trouble(broken)
+    broken.close()
