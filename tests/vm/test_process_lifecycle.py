@@ -225,6 +225,22 @@ async def test_a_cancel_in_mid_start_leaves_nothing(
     assert entries(guests_directory) == before
 
 
+def loops_of(directory: Path) -> list[str]:
+    """Loop devices whose file lies there."""
+    files = [p.read_text().strip() for p in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return [f for f in files if f.startswith(str(directory))]
+
+
+async def test_loop_devices_do_where_the_kernel_mounts_no_files(
+    config: RuncConfig, assets: GuestAssets, spec: GuestSpec
+) -> None:
+    by_loop = replace(config, by_loop=True)
+    async with RuncRuntime(by_loop, assets, SystemClock()).guest(spec) as guest:
+        assert len(loops_of(spec.image_path.parent)) == 1
+        assert (await run(guest, request("/probe", "exit", "5"))).result.exit_code == 5
+    assert loops_of(spec.image_path.parent) == []
+
+
 async def test_an_image_that_is_none_is_a_boot_error(
     containers: RuncRuntime, containerd: ContainerdDaemon, spec: GuestSpec, tmp_path: Path
 ) -> None:

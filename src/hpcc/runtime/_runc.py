@@ -57,11 +57,15 @@ _LOG_BYTES: Final = 64 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuncConfig:
-    """How containers are run. `directory` is for guests' working directories, 0700."""
+    """How containers are run. `directory` is for guests' working directories, 0700.
+
+    `by_loop`: whether images are mounted through loop devices; None finds out what the kernel can.
+    """
 
     directory: Path
     socket: Path = DEFAULT_SOCKET
     runc: str = "runc"
+    by_loop: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ class RuncRuntime:
         self._config, self._assets, self._clock = config, assets, clock
         self._count = 0
         self._tools: RuncTools | None = None
-        self._ways = _Ways()
+        self._ways = _Ways(config.by_loop)
 
     async def probe(self) -> Probe:
         """Start a container from the agent's drive alone, to its agent's answer."""
@@ -214,9 +218,9 @@ class RuncRuntime:
 
 @dataclass(slots=True)
 class _Ways:
-    """Whether images must be mounted through loop devices; None: not known yet (Linux < 6.12)."""
+    """Whether images are mounted through loop devices, as before Linux 6.12; None: not known."""
 
-    by_loop: bool | None = None
+    by_loop: bool | None
 
 
 class _Container(Vm):
