@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from hpcc.agent._blobs import BlobCache
-from hpcc.agent._tree import open_outputs, stage
+from hpcc.agent._tree import open_outputs, remove_tree, stage
 from hpcc.core import Digest, IntegrityError
 from hpcc.testing._guest_contract import request
 
@@ -97,3 +98,27 @@ def test_links_fifos_and_directories_are_no_outputs(tmp_path: Path) -> None:
     assert [(o.path, o.size_bytes) for o in found] == [("ok", 4)]
     for output in found:
         os.close(output.fd)
+
+
+def test_a_tree_deeper_than_descriptors_and_paths_is_removed(tmp_path: Path) -> None:
+    root = tmp_path / "x0"
+    root.mkdir()
+    (tmp_path / "kept").write_text("not below")
+    (root / "link").symlink_to(tmp_path)
+    at = os.open(root, os.O_RDONLY)
+    for number in range(1200):
+        os.mkdir("d", dir_fd=at)
+        if number % 7 == 0:
+            os.mkdir("e", dir_fd=at)
+            os.symlink("/", "up", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+    try:
+        remove_tree(str(root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import shutil
 import struct
 import sys
 import time
@@ -21,7 +20,7 @@ from hpcc.agent._cgroup import new_cgroup
 from hpcc.agent._frames import need, receive
 from hpcc.agent._intake import Birth, Intake
 from hpcc.agent._sandbox import Ending, Sandbox, uid_of
-from hpcc.agent._tree import Output, open_outputs, stage
+from hpcc.agent._tree import Output, open_outputs, remove_tree, stage
 from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
 from hpcc.wire import (
     CHUNK_BYTES,
@@ -218,7 +217,7 @@ class _Workplace:
 
     async def __aexit__(self, *_: object) -> None:
         await self.cgroup.remove()
-        shutil.rmtree(self._directory)
+        remove_tree(self._directory)
 
 
 async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float) -> None:

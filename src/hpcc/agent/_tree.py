@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from typing import Final
@@ -95,3 +97,37 @@ def _open_beneath(root: str, path: str) -> int | None:
         return None
     finally:
         os.close(at)
+
+
+def remove_tree(root: str) -> None:
+    """Remove a directory with all that a hostile program left below it.
+
+    It may be deeper than any path is long and than descriptors there are, so that directories are
+    moved up to be emptied; `shutil.rmtree` holds one descriptor for each level.
+    """
+    prefix, count = secrets.token_hex(16), itertools.count()
+    at = os.open(root, _OPEN_DIR)
+    try:
+        while below := _clear(at):
+            for name in below:
+                fd = os.open(name, _OPEN_DIR, dir_fd=at)
+                try:
+                    for deeper in _clear(fd):
+                        new = f"{prefix}{next(count)}"
+                        os.rename(deeper, new, src_dir_fd=fd, dst_dir_fd=at)
+                finally:
+                    os.close(fd)
+                os.rmdir(name, dir_fd=at)
+    finally:
+        os.close(at)
+    os.rmdir(root)
+
+
+def _clear(directory_fd: int) -> list[str]:
+    """Unlink what is no directory; returns the names of those that are."""
+    with os.scandir(directory_fd) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory_fd)
+    return [name for name, is_directory in found if is_directory]

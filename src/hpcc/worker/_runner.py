@@ -289,12 +289,13 @@ class Runner:
         except GuestLostError as error:
             if lease.is_recalled:
                 raise InfrastructureError("the worker stops", reason="draining") from error
-            await self._died(work, lease, str(error))
+            await self._died(work, lease, str(error), error.reason)
             raise
         except (IntegrityError, TimeoutError) as error:
             # Its word is worth nothing any more: the guest goes, and the action is counted.
             text = str(error) or "the guest did not answer in time"
-            await self._died(work, lease, text)
+            cause = error.reason if isinstance(error, IntegrityError) else "guest-silent"
+            await self._died(work, lease, text, cause)
             raise GuestLostError(text) from error
         return harvest
 
@@ -311,7 +312,7 @@ class Runner:
             limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
         )
 
-    async def _died(self, work: Work, lease: Lease, reason: str) -> None:
+    async def _died(self, work: Work, lease: Lease, reason: str, cause: str) -> None:
         """Count a guest against the action; it is gone, and the scheduler knows, on return."""
         await lease.condemn(reason)
         key = (work.domain, work.digest)
@@ -319,9 +320,8 @@ class Runner:
         while len(self._deaths) > _MAX_REMEMBERED:
             self._deaths.popitem(last=False)
         guest_id = lease.guest.identity.guest_id
-        await self._event(
-            "guest-lost-in-compile", work, ("guest", guest_id), ("reason", reason[:200])
-        )
+        fields = (("guest", guest_id), ("cause", cause), ("reason", reason[:200]))
+        await self._event("guest-lost-in-compile", work, *fields)
 
     async def _event(self, name: str, work: Work, *fields: tuple[str, str]) -> None:
         await self._audit.event(

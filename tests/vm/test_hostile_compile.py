@@ -1,0 +1,120 @@
+"""A compile that leaves something else than output files: it is not sent, or the limit's error."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import hpcc
+from hpcc.core import Digest as Sha
+from hpcc.core import ExecLimits, ExecRequest, InputFile
+from hpcc.ports import Guest
+from hpcc.runtime import find_static_compiler
+from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
+
+pytestmark = [
+    pytest.mark.vm, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module"),
+]  # fmt: skip
+MIB = 1 << 20
+EPERM, EXDEV, ENOENT = 1, 18, 2
+HEADER = b"#define SECRET 1\n"
+LIMITS = ExecLimits(wall_seconds=60.0, memory_bytes=128 * MIB, output_bytes=16 * MIB)
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The hostile compile, a static program."""
+    target = tmp_path_factory.mktemp("evil") / "evil"
+    source = Path(hpcc.__file__).parent / "testing/_hostile_compile.c"
+    compiler = find_static_compiler()
+    assert compiler is not None
+    subprocess.run([compiler, "-O1", "-static", "-w", "-o", target, source], check=True)
+    return target.read_bytes()
+
+
+async def attack(
+    guest: Guest, evil: bytes, *words: str, outputs: tuple[str, ...] = ("o",)
+) -> Outcome:
+    plain = request("/src/evil", *words, inputs=[("a.h", HEADER)], outputs=outputs, limits=LIMITS)
+    program = InputFile("evil", Sha.of(evil), is_executable=True)
+    asked: ExecRequest = replace(plain, inputs=(*plain.inputs, program))
+    return await run(guest, asked, MemoryBlobs(evil, HEADER))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("directory", "o"),
+        ("symlink", "o", "/etc/passwd"),
+        ("symlink", "o", "/proc/1/environ"),
+        ("symlink", "o", "a.h"),
+        ("symlink", "o", "o"),
+        ("socket", "o"),
+    ],
+    ids=" ".join,
+)
+async def test_what_is_no_plain_file_is_no_output(
+    guest: Guest, evil: bytes, words: tuple[str, ...]
+) -> None:
+    done = await attack(guest, evil, *words)
+    assert (done.stdout, done.result.exit_code, done.outputs) == (b"errno=0\n", 0, {})
+
+
+async def test_a_directory_that_became_a_link_is_not_followed(guest: Guest, evil: bytes) -> None:
+    done = await attack(guest, evil, "parent", "w", "/etc", outputs=("w/passwd", "w/hostname"))
+    assert (done.stdout, done.result.exit_code, done.outputs) == (b"errno=0\n", 0, {})
+
+
+async def test_no_device_is_made(guest: Guest, evil: bytes) -> None:
+    done = await attack(guest, evil, "device", "o")
+    assert (done.stdout, done.outputs) == (f"errno={EPERM}\n".encode(), {})
+
+
+async def test_a_hard_link_reaches_nothing_outside(guest: Guest, evil: bytes) -> None:
+    own = await attack(guest, evil, "hardlink", "o", "a.h")
+    assert own.outputs == {"o": HEADER}  # what it was given anyway
+    for outside in ("/etc/passwd", "/proc/self/environ", "/run/hpcc"):
+        done = await attack(guest, evil, "hardlink", "o", outside)
+        assert done.stdout != b"errno=0\n"
+        assert done.outputs == {}
+
+
+@pytest.mark.parametrize("words", [("sparse", "o", str(1 << 40)), ("beyond", "o")], ids=" ".join)
+async def test_a_sparse_file_of_a_tebibyte_is_over_the_limit(
+    guest: Guest, evil: bytes, words: tuple[str, ...]
+) -> None:
+    done = await attack(guest, evil, *words)
+    assert (done.result.reason, done.outputs) == ("output-limit", {})
+
+
+async def test_sparse_files_count_with_their_size_and_together(guest: Guest, evil: bytes) -> None:
+    done = await attack(guest, evil, "sparse", "o", str(9 * MIB), outputs=("o",))
+    assert len(done.outputs["o"]) == 9 * MIB
+    twice = await attack(guest, evil, "hardlink", "o", "evil", outputs=("o", "evil"))
+    assert twice.result.exit_code == 0
+    done = await attack(guest, evil, "sparse", "o", str(16 * MIB), outputs=("o", "a.h"))
+    assert (done.result.reason, done.outputs) == ("output-limit", {})
+
+
+async def test_a_hundred_thousand_extra_files_are_left_behind(guest: Guest, evil: bytes) -> None:
+    done = await attack(guest, evil, "many", "100000")
+    assert done.outputs == {}
+    assert (await attack(guest, evil, "hardlink", "o", "a.h")).outputs == {"o": HEADER}
+
+
+async def test_directories_deeper_than_any_path_are_cleared_away(guest: Guest, evil: bytes) -> None:
+    done = await attack(guest, evil, "deep", "3000")
+    assert (done.stdout, done.outputs) == (b"errno=0\n", {})
+    assert (await attack(guest, evil, "hardlink", "o", "a.h")).outputs == {"o": HEADER}
+
+
+async def test_a_file_that_still_grows_is_sent_as_it_was_at_the_end(
+    guest: Guest, evil: bytes
+) -> None:
+    done = await attack(guest, evil, "grow", "o")
+    assert done.result.reason in ("", "output-limit")
+    assert done.outputs.get("o", b"x").startswith(b"x")
+    assert (await attack(guest, evil, "hardlink", "o", "a.h")).outputs == {"o": HEADER}
