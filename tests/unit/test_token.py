@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.identity import RouteClaims, TokenError, TokenSigner, TokenVerifier
+from hpcc.identity import RouteClaims, RouteQuotas, TokenError, TokenSigner, TokenVerifier
 
 NOW = 1_900_000_000.0
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
@@ -174,3 +174,11 @@ def test_a_deeply_nested_body_is_refused() -> None:
     signature = base64.urlsafe_b64encode(KEY.sign(signed.encode())).rstrip(b"=").decode()
     with pytest.raises(TokenError):
         verifier().verify(f"{signed}.{signature}")
+
+
+def test_quotas_that_are_no_numbers_are_refused() -> None:
+    limited = replace(CLAIMS, quotas=RouteQuotas(concurrent_execs=4, cache_bytes=1 << 40))
+    assert verifier().verify(sign(limited)).quotas == limited.quotas
+    for name, value in (("concurrent_execs", -1), ("upload_bytes", True), ("cache_bytes", 1.5)):
+        wrong = replace(CLAIMS, quotas=replace(RouteQuotas(), **{name: value}))  # type: ignore[arg-type]
+        assert refused(sign(wrong)) == "token-malformed"

@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature
@@ -40,6 +40,16 @@ class TokenError(PolicyError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RouteQuotas:
+    """What a tenant may take of one worker; 0 is no limit. Bytes are of blobs as they are."""
+
+    concurrent_execs: int = 0
+    upload_bytes: int = 0
+    upload_window_seconds: int = 3600
+    cache_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteClaims:
     """What a token says. Times are seconds since the epoch, UTC.
 
@@ -57,6 +67,7 @@ class RouteClaims:
     rights: frozenset[str]
     # The tenant's policy. A worker that is stricter stays so; this default leaves it the choice.
     guest_reuse: GuestReuse = GuestReuse.TENANT
+    quotas: RouteQuotas = RouteQuotas()
     not_before: float
     expires_at: float
     token_id: str
@@ -81,6 +92,7 @@ class TokenSigner:
             "iss": claims.issuer,
             "jti": claims.token_id,
             "nbf": claims.not_before,
+            "quotas": asdict(claims.quotas),
             "reuse": claims.guest_reuse.value,
             "rights": sorted(claims.rights),
             "sub": claims.subject,
@@ -178,7 +190,8 @@ def _object(part: str) -> Mapping[str, object]:
 
 _TYPES: Final[Mapping[str, type]] = {
     "aud": str, "cv": str, "exp": float, "gen": int, "img": str, "iso": str, "iss": str,
-    "jti": str, "nbf": float, "reuse": str, "rights": list, "sub": str, "tenant": str,
+    "jti": str, "nbf": float, "quotas": dict, "reuse": str, "rights": list, "sub": str,
+    "tenant": str,
 }  # fmt: skip
 
 
@@ -204,6 +217,7 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
             generation=cast("int", body["gen"]),
             rights=frozenset(cast("list[str]", rights)),
             guest_reuse=GuestReuse(text["reuse"]),
+            quotas=_quotas(cast("dict[str, object]", body["quotas"])),
             not_before=cast("float", body["nbf"]),
             expires_at=cast("float", body["exp"]),
             token_id=text["jti"],
@@ -211,3 +225,10 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
         )
     except (CallerError, ValueError) as error:
         raise TokenError("token claims are malformed", reason="token-malformed") from error
+
+
+def _quotas(body: Mapping[str, object]) -> RouteQuotas:
+    numbers = {n: v for n, v in body.items() if type(v) is int and v >= 0}
+    if set(numbers) != {f.name for f in fields(RouteQuotas)} or len(numbers) != len(body):
+        raise TokenError("token claims are malformed", reason="token-malformed")
+    return RouteQuotas(**numbers)

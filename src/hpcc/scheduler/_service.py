@@ -168,6 +168,7 @@ class SchedulerService:
             generation=worker.generation,
             rights=frozenset({"cache", "execute"}),
             guest_reuse=policy.guest_reuse,
+            quotas=policy.quotas.of_one_worker,
             not_before=now,
             expires_at=now + self._config.token_seconds,
             token_id=secrets.token_urlsafe(16),

@@ -15,6 +15,7 @@ from hpcc.identity import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
     IdentityPolicy,
+    RouteQuotas,
     check_provider_url,
 )
 
@@ -32,7 +33,7 @@ Parity = Literal["refuse", "warn", "ignore"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """Limits of a tenant; None is none. Bytes are of blobs, before compression."""
+    """Limits of a tenant, at each worker but for `sessions`; None is none. Bytes are of blobs."""
 
     concurrent_execs: int | None = None
     upload_bytes: int | None = None
@@ -40,6 +41,16 @@ class Quotas:
     cache_bytes: int | None = None
     # People and CI jobs that are logged in at once; the oldest session ends first.
     sessions: int = 1000
+
+    @property
+    def of_one_worker(self) -> RouteQuotas:
+        """Return what a route token says of them."""
+        return RouteQuotas(
+            concurrent_execs=self.concurrent_execs or 0,
+            upload_bytes=self.upload_bytes or 0,
+            upload_window_seconds=self.upload_window_seconds,
+            cache_bytes=self.cache_bytes or 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from hpcc.worker._flights import Flights
 from hpcc.worker._link import LinkState, SchedulerLink
 from hpcc.worker._pool import GuestPool, GuestShape, ImageProvider
 from hpcc.worker._pool_words import PoolLimits
+from hpcc.worker._quotas import Quotas
 from hpcc.worker._runner import Runner, RunnerConfig
 from hpcc.worker._session import Desk, EventLimiter, Gate
 from hpcc.worker._storage import TenantStorage
@@ -84,6 +85,7 @@ class _Parts:
                 clock=clock,
                 isolation=runtime.isolation,
                 reuse=self.reuse,
+                quotas=Quotas(storage, clock),
             )
         )
 

@@ -31,9 +31,10 @@ from hpcc.reapi import (
     parse_command,
     parse_result,
 )
-from hpcc.rpc import Client, Finished, MissingBlobsError, Running
+from hpcc.rpc import BusyError, Client, Finished, MissingBlobsError, Running
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._flights import FlightKey, Flights
+from hpcc.worker._quotas import Quotas
 from hpcc.worker._rows import Caller, Lineage, audit_row
 from hpcc.worker._runner import Runner, Work
 from hpcc.worker._storage import TenantStorage, unpack_entry
@@ -80,6 +81,7 @@ class Desk:
     clock: Clock
     isolation: Isolation
     reuse: GuestReuse
+    quotas: Quotas
 
 
 class Gate:
@@ -112,6 +114,7 @@ class Gate:
         if self._desk.isolation.rank < claims.minimum_isolation.rank:
             await self._desk.events.event("isolation-too-weak", claims.tenant.value)
             raise PolicyError("this worker isolates less than required", reason="isolation")
+        self._desk.quotas.note(claims)
         return WorkerSession(self._desk, claims, client)
 
     async def refused(self, client: Client, what: str) -> None:
@@ -140,6 +143,11 @@ class WorkerSession:
         return await (await self._desk.storage.blobs(self.tenant)).find_missing(digests)
 
     async def put(self, blob: Blob) -> None:
+        try:
+            self._desk.quotas.upload(self.tenant, blob.digest.size_bytes)
+        except BusyError:
+            await self._desk.events.event("quota-upload", self.tenant.value)
+            raise
         await (await self._desk.storage.blobs(self.tenant)).put(blob)
 
     async def get(self, digest: Digest) -> Blob:
@@ -187,11 +195,13 @@ class WorkerSession:
                 return
         work = await self._work(action)
         key = FlightKey(self._domain, action)
-        async with aclosing(
-            self._desk.flights.run(key, lambda: self._desk.runner.run(work))
-        ) as updates:
+        async with aclosing(self._desk.flights.run(key, lambda: self._run(work))) as updates:
             async for update in updates:
                 yield await self._with_inline(update, inline)
+
+    async def _run(self, work: Work) -> bytes:
+        runner = self._desk.runner
+        return await self._desk.quotas.execute(self.tenant, lambda: runner.run(work))
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
         async with aclosing(self._desk.flights.wait(name, self._domain)) as updates:

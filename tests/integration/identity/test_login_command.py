@@ -114,7 +114,7 @@ class Site:
             await asyncio.to_thread(client.close)
 
 
-def tenants(issuer: str, *, audience: str = CLIENT, client: str = CLIENT) -> str:
+def tenants(issuer: str, *, audience: str = CLIENT, client: str = CLIENT, quotas: str = "") -> str:
     return f"""
 [tenants.acme]
 images = ["{IMAGE}"]
@@ -124,6 +124,8 @@ guest_reuse = "exec"
 issuer = "{issuer}"
 audience = "{audience}"
 client_ids = ["{client}"]
+[tenants.acme.quotas]
+{quotas}
 """
 
 
@@ -220,6 +222,16 @@ async def test_ci_logs_in_by_client_credentials_or_by_a_token_file(tmp_path: Pat
         gone = await there.compile()
         assert isinstance(gone, RemoteFailure)
         assert gone.reason == "login-token-file"
+
+
+async def test_a_tenant_that_has_uploaded_what_it_may_compiles_here(tmp_path: Path) -> None:
+    async with site(tmp_path, quotas="upload_bytes = 100") as there:
+        await there.log_in()
+        outcome = await there.compile()
+        assert isinstance(outcome, RemoteFailure)
+        assert outcome.reason == "quota-upload"
+        assert ("quota-upload", "acme") in {(e.name, e.tenant) for e in there.farm.audit.events}
+        assert there.farm.audit.rows == []
 
 
 async def stats(there: Site) -> dict[str, int]:
