@@ -19,7 +19,9 @@ from hpcc.runtime._runc_host import (
     GuestPlaces,
     PidHandle,
     cgroups_of,
+    check_machine,
     daemon_of,
+    has_file_system,
     rootfs,
 )
 from hpcc.runtime._tools import ToolError
@@ -141,3 +143,52 @@ def test_an_owner_is_a_process_and_its_start() -> None:
     pid, _, started = owner.partition(".")
     for other in (f"{pid}.{int(started) + 1}", "", "1", "x.y", f"{pid}.", f".{started}"):
         assert not is_owner_alive(other)
+
+
+def test_a_file_system_is_looked_for_among_modules_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert has_file_system("proc")
+    assert not has_file_system("no-such-fs")
+    monkeypatch.setattr("platform.release", lambda: str(tmp_path))
+    (tmp_path / "modules.dep").write_text("kernel/fs/some-fs/some-fs.ko.xz: kernel/lib/x.ko.xz\n")
+    assert has_file_system("some-fs")
+    assert not has_file_system("some")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("os.geteuid", lambda: 1000, "run the worker as root"),
+        ("shutil.which", lambda _: None, "apt-get install runc"),
+        ("hpcc.runtime._runc_host.has_file_system", lambda n: n != "overlay", "overlay; use a"),
+        ("hpcc.runtime._runc_host._limit_of_user_namespaces", lambda: 0, "sysctl user.max_user"),
+        ("hpcc.runtime._runc_host._missing_controllers", lambda: ["pids"], "for pids"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, says: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/sh")
+    for piece, answer in (
+        ("has_file_system", lambda _: True),
+        ("_limit_of_user_namespaces", lambda: 1),
+        ("_missing_controllers", list),
+    ):
+        monkeypatch.setattr(f"hpcc.runtime._runc_host.{piece}", answer)
+    assert check_machine("runc") == Path("/bin/sh").resolve()
+    monkeypatch.setattr(name, value)
+    with pytest.raises(InfrastructureError, match=says):
+        check_machine("runc")
+
+
+def test_a_runc_that_others_can_change_is_never_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = image(tmp_path, "runc", b"")
+    program.chmod(0o777)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda _: str(program))
+    with pytest.raises(ToolError, match="can be changed by others"):
+        check_machine("runc")

@@ -13,7 +13,7 @@ from hpcc.runtime import GuestAssets, RuncConfig, RuncRuntime, VmGuest
 from hpcc.testing._containerd_daemon import ContainerdDaemon
 from hpcc.testing._vm_contract import VmContract
 
-pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

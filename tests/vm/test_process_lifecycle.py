@@ -23,7 +23,7 @@ from hpcc.runtime import GuestAssets, RuncConfig, RuncRuntime, VmGuest, pick_run
 from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc.testing._guest_contract import request, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 CAP_SYS_ADMIN = 21
 ENDED_SECONDS = 10.0
 LIMITS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ _HEAD_BYTES: Final = 2048
 _V2_DELEGATED: Final = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _V1_DELEGATED: Final = ("cgroup.procs", "tasks")
 _CONTROLLERS: Final = ("memory", "pids")
+_FILE_SYSTEMS: Final = ("overlay", "erofs")
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -249,6 +251,12 @@ def check_machine(runc: str) -> Path:
             f" try: chown root:root {program} && chmod 755 {program}",
             reason="unsafe-tool",
         )
+    if missing := [name for name in _FILE_SYSTEMS if not has_file_system(name)]:
+        raise InfrastructureError(
+            f"this kernel has no file system {' and '.join(missing)}; use a distribution's kernel,"
+            " with its modules installed",
+            reason="no-file-system",
+        )
     if not _limit_of_user_namespaces():
         raise InfrastructureError(
             "user namespaces are off; try: sysctl user.max_user_namespaces=65536",
@@ -261,6 +269,18 @@ def check_machine(runc: str) -> Path:
             reason="no-cgroups",
         )
     return program
+
+
+def has_file_system(name: str) -> bool:
+    """Say whether the kernel has it, or a module for it that a mount would load."""
+    if name in Path("/proc/filesystems").read_text().split():
+        return True
+    modules = Path("/lib/modules", platform.release())
+    for listing in ("modules.dep", "modules.builtin"):
+        with suppress(OSError):
+            if f"/{name}.ko" in (modules / listing).read_text():
+                return True
+    return False
 
 
 def _limit_of_user_namespaces() -> int:
