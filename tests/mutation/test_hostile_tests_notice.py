@@ -47,6 +47,13 @@ CASES = {
         "tests/integration/test_crash_reaping.py"
         "::test_the_scheduler_knows_of_a_lost_guest_before_the_caller_is_answered",
     ),
+    "sweep-by-place": Case(
+        "runtime/_leftovers.py",
+        "_end([*processes[1:], *_living_in(directory)])",
+        "_end(processes[1:])",
+        "tests/unit/test_runtime_leftovers.py"
+        "::test_a_vmm_that_was_never_recorded_is_found_by_where_it_lives",
+    ),
     "reuse-principal": Case(
         "worker/_domain.py",
         "kept = principal if reuse is GuestReuse.PRINCIPAL else",

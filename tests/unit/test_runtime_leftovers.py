@@ -39,8 +39,9 @@ def test_a_vmm_that_was_never_recorded_is_found_by_where_it_lives(tmp_path: Path
         assert not directory.exists()
         assert other.poll() is None
     finally:
-        other.kill()
-        other.wait()
+        for process in (vmm, other):
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is not root makes no mounts to leave")

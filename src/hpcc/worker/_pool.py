@@ -291,6 +291,8 @@ class GuestPool:
                 await self._on_lost(guest_id, reason)
         except (HpccError, TimeoutError) as error:
             _log.warning("guest %s is lost and cannot be reported: %s", guest_id, error)
+        except Exception:  # noqa: BLE001 - the root of a task: a report's fault must not end the worker
+            _log.exception("guest %s is lost and cannot be reported", guest_id)
 
 
 def _refusal(why: Refusal, failure: HpccError | None) -> HpccError:
