@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check lint types layers test test-fast test-vm test-integration fuzz demo bench soak gen gen-check docs clean lock
+.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-integration fuzz demo bench bench-guest soak gen gen-check docs clean lock
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -38,6 +38,9 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulated), containers
 	./tools/bootstrap.sh firecracker
 	$(PY) -m pytest -q tests/vm tests/e2e
+
+test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
+	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py
 
 T ?= wire_launcher
 fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
