@@ -58,12 +58,12 @@ bench:  ## figures beside ccache and sccache, about half an hour: make bench ARG
 	@$(MAKE) --no-print-directory dev
 	$(PY) bench/run.py $(ARGS)
 
-gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
-	$(PY) tools/gen.py
-	$(PY) tools/gen_help.py
 bench-guest: dev  ## figures of guests: boot, restore, what a compile costs besides the compiler, bytes, memory
 	$(PY) bench/guest.py $(ARGS)
 
+gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
+	$(PY) tools/gen.py
+	$(PY) tools/gen_help.py
 	$(PY) tools/gen_man.py
 
 docs: dev  ## check links and that the README's command reference is what --help prints
