@@ -15,6 +15,7 @@ from hpcc.ports import SystemClock
 from hpcc.runtime import GuestAssets, kvm_state, pick_runtime
 from hpcc.runtime import _pick as pick
 from hpcc.runtime import _qemu as qemu
+from hpcc.runtime import _qemu_vm as qemu_vm
 from hpcc.runtime import _vm as vm
 from hpcc.runtime._users import VmmUser
 
@@ -66,7 +67,7 @@ async def pick_auto(assets: GuestAssets, state: Path) -> Isolation:
 async def test_a_vmm_that_aborts_under_kvm_is_tried_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
 ) -> None:
-    monkeypatch.setattr(qemu, "vmm_user", lambda _: VmmUser(None, ()))
+    monkeypatch.setattr(qemu_vm, "vmm_user", lambda _: VmmUser(None, ()))
     fake_vmm(monkeypatch, tmp_path, starts, ABORTS)
     state = tmp_path / "state"
     assert await pick_auto(assets, state) is Isolation.QEMU_TCG
@@ -81,7 +82,7 @@ async def test_a_vmm_that_aborts_under_kvm_is_tried_once(
 async def test_a_vmm_that_hangs_under_kvm_is_ended_at_the_deadline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets
 ) -> None:
-    monkeypatch.setattr(qemu, "vmm_user", lambda _: VmmUser(None, ()))
+    monkeypatch.setattr(qemu_vm, "vmm_user", lambda _: VmmUser(None, ()))
     spec = qemu._probe_spec(assets, "kvm")
     assert spec.boot_timeout_seconds == 15.0
     monkeypatch.setattr(qemu, "_probe_spec", lambda *_: replace(spec, boot_timeout_seconds=1.0))
@@ -122,7 +123,7 @@ async def test_without_a_vmm_the_error_says_what_to_install(
 async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, assets: GuestAssets, slow: str
 ) -> None:
-    monkeypatch.setattr(qemu, "vmm_user", lambda _: VmmUser(None, ()))
+    monkeypatch.setattr(qemu_vm, "vmm_user", lambda _: VmmUser(None, ()))
     fake_vmm(monkeypatch, tmp_path, starts, HANGS)
     make, spawn = vm.new_directory, asyncio.create_subprocess_exec
     pids: list[int] = []
