@@ -22,7 +22,13 @@ from hpcc._proto.containerd import (
     version_pb2,
 )
 from hpcc.core import InfrastructureError
-from hpcc.runtime._containerd import Containerd, ContainerdError, RootMount, unix_connector
+from hpcc.runtime._containerd import (
+    Containerd,
+    ContainerdError,
+    RootMount,
+    runc_options,
+    unix_connector,
+)
 
 
 class Daemon:
@@ -133,7 +139,7 @@ async def test_specifications_travel_as_json_under_bare_names(
 ) -> None:
     await client.create_container("c-1", "io.containerd.runc.v2", {"a": 1}, {"k": "v"})
     mounts = [RootMount(kind="erofs", source="/i", options=("ro",), target=".hpcc")]
-    assert await client.create_task("c-1", mounts, Path("/usr/sbin/runc")) == 7
+    assert await client.create_task("c-1", mounts, runc_options(Path("/usr/sbin/runc"))) == 7
     await client.exec("c-1", "agent", {"b": 2}, log="/log")
     assert await client.start("c-1", "agent") == 8
     assert await client.wait("c-1") == 137

@@ -13,7 +13,6 @@ import pytest
 
 from hpcc.core import InfrastructureError
 from hpcc.runtime._leftovers import is_owner_alive, owner_of
-from hpcc.runtime._runc import _numbers
 from hpcc.runtime._runc_host import (
     AgentSocket,
     GuestPlaces,
@@ -24,6 +23,7 @@ from hpcc.runtime._runc_host import (
     has_file_system,
     rootfs,
 )
+from hpcc.runtime._runc_tools import version_numbers
 from hpcc.runtime._tools import ToolError
 
 EROFS = bytes(1024) + bytes.fromhex("e2e1f5e0") + bytes(4096)
@@ -134,7 +134,7 @@ def test_who_listens_is_found_by_the_socket(tmp_path: Path) -> None:
     [("1.7.24~ds1", (1, 7)), ("v2.1.0", (2, 1)), ("2.3.4", (2, 3)), ("", (0,)), ("x.y", (0,))],
 )
 def test_versions_are_read_as_far_as_they_are_compared(text: str, numbers: tuple[int, ...]) -> None:
-    assert _numbers(text) == numbers
+    assert version_numbers(text) == numbers
 
 
 def test_an_owner_is_a_process_and_its_start() -> None:

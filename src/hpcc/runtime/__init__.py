@@ -22,8 +22,9 @@ from hpcc.runtime._pick import (
 )
 from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
 from hpcc.runtime._qemu import QemuConfig, QemuRuntime, why_no_snapshots
-from hpcc.runtime._runc import DEFAULT_SOCKET as CONTAINERD_SOCKET
-from hpcc.runtime._runc import RuncConfig, RuncRuntime, RuncTools, find_runc
+from hpcc.runtime._runc import RuncRuntime
+from hpcc.runtime._runc_tools import DEFAULT_SOCKET as CONTAINERD_SOCKET
+from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
 from hpcc.runtime._tools import ToolError, run_tool
 from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import VmGuest

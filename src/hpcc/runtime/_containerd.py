@@ -63,6 +63,20 @@ class RootMount:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """What the shim is told: a message of the kind that its runtime knows."""
+
+    type_url: str
+    value: bytes
+
+
+def runc_options(runc: Path) -> RuntimeOptions:
+    """Return what makes the shim of Linux run this program."""
+    options = oci_pb2.Options(binary_name=str(runc))
+    return RuntimeOptions(_RUNC_OPTIONS, options.SerializeToString())
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerRecord:
     """A container that containerd knows."""
 
@@ -140,7 +154,9 @@ class Containerd:
             )
         return [ContainerRecord(c.id, dict(c.labels)) for c in answer.containers]
 
-    async def create_task(self, container_id: str, rootfs: Sequence[RootMount], runc: Path) -> int:
+    async def create_task(
+        self, container_id: str, rootfs: Sequence[RootMount], options: RuntimeOptions
+    ) -> int:
         """Mount the root and make the container's process; returns its pid."""
         request = tasks_pb2.CreateTaskRequest(
             container_id=container_id,
@@ -148,10 +164,7 @@ class Containerd:
                 mount_pb2.Mount(type=m.kind, source=m.source, target=m.target, options=m.options)
                 for m in rootfs
             ],
-            options=AnyMessage(
-                type_url=_RUNC_OPTIONS,
-                value=oci_pb2.Options(binary_name=str(runc)).SerializeToString(),
-            ),
+            options=AnyMessage(type_url=options.type_url, value=options.value),
         )
         async with _foreign("create task"):
             answer = await self._tasks.Create(

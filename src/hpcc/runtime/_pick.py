@@ -19,7 +19,8 @@ from hpcc.runtime._firecracker_tools import FirecrackerTools, check_machine, fin
 from hpcc.runtime._leftovers import sweep
 from hpcc.runtime._qemu import PROGRAM, QemuConfig, QemuRuntime
 from hpcc.runtime._qemu_argv import cpu_model
-from hpcc.runtime._runc import DEFAULT_SOCKET, RuncConfig, RuncRuntime
+from hpcc.runtime._runc import RuncRuntime
+from hpcc.runtime._runc_tools import DEFAULT_SOCKET, RuncConfig
 from hpcc.runtime._tools import key_of, run_tool
 from hpcc.runtime._warm import WarmStart
 

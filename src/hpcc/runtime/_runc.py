@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Coroutine
@@ -22,30 +21,25 @@ from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestLostError, GuestSpec, Probe
 from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._channel import GuestChannel
-from hpcc.runtime._containerd import Containerd, ContainerdError, unix_connector
+from hpcc.runtime._containerd import Containerd, ContainerdError, runc_options, unix_connector
 from hpcc.runtime._leftovers import is_owner_alive, owner_of
 from hpcc.runtime._runc_host import (
     AgentSocket,
     GuestPlaces,
     PidHandle,
     cgroups_of,
-    check_machine,
-    daemon_of,
     delegate,
     remove_groups,
     rootfs,
 )
 from hpcc.runtime._runc_spec import ContainerPlan, uid_range
-from hpcc.runtime._tools import ToolError, in_thread, run_tool, sha256_of
+from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
+from hpcc.runtime._tools import in_thread
 from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.wire import TOKEN_BYTES
 
-DEFAULT_SOCKET: Final = Path("/run/containerd/containerd.sock")
 _RUNTIME: Final = "io.containerd.runc.v2"
-# The first whose shim puts a mount below another one of the same root.
-_MINIMUM_VERSION: Final = (1, 7)
-_RUNC_VERSION: Final = re.compile(r"runc version (\S{1,64})")
 _AGENT: Final = "agent"
 _OWNER: Final = "hpcc.owner"
 _END_SECONDS: Final = 60.0
@@ -53,67 +47,6 @@ _REMOVE_TRIES: Final = 10
 _REMOVE_PAUSE_SECONDS: Final = 0.5
 _PROBE_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 64 << 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuncConfig:
-    """How containers are run. `directory` is for guests' working directories, 0700.
-
-    `by_loop`: whether images are mounted through loop devices; None finds out what the kernel can.
-    """
-
-    directory: Path
-    socket: Path = DEFAULT_SOCKET
-    runc: str = "runc"
-    by_loop: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuncTools:
-    """What runs containers here; digests are `sha256:…`."""
-
-    runc: Path
-    runc_digest: str
-    containerd: Path
-    containerd_digest: str
-    version: str
-
-
-async def find_runc(config: RuncConfig) -> RuncTools:
-    """Look for containerd and runc, and check what they need of the machine.
-
-    Raises:
-        InfrastructureError: something is missing; the text says how to mend it.
-    """
-    runc = await asyncio.to_thread(check_machine, config.runc)
-    program = await asyncio.to_thread(daemon_of, config.socket)
-    client = Containerd(unix_connector(config.socket))
-    try:
-        version = await client.version()
-    finally:
-        client.close()
-    if _numbers(version) < _MINIMUM_VERSION:
-        least = ".".join(map(str, _MINIMUM_VERSION))
-        raise ToolError(
-            f"containerd is {version}, {least} or newer is needed; try: apt-get install containerd",
-            reason="containerd-version",
-        )
-    said = _RUNC_VERSION.search(await run_tool(str(runc), "--version"))
-    return RuncTools(
-        runc=runc,
-        runc_digest=await asyncio.to_thread(sha256_of, runc),
-        containerd=program,
-        containerd_digest=await asyncio.to_thread(sha256_of, program),
-        version=f"runc {said[1] if said else '?'}, containerd {version}",
-    )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    major, _, rest = version.removeprefix("v").partition(".")
-    try:
-        return int(major), int(rest.partition(".")[0])
-    except ValueError:
-        return (0,)
 
 
 class RuncRuntime:
@@ -303,8 +236,8 @@ class _Container(Vm):
             image, drive = self._spec.image_path, self._assets.agent_drive
             mounts = await in_thread(partial(rootfs, places, image, drive, by_loop=by_loop))
             try:
-                name, runc = self._identity.guest_id, self._tools.runc
-                pid = await _whole(self._client.create_task(name, mounts, runc))
+                name, options = self._identity.guest_id, runc_options(self._tools.runc)
+                pid = await _whole(self._client.create_task(name, mounts, options))
             except ContainerdError as error:
                 failure = failure or error
                 continue
