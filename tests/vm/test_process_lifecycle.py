@@ -325,6 +325,15 @@ async def test_what_a_killed_worker_left_ends_and_is_swept(
     assert not entries(tmp_path / "guests")
 
 
+async def test_a_sweep_spares_what_has_an_owner(
+    containers: RuncRuntime, guest: VmGuest, containerd: ContainerdDaemon
+) -> None:
+    before = containerd.leftovers()
+    assert await containers.sweep() == 0
+    assert containerd.leftovers() == before
+    assert (await run(guest, request("/probe", "exit", "6"))).result.exit_code == 6
+
+
 async def test_a_probe_says_what_answered(containers: RuncRuntime) -> None:
     probe = await containers.probe()
     assert probe.is_usable, probe
