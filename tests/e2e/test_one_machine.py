@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.runtime import warden_label
 from hpcc.testing._machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -85,6 +86,7 @@ def test_misses_compile_in_a_guest_and_hits_come_from_the_cache(
     executed = [row for row in rows if row["cache_status"] == "executed"]
     assert len(executed) == UNITS
     assert {row["isolation"] for row in executed} <= {"qemu/tcg", "qemu/kvm"}
+    assert {row["warden"] for row in executed} == {warden_label()}
     assert {row["image_digest"] for row in executed} == {toolchain.partition("@")[2]}
     assert {row["exit_code"] for row in executed} == {0}
     assert all(

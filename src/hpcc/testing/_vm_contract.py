@@ -16,6 +16,7 @@ import pytest
 
 from hpcc.core import ExecLimits, StdioEvent
 from hpcc.ports import Guest
+from hpcc.runtime import warden_label
 from hpcc.testing._guest_contract import GuestContract, MemoryBlobs, request, run
 
 MIB: Final = 1 << 20
@@ -39,6 +40,9 @@ def small(
 
 class VmContract(GuestContract):
     """Inherit it in a test module; every method is a test."""
+
+    async def test_its_row_says_how_its_warden_is_kept_apart(self, guest: Guest) -> None:
+        assert guest.identity.warden == warden_label()
 
     async def test_host_name_ids_and_umask_are_pinned(self, guest: Guest, program: str) -> None:
         seen = {(await run(guest, request(program, "who", cwd="a/b"))).stdout for _ in range(2)}

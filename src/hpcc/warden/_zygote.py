@@ -85,12 +85,16 @@ class _Zygote:
 
     def _fork(self, uid: int | None, fds: Sequence[int]) -> None:
         guest, worker, line = fds
-        zygote = os.getpid()
-        pid = os.fork()
+        zygote, pid = os.getpid(), -1
+        with suppress(OSError):  # no process left: the line's end says so, and the others live on
+            pid = os.fork()
         if pid == 0:
             _become_warden(self._work, guest, worker, uid, zygote)
         os.close(guest)
         os.close(worker)
+        if pid < 0:
+            os.close(line)
+            return
         warden = _Warden(pid, os.pidfd_open(pid), socket.socket(fileno=line))
         self._by_pidfd[warden.pidfd] = self._by_line[line] = warden
         self._poll.register(warden.pidfd, select.POLLIN)
@@ -167,3 +171,5 @@ def main(descriptor: int, worker_pid: int) -> None:
     die_with_parent(worker_pid)
     harden()
     run(socket.socket(fileno=descriptor), serve)
+    # An orderly end would want modules that cannot be had any more.
+    os._exit(0)
