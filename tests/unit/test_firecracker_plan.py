@@ -10,6 +10,7 @@ import pytest
 
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.runtime._firecracker_plan import (
+    LOAD_CALL,
     Jail,
     Microvm,
     boot_calls,
@@ -139,3 +140,17 @@ def test_another_configuration_is_refused(change: Mapping[str, object]) -> None:
 def test_a_configuration_that_does_not_say_is_refused() -> None:
     with pytest.raises(IntegrityError):
         check_configuration({"drives": DRIVES})
+
+
+def test_a_restored_guest_does_not_run_before_the_vmm_has_said_what_it_is() -> None:
+    assert LOAD_CALL.body == {
+        "snapshot_path": "/state",
+        "resume_vm": False,
+        "mem_backend": {"backend_type": "File", "backend_path": "/memory"},
+    }
+
+
+def test_only_a_template_may_write_a_file_of_its_memorys_size() -> None:
+    guest, template = jailer_argv(JAIL), jailer_argv(replace(JAIL, is_template=True))
+    assert "fsize=4096" in guest
+    assert f"fsize={(JAIL.memory_mib << 20) + 4096}" in template

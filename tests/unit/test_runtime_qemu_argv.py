@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcc.runtime._qemu_argv import Machine, cpu_model, kernel_command_line, qemu_argv, tsc_khz
+from hpcc.runtime._qemu_argv import (
+    Machine,
+    SnapshotFds,
+    cpu_model,
+    kernel_command_line,
+    qemu_argv,
+    tsc_khz,
+)
 
 MACHINE = Machine(
     name="/a,b", accelerator="tcg", memory_mib=512, vcpus=2, kernel_fd=3, initramfs_fd=4, image_fd=5, drive_fd=6,
@@ -45,3 +52,18 @@ def test_cpuinfo_is_read_whatever_it_says() -> None:
     assert (tsc_khz(text), cpu_model(text)) == (2_399_998, "A CPU")
     assert (tsc_khz(""), cpu_model("")) == (0, "unknown")
     assert tsc_khz("cpu MHz : fast\n") == 0
+
+
+def test_only_a_template_may_write_its_memory_and_only_a_snapshot_has_a_control_channel() -> None:
+    fds = SnapshotFds(memory_fd=8, state_fd=9, control_fd=10, is_template=True)
+    template = qemu_argv("qemu", replace(MACHINE, snapshot=fds))
+    restored = qemu_argv("qemu", replace(MACHINE, snapshot=replace(fds, is_template=False)))
+    memory = "memory-backend-file,id=memory,size=512M,mem-path=/dev/fd/8"
+    assert template[template.index("-object") + 1] == f"{memory},share=on"
+    assert restored[restored.index("-object") + 1] == f"{memory},share=off,readonly=on,rom=off"
+    assert "-incoming" not in template
+    assert restored[restored.index("-incoming") + 1] == "defer"
+    for argv in (template, restored):
+        assert "microvm,rtc=on,acpi=on,memory-backend=memory" in argv
+        assert argv[argv.index("-mon") + 1] == "chardev=control,mode=control"
+    assert not {"-mon", "-qmp", "-object", "-incoming"} & set(qemu_argv("qemu", MACHINE))
