@@ -107,3 +107,40 @@ async def test_a_flood_of_refusals_is_counted_and_not_written(tmp_path: Path) ->
         name, count = farm.audit.events[-1].fields[-1]
         assert name == "suppressed_before"
         assert int(count) > 100
+
+
+async def test_a_token_that_was_copied_from_a_daemon_is_of_no_use(tmp_path: Path) -> None:
+    import pytest
+
+    from hpcc.core import Digest
+    from hpcc.identity import ProofKey
+    from hpcc.rpc import ReapiClient, ReapiClientConfig, UnauthenticatedError
+
+    clock = SystemClock()
+    async with (
+        farm_under_test(tmp_path) as farm,
+        farm.serving(),
+        connect_farm(farm.farm(), clock, "t") as connection,
+    ):
+        mine = await connection.worker()
+        token, thief = mine.route.token, ProofKey()
+        config = ReapiClientConfig(tenant=mine.tenant, tool_version="t")
+
+        def theirs(method: str) -> str:
+            return thief.sign(token, method, clock.now())
+
+        def old(method: str) -> str:
+            return mine.prove(method.replace("FindMissingBlobs", "BatchReadBlobs"))
+
+        wanted = [Digest.of(b"x")]
+        assert await ReapiClient(mine.channel, token, config, prove=mine.prove).find_missing(
+            wanted
+        ) == set(wanted)
+        for prove in (None, theirs, old):
+            with pytest.raises(UnauthenticatedError) as refused:
+                await ReapiClient(mine.channel, token, config, prove=prove).find_missing(wanted)
+            assert refused.value.reason == "token-proof"
+        assert farm.audit.names() == ["token-refused"] * 3
+        # A route that no key was named for is a bearer token: stock clients have no proofs.
+        bearer = (await farm.route()).token
+        assert await ReapiClient(mine.channel, bearer, config).find_missing(wanted)

@@ -36,7 +36,27 @@ class Case(NamedTuple):
     test: str
 
 
+PROOF = "tests/unit/test_proof.py::"
 CASES = {
+    "proof-asked": Case(
+        "worker/_session.py",
+        "if claims.client_key:",
+        "if False:",
+        "tests/integration/test_dispatch_routes.py"
+        "::test_a_token_that_was_copied_from_a_daemon_is_of_no_use",
+    ),
+    "proof-method": Case(
+        "identity/_proof.py",
+        "(_PURPOSE, method.encode(), token.encode(), time.encode())",
+        "(_PURPOSE, token.encode(), time.encode())",
+        PROOF + "test_a_proof_of_another_call_token_or_time_is_refused",
+    ),
+    "proof-time": Case(
+        "identity/_proof.py",
+        "if abs(int(time) / 1000 - now) > MAX_PROOF_AGE_SECONDS:",
+        "if False:",
+        PROOF + "test_a_proof_of_another_call_token_or_time_is_refused",
+    ),
     "algorithm": Case(VERIFY, "if algorithm not in policy.algorithms or algorithm not in ALGORITHMS:",
                       "if False:", TOKEN + "test_an_algorithm_that_the_tenant_does_not_list_is_refused"),
     "kind": Case(VERIFY, "kind.lower() not in _TYPES", "False",

@@ -26,16 +26,18 @@ class AuthenticateResponse(_message.Message):
     def __init__(self, session: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation")
+    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
     FAILED_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_KEY_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     image: str
     minimum_isolation: str
     failed_generation: int
-    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ...) -> None: ...
+    client_key: bytes
+    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
     __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id")

@@ -186,7 +186,7 @@ class Dispatcher:
             injected=request.injected,
             execute_seconds=self._timeout_seconds,
         )
-        client = ReapiClient(worker.channel, worker.route.token, config)
+        client = ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
         record, is_cached = await self._result(client, prepared)
         _check_record(record, worker, prepared)
         outputs = await _outputs(client, record, prepared.outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import grpc
 
 from hpcc.config import Farm
 from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId
-from hpcc.identity import LoginSource, PinnedPeer
+from hpcc.identity import LoginSource, PinnedPeer, ProofKey
 from hpcc.ports import Clock
 from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
 from hpcc.rpc import open_channel as open_pinned
@@ -26,11 +26,12 @@ _RENEW_BEFORE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RoutedWorker:
-    """A worker to call: its channel and the route that allows it."""
+    """A worker to call: its channel, the route that allows it, and the proof for each call."""
 
     channel: grpc.aio.Channel
     route: Route
     tenant: TenantId
+    prove: Callable[[str], str]
 
 
 class FarmConnection:
@@ -42,6 +43,8 @@ class FarmConnection:
         self.image = ImageRef.parse(farm.image)
         self._client, self._clock, self._version = SchedulerClient(channel), clock, version
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
+        # Of this process and this farm alone: a token that was copied is of no use elsewhere.
+        self._key = ProofKey()
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
         self._route: Route | None = None
@@ -58,7 +61,7 @@ class FarmConnection:
             route = self._route
             if route is None or route.token_expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
                 route = self._route = await self._ask(0)
-            return RoutedWorker(self._channel(route), route, self.tenant)
+            return self._routed(route)
 
     async def reroute(self, failed: Route) -> RoutedWorker:
         """Give up a route that failed; all compiles that used it share one question."""
@@ -67,7 +70,13 @@ class FarmConnection:
                 self._route = None
             if self._route is None:
                 self._route = await self._ask(failed.generation)
-            return RoutedWorker(self._channel(self._route), self._route, self.tenant)
+            return self._routed(self._route)
+
+    def _routed(self, route: Route) -> RoutedWorker:
+        def prove(method: str) -> str:
+            return self._key.sign(route.token, method, self._clock.now())
+
+        return RoutedWorker(self._channel(route), route, self.tenant, prove)
 
     async def close(self) -> None:
         if self._watcher is not None:
@@ -83,6 +92,7 @@ class FarmConnection:
             image=self.image,
             minimum_isolation=_minimum(self.farm.isolation),
             failed_generation=failed_generation,
+            client_key=self._key.public,
         )
         session = await self._login()
         try:

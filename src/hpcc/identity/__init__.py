@@ -33,6 +33,7 @@ from hpcc.identity._oidc_verify import (
     read_header,
     verify_idp_token,
 )
+from hpcc.identity._proof import KEY_BYTES, ProofKey, check_proof
 from hpcc.identity._tls import MAX_CERTIFICATE_BYTES, PinnedPeer, TlsIdentity, certificate_id
 from hpcc.identity._token import (
     MAX_LIFETIME_SECONDS,
@@ -48,6 +49,7 @@ from hpcc.identity._token import (
 __all__ = [
     "ALGORITHMS",
     "DEFAULT_ALGORITHMS",
+    "KEY_BYTES",
     "MAX_CERTIFICATE_BYTES",
     "MAX_IDP_TOKEN_CHARS",
     "MAX_LIFETIME_SECONDS",
@@ -64,6 +66,7 @@ __all__ = [
     "Login",
     "LoginSource",
     "PinnedPeer",
+    "ProofKey",
     "Provider",
     "ProviderError",
     "ProviderHttp",
@@ -76,6 +79,7 @@ __all__ = [
     "TokenVerifier",
     "Tokens",
     "certificate_id",
+    "check_proof",
     "check_provider_url",
     "discover",
     "key_id",

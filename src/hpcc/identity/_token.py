@@ -30,6 +30,7 @@ _ALG: Final = "EdDSA"
 _TYP: Final = "hpcc-route+jwt"
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_KEY: Final = re.compile(r"(?:[0-9a-f]{64})?")
 _PRINCIPAL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -68,6 +69,8 @@ class RouteClaims:
     # The tenant's policy. A worker that is stricter stays so; this default leaves it the choice.
     guest_reuse: GuestReuse = GuestReuse.TENANT
     quotas: RouteQuotas = RouteQuotas()
+    # The raw Ed25519 key whose holder alone may use the token; empty for a bearer token.
+    client_key: bytes = b""
     not_before: float
     expires_at: float
     token_id: str
@@ -91,6 +94,7 @@ class TokenSigner:
             "iso": claims.minimum_isolation.value,
             "iss": claims.issuer,
             "jti": claims.token_id,
+            "key": claims.client_key.hex(),
             "nbf": claims.not_before,
             "quotas": asdict(claims.quotas),
             "reuse": claims.guest_reuse.value,
@@ -190,7 +194,7 @@ def _object(part: str) -> Mapping[str, object]:
 
 _TYPES: Final[Mapping[str, type]] = {
     "aud": str, "cv": str, "exp": float, "gen": int, "img": str, "iso": str, "iss": str,
-    "jti": str, "nbf": float, "quotas": dict, "reuse": str, "rights": list, "sub": str,
+    "jti": str, "key": str, "nbf": float, "quotas": dict, "reuse": str, "rights": list, "sub": str,
     "tenant": str,
 }  # fmt: skip
 
@@ -203,6 +207,7 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
     if (
         not all(_PLAIN.fullmatch(text[n]) for n in ("aud", "iss", "jti"))
         or not _PRINCIPAL.fullmatch(text["sub"])
+        or not _KEY.fullmatch(text["key"])
         or not all(isinstance(r, str) and r in {"cache", "execute"} for r in rights)
     ):
         raise TokenError("token claims are malformed", reason="token-malformed")
@@ -217,6 +222,7 @@ def _claims(body: Mapping[str, object]) -> RouteClaims:
             generation=cast("int", body["gen"]),
             rights=frozenset(cast("list[str]", rights)),
             guest_reuse=GuestReuse(text["reuse"]),
+            client_key=bytes.fromhex(text["key"]),
             quotas=_quotas(cast("dict[str, object]", body["quotas"])),
             not_before=cast("float", body["nbf"]),
             expires_at=cast("float", body["exp"]),

@@ -19,6 +19,9 @@ _MAX_CREDENTIAL_CHARS: Final = 6 << 10
 TOOL_METADATA: Final = "build.bazel.remote.execution.v2.requestmetadata-bin"
 # Flags that hpcc added to argv, zero-separated: for the audit row, never for a decision.
 INJECTED_METADATA: Final = "hpcc-injected-bin"
+# Shows that the caller holds the key of its token.
+PROOF_METADATA: Final = "hpcc-proof"
+_MAX_PROOF_CHARS: Final = 128
 
 # Any: the messages of generated code, bounded to this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
@@ -32,10 +35,13 @@ class Call:
     credential: str
     tool_metadata: bytes
     injected: bytes = b""
+    proof: str = ""
+    # `/package.Service/Method`, which a proof is for.
+    method: str = ""
 
     @classmethod
-    def of(cls, context: Any) -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
-        credential, tool, injected = "", b"", b""
+    def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
+        credential, tool, injected, proof = "", b"", b"", ""
         for key, value in context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
                 credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
@@ -43,7 +49,9 @@ class Call:
                 tool = value
             elif key == INJECTED_METADATA and isinstance(value, bytes):
                 injected = value
-        return cls(credential[: _MAX_CREDENTIAL_CHARS + 1], tool, injected)
+            elif key == PROOF_METADATA and isinstance(value, str):
+                proof = value[:_MAX_PROOF_CHARS]
+        return cls(credential[: _MAX_CREDENTIAL_CHARS + 1], tool, injected, proof, method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +68,12 @@ class Method:
 
 def service_handler(service: str, methods: tuple[Method, ...]) -> grpc.GenericRpcHandler:
     """Build the handler of a service, with our errors turned into statuses."""
-    return grpc.method_handlers_generic_handler(service, {m.name: _handler(m) for m in methods})
+    return grpc.method_handlers_generic_handler(
+        service, {m.name: _handler(m, f"/{service}/{m.name}") for m in methods}
+    )
 
 
-def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: Method, path: str) -> grpc.RpcMethodHandler[Any, Any]:
     codec = {
         "request_deserializer": method.request.FromString,
         "response_serializer": lambda m: m.SerializeToString(),
@@ -74,7 +84,7 @@ def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
         async def serve_stream(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - see UnaryFn
             try:
                 # Closed here and now when the caller leaves: what it holds must not wait for gc.
-                async with aclosing(stream(request, Call.of(context))) as messages:
+                async with aclosing(stream(request, Call.of(context, path))) as messages:
                     async for message in messages:
                         yield message
             except HpccError as error:
@@ -86,7 +96,7 @@ def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
 
     async def serve(request: Any, context: Any) -> Any:  # noqa: ANN401 - see UnaryFn
         try:
-            return await unary(request, Call.of(context))
+            return await unary(request, Call.of(context, path))
         except HpccError as error:
             await _abort(context, error)
 

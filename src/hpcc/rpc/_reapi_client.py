@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,9 +24,11 @@ from hpcc.reapi import (
 )
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
-from hpcc.rpc._method import INJECTED_METADATA, TOOL_METADATA, bearer
+from hpcc.rpc._method import INJECTED_METADATA, PROOF_METADATA, TOOL_METADATA, bearer
 
 _REAPI: Final = "/build.bazel.remote.execution.v2"
+_READ: Final = "/google.bytestream.ByteStream/Read"
+_WRITE: Final = "/google.bytestream.ByteStream/Write"
 _CHUNK: Final = 512 << 10
 # Digest, status and framing of one blob in a batch.
 _ITEM_OVERHEAD_BYTES: Final = 256
@@ -49,8 +51,16 @@ class ReapiClientConfig:
 class ReapiClient:
     """Calls over a channel that somebody else owns, with one route token."""
 
-    def __init__(self, channel: grpc.aio.Channel, token: str, config: ReapiClientConfig) -> None:
-        self._channel, self._config = channel, config
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        token: str,
+        config: ReapiClientConfig,
+        *,
+        prove: Callable[[str], str] | None = None,
+    ) -> None:
+        """`prove` makes the proof for a call of a method, for tokens that are bound to a key."""
+        self._channel, self._config, self._prove = channel, config, prove
         tool = pb.RequestMetadata(
             tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
             tool_invocation_id=config.build_id,
@@ -61,6 +71,11 @@ class ReapiClient:
             (INJECTED_METADATA, "\0".join(config.injected).encode()),
         )
         self._instance = config.tenant.value
+
+    def _metadata_of(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
+        if self._prove is None:
+            return self._metadata
+        return (*self._metadata, (PROOF_METADATA, self._prove(path)))
 
     async def cached_result(self, action: Digest, inline: Sequence[str]) -> ResultRecord:
         """Ask the action cache.
@@ -145,11 +160,12 @@ class ReapiClient:
             inline_stderr=True,
             inline_output_files=inline,
         )
+        path = f"{_REAPI}.Execution/Execute"
         call = self._channel.unary_stream(
-            f"{_REAPI}.Execution/Execute",
+            path,
             request_serializer=pb.ExecuteRequest.SerializeToString,
             response_deserializer=ops.Operation.FromString,
-        )(request, metadata=self._metadata, timeout=self._config.execute_seconds)
+        )(request, metadata=self._metadata_of(path), timeout=self._config.execute_seconds)
         try:
             async for operation in call:
                 if operation.done:
@@ -161,13 +177,16 @@ class ReapiClient:
         raise UnavailableError("the worker ended the call without a result")
 
     async def _unary(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
+        path = f"{_REAPI}.{method}"
         call = self._channel.unary_unary(
-            f"{_REAPI}.{method}",
+            path,
             request_serializer=type(request).SerializeToString,
             response_deserializer=(bytes if response is None else response.FromString),
         )
         try:
-            return await call(request, metadata=self._metadata, timeout=self._config.call_seconds)
+            return await call(
+                request, metadata=self._metadata_of(path), timeout=self._config.call_seconds
+            )
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
 
@@ -214,14 +233,16 @@ class ReapiClient:
                 )
 
         call = self._channel.stream_unary(
-            "/google.bytestream.ByteStream/Write",
+            _WRITE,
             request_serializer=bs.WriteRequest.SerializeToString,
             response_deserializer=bs.WriteResponse.FromString,
         )
         try:
             async with aclosing(pieces()) as source:  # type: ignore[type-var]  # an async generator has aclose
                 answer = await call(
-                    source, metadata=self._metadata, timeout=self._config.transfer_seconds
+                    source,
+                    metadata=self._metadata_of(_WRITE),
+                    timeout=self._config.transfer_seconds,
                 )
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.INTERNAL:
@@ -236,12 +257,12 @@ class ReapiClient:
 
     async def _read(self, digest: Digest) -> Blob:
         call = self._channel.unary_stream(
-            "/google.bytestream.ByteStream/Read",
+            _READ,
             request_serializer=bs.ReadRequest.SerializeToString,
             response_deserializer=bs.ReadResponse.FromString,
         )(
             bs.ReadRequest(resource_name=read_name(self._config.tenant, digest)),
-            metadata=self._metadata,
+            metadata=self._metadata_of(_READ),
             timeout=self._config.transfer_seconds,
         )
         data = bytearray()

@@ -39,6 +39,8 @@ class Client:
     tool: str = ""
     build_id: str = ""
     injected: tuple[str, ...] = ()
+    proof: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ def client_of(call: Call, instance: str) -> Client:
         pass
     injected = call.injected.decode("utf-8", "replace").split("\0")[:_MAX_INJECTED]
     flags = tuple(_label(flag) for flag in injected if flag)
-    return Client(call.credential, instance, _label(tool), _label(build), flags)
+    return Client(
+        call.credential, instance, _label(tool), _label(build), flags, call.proof, call.method
+    )
 
 
 def _label(text: str) -> str:

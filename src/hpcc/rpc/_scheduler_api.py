@@ -19,12 +19,16 @@ class SessionGrant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteAsk:
-    """What a daemon asks. `failed_generation` is 0 unless a route just failed it."""
+    """What a daemon asks. `failed_generation` is 0 unless a route just failed it.
+
+    `client_key` (Ed25519, 32 bytes) is what the route's token is bound to; empty for none.
+    """
 
     tenant: TenantId
     image: ImageRef
     minimum_isolation: Isolation | None = None
     failed_generation: int = 0
+    client_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ class SchedulerClient:
                 image=str(ask.image),
                 minimum_isolation=ask.minimum_isolation.value if ask.minimum_isolation else "",
                 failed_generation=ask.failed_generation,
+                client_key=ask.client_key,
             ),
             pb.RouteResponse,
             session,

@@ -19,6 +19,7 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _MAX_IMAGES: Final = 1024
+_CLIENT_KEY_BYTES: Final = 32
 _MAX_REASON_CHARS: Final = 200
 _MAX_CAPACITY: Final = 4096
 
@@ -69,6 +70,7 @@ class _DaemonSide:
                 _isolation(request.minimum_isolation) if request.minimum_isolation else None
             ),
             failed_generation=request.failed_generation,
+            client_key=_client_key(request.client_key),
         )
         route = self._backend.route(call.credential, ask)
         return pb.RouteResponse(
@@ -176,6 +178,12 @@ def _worker_id(text: str) -> str:
     if not _WORKER_ID.fullmatch(text):
         raise CallerError("not a worker id")
     return text
+
+
+def _client_key(key: bytes) -> bytes:
+    if len(key) not in {0, _CLIENT_KEY_BYTES}:
+        raise CallerError("client key is not an Ed25519 key")
+    return key
 
 
 def _isolation(text: str) -> Isolation:

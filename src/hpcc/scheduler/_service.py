@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.core import ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.core import Isolation, PolicyError, TenantId
 from hpcc.identity import RouteClaims, TokenSigner, key_id
 from hpcc.ports import Clock
 from hpcc.rpc import (
@@ -78,7 +78,7 @@ class SchedulerService:
         minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
         self._tell(self._registry.expire())
         worker = self._registry.choose(image, minimum, failed_generation=ask.failed_generation)
-        claims = self._claims(session, policy, image, minimum, worker)
+        claims = self._claims(session, policy, ask, minimum, worker)
         return Route(
             endpoint=worker.registration.endpoint,
             worker_certificate=worker.registration.certificate,
@@ -153,7 +153,7 @@ class SchedulerService:
         self,
         session: Session,
         policy: TenantPolicy,
-        image: ImageDigest,
+        ask: RouteAsk,
         minimum: Isolation,
         worker: Worker,
     ) -> RouteClaims:
@@ -163,11 +163,12 @@ class SchedulerService:
             subject=session.principal,
             tenant=session.tenant,
             audience=worker.audience,
-            image=image,
+            image=ask.image.digest,
             minimum_isolation=minimum,
             generation=worker.generation,
             rights=frozenset({"cache", "execute"}),
             guest_reuse=policy.guest_reuse,
+            client_key=ask.client_key,
             quotas=policy.quotas.of_one_worker,
             not_before=now,
             expires_at=now + self._config.token_seconds,

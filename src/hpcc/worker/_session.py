@@ -20,7 +20,7 @@ from hpcc.core import (
     PolicyError,
     TenantId,
 )
-from hpcc.identity import RouteClaims, TokenError, TokenVerifier
+from hpcc.identity import RouteClaims, TokenError, TokenVerifier, check_proof
 from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
 from hpcc.reapi import (
     CommandSpec,
@@ -103,6 +103,14 @@ class Gate:
             raise InfrastructureError("the worker is not registered yet", reason="not-ready")
         try:
             claims = self._verifier.verify(client.credential)
+            if claims.client_key:
+                check_proof(
+                    client.proof,
+                    key=claims.client_key,
+                    token=client.credential,
+                    method=client.method,
+                    now=self._desk.clock.now(),
+                )
         except TokenError as error:
             await self._desk.events.event("token-refused", "", ("reason", error.reason))
             raise
