@@ -332,6 +332,30 @@ async def test_a_slow_consumer_holds_the_guest_back() -> None:
         await events.aclose()
 
 
+async def test_a_slow_consumer_holds_up_no_other_exec() -> None:
+    large = request("large", outputs=("o",), limits=ExecLimits(output_bytes=1 << 30))
+
+    async def script(stream: Any) -> None:
+        header = (await stream.recv_message()).header
+        await stream.send_message(need())
+        await stream.recv_message()
+        await stream.send_message(result())
+        for _ in range(100 if header.argv[0] == "large" else 0):
+            await stream.send_message(chunk("o", bytes(256 << 10), last=False))
+
+    async with guest(script) as channel, asyncio.timeout(20):
+        slow = channel.exec(large, MemoryBlobs())
+        await anext(slow)
+        await asyncio.sleep(0.3)  # it has filled all that there is of room
+        for _ in range(3):
+            assert [type(e) for e in await run_small(channel)] == [ResultEvent]
+        await slow.aclose()
+
+
+async def run_small(channel: GuestChannel) -> list[Any]:
+    return [e async for e in channel.exec(request("small"), MemoryBlobs())]
+
+
 async def test_a_request_over_a_limit_never_reaches_the_guest() -> None:
     async def script(stream: Any) -> None:
         pytest.fail("it was sent")

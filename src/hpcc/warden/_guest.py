@@ -32,6 +32,8 @@ _PREFIX_BYTES: Final = 5
 # Answers to SETTINGS and PING that the guest does not read: what waits for a window is not among
 # them, since grpclib stops sending that.
 _MAX_UNREAD_BYTES: Final = 8 << 20
+# Four streams' windows: an exec whose consumer is slow does not hold up the others in its guest.
+_CONNECTION_WINDOW_BYTES: Final = 16 << 20
 
 
 class _GuardedProtocol(H2Protocol):
@@ -112,6 +114,7 @@ class GuestConnection(Channel):
             _keepalive_permit_without_calls=True,
             _http2_max_pings_without_data=0,
             _http2_min_sent_ping_interval_without_data=start.keepalive_ms / 2000,
+            http2_connection_window_size=_CONNECTION_WINDOW_BYTES,
         )
         super().__init__(path="guest", config=config, codec=_Codec())
         self._sock: socket.socket | None = sock
