@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # For a host that never notices.
 SECONDS = 8.0
 GATE, GUEST, LINK = "wire/_frame_gate.py", "warden/_guest.py", "wire/_link.py"
+SESSION = "warden/_session.py"
 REPLIES, CALL, CHANNEL = "runtime/_replies.py", "runtime/_call.py", "runtime/_channel.py"
 NO_BUDGET = (GATE, "self._allowance < 0 or ", "")
 
@@ -106,6 +107,7 @@ CASES = {
     "answer-end": reply("if self.phase is not Phase.OUTPUT or", "no-result", "if"),
     "answer-open-output": reply(" or self._is_output_open:", "output-that-never-ends", ":"),
     "detail-text": Case(REPLIES, "self.detail = printable(result.detail)", "self.detail = result.detail", "after", "detail-of-escapes"),
+    "status": Case(SESSION, 'self._session.give_up(wire.LostCode.FAILED, f"{type(error).__name__}: {error}")', "pass", "exec", "status-that-lies"),
     "exec-deadline": Case(CALL, "asyncio.timeout(self._limits.stage_seconds)", "asyncio.timeout(3600)", "exec", "no-answer"),
     "run-deadline": Case(CALL, "loop.time() + wall_seconds + self._limits.grace_seconds", "loop.time() + 3600", "exec", "drips"),
     "end-deadline": Case(CALL, "deadline.reschedule(loop.time() + self._limits.stage_seconds)", "deadline.reschedule(loop.time() + 3600)", "exec", "never-ends"),
