@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Check, Engine, Plan
-from hpcc.daemon._native import load_native
+from hpcc.daemon import Check, Engine, Plan, _native, encode_plan
 from hpcc.daemon._outputs import OutputFile
 from hpcc.daemon._twin import Twin
 
 NO_SOURCE = (0, 0)
 
 
-@pytest.fixture(params=["native", "python"])
-def engine(request: pytest.FixtureRequest) -> Engine:
+@pytest.fixture(params=["native", "native-grouped", "python"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    if request.param == "python":
+        return Twin()
+    if request.param == "native-grouped":
+        # Every directory is opened, as where many names are in it.
+        grouped = functools.partial(encode_plan, min_group=1)
+        monkeypatch.setattr(_native, "encode_plan", grouped)
     # Without the library this is an error, no skip: every install builds it.
-    return load_native() if request.param == "native" else Twin()
+    return _native.load_native()
 
 
 @pytest.fixture

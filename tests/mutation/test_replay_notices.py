@@ -168,9 +168,9 @@ CASES = {
     ),
     "state-of-a-directory": Case(
         C,
-        "names->is_state_known && ",
-        "",
-        f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
+        " &&\n        is_same(check, &st))",
+        ")",
+        f"{LACKS}::test_a_directory_as_it_was_needs_no_other_look",
     ),
     "search-directory-that-is-closed": Case(
         C,
@@ -193,7 +193,7 @@ CASES = {
     ),
     "pins-absent-by-name": Case(
         PINS,
-        "self._add(Check(CheckKind.LACKS, absence.directory, signature, listed))",
+        "self._add(Check(CheckKind.LACKS, directory, signature or (), listed))",
         "pass",
         f"{REAL}::test_a_name_that_appears_where_every_compile_leaves_something_is_seen[native]",
     ),

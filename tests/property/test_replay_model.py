@@ -13,13 +13,25 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcc.daemon import Check, CheckKind, Engine, Outcome, Plan
+from hpcc.daemon import Check, CheckKind, Engine, Outcome, Plan, encode_plan
 from hpcc.daemon._files import signature_of
-from hpcc.daemon._native import load_native
+from hpcc.daemon._native import Native, load_native
 from hpcc.daemon._outputs import OutputFile
 from hpcc.daemon._twin import Twin
 
-ENGINES: tuple[Callable[[], Engine], ...] = (load_native, Twin)
+
+class Grouping(Native):
+    """Opens every directory, as where many names are in it."""
+
+    def prepare(self, plan: Plan) -> bytes:
+        return encode_plan(plan, min_group=1)
+
+
+def grouping() -> Engine:
+    return Grouping(load_native().library)
+
+
+ENGINES: tuple[Callable[[], Engine], ...] = (load_native, grouping, Twin)
 DIRECTORIES = ("", "d/", "d/e/", "gone/")
 NAMES = ("a", "b", "c")
 PATHS = st.builds("{}{}".format, st.sampled_from(DIRECTORIES), st.sampled_from(NAMES))

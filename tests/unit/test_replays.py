@@ -177,6 +177,28 @@ def test_a_directory_that_outputs_go_to_is_pinned_by_names_as_well(
     assert not pins.is_provisional
 
 
+@pytest.mark.parametrize("spelling", ["/.", "/", "/./."])
+def test_two_spellings_of_a_directory_are_one_look_at_it(tmp_path: Path, spelling: str) -> None:
+    """`-I.` is the directory of the source again."""
+    directory = os.fsencode(tmp_path)
+    one = Absence(directory, frozenset(b"a%d.h" % i for i in range(9)), frozenset())
+    two = Absence(directory + spelling.encode(), frozenset({b"b.h"}), frozenset({b"c.h"}))
+    pins = Pins(FileMemo(time.time_ns))
+    pins.inputs(InputSet((), (), (one, two), b""), {directory})
+    names = tuple(sorted({*one.files, b"b.h", b"c.h"}))
+    looks = [check for check in pins.checks() if check.kind is not CheckKind.PLACE]
+    assert looks == [Check(CheckKind.LACKS, directory, (), names)]
+    # A stat counts only if it was the one of both looks.
+    memo = FileMemo(in_a_while)
+    assert one.holds(memo)
+    for signature, expected in ((None, ()), (one.signature, one.signature)):
+        two.signature = signature
+        pins = Pins(memo)
+        pins.inputs(InputSet((), (), (one, two), b""), {directory})
+        (values,) = (c.values for c in pins.checks() if c.kind is CheckKind.LACKS)
+        assert values == expected
+
+
 def test_a_directory_that_can_answer_is_pinned_as_it_was_looked_at(tmp_path: Path) -> None:
     directory = os.fsencode(tmp_path)
     absence = Absence(directory, frozenset({b"a.h"}), frozenset())

@@ -65,8 +65,8 @@ class Acceptor:
         self._lock = threading.Lock()
         self._threads = self._idle = 0
         self._is_closed = False
-        # Since when a launcher waits, by connection; taken out before the answer is sent.
-        self._waiting: dict[socket.socket, float] = {}
+        # Since when a launcher waits, by descriptor, which is open until it is taken out.
+        self._waiting: dict[int, float] = {}
 
     # ---- life ----
 
@@ -91,12 +91,13 @@ class Acceptor:
 
         def serve() -> None:
             try:
-                self._serve(connection, data, is_busy)
+                self._serve(number, data, is_busy)
                 done()
             finally:
                 with self._lock:
                     self._threads -= 1
 
+        number = connection.detach()
         threading.Thread(target=serve, name="hpcc-adopted", daemon=True).start()
 
     # ---- who waits ----
@@ -104,14 +105,15 @@ class Acceptor:
     @contextmanager
     def waiting(self, connection: socket.socket) -> Iterator[None]:
         """Let the launcher be told that we live, inside the block."""
+        number = connection.fileno()
         with self._lock:
-            self._waiting[connection] = self._clock.monotonic()
+            self._waiting[number] = self._clock.monotonic()
         try:
             yield
         finally:
             # Under the lock, as WAIT is sent: it never lands inside an answer.
             with self._lock:
-                del self._waiting[connection]
+                del self._waiting[number]
 
     def waiting_count(self) -> int:
         return len(self._waiting)
@@ -120,14 +122,15 @@ class Acceptor:
         """Tell launchers that we live. Short frames, never blocking."""
         now, limits = self._clock.monotonic(), self._limits
         with self._lock:
-            for connection, started in self._waiting.items():
+            for number, started in self._waiting.items():
                 age = now - started
                 # Each tick, but for what is young (a hit in the making) or older than can be.
                 if limits.tick_seconds / 2 <= age <= limits.begin_seconds:
-                    try:
+                    connection = _connection_of(number)
+                    # Gone, or not reading: whoever answers finds out.
+                    with contextlib.suppress(OSError):
                         connection.send(wire.WAIT_FRAME, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                    except OSError:
-                        continue  # gone, or not reading: whoever answers finds out
+                    connection.detach()
 
     # ---- threads ----
 
@@ -158,8 +161,7 @@ class Acceptor:
                 self._note_refusal(error)
                 continue
             is_busy = self._become_busy()
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=number)
-            self._serve(connection, data, is_busy)
+            self._serve(number, data, is_busy)
             if not self._become_idle():
                 return True
         return False
@@ -197,32 +199,57 @@ class Acceptor:
 
     # ---- one connection ----
 
-    def _serve(self, connection: socket.socket, data: bytes, is_busy: bool) -> None:
+    def _serve(self, number: int, data: bytes, is_busy: bool) -> None:
+        """Answer on a descriptor, or give it away; it is not ours any more then."""
         try:
             replay = self._replays.find(data)
-            if replay is not None and self._replay(connection, replay):
-                connection.close()
+            if replay is not None and self._replay(number, replay):
                 return
         except Exception:  # noqa: BLE001 - a thread's root: logged, and the long way may still work
             _log.exception("a replay failed")
-        self._on_other(connection, data, is_busy)
+        self._on_other(_connection_of(number), data, is_busy)
 
-    def _replay(self, connection: socket.socket, replay: Replay) -> bool:
-        """Answer as last time; false if that does not hold any more, and nothing is answered."""
-        if self._clock.monotonic() >= replay.renew_at:
+    def _replay(self, number: int, replay: Replay) -> bool:
+        """Answer as last time; false if that does not hold any more, and nothing is answered.
+
+        A hit needs no socket object: two more calls and as much Python as the rest of this.
+        """
+        now = self._clock.monotonic()
+        if now >= replay.renew_at:
             return False
-        with self.waiting(connection):
-            outcome = self._replays.engine.replay(replay.prepared, connection.fileno())
-        if outcome == Outcome.DONE:
-            self._count("requests")
-            self._count("replayed")
-            try:
-                replay.on_hit()
-            except Exception:  # noqa: BLE001 - the answer is given; only its note is lost
-                _log.exception("a replayed hit could not be noted")
-            if replay.is_answered_apart:
-                with contextlib.suppress(OSError):  # it is gone, and has its files
-                    send_frame(connection, replay.answer, self._limits.receive_seconds)
-        elif outcome == Outcome.UNSENT:
+        with self._lock:
+            self._waiting[number] = now
+        try:
+            outcome = self._replays.engine.replay(replay.prepared, number)
+        finally:
+            # As in `waiting`. The engine sends an answer in one piece, or none.
+            with self._lock:
+                del self._waiting[number]
+        if outcome not in _ANSWERED:
+            return False
+        self._note(replay, outcome)
+        if replay.is_answered_apart and outcome == Outcome.DONE:
+            self._answer_apart(number, replay.answer)
+        else:
+            os.close(number)
+        return True
+
+    def _answer_apart(self, number: int, answer: bytes) -> None:
+        with contextlib.suppress(OSError), _connection_of(number) as connection:
+            # It may be gone, and has its files.
+            send_frame(connection, answer, self._limits.receive_seconds)
+
+    def _note(self, replay: Replay, outcome: int) -> None:
+        if outcome == Outcome.UNSENT:
             self._count("lost.launcher")
-        return outcome in _ANSWERED
+            return
+        self._count("requests")
+        self._count("replayed")
+        try:
+            replay.on_hit()
+        except Exception:  # noqa: BLE001 - the answer is given; only its note is lost
+            _log.exception("a replayed hit could not be noted")
+
+
+def _connection_of(number: int) -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=number)

@@ -23,6 +23,7 @@ class Native:
     name = "native"
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
         self._replay = library.hpcc_replay
         self._replay.argtypes = (ctypes.c_char_p, ctypes.c_uint64, ctypes.c_int)
         self._replay.restype = ctypes.c_int

@@ -21,18 +21,19 @@ _HASH_PRIME: Final = 0xFFFFFFFB
 _HASH_SPREAD: Final = 0x9E3779B1
 _KEEPS_MODE: Final = 1
 _MASK: Final = (1 << 64) - 1
-# A directory is opened for at least so many names in it; for fewer, whole paths are cheaper.
-_MIN_GROUP: Final = 2
+# A directory is opened for at least so many names in it: to open and close it costs 1.7 us, and a
+# name in it 0.2 us less than a whole path.
+MIN_GROUP: Final = 8
 
 
-def encode_plan(plan: Plan) -> bytes:
+def encode_plan(plan: Plan, *, min_group: int = MIN_GROUP) -> bytes:
     """Write a plan as native/replay.h describes it.
 
     Raises:
         ValueError: see `check_fits`.
     """
     check_fits(plan)
-    groups = _groups(plan.checks)
+    groups = _groups(plan.checks, min_group)
     parts = []
     for directory, checks in groups:
         parts.append(_GROUP.pack(len(directory), len(checks)) + directory + b"\0")
@@ -49,7 +50,9 @@ def encode_plan(plan: Plan) -> bytes:
     return header + b"".join(parts)
 
 
-def _groups(checks: tuple[Check, ...]) -> list[tuple[bytes, list[tuple[bytes, Check]]]]:
+def _groups(
+    checks: tuple[Check, ...], min_group: int
+) -> list[tuple[bytes, list[tuple[bytes, Check]]]]:
     """Put the checks of one directory together, in the order in which the directories come."""
     found: dict[bytes, list[tuple[bytes, Check]]] = {}
     for check in checks:
@@ -59,7 +62,7 @@ def _groups(checks: tuple[Check, ...]) -> list[tuple[bytes, list[tuple[bytes, Ch
         found.setdefault(directory or b"/", []).append((name, check))
     groups, alone = [], []
     for directory, entries in found.items():
-        if len(entries) >= _MIN_GROUP:
+        if len(entries) >= min_group:
             groups.append((directory, entries))
         else:
             alone += [(check.path, check) for _, check in entries]

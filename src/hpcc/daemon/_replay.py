@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Set
 from typing import Final, NamedTuple
 
 from hpcc.daemon._engine import (
@@ -24,7 +24,7 @@ from hpcc.daemon._engine import (
     Plan,
     is_listed_name,
 )
-from hpcc.daemon._files import FileMemo
+from hpcc.daemon._files import FileMemo, Signature
 from hpcc.daemon._manifest import Absence, InputSet
 
 MAX_REPLAYS: Final = 16_384
@@ -143,7 +143,6 @@ class Pins:
         self._checks: dict[tuple[CheckKind | None, bytes], Check] = {}
         # Names are looked for in a directory whose stat may answer for them in a while.
         self.is_provisional = False
-        self._looked_for = 0
 
     def files(self, files: Iterable[tuple[bytes, bytes]]) -> None:
         """Pin contents: each file by the stat under which it had that digest.
@@ -196,35 +195,39 @@ class Pins:
         self.files(inputs.files)
         for path in inputs.present:
             self._add(Check(CheckKind.PRESENT, path))
+        lacking: dict[bytes, list[Absence]] = {}
         for absence in inputs.absences:
-            is_written = (absence.directory.rstrip(b"/") or b"/") in written
+            directory = _plain(absence.directory)
+            is_written = directory in written
             if absence.signature is not None and not is_written:
                 self._add(Check(CheckKind.STATE, absence.directory, absence.signature))
             else:
-                self._lacks(absence)
+                lacking.setdefault(directory, []).append(absence)
                 # Of a directory that is written to, no stat will hold for long.
                 self.is_provisional |= not is_written
-
-    def _lacks(self, absence: Absence) -> None:
-        """Pin the names themselves, and which directory it is.
-
-        Raises:
-            NotPinnedError: there are too many.
-        """
         # Stricter than the manifest, where a directory may have a header's name.
-        names = absence.files | absence.directories
-        self._looked_for += len(names)
-        if self._looked_for > MAX_ABSENT_NAMES:
+        names = {
+            directory: frozenset().union(*(a.files | a.directories for a in absences))
+            for directory, absences in lacking.items()
+        }
+        if sum(map(len, names.values())) > MAX_ABSENT_NAMES:
             raise NotPinnedError
-        self.place(absence.directory)
+        for directory, absences in lacking.items():
+            signatures = {absence.signature for absence in absences}
+            self._lacks(
+                directory, names[directory], signatures.pop() if len(signatures) == 1 else None
+            )
+
+    def _lacks(self, directory: bytes, names: Set[bytes], signature: Signature | None) -> None:
+        """Pin names that must be absent, and which directory that is."""
+        self.place(directory)
         listed = tuple(sorted(filter(is_listed_name, names)))
-        if absence.signature is None and len(listed) <= _FEW_NAMES:
+        if signature is None and len(listed) <= _FEW_NAMES:
             listed = ()
         if listed:
-            signature = absence.signature or ()
-            self._add(Check(CheckKind.LACKS, absence.directory, signature, listed))
-        prefix = absence.directory.rstrip(b"/") + b"/"
-        self.absent_each(prefix + name for name in sorted(names.difference(listed)))
+            self._add(Check(CheckKind.LACKS, directory, signature or (), listed))
+        prefix = directory.rstrip(b"/") + b"/"
+        self.absent_each(prefix + name for name in sorted(names - {*listed}))
 
     def place(self, directory: bytes) -> None:
         """Pin which directory a path leads to, and who may write there.
@@ -281,3 +284,10 @@ class Pins:
         key = (check.kind if check.kind in _BESIDE_OTHERS else None, check.path)
         if self._checks.setdefault(key, check) != check:
             raise NotPinnedError
+
+
+def _plain(directory: bytes) -> bytes:
+    """Spell a directory as the parent of its names: `-I.` adds a `/.` to it."""
+    while directory.endswith((b"/", b"/.")):
+        directory = directory[:-1]
+    return directory or b"/"

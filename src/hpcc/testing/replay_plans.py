@@ -144,7 +144,7 @@ def write_plans(directory: Path, uid: int) -> list[Path]:
     paths = []
     for name, plan in plans(uid).items():
         path = directory / name
-        path.write_bytes(encode_plan(plan))
+        path.write_bytes(encode_plan(plan, min_group=2))
         paths.append(path)
     return paths
 
