@@ -26,7 +26,6 @@ from hpcc.wire import warden as wire
 WARDEN_DIED: Final = "warden-died"
 _PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"
 _ZYGOTE_FD: Final = 3
-_TRIES: Final = 2
 _TRIAL_SECONDS: Final = 20.0
 _KEEPALIVE_MS: Final = 60_000
 _FATE_BYTES: Final = 64
@@ -106,7 +105,8 @@ class Zygote:
         It returns before the warden runs; when it cannot, `line` hangs up.
 
         Raises:
-            GuestLostError: no zygote could be started.
+            GuestLostError: no zygote could be started, or it is overrun.
+            OSError: there are no descriptors left.
         """
         self._count += 1
         request = wire.encode_spawn(warden_user(self._count))
@@ -125,16 +125,22 @@ class Zygote:
         return ends
 
     def _ask(self, request: bytes, fds: list[int]) -> None:
-        for _ in range(_TRIES):
+        try:
             try:
-                control = self._control or self._start()
-                socket.send_fds(control, [request], fds, socket.MSG_NOSIGNAL)
-            except OSError as error:
+                self._send(request, fds)
+            except ConnectionError:
+                # It has died; its wardens with it.
                 self.close()
-                cause = error
-            else:
-                return
-        raise GuestLostError(f"no warden could be started: {cause}", reason=WARDEN_DIED)
+                self._send(request, fds)
+        except OSError as error:
+            # No descriptor, process or room left: no reason to end the other wardens.
+            raise GuestLostError(
+                f"no warden could be started: {error}", reason=WARDEN_DIED
+            ) from error
+
+    def _send(self, request: bytes, fds: list[int]) -> None:
+        control = self._control or self._start()
+        socket.send_fds(control, [request], fds, socket.MSG_NOSIGNAL)
 
     def _start(self) -> socket.socket:
         control, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,25 @@ async def test_a_zygote_that_died_is_replaced(zygote: Zygote) -> None:
     async with scripted_guest(honest, launch=zygote.launch) as second:
         assert zygote.pid not in {0, old}
         assert (await compile_once(second)).exit_code == 0
+
+
+def launch_until_refused(zygote: Zygote, guest: socket.socket, stack: ExitStack) -> None:
+    for _ in range(5000):
+        stack.callback(zygote.launch(guest).close)
+
+
+async def test_a_zygote_that_is_overrun_costs_no_other_guest(zygote: Zygote) -> None:
+    guest, guest_end = socket.socketpair()
+    with ExitStack() as stack, guest, guest_end:
+        async with scripted_guest(honest, launch=zygote.launch) as channel:
+            old = zygote.pid
+            os.kill(old, signal.SIGSTOP)
+            stack.callback(os.kill, old, signal.SIGCONT)
+            with pytest.raises((GuestLostError, OSError)):
+                launch_until_refused(zygote, guest, stack)
+            stack.close()
+            assert zygote.pid == old
+            assert (await compile_once(channel)).exit_code == 0
 
 
 async def test_what_a_warden_has_and_is(zygote: Zygote) -> None:
