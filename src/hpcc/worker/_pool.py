@@ -57,6 +57,7 @@ class _Slot:
     places: int
     task: asyncio.Task[None] | None = None
     guest: Guest | None = None
+    failure: HpccError | None = None
     # The pool wants its end, for a reason of its own.
     retire: asyncio.Event = field(default_factory=asyncio.Event)
     # A user of it found that it is as good as dead.
@@ -209,6 +210,8 @@ class GuestPool:
                 places = 1 if domain.is_single_use else self._limits.vcpus
                 slot = self._slots[number] = _Slot(number, domain, places)
                 slot.task = self._group.create_task(self._keep(slot), name="guest")
+                # Not the task's own last act: one that is cancelled before its first has none.
+                slot.task.add_done_callback(lambda _: self._over(slot))
             case Grant(waiter, number, execs_before):
                 answer = self._waiting.pop(waiter)
                 if answer.done():  # cancelled, and its task has not run since
@@ -242,24 +245,25 @@ class GuestPool:
 
     async def _keep(self, slot: _Slot) -> None:
         """Own one guest from boot to end; whatever happens is this task's to report."""
-        failure: HpccError | None = None
         try:
             await self._live(slot)
         except HpccError as error:
             _log.warning("guest: %s", error)
-            failure = error
+            slot.failure = error
         except Exception:  # noqa: BLE001 - the root of a task: a backend's fault must not end the worker
             _log.exception("guest failed")
-            failure = InfrastructureError("guest failed", reason="guest-boot")
-        finally:
-            del self._slots[slot.number]
-            slot.gone.set()
-            self._slot_ended.set()
-            if failure is not None and slot.guest is None:
-                self._core.boot_failed(slot.number, self._clock.monotonic())
-            else:
-                self._core.ended(slot.number, self._clock.monotonic())
-            self._act(failure)
+            slot.failure = InfrastructureError("guest failed", reason="guest-boot")
+
+    def _over(self, slot: _Slot) -> None:
+        """Forget a guest of which nothing is left."""
+        del self._slots[slot.number]
+        slot.gone.set()
+        self._slot_ended.set()
+        if slot.failure is not None and slot.guest is None:
+            self._core.boot_failed(slot.number, self._clock.monotonic())
+        else:
+            self._core.ended(slot.number, self._clock.monotonic())
+        self._act(slot.failure)
 
     async def _live(self, slot: _Slot) -> None:
         path = await self._images.image(slot.domain.image)
