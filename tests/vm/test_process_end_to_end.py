@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,13 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 ENV = (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LC_ALL", "C"))
 SOURCE = b'#include <stdio.h>\nint main(void) { return puts("from a container") < 0; }\n'
+UNITS = 12
+MAKEFILE = """
+OBJ := $(patsubst %.c,%.o,$(wildcard *.c))
+all: $(OBJ)
+%.o: %.c
+\t$(CC) -c $< -o $@
+"""
 SETTINGS = """
 [worker]
 runtime = "process"
@@ -28,6 +38,29 @@ max_guests = 1
 [remote]
 fallback = "never"
 """
+
+
+def agents() -> list[int]:
+    """The agents of all containers: root of a user namespace, and called as the drive calls it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                uid = (entry / "uid_map").read_text().split()[1]
+            except (OSError, IndexError):
+                continue
+            if b"main_in_container" in line and int(uid) >= 0x7000_0000:
+                found.append(int(entry.name))
+    assert found
+    return found
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -103,6 +136,34 @@ def test_a_build_with_containers_goes_through_the_whole_stack(
     assert row["vmm_version"].startswith("runc 1.")
     assert row["kernel_digest"] == ""
     assert all(row[f"{n}_digest"].startswith("sha256:") for n in ("vmm", "jailer", "agent"))
+
+
+@pytest.mark.parametrize("victim", ["worker", "guest"])
+def test_a_part_killed_in_mid_build_costs_no_build_and_leaves_nothing(
+    machine: Machine, containerd: ContainerdDaemon, toolchain: str, victim: str
+) -> None:
+    settings = machine.directory / "config/hpcc.toml"
+    settings.write_text(settings.read_text().replace('"never"', '"quiet"'))
+    project = machine.root / "project"
+    project.mkdir()
+    (project / ".hpcc").touch()
+    (project / "Makefile").write_text(MAKEFILE)
+    for number in range(UNITS):
+        body = "\n".join(f"int f{number}_{i}(int n) {{ return n * {i}; }}" for i in range(200))
+        (project / f"u{number}.c").write_text(body)
+    machine.hpcc("up", timeout=300)
+    build = machine.spawn(["make", "-j4", "CC=hpcc gcc"], cwd=project)
+    machine.wait_for("a compile", "gcc -c u2.c")
+    before = set(containerd.leftovers())
+    assert before
+    for pid in machine.processes("hpcc.worker") if victim == "worker" else agents():
+        os.kill(pid, signal.SIGKILL)
+    said, _ = build.communicate(timeout=300)
+    assert build.returncode == 0, said
+    assert len(list(project.glob("*.o"))) == UNITS
+    assert machine.count("miss.remote.executed") > 0
+    # By the worker that lost it, or by the next one, which sweeps before it serves.
+    wait_until(lambda: not before & set(containerd.leftovers()))
 
 
 def test_doctor_says_what_containers_are(machine: Machine) -> None:
