@@ -190,7 +190,9 @@ class Bench:
         """The fixed cost of a compile in a warm guest, and what its inputs add."""
         for headers in (0, HEADERS):
             project = Project(1, headers)
-            what = f"exec of nothing, {headers + 1} inputs that the guest has"
+            what = "exec of nothing with its source" + (
+                f" and {headers} headers" if headers else ""
+            )
             async with self.runtime.guest(self.spec) as guest:
                 for _ in range(10):
                     await execute(guest, project.requests[0], project)

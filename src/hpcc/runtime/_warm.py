@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -149,7 +150,13 @@ class WarmStart:
             return  # one at a time; a later guest asks again
         task = asyncio.get_running_loop().create_task(self._make(key, backend, spec))
         self._making[key] = task
-        task.add_done_callback(lambda _: self._making.pop(key, None))
+        task.add_done_callback(partial(self._made, key))
+
+    def _made(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._making[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures[key] = _MAX_FAILURES
+            _log.error("no snapshot %s", key, exc_info=error)
 
     async def _make(self, key: str, backend: WarmBackend, spec: GuestSpec) -> None:
         with ExitStack() as stack:
