@@ -6,6 +6,7 @@ import enum
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from hpcc.compilers._gnu_flags import GNU_FLAGS
@@ -57,7 +58,7 @@ _HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".
 _NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is derived is kept, and asked for often
 class Invocation:
     """One compile of one source to one object. Paths are as the user spelled them.
 
@@ -74,44 +75,44 @@ class Invocation:
     parts: tuple[Flag | Operand, ...]
     is_native: bool
 
-    @property
+    @cached_property
     def arguments(self) -> tuple[bytes, ...]:
         return tuple(_raw(self.parts))
 
-    @property
-    def flags(self) -> Iterator[Flag]:
-        return (p for p in self.parts if isinstance(p, Flag))
+    @cached_property
+    def flags(self) -> tuple[Flag, ...]:
+        return tuple(p for p in self.parts if isinstance(p, Flag))
 
     def values(self, *spellings: str) -> tuple[bytes, ...]:
         """Return the values of these flags, in order."""
         return tuple(f.value for f in self.flags if f.spec.spelling in spellings)
 
-    @property
+    @cached_property
     def include_dirs(self) -> tuple[bytes, ...]:
         """Directories the user put on the search path, in argv order, each once."""
         dirs = (f.value for f in self.flags if f.spec.effect is Effect.INCLUDE_DIR)
         return tuple(dict.fromkeys(dirs))
 
-    @property
+    @cached_property
     def is_assembly_output(self) -> bool:
         """Tell whether the output is the assembler source (`-S`)."""
         return any(f.spec.spelling == "-S" for f in self.flags)
 
-    @property
+    @cached_property
     def has_side_outputs(self) -> bool:
         return any(f.spec.effect is Effect.SIDE_OUTPUT for f in self.flags)
 
-    @property
+    @cached_property
     def forced_includes(self) -> tuple[bytes, ...]:
         return self.values("-include", "-imacros")
 
-    @property
+    @cached_property
     def search_arguments(self) -> tuple[bytes, ...]:
         """The flags that decide the compiler's own search path."""
         effects = {Effect.SEARCH, Effect.TOOLS}
         return tuple(_raw(f for f in self.flags if f.spec.effect in effects))
 
-    @property
+    @cached_property
     def tool_arguments(self) -> tuple[bytes, ...]:
         """The flags that decide which programs and which files of its own the driver takes."""
         return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.TOOLS))

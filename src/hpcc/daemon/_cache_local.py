@@ -39,11 +39,7 @@ from hpcc.daemon._pending import (
     read_side_outputs,
     signature_or_none,
 )
-from hpcc.daemon._places import (
-    check_places,
-    leads_to_a_process,
-    note_places,
-)
+from hpcc.daemon._places import check_places, note_places
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import HIT, Records
 from hpcc.daemon._results import Found, Result, Results
@@ -254,10 +250,14 @@ class LocalCache:
         )
         directories = (a.directory for a in closure.absences)
         paths = (*(path for path, _ in closure.files), *closure.existing, *directories)
-        check_places(paths, pending.places, pending.started_ns)
-        outputs = (prepared.output, prepared.depfile or prepared.output, *prepared.side_paths)
-        if any(map(leads_to_a_process, outputs)):
-            raise UncacheableError("process-path")
+        depfile = prepared.depfile
+        check_places(
+            paths,
+            pending.places,
+            pending.started_ns,
+            plain=closure.plain,
+            outputs=(*((depfile,) if depfile else ()), prepared.output, *prepared.side_paths),
+        )
         return with_files_of_flags(
             closure, prepared, search, memo=self._memo, started_ns=pending.started_ns
         )

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hpcc.compilers import Scan, scan_alias_uses, scan_source
+from hpcc.compilers import Scan, may_be_read_once, scan_alias_uses, scan_source
 
 # Two seconds is the coarsest time stamp of a common file system (FAT).
 RACY_WINDOW_NS: Final = 2_000_000_000
@@ -20,6 +20,8 @@ MAX_SOURCE_BYTES: Final = 256 << 20
 _MAX_REMEMBERED: Final = 200_000
 _MAX_LISTING: Final = 200_000
 _CHUNK: Final = 1 << 20
+# Of one directory; each is some names long.
+_MAX_QUESTIONS: Final = 2_000
 
 Signature = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime in nanoseconds."""
@@ -35,13 +37,76 @@ def signature_of(status: os.stat_result) -> Signature:
     )
 
 
-class Listing(NamedTuple):
-    """The names in a directory, directories apart. `is_quiet`: its stat may answer for them."""
+class Listing:
+    """The names in a directory. `is_quiet`: its stat may answer for them.
 
-    signature: Signature
-    files: frozenset[bytes]
-    directories: frozenset[bytes]
-    is_quiet: bool
+    Which of them are directories is asked for when it is needed: a name that becomes another thing
+    changes the directory's stat, and a link's target was never told by it.
+    """
+
+    __slots__ = (
+        "_directories",
+        "_lacking",
+        "_path",
+        "_without",
+        "is_quiet",
+        "names",
+        "signature",
+    )
+
+    def __init__(
+        self, path: bytes, signature: Signature, names: frozenset[bytes], *, is_quiet: bool
+    ) -> None:
+        self._path, self.signature, self.names, self.is_quiet = path, signature, names, is_quiet
+        self._directories: frozenset[bytes] | None = None
+        self._lacking: dict[bytes, bool] = {}
+        self._without: dict[frozenset[bytes], frozenset[bytes]] = {}
+
+    def is_directory(self, name: bytes) -> bool:
+        """Tell whether a name is, or leads to, a directory."""
+        return os.path.isdir(self._path + b"/" + name)
+
+    @property
+    def directories(self) -> frozenset[bytes]:
+        """The names that are, or lead to, directories."""
+        if self._directories is None:
+            self._directories = frozenset(filter(self.is_directory, self.names))
+        return self._directories
+
+    def without(self, names: frozenset[bytes]) -> frozenset[bytes]:
+        """Return those of the names by which nothing is found."""
+        known = self._without.get(names)
+        if known is None:
+            if len(self._without) >= _MAX_QUESTIONS:
+                self._without.clear()
+            known = self._without[names] = frozenset(filter(self.lacks, names))
+        return known
+
+    def lacks(self, name: bytes) -> bool:
+        """Tell whether nothing is found by a name.
+
+        `.` and `..` are in no listing, and a directory that minds no case has more names than it.
+        """
+        if name in self.names:
+            return False
+        known = self._lacking.get(name)
+        if known is None:
+            if len(self._lacking) >= _MAX_QUESTIONS:
+                self._lacking.clear()
+            known = self._lacking[name] = not os.path.lexists(self._path + b"/" + name)
+        return known
+
+
+class Examined(NamedTuple):
+    """A source file. `status` was taken after it was read, or is the one remembered.
+
+    `is_plain`: its name is that of the file itself, and no link's.
+    """
+
+    digest: bytes
+    scan: Scan
+    status: os.stat_result
+    is_plain: bool
 
 
 class FileMemo:
@@ -55,6 +120,7 @@ class FileMemo:
         self._digests: dict[bytes, tuple[Signature, bytes]] = {}
         self._scans: dict[bytes, Scan] = {}
         self._alias_uses: dict[tuple[bytes, tuple[bytes, ...]], Scan] = {}
+        self._read_once: dict[bytes, bool] = {}
         self._listings: dict[bytes, Listing] = {}
 
     def digest(self, path: bytes) -> bytes | None:
@@ -86,22 +152,30 @@ class FileMemo:
     def scan(self, path: bytes) -> tuple[bytes, Scan] | None:
         """Return digest and scan of a source file, from the same bytes."""
         found = self.examine(path)
-        return None if found is None else found[:2]
+        return None if found is None else (found.digest, found.scan)
 
-    def examine(self, path: bytes) -> tuple[bytes, Scan, os.stat_result] | None:
-        """Return digest, scan and a stat that was taken after the file was read, or remembered."""
+    def digest_at(self, path: bytes, status: os.stat_result) -> bytes | None:
+        """Return what `digest` does, for a file that was looked at just now."""
+        known = self._digests.get(path)
+        if known is not None and known[0] == signature_of(status):
+            return known[1]
+        return self._hash(path)
+
+    def examine(self, path: bytes) -> Examined | None:
+        """Return digest and scan of a source file; None when there is none or it is changing."""
         try:
-            status = os.stat(path)
+            status, is_plain = _look(path)
             known = self._digests.get(path)
             if known is not None and known[0] == signature_of(status):
                 scan = self._scans.get(known[1])
                 if scan is not None:
-                    return known[1], scan, status
+                    return Examined(known[1], scan, status, is_plain)
             if status.st_size > MAX_SOURCE_BYTES:
                 return None
             chunks: list[bytes] = []
             digest = self._hash(path, chunks)
-            status = os.stat(path)
+            # Once more: what is no link, and quiet, after it was read has been that all along.
+            status, is_plain = _look(path)
         except (OSError, ValueError):
             return None
         if digest is None:
@@ -112,7 +186,23 @@ class FileMemo:
             if len(self._scans) >= _MAX_REMEMBERED:
                 self._scans.clear()
             self._scans[digest] = scan
-        return digest, scan, status
+        return Examined(digest, scan, status, is_plain)
+
+    def may_be_read_once(self, path: bytes, digest: bytes) -> bool | None:
+        """Tell whether a file of that content asks for it; None when that cannot be told."""
+        known = self._read_once.get(digest)
+        if known is not None:
+            return known
+        chunks: list[bytes] = []
+        try:
+            if os.stat(path).st_size > MAX_SOURCE_BYTES or self._hash(path, chunks) != digest:
+                return None
+        except OSError:
+            return None
+        if len(self._read_once) >= _MAX_REMEMBERED:
+            self._read_once.clear()
+        found = self._read_once[digest] = may_be_read_once(b"".join(chunks))
+        return found
 
     def alias_uses(self, path: bytes, digest: bytes, aliases: tuple[bytes, ...]) -> Scan | None:
         """Return what a file asks through these macros; None when it is not that content now."""
@@ -182,28 +272,24 @@ class FileMemo:
         return digest
 
     def _list(self, path: bytes, signature: Signature) -> Listing | None:
-        files: list[bytes] = []
-        directories: list[bytes] = []
         is_quiet = self.is_quiet(signature)
         try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    (directories if _is_directory(entry) else files).append(entry.name)
-                    if len(files) + len(directories) > _MAX_LISTING:
-                        return None
+            names = os.listdir(path)
+            if len(names) > _MAX_LISTING:
+                return None
             if signature_of(os.stat(path)) != signature:
                 is_quiet = False
         except OSError:
             return None
-        listing = Listing(signature, frozenset(files), frozenset(directories), is_quiet)
+        listing = Listing(path, signature, frozenset(names), is_quiet=is_quiet)
         if len(self._listings) >= _MAX_REMEMBERED // 10:
             self._listings.clear()
         self._listings[path] = listing
         return listing
 
 
-def _is_directory(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # a link that leads to itself
+def _look(path: bytes) -> tuple[os.stat_result, bool]:
+    """Return the stat of a file, and whether its name is its own and no link's."""
+    status = os.lstat(path)  # of what is no link both stats are the same
+    is_plain = not stat.S_ISLNK(status.st_mode)
+    return status if is_plain else os.stat(path), is_plain

@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from functools import lru_cache
+import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from hpcc.core import IntegrityError
 from hpcc.daemon._fields import decode_fields, encode_fields
 from hpcc.daemon._files import FileMemo, Signature, signature_of
 
-_FORMAT: Final = b"manifest-1"
+_FORMAT: Final = b"manifest-2"
 # A header edited back and forth gives new sets; older ones are hardly ever asked for.
 MAX_SETS: Final = 8
 _FEW_NAMES: Final = 8
 _DIGEST_BYTES: Final = 32
+_PAIR: Final = struct.Struct(">II")
 
 
 class Absence:
@@ -57,8 +59,8 @@ class Absence:
             listing = memo.listing(self.directory)
             holds = (
                 listing is not None
-                and self.files.isdisjoint(listing.files)
-                and self.directories.isdisjoint(listing.directories)
+                and all(map(listing.is_directory, self.files & listing.names))
+                and not any(map(listing.is_directory, self.directories & listing.names))
             )
         self.signature = signature if holds and memo.is_quiet(signature) else None
         return holds
@@ -72,12 +74,16 @@ class Absence:
 
 
 class InputSet(NamedTuple):
-    """One state of the inputs and the result it leads to."""
+    """One state of the inputs and the result it leads to.
+
+    `body` is the state as it is stored, while that is at hand.
+    """
 
     files: tuple[tuple[bytes, bytes], ...]
     present: tuple[bytes, ...]
     absences: tuple[Absence, ...]
     result_key: bytes
+    body: bytes = b""
 
     def holds(self, memo: FileMemo) -> bool:
         """Tell whether the file system is in this state now."""
@@ -105,15 +111,10 @@ def make_set(
     absences: tuple[Absence, ...],
 ) -> InputSet:
     """Name the result by everything that led to it."""
-    names = [part for file in files for part in file]
-    for absence in sorted(absences, key=lambda a: a.directory):
-        names += (
-            absence.directory,
-            _join(absence.files),
-            _join(absence.directories),
-        )
-    key = hashlib.sha256(encode_fields([request_key, *names, b"/", *present])).digest()
-    return InputSet(files, present, absences, key)
+    absences = tuple(sorted(absences, key=lambda a: a.directory))
+    body = _encode_body(files, present, absences)
+    key = hashlib.sha256(encode_fields([request_key, body])).digest()
+    return InputSet(files, present, absences, key, body)
 
 
 def add_set(sets: tuple[InputSet, ...], new: InputSet) -> tuple[InputSet, ...]:
@@ -138,48 +139,91 @@ def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
 
 
 def _encode_set(inputs: InputSet) -> bytes:
-    absences = [
-        encode_fields([a.directory, _join(a.files), _join(a.directories)]) for a in inputs.absences
-    ]
-    return encode_fields(
-        [
-            inputs.result_key,
-            encode_fields(path for path, _ in inputs.files),
-            b"".join(digest for _, digest in inputs.files),
-            encode_fields(inputs.present),
-            *absences,
-        ]
-    )
+    body = inputs.body or _encode_body(inputs.files, inputs.present, inputs.absences)
+    return encode_fields([inputs.result_key, body])
 
 
 def _decode_set(data: bytes) -> InputSet:
     fields = decode_fields(data)
-    if len(fields) < 4 or len(fields[0]) != _DIGEST_BYTES:
+    if len(fields) != 2 or len(fields[0]) != _DIGEST_BYTES:
         raise IntegrityError("not a set of inputs", reason="bad-record")
-    result_key, paths, digests, present, *absences = fields
-    names = decode_fields(paths)
+    result_key, body = fields
+    parts = decode_fields(body)
+    if len(parts) < 4:
+        raise IntegrityError("not a set of inputs", reason="bad-record")
+    paths, digests, present, sets, *absences = parts
+    names = _split(paths)
     if len(digests) != _DIGEST_BYTES * len(names):
         raise IntegrityError("not a set of inputs", reason="bad-record")
     files = tuple(
         (name, digests[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES]) for i, name in enumerate(names)
     )
+    known = _decode_sets(sets)
     return InputSet(
-        files, tuple(decode_fields(present)), tuple(map(_decode_absence, absences)), result_key
+        files,
+        tuple(_split(present)),
+        tuple(_decode_absence(absence, known) for absence in absences),
+        result_key,
     )
 
 
-def _decode_absence(data: bytes) -> Absence:
-    fields = decode_fields(data)
-    if len(fields) != 3:
+def _encode_body(
+    files: tuple[tuple[bytes, bytes], ...],
+    present: tuple[bytes, ...],
+    absences: tuple[Absence, ...],
+) -> bytes:
+    """Lay out one state, the same for equal ones.
+
+    Many directories lack the same names, or all but a few: each set of names stands there once,
+    and as what it has less and more than the largest, where that is shorter.
+    """
+    sets = dict.fromkeys(names for a in absences for names in (a.files, a.directories))
+    base = max(sets, key=len, default=frozenset[bytes]())
+    numbers = {names: number for number, names in enumerate(sets)}
+    encoded = [_join(base)]
+    for names in sets:
+        less, more = base - names, names - base
+        is_near = len(less) + len(more) < len(names)
+        encoded.append(encode_fields([_join(less), _join(more)] if is_near else [_join(names)]))
+    return encode_fields(
+        [
+            b"\0".join(path for path, _ in files),
+            b"".join(digest for _, digest in files),
+            b"\0".join(present),
+            encode_fields(encoded),
+            *(_PAIR.pack(numbers[a.files], numbers[a.directories]) + a.directory for a in absences),
+        ]
+    )
+
+
+def _decode_sets(data: bytes) -> list[frozenset[bytes]]:
+    first, *others = decode_fields(data) or [b""]
+    base = frozenset(_split(first))
+    found = []
+    for other in others:
+        match decode_fields(other):
+            case [names]:
+                found.append(frozenset(_split(names)))
+            case [less, more]:
+                found.append((base - frozenset(_split(less))) | frozenset(_split(more)))
+            case _:
+                raise IntegrityError("not a set of names", reason="bad-record")
+    return found
+
+
+def _decode_absence(data: bytes, sets: list[frozenset[bytes]]) -> Absence:
+    if len(data) < _PAIR.size:
         raise IntegrityError("not an absence", reason="bad-record")
-    return Absence(fields[0], _split(fields[1]), _split(fields[2]))
+    files, directories = _PAIR.unpack_from(data)
+    if max(files, directories) >= len(sets):
+        raise IntegrityError("not an absence", reason="bad-record")
+    return Absence(data[_PAIR.size :], sets[files], sets[directories])
 
 
-@lru_cache(maxsize=256)  # many directories lack the same names, and so they do in the next set
-def _join(names: frozenset[bytes]) -> bytes:
+def _join(names: Iterable[bytes]) -> bytes:
     """File names hold no NUL, so it can stand between them."""
     return b"\0".join(sorted(names))
 
 
-def _split(text: bytes) -> frozenset[bytes]:
-    return frozenset(text.split(b"\0")) if text else frozenset()
+def _split(text: bytes) -> list[bytes]:
+    return text.split(b"\0") if text else []

@@ -16,6 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from hpcc.daemon._closure import UncacheableError, absolute, is_fresh
@@ -73,17 +74,21 @@ def names_a_process(arguments: Iterable[bytes], env: Mapping[bytes, bytes]) -> b
 
 def leads_to_a_process(path: bytes) -> bool:
     """Tell whether an absolute path leads below /proc, be it by links."""
-    try:
-        _Walk({}, _NEVER_FRESH).check(path)
-    except UncacheableError as error:
-        return error.reason == "process-path"
-    except OSError:
-        return False  # it leads nowhere
-    return False
+    return _Walk({}, _NEVER_FRESH).follows_to_a_process(path)
 
 
-def check_places(paths: Iterable[bytes], before: Mapping[bytes, Place], started_ns: int) -> None:
+def check_places(
+    paths: Iterable[bytes],
+    before: Mapping[bytes, Place],
+    started_ns: int,
+    *,
+    plain: Mapping[bytes, int] = MappingProxyType({}),
+    outputs: Iterable[bytes] = (),
+) -> None:
     """Check the names of these absolute paths, and of all directories and links on the way.
+
+    `plain` are the devices of those that were seen to be files, and no links, since the compile
+    ended. `outputs` must not lead to a process, and may have changed in every other way.
 
     Raises:
         UncacheableError: one of them may have led elsewhere since the compile began.
@@ -91,10 +96,12 @@ def check_places(paths: Iterable[bytes], before: Mapping[bytes, Place], started_
     walk = _Walk(before, started_ns)
     try:
         for path in paths:
-            if not walk.is_plain_file(path):
+            if not walk.is_plain_file(path, plain.get(path)):
                 walk.check(path)
     except OSError as error:
         raise UncacheableError("input-vanished") from error
+    if any(map(walk.follows_to_a_process, outputs)):
+        raise UncacheableError("process-path")
 
 
 class _Walk:
@@ -106,12 +113,30 @@ class _Walk:
         with contextlib.suppress(OSError):
             self._processes = os.lstat("/proc/self").st_dev
 
-    def is_plain_file(self, path: bytes) -> bool:
-        """Tell whether this is a file, no link, in a directory that was checked: most are."""
+    def is_plain_file(self, path: bytes, device: int | None) -> bool:
+        """Tell whether this is a file, no link, in a directory that was checked: most are.
+
+        `device` is that of a path of which it is known.
+        """
         if path.rpartition(b"/")[0] not in self._checked:
             return False
-        status = os.lstat(path)
-        return stat.S_ISREG(status.st_mode) and status.st_dev != self._processes
+        if device is None:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            device = status.st_dev
+        return device != self._processes
+
+    def follows_to_a_process(self, path: bytes) -> bool:
+        """Tell whether a path leads below /proc; what was checked before does not."""
+        self._before, self._started_ns = {}, _NEVER_FRESH
+        try:
+            self.check(path)
+        except UncacheableError as error:
+            return error.reason == "process-path"
+        except OSError:
+            return False  # it leads nowhere
+        return False
 
     def check(self, path: bytes, links: int = 0) -> None:
         path = path.rstrip(b"/")
@@ -128,7 +153,7 @@ class _Walk:
         if stat.S_ISLNK(status.st_mode):
             if links >= _MAX_LINKS:
                 raise UncacheableError("input-vanished")
-            if self._has_changed(parent) and is_fresh(status, self._started_ns):
+            if is_fresh(status, self._started_ns) and self._has_changed(parent):
                 raise UncacheableError("modified-during-compile")
             self.check(absolute(parent or b"/", os.readlink(path)), links + 1)
         elif stat.S_ISDIR(status.st_mode):
@@ -138,7 +163,7 @@ class _Walk:
         place = (status.st_dev, status.st_ino)
         if self._before.get(path, place) != place:  # something was mounted there
             raise UncacheableError("modified-during-compile")
-        if not (self._has_changed(parent) and is_fresh(status, self._started_ns)):
+        if not (is_fresh(status, self._started_ns) and self._has_changed(parent)):
             return
         # A new name in it sets both times to one moment, a new name of itself the ctime alone.
         is_filled = status.st_ctime_ns == status.st_mtime_ns

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from hpcc.compilers import (
@@ -32,7 +33,7 @@ from hpcc.daemon._share import Share, Sharing, Standing
 from hpcc.daemon._terminal import Terminals
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
-KEY_FORMAT: Final = b"local-3"
+KEY_FORMAT: Final = b"local-4"
 _MAX_REMEMBERED: Final = 4096
 
 # Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
@@ -47,7 +48,7 @@ _SEARCHED_ENV: Final = frozenset({b"COMPILER_PATH", b"GCC_EXEC_PREFIX"})
 _REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: paths are joined once
 class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
 
@@ -81,20 +82,20 @@ class Prepared:
     def cwd(self) -> bytes:
         return self.request.cwd
 
-    @property
+    @cached_property
     def source(self) -> bytes:
         return absolute(self.cwd, self.invocation.source)
 
-    @property
+    @cached_property
     def output(self) -> bytes:
         return absolute(self.cwd, self.invocation.output)
 
-    @property
+    @cached_property
     def depfile(self) -> bytes | None:
         name = self.invocation.depfile
         return None if name is None else absolute(self.cwd, name)
 
-    @property
+    @cached_property
     def side_paths(self) -> tuple[bytes, ...]:
         """The further outputs, in the order in which a result holds them."""
         return tuple(absolute(self.cwd, s.name) for s in self.written.side)

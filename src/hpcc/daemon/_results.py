@@ -111,7 +111,7 @@ class Results:
         sets = add_set(older, inputs)
         if not self._store.put(request_key, encode_manifest(sets)):
             return False
-        self._remember_sets(request_key, sets)
+        self._remember_sets(request_key, (sets[0]._replace(body=b""), *sets[1:]))
         self._remember_result(inputs.result_key, result)
         self._counters.add("bytes.stored", result.size_bytes)
         return True

@@ -1,0 +1,53 @@
+"""Names as include lines spell them, grouped by what stands before the last slash.
+
+A group is looked for with one look at a directory. Nothing here looks at the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+
+def names_of(paths: Iterable[bytes], directories: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+    """Return every name by which one of the paths is found from one of the directories."""
+    bases: dict[bytes, set[bytes]] = {}
+    for path in paths:
+        home, _, base = path.rpartition(b"/")
+        bases.setdefault(home or b"/", set()).add(base)
+    named: dict[bytes, set[bytes]] = {}
+    prefixes = {directory: directory.rstrip(b"/") + b"/" for directory in directories}
+    for home, names in bases.items():
+        for directory, prefix in prefixes.items():
+            if home == directory:
+                named.setdefault(b"", set()).update(names)
+            elif home.startswith(prefix):
+                named.setdefault(home[len(prefix) :], set()).update(names)
+    return {below: frozenset(names) for below, names in named.items()}
+
+
+def merged(
+    one: dict[bytes, frozenset[bytes]], other: Mapping[bytes, frozenset[bytes]]
+) -> dict[bytes, frozenset[bytes]]:
+    """Return both groups of names; changes and returns the first."""
+    for below, names in other.items():
+        one[below] = one.get(below, frozenset()) | names
+    return one
+
+
+def parent_of(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0] or b"/"
+
+
+def joined(below: bytes, base: bytes) -> bytes:
+    return below + b"/" + base if below else base
+
+
+def by_directory(names: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+    """Group include names by the part before the last slash."""
+    grouped: dict[bytes, set[bytes]] = {}
+    for name in names:
+        below, _, base = name.rpartition(b"/")
+        if not below and name.startswith(b"/"):
+            below = b"/"
+        grouped.setdefault(below, set()).add(base)
+    return {below: frozenset(bases) for below, bases in grouped.items()}

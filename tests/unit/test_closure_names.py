@@ -1,0 +1,157 @@
+"""Which absent names a closure watches, and how few looks at the disk that takes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcc.daemon._closure import Closure, ClosureRequest, UncacheableError, find_closure
+from hpcc.daemon._files import FileMemo
+
+
+@pytest.fixture
+def memo() -> FileMemo:
+    # A clock ahead: whatever a test writes is old enough for its stat to answer.
+    return FileMemo(lambda: time.time_ns() + 10**11)
+
+
+def _closure(memo: FileMemo, root: Path, *files: str, **changes: object) -> Closure:
+    values: dict[str, object] = {
+        "cwd": os.fsencode(root),
+        "source": b"a.c",
+        "files": tuple(f.encode() for f in ("a.c", *files)),
+        "search": (b"one", b"two"),
+        "forced": (),
+        "started_ns": time.time_ns() + 10**10,
+        "allow_date": False,
+    }
+    return find_closure(memo, ClosureRequest(**{**values, **changes}))  # type: ignore[arg-type]  # built by name above
+
+
+def _absent(closure: Closure, root: Path) -> dict[str, frozenset[bytes]]:
+    return {os.path.relpath(os.fsdecode(a.directory), root): a.files for a in closure.absences}
+
+
+def _tree(root: Path, files: dict[str, str]) -> None:
+    for name in ("one", "two/deep", "other"):
+        (root / name).mkdir(parents=True)
+    for name, text in files.items():
+        (root / name).write_text(text)
+
+
+def test_the_name_a_macro_gives_is_watched_beside_its_line_and_along_the_path(
+    tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(
+        tmp_path,
+        {
+            "a.c": '#include "two/m.h"\n#include "two/deep/x.h"\n',
+            "two/m.h": "#include MACRO\n",
+            "two/deep/x.h": "",
+        },
+    )
+    absent = _absent(_closure(memo, tmp_path, "two/m.h", "two/deep/x.h"), tmp_path)
+    # `#include MACRO` may have been deep/x.h, beside its line or from any directory of the path.
+    assert b"deep" in absent["one"]
+    (tmp_path / "one/deep").mkdir()
+    again = _absent(_closure(memo, tmp_path, "two/m.h", "two/deep/x.h"), tmp_path)
+    assert b"x.h" in again["one/deep"]
+    (tmp_path / "one/deep").rmdir()
+    (tmp_path / "a.c").write_text('#include "two/m.h"\n#include "two/deep/x.h"\n#include OTHER\n')
+    (tmp_path / "deep").mkdir()
+    beside_both = _absent(_closure(memo, tmp_path, "two/m.h", "two/deep/x.h"), tmp_path)
+    assert b"x.h" in beside_both["deep"]
+
+
+def test_a_file_that_nothing_names_is_watched_everywhere(tmp_path: Path, memo: FileMemo) -> None:
+    _tree(tmp_path, {"a.c": '#include "other/y.h"\n', "other/y.h": "", "two/predef.h": ""})
+    absent = _absent(_closure(memo, tmp_path, "other/y.h", "two/predef.h"), tmp_path)
+    assert all(b"predef.h" in absent[name] for name in ("one", "other"))
+    assert b"predef.h" not in absent["two"]
+
+
+def test_data_is_an_input_wherever_it_is(tmp_path: Path, memo: FileMemo) -> None:
+    _tree(tmp_path, {"a.c": "", "two/blob": "x"})
+    closure = _closure(memo, tmp_path, data=(b"blob", b"deep/blob"))
+    assert os.fsencode(tmp_path / "two/blob") in dict(closure.files)
+    absent = _absent(closure, tmp_path)
+    assert b"blob" in absent["one"] & absent["."]
+    (tmp_path / "two/deep/blob").write_text("y")
+    closure = _closure(memo, tmp_path, data=(b"blob", b"deep/blob"))
+    assert os.fsencode(tmp_path / "two/deep/blob") in dict(closure.files)
+
+
+def test_a_directory_in_the_place_of_a_header_may_stay_and_no_header_may_come(
+    tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <h.h>\n", "two/h.h": ""})
+    (tmp_path / "one/h.h").mkdir()
+    assert b"h.h" in _absent(_closure(memo, tmp_path, "two/h.h"), tmp_path)["one"]
+    (tmp_path / "one/h.h").rmdir()
+    (tmp_path / "one/h.h").symlink_to("../other")
+    with pytest.raises(UncacheableError) as caught:
+        _closure(memo, tmp_path, "two/h.h")
+    assert caught.value.reason == "directory-link"
+
+
+@pytest.mark.parametrize(("text", "is_refused"), [("#pragma once\n", True), ("int x;\n", False)])
+def test_twins_are_refused_if_they_ask_to_be_read_once(
+    text: str, is_refused: bool, tmp_path: Path, memo: FileMemo
+) -> None:
+    _tree(tmp_path, {"a.c": "#include <h.h>\n", "one/h.h": text, "two/h.h": text})
+    for _ in range(2):  # the second time from memory
+        if is_refused:
+            with pytest.raises(UncacheableError) as caught:
+                _closure(memo, tmp_path, "one/h.h")
+            assert caught.value.reason == "twin-headers"
+        else:
+            assert _closure(memo, tmp_path, "one/h.h").existing
+
+
+def test_a_link_is_not_said_to_be_a_file_itself(tmp_path: Path, memo: FileMemo) -> None:
+    _tree(tmp_path, {"a.c": '#include "one/l.h"\n#include "one/f.h"\n', "one/f.h": ""})
+    (tmp_path / "one/l.h").symlink_to("../two/deep/t.h")
+    (tmp_path / "two/deep/t.h").write_text("")
+    plain = _closure(memo, tmp_path, "one/l.h", "one/f.h").plain
+    device = tmp_path.stat().st_dev
+    assert plain == {os.fsencode(tmp_path / name): device for name in ("a.c", "one/f.h")}
+
+
+def test_a_link_that_comes_while_a_file_is_read_is_seen(
+    tmp_path: Path, memo: FileMemo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "f.h", tmp_path / "other.h"
+    path.write_text("")
+    other.write_text("")
+    real_open = os.open
+
+    def open_after_a_change(name: bytes, flags: int) -> int:
+        path.unlink()
+        path.symlink_to("other.h")
+        return real_open(name, flags)
+
+    monkeypatch.setattr(os, "open", open_after_a_change)
+    found = memo.examine(os.fsencode(path))
+    monkeypatch.undo()
+    assert found is not None
+    assert not found.is_plain
+
+
+def test_what_a_directory_lacks_is_asked_once_while_it_rests(
+    tmp_path: Path, memo: FileMemo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = memo.listing(os.fsencode(tmp_path))
+    assert listing is not None
+    names = frozenset({b"a", b".", b".."})
+    assert listing.without(names) == {b"a"}
+    monkeypatch.setattr(os.path, "lexists", lambda _p: pytest.fail("looked at a name"))
+    assert listing.without(frozenset(names)) == {b"a"}
+    assert memo.listing(os.fsencode(tmp_path)) is listing
+    monkeypatch.undo()
+    (tmp_path / "a").write_text("")
+    fresh = memo.listing(os.fsencode(tmp_path))
+    assert fresh is not None
+    assert not fresh.without(names)
