@@ -161,11 +161,12 @@ def open_cache(
         ops=store_ops,
     )
     counters.on_flush(store.flush)
-    compilers = Compilers(memo)
+    engine = open_engine()
+    compilers = Compilers(memo, engine)
     results = Results(store, memo, counters)
     records = make_records(os.fspath(paths.cache), results, counters)
     is_remote = remote is not None and settings.remote.is_enabled
-    replays = Replays(open_engine(), time.monotonic)
+    replays = Replays(engine, time.monotonic)
     hits = Hits(
         replays,
         results,

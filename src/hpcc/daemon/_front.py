@@ -16,7 +16,6 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -83,8 +82,10 @@ class Front:
         self._finishing = 0
         self._counts: Counter[str] = Counter()
         self._epoll = select.epoll()
-        self._finishers = ThreadPoolExecutor(self._limits.finishers, "hpcc-finish")
-        self._watcher = threading.Thread(target=self._watch, name="hpcc-watch", daemon=True)
+        self._threads = [threading.Thread(target=self._watch, name="hpcc-watch", daemon=True)]
+        for _ in range(self._limits.finishers):
+            thread = threading.Thread(target=self._finish_all, name="hpcc-finish", daemon=True)
+            self._threads.append(thread)
         self._acceptor = Acceptor(
             listener,
             handler.replays,
@@ -98,7 +99,8 @@ class Front:
 
     def start(self) -> None:
         """Begin to serve, on threads of its own."""
-        self._watcher.start()
+        for thread in self._threads:
+            thread.start()
         self._acceptor.start()
 
     def close_door(self) -> None:
@@ -253,22 +255,21 @@ class Front:
     # ---- parked connections ----
 
     def _watch(self) -> None:
-        limits = self._limits
+        pause = threading.Event()
+        while not pause.wait(self._limits.tick_seconds):
+            if self._acceptor.waiting_count():
+                self._acceptor.send_waits()
+
+    def _finish_all(self) -> None:
+        """Wait for reports and serve each, with nobody in between: a hand-over costs a wake-up."""
         while True:
-            try:
-                events = self._epoll.poll(limits.tick_seconds)
-            except ValueError:
-                return  # closed
-            for number, _ in events:
+            for number, _ in self._epoll.poll(maxevents=1):
                 with self._lock:
                     entry = self._parked.pop(number, None)
                     if entry is None:
                         continue
                     self._finishing += 1
-                self._epoll.unregister(number)
-                self._finishers.submit(self._finish, *entry)
-            if self._acceptor.waiting_count():
-                self._acceptor.send_waits()
+                self._finish(*entry)  # which closes it, and so takes it out of the set
 
     def _finish(self, connection: socket.socket, parked: _Parked) -> None:
         request, run = parked.request, parked.run

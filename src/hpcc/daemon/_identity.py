@@ -23,6 +23,7 @@ from hpcc.daemon._driver_files import (
     program_directories,
     specs_names,
 )
+from hpcc.daemon._engine import Engine, Outcome, Plan
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._replay import NotPinnedError, Pins
@@ -59,6 +60,7 @@ _IGNORED: Final = re.compile(
     rb'^ignoring (?:nonexistent|duplicate) directory "(.*)"$', re.MULTILINE
 )
 _MAX_REMEMBERED: Final = 1024
+_NOBODY: Final = -1  # to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,10 @@ class _Search(NamedTuple):
 class Compilers:
     """Identities and search paths of the compilers met so far. Thread-safe like `FileMemo`."""
 
-    def __init__(self, memo: FileMemo) -> None:
-        self._memo = memo
+    def __init__(self, memo: FileMemo, engine: Engine) -> None:
+        self._memo, self._engine = memo, engine
         self._known: dict[tuple[bytes | None, ...], _Known] = {}
+        self._checks: dict[tuple[bytes | None, ...], object] = {}
         self._search: dict[tuple[object, ...], _Search] = {}
 
     def identify(
@@ -107,13 +110,14 @@ class Compilers:
         """Return the identity, from memory while every file of it is unchanged."""
         key = (compiler, *(env.get(name) for name in _IDENTITY_ENV))
         known = self._known.get(key)
-        if known is not None and self._still_holds(known):
+        if known is not None and self._still_holds(key, known):
             return known.identity
         found = _Question(self._memo, compiler, env, is_cancelled).answer()
         if isinstance(found, Bypass):
             return found
         if len(self._known) >= _MAX_REMEMBERED:
             self._known.clear()
+            self._checks.clear()
         self._known[key] = found
         return found.identity
 
@@ -128,9 +132,7 @@ class Compilers:
         known = self._known.get((compiler, *(env.get(name) for name in _IDENTITY_ENV)))
         if known is None or known.identity != identity:
             raise NotPinnedError
-        pins.files(known.files)
-        pins.absent(known.absent)
-        pins.listings(known.listings)
+        _pin(known, pins)
 
     def search_path(
         self,
@@ -194,14 +196,38 @@ class Compilers:
         known = self._search[key] = _Search(found, b"" if target is None else target[1])
         return known
 
-    def _still_holds(self, known: _Known) -> bool:
+    def _still_holds(self, key: tuple[bytes | None, ...], known: _Known) -> bool:
+        """Look at every file and name; in one call of the engine, as a rule."""
+        checks = self._checks.get(key)
+        if checks is not None:
+            if self._engine.replay(checks, _NOBODY) == Outcome.DONE:
+                return True
+            self._checks.pop(key, None)
         digest = self._memo.digest
         for path, expected in known.files:
             if digest(path) != expected:
                 return False
         if any(map(os.path.lexists, known.absent)):
             return False
-        return all(_directories(self._memo, path) == names for path, names in known.listings)
+        if any(_directories(self._memo, path) != names for path, names in known.listings):
+            return False
+        pins = Pins(self._memo)
+        with contextlib.suppress(NotPinnedError, ValueError):
+            _pin(known, pins)
+            plan = Plan(checks=pins.checks(), outputs=(), mode=0, source=(0, 0), answer=b"")
+            self._checks[key] = self._engine.prepare(plan)
+        return True
+
+
+def _pin(known: _Known, pins: Pins) -> None:
+    """Pin all that an identity was made from.
+
+    Raises:
+        NotPinnedError: some of it cannot be told by a stat.
+    """
+    pins.files(known.files)
+    pins.absent(known.absent)
+    pins.listings(known.listings)
 
 
 class _Question:

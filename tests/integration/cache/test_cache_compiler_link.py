@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 
 from hpcc.compilers import Bypass
+from hpcc.daemon._engine import Outcome
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers
+from hpcc.daemon._twin import Twin
 
 
 def test_a_link_that_leads_to_another_compiler_is_another_compiler(tmp_path: Path) -> None:
@@ -16,7 +18,7 @@ def test_a_link_that_leads_to_another_compiler_is_another_compiler(tmp_path: Pat
     assert clang is not None, "apt-get install clang"
     link = tmp_path / "cc"
     link.symlink_to(gcc)
-    compilers = Compilers(FileMemo(time.time_ns))
+    compilers = Compilers(FileMemo(time.time_ns), Twin())
     env = {b"PATH": os.environb[b"PATH"]}
     before = compilers.identify(bytes(link), env, lambda: False)
     link.unlink()
@@ -33,8 +35,41 @@ def test_a_compiler_named_by_its_real_path_counts_with_its_libraries() -> None:
     clang = shutil.which("clang")
     assert clang is not None, "apt-get install clang"
     real = os.path.realpath(clang).encode()
-    compilers = Compilers(FileMemo(time.time_ns))
+    compilers = Compilers(FileMemo(time.time_ns), Twin())
     env = {b"PATH": os.environb[b"PATH"]}
     assert not isinstance(compilers.identify(real, env, lambda: False), Bypass)
     (known,) = compilers._known.values()
     assert any(b"libLLVM" in path or b"libclang" in path for path, _ in known.files)
+
+
+class _Counting(Twin):
+    def __init__(self) -> None:
+        self.outcomes: list[int] = []
+
+    def replay(self, prepared: object, connection: int) -> int:
+        self.outcomes.append(super().replay(prepared, connection))
+        return self.outcomes[-1]
+
+
+def test_a_compiler_that_is_known_is_looked_at_in_one_call(tmp_path: Path) -> None:
+    gcc = os.path.realpath(shutil.which("gcc") or "")
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "gcc").symlink_to(gcc)
+    engine = _Counting()
+    compilers = Compilers(FileMemo(lambda: time.time_ns() + 10**10), engine)
+    path = bytes(directory) + b":" + os.environb[b"PATH"]
+    env = {b"PATH": path}
+    compiler = bytes(directory / "gcc")
+    before = compilers.identify(compiler, env, lambda: False)
+    assert not isinstance(before, Bypass)
+    for _ in range(3):
+        assert compilers.identify(compiler, env, lambda: False) == before
+    assert engine.outcomes == [Outcome.DONE, Outcome.DONE]
+    (directory / "gcc").unlink()
+    shutil.copy(gcc, directory / "gcc")
+    with open(directory / "gcc", "ab") as file:
+        file.write(b"another")
+    after = compilers.identify(compiler, env, lambda: False)
+    assert engine.outcomes[-1] == Outcome.CHANGED
+    assert isinstance(after, Bypass) or after.digest != before.digest
