@@ -22,12 +22,10 @@ import pytest
 
 from hpcc.core import OutputEvent, ResultEvent
 from hpcc.runtime._warden import Zygote
-from hpcc.testing._hostile_harness import GRACE_SECONDS, STAGE_SECONDS, Host
+from hpcc.testing._hostile_harness import Host
 from hpcc.testing._hostile_server import HostileServer
 
 ROOT = Path(__file__).resolve().parents[2]
-# For a host that never notices.
-SECONDS = 8.0
 GATE, GUEST, LINK = "wire/_frame_gate.py", "warden/_guest.py", "wire/_link.py"
 SESSION = "warden/_session.py"
 REPLIES, CALL, CHANNEL = "runtime/_replies.py", "runtime/_call.py", "runtime/_channel.py"
@@ -173,11 +171,15 @@ async def test_without_the_check_its_attack_succeeds(
     monkeypatch.setattr(call, "ReplyChecker", replies.ReplyChecker)
     monkeypatch.setattr(call, "Phase", replies.Phase)
     monkeypatch.setattr(channel, "Call", call.Call)
-    monkeypatch.setattr(channel, "STAGE_SECONDS", STAGE_SECONDS)
-    monkeypatch.setattr(channel, "GRACE_SECONDS", GRACE_SECONDS)
+
+    def set_patience(stage_seconds: float, grace_seconds: float) -> None:
+        monkeypatch.setattr(channel, "STAGE_SECONDS", stage_seconds)
+        monkeypatch.setattr(channel, "GRACE_SECONDS", grace_seconds)
+
     zygote = Zygote(package / "warden/__main__.py")
     try:
-        host = Host(server, partial(channel.GuestChannel, launch=zygote.launch), seconds=SECONDS)
+        new_channel = partial(channel.GuestChannel, launch=zygote.launch)
+        host = Host(server, set_patience, new_channel, is_hasty=True)
         assert [type(e) for e in await host.serve()] == [ResultEvent, OutputEvent]
         with pytest.raises((AssertionError, TimeoutError)):
             await host.stand(case.stage, case.attack)

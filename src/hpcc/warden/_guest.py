@@ -45,6 +45,7 @@ class _GuardedProtocol(H2Protocol):
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._paid_execs = self._paid_bytes = 0
+        self._is_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -54,6 +55,7 @@ class _GuardedProtocol(H2Protocol):
         close = self.connection.close
 
         def end() -> None:
+            self._is_ended = True
             # A transport that is only closed would wait for ever for a guest that reads nothing.
             close()
             transport.abort()
@@ -71,7 +73,8 @@ class _GuardedProtocol(H2Protocol):
             self._break(str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser does on hostile bytes ends this guest
             self._break(type(error).__name__)
-        if self.connection.is_closing():
+        # grpclib has ended the connection; one whose transport failed is about to say so itself.
+        if self._is_ended:
             self._on_end(wire.LostCode.BREACH, "HTTP/2")
 
     def _earn(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hpcc.core import OutputEvent, ResultEvent
 from hpcc.runtime import _channel as channel_module
 from hpcc.testing._hostile_exec import AFTER, EXEC
-from hpcc.testing._hostile_harness import GRACE_SECONDS, STAGE_SECONDS, Host
+from hpcc.testing._hostile_harness import Host
 from hpcc.testing._hostile_link import IDLE, LINK
 from hpcc.testing._hostile_server import HostileServer
 
@@ -24,9 +24,12 @@ def server() -> Iterator[HostileServer]:
 @pytest.fixture
 def host(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host that waits seconds, not minutes."""
-    monkeypatch.setattr(channel_module, "STAGE_SECONDS", STAGE_SECONDS)
-    monkeypatch.setattr(channel_module, "GRACE_SECONDS", GRACE_SECONDS)
-    return Host(server)
+
+    def set_patience(stage_seconds: float, grace_seconds: float) -> None:
+        monkeypatch.setattr(channel_module, "STAGE_SECONDS", stage_seconds)
+        monkeypatch.setattr(channel_module, "GRACE_SECONDS", grace_seconds)
+
+    return Host(server, set_patience)
 
 
 async def test_an_honest_guest_is_served_so_that_the_others_prove_something(host: Host) -> None:
