@@ -660,6 +660,8 @@ static bool read_reply(int fd, struct reply *reply, bool *is_silent) {
 
 /* ---- running the compiler ---- */
 
+#define FEW_ARGS 256 /* fewer need no allocator, whose first page costs four system calls */
+
 static volatile sig_atomic_t child;
 
 static void forward(int number) {
@@ -775,7 +777,9 @@ static int attend(struct stream *streams, const sigset_t *mask) {
     sigdelset(&open_mask, SIGCHLD);
     sigprocmask(SIG_SETMASK, &closed_mask, NULL);
     for (;;) {
-        pid_t done = waitpid((pid_t)child, &status, WNOHANG);
+        /* With both streams at their end nothing but the child's own is waited for. */
+        bool is_quiet = streams[0].from < 0 && streams[1].from < 0;
+        pid_t done = waitpid((pid_t)child, &status, is_quiet ? 0 : WNOHANG);
         if (done == (pid_t)child) break;
         if (done < 0 && errno != EINTR) { /* cannot be, and must not look like success */
             status = EXIT_CANNOT_RUN << 8;
@@ -803,7 +807,9 @@ static bool run_child(char **argv, struct stream *streams, struct signals *befor
     if (!open_pipe(out)) return false;
     if (!open_pipe(err)) return close(out[0]), close(out[1]), false;
     catch_signals(before);
-    pid_t pid = fork();
+    /* No copy of our page tables: the child only sets signals and descriptors, which are its own, and
+     * variables that come out the same here. */
+    pid_t pid = vfork();
     if (!pid) exec_child(argv, out[1], err[1], before);
     close(out[1]);
     close(err[1]);
@@ -864,9 +870,10 @@ static void run_and_report(int fd, const struct reply *run) {
     struct reply finish;
     int status;
     bool is_silent = false;
-    char **argv = calloc(run->argc + 1u, sizeof *argv), *text = run->argv;
-    if (!argv) return;
+    char *few[FEW_ARGS], **argv = few, *text = run->argv;
+    if (run->argc >= FEW_ARGS && !(argv = malloc((run->argc + 1u) * sizeof *argv))) return;
     for (uint32_t i = 0; i < run->argc; i++, text += strlen(text) + 1) argv[i] = text;
+    argv[run->argc] = NULL;
     if (!run_child(argv, streams, &before, &status)) return;
     if (is_tentative && WIFEXITED(status) && WEXITSTATUS(status)) {
         send_report(fd, streams, status);

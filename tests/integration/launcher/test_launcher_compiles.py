@@ -222,6 +222,30 @@ def test_a_grandchild_that_keeps_the_pipe_open_is_not_waited_for(
     assert time.monotonic() - started < 2.5
 
 
+def test_a_compiler_that_closes_its_streams_is_waited_for_and_gets_signals(
+    bench: Bench, daemon: subprocess.Popen[bytes]
+) -> None:
+    script = bench.script(
+        "cc-silent",
+        "exec >&- 2>&-\ntrap 'exit 9' TERM\ntouch started\nwhile :; do sleep 0.05; done",
+    )
+    child = bench.popen("wrap", script, answer="run")
+    wait_until((bench.work / "started").exists)
+    assert child.poll() is None
+    child.terminate()
+    assert child.wait(5) == 9
+
+
+@pytest.mark.parametrize("count", [254, 255, 256, 3000])
+def test_every_argument_reaches_the_compiler(
+    bench: Bench, daemon: subprocess.Popen[bytes], count: int
+) -> None:
+    script = bench.script("cc-counts", 'echo $# "$1"; shift $(($# - 1)); echo "$1"')
+    names = [f"-D{number}" for number in range(count)]
+    done = bench.run("wrap", script, *names, answer="run")
+    assert done.stdout.split() == [b"%d" % count, b"-D0", b"-D%d" % (count - 1)]
+
+
 @pytest.mark.parametrize("answer", ["exec", "run"])
 def test_the_jobserver_descriptors_reach_the_compiler_and_ours_do_not(
     bench: Bench, daemon: subprocess.Popen[bytes], answer: str
