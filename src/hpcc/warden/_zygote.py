@@ -168,6 +168,7 @@ def main(descriptor: int, worker_pid: int) -> None:
     from hpcc.warden._session import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir("/")
     die_with_parent(worker_pid)
     harden()
     run(socket.socket(fileno=descriptor), serve)

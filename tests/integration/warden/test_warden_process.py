@@ -28,7 +28,7 @@ from hpcc.warden._sandbox import ADDRESS_SPACE_BYTES
 
 SECONDS = 20
 REQUEST = request("cc", outputs=("o",))
-IMPATIENT = ChannelTiming(warden_ping_seconds=0.2, warden_missed_pings=10)
+IMPATIENT = ChannelTiming(warden_ping_seconds=0.5, warden_missed_pings=8)
 
 
 def status(pid: int) -> dict[str, str]:
@@ -87,13 +87,16 @@ async def compile_once(channel: GuestChannel) -> ResultEvent:
 
 
 @asynccontextmanager
-async def two_guests(zygote: Zygote) -> AsyncIterator[tuple[GuestChannel, GuestChannel]]:
+async def two_guests(
+    zygote: Zygote, timing: ChannelTiming
+) -> AsyncIterator[tuple[GuestChannel, GuestChannel]]:
     """One that is in the middle of a compile, and a neighbour."""
-    async with AsyncExitStack() as stack, asyncio.timeout(SECONDS):
-        victim = await stack.enter_async_context(
-            scripted_guest(endless, launch=zygote.launch, timing=IMPATIENT)
-        )
+    async with AsyncExitStack() as stack, asyncio.timeout(2 * SECONDS):
+        # First, so that the impatient one does not wait for the zygote.
         other = await stack.enter_async_context(scripted_guest(honest, launch=zygote.launch))
+        victim = await stack.enter_async_context(
+            scripted_guest(endless, launch=zygote.launch, timing=timing)
+        )
         assert 0 not in {victim.warden_pid, other.warden_pid}
         yield victim, other
 
@@ -111,7 +114,8 @@ async def two_guests(zygote: Zygote) -> AsyncIterator[tuple[GuestChannel, GuestC
 async def test_a_warden_killed_or_hung_costs_exactly_one_guest(
     zygote: Zygote, number: signal.Signals, reason: str
 ) -> None:
-    async with two_guests(zygote) as (victim, other):
+    timing = IMPATIENT if number == signal.SIGSTOP else ChannelTiming()
+    async with two_guests(zygote, timing) as (victim, other):
         running = asyncio.get_running_loop().create_task(compile_once(victim))
         await asyncio.sleep(0.1)
         os.kill(victim.warden_pid, number)
