@@ -57,6 +57,17 @@ def test_the_root_is_the_image_with_mount_points_over_it_and_the_agent_in_it(
     assert stat.S_ISFIFO(places.log.stat().st_mode)
 
 
+def test_a_strict_umask_does_not_lock_the_containers_root_out(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        places = GuestPlaces(tmp_path)
+        places.make()
+    finally:
+        os.umask(before)
+    paths = [places.upper, places.link, *places.upper.rglob("*")]
+    assert {p.stat().st_mode & 0o777 for p in paths} == {0o755}
+
+
 def test_where_the_kernel_mounts_no_files_a_loop_device_is_asked_for(
     places: GuestPlaces, tmp_path: Path
 ) -> None:

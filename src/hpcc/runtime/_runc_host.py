@@ -57,10 +57,12 @@ class GuestPlaces:
 
     def make(self) -> None:
         """Make the directories, and the mount points in the upper layer."""
-        for path in (self.upper, self.work, self.link):
-            path.mkdir(mode=0o755)
-        for name in MOUNT_POINTS:
-            (self.upper / name).mkdir(parents=True, mode=0o755)
+        points = [self.upper / name for name in MOUNT_POINTS]
+        for path in (self.upper, self.work, self.link, *points):
+            path.mkdir(parents=True)
+        # Whatever the umask: the container's root is nobody to these, and must get through.
+        for path in (self.upper, self.link, *self.upper.rglob("*")):
+            path.chmod(0o755)
         os.mkfifo(self.log, 0o600)
 
 
