@@ -118,21 +118,7 @@ static struct file *file_of(int fd) {
     return &files[fd - FIRST_FD];
 }
 
-static int fake_open(const char *path, int flags, ...) {
-    char kind = kind_of(path);
-    struct stat st;
-    EXPECT(*path == '/' && flags & O_CLOEXEC);
-    bool is_directory = flags & O_DIRECTORY;
-    if (!is_directory) {
-        /* Whatever else it may be, it is never opened: an open alone can be noticed. */
-        EXPECT(is_writable(kind) || kind == ABSENT);
-        EXPECT(flags & O_NOFOLLOW && !(flags & O_TRUNC));
-        if (kind == ABSENT && !(flags & O_CREAT)) return fail(ENOENT);
-        EXPECT(!(flags & O_CREAT) || flags & O_EXCL);
-    } else if (describe(kind, &st)) return -1;
-    /* At most two directories are open at a time, so the table is for the outputs. */
-    while (is_directory && file_count && files[file_count - 1].is_directory && !files[file_count - 1].is_open)
-        file_count--;
+static int add_file(const char *path, bool is_directory) {
     EXPECT(file_count < sizeof files / sizeof *files);
     files[file_count] = (struct file){.path = path, .is_directory = is_directory, .is_open = true};
     open_count++;
@@ -140,18 +126,35 @@ static int fake_open(const char *path, int flags, ...) {
 }
 
 static char oddity_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash[2] : 0;
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    return *base ? base[1] : 0;
+}
+
+static int open_directory(const char *path, int flags) {
+    struct stat st;
+    EXPECT(flags & O_CLOEXEC && flags & O_DIRECTORY);
+    if (oddity_of(path) == UNREADABLE && !(flags & O_PATH)) return fail(EACCES);
+    if (describe(kind_of(path), &st)) return -1;
+    /* At most two directories are open at a time, so the table is for the outputs. */
+    while (file_count && files[file_count - 1].is_directory && !files[file_count - 1].is_open) file_count--;
+    return add_file(path, true);
+}
+
+static int fake_open(const char *path, int flags, ...) {
+    EXPECT(*path == '/' && flags & O_CLOEXEC);
+    if (flags & O_DIRECTORY) return open_directory(path, flags);
+    char kind = kind_of(path);
+    /* Whatever else it may be, it is never opened: an open alone can be noticed. */
+    EXPECT(is_writable(kind) || kind == ABSENT);
+    EXPECT(flags & O_NOFOLLOW && !(flags & O_TRUNC));
+    if (kind == ABSENT && !(flags & O_CREAT)) return fail(ENOENT);
+    EXPECT(!(flags & O_CREAT) || flags & O_EXCL);
+    return add_file(path, false);
 }
 
 static int fake_openat(int directory, const char *path, int flags) {
-    EXPECT(flags & O_DIRECTORY);
-    if (directory != AT_FDCWD) {
-        EXPECT(!strcmp(path, ".") && file_of(directory)->is_directory);
-        path = file_of(directory)->path;
-    }
-    if (oddity_of(path) == UNREADABLE && !(flags & O_PATH)) return fail(EACCES);
-    return fake_open(path, flags);
+    EXPECT(directory == AT_FDCWD ? *path == '/' : file_of(directory)->is_directory);
+    return open_directory(strcmp(path, ".") ? path : file_of(directory)->path, flags);
 }
 
 static int fake_fstatfs(int fd, struct statfs *fs) {
