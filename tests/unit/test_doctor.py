@@ -120,3 +120,26 @@ def test_firecracker_is_looked_into_and_what_to_do_is_said(
     old = checks(capsys)["firecracker"]
     assert "1.5.0 is too old" in old["detail"]
     assert old["remedy"].startswith("install the official release")
+
+
+def test_warm_start_says_why_guests_would_boot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_tools(monkeypatch, tmp_path, "gcc")
+
+    def asked() -> dict[str, str]:
+        main(["doctor", "--json"])
+        return checks(capsys)["warm start"]
+
+    qemu = tmp_path / "bin/qemu-system-x86_64"
+    qemu.write_text("#!/bin/sh\necho QEMU emulator version 7.2.9\n")
+    qemu.chmod(0o755)
+    assert asked()["state"] == "degraded"
+    assert "8.2 or newer" in asked()["remedy"]
+    qemu.write_text("#!/bin/sh\necho QEMU emulator version 8.2.0\n")
+    assert asked()["state"] == "ok"
+    config = tmp_path / "h/config/hpcc.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[worker]\nwarm_start = false\n")
+    assert asked()["detail"] == "switched off"
+    assert asked()["remedy"] == "worker.warm_start = true"

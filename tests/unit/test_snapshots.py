@@ -16,7 +16,7 @@ import pytest
 
 from hpcc.core import ImageDigest, IntegrityError
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime import _warm
+from hpcc.runtime import _warm, why_no_snapshots
 from hpcc.runtime._snapshot_files import BLOCK_BYTES, digest_of, seal
 from hpcc.runtime._snapshot_store import Saved, Snapshot, SnapshotStore, snapshot_key
 from hpcc.runtime._vm import Vm, VmGuest
@@ -380,3 +380,24 @@ async def test_without_an_image_the_boot_says_so(
         gone = replace(spec, image_path=tmp_path / "gone")
         assert await one_guest(warm, backend, gone) == "cold"
     assert backend.log == ["cold"]
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("QEMU emulator version 7.2.9 (Debian 1:7.2+dfsg-7)", "8.2"),
+        ("QEMU emulator version 8.1.3", "8.2"),
+        ("nonsense", "8.2"),
+        ("QEMU emulator version 8.2.0", ""),
+        ("QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)", ""),
+    ],
+)
+async def test_an_old_qemu_says_why_its_guests_boot(
+    tmp_path: Path, version: str, reason: str
+) -> None:
+    program = tmp_path / "qemu"
+    program.write_text(f"#!/bin/sh\necho '{version}'\n")
+    program.chmod(0o755)
+    said = await why_no_snapshots(str(program))
+    assert (reason in said) if reason else said == ""
+    assert "not installed" in await why_no_snapshots(str(tmp_path / "absent"))
