@@ -6,6 +6,7 @@ wardens end with their zygote.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -177,7 +178,9 @@ class Zygote:
 @cache
 def process_zygote() -> Zygote:
     """Return this process's zygote. There is one for all of it, as there is one pid."""
-    return Zygote()
+    zygote = Zygote()
+    atexit.register(zygote.close)
+    return zygote
 
 
 def launch_warden(guest: socket.socket) -> WardenEnds:
