@@ -93,6 +93,7 @@ class Zygote:
         self._program = program
         self._control: socket.socket | None = None
         self._pid = 0
+        self._owner = 0
         self._count = 0
 
     @property
@@ -145,6 +146,7 @@ class Zygote:
 
     def _start(self) -> socket.socket:
         control, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._owner = os.getpid()
         with zygote_end:
             # Isolated, with an empty environment, in a session of its own: Ctrl-C is the worker's.
             self._pid = os.posix_spawn(
@@ -167,7 +169,8 @@ class Zygote:
         if self._control is not None:
             self._control.close()
             self._control = None
-        if self._pid:
+        # Not from a process that was forked from the worker and ends.
+        if self._pid and self._owner == os.getpid():
             # It would end by itself once the connection is closed, but perhaps not soon.
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self._pid, signal.SIGKILL)
