@@ -140,8 +140,9 @@ async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
             token_file=str(path),
             principal=who if isinstance(who, str) and who.isprintable() else "",
         )
-    proxy = _proxy(profile.issuer)
-    http = ProviderHttp(proxy=proxy)
+    # Python takes the variable by itself; the daemon does not have it.
+    proxy, ca_file = _proxy(profile.issuer), _ca_file()
+    http = ProviderHttp(proxy=proxy, ca_file=ca_file)
     grants = Grants(http, await discover(http, profile.issuer), profile, clock)
     secret_file = ""
     if args.client_secret_file is not None:
@@ -161,6 +162,7 @@ async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
         secret_file=secret_file,
         principal=tokens.principal,
         proxy=proxy,
+        ca_file=ca_file,
     )
 
 
@@ -182,6 +184,11 @@ def _proxy(issuer: str) -> str:
 
     host = urlsplit(issuer).hostname or ""
     return "" if proxy_bypass(host) else getproxies().get("https", "")
+
+
+def _ca_file() -> str:
+    name = os.environ.get("SSL_CERT_FILE", "")
+    return str(Path(name).absolute()) if name else ""
 
 
 async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> SessionGrant:
@@ -234,7 +241,7 @@ async def _revoke(login: Login) -> bool:
     from hpcc.identity import Grants, ProviderHttp, discover
     from hpcc.ports import SystemClock
 
-    http, profile = ProviderHttp(proxy=login.proxy), login.farm
+    http, profile = ProviderHttp(proxy=login.proxy, ca_file=login.ca_file), login.farm
     try:
         provider = await discover(http, profile.issuer)
     except HpccError:

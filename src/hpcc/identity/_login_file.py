@@ -81,6 +81,7 @@ class Login:
     principal: str = ""
     # The daemon has no variables of a user's shell.
     proxy: str = ""
+    ca_file: str = ""
     ended: str = ""
 
     def __post_init__(self) -> None:

@@ -120,7 +120,7 @@ class LoginSource:
 
     async def _ask(self, login: Login) -> Tokens:
         profile = login.farm
-        http = self._http or ProviderHttp(proxy=login.proxy)
+        http = self._http or ProviderHttp(proxy=login.proxy, ca_file=login.ca_file)
         grants = Grants(http, await discover(http, profile.issuer), profile, self._clock)
         if login.method == "client-credentials":
             return await grants.client_credentials(read_client_secret(Path(login.secret_file)))

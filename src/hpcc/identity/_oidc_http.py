@@ -90,8 +90,11 @@ def check_provider_url(url: str, *, issuer: str | None = None) -> str:
 class ProviderHttp:
     """Requests to identity providers. One object serves many; it keeps no connection."""
 
-    def __init__(self, *, proxy: str = "", total_seconds: float = _TOTAL_SECONDS) -> None:
-        self._proxy, self._total_seconds = proxy, total_seconds
+    def __init__(
+        self, *, proxy: str = "", ca_file: str = "", total_seconds: float = _TOTAL_SECONDS
+    ) -> None:
+        """Ask through `proxy`, and trust the roots of `ca_file`; empty for what the system says."""
+        self._proxy, self._ca_file, self._total_seconds = proxy, ca_file, total_seconds
 
     async def get(self, url: str, *, max_bytes: int) -> Answer:
         """Fetch a JSON object.
@@ -161,7 +164,7 @@ class ProviderHttp:
             # its own.
             trust_env=not is_local,
             proxy=(self._proxy or None) if not is_local else None,
-            verify=ssl.create_default_context(),
+            verify=self._roots(),
             headers={
                 "User-Agent": "hpcc",
                 "Accept": "application/json",
@@ -169,6 +172,12 @@ class ProviderHttp:
             },
         ) as client:
             yield client
+
+    def _roots(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self._ca_file or None)
+        except OSError as error:  # of which ssl.SSLError is one
+            raise ProviderError(f"no certificates can be read from {self._ca_file}") from error
 
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import HpccError, IntegrityError, TenantId
-from hpcc.identity import KeyCache, KeyCacheLimits, ProviderError, ProviderHttp
+from hpcc.identity import (
+    KeyCache,
+    KeyCacheLimits,
+    ProviderError,
+    ProviderHttp,
+    load_or_create_tls,
+)
+from hpcc.ports import SystemClock
 from hpcc.rpc import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._tenants_door import TableDoor
 from hpcc.testing._idp_tokens import FixedClock, MintKey, claims, mint
@@ -30,10 +38,11 @@ class Liar:
     keys: list[dict[str, object]] = field(default_factory=lambda: [KEY.jwk()])
     asked: list[str] = field(default_factory=list)
     lie: Callable[[str], Say | None] = lambda _path: None
+    scheme: str = "http"
 
     @property
     def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def discovery(self, **changes: object) -> dict[str, object]:
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys", **changes}
@@ -67,9 +76,9 @@ class Liar:
 
 
 @asynccontextmanager
-async def liar() -> AsyncIterator[Liar]:
-    said = Liar()
-    server = await asyncio.start_server(said.serve, "127.0.0.1", 0)
+async def liar(tls: ssl.SSLContext | None = None) -> AsyncIterator[Liar]:
+    said = Liar(scheme="https" if tls else "http")
+    server = await asyncio.start_server(said.serve, "127.0.0.1", 0, ssl=tls)
     said.port = server.sockets[0].getsockname()[1]
     async with server:
         yield said
@@ -90,6 +99,28 @@ async def test_an_honest_provider_is_believed() -> None:
     async with liar() as there:
         assert [k.kid for k in await cache_of(there, FixedClock()).keys("acme-1")] == ["acme-1"]
         assert there.asked == ["/.well-known/openid-configuration", "/keys"]
+
+
+async def test_a_provider_with_a_certificate_that_nobody_vouches_for_is_not_believed(
+    tmp_path: Path,
+) -> None:
+    load_or_create_tls(tmp_path, "provider", clock=SystemClock())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "provider.crt", tmp_path / "provider.key")
+    async with liar(tls) as there:
+
+        def asking(ca_file: str) -> KeyCache:
+            http = ProviderHttp(ca_file=ca_file, total_seconds=5.0)
+            return KeyCache(there.issuer, http, FixedClock())
+
+        own = str(tmp_path / "provider.crt")
+        assert [k.kid for k in await asking(own).keys("acme-1")] == ["acme-1"]
+        asked = len(there.asked)
+        for ca_file in ("", str(tmp_path / "none.crt"), str(tmp_path / "provider.key")):
+            with pytest.raises(ProviderError) as refused:
+                await asking(ca_file).keys(None)
+            assert refused.value.reason == "idp-unreachable"
+        assert len(there.asked) == asked
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
