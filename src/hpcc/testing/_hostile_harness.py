@@ -33,8 +33,8 @@ REQUEST: Final = request(
 )  # fmt: skip
 # What a host reads of one guest before it gives it up, and what that may cost worker and warden.
 MAX_TAKEN_BYTES: Final = 16 << 20
-MAX_GROWTH_BYTES: Final = 96 << 20
-MAX_WARDEN_BYTES: Final = 256 << 20
+MAX_GROWTH_BYTES: Final = 32 << 20
+MAX_WARDEN_BYTES: Final = 128 << 20
 MAX_CPU_SECONDS: Final = 5.0
 MAX_TEXT_CHARS: Final = 400
 SECONDS: Final = 20.0
