@@ -105,6 +105,23 @@ async def test_a_place_that_is_given_to_somebody_who_leaves_is_not_lost(tmp_path
         assert await quotas.execute(ACME, work) == b"done"
 
 
+async def test_those_who_left_do_not_count_among_those_who_wait(tmp_path: Path) -> None:
+    quotas, _, _ = quotas_of(tmp_path, concurrent_execs=1)
+    work = Work()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(quotas.execute(ACME, work)) for _ in range(2)]  # one waits
+        for _ in range(2):
+            left = [group.create_task(quotas.execute(ACME, work)) for _ in range(MAX_WAITING - 1)]
+            await settled()
+            for task in left:
+                task.cancel()
+            await settled()
+        tasks.append(group.create_task(quotas.execute(ACME, work)))
+        await settled()
+        work.end.set()
+    assert [t.result() for t in tasks] == [b"done"] * 3
+
+
 async def test_too_many_that_wait_are_told_to_come_back(tmp_path: Path) -> None:
     quotas, _, _ = quotas_of(tmp_path, concurrent_execs=1)
     work = Work()

@@ -51,6 +51,9 @@ class _Tenant:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave()  # it was given in the same moment
+            else:
+                # Who left must not count among those who wait, nor hold up who comes now.
+                self._waiting.remove(place)
             raise
 
     def leave(self) -> None:
