@@ -211,9 +211,6 @@ class _Table:
                 raise CallerError(
                     f"{self._where}: unknown key {key[:80]!r}; {hint}", reason="tenants"
                 )
-                raise CallerError(
-                    f"{self._where}: unknown key {key[:80]!r}{hint}", reason="tenants"
-                )
 
     def fail(self, key: str, text: str) -> NoReturn:
         raise CallerError(f"{self._where} {key[:80]}: {text}", reason="tenants")
