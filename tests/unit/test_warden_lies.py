@@ -141,6 +141,7 @@ BROKEN = {
     "a reply to exec 0": bytes([wire.NEED]) + bytes(4) + b"\1\0\0\0\0",
     "an end of no exec": wire.frame(wire.END, 7),
     "two ends": reply(NEED) + reply(RESULT) + wire.frame(wire.END, 1) * 2,
+    "pongs that nobody asked for": wire.frame(wire.PONG) * 1000,
     "a pong of an exec": bytes([wire.PONG]) + b"\1\0\0\0" + bytes(4),
     "a digest that is cut off": wire.frame(wire.NEED, 1, b"\0" + bytes(31)),
     "an unknown flag": wire.frame(wire.NEED, 1, b"\2"),

@@ -103,6 +103,7 @@ class GuestChannel:
         self._calls: dict[int, Call] = {}
         self._next_number = 1
         self._pings_missed = 0
+        self._pongs_due = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def connect(self) -> None:
@@ -241,6 +242,11 @@ class GuestChannel:
         if kind == wire.READY and not self._ready.done():
             self._ready.set_result(None)
         elif kind == wire.PONG:
+            # The only frame that neither credit nor an exec's end bounds: a flood of it would cost
+            # the worker more than it costs the warden.
+            self._pongs_due -= 1
+            if self._pongs_due < 0:
+                raise IntegrityError("a pong without a ping", reason=wire.WARDEN_PROTOCOL)
             self._pings_missed = 0
         elif kind == wire.LOST:
             self.retire(_lost_text(*wire.decode_lost(body)))
@@ -318,6 +324,7 @@ class GuestChannel:
             return
         # Counted in turns of this loop, so that a worker that was stopped blames nobody for it.
         self._pings_missed += 1
+        self._pongs_due += 1
         self.say(wire.frame(wire.PING))
         self._ping_later()
 
