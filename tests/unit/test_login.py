@@ -189,7 +189,11 @@ async def test_a_provider_cannot_make_us_wait_for_ever_or_poll_without_pause(
         ("device_code", ""),
         ("device_code", None),
         ("interval", "5"),
+        ("interval", float("nan")),
+        ("interval", 10**400),
         ("expires_in", "600"),
+        ("expires_in", float("nan")),
+        ("expires_in", True),
     ],
 )
 async def test_a_page_or_code_that_could_mislead_a_person_is_not_shown(
@@ -225,6 +229,9 @@ async def test_a_provider_without_device_login_says_what_else_there_is(
         {"id_token": "x" * 7000},
         {"id_token": mint(KEY, claims(iss="https://evil.example"))},
         {"id_token": mint(KEY, claims(exp=None))},
+        {"id_token": mint(KEY, claims(exp=float("nan")))},
+        {"id_token": mint(KEY, claims(exp=float("inf")))},
+        {"id_token": mint(KEY, claims(exp=10**400))},
         {"refresh_token": 7},
         {"refresh_token": "x" * 9000},
     ],
@@ -383,6 +390,35 @@ async def test_a_new_login_is_noticed_without_a_restart(
     with pytest.raises(CallerError) as nobody:
         await source.token()
     assert nobody.value.reason == "login-none"
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
+    tmp_path: Path, profile: FarmProfile, *, is_refused: bool
+) -> None:
+    class Slow(Script):
+        async def post(
+            self,
+            url: str,
+            form: Mapping[str, str],
+            *,
+            basic: tuple[str, str] | None,
+            max_bytes: int,
+        ) -> Answer:
+            (tmp_path / "l").unlink(missing_ok=True)  # as `hpcc logout` does
+            return await super().post(url, form, basic=basic, max_bytes=max_bytes)
+
+    clock = FixedClock()
+    http = Slow(error("invalid_grant") if is_refused else tokens(), Answer(200, {}))
+    source = await source_of(tmp_path / "l", profile, http, clock)
+    clock.time += 500
+    with pytest.raises(CallerError) as nobody:
+        await source.token()
+    assert nobody.value.reason == "login-none"
+    assert not (tmp_path / "l").exists()
+    # What came back instead of the old refresh token is of no use to anybody either.
+    revoked = [form["token"] for url, form, _ in http.asked if url.endswith("/revoke")]
+    assert revoked == ([] if is_refused else ["r2"])
 
 
 async def test_a_workloads_token_is_read_again_when_it_was_replaced(

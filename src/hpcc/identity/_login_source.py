@@ -63,13 +63,13 @@ class LoginSource:
         try:
             status = os.lstat(self._path)
         except OSError as error:
-            raise CallerError("not logged in: run `hpcc login`", reason="login-none") from error
+            raise _nobody() from error
         stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         if self._login is None or stamp != self._stamp:
             self._login = load_login_or_none(self._path)
             self._stamp, self._failure = stamp, None
         if self._login is None:
-            raise CallerError("not logged in: run `hpcc login`", reason="login-none")
+            raise _nobody()
         return self._login
 
     def _is_due(self, login: Login) -> bool:
@@ -82,6 +82,8 @@ class LoginSource:
             try:
                 return await self._renew()
             except HpccError as error:
+                if error.reason == "login-none":
+                    raise
                 self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
                 self._failure = error
                 _log.warning("the login is not renewed now: %s", error)
@@ -97,15 +99,23 @@ class LoginSource:
             if not self._is_due(login):
                 return login
             try:
-                tokens = await self._ask(login)
+                grants = await self._grants(login)
+                tokens = await self._ask(grants, login)
             except RefusedError as error:
                 if login.method != "device":
                     raise
                 # Remembered in the file: no process asks again before somebody logs in.
                 ended = replace(login, ended=str(error), refresh_token="")
+                self._check_still_there()
                 save_login(self._path, ended)
                 _log.warning("the login cannot be renewed: %s", error)
                 return ended
+            try:
+                self._check_still_there()
+            except CallerError:
+                # A login that was ended must not live on in what replaced its tokens.
+                await grants.revoke(tokens.refresh_token)
+                raise
             renewed = replace(
                 login,
                 token=tokens.token,
@@ -118,10 +128,17 @@ class LoginSource:
             self._failure = None
             return renewed
 
-    async def _ask(self, login: Login) -> Tokens:
+    def _check_still_there(self) -> None:
+        """Raise if `hpcc logout` came while the provider was asked: it waits for nobody."""
+        if not self._path.exists():
+            raise _nobody()
+
+    async def _grants(self, login: Login) -> Grants:
         profile = login.farm
         http = self._http or ProviderHttp(proxy=login.proxy, ca_file=login.ca_file)
-        grants = Grants(http, await discover(http, profile.issuer), profile, self._clock)
+        return Grants(http, await discover(http, profile.issuer), profile, self._clock)
+
+    async def _ask(self, grants: Grants, login: Login) -> Tokens:
         if login.method == "client-credentials":
             return await grants.client_credentials(read_client_secret(Path(login.secret_file)))
         if not login.refresh_token:
@@ -187,6 +204,10 @@ def read_token_file(path: Path) -> str:
     if not 0 < len(text) <= MAX_IDP_TOKEN_CHARS:
         raise CallerError(f"{path} holds no token", reason="login-token-file")
     return text
+
+
+def _nobody() -> CallerError:
+    return CallerError("not logged in: run `hpcc login`", reason="login-none")
 
 
 def _ended(login: Login) -> CallerError:

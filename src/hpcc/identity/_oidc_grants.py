@@ -28,6 +28,8 @@ _SLOWER_BY_SECONDS: Final = 5.0
 _MAX_INTERVAL_SECONDS: Final = 60.0
 # Whatever the provider says: nobody types a code half an hour after it was shown.
 _MAX_WAIT_SECONDS: Final = 1800.0
+# Milliseconds would be less until the year 10000; more is no time.
+_MAX_NUMBER: Final = 1 << 53
 _OK: Final = 200
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
 _TERMINAL_TEXT: Final = re.compile(r"[\x21-\x7e]{1,512}")
@@ -99,13 +101,12 @@ class Grants:
         return self._read_device(_accepted(answer), verifier)
 
     def _read_device(self, body: Mapping[str, object], verifier: str) -> DeviceCode:
-        interval = body.get("interval", _DEFAULT_INTERVAL_SECONDS)
-        lasts = body.get("expires_in", _MAX_WAIT_SECONDS)
+        interval = _number_or_none(body.get("interval", _DEFAULT_INTERVAL_SECONDS))
+        lasts = _number_or_none(body.get("expires_in", _MAX_WAIT_SECONDS))
         device_code = body.get("device_code")
         if (
-            isinstance(interval, bool)
-            or not isinstance(interval, int | float)
-            or not isinstance(lasts, int | float)
+            interval is None
+            or lasts is None
             or not isinstance(device_code, str)
             or not 0 < len(device_code) <= MAX_REFRESH_TOKEN_CHARS
         ):
@@ -120,8 +121,8 @@ class Grants:
             ),
             device_code=device_code,
             verifier=verifier,
-            interval_seconds=min(max(float(interval), 1.0), _MAX_INTERVAL_SECONDS),
-            deadline=self._clock.monotonic() + min(max(float(lasts), 0.0), _MAX_WAIT_SECONDS),
+            interval_seconds=min(max(interval, 1.0), _MAX_INTERVAL_SECONDS),
+            deadline=self._clock.monotonic() + min(max(lasts, 0.0), _MAX_WAIT_SECONDS),
         )
 
     async def wait_device(self, code: DeviceCode) -> Tokens:
@@ -252,16 +253,26 @@ class Grants:
                 " `resource` in the farm file, or set credential = 'id'",
                 reason="idp-answer",
             ) from error
-        expires_at = claims.get("exp")
-        if claims.get("iss") != self._provider.issuer or not isinstance(expires_at, int | float):
+        expires_at = _number_or_none(claims.get("exp"))
+        if claims.get("iss") != self._provider.issuer or expires_at is None:
             raise IntegrityError("the token is of another issuer", reason="idp-issuer")
         who = claims.get("sub")
         return Tokens(
             token=token,
-            expires_at=float(expires_at),
+            expires_at=expires_at,
             refresh_token=refresh,
             principal=who if isinstance(who, str) and who.isprintable() else "",
         )
+
+
+def _number_or_none(value: object) -> float | None:
+    """Return a number as a float; None for what is none, NaN, or no number of seconds.
+
+    NaN is neither early nor late, so a wait for it would have no end; a huge int has no float.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _MAX_NUMBER else None
 
 
 def _accepted(answer: Answer) -> Mapping[str, object]:
