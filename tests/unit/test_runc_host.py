@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hpcc.runtime._runc_host import (
     cgroups_of,
     check_machine,
     daemon_of,
+    groups_of_container,
     has_file_system,
     rootfs,
 )
@@ -50,6 +52,7 @@ def test_the_root_is_the_image_with_mount_points_over_it_and_the_agent_in_it(
     assert (first.kind, first.source, first.target) == ("erofs", str(base), "")
     assert (layer.kind, layer.target) == ("overlay", "")
     assert layer.options[0] == "lowerdir=rootfs"
+    assert {"nosuid", "nodev"} <= set(layer.options)
     assert (agent.kind, agent.source, agent.target) == ("erofs", str(drive), ".hpcc")
     for mount in (first, agent):
         assert {"ro", "nosuid", "nodev"} == set(mount.options)
@@ -137,7 +140,24 @@ def test_who_listens_is_found_by_the_socket(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen(1)
-        assert daemon_of(tmp_path / "s") == Path(f"/proc/{os.getpid()}/exe").resolve()
+        found = daemon_of(tmp_path / "s", owner=os.geteuid())
+        assert found.samefile(sys.executable)
+
+
+def test_a_daemon_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(1)
+        with pytest.raises(ToolError, match="who listens"):
+            daemon_of(tmp_path / "s", owner=os.geteuid() + 1)
+
+
+def test_a_group_that_was_not_made_for_the_container_is_not_given_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = [Path("/g/memory/hpcc/c-1"), Path("/g/unified/system.slice/containerd.service")]
+    monkeypatch.setattr("hpcc.runtime._runc_host.cgroups_of", lambda _: places)
+    assert groups_of_container(1, "c-1") == places[:1]
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,20 @@ def test_the_filter_allows_by_name_and_refuses_the_rest() -> None:
     refused = {
         "bpf", "ptrace", "keyctl", "add_key", "kexec_load", "init_module", "reboot", "setns",
         "pivot_root", "io_uring_setup", "perf_event_open", "userfaultfd", "socket", "clock_settime",
+        "socketpair",
         "open_by_handle_at", "swapon", "process_vm_writev", "chroot", "fsopen", "move_mount",
     }  # fmt: skip
     assert refused.isdisjoint(free)
+
+
+def test_an_argument_is_allowed_by_its_whole_value_alone() -> None:
+    profile: Any = seccomp_profile()
+    families: dict[str, set[int]] = {}
+    for rule in profile["syscalls"]:
+        for condition in rule.get("args", []):
+            assert condition["op"] == "SCMP_CMP_EQ"
+            families.setdefault(rule["names"][0], set()).add(condition["value"])
+    assert families["socket"] == families["socketpair"] == {1, 2, 10}
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])

@@ -27,8 +27,8 @@ from hpcc.runtime._runc_host import (
     AgentSocket,
     GuestPlaces,
     PidHandle,
-    cgroups_of,
     delegate,
+    groups_of_container,
     remove_groups,
     rootfs,
 )
@@ -212,7 +212,7 @@ class _Container(Vm):
         await _whole(self._client.create_container(name, _RUNTIME, plan.spec, labels))
         pid = await self._create_task(places)
         self._first = PidHandle(pid)
-        await in_thread(lambda: delegate(cgroups_of(pid), self._first_uid))
+        await in_thread(lambda: delegate(groups_of_container(pid, name), self._first_uid))
         self._tasks.append(asyncio.get_running_loop().create_task(self._watch_container()))
         await _whole(self._client.start(name))
         listener = AgentSocket(places, self._first_uid)

@@ -25,6 +25,8 @@ _EROFS_AT: Final = 1024
 _EROFS_MAGIC: Final = bytes.fromhex("e2e1f5e0")
 _SQUASHFS_MAGIC: Final = b"hsqs"
 _HEAD_BYTES: Final = 2048
+# Of every layer: what lies below does not pass it on to an overlay.
+_PLAIN: Final = ("nosuid", "nodev")
 # What the holder of a group may write: linux, cgroup v2 "Delegation", and its like in version 1.
 _V2_DELEGATED: Final = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _V1_DELEGATED: Final = ("cgroup.procs", "tasks")
@@ -79,7 +81,7 @@ def rootfs(places: GuestPlaces, image: Path, drive: Path, *, by_loop: bool) -> l
     layers = f"upperdir={places.upper}", f"workdir={places.work}"
     return [
         _image_mount(image, "", by_loop=by_loop),
-        RootMount(kind="overlay", source="overlay", options=("lowerdir=rootfs", *layers)),
+        RootMount(kind="overlay", source="overlay", options=("lowerdir=rootfs", *layers, *_PLAIN)),
         _image_mount(drive, ".hpcc", by_loop=by_loop),
     ]
 
@@ -87,7 +89,7 @@ def rootfs(places: GuestPlaces, image: Path, drive: Path, *, by_loop: bool) -> l
 def _image_mount(image: Path, target: str, *, by_loop: bool) -> RootMount:
     with image.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    options = ["ro", "nosuid", "nodev"]
+    options = ["ro", *_PLAIN]
     if head.startswith(_SQUASHFS_MAGIC):
         kind, by_loop = "squashfs", True
     elif head[_EROFS_AT:].startswith(_EROFS_MAGIC):
@@ -96,6 +98,14 @@ def _image_mount(image: Path, target: str, *, by_loop: bool) -> RootMount:
         raise ToolError(f"{image} is no erofs or squashfs image", reason="no-image")
     options += ["loop"] if by_loop else []
     return RootMount(kind=kind, source=str(image), target=target, options=tuple(options))
+
+
+def groups_of_container(pid: int, container_id: str) -> list[Path]:
+    """Return those of a container's process that were made for it, and no other.
+
+    Where runc has put the process into none of some hierarchy it is in its shim's group there.
+    """
+    return [group for group in cgroups_of(pid) if group.name == container_id]
 
 
 def cgroups_of(pid: int) -> list[Path]:
@@ -210,11 +220,11 @@ class PidHandle:
             self._fd = -1
 
 
-def daemon_of(address: Path) -> Path:
-    """Return the program that listens on the socket.
+def daemon_of(address: Path, *, owner: int = 0) -> Path:
+    """Return the program that listens on the socket, by a name that an upgrade does not change.
 
     Raises:
-        ToolError: nobody does, or it may not be asked.
+        ToolError: nobody does, it may not be asked, or its uid is not `owner`.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -228,7 +238,18 @@ def daemon_of(address: Path) -> Path:
                 reason="no-containerd",
             ) from error
         raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return Path(f"/proc/{_CREDENTIALS.unpack(raw)[0]}/exe").readlink()
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    if uid != owner:
+        # It says which process is a guest's, and this worker kills and limits that as root.
+        raise ToolError(f"who listens on {address} is uid {uid}, not {owner}", reason="unsafe-tool")
+    program = Path(f"/proc/{pid}/exe")
+    if not program.exists():
+        raise ToolError(
+            f"who listens on {address} is not to be seen from here; run the worker in the same PID"
+            " namespace as containerd",
+            reason="no-containerd",
+        )
+    return program
 
 
 _ROOT: Final = "run the worker as root, which containers need, or use another runtime"
