@@ -292,6 +292,14 @@ def test_only_https_is_asked(url: str) -> None:
         check_provider_url(url)
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "proxy:3128", "ftp://u:s3cret@p"])
+async def test_a_proxy_that_cannot_be_used_is_an_error_of_ours(proxy: str) -> None:
+    with pytest.raises(ProviderError) as refused:
+        await ProviderHttp(proxy=proxy).get("https://login.acme.example/x", max_bytes=1)
+    assert refused.value.reason == "idp-proxy"
+    assert "s3cret" not in str(refused.value)
+
+
 def test_loopback_is_asked_over_http_for_tests() -> None:
     for url in ("http://127.0.0.1:80/x", "http://localhost", "http://[::1]:8080"):
         assert check_provider_url(url) == url

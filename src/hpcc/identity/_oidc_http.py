@@ -157,20 +157,28 @@ class ProviderHttp:
         import httpx
 
         is_local = is_loopback(urlsplit(url).hostname)
-        async with httpx.AsyncClient(
-            follow_redirects=False,
-            timeout=httpx.Timeout(self._total_seconds, connect=_CONNECT_SECONDS),
-            # A proxy cannot reach this machine's loopback. System roots: where a company puts
-            # its own.
-            trust_env=not is_local,
-            proxy=(self._proxy or None) if not is_local else None,
-            verify=self._roots(),
-            headers={
-                "User-Agent": "hpcc",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-            },
-        ) as client:
+        roots = self._roots()
+        try:
+            made = httpx.AsyncClient(
+                follow_redirects=False,
+                timeout=httpx.Timeout(self._total_seconds, connect=_CONNECT_SECONDS),
+                # A proxy cannot reach this machine's loopback. System roots: where a company
+                # puts its own.
+                trust_env=not is_local,
+                proxy=(self._proxy or None) if not is_local else None,
+                verify=roots,
+                headers={
+                    "User-Agent": "hpcc",
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                },
+            )
+        except (ImportError, ValueError) as error:
+            # SOCKS, or no URL. Not its text: a proxy's URL may hold a password.
+            raise ProviderError(
+                f"{_host(url)}: the proxy that is set for it cannot be used", reason="idp-proxy"
+            ) from error
+        async with made as client:
             yield client
 
     def _roots(self) -> ssl.SSLContext:
