@@ -17,7 +17,7 @@ from hpcc.runtime import _pick as pick
 from hpcc.runtime import _qemu as qemu
 from hpcc.runtime import _qemu_vm as qemu_vm
 from hpcc.runtime import _vm as vm
-from hpcc.runtime._users import VmmUser
+from hpcc.runtime._users import VMM_NUMBERS, VmmUser
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.
 ABORTS = 'echo "failed to set MSR 0x10a" >&2; kill -ABRT $$'
@@ -126,6 +126,7 @@ async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
     monkeypatch.setattr(qemu_vm, "vmm_user", lambda _: VmmUser(None, ()))
     fake_vmm(monkeypatch, tmp_path, starts, HANGS)
     make, spawn = vm.new_directory, asyncio.create_subprocess_exec
+    numbers = set(VMM_NUMBERS._taken)
     pids: list[int] = []
 
     def make_slowly(parent: Path) -> Path:
@@ -154,3 +155,4 @@ async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
         await boot()
     assert entries(tmp_path / "guests") == []
     assert not [p for p in pids if (Path("/proc") / str(p)).exists()]
+    assert numbers == VMM_NUMBERS._taken

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,7 +29,7 @@ from hpcc.runtime._firecracker_tools import check_machine, has_cgroups
 from hpcc.runtime._firecracker_vm import FirecrackerConfig, JailedVm
 from hpcc.runtime._snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime._tools import sha256_of
-from hpcc.runtime._users import vmm_user, warden_label
+from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.runtime._warm import Template, WarmStart
 from hpcc.wire import TOKEN_BYTES
@@ -53,7 +52,6 @@ class FirecrackerRuntime:
     ) -> None:
         self._config, self._assets, self._clock = config, assets, clock
         self._warm = warm
-        self._count = 0
 
     async def probe(self) -> Probe:
         """Boot a guest from the agent drive alone, with its console on, to its agent's answer."""
@@ -133,7 +131,6 @@ class FirecrackerRuntime:
     def _vm(
         self, spec: GuestSpec, *, has_console: bool, snapshot: Snapshot | None = None
     ) -> JailedVm:
-        self._count += 1
         tools = self._config.tools
         identity = GuestIdentity(
             guest_id=f"f-{secrets.token_hex(8)}",
@@ -156,7 +153,4 @@ class FirecrackerRuntime:
         if snapshot is not None:
             microvm = replace(microvm, token=snapshot.token)
             files |= {MEMORY: snapshot.memory, STATE: snapshot.state}
-        uid = vmm_user(self._count).uid
-        return JailedVm(
-            self._config, identity, microvm, files, os.geteuid() if uid is None else uid
-        )
+        return JailedVm(self._config, identity, microvm, files)

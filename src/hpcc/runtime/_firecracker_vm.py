@@ -42,6 +42,7 @@ from hpcc.runtime._firecracker_tools import CGROUPS, FirecrackerTools, has_cgrou
 from hpcc.runtime._leftovers import record, remove_cgroup
 from hpcc.runtime._snapshot_store import Saved
 from hpcc.runtime._tools import in_thread
+from hpcc.runtime._users import VMM_NUMBERS, vmm_user
 from hpcc.runtime._vm import Vm, wait_ready
 from hpcc.runtime._warm import TEMPLATE_NICE
 from hpcc.wire import VSOCK_PORT
@@ -73,11 +74,11 @@ class JailedVm(Vm):
         identity: GuestIdentity,
         microvm: Microvm,
         files: dict[str, Path],
-        uid: int,
     ) -> None:
         super().__init__()
         self._config, self._identity, self._microvm = config, identity, microvm
-        self._files, self._uid = files, uid
+        uid = vmm_user(self._lease(VMM_NUMBERS)).uid
+        self._files, self._uid = files, os.geteuid() if uid is None else uid
         self._has_cgroup = has_cgroups()
         self._pid = 0
         self._root: Path | None = None

@@ -43,7 +43,6 @@ class QemuRuntime:
     ) -> None:
         self._config, self._assets, self._clock = config, assets, clock
         self._warm = warm
-        self._count = 0
         self._vmm_digest = ""
         self._no_snapshots: str | None = None
 
@@ -136,7 +135,6 @@ class QemuRuntime:
         return self._vm(spec)
 
     def _vm(self, spec: GuestSpec, snapshot: Snapshot | None = None) -> QemuVm:
-        self._count += 1
         identity = GuestIdentity(
             guest_id=f"q-{secrets.token_hex(8)}",
             isolation=self.isolation,
@@ -146,7 +144,7 @@ class QemuRuntime:
             warden=warden_label(),
             snapshot_digest=snapshot.digest if snapshot else "",
         )
-        return QemuVm(self._config, self._assets, spec, identity, self._count, snapshot)
+        return QemuVm(self._config, self._assets, spec, identity, snapshot)
 
 
 async def why_no_snapshots(program: str) -> str:

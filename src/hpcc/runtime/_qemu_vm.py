@@ -8,6 +8,7 @@ import secrets
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from hpcc.runtime._qemu_argv import (
 from hpcc.runtime._qmp import Qmp
 from hpcc.runtime._snapshot_files import MAX_STATE_BYTES
 from hpcc.runtime._snapshot_store import MEMORY, STATE, Saved, Snapshot
-from hpcc.runtime._users import vmm_user
+from hpcc.runtime._users import VMM_NUMBERS, vmm_user
 from hpcc.runtime._vm import Vm, wait_ready
 from hpcc.runtime._warm import TEMPLATE_NICE
 from hpcc.wire import TOKEN_BYTES
@@ -54,12 +55,11 @@ class QemuVm(Vm):
         assets: GuestAssets,
         spec: GuestSpec,
         identity: GuestIdentity,
-        number: int,
         snapshot: Snapshot | None,
     ) -> None:
         super().__init__()
         self._config, self._assets, self._spec, self._identity = config, assets, spec, identity
-        self._user, self._snapshot = vmm_user(number), snapshot
+        self._user, self._snapshot = vmm_user(self._lease(VMM_NUMBERS)), snapshot
         self._token = snapshot.token if snapshot else secrets.token_hex(TOKEN_BYTES // 2)
 
     @property
@@ -197,6 +197,10 @@ async def _save(control: Qmp) -> None:
     await control.finish_migration()
 
 
+@cache
 def host_tsc_khz() -> int:
-    """Return this machine's clock rate, as far as it says."""
+    """Return this machine's clock rate, as far as it says.
+
+    Read once: a processor that changes its rate would never find the snapshot that it made.
+    """
     return tsc_khz(Path("/proc/cpuinfo").read_text())

@@ -32,10 +32,10 @@ from hpcc.runtime._runc_host import (
     remove_groups,
     rootfs,
 )
-from hpcc.runtime._runc_spec import ContainerPlan, uid_range
+from hpcc.runtime._runc_spec import RANGES, ContainerPlan, uid_range
 from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
 from hpcc.runtime._tools import in_thread
-from hpcc.runtime._users import warden_label
+from hpcc.runtime._users import Leases, warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.wire import TOKEN_BYTES
 
@@ -48,6 +48,7 @@ _REMOVE_TRIES: Final = 10
 _REMOVE_PAUSE_SECONDS: Final = 0.5
 _PROBE_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 64 << 10
+_RANGE_NUMBERS: Final = Leases(RANGES)
 
 
 class RuncRuntime:
@@ -57,7 +58,6 @@ class RuncRuntime:
 
     def __init__(self, config: RuncConfig, assets: GuestAssets, clock: Clock) -> None:
         self._config, self._assets, self._clock = config, assets, clock
-        self._count = 0
         self._tools: RuncTools | None = None
         self._ways = _Ways(config.by_loop)
 
@@ -133,7 +133,6 @@ class RuncRuntime:
         return self._tools
 
     def _container(self, spec: GuestSpec, tools: RuncTools) -> Vm:
-        self._count += 1
         identity = GuestIdentity(
             guest_id=f"c-{secrets.token_hex(8)}",
             isolation=self.isolation,
@@ -144,8 +143,7 @@ class RuncRuntime:
             agent_digest=self._assets.agent_digest,
             warden=warden_label(),
         )
-        first_uid = uid_range(os.getpid(), self._count)
-        return _Container(self._config, self._assets, spec, identity, first_uid, tools, self._ways)
+        return _Container(self._config, self._assets, spec, identity, tools, self._ways)
 
 
 @dataclass(slots=True)
@@ -164,13 +162,13 @@ class _Container(Vm):
         assets: GuestAssets,
         spec: GuestSpec,
         identity: GuestIdentity,
-        first_uid: int,
         tools: RuncTools,
         ways: _Ways,
     ) -> None:
         super().__init__()
         self._config, self._assets, self._spec, self._identity = config, assets, spec, identity
-        self._first_uid, self._tools, self._ways = first_uid, tools, ways
+        self._tools, self._ways = tools, ways
+        self._first_uid = uid_range(os.getpid(), self._lease(_RANGE_NUMBERS))
         self._client = Containerd(unix_connector(config.socket))
         self._first: PidHandle | None = None
         self._log: asyncio.ReadTransport | None = None

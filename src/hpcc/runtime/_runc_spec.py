@@ -21,7 +21,7 @@ UIDS: Final = 1 << 18
 # Where such ranges begin: above what systemd gives to containers, below 2^31, where old
 # interfaces take an id for a negative number.
 FIRST_UID: Final = 0x7000_0000
-_RANGES: Final = 1023
+RANGES: Final = 1023
 CGROUP_PARENT: Final = "hpcc"
 # Directories the container's root must have, made in its upper layer where the image has none.
 MOUNT_POINTS: Final = ("proc", "dev", "sys", "run", "tmp", "var/tmp", "src", "out", ".hpcc")
@@ -58,7 +58,7 @@ _AGENT: Final = (
 
 def uid_range(pid: int, number: int) -> int:
     """Return the first host id of the user namespace of worker `pid`'s guest `number`."""
-    return FIRST_UID + (pid + number) % _RANGES * UIDS
+    return FIRST_UID + (pid + number) % RANGES * UIDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

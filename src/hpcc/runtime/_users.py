@@ -9,11 +9,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hpcc.ports import GuestBootError
+
 # VMM users when started by root: outside what any distribution or systemd allots.
 _FIRST_UID: Final = 1_870_000_000
-_UIDS_FOR_EACH_WORKER: Final = 64
+# With the wardens' they end below the containers' (_runc_spec).
+_UIDS_FOR_EACH_WORKER: Final = 128
 _MAX_PIDS: Final = 32_768
 _NOBODY: Final = 65_534
+
+
+class Leases:
+    """Numbers below `count`: none is had twice at a time; the one given last comes back last."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._next = count, 0
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """Return a number that is the caller's until it gives it back.
+
+        Raises:
+            GuestBootError: all are taken.
+        """
+        for step in range(self._count):
+            number = (self._next + step) % self._count
+            if number not in self._taken:
+                self._next = number + 1
+                self._taken.add(number)
+                return number
+        raise GuestBootError(f"no uid is left: {self._count} guests of this worker have one")
+
+    def give_back(self, number: int) -> None:
+        """Let another have it; not before the processes that had its uid have ended."""
+        self._taken.discard(number)
+
+
+# Of this process: its VMs of all runtimes, templates among them.
+VMM_NUMBERS: Final = Leases(_UIDS_FOR_EACH_WORKER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +63,7 @@ class VmmUser:
 
 
 def vmm_user(number: int) -> VmmUser:
-    """Return the user of this process's VMM `number`, counted from 1."""
+    """Return the user of this process's VMM `number`, one of `VMM_NUMBERS`."""
     if os.geteuid() != 0:
         return VmmUser(None, ())
     uid = _FIRST_UID + _slot(number)

@@ -33,6 +33,7 @@ from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._leftovers import new_directory
 from hpcc.runtime._tools import in_thread
+from hpcc.runtime._users import Leases
 from hpcc.wire import ENTROPY_BYTES, MAX_JUNK_BYTES, READY
 
 _CONSOLE_BYTES: Final = 64 << 10
@@ -86,6 +87,7 @@ class Vm(ABC):
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
         self._exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._leases: list[tuple[Leases, int]] = []
 
     @property
     @abstractmethod
@@ -99,6 +101,16 @@ class Vm(ABC):
     @abstractmethod
     async def start(self) -> GuestChannel:
         """Start the VMM; returns the channel to the guest, not connected yet."""
+
+    def _lease(self, leases: Leases) -> int:
+        """Return a number of this VM's own, which is another's only after its end."""
+        number = leases.take()
+        self._leases.append((leases, number))
+        return number
+
+    def _give_back(self, _: object) -> None:
+        for leases, number in self._leases:
+            leases.give_back(number)
 
     async def _make_directory(self, parent: Path) -> Path:
         """Make the VM's directory; it is known to `end` even if this is cancelled on the way."""
@@ -201,6 +213,7 @@ class Vm(ABC):
             shutil.rmtree(self._directory, ignore_errors=True)
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._finish())
+            self._ending.add_done_callback(self._give_back)
         await asyncio.shield(self._ending)
 
     async def _finish(self) -> None:
