@@ -395,8 +395,8 @@ def _ask_the_other_way(machine: ManifestMachine) -> None:
         (_edit_the_source, "_manifest.InputSet.holds", lambda *_: True),
         (_edit_meanwhile, "_closure.is_fresh", lambda *_: False),
         (_add_a_header, "_manifest.Absence.holds", lambda *_: True),
-        (_add_a_directory, "_closure._Lookup._missing_directory", lambda *_: None),
-        (_ask_the_other_way, "_closure._Lookup._exists", lambda *_, **__: None),
+        (_add_a_directory, "_lookup.Lookup._missing_directory", lambda *_: None),
+        (_ask_the_other_way, "_lookup.Lookup._exists", lambda *_, **__: True),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else value,
 )
