@@ -110,8 +110,8 @@ class FarmConnection:
                 principal=self.farm.principal,
                 client_version=self._version,
             )
-            if self._watcher is None or self._watcher.done():
-                self._watcher = asyncio.Task(self._watch(session.session), name="routes")
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.Task(self._watch(session.session), name="routes")
         return session.session
 
     async def _watch(self, session: str) -> None:
@@ -132,9 +132,11 @@ class FarmConnection:
                         self._route = None
         except HpccError as error:
             _log.info("route watch: %s", error)
+            is_ours = self._session is not None and self._session.session == session
+            if is_ours and isinstance(error, UnauthenticatedError):
+                self._session = None
+        # The next question starts another watch, with the session of then.
         self._route = None
-        # A session of its own time ends too; the next login starts another watch.
-        self._session = None
 
     def _channel(self, route: Route) -> grpc.aio.Channel:
         key = (route.endpoint, route.worker_certificate)

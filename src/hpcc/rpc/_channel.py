@@ -51,9 +51,16 @@ def open_channel(endpoint: str, *, certificate_pem: bytes, name: str) -> grpc.ai
 
 
 async def start_server(
-    handlers: Sequence[grpc.GenericRpcHandler], *, host: str, port: int, tls: ServerTls
+    handlers: Sequence[grpc.GenericRpcHandler],
+    *,
+    host: str,
+    port: int,
+    tls: ServerTls,
+    more_rpcs: int = 0,
 ) -> tuple[grpc.aio.Server, int]:
     """Start serving; return the server and its port (chosen by the system when 0).
+
+    `more_rpcs` calls that last are served beside the usual number.
 
     Raises:
         InfrastructureError: the address cannot be bound.
@@ -64,7 +71,8 @@ async def start_server(
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     )
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+    most = MAX_CONCURRENT_RPCS + more_rpcs
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=most)
     server.add_generic_rpc_handlers(tuple(handlers))
     credentials = grpc.ssl_server_credentials([(tls.key_pem, tls.certificate_pem)])
     try:

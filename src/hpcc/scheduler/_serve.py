@@ -14,6 +14,7 @@ from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._service import SchedulerService
 from hpcc.scheduler._tenants_door import Door, open_door
+from hpcc.scheduler._watchers import MAX_WATCHERS
 
 TLS_NAME = "scheduler.hpcc.internal"
 _GRACE_SECONDS = 1.0
@@ -53,6 +54,8 @@ async def serve_scheduler(
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
+            # Watches never end by themselves: they must not use up what logins need.
+            more_rpcs=MAX_WATCHERS,
         )
         tasks = [
             asyncio.Task(service.expire_leases(), name="scheduler leases"),

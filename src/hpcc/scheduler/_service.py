@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
@@ -32,10 +31,9 @@ from hpcc.scheduler._registry import Registry, Worker
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Door
 from hpcc.scheduler._tenants_sessions import Session, Sessions
+from hpcc.scheduler._watchers import Watcher, Watchers
 
 _log: Final = logging.getLogger(__name__)
-_MAX_WATCHERS: Final = 1000
-_WATCH_BACKLOG: Final = 256
 
 
 class SchedulerService:
@@ -62,7 +60,7 @@ class SchedulerService:
         self._registry = Registry(clock, config.lease_seconds)
         self._door = door
         self._sessions = Sessions(door, clock, config.session_seconds)
-        self._watchers: set[asyncio.Queue[RouteChange | None]] = set()
+        self._watchers = Watchers()
 
     async def authenticate(
         self, credential: str, tenant: TenantId, principal: str, client_version: str
@@ -76,7 +74,7 @@ class SchedulerService:
         if not policy.allows(ask.image):
             raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
         minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
-        self._tell(self._registry.expire())
+        self._watchers.tell(self._registry.expire())
         worker = self._registry.choose(image, minimum, failed_generation=ask.failed_generation)
         claims = self._claims(session, policy, ask, minimum, worker)
         return Route(
@@ -90,24 +88,24 @@ class SchedulerService:
         )
 
     async def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
-        self._sessions.find(credential, tenant)
-        if len(self._watchers) >= _MAX_WATCHERS:
-            raise PolicyError("too many watchers", reason="too-many-watchers")
-        queue: asyncio.Queue[RouteChange | None] = asyncio.Queue(_WATCH_BACKLOG)
-        self._watchers.add(queue)
+        session, _ = self._sessions.find(credential, tenant)
+        watcher = Watcher(
+            tenant, session.principal, lambda: self._sessions.is_over(credential, tenant)
+        )
+        self._watchers.add(watcher)
         try:
             for change in list(self._registry.live()):
                 yield change
-            while (news := await queue.get()) is not None:
+            while (news := await watcher.next_or_none()) is not None:
                 yield news
         finally:
-            self._watchers.discard(queue)
+            self._watchers.discard(watcher)
 
     def register(self, credential: str, registration: Registration) -> Admission:
         self._check_worker(credential)
         replaced = self._registry.remove(registration.worker_id)
         worker = self._registry.register(registration)
-        self._tell([replaced] if replaced else [])
+        self._watchers.tell([replaced] if replaced else [])
         return Admission(
             token_keys=self._token_keys,
             generation=worker.generation,
@@ -130,19 +128,20 @@ class SchedulerService:
         self._check_worker(credential)
         change, successor = self._registry.lost(worker_id)
         _log.warning("guest %s of worker %s is lost: %s", guest_id, worker_id, reason)
-        self._tell([change])
+        self._watchers.tell([change])
         return successor.generation
 
     def deregister(self, credential: str, worker_id: str) -> None:
         self._check_worker(credential)
         change = self._registry.remove(worker_id)
-        self._tell([change] if change else [])
+        self._watchers.tell([change] if change else [])
 
     async def expire_leases(self) -> None:
-        """Drop workers whose lease ran out, until cancelled."""
+        """Drop workers whose lease ran out and watches whose session has, until cancelled."""
         while True:
             await self._clock.sleep(self._config.lease_seconds / 4)
-            self._tell(self._registry.expire())
+            self._watchers.sweep()
+            self._watchers.tell(self._registry.expire())
 
     def _check_worker(self, credential: str) -> None:
         if not hmac.compare_digest(credential.encode(), self._config.worker_secret.encode()):
@@ -175,18 +174,6 @@ class SchedulerService:
             token_id=secrets.token_urlsafe(16),
             client_version=session.client_version,
         )
-
-    def _tell(self, changes: Iterable[RouteChange]) -> None:
-        for change in changes:
-            for queue in list(self._watchers):
-                try:
-                    queue.put_nowait(change)
-                except asyncio.QueueFull:
-                    # Ending the stream makes a slow watcher start over; losing news would not.
-                    self._watchers.discard(queue)
-                    while not queue.empty():
-                        queue.get_nowait()
-                    queue.put_nowait(None)
 
 
 def _minimum(tenants: Isolation, asked: Isolation | None) -> Isolation:

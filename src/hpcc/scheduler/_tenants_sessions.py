@@ -68,3 +68,11 @@ class Sessions:
             del self._tenants[tenant][credential]
             raise UnauthenticatedError("session is unknown or over", reason="session")
         return session, policy
+
+    def is_over(self, credential: str, tenant: TenantId) -> bool:
+        """Say whether `find` would refuse it."""
+        try:
+            self.find(credential, tenant)
+        except (UnauthenticatedError, PolicyError):
+            return True
+        return False

@@ -1,0 +1,69 @@
+"""Watches of routes: a place for everybody, and none for a session that is over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hpcc.core import PolicyError, TenantId
+from hpcc.rpc import RouteChange
+from hpcc.scheduler._watchers import BACKLOG, Watcher, Watchers
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+NEWS = RouteChange("w1", 7, is_dead=True)
+
+
+def of(tenant: TenantId, principal: str, over: set[str] | None = None) -> Watcher:
+    return Watcher(tenant, principal, lambda: principal in (over or set()))
+
+
+async def is_ended(watcher: Watcher) -> bool:
+    try:
+        async with asyncio.timeout(0.01):
+            return await watcher.next_or_none() is None
+    except TimeoutError:
+        return False
+
+
+async def test_one_who_takes_all_watches_makes_place_for_everybody_else() -> None:
+    watchers = Watchers(most=20)
+    flood = [of(ACME, "mallory") for _ in range(20)]
+    for watcher in flood:
+        watchers.add(watcher)
+    with pytest.raises(PolicyError):
+        watchers.add(of(ACME, "mallory"))
+    colleague, others = of(ACME, "ann"), [of(GLOBEX, f"g{n}") for n in range(10)]
+    for watcher in (colleague, *others):
+        watchers.add(watcher)
+    watchers.tell([NEWS])
+    assert [await is_ended(w) for w in flood] == [True] * 11 + [False] * 9
+    for watcher in (colleague, *others):
+        assert await watcher.next_or_none() == NEWS
+    # Not one for one, for ever: who holds hardly more than the newcomer keeps it.
+    with pytest.raises(PolicyError):
+        watchers.add(of(GLOBEX, "g10"))
+
+
+async def test_a_watch_hears_nothing_after_its_session() -> None:
+    over: set[str] = set()
+    watchers, ann, bob = Watchers(), of(ACME, "ann", over), of(ACME, "bob", over)
+    watchers.add(ann)
+    watchers.add(bob)
+    over.add("ann")
+    watchers.tell([NEWS])
+    assert await ann.next_or_none() is None
+    assert await bob.next_or_none() == NEWS
+    over.add("bob")
+    watchers.sweep()
+    assert await is_ended(bob), "also when there is no news"
+
+
+async def test_a_slow_watch_is_ended_and_holds_up_no_other() -> None:
+    watchers, slow, other = Watchers(), of(ACME, "ann"), of(ACME, "bob")
+    watchers.add(slow)
+    watchers.add(other)
+    for _ in range(BACKLOG + 1):
+        watchers.tell([NEWS])
+        assert await other.next_or_none() == NEWS
+    assert await slow.next_or_none() is None
