@@ -108,6 +108,14 @@ def test_a_snapshot_is_found_again_and_nobody_may_write_it(
     assert store.find("f" * 32) is None
 
 
+def test_a_store_that_was_open_to_others_is_no_longer(tmp_path: Path) -> None:
+    directory = tmp_path / "snapshots"
+    directory.mkdir()
+    directory.chmod(0o777)
+    SnapshotStore(directory).open()
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
 def rewrite(path: Path, change: Callable[[bytearray], None]) -> None:
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
@@ -218,7 +226,7 @@ def test_a_snapshot_goes_with_its_image_and_what_a_killed_maker_left_goes_too(
 
 
 def test_everything_that_a_snapshot_depends_on_is_in_its_key(
-    spec: GuestSpec, tmp_path: Path
+    spec: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other-image"
     other.write_bytes(b"image")
@@ -233,6 +241,10 @@ def test_everything_that_a_snapshot_depends_on_is_in_its_key(
     ]
     assert len(set(keys)) == len(keys)
     assert snapshot_key(replace(spec, boot_timeout_seconds=1), "kernel", "vmm") == keys[0]
+    for what in ("release", "version"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"platform.{what}", lambda: "another")
+            assert snapshot_key(spec, "kernel", "vmm") not in keys
     spec.image_path.write_bytes(b"another")
     assert snapshot_key(spec, "kernel", "vmm") != keys[0]
 

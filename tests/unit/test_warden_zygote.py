@@ -40,3 +40,18 @@ def test_a_request_without_its_descriptors_is_let_go() -> None:
         ours.close()
         _zygote._Zygote(control, serve).run()
         assert kept.recv(1) == b""
+
+
+def test_a_warden_that_may_not_be_killed_does_not_end_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def may_not(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "kill", may_not)
+    control, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line, zygotes_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with control, ours, line, zygotes_line:
+        zygote = _zygote._Zygote(control, serve)
+        zygote._poll.register(zygotes_line)
+        zygote._kill(_zygote._Warden(1, -1, zygotes_line))

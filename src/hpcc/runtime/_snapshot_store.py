@@ -83,7 +83,7 @@ def snapshot_key(spec: GuestSpec, *parts: str) -> str:
     cpu = sorted({line for line in cpuinfo if line.partition("\t")[0].strip() in _CPU_LINES})
     # The file, and not the digest alone: the guest's kernel has read from it and will read on.
     file = (image, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    machine = (str(spec.memory_mib), str(spec.vcpus), platform.release())
+    machine = (str(spec.memory_mib), str(spec.vcpus), platform.release(), platform.version())
     return key_of(
         [_FORMAT, spec.image.value, *map(str, file), *machine, *cpu, *parts],
     )
@@ -102,6 +102,7 @@ class SnapshotStore:
     def open(self) -> None:
         """Make the directory, remove what killed makers left, and what has lost its image."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory.chmod(0o700)  # one that was there already
         sweep(self._directory)
         self.evict()
 

@@ -113,7 +113,8 @@ class _Zygote:
 
     def _kill(self, warden: _Warden) -> None:
         self._poll.unregister(warden.line)
-        with suppress(ProcessLookupError):
+        # It has ended; or a host where root may not kill: it ends with its streams then.
+        with suppress(OSError):
             os.kill(warden.pid, signal.SIGKILL)
 
     @staticmethod
