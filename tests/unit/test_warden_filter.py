@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import socket
 import struct
 from pathlib import Path
 
@@ -65,8 +66,9 @@ def test_exactly_the_listed_calls_are_allowed(machine: Architecture) -> None:
     program = pack(assemble(machine))
     listed = {machine.numbers[n] for n in PLAIN if n in machine.numbers}
     allowed = {n for n in range(1024) if verdict(program, machine.audit, n) == ALLOW}
-    # mprotect without rights passes its check with nothing but zeros; mmap and ioctl do not.
-    assert allowed == listed | {machine.numbers["mprotect"]}
+    # These pass their checks with nothing but zeros; mmap and ioctl do not.
+    with_zeros = {machine.numbers[n] for n in ("mprotect", "sendto", "recvfrom", "sendmsg")}
+    assert allowed == listed | with_zeros
 
 
 def test_what_is_not_allowed_ends_the_process(machine: Architecture) -> None:
@@ -83,6 +85,11 @@ def test_what_is_not_allowed_ends_the_process(machine: Architecture) -> None:
         ("mmap", (0, 4096, PROT_READ, MAP_PRIVATE, 3), False),
         ("mprotect", (0, 4096, PROT_READ | PROT_WRITE), True),
         ("mprotect", (0, 4096, PROT_EXEC), False),
+        ("sendto", (3, 0, 1, socket.MSG_OOB), False),
+        ("sendto", (3, 0, 1, 0), True),
+        ("recvfrom", (3, 0, 1, socket.MSG_OOB), False),
+        ("recvfrom", (3, 0, 1, socket.MSG_PEEK), False),
+        ("sendmsg", (3, 0, socket.MSG_OOB), False),
         ("ioctl", (3, FIONBIO), True),
         ("ioctl", (3, TIOCGWINSZ), False),
     ],

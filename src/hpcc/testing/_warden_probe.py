@@ -63,6 +63,7 @@ ATTEMPTS: Final[dict[str, Callable[[], object]]] = {
     "io_uring": lambda: _libc.syscall(_LONG(_IO_URING_SETUP), _LONG(1), None),
     "pidfd": lambda: _libc.syscall(_LONG(_PIDFD_OPEN), _LONG(1), _LONG(0)),
     "receive a descriptor": lambda: socket.recv_fds(_stream[0], 1, 1, socket.MSG_DONTWAIT),
+    "out-of-band data": lambda: _stream[0].send(b"x", socket.MSG_OOB),
     "terminal ioctl": lambda: os.get_terminal_size(_a_descriptor()),
     "call of another ABI": lambda: _libc.syscall(_LONG(0x40000000 + 39)),
 }

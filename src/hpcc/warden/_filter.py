@@ -80,14 +80,18 @@ class Architecture:
 # Calls without conditions, the frequent ones first. None takes a path, makes a descriptor or a
 # process, or names another process. Descriptors cannot come in either: there is no recvmsg.
 PLAIN: Final = (
-    "read", "write", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "recvfrom", "sendto",
-    "sendmsg", "writev", "futex", "munmap", "mremap", "brk", "madvise", "clock_gettime",
+    "read", "write", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "writev", "futex",
+    "munmap", "mremap", "brk", "madvise", "clock_gettime",
     "gettimeofday", "getrandom", "getpid", "gettid", "close", "shutdown", "getsockname",
     "getpeername", "getsockopt", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit",
     "exit_group",
 )  # fmt: skip
-# Memory without a file behind it that is never executable; a socket made non-blocking.
+# What is sent and received has no flags: out-of-band data has been a way into kernels. Memory
+# without a file behind it that is never executable; a socket made non-blocking.
 CHECKED: Final[Mapping[str, tuple[Check, ...]]] = {
+    "recvfrom": (Check(argument=3, equals=0),),
+    "sendto": (Check(argument=3, equals=0),),
+    "sendmsg": (Check(argument=2, equals=0),),
     "mmap": (
         Check(argument=2, has_none_of=_WORD & ~_PROT_READ_OR_WRITE),
         Check(argument=3, has_any_of=_MAP_ANONYMOUS),
