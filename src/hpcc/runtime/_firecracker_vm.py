@@ -48,6 +48,9 @@ from hpcc.runtime._warm import TEMPLATE_NICE
 from hpcc.wire import VSOCK_PORT
 
 _RETRY_SECONDS: Final = 0.02
+# How long a connection may be silent at first, and doubled for each further one: a restored guest's
+# kernel drops, without a word to the host, those that it gets before it knows of the restore.
+_FIRST_READY_SECONDS: Final = 0.5
 # The socket's name is there before somebody listens; a non-blocking connect may find it full.
 _NOT_YET: Final = (FileNotFoundError, ConnectionRefusedError, BlockingIOError)
 
@@ -187,6 +190,7 @@ class JailedVm(Vm):
 
     async def _reach_agent(self, root_fd: int) -> socket.socket:
         """Return a connection to the agent, which has said READY on it."""
+        patience = _FIRST_READY_SECONDS
         while True:
             try:
                 sock, _ = connect_in_jail(root_fd, VSOCK_SOCKET, self._uid)
@@ -195,7 +199,12 @@ class JailedVm(Vm):
                 continue
             try:
                 await connect_to_guest(sock, VSOCK_PORT)
-                await wait_ready(sock)
+                async with asyncio.timeout(patience):
+                    await wait_ready(sock)
+            except TimeoutError:
+                sock.close()
+                patience *= 2
+                continue
             except ConnectionError:
                 # The agent does not listen yet; or a restored guest has just cut, as it must, the
                 # connections that it had.
