@@ -143,6 +143,7 @@ BROKEN = {
     "two ends": reply(NEED) + reply(RESULT) + wire.frame(wire.END, 1) * 2,
     "pongs that nobody asked for": wire.frame(wire.PONG) * 1000,
     "a pong of an exec": bytes([wire.PONG]) + b"\1\0\0\0" + bytes(4),
+    "last words of an exec": wire.frame(wire.LOST, 1, wire.encode_lost(wire.LostCode.ENDED, "")),
     "a digest that is cut off": wire.frame(wire.NEED, 1, b"\0" + bytes(31)),
     "an unknown flag": wire.frame(wire.NEED, 1, b"\2"),
     "a path that is not UTF-8": wire.frame(wire.OUTPUT, 1, b"\1\1\0\xff"),
