@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,14 +57,20 @@ class Images:
 class Bench:
     """A pool, its runtime, and what was reported."""
 
-    def __init__(self, directory: Path, group: asyncio.TaskGroup) -> None:
+    def __init__(self, directory: Path, group: asyncio.TaskGroup, vcpus: int = 1) -> None:
         self.runtime = Gated(directory)
         self.runtime.gate = asyncio.Event()
         self.lost: list[tuple[str, str]] = []
         self.fault: Exception | None = None
         shape = GuestShape(memory_mib=1, boot_timeout_seconds=5.0)
         self.pool = GuestPool(
-            LIMITS, shape, self.runtime, Images(), group, self.on_lost, SystemClock()
+            replace(LIMITS, vcpus=vcpus),
+            shape,
+            self.runtime,
+            Images(),
+            group,
+            self.on_lost,
+            SystemClock(),
         )
 
     async def on_lost(self, guest_id: str, reason: str) -> None:
@@ -73,9 +80,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[Bench]:
+async def opened(directory: Path, vcpus: int = 1) -> AsyncIterator[Bench]:
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        bench = Bench(directory, group)
+        bench = Bench(directory, group, vcpus)
         yield bench
         await bench.pool.drain(0.0)
         assert bench.runtime.running == []
@@ -160,11 +167,28 @@ async def test_a_lost_guest_is_reported_once_and_gone_before_the_lease_holder_go
         bench.runtime.gate.set()
         async with bench.pool.lease(domain()) as lease:
             bench.runtime.running[0].kill("dead")
-            await lease.condemn("seen by the exec")
+            await lease.condemn("seen by the exec", is_culprit=False)
             assert bench.runtime.running == []
             assert bench.lost == [("fake-1", "dead")]
         assert await use(bench) == 0
         assert bench.runtime.booted == 2
+
+
+async def test_a_guest_that_broke_its_word_to_one_exec_is_not_held_against_the_other(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, vcpus=2) as bench:
+        bench.runtime.gate.set()
+        async with bench.pool.lease(domain()) as one, bench.pool.lease(domain()) as other:
+            assert one.number == other.number
+            await one.condemn("broke the protocol", is_culprit=True)
+            await other.condemn("it died", is_culprit=False)
+            assert (one.is_anothers_fault, other.is_anothers_fault) == (False, True)
+        # Of a guest that simply died nobody can say whose fault it was: it counts for both.
+        async with bench.pool.lease(domain()) as one, bench.pool.lease(domain()) as other:
+            bench.runtime.running[0].kill("dead")
+            await one.condemn("it died", is_culprit=False)
+            assert (one.is_anothers_fault, other.is_anothers_fault) == (False, False)
 
 
 async def test_who_comes_in_the_moment_of_a_guests_death_does_not_get_it(tmp_path: Path) -> None:
@@ -182,7 +206,7 @@ async def test_a_report_that_fails_ends_nothing_else(tmp_path: Path, fault: Exce
         bench.fault = fault
         bench.runtime.gate.set()
         async with bench.pool.lease(domain()) as lease:
-            await lease.condemn("broke the protocol")
+            await lease.condemn("broke the protocol", is_culprit=True)
         assert bench.lost == [("fake-1", "broke the protocol")]
         assert await use(bench) == 0
 

@@ -63,6 +63,7 @@ class _Slot:
     # A user of it found that it is as good as dead.
     condemned: asyncio.Event = field(default_factory=asyncio.Event)
     why_condemned: str = ""
+    culprit: Lease | None = None
     # Reaped, forgotten and reported.
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,14 +85,20 @@ class Lease:
         """Say whether the pool itself ended the guest: neither its fault nor the exec's."""
         return self._slot.retire.is_set()
 
-    async def condemn(self, reason: str) -> None:
+    @property
+    def is_anothers_fault(self) -> bool:
+        """Say whether the guest was given up for what it did in another exec."""
+        return self._slot.culprit is not None and self._slot.culprit is not self
+
+    async def condemn(self, reason: str, *, is_culprit: bool) -> None:
         """Give the guest up, and wait (bounded) until it is reaped and the scheduler was told.
 
         Who answers a caller before that sends it to a dead guest. Without effect on one that is
-        ending already.
+        ending already. `is_culprit`: it is for what came of this exec.
         """
         if not self._slot.condemned.is_set():
             self._slot.why_condemned = reason
+            self._slot.culprit = self if is_culprit else None
             self._slot.condemned.set()
         try:
             async with asyncio.timeout(_GONE_SECONDS):

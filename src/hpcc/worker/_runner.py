@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -38,14 +37,12 @@ from hpcc.reapi import (
     encode_result,
 )
 from hpcc.rpc import Client, DeadlineError, MissingBlobsError
+from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._pool import GuestPool, Lease
 from hpcc.worker._rows import Caller, Lineage, audit_row
 from hpcc.worker._storage import TenantStorage, pack_entry
 
-# An action that killed this many guests is not run again.
-_MAX_GUEST_DEATHS: Final = 2
-_MAX_REMEMBERED: Final = 1024
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0
 # The compiler's exit code in the row of a compile that never came to its end.
@@ -171,7 +168,7 @@ class Runner:
         self._config, self._storage, self._pool = config, storage, pool
         self._audit, self._clock = audit, clock
         self.scheduler_id = ""
-        self._deaths: OrderedDict[tuple[TrustDomain, Digest], int] = OrderedDict()
+        self._deaths = Deaths(clock)
 
     async def run(self, work: Work) -> bytes:
         """Run the action and return its encoded result.
@@ -181,9 +178,9 @@ class Runner:
             InfrastructureError: guest, store or audit failed; nothing is released.
             CallerError: the action is quarantined or breaks a limit.
         """
-        if self._deaths.get((work.domain, work.digest), 0) >= _MAX_GUEST_DEATHS:
+        if self._deaths.is_quarantined(work.domain, work.digest):
             raise CallerError(
-                f"this action ended {_MAX_GUEST_DEATHS} guests and is quarantined",
+                f"this action ended {MAX_GUEST_DEATHS} guests and is quarantined",
                 reason="quarantined",
             )
         store = await self._storage.blobs(work.domain.tenant)
@@ -289,13 +286,14 @@ class Runner:
         except GuestLostError as error:
             if lease.is_recalled:
                 raise InfrastructureError("the worker stops", reason="draining") from error
-            await self._died(work, lease, str(error), error.reason)
+            await self._died(work, lease, str(error), error.reason, is_culprit=False)
             raise
         except (IntegrityError, TimeoutError) as error:
             # Its word is worth nothing any more: the guest goes, and the action is counted.
             text = str(error) or "the guest did not answer in time"
             cause = error.reason if isinstance(error, IntegrityError) else "guest-silent"
-            await self._died(work, lease, text, cause)
+            is_culprit = isinstance(error, IntegrityError)
+            await self._died(work, lease, text, cause, is_culprit=is_culprit)
             raise GuestLostError(text) from error
         return harvest
 
@@ -312,13 +310,16 @@ class Runner:
             limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
         )
 
-    async def _died(self, work: Work, lease: Lease, reason: str, cause: str) -> None:
-        """Count a guest against the action; it is gone, and the scheduler knows, on return."""
-        await lease.condemn(reason)
-        key = (work.domain, work.digest)
-        self._deaths[key] = self._deaths.pop(key, 0) + 1
-        while len(self._deaths) > _MAX_REMEMBERED:
-            self._deaths.popitem(last=False)
+    async def _died(
+        self, work: Work, lease: Lease, reason: str, cause: str, *, is_culprit: bool
+    ) -> None:
+        """Count a guest against the action, unless it is known to be another's fault.
+
+        The guest is gone, and the scheduler knows, on return.
+        """
+        if not lease.is_anothers_fault:
+            self._deaths.note(work.domain, work.digest)
+        await lease.condemn(reason, is_culprit=is_culprit)
         guest_id = lease.guest.identity.guest_id
         fields = (("guest", guest_id), ("cause", cause), ("reason", reason[:200]))
         await self._event("guest-lost-in-compile", work, *fields)
