@@ -18,6 +18,7 @@ import shutil
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from hpcc.testing.launcher import counters, launcher_environment, stop_daemon
 
 # Beyond the daemon's racy window: what it remembers by stat then answers for content.
 QUIET_SECONDS: Final = 2.1
+_COUNTED_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 100
 
 Edit = Callable[[Path], None]
@@ -358,6 +360,11 @@ class Runner:
         prefix = (os.fsencode(self._launcher), b"wrap")
         seen = self.see(scenario, one, root, prefix=prefix)
         after = self.counters()
+        deadline = time.monotonic() + _COUNTED_SECONDS
+        # A replay is counted after its answer is sent.
+        while after == before and time.monotonic() < deadline:
+            threading.Event().wait(_COUNTED_SECONDS / 50)
+            after = self.counters()
         return seen, {n: v - before.get(n, 0) for n, v in after.items() if v > before.get(n, 0)}
 
     def counters(self) -> dict[str, int]:
