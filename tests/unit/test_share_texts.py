@@ -88,6 +88,7 @@ def test_any_depfile_comes_back_as_it_was_or_is_refused(data: bytes, is_clang: b
     "data",
     [
         b"x.o: build/home/me/project/x.c\n",
+        b"/home/me/project/x.c\0\n",
         b"x.o: /home/me/project-2/x.h\n",
         b"x.o: a/home/me/project\n",
         b"x.o:  /home/me/project/x.c\n",

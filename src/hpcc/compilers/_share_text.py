@@ -46,10 +46,11 @@ def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:
 
     None where it is not the start of a name, or the layout is not one that can be made again.
     """
+    if ROOT_MARK in data:
+        return None  # it must not look like a marked one
     escaped = escape_name(root)
     if escaped not in data and root not in data:
-        # Without the root it is the same in every clone, but must not look like a marked one.
-        return None if ROOT_MARK in data else data
+        return data  # the same in every clone
     rules = _take_apart(data)
     if rules is None or _lay_out(rules, is_clang=is_clang) != data:
         return None
