@@ -27,6 +27,7 @@ from hpcc.identity import (
     load_or_create_tls,
     load_profile,
     profile_text,
+    read_token_file,
     store_login,
 )
 from hpcc.identity._oidc_http import Answer
@@ -454,6 +455,32 @@ async def test_a_workloads_token_is_read_again_when_it_was_replaced(
     token_file.unlink()
     with pytest.raises(CallerError):
         await source.token()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device", "link-to-fifo"])
+def test_a_token_file_that_is_no_regular_file_is_refused_and_holds_nobody_up(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "token"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "device":
+            path = Path("/dev/zero")
+        case _:
+            os.mkfifo(tmp_path / "fifo")
+            path.symlink_to(tmp_path / "fifo")
+    with pytest.raises(CallerError, match="is no regular file") as refused:
+        read_token_file(path)
+    assert refused.value.reason == "login-token-file"
+
+
+def test_a_token_file_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("token\n")
+    (tmp_path / "token").symlink_to("data")
+    assert read_token_file(tmp_path / "token") == "token"
 
 
 async def test_a_login_file_is_private_and_holds_no_clients_secret(

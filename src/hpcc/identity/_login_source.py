@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -191,15 +192,22 @@ def read_token_file(path: Path) -> str:
     """Read a workload's token. Whoever mounts it sets owner and mode, as Kubernetes does.
 
     Raises:
-        CallerError: not there, too large or empty.
+        CallerError: not there, no regular file, too large or empty.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_IDP_TOKEN_CHARS + 2)
+        # A link is fine, Kubernetes mounts them; a FIFO must not hold the daemon up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            raw = os.read(descriptor, MAX_IDP_TOKEN_CHARS + 2) if is_file else b""
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise CallerError(
             f"cannot read {path}: {error.strerror}", reason="login-token-file"
         ) from error
+    if not is_file:
+        raise CallerError(f"{path} is no regular file", reason="login-token-file")
     text = raw.decode("ascii", "replace").strip()
     if not 0 < len(text) <= MAX_IDP_TOKEN_CHARS:
         raise CallerError(f"{path} holds no token", reason="login-token-file")
