@@ -75,7 +75,7 @@ CASES = {
     ),
     "tries": Case(
         "runtime/_warm.py",
-        "if self._making or self._failures.get(key, 0) >= _MAX_FAILURES:",
+        "if self._making or self._is_given_up(key):",
         "if self._making:",
         f"{TESTS}test_a_failed_restore_is_a_boot_and_is_not_tried_for_ever",
     ),

@@ -15,12 +15,13 @@ from typing import cast
 import pytest
 
 from hpcc.core import ImageDigest, IntegrityError
-from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
+from hpcc.ports import Clock, GuestBootError, GuestLostError, GuestSpec, SystemClock
 from hpcc.runtime import _warm, why_no_snapshots
 from hpcc.runtime._snapshot_files import BLOCK_BYTES, digest_of, seal
 from hpcc.runtime._snapshot_store import Saved, Snapshot, SnapshotStore, snapshot_key
 from hpcc.runtime._vm import Vm, VmGuest
-from hpcc.runtime._warm import WarmStart
+from hpcc.runtime._warm import FORGIVE_SECONDS, WarmStart
+from hpcc.testing._idp_tokens import FixedClock
 
 KEY = "0123456789abcdef" * 2
 MIB = 1 << 20
@@ -305,11 +306,11 @@ async def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
 Events = list[str]
 
 
-def warm_start(store: SnapshotStore, events: Events) -> WarmStart:
+def warm_start(store: SnapshotStore, events: Events, clock: Clock | None = None) -> WarmStart:
     async def note(name: str, _: object) -> None:
         events.append(name)
 
-    return WarmStart(store, SystemClock(), note)
+    return WarmStart(store, clock or SystemClock(), note)
 
 
 async def one_guest(warm: WarmStart, backend: Backend, spec: GuestSpec) -> str:
@@ -371,6 +372,34 @@ async def test_a_template_that_fails_harms_nobody(
             assert await one_guest(warm, backend, spec) == "cold"
             await warm.settle()
     assert backend.log.count("template") == backend.log.count("template ended") == 2
+
+
+async def test_failures_are_forgiven_a_while_after_the_last_one(
+    backend: Backend, store: SnapshotStore, spec: GuestSpec
+) -> None:
+    backend.template_fails = True
+    backend.may_save.set()
+    clock = FixedClock()
+    async with asyncio.timeout(20), warm_start(store, [], clock) as warm:
+
+        async def guests(count: int) -> list[str]:
+            kinds = []
+            for _ in range(count):
+                kinds.append(await one_guest(warm, backend, spec))
+                await warm.settle()
+            return kinds
+
+        await guests(3)
+        assert backend.log.count("template") == 2
+        clock.time += FORGIVE_SECONDS - 1
+        await guests(1)
+        assert backend.log.count("template") == 2
+        clock.time += 1
+        await guests(3)
+        assert backend.log.count("template") == 4, "as often as before, not once"
+        clock.time += FORGIVE_SECONDS
+        backend.template_fails = False
+        assert await guests(2) == ["cold", "restored"]
 
 
 async def test_the_end_of_the_block_ends_a_template(

@@ -24,8 +24,10 @@ from hpcc.runtime._vm import Vm, VmGuest, booted
 
 DAMAGED: Final = "snapshot-damaged"
 RESTORE_FAILED: Final = "snapshot-restore-failed"
-# After so many failures of a kind this process only boots it.
+# After so many failures of a kind this process only boots it, for a while: the host may have been
+# short of memory or disk, and nothing but a restart of the worker would have it tried again.
 _MAX_FAILURES: Final = 2
+FORGIVE_SECONDS: Final = 1800.0
 # What is left of the time for a boot if a restore hangs.
 _RESTORE_SHARE: Final = 1 / 3
 TEMPLATE_NICE: Final = 10
@@ -77,7 +79,8 @@ class WarmStart:
     def __init__(self, store: SnapshotStore, clock: Clock, on_event: OnEvent = _log_event) -> None:
         self._store, self._clock, self._on_event = store, clock, on_event
         self._making: dict[str, asyncio.Task[None]] = {}
-        self._failures: dict[str, int] = {}
+        # Per kind, and when the last one was (monotonic).
+        self._failures: dict[str, tuple[int, float]] = {}
 
     async def __aenter__(self) -> WarmStart:
         await in_thread(self._store.open)
@@ -130,7 +133,7 @@ class WarmStart:
         key = ""
         try:
             key = await in_thread(lambda: backend.key(spec))
-            if self._failures.get(key, 0) >= _MAX_FAILURES:
+            if self._is_given_up(key):
                 return "", None
             return key, await in_thread(lambda: self._store.find(key))
         except IntegrityError as error:
@@ -141,12 +144,26 @@ class WarmStart:
             return "", None  # the boot will say what is wrong with the spec's files
 
     async def _forget(self, key: str, event: str, text: str) -> None:
-        self._failures[key] = self._failures.get(key, 0) + 1
+        self._failed(key)
         await in_thread(lambda: self._store.drop(key))
         await self._on_event(event, (("snapshot", key), ("detail", text[:_MAX_TEXT_CHARS])))
 
+    def _failed(self, key: str, times: int = 1) -> None:
+        self._failures[key] = (self._counted(key) + times, self._clock.monotonic())
+
+    def _is_given_up(self, key: str) -> bool:
+        return self._counted(key) >= _MAX_FAILURES
+
+    def _counted(self, key: str) -> int:
+        """Return the failures of a kind that count; a while after the last one none does."""
+        count, last_at = self._failures.get(key, (0, 0.0))
+        if count and self._clock.monotonic() - last_at >= FORGIVE_SECONDS:
+            del self._failures[key]
+            return 0
+        return count
+
     def _start_making(self, key: str, backend: WarmBackend, spec: GuestSpec) -> None:
-        if self._making or self._failures.get(key, 0) >= _MAX_FAILURES:
+        if self._making or self._is_given_up(key):
             return  # one at a time; a later guest asks again
         task = asyncio.get_running_loop().create_task(self._make(key, backend, spec))
         self._making[key] = task
@@ -155,7 +172,7 @@ class WarmStart:
     def _made(self, key: str, task: asyncio.Task[None]) -> None:
         del self._making[key]
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failures[key] = _MAX_FAILURES
+            self._failed(key, _MAX_FAILURES)
             _log.error("no snapshot %s", key, exc_info=error)
 
     async def _make(self, key: str, backend: WarmBackend, spec: GuestSpec) -> None:
@@ -175,7 +192,7 @@ class WarmStart:
                 )
             except (GuestLostError, IntegrityError, OSError) as error:
                 # TimeoutError is one of them. No guest waits for this.
-                self._failures[key] = self._failures.get(key, 0) + 1
+                self._failed(key)
                 _log.warning("no snapshot of %s: %s", spec.image, str(error)[:_MAX_TEXT_CHARS])
             finally:
                 await vm.end()
