@@ -122,9 +122,11 @@ CASES = {
                            TABLE + "test_a_table_that_others_can_write_is_not_believed"),
     "session-rules": Case(SESSIONS, "policy.identity != session.identity", "False",
                           TABLE + "test_a_session_ends_with_its_token_or_with_the_rules_it_was_made_under"),
-    "session-room": Case(SESSIONS, "self._tenants.setdefault(policy.tenant, OrderedDict())",
-                         "self._tenants.setdefault(TenantId('acme'), OrderedDict())",
+    "session-room": Case(SESSIONS, "self._tenants.setdefault(policy.tenant, _Room())",
+                         "self._tenants.setdefault(TenantId('acme'), _Room())",
                          TABLE + "test_a_tenants_flood_of_logins_ends_its_own_sessions_only"),
+    "session-fair": Case(SESSIONS, "if own and len(greediest) <= len(own) + 1:", "if False:",
+                         TABLE + "test_a_members_flood_of_logins_ends_that_members_sessions_first"),
 }  # fmt: skip
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
-from hpcc.rpc import UnauthenticatedError
+from hpcc.rpc import SessionGrant, UnauthenticatedError
 from hpcc.scheduler import SchedulerConfig, TenantPolicy, load_tenants, parse_tenants
 from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule
 from hpcc.scheduler._tenants_door import Admitted, StaticDoor
@@ -345,12 +347,48 @@ def test_a_tenants_flood_of_logins_ends_its_own_sessions_only() -> None:
     sessions = Sessions(_Doors(mine), clock, session_seconds=3600.0)
     kept = sessions.open(Admitted(mine, "ann", None), "t")
     for _ in range(5000):
-        sessions.open(Admitted(other, "gus", None), "t")
+        sessions.open(Admitted(other, "ann", None), "t")  # a name means nothing elsewhere
     assert sessions.find(kept.session, ACME)[0].principal == "ann"
-    newer = [sessions.open(Admitted(mine, "bob", None), "t") for _ in range(2)]
-    with pytest.raises(UnauthenticatedError):
-        sessions.find(kept.session, ACME)
-    assert sessions.find(newer[1].session, ACME)[0].principal == "bob"
     with pytest.raises(PolicyError) as foreign:
-        sessions.find(newer[1].session, TenantId("globex"))
+        sessions.find(kept.session, TenantId("globex"))
     assert foreign.value.reason == "foreign-tenant"
+
+
+def principals(sessions: Sessions, grants: list[SessionGrant]) -> list[str]:
+    """Whose of these sessions are still open, in the order of the grants."""
+    found = []
+    for grant in grants:
+        with suppress(UnauthenticatedError):
+            found.append(sessions.find(grant.session, ACME)[0].principal)
+    return found
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_members_flood_of_logins_ends_that_members_sessions_first(order: str) -> None:
+    policy = parse(GOOD.replace("sessions = 2", "sessions = 5"))
+    sessions = Sessions(_Doors(policy), FixedClock(), session_seconds=3600.0)
+
+    def opened(who: str, count: int) -> list[SessionGrant]:
+        return [sessions.open(Admitted(policy, who, None), "t") for _ in range(count)]
+
+    flood = opened("eve", 100) if order == "after" else []
+    colleagues = [*opened("ann", 1), *opened("bob", 1)]
+    flood += opened("eve", 100)
+    assert principals(sessions, colleagues) == ["ann", "bob"]
+    assert principals(sessions, flood) == ["eve"] * 3
+    assert principals(sessions, flood[-3:]) == ["eve"] * 3, "the oldest go first"
+    # Who comes later finds room as well; who has nearly as many replaces one of its own.
+    colleagues += [*opened("cid", 1), *opened("ann", 1)]
+    assert principals(sessions, colleagues) == ["bob", "cid", "ann"]
+    assert principals(sessions, flood) == ["eve"] * 2
+
+
+def test_a_tenant_with_more_members_than_room_lets_the_oldest_go() -> None:
+    policy = parse(GOOD)
+    sessions = Sessions(_Doors(policy), FixedClock(), session_seconds=3600.0)
+    grants = [sessions.open(Admitted(policy, who, None), "t") for who in ("ann", "bob", "cid")]
+    assert principals(sessions, grants) == ["bob", "cid"]
+    # A smaller table ends those beyond it at the next login.
+    small = replace(policy, quotas=replace(policy.quotas, sessions=1))
+    grants.append(sessions.open(Admitted(small, "ann", None), "t"))
+    assert principals(sessions, grants) == ["ann"]

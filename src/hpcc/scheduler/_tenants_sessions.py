@@ -28,12 +28,47 @@ class Session:
     identity: IdentityPolicy | None
 
 
+class _Room:
+    """One tenant's sessions by name, and each principal's, oldest first."""
+
+    def __init__(self) -> None:
+        self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self._names: dict[str, OrderedDict[str, None]] = {}
+
+    def add(self, name: str, session: Session, most: int) -> None:
+        """Take one in; a full room gives it a place of its principal's or of the greediest's."""
+        while len(self.sessions) >= most:
+            self.remove(self._victim(session.principal))
+        self.sessions[name] = session
+        self._names.setdefault(session.principal, OrderedDict())[name] = None
+
+    def remove(self, name: str) -> None:
+        principal = self.sessions.pop(name).principal
+        names = self._names[principal]
+        del names[name]
+        if not names:
+            del self._names[principal]
+
+    def _victim(self, newcomer: str) -> str:
+        """Return the oldest session of who has most; as with watchers, "much" is two or more."""
+        own = self._names.get(newcomer, OrderedDict[str, None]())
+        greediest = max(self._names.values(), key=len)
+        if own and len(greediest) <= len(own) + 1:
+            return next(iter(own))
+        if len(greediest) == 1:
+            return next(iter(self.sessions))  # all have one: more members than the tenant has room
+        return next(iter(greediest))
+
+
 class Sessions:
-    """By their secret names. Each tenant has room of its own: none can end another's."""
+    """By their secret names. Each tenant has room of its own: none can end another's.
+
+    Inside a tenant a flood of one principal's logins ends its own sessions first.
+    """
 
     def __init__(self, door: Door, clock: Clock, session_seconds: float) -> None:
         self._door, self._clock, self._seconds = door, clock, session_seconds
-        self._tenants: dict[TenantId, OrderedDict[str, Session]] = {}
+        self._tenants: dict[TenantId, _Room] = {}
 
     def open(self, admitted: Admitted, client_version: str) -> SessionGrant:
         policy = admitted.policy
@@ -41,13 +76,12 @@ class Sessions:
         if admitted.expires_at is not None:
             # Never longer than the provider's word is good.
             expires_at = min(expires_at, admitted.expires_at)
-        sessions = self._tenants.setdefault(policy.tenant, OrderedDict())
-        while len(sessions) >= policy.quotas.sessions:
-            sessions.popitem(last=False)
+        room = self._tenants.setdefault(policy.tenant, _Room())
         name = secrets.token_urlsafe(_NAME_BYTES)
-        sessions[name] = Session(
+        session = Session(
             policy.tenant, admitted.principal, client_version, expires_at, policy.identity
         )
+        room.add(name, session, policy.quotas.sessions)
         return SessionGrant(name, expires_at)
 
     def find(self, credential: str, tenant: TenantId) -> tuple[Session, TenantPolicy]:
@@ -57,15 +91,16 @@ class Sessions:
             UnauthenticatedError: unknown or over, or the table says otherwise since.
             PolicyError: it is another tenant's.
         """
-        session = self._tenants.get(tenant, OrderedDict()).get(credential)
-        if session is None:
-            if any(credential in s for s in self._tenants.values()):
+        room = self._tenants.get(tenant)
+        session = room.sessions.get(credential) if room is not None else None
+        if room is None or session is None:
+            if any(credential in r.sessions for r in self._tenants.values()):
                 raise PolicyError("the session is of another tenant", reason="foreign-tenant")
             raise UnauthenticatedError("session is unknown or over", reason="session")
         policy = self._door.policy_or_none(tenant)
         is_changed = policy is None or policy.identity != session.identity
         if policy is None or is_changed or session.expires_at <= self._clock.now():
-            del self._tenants[tenant][credential]
+            room.remove(credential)
             raise UnauthenticatedError("session is unknown or over", reason="session")
         return session, policy
 
