@@ -201,12 +201,32 @@ async def test_a_tenants_cache_is_no_larger_than_it_may_be(tmp_path: Path) -> No
         store = await storage.blobs(tenant)
         for blob in blobs:
             await store.put(blob)
-    assert await storage.blobs(ACME) is await storage.blobs(ACME)
+    before = await storage.blobs(ACME)
     quotas.note(replace(CLAIMS, not_before=200.0, quotas=RouteQuotas(cache_bytes=350_000)))
-    store = await storage.blobs(ACME)
-    await store.put(Blob.of(b"x" * 100_000))
+    # A second store on the directory would count apart from one that is in use.
+    assert await storage.blobs(ACME) is before
+    await before.put(Blob.of(b"x" * 100_000))
     kept = sum(f.stat().st_size for f in (tmp_path / "acme").rglob("*") if f.is_file())
     assert kept <= 350_000
     with pytest.raises(NotFoundError):
-        await store.get(blobs[0].digest)
+        await before.get(blobs[0].digest)
     assert await (await storage.blobs(GLOBEX)).find_missing(b.digest for b in blobs) == frozenset()
+
+
+async def test_a_quota_that_comes_while_a_store_is_opened_counts_and_a_larger_one_gives_room(
+    tmp_path: Path,
+) -> None:
+    quotas, _, storage = quotas_of(tmp_path)
+    opening = asyncio.create_task(storage.blobs(ACME))
+    await asyncio.sleep(0)
+    quotas.note(replace(CLAIMS, not_before=200.0, quotas=RouteQuotas(cache_bytes=350_000)))
+    store = await opening
+    blobs = [Blob.of(bytes([n]) * 100_000) for n in range(10)]
+    for blob in blobs[:5]:
+        await store.put(blob)
+    assert len(await store.find_missing(b.digest for b in blobs[:5])) == 2
+    quotas.note(replace(CLAIMS, not_before=300.0, quotas=RouteQuotas()))
+    for blob in blobs:
+        await store.put(blob)
+    assert await store.find_missing(b.digest for b in blobs) == frozenset()
+    assert await storage.blobs(ACME) is store

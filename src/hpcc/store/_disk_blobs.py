@@ -43,11 +43,16 @@ class DiskBlobStore:
         self._lock = threading.Lock()
         self._index: OrderedDict[str, int] = OrderedDict()
         self._size_bytes = 0
+        self._max_size_bytes = config.max_size_bytes
         self._scan()
 
     @property
     def size_bytes(self) -> int:
         return self._size_bytes
+
+    def bound(self, max_size_bytes: int) -> None:
+        """Have another bound from now on; a smaller one makes room at the next put."""
+        self._max_size_bytes = max_size_bytes
 
     async def get(self, digest: Digest) -> Blob:
         if digest == EMPTY_DIGEST:
@@ -105,12 +110,12 @@ class DiskBlobStore:
         with self._lock:
             self._size_bytes += size - self._index.pop(name, 0)
             self._index[name] = size
-            is_full = self._size_bytes > self._config.max_size_bytes
+            is_full = self._size_bytes > self._max_size_bytes
         if is_full:
             self._evict(keep=name)
 
     def _evict(self, *, keep: str) -> None:
-        target = int(self._config.max_size_bytes * _EVICT_TO)
+        target = int(self._max_size_bytes * _EVICT_TO)
         while True:
             with self._lock:
                 oldest = next((n for n in self._index if n != keep), None)

@@ -31,30 +31,30 @@ class TenantStorage:
         self._directory, self._max_bytes = directory, max_bytes
         self._lock = asyncio.Lock()
         self._limits: dict[TenantId, int] = {}
-        self._blobs: dict[TenantId, BlobStore] = {}
+        self._blobs: dict[TenantId, DiskBlobStore] = {}
         self._actions: dict[Path, ActionCache] = {}
 
     def bound(self, tenant: TenantId, max_bytes: int) -> None:
-        """Give a tenant less room than the worker would, from its next use on; 0 is no limit."""
+        """Give a tenant less room than the worker would, from its next upload on; 0 is no limit."""
         limit = min(self._max_bytes, max_bytes or self._max_bytes)
-        if self._limits.get(tenant, self._max_bytes) != limit:
-            self._limits[tenant] = limit
-            self._blobs.pop(tenant, None)  # opened anew, which makes room
+        self._limits[tenant] = limit
+        # The store stays the same: two on one directory would each count what it does not see.
+        if (store := self._blobs.get(tenant)) is not None:
+            store.bound(limit)
 
     async def blobs(self, tenant: TenantId) -> BlobStore:
         store = self._blobs.get(tenant)
         if store is not None:
             return store
         async with self._lock:
-            # Again if the limit changed while a store was being opened under the old one.
-            while (store := self._blobs.get(tenant)) is None:
-                limit = self._limits.get(tenant, self._max_bytes)
+            if (store := self._blobs.get(tenant)) is None:
                 config = DiskBlobStoreConfig(
-                    directory=self._directory / tenant.value / "cas", max_size_bytes=limit
+                    directory=self._directory / tenant.value / "cas",
+                    max_size_bytes=self._max_bytes,
                 )
-                opened = await asyncio.to_thread(DiskBlobStore, config)
-                if self._limits.get(tenant, self._max_bytes) == limit:
-                    self._blobs[tenant] = opened
+                store = await asyncio.to_thread(DiskBlobStore, config)
+                store.bound(self._limits.get(tenant, self._max_bytes))
+                self._blobs[tenant] = store
         return store
 
     async def actions(self, domain: TrustDomain) -> ActionCache:
