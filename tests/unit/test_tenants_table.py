@@ -217,14 +217,86 @@ def test_what_is_no_file_is_no_table(tmp_path: Path, kind: str) -> None:
         load_tenants(path)
 
 
-def test_a_changed_table_is_taken_in(tmp_path: Path) -> None:
+class Looks:
+    """A table file that is looked at once a second."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock = FixedClock()
+        self.table = TenantsFile(path, self.clock)
+
+    def look(self, times: int = 1) -> list[bool]:
+        looks = []
+        for _ in range(times):
+            self.clock.time += POLL_SECONDS
+            looks.append(self.table.reload())
+        return looks
+
+
+TWO = globex(audience=('"hpcc"', '"other"'))
+
+
+def test_a_changed_table_is_taken_in_when_it_has_rested(tmp_path: Path) -> None:
     path = written(tmp_path / "t.toml")
-    table = TenantsFile(path, FixedClock())
-    assert not table.reload()
-    written(path, globex(audience=('"hpcc"', '"other"')))
-    assert table.reload()
-    assert len(table.tenants) == 2
-    assert not table.reload()
+    looks = Looks(path)
+    assert looks.look() == [False]
+    written(path, TWO)
+    assert looks.look(3) == [False, True, False]
+    assert len(looks.table.tenants) == 2
+    # As an operator should do it.
+    written(tmp_path / "new").rename(path)
+    assert looks.look(3) == [False, True, False]
+    assert len(looks.table.tenants) == 1
+
+
+def test_looks_that_follow_at_once_do_not_make_a_rest(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.toml")
+    looks = Looks(path)
+    written(path, TWO)
+    assert [looks.table.reload() for _ in range(5)] == [False] * 5
+    assert looks.look() == [True]
+
+
+def test_a_table_that_is_being_written_in_place_is_not_taken_by_half(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path / "t.toml", TWO)
+    looks = Looks(path)
+    half = len(GOOD) + TWO[len(GOOD) :].index("[tenants.globex.identity]")
+    with caplog.at_level(logging.WARNING):
+        for end in (0, len(GOOD), half):  # nothing, a good table of one tenant, a broken one
+            written(path, TWO[:end])
+            assert looks.look() == [False]
+            assert len(looks.table.tenants) == 2
+        assert caplog.records == []
+        written(path, TWO.replace("qemu/kvm", "qemu/tcg"))
+        assert looks.look() == [False]
+        looks.look()
+    assert [r.message for r in caplog.records] == ["tenants table reloaded: 2 tenants"]
+
+
+def test_a_table_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path / "t.toml")
+    looks = Looks(path)
+    written(path, GOOD + TWO[len(GOOD) :][:20])
+    real, writes = os.fdopen, [TWO]
+
+    def fdopen(descriptor: int, mode: str) -> object:
+        file = real(descriptor, mode)
+        if writes:
+            raw = file.read()
+            file.seek(0)
+            path.write_text(writes.pop())
+            assert file.read(len(raw)) != b""
+            file.seek(0)
+        return file
+
+    looks.look()
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr("hpcc.scheduler._tenants_file.os.fdopen", fdopen)
+        assert looks.look(3) == [False, False, True]
+    assert [r.message for r in caplog.records] == ["tenants table reloaded: 2 tenants"]
 
 
 @pytest.mark.parametrize("how", ["broken", "gone", "writable"])
@@ -232,7 +304,7 @@ def test_a_broken_new_table_leaves_the_old_one_and_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     path = written(tmp_path / "t.toml")
-    table = TenantsFile(path, FixedClock())
+    looks = Looks(path)
     if how == "broken":
         written(path, "[tenants.acme\n")
     elif how == "gone":
@@ -240,14 +312,13 @@ def test_a_broken_new_table_leaves_the_old_one_and_is_said_once(
     else:
         path.chmod(0o666)
     with caplog.at_level(logging.ERROR):
-        for _ in range(3):
-            assert not table.reload()
+        assert not any(looks.look(4))
     assert [r.message.partition(":")[0] for r in caplog.records] == [
         "tenants table not reloaded, the old one stays in force"
     ]
-    assert ACME in table.tenants
-    written(path, globex(audience=('"hpcc"', '"other"')))
-    assert table.reload()
+    assert ACME in looks.table.tenants
+    written(path, TWO)
+    assert looks.look(2) == [False, True]
 
 
 async def test_the_table_is_looked_at_every_second(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hpcc.scheduler._tenants import MAX_TABLE_BYTES, TenantPolicy, parse_tenants
 
 _log: Final = logging.getLogger(__name__)
 POLL_SECONDS: Final = 1.0
+_CHANGING: Final = "tenants-changing"
 
 Stamp = tuple[int, ...]
 Tenants = Mapping[TenantId, TenantPolicy]
@@ -25,13 +26,15 @@ def load_tenants(path: Path) -> tuple[Tenants, Stamp]:
     """Read a table and what tells this content of the file from another.
 
     Raises:
-        CallerError: unreadable, writable by others than its owner, or see `parse_tenants`.
+        CallerError: unreadable, writable by others than its owner, changed while it was read, or
+            see `parse_tenants`.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             raw = file.read(MAX_TABLE_BYTES + 1)
+            after = os.fstat(descriptor)
     except OSError as error:
         raise CallerError(f"cannot read {path}: {error.strerror}", reason="tenants") from error
     if not stat.S_ISREG(status.st_mode) or status.st_uid not in {0, os.geteuid()}:
@@ -40,6 +43,8 @@ def load_tenants(path: Path) -> tuple[Tenants, Stamp]:
         raise CallerError(
             f"others can write {path}, which says who gets in: chmod 644 it", reason="tenants"
         )
+    if _stamp(after) != _stamp(status):
+        raise CallerError(f"{path} changed while it was read: try again", reason=_CHANGING)
     return parse_tenants(raw, source=str(path)), _stamp(status)
 
 
@@ -50,7 +55,11 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 class TenantsFile:
-    """The table in force. A broken new file leaves the old table and is said in the log."""
+    """The table in force. A broken new file leaves the old table and is said in the log.
+
+    A file that is edited in place may be half written when it is looked at, and half a table is a
+    table: it is taken only when it rested from one look to the next.
+    """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         """Read the file for the first time; see `load_tenants` for what it raises."""
@@ -58,25 +67,43 @@ class TenantsFile:
         self.tenants, self._stamp = load_tenants(path)
         # Said once per content, not at each look.
         self._refused: Stamp | None = None
+        # What the last look saw of a change, and when (monotonic).
+        self._changed: Stamp | None = None
+        self._changed_at = 0.0
 
     def reload(self) -> bool:
-        """Take a changed file in; whether the table is another now."""
+        """Take a changed file in that has rested for a second; whether the table is another now."""
         try:
             seen = _stamp(self._path.stat())
         except OSError:
             seen = ()
         if seen in (self._stamp, self._refused):
+            self._changed = None
+            return False
+        if not self._has_rested(seen):
             return False
         try:
             tenants, stamp = load_tenants(self._path)
         except CallerError as error:
+            self._changed = None
+            if error.reason == _CHANGING:
+                return False  # the next looks see what became of it
             self._refused = seen
             _log.error("tenants table not reloaded, the old one stays in force: %s", error)
             return False
+        self._changed = None
+        if stamp != seen:
+            return False  # another file since the look at it
         self._stamp, self._refused = stamp, None
         is_other, self.tenants = tenants != self.tenants, tenants
         _log.warning("tenants table reloaded: %d tenants", len(tenants))
         return is_other
+
+    def _has_rested(self, seen: Stamp) -> bool:
+        now = self._clock.monotonic()
+        if seen != self._changed:
+            self._changed, self._changed_at = seen, now
+        return now - self._changed_at >= POLL_SECONDS
 
     async def watch(self) -> None:
         """Look for changes until cancelled."""
