@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTACKS = "tests/integration/test_worker_attacks.py"
+JOINS = "tests/integration/test_worker_joins.py"
 REFUSALS = "tests/integration/sharing/test_share_refusals.py"
 MARKERS = "tests/integration/sharing/test_share_markers.py"
 GRAMMAR = "tests/integration/grammar"
@@ -179,6 +180,18 @@ CASES = {
         "await self._audit.append(self.row(work, record, lineage))",
         "self.row(work, record, lineage)",
         f"{ATTACKS}::test_a_result_is_not_released_when_its_row_cannot_be_written",
+    ),
+    "audit-of-who-joined": Case(
+        "worker/_session.py",
+        "if update.is_joined:",
+        "if False:",
+        f"{JOINS}::test_whoever_joins_a_running_compile_gets_a_row_of_its_own",
+    ),
+    "cancel-own-waiting": Case(
+        "worker/_flights.py",
+        "if w.principal == principal",
+        "if True",
+        f"{JOINS}::test_a_cancel_by_name_ends_the_callers_waiting_and_nobody_elses",
     ),
     "input-as-planned": Case(
         "daemon/_dispatch_compile.py",

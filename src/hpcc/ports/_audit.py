@@ -11,7 +11,8 @@ class AuditRow:
     """One remote compile or remote hit. Digests are `HASH/SIZE` or `sha256:…`; times UTC.
 
     `row_id` is unique; `started_at` is seconds since the epoch; `cache_status` is "executed",
-    "hit", or "abandoned" for a compile that started in a guest and gave no result. `outputs` are
+    "hit", "joined" for a result that another call had under way, or "abandoned" for a compile
+    that started in a guest and gave no result. `outputs` are
     (root-relative path, digest). Field meanings: docs/spec/audit.md.
     """
 

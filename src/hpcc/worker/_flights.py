@@ -1,4 +1,8 @@
-"""Equal actions that run at the same time run once; the last waiter's leaving kills it."""
+"""Equal actions that run at the same time run once; the last waiter's leaving kills it.
+
+Those who wait may be several principals of a tenant: each is known by name here, and what
+the execution made comes with its origin, so that everybody who gets it gets a row of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from hpcc.core import Digest, HpccError, InfrastructureError, NotFoundError
-from hpcc.rpc import Finished, Running
+from hpcc.rpc import Running
 from hpcc.worker._domain import TrustDomain
+from hpcc.worker._rows import Made
 
 _log: Final = logging.getLogger(__name__)
 
@@ -25,13 +31,35 @@ class FlightKey:
     action: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """The end of a flight for one who waited: an error, or what was made."""
+
+    name: str
+    made: Made | None = None
+    error: HpccError | None = None
+    # Whether another call had it run; that one's row does not name this caller.
+    is_joined: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    principal: str
+    end: asyncio.Future[Landing]
+    is_joined: bool
+
+    def tell(self, end: Landing) -> None:
+        if not self.end.done():
+            self.end.set_result(replace(end, is_joined=self.is_joined))
+
+
 @dataclass(slots=True, eq=False)
 class _Flight:
     key: FlightKey
     name: str
-    done: asyncio.Future[Finished]
     task: asyncio.Task[None] | None = None
-    waiters: int = 0
+    is_over: bool = False
+    waiters: list[_Waiter] = field(default_factory=list)
 
 
 class Flights:
@@ -43,76 +71,111 @@ class Flights:
         self._numbers = itertools.count(1)
 
     async def run(
-        self, key: FlightKey, execute: Callable[[], Awaitable[bytes]]
-    ) -> AsyncGenerator[Running | Finished]:
+        self, key: FlightKey, principal: str, execute: Callable[[], Awaitable[Made]]
+    ) -> AsyncGenerator[Running | Landing]:
         """Join the execution of `key` or start it."""
         flight = self._by_key.get(key)
+        is_joined = flight is not None
         if flight is None:
             name = f"{key.domain.tenant}/operations/{key.action.hash[:32]}-{next(self._numbers)}"
-            flight = _Flight(key, name, asyncio.get_running_loop().create_future())
-            self._by_key[key] = flight
+            flight = self._by_key[key] = _Flight(key, name)
             flight.task = self._group.create_task(self._fly(flight, execute), name="execution")
             # A task that is cancelled before its first step never gets to settle by itself.
-            flight.task.add_done_callback(lambda _: self._settle(flight, _cancelled(flight.name)))
-        async with aclosing(self._wait(flight)) as updates:
+            flight.task.add_done_callback(partial(self._ended, flight))
+        async with aclosing(self._wait(flight, principal, is_joined=is_joined)) as updates:
             async for update in updates:
                 yield update
 
-    async def wait(self, name: str, domain: TrustDomain) -> AsyncGenerator[Running | Finished]:
+    async def wait(
+        self, name: str, domain: TrustDomain, principal: str
+    ) -> AsyncGenerator[Running | Landing]:
         """Join an execution by its name.
 
         Raises:
-            NotFoundError: it has ended, or is another's.
+            NotFoundError: it has ended, or is another trust domain's.
         """
-        async with aclosing(self._wait(self._named(name, domain))) as updates:
+        flight = self._named(name, domain)
+        async with aclosing(self._wait(flight, principal, is_joined=True)) as updates:
             async for update in updates:
                 yield update
 
-    def cancel(self, name: str, domain: TrustDomain) -> None:
-        """End an execution for all its waiters; see `wait` for what it raises."""
+    def cancel(self, name: str, domain: TrustDomain, principal: str) -> None:
+        """End a principal's waiting, and the execution if nobody else waits for it.
+
+        Raises:
+            NotFoundError: it has ended, or the principal does not wait for it.
+        """
         flight = self._named(name, domain)
-        if flight.task is not None:
-            flight.task.cancel()
+        own = [w for w in flight.waiters if w.principal == principal]
+        if not own:
+            raise _unknown()
+        if len(own) == len(flight.waiters):
+            self._kill(flight)  # and who waits is told when it has ended
+            return
+        for waiter in own:
+            flight.waiters.remove(waiter)
+            waiter.tell(_cancelled(flight.name))
 
     def _named(self, name: str, domain: TrustDomain) -> _Flight:
         for flight in self._by_key.values():
             if flight.name == name and flight.key.domain == domain:
                 return flight
-        raise NotFoundError("no such operation: it ended or never was")
+        raise _unknown()
 
-    async def _wait(self, flight: _Flight) -> AsyncGenerator[Running | Finished]:
-        flight.waiters += 1
+    async def _wait(
+        self, flight: _Flight, principal: str, *, is_joined: bool
+    ) -> AsyncGenerator[Running | Landing]:
+        waiter = _Waiter(principal, asyncio.get_running_loop().create_future(), is_joined)
+        flight.waiters.append(waiter)
         try:
             yield Running(flight.name)
-            yield await asyncio.shield(flight.done)
+            yield await waiter.end
         finally:
-            flight.waiters -= 1
-            if not flight.waiters and flight.task is not None and not flight.done.done():
-                # Forgotten at once: who comes now must not join what is being killed.
-                self._forget(flight)
-                flight.task.cancel()
+            if waiter in flight.waiters:
+                flight.waiters.remove(waiter)
+                if not flight.waiters:
+                    self._kill(flight)
 
-    async def _fly(self, flight: _Flight, execute: Callable[[], Awaitable[bytes]]) -> None:
+    def _kill(self, flight: _Flight) -> None:
+        """End an execution, once: a second cancel would cut short what the first has begun."""
+        # Forgotten at once: who comes now must not join what is being killed.
+        is_known = self._forget(flight)
+        if is_known and flight.task is not None and not flight.is_over:
+            flight.task.cancel()
+
+    async def _fly(self, flight: _Flight, execute: Callable[[], Awaitable[Made]]) -> None:
         try:
-            end = Finished(flight.name, result=await execute())
+            end = Landing(flight.name, made=await execute())
         except HpccError as error:
-            end = Finished(flight.name, error=error)
+            end = Landing(flight.name, error=error)
         except Exception:  # noqa: BLE001 - the root of a task: one action's fault must not end the others
             _log.exception("execution failed")
             fault = InfrastructureError("the worker failed on this action", reason="internal")
-            end = Finished(flight.name, error=fault)
+            end = Landing(flight.name, error=fault)
         self._settle(flight, end)
 
-    def _settle(self, flight: _Flight, end: Finished) -> None:
+    def _ended(self, flight: _Flight, _: asyncio.Task[None]) -> None:
+        self._settle(flight, _cancelled(flight.name))
+
+    def _settle(self, flight: _Flight, end: Landing) -> None:
         self._forget(flight)
-        if not flight.done.done():
-            flight.done.set_result(end)
+        if not flight.is_over:
+            flight.is_over = True
+            for waiter in flight.waiters:
+                waiter.tell(end)
 
-    def _forget(self, flight: _Flight) -> None:
-        if self._by_key.get(flight.key) is flight:
-            del self._by_key[flight.key]
+    def _forget(self, flight: _Flight) -> bool:
+        """Let nobody join it any more; whether somebody could until now."""
+        if self._by_key.get(flight.key) is not flight:
+            return False
+        del self._by_key[flight.key]
+        return True
 
 
-def _cancelled(name: str) -> Finished:
+def _cancelled(name: str) -> Landing:
     error = InfrastructureError("the execution was cancelled", reason="cancelled")
-    return Finished(name, error=error)
+    return Landing(name, error=error)
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("no such operation: it ended or never was")

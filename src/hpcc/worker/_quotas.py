@@ -116,7 +116,7 @@ class Quotas:
                 reason="quota-upload",
             )
 
-    async def execute(self, tenant: TenantId, run: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def execute[T](self, tenant: TenantId, run: Callable[[], Awaitable[T]]) -> T:
         """Run one compile when the tenant has a place for it.
 
         Raises:

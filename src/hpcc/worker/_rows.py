@@ -71,6 +71,16 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What an execution made, with all that a row about it says."""
+
+    action: Digest
+    result: bytes
+    record: ResultRecord
+    lineage: Lineage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who asked, from token and request metadata."""
 
@@ -100,7 +110,7 @@ def audit_row(
     started_at: float,
     ended_at: float,
 ) -> AuditRow:
-    """Build a row. `status` is "executed" or "hit"; a hit repeats the execution's guest."""
+    """Build a row. `status` is as in `AuditRow`; hits and joins repeat the execution's guest."""
     return AuditRow(
         row_id=uuid.uuid4().hex,
         started_at=started_at,

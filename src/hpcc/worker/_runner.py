@@ -40,7 +40,7 @@ from hpcc.rpc import Client, DeadlineError, MissingBlobsError
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._pool import GuestPool, Lease
-from hpcc.worker._rows import Caller, Lineage, audit_row
+from hpcc.worker._rows import Caller, Lineage, Made, audit_row
 from hpcc.worker._storage import TenantStorage, pack_entry
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
@@ -170,8 +170,8 @@ class Runner:
         self.scheduler_id = ""
         self._deaths = Deaths(clock)
 
-    async def run(self, work: Work) -> bytes:
-        """Run the action and return its encoded result.
+    async def run(self, work: Work) -> Made:
+        """Run the action and return its result; the row of who asked is written by then.
 
         Raises:
             MissingBlobsError: inputs are not here.
@@ -251,7 +251,7 @@ class Runner:
         except (InfrastructureError, TimeoutError):
             await self._event("audit-row-lost", work, ("reason", reason))
 
-    async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> bytes:
+    async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> Made:
         if record.reason == "deadline":
             raise DeadlineError("the compile ran out of time", reason="compile-deadline")
         if record.reason:
@@ -266,7 +266,7 @@ class Runner:
                 await cache.put(work.digest, pack_entry(lineage, result))
             except InfrastructureError as error:
                 await self._event("action-cache-write-failed", work, ("reason", error.reason))
-        return result
+        return Made(action=work.digest, result=result, record=record, lineage=lineage)
 
     async def _execute(
         self, work: Work, lease: Lease, store: BlobStore, files: tuple[InputFile, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -33,9 +32,9 @@ from hpcc.reapi import (
 )
 from hpcc.rpc import BusyError, Client, Finished, MissingBlobsError, Running
 from hpcc.worker._domain import TrustDomain
-from hpcc.worker._flights import FlightKey, Flights
+from hpcc.worker._flights import FlightKey, Flights, Landing
 from hpcc.worker._quotas import Quotas
-from hpcc.worker._rows import Caller, Lineage, audit_row
+from hpcc.worker._rows import Caller, Lineage, Made, audit_row
 from hpcc.worker._runner import Runner, Work
 from hpcc.worker._storage import TenantStorage, unpack_entry
 
@@ -184,7 +183,7 @@ class WorkerSession:
         if await self.find_missing(tuple(o.digest for o in record.outputs)):
             raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
         answer = await self._inlined(record, inline)
-        await self._desk.audit.append(self._hit_row(action, record, lineage, started))
+        await self._desk.audit.append(self._row("hit", action, record, lineage, started))
         return answer
 
     async def execute(
@@ -203,21 +202,23 @@ class WorkerSession:
                 return
         work = await self._work(action)
         key = FlightKey(self._domain, action)
-        async with aclosing(self._desk.flights.run(key, lambda: self._run(work))) as updates:
-            async for update in updates:
-                yield await self._with_inline(update, inline)
+        updates = self._desk.flights.run(key, self._claims.subject, lambda: self._run(work))
+        async with aclosing(self._answers(updates, inline)) as answers:
+            async for answer in answers:
+                yield answer
 
-    async def _run(self, work: Work) -> bytes:
+    async def _run(self, work: Work) -> Made:
         runner = self._desk.runner
         return await self._desk.quotas.execute(self.tenant, lambda: runner.run(work))
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
-        async with aclosing(self._desk.flights.wait(name, self._domain)) as updates:
-            async for update in updates:
-                yield update
+        updates = self._desk.flights.wait(name, self._domain, self._claims.subject)
+        async with aclosing(self._answers(updates, frozenset())) as answers:
+            async for answer in answers:
+                yield answer
 
     def cancel(self, name: str) -> None:
-        self._desk.flights.cancel(name, self._domain)
+        self._desk.flights.cancel(name, self._domain, self._claims.subject)
 
     async def _work(self, digest: Digest) -> Work:
         """Read action and command, and hold both platforms against the token.
@@ -249,13 +250,23 @@ class WorkerSession:
         except NotFoundError as error:
             raise MissingBlobsError((digest,)) from error
 
-    async def _with_inline(
-        self, update: Running | Finished, inline: frozenset[str]
-    ) -> Running | Finished:
-        if isinstance(update, Running) or update.error is not None or not inline:
-            return update
-        record = await asyncio.to_thread(parse_result, update.result)
-        return replace(update, result=await self._inlined(record, inline))
+    async def _answers(
+        self, updates: AsyncGenerator[Running | Landing], inline: frozenset[str]
+    ) -> AsyncGenerator[Running | Finished]:
+        """Turn a flight's news into answers; whoever joined it gets a row before the result."""
+        started = self._desk.clock.now()
+        async with aclosing(updates):
+            async for update in updates:
+                if isinstance(update, Running):
+                    yield update
+                elif (made := update.made) is None:
+                    yield Finished(update.name, error=update.error)
+                else:
+                    result = await self._inlined(made.record, inline) if inline else made.result
+                    if update.is_joined:
+                        row = self._row("joined", made.action, made.record, made.lineage, started)
+                        await self._desk.audit.append(row)
+                    yield Finished(update.name, result=result)
 
     async def _inlined(self, record: ResultRecord, inline: frozenset[str]) -> bytes:
         """Put the contents of wanted outputs into the answer while they fit."""
@@ -267,16 +278,17 @@ class WorkerSession:
                 room -= output.digest.size_bytes
         return encode_result(replace(record, inline=contents))
 
-    def _hit_row(
-        self, action: Digest, record: ResultRecord, lineage: Lineage, started: float
+    def _row(
+        self, status: str, action: Digest, record: ResultRecord, lineage: Lineage, started: float
     ) -> AuditRow:
+        """Build this caller's row of a result that another call had made."""
         claims = self._claims
         return audit_row(
             record,
             lineage,
             action=action,
             who=Caller.of(self._client, self.tenant, claims.subject, claims.client_version),
-            status="hit",
+            status=status,
             scheduler=self._desk.runner.scheduler_id,
             started_at=started,
             ended_at=self._desk.clock.now(),
