@@ -306,7 +306,7 @@ async def test_a_tenant_that_leaves_the_table_is_out_at_once(tmp_path: Path) -> 
                 await client.route(grant.session, RouteAsk(tenant=ACME, image=IMAGE))
             assert nobody.value.reason == "no-worker"
             there.table.write_text("[tenants.acme\nbroken")
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2.5)
             with pytest.raises(HpccError) as still:
                 await client.route(grant.session, RouteAsk(tenant=ACME, image=IMAGE))
             assert still.value.reason == "no-worker"
