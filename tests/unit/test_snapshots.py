@@ -442,3 +442,17 @@ async def test_an_old_qemu_says_why_its_guests_boot(
     said = await why_no_snapshots(str(program))
     assert (reason in said) if reason else said == ""
     assert "not installed" in await why_no_snapshots(str(tmp_path / "absent"))
+
+
+def test_a_worker_that_ends_does_not_wait_for_a_copy(tmp_path: Path) -> None:
+    source = tmp_path / "memory"
+    source.write_bytes(b"x" * (4 * BLOCK_BYTES))
+    asked: list[bool] = []
+
+    def is_stopped() -> bool:
+        asked.append(True)
+        return len(asked) > 2
+
+    with pytest.raises(InterruptedError):
+        seal(source, tmp_path / "sealed", max_bytes=1 << 20, is_stopped=is_stopped)
+    assert len(asked) == 3

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,21 +16,28 @@ BLOCK_BYTES: Final = 64 << 10
 # Devices, not memory: QEMU's is 64 kB, Firecracker's less.
 MAX_STATE_BYTES: Final = 64 << 20
 _MODE: Final = 0o444
+type IsStopped = Callable[[], bool]
 
 
-def seal(source: Path, target: Path, *, max_bytes: int) -> str:
+def never() -> bool:
+    """Say that nobody asked to stop."""
+    return False
+
+
+def seal(source: Path, target: Path, *, max_bytes: int, is_stopped: IsStopped = never) -> str:
     """Copy a VMM's file to a new one that nobody may write, holes for zeros; returns its digest.
 
     A copy, because whoever has the VMM's file open could still change it.
 
     Raises:
         IntegrityError: it is not a regular file, or is too large.
+        InterruptedError: somebody asked to stop.
     """
     source_fd = _open_regular(source, max_bytes)
     try:
         target_fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            digest = _digest(source_fd, copy_to=target_fd)
+            digest = _digest(source_fd, is_stopped, copy_to=target_fd)
             os.fchmod(target_fd, _MODE)
             os.fsync(target_fd)
         finally:
@@ -40,7 +47,7 @@ def seal(source: Path, target: Path, *, max_bytes: int) -> str:
     return digest
 
 
-def digest_of(path: Path, *, max_bytes: int) -> str:
+def digest_of(path: Path, *, max_bytes: int, is_stopped: IsStopped = never) -> str:
     """Return the digest of a sealed file: SHA-256 of its size and of each block that is not zero.
 
     Raises:
@@ -49,7 +56,7 @@ def digest_of(path: Path, *, max_bytes: int) -> str:
     """
     fd = _open_regular(path, max_bytes)
     try:
-        return _digest(fd)
+        return _digest(fd, is_stopped)
     finally:
         os.close(fd)
 
@@ -65,10 +72,12 @@ def _open_regular(path: Path, max_bytes: int) -> int:
     return fd
 
 
-def _digest(fd: int, *, copy_to: int | None = None) -> str:
+def _digest(fd: int, is_stopped: IsStopped, *, copy_to: int | None = None) -> str:
     size = os.fstat(fd).st_size
     total = hashlib.sha256(b"hpcc-snapshot-1 %d\n" % size)
     for at, data in _blocks(fd, size):
+        if is_stopped():
+            raise InterruptedError(errno.EINTR, "a snapshot is not needed any more")
         total.update(b"%d %d\n" % (at, len(data)) + data)
         if copy_to is not None:
             os.pwrite(copy_to, data, at)

@@ -18,7 +18,7 @@ from typing import Final
 from hpcc.core import IntegrityError
 from hpcc.ports import GuestSpec
 from hpcc.runtime._leftovers import new_directory, sweep
-from hpcc.runtime._snapshot_files import MAX_STATE_BYTES, digest_of, seal
+from hpcc.runtime._snapshot_files import MAX_STATE_BYTES, IsStopped, digest_of, never, seal
 from hpcc.runtime._tools import key_of
 
 DEFAULT_MAX_BYTES: Final = 8 << 30
@@ -106,7 +106,7 @@ class SnapshotStore:
         sweep(self._directory)
         self.evict()
 
-    def find(self, key: str) -> Snapshot | None:
+    def find(self, key: str, is_stopped: IsStopped = never) -> Snapshot | None:
         """Return a snapshot that is what it was when it was made.
 
         The first time in this process its digest is taken (0.1 s for 100 MB); afterwards owner,
@@ -114,13 +114,16 @@ class SnapshotStore:
 
         Raises:
             IntegrityError: it is damaged; it is removed.
+            InterruptedError: somebody asked to stop.
         """
         directory = self._directory / key
         if not (directory / _RECORD).exists():
             self._checked.pop(key, None)
             return None
         try:
-            found = self._found(key, directory)
+            found = self._found(key, directory, is_stopped)
+        except InterruptedError:
+            raise
         except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
             self.drop(key)
             raise IntegrityError(f"snapshot {key}: {error}", reason="snapshot") from error
@@ -128,7 +131,7 @@ class SnapshotStore:
             os.utime(directory)  # last use
         return found
 
-    def _found(self, key: str, directory: Path) -> Snapshot:
+    def _found(self, key: str, directory: Path, is_stopped: IsStopped) -> Snapshot:
         files = (directory / MEMORY, directory / STATE)
         pins = tuple(_Pin.of(f) for f in files)
         known = self._checked.get(key)
@@ -138,7 +141,7 @@ class SnapshotStore:
             raise IntegrityError("its files are another's, or can be written", reason="snapshot")
         record = _read_record(directory / _RECORD)
         digests = (
-            digest_of(files[0], max_bytes=_MAX_MEMORY_BYTES),
+            digest_of(files[0], max_bytes=_MAX_MEMORY_BYTES, is_stopped=is_stopped),
             digest_of(files[1], max_bytes=MAX_STATE_BYTES),
         )
         if digests != (record["memory_digest"], record["state_digest"]):
@@ -147,12 +150,20 @@ class SnapshotStore:
         self._checked[key] = snapshot, pins
         return snapshot
 
-    def publish(self, key: str, saved: Saved, *, memory_bytes: int, image: Path) -> Snapshot:
+    def publish(
+        self,
+        key: str,
+        saved: Saved,
+        *,
+        memory_bytes: int,
+        image: Path,
+        is_stopped: IsStopped = never,
+    ) -> Snapshot:
         """Seal what a VMM wrote and keep it. Who comes second finds the first one's.
 
         Raises:
             IntegrityError: the VMM wrote something else.
-            OSError: disk.
+            OSError: disk; InterruptedError, when it was asked to stop.
         """
         work = new_directory(self._directory)
         try:
@@ -161,7 +172,7 @@ class SnapshotStore:
             if saved.memory.lstat().st_size != memory_bytes:
                 raise IntegrityError("memory of another size", reason="snapshot")
             digests = (
-                seal(saved.memory, made / MEMORY, max_bytes=memory_bytes),
+                seal(saved.memory, made / MEMORY, max_bytes=memory_bytes, is_stopped=is_stopped),
                 seal(saved.state, made / STATE, max_bytes=MAX_STATE_BYTES),
             )
             record = {
@@ -177,7 +188,7 @@ class SnapshotStore:
         finally:
             shutil.rmtree(work, ignore_errors=True)
         self.evict(keep=key)
-        found = self.find(key)
+        found = self.find(key, is_stopped)
         if found is None:
             raise OSError(f"snapshot {key} was removed at once: it is larger than the store")
         return found

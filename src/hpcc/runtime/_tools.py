@@ -64,8 +64,8 @@ async def run_tool(
     return out.decode("utf-8", "replace")
 
 
-async def in_thread[T](work: Callable[[], T]) -> T:
-    """Run blocking work in a thread; a cancel waits for it to end.
+async def in_thread[T](work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
+    """Run blocking work in a thread; a cancel calls `stop` and waits for it to end.
 
     `asyncio.to_thread` lets go of a thread that then still writes into a directory which the
     cancelled caller is about to remove.
@@ -74,6 +74,8 @@ async def in_thread[T](work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
+        if stop is not None:
+            stop()
         await asyncio.wait([running])
         raise
 

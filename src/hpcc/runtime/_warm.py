@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
@@ -135,13 +136,16 @@ class WarmStart:
             key = await in_thread(lambda: backend.key(spec))
             if self._is_given_up(key):
                 return "", None
-            return key, await in_thread(lambda: self._store.find(key))
+            stop = threading.Event()
+            found = await in_thread(lambda: self._store.find(key, stop.is_set), stop.set)
         except IntegrityError as error:
             # The store has removed it.
             await self._forget(key, DAMAGED, str(error))
             return key, None
         except OSError:
             return "", None  # the boot will say what is wrong with the spec's files
+        else:
+            return key, found
 
     async def _forget(self, key: str, event: str, text: str) -> None:
         self._failed(key)
@@ -185,10 +189,16 @@ class WarmStart:
                 async with asyncio.timeout(spec.boot_timeout_seconds * _TEMPLATE_PATIENCE):
                     saved = await vm.save()
                 memory_bytes = spec.memory_mib << 20
+                stop = threading.Event()
                 await in_thread(
                     lambda: self._store.publish(
-                        key, saved, memory_bytes=memory_bytes, image=spec.image_path
-                    )
+                        key,
+                        saved,
+                        memory_bytes=memory_bytes,
+                        image=spec.image_path,
+                        is_stopped=stop.is_set,
+                    ),
+                    stop.set,  # a worker that ends does not wait for a copy of all memory
                 )
             except (GuestLostError, IntegrityError, OSError) as error:
                 # TimeoutError is one of them. No guest waits for this.
