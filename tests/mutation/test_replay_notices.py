@@ -112,11 +112,11 @@ CASES = {
         "",
         f"{FUZZ}::test_no_plan_makes_the_library_read_or_touch_what_it_may_not",
     ),
-    "model-mode": Case(
+    "new-file-mode": Case(
         C,
         "if (is_done && (is_new || (",
         "if (is_done && ((",
-        f"{MODEL}::test_engines_and_model_agree",
+        f"{OUTPUTS}::test_the_umask_of_the_process_has_no_say",
     ),
     "twin-kind": Case(
         TWIN,
@@ -199,13 +199,13 @@ CASES = {
     ),
     "pins-compiler": Case(
         "src/hpcc/daemon/_identity.py",
-        "        pins.files(known.files)\n",
+        "    pins.files(known.files)\n",
         "",
         f"{REAL}::test_a_driver_that_is_overwritten_is_another[native]",
     ),
     "pins-programs-that-appear": Case(
         "src/hpcc/daemon/_identity.py",
-        "        pins.absent(known.absent)\n",
+        "    pins.absent(known.absent)\n",
         "",
         f"{REAL}::test_an_assembler_that_appears_earlier_on_the_path_is_used[native]",
     ),

@@ -99,11 +99,11 @@ def is_handed_on(item: pytest.Item) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Hand a test on to a machine that has what it needs."""
     if not is_handed_on(item):
         return None
-    hand_on(item, partial(nested_machine, item.session))
+    hand_on(item, nextitem, partial(nested_machine, item.session))
     return True
 
 

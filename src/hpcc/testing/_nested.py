@@ -169,7 +169,9 @@ def _tsc_khz() -> int:
     return 0
 
 
-def hand_on(item: pytest.Item, find_machine: Callable[[], NestedMachine]) -> None:
+def hand_on(
+    item: pytest.Item, nextitem: pytest.Item | None, find_machine: Callable[[], NestedMachine]
+) -> None:
     """Report for `item` what the same test did in the machine."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -184,4 +186,6 @@ def hand_on(item: pytest.Item, find_machine: Callable[[], NestedMachine]) -> Non
     for data in found:
         report = hook.pytest_report_from_serializable(config=item.config, data=data)
         hook.pytest_runtest_logreport(report=report)
+    # What earlier tests set up for their module or directory ends when the next one is not in it.
+    item.session._setupstate.teardown_exact(nextitem)  # noqa: SLF001 - as pytest's own protocol does
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

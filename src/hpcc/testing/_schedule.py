@@ -9,8 +9,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Guests share images, assets and one emulated machine, and use most of a processor each.
 _GUESTS: Final = ("tests/vm/", "tests/e2e/", "tests/chaos/")
-# Hundreds of cases that know nothing of each other: dealt in pieces.
-_LARGE: Final = ("test_grammar_rows.py", "test_share_flag_sets.py", "test_trust_scenarios.py")
+# Hundreds of cases that know nothing of each other: dealt in pieces. (Not the scenarios of trust:
+# those of one process share one round.)
+_LARGE: Final = ("test_grammar_rows.py", "test_share_flag_sets.py")
 _PIECES: Final = 8
 
 
