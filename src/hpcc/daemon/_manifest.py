@@ -18,7 +18,7 @@ from hpcc.core import IntegrityError
 from hpcc.daemon._fields import decode_fields, encode_fields
 from hpcc.daemon._files import FileMemo, Signature, signature_of
 
-_FORMAT: Final = b"manifest-2"
+_FORMAT: Final = b"manifest-3"
 # A header edited back and forth gives new sets; older ones are hardly ever asked for.
 MAX_SETS: Final = 8
 _FEW_NAMES: Final = 8
@@ -152,7 +152,7 @@ def _decode_set(data: bytes) -> InputSet:
     if len(parts) < 4:
         raise IntegrityError("not a set of inputs", reason="bad-record")
     paths, digests, present, sets, *absences = parts
-    names = _split(paths)
+    names = decode_fields(paths)
     if len(digests) != _DIGEST_BYTES * len(names):
         raise IntegrityError("not a set of inputs", reason="bad-record")
     files = tuple(
@@ -161,7 +161,7 @@ def _decode_set(data: bytes) -> InputSet:
     known = _decode_sets(sets)
     return InputSet(
         files,
-        tuple(_split(present)),
+        tuple(decode_fields(present)),
         tuple(_decode_absence(absence, known) for absence in absences),
         result_key,
     )
@@ -187,9 +187,10 @@ def _encode_body(
         encoded.append(encode_fields([_join(less), _join(more)] if is_near else [_join(names)]))
     return encode_fields(
         [
-            b"\0".join(path for path, _ in files),
+            # Not joined by NUL: in a shared set the mark of a root holds one.
+            encode_fields(path for path, _ in files),
             b"".join(digest for _, digest in files),
-            b"\0".join(present),
+            encode_fields(present),
             encode_fields(encoded),
             *(_PAIR.pack(numbers[a.files], numbers[a.directories]) + a.directory for a in absences),
         ]

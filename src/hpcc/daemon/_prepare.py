@@ -33,7 +33,7 @@ from hpcc.daemon._share import Share, Sharing, Standing
 from hpcc.daemon._terminal import Terminals
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
-KEY_FORMAT: Final = b"local-4"
+KEY_FORMAT: Final = b"local-5"
 _MAX_REMEMBERED: Final = 4096
 
 # Reaches the object or the diagnostics by no way of its own: PATH and its like decide the

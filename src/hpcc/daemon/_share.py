@@ -31,7 +31,7 @@ from hpcc.daemon._marker import Marker, MarkerError, MarkerSearch, read_marker, 
 from hpcc.daemon._relocate import Checkout
 from hpcc.daemon._tools import ask
 
-KEY_FORMAT: Final = b"shared-2"
+KEY_FORMAT: Final = b"shared-3"
 # A compile that fails with the maps is run again without them; one that always fails with them
 # would be compiled twice for ever.
 FAILURES_BEFORE_PLAIN: Final = 3
