@@ -75,9 +75,7 @@ def _open_regular(path: Path, max_bytes: int) -> int:
 def _digest(fd: int, is_stopped: IsStopped, *, copy_to: int | None = None) -> str:
     size = os.fstat(fd).st_size
     total = hashlib.sha256(b"hpcc-snapshot-1 %d\n" % size)
-    for at, data in _blocks(fd, size):
-        if is_stopped():
-            raise InterruptedError(errno.EINTR, "a snapshot is not needed any more")
+    for at, data in _blocks(fd, size, is_stopped):
         total.update(b"%d %d\n" % (at, len(data)) + data)
         if copy_to is not None:
             os.pwrite(copy_to, data, at)
@@ -86,10 +84,12 @@ def _digest(fd: int, is_stopped: IsStopped, *, copy_to: int | None = None) -> st
     return "sha256:" + total.hexdigest()
 
 
-def _blocks(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
+def _blocks(fd: int, size: int, is_stopped: IsStopped) -> Iterator[tuple[int, bytes]]:
     """Yield what is neither hole nor zero, in blocks at multiples of their size."""
     at = 0
     while at < size:
+        if is_stopped():
+            raise InterruptedError(errno.EINTR, "a snapshot is not needed any more")
         try:
             at = os.lseek(fd, at, os.SEEK_DATA) // BLOCK_BYTES * BLOCK_BYTES
         except OSError as error:
