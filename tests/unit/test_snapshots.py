@@ -328,7 +328,9 @@ async def test_the_first_guest_does_not_wait_for_the_snapshot_and_the_next_is_re
         backend.may_save.set()
         await warm.settle()
         assert await one_guest(warm, backend, spec) == "restored"
-    assert backend.log == ["cold", "template", "cold", "template ended", "restored"]
+    # The template and the second guest start in either order.
+    assert sorted(backend.log[:3]) == ["cold", "cold", "template"]
+    assert backend.log[3:] == ["template ended", "restored"]
     assert events == []
 
 
