@@ -9,41 +9,60 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Iterable
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-_REMOVE_TRIES: Final = 200
-_REMOVE_PAUSE_SECONDS: Final = 0.01
+# A killed tree that holds much memory takes a while to give it back, where it is emulated minutes.
+_REMOVE_SECONDS: Final = 120.0
+_PAUSE_SECONDS: Final = 0.01
 # Where the agent and what started it go: a group with limited children may hold no process.
 _AGENTS_OWN: Final = "agent"
+_COMPILES: Final = "compiles"
 _V1_CONTROLLERS: Final = ("memory", "pids")
 
 
-def enable_controllers(root: str) -> None:
-    """Let children of the root group be limited; once, at the agent's start.
+def enable_controllers(root: str, memory_bytes: int) -> str:
+    """Return the group that compiles' groups go to; once, at the agent's start.
+
+    In version 2 all compiles together take `memory_bytes` at most: what the kernel then ends is a
+    compile. Without it the agent's own program pages would be the first to go, and an agent that
+    reads each of them again from its drive answers nobody.
 
     Raises:
         OSError: the kernel lacks a controller.
     """
     if not _is_v2(root):
-        return
-    control = f"{root}/cgroup.subtree_control"
+        return root
+    _enable(root)
+    compiles = f"{root}/{_COMPILES}"
+    os.mkdir(compiles)
+    _write(f"{compiles}/memory.max", str(memory_bytes))
+    _enable(compiles)
+    return compiles
+
+
+def _enable(group: str) -> None:
+    control = f"{group}/cgroup.subtree_control"
     try:
         _write(control, "+memory +pids")
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
         # Only a machine's root group may keep processes; a container's may not.
-        os.mkdir(f"{root}/{_AGENTS_OWN}")
-        for pid in _pids(root):
-            _write(f"{root}/{_AGENTS_OWN}/cgroup.procs", str(pid))
+        os.mkdir(f"{group}/{_AGENTS_OWN}")
+        for pid in _pids(group):
+            _write(f"{group}/{_AGENTS_OWN}/cgroup.procs", str(pid))
         _write(control, "+memory +pids")
 
 
 def new_cgroup(root: str, name: str, *, memory_bytes: int, pids: int) -> Cgroup:
-    """Make a leaf group; start processes in it by `procs_paths`, then `remove` it."""
-    kind = Cgroup if _is_v2(root) else _CgroupV1
+    """Make a leaf group of what `enable_controllers` gave.
+
+    Start processes in it by `procs_paths`, then `remove` it.
+    """
+    kind = _CgroupV1 if os.path.isdir(f"{root}/{_V1_CONTROLLERS[0]}") else Cgroup
     return kind(root, name, memory_bytes=memory_bytes, pids=pids)
 
 
@@ -75,23 +94,54 @@ class Cgroup:
     def was_out_of_memory(self) -> bool:
         return _count(f"{self._path}/memory.events", "oom_kill") > 0
 
+    def is_empty(self) -> bool:
+        """Say whether no process is in it any more, and so no memory of one."""
+        try:
+            return _count(f"{self._path}/cgroup.events", "populated") == 0
+        except FileNotFoundError:
+            return True  # removed
+
     async def remove(self) -> None:
         """Kill what is left and remove the group.
 
         Raises:
             OSError: it stayed busy, that is, a process would not die.
         """
-        for attempt in range(_REMOVE_TRIES):
+        deadline = time.monotonic() + _REMOVE_SECONDS
+        while True:
             self.kill()
             try:
                 for directory in self.directories:
                     _remove(directory)
             except OSError as error:
-                if error.errno != errno.EBUSY or attempt == _REMOVE_TRIES - 1:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
                     raise
             else:
                 return
-            await asyncio.sleep(_REMOVE_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+class Room:
+    """Keeps a compile waiting while one that was killed still holds its memory."""
+
+    def __init__(self) -> None:
+        self._dying: set[Cgroup] = set()
+
+    async def wait(self) -> None:
+        """Return when every group that `gives_back` was told of is empty."""
+        while self._dying:
+            self._dying = {group for group in self._dying if not group.is_empty()}
+            if self._dying:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def gives_back(self, group: Cgroup) -> AsyncIterator[None]:
+        """However the block ends, what is in the group is killed then, and waited for by others."""
+        try:
+            yield
+        finally:
+            group.kill()
+            self._dying.add(group)
 
 
 class _CgroupV1(Cgroup):
@@ -116,12 +166,19 @@ class _CgroupV1(Cgroup):
         A fork in flight does not escape: PID 1 of the compile's namespace is among them, and the
         kernel ends the namespace with it.
         """
-        for pid in _pids(self._pids):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with suppress(FileNotFoundError):  # removed
+            for pid in _pids(self._pids):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def was_out_of_memory(self) -> bool:
         return _count(f"{self._memory}/memory.oom_control", "oom_kill") > 0
+
+    def is_empty(self) -> bool:
+        try:
+            return not list(_pids(self._pids))
+        except FileNotFoundError:
+            return True
 
 
 def _is_v2(root: str) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from typing import Final
 
 from grpclib.server import Server
@@ -53,8 +54,8 @@ def _config() -> AgentConfig:
 async def serve_in_container() -> None:
     """Serve the one session of this container."""
     config = _config()
-    enable_controllers(config.cgroup_root)
-    server = Server([Agent(config)])
+    compiles = enable_controllers(config.cgroup_root, config.max_memory_bytes)
+    server = Server([Agent(replace(config, cgroup_root=compiles))])
     link = GuestLink(os.environ[CONTAINER_TOKEN_VARIABLE].encode())
     # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
     greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001 - as above

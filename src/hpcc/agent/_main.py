@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from grpclib.server import Server
@@ -78,8 +79,8 @@ def _survive_out_of_memory() -> None:
 async def serve() -> None:
     """Serve the one session of this boot."""
     config = _config()
-    enable_controllers(config.cgroup_root)
-    server = Server([Agent(config)])
+    compiles = enable_controllers(config.cgroup_root, config.max_memory_bytes)
+    server = Server([Agent(replace(config, cgroup_root=compiles))])
     command_line = _command_line()
     token = find_token(command_line)
 

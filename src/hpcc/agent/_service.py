@@ -16,7 +16,7 @@ from grpclib import GRPCError, Status
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.agent._blobs import BlobCache
-from hpcc.agent._cgroup import new_cgroup
+from hpcc.agent._cgroup import Room, new_cgroup
 from hpcc.agent._frames import need, receive
 from hpcc.agent._intake import Birth, Intake
 from hpcc.agent._sandbox import Ending, Sandbox, uid_of
@@ -73,6 +73,7 @@ class Agent(AgentServiceBase):
         self._config = config
         os.mkdir(config.directory, 0o700)
         self._blobs = BlobCache(f"{config.directory}/blobs", config.blob_budget_bytes)
+        self._room = Room()
         self._is_born = False
         self._count = 0
 
@@ -103,7 +104,11 @@ class Agent(AgentServiceBase):
             if full:
                 await _send_result(stream, full, 0.0)
                 return
-            async with _Workplace(self._config, self._limited(request), number) as place:
+            await self._room.wait()
+            async with (
+                _Workplace(self._config, self._limited(request), number) as place,
+                self._room.gives_back(place.cgroup),
+            ):
                 await self._run(stream, place, arrived_at)
         finally:
             self._blobs.unpin(digests)
