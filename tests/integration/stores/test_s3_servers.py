@@ -1,0 +1,63 @@
+"""What the S3 servers of the tests promise: one tenant's credential ends at its prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hpcc.testing.s3_servers import (
+    BUCKET,
+    S3Server,
+    radosgw,
+    radosgw_missing_or_none,
+    seaweedfs,
+    seaweedfs_missing_or_none,
+)
+from hpcc.testing.s3_signing import S3Key
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", params=["seaweedfs", "radosgw"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    is_seaweed = request.param == "seaweedfs"
+    if missing := (seaweedfs_missing_or_none() if is_seaweed else radosgw_missing_or_none()):
+        pytest.skip(missing)
+    directory: Path = tmp_path_factory.mktemp("s3")
+    with (seaweedfs if is_seaweed else radosgw)(directory) as running:
+        yield running
+
+
+def test_the_servers_own_policy_ends_a_tenant_at_its_prefix(server: S3Server) -> None:
+    bucket = BUCKET if server.kind == "seaweedfs" else "acme"
+    path = f"/{bucket}/acme/object"
+    acme, globex = server.keys["acme"], server.keys["globex"]
+    assert server.request("PUT", path, key=acme, body=b"acme's").status_code == httpx.codes.OK
+    assert server.request("GET", path, key=acme).content == b"acme's"
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        for name in (path, f"{path}-absent"):
+            refused = server.request(method, name, key=globex)
+            assert refused.status_code == httpx.codes.FORBIDDEN, (method, name)
+    listing = server.request("GET", f"/{bucket}?list-type=2&prefix=acme/", key=globex)
+    assert listing.status_code == httpx.codes.FORBIDDEN
+
+
+def test_a_wrong_secret_is_refused(server: S3Server) -> None:
+    wrong = S3Key(server.keys["acme"].access_key_id, "wrong")
+    bucket = BUCKET if server.kind == "seaweedfs" else "acme"
+    answer = server.request("GET", f"/{bucket}/acme/object", key=wrong)
+    assert answer.status_code == httpx.codes.FORBIDDEN
+
+
+def test_a_bucket_with_object_lock_can_be_made(server: S3Server) -> None:
+    if server.kind == "radosgw":
+        return  # its SQLite back end takes the header and then knows of no lock
+    server.make_bucket("locked", object_lock=True)
+    answer = server.request("GET", "/locked?object-lock")
+    assert answer.status_code == httpx.codes.OK, answer.text
+    assert "Enabled" in answer.text
