@@ -36,6 +36,17 @@ from hpcc.core._remote import (
     RemoteRequest,
     RemoteResult,
 )
+from hpcc.core._windows_paths import (
+    MAX_WINDOWS_PATH_UNITS,
+    WindowsPath,
+    WindowsPathError,
+    check_windows_length,
+    check_windows_relative,
+    is_short_name,
+    parse_windows_path,
+    windows_key,
+    windows_keys,
+)
 
 __all__ = [
     "EMPTY_DIGEST",
@@ -47,6 +58,7 @@ __all__ = [
     "MAX_OUTPUT_BYTES",
     "MAX_PATH_BYTES",
     "MAX_STDIO_BYTES",
+    "MAX_WINDOWS_PATH_UNITS",
     "SOURCE_ROOT",
     "Blob",
     "CallerError",
@@ -74,5 +86,13 @@ __all__ = [
     "ResultEvent",
     "StdioEvent",
     "TenantId",
+    "WindowsPath",
+    "WindowsPathError",
     "check_guest_path",
+    "check_windows_length",
+    "check_windows_relative",
+    "is_short_name",
+    "parse_windows_path",
+    "windows_key",
+    "windows_keys",
 ]
