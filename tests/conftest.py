@@ -15,6 +15,17 @@ _HONEST = ("has no -", "may not mount", "needs a Windows host")
 _RARE_COMPILER = re.compile(r"no (?:gcc-12|g\+\+-12|clang(?:\+\+)?-(?:14|18|22)) here")
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Any]:
+    """Give a PostgreSQL of this test process; each test makes a database of its own in it."""
+    from hpcc.testing.postgres import missing_or_none, private_postgres
+
+    if missing := missing_or_none():
+        pytest.skip(missing)
+    with private_postgres() as cluster:
+        yield cluster
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -2,24 +2,56 @@
 
 from hpcc.ports._audit import AuditLog, AuditRow, SecurityEvent
 from hpcc.ports._clock import Clock, SystemClock
+from hpcc.ports._control import (
+    ENTRY_TOPIC,
+    MAX_NAME_CHARS,
+    MAX_NEWS_CHARS,
+    MAX_VALUE_BYTES,
+    REREAD,
+    Anchor,
+    ConflictError,
+    ControlStore,
+    ControlStoreError,
+    Entry,
+    News,
+    Reread,
+    SessionAsk,
+    SessionFloor,
+    WorkerLease,
+)
 from hpcc.ports._errors import GuestBootError, GuestLostError
 from hpcc.ports._runtime import BlobSource, Guest, GuestIdentity, GuestSpec, Probe, Runtime
 from hpcc.ports._stores import ActionCache, BlobStore
 
 __all__ = [
+    "ENTRY_TOPIC",
+    "MAX_NAME_CHARS",
+    "MAX_NEWS_CHARS",
+    "MAX_VALUE_BYTES",
+    "REREAD",
     "ActionCache",
+    "Anchor",
     "AuditLog",
     "AuditRow",
     "BlobSource",
     "BlobStore",
     "Clock",
+    "ConflictError",
+    "ControlStore",
+    "ControlStoreError",
+    "Entry",
     "Guest",
     "GuestBootError",
     "GuestIdentity",
     "GuestLostError",
     "GuestSpec",
+    "News",
     "Probe",
+    "Reread",
     "Runtime",
     "SecurityEvent",
+    "SessionAsk",
+    "SessionFloor",
     "SystemClock",
+    "WorkerLease",
 ]

@@ -1,0 +1,57 @@
+"""The limits of the port, and the one decision that both stores make: whose session ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpcc.core import CallerError
+from hpcc.ports import MAX_NAME_CHARS, MAX_NEWS_CHARS, MAX_VALUE_BYTES
+
+
+def check_name(*names: str) -> None:
+    """Refuse names that a store could not keep.
+
+    Raises:
+        CallerError: empty, too long, or not printable.
+    """
+    for name in names:
+        if not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
+            raise CallerError("a name in the control store is empty, too long or not printable")
+
+
+def check_value(value: bytes) -> None:
+    """Refuse what is no small thing.
+
+    Raises:
+        CallerError: it is too large.
+    """
+    if len(value) > MAX_VALUE_BYTES:
+        raise CallerError(f"a value in the control store is larger than {MAX_VALUE_BYTES} bytes")
+
+
+def check_news(topic: str, text: str) -> None:
+    """Refuse a broadcast that could not be carried; escapes make six characters of one.
+
+    Raises:
+        CallerError: it is too large, or the topic is no name.
+    """
+    check_name(topic)
+    if len(text) > MAX_NEWS_CHARS or not text.isascii() or not text.isprintable():
+        raise CallerError("a broadcast must be short, printable ASCII")
+
+
+def victim(room: Mapping[str, tuple[int, int]], newcomer: str) -> tuple[str, int]:
+    """Return the principal and serial of the session that makes room for a newcomer's.
+
+    `room` holds each principal's number of sessions and the serial of its oldest one. As with
+    watchers, "much" is two or more: a flood of one's logins ends one's own.
+    """
+    greediest = max(room, key=lambda p: (room[p][0], -room[p][1]))
+    own, most = room.get(newcomer, (0, 0))[0], room[greediest][0]
+    if own and most <= own + 1:
+        chosen = newcomer
+    elif most == 1:
+        chosen = min(room, key=lambda p: room[p][1])
+    else:
+        chosen = greediest
+    return chosen, room[chosen][1]

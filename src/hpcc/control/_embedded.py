@@ -1,0 +1,303 @@
+"""The control store of one scheduler: SQLite in its own process, leases in its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self
+
+from hpcc.control._checks import check_name, check_news, check_value, victim
+from hpcc.control._fanout import Fanout
+from hpcc.core import CallerError
+from hpcc.ports import (
+    ENTRY_TOPIC,
+    Anchor,
+    Clock,
+    ConflictError,
+    ControlStoreError,
+    Entry,
+    News,
+    Reread,
+    SessionAsk,
+    SessionFloor,
+    WorkerLease,
+)
+
+# Another process (`hpcc scheduler rotate-key`) may hold the file for a moment.
+_BUSY_SECONDS: Final = 5.0
+_VERSION: Final = 1
+_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS entry (space TEXT, key TEXT, value BLOB NOT NULL,"
+    " version INTEGER NOT NULL, PRIMARY KEY (space, key)) STRICT",
+    "CREATE TABLE IF NOT EXISTS session (serial INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " tenant TEXT NOT NULL, principal TEXT NOT NULL, expires_at REAL NOT NULL) STRICT",
+    "CREATE INDEX IF NOT EXISTS session_of ON session (tenant, principal, serial)",
+    "CREATE TABLE IF NOT EXISTS session_floor (tenant TEXT, principal TEXT,"
+    " serial INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (tenant, principal)) STRICT",
+    # Older versions made this one without its last column.
+    "CREATE TABLE IF NOT EXISTS anchor (worker TEXT PRIMARY KEY, count INTEGER"
+    " NOT NULL, head TEXT NOT NULL, at REAL NOT NULL) STRICT",
+    "ALTER TABLE anchor ADD COLUMN signature BLOB NOT NULL DEFAULT x''",
+)
+
+
+class EmbeddedControlStore:
+    """`ControlStore` of one process. Leases live as long as it does: workers register again."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Open or make the file.
+
+        Raises:
+            ControlStoreError: it cannot be opened.
+            CallerError: a newer version of hpcc wrote it.
+        """
+        self._clock, self._path = clock, path
+        self._origin = secrets.token_hex(8)
+        self._fanout = Fanout()
+        # By worker, with the monotonic time at which each ends.
+        self._leases: dict[str, tuple[WorkerLease, float]] = {}
+        # A call that was cancelled goes on in its thread.
+        self._mutex = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._db = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise ControlStoreError(f"cannot open {path}: {error}") from error
+        try:
+            self._make_tables()
+        except CallerError:
+            self._db.close()
+            raise
+        except sqlite3.Error as error:
+            self._db.close()
+            raise ControlStoreError(f"cannot open {path}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._db.close()
+
+    def _make_tables(self) -> None:
+        with _transaction(self._db):
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise CallerError(
+                    f"{self._path} was written by a newer hpcc", reason="control-schema"
+                )
+            if version < _VERSION:
+                for statement in _TABLES:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @property
+    def origin(self) -> str:
+        return self._origin
+
+    async def entry_or_none(self, space: str, key: str) -> Entry | None:
+        return await self._run(lambda db: _entry_or_none(db, space, key))
+
+    async def entries(self, space: str) -> tuple[Entry, ...]:
+        def read(db: sqlite3.Connection) -> tuple[Entry, ...]:
+            rows = db.execute(
+                "SELECT key, value, version FROM entry WHERE space = ? ORDER BY key", (space,)
+            )
+            return tuple(Entry(*row) for row in rows)
+
+        return await self._run(read)
+
+    async def put(self, space: str, key: str, value: bytes, *, expect: int | None = None) -> Entry:
+        check_name(space, key)
+        check_value(value)
+
+        def write(db: sqlite3.Connection) -> Entry:
+            found = _entry_or_none(db, space, key)
+            version = found.version if found else 0
+            if expect is not None and expect != version:
+                raise ConflictError(f"{space}/{key} changed meanwhile: try again")
+            db.execute(
+                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, version + 1)
+            )
+            return Entry(key, value, version + 1)
+
+        entry = await self._run(write)
+        self._send(ENTRY_TOPIC, space)
+        return entry
+
+    async def delete(self, space: str, key: str) -> bool:
+        def write(db: sqlite3.Connection) -> bool:
+            done = db.execute("DELETE FROM entry WHERE space = ? AND key = ?", (space, key))
+            return bool(done.rowcount)
+
+        was_there = await self._run(write)
+        if was_there:
+            self._send(ENTRY_TOPIC, space)
+        return was_there
+
+    async def renew(self, leases: Sequence[WorkerLease]) -> frozenset[str]:
+        now, wanted = self._clock.monotonic(), set[str]()
+        for lease in leases:
+            check_name(lease.worker_id)
+            check_value(lease.facts or b"")
+            old, ends_at = self._leases.get(lease.worker_id, (None, 0.0))
+            newer = (lease.generation, now + lease.seconds)
+            is_known = old is not None and old.since == lease.since
+            is_newer = old is None or newer > (old.generation, ends_at)
+            if lease.facts is None and not is_known:
+                if is_newer:
+                    wanted.add(lease.worker_id)
+            elif is_newer:
+                facts = lease.facts if lease.facts is not None or old is None else old.facts
+                self._leases[lease.worker_id] = replace(lease, facts=facts), newer[1]
+        return frozenset(wanted)
+
+    async def end_lease(self, worker_id: str, generation: int) -> None:
+        found = self._leases.get(worker_id)
+        if found is not None and found[0].generation <= generation:
+            del self._leases[worker_id]
+
+    async def leases(self) -> tuple[WorkerLease, ...]:
+        now = self._clock.monotonic()
+        self._leases = {w: found for w, found in self._leases.items() if found[1] > now}
+        return tuple(
+            replace(lease, seconds=ends_at - now, facts=None)
+            for lease, ends_at in self._leases.values()
+        )
+
+    async def facts(self, worker_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
+        found = {w: self._leases[w][0] for w in worker_ids if w in self._leases}
+        return {w: (lease.since, lease.facts or b"") for w, lease in found.items()}
+
+    async def note_anchors(self, anchors: Sequence[Anchor]) -> frozenset[str]:
+        for anchor in anchors:
+            check_name(anchor.worker_id)
+        return await self._run(
+            lambda db: frozenset(a.worker_id for a in anchors if not _note(db, a))
+        )
+
+    async def anchor_or_none(self, worker_id: str) -> Anchor | None:
+        return await self._run(lambda db: _anchor_or_none(db, worker_id))
+
+    async def open_session(self, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
+        check_name(ask.tenant, ask.principal)
+        return await self._run(lambda db: _open_session(db, ask))
+
+    async def session_floors(self, now: float) -> tuple[SessionFloor, ...]:
+        def read(db: sqlite3.Connection) -> tuple[SessionFloor, ...]:
+            rows = db.execute("SELECT * FROM session_floor WHERE until > ?", (now,))
+            return tuple(SessionFloor(*row) for row in rows)
+
+        return await self._run(read)
+
+    async def tell(self, topic: str, text: str) -> None:
+        check_news(topic, text)
+        self._send(topic, text)
+
+    async def watch(self) -> AsyncGenerator[News | Reread]:
+        async with aclosing(self._fanout.watch()) as items:
+            async for item in items:
+                yield item
+
+    def _send(self, topic: str, text: str) -> None:
+        self._fanout.send(News(topic, text, self._origin))
+
+    async def _run[T](self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` as one transaction, in a thread: each commit waits for the disk."""
+
+        def locked() -> T:
+            with self._mutex, _transaction(self._db):
+                return work(self._db)
+
+        try:
+            return await asyncio.to_thread(locked)
+        except sqlite3.Error as error:
+            raise ControlStoreError(f"{self._path}: {error}") from error
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Generator[None]:
+    """Begin as a writer: what was read is then still so when it is written."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _entry_or_none(db: sqlite3.Connection, space: str, key: str) -> Entry | None:
+    row = db.execute(
+        "SELECT key, value, version FROM entry WHERE space = ? AND key = ?", (space, key)
+    ).fetchone()
+    return None if row is None else Entry(*row)
+
+
+def _anchor_or_none(db: sqlite3.Connection, worker_id: str) -> Anchor | None:
+    row = db.execute(
+        "SELECT worker, count, head, at, signature FROM anchor WHERE worker = ?", (worker_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    worker, count, head, at, signature = row
+    return Anchor(worker_id=worker, count=count, head=head, at=at, signature=signature)
+
+
+def _note(db: sqlite3.Connection, new: Anchor) -> bool:
+    old = _anchor_or_none(db, new.worker_id)
+    if old is not None:
+        if new.count < old.count or (new.count == old.count and new.head != old.head):
+            return False
+        # An idle worker's anchors cost no write.
+        if new.count == old.count and new.signature in {b"", old.signature}:
+            return True
+    db.execute(
+        "INSERT OR REPLACE INTO anchor (worker, count, head, at, signature) VALUES (?, ?, ?, ?, ?)",
+        (new.worker_id, new.count, new.head, new.at, new.signature),
+    )
+    return True
+
+
+def _open_session(db: sqlite3.Connection, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
+    tenant = (ask.tenant,)
+    db.execute("DELETE FROM session WHERE tenant = ? AND expires_at <= ?", (*tenant, ask.now))
+    db.execute("DELETE FROM session_floor WHERE tenant = ? AND until <= ?", (*tenant, ask.now))
+    floors = dict[str, SessionFloor]()
+    while True:
+        rows = db.execute(
+            "SELECT principal, count(*), min(serial) FROM session WHERE tenant = ?"
+            " GROUP BY principal",
+            tenant,
+        ).fetchall()
+        room = {principal: (count, oldest) for principal, count, oldest in rows}
+        if sum(count for count, _ in room.values()) < ask.most:
+            break
+        principal, oldest = victim(room, ask.principal)
+        (until,) = db.execute(
+            "SELECT expires_at FROM session WHERE serial = ?", (oldest,)
+        ).fetchone()
+        db.execute("DELETE FROM session WHERE serial = ?", (oldest,))
+        db.execute(
+            "INSERT INTO session_floor VALUES (?, ?, ?, ?) ON CONFLICT (tenant, principal)"
+            " DO UPDATE SET serial = excluded.serial, until = max(until, excluded.until)",
+            (ask.tenant, principal, oldest + 1, until),
+        )
+        floors[principal] = SessionFloor(ask.tenant, principal, oldest + 1, until)
+    done = db.execute(
+        "INSERT INTO session (tenant, principal, expires_at) VALUES (?, ?, ?)",
+        (ask.tenant, ask.principal, ask.expires_at),
+    )
+    assert done.lastrowid is not None
+    return done.lastrowid, tuple(floors.values())

@@ -1,0 +1,58 @@
+"""One space of the control store in memory, so that nobody waits for the store to look at it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Final
+
+from hpcc.ports import ENTRY_TOPIC, Clock, ControlStore, ControlStoreError, Entry, News
+
+_log: Final = logging.getLogger(__name__)
+_RETRY_SECONDS: Final = 0.5
+
+
+class Mirror:
+    """`entries` by key, as last read; with the store away they stay what they were."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        space: str,
+        clock: Clock,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_change` is called after each reading that found something else."""
+        self._store, self._space, self._clock = store, space, clock
+        self._on_change = on_change
+        self.entries: Mapping[str, Entry] = {}
+
+    async def read(self) -> None:
+        """Read the space now.
+
+        Raises:
+            ControlStoreError: the store does not answer; `entries` stay.
+        """
+        found = {e.key: e for e in await self._store.entries(self._space)}
+        if found != self.entries:
+            self.entries = found
+            self._on_change()
+
+    async def run(self) -> None:
+        """Keep up until cancelled."""
+        async with aclosing(self._store.watch()) as watch:
+            async for item in watch:
+                if isinstance(item, News) and (item.topic, item.text) != (ENTRY_TOPIC, self._space):
+                    continue
+                await self._read_at_last()
+
+    async def _read_at_last(self) -> None:
+        while True:
+            try:
+                await self.read()
+            except ControlStoreError as error:
+                _log.warning("cannot read %s of the control store: %s", self._space, error)
+                await self._clock.sleep(_RETRY_SECONDS)
+            else:
+                return

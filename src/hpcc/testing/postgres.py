@@ -1,0 +1,149 @@
+"""A real PostgreSQL of a test's own: a private cluster on a Unix socket, ended by its pid."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+_START_SECONDS: Final = 120.0
+_POLL_SECONDS: Final = 0.05
+# Whatever happens to the test, its server is gone after this.
+_LIFE_SECONDS: Final = 1800
+# The role that makes databases and schemas.
+OWNER: Final = "owner"
+
+
+def postgres_bin_or_none() -> Path | None:
+    """Return the newest directory with `initdb` and `postgres` of the distribution."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: float(p.parts[-3])
+    )
+    if found:
+        return found[-1].parent
+    program = shutil.which("postgres")
+    return Path(program).resolve().parent if program else None
+
+
+def missing_or_none() -> str | None:
+    """Say what a test that needs PostgreSQL lacks."""
+    if postgres_bin_or_none() is None:
+        return "no PostgreSQL: tools/bootstrap.sh packages test"
+    return None
+
+
+class PrivatePostgres:
+    """A cluster in a directory of its own. As root it runs as another user, as it must."""
+
+    def __init__(self, directory: Path, binaries: Path, uid: int | None) -> None:
+        self._directory, self._binaries, self._uid = directory, binaries, uid
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: str, user: str = OWNER) -> str:
+        return f"postgresql://{user}@/{database}?host={quote(str(self._directory))}"
+
+    def create(self) -> None:
+        self._run(
+            "initdb", "-D", str(self._data), "-A", "trust", "-U", OWNER, "-E", "UTF8",
+            "--locale=C", "--no-sync",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; it keeps its data over stops."""
+        assert self._process is None
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "timeout", "--signal=QUIT", str(_LIFE_SECONDS),
+                    str(self._binaries / "postgres"), "-D", str(self._data),
+                    "-c", "listen_addresses=", "-c", f"unix_socket_directories={self._directory}",
+                    "-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB",
+                ],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", user=self._uid,
+                start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log_text = (self._directory / "log").read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"PostgreSQL did not start: {log_text}")
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End the server at once, as a crash does: no connection is told anything."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGQUIT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def make_database(self, name: str) -> str:
+        """Create an empty database and return its URL."""
+        self.sql("postgres", f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def sql(self, database: str, text: str, user: str = OWNER) -> str:
+        """Run statements; return what `psql` prints, bare."""
+        return self._run(
+            "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text,
+            self.url(database, user),
+        )  # fmt: skip
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    def _answers(self) -> bool:
+        done = subprocess.run(
+            [str(self._binaries / "pg_isready"), "-q", "-h", str(self._directory)],
+            check=False, timeout=30,
+        )  # fmt: skip
+        return done.returncode == 0
+
+    def _run(self, program: str, *args: str) -> str:
+        done = subprocess.run(
+            [str(self._binaries / program), *args],
+            check=False, capture_output=True, text=True, timeout=_START_SECONDS, cwd="/",
+            user=self._uid,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{program}: {done.stderr[-2000:]}")
+        return done.stdout.strip()
+
+
+@contextmanager
+def private_postgres() -> Generator[PrivatePostgres]:
+    """Run a cluster while the block runs; nothing of it is left then.
+
+    Its directory is not below a test's own, which another user could not enter.
+    """
+    binaries = postgres_bin_or_none()
+    assert binaries is not None, missing_or_none()
+    uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+    directory = Path(tempfile.mkdtemp(prefix="hpcc-pg-"))
+    try:
+        if uid is not None:
+            os.chown(directory, uid, -1)
+        cluster = PrivatePostgres(directory, binaries, uid)
+        cluster.create()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
