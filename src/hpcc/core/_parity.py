@@ -1,0 +1,149 @@
+"""Whether a host's compiler and an image's are the same, and who decides what follows. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+from hpcc.core._names import ImageRef
+from hpcc.core._toolchain import Toolchain
+
+Fallback = Literal["never", "warn", "quiet"]
+Parity = Literal["refuse", "warn", "ignore"]
+# The strictest first.
+FALLBACKS: Final[tuple[Fallback, ...]] = ("never", "warn", "quiet")
+PARITIES: Final[tuple[Parity, ...]] = ("refuse", "warn", "ignore")
+_MAX_NAMED: Final = 4
+_SHORT_DIGEST: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientPolicy:
+    """What clients do; None is "nothing said", and the other side's word counts."""
+
+    fallback: Fallback | None = None
+    parity: Parity | None = None
+
+    def stricter(self, *, fallback: Fallback, parity: Parity) -> tuple[Fallback, Parity]:
+        """Return what is in force where both a tenant and its user have a say.
+
+        `never` before `warn` before `quiet`, `refuse` before `warn` before `ignore`.
+        """
+        return (
+            min(self.fallback or fallback, fallback, key=FALLBACKS.index),
+            min(self.parity or parity, parity, key=PARITIES.index),
+        )
+
+
+class Level(StrEnum):
+    """How far two compilers are apart."""
+
+    # One side is not known: nobody is refused for that.
+    UNKNOWN = "unknown"
+    EXACT = "exact"
+    HEADERS = "headers"
+    MINOR = "minor"
+    OTHER = "other"
+
+    @property
+    def differs(self) -> bool:
+        return self not in {Level.UNKNOWN, Level.EXACT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One comparison. `image` is None where the image has no compiler of the name.
+
+    `directories` are those whose headers differ, as the host spells them.
+    """
+
+    name: str
+    level: Level
+    host: Toolchain | None
+    image: Toolchain | None
+    others: tuple[Toolchain, ...] = ()
+    directories: tuple[str, ...] = ()
+
+
+def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None) -> Finding:
+    """Compare the compiler that is called `name` here with the one of that name in an image.
+
+    Family, target and the version's first number make two compilers different ones (`other`); the
+    rest of the version and the distributor's build are `minor`; then the standard headers count.
+    """
+    others = tuple(image or ())
+    there = next((t for t in others if name in t.names), None)
+    directories: tuple[str, ...] = ()
+    if host is None or image is None:
+        level = Level.UNKNOWN
+    elif there is None or _kind(host) != _kind(there):
+        level = Level.OTHER
+    elif (host.version, host.build) != (there.version, there.build):
+        level = Level.MINOR
+    else:
+        directories = _differing(host, there)
+        level = Level.HEADERS if directories else Level.EXACT
+    return Finding(
+        name=name, level=level, host=host, image=there, others=others, directories=directories
+    )
+
+
+def sentence(finding: Finding, image: ImageRef) -> str:
+    """Say in one sentence what both sides are and what makes them equal; "" if they are."""
+    if not finding.level.differs or finding.host is None:
+        return ""
+    name, here = finding.name, finding.host
+    where = f"image {image.repository}@{image.digest.value[: len('sha256:') + _SHORT_DIGEST]}"
+    if finding.image is None:
+        known = ", ".join(f"{t.names[0]}: {t}" for t in finding.others[:_MAX_NAMED])
+        text = f"{name} here is {here}, and {where} has no compiler called {name}"
+        text += f" (it has {known})" if known else " (it has no compiler that answers)"
+        return f"{text}: {_remedy('call one that it has, or ', here)}"
+    there = finding.image
+    if finding.level is Level.HEADERS:
+        names = ", ".join(finding.directories[:_MAX_NAMED])
+        text = f"{name} is {here} here and in {where}, but headers differ: {names}"
+        return (
+            f"{text}: {_remedy('install the same releases of the C and C++ libraries, or ', here)}"
+        )
+    text = f"{name} here is {here}, {name} of {where} is {there}"
+    if here.family == there.family and here.target == there.target:
+        mend = f"install {_package(name, there)} here, or "
+    else:
+        mend = f"call {there.family} {there.major} for {there.target} here, or "
+    return f"{text}: {_remedy(mend, here)}"
+
+
+def _remedy(first: str, here: Toolchain) -> str:
+    return (
+        f'{first}use an image with {here.family} {here.version}, or set parity = "warn" '
+        "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
+    )
+
+
+def _package(name: str, there: Toolchain) -> str:
+    """Name what to install: a release of another major has a package name of its own."""
+    if there.family not in {"gcc", "clang"}:
+        return str(there)
+    plain = "g++" if name.endswith("++") and there.family == "gcc" else there.family
+    build = f" ({there.build})" if there.build else ""
+    return f"{plain}-{there.major} {there.version}{build}"
+
+
+def _kind(toolchain: Toolchain) -> tuple[str, str, str]:
+    return toolchain.family, toolchain.target, toolchain.major
+
+
+def _differing(host: Toolchain, image: Toolchain) -> tuple[str, ...]:
+    """Name the host's directories whose content the image has nowhere, and what only it has."""
+    if host.probe != image.probe or not host.headers or not image.headers:
+        return ()
+    ours, theirs = (Counter(d for _, d in t.headers) for t in (host, image))
+    named = [directory for directory, digest in host.headers if digest not in theirs]
+    named += [directory for directory, digest in image.headers if digest not in ours]
+    if not named and ours != theirs:
+        named = [directory for directory, _ in host.headers]
+    return tuple(dict.fromkeys(named))
