@@ -27,6 +27,15 @@ from hpcc.compilers._invocation import (
     is_cxx_driver,
     read_invocation,
 )
+from hpcc.compilers._probe import (
+    MAX_ABOUT_BYTES,
+    MAX_PREPROCESSED_BYTES,
+    PROBE_FORMAT,
+    header_files,
+    probe_arguments,
+    probe_source,
+    read_probe,
+)
 from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
 from hpcc.compilers._scan import (
     HAZARD_REASONS,
@@ -74,9 +83,12 @@ __all__ = [
     "GNU_FLAGS",
     "HAZARD_REASONS",
     "INJECTED",
+    "MAX_ABOUT_BYTES",
     "MAX_DEPFILE_BYTES",
+    "MAX_PREPROCESSED_BYTES",
     "MAX_RESPONSE_BYTES",
     "PLAIN",
+    "PROBE_FORMAT",
     "RESOLVABLE",
     "ROOT_MARK",
     "Arity",
@@ -107,6 +119,7 @@ __all__ = [
     "files_written",
     "guest_arguments",
     "guest_text",
+    "header_files",
     "is_cxx_driver",
     "is_plain_root",
     "is_tame",
@@ -116,8 +129,11 @@ __all__ = [
     "parse_depfile",
     "prefix_maps",
     "prerequisites",
+    "probe_arguments",
+    "probe_source",
     "read_assembler",
     "read_invocation",
+    "read_probe",
     "read_statements",
     "render_depfile",
     "render_depfile_for",
