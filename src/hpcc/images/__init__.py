@@ -15,6 +15,7 @@ from hpcc.images._prepared import PreparedImage, to_table
 from hpcc.images._registry import Registry, split_repository
 from hpcc.images._source import FetchedImage, ImageSource, Progress
 from hpcc.images._store import DEFAULT_MAX_BYTES, LOCAL_PREFIX, ImageStore
+from hpcc.images._toolchains import label_trouble, probe_guest
 from hpcc.images._unpack import unpack_layout
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "Registry",
     "Timeouts",
     "build_debian",
+    "label_trouble",
     "load_logins",
     "login_files",
+    "probe_guest",
     "split_repository",
     "to_table",
     "unpack_layout",

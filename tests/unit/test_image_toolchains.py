@@ -1,0 +1,163 @@
+"""What a guest says of its image's compilers is hostile; what is kept of it is checked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.compilers import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
+from hpcc.core import (
+    ExecEvent,
+    ExecRequest,
+    ImageDigest,
+    OutputEvent,
+    ResultEvent,
+    StdioEvent,
+    Toolchain,
+)
+from hpcc.images import label_trouble, probe_guest
+from hpcc.images._toolchains import read_toolchains, write_toolchains
+from hpcc.ports import BlobSource, GuestLostError
+from hpcc.testing._fake_runtime import FakeGuest
+
+DIGEST = ImageDigest("sha256:" + "ab" * 32)
+ABOUT = b"Target: x86_64-linux-gnu\ngcc version 14.2.0 (Debian 14.2.0-19)\n"
+GCC = Toolchain(
+    names=("gcc",), family="gcc", version="14.2.0", build="Debian 14.2.0-19",
+    target="x86_64-linux-gnu", probe=PROBE_FORMAT,
+)  # fmt: skip
+ENDED = ResultEvent(exit_code=0)
+ABSENT = ResultEvent(exit_code=127, reason="no-such-program")
+Says = Callable[[tuple[str, ...]], list[ExecEvent]]
+
+
+class Guest(FakeGuest):
+    """Says what the test tells it to."""
+
+    def __init__(self, says: Says) -> None:
+        self.says = says
+        self.asked: list[tuple[str, ...]] = []
+
+    async def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
+        del blobs
+        self.asked.append(request.argv)
+        for event in self.says(request.argv):
+            yield event
+
+
+def listing(lines: bytes, about: bytes = ABOUT) -> Says:
+    def says(argv: tuple[str, ...]) -> list[ExecEvent]:
+        stream = StdioEvent("stdout", lines) if argv[0] == "sh" else StdioEvent("stderr", about)
+        return [stream, ENDED]
+
+    return says
+
+
+async def test_names_of_one_program_are_one_compiler() -> None:
+    lines = b"/usr/bin/gcc /usr/bin/gcc\n/usr/bin/cc /usr/bin/gcc\n/usr/bin/g++ /usr/bin/g++\n"
+    lines += b"/bin/gcc /usr/bin/gcc\n"
+    guest = Guest(listing(lines))
+    found = await probe_guest(guest)
+    assert [t.names for t in found] == [("gcc", "cc", "g++")]  # g++ says the same here
+    assert [argv[0] for argv in guest.asked] == ["sh", "gcc", "g++"]
+
+
+async def test_an_image_without_shell_and_compiler_has_none() -> None:
+    guest = Guest(lambda _: [ABSENT])
+    assert await probe_guest(guest) == ()
+    assert len(guest.asked) == 7
+
+
+async def test_an_image_without_a_shell_is_asked_for_the_plain_names() -> None:
+    def says(argv: tuple[str, ...]) -> list[ExecEvent]:
+        return [StdioEvent("stderr", ABOUT), ENDED] if argv[0] == "gcc" else [ABSENT]
+
+    assert [t.names for t in await probe_guest(Guest(says))] == [("gcc",)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"/usr/bin/gcc-ar /usr/bin/gcc-ar\n",
+        b"/etc/gcc /etc/gcc\n",
+        b"/usr/bin/../../gcc /x\n",
+        b"/usr/bin/gcc\x1b[2J /x\n",
+        b"gcc\n",
+        b"\xff\xfe\n",
+    ],
+)
+async def test_a_listing_of_nonsense_names_no_program(lines: bytes) -> None:
+    guest = Guest(listing(lines))
+    await probe_guest(guest)
+    assert {argv[0] for argv in guest.asked} == {
+        "sh",
+        "gcc",
+        "g++",
+        "cc",
+        "c++",
+        "clang",
+        "clang++",
+    }
+
+
+async def test_a_listing_without_end_starts_few_programs() -> None:
+    lines = b"".join(b"/usr/bin/gcc-%d /usr/bin/gcc-%d\n" % (n, n) for n in range(20_000))
+    guest = Guest(listing(lines))
+    (only,) = await probe_guest(guest)
+    assert len(guest.asked) <= 17
+    assert len(only.names) <= 32
+
+
+async def test_a_compiler_that_says_nonsense_is_left_out() -> None:
+    guest = Guest(listing(b"/usr/bin/gcc /usr/bin/gcc\n", b"\x1b]0;owned\x07"))
+    assert await probe_guest(guest) == ()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        OutputEvent("other.i", b"x", is_executable=False, last=True),
+        StdioEvent("stdout", b"x" * (1 << 20) + b"x"),
+        OutputEvent("probe.i", b"x" * (MAX_PREPROCESSED_BYTES + 1), is_executable=False, last=True),
+    ],
+)
+async def test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up(event: ExecEvent) -> None:
+    with pytest.raises(GuestLostError):
+        await probe_guest(Guest(lambda _: [event, ENDED]))
+
+
+def test_what_a_probe_found_is_kept_for_its_image_alone(tmp_path: Path) -> None:
+    path = tmp_path / "found"
+    assert read_toolchains(path, DIGEST) is None
+    write_toolchains(path, DIGEST, (GCC,))
+    assert read_toolchains(path, DIGEST) == (GCC,)
+    assert read_toolchains(path, ImageDigest("sha256:" + "cd" * 32)) is None
+    write_toolchains(path, DIGEST, ())
+    assert read_toolchains(path, DIGEST) == ()
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b"[" * 9999, b"\xff", b" " * (1 << 20)])
+def test_a_damaged_answer_is_asked_for_again(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "found"
+    path.write_bytes(raw)
+    assert read_toolchains(path, DIGEST) is None
+
+
+def test_an_answer_to_another_probe_is_asked_for_again(tmp_path: Path) -> None:
+    path = tmp_path / "found"
+    write_toolchains(path, DIGEST, (GCC,))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "probe": PROBE_FORMAT + 1}))
+    assert read_toolchains(path, DIGEST) is None
+
+
+def test_a_label_is_a_claim_that_the_probe_confirms_or_not() -> None:
+    claim = {"io.hpcc.toolchain.id": "gcc", "io.hpcc.toolchain.version": "14.2.0"}
+    assert label_trouble({}, [GCC]) == ""
+    assert label_trouble(claim, [replace(GCC, version="13.1.0"), GCC]) == ""
+    lie = label_trouble({**claim, "io.hpcc.toolchain.version": "15.1.0"}, [GCC])
+    assert "version '15.1.0'" in lie
+    assert label_trouble(claim, []) != ""
