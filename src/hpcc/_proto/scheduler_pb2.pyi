@@ -8,22 +8,78 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AuthenticateRequest(_message.Message):
-    __slots__ = ("tenant", "principal", "client_version")
+    __slots__ = ("tenant", "principal", "client_version", "host")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     principal: str
     client_version: str
-    def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., client_version: _Optional[str] = ...) -> None: ...
+    host: HostReport
+    def __init__(self, tenant: _Optional[str] = ..., principal: _Optional[str] = ..., client_version: _Optional[str] = ..., host: _Optional[_Union[HostReport, _Mapping]] = ...) -> None: ...
 
 class AuthenticateResponse(_message.Message):
-    __slots__ = ("session", "expires_at")
+    __slots__ = ("session", "expires_at", "policy", "image")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
     session: str
     expires_at: float
-    def __init__(self, session: _Optional[str] = ..., expires_at: _Optional[float] = ...) -> None: ...
+    policy: ClientPolicy
+    image: ImageToolchains
+    def __init__(self, session: _Optional[str] = ..., expires_at: _Optional[float] = ..., policy: _Optional[_Union[ClientPolicy, _Mapping]] = ..., image: _Optional[_Union[ImageToolchains, _Mapping]] = ...) -> None: ...
+
+class Toolchain(_message.Message):
+    __slots__ = ("names", "family", "version", "build", "target", "probe", "headers")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    FAMILY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    family: str
+    version: str
+    build: str
+    target: str
+    probe: int
+    headers: _containers.RepeatedCompositeFieldContainer[HeaderDigest]
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., family: _Optional[str] = ..., version: _Optional[str] = ..., build: _Optional[str] = ..., target: _Optional[str] = ..., probe: _Optional[int] = ..., headers: _Optional[_Iterable[_Union[HeaderDigest, _Mapping]]] = ...) -> None: ...
+
+class HeaderDigest(_message.Message):
+    __slots__ = ("directory", "sha256")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    directory: str
+    sha256: bytes
+    def __init__(self, directory: _Optional[str] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class HostReport(_message.Message):
+    __slots__ = ("image", "compilers")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    COMPILERS_FIELD_NUMBER: _ClassVar[int]
+    image: str
+    compilers: _containers.RepeatedCompositeFieldContainer[Toolchain]
+    def __init__(self, image: _Optional[str] = ..., compilers: _Optional[_Iterable[_Union[Toolchain, _Mapping]]] = ...) -> None: ...
+
+class ImageToolchains(_message.Message):
+    __slots__ = ("image", "compilers")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    COMPILERS_FIELD_NUMBER: _ClassVar[int]
+    image: str
+    compilers: _containers.RepeatedCompositeFieldContainer[Toolchain]
+    def __init__(self, image: _Optional[str] = ..., compilers: _Optional[_Iterable[_Union[Toolchain, _Mapping]]] = ...) -> None: ...
+
+class ClientPolicy(_message.Message):
+    __slots__ = ("fallback", "parity")
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    fallback: str
+    parity: str
+    def __init__(self, fallback: _Optional[str] = ..., parity: _Optional[str] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
     __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key")
@@ -82,20 +138,22 @@ class RouteEvent(_message.Message):
     def __init__(self, kind: _Optional[_Union[RouteEvent.Kind, str]] = ..., worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity")
+    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "toolchains")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    TOOLCHAINS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
     certificate: bytes
     isolation: str
     images: _containers.RepeatedScalarFieldContainer[str]
     capacity: int
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ...) -> None: ...
+    toolchains: _containers.RepeatedCompositeFieldContainer[ImageToolchains]
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
     __slots__ = ("token_keys", "generation", "lease_seconds", "scheduler_id", "audience")

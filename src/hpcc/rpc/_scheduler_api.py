@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from hpcc.core import ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.core import (
+    ClientPolicy,
+    HostReport,
+    ImageDigest,
+    ImageRef,
+    ImageToolchains,
+    Isolation,
+    TenantId,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionGrant:
-    """What `Authenticate` answers. `expires_at` in seconds since the epoch."""
+    """What `Authenticate` answers. `expires_at` in seconds since the epoch.
+
+    `image` says which compilers are in the image that the client named; None: nobody knows.
+    """
 
     session: str
     expires_at: float
+    policy: ClientPolicy = field(default_factory=ClientPolicy)
+    image: ImageToolchains | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,7 @@ class Registration:
     isolation: Isolation
     images: tuple[ImageDigest, ...]
     capacity: int
+    toolchains: tuple[ImageToolchains, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +114,12 @@ class SchedulerBackend(Protocol):
     """What a scheduler does. `credential` is the bearer as sent, unchecked."""
 
     async def authenticate(
-        self, credential: str, tenant: TenantId, principal: str, client_version: str
+        self,
+        credential: str,
+        tenant: TenantId,
+        principal: str,
+        client_version: str,
+        host: HostReport | None = None,
     ) -> SessionGrant: ...
     def route(self, credential: str, ask: RouteAsk) -> Route: ...
     def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]: ...

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.core import Isolation, TenantId
+from hpcc.core import HostReport, Isolation, TenantId
 from hpcc.rpc._errors import UnavailableError, error_of_call
 from hpcc.rpc._method import bearer
 from hpcc.rpc._scheduler_api import (
@@ -21,6 +21,12 @@ from hpcc.rpc._scheduler_api import (
     RouteChange,
     SessionGrant,
 )
+from hpcc.rpc._toolchain_messages import (
+    image_message,
+    image_or_none,
+    policy_of,
+    report_message,
+)
 
 CALL_SECONDS: Final = 10.0
 
@@ -32,18 +38,28 @@ class SchedulerClient:
         self._channel = channel
 
     async def authenticate(
-        self, *, secret: str, tenant: TenantId, principal: str, client_version: str
+        self,
+        *,
+        secret: str,
+        tenant: TenantId,
+        principal: str,
+        client_version: str,
+        host: HostReport | None = None,
     ) -> SessionGrant:
         answer = await _call(
             self._channel,
             "SchedulerService/Authenticate",
             pb.AuthenticateRequest(
-                tenant=tenant.value, principal=principal, client_version=client_version
+                tenant=tenant.value,
+                principal=principal,
+                client_version=client_version,
+                host=report_message(host),
             ),
             pb.AuthenticateResponse,
             secret,
         )
-        return SessionGrant(answer.session, answer.expires_at)
+        image = image_or_none(answer.image) if answer.HasField("image") else None
+        return SessionGrant(answer.session, answer.expires_at, policy_of(answer.policy), image)
 
     async def route(self, session: str, ask: RouteAsk) -> Route:
         answer = await _call(
@@ -106,6 +122,7 @@ class RegistryClient:
                 isolation=registration.isolation.value,
                 images=[i.value for i in registration.images],
                 capacity=registration.capacity,
+                toolchains=[image_message(t) for t in registration.toolchains],
             ),
             pb.RegisterResponse,
         )

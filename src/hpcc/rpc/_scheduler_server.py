@@ -13,6 +13,12 @@ from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageDigest, ImageRef, Isolation, TenantId
 from hpcc.rpc._method import Call, Method, service_handler
 from hpcc.rpc._scheduler_api import Beat, Registration, RouteAsk, SchedulerBackend
+from hpcc.rpc._toolchain_messages import (
+    image_message,
+    images_of,
+    policy_message,
+    report_or_none,
+)
 
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
@@ -59,8 +65,14 @@ class _DaemonSide:
             TenantId(request.tenant),
             request.principal,
             _label(request.client_version, 64),
+            report_or_none(request.host) if request.HasField("host") else None,
         )
-        return pb.AuthenticateResponse(session=grant.session, expires_at=grant.expires_at)
+        return pb.AuthenticateResponse(
+            session=grant.session,
+            expires_at=grant.expires_at,
+            policy=policy_message(grant.policy),
+            image=image_message(grant.image) if grant.image is not None else None,
+        )
 
     async def route(self, request: pb.RouteRequest, call: Call) -> pb.RouteResponse:
         ask = RouteAsk(
@@ -132,6 +144,7 @@ class _WorkerSide:
                 isolation=_isolation(request.isolation),
                 images=tuple(ImageDigest(i) for i in request.images),
                 capacity=request.capacity,
+                toolchains=images_of(request.toolchains),
             ),
         )
         return pb.RegisterResponse(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
+from hpcc.core import CallerError, ImageDigest, ImageToolchains, Isolation, NotFoundError
 from hpcc.identity import certificate_id
 from hpcc.ports import Clock
 from hpcc.rpc import Beat, Registration, RouteChange
@@ -107,6 +107,18 @@ class Registry:
                 reason="no-worker",
             )
         return min(fit, key=lambda w: (w.generation == failed_generation, _load(w)))
+
+    def toolchains(self, image: ImageDigest) -> ImageToolchains | None:
+        """Return which compilers the worker that came last says that an image has."""
+        now = self._clock.monotonic()
+        said = [
+            (w.generation, t)
+            for w in self._workers.values()
+            if w.lease_until > now and image in w.registration.images
+            for t in w.registration.toolchains
+            if t.image == image
+        ]
+        return max(said, key=lambda pair: pair[0])[1] if said else None
 
     def live(self) -> Iterator[RouteChange]:
         for worker_id, worker in self._workers.items():

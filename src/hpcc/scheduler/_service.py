@@ -6,12 +6,13 @@ import hmac
 import logging
 import secrets
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Final
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.core import Isolation, PolicyError, TenantId
+from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity import RouteClaims, TokenSigner, key_id
 from hpcc.ports import Clock
 from hpcc.rpc import (
@@ -27,6 +28,7 @@ from hpcc.rpc import (
 )
 from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._parity import note_parity
 from hpcc.scheduler._registry import Registry, Worker
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Door
@@ -63,10 +65,22 @@ class SchedulerService:
         self._watchers = Watchers()
 
     async def authenticate(
-        self, credential: str, tenant: TenantId, principal: str, client_version: str
+        self,
+        credential: str,
+        tenant: TenantId,
+        principal: str,
+        client_version: str,
+        host: HostReport | None = None,
     ) -> SessionGrant:
         admitted = await self._door.admit(credential, tenant, principal)
-        return self._sessions.open(admitted, client_version)
+        policy, image = admitted.policy, None
+        if host is not None and policy.allows(host.image):
+            # Of an image of other tenants nothing is said, not even that it is here.
+            image = self._registry.toolchains(host.image.digest)
+            note_parity(tenant, host, image)
+        said = ClientPolicy(fallback=policy.fallback, parity=policy.parity)
+        grant = self._sessions.open(admitted, client_version)
+        return replace(grant, policy=said, image=image)
 
     def route(self, credential: str, ask: RouteAsk) -> Route:
         session, policy = self._sessions.find(credential, ask.tenant)

@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, NoReturn, cast
 
-from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.core import (
+    FALLBACKS,
+    PARITIES,
+    CallerError,
+    Fallback,
+    GuestReuse,
+    ImageDigest,
+    ImageRef,
+    Isolation,
+    Parity,
+    TenantId,
+)
 from hpcc.identity import (
     ALGORITHMS,
     DEFAULT_ALGORITHMS,
@@ -26,9 +37,6 @@ MAX_TEXT_CHARS: Final = 255
 # More than any farm does; keeps sums of them within 64 bits.
 MAX_QUOTA: Final = 1 << 50
 _PATTERN: Final = re.compile(r"[a-z0-9*]+(?:[._:/-]+[a-z0-9*]+)*(?:/\*)?")
-
-Fallback = Literal["never", "warn", "quiet"]
-Parity = Literal["refuse", "warn", "ignore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +149,8 @@ def _tenant(source: str, name: str, content: object) -> TenantPolicy:
         images=table.each("images", ImageRule.parse),
         minimum_isolation=table.choice("minimum_isolation", Isolation),
         guest_reuse=table.choice("guest_reuse", GuestReuse, GuestReuse.PRINCIPAL),
-        fallback=cast("Fallback", table.word("fallback", ("never", "warn", "quiet"), "warn")),
-        parity=cast("Parity", table.word("parity", ("refuse", "warn", "ignore"), "refuse")),
+        fallback=cast("Fallback", table.word("fallback", FALLBACKS, "warn")),
+        parity=cast("Parity", table.word("parity", PARITIES, "refuse")),
         # Any: by name from the dataclass, whose fields are all int.
         quotas=Quotas(**cast("dict[str, Any]", {n: quotas.number(n) for n in quotas.present()})),
     )

@@ -1,0 +1,108 @@
+"""Compilers between messages and words: what comes from a peer is checked, all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final, cast
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.core import (
+    FALLBACKS,
+    MAX_TOOLCHAINS,
+    PARITIES,
+    CallerError,
+    ClientPolicy,
+    Family,
+    HostReport,
+    ImageDigest,
+    ImageRef,
+    ImageToolchains,
+    Toolchain,
+)
+
+_MAX_IMAGES: Final = 1024
+_MAX_REPORT_BYTES: Final = 64 << 10
+_MAX_IMAGES_BYTES: Final = 4 << 20
+
+
+def toolchain_message(toolchain: Toolchain) -> pb.Toolchain:
+    return pb.Toolchain(
+        names=toolchain.names,
+        family=toolchain.family,
+        version=toolchain.version,
+        build=toolchain.build,
+        target=toolchain.target,
+        probe=toolchain.probe,
+        headers=[
+            pb.HeaderDigest(directory=name, sha256=bytes.fromhex(digest))
+            for name, digest in toolchain.headers
+        ],
+    )
+
+
+def _toolchains(messages: Iterable[pb.Toolchain]) -> tuple[Toolchain, ...]:
+    return tuple(
+        Toolchain(
+            names=tuple(m.names),
+            family=cast("Family", m.family),  # checked by Toolchain
+            version=m.version,
+            build=m.build,
+            target=m.target,
+            probe=m.probe,
+            headers=tuple((h.directory, h.sha256.hex()) for h in m.headers),
+        )
+        for m in messages
+    )
+
+
+def report_message(report: HostReport | None) -> pb.HostReport | None:
+    if report is None:
+        return None
+    return pb.HostReport(
+        image=str(report.image), compilers=[toolchain_message(t) for t in report.compilers]
+    )
+
+
+def report_or_none(message: pb.HostReport) -> HostReport | None:
+    """Read what a client says of its compilers; nonsense is dropped, and costs no login."""
+    if message.ByteSize() > _MAX_REPORT_BYTES or len(message.compilers) > MAX_TOOLCHAINS:
+        return None
+    try:
+        return HostReport(ImageRef.parse(message.image), _toolchains(message.compilers))
+    except CallerError:
+        return None
+
+
+def image_message(found: ImageToolchains) -> pb.ImageToolchains:
+    return pb.ImageToolchains(
+        image=found.image.value, compilers=[toolchain_message(t) for t in found.compilers]
+    )
+
+
+def image_or_none(message: pb.ImageToolchains) -> ImageToolchains | None:
+    """Read what is said of an image; nonsense is dropped: it is then not known what it has."""
+    if len(message.compilers) > MAX_TOOLCHAINS:
+        return None
+    try:
+        return ImageToolchains(ImageDigest(message.image), _toolchains(message.compilers))
+    except CallerError:
+        return None
+
+
+def images_of(messages: Collection[pb.ImageToolchains]) -> tuple[ImageToolchains, ...]:
+    """Read what a worker says of its images; what is nonsense or too much is dropped."""
+    if len(messages) > _MAX_IMAGES or sum(m.ByteSize() for m in messages) > _MAX_IMAGES_BYTES:
+        return ()
+    return tuple(found for m in messages if (found := image_or_none(m)) is not None)
+
+
+def policy_message(policy: ClientPolicy) -> pb.ClientPolicy:
+    return pb.ClientPolicy(fallback=policy.fallback or "", parity=policy.parity or "")
+
+
+def policy_of(message: pb.ClientPolicy) -> ClientPolicy:
+    """Read a policy; a word of a later scheduler that is not known here says nothing."""
+    return ClientPolicy(
+        fallback=next((word for word in FALLBACKS if word == message.fallback), None),
+        parity=next((word for word in PARITIES if word == message.parity), None),
+    )
