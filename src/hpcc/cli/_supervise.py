@@ -26,8 +26,8 @@ from hpcc.worker import WorkerConfig
 
 # The one static tenant of a single machine.
 TENANT: Final = "local"
-# What a guest may take to answer, twice, and a KVM probe before it.
-WORKER_READY_SECONDS: Final = 330.0
+# What a guest may take to answer, twice, and a KVM probe before it; and the image's compilers.
+WORKER_READY_SECONDS: Final = 630.0
 
 
 def supervise(paths: Paths, image: str) -> int:

@@ -25,13 +25,17 @@ class BlobSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSpec:
-    """What a guest is booted from. `image_path` is a read-only filesystem image."""
+    """What a guest is booted from. `image_path` is a read-only filesystem image.
+
+    `is_passing`: it answers one question and ends, so that no snapshot is worth its making.
+    """
 
     image: ImageDigest
     image_path: Path
     memory_mib: int = 1024
     vcpus: int = 1
     boot_timeout_seconds: float = 60.0
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file
-from hpcc.core import ImageDigest, NotFoundError
-from hpcc.images import ImageStore
+from hpcc.core import ImageDigest, NotFoundError, Toolchain
+from hpcc.images import ImageStore, label_trouble
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
 from hpcc.runtime import Backend, WarmStart, open_snapshots, pick_runtime, prepare_assets
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._serve import serve_worker
 
+_log: Final = logging.getLogger(__name__)
+
 
 class _Images:
-    """`ImageProvider` over the images prepared on this machine."""
+    """`ImageProvider` and `ToolchainBook` over the images prepared on this machine."""
 
     def __init__(self, store: ImageStore) -> None:
         self._store = store
@@ -34,6 +37,18 @@ class _Images:
                 reason="no-image",
             )
         return found.path
+
+    async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
+        return await asyncio.to_thread(self._store.toolchains, image)
+
+    async def keep(self, image: ImageDigest, found: tuple[Toolchain, ...]) -> None:
+        try:
+            await asyncio.to_thread(self._store.keep_toolchains, image, found)
+        except OSError as error:
+            _log.warning("compilers of image %s cannot be kept: %s", image, error)
+        prepared = await asyncio.to_thread(self._store.get, image)
+        if prepared is not None and (trouble := label_trouble(dict(prepared.labels), found)):
+            _log.warning("image %s: %s", image, trouble)
 
 
 @asynccontextmanager
@@ -96,6 +111,7 @@ async def main(process: ServiceProcess) -> None:
             audit=audit,
             clock=clock,
             progress=process.progress,
+            toolchains=images,
         ) as running,
     ):
         process.ready(

@@ -10,7 +10,7 @@ from typing import Final
 
 from hpcc.audit import SpoolAuditLog
 from hpcc.config import GUEST_OVERHEAD_MIB
-from hpcc.core import GuestReuse, ImageDigest, TenantId
+from hpcc.core import GuestReuse, ImageDigest, ImageToolchains, TenantId
 from hpcc.identity import PinnedPeer, load_or_create_tls
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc import (
@@ -33,6 +33,7 @@ from hpcc.worker._quotas import Quotas
 from hpcc.worker._runner import Runner, RunnerConfig
 from hpcc.worker._session import Desk, EventLimiter, Gate
 from hpcc.worker._storage import TenantStorage
+from hpcc.worker._toolchains import Prober, ToolchainBook
 
 TLS_NAME: Final = "worker.hpcc.internal"
 _GRACE_SECONDS: Final = 1.0
@@ -63,10 +64,13 @@ class _Parts:
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
         self.link: SchedulerLink | None = None
-        shape = GuestShape(
+        self.images = images
+        self.shape = GuestShape(
             memory_mib=config.guest_memory_mib, boot_timeout_seconds=config.boot_timeout_seconds
         )
-        self.pool = GuestPool(_limits(config), shape, runtime, images, group, self.on_lost, clock)
+        self.pool = GuestPool(
+            _limits(config), self.shape, runtime, images, group, self.on_lost, clock
+        )
         runner_config = RunnerConfig(
             worker=config.worker_id,
             memory_mib=config.guest_memory_mib,
@@ -116,6 +120,20 @@ class _Parts:
             audit_head=head,
         )
 
+    async def compilers(
+        self, book: ToolchainBook, progress: Callable[[str], None]
+    ) -> tuple[ImageToolchains, ...]:
+        """Return which compilers the offered images have."""
+        prober = Prober(
+            self.runtime,
+            self.images,
+            book,
+            self.shape,
+            vcpus=self.config.vcpus,
+            clock=self.clock,
+        )
+        return await prober.learn(map(ImageDigest, self.config.image_digests), progress)
+
     async def prewarm(self) -> None:
         """Boot a guest for the tenant and principal of this machine; wait until it answers."""
         domain = TrustDomain.of(
@@ -149,6 +167,7 @@ async def serve_worker(
     audit: AuditLog,
     clock: Clock,
     progress: Callable[[str], None],
+    toolchains: ToolchainBook | None = None,
 ) -> AsyncGenerator[RunningWorker]:
     """Serve while the block runs; every guest is gone when it has ended.
 
@@ -158,7 +177,13 @@ async def serve_worker(
     """
     try:
         async with _serving(
-            config, runtime=runtime, images=images, audit=audit, clock=clock, progress=progress
+            config,
+            runtime=runtime,
+            images=images,
+            audit=audit,
+            clock=clock,
+            progress=progress,
+            toolchains=toolchains,
         ) as running:
             yield running
     except BaseExceptionGroup as group:
@@ -174,6 +199,7 @@ async def _serving(
     audit: AuditLog,
     clock: Clock,
     progress: Callable[[str], None],
+    toolchains: ToolchainBook | None,
 ) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
@@ -191,6 +217,7 @@ async def _serving(
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
         )
         try:
+            compilers = await parts.compilers(toolchains, progress) if toolchains else ()
             if config.prewarm_tenant and config.image_digests:
                 progress(f"booting the first guest ({runtime.isolation})")
                 await parts.prewarm()
@@ -202,6 +229,7 @@ async def _serving(
                 isolation=runtime.isolation,
                 images=tuple(ImageDigest(d) for d in config.image_digests),
                 capacity=_limits(config).capacity * config.vcpus,
+                toolchains=compilers,
             )
             async with _linked(parts, RegistryClient(channel, config.worker_secret), registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
