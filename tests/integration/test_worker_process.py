@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit import verify_chain
+from hpcc.audit import verify_trail
 from hpcc.config import Paths, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.daemon._remote import DispatcherClient, start_remote
@@ -106,7 +106,7 @@ async def test_a_worker_killed_in_mid_compile_is_a_quick_failure(tmp_path: Path)
                 assert isinstance(again, RemoteResult), again
         finally:
             await asyncio.to_thread(client.close)
-    assert verify_chain(tmp_path / "worker" / "audit")[0] == 1
+    assert verify_trail(tmp_path / "worker" / "audit").count == 1
 
 
 async def test_a_worker_that_is_told_to_end_takes_its_compiles_along(tmp_path: Path) -> None:

@@ -192,12 +192,18 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., running: _Optional[int] = ..., queued: _Optional[int] = ..., audit: _Optional[_Union[AuditAnchor, _Mapping]] = ...) -> None: ...
 
 class AuditAnchor(_message.Message):
-    __slots__ = ("count", "head")
+    __slots__ = ("count", "head", "at", "public_key", "signature")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     count: int
     head: str
-    def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ...) -> None: ...
+    at: float
+    public_key: bytes
+    signature: bytes
+    def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ..., at: _Optional[float] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
     __slots__ = ("token_keys", "generation")

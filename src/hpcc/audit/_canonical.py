@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Final, cast
+from typing import Final, get_origin, get_type_hints
 
 from hpcc.core import IntegrityError
 from hpcc.ports import AuditRow, SecurityEvent
@@ -16,6 +16,23 @@ GENESIS: Final = "0" * 64
 # An argv of 2 MiB escapes to at most 12 MiB of JSON.
 MAX_RECORD_BYTES: Final = 16 << 20
 _DOMAIN: Final = b"hpcc-audit-1\0"
+
+
+def _types(kind: type) -> dict[str, type]:
+    return {name: get_origin(hint) or hint for name, hint in get_type_hints(kind).items()}
+
+
+def _needed(kind: type[AuditRow] | type[SecurityEvent]) -> frozenset[str]:
+    """Name the fields that every record has had from the start."""
+    return frozenset(
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    )
+
+
+_ROW_TYPES: Final = _types(AuditRow)
+_ROW_NEEDED: Final = _needed(AuditRow)
+_EVENT_TYPES: Final = _types(SecurityEvent)
+_EVENT_NEEDED: Final = _needed(SecurityEvent)
 
 
 class AuditDamagedError(IntegrityError):
@@ -31,6 +48,7 @@ class Record:
     kind: str
     sequence: int
     previous: str
+    worker: str
     body: Mapping[str, object]
     data: bytes
     hash: str
@@ -46,10 +64,19 @@ def encode_record(
         "body": body, "format": FORMAT, "kind": kind,
         "previous": previous, "sequence": sequence, "worker": worker,
     }  # fmt: skip
-    data = json.dumps(
-        envelope, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    data = canonical(envelope)
+    return Record(kind, sequence, previous, worker, body, data, record_hash(data))
+
+
+def canonical(value: object) -> bytes:
+    """Return the one JSON text of a value.
+
+    Raises:
+        ValueError: it holds what JSON has no word for.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode()
-    return Record(kind, sequence, previous, body, data, record_hash(data))
 
 
 def record_hash(data: bytes) -> str:
@@ -70,14 +97,45 @@ def decode_record(data: bytes) -> Record:
         not isinstance(table, dict)
         or table.get("format") != FORMAT
         or table.get("kind") not in {"row", "event"}
-        or not isinstance(table.get("sequence"), int)
+        or type(table.get("sequence")) is not int
+        or table["sequence"] < 0
         or not isinstance(table.get("previous"), str)
+        or not isinstance(table.get("worker"), str)
         or not isinstance(table.get("body"), dict)
     ):
         raise AuditDamagedError("a record has another form")
     return Record(
-        table["kind"], table["sequence"], table["previous"], table["body"], data, record_hash(data)
+        table["kind"],
+        table["sequence"],
+        table["previous"],
+        table["worker"],
+        table["body"],
+        data,
+        record_hash(data),
     )
+
+
+def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str) -> Record:
+    """Read the next record of a chain that a peer sends.
+
+    Raises:
+        AuditDamagedError: it is not that worker's, not the next one, has another spelling than
+            the canonical one (two readers could then differ about it), or other fields.
+    """
+    if len(data) > MAX_RECORD_BYTES:
+        raise AuditDamagedError("a record is too large")
+    record = decode_record(data)
+    if canonical(json.loads(data)) != data:
+        raise AuditDamagedError("a record is not in canonical form")
+    if record.worker != worker:
+        raise AuditDamagedError("a record is another worker's")
+    if record.sequence != sequence or record.previous != previous:
+        raise AuditDamagedError(f"the chain is broken at record {sequence}")
+    if record.kind == "row":
+        row_of(record)
+    else:
+        event_of(record)
+    return record
 
 
 def row_of(record: Record) -> AuditRow:
@@ -87,15 +145,48 @@ def row_of(record: Record) -> AuditRow:
         AuditDamagedError: fields are missing or of another type.
     """
     body = record.body
-    names = {f.name for f in fields(AuditRow)}
-    optional = {f.name for f in fields(AuditRow) if f.default is not MISSING}
-    if record.kind != "row" or not names - optional <= set(body) <= names:
+    if record.kind != "row" or not _ROW_NEEDED <= set(body) <= set(_ROW_TYPES):
         raise AuditDamagedError("a row has other fields")
     values = dict(body)
-    try:
-        values["argv"] = tuple(cast("list[str]", body["argv"]))
-        values["injected_flags"] = tuple(cast("list[str]", body["injected_flags"]))
-        values["outputs"] = tuple((p, d) for p, d in cast("list[tuple[str, str]]", body["outputs"]))
-        return AuditRow(**values)  # type: ignore[arg-type]  # names checked above, values written by us and hashed
-    except (TypeError, ValueError) as error:
-        raise AuditDamagedError("a row has other fields") from error
+    for name in ("argv", "injected_flags"):
+        values[name] = _texts(body[name])
+    values["outputs"] = _pairs(body["outputs"])
+    for name, kind in _ROW_TYPES.items():
+        if kind is not tuple and name in values and type(values[name]) is not kind:
+            raise AuditDamagedError(f"field {name} of a row has another type")
+    return AuditRow(**values)  # type: ignore[arg-type]  # names and types were checked above
+
+
+def event_of(record: Record) -> SecurityEvent:
+    """Return a record's security event.
+
+    Raises:
+        AuditDamagedError: fields are missing or of another type.
+    """
+    body = record.body
+    if record.kind != "event" or not _EVENT_NEEDED <= set(body) <= set(_EVENT_TYPES):
+        raise AuditDamagedError("an event has other fields")
+    values = dict(body)
+    values["fields"] = _pairs(body["fields"]) if "fields" in body else ()
+    for name, kind in _EVENT_TYPES.items():
+        if kind is not tuple and name in values and type(values[name]) is not kind:
+            raise AuditDamagedError(f"field {name} of an event has another type")
+    return SecurityEvent(**values)  # type: ignore[arg-type]  # names and types were checked above
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise AuditDamagedError("a record has something else in place of a list of texts")
+    return tuple(value)
+
+
+def _pairs(value: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, list):
+        raise AuditDamagedError("a record has something else in place of a list of pairs")
+    pairs = []
+    for item in value:
+        texts = _texts(item)
+        if len(texts) != 2:  # noqa: PLR2004 - a pair
+            raise AuditDamagedError("a record has something else in place of a pair")
+        pairs.append((texts[0], texts[1]))
+    return tuple(pairs)

@@ -2,57 +2,98 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from hpcc.audit._canonical import (
-    GENESIS,
-    AuditDamagedError,
-    Record,
-    decode_record,
-    record_hash,
+from hpcc.audit._canonical import AuditDamagedError, Record, decode_record, record_hash
+from hpcc.audit._segments import (
+    Placed,
+    read_frames,
+    seals,
+    segment_path,
+    spool_path,
 )
-from hpcc.audit._spool import read_frames, read_placed, spool_path
+from hpcc.audit._trail import Retired, Start, walk
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 
 INDEX_NAME: Final = "index.sqlite"
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
+# A batch is added when it has so many records or bytes: what filling an index takes of memory.
 _BATCH: Final = 500
+_BATCH_BYTES: Final = 8 << 20
 _BUSY_SECONDS: Final = 10.0
-_SCHEMA: Final = """
+MAX_LIMIT: Final = 1_000_000
+_TEXTS: Final = (
+    "tenant", "principal", "build_id", "action_digest", "image_digest", "cache_status", "guest_id",
+    "isolation", "reuse", "reason", "name", "peer", "request_id",
+)  # fmt: skip
+_SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS record (
   sequence INTEGER PRIMARY KEY,
   kind TEXT NOT NULL,
   row_id TEXT,
   at REAL NOT NULL,
-  tenant TEXT NOT NULL,
-  principal TEXT NOT NULL,
-  action_digest TEXT NOT NULL,
-  cache_status TEXT NOT NULL,
-  isolation TEXT NOT NULL,
-  name TEXT NOT NULL,
+  exit_code INTEGER,
+  worker TEXT NOT NULL,
+  {" TEXT NOT NULL, ".join(_TEXTS)} TEXT NOT NULL,
   hash TEXT NOT NULL,
+  segment INTEGER NOT NULL,
   place INTEGER NOT NULL,
   data BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS record_row_id ON record (row_id) WHERE row_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS record_at ON record (kind, at);
+CREATE INDEX IF NOT EXISTS record_tenant ON record (tenant, at);
+CREATE INDEX IF NOT EXISTS record_action ON record (action_digest);
 """
+_COLUMNS: Final = (
+    "sequence", "kind", "row_id", "at", "exit_code", "worker", *_TEXTS, "hash", "segment", "place",
+    "data",
+)  # fmt: skip
+_INSERT: Final = (
+    f"INSERT OR REPLACE INTO record ({', '.join(_COLUMNS)})"  # noqa: S608 - names of ours
+    f" VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What to list; `since` is seconds since the epoch. Newest first, at most `limit`."""
+    """What to list; empty texts and None are no condition. Newest first, at most `limit`.
+
+    `since` and `until` are seconds since the epoch, the second one excluded. `action_digest`,
+    `image_digest` and `guest_id` match by their start, so that what a person copied is enough.
+    """
 
     kind: str = "row"
     tenant: str = ""
+    principal: str = ""
+    build_id: str = ""
+    action_digest: str = ""
+    image_digest: str = ""
+    guest_id: str = ""
+    worker: str = ""
+    isolation: str = ""
+    reuse: str = ""
+    cache_status: str = ""
+    reason: str = ""
+    name: str = ""
+    peer: str = ""
+    request_id: str = ""
+    exit_code: int | None = None
     since: float = 0.0
+    until: float | None = None
     limit: int = 100
+
+
+_EQUAL: Final = (
+    "tenant", "principal", "build_id", "worker", "isolation", "reuse", "cache_status", "reason",
+    "name", "request_id",
+)  # fmt: skip
+_STARTS: Final = ("action_digest", "image_digest", "guest_id", "peer")
 
 
 class AuditIndex:
@@ -78,53 +119,58 @@ class AuditIndex:
         self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         self._db.commit()
 
-    def add(self, placed: Iterable[tuple[int, Record]]) -> None:
-        """Add records with the offsets of their frames in the spool."""
+    def add(self, placed: Iterable[Placed]) -> None:
+        """Add records with the places of their frames in the spool."""
         try:
             with self._db:
-                self._db.executemany(
-                    "INSERT OR REPLACE INTO record VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                    (_columns(offset, record) for offset, record in placed),
-                )
+                self._db.executemany(_INSERT, map(_columns, placed))
+        except sqlite3.Error as error:
+            raise InfrastructureError(f"audit index: {error}", reason="audit-index") from error
+
+    def forget(self, before: int) -> None:
+        """Drop the records below a number: retention removed them from the trail."""
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM record WHERE sequence < ?", (before,))
         except sqlite3.Error as error:
             raise InfrastructureError(f"audit index: {error}", reason="audit-index") from error
 
     def catch_up(self, directory: Path) -> int:
         """Add what the spool has and the index lacks; an index of another spool starts anew."""
-        with spool_path(directory).open("rb") as file:
-            sequence, head = self._seek(file)
-            added = 0
-            for batch in itertools.batched(read_placed(file, sequence=sequence, head=head), _BATCH):
+        added, size = 0, 0
+        batch: list[Placed] = []
+        for item in walk(directory, self._start(directory)):
+            if isinstance(item, Retired):
+                self.forget(item.seal.end)
+                continue
+            batch.append(item)
+            size += len(item.record.data)
+            if len(batch) >= _BATCH or size >= _BATCH_BYTES:
                 self.add(batch)
-                added += len(batch)
-        return added
+                added, size, batch = added + len(batch), 0, []
+        self.add(batch)
+        return added + len(batch)
 
-    def _seek(self, file: BinaryIO) -> tuple[int, str]:
-        """Go behind the last record that the index has, proved to be the one in the file."""
+    def _start(self, directory: Path) -> Start:
+        """Return the place behind the last record that the index has, proved to be there."""
         last = self._db.execute(
-            "SELECT sequence, hash, place FROM record ORDER BY sequence DESC LIMIT 1"
+            "SELECT sequence, hash, segment, place FROM record ORDER BY sequence DESC LIMIT 1"
         ).fetchone()
         if last is None:
-            return 0, GENESIS
-        sequence, head, place = last
-        file.seek(place)
-        with suppress(AuditDamagedError):
-            for offset, data in read_frames(file):
-                if record_hash(data) == head:
-                    file.seek(offset)
-                    return sequence + 1, head
-                break
-        with self._db:
-            self._db.execute("DELETE FROM record")
-        file.seek(0)
-        return 0, GENESIS
+            return Start()
+        start = _proved_or_none(directory, *last)
+        if start is None:
+            with self._db:
+                self._db.execute("DELETE FROM record")
+        return start or Start()
 
     def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
         """Yield records, newest first unless told otherwise."""
+        where, values = _conditions(query)
         rows = self._db.execute(
-            "SELECT data FROM record WHERE kind = ? AND at >= ? AND (? = '' OR tenant = ?)"
-            " ORDER BY CASE WHEN ? THEN sequence ELSE -sequence END LIMIT ?",
-            (query.kind, query.since, query.tenant, query.tenant, oldest_first, query.limit),
+            f"SELECT data FROM record WHERE {where} ORDER BY"  # noqa: S608 - names of ours, values apart
+            f" sequence {'ASC' if oldest_first else 'DESC'} LIMIT ?",
+            (*values, query.limit),
         )
         for (data,) in rows:
             yield decode_record(data)
@@ -136,9 +182,8 @@ class AuditIndex:
             NotFoundError: there is none.
             CallerError: several rows start so.
         """
-        escaped = row_id.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
         rows = self._db.execute(
-            r"SELECT data FROM record WHERE row_id LIKE ? ESCAPE '\' LIMIT 2", (f"{escaped}%",)
+            r"SELECT data FROM record WHERE row_id LIKE ? ESCAPE '\' LIMIT 2", (_starts(row_id),)
         ).fetchall()
         if not rows:
             raise NotFoundError(f"no audit row {row_id[:80]!r}: see `hpcc audit list`")
@@ -150,12 +195,56 @@ class AuditIndex:
         self._db.close()
 
 
-def _columns(place: int, record: Record) -> tuple[object, ...]:
+def _proved_or_none(
+    directory: Path, sequence: int, head: str, segment: int, place: int
+) -> Start | None:
+    """Return the place behind this record; None if the trail has another one there, or none."""
+    previous = "0" * 64
+    with suppress(AuditDamagedError):
+        for seal in seals(directory):
+            if seal.end > segment:
+                break
+            previous = seal.signed.head
+        for path in (segment_path(directory, segment), spool_path(directory)):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(place)
+                for after, data in read_frames(file):
+                    if record_hash(data) == head:
+                        return Start(segment, previous, after, sequence + 1, head)
+                    break
+    return None
+
+
+def _conditions(query: Query) -> tuple[str, list[object]]:
+    terms, values = ["kind = ?", "at >= ?"], [query.kind, query.since]
+    conditions: list[tuple[str, object]] = [
+        *((f"{name} = ?", getattr(query, name)) for name in _EQUAL if getattr(query, name)),
+        *(
+            (rf"{name} LIKE ? ESCAPE '\'", _starts(getattr(query, name)))
+            for name in _STARTS
+            if getattr(query, name)
+        ),
+    ]
+    if query.exit_code is not None:
+        conditions.append(("exit_code = ?", query.exit_code))
+    if query.until is not None:
+        conditions.append(("at < ?", query.until))
+    terms += [term for term, _ in conditions]
+    return " AND ".join(terms), [*values, *(value for _, value in conditions)]
+
+
+def _starts(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+    return f"{escaped}%"
+
+
+def _columns(placed: Placed) -> tuple[object, ...]:
+    record = placed.record
     body = record.body
     is_row = record.kind == "row"
     return (
         record.sequence, record.kind, body["row_id"] if is_row else None,
-        body["started_at"] if is_row else body["at"], body["tenant"],
-        body.get("principal", ""), body.get("action_digest", ""), body.get("cache_status", ""),
-        body.get("isolation", ""), body.get("name", ""), record.hash, place, record.data,
+        body["started_at"] if is_row else body["at"], body["exit_code"] if is_row else None,
+        record.worker, *(body.get(name, "") for name in _TEXTS), record.hash, placed.segment,
+        placed.place, record.data,
     )  # fmt: skip

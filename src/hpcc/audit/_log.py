@@ -4,55 +4,78 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit._canonical import MAX_RECORD_BYTES, Record, encode_record
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hpcc.audit._canonical import MAX_RECORD_BYTES, encode_record
+from hpcc.audit._heads import HeadSigner
 from hpcc.audit._index import AuditIndex
-from hpcc.audit._spool import Spool, frame_of
+from hpcc.audit._segments import FaultPoint, Placed, Seal, frame_of, no_fault
+from hpcc.audit._spool import Spool, SpoolFullError, SpoolLimits
 from hpcc.core import InfrastructureError
-from hpcc.ports import AuditRow, Clock, SecurityEvent
+from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
 
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
 _MAX_GROUP: Final = 256
+# A look at what may go; nothing waits for it.
+RETENTION_SECONDS: Final = 60.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     content: AuditRow | SecurityEvent
     done: asyncio.Future[None]
+    # Removed once this record is durable.
+    segments: list[Seal] = field(default_factory=list)
 
 
 class SpoolAuditLog:
     """`AuditLog` over a spool and its index. Made by `open_audit_log`."""
 
-    def __init__(self, spool: Spool, index: AuditIndex, worker: str) -> None:
-        self._spool, self._index, self._worker = spool, index, worker
+    def __init__(self, spool: Spool, index: AuditIndex, signer: HeadSigner, clock: Clock) -> None:
+        self._spool, self._index, self._signer, self._clock = spool, index, signer, clock
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(_MAX_WAITING)
         self.lost_events = 0
         # One tuple, so that a reader never pairs a new count with an old head.
         self._anchor = (spool.count, spool.head)
+        self._acknowledged: Callable[[], int] | None = None
 
     @property
     def anchor(self) -> tuple[int, str]:
-        """Return the number of records and the hash of the last, for the scheduler to keep."""
+        """Return the number of records and the hash of the last."""
         return self._anchor
 
+    def signed_anchor(self) -> SignedHead:
+        """Return where the chain ends now, for the scheduler to keep."""
+        return self._signer.sign(*self._anchor, self._clock.now())
+
+    def hold_for(self, acknowledged: Callable[[], int]) -> None:
+        """Remove nothing that the sinks do not have: records from `acknowledged()` on."""
+        self._acknowledged = acknowledged
+
     async def append(self, row: AuditRow) -> None:
-        await self._put(row)
+        await self._put(_Waiting(row, _future()))
 
     async def event(self, event: SecurityEvent) -> None:
         try:
-            await self._put(event)
+            await self._put(_Waiting(event, _future()))
         except InfrastructureError:
             self.lost_events += 1
 
-    async def _put(self, content: AuditRow | SecurityEvent) -> None:
-        waiting = _Waiting(content, asyncio.get_running_loop().create_future())
+    def require_room(self) -> None:
+        if self._spool.is_nearly_full:
+            raise SpoolFullError(
+                "the audit trail has no room for new work: a sink is behind, or audit_max_bytes is"
+                " too small"
+            )
+
+    async def _put(self, waiting: _Waiting) -> None:
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull as error:
@@ -68,6 +91,27 @@ class SpoolAuditLog:
         finally:
             while not self._queue.empty():
                 self._write_group(self._more([]))
+
+    async def keep_house(self) -> None:
+        """Let go what is old enough, and what every sink has when room is short."""
+        while True:
+            await self.retire()
+            await self._clock.sleep(RETENTION_SECONDS)
+
+    async def retire(self) -> int:
+        """Remove the segments that may go; return how many. The chain says so before."""
+        chosen = self._spool.to_retire(self._acknowledged() if self._acknowledged else None)
+        if not chosen:
+            return 0
+        last = chosen[-1]
+        fields = (("until", str(last.end)), ("head", last.signed.head))
+        event = SecurityEvent(name="audit-retired", at=self._clock.now(), fields=fields)
+        try:
+            await self._put(_Waiting(event, _future(), chosen))
+        except InfrastructureError as error:
+            _log.warning("audit segments stay: %s", error)
+            return 0
+        return len(chosen)
 
     def _more(self, group: list[_Waiting]) -> list[_Waiting]:
         while len(group) < _MAX_GROUP and not self._queue.empty():
@@ -90,28 +134,51 @@ class SpoolAuditLog:
     def _write(self, group: list[_Waiting]) -> InfrastructureError | None:
         """Chain, write and sync; the index follows and may lag, since the spool can refill it."""
         count, head = self._spool.count, self._spool.head
-        place = self._spool.size_bytes
-        placed: list[tuple[int, Record]] = []
+        placed: list[Placed] = []
         frames = bytearray()
         try:
+            self._spool.ensure_open()
+            segment, place = self._spool.first, self._spool.size_bytes
             for waiting in group:
                 record = encode_record(
-                    waiting.content, sequence=count, previous=head, worker=self._worker
+                    waiting.content, sequence=count, previous=head, worker=self._signer.worker
                 )
                 if len(record.data) > MAX_RECORD_BYTES:
                     return InfrastructureError("audit record is too large", reason="audit")
-                placed.append((place + len(frames), record))
+                placed.append(Placed(segment, place + len(frames), record))
                 frames += frame_of(record)
                 count, head = count + 1, record.hash
-            self._spool.append(bytes(frames))
+            self._spool.append(bytes(frames), force=any(w.segments for w in group))
+        except SpoolFullError as error:
+            return error
         except (OSError, ValueError) as error:
             return InfrastructureError(f"audit record is not durable: {error}", reason="audit")
         self._spool.count, self._spool.head = self._anchor = count, head
+        self._follow(placed, [s for w in group for s in w.segments])
+        return None
+
+    def _follow(self, placed: list[Placed], retired: list[Seal]) -> None:
+        """Do what may fail without harm to the records."""
         try:
             self._index.add(placed)
-        except InfrastructureError as error:
-            _log.warning("audit index lags behind: %s", error)
-        return None
+            self._spool.retire(retired)
+            if retired:
+                self._index.forget(retired[-1].end)
+            self._spool.rotate()
+        except (OSError, InfrastructureError) as error:
+            _log.warning("audit index or segments lag behind: %s", error)
+
+    def seal_now(self) -> None:
+        """Seal the open segment whatever its size. Only between writes: at the end, or in tests.
+
+        Raises:
+            OSError: it is not sealed.
+        """
+        self._spool.rotate(at_least=1)
+
+
+def _future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
 
 
 def _settle(group: list[_Waiting], error: InfrastructureError | None) -> None:
@@ -126,33 +193,53 @@ def _settle(group: list[_Waiting], error: InfrastructureError | None) -> None:
 
 @asynccontextmanager
 async def open_audit_log(
-    directory: Path, *, worker: str, clock: Clock
+    directory: Path,
+    *,
+    worker: str,
+    key: Ed25519PrivateKey,
+    clock: Clock,
+    limits: SpoolLimits | None = None,
+    fault: FaultPoint = no_fault,
 ) -> AsyncGenerator[SpoolAuditLog]:
     """Open the trail of `directory` for its one writer; what is queued is written at the end.
+
+    `key` signs heads and seals, and should do nothing else.
 
     Raises:
         AuditDamagedError: the trail was changed; nothing is written over it.
         InfrastructureError: it cannot be opened, or another process writes it.
     """
-    spool = await asyncio.to_thread(Spool, directory)
+    signer = HeadSigner(worker, key)
+    spool = await asyncio.to_thread(
+        Spool, directory, signer, clock, limits or SpoolLimits(), fault=fault
+    )
     try:
         index = await asyncio.to_thread(AuditIndex, directory)
         try:
             await asyncio.to_thread(index.catch_up, directory)
-            log = SpoolAuditLog(spool, index, worker)
-            writer = asyncio.Task(log.run(), name="audit writer")
-            try:
+            log = SpoolAuditLog(spool, index, signer, clock)
+            async with _running(log):
                 if spool.torn_bytes:
                     await log.event(_torn(spool.torn_bytes, clock))
                 yield log
-            finally:
-                writer.cancel()
-                with suppress(asyncio.CancelledError):
-                    await writer
         finally:
             index.close()
     finally:
         spool.close()
+
+
+@asynccontextmanager
+async def _running(log: SpoolAuditLog) -> AsyncGenerator[None]:
+    writer = asyncio.Task(log.run(), name="audit writer")
+    keeper = asyncio.Task(log.keep_house(), name="audit retention")
+    try:
+        yield
+    finally:
+        # The writer last: what the keeper waits for is written by it.
+        for task in (keeper, writer):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 def _torn(size: int, clock: Clock) -> SecurityEvent:

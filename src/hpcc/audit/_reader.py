@@ -6,10 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcc.audit._canonical import GENESIS
 from hpcc.audit._index import AuditIndex
-from hpcc.audit._spool import read_placed, spool_path
-from hpcc.core import NotFoundError
+from hpcc.audit._verify import require_trail
 
 
 @contextmanager
@@ -20,30 +18,10 @@ def open_index(directory: Path) -> Generator[AuditIndex]:
         NotFoundError: nothing was recorded here yet.
         AuditDamagedError: the trail was changed.
     """
-    _require(directory)
+    require_trail(directory)
     index = AuditIndex(directory)
     try:
         index.catch_up(directory)
         yield index
     finally:
         index.close()
-
-
-def verify_chain(directory: Path) -> tuple[int, str]:
-    """Read the whole trail; return the count of records and the hash of the last.
-
-    Raises:
-        NotFoundError: nothing was recorded here yet.
-        AuditDamagedError: a record was changed, removed or put in.
-    """
-    _require(directory)
-    count, head = 0, GENESIS
-    with spool_path(directory).open("rb") as file:
-        for _, record in read_placed(file):
-            count, head = record.sequence + 1, record.hash
-    return count, head
-
-
-def _require(directory: Path) -> None:
-    if not spool_path(directory).is_file():
-        raise NotFoundError(f"no audit trail in {directory}: nothing was compiled remotely yet")

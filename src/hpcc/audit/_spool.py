@@ -1,146 +1,314 @@
-"""The spool: the trail itself, an append-only file of length-prefixed canonical records.
+"""The spool: the trail's writer. It appends, seals what has grown enough, and lets old parts go.
 
-Frame: 4 bytes length (big endian), record, newline. The newline makes the file readable and
-ends a frame visibly. Only the last frame of a file can be torn, by a crash in mid-write.
+Frame: 4 bytes length (big endian), record, newline. The newline makes a file readable and
+ends a frame visibly. Only the last frame of the open segment can be torn, by a crash in mid-write.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
-from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from hpcc.audit._canonical import (
-    GENESIS,
-    MAX_RECORD_BYTES,
-    AuditDamagedError,
-    Record,
-    decode_record,
+from hpcc.audit._canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
+from hpcc.audit._heads import HeadSigner
+from hpcc.audit._segments import (
+    LENGTH,
+    FaultPoint,
+    Seal,
+    no_fault,
+    read_placed,
+    seal_path,
+    sealed_firsts,
+    seals,
+    segment_path,
+    spool_path,
+    sync_directory,
+    write_seal,
 )
-from hpcc.core import InfrastructureError
+from hpcc.core import CallerError, InfrastructureError
+from hpcc.ports import Clock
 
-_LENGTH: Final = struct.Struct(">I")
-SPOOL_NAME: Final = "spool.hpcc"
-
-
-def spool_path(directory: Path) -> Path:
-    return directory / SPOOL_NAME
+_LOCK_NAME: Final = "lock"
 
 
-def frame_of(record: Record) -> bytes:
-    return _LENGTH.pack(len(record.data)) + record.data + b"\n"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolLimits:
+    """How large and how old a trail's files get.
 
-
-def read_frames(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset after the frame, record bytes); ends silently at a torn last frame.
-
-    Raises:
-        AuditDamagedError: a frame that is not the torn tail is broken.
+    `segment_bytes`: a segment is sealed when it has grown to this; a start reads one of them.
+    `max_bytes`: all segments together; the rest of the machine's disk is not for us.
+    `keep_seconds`: a sealed segment that is older is removed, once every sink has it; 0: never.
     """
-    offset = file.tell()
-    while True:
-        head = file.read(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            return
-        (length,) = _LENGTH.unpack(head)
-        if length > MAX_RECORD_BYTES:
-            raise AuditDamagedError(f"impossible length at byte {offset}")
-        data = file.read(length + 1)
-        if len(data) < length + 1:
-            return
-        if data[-1:] != b"\n":
-            raise AuditDamagedError(f"frame without an end at byte {offset}")
-        offset += _LENGTH.size + length + 1
-        yield offset, data[:-1]
+
+    segment_bytes: int = 64 << 20
+    max_bytes: int = 16 << 30
+    keep_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        if self.segment_bytes <= 0 or self.keep_seconds < 0:
+            raise CallerError("the audit trail's segments and keeping time must be positive")
+        if self.max_bytes < 2 * self.segment_bytes:
+            raise CallerError("the audit trail must have room for two segments")
 
 
-def read_placed(
-    file: BinaryIO, *, sequence: int = 0, head: str = GENESIS
-) -> Iterator[tuple[int, Record]]:
-    """Yield (offset of its frame, record) from the file's position, checking the chain.
+class SpoolFullError(InfrastructureError):
+    """The trail has all the room that it may have, and nothing of it may be removed."""
 
-    Raises:
-        AuditDamagedError: the chain is broken.
-    """
-    place = file.tell()
-    for after, data in read_frames(file):
-        record = decode_record(data)
-        if record.sequence != sequence or record.previous != head:
-            raise AuditDamagedError(f"the chain is broken at record {sequence}")
-        yield place, record
-        place, sequence, head = after, sequence + 1, record.hash
+    default_reason = "audit-full"
 
 
 class Spool:
-    """The file opened for appending by its one writer."""
+    """The trail opened by its one writer. Not thread-safe."""
 
-    def __init__(self, directory: Path) -> None:
-        """Open it, check the whole chain and cut a torn tail.
+    def __init__(
+        self,
+        directory: Path,
+        signer: HeadSigner,
+        clock: Clock,
+        limits: SpoolLimits,
+        *,
+        fault: FaultPoint = no_fault,
+    ) -> None:
+        """Open it, check the open segment and the seals, and cut a torn tail.
 
         Raises:
             AuditDamagedError: more than the tail is broken.
-            InfrastructureError: it cannot be opened.
+            InfrastructureError: it cannot be opened, or another process has it.
         """
+        self._directory, self._signer, self._clock = directory, signer, clock
+        self._limits, self._fault = limits, fault
+        self._lock = _locked(directory)
+        self._file = -1
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path = spool_path(directory)
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file = os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise InfrastructureError(
-                "another worker writes this audit trail: stop it, or give each its own directory",
-                reason="audit-locked",
-            ) from error
+            self._recover()
         except OSError as error:
+            self.close()
             raise InfrastructureError(
                 f"cannot open the audit spool: {error.strerror}", reason="audit"
             ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _recover(self) -> None:
+        for stale in self._directory.glob(".seal-*"):
+            stale.unlink(missing_ok=True)
         self.count, self.head = 0, GENESIS
-        self.size_bytes = 0
         self.torn_bytes = 0
-        self._recover(path)
+        # Oldest first: those whose records are still here.
+        self._kept: list[Seal] = []
+        for seal in seals(self._directory):
+            self.count, self.head = seal.end, seal.signed.head
+            self._check_size(seal)
+        firsts = sealed_firsts(self._directory)
+        unsealed = [first for first in firsts if first >= self.count]
+        if len(firsts) - len(unsealed) != len(self._kept) or unsealed not in ([], [self.count]):
+            raise AuditDamagedError("there are segments without seals")
+        if unsealed:
+            self._finish_sealing()
+        self._open_segment()
 
-    def _recover(self, path: Path) -> None:
-        with path.open("rb") as file:
-            try:
-                for _, record in read_placed(file):
-                    self.count, self.head = record.sequence + 1, record.hash
-                    self.size_bytes += _LENGTH.size + len(record.data) + 1
-            except AuditDamagedError:
-                # A power cut may leave a grown file whose new blocks were never written.
-                file.seek(self.size_bytes)
-                if any(file.read(MAX_RECORD_BYTES)):
-                    self._file.close()
-                    raise
-        actual = os.fstat(self._file.fileno()).st_size
-        if actual > self.size_bytes:
-            self.torn_bytes = actual - self.size_bytes
-            os.ftruncate(self._file.fileno(), self.size_bytes)
-            os.fsync(self._file.fileno())
+    def _check_size(self, seal: Seal) -> None:
+        path = segment_path(self._directory, seal.first)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return  # retention removed it
+        if size != seal.size_bytes:
+            raise AuditDamagedError(f"the segment at record {seal.first} has another size")
+        self._kept.append(seal)
 
-    def append(self, frames: bytes) -> None:
-        """Write whole frames and sync; on an error nothing of them stays.
+    def _finish_sealing(self) -> None:
+        """Seal a segment that was renamed before a crash; it is read whole, once."""
+        first, previous = self.count, self.head
+        path = segment_path(self._directory, first)
+        size = self._read(path)
+        if path.stat().st_size != size or self.count == first:
+            raise AuditDamagedError(f"the segment at record {first} is cut or empty")
+        self._seal(first, previous, size)
+
+    def _open_segment(self) -> None:
+        path = spool_path(self._directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fault("open")
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            self._fault("open-directory-sync")
+            sync_directory(self._directory)
+            self.first, self._previous = self.count, self.head
+            self.size_bytes = self._read(path)
+            actual = os.fstat(descriptor).st_size
+            if actual > self.size_bytes:
+                self.torn_bytes = actual - self.size_bytes
+                os.ftruncate(descriptor, self.size_bytes)
+                os.fsync(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._file = descriptor
+
+    def _read(self, path: Path) -> int:
+        """Go over a segment's records; return where the last whole one ends.
 
         Raises:
+            AuditDamagedError: what follows is not a torn tail.
+        """
+        size = 0
+        with path.open("rb") as file:
+            try:
+                for place, record in read_placed(file, sequence=self.count, head=self.head):
+                    self.count, self.head = record.sequence + 1, record.hash
+                    size = place + LENGTH.size + len(record.data) + 1
+            except AuditDamagedError:
+                # A power cut may leave a grown file whose new blocks were never written.
+                file.seek(size)
+                if any(file.read(MAX_RECORD_BYTES)):
+                    raise
+        return size
+
+    @property
+    def total_bytes(self) -> int:
+        """What all segments take that are here."""
+        return self.size_bytes + sum(seal.size_bytes for seal in list(self._kept))
+
+    @property
+    def limits(self) -> SpoolLimits:
+        return self._limits
+
+    def ensure_open(self) -> None:
+        """Open a new segment where the last rotation could not.
+
+        Raises:
+            OSError: it still cannot be.
+        """
+        if self._file < 0:
+            self._open_segment()
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Say whether there is room only for what runs already."""
+        return self.total_bytes > self._limits.max_bytes - self._limits.max_bytes // 16
+
+    def append(self, frames: bytes, *, force: bool = False) -> None:
+        """Write whole frames and sync; on an error nothing of them stays.
+
+        `force` is for the record without which no room could be made.
+
+        Raises:
+            SpoolFullError: there is no room for them.
             OSError: they are not durable.
         """
-        descriptor = self._file.fileno()
+        self.ensure_open()
+        if not force and self.total_bytes + len(frames) > self._limits.max_bytes:
+            raise SpoolFullError(
+                "the audit trail has no room: a sink is behind, or audit_max_bytes is too small"
+            )
         try:
             view = memoryview(frames)
             while view:
-                view = view[os.write(descriptor, view) :]
-            os.fdatasync(descriptor)
+                self._fault("write")
+                view = view[os.write(self._file, view) :]
+            self._fault("sync")
+            os.fdatasync(self._file)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(descriptor, self.size_bytes)
+                os.ftruncate(self._file, self.size_bytes)
             raise
         self.size_bytes += len(frames)
 
+    def rotate(self, *, at_least: int | None = None) -> bool:
+        """Seal the open segment if it has grown to `at_least` bytes; say whether it was.
+
+        Raises:
+            OSError: it is not sealed, or only renamed; the next call goes on.
+        """
+        limit = self._limits.segment_bytes if at_least is None else at_least
+        if self._file < 0 or self.size_bytes < max(limit, 1):
+            return False
+        first, previous, size = self.first, self._previous, self.size_bytes
+        path = segment_path(self._directory, first)
+        self._fault("segment-rename")
+        spool_path(self._directory).rename(path)
+        try:
+            self._fault("segment-directory-sync")
+            sync_directory(self._directory)
+            self._seal(first, previous, size)
+        except OSError:
+            # As it was: the same file goes on under its first name.
+            path.rename(spool_path(self._directory))
+            seal_path(self._directory, first).unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self.size_bytes = -1, 0
+        self._open_segment()
+        return True
+
+    def _seal(self, first: int, previous: str, size: int) -> None:
+        signed = self._signer.sign(self.count, self.head, self._clock.now())
+        seal = Seal(first=first, previous=previous, size_bytes=size, signed=signed)
+        write_seal(self._directory, seal, self._fault)
+        self._kept.append(seal)
+
+    def to_retire(self, acknowledged: int | None) -> list[Seal]:
+        """Return the oldest segments that may go now.
+
+        `acknowledged`: every sink has the records below this number; None: there is no sink. One
+        that all sinks have also goes early, when room is short; without a sink it is the only copy.
+        """
+        old = self._clock.now() - self._limits.keep_seconds
+        spare = self.total_bytes - self._limits.max_bytes // 2
+        chosen: list[Seal] = []
+        for seal in list(self._kept):
+            is_old = self._limits.keep_seconds > 0 and seal.signed.at < old
+            is_elsewhere = acknowledged is None or seal.end <= acknowledged
+            is_short = acknowledged is not None and spare > 0
+            if not is_elsewhere or not (is_old or is_short):
+                break
+            chosen.append(seal)
+            spare -= seal.size_bytes
+        return chosen
+
+    def retire(self, chosen: list[Seal]) -> None:
+        """Remove segments; their seals stay. The chain says so before.
+
+        Raises:
+            OSError: not all are gone; the next call goes on.
+        """
+        for seal in chosen:
+            self._fault("retire")
+            segment_path(self._directory, seal.first).unlink(missing_ok=True)
+            if seal in self._kept:
+                self._kept.remove(seal)
+
     def close(self) -> None:
-        self._file.close()
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._lock = -1
+
+
+def _locked(directory: Path) -> int:
+    descriptor = -1
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(directory / _LOCK_NAME, flags, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InfrastructureError(
+            "another worker writes this audit trail: stop it, or give each its own directory",
+            reason="audit-locked",
+        ) from error
+    except OSError as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise InfrastructureError(
+            f"cannot open the audit spool: {error.strerror}", reason="audit"
+        ) from error
+    return descriptor

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,21 +14,26 @@ from hpcc.config import Paths
 from hpcc.core import CallerError
 
 if TYPE_CHECKING:
-    from hpcc.audit import Record
-    from hpcc.ports import AuditRow
+    from hpcc.audit import Query, Verified
 
-_ID_CHARS: Final = 12
-_DIGEST_CHARS: Final = 12
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# Field order of TSV: stable, new ones are added at the end.
-_TSV_FIELDS: Final = (
-    "row_id", "started_at", "duration_seconds", "tenant", "principal", "build_id",
-    "action_digest", "image_digest", "input_root_digest", "argv_digest", "env_digest",
-    "exit_code", "cache_status", "worker", "guest_id", "guest_execs_before", "reuse",
-    "isolation", "warden", "kernel_digest", "vmm_digest", "agent_digest", "scheduler",
-    "client_version", "reason", "working_directory", "argv", "injected_flags", "outputs",
-    "vmm_version", "jailer_digest", "snapshot_digest",
-)  # fmt: skip
+# Options of `query` and `export`: their field of `Query`, and what they say.
+_FILTERS: Final = (
+    ("tenant", "tenant", "rows and events of this tenant"),
+    ("principal", "principal", "who asked"),
+    ("build", "build_id", "the client's name of a build"),
+    ("action", "action_digest", "action digest, or the start of one"),
+    ("image", "image_digest", "image digest, or the start of one"),
+    ("guest", "guest_id", "guest id, or the start of one"),
+    ("worker", "worker", "the worker that wrote it"),
+    ("isolation", "isolation", "what ran it: firecracker/kvm, qemu/tcg, …"),
+    ("reuse", "reuse", "exec, principal or tenant"),
+    ("status", "cache_status", "executed, hit, joined or abandoned"),
+    ("reason", "reason", "why no result was released"),
+    ("event", "name", "security events of this name (implies --events)"),
+    ("peer", "peer", "security events caused from this address, or the start of one"),
+    ("request", "request_id", "the security event of this call"),
+)
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,20 +41,32 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     audit = subparsers.add_parser("audit", help="show the record of remote compiles")
     commands = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    listing = _command(commands, "list", "the newest rows, one line each", _run_list)
-    listing.add_argument("-n", "--limit", type=_count, default=20, help="how many (default 20)")
-    listing.add_argument("--events", action="store_true", help="security events instead of rows")
-    _since(listing)
+    listing = _command(commands, "list", "the newest rows, one line each", _run_query)
+    _limit(listing, 20)
+    _kind(listing)
+    _times(listing)
+
+    query = _command(commands, "query", "rows or events that match all of the filters", _run_query)
+    _limit(query, 100)
+    _filters(query)
+    query.add_argument("--format", choices=("table", "tsv", "jsonl"), default="table")
 
     show = _command(commands, "show", "every field of one row", _run_show)
     show.add_argument("row", metavar="ROW", help="row id, or the start of one")
 
     export = _command(commands, "export", "all rows, oldest first, for other programs", _run_export)
-    export.add_argument("--format", choices=("tsv", "jsonl"), default="jsonl")
-    export.add_argument("--events", action="store_true", help="security events (jsonl only)")
-    _since(export)
+    export.add_argument("--format", choices=("tsv", "jsonl", "parquet"), default="jsonl")
+    export.add_argument("--output", type=Path, metavar="FILE", help="for parquet: where to")
+    _filters(export)
 
-    _command(commands, "verify", "check the hash chain of the whole trail", _run_verify)
+    verify = _command(commands, "verify", "check the hash chain of the whole trail", _run_verify)
+    verify.add_argument(
+        "--anchors",
+        type=Path,
+        metavar="FILE",
+        help="what `hpcc scheduler anchors` wrote: also finds a missing end",
+    )
+    verify.add_argument("--worker", default="", help="whose anchors, where the file has several's")
 
 
 def _command(
@@ -60,16 +76,42 @@ def _command(
     handler: Callable[[argparse.Namespace], int],
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text)
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--directory", type=Path, help="the trail's directory (default: that of `hpcc up`)"
+    )
+    where.add_argument(
+        "--scheduler-state",
+        type=Path,
+        metavar="DIR",
+        help="the security events of the scheduler with this state directory",
     )
     parser.set_defaults(handler=handler)
     return parser
 
 
-def _since(parser: argparse.ArgumentParser) -> None:
+def _filters(parser: argparse.ArgumentParser) -> None:
+    for option, field, text in _FILTERS:
+        parser.add_argument(f"--{option}", dest=field, default="", metavar="X", help=text)
+    parser.add_argument("--exit-code", type=int, default=None, metavar="N", help="the compiler's")
+    _kind(parser)
+    _times(parser)
+
+
+def _kind(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--events", action="store_true", help="security events instead of rows")
+
+
+def _times(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since", metavar="WHEN", default="", help="30m, 12h, 7d, or a UTC time 2030-01-31[T12:00]"
+    )
+    parser.add_argument("--until", metavar="WHEN", default="", help="likewise; not included")
+
+
+def _limit(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "-n", "--limit", type=_count, default=default, help=f"how many (default {default})"
     )
 
 
@@ -81,12 +123,32 @@ def _count(text: str) -> int:
 
 
 def _directory(args: argparse.Namespace) -> Path:
+    if args.scheduler_state is not None:
+        state: Path = args.scheduler_state
+        return state / "events"
     given: Path | None = args.directory
     return given if given is not None else Paths.from_env(os.environ).audit
 
 
-def since_seconds(text: str, now: datetime) -> float:
-    """Read `--since`: an age or a UTC time, as seconds since the epoch.
+def _query(args: argparse.Namespace, limit: int) -> Query:
+    from hpcc.audit import Query
+
+    chosen = {field: getattr(args, field, "") for _, field, _ in _FILTERS}
+    # A scheduler's trail has nothing but events.
+    is_events = args.events or bool(chosen["name"]) or args.scheduler_state is not None
+    now = _now()
+    return Query(
+        kind="event" if is_events else "row",
+        since=since_seconds(args.since, now),
+        until=since_seconds(args.until, now, "--until") if args.until else None,
+        exit_code=getattr(args, "exit_code", None),
+        limit=limit,
+        **chosen,
+    )
+
+
+def since_seconds(text: str, now: datetime, option: str = "--since") -> float:
+    """Read `--since` or `--until`: an age or a UTC time, as seconds since the epoch.
 
     Raises:
         CallerError: it is neither.
@@ -95,11 +157,14 @@ def since_seconds(text: str, now: datetime) -> float:
         return 0.0
     number, unit = text[:-1], text[-1]
     if unit in _UNITS and number.isascii() and number.isdigit() and len(number) < 7:  # noqa: PLR2004 - a million days is enough
-        return (now - timedelta(seconds=int(number) * _UNITS[unit])).timestamp()
+        try:
+            return (now - timedelta(seconds=int(number) * _UNITS[unit])).timestamp()
+        except OverflowError:
+            return 0.0
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CallerError(f"--since {text!r}: write 30m, 12h, 7d or 2030-01-31T12:00") from error
+        raise CallerError(f"{option} {text!r}: write 30m, 12h, 7d or 2030-01-31T12:00") from error
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
@@ -109,134 +174,95 @@ def _now() -> datetime:
     return datetime.fromtimestamp(SystemClock().now(), UTC)
 
 
-def _run_list(args: argparse.Namespace) -> int:
-    from hpcc.audit import Query, open_index, row_of
+def _run_query(args: argparse.Namespace) -> int:
+    from hpcc.audit import event_of, open_index, row_of
+    from hpcc.cli import _audit_text as text
 
-    kind = "event" if args.events else "row"
-    query = Query(kind=kind, since=since_seconds(args.since, _now()), limit=args.limit)
+    # One more than is shown, to know whether that was all.
+    query = _query(args, args.limit + 1)
     with open_index(_directory(args)) as index:
-        records = list(index.find(query))
-    if args.events:
-        lines = [_EVENT_HEADER, *(_event_line(r) for r in records)]
+        found = list(index.find(query))
+    records, form = found[: args.limit], getattr(args, "format", "table")
+    if query.kind == "event" and form == "tsv":
+        raise CallerError("security events have no fixed columns: use --format jsonl")
+    if form == "jsonl":
+        print("\n".join(text.jsonl(records)), end="\n" if records else "")
+    elif form == "tsv":
+        print("\n".join(text.tsv(row_of(r) for r in records)))
+    elif query.kind == "event":
+        text.table([text.EVENT_HEADER, *(text.event_line(event_of(r)) for r in records)])
     else:
-        lines = [_HEADER, *(_line(row_of(r)) for r in records)]
-    _table(lines)
+        text.table([text.ROW_HEADER, *(text.row_line(row_of(r)) for r in records)])
+    if len(found) > args.limit:
+        print(f"… and more: -n shows more than {args.limit}", file=sys.stderr)
     return 0
-
-
-_HEADER: Final = (
-    "ROW", "TIME (UTC)", "STATUS", "EXIT", "SECONDS", "ISOLATION", "REUSE", "PRINCIPAL", "ACTION",
-    "IMAGE", "OUTPUT",
-)  # fmt: skip
-_EVENT_HEADER: Final = ("TIME (UTC)", "EVENT", "TENANT", "FIELDS")
-
-
-def _line(row: AuditRow) -> tuple[str, ...]:
-    return (
-        row.row_id[:_ID_CHARS],
-        _time(row.started_at),
-        row.cache_status,
-        str(row.exit_code) if not row.reason else row.reason,
-        f"{row.duration_seconds:.3f}",
-        row.isolation,
-        row.reuse,
-        row.principal,
-        row.action_digest[:_DIGEST_CHARS],
-        row.image_digest.removeprefix("sha256:")[:_DIGEST_CHARS],
-        _main_output(row),
-    )
-
-
-def _main_output(row: AuditRow) -> str:
-    """The object, where there is one: a person looks for that, not for the depfile."""
-    names = [path for path, _ in row.outputs]
-    return next((n for n in names if n.endswith((".o", ".obj", ".lo"))), names[0] if names else "-")
-
-
-def _event_line(record: Record) -> tuple[str, ...]:
-    body = record.body
-    fields = body["fields"]
-    text = " ".join(f"{name}={value}" for name, value in fields) if isinstance(fields, list) else ""
-    at = body["at"]
-    assert isinstance(at, float)
-    return (_time(at), str(body["name"]), str(body["tenant"]) or "-", text or "-")
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _table(lines: Iterable[tuple[str, ...]]) -> None:
-    rows = [tuple(_printable(cell) for cell in line) for line in lines]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
-
-
-def _printable(text: str) -> str:
-    """Names come from clients: nothing of them may steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _run_show(args: argparse.Namespace) -> int:
     from hpcc.audit import open_index, row_of
+    from hpcc.cli._audit_text import TSV_FIELDS, printable, time_text
 
     with open_index(_directory(args)) as index:
         record = index.row(args.row)
     row = row_of(record)
-    for name in _TSV_FIELDS:
+    for name in TSV_FIELDS:
         value = getattr(row, name)
         if name == "started_at":
-            value = f"{_time(value)}.{int(value * 1000) % 1000:03d} UTC"
+            value = f"{time_text(value)}.{int(value * 1000) % 1000:03d} UTC"
         if name == "outputs":
             value = "".join(f"\n    {path}  {digest}" for path, digest in value) or "none"
         elif isinstance(value, tuple):
             value = " ".join(value) or "-"
-        text = "\n".join(_printable(part) for part in str(value).split("\n"))
+        text = "\n".join(printable(part) for part in str(value).split("\n"))
         print(f"{name + ':':<20}{text or '-'}".rstrip())
     print(f"{'record:':<20}number {record.sequence}, hash {record.hash}")
     return 0
 
 
 def _run_export(args: argparse.Namespace) -> int:
-    from hpcc.audit import Query, open_index, row_of
+    from hpcc.audit import open_index, row_of
+    from hpcc.cli import _audit_text as text
 
-    if args.events and args.format == "tsv":
+    query = _query(args, 1 << 62)
+    if query.kind == "event" and args.format != "jsonl":
         raise CallerError("security events have no fixed columns: use --format jsonl")
-    kind = "event" if args.events else "row"
-    query = Query(kind=kind, since=since_seconds(args.since, _now()), limit=1 << 62)
+    if (args.format == "parquet") != (args.output is not None):
+        raise CallerError("--format parquet needs --output FILE, and the others write to stdout")
     with open_index(_directory(args)) as index:
         records = index.find(query, oldest_first=True)
-        lines = _jsonl(records) if args.format == "jsonl" else _tsv(row_of(r) for r in records)
+        if args.format == "parquet":
+            from hpcc.cli._audit_parquet import write_parquet
+
+            count = write_parquet(args.output, records)
+            print(f"{count} rows in {args.output}")
+            return 0
+        lines = (
+            text.jsonl(records) if args.format == "jsonl" else text.tsv(row_of(r) for r in records)
+        )
         for line in lines:
             sys.stdout.write(line + "\n")
     return 0
 
 
-def _jsonl(records: Iterable[Record]) -> Iterator[str]:
-    for record in records:
-        yield json.dumps(
-            {**record.body, "sequence": record.sequence, "hash": record.hash}, sort_keys=True
-        )
-
-
-def _tsv(rows: Iterable[AuditRow]) -> Iterator[str]:
-    yield "\t".join(_TSV_FIELDS)
-    for row in rows:
-        yield "\t".join(_cell(getattr(row, name)) for name in _TSV_FIELDS)
-
-
-def _cell(value: object) -> str:
-    """Lists are JSON; JSON also escapes what would break a line, a column or a terminal."""
-    if isinstance(value, tuple):
-        return json.dumps(value, separators=(",", ":"))
-    text = str(value)
-    return text if text.isprintable() and '"' not in text else json.dumps(text)
-
-
 def _run_verify(args: argparse.Namespace) -> int:
-    from hpcc.audit import verify_chain
+    from hpcc.audit import read_anchors, verify_trail
 
-    count, head = verify_chain(_directory(args))
-    print(f"{count} records, unbroken; the last has hash {head}")
+    anchors = read_anchors(args.anchors, args.worker) if args.anchors is not None else []
+    verified = verify_trail(_directory(args), anchors)
+    _say_verified(verified, is_anchored=bool(anchors))
     return 0
+
+
+def _say_verified(verified: Verified, *, is_anchored: bool) -> None:
+    kept = verified.count - verified.first
+    print(f"{verified.count} records, unbroken; the last has hash {verified.head}")
+    if verified.first:
+        print(f"{kept} of them are kept: those before {verified.first} were let go by retention")
+    for key in verified.keys:
+        print(f"signed by key {key}")
+    if not is_anchored:
+        print("not compared with anchors: a missing end would not show (--anchors FILE)")
+        return
+    print(f"{verified.anchors} anchors match, the newest of {verified.newest_anchor} records")
+    if verified.older_anchors:
+        print(f"{verified.older_anchors} anchors are of records that are not kept any more")

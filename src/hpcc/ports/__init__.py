@@ -1,6 +1,6 @@
 """The seams: what each part asks of the ones below it."""
 
-from hpcc.ports._audit import AuditLog, AuditRow, SecurityEvent
+from hpcc.ports._audit import AuditLog, AuditRow, SecurityEvent, SignedHead
 from hpcc.ports._clock import Clock, SystemClock
 from hpcc.ports._control import (
     ENTRY_TOPIC,
@@ -52,6 +52,7 @@ __all__ = [
     "SecurityEvent",
     "SessionAsk",
     "SessionFloor",
+    "SignedHead",
     "SystemClock",
     "WorkerLease",
 ]

@@ -53,12 +53,35 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityEvent:
-    """A refusal or an anomaly: stable name, no secret and no source text in `fields`."""
+    """A refusal or an anomaly: stable name, no secret and no source text in `fields`.
+
+    `peer` is the address that called, `request_id` the name of the call that the caller was
+    told with its error; empty where nobody called.
+    """
 
     name: str
     at: float
     tenant: str = ""
     fields: tuple[tuple[str, str], ...] = field(default=())
+    # Absent in events that were written before they existed.
+    peer: str = ""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedHead:
+    """Where a chain ended at a time, signed by its writer: docs/spec/audit.md, Heads.
+
+    `count` records up to `head`, the last one's hash in hex; `at` seconds since the epoch;
+    `key` and `signature` are Ed25519, 32 and 64 bytes. Nothing here says that it is good.
+    """
+
+    worker: str
+    count: int
+    head: str
+    at: float
+    key: bytes
+    signature: bytes
 
 
 class AuditLog(Protocol):
@@ -74,4 +97,12 @@ class AuditLog(Protocol):
 
     async def event(self, event: SecurityEvent) -> None:
         """Record a security event; never raises for a full disk, but counts it."""
+        ...
+
+    def require_room(self) -> None:
+        """Ask before work is taken whether its row could be kept.
+
+        Raises:
+            InfrastructureError: reason `audit-full`: no new work until there is room again.
+        """
         ...

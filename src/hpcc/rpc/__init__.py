@@ -14,6 +14,7 @@ from hpcc.rpc._errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from hpcc.rpc._method import Call, OnRefusal, current_caller
 from hpcc.rpc._process import ServiceProcess, leaf_error, run_service
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
 from hpcc.rpc._reapi_server import (
@@ -46,10 +47,12 @@ __all__ = [
     "Beat",
     "BeatAnswer",
     "BusyError",
+    "Call",
     "Client",
     "DeadlineError",
     "Finished",
     "MissingBlobsError",
+    "OnRefusal",
     "ReapiClient",
     "ReapiClientConfig",
     "Registration",
@@ -66,6 +69,7 @@ __all__ = [
     "SessionGrant",
     "UnauthenticatedError",
     "UnavailableError",
+    "current_caller",
     "leaf_error",
     "open_channel",
     "reapi_handlers",

@@ -92,12 +92,19 @@ def code_of(error: HpccError) -> grpc.StatusCode:
             return grpc.StatusCode.UNAVAILABLE
 
 
-def status_of(error: HpccError, *, max_bytes: int = 1 << 20) -> status_pb2.Status:
-    """Build a `google.rpc.Status` whose details carry reason, missing blobs and retry time."""
+def status_of(
+    error: HpccError, *, max_bytes: int = 1 << 20, request_id: str = ""
+) -> status_pb2.Status:
+    """Build a `google.rpc.Status` whose details carry reason, missing blobs and retry time.
+
+    `request_id` names the call in the server's security events, so that who was refused can ask.
+    """
     status = status_pb2.Status(
         code=code_of(error).value[0], message=str(error)[:_MAX_MESSAGE_CHARS]
     )
     _pack(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN))
+    if request_id:
+        _pack(status, error_details_pb2.RequestInfo(request_id=request_id))
     if isinstance(error, BusyError):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
@@ -112,8 +119,8 @@ def status_of(error: HpccError, *, max_bytes: int = 1 << 20) -> status_pb2.Statu
     return status
 
 
-def trailer_of(error: HpccError) -> tuple[tuple[str, bytes], ...]:
-    status = status_of(error, max_bytes=_MAX_TRAILER_BYTES // 2)
+def trailer_of(error: HpccError, *, request_id: str = "") -> tuple[tuple[str, bytes], ...]:
+    status = status_of(error, max_bytes=_MAX_TRAILER_BYTES // 2, request_id=request_id)
     return ((DETAILS_KEY, status.SerializeToString()),)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import Message
@@ -22,6 +25,8 @@ INJECTED_METADATA: Final = "hpcc-injected-bin"
 # Shows that the caller holds the key of its token.
 PROOF_METADATA: Final = "hpcc-proof"
 _MAX_PROOF_CHARS: Final = 128
+_REQUEST_ID_BYTES: Final = 8
+_MAX_PEER_CHARS: Final = 256
 
 # Any: the messages of generated code, bounded to this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
@@ -38,6 +43,9 @@ class Call:
     proof: str = ""
     # `/package.Service/Method`, which a proof is for.
     method: str = ""
+    # The address that called, and this call's own name: for security events, and for the caller.
+    peer: str = ""
+    request_id: str = ""
 
     @classmethod
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
@@ -51,7 +59,35 @@ class Call:
                 injected = value
             elif key == PROOF_METADATA and isinstance(value, str):
                 proof = value[:_MAX_PROOF_CHARS]
-        return cls(credential[: _MAX_CREDENTIAL_CHARS + 1], tool, injected, proof, method)
+        return cls(
+            credential=credential[: _MAX_CREDENTIAL_CHARS + 1],
+            tool_metadata=tool,
+            injected=injected,
+            proof=proof,
+            method=method,
+            peer=_peer(context.peer() or ""),
+            request_id=secrets.token_hex(_REQUEST_ID_BYTES),
+        )
+
+
+# Whose call the running task serves. Tasks that it starts inherit it, as a trace would.
+_current: ContextVar[Call | None] = ContextVar("hpcc_call", default=None)
+
+
+def current_caller() -> tuple[str, str]:
+    """Return peer and request id of the call that is served here; empty texts outside of one."""
+    call = _current.get()
+    return (call.peer, call.request_id) if call is not None else ("", "")
+
+
+def _peer(text: str) -> str:
+    """Turn grpc's name of a peer (`ipv4:127.0.0.1:4711`, percent-encoded) into a printable one."""
+    plain = unquote(text[:_MAX_PEER_CHARS])
+    return "".join(c for c in plain if c.isprintable())
+
+
+# Told of each call that is refused; the error has its reason.
+OnRefusal = Callable[["Call", Message, HpccError], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +102,21 @@ class Method:
     is_client_streaming: bool = False
 
 
-def service_handler(service: str, methods: tuple[Method, ...]) -> grpc.GenericRpcHandler:
-    """Build the handler of a service, with our errors turned into statuses."""
+def service_handler(
+    service: str, methods: tuple[Method, ...], on_refusal: OnRefusal | None = None
+) -> grpc.GenericRpcHandler:
+    """Build the handler of a service, with our errors turned into statuses.
+
+    `on_refusal` is told of every error of ours before the caller is; what it raises is not ours.
+    """
     return grpc.method_handlers_generic_handler(
-        service, {m.name: _handler(m, f"/{service}/{m.name}") for m in methods}
+        service, {m.name: _handler(m, f"/{service}/{m.name}", on_refusal) for m in methods}
     )
 
 
-def _handler(method: Method, path: str) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: Method, path: str, on_refusal: OnRefusal | None
+) -> grpc.RpcMethodHandler[Any, Any]:
     codec = {
         "request_deserializer": method.request.FromString,
         "response_serializer": lambda m: m.SerializeToString(),
@@ -82,31 +125,40 @@ def _handler(method: Method, path: str) -> grpc.RpcMethodHandler[Any, Any]:
         stream = method.stream
 
         async def serve_stream(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - see UnaryFn
+            call = Call.of(context, path)
+            _current.set(call)
             try:
                 # Closed here and now when the caller leaves: what it holds must not wait for gc.
-                async with aclosing(stream(request, Call.of(context, path))) as messages:
+                async with aclosing(stream(request, call)) as messages:
                     async for message in messages:
                         yield message
             except HpccError as error:
-                await _abort(context, error)
+                if on_refusal is not None:
+                    await on_refusal(call, request, error)
+                await _abort(context, error, call)
 
         return grpc.unary_stream_rpc_method_handler(serve_stream, **codec)
     assert method.unary is not None
     unary = method.unary
 
     async def serve(request: Any, context: Any) -> Any:  # noqa: ANN401 - see UnaryFn
+        call = Call.of(context, path)
+        _current.set(call)
         try:
-            return await unary(request, Call.of(context, path))
+            return await unary(request, call)
         except HpccError as error:
-            await _abort(context, error)
+            if on_refusal is not None:
+                await on_refusal(call, request, error)
+            await _abort(context, error, call)
 
     if method.is_client_streaming:
         return grpc.stream_unary_rpc_method_handler(serve, **codec)
     return grpc.unary_unary_rpc_method_handler(serve, **codec)
 
 
-async def _abort(context: Any, error: HpccError) -> None:  # noqa: ANN401 - see UnaryFn
-    await context.abort(code_of(error), str(error)[:500], trailing_metadata=trailer_of(error))
+async def _abort(context: Any, error: HpccError, call: Call) -> None:  # noqa: ANN401 - see UnaryFn
+    trailer = trailer_of(error, request_id=call.request_id)
+    await context.abort(code_of(error), str(error)[:500], trailing_metadata=trailer)
 
 
 def bearer(credential: str) -> tuple[tuple[str, str], ...]:

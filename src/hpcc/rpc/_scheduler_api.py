@@ -15,6 +15,7 @@ from hpcc.core import (
     Isolation,
     TenantId,
 )
+from hpcc.ports import SignedHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,13 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A sign of life. The anchor is where the worker's audit chain ends."""
+    """A sign of life. The anchor is where the worker's audit chain ends; None: it has none."""
 
     worker_id: str
     generation: int
     running: int
     queued: int
-    audit_count: int
-    audit_head: str
+    anchor: SignedHead | None = None
 
 
 @dataclass(frozen=True, slots=True)

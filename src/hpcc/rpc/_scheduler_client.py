@@ -9,6 +9,7 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import HostReport, Isolation, TenantId
+from hpcc.ports import SignedHead
 from hpcc.rpc._errors import UnavailableError, error_of_call
 from hpcc.rpc._method import bearer
 from hpcc.rpc._scheduler_api import (
@@ -142,7 +143,7 @@ class RegistryClient:
                 generation=beat.generation,
                 running=beat.running,
                 queued=beat.queued,
-                audit=pb.AuditAnchor(count=beat.audit_count, head=beat.audit_head),
+                audit=_anchor(beat.anchor),
             ),
             pb.HeartbeatResponse,
         )
@@ -170,6 +171,14 @@ class RegistryClient:
         return await _call(
             self._channel, f"WorkerRegistryService/{method}", request, response, self._secret
         )
+
+
+def _anchor(head: SignedHead | None) -> pb.AuditAnchor | None:
+    if head is None:
+        return None
+    return pb.AuditAnchor(
+        count=head.count, head=head.head, at=head.at, public_key=head.key, signature=head.signature
+    )
 
 
 async def _call(

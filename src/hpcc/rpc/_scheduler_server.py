@@ -11,6 +11,7 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.ports import SignedHead
 from hpcc.rpc._method import Call, Method, service_handler
 from hpcc.rpc._scheduler_api import Beat, Registration, RouteAsk, SchedulerBackend
 from hpcc.rpc._toolchain_messages import (
@@ -26,6 +27,7 @@ _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
 _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _MAX_IMAGES: Final = 1024
 _CLIENT_KEY_BYTES: Final = 32
+_SIGNATURE_BYTES: Final = 64
 _MAX_REASON_CHARS: Final = 200
 _MAX_CAPACITY: Final = 4096
 
@@ -163,8 +165,7 @@ class _WorkerSide:
                 generation=request.generation,
                 running=request.running,
                 queued=request.queued,
-                audit_count=request.audit.count,
-                audit_head=_label(request.audit.head, 64),
+                anchor=_anchor(request) if request.HasField("audit") else None,
             ),
         )
         return pb.HeartbeatResponse(
@@ -185,6 +186,21 @@ class _WorkerSide:
     async def deregister(self, request: pb.DeregisterRequest, call: Call) -> pb.DeregisterResponse:
         self._backend.deregister(call.credential, _worker_id(request.worker_id))
         return pb.DeregisterResponse()
+
+
+def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
+    """Take the anchor as it came: whether it is signed, the backend checks."""
+    audit = request.audit
+    if len(audit.public_key) > _CLIENT_KEY_BYTES or len(audit.signature) > _SIGNATURE_BYTES:
+        raise CallerError("an anchor's key or signature is too long")
+    return SignedHead(
+        worker=_worker_id(request.worker_id),
+        count=audit.count,
+        head=_label(audit.head, 64),
+        at=audit.at,
+        key=audit.public_key,
+        signature=audit.signature,
+    )
 
 
 def _worker_id(text: str) -> str:

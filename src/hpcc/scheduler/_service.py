@@ -12,9 +12,10 @@ from typing import Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hpcc.audit import AuditDamagedError, check_head
 from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity import RouteClaims, TokenSigner, key_id
-from hpcc.ports import Clock
+from hpcc.ports import Clock, SignedHead
 from hpcc.rpc import (
     Admission,
     Beat,
@@ -131,12 +132,19 @@ class SchedulerService:
     def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer:
         self._check_worker(credential)
         worker = self._registry.heartbeat(beat)
-        is_whole = self._anchors.note(
-            beat.worker_id, beat.audit_count, beat.audit_head, self._clock.now()
-        )
-        if not is_whole:
-            _log.error("audit chain of worker %s was cut or changed", beat.worker_id)
+        if beat.anchor is not None:
+            self._note_anchor(beat.anchor)
         return BeatAnswer(self._token_keys, worker.generation)
+
+    def _note_anchor(self, anchor: SignedHead) -> None:
+        try:
+            check_head(anchor)
+        except AuditDamagedError as error:
+            _log.error("audit anchor of worker %s: %s", anchor.worker, error)
+            return
+        is_whole = self._anchors.note(anchor.worker, anchor.count, anchor.head, self._clock.now())
+        if not is_whole:
+            _log.error("audit chain of worker %s was cut or changed", anchor.worker)
 
     def sandbox_lost(self, credential: str, worker_id: str, guest_id: str, reason: str) -> int:
         self._check_worker(credential)

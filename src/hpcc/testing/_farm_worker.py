@@ -7,10 +7,11 @@ from pathlib import Path
 from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file
 from hpcc.core import ImageDigest
+from hpcc.identity import load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.rpc import ServiceProcess, run_service
 from hpcc.testing._fake_runtime import FakeRuntime
-from hpcc.worker import WorkerConfig, serve_worker
+from hpcc.worker import AUDIT_KEY_NAME, WorkerConfig, serve_worker
 
 
 class _AnyImage:
@@ -25,7 +26,13 @@ async def main(process: ServiceProcess) -> None:
     config.state.mkdir(parents=True, exist_ok=True)
     clock = SystemClock()
     async with (
-        open_audit_log(config.audit, worker=config.worker_id, clock=clock) as audit,
+        open_audit_log(
+            config.audit,
+            worker=config.worker_id,
+            key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
+            clock=clock,
+            limits=config.audit_limits,
+        ) as audit,
         serve_worker(
             config,
             runtime=FakeRuntime(config.state),

@@ -7,12 +7,16 @@ from hpcc.ports import AuditRow, SecurityEvent
 
 
 class MemoryAuditLog:
-    """Keeps rows and events in lists; `is_broken` makes `append` fail."""
+    """Keeps rows and events in lists.
+
+    `is_broken` makes `append` fail, `is_full` refuses new work.
+    """
 
     def __init__(self) -> None:
         self.rows: list[AuditRow] = []
         self.events: list[SecurityEvent] = []
         self.is_broken = False
+        self.is_full = False
 
     async def append(self, row: AuditRow) -> None:
         if self.is_broken:
@@ -21,6 +25,10 @@ class MemoryAuditLog:
 
     async def event(self, event: SecurityEvent) -> None:
         self.events.append(event)
+
+    def require_room(self) -> None:
+        if self.is_full:
+            raise InfrastructureError("the audit trail has no room", reason="audit-full")
 
     def names(self) -> list[str]:
         """Return the names of the events, in order."""

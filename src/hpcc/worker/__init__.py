@@ -1,7 +1,7 @@
 """The worker: REAPI v2 in front, guests behind, a row for everything it releases."""
 
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._pool import ImageProvider
 from hpcc.worker._serve import RunningWorker, serve_worker
 
-__all__ = ["ImageProvider", "RunningWorker", "WorkerConfig", "serve_worker"]
+__all__ = ["AUDIT_KEY_NAME", "ImageProvider", "RunningWorker", "WorkerConfig", "serve_worker"]

@@ -12,11 +12,12 @@ from typing import Final, Literal, cast
 from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
+from hpcc.identity import load_or_create_signing_key
 from hpcc.images import ImageStore, label_trouble
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
 from hpcc.runtime import Backend, WarmStart, open_snapshots, pick_runtime, prepare_assets
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._serve import serve_worker
 
 _log: Final = logging.getLogger(__name__)
@@ -101,7 +102,13 @@ async def main(process: ServiceProcess) -> None:
     clock = SystemClock()
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with (
-        open_audit_log(config.audit, worker=config.worker_id, clock=clock) as audit,
+        open_audit_log(
+            config.audit,
+            worker=config.worker_id,
+            key=load_or_create_signing_key(config.keys / AUDIT_KEY_NAME),
+            clock=clock,
+            limits=config.audit_limits,
+        ) as audit,
         _images(config, clock) as images,
         _warm_start(config, audit, clock) as warm,
         serve_worker(

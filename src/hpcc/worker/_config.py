@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hpcc.audit import SpoolLimits
 from hpcc.config import GUEST_OVERHEAD_MIB, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest
 
+AUDIT_KEY_NAME: Final = "audit-signing.key"
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 
 
@@ -57,14 +59,32 @@ class WorkerConfig:
     max_store_bytes: int = 20 << 30
     # argv holds paths of the tenant; a policy may keep it out of the row (its digest stays).
     audit_argv: bool = True
+    # The trail's files: see `SpoolLimits`. 0 days keeps everything until `audit_max_bytes`.
+    audit_segment_bytes: int = 64 << 20
+    audit_max_bytes: int = 16 << 30
+    audit_keep_days: float = 0.0
     # Guests restored from snapshots, kept under `state` up to so many bytes of disk.
     warm_start: bool = True
     max_snapshot_bytes: int = 8 << 30
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
+    @property
+    def audit_limits(self) -> SpoolLimits:
+        """How large and old the trail's files get.
+
+        Raises:
+            CallerError: they could not be so.
+        """
+        return SpoolLimits(
+            segment_bytes=self.audit_segment_bytes,
+            max_bytes=self.audit_max_bytes,
+            keep_seconds=self.audit_keep_days * 86_400,
+        )
+
     def __post_init__(self) -> None:
         """Refuse what could not work."""
+        _ = self.audit_limits
         if not _WORKER_ID.fullmatch(self.worker_id):
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
         for digest in self.image_digests:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import HpccError, NotFoundError
-from hpcc.ports import Clock
+from hpcc.ports import Clock, SignedHead
 from hpcc.rpc import Admission, Beat, Registration, RegistryClient
 
 _log: Final = logging.getLogger(__name__)
@@ -22,8 +22,7 @@ class LinkState:
 
     running: int
     queued: int
-    audit_count: int
-    audit_head: str
+    anchor: SignedHead | None
 
 
 class SchedulerLink:
@@ -73,8 +72,7 @@ class SchedulerLink:
                 generation=self._generation,
                 running=state.running,
                 queued=state.queued,
-                audit_count=state.audit_count,
-                audit_head=state.audit_head,
+                anchor=state.anchor,
             )
             try:
                 self._generation = (await self._client.heartbeat(beat)).generation

@@ -36,7 +36,7 @@ from hpcc.reapi import (
     TreeWalk,
     encode_result,
 )
-from hpcc.rpc import Client, DeadlineError, MissingBlobsError
+from hpcc.rpc import Client, DeadlineError, MissingBlobsError, current_caller
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._pool import GuestPool, Lease
@@ -325,12 +325,16 @@ class Runner:
         await self._event("guest-lost-in-compile", work, *fields)
 
     async def _event(self, name: str, work: Work, *fields: tuple[str, str]) -> None:
+        # An execution inherits the call that started it.
+        peer, request_id = current_caller()
         await self._audit.event(
             SecurityEvent(
                 name=name,
                 at=self._clock.now(),
                 tenant=work.domain.tenant.value,
                 fields=(("action", str(work.digest)), *fields),
+                peer=peer,
+                request_id=request_id,
             )
         )
 

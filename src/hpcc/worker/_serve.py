@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.audit import SpoolAuditLog
+from hpcc.audit import EventLimiter, SpoolAuditLog
 from hpcc.config import GUEST_OVERHEAD_MIB
 from hpcc.core import GuestReuse, ImageDigest, ImageToolchains, TenantId
 from hpcc.identity import PinnedPeer, load_or_create_tls
@@ -31,7 +31,7 @@ from hpcc.worker._pool import GuestPool, GuestShape, ImageProvider
 from hpcc.worker._pool_words import PoolLimits
 from hpcc.worker._quotas import Quotas
 from hpcc.worker._runner import Runner, RunnerConfig
-from hpcc.worker._session import Desk, EventLimiter, Gate
+from hpcc.worker._session import Desk, Gate
 from hpcc.worker._storage import TenantStorage
 from hpcc.worker._toolchains import Prober, ToolchainBook
 
@@ -112,12 +112,10 @@ class _Parts:
         )
 
     def state(self) -> LinkState:
-        count, head = self.audit.anchor if isinstance(self.audit, SpoolAuditLog) else (0, "")
         return LinkState(
             running=self.pool.running,
             queued=self.pool.queued,
-            audit_count=count,
-            audit_head=head,
+            anchor=self.audit.signed_anchor() if isinstance(self.audit, SpoolAuditLog) else None,
         )
 
     async def compilers(

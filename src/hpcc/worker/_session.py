@@ -9,6 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from hpcc.audit import EventLimiter
 from hpcc.core import (
     Blob,
     Digest,
@@ -20,7 +21,7 @@ from hpcc.core import (
     TenantId,
 )
 from hpcc.identity import RouteClaims, TokenError, TokenVerifier, check_proof
-from hpcc.ports import AuditLog, AuditRow, Clock, SecurityEvent
+from hpcc.ports import AuditLog, AuditRow, Clock
 from hpcc.reapi import (
     CommandSpec,
     ResultRecord,
@@ -30,7 +31,14 @@ from hpcc.reapi import (
     parse_command,
     parse_result,
 )
-from hpcc.rpc import BusyError, Client, Finished, MissingBlobsError, Running
+from hpcc.rpc import (
+    BusyError,
+    Client,
+    Finished,
+    MissingBlobsError,
+    Running,
+    current_caller,
+)
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._flights import FlightKey, Flights, Landing
 from hpcc.worker._quotas import Quotas
@@ -40,32 +48,6 @@ from hpcc.worker._storage import TenantStorage, unpack_entry
 
 # Leaves room in a message for stdout, stderr and labels.
 _MAX_INLINE_BYTES: Final = 7 << 20
-# Refusals cost an attacker nothing and us a sync each: beyond this they are only counted.
-_EVENTS_PER_SECOND: Final = 20.0
-
-
-class EventLimiter:
-    """Records refusals up to a rate and counts the rest, which the next record tells."""
-
-    def __init__(self, audit: AuditLog, clock: Clock) -> None:
-        self._audit, self._clock = audit, clock
-        self._allowance, self._at = _EVENTS_PER_SECOND, clock.monotonic()
-        self._suppressed = 0
-
-    async def event(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
-        now = self._clock.monotonic()
-        refill = (now - self._at) * _EVENTS_PER_SECOND
-        self._allowance, self._at = min(self._allowance + refill, _EVENTS_PER_SECOND), now
-        if self._allowance < 1:
-            self._suppressed += 1
-            return
-        self._allowance -= 1
-        if self._suppressed:
-            fields = (*fields, ("suppressed_before", str(self._suppressed)))
-            self._suppressed = 0
-        await self._audit.event(
-            SecurityEvent(name=name, at=self._clock.now(), tenant=tenant, fields=fields)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +63,11 @@ class Desk:
     isolation: Isolation
     reuse: GuestReuse
     quotas: Quotas
+
+    async def refusal(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
+        """Record what the caller of this call was refused, with who and which call it is."""
+        peer, request_id = current_caller()
+        await self.events.event(name, tenant, *fields, peer=peer, request_id=request_id)
 
 
 class Gate:
@@ -111,21 +98,21 @@ class Gate:
                     now=self._desk.clock.now(),
                 )
         except TokenError as error:
-            await self._desk.events.event("token-refused", "", ("reason", error.reason))
+            await self._desk.refusal("token-refused", "", ("reason", error.reason))
             raise
         if client.instance != claims.tenant.value:
-            await self._desk.events.event("foreign-instance", claims.tenant.value)
+            await self._desk.refusal("foreign-instance", claims.tenant.value)
             raise PolicyError("instance name is not the token's tenant", reason="foreign-tenant")
         if "cache" not in claims.rights:
             raise PolicyError("the token gives no right to the cache", reason="rights")
         if self._desk.isolation.rank < claims.minimum_isolation.rank:
-            await self._desk.events.event("isolation-too-weak", claims.tenant.value)
+            await self._desk.refusal("isolation-too-weak", claims.tenant.value)
             raise PolicyError("this worker isolates less than required", reason="isolation")
         self._desk.quotas.note(claims)
         return WorkerSession(self._desk, claims, client)
 
     async def refused(self, client: Client, what: str) -> None:
-        await self._desk.events.event(f"refused-{what}", client.instance[:63])
+        await self._desk.refusal(f"refused-{what}", client.instance[:63])
 
 
 class WorkerSession:
@@ -153,7 +140,7 @@ class WorkerSession:
         try:
             self._desk.quotas.upload(self.tenant, blob.digest.size_bytes)
         except BusyError:
-            await self._desk.events.event("quota-upload", self.tenant.value)
+            await self._desk.refusal("quota-upload", self.tenant.value)
             raise
         await (await self._desk.storage.blobs(self.tenant)).put(blob)
 
@@ -175,10 +162,10 @@ class WorkerSession:
         lineage, data = unpack_entry(action, await cache.get(action))
         record = parse_result(data)
         if record.image != self._claims.image.value:
-            await self._desk.events.event("foreign-image", self.tenant.value)
+            await self._desk.refusal("foreign-image", self.tenant.value)
             raise NotFoundError(f"no result for {action}")
         if record.isolation.rank < self._claims.minimum_isolation.rank:
-            await self._desk.events.event("isolation-too-weak", self.tenant.value)
+            await self._desk.refusal("isolation-too-weak", self.tenant.value)
             raise NotFoundError(f"no result for {action}", reason="isolation")
         if await self.find_missing(tuple(o.digest for o in record.outputs)):
             raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
@@ -200,6 +187,7 @@ class WorkerSession:
                 name = f"{self.tenant}/operations/{action.hash[:32]}-hit"
                 yield Finished(name, result=result, is_cached=True)
                 return
+        self._desk.audit.require_room()
         work = await self._work(action)
         key = FlightKey(self._domain, action)
         updates = self._desk.flights.run(key, self._claims.subject, lambda: self._run(work))
@@ -231,7 +219,7 @@ class WorkerSession:
         command = parse_command((await self._required(action.command)).data)
         images = {action.image.digest, command.image.digest}
         if images != {self._claims.image}:
-            await self._desk.events.event("foreign-image", self.tenant.value)
+            await self._desk.refusal("foreign-image", self.tenant.value)
             raise PolicyError("the action's image is not the token's", reason="foreign-image")
         return Work(
             digest=digest,

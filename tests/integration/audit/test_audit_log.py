@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import sqlite3
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -16,34 +15,18 @@ import pytest
 from hpcc.audit import (
     AuditDamagedError,
     Query,
-    SpoolAuditLog,
-    open_audit_log,
     open_index,
     row_of,
     spool_path,
-    verify_chain,
+    verify_trail,
 )
 from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
-from hpcc.ports import AuditRow, SecurityEvent, SystemClock
-
-
-def row(number: int = 0, **changes: object) -> AuditRow:
-    values: dict[str, object] = {}
-    for field in dataclasses.fields(AuditRow):
-        values[field.name] = {"str": f"{field.name}-{number}", "float": 1.5, "int": number}.get(
-            str(field.type), ()
-        )
-    values["outputs"] = (("out/a.o", "ab/1"),)
-    values["argv"] = ("gcc", "-c", 'ä\n\t"')
-    return AuditRow(**{**values, **changes})  # type: ignore[arg-type]
+from hpcc.ports import SecurityEvent
+from hpcc.testing.audit_rows import opened, row
 
 
 def index_files(directory: Path) -> list[Path]:
     return list(directory.glob("index*"))
-
-
-def opened(directory: Path) -> AbstractAsyncContextManager[SpoolAuditLog]:
-    return open_audit_log(directory, worker="w1", clock=SystemClock())
 
 
 async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
@@ -59,7 +42,7 @@ async def test_rows_read_back_and_the_chain_holds(tmp_path: Path) -> None:
         (event,) = index.find(Query(kind="event"))
         assert event.body["name"] == "token-refused"
         assert row_of(index.row("row_id-49")) == row(49)
-    assert verify_chain(tmp_path)[0] == 51
+    assert verify_trail(tmp_path).count == 51
 
 
 # Fields that older rows lack.
@@ -88,7 +71,7 @@ async def test_a_row_is_on_disk_when_append_returns(tmp_path: Path) -> None:
     async with opened(tmp_path) as log:
         await log.append(row(1))
         assert b"row_id-1" in spool_path(tmp_path).read_bytes()
-        assert verify_chain(tmp_path)[0] == 1
+        assert verify_trail(tmp_path).count == 1
 
 
 async def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
@@ -96,7 +79,7 @@ async def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
         async with opened(tmp_path) as log:
             await log.append(row(i))
             assert log.anchor[0] == i + 1
-    assert verify_chain(tmp_path)[0] == 3
+    assert verify_trail(tmp_path).count == 3
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
@@ -122,7 +105,7 @@ async def test_a_tail_of_zeros_after_a_power_cut_is_cut(tmp_path: Path) -> None:
         file.write(bytes(5000))
     async with opened(tmp_path) as log:
         await log.append(row(1))
-    assert verify_chain(tmp_path)[0] == 3
+    assert verify_trail(tmp_path).count == 3
 
 
 async def test_a_changed_row_is_noticed_and_nothing_is_written_over_it(tmp_path: Path) -> None:
@@ -133,7 +116,7 @@ async def test_a_changed_row_is_noticed_and_nothing_is_written_over_it(tmp_path:
     changed = data.replace(b"principal-1", b"principal-9")
     spool_path(tmp_path).write_bytes(changed)
     with pytest.raises(AuditDamagedError):
-        verify_chain(tmp_path)
+        verify_trail(tmp_path)
     with pytest.raises(AuditDamagedError):
         async with opened(tmp_path):
             pass
@@ -149,7 +132,7 @@ async def test_a_removed_row_is_noticed(tmp_path: Path) -> None:
     data = spool_path(tmp_path).read_bytes()
     spool_path(tmp_path).write_bytes(data[: sizes[0]] + data[sizes[1] :])
     with pytest.raises(AuditDamagedError):
-        verify_chain(tmp_path)
+        verify_trail(tmp_path)
 
 
 async def test_a_lost_index_is_filled_again_from_the_spool(tmp_path: Path) -> None:
@@ -200,7 +183,7 @@ async def test_a_full_disk_fails_the_row_and_leaves_the_chain_whole(
             await log.event(SecurityEvent(name="x", at=1.0))
             assert log.lost_events == 1
         await log.append(row(2))
-    assert verify_chain(tmp_path)[0] == 2
+    assert verify_trail(tmp_path).count == 2
 
 
 async def test_two_writers_of_one_trail_are_refused(tmp_path: Path) -> None:
@@ -212,7 +195,7 @@ async def test_two_writers_of_one_trail_are_refused(tmp_path: Path) -> None:
 
 def test_a_trail_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="nothing was compiled remotely"):
-        verify_chain(tmp_path)
+        verify_trail(tmp_path)
 
 
 async def test_the_command_line_lists_shows_and_exports(

@@ -1,0 +1,125 @@
+"""Signed heads: where a chain ended, in bytes that only its writer can sign."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hpcc.audit._canonical import AuditDamagedError, canonical
+from hpcc.ports import SignedHead
+
+_DOMAIN: Final = b"hpcc-audit-head-1\0"
+_HEAD_BYTES: Final = 32
+KEY_BYTES: Final = 32
+_SIGNATURE_BYTES: Final = 64
+_MAX_WORKER_BYTES: Final = 128
+MAX_COUNT: Final = (1 << 63) - 1
+_FIELDS: Final = frozenset({"at", "count", "format", "head", "key", "signature", "worker"})
+_FORMAT: Final = 1
+
+
+def head_message(worker: str, count: int, head: str, at: float) -> bytes:
+    """Return the bytes that are signed: domain, worker behind its length, count, head, time.
+
+    Raises:
+        AuditDamagedError: a part is not what it must be.
+    """
+    name = worker.encode("utf-8", "replace")
+    try:
+        digest = bytes.fromhex(head)
+    except ValueError as error:
+        raise AuditDamagedError("a head is not a hash") from error
+    if len(digest) != _HEAD_BYTES or head != digest.hex():
+        raise AuditDamagedError("a head is not a hash")
+    if not 0 < len(name) <= _MAX_WORKER_BYTES or not 0 <= count <= MAX_COUNT:
+        raise AuditDamagedError("a head has no such worker or count")
+    if not math.isfinite(at):
+        raise AuditDamagedError("a head has no such time")
+    return b"".join((_DOMAIN, struct.pack(">H", len(name)), name, struct.pack(">Q", count), digest,
+                     struct.pack(">d", at)))  # fmt: skip
+
+
+class HeadSigner:
+    """Signs the heads of one worker's chain."""
+
+    def __init__(self, worker: str, key: Ed25519PrivateKey) -> None:
+        self.worker, self._key = worker, key
+        self.public_key = key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+
+    def sign(self, count: int, head: str, at: float) -> SignedHead:
+        signature = self._key.sign(head_message(self.worker, count, head, at))
+        return SignedHead(
+            worker=self.worker, count=count, head=head, at=at, key=self.public_key,
+            signature=signature,
+        )  # fmt: skip
+
+
+def check_head(head: SignedHead) -> None:
+    """Check that the holder of `head.key` signed it; whose key that is, the caller must know.
+
+    Raises:
+        AuditDamagedError: nobody with that key did.
+    """
+    message = head_message(head.worker, head.count, head.head, head.at)
+    if len(head.key) != KEY_BYTES or len(head.signature) != _SIGNATURE_BYTES:
+        raise AuditDamagedError("a head is not signed")
+    try:
+        Ed25519PublicKey.from_public_bytes(head.key).verify(head.signature, message)
+    except (InvalidSignature, ValueError) as error:
+        raise AuditDamagedError("a head's signature is wrong") from error
+
+
+def head_text(head: SignedHead) -> bytes:
+    """Return one line of JSON, without its end."""
+    return canonical(
+        {
+            "at": head.at, "count": head.count, "format": _FORMAT, "head": head.head,
+            "key": head.key.hex(), "signature": head.signature.hex(), "worker": head.worker,
+        }
+    )  # fmt: skip
+
+
+def head_of_text(data: bytes) -> SignedHead:
+    """Read such a line; the signature is not checked.
+
+    Raises:
+        AuditDamagedError: it is not one.
+    """
+    try:
+        head = head_of_table(json.loads(data))
+    except (ValueError, RecursionError) as error:
+        raise AuditDamagedError("an anchor is not JSON") from error
+    if not math.isfinite(head.at) or head_text(head) != data:
+        raise AuditDamagedError("an anchor is not in canonical form")
+    return head
+
+
+def head_of_table(table: object) -> SignedHead:
+    """Read what `head_text` wrote, after JSON.
+
+    Raises:
+        AuditDamagedError: it is not one.
+    """
+    if not isinstance(table, dict) or set(table) != _FIELDS or table["format"] != _FORMAT:
+        raise AuditDamagedError("an anchor has other fields")
+    at, count = table["at"], table["count"]
+    texts = [table[name] for name in ("worker", "head", "key", "signature")]
+    if type(count) is not int or type(at) not in {int, float}:
+        raise AuditDamagedError("an anchor has other fields")
+    if not all(isinstance(t, str) for t in texts):
+        raise AuditDamagedError("an anchor has other fields")
+    try:
+        return SignedHead(
+            worker=texts[0], count=count, head=texts[1], at=float(at),
+            key=bytes.fromhex(texts[2]), signature=bytes.fromhex(texts[3]),
+        )  # fmt: skip
+    except (ValueError, OverflowError) as error:
+        raise AuditDamagedError("an anchor has other fields") from error

@@ -1,0 +1,222 @@
+"""The files of a trail: sealed segments, each with its seal, and the one that is written.
+
+`spool.hpcc` is written. When it has grown enough it is renamed to `sealed-FIRST.hpcc` and gets a
+seal: `sealed-FIRST.seal`, which says what it holds and is signed. A seal stays when retention
+removes its segment, so that the chain of seals leads from the first record to the open segment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from hpcc.audit._canonical import (
+    GENESIS,
+    MAX_RECORD_BYTES,
+    AuditDamagedError,
+    Record,
+    canonical,
+    decode_record,
+)
+from hpcc.audit._heads import check_head, head_of_table, head_text
+from hpcc.ports import SignedHead
+
+LENGTH: Final = struct.Struct(">I")
+SPOOL_NAME: Final = "spool.hpcc"
+_SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
+_MAX_SEAL_BYTES: Final = 4096
+_SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
+_SEAL_FORMAT: Final = 1
+
+# Called before each step on the disk; a test makes it raise, or end the process.
+FaultPoint = Callable[[str], None]
+
+
+def no_fault(step: str) -> None:
+    """Do nothing: the fault point of the product."""
+    del step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What a segment holds: records from `first` on, up to the signed head.
+
+    `previous` is the hash before `first`.
+    """
+
+    first: int
+    previous: str
+    size_bytes: int
+    signed: SignedHead
+
+    @property
+    def end(self) -> int:
+        """The sequence number after the last one here."""
+        return self.signed.count
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A record, and the offset of its frame in the segment that begins with record `segment`."""
+
+    segment: int
+    place: int
+    record: Record
+
+
+def spool_path(directory: Path) -> Path:
+    return directory / SPOOL_NAME
+
+
+def segment_path(directory: Path, first: int) -> Path:
+    return directory / f"sealed-{first:020d}.hpcc"
+
+
+def seal_path(directory: Path, first: int) -> Path:
+    return directory / f"sealed-{first:020d}.seal"
+
+
+def sealed_firsts(directory: Path) -> list[int]:
+    """Return where the segments begin that were renamed and are still here, in order."""
+    found = [_SEALED.fullmatch(p.name) for p in directory.iterdir()]
+    return sorted(int(m[1]) for m in found if m)
+
+
+def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
+    """Put a seal down, whole or not at all.
+
+    Raises:
+        OSError: it is not durable; nothing of it stays.
+    """
+    data = canonical(
+        {
+            "first": seal.first, "format": _SEAL_FORMAT, "previous": seal.previous,
+            "signed": json.loads(head_text(seal.signed)), "size_bytes": seal.size_bytes,
+        }
+    )  # fmt: skip
+    aside = directory / f".seal-{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fault("seal-open")
+        with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:
+            fault("seal-write")
+            file.write(data)
+            file.flush()
+            fault("seal-sync")
+            os.fsync(file.fileno())
+        fault("seal-rename")
+        aside.replace(seal_path(directory, seal.first))
+        fault("seal-directory-sync")
+        sync_directory(directory)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:
+    """Read the seal of the segment that begins with record `first`; its signature is checked.
+
+    Raises:
+        AuditDamagedError: it is no seal, of another place in the chain, or its signature is wrong.
+    """
+    try:
+        with seal_path(directory, first).open("rb") as file:
+            data = file.read(_MAX_SEAL_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    seal = _parse_seal(data, first)
+    if seal.first != first or seal.previous != previous or seal.end <= first:
+        raise AuditDamagedError(f"the seal at record {first} is of another place")
+    return seal
+
+
+def _parse_seal(data: bytes, first: int) -> Seal:
+    try:
+        table = json.loads(data) if len(data) <= _MAX_SEAL_BYTES else None
+    except (ValueError, RecursionError) as error:
+        raise AuditDamagedError(f"the seal at record {first} is not JSON") from error
+    if (
+        not isinstance(table, dict)
+        or set(table) != _SEAL_FIELDS
+        or table["format"] != _SEAL_FORMAT
+        or type(table["first"]) is not int
+        or type(table["size_bytes"]) is not int
+        or not isinstance(table["previous"], str)
+    ):
+        raise AuditDamagedError(f"the seal at record {first} has another form")
+    signed = head_of_table(table["signed"])
+    check_head(signed)
+    return Seal(
+        first=table["first"], previous=table["previous"], size_bytes=table["size_bytes"],
+        signed=signed,
+    )  # fmt: skip
+
+
+def seals(directory: Path) -> Iterator[Seal]:
+    """Yield the seals from the first record on.
+
+    Raises:
+        AuditDamagedError: one is damaged, or of another place.
+    """
+    first, previous = 0, GENESIS
+    while (seal := seal_or_none(directory, first, previous)) is not None:
+        yield seal
+        first, previous = seal.end, seal.signed.head
+
+
+def frame_of(record: Record) -> bytes:
+    return LENGTH.pack(len(record.data)) + record.data + b"\n"
+
+
+def read_frames(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset after the frame, record bytes); ends silently at a torn last frame.
+
+    Raises:
+        AuditDamagedError: a frame that is not the torn tail is broken.
+    """
+    offset = file.tell()
+    while True:
+        head = file.read(LENGTH.size)
+        if len(head) < LENGTH.size:
+            return
+        (length,) = LENGTH.unpack(head)
+        if length > MAX_RECORD_BYTES:
+            raise AuditDamagedError(f"impossible length at byte {offset}")
+        data = file.read(length + 1)
+        if len(data) < length + 1:
+            return
+        if data[-1:] != b"\n":
+            raise AuditDamagedError(f"frame without an end at byte {offset}")
+        offset += LENGTH.size + length + 1
+        yield offset, data[:-1]
+
+
+def read_placed(file: BinaryIO, *, sequence: int, head: str) -> Iterator[tuple[int, Record]]:
+    """Yield (offset of its frame, record) from the file's position, checking the chain.
+
+    Raises:
+        AuditDamagedError: the chain is broken.
+    """
+    place = file.tell()
+    for after, data in read_frames(file):
+        record = decode_record(data)
+        if record.sequence != sequence or record.previous != head:
+            raise AuditDamagedError(f"the chain is broken at record {sequence}")
+        yield place, record
+        place, sequence, head = after, sequence + 1, record.hash

@@ -1,0 +1,154 @@
+"""Reading a whole trail, segment by segment, also while its writer goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcc.audit._canonical import GENESIS, AuditDamagedError, decode_record
+from hpcc.audit._segments import (
+    LENGTH,
+    Placed,
+    Seal,
+    read_frames,
+    read_placed,
+    seal_or_none,
+    sealed_firsts,
+    segment_path,
+    spool_path,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to begin.
+
+    Record `sequence`, whose predecessor has hash `head`, at byte `place` of the segment that
+    begins with record `segment`, whose predecessor has hash `previous`.
+    """
+
+    segment: int = 0
+    previous: str = GENESIS
+    place: int = 0
+    sequence: int = 0
+    head: str = GENESIS
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A segment that retention removed: only its seal is here."""
+
+    seal: Seal
+
+
+def walk(directory: Path, start: Start | None = None) -> Iterator[Placed | Retired]:
+    """Yield what the trail holds, in order.
+
+    The writer may rotate and retire meanwhile: a file that is open is read to its end, and the
+    next one is found by where that ends.
+
+    Raises:
+        AuditDamagedError: a record or a seal was changed, removed or put in.
+    """
+    at: Start | None = start or Start()
+    while at is not None:
+        seal = seal_or_none(directory, at.segment, at.previous)
+        file = _open(directory, at, is_sealed=seal is not None)
+        if file is not None:
+            with file:
+                at = yield from _segment(directory, at, file)
+            continue
+        if seal is None:
+            _refuse_later(directory, at)
+            return  # nothing was written since the last seal
+        yield Retired(seal)
+        at = _behind(seal.end, seal.signed.head)
+
+
+def _behind(sequence: int, head: str) -> Start:
+    return Start(sequence, head, 0, sequence, head)
+
+
+def _segment(directory: Path, at: Start, file: BinaryIO) -> Generator[Placed, None, Start | None]:
+    """Yield a segment's records; return where the next one starts, None for the open one."""
+    sequence, head, end = at.sequence, at.head, at.place
+    while True:
+        # Sealed in the middle of reading: there may be more of it than was read.
+        seal = seal_or_none(directory, at.segment, at.previous)
+        is_sealed = seal is not None or segment_path(directory, at.segment).is_file()
+        file.seek(end)
+        for place, record in read_placed(file, sequence=sequence, head=head):
+            yield Placed(at.segment, place, record)
+            sequence, head = record.sequence + 1, record.hash
+            end = place + LENGTH.size + len(record.data) + 1
+        if is_sealed:
+            break
+        if not segment_path(directory, at.segment).is_file():
+            return None
+    if seal is not None and (seal.end, seal.signed.head) != (sequence, head):
+        if sequence == at.sequence and not _is_same(file, segment_path(directory, at.segment)):
+            return at  # the next open segment was taken for this one
+        raise AuditDamagedError(f"records before {seal.end} are missing, or were changed")
+    if seal is not None and file.seek(0, os.SEEK_END) != seal.size_bytes:
+        raise AuditDamagedError(f"the segment at record {at.segment} has another size")
+    return _behind(sequence, head)
+
+
+def _is_same(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _open(directory: Path, at: Start, *, is_sealed: bool) -> BinaryIO | None:
+    """Open the segment at `at`, whatever it is called now; None if retention removed it."""
+    names = (segment_path(directory, at.segment), spool_path(directory))
+    for path in names[:1] if is_sealed else names:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            continue
+        if path == spool_path(directory) and not _begins(file, at):
+            file.close()
+            continue
+        return file
+    # Sealed between the two looks.
+    try:
+        return segment_path(directory, at.segment).open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _begins(file: BinaryIO, at: Start) -> bool:
+    """Say whether the open segment is the one that begins at `at`; one that is broken counts."""
+    first = _first_sequence_or_none(file)
+    return first is None or first <= at.segment
+
+
+def _first_sequence_or_none(file: BinaryIO) -> int | None:
+    try:
+        for _, data in read_frames(file):
+            return decode_record(data).sequence
+    except AuditDamagedError:
+        pass
+    return None
+
+
+def _refuse_later(directory: Path, at: Start) -> None:
+    """Refuse a trail that goes on behind a gap.
+
+    Raises:
+        AuditDamagedError: it does.
+    """
+    is_gap = any(first >= at.segment for first in sealed_firsts(directory))
+    try:
+        with spool_path(directory).open("rb") as file:
+            is_gap = is_gap or (_first_sequence_or_none(file) or 0) > at.segment
+    except FileNotFoundError:
+        pass
+    if is_gap:
+        raise AuditDamagedError(f"records from {at.segment} on are missing, and later ones are not")

@@ -1,0 +1,193 @@
+"""`verify`: the whole trail against itself, its seals, and the anchors that schedulers hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from hpcc.audit._canonical import GENESIS, AuditDamagedError, Record
+from hpcc.audit._heads import MAX_COUNT, check_head, head_of_text
+from hpcc.audit._segments import seals
+from hpcc.audit._trail import Retired, walk
+from hpcc.core import CallerError, NotFoundError
+from hpcc.ports import SignedHead
+
+MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a good trail is: records `first` to `count`, those before were let go by retention.
+
+    `anchors` were compared, the newest of `newest_anchor` records; `older_anchors` are of records
+    that are not kept any more. `keys` signed seals and anchors, in hex.
+    """
+
+    count: int
+    head: str
+    first: int = 0
+    seals: int = 0
+    anchors: int = 0
+    older_anchors: int = 0
+    newest_anchor: int = 0
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Expected:
+    """Anchors by count, and what must hold of them."""
+
+    by_count: dict[int, str] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
+
+
+def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verified:
+    """Read the whole trail and hold it against its seals and `anchors`.
+
+    Raises:
+        NotFoundError: nothing was recorded here yet.
+        AuditDamagedError: a record was changed, removed, put in or moved, or the end is missing.
+    """
+    require_trail(directory)
+    expected = _check_anchors(anchors)
+    checker = _Checker(expected.by_count)
+    keys = {seal.signed.key.hex() for seal in seals(directory)}
+    number = 0
+    for item in walk(directory):
+        if isinstance(item, Retired):
+            number += 1
+            checker.retired(item)
+        else:
+            checker.take(item.record)
+    checker.end()
+    _check_keys(keys, expected.keys)
+    return Verified(
+        count=checker.count,
+        head=checker.head,
+        first=checker.first,
+        seals=sum(1 for _ in seals(directory)),
+        anchors=checker.matched,
+        older_anchors=checker.older,
+        newest_anchor=max(expected.by_count, default=0),
+        keys=tuple(sorted(keys | expected.keys)),
+    )
+
+
+class _Checker:
+    """Follows the chain and ticks off anchors."""
+
+    def __init__(self, by_count: dict[int, str]) -> None:
+        self._by_count = by_count
+        self.count, self.head, self.first = 0, GENESIS, 0
+        self.matched = self.older = 0
+        self._until = 0
+        self._workers: set[str] = set()
+        if 0 in by_count:
+            self._match(0, GENESIS)
+
+    def retired(self, item: Retired) -> None:
+        if self.first != self.count:
+            raise AuditDamagedError(f"records from {item.seal.first} on are missing in the middle")
+        self.older += sum(1 for count in self._by_count if self.count < count < item.seal.end)
+        self.count, self.head = item.seal.end, item.seal.signed.head
+        self.first = self.count
+        self._workers.add(item.seal.signed.worker)
+        self._match(self.count, self.head)
+
+    def take(self, record: Record) -> None:
+        self.count, self.head = record.sequence + 1, record.hash
+        self._workers.add(record.worker)
+        self._match(self.count, self.head)
+        if record.kind == "event" and record.body.get("name") == "audit-retired":
+            self._until = max(self._until, _until(record))
+
+    def _match(self, count: int, head: str) -> None:
+        wanted = self._by_count.get(count)
+        if wanted is None:
+            return
+        if wanted != head:
+            raise AuditDamagedError(
+                f"record {count - 1} is not the one that the scheduler was told of: the trail was"
+                " written anew"
+            )
+        self.matched += 1
+
+    def end(self) -> None:
+        newest = max(self._by_count, default=0)
+        if newest > self.count:
+            raise AuditDamagedError(
+                f"the end is missing: the scheduler was told of {newest} records, here are"
+                f" {self.count}"
+            )
+        if self._until < self.first:
+            raise AuditDamagedError(
+                f"records before {self.first} are missing, and retention did not remove them"
+            )
+        if len(self._workers) > 1:
+            raise AuditDamagedError("the trail holds records of several workers")
+
+
+def _until(record: Record) -> int:
+    fields = record.body.get("fields")
+    for pair in fields if isinstance(fields, list) else ():
+        if isinstance(pair, list) and pair[:1] == ["until"] and str(pair[-1]).isdecimal():
+            return min(int(pair[-1]), MAX_COUNT)
+    return 0
+
+
+def _check_anchors(anchors: Iterable[SignedHead]) -> _Expected:
+    expected, anchors = _Expected(), list(anchors)
+    workers = {anchor.worker for anchor in anchors}
+    if len(workers) > 1:
+        raise CallerError(f"anchors of several workers ({', '.join(sorted(workers))}): pick one's")
+    for anchor in anchors:
+        check_head(anchor)
+        expected.keys.add(anchor.key.hex())
+        if expected.by_count.setdefault(anchor.count, anchor.head) != anchor.head:
+            raise AuditDamagedError(
+                f"two anchors of {anchor.count} records differ: the trail was written anew"
+            )
+    return expected
+
+
+def _check_keys(sealed: set[str], anchored: set[str]) -> None:
+    if len(sealed) > 1 or len(anchored) > 1 or (sealed and anchored and sealed != anchored):
+        raise AuditDamagedError(
+            "seals and anchors are signed by different keys: the trail was started anew"
+        )
+
+
+def read_anchors(path: Path, worker: str = "") -> list[SignedHead]:
+    """Read what `hpcc scheduler anchors` wrote; with `worker` only that one's.
+
+    Raises:
+        CallerError: the file cannot be read, is too large, or holds none of the worker.
+        AuditDamagedError: a line is no anchor.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_ANCHOR_FILE_BYTES + 1)
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > MAX_ANCHOR_FILE_BYTES:
+        raise CallerError(f"{path} is too large for anchors")
+    found = [head_of_text(line) for line in data.splitlines() if line.strip()]
+    chosen = [head for head in found if not worker or head.worker == worker]
+    if not chosen:
+        who = f" of worker {worker!r}" if worker else ""
+        raise CallerError(f"{path} holds no anchor{who}: nothing to compare with")
+    return chosen
+
+
+def require_trail(directory: Path) -> None:
+    """Refuse a directory without a trail.
+
+    Raises:
+        NotFoundError: nothing was recorded there.
+    """
+    if not directory.is_dir() or not any(
+        p.name == "spool.hpcc" or p.name.startswith("sealed-") for p in directory.iterdir()
+    ):
+        raise NotFoundError(f"no audit trail in {directory}: nothing was compiled remotely yet")

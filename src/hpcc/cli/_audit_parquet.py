@@ -1,0 +1,105 @@
+"""Rows as a Parquet file, by arro3: an optional extra, since few need it and it is 12 MB."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
+
+from hpcc.audit import row_of
+from hpcc.cli._audit_text import TSV_FIELDS
+from hpcc.core import CallerError, InfrastructureError
+from hpcc.ports import AuditRow
+
+if TYPE_CHECKING:
+    from hpcc.audit import Record
+
+# Rows of one row group: what is in memory at once.
+_GROUP_ROWS: Final = 5000
+
+
+def write_parquet(path: Path, records: Iterable[Record]) -> int:
+    """Write rows to `path`, whole or not at all; return how many.
+
+    Columns are those of the TSV, then `sequence` and `hash`; `argv` and `injected_flags` are lists
+    of texts, `outputs` is a list of texts "DIGEST PATH".
+
+    Raises:
+        CallerError: the extra `hpcc[parquet]` is not installed.
+        InfrastructureError: the file cannot be written.
+    """
+    try:
+        from arro3.core import RecordBatchReader, Schema
+        from arro3.io import write_parquet as write
+    except ImportError as error:
+        raise CallerError(
+            "Parquet needs the extra hpcc[parquet]: `pip install 'hpcc[parquet]'`, or use"
+            " --format jsonl, which most readers of Parquet take as well",
+            reason="no-parquet",
+        ) from error
+    columns = _columns()
+    schema = Schema(list(columns.values()))
+    count = itertools.count()
+    reader = RecordBatchReader.from_batches(schema, _batches(schema, columns, records, count))
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            write(reader, file, compression="zstd(3)")
+        aside.replace(path)
+    except OSError as error:
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    return next(count)
+
+
+def _columns() -> dict[str, Any]:  # Any: arro3's types are there only with the extra
+    from arro3.core import DataType, Field
+
+    kinds: dict[object, Any] = {
+        str: DataType.utf8(),
+        float: DataType.float64(),
+        int: DataType.int64(),
+        tuple: DataType.list(Field("item", DataType.utf8(), nullable=False)),
+    }
+    hints = get_type_hints(AuditRow)
+    columns = {
+        name: Field(name, kinds[get_origin(hints[name]) or hints[name]], nullable=False)
+        for name in TSV_FIELDS
+    }
+    columns["sequence"] = Field("sequence", DataType.int64(), nullable=False)
+    columns["hash"] = Field("hash", DataType.utf8(), nullable=False)
+    return columns
+
+
+def _batches(
+    schema: Any,  # noqa: ANN401 - see _columns
+    columns: dict[str, Any],
+    records: Iterable[Record],
+    count: Iterator[int],
+) -> Iterator[Any]:
+    from arro3.core import Array, RecordBatch
+
+    for group in itertools.batched(records, _GROUP_ROWS):
+        table: dict[str, list[object]] = {name: [] for name in columns}
+        for record in group:
+            next(count)
+            row = row_of(record)
+            for name in TSV_FIELDS:
+                table[name].append(_value(name, getattr(row, name)))
+            table["sequence"].append(record.sequence)
+            table["hash"].append(record.hash)
+        arrays = [Array(table[name], type=field.type) for name, field in columns.items()]
+        yield RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _value(name: str, value: object) -> object:
+    if name == "outputs" and isinstance(value, tuple):
+        return [f"{digest} {path}" for path, digest in value]
+    return list(value) if isinstance(value, tuple) else value

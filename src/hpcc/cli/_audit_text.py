@@ -1,0 +1,98 @@
+"""How rows and events are printed: tables for a person, TSV and JSON lines for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hpcc.audit import Record
+    from hpcc.ports import AuditRow, SecurityEvent
+
+_ID_CHARS: Final = 12
+_DIGEST_CHARS: Final = 12
+# Field order of TSV: stable, new ones are added at the end.
+TSV_FIELDS: Final = (
+    "row_id", "started_at", "duration_seconds", "tenant", "principal", "build_id",
+    "action_digest", "image_digest", "input_root_digest", "argv_digest", "env_digest",
+    "exit_code", "cache_status", "worker", "guest_id", "guest_execs_before", "reuse",
+    "isolation", "warden", "kernel_digest", "vmm_digest", "agent_digest", "scheduler",
+    "client_version", "reason", "working_directory", "argv", "injected_flags", "outputs",
+    "vmm_version", "jailer_digest", "snapshot_digest",
+)  # fmt: skip
+
+
+ROW_HEADER: Final = (
+    "ROW", "TIME (UTC)", "STATUS", "EXIT", "SECONDS", "ISOLATION", "REUSE", "PRINCIPAL", "ACTION",
+    "IMAGE", "OUTPUT",
+)  # fmt: skip
+EVENT_HEADER: Final = ("TIME (UTC)", "EVENT", "TENANT", "PEER", "REQUEST", "FIELDS")
+
+
+def row_line(row: AuditRow) -> tuple[str, ...]:
+    return (
+        row.row_id[:_ID_CHARS],
+        time_text(row.started_at),
+        row.cache_status,
+        str(row.exit_code) if not row.reason else row.reason,
+        f"{row.duration_seconds:.3f}",
+        row.isolation,
+        row.reuse,
+        row.principal,
+        row.action_digest[:_DIGEST_CHARS],
+        row.image_digest.removeprefix("sha256:")[:_DIGEST_CHARS],
+        _main_output(row),
+    )
+
+
+def _main_output(row: AuditRow) -> str:
+    """The object, where there is one: a person looks for that, not for the depfile."""
+    names = [path for path, _ in row.outputs]
+    return next((n for n in names if n.endswith((".o", ".obj", ".lo"))), names[0] if names else "-")
+
+
+def event_line(event: SecurityEvent) -> tuple[str, ...]:
+    text = " ".join(f"{name}={value}" for name, value in event.fields)
+    return (
+        time_text(event.at), event.name, event.tenant or "-", event.peer or "-",
+        event.request_id or "-", text or "-",
+    )  # fmt: skip
+
+
+def time_text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def table(lines: Iterable[tuple[str, ...]]) -> None:
+    rows = [tuple(printable(cell) for cell in line) for line in lines]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def printable(text: str) -> str:
+    """Names come from clients: nothing of them may steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def jsonl(records: Iterable[Record]) -> Iterator[str]:
+    for record in records:
+        yield json.dumps(
+            {**record.body, "sequence": record.sequence, "hash": record.hash}, sort_keys=True
+        )
+
+
+def tsv(rows: Iterable[AuditRow]) -> Iterator[str]:
+    yield "\t".join(TSV_FIELDS)
+    for row in rows:
+        yield "\t".join(_cell(getattr(row, name)) for name in TSV_FIELDS)
+
+
+def _cell(value: object) -> str:
+    """Lists are JSON; JSON also escapes what would break a line, a column or a terminal."""
+    if isinstance(value, tuple):
+        return json.dumps(value, separators=(",", ":"))
+    text = str(value)
+    return text if text.isprintable() and '"' not in text else json.dumps(text)
