@@ -38,9 +38,7 @@ def registration(name: str = "w1", isolation: Isolation = Isolation.QEMU_TCG) ->
 
 
 def beat(name: str, running: int = 0, queued: int = 0) -> Beat:
-    return Beat(
-        worker_id=name, generation=1, running=running, queued=queued, audit_count=0, audit_head=""
-    )
+    return Beat(worker_id=name, generation=1, running=running, queued=queued)
 
 
 @pytest.fixture

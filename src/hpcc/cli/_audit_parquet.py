@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Rows of one row group: what is in memory at once.
 _GROUP_ROWS: Final = 5000
+_LISTS: Final = frozenset({"argv", "injected_flags", "outputs"})
 
 
 def write_parquet(path: Path, records: Iterable[Record]) -> int:
@@ -95,8 +96,19 @@ def _batches(
                 table[name].append(_value(name, getattr(row, name)))
             table["sequence"].append(record.sequence)
             table["hash"].append(record.hash)
-        arrays = [Array(table[name], type=field.type) for name, field in columns.items()]
+        arrays = [
+            _lists(table[name], field) if name in _LISTS else Array(table[name], type=field.type)
+            for name, field in columns.items()
+        ]
         yield RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _lists(values: list[Any], field: Any) -> Any:  # noqa: ANN401 - see _columns
+    from arro3.core import Array, DataType, list_array
+
+    ends = [0, *itertools.accumulate(len(texts) for texts in values)]
+    flat = Array([text for texts in values for text in texts], type=DataType.utf8())
+    return list_array(Array(ends, type=DataType.int32()), flat, type=field)
 
 
 def _value(name: str, value: object) -> object:
