@@ -19,6 +19,13 @@ from hpcc.compilers._guest import (
     guest_arguments,
     guest_text,
 )
+from hpcc.compilers._includes import (
+    Definitions,
+    Includes,
+    argument_definitions,
+    scan_definitions,
+    scan_includes,
+)
 from hpcc.compilers._inputs import files_looked_for
 from hpcc.compilers._invocation import (
     DepMode,
@@ -35,6 +42,14 @@ from hpcc.compilers._probe import (
     probe_arguments,
     probe_source,
     read_probe,
+)
+from hpcc.compilers._reach import (
+    Reach,
+    Search,
+    SourceTree,
+    UnscannableError,
+    plain_directory,
+    reach,
 )
 from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses, split_response
 from hpcc.compilers._scan import (
@@ -93,6 +108,7 @@ __all__ = [
     "ROOT_MARK",
     "Arity",
     "Bypass",
+    "Definitions",
     "DepMode",
     "DepRule",
     "Directives",
@@ -102,13 +118,19 @@ __all__ = [
     "FlagTable",
     "GuestMap",
     "Hazard",
+    "Includes",
     "Invocation",
     "Language",
     "NotPortableError",
     "Operand",
+    "Reach",
     "Scan",
+    "Search",
     "SideFile",
+    "SourceTree",
+    "UnscannableError",
     "Written",
+    "argument_definitions",
     "as_text",
     "canonical_arguments",
     "check_versions",
@@ -127,10 +149,12 @@ __all__ = [
     "mark_text",
     "may_be_read_once",
     "parse_depfile",
+    "plain_directory",
     "prefix_maps",
     "prerequisites",
     "probe_arguments",
     "probe_source",
+    "reach",
     "read_assembler",
     "read_invocation",
     "read_probe",
@@ -140,6 +164,8 @@ __all__ = [
     "render_text",
     "scan_alias_uses",
     "scan_arguments",
+    "scan_definitions",
+    "scan_includes",
     "scan_source",
     "split_response",
     "under_root",

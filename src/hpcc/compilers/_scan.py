@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers._assembler import has_asm_word, has_opaque_asm, mentions_directive
-from hpcc.compilers._text import without_prose
+from hpcc.compilers._text import joined, without_prose
 
 # A file with more directives than this is not a source anybody wrote.
 MAX_DIRECTIVES: Final = 20_000
@@ -72,10 +72,6 @@ class Scan:
     aliases: tuple[bytes, ...] = ()
 
 
-# A backslash (or its trigraph) before a line break joins lines, inside a token too; GCC and Clang
-# take blanks between the two.
-_SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\r?\n")
-_TRIGRAPH_SPLICE: Final = re.compile(rb"\?\?/[ \t\f\v]*\r?\n")
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 _BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
 # The word first: it is found at memory speed, and what stands before it is looked at then. With "'"
@@ -138,7 +134,7 @@ _AFTER_PIECE: Final = b" \t\r\n\v\f,)#%?/"
 
 def scan_source(data: bytes) -> Scan:
     """Look through one file of a closure; linear in its size."""
-    data = _joined(data)
+    data = joined(data)
     hazards = _hazards(data)
     quoted: dict[bytes, None] = {}
     angled: dict[bytes, None] = {}
@@ -172,7 +168,7 @@ def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:
 
     The result has `questions` and the hazard of one that cannot be read, nothing else.
     """
-    data = _joined(data)
+    data = joined(data)
     words = b"|".join(map(re.escape, aliases))
     use = re.compile(rb"\b(?:" + words + rb")\b" + _BLANKS + rb"(\()?" + _BLANKS + _NAME_IN_QUOTES)
     found: dict[tuple[bool, bytes], None] = {}
@@ -191,15 +187,7 @@ def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:
 
 def may_be_read_once(data: bytes) -> bool:
     """Tell whether a file may have `#pragma once` or be for `#import`; a superset."""
-    return _ONCE.search(_joined(data)) is not None
-
-
-def _joined(data: bytes) -> bytes:
-    if b"\\" in data:
-        data = _SPLICE.sub(b"", data)
-    if b"??/" in data:
-        data = _TRIGRAPH_SPLICE.sub(b"", data)
-    return data
+    return _ONCE.search(joined(data)) is not None
 
 
 def scan_arguments(arguments: tuple[bytes, ...]) -> Scan:

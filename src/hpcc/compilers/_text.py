@@ -16,6 +16,20 @@ _TOKEN: Final = re.compile(
 # Raw strings that do not end are looked for at length.
 _MAX_RAW_STRINGS: Final = 5_000
 
+# A backslash (or its trigraph) before a line break joins lines, inside a token too; GCC and Clang
+# take blanks between the two.
+_SPLICE: Final = re.compile(rb"\\[ \t\f\v]*\r?\n")
+_TRIGRAPH_SPLICE: Final = re.compile(rb"\?\?/[ \t\f\v]*\r?\n")
+
+
+def joined(data: bytes) -> bytes:
+    """Join lines that a backslash splits."""
+    if b"\\" in data:
+        data = _SPLICE.sub(b"", data)
+    if b"??/" in data:
+        data = _TRIGRAPH_SPLICE.sub(b"", data)
+    return data
+
 
 def without_comments(data: bytes) -> bytes:
     """Put a blank in place of each comment. Splices must be gone."""

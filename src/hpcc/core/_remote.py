@@ -24,8 +24,8 @@ class RemoteInput:
 class RemoteRequest:
     """A compile ready for a guest: argv and env as the guest will see them (root at /src).
 
-    `outputs` and `cwd` are root-relative; the first output is the object. `injected` are the
-    flags hpcc added to argv. `policy_argv` is the argv for the audit row.
+    `outputs` and `cwd` are root-relative; the first output is the object. `directories` must exist
+    in the tree although no file is in them. `injected` are the flags hpcc added to argv.
     """
 
     argv: tuple[str, ...]
@@ -33,6 +33,7 @@ class RemoteRequest:
     cwd: str
     inputs: tuple[RemoteInput, ...]
     outputs: tuple[str, ...]
+    directories: tuple[str, ...] = ()
     injected: tuple[str, ...] = ()
     client_version: str = ""
 

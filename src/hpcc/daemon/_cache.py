@@ -28,11 +28,14 @@ from hpcc.daemon._files import FileMemo
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._identity import Compilers
 from hpcc.daemon._pending import Pending
+from hpcc.daemon._plan import Planner
 from hpcc.daemon._prepare import Classifier, Prepared
 from hpcc.daemon._records import Records, make_records
+from hpcc.daemon._remote_closure import RemoteClosures
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._results import Results
 from hpcc.daemon._share import Sharing
+from hpcc.daemon._system_names import SystemNames
 from hpcc.store import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
@@ -193,8 +196,11 @@ def open_cache(
         farm = FarmCache(
             remote,
             results=results,
-            memo=memo,
-            local=local,
+            planner=Planner(
+                memo,
+                local.search_path,
+                RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), local.search_path),
+            ),
             counters=counters,
             records=records,
             hits=hits,

@@ -14,11 +14,9 @@ from hpcc.compilers import NotPortableError, client_depfile, guest_text
 from hpcc.config import Farm, RemoteSettings
 from hpcc.core import CallerError, ImageRef, RemoteFailure, RemoteOutcome, RemoteResult
 from hpcc.daemon._api import Done, RemoteClient
-from hpcc.daemon._cache_local import LocalCache
 from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
-from hpcc.daemon._files import FileMemo
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._marker import find_root
 from hpcc.daemon._plan import Plan, Planner
@@ -27,7 +25,7 @@ from hpcc.daemon._records import Records
 from hpcc.daemon._results import Result, Results
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
-KEY_FORMAT: Final = b"remote-2"
+KEY_FORMAT: Final = b"remote-3"
 _HIT: Final = "hit.remote"
 BREAKER_FAILURES: Final = 3
 BREAKER_SECONDS: Final = 10.0
@@ -74,18 +72,17 @@ class FarmCache:
         remote: RemoteClient,
         *,
         results: Results,
-        memo: FileMemo,
-        local: LocalCache,
+        planner: Planner,
         counters: Counters,
         records: Records,
         hits: Hits,
         settings: RemoteSettings,
         monotonic: Callable[[], float],
     ) -> None:
-        self._remote, self._results, self._local = remote, results, local
+        self._remote, self._results = remote, results
         self._counters, self._records, self._hits = counters, records, hits
         self._settings, self._monotonic = settings, monotonic
-        self._planner = Planner(memo, local.search_path)
+        self._planner = planner
         self._breaker = Breaker(monotonic)
         self._refusals: dict[bytes, tuple[str, float]] = {}
         self._home = os.fsencode(os.path.expanduser("~"))
@@ -138,6 +135,7 @@ class FarmCache:
         except (NotPortableError, UncacheableError) as error:
             self._refuse(key, error.reason)
             return self.fall_back(error.reason, "this compile cannot run on the farm")
+        self._counters.add(f"closure.asked.{plan.asked}" if plan.asked else "closure.scanned")
         outcome = self._remote.compile(plan.request, is_cancelled)
         if isinstance(outcome, RemoteFailure):
             self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)

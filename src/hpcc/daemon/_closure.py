@@ -24,7 +24,15 @@ from hpcc.daemon._closure_words import (
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._lookup import Lookup
 
-__all__ = ["Closure", "ClosureRequest", "UncacheableError", "absolute", "find_closure", "is_fresh"]
+__all__ = [
+    "Closure",
+    "ClosureRequest",
+    "UncacheableError",
+    "absolute",
+    "find_closure",
+    "is_fresh",
+    "refuse_twins",
+]
 MAX_FILES: Final = 50_000
 
 
@@ -62,7 +70,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         if path not in files:
             files[path] = _digest_of_data(memo, path, request)
     found = tuple(files.items())
-    _refuse_twins(memo, found, lookup.existing)
+    refuse_twins(memo, found, lookup.existing)
     return Closure(found, tuple(lookup.present), lookup.absences(), tuple(lookup.existing), plain)
 
 
@@ -133,7 +141,7 @@ def _refuse_hazards(scan: Scan, request: ClosureRequest) -> None:
                 raise UncacheableError(reason)
 
 
-def _refuse_twins(
+def refuse_twins(
     memo: FileMemo,
     files: tuple[tuple[bytes, bytes], ...],
     existing: Mapping[bytes, os.stat_result],

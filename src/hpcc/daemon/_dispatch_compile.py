@@ -87,7 +87,7 @@ def prepare_action(
             raise CallerError("an input changed since it was read", reason="input-changed")
         files[digest] = item.host_path
         inputs.append(InputFile(item.path, digest, item.is_executable))
-    tree = build_tree(inputs, [request.cwd])
+    tree = build_tree(inputs, [request.cwd, *request.directories])
     # REAPI spells outputs from the working directory, the daemon from the root.
     outputs = {
         posixpath.relpath(check_guest_path(o), request.cwd or "."): o for o in request.outputs

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Final, NamedTuple, cast
 
 from hpcc.compilers import Scan, may_be_read_once, scan_alias_uses, scan_source
 
@@ -122,6 +122,7 @@ class FileMemo:
         self._alias_uses: dict[tuple[bytes, tuple[bytes, ...]], Scan] = {}
         self._read_once: dict[bytes, bool] = {}
         self._listings: dict[bytes, Listing] = {}
+        self._derived: dict[tuple[Hashable, bytes], object] = {}
 
     def digest(self, path: bytes) -> bytes | None:
         """Return the SHA-256 of a regular file; None when there is none or it is changing."""
@@ -216,6 +217,25 @@ class FileMemo:
         if len(self._alias_uses) >= _MAX_REMEMBERED:
             self._alias_uses.clear()
         self._alias_uses[digest, aliases] = found
+        return found
+
+    def derived[T](
+        self, path: bytes, digest: bytes, question: Hashable, read: Callable[[bytes], T]
+    ) -> T | None:
+        """Return what `read` makes of a file's content; None when it is not that content now.
+
+        `question` names what `read` does, so that each content is asked once.
+        """
+        known = self._derived.get((question, digest))
+        if known is not None:
+            return cast("T", known)
+        chunks: list[bytes] = []
+        if self._hash(path, chunks) != digest:
+            return None
+        found = read(b"".join(chunks))
+        if len(self._derived) >= _MAX_REMEMBERED:
+            self._derived.clear()
+        self._derived[question, digest] = found
         return found
 
     def listing(self, path: bytes) -> Listing | None:

@@ -1,12 +1,12 @@
 """Whether a compile can run in a guest, and the request that makes it.
 
-The closure comes from the host compiler's `-M`. Files under the project root travel; the image has
-its own system headers; anything else keeps the compile here.
+The closure comes from the sources' text, or from the host compiler's `-M` where that does not tell.
+Files under the project root travel; the image has its own system headers; anything else keeps the
+compile here.
 """
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ from hpcc.compilers import (
     GuestMap,
     Hazard,
     NotPortableError,
+    UnscannableError,
     as_text,
     guest_arguments,
 )
-from hpcc.core import MAX_INPUTS, CallerError, RemoteInput, RemoteRequest, check_guest_path
+from hpcc.core import MAX_INPUTS, RemoteRequest
 from hpcc.daemon._closure import (
     Closure,
     ClosureRequest,
@@ -31,7 +32,9 @@ from hpcc.daemon._closure import (
 )
 from hpcc.daemon._discovery import ask_dependencies
 from hpcc.daemon._files import FileMemo
+from hpcc.daemon._guest_paths import guest_path, is_under
 from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._remote_closure import RemoteClosures, RemoteFiles, remote_inputs
 
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 _GUEST_ENV: Final = ((b"LC_ALL", b"C.UTF-8"), (b"PATH", b"/usr/local/bin:/usr/bin:/bin"))
@@ -52,26 +55,33 @@ _NEVER_FRESH: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A compile for a guest, and the local state it was made from."""
+    """A compile for a guest, and the local state it was made from.
+
+    `asked`: why the compiler was asked for the closure; "" when the sources' text told.
+    """
 
     request: RemoteRequest
     closure: Closure
     root: bytes
+    asked: str = ""
 
 
 class Planner:
     """Makes plans. Thread-safe."""
 
     def __init__(
-        self, memo: FileMemo, search_path: Callable[[Prepared], tuple[bytes, ...]]
+        self,
+        memo: FileMemo,
+        search_path: Callable[[Prepared], tuple[bytes, ...]],
+        closures: RemoteClosures,
     ) -> None:
-        self._memo, self._search_path = memo, search_path
+        self._memo, self._search_path, self._closures = memo, search_path, closures
 
     def guest_map(self, prepared: Prepared, root: bytes) -> GuestMap:
         """Return the path translation of one compile."""
 
         def is_system(path: bytes) -> bool:
-            return not _is_under(path, root) and any(_is_under(path, s) for s in _SYSTEM)
+            return not is_under(path, root) and any(is_under(path, s) for s in _SYSTEM)
 
         return GuestMap(root, prepared.cwd, is_system)
 
@@ -81,14 +91,15 @@ class Planner:
         root: bytes,
         *,
         is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...] = (),
     ) -> Plan:
-        """Work out the request.
+        """Work out the request; `extra` are files that it was found to need before.
 
         Raises:
             NotPortableError: it cannot run in a guest.
             UncacheableError: the closure cannot be known or kept.
         """
-        if root == b"/" or any(_is_under(root, s) or _is_under(s, root) for s in _SYSTEM):
+        if root == b"/" or any(is_under(root, s) or is_under(s, root) for s in _SYSTEM):
             raise NotPortableError("system-root")
         if any(name in prepared.request.env for name in _REFUSED_ENV):
             raise NotPortableError("environment")
@@ -97,11 +108,8 @@ class Planner:
         guest = self.guest_map(prepared, root)
         argv = self._argv(prepared, guest)
         outputs = self._outputs(prepared, guest)
-        closure = self._closure(prepared, guest, is_cancelled)
-        inputs = tuple(
-            self._input(path, digest, guest) for path, digest in dict(closure.files).items()
-        )
-        if len(inputs) > MAX_INPUTS:
+        files, asked = self._files(prepared, guest, is_cancelled, extra)
+        if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError("too-many-files")
         env = dict(_GUEST_ENV) | {
             n: prepared.request.env[n] for n in _ALLOWED_ENV if n in prepared.request.env
@@ -112,12 +120,13 @@ class Planner:
                 zip(as_text(sorted(env)), as_text([env[n] for n in sorted(env)]), strict=True)
             ),
             cwd=as_text([guest.relative(prepared.cwd)])[0],
-            inputs=_unique(inputs),
+            inputs=files.inputs,
+            directories=files.directories,
             outputs=outputs,
             injected=as_text(INJECTED),
             client_version=__version__,
         )
-        return Plan(request, closure, root)
+        return Plan(request, files.closure, root, asked)
 
     def _argv(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
         program = posixpath.basename(prepared.request.argv[0])
@@ -127,9 +136,26 @@ class Planner:
         names = [prepared.invocation.output]
         if prepared.invocation.depfile is not None:
             names.append(prepared.invocation.depfile)
-        return tuple(_guest_path(guest.relative(name)) for name in names)
+        return tuple(guest_path(guest.relative(name)) for name in names)
 
-    def _closure(
+    def _files(
+        self,
+        prepared: Prepared,
+        guest: GuestMap,
+        is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...],
+    ) -> tuple[RemoteFiles, str]:
+        """Return what travels, and why the compiler had to be asked ("" if the text told)."""
+        try:
+            return self._closures.scan(prepared, guest, extra), ""
+        except UnscannableError as error:
+            if error.is_final:
+                raise NotPortableError(error.reason) from error
+            closure = self._asked(prepared, guest, is_cancelled)
+            inputs = remote_inputs(self._memo, dict(closure.files).items(), guest)
+            return RemoteFiles(closure, inputs), error.reason
+
+    def _asked(
         self,
         prepared: Prepared,
         guest: GuestMap,
@@ -142,9 +168,9 @@ class Planner:
         for name in named:
             path = absolute(prepared.cwd, name)
             normal = posixpath.normpath(path)
-            if _is_under(normal, guest.root):
+            if is_under(normal, guest.root):
                 inside.append(path)
-            elif not guest.is_system(normal) and not any(_is_under(normal, d) for d in own):
+            elif not guest.is_system(normal) and not any(is_under(normal, d) for d in own):
                 raise NotPortableError("outside-root")
         found = find_closure(
             self._memo,
@@ -155,14 +181,14 @@ class Planner:
                 search=tuple(
                     d
                     for d in search
-                    if _is_under(posixpath.normpath(absolute(prepared.cwd, d)), guest.root)
+                    if is_under(posixpath.normpath(absolute(prepared.cwd, d)), guest.root)
                 ),
                 forced=prepared.invocation.forced_includes,
                 started_ns=_NEVER_FRESH,
                 allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
                 # A guest has no file but those it is given, so that nothing else can be read.
                 resolvable=Hazard.OPAQUE_ASSEMBLY,
-                counts=lambda d: _is_under(posixpath.normpath(d), guest.root),
+                counts=lambda d: is_under(posixpath.normpath(d), guest.root),
             ),
         )
         # The guest may take a branch that the host does not: what is there travels, and counts.
@@ -173,33 +199,3 @@ class Planner:
                 raise UncacheableError("input-vanished")
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences)
-
-    def _input(self, path: bytes, digest: bytes, guest: GuestMap) -> RemoteInput:
-        inside = guest.relative(path)
-        real = os.path.realpath(path)
-        if not _is_under(real, os.path.realpath(guest.root)):
-            raise NotPortableError("symlink-outside-root")
-        if os.path.realpath(posixpath.normpath(path)) != real:
-            # `link/../x` is another file in the guest, where directories are real.
-            raise NotPortableError("symlink-and-dots")
-        return RemoteInput(
-            _guest_path(inside), as_text([real])[0], is_executable=False, sha256=digest.hex()
-        )
-
-
-def _guest_path(path: bytes) -> str:
-    text = as_text([path])[0]
-    try:
-        return check_guest_path(text)
-    except CallerError as error:
-        raise NotPortableError("path") from error
-
-
-def _unique(inputs: tuple[RemoteInput, ...]) -> tuple[RemoteInput, ...]:
-    """Sort by path; the same file reached by two spellings travels once."""
-    by_path = {i.path: i for i in inputs}
-    return tuple(by_path[name] for name in sorted(by_path))
-
-
-def _is_under(path: bytes, directory: bytes) -> bool:
-    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

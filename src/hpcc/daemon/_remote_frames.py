@@ -101,6 +101,7 @@ def request_of(frame: Frame) -> RemoteRequest:
             for i in head["inputs"]
         ),
         outputs=tuple(head["outputs"]),
+        directories=tuple(head["directories"]),
         injected=tuple(head["injected"]),
         client_version=head["client_version"],
     )

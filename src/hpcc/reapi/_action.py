@@ -15,7 +15,7 @@ from hpcc.reapi._limits import MAX_ACTION_BYTES, ReapiError
 
 # Raise it with any change that makes an old result wrong for a new request: the encoding here,
 # the include scan, the guest's layout or environment, the flags hpcc injects.
-ACTION_FORMAT: Final = 1
+ACTION_FORMAT: Final = 2
 # `Action.timeout` is in the key, so it is one constant; real limits are the worker's.
 TIMEOUT_SECONDS: Final = 600
 # A client's own timeout is honoured up to this.

@@ -168,7 +168,8 @@ class FakeRemote:
             shutil.copyfile(item.host_path, target)
         for output in request.outputs:
             (root / output).parent.mkdir(parents=True, exist_ok=True)
-        (root / request.cwd).mkdir(parents=True, exist_ok=True)
+        for directory in (request.cwd, *request.directories):
+            (root / directory).mkdir(parents=True, exist_ok=True)
         argv = [_GUEST_PATH.sub(lambda m: m[1] + str(root), a) for a in request.argv]
         code, out, err = run_bare(argv, cwd=root / request.cwd, env=dict(request.env))
         inside, guest = str(root).encode(), b"/src"

@@ -1,0 +1,167 @@
+"""What one file's text asks the preprocessor for, however it is spelled; nothing is evaluated.
+
+A superset is enough and wanted: both branches of each `#if`, directives in comments, in strings,
+and in raw strings. Only what cannot be read as a name is told apart, so that a caller knows.
+
+Sources: C23 5.2.1.1 (phases 1 to 4), GCC's libcpp (directives.cc, charset.cc: the byte order mark,
+blanks before a line break), Clang's Lexer and PPDirectives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers._scan import MAX_DIRECTIVES, Hazard, scan_source
+from hpcc.compilers._text import joined, without_comments
+
+_BOM: Final = b"\xef\xbb\xbf"
+_BLANK: Final = rb"[ \t\f\v\0\r]*"
+_HASH: Final = rb"(?:\#|%:|\?\?=)"
+_WORD: Final = rb"(?:include_next|include|import)"
+# The word first: it is found at memory speed. What stands before it on the line is looked at then.
+_DIRECTIVE: Final = re.compile(
+    _WORD
+    + rb"(?![\w$'])"
+    + _BLANK
+    + rb'(?:"([^"\n]*)"|<([^>\n]*)>|(\w+)'
+    + _BLANK
+    + rb"(?=\n|/|$))?"
+)
+_BEFORE: Final = re.compile(_BLANK + _HASH + _BLANK)
+# Where a comment stands among the words of a directive, or ends on its line.
+_COMMENTED: Final = re.compile(
+    rb"\*/[^\n]*?" + _HASH + rb"|" + _HASH + _BLANK + rb"/\*|" + _WORD + _BLANK + rb"/\*"
+)
+_MAX_INDENT: Final = 4096
+_SELF: Final = b"__FILE__"
+
+
+@dataclass(frozen=True, slots=True)
+class Includes:
+    """Names that a file may look up. `quoted` ones are looked for beside the file, too.
+
+    `computed` are macros that stand in place of a name; `is_opaque`: some directive is neither a
+    name nor one macro. `aliases` are macros that pass their argument to `__has_include`.
+    """
+
+    quoted: frozenset[bytes] = frozenset()
+    angled: frozenset[bytes] = frozenset()
+    questions: frozenset[tuple[bool, bytes]] = frozenset()
+    computed: frozenset[bytes] = frozenset()
+    aliases: tuple[bytes, ...] = ()
+    is_opaque: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """What is said of some macros: names with (is quoted), further macros; or it cannot be read."""
+
+    names: frozenset[tuple[bool, bytes]] = frozenset()
+    macros: frozenset[bytes] = frozenset()
+    defined: frozenset[bytes] = frozenset()
+    is_opaque: bool = False
+
+
+def scan_includes(data: bytes) -> Includes:
+    """Read one file; linear in its size."""
+    text = joined(data.removeprefix(_BOM))
+    quoted: set[bytes] = set()
+    angled: set[bytes] = set()
+    computed: set[bytes] = set()
+    is_opaque = _collect(text, quoted, angled, computed)
+    if _COMMENTED.search(text):
+        is_opaque = _collect(without_comments(text), quoted, angled, computed)
+    asked = scan_source(data) if b"__has_include" in text else None
+    questions = frozenset(asked.questions) if asked else frozenset()
+    is_opaque |= bool(asked and Hazard.OPAQUE_QUESTION in asked.hazards)
+    total = len(quoted) + len(angled) + len(computed) + len(questions)
+    return Includes(
+        frozenset(quoted),
+        frozenset(angled),
+        questions,
+        frozenset(computed),
+        asked.aliases if asked else (),
+        is_opaque or total > MAX_DIRECTIVES,
+    )
+
+
+def _collect(text: bytes, quoted: set[bytes], angled: set[bytes], computed: set[bytes]) -> bool:
+    """Add what the directives of a text name; tell whether one cannot be read."""
+    is_opaque = False
+    for match in _DIRECTIVE.finditer(text):
+        start = match.start()
+        earliest = max(0, start - _MAX_INDENT)
+        line = max(earliest, text.rfind(b"\n", earliest, start) + 1)
+        if not _BEFORE.fullmatch(text, line, start):
+            continue
+        name = match[1] or match[2]
+        if name:
+            (quoted if match[1] else angled).add(name)
+            is_opaque |= b"\0" in name
+        elif match[3] is not None:
+            if match[3] != _SELF:  # the file itself, which is there
+                computed.add(match[3])
+        elif match[1] is None and match[2] is None and not _is_commented(text, match.end()):
+            is_opaque = True
+    return is_opaque
+
+
+def _is_commented(text: bytes, at: int) -> bool:
+    return text.startswith(b"/*", at)  # read again without its comments
+
+
+def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
+    """Read what a file defines these macros as, in any branch."""
+    if not any(name in data for name in names):
+        return Definitions()
+    text = without_comments(joined(data.removeprefix(_BOM)))
+    words = b"|".join(sorted(map(re.escape, names)))
+    pattern = re.compile(
+        _HASH
+        + _BLANK
+        + rb"define"
+        + _BLANK
+        + rb"("
+        + words
+        + rb")(?!\w)(\(?)"
+        + _BLANK
+        + rb"([^\n]*)"
+    )
+    return _defined((m[1], None if m[2] else m[3]) for m in pattern.finditer(text))
+
+
+def argument_definitions(macros: Iterable[bytes], names: frozenset[bytes]) -> Definitions:
+    """Read what `-D` arguments, without their flag, define these macros as."""
+    found: list[tuple[bytes, bytes | None]] = []
+    for macro in macros:
+        name, equals, value = macro.partition(b"=")
+        bare = name.partition(b"(")[0]
+        if bare in names:
+            found.append((bare, value if equals and bare == name else None))
+    return _defined(found)
+
+
+def _defined(found: Iterable[tuple[bytes, bytes | None]]) -> Definitions:
+    names: set[tuple[bool, bytes]] = set()
+    macros: set[bytes] = set()
+    defined: set[bytes] = set()
+    is_opaque = False
+    for name, value in found:
+        defined.add(name)
+        value = None if value is None else value.strip(b" \t\f\v\r\0")  # noqa: PLW2901 - without its blanks
+        if value is None:
+            is_opaque = True
+        elif match := _VALUE.fullmatch(value):
+            if match[3]:
+                macros.add(match[3])
+            else:
+                names.add((match[1] is not None, match[1] or match[2]))
+        else:
+            is_opaque = True
+    return Definitions(frozenset(names), frozenset(macros), frozenset(defined), is_opaque)
+
+
+_VALUE: Final = re.compile(rb'"([^"\0\\]+)"|<([^>\0]+)>|([A-Za-z_]\w*)')

@@ -1,0 +1,24 @@
+"""Paths of this machine as places in a guest's tree."""
+
+from __future__ import annotations
+
+from hpcc.compilers import NotPortableError, as_text
+from hpcc.core import CallerError, check_guest_path
+
+
+def guest_path(path: bytes) -> str:
+    """Return a path, given from the root, as a place in the tree.
+
+    Raises:
+        NotPortableError: it cannot be one.
+    """
+    text = as_text([path])[0]
+    try:
+        return check_guest_path(text)
+    except CallerError as error:
+        raise NotPortableError("path") from error
+
+
+def is_under(path: bytes, directory: bytes) -> bool:
+    """Tell whether a path is a directory or lies below it, going by names alone."""
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

@@ -1,0 +1,247 @@
+"""The closure of a compile for a guest: from the sources' text, else from the compiler's `-M`.
+
+What headers lead to is remembered per set of names that a source includes: one call of the engine
+tells that no header and no directory on the way has changed, and then only the source is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers import (
+    Effect,
+    GuestMap,
+    Hazard,
+    NotPortableError,
+    Reach,
+    Search,
+    UnscannableError,
+    as_text,
+    plain_directory,
+    reach,
+    scan_arguments,
+)
+from hpcc.core import RemoteInput
+from hpcc.daemon._closure import Closure, absolute, refuse_twins
+from hpcc.daemon._engine import Engine, Outcome
+from hpcc.daemon._engine import Plan as Checks
+from hpcc.daemon._files import FileMemo
+from hpcc.daemon._guest_paths import guest_path, is_under
+from hpcc.daemon._manifest import Absence, InputSet
+from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._replay import NotPinnedError, Pins
+from hpcc.daemon._source_tree import DiskTree
+from hpcc.daemon._system_names import SystemNames
+
+_MAX_PARTS: Final = 4_096
+_NOBODY: Final = -1
+_NONE: Final[frozenset[bytes]] = frozenset()
+# A guest has no file but those it is given, so that no other can be read.
+_TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
+_MACRO_FLAGS: Final = ("-D",)
+_PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFiles:
+    """What travels. `directories` (from the root) must exist although no file is in them."""
+
+    closure: Closure
+    inputs: tuple[RemoteInput, ...]
+    directories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a source's includes lead to. `checks` tell at once whether it still is so."""
+
+    files: tuple[tuple[bytes, bytes], ...]
+    absences: tuple[Absence, ...]
+    inputs: tuple[RemoteInput, ...]
+    directories: tuple[str, ...]
+    is_bound: bool
+    checks: object = None
+
+
+class RemoteClosures:
+    """Finds closures by their text. Thread-safe: the worst of a race is double work."""
+
+    def __init__(
+        self,
+        memo: FileMemo,
+        engine: Engine,
+        system: SystemNames,
+        search_path: Callable[[Prepared], tuple[bytes, ...]],
+    ) -> None:
+        self._memo, self._engine, self._system = memo, engine, system
+        self._search_path = search_path
+        self._parts: dict[Hashable, _Part] = {}
+
+    def scan(
+        self, prepared: Prepared, guest: GuestMap, extra: tuple[bytes, ...] = ()
+    ) -> RemoteFiles:
+        """Find the closure; `extra` are further files that the guest was found to need.
+
+        Raises:
+            UnscannableError: the text does not tell.
+            NotPortableError: a file must not travel.
+            UncacheableError: the compiler does not tell its search path.
+        """
+        search = search_of(prepared, guest)
+        source = plain_directory(prepared.source, os.path.islink)
+        tolerated = _TOLERATED
+        if b"SOURCE_DATE_EPOCH" in prepared.request.env:
+            tolerated |= Hazard.DATE_OR_TIME
+        tree = self._tree(prepared, guest, tolerated)
+        tree.check(scan_arguments(prepared.invocation.arguments))
+        includes = tree.includes(source)
+        key = (
+            search.root, search.cwd, search.chain, search.forced, search.macros, tree.system_dirs,
+            tolerated, source.rpartition(b"/")[0], extra, includes,
+        )  # fmt: skip
+        bound = (key, tree.digests[source])
+        part = self._known(key, source) or self._known(bound, source)
+        if part is None:
+            part = self._walk(source, search, guest, tree, extra)
+            self._remember(bound if part.is_bound else key, part)
+        files = ((source, tree.digests[source]), *part.files)
+        own = remote_inputs(self._memo, files[:1], guest)
+        return RemoteFiles(
+            Closure(files, (), part.absences), (*own, *part.inputs), part.directories
+        )
+
+    def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
+        dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
+        plain = dict.fromkeys(map(posixpath.normpath, dirs))
+        outside = tuple(d for d in plain if not is_under(d, guest.root))
+        return DiskTree(self._memo, self._system, system_dirs=outside, tolerated=tolerated)
+
+    def _known(self, key: Hashable, source: bytes) -> _Part | None:
+        part = self._parts.get(key)
+        if part is None or any(path == source for path, _ in part.files):
+            return None
+        if part.checks is not None:
+            if self._engine.replay(part.checks, _NOBODY) == Outcome.DONE:
+                return part
+        elif InputSet(part.files, (), part.absences, b"").holds(self._memo):
+            return part
+        self._parts.pop(key, None)
+        return None
+
+    def _remember(self, key: Hashable, part: _Part) -> None:
+        if len(self._parts) >= _MAX_PARTS:
+            self._parts.clear()
+        self._parts[key] = part
+
+    def _walk(
+        self,
+        source: bytes,
+        search: Search,
+        guest: GuestMap,
+        tree: DiskTree,
+        extra: tuple[bytes, ...],
+    ) -> _Part:
+        found = reach((source, *extra), search, tree)
+        digests = tuple((path, tree.digests[path]) for path in found.files)
+        refuse_twins(self._memo, digests, {})
+        files = digests[1:]
+        absences = _absences(found, tree)
+        return _Part(
+            files,
+            absences,
+            remote_inputs(self._memo, files, guest),
+            tuple(sorted(guest_path(guest.relative(d)) for d in found.passed if d != guest.root)),
+            found.is_bound,
+            self._checks(files, absences),
+        )
+
+    def _checks(
+        self, files: tuple[tuple[bytes, bytes], ...], absences: tuple[Absence, ...]
+    ) -> object:
+        pins = Pins(self._memo)
+        with contextlib.suppress(NotPinnedError, ValueError):
+            # Objects are written beside sources: names count, not a directory's times.
+            directories = {absence.directory for absence in absences}
+            pins.inputs(InputSet(files, (), absences, b""), directories)
+            return self._engine.prepare(Checks(pins.checks(), (), 0, (0, 0), b""))
+        return None
+
+
+def search_of(prepared: Prepared, guest: GuestMap) -> Search:
+    """Read from argv where names are looked for.
+
+    Raises:
+        UnscannableError: argv has something that this module does not follow.
+    """
+    invocation = prepared.invocation
+    for flag in invocation.flags:
+        if flag.spec.spelling == "-traditional-cpp":
+            raise UnscannableError("traditional")
+        if flag.spec.effect is Effect.TOOLS:
+            raise UnscannableError("tools")
+    chain = (
+        plain_directory(absolute(prepared.cwd, d), os.path.islink) for d in invocation.include_dirs
+    )
+    return Search(
+        root=guest.root,
+        cwd=prepared.cwd,
+        chain=tuple(dict.fromkeys(d for d in chain if is_under(d, guest.root))),
+        forced=invocation.forced_includes,
+        macros=(*invocation.values(*_MACRO_FLAGS), *_passed_on(invocation.values(*_PASSED_ON))),
+        is_system=guest.is_system,
+    )
+
+
+def _passed_on(values: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return macros that reach the preprocessor through another flag."""
+    pieces = (piece for value in values for piece in value.split(b","))
+    return tuple(piece[2:] for piece in pieces if piece.startswith(b"-D"))
+
+
+def _absences(found: Reach, tree: DiskTree) -> tuple[Absence, ...]:
+    result = []
+    for directory, names in found.absent.items():
+        absence = Absence(directory, names, found.absent_directories.get(directory, _NONE))
+        listing = tree.listing(directory)
+        if listing is not None and listing.is_quiet:
+            absence.signature = listing.signature
+        result.append(absence)
+    return tuple(result)
+
+
+def remote_inputs(
+    memo: FileMemo, files: Iterable[tuple[bytes, bytes]], guest: GuestMap
+) -> tuple[RemoteInput, ...]:
+    """Place files in the guest's tree, sorted by path; one reached by two names travels once.
+
+    Raises:
+        NotPortableError: a link leads out of the root, or a name cannot be in a tree.
+    """
+    real_root = os.path.realpath(guest.root)
+    homes: dict[bytes, bytes] = {}
+    inputs: dict[str, RemoteInput] = {}
+    for path, digest in files:
+        home, _, base = path.rpartition(b"/")
+        if home not in homes:
+            homes[home] = _real_directory(home)
+        real = homes[home] + b"/" + base
+        if os.path.islink(path):
+            real = os.path.realpath(path)
+        if not is_under(real, real_root):
+            raise NotPortableError("symlink-outside-root")
+        place = guest_path(guest.relative(path))
+        inputs[place] = RemoteInput(place, as_text([real])[0], False, digest.hex())
+    return tuple(inputs[place] for place in sorted(inputs))
+
+
+def _real_directory(path: bytes) -> bytes:
+    real = os.path.realpath(path)
+    if os.path.realpath(posixpath.normpath(path)) != real:
+        # `link/../x` is another file in the guest, where directories are real.
+        raise NotPortableError("symlink-and-dots")
+    return b"" if real == b"/" else real
