@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -111,9 +112,9 @@ class RemoteClosures:
             self._remember(bound if part.is_bound else key, part)
         files = ((source, tree.digests[source]), *part.files)
         own = remote_inputs(self._memo, files[:1], guest)
-        return RemoteFiles(
-            Closure(files, (), part.absences), (*own, *part.inputs), part.directories
-        )
+        at = bisect_left(part.inputs, own[0].path, key=lambda item: item.path)
+        inputs = (*part.inputs[:at], *own, *part.inputs[at:])
+        return RemoteFiles(Closure(files, (), part.absences), inputs, part.directories)
 
     def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
         dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
