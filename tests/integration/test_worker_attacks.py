@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,16 @@ from hpcc.core import (
     CallerError,
     Digest,
     GuestReuse,
-    ImageRef,
     InfrastructureError,
-    InputFile,
     Isolation,
     NotFoundError,
     PolicyError,
     TenantId,
 )
-from hpcc.identity import (
-    PinnedPeer,
-    RouteClaims,
-    TokenSigner,
-    certificate_id,
-    key_id,
-    load_or_create_signing_key,
-    load_or_create_tls,
-)
-from hpcc.reapi import (
-    ActionSpec,
-    CommandSpec,
-    build_tree,
-    digest_to_proto,
-    encode_action,
-    encode_command,
-)
+from hpcc.identity import PinnedPeer, load_or_create_tls
+from hpcc.reapi import ActionSpec, digest_to_proto, encode_action
 from hpcc.rpc import (
     MissingBlobsError,
-    ReapiClient,
     RouteAsk,
     SchedulerClient,
     UnauthenticatedError,
@@ -54,6 +35,9 @@ from hpcc.rpc import (
     open_channel,
 )
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc.testing._farm_actions import forged_token as forged
+from hpcc.testing._farm_actions import made_action as made
+from hpcc.testing._farm_actions import run_script as run
 
 REAPI = "/build.bazel.remote.execution.v2"
 
@@ -62,61 +46,6 @@ REAPI = "/build.bazel.remote.execution.v2"
 async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
     async with farm_under_test(tmp_path) as farm, farm.serving():
         yield farm
-
-
-def made(script: str, *, image: ImageRef = IMAGE, in_action: ImageRef | None = None) -> list[Blob]:
-    """Return the blobs of an action, the action last."""
-    source = Blob.of(b"int x;\n")
-    tree = build_tree([InputFile("a.c", source.digest)])
-    command = Blob.of(
-        encode_command(
-            CommandSpec(
-                argv=("sh", "-c", script),
-                env=(("PATH", "/usr/bin:/bin"),),
-                cwd="",
-                outputs=("a.o",),
-                image=image,
-            )
-        )
-    )
-    action = Blob.of(
-        encode_action(
-            ActionSpec(
-                command=command.digest, input_root=tree.root, image=in_action or image, salt=b"t"
-            )
-        )
-    )
-    return [source, *(Blob.of(d) for d in tree.directories.values()), command, action]
-
-
-async def run(client: ReapiClient, script: str) -> tuple[bytes, bool]:
-    blobs = made(script)
-    await client.upload(blobs)
-    record, is_cached = await client.execute(blobs[-1].digest, ["a.o"])
-    return record.inline.get("a.o", b""), is_cached
-
-
-def forged(farm: FarmUnderTest, **changes: object) -> str:
-    """Sign claims with the scheduler's real key: what a bug there could hand out."""
-    key = load_or_create_signing_key(farm.directory / "scheduler/keys/token-signing.key")
-    tls = load_or_create_tls(
-        farm.directory / "worker/keys", "worker.hpcc.internal", clock=farm.clock
-    )
-    now = farm.clock.now()
-    claims = RouteClaims(
-        issuer=farm.scheduler.scheduler_id,
-        subject="ann",
-        tenant=TENANT,
-        audience=certificate_id(tls.certificate_der),
-        image=IMAGE.digest,
-        minimum_isolation=Isolation.LOCAL_NONE,
-        generation=1,
-        rights=frozenset({"cache", "execute"}),
-        not_before=now,
-        expires_at=now + 60,
-        token_id="t",
-    )
-    return TokenSigner(key, kid=key_id(key.public_key())).sign(replace(claims, **changes))  # type: ignore[arg-type]
 
 
 async def test_a_forged_good_token_works_so_that_the_others_prove_something(

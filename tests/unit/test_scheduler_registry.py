@@ -34,6 +34,8 @@ def registration(name: str = "w1", isolation: Isolation = Isolation.QEMU_TCG) ->
         isolation=isolation,
         images=(IMAGE,),
         capacity=2,
+        result_key=b"k",
+        result_proof=b"p",
     )
 
 

@@ -96,7 +96,7 @@ class RouteRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
-    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id")
+    __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     WORKER_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,9 @@ class RouteResponse(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    GUEST_REUSE_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
     endpoint: str
     worker_certificate: bytes
     token: str
@@ -111,7 +114,10 @@ class RouteResponse(_message.Message):
     generation: int
     isolation: str
     worker_id: str
-    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ...) -> None: ...
+    principal: str
+    guest_reuse: str
+    minimum_isolation: str
+    def __init__(self, endpoint: _Optional[str] = ..., worker_certificate: _Optional[bytes] = ..., token: _Optional[str] = ..., token_expires_at: _Optional[float] = ..., generation: _Optional[int] = ..., isolation: _Optional[str] = ..., worker_id: _Optional[str] = ..., principal: _Optional[str] = ..., guest_reuse: _Optional[str] = ..., minimum_isolation: _Optional[str] = ...) -> None: ...
 
 class WatchRoutesRequest(_message.Message):
     __slots__ = ("tenant",)
@@ -138,13 +144,14 @@ class RouteEvent(_message.Message):
     def __init__(self, kind: _Optional[_Union[RouteEvent.Kind, str]] = ..., worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "toolchains")
+    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
     TOOLCHAINS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
@@ -152,8 +159,31 @@ class RegisterRequest(_message.Message):
     isolation: str
     images: _containers.RepeatedScalarFieldContainer[str]
     capacity: int
+    result_key: WorkerResultKey
     toolchains: _containers.RepeatedCompositeFieldContainer[ImageToolchains]
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ...) -> None: ...
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ...) -> None: ...
+
+class WorkerResultKey(_message.Message):
+    __slots__ = ("public_key", "proof")
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    public_key: bytes
+    proof: bytes
+    def __init__(self, public_key: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class ResultKeysRequest(_message.Message):
+    __slots__ = ("tenant", "key_ids")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    KEY_IDS_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    key_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tenant: _Optional[str] = ..., key_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResultKeysResponse(_message.Message):
+    __slots__ = ("keys",)
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
+    def __init__(self, keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
     __slots__ = ("token_keys", "generation", "lease_seconds", "scheduler_id", "audience")

@@ -50,6 +50,11 @@ class SchedulerServiceStub:
                 request_serializer=hpcc_dot_v1_dot_scheduler__pb2.WatchRoutesRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.RouteEvent.FromString,
                 _registered_method=True)
+        self.ResultKeys = channel.unary_unary(
+                '/hpcc.v1.SchedulerService/ResultKeys',
+                request_serializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer:
@@ -80,6 +85,13 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResultKeys(self, request, context):
+        """Gives keys that may sign results of the tenant now. Credential: the session of Authenticate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SchedulerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +109,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchRoutes,
                     request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.WatchRoutesRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_scheduler__pb2.RouteEvent.SerializeToString,
+            ),
+            'ResultKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResultKeys,
+                    request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -191,6 +208,33 @@ class SchedulerService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ResultKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.SchedulerService/ResultKeys',
+            hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.SerializeToString,
+            hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class WorkerRegistryServiceStub:
     """For workers. Credential: the worker secret.
@@ -221,6 +265,11 @@ class WorkerRegistryServiceStub:
                 '/hpcc.v1.WorkerRegistryService/Deregister',
                 request_serializer=hpcc_dot_v1_dot_scheduler__pb2.DeregisterRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.DeregisterResponse.FromString,
+                _registered_method=True)
+        self.ResultKeys = channel.unary_unary(
+                '/hpcc.v1.WorkerRegistryService/ResultKeys',
+                request_serializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.FromString,
                 _registered_method=True)
 
 
@@ -256,6 +305,13 @@ class WorkerRegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResultKeys(self, request, context):
+        """As for daemons: a worker checks what it finds in a store before it serves it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerRegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -278,6 +334,11 @@ def add_WorkerRegistryServiceServicer_to_server(servicer, server):
                     servicer.Deregister,
                     request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.DeregisterRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_scheduler__pb2.DeregisterResponse.SerializeToString,
+            ),
+            'ResultKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResultKeys,
+                    request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -389,6 +450,33 @@ class WorkerRegistryService:
             '/hpcc.v1.WorkerRegistryService/Deregister',
             hpcc_dot_v1_dot_scheduler__pb2.DeregisterRequest.SerializeToString,
             hpcc_dot_v1_dot_scheduler__pb2.DeregisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResultKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.WorkerRegistryService/ResultKeys',
+            hpcc_dot_v1_dot_scheduler__pb2.ResultKeysRequest.SerializeToString,
+            hpcc_dot_v1_dot_scheduler__pb2.ResultKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +30,14 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
 from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
+from hpcc.identity import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi import (
     ActionSpec,
     CommandSpec,
     ResultRecord,
+    ResultScope,
+    ResultTerms,
     build_tree,
     encode_action,
     encode_command,
@@ -49,6 +53,7 @@ from hpcc.rpc import (
     UnavailableError,
 )
 
+_log: Final = logging.getLogger(__name__)
 # Another route may help: the worker or its guest is gone, or the token is.
 _REROUTE_REASONS: Final = frozenset({"unavailable", "guest-lost", "draining", "not-ready"})
 _DOWN_SECONDS: Final = 3.0
@@ -161,13 +166,13 @@ class Dispatcher:
     ) -> RemoteOutcome:
         worker = await self._worker(connection)
         try:
-            return await self._on_worker(worker, request, prepared)
+            return await self._on_worker(connection, worker, request, prepared)
         except (UnavailableError, UnauthenticatedError) as error:
             is_token = isinstance(error, UnauthenticatedError)
             if not is_token and error.reason not in _REROUTE_REASONS:
                 raise
             worker = await connection.reroute(worker.route)
-            return await self._on_worker(worker, request, prepared)
+            return await self._on_worker(connection, worker, request, prepared)
 
     async def _worker(self, connection: FarmConnection) -> RoutedWorker:
         try:
@@ -177,7 +182,11 @@ class Dispatcher:
             raise
 
     async def _on_worker(
-        self, worker: RoutedWorker, request: RemoteRequest, prepared: PreparedAction
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
     ) -> RemoteResult:
         config = ReapiClientConfig(
             tenant=worker.tenant,
@@ -188,7 +197,7 @@ class Dispatcher:
         )
         client = ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
         record, is_cached = await self._result(client, prepared)
-        _check_record(record, worker, prepared)
+        await self._check(record, connection, worker, prepared)
         outputs = await _outputs(client, record, prepared.outputs)
         return RemoteResult(
             exit_code=record.exit_code,
@@ -199,6 +208,28 @@ class Dispatcher:
             isolation=record.isolation,
             action=str(prepared.digest),
         )
+
+    async def _check(
+        self,
+        record: ResultRecord,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        prepared: PreparedAction,
+    ) -> None:
+        """Hold a result against what was asked and who may sign it, before anything is written."""
+        _check_record(record, worker, prepared)
+        terms = _terms(worker, prepared)
+        try:
+            await check_result(record, terms, connection.result_keys, now=self._clock.now())
+        except ResultError as error:
+            _log.warning(
+                "worker %s gave a result of action %s that does not count (%s): %s",
+                worker.route.worker_id,
+                prepared.digest.hash[:16],
+                error.reason,
+                error,
+            )
+            raise
 
     async def _result(
         self, client: ReapiClient, prepared: PreparedAction
@@ -257,14 +288,22 @@ class Dispatcher:
         return await loop.run_in_executor(self._files, lambda: call(*args, **kwargs))
 
 
+def _terms(worker: RoutedWorker, prepared: PreparedAction) -> ResultTerms:
+    route = worker.route
+    return ResultTerms(
+        scope=ResultScope(tenant=worker.tenant, action=prepared.digest, principal=route.principal),
+        image=prepared.image.digest,
+        minimum_isolation=route.minimum_isolation,
+        reuse=route.guest_reuse,
+    )
+
+
 def _check_record(record: ResultRecord, worker: RoutedWorker, prepared: PreparedAction) -> None:
     """Hold a worker's answer against what was asked.
 
     Raises:
-        IntegrityError: another image, weaker isolation than routed, or files nobody asked for.
+        IntegrityError: weaker isolation than routed, or files nobody asked for.
     """
-    if record.image != prepared.image.digest.value:
-        raise IntegrityError("the result is of another image", reason="foreign-result")
     if record.isolation.rank < worker.route.isolation.rank:
         raise IntegrityError("the result ran under weaker isolation", reason="isolation")
     if not {o.path for o in record.outputs} <= set(prepared.outputs):

@@ -14,7 +14,7 @@ import grpc
 
 from hpcc.config import Farm
 from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId
-from hpcc.identity import LoginSource, PinnedPeer, ProofKey
+from hpcc.identity import LoginSource, PinnedPeer, ProofKey, ResultKeys
 from hpcc.ports import Clock
 from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
 from hpcc.rpc import open_channel as open_pinned
@@ -45,6 +45,7 @@ class FarmConnection:
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
         # Of this process and this farm alone: a token that was copied is of no use elsewhere.
         self._key = ProofKey()
+        self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
         self._route: Route | None = None
@@ -100,6 +101,18 @@ class FarmConnection:
         except UnauthenticatedError:
             self._session = None  # the scheduler was started anew
             return await self._client.route(await self._login(), ask)
+
+    async def _result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
+        async with self._lock:
+            session = await self._login()
+        try:
+            return await self._client.result_key(session, tenant, key_id)
+        except UnauthenticatedError:
+            async with self._lock:
+                if self._session is not None and self._session.session == session:
+                    self._session = None
+                session = await self._login()
+            return await self._client.result_key(session, tenant, key_id)
 
     async def _login(self) -> str:
         session = self._session

@@ -34,6 +34,15 @@ from hpcc.identity._oidc_verify import (
     verify_idp_token,
 )
 from hpcc.identity._proof import KEY_BYTES, ProofKey, check_proof
+from hpcc.identity._result_keys import ResultKeys
+from hpcc.identity._results import (
+    ResultError,
+    ResultSigner,
+    check_possession,
+    check_result,
+    result_key_id,
+    verify_result,
+)
 from hpcc.identity._tls import MAX_CERTIFICATE_BYTES, PinnedPeer, TlsIdentity, certificate_id
 from hpcc.identity._token import (
     MAX_LIFETIME_SECONDS,
@@ -71,6 +80,9 @@ __all__ = [
     "ProviderError",
     "ProviderHttp",
     "RefusedError",
+    "ResultError",
+    "ResultKeys",
+    "ResultSigner",
     "RouteClaims",
     "RouteQuotas",
     "TlsIdentity",
@@ -79,8 +91,10 @@ __all__ = [
     "TokenVerifier",
     "Tokens",
     "certificate_id",
+    "check_possession",
     "check_proof",
     "check_provider_url",
+    "check_result",
     "discover",
     "key_id",
     "load_login_or_none",
@@ -93,6 +107,8 @@ __all__ = [
     "read_client_secret",
     "read_header",
     "read_token_file",
+    "result_key_id",
     "store_login",
     "verify_idp_token",
+    "verify_result",
 ]

@@ -11,7 +11,20 @@ from hpcc.reapi._command import (
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto
 from hpcc.reapi._limits import MAX_DIRECTORIES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH, ReapiError
 from hpcc.reapi._resource import parse_read_name, parse_write_name, read_name, write_name
-from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi._result import (
+    ResultOutput,
+    ResultRecord,
+    ResultSignature,
+    encode_result,
+    parse_result,
+)
+from hpcc.reapi._signed import (
+    MAX_RESULT_SKEW_SECONDS,
+    ResultScope,
+    ResultTerms,
+    check_terms,
+    signed_bytes,
+)
 from hpcc.reapi._tree import (
     DirectoryListing,
     InputTree,
@@ -25,6 +38,7 @@ __all__ = [
     "IMAGE_PROPERTY",
     "MAX_DIRECTORIES",
     "MAX_DIRECTORY_BYTES",
+    "MAX_RESULT_SKEW_SECONDS",
     "MAX_TREE_DEPTH",
     "ActionSpec",
     "CommandSpec",
@@ -33,8 +47,12 @@ __all__ = [
     "ReapiError",
     "ResultOutput",
     "ResultRecord",
+    "ResultScope",
+    "ResultSignature",
+    "ResultTerms",
     "TreeWalk",
     "build_tree",
+    "check_terms",
     "digest_from_proto",
     "digest_to_proto",
     "encode_action",
@@ -49,5 +67,6 @@ __all__ = [
     "parse_write_name",
     "read_name",
     "salt_of",
+    "signed_bytes",
     "write_name",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import base64
+import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,7 +26,12 @@ from hpcc.core import (
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
 from hpcc.reapi._limits import MAX_RESULT_BYTES, ReapiError
 
-_FORMAT: Final = 1
+# 2: signed, with the digests of kernel, agent and lineage.
+_FORMAT: Final = 2
+_KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
+_SIGNATURE_BYTES: Final = 64
+# What a Struct's number holds exactly.
+_MAX_COUNT: Final = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +43,21 @@ class ResultOutput:
     is_executable: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ResultSignature:
+    """Who signed a result and when, in milliseconds since the epoch, and the 64 bytes."""
+
+    key_id: str
+    signed_at_ms: int
+    value: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:
-    """How an action ended and what ran it. Times are seconds since the epoch, UTC."""
+    """How an action ended and what ran it. Times are seconds since the epoch, UTC.
+
+    `lineage_digest` is the worker's, of what it keeps beside the result for later audit rows.
+    """
 
     exit_code: int
     stdout: bytes
@@ -54,6 +73,10 @@ class ResultRecord:
     queued_at: float = 0.0
     started_at: float = 0.0
     completed_at: float = 0.0
+    kernel_digest: str = ""
+    agent_digest: str = ""
+    lineage_digest: str = ""
+    signature: ResultSignature | None = None
     inline: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -79,15 +102,26 @@ def encode_result(record: ResultRecord) -> bytes:
     labels = Struct()
     labels.update(
         {
+            "agent": record.agent_digest,
             "format": _FORMAT,
             "guest_execs_before": record.guest_execs_before,
             "guest_id": record.guest_id,
             "image": record.image,
             "isolation": record.isolation.value,
+            "kernel": record.kernel_digest,
+            "lineage": record.lineage_digest,
             "reason": record.reason,
             "reuse": record.reuse.value,
         }
     )
+    if record.signature is not None:
+        labels.update(
+            {
+                "key": record.signature.key_id,
+                "signature": base64.b64encode(record.signature.value).decode(),
+                "signed_at_ms": record.signature.signed_at_ms,
+            }
+        )
     packed = Any(
         type_url="type.googleapis.com/google.protobuf.Struct",
         value=labels.SerializeToString(deterministic=True),
@@ -113,6 +147,8 @@ def parse_result(data: bytes) -> ResultRecord:
         ResultOutput(_path(o.path), digest_from_proto(o.digest), o.is_executable)
         for o in message.output_files
     )
+    if len({o.path for o in outputs}) != len(outputs):
+        raise ReapiError("result names an output twice", reason="bad-path")
     try:
         return ResultRecord(
             exit_code=message.exit_code,
@@ -129,6 +165,10 @@ def parse_result(data: bytes) -> ResultRecord:
             queued_at=_seconds(metadata.queued_timestamp),
             started_at=_seconds(metadata.execution_start_timestamp),
             completed_at=_seconds(metadata.execution_completed_timestamp),
+            kernel_digest=str(labels["kernel"]),
+            agent_digest=str(labels["agent"]),
+            lineage_digest=str(labels["lineage"]),
+            signature=_signature(labels),
             inline={
                 o.path: o.contents
                 for o in message.output_files
@@ -150,12 +190,25 @@ def _labels(message: pb.ActionResult) -> Mapping[str, object]:
     return values
 
 
+def _signature(labels: Mapping[str, object]) -> ResultSignature | None:
+    if "signature" not in labels:
+        return None
+    key_id = str(labels["key"])
+    try:
+        value = base64.b64decode(str(labels["signature"]), validate=True)
+    except binascii.Error as error:
+        raise ValueError("not a signature") from error
+    if not _KEY_ID.fullmatch(key_id) or len(value) != _SIGNATURE_BYTES:
+        raise ValueError("not a signature")
+    return ResultSignature(key_id, _count(labels["signed_at_ms"]), value)
+
+
 def _plain(value: object) -> object:
     return value if isinstance(value, str | float) else ""
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, float) or not math.isfinite(value) or value < 0:
+    if not isinstance(value, float) or not 0 <= value < _MAX_COUNT:
         raise ValueError("not a count")
     return int(value)
 
@@ -170,9 +223,13 @@ def _path(path: str) -> str:
 
 
 def _timestamp(seconds: float) -> Timestamp:
-    whole = math.floor(seconds)
-    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+    # Milliseconds, as they are signed: what was read and is written again must be the same.
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return Timestamp(seconds=whole, nanos=milliseconds * 1_000_000)
 
 
 def _seconds(stamp: Timestamp) -> float:
-    return stamp.seconds + stamp.nanos / 1e9
+    milliseconds = stamp.seconds * 1000 + stamp.nanos // 1_000_000
+    if not 0 <= milliseconds < _MAX_COUNT:
+        raise ValueError("not a time")
+    return milliseconds / 1000

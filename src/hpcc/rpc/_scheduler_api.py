@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpcc.core import (
     ClientPolicy,
+    GuestReuse,
     HostReport,
     ImageDigest,
     ImageRef,
@@ -47,7 +48,11 @@ class RouteAsk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One worker, and the right to use it until `token_expires_at`."""
+    """One worker, and the right to use it until `token_expires_at`.
+
+    `isolation` is the worker's word for its guests; `principal`, `guest_reuse` and
+    `minimum_isolation` are what its results are held against.
+    """
 
     endpoint: str
     worker_certificate: bytes
@@ -56,6 +61,9 @@ class Route:
     generation: int
     isolation: Isolation
     worker_id: str
+    principal: str
+    guest_reuse: GuestReuse
+    minimum_isolation: Isolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,10 @@ class RouteChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a worker says of itself."""
+    """What a worker says of itself.
+
+    `result_key` (32 bytes) signs its results; `result_proof` shows that it holds it.
+    """
 
     worker_id: str
     endpoint: str
@@ -77,6 +88,8 @@ class Registration:
     isolation: Isolation
     images: tuple[ImageDigest, ...]
     capacity: int
+    result_key: bytes
+    result_proof: bytes
     toolchains: tuple[ImageToolchains, ...] = ()
 
 
@@ -123,7 +136,13 @@ class SchedulerBackend(Protocol):
     ) -> SessionGrant: ...
     def route(self, credential: str, ask: RouteAsk) -> Route: ...
     def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]: ...
-    def register(self, credential: str, registration: Registration) -> Admission: ...
+    async def result_keys(
+        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
+    ) -> Mapping[str, bytes]: ...
+    async def register(self, credential: str, registration: Registration) -> Admission: ...
     def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer: ...
     def sandbox_lost(self, credential: str, worker_id: str, guest_id: str, reason: str) -> int: ...
     def deregister(self, credential: str, worker_id: str) -> None: ...
+    async def result_keys_for_worker(
+        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
+    ) -> Mapping[str, bytes]: ...

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.core import HostReport, Isolation, TenantId
+from hpcc.core import GuestReuse, HostReport, Isolation, TenantId
 from hpcc.ports import SignedHead
 from hpcc.rpc._errors import UnavailableError, error_of_call
 from hpcc.rpc._method import bearer
@@ -77,9 +77,12 @@ class SchedulerClient:
             session,
         )
         try:
-            isolation = Isolation(answer.isolation)
+            isolation, minimum = Isolation(answer.isolation), Isolation(answer.minimum_isolation)
+            reuse = GuestReuse(answer.guest_reuse)
         except ValueError as error:
-            raise UnavailableError("the scheduler names an unknown isolation") from error
+            raise UnavailableError(
+                "the scheduler names an unknown isolation or guest reuse"
+            ) from error
         return Route(
             endpoint=answer.endpoint,
             worker_certificate=answer.worker_certificate,
@@ -88,7 +91,14 @@ class SchedulerClient:
             generation=answer.generation,
             isolation=isolation,
             worker_id=answer.worker_id,
+            principal=answer.principal,
+            guest_reuse=reuse,
+            minimum_isolation=minimum,
         )
+
+    async def result_key(self, session: str, tenant: TenantId, key_id: str) -> bytes | None:
+        """Return the 32 bytes of a key that may sign results of the tenant, or None."""
+        return await _result_key(self._channel, "SchedulerService", session, tenant, key_id)
 
     async def watch(self, session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
         """Yield changes until the stream breaks, which ends the iteration with an error."""
@@ -123,6 +133,9 @@ class RegistryClient:
                 isolation=registration.isolation.value,
                 images=[i.value for i in registration.images],
                 capacity=registration.capacity,
+                result_key=pb.WorkerResultKey(
+                    public_key=registration.result_key, proof=registration.result_proof
+                ),
                 toolchains=[image_message(t) for t in registration.toolchains],
             ),
             pb.RegisterResponse,
@@ -162,6 +175,12 @@ class RegistryClient:
         )
         return int(answer.generation)
 
+    async def result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
+        """As the daemon's."""
+        return await _result_key(
+            self._channel, "WorkerRegistryService", self._secret, tenant, key_id
+        )
+
     async def deregister(self, worker_id: str) -> None:
         await self._call(
             "Deregister", pb.DeregisterRequest(worker_id=worker_id), pb.DeregisterResponse
@@ -179,6 +198,20 @@ def _anchor(head: SignedHead | None) -> pb.AuditAnchor | None:
     return pb.AuditAnchor(
         count=head.count, head=head.head, at=head.at, public_key=head.key, signature=head.signature
     )
+
+
+async def _result_key(
+    channel: grpc.aio.Channel, service: str, credential: str, tenant: TenantId, key_id: str
+) -> bytes | None:
+    answer = await _call(
+        channel,
+        f"{service}/ResultKeys",
+        pb.ResultKeysRequest(tenant=tenant.value, key_ids=[key_id]),
+        pb.ResultKeysResponse,
+        credential,
+    )
+    found: dict[str, bytes] = {k.kid: k.public_key for k in answer.keys}
+    return found.get(key_id)
 
 
 async def _call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Final
 
@@ -28,6 +28,8 @@ _MAX_CERTIFICATE_BYTES: Final = 16 << 10
 _MAX_IMAGES: Final = 1024
 _CLIENT_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
+_KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
+_MAX_KEY_IDS: Final = 64
 _MAX_REASON_CHARS: Final = 200
 _MAX_CAPACITY: Final = 4096
 
@@ -55,6 +57,9 @@ class _DaemonSide:
             ),
             Method("Route", pb.RouteRequest, pb.RouteResponse, unary=self.route),
             Method("WatchRoutes", pb.WatchRoutesRequest, pb.RouteEvent, stream=self.watch),
+            Method(
+                "ResultKeys", pb.ResultKeysRequest, pb.ResultKeysResponse, unary=self.result_keys
+            ),
         )
 
     async def authenticate(
@@ -95,6 +100,9 @@ class _DaemonSide:
             generation=route.generation,
             isolation=route.isolation.value,
             worker_id=route.worker_id,
+            principal=route.principal,
+            guest_reuse=route.guest_reuse.value,
+            minimum_isolation=route.minimum_isolation.value,
         )
 
     async def watch(
@@ -109,6 +117,12 @@ class _DaemonSide:
                     worker_id=change.worker_id,
                     generation=change.generation,
                 )
+
+    async def result_keys(self, request: pb.ResultKeysRequest, call: Call) -> pb.ResultKeysResponse:
+        found = await self._backend.result_keys(
+            call.credential, TenantId(request.tenant), _key_ids(request.key_ids)
+        )
+        return pb.ResultKeysResponse(keys=_keys(tuple(found.items())))
 
 
 class _WorkerSide:
@@ -128,6 +142,9 @@ class _WorkerSide:
             Method(
                 "Deregister", pb.DeregisterRequest, pb.DeregisterResponse, unary=self.deregister
             ),
+            Method(
+                "ResultKeys", pb.ResultKeysRequest, pb.ResultKeysResponse, unary=self.result_keys
+            ),
         )
 
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
@@ -137,7 +154,7 @@ class _WorkerSide:
             raise CallerError("certificate is absent or too large")
         if len(request.images) > _MAX_IMAGES or not 0 < request.capacity <= _MAX_CAPACITY:
             raise CallerError("too many images, or an impossible capacity")
-        admission = self._backend.register(
+        admission = await self._backend.register(
             call.credential,
             Registration(
                 worker_id=_worker_id(request.worker_id),
@@ -146,6 +163,8 @@ class _WorkerSide:
                 isolation=_isolation(request.isolation),
                 images=tuple(ImageDigest(i) for i in request.images),
                 capacity=request.capacity,
+                result_key=request.result_key.public_key,
+                result_proof=request.result_key.proof,
                 toolchains=images_of(request.toolchains),
             ),
         )
@@ -186,6 +205,19 @@ class _WorkerSide:
     async def deregister(self, request: pb.DeregisterRequest, call: Call) -> pb.DeregisterResponse:
         self._backend.deregister(call.credential, _worker_id(request.worker_id))
         return pb.DeregisterResponse()
+
+    async def result_keys(self, request: pb.ResultKeysRequest, call: Call) -> pb.ResultKeysResponse:
+        found = await self._backend.result_keys_for_worker(
+            call.credential, TenantId(request.tenant), _key_ids(request.key_ids)
+        )
+        return pb.ResultKeysResponse(keys=_keys(tuple(found.items())))
+
+
+def _key_ids(texts: Iterable[str]) -> tuple[str, ...]:
+    key_ids = tuple(texts)
+    if not 0 < len(key_ids) <= _MAX_KEY_IDS or not all(_KEY_ID.fullmatch(k) for k in key_ids):
+        raise CallerError(f"ask for 1 to {_MAX_KEY_IDS} result keys by their ids")
+    return key_ids
 
 
 def _anchor(request: pb.HeartbeatRequest) -> SignedHead:

@@ -33,7 +33,8 @@ class AnchorStore:
         if row is None or row[0] != count:
             with self._db:
                 self._db.execute(
-                    "INSERT OR REPLACE INTO anchor VALUES (?, ?, ?, ?)", (worker, count, head, at)
+                    "INSERT OR REPLACE INTO anchor (worker, count, head, at) VALUES (?, ?, ?, ?)",
+                    (worker, count, head, at),
                 )
         return True
 

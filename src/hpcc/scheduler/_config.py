@@ -8,6 +8,8 @@ from pathlib import Path
 from hpcc.core import CallerError, ImageDigest, Isolation, TenantId
 
 _MIN_SECRET_CHARS = 32
+# A living worker's key is noted once a day.
+_MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +35,15 @@ class SchedulerConfig:
     lease_seconds: float = 10.0
     token_seconds: float = 300.0
     session_seconds: float = 3600.0
+    # Results of a worker that has not registered with its key for so long are misses.
+    result_key_days: float = 90.0
 
     def __post_init__(self) -> None:
         """Refuse names, labels and secrets that could not work."""
         if len(self.worker_secret) < _MIN_SECRET_CHARS:
             raise CallerError(f"secrets must have at least {_MIN_SECRET_CHARS} characters")
+        if not _MIN_KEY_DAYS <= self.result_key_days <= _MAX_KEY_DAYS:
+            raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
         static = ("tenant", "tenant_secret", "minimum_isolation")
         if self.tenants:
             if not self.tenants.startswith("/"):

@@ -124,6 +124,9 @@ class Registry:
         for worker_id, worker in self._workers.items():
             yield RouteChange(worker_id, worker.generation, is_dead=False)
 
+    def registrations(self) -> tuple[Registration, ...]:
+        return tuple(w.registration for w in self._workers.values())
+
     def _known(self, worker_id: str) -> Worker:
         worker = self._workers.get(worker_id)
         if worker is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -31,6 +31,7 @@ from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._parity import note_parity
 from hpcc.scheduler._registry import Registry, Worker
+from hpcc.scheduler._result_keys import ResultKeyTable
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Door
 from hpcc.scheduler._tenants_sessions import Session, Sessions
@@ -51,7 +52,9 @@ class SchedulerService:
         *,
         scheduler_id: str,
         door: Door,
+        result_keys: ResultKeyTable,
     ) -> None:
+        self._result_keys = result_keys
         self._config, self._clock, self._anchors = config, clock, anchors
         self._scheduler_id = scheduler_id
         kid = key_id(key.public_key())
@@ -100,7 +103,16 @@ class SchedulerService:
             generation=worker.generation,
             isolation=worker.registration.isolation,
             worker_id=worker.registration.worker_id,
+            principal=session.principal,
+            guest_reuse=policy.guest_reuse,
+            minimum_isolation=minimum,
         )
+
+    async def result_keys(
+        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
+    ) -> Mapping[str, bytes]:
+        self._sessions.find(credential, tenant)
+        return await self._result_keys.listed(key_ids)
 
     async def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
         session, _ = self._sessions.find(credential, tenant)
@@ -116,8 +128,9 @@ class SchedulerService:
         finally:
             self._watchers.discard(watcher)
 
-    def register(self, credential: str, registration: Registration) -> Admission:
+    async def register(self, credential: str, registration: Registration) -> Admission:
         self._check_worker(credential)
+        await self._result_keys.note(registration)
         replaced = self._registry.remove(registration.worker_id)
         worker = self._registry.register(registration)
         self._watchers.tell([replaced] if replaced else [])
@@ -158,12 +171,23 @@ class SchedulerService:
         change = self._registry.remove(worker_id)
         self._watchers.tell([change] if change else [])
 
+    async def result_keys_for_worker(
+        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
+    ) -> Mapping[str, bytes]:
+        del tenant  # a worker serves all of them
+        self._check_worker(credential)
+        return await self._result_keys.listed(key_ids)
+
     async def expire_leases(self) -> None:
-        """Drop workers whose lease ran out and watches whose session has, until cancelled."""
+        """Drop who is over until cancelled: workers by lease or revoked key, watches by session."""
         while True:
             await self._clock.sleep(self._config.lease_seconds / 4)
             self._watchers.sweep()
             self._watchers.tell(self._registry.expire())
+            for worker_id in await self._result_keys.tend(self._registry.registrations()):
+                _log.error("worker %s is dropped: its result key was revoked", worker_id)
+                change = self._registry.remove(worker_id)
+                self._watchers.tell([change] if change else [])
 
     def _check_worker(self, credential: str) -> None:
         if not hmac.compare_digest(credential.encode(), self._config.worker_secret.encode()):

@@ -52,7 +52,12 @@ class SchedulerLink:
             try:
                 admission = await self._client.register(self._registration)
             except HpccError as error:
-                if error.reason in {"bad-secret", "bad-request"}:
+                if error.reason in {
+                    "bad-secret",
+                    "bad-request",
+                    "result-key",
+                    "result-key-revoked",
+                }:
                     raise
                 _log.warning("cannot register: %s", error)
                 await self._clock.sleep(delay)

@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hpcc.core import (
@@ -27,21 +27,24 @@ from hpcc.core import (
     ResultEvent,
     StdioEvent,
 )
+from hpcc.identity import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
 from hpcc.reapi import (
     ActionSpec,
     CommandSpec,
     ResultOutput,
     ResultRecord,
+    ResultScope,
     TreeWalk,
     encode_result,
 )
 from hpcc.rpc import Client, DeadlineError, MissingBlobsError, current_caller
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
+from hpcc.worker._entries import lineage_digest, pack_entry
 from hpcc.worker._pool import GuestPool, Lease
 from hpcc.worker._rows import Caller, Lineage, Made, audit_row
-from hpcc.worker._storage import TenantStorage, pack_entry
+from hpcc.worker._storage import TenantStorage
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0
@@ -164,9 +167,10 @@ class Runner:
         pool: GuestPool,
         audit: AuditLog,
         clock: Clock,
+        signer: ResultSigner,
     ) -> None:
         self._config, self._storage, self._pool = config, storage, pool
-        self._audit, self._clock = audit, clock
+        self._audit, self._clock, self._signer = audit, clock, signer
         self.scheduler_id = ""
         self._deaths = Deaths(clock)
 
@@ -200,24 +204,18 @@ class Runner:
                 raise
         event = harvest.check()
         outputs = await _keep(store, work.command, harvest)
-        identity = lease.guest.identity
-        record = ResultRecord(
+        lineage = self.lineage(work, lease)
+        ended = replace(
+            self._unended(work, lease, started_at, lineage),
             exit_code=event.exit_code,
             stdout=bytes(harvest.stdout),
             stderr=bytes(harvest.stderr),
             outputs=outputs,
-            isolation=identity.isolation,
-            reuse=work.domain.reuse,
-            guest_id=identity.guest_id,
-            guest_execs_before=lease.execs_before,
-            worker=self._config.worker,
-            image=work.action.image.digest.value,
             reason=event.reason,
-            queued_at=work.queued_at,
-            started_at=started_at,
-            completed_at=self._clock.now(),
         )
-        lineage = self.lineage(work, lease)
+        domain = work.domain
+        scope = ResultScope(tenant=domain.tenant, action=work.digest, principal=domain.principal)
+        record = self._signer.sign(ended, scope)
         await self._audit.append(self.row(work, record, lineage))
         return await self._release(work, record, lineage)
 
@@ -227,8 +225,21 @@ class Runner:
         Nothing is released, so a trail that cannot be written is recorded and not raised: the
         error under way says more.
         """
+        lineage = self.lineage(work, lease)
+        record = replace(self._unended(work, lease, started_at, lineage), reason=reason)
+        row = self.row(work, record, lineage, status="abandoned")
+        try:
+            async with asyncio.timeout(_ABANDONED_ROW_SECONDS):
+                await self._audit.append(row)
+        except (InfrastructureError, TimeoutError):
+            await self._event("audit-row-lost", work, ("reason", reason))
+
+    def _unended(
+        self, work: Work, lease: Lease, started_at: float, lineage: Lineage
+    ) -> ResultRecord:
+        """Describe what ran the action until now, without what it gave."""
         identity = lease.guest.identity
-        record = ResultRecord(
+        return ResultRecord(
             exit_code=NO_EXIT_CODE,
             stdout=b"",
             stderr=b"",
@@ -239,17 +250,13 @@ class Runner:
             guest_execs_before=lease.execs_before,
             worker=self._config.worker,
             image=work.action.image.digest.value,
-            reason=reason,
             queued_at=work.queued_at,
             started_at=started_at,
             completed_at=self._clock.now(),
+            kernel_digest=identity.kernel_digest,
+            agent_digest=identity.agent_digest,
+            lineage_digest=lineage_digest(lineage),
         )
-        row = self.row(work, record, self.lineage(work, lease), status="abandoned")
-        try:
-            async with asyncio.timeout(_ABANDONED_ROW_SECONDS):
-                await self._audit.append(row)
-        except (InfrastructureError, TimeoutError):
-            await self._event("audit-row-lost", work, ("reason", reason))
 
     async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> Made:
         if record.reason == "deadline":

@@ -10,8 +10,20 @@ from typing import Final
 
 from hpcc.audit import EventLimiter, SpoolAuditLog
 from hpcc.config import GUEST_OVERHEAD_MIB
-from hpcc.core import GuestReuse, ImageDigest, ImageToolchains, TenantId
-from hpcc.identity import PinnedPeer, load_or_create_tls
+from hpcc.core import (
+    GuestReuse,
+    ImageDigest,
+    ImageToolchains,
+    InfrastructureError,
+    TenantId,
+)
+from hpcc.identity import (
+    PinnedPeer,
+    ResultKeys,
+    ResultSigner,
+    load_or_create_signing_key,
+    load_or_create_tls,
+)
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc import (
     Admission,
@@ -36,6 +48,8 @@ from hpcc.worker._storage import TenantStorage
 from hpcc.worker._toolchains import Prober, ToolchainBook
 
 TLS_NAME: Final = "worker.hpcc.internal"
+# Of its own: the TLS key may be renewed, and what it signed would be worth nothing then.
+RESULT_KEY_NAME: Final = "result-signing.key"
 _GRACE_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 2.0
 
@@ -60,7 +74,11 @@ class _Parts:
         audit: AuditLog,
         clock: Clock,
         group: asyncio.TaskGroup,
+        registry: RegistryClient,
     ) -> None:
+        self.registry = registry
+        key = load_or_create_signing_key(config.keys / RESULT_KEY_NAME)
+        self.signer = ResultSigner(key, clock)
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
         self.link: SchedulerLink | None = None
@@ -78,7 +96,7 @@ class _Parts:
             audit_argv=config.audit_argv,
         )
         storage = TenantStorage(config.store, config.max_store_bytes)
-        self.runner = Runner(runner_config, storage, self.pool, audit, clock)
+        self.runner = Runner(runner_config, storage, self.pool, audit, clock, self.signer)
         self.gate = Gate(
             Desk(
                 storage=storage,
@@ -90,8 +108,18 @@ class _Parts:
                 isolation=runtime.isolation,
                 reuse=self.reuse,
                 quotas=Quotas(storage, clock),
+                result_keys=ResultKeys(self.result_key, clock),
             )
         )
+
+    async def result_key(self, tenant: TenantId, kid: str) -> bytes | None:
+        """Ask the scheduler; of its own key a worker is sure without it."""
+        try:
+            return await self.registry.result_key(tenant, kid)
+        except InfrastructureError:
+            if kid == self.signer.key_id:
+                return self.signer.public
+            raise
 
     async def on_lost(self, guest_id: str, reason: str) -> None:
         fields = (("guest", guest_id), ("reason", reason[:200]))
@@ -207,7 +235,8 @@ async def _serving(
         ) as channel,
         asyncio.TaskGroup() as group,
     ):
-        parts = _Parts(config, runtime, images, audit, clock, group)
+        registry = RegistryClient(channel, config.worker_secret)
+        parts = _Parts(config, runtime, images, audit, clock, group, registry)
         server, port = await start_server(
             reapi_handlers(parts.gate),
             host=config.host,
@@ -227,9 +256,11 @@ async def _serving(
                 isolation=runtime.isolation,
                 images=tuple(ImageDigest(d) for d in config.image_digests),
                 capacity=_limits(config).capacity * config.vcpus,
+                result_key=parts.signer.public,
+                result_proof=parts.signer.possession(config.worker_id, tls.certificate_der),
                 toolchains=compilers,
             )
-            async with _linked(parts, RegistryClient(channel, config.worker_secret), registration):
+            async with _linked(parts, registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
             # Deregistered, so no route leads here any more: what runs may finish and be answered.
@@ -238,12 +269,14 @@ async def _serving(
 
 
 @asynccontextmanager
-async def _linked(
-    parts: _Parts, client: RegistryClient, registration: Registration
-) -> AsyncGenerator[None]:
+async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[None]:
     """Be registered while the block runs; deregister at its end, briefly."""
     link = SchedulerLink(
-        client, registration, parts.clock, state=parts.state, on_admission=parts.on_admission
+        parts.registry,
+        registration,
+        parts.clock,
+        state=parts.state,
+        on_admission=parts.on_admission,
     )
     admission = await link.register()
     parts.link = link

@@ -20,16 +20,25 @@ from hpcc.core import (
     PolicyError,
     TenantId,
 )
-from hpcc.identity import RouteClaims, TokenError, TokenVerifier, check_proof
+from hpcc.identity import (
+    ResultError,
+    ResultKeys,
+    RouteClaims,
+    TokenError,
+    TokenVerifier,
+    check_proof,
+)
 from hpcc.ports import AuditLog, AuditRow, Clock
 from hpcc.reapi import (
     CommandSpec,
+    ReapiError,
     ResultRecord,
+    ResultScope,
+    ResultTerms,
     TreeWalk,
     encode_result,
     parse_action,
     parse_command,
-    parse_result,
 )
 from hpcc.rpc import (
     BusyError,
@@ -40,11 +49,12 @@ from hpcc.rpc import (
     current_caller,
 )
 from hpcc.worker._domain import TrustDomain
+from hpcc.worker._entries import open_entry
 from hpcc.worker._flights import FlightKey, Flights, Landing
 from hpcc.worker._quotas import Quotas
 from hpcc.worker._rows import Caller, Lineage, Made, audit_row
 from hpcc.worker._runner import Runner, Work
-from hpcc.worker._storage import TenantStorage, unpack_entry
+from hpcc.worker._storage import TenantStorage
 
 # Leaves room in a message for stdout, stderr and labels.
 _MAX_INLINE_BYTES: Final = 7 << 20
@@ -63,6 +73,7 @@ class Desk:
     isolation: Isolation
     reuse: GuestReuse
     quotas: Quotas
+    result_keys: ResultKeys
 
     async def refusal(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
         """Record what the caller of this call was refused, with who and which call it is."""
@@ -158,20 +169,43 @@ class WorkerSession:
     async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes:
         """Return a result of this trust domain whose blobs are all here; its row comes first."""
         started = self._desk.clock.now()
-        cache = await self._desk.storage.actions(self._domain)
-        lineage, data = unpack_entry(action, await cache.get(action))
-        record = parse_result(data)
-        if record.image != self._claims.image.value:
-            await self._desk.refusal("foreign-image", self.tenant.value)
-            raise NotFoundError(f"no result for {action}")
-        if record.isolation.rank < self._claims.minimum_isolation.rank:
-            await self._desk.refusal("isolation-too-weak", self.tenant.value)
-            raise NotFoundError(f"no result for {action}", reason="isolation")
+        lineage, record = await self._stored(action)
         if await self.find_missing(tuple(o.digest for o in record.outputs)):
             raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
         answer = await self._inlined(record, inline)
         await self._desk.audit.append(self._row("hit", action, record, lineage, started))
         return answer
+
+    async def _stored(self, action: Digest) -> tuple[Lineage, ResultRecord]:
+        """Return what a worker of this farm signed for just this action and trust domain.
+
+        Whoever can write the store can put anything there: anything else is a miss, and recorded.
+
+        Raises:
+            NotFoundError: there is nothing, or nothing that is good.
+        """
+        cache = await self._desk.storage.actions(self._domain)
+        entry = await cache.get(action)
+        keys, now = self._desk.result_keys, self._desk.clock.now()
+        try:
+            return await open_entry(entry, self._domain, self._terms(action), keys, now=now)
+        except (ReapiError, ResultError) as error:
+            fields = (("action", str(action)), ("reason", error.reason))
+            await self._desk.refusal("result-refused", self.tenant.value, *fields)
+            raise NotFoundError(f"no result for {action}", reason=error.reason) from error
+        except InfrastructureError as error:
+            raise NotFoundError(
+                f"nobody can be asked who signed the result of {action}", reason="result-key"
+            ) from error
+
+    def _terms(self, action: Digest) -> ResultTerms:
+        domain = self._domain
+        return ResultTerms(
+            scope=ResultScope(tenant=domain.tenant, action=action, principal=domain.principal),
+            image=domain.image,
+            minimum_isolation=self._claims.minimum_isolation,
+            reuse=domain.reuse,
+        )
 
     async def execute(
         self, action: Digest, inline: frozenset[str], *, skip_cache: bool

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Final
 
-from hpcc.core import Digest, NotFoundError, TenantId
+from hpcc.core import TenantId
 from hpcc.ports import ActionCache, BlobStore
 from hpcc.store import (
     DiskActionCache,
@@ -18,10 +15,6 @@ from hpcc.store import (
     action_cache_directory,
 )
 from hpcc.worker._domain import TrustDomain
-from hpcc.worker._rows import Lineage
-
-_HEAD_BYTES: Final = 4
-_MAX_HEAD_BYTES: Final = 4 << 20
 
 
 class TenantStorage:
@@ -69,25 +62,3 @@ class TenantStorage:
                     self._actions[path] = await asyncio.to_thread(DiskActionCache, config)
                 cache = self._actions[path]
         return cache
-
-
-def pack_entry(lineage: Lineage, result: bytes) -> bytes:
-    """Encode an action cache entry: lineage as JSON behind its length, then the result."""
-    head = json.dumps(asdict(lineage), sort_keys=True).encode()
-    return len(head).to_bytes(_HEAD_BYTES, "big") + head + result
-
-
-def unpack_entry(action: Digest, entry: bytes) -> tuple[Lineage, bytes]:
-    """Read an entry.
-
-    Raises:
-        NotFoundError: it has another form, which makes it a miss.
-    """
-    size = int.from_bytes(entry[:_HEAD_BYTES], "big")
-    if size > _MAX_HEAD_BYTES:
-        raise NotFoundError(f"result for {action} has another form", reason="damaged")
-    try:
-        lineage = Lineage.of(json.loads(entry[_HEAD_BYTES : _HEAD_BYTES + size]))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise NotFoundError(f"result for {action} has another form", reason="damaged") from error
-    return lineage, entry[_HEAD_BYTES + size :]

@@ -1,0 +1,114 @@
+"""Signed results: a worker's word for what an action gave, which no store can change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from hpcc.core import CallerError, IntegrityError
+from hpcc.identity._keys import key_id
+from hpcc.identity._result_keys import ResultKeys
+from hpcc.ports import Clock
+from hpcc.reapi import (
+    ReapiError,
+    ResultRecord,
+    ResultScope,
+    ResultSignature,
+    ResultTerms,
+    check_terms,
+    signed_bytes,
+)
+
+_POSSESSION_TAG = b"hpcc-result-key-1"
+
+
+class ResultError(IntegrityError):
+    """A result that nobody vouches for here: it counts as none."""
+
+    default_reason = "result-signature"
+
+
+class ResultSigner:
+    """Signs results with a worker's own key, which is not that of its TLS certificate."""
+
+    def __init__(self, key: Ed25519PrivateKey, clock: Clock) -> None:
+        self._key, self._clock = key, clock
+        self.key_id = key_id(key.public_key())
+        self.public: bytes = key.public_key().public_bytes(
+            serialization.Encoding.Raw, serialization.PublicFormat.Raw
+        )
+
+    def sign(self, record: ResultRecord, scope: ResultScope) -> ResultRecord:
+        """Return the record with a signature of now."""
+        unsigned = ResultSignature(self.key_id, round(self._clock.now() * 1000), b"")
+        value = self._key.sign(signed_bytes(record, scope, unsigned))
+        return replace(record, signature=replace(unsigned, value=value))
+
+    def possession(self, worker_id: str, certificate: bytes) -> bytes:
+        """Return the proof that the worker of this TLS certificate holds the key."""
+        return self._key.sign(_possession(worker_id, certificate))
+
+
+def check_possession(public: bytes, proof: bytes, worker_id: str, certificate: bytes) -> str:
+    """Return the id of a key that its worker has shown to hold.
+
+    Raises:
+        CallerError: it is no Ed25519 key, or the proof is not of it.
+    """
+    try:
+        key = Ed25519PublicKey.from_public_bytes(public)
+        key.verify(proof, _possession(worker_id, certificate))
+    except (InvalidSignature, ValueError) as error:
+        raise CallerError("the result key is not the worker's own", reason="result-key") from error
+    return key_id(key)
+
+
+def result_key_id(public: bytes) -> str:
+    """Return the id of the 32 bytes of a key that was checked before."""
+    return key_id(Ed25519PublicKey.from_public_bytes(public))
+
+
+def verify_result(
+    record: ResultRecord, terms: ResultTerms, key: Ed25519PublicKey, *, now: float
+) -> None:
+    """Check a result's word and signature, with the key that its signature names; does no I/O.
+
+    Raises:
+        ResultError: it does not answer the terms, or was changed since it was signed.
+    """
+    signature = _named(record, terms, now)
+    try:
+        key.verify(signature.value, signed_bytes(record, terms.scope, signature))
+    except InvalidSignature as error:
+        raise ResultError("the result is not what its worker signed") from error
+
+
+async def check_result(
+    record: ResultRecord, terms: ResultTerms, keys: ResultKeys, *, now: float
+) -> None:
+    """Check a result with the key that the scheduler lists for the tenant.
+
+    Raises:
+        ResultError: as `verify_result`, or its key is not listed (reason `result-key`).
+        InfrastructureError: the key is not known here and nobody can be asked.
+    """
+    signature = _named(record, terms, now)
+    key = await keys.key(terms.scope.tenant, signature.key_id)
+    if key is None:
+        raise ResultError("the result's key is not listed, or was revoked", reason="result-key")
+    verify_result(record, terms, key, now=now)
+
+
+def _named(record: ResultRecord, terms: ResultTerms, now: float) -> ResultSignature:
+    try:
+        return check_terms(record, terms, now=now)
+    except ReapiError as error:
+        raise ResultError(str(error), reason=error.reason) from error
+
+
+def _possession(worker_id: str, certificate: bytes) -> bytes:
+    fields = (_POSSESSION_TAG, worker_id.encode(), certificate)
+    return b"".join(len(f).to_bytes(4, "big") + f for f in fields)

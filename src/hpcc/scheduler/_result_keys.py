@@ -1,0 +1,204 @@
+"""Which keys may sign results: listed when a worker registers, until revoked or long unused.
+
+They outlive their workers, whose results stay good in the stores.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from hpcc.core import CallerError, HpccError, NotFoundError, PolicyError
+from hpcc.identity import check_possession, result_key_id
+from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
+from hpcc.rpc import Registration
+from hpcc.scheduler._config import SchedulerConfig
+
+_log: Final = logging.getLogger(__name__)
+SPACE: Final = "result-key"
+# A worker's registration is written anew no more often than this.
+TOUCH_SECONDS: Final = 86_400.0
+# What another replica, or the command line, wrote counts here after this at the latest.
+REREAD_SECONDS: Final = 15.0
+MAX_LISTED: Final = 10_000
+_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedKey:
+    """A key, 64 hex digits, the worker that showed it last, and when, in seconds since the epoch.
+
+    `revoked_at` is 0 for a good one. A revoked one is kept for ever, so that it never comes back.
+    """
+
+    key: str
+    worker: str
+    first_at: float
+    last_at: float
+    revoked_at: float = 0.0
+
+    @classmethod
+    def of(cls, value: bytes) -> ListedKey:
+        """Read an entry.
+
+        Raises:
+            ControlStoreError: it is none of ours.
+        """
+        try:
+            return cls(**json.loads(value))
+        except (ValueError, TypeError) as error:
+            raise ControlStoreError("an entry of a result key has another form") from error
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+class ResultKeyTable:
+    """The farm's result keys, read from the control store and kept in memory while it is away."""
+
+    def __init__(self, store: ControlStore, clock: Clock, lifetime_seconds: float) -> None:
+        self._store, self._clock, self._lifetime = store, clock, lifetime_seconds
+        self._keys: dict[str, ListedKey] = {}
+        self._read_at = float("-inf")
+
+    async def note(self, registration: Registration) -> str:
+        """List the key of a worker that registers; return its id.
+
+        Raises:
+            CallerError: the worker has not shown that it holds the key, or there are too many.
+            PolicyError: it was revoked.
+            ControlStoreError: it is new, and cannot be kept now.
+        """
+        worker = registration.worker_id
+        key = registration.result_key
+        kid = check_possession(key, registration.result_proof, worker, registration.certificate)
+        await self._reread()
+        for _ in range(_TRIES):
+            try:
+                await self._keep(kid, key.hex(), worker)
+            except ConflictError:
+                continue
+            except ControlStoreError as error:
+                if kid not in self._keys or self.is_revoked(kid):
+                    raise
+                _log.warning("result key of worker %s is not renewed: %s", worker, error)
+            return kid
+        raise ControlStoreError("the result key changes all the time")
+
+    async def listed(self, key_ids: tuple[str, ...]) -> Mapping[str, bytes]:
+        """Return the public keys of those that are good now."""
+        await self._reread()
+        found = {kid: self._keys[kid] for kid in key_ids if kid in self._keys}
+        return {kid: bytes.fromhex(k.key) for kid, k in found.items() if self._is_good(k)}
+
+    async def all(self) -> Mapping[str, tuple[ListedKey, bool]]:
+        """Return every key by its id, and whether it is good now."""
+        self._read_at = float("-inf")
+        await self._reread()
+        return {kid: (key, self._is_good(key)) for kid, key in sorted(self._keys.items())}
+
+    async def revoke(self, kid: str) -> ListedKey:
+        """Revoke a key for ever; its results are misses.
+
+        Raises:
+            NotFoundError: no worker ever registered it.
+        """
+        for _ in range(_TRIES):
+            entry = await self._store.entry_or_none(SPACE, kid)
+            if entry is None:
+                raise NotFoundError(f"no worker ever registered the result key {kid}")
+            key = ListedKey.of(entry.value)
+            if not key.revoked_at:
+                key = replace(key, revoked_at=self._clock.now())
+                try:
+                    await self._store.put(SPACE, kid, key.encode(), expect=entry.version)
+                except ConflictError:
+                    continue
+            self._keys[kid] = key
+            return key
+        raise ControlStoreError("the result key changes all the time")
+
+    async def tend(self, workers: Iterable[Registration]) -> tuple[str, ...]:
+        """Keep the keys of living workers listed; return the workers whose key was revoked."""
+        await self._reread()
+        revoked: list[str] = []
+        for worker in workers:
+            kid = result_key_id(worker.result_key)
+            known = self._keys.get(kid)
+            if known is not None and known.revoked_at:
+                revoked.append(worker.worker_id)
+            elif known is None or self._clock.now() - known.last_at >= TOUCH_SECONDS:
+                try:
+                    await self._keep(kid, worker.result_key.hex(), worker.worker_id)
+                except HpccError as error:
+                    _log.warning("result key of worker %s: %s", worker.worker_id, error)
+        return tuple(revoked)
+
+    def is_revoked(self, kid: str) -> bool:
+        return kid in self._keys and self._keys[kid].revoked_at > 0
+
+    def _is_good(self, key: ListedKey) -> bool:
+        return not key.revoked_at and self._clock.now() - key.last_at < self._lifetime
+
+    async def _keep(self, kid: str, key: str, worker: str) -> None:
+        now = self._clock.now()
+        entry = await self._store.entry_or_none(SPACE, kid)
+        if entry is None:
+            await self._make_room()
+            listed = ListedKey(key=key, worker=worker, first_at=now, last_at=now)
+            await self._store.put(SPACE, kid, listed.encode(), expect=0)
+        else:
+            listed = ListedKey.of(entry.value)
+            if listed.revoked_at:
+                self._keys[kid] = listed
+                raise PolicyError(
+                    f"result key {kid} was revoked: remove it from the worker's keys directory, "
+                    "and it makes a new one",
+                    reason="result-key-revoked",
+                )
+            if listed.worker != worker or now - listed.last_at >= TOUCH_SECONDS:
+                listed = replace(listed, worker=worker, last_at=now)
+                await self._store.put(SPACE, kid, listed.encode(), expect=entry.version)
+        self._keys[kid] = listed
+
+    async def _make_room(self) -> None:
+        """Forget keys that are no good any more by age.
+
+        Raises:
+            CallerError: there are too many all the same.
+        """
+        if len(self._keys) < MAX_LISTED:
+            return
+        for kid, key in list(self._keys.items()):
+            if not key.revoked_at and not self._is_good(key):
+                await self._store.delete(SPACE, kid)
+                del self._keys[kid]
+        if len(self._keys) >= MAX_LISTED:
+            raise CallerError(f"more than {MAX_LISTED} result keys", reason="too-many-result-keys")
+
+    async def _reread(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._read_at < REREAD_SECONDS:
+            return
+        try:
+            entries = await self._store.entries(SPACE)
+            self._keys = dict(_readable(entries))
+        except ControlStoreError as error:
+            _log.warning("result keys are those of before: %s", error)
+        self._read_at = now
+
+
+def result_key_table(config: SchedulerConfig, store: ControlStore, clock: Clock) -> ResultKeyTable:
+    """Return the table as a scheduler of this config keeps it."""
+    return ResultKeyTable(store, clock, config.result_key_days * 86_400)
+
+
+def _readable(entries: Iterable[Entry]) -> Iterator[tuple[str, ListedKey]]:
+    for entry in entries:
+        try:
+            yield entry.key, ListedKey.of(entry.value)
+        except ControlStoreError as error:
+            _log.error("result key %s: %s", entry.key, error)

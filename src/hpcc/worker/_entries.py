@@ -1,0 +1,74 @@
+"""Entries of the action cache: a signed result and the lineage that later audit rows repeat.
+
+A store may be written by others: what is read from one counts only as far as its signature goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Final
+
+from hpcc.identity import ResultKeys, check_result
+from hpcc.reapi import ReapiError, ResultRecord, ResultTerms, parse_result
+from hpcc.worker._domain import TrustDomain
+from hpcc.worker._rows import Lineage
+
+_HEAD_BYTES: Final = 4
+_MAX_HEAD_BYTES: Final = 4 << 20
+
+
+def lineage_digest(lineage: Lineage) -> str:
+    """Return what a signed result says of its lineage."""
+    return _digest(_head(lineage))
+
+
+def pack_entry(lineage: Lineage, result: bytes) -> bytes:
+    """Encode an entry: lineage as JSON behind its length, then the result."""
+    head = _head(lineage)
+    return len(head).to_bytes(_HEAD_BYTES, "big") + head + result
+
+
+def unpack_entry(entry: bytes) -> tuple[Lineage, ResultRecord]:
+    """Read an entry; the result's signature is not checked yet.
+
+    Raises:
+        ReapiError: it has another form, or its lineage is not the one that the result names.
+    """
+    size = int.from_bytes(entry[:_HEAD_BYTES], "big")
+    if size > _MAX_HEAD_BYTES:
+        raise ReapiError("the entry has another form", reason="result-form")
+    head = entry[_HEAD_BYTES : _HEAD_BYTES + size]
+    try:
+        lineage = Lineage.of(json.loads(head))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ReapiError("the entry has another form", reason="result-form") from error
+    record = parse_result(entry[_HEAD_BYTES + size :])
+    if record.lineage_digest != _digest(head):
+        raise ReapiError("the entry tells another origin than was signed", reason="result-lineage")
+    return lineage, record
+
+
+async def open_entry(
+    entry: bytes, domain: TrustDomain, terms: ResultTerms, keys: ResultKeys, *, now: float
+) -> tuple[Lineage, ResultRecord]:
+    """Return what a worker of this farm signed for just these terms and this class.
+
+    Raises:
+        ReapiError, ResultError: it is anything else; `reason` says what.
+        InfrastructureError: its key is not known here, and nobody can be asked.
+    """
+    lineage, record = unpack_entry(entry)
+    if (record.isolation, record.reuse) != (domain.isolation, domain.reuse):
+        raise ReapiError("the result is of another class", reason="result-class")
+    await check_result(record, terms, keys, now=now)
+    return lineage, record
+
+
+def _head(lineage: Lineage) -> bytes:
+    return json.dumps(asdict(lineage), sort_keys=True).encode()
+
+
+def _digest(head: bytes) -> str:
+    return f"sha256:{hashlib.sha256(head).hexdigest()}"

@@ -1,0 +1,113 @@
+"""Each check of signed results is needed: without it, the test named after the attack fails.
+
+Every case takes one check out of a copied tree and runs that test there, as in
+`test_identity_notices.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STORE = "tests/integration/test_store_writer.py::"
+UNIT = "tests/unit/test_signed_results.py::"
+TABLE = "tests/unit/test_result_key_table.py::"
+SIGNED, RESULTS = "reapi/_signed.py", "identity/_results.py"
+ENTRIES, KEYS = "worker/_entries.py", "identity/_result_keys.py"
+LIST = "scheduler/_result_keys.py"
+CAUGHT = STORE + "test_a_store_writer_who_"
+TESTS_FAILED = 1
+
+
+class Case(NamedTuple):
+    """A check in `file`, the text it is replaced by, and the test that must notice."""
+
+    file: str
+    check: str
+    without: str
+    test: str
+
+
+CASES = {
+    "signature": Case(RESULTS, "key.verify(signature.value, signed_bytes(record, terms.scope, signature))",
+                      "signed_bytes(record, terms.scope, signature)",
+                      UNIT + "test_a_result_with_another_field_is_refused[exit_code]"),
+    "served-unchecked": Case(ENTRIES, "await check_result(record, terms, keys, now=now)", "pass",
+                             CAUGHT + "swaps_the_paths_of_outputs_is_caught"),
+    "stderr": Case(SIGNED, "hashlib.sha256(record.stderr).digest(),", "",
+                   UNIT + "test_a_result_with_another_field_is_refused[stderr]"),
+    "stdout": Case(SIGNED, "hashlib.sha256(record.stdout).digest(),", "",
+                   UNIT + "test_a_result_with_another_field_is_refused[stdout]"),
+    "exit-code": Case(SIGNED, "record.exit_code,", "0,",
+                      UNIT + "test_a_result_with_another_field_is_refused[exit_code]"),
+    "path": Case(SIGNED, "output.path.encode(), str(output.digest)", 'b"", str(output.digest)',
+                 UNIT + "test_a_store_writer_who_swaps_paths_or_files_is_caught"),
+    "mode": Case(SIGNED, 'b"x" * output.is_executable', 'b""',
+                 UNIT + "test_a_store_writer_who_swaps_paths_or_files_is_caught"),
+    "tenant": Case(SIGNED, "scope.tenant.value,", '"",', UNIT + "test_a_result_that_answers_another_question_is_refused"),
+    "action": Case(SIGNED, "str(scope.action),", '"",',
+                   UNIT + "test_a_result_that_answers_another_question_is_refused"),
+    "principal": Case(SIGNED, "scope.principal if record.reuse is GuestReuse.PRINCIPAL else", "",
+                      UNIT + "test_a_result_that_answers_another_question_is_refused"),
+    "image": Case(SIGNED, "if record.image != terms.image.value:", "if False:",
+                  UNIT + "test_a_true_result_that_the_tenant_does_not_accept_is_refused"),
+    "isolation": Case(SIGNED, "if record.isolation.rank < terms.minimum_isolation.rank:", "if False:",
+                      UNIT + "test_a_true_result_of_weaker_isolation_is_refused"),
+    "reuse": Case(SIGNED, "if record.reuse.stricter(terms.reuse) is not record.reuse:", "if False:",
+                  UNIT + "test_a_true_result_that_the_tenant_does_not_accept_is_refused"),
+    "future": Case(SIGNED, "if signature.signed_at_ms / 1000 > now + MAX_RESULT_SKEW_SECONDS:", "if False:",
+                   UNIT + "test_a_result_of_the_future_is_refused_and_the_clocks_may_differ_by_minutes"),
+    "isolation-label": Case(SIGNED, "record.isolation.value,", '"",',
+                            UNIT + "test_a_result_with_another_field_is_refused[isolation]"),
+    "class": Case(ENTRIES, "if (record.isolation, record.reuse) != (domain.isolation, domain.reuse):",
+                  "if False:", CAUGHT + "swaps_reuse_classes_is_caught"),
+    "lineage": Case(ENTRIES, "if record.lineage_digest != _digest(head):", "if False:",
+                    CAUGHT + "changes_the_origin_in_later_rows_is_caught"),
+    "unlisted": Case(KEYS, "found = _Known(_read(name[1], raw), self._clock.monotonic())",
+                     "found = _Known(_read(name[1], raw) or (known and known.key), self._clock.monotonic())",
+                     UNIT + "test_a_result_of_a_revoked_key_is_refused_within_a_minute"),
+    "key-id": Case(KEYS, "return key if key_id(key) == kid else None", "return key",
+                   UNIT + "test_a_scheduler_that_answers_with_another_key_is_not_believed"),
+    "flood": Case(KEYS, "return self._asked <= MAX_ASKED", "return True",
+                  UNIT + "test_invented_key_names_do_not_make_anybody_flood_the_scheduler"),
+    "possession": Case(RESULTS, "key.verify(proof, _possession(worker_id, certificate))", "pass",
+                       TABLE + "test_a_worker_that_registers_the_key_of_another_is_refused"),
+    "revoked-listed": Case(LIST, "return not key.revoked_at and", "return",
+                           TABLE + "test_a_revoked_key_is_off_the_list_for_ever_and_its_worker_is_named"),
+    "revoked-registers": Case(LIST, "if listed.revoked_at:", "if False:",
+                              TABLE + "test_a_revoked_key_is_off_the_list_for_ever_and_its_worker_is_named"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("mutant") / "src"
+    shutil.copytree(ROOT / "src", tree, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, source: Path) -> None:
+    case = CASES[name]
+    file = source / "hpcc" / case.file
+    text = file.read_text()
+    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+    file.write_text(text.replace(case.check, case.without))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
+            cwd=ROOT, timeout=60, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    finally:
+        file.write_text(text)
+    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
+    assert "failed" in done.stdout

@@ -1,0 +1,189 @@
+"""The scheduler's list of result keys: listed, kept, expired, revoked, and the same for all replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hpcc.control import EmbeddedControlStore
+from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, PolicyError
+from hpcc.identity import ResultSigner
+from hpcc.ports import ControlStoreError, Entry
+from hpcc.rpc import Registration
+from hpcc.scheduler._result_keys import REREAD_SECONDS, SPACE, ListedKey, ResultKeyTable
+
+DAY = 86_400.0
+
+
+class At:
+    """A `Clock` that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = 1_800_000_000.0
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+def registered(name: str, signer: ResultSigner) -> Registration:
+    return Registration(
+        worker_id=name,
+        endpoint="127.0.0.1:1",
+        certificate=b"certificate",
+        isolation=Isolation.QEMU_TCG,
+        images=(ImageDigest("sha256:" + "ab" * 32),),
+        capacity=2,
+        result_key=signer.public,
+        result_proof=signer.possession(name, b"certificate"),
+    )
+
+
+@pytest.fixture
+def clock() -> At:
+    return At()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: At) -> Iterator[EmbeddedControlStore]:
+    with EmbeddedControlStore(tmp_path / "control.sqlite", clock) as store:
+        yield store
+
+
+@pytest.fixture
+def table(store: EmbeddedControlStore, clock: At) -> ResultKeyTable:
+    return ResultKeyTable(store, clock, 90 * DAY)
+
+
+@pytest.fixture
+def signer(clock: At) -> ResultSigner:
+    return ResultSigner(Ed25519PrivateKey.generate(), clock)
+
+
+async def test_a_key_is_listed_for_every_replica_and_after_restarts(
+    store: EmbeddedControlStore, table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    other = ResultKeyTable(store, clock, 90 * DAY)
+    assert await other.listed((signer.key_id,)) == {}
+    assert await table.note(registered("w1", signer)) == signer.key_id
+    clock.at += REREAD_SECONDS
+    for reader in (table, other, ResultKeyTable(store, clock, 90 * DAY)):
+        assert await reader.listed((signer.key_id, "0" * 32)) == {signer.key_id: signer.public}
+
+
+async def test_results_of_a_worker_that_is_gone_stay_good_for_the_lifetime_of_its_key(
+    table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    clock.at += 90 * DAY - 1
+    assert await table.listed((signer.key_id,))
+    clock.at += REREAD_SECONDS
+    assert await table.listed((signer.key_id,)) == {}
+    await table.note(registered("w1", signer))
+    assert await table.listed((signer.key_id,))
+
+
+async def test_a_living_workers_key_does_not_expire(
+    table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    for _ in range(100):
+        clock.at += DAY
+        assert await table.tend([registered("w1", signer)]) == ()
+    assert await table.listed((signer.key_id,))
+
+
+async def test_a_revoked_key_is_off_the_list_for_ever_and_its_worker_is_named(
+    store: EmbeddedControlStore, table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    other = ResultKeyTable(store, clock, 90 * DAY)
+    revoked = await other.revoke(signer.key_id)
+    assert (revoked.worker, revoked.revoked_at) == ("w1", clock.at)
+    clock.at += REREAD_SECONDS
+    assert await table.listed((signer.key_id,)) == {}
+    assert await table.tend([registered("w1", signer)]) == ("w1",)
+    for name in ("w1", "w2"):
+        with pytest.raises(PolicyError) as refused:
+            await table.note(registered(name, signer))
+        assert refused.value.reason == "result-key-revoked"
+    clock.at += 1000 * DAY
+    assert await table.listed((signer.key_id,)) == {}
+    again = await other.revoke(signer.key_id)
+    assert again.revoked_at == revoked.revoked_at
+
+
+async def test_a_key_that_nobody_registered_cannot_be_revoked(table: ResultKeyTable) -> None:
+    with pytest.raises(NotFoundError):
+        await table.revoke("0" * 32)
+
+
+async def test_a_worker_that_registers_the_key_of_another_is_refused(
+    table: ResultKeyTable, signer: ResultSigner
+) -> None:
+    for stolen in (
+        replace(registered("w1", signer), worker_id="w2"),
+        replace(registered("w1", signer), certificate=b"another"),
+        replace(registered("w1", signer), result_proof=b""),
+        replace(registered("w1", signer), result_key=b""),
+    ):
+        with pytest.raises(CallerError) as refused:
+            await table.note(stolen)
+        assert refused.value.reason == "result-key"
+    assert await table.all() == {}
+
+
+class Away:
+    """A control store that does not answer."""
+
+    async def entries(self, *_: object, **__: object) -> tuple[Entry, ...]:
+        raise ControlStoreError("away")
+
+    entry_or_none = put = entries
+
+
+async def test_with_the_control_store_away_known_keys_stay_good_and_new_ones_wait(
+    table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await table.note(registered("w1", signer))
+    table._store = Away()  # type: ignore[assignment]
+    clock.at += REREAD_SECONDS
+    assert await table.listed((signer.key_id,))
+    assert await table.note(registered("w1", signer)) == signer.key_id
+    stranger = ResultSigner(Ed25519PrivateKey.generate(), clock)
+    with pytest.raises(ControlStoreError):
+        await table.note(registered("w2", stranger))
+
+
+async def test_an_entry_that_is_none_hides_no_other(
+    store: EmbeddedControlStore, table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    await store.put(SPACE, "f" * 32, b"[]")
+    await store.put(SPACE, "e" * 32, b"{")
+    await table.note(registered("w1", signer))
+    clock.at += REREAD_SECONDS
+    assert await table.listed((signer.key_id, "f" * 32, "e" * 32)) == {signer.key_id: signer.public}
+
+
+async def test_the_list_is_bounded_and_makes_room_of_what_expired(
+    table: ResultKeyTable, clock: At, signer: ResultSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcc.scheduler._result_keys.MAX_LISTED", 3)
+    old = ListedKey(key="00" * 32, worker="w", first_at=0.0, last_at=clock.at)
+    table._keys = {f"{n:032x}": old for n in range(3)}
+    table._read_at = clock.at
+    with pytest.raises(CallerError) as refused:
+        await table.note(registered("w1", signer))
+    assert refused.value.reason == "too-many-result-keys"
+    table._keys = {f"{n:032x}": replace(old, last_at=0.0) for n in range(3)}
+    await table.note(registered("w1", signer))
+    assert list(table._keys) == [signer.key_id]
