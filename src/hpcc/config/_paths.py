@@ -15,6 +15,8 @@ from typing import Final, Self
 from hpcc.core import CallerError
 
 DIR_VARIABLE: Final = "HPCC_DIR"
+# Beside farm.json.
+FARM_SESSION_NAME: Final = "farm-session.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,11 @@ class Paths:
     def farm_file(self) -> Path:
         """Written by `hpcc up` or `hpcc login`, removed by their ends: how to reach the farm."""
         return self.state / "farm.json"
+
+    @property
+    def farm_session_file(self) -> Path:
+        """What that farm said at the last login: its policy, and the image's compilers."""
+        return self.farm_file.with_name(FARM_SESSION_NAME)
 
     @property
     def login_file(self) -> Path:

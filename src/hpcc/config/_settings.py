@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal, cast
 
-from hpcc.core import CallerError
+from hpcc.core import FALLBACKS, PARITIES, CallerError, Fallback, Parity
 
 MAX_CONFIG_BYTES: Final = 1 << 20
 _CORES_PER_PROCESS: Final = 4
@@ -21,7 +21,6 @@ MAX_PROCESSES: Final = 64
 # of QEMU's own, 30 for the warden; under KVM a fifth of that, which nobody should count on.
 GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
-Fallback = Literal["never", "warn", "quiet"]
 Reuse = Literal["exec", "principal", "tenant"]
 Accelerator = Literal["auto", "tcg"]
 Backend = Literal["auto", "qemu", "firecracker", "process"]
@@ -43,6 +42,9 @@ class RemoteSettings:
 
     is_enabled: bool = True
     fallback: Fallback = "warn"
+    # A compiler here that differs from the image's of the same name. The image is the truth, and
+    # its own headers are read: a difference is worth a word, not the farm.
+    parity: Parity = "warn"
     # A compile that takes longer than this remotely is given up and made locally.
     timeout_seconds: float = 600.0
 
@@ -107,7 +109,8 @@ class Settings:
 
 
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
-    ("remote", "fallback"): ("never", "warn", "quiet"),
+    ("remote", "fallback"): FALLBACKS,
+    ("remote", "parity"): PARITIES,
     ("worker", "runtime"): ("auto", "qemu", "firecracker", "process"),
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),

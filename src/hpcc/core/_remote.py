@@ -26,6 +26,8 @@ class RemoteRequest:
 
     `outputs` and `cwd` are root-relative; the first output is the object. `directories` must exist
     in the tree although no file is in them. `injected` are the flags hpcc added to argv.
+    `toolchain` is this machine's compiler of the same name, as `encode_toolchains` writes it; ""
+    where it is not known.
     """
 
     argv: tuple[str, ...]
@@ -36,6 +38,7 @@ class RemoteRequest:
     directories: tuple[str, ...] = ()
     injected: tuple[str, ...] = ()
     client_version: str = ""
+    toolchain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
