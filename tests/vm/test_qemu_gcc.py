@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from hpcc.core import ExecLimits, ImageRef
-from hpcc.images import ImageStore
+from hpcc.core import ExecLimits, ImageRef, Level, compare
+from hpcc.daemon._host_toolchains import ask_compiler
+from hpcc.images import ImageStore, probe_guest
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, VmGuest
 from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
@@ -111,3 +112,19 @@ async def test_what_is_around_a_warm_compile_is_small(guest: VmGuest) -> None:
     around = (total - done.result.wall_seconds) / done.result.wall_seconds
     # 2 % on an idle machine; the figure to keep is 15 %, and a busy machine gets some room.
     assert around < 0.25, f"{around:.0%} of {done.result.wall_seconds:.2f} s"
+
+
+async def test_the_images_compiler_says_what_it_is_as_the_hosts_own_does(guest: VmGuest) -> None:
+    found = await probe_guest(guest)
+    assert not guest.is_lost
+    there = next(t for t in found if "gcc" in t.names)
+    assert there.family == "gcc"
+    assert f"gcc-{there.major}" in there.names
+    places = {directory for directory, _ in there.headers}
+    assert {"(predefined macros)", "/usr/include"} <= places
+    assert found == await probe_guest(guest)
+    # The image is made of this system's packages, and this one of them is here, too.
+    name = f"gcc-{there.major}"
+    here, files = ask_compiler(f"/usr/bin/{name}".encode(), name.encode(), b"/usr/bin:/bin")
+    assert "/usr/include/stdio.h" in files
+    assert compare(name, here.toolchain, found).level is Level.EXACT

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from hpcc.config import Farm
+from hpcc.config import Farm, FarmSession
 from hpcc.core import RemoteOutcome, RemoteRequest
 from hpcc.daemon._replay import Replays
 
@@ -117,6 +117,10 @@ class RemoteClient(Protocol):
 
     def farm(self) -> Farm | None:
         """Return the current farm or None; cheap enough to ask on every request."""
+        ...
+
+    def session(self) -> FarmSession | None:
+        """Return what that farm said at the last login, of whichever process; as cheap."""
         ...
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:

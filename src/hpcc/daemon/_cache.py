@@ -178,6 +178,7 @@ def open_cache(
         counters,
         records,
         farm_file=os.fsencode(paths.farm_file) if is_remote else None,
+        session_file=os.fsencode(paths.farm_session_file),
     )
     sharing = Sharing(memo, home=os.fsencode(os.path.realpath(os.path.expanduser("~"))))
     local = LocalCache(

@@ -8,17 +8,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from hpcc.compilers import NotPortableError, client_depfile, guest_text
-from hpcc.config import Farm, RemoteSettings
+from hpcc.config import Farm, FarmSession, RemoteSettings
 from hpcc.core import CallerError, ImageRef, RemoteFailure, RemoteOutcome, RemoteResult
 from hpcc.daemon._api import Done, RemoteClient
 from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._hits import Hits
+from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
 from hpcc.daemon._marker import find_root
+from hpcc.daemon._parity import Judgement, Words, judge, words_in_force
 from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import Records
@@ -32,9 +35,10 @@ BREAKER_SECONDS: Final = 10.0
 # How long a refusal is remembered without asking the compiler again.
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
+_MAX_WARNED: Final = 64
 # These say something of one compile, not of the farm.
 _NOT_THE_FARM: Final = frozenset(
-    {"cancelled", "bad-request", "quota", "resource-exhausted"}
+    {"cancelled", "bad-request", "quota", "resource-exhausted", "parity"}
     # Local files, before anything is asked of anybody.
     | {"input", "input-kind", "input-changed"}
 )
@@ -85,6 +89,8 @@ class FarmCache:
         self._planner = planner
         self._breaker = Breaker(monotonic)
         self._refusals: dict[bytes, tuple[str, float]] = {}
+        self._hosts = HostToolchains(monotonic)
+        self._warned: set[str] = set()
         self._home = os.fsencode(os.path.expanduser("~"))
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | None:
@@ -92,9 +98,13 @@ class FarmCache:
         farm = self._remote.farm()
         if farm is None:
             return None
+        host, judged, session = self._judged(prepared, farm, is_cancelled)
+        if judged.refuses and session is not None and time.time() < session.expires_at:
+            # Longer than its session no word counts: the dispatcher asks anew then.
+            return self.fall_back("parity", judged.text)
         root = find_root(prepared.cwd, self._home)
         key = remote_key(prepared, farm, root)
-        found = self._results.find(key)
+        found = None if judged.refuses else self._results.find(key)
         if found is not None and self._hits.put(prepared, found, key=key, outcome=_HIT):
             return Done(0, found.result.stdout, found.result.stderr)
         refusal = self._refusals.get(key)
@@ -103,17 +113,53 @@ class FarmCache:
         if self._breaker.is_open():
             why = self._breaker.why
             return self.fall_back("breaker", f"the farm failed repeatedly ({why}); trying soon")
-        return self._compile(prepared, root, key, is_cancelled)
+        return self._compile(prepared, root, key, host, is_cancelled)
+
+    def _judged(
+        self, prepared: Prepared, farm: Farm, is_cancelled: Callable[[], bool]
+    ) -> tuple[HostToolchain, Judgement, FarmSession | None]:
+        session = self._remote.session()
+        words = self._words(session)
+        request = prepared.request
+        name = os.path.basename(request.argv[0])
+        if words.parity == "ignore":
+            host = HostToolchain(os.fsdecode(name), None, "")
+        else:
+            path = request.env.get(b"PATH", b"")
+            identity = prepared.identity.digest
+            host = self._hosts.of(request.compiler, name, identity, path, is_cancelled)
+        image = ImageRef.parse(farm.image)
+        judged = judge(session, words.parity, host.name, host.toolchain, image)
+        if judged.warns:
+            self._warn_once(judged.text)
+        return host, judged, session
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            if len(self._warned) >= _MAX_WARNED:
+                self._warned.clear()
+            self._warned.add(text)
+            _log.warning("%s", text)
+
+    def _words(self, session: FarmSession | None) -> Words:
+        settings = self._settings
+        return words_in_force(session, fallback=settings.fallback, parity=settings.parity)
 
     def fall_back(self, reason: str, message: str) -> Done | None:
         """Count why it is done here; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
-        self._records.fell_back(reason)
-        match self._settings.fallback:
+        self._records.fell_back(f"{reason}: {message}" if reason == "parity" else reason)
+        words = self._words(self._remote.session())
+        match words.fallback:
             case "never":
+                where = (
+                    "for this tenant, by the farm's operator"
+                    if words.is_tenants_fallback
+                    else "in hpcc.toml"
+                )
                 text = (
                     f"hpcc: not compiled remotely ({reason}): {message}\n"
-                    'hpcc: local fallback is forbidden by `fallback = "never"` in hpcc.toml\n'
+                    f'hpcc: local fallback is forbidden by `fallback = "never"` {where}\n'
                 )
                 return Done(1, b"", text.encode("utf-8", "replace"))
             case "warn":
@@ -127,6 +173,7 @@ class FarmCache:
         prepared: Prepared,
         root: bytes,
         key: bytes,
+        host: HostToolchain,
         is_cancelled: Callable[[], bool],
     ) -> Done | None:
         started_ns = time.time_ns()
@@ -136,7 +183,8 @@ class FarmCache:
             self._refuse(key, error.reason)
             return self.fall_back(error.reason, "this compile cannot run on the farm")
         self._counters.add(f"closure.asked.{plan.asked}" if plan.asked else "closure.scanned")
-        outcome = self._remote.compile(plan.request, is_cancelled)
+        request = replace(plan.request, toolchain=host.text)
+        outcome = self._remote.compile(request, is_cancelled)
         if isinstance(outcome, RemoteFailure):
             self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
             return self.fall_back(outcome.reason, outcome.message)
@@ -154,7 +202,7 @@ class FarmCache:
 
     def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
         """An injected flag or the image may be at fault: the user's own compiler decides."""
-        if self._settings.fallback != "never":
+        if self._words(self._remote.session()).fallback != "never":
             return self.fall_back("exit-code", "the compile failed in the guest")
         self._counters.add("miss.failed")
         return Done(

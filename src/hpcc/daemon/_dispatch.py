@@ -1,4 +1,4 @@
-"""The dispatcher process: `python -m hpcc.daemon._dispatch FARM_FILE TIMEOUT FD`.
+"""The dispatcher process: `python -m hpcc.daemon._dispatch FARM_FILE TIMEOUT PARITY FD`.
 
 Frames of `_remote_frames` come over the inherited socket; it ends when its other end closes.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
-from hpcc.config import load_farm_or_none
-from hpcc.core import CallerError, HpccError, RemoteFailure, RemoteOutcome
+from hpcc.config import FARM_SESSION_NAME, load_farm_or_none
+from hpcc.core import PARITIES, CallerError, HpccError, Parity, RemoteFailure, RemoteOutcome
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.daemon._remote_frames import (
@@ -53,7 +53,14 @@ class _Farms:
             farm = load_farm_or_none(self._path)
             self._stat = stat
             self._current = (
-                await self._stack.enter_async_context(connect_farm(farm, self._clock, __version__))
+                await self._stack.enter_async_context(
+                    connect_farm(
+                        farm,
+                        self._clock,
+                        __version__,
+                        session_file=self._path.with_name(FARM_SESSION_NAME),
+                    )
+                )
                 if farm
                 else None
             )
@@ -120,7 +127,9 @@ class _Process:
                 await self._writer.drain()
 
 
-async def serve(farm_file: Path, timeout_seconds: float, pair: socket.socket) -> None:
+async def serve(
+    farm_file: Path, timeout_seconds: float, parity: Parity, pair: socket.socket
+) -> None:
     """Serve one daemon until its end of the pair closes."""
     clock = SystemClock()
     reader, writer = await asyncio.open_connection(sock=pair)
@@ -129,6 +138,7 @@ async def serve(farm_file: Path, timeout_seconds: float, pair: socket.socket) ->
         timeout_seconds=timeout_seconds,
         version=__version__,
         build_id=uuid.uuid4().hex,
+        parity=parity,
     )
     try:
         async with AsyncExitStack() as stack:
@@ -142,10 +152,11 @@ async def serve(farm_file: Path, timeout_seconds: float, pair: socket.socket) ->
 def main(argv: list[str]) -> int:
     """Run the process."""
     logging.basicConfig(level=logging.WARNING, format="hpcc-dispatch: %(message)s")
-    farm_file, timeout, descriptor = argv
+    farm_file, timeout, word, descriptor = argv
+    parity: Parity = next(p for p in PARITIES if p == word)
     pair = socket.socket(fileno=int(descriptor))
     pair.setblocking(False)
-    asyncio.run(serve(Path(farm_file), float(timeout), pair))
+    asyncio.run(serve(Path(farm_file), float(timeout), parity, pair))
     return 0
 
 

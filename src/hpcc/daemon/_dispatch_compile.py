@@ -20,16 +20,19 @@ from hpcc.core import (
     InputFile,
     IntegrityError,
     NotFoundError,
+    Parity,
     PolicyError,
     RemoteFailure,
     RemoteOutcome,
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    Toolchain,
     check_guest_path,
 )
 from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
 from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
+from hpcc.daemon._parity import judge, words_in_force
 from hpcc.identity import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi import (
@@ -128,10 +131,17 @@ class Dispatcher:
     """Compiles on a farm. Values come back for every failure; only a cancel is raised."""
 
     def __init__(
-        self, clock: Clock, *, timeout_seconds: float, version: str, build_id: str
+        self,
+        clock: Clock,
+        *,
+        timeout_seconds: float,
+        version: str,
+        build_id: str,
+        parity: Parity = "ignore",
     ) -> None:
         self._clock, self._timeout_seconds = clock, timeout_seconds
         self._version, self._build_id = version, build_id
+        self._parity: Parity = parity
         self._memo = DigestMemo()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
@@ -164,7 +174,11 @@ class Dispatcher:
     async def _routed(
         self, connection: FarmConnection, request: RemoteRequest, prepared: PreparedAction
     ) -> RemoteOutcome:
+        toolchain = connection.host(request.toolchain)
         worker = await self._worker(connection)
+        refusal = self._refusal(connection, request, toolchain)
+        if refusal is not None:
+            return refusal
         try:
             return await self._on_worker(connection, worker, request, prepared)
         except (UnavailableError, UnauthenticatedError) as error:
@@ -173,6 +187,18 @@ class Dispatcher:
                 raise
             worker = await connection.reroute(worker.route)
             return await self._on_worker(connection, worker, request, prepared)
+
+    def _refusal(
+        self, connection: FarmConnection, request: RemoteRequest, toolchain: Toolchain | None
+    ) -> RemoteFailure | None:
+        """Keep a compile here whose compiler is not the image's, where that is the policy.
+
+        The daemon knows the policy of the last login and seldom asks in vain; this one is new.
+        """
+        said = connection.said
+        words = words_in_force(said, fallback="quiet", parity=self._parity)
+        judged = judge(said, words.parity, request.argv[0], toolchain, connection.image)
+        return RemoteFailure("parity", judged.text) if judged.refuses else None
 
     async def _worker(self, connection: FarmConnection) -> RoutedWorker:
         try:

@@ -12,8 +12,19 @@ from typing import Final
 
 import grpc
 
-from hpcc.config import Farm
-from hpcc.core import CallerError, HpccError, ImageRef, Isolation, TenantId
+from hpcc.config import Farm, FarmSession, write_private_file
+from hpcc.core import (
+    MAX_TOOLCHAINS,
+    CallerError,
+    HostReport,
+    HpccError,
+    ImageRef,
+    InfrastructureError,
+    Isolation,
+    TenantId,
+    Toolchain,
+)
+from hpcc.daemon._parity import toolchain_of
 from hpcc.identity import LoginSource, PinnedPeer, ProofKey, ResultKeys
 from hpcc.ports import Clock
 from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
@@ -37,7 +48,15 @@ class RoutedWorker:
 class FarmConnection:
     """Everything that hangs on one content of farm.json."""
 
-    def __init__(self, farm: Farm, channel: grpc.aio.Channel, clock: Clock, version: str) -> None:
+    def __init__(
+        self,
+        farm: Farm,
+        channel: grpc.aio.Channel,
+        clock: Clock,
+        version: str,
+        *,
+        session_file: Path | None = None,
+    ) -> None:
         self.farm = farm
         self.tenant = TenantId(farm.tenant)
         self.image = ImageRef.parse(farm.image)
@@ -51,6 +70,23 @@ class FarmConnection:
         self._route: Route | None = None
         self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
         self._watcher: asyncio.Task[None] | None = None
+        self._session_file = session_file
+        # What the scheduler said at the last login; None before the first.
+        self.said: FarmSession | None = None
+        # The compilers that compiles were asked for with, by name, for the next login's report.
+        self._hosts: dict[str, Toolchain] = {}
+        self._read: dict[str, Toolchain | None] = {"": None}
+
+    def host(self, text: str) -> Toolchain | None:
+        """Read the compiler that a request carries, and have it in the next login's report."""
+        if text not in self._read:
+            if len(self._read) >= MAX_TOOLCHAINS:
+                self._read.clear()
+            found = self._read[text] = toolchain_of(text)
+            hosts = self._hosts
+            if found and (found.names[0] in hosts or len(hosts) < MAX_TOOLCHAINS):
+                hosts[found.names[0]] = found
+        return self._read[text]
 
     async def worker(self) -> RoutedWorker:
         """Return a worker whose token is good for a while.
@@ -122,10 +158,33 @@ class FarmConnection:
                 tenant=self.tenant,
                 principal=self.farm.principal,
                 client_version=self._version,
+                host=HostReport(self.image, tuple(self._hosts.values())),
             )
+            await self._keep(session)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.Task(self._watch(session.session), name="routes")
         return session.session
+
+    async def _keep(self, grant: SessionGrant) -> None:
+        """Tell the daemon what the scheduler said; a full disk costs it the news, nothing else."""
+        image = grant.image
+        is_ours = image is not None and image.image == self.image.digest
+        self.said = FarmSession(
+            scheduler=self.farm.scheduler,
+            tenant=self.farm.tenant,
+            image=self.farm.image,
+            expires_at=float(grant.expires_at),
+            policy=grant.policy,
+            compilers=image.compilers if image is not None and is_ours else None,
+        )
+        if self._session_file is None:
+            return
+        try:
+            await asyncio.to_thread(
+                write_private_file, self._session_file, self.said.to_json().encode()
+            )
+        except InfrastructureError as error:
+            _log.warning("%s", error)
 
     async def _watch(self, session: str) -> None:
         """Drop the route as soon as the scheduler says that it died, or stops telling.
@@ -172,7 +231,9 @@ def _minimum(label: str) -> Isolation | None:
 
 
 @asynccontextmanager
-async def connect_farm(farm: Farm, clock: Clock, version: str) -> AsyncGenerator[FarmConnection]:
+async def connect_farm(
+    farm: Farm, clock: Clock, version: str, *, session_file: Path | None = None
+) -> AsyncGenerator[FarmConnection]:
     """Give the connection to a farm; nothing is sent before the first compile.
 
     Raises:
@@ -187,7 +248,7 @@ async def connect_farm(farm: Farm, clock: Clock, version: str) -> AsyncGenerator
     async with open_pinned(
         farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
     ) as channel:
-        connection = FarmConnection(farm, channel, clock, version)
+        connection = FarmConnection(farm, channel, clock, version, session_file=session_file)
         try:
             yield connection
         finally:

@@ -39,10 +39,11 @@ class Hits:
         records: Records,
         *,
         farm_file: bytes | None,
+        session_file: bytes,
     ) -> None:
         self._replays, self._results, self._memo = replays, results, memo
         self._compilers, self._counters, self._records = compilers, counters, records
-        self._farm_file = farm_file
+        self._farm_file, self._session_file = farm_file, session_file
 
     def put(self, prepared: Prepared, found: Found, *, key: bytes, outcome: str) -> bool:
         """Put a stored result in place; False when the compiler has to write."""
@@ -111,6 +112,11 @@ class Hits:
             return
         if outcome != HIT:
             pins.quiet(self._farm_file)
+            # What the farm said last decides, too: its policy, and the image's compilers.
+            if os.path.lexists(self._session_file):
+                pins.quiet(self._session_file)
+            else:
+                pins.absent_each((self._session_file,))
         elif os.path.lexists(self._farm_file):
             raise NotPinnedError
         else:

@@ -17,7 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from hpcc.config import Farm, Paths, Settings, load_farm_or_none
+from hpcc.config import (
+    Farm,
+    FarmSession,
+    Paths,
+    Settings,
+    load_farm_or_none,
+    load_farm_session_or_none,
+)
 from hpcc.core import CallerError, RemoteFailure, RemoteOutcome, RemoteRequest
 from hpcc.daemon._remote_frames import (
     LENGTH,
@@ -160,6 +167,8 @@ class DispatcherClient:
         self._numbers = itertools.count(1)
         self._farm_stat: tuple[int, ...] | None = None
         self._farm: Farm | None = None
+        # One value, read and replaced at once by whichever thread looks.
+        self._session: tuple[tuple[int, ...], FarmSession | None] = ((), None)
 
     def farm(self) -> Farm | None:
         if not self._settings.remote.is_enabled:
@@ -178,6 +187,21 @@ class DispatcherClient:
                 self._farm = None
             self._farm_stat = stat
         return self._farm
+
+    def session(self) -> FarmSession | None:
+        farm = self.farm()
+        if farm is None:
+            return None
+        stat, session = self._session
+        try:
+            status = os.stat(self._paths.farm_session_file)
+            now = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+        except OSError:
+            return None
+        if now != stat:
+            session = load_farm_session_or_none(self._paths.farm_session_file)
+            self._session = (now, session)
+        return session if session is not None and session.is_of(farm) else None
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
         number = next(self._numbers)
@@ -232,6 +256,7 @@ class DispatcherClient:
             "hpcc.daemon._dispatch",
             str(self._paths.farm_file),
             str(self._settings.remote.timeout_seconds),
+            self._settings.remote.parity,
         ]
 
 

@@ -104,6 +104,7 @@ def request_of(frame: Frame) -> RemoteRequest:
         directories=tuple(head["directories"]),
         injected=tuple(head["injected"]),
         client_version=head["client_version"],
+        toolchain=head["toolchain"],
     )
 
 

@@ -21,10 +21,10 @@ from hpcc.rpc import (
     SchedulerClient,
     open_channel,
 )
-from hpcc.scheduler import RunningScheduler, SchedulerConfig, serve_scheduler
+from hpcc.scheduler import Door, RunningScheduler, SchedulerConfig, serve_scheduler
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._memory_audit import MemoryAuditLog
-from hpcc.worker import RunningWorker, WorkerConfig, serve_worker
+from hpcc.worker import RunningWorker, ToolchainBook, WorkerConfig, serve_worker
 
 TENANT: Final = TenantId("acme")
 IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
@@ -56,6 +56,8 @@ class FarmUnderTest:
     scheduler: RunningScheduler
     worker: RunningWorker | None = None
     worker_fields: dict[str, object] = field(default_factory=dict)
+    # Answers what compilers images have; without, nobody asks.
+    book: ToolchainBook | None = None
 
     def farm(self, principal: str = "ann") -> Farm:
         """Return the farm.json that `hpcc up` would write."""
@@ -98,6 +100,7 @@ class FarmUnderTest:
             audit=audit or self.audit,
             clock=self.clock,
             progress=lambda _: None,
+            toolchains=self.book,
         ) as worker:
             self.worker = worker
             yield worker
@@ -136,11 +139,12 @@ async def farm_under_test(
     *,
     clock: Clock | None = None,
     tenants: Path | None = None,
+    door: Door | None = None,
     **worker_fields: object,
 ) -> AsyncGenerator[FarmUnderTest]:
     """Run a scheduler while the block runs; start workers with `serving`.
 
-    With `tenants`, the path of a table, there is no static tenant.
+    With `tenants`, the path of a table, there is no static tenant; `door` lets in by other rules.
     """
     clock = clock or SystemClock()
     tenant_secret, worker_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
@@ -155,7 +159,7 @@ async def farm_under_test(
     )
     guests = directory / "guests"
     guests.mkdir(parents=True)
-    async with serve_scheduler(config, clock) as scheduler:
+    async with serve_scheduler(config, clock, door=door) as scheduler:
         yield FarmUnderTest(
             directory=directory,
             clock=clock,

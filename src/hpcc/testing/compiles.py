@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import Farm
+from hpcc.config import Farm, FarmSession
 from hpcc.core import (
     Isolation,
     RemoteFailure,
@@ -147,6 +147,10 @@ class FakeRemote:
         self.exit_code: int | None = None
         self.current: Farm | None = FARM
         self.is_cached = False
+        self.said: FarmSession | None = None
+
+    def session(self) -> FarmSession | None:
+        return self.said
 
     def farm(self) -> Farm | None:
         return self.current

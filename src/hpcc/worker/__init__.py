@@ -3,5 +3,13 @@
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._pool import ImageProvider
 from hpcc.worker._serve import RunningWorker, serve_worker
+from hpcc.worker._toolchains import ToolchainBook
 
-__all__ = ["AUDIT_KEY_NAME", "ImageProvider", "RunningWorker", "WorkerConfig", "serve_worker"]
+__all__ = [
+    "AUDIT_KEY_NAME",
+    "ImageProvider",
+    "RunningWorker",
+    "ToolchainBook",
+    "WorkerConfig",
+    "serve_worker",
+]

@@ -1,0 +1,72 @@
+"""What follows from a difference between this machine's compiler and the image's.
+
+Of the tenant's word and the user's own setting the stricter one counts, for parity and fallback.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hpcc.config import FarmSession
+from hpcc.core import (
+    CallerError,
+    ClientPolicy,
+    Fallback,
+    Finding,
+    ImageRef,
+    Parity,
+    Toolchain,
+    compare,
+    parse_toolchains,
+    sentence,
+)
+
+
+class Judgement(NamedTuple):
+    """What a comparison means for a compile. `text` says it to a person; "" if nothing differs."""
+
+    parity: Parity
+    finding: Finding
+    text: str
+
+    @property
+    def refuses(self) -> bool:
+        """Say whether the compile must not go to the farm."""
+        return self.parity == "refuse" and self.finding.level.differs
+
+    @property
+    def warns(self) -> bool:
+        return self.parity == "warn" and self.finding.level.differs
+
+
+class Words(NamedTuple):
+    """What is in force, and whether the tenant's table made it stricter than hpcc.toml."""
+
+    fallback: Fallback
+    parity: Parity
+    is_tenants_fallback: bool
+
+
+def words_in_force(session: FarmSession | None, *, fallback: Fallback, parity: Parity) -> Words:
+    """Put the user's settings and what the farm said last together."""
+    policy = ClientPolicy() if session is None else session.policy
+    strict = policy.stricter(fallback=fallback, parity=parity)
+    return Words(*strict, is_tenants_fallback=strict[0] != fallback)
+
+
+def judge(
+    session: FarmSession | None, parity: Parity, name: str, host: Toolchain | None, image: ImageRef
+) -> Judgement:
+    """Compare by what the farm said of its image; before that nothing is refused."""
+    compilers = None if session is None else session.compilers
+    finding = compare(name, host, compilers)
+    return Judgement(parity, finding, sentence(finding, image))
+
+
+def toolchain_of(text: str) -> Toolchain | None:
+    """Read what a request carries; None for nothing, or for what is none."""
+    try:
+        found = parse_toolchains(text) if text else ()
+    except CallerError:
+        return None
+    return found[0] if found else None

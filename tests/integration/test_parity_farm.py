@@ -1,0 +1,328 @@
+"""A farm whose image may have another compiler than the client: policies, and clients that lie."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.config import load_farm_session_or_none
+from hpcc.core import (
+    ClientPolicy,
+    HostReport,
+    ImageDigest,
+    ImageRef,
+    Isolation,
+    Parity,
+    RemoteFailure,
+    RemoteInput,
+    RemoteOutcome,
+    RemoteRequest,
+    RemoteResult,
+    TenantId,
+    Toolchain,
+    encode_toolchains,
+)
+from hpcc.daemon._dispatch_compile import Dispatcher
+from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
+from hpcc.identity import PinnedPeer
+from hpcc.ports import SystemClock
+from hpcc.rpc import SchedulerClient, SessionGrant, open_channel
+from hpcc.rpc._method import bearer
+from hpcc.scheduler import Admitted, TenantPolicy
+from hpcc.scheduler._tenants import ImageRule
+from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
+
+pytestmark = pytest.mark.timeout(120)
+
+HOST = Toolchain(
+    names=("gcc",), family="gcc", version="14.2.0", build="Debian 14.2.0-19",
+    target="x86_64-linux-gnu", probe=1, headers=(("/usr/include", "a" * 64),),
+)  # fmt: skip
+OLDER = replace(HOST, names=("gcc", "cc"), version="12.4.0", build="Debian 12.4.0-5")
+CLOCK = SystemClock()
+
+
+@dataclass
+class PolicyDoor:
+    """Lets everybody in as a member of one tenant, whose policy the test changes."""
+
+    policy: TenantPolicy = field(
+        default_factory=lambda: TenantPolicy(
+            tenant=TENANT, identity=None, images=(), minimum_isolation=Isolation.LOCAL_NONE
+        )
+    )
+
+    async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
+        del credential, tenant
+        return Admitted(self.policy, principal, None)
+
+    def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
+        return self.policy if tenant == TENANT else None
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    def says(self, parity: Parity) -> None:
+        self.policy = replace(self.policy, parity=parity)
+
+
+@dataclass
+class Book:
+    """`ToolchainBook` in memory."""
+
+    found: dict[ImageDigest, tuple[Toolchain, ...]] = field(default_factory=dict)
+
+    async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
+        return self.found.get(image)
+
+    async def keep(self, image: ImageDigest, found: tuple[Toolchain, ...]) -> None:
+        self.found[image] = found
+
+
+@pytest.fixture
+def door() -> PolicyDoor:
+    return PolicyDoor()
+
+
+@asynccontextmanager
+async def farm_with(
+    directory: Path, door: PolicyDoor, *image: Toolchain
+) -> AsyncGenerator[FarmUnderTest]:
+    async with farm_under_test(directory, door=door) as farm:
+        farm.book = Book({IMAGE.digest: image})
+        async with farm.serving():
+            yield farm
+
+
+@asynccontextmanager
+async def connected(farm: FarmUnderTest) -> AsyncGenerator[FarmConnection]:
+    file = farm.directory / "farm-session.json"
+    async with connect_farm(farm.farm(), CLOCK, "t", session_file=file) as connection:
+        yield connection
+
+
+def _write(source: Path) -> None:
+    source.parent.mkdir(exist_ok=True)
+    source.write_text("int main(void) { return 0; }\n")
+
+
+async def compile_(
+    connection: FarmConnection, source: Path, host: Toolchain | None, parity: Parity = "ignore"
+) -> RemoteOutcome:
+    _write(source)
+    request = RemoteRequest(
+        argv=("gcc", "-c", "a.c", "-o", "a.o"), env=(("PATH", "/usr/bin:/bin"),), cwd="",
+        inputs=(RemoteInput("a.c", str(source), is_executable=False),), outputs=("a.o",),
+        toolchain=encode_toolchains([host]) if host else "",
+    )  # fmt: skip
+    dispatcher = Dispatcher(CLOCK, timeout_seconds=60, version="t", build_id="b", parity=parity)
+    try:
+        return await dispatcher.compile(connection, request)
+    finally:
+        dispatcher.close()
+
+
+async def test_a_worker_asks_its_image_once_and_tells_what_it_found(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    async with farm_under_test(tmp_path, door=door) as farm:
+        farm.book = book = Book()
+        async with farm.serving(), connected(farm) as connection:
+            await connection.worker()
+            assert connection.said is not None
+            assert connection.said.compilers == book.found[IMAGE.digest]
+            (names, *_) = [t.names for t in book.found[IMAGE.digest] if "gcc" in t.names]
+            assert "cc" in names or "gcc" in names
+        assert (farm.runtime.booted, farm.runtime.running) == (1, [])
+        async with farm.serving():
+            assert farm.runtime.booted == 1
+
+
+async def test_an_image_that_does_not_answer_is_offered_all_the_same(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    async with farm_under_test(tmp_path, door=door) as farm:
+        farm.book = book = Book()
+        farm.runtime.faults.boot_error = "no guest today"
+        async with farm.serving(), connected(farm) as connection:
+            farm.runtime.faults.boot_error = ""
+            door.says("refuse")
+            assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteResult)
+            assert connection.said is not None
+            assert connection.said.compilers is None
+        assert book.found == {}
+
+
+@pytest.mark.parametrize(
+    ("tenants", "users", "is_refused"),
+    [
+        ("refuse", "ignore", True),
+        ("ignore", "refuse", True),
+        ("warn", "warn", False),
+        ("ignore", "ignore", False),
+    ],
+)
+async def test_the_stricter_of_tenant_and_user_keeps_a_compile_here(
+    tmp_path: Path, door: PolicyDoor, tenants: Parity, users: Parity, is_refused: bool
+) -> None:
+    door.says(tenants)
+    async with farm_with(tmp_path, door, OLDER) as farm, connected(farm) as connection:
+        outcome = await compile_(connection, tmp_path / "s/a.c", HOST, users)
+        assert isinstance(outcome, RemoteFailure) is is_refused, outcome
+        if isinstance(outcome, RemoteFailure):
+            assert outcome.reason == "parity"
+            assert "gcc 14.2.0 (Debian 14.2.0-19)" in outcome.message
+            assert "install gcc-12 12.4.0 (Debian 12.4.0-5)" in outcome.message
+        assert len(farm.audit.rows) == (0 if is_refused else 1)
+
+
+async def test_equal_compilers_and_unknown_ones_go_to_the_farm(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    door.says("refuse")
+    async with farm_with(tmp_path, door, HOST) as farm, connected(farm) as connection:
+        for host in (HOST, None):
+            assert isinstance(await compile_(connection, tmp_path / "s/a.c", host), RemoteResult)
+
+
+async def test_an_image_without_a_compiler_is_refused_with_that_word(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    door.says("refuse")
+    async with farm_with(tmp_path, door) as farm, connected(farm) as connection:
+        outcome = await compile_(connection, tmp_path / "s/a.c", HOST)
+        assert isinstance(outcome, RemoteFailure)
+        assert "it has no compiler that answers" in outcome.message
+
+
+async def test_a_changed_policy_is_in_force_at_the_next_session(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    door.says("refuse")
+    file = tmp_path / "farm-session.json"
+    async with farm_with(tmp_path, door, OLDER) as farm, connected(farm) as connection:
+        assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteFailure)
+        first = load_farm_session_or_none(file)
+        assert first is not None
+        assert first.is_of(farm.farm())
+        assert first.policy == ClientPolicy(fallback="warn", parity="refuse")
+        assert file.stat().st_mode & 0o777 == 0o600
+        door.policy = replace(door.policy, parity="warn", fallback="never")
+        # What its end does, an hour later.
+        connection._session, connection._route = None, None
+        assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteResult)
+        second = load_farm_session_or_none(file)
+        assert second is not None
+        assert second.policy == ClientPolicy(fallback="never", parity="warn")
+
+
+async def test_a_lying_host_report_changes_nothing_but_messages(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    door.says("refuse")
+    results: list[RemoteResult] = []
+    async with farm_with(tmp_path, door, OLDER) as farm:
+        for host in (replace(OLDER, names=("gcc",)), None):
+            async with connected(farm) as connection:
+                outcome = await compile_(connection, tmp_path / "s/a.c", host)
+                assert isinstance(outcome, RemoteResult)
+                results.append(outcome)
+    told, silent = results
+    # The same action, so the same key, and the second one finds what the first one made.
+    assert told.action == silent.action
+    assert (told.is_cached, silent.is_cached) == (False, True)
+    assert told.outputs == silent.outputs
+
+
+@asynccontextmanager
+async def scheduler_channel(farm: FarmUnderTest) -> AsyncGenerator[grpc.aio.Channel]:
+    peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())
+    async with open_channel(
+        f"{farm.scheduler.host}:{farm.scheduler.port}",
+        certificate_pem=peer.certificate_pem,
+        name=peer.name,
+    ) as channel:
+        yield channel
+
+
+async def login(farm: FarmUnderTest, image: ImageRef) -> SessionGrant:
+    async with scheduler_channel(farm) as channel:
+        return await SchedulerClient(channel).authenticate(
+            secret="x", tenant=TENANT, principal="ann", client_version="t",
+            host=HostReport(image, (HOST,)),
+        )  # fmt: skip
+
+
+async def test_nothing_is_said_of_an_image_that_the_tenant_may_not_use(
+    tmp_path: Path, door: PolicyDoor
+) -> None:
+    async with farm_with(tmp_path, door, OLDER) as farm:
+        assert (await login(farm, IMAGE)).image is not None
+        assert (await login(farm, OTHER_IMAGE)).image is None
+        door.policy = replace(door.policy, images=(ImageRule(OTHER_IMAGE.digest),))
+        assert (await login(farm, IMAGE)).image is None
+
+
+NONSENSE = {
+    "no-image": pb.HostReport(image="", compilers=[]),
+    "escapes": pb.HostReport(
+        image=str(IMAGE), compilers=[pb.Toolchain(names=["gcc\x1b[2J"], family="gcc")]
+    ),
+    "unknown-family": pb.HostReport(
+        image=str(IMAGE),
+        compilers=[pb.Toolchain(names=["tcc"], family="tcc", version="1", target="x")],
+    ),
+    "too-many": pb.HostReport(
+        image=str(IMAGE),
+        compilers=[pb.Toolchain(names=["gcc"], family="gcc", version="1", target="x")] * 17,
+    ),
+    "too-long": pb.HostReport(
+        image=str(IMAGE),
+        compilers=[
+            pb.Toolchain(
+                names=["gcc"], family="gcc", version="1", target="x",
+                headers=[pb.HeaderDigest(directory="/x", sha256=b"x" * 32)] * 2000,
+            )
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+async def test_a_report_of_nonsense_is_dropped_and_costs_no_login(
+    tmp_path: Path, door: PolicyDoor, name: str
+) -> None:
+    async with farm_with(tmp_path, door, OLDER) as farm, scheduler_channel(farm) as channel:
+        call = channel.unary_unary(
+            "/hpcc.v1.SchedulerService/Authenticate",
+            request_serializer=pb.AuthenticateRequest.SerializeToString,
+            response_deserializer=pb.AuthenticateResponse.FromString,
+        )
+        request = pb.AuthenticateRequest(
+            tenant=TENANT.value, principal="ann", client_version="t", host=NONSENSE[name]
+        )
+        answer = await call(request, metadata=bearer("x"), timeout=10)
+        assert answer.session
+        assert not answer.HasField("image")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"{}", b"[]", b"\xff", b"[" * 100_000,
+        json.dumps({"scheduler": "s"}).encode(),
+        b" " * (1 << 20),
+    ],
+)  # fmt: skip
+def test_a_damaged_session_file_says_nothing(tmp_path: Path, raw: bytes) -> None:
+    file = tmp_path / "farm-session.json"
+    file.write_bytes(raw)
+    assert load_farm_session_or_none(file) is None
