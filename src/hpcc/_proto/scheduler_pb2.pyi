@@ -82,18 +82,20 @@ class ClientPolicy(_message.Message):
     def __init__(self, fallback: _Optional[str] = ..., parity: _Optional[str] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key")
+    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key", "preferred_worker")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
     FAILED_GENERATION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_KEY_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_WORKER_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     image: str
     minimum_isolation: str
     failed_generation: int
     client_key: bytes
-    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ...) -> None: ...
+    preferred_worker: str
+    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ..., preferred_worker: _Optional[str] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
     __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation")

@@ -37,6 +37,7 @@ class RouteAsk:
     """What a daemon asks. `failed_generation` is 0 unless a route just failed it.
 
     `client_key` (Ed25519, 32 bytes) is what the route's token is bound to; empty for none.
+    `preferred_worker` is where its blobs are already; "" for no wish.
     """
 
     tenant: TenantId
@@ -44,6 +45,7 @@ class RouteAsk:
     minimum_isolation: Isolation | None = None
     failed_generation: int = 0
     client_key: bytes = b""
+    preferred_worker: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,7 @@ class SchedulerClient:
                 minimum_isolation=ask.minimum_isolation.value if ask.minimum_isolation else "",
                 failed_generation=ask.failed_generation,
                 client_key=ask.client_key,
+                preferred_worker=ask.preferred_worker,
             ),
             pb.RouteResponse,
             session,

@@ -90,6 +90,9 @@ class _DaemonSide:
             ),
             failed_generation=request.failed_generation,
             client_key=_client_key(request.client_key),
+            preferred_worker=(
+                _worker_id(request.preferred_worker) if request.preferred_worker else ""
+            ),
         )
         route = self._backend.route(call.credential, ask)
         return pb.RouteResponse(

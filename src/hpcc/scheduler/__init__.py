@@ -2,13 +2,14 @@
 
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
-from hpcc.scheduler._tenants import TenantPolicy, parse_tenants
+from hpcc.scheduler._tenants import ImageRule, TenantPolicy, parse_tenants
 from hpcc.scheduler._tenants_door import Admitted, Door
 from hpcc.scheduler._tenants_file import load_tenants
 
 __all__ = [
     "Admitted",
     "Door",
+    "ImageRule",
     "RunningScheduler",
     "SchedulerConfig",
     "TenantPolicy",

@@ -87,8 +87,17 @@ class Registry:
         changes = [self.remove(w.registration.worker_id) for w in gone]
         return [c for c in changes if c is not None]
 
-    def choose(self, image: ImageDigest, minimum: Isolation, *, failed_generation: int) -> Worker:
-        """Return the least loaded live worker that has the image and isolates well enough.
+    def choose(
+        self,
+        image: ImageDigest,
+        minimum: Isolation,
+        *,
+        failed_generation: int,
+        preferred_worker: str = "",
+    ) -> Worker:
+        """Return a live worker that has the image and isolates well enough.
+
+        The preferred one if it is among them and has not just failed, else the least loaded.
 
         Raises:
             NotFoundError: there is none.
@@ -106,7 +115,14 @@ class Registry:
                 f"no live worker has image {image} at isolation {minimum} or stronger",
                 reason="no-worker",
             )
-        return min(fit, key=lambda w: (w.generation == failed_generation, _load(w)))
+        return min(
+            fit,
+            key=lambda w: (
+                w.generation == failed_generation,
+                w.registration.worker_id != preferred_worker,
+                _load(w),
+            ),
+        )
 
     def toolchains(self, image: ImageDigest) -> ImageToolchains | None:
         """Return which compilers the worker that came last says that an image has."""

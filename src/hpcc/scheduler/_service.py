@@ -93,7 +93,12 @@ class SchedulerService:
             raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
         minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
         self._watchers.tell(self._registry.expire())
-        worker = self._registry.choose(image, minimum, failed_generation=ask.failed_generation)
+        worker = self._registry.choose(
+            image,
+            minimum,
+            failed_generation=ask.failed_generation,
+            preferred_worker=ask.preferred_worker,
+        )
         claims = self._claims(session, policy, ask, minimum, worker)
         return Route(
             endpoint=worker.registration.endpoint,
