@@ -1,12 +1,19 @@
 """REAPI v2 as a pure core: canonical encoding and bounded parsing of what is in the key."""
 
-from hpcc.reapi._action import ACTION_FORMAT, ActionSpec, encode_action, parse_action, salt_of
+from hpcc.reapi._action import (
+    ACTION_FORMAT,
+    ActionSpec,
+    encode_action,
+    image_of_action,
+    parse_action,
+    salt_of,
+)
 from hpcc.reapi._command import (
     IMAGE_PROPERTY,
     CommandSpec,
     encode_command,
+    image_of_command,
     parse_command,
-    parse_platform_image,
 )
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto
 from hpcc.reapi._limits import MAX_DIRECTORIES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH, ReapiError
@@ -58,10 +65,11 @@ __all__ = [
     "encode_action",
     "encode_command",
     "encode_result",
+    "image_of_action",
+    "image_of_command",
     "parse_action",
     "parse_command",
     "parse_directory",
-    "parse_platform_image",
     "parse_read_name",
     "parse_result",
     "parse_write_name",

@@ -9,7 +9,7 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from google.protobuf.duration_pb2 import Duration
 
 from hpcc.core import Digest, ImageRef
-from hpcc.reapi._command import parse_platform_image, platform_of
+from hpcc.reapi._command import parse_platform_image_or_none, platform_of
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
 from hpcc.reapi._limits import MAX_ACTION_BYTES, ReapiError
 
@@ -29,7 +29,8 @@ class ActionSpec:
 
     command: Digest
     input_root: Digest
-    image: ImageRef
+    # None in an action that leaves the platform to its command, as API 2.1 and before do.
+    image: ImageRef | None
     salt: bytes
     timeout_seconds: float = TIMEOUT_SECONDS
     do_not_cache: bool = False
@@ -49,7 +50,7 @@ def encode_action(spec: ActionSpec) -> bytes:
         timeout=Duration(seconds=seconds),
         do_not_cache=spec.do_not_cache,
         salt=spec.salt,
-        platform=platform_of(spec.image),
+        platform=platform_of(spec.image) if spec.image is not None else None,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -58,7 +59,8 @@ def parse_action(data: bytes) -> ActionSpec:
     """Read an action from a hostile peer.
 
     Raises:
-        ReapiError: a rule or a limit is broken, or its platform names no pinned image.
+        ReapiError: a rule or a limit is broken, or its platform names an image that is not
+            pinned, or none beside other properties.
     """
     message = parse_message(pb.Action, data, MAX_ACTION_BYTES)
     if len(message.salt) > MAX_SALT_BYTES:
@@ -71,8 +73,14 @@ def parse_action(data: bytes) -> ActionSpec:
     return ActionSpec(
         command=digest_from_proto(message.command_digest),
         input_root=digest_from_proto(message.input_root_digest),
-        image=parse_platform_image(message.platform),
+        image=parse_platform_image_or_none(message.platform),
         salt=message.salt,
         timeout_seconds=timeout or TIMEOUT_SECONDS,
         do_not_cache=message.do_not_cache,
     )
+
+
+def image_of_action(data: bytes) -> tuple[ImageRef | None, Digest]:
+    """Read where an action wants to run, and its command's digest; see `parse_action`."""
+    spec = parse_action(data)
+    return spec.image, spec.command

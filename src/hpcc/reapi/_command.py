@@ -35,7 +35,8 @@ class CommandSpec:
     env: tuple[tuple[str, str], ...]
     cwd: str
     outputs: tuple[str, ...]
-    image: ImageRef
+    # None in a command that leaves the platform to its action, as API 2.2 and after may.
+    image: ImageRef | None
 
     def root_outputs(self) -> tuple[str, ...]:
         return tuple(check_guest_path(_resolve(self.cwd, o)) for o in self.outputs)
@@ -50,7 +51,7 @@ def encode_command(spec: CommandSpec) -> bytes:
         ],
         output_paths=sorted(spec.outputs, key=str.encode),
         working_directory=spec.cwd,
-        platform=platform_of(spec.image),
+        platform=platform_of(spec.image) if spec.image is not None else None,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -87,18 +88,26 @@ def parse_command(data: bytes) -> CommandSpec:
         env=env,
         cwd=_checked(message.working_directory) if message.working_directory else "",
         outputs=outputs,
-        image=parse_platform_image(message.platform),
+        image=parse_platform_image_or_none(message.platform),
     )
     _check_outputs(spec)
     return spec
 
 
-def parse_platform_image(platform: pb.Platform) -> ImageRef:
-    """Return the pinned image of a platform.
+def image_of_command(data: bytes) -> ImageRef | None:
+    """Read where a command wants to run; see `parse_command`."""
+    return parse_command(data).image
+
+
+def parse_platform_image_or_none(platform: pb.Platform) -> ImageRef | None:
+    """Return the pinned image of a platform; None for a platform that says nothing.
 
     Raises:
-        ReapiError: none, several or an unpinned one, or a property that we cannot honour.
+        ReapiError: several or an unpinned one, none beside other properties, or a property that
+            we cannot honour.
     """
+    if not platform.properties:
+        return None
     if len(platform.properties) > MAX_PROPERTIES:
         raise ReapiError("too many platform properties")
     images = [p.value for p in platform.properties if p.name == IMAGE_PROPERTY]

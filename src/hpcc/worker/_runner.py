@@ -249,7 +249,7 @@ class Runner:
             guest_id=identity.guest_id,
             guest_execs_before=lease.execs_before,
             worker=self._config.worker,
-            image=work.action.image.digest.value,
+            image=work.domain.image.value,
             queued_at=work.queued_at,
             started_at=started_at,
             completed_at=self._clock.now(),

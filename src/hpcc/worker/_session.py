@@ -30,6 +30,7 @@ from hpcc.identity import (
 )
 from hpcc.ports import AuditLog, AuditRow, Clock
 from hpcc.reapi import (
+    IMAGE_PROPERTY,
     CommandSpec,
     ReapiError,
     ResultRecord,
@@ -247,11 +248,19 @@ class WorkerSession:
 
         Raises:
             MissingBlobsError: either is not here.
+            ReapiError: either breaks a rule, or none of them names an image.
             PolicyError: either names another image than the token.
         """
-        action = parse_action((await self._required(digest)).data)
-        command = parse_command((await self._required(action.command)).data)
-        images = {action.image.digest, command.image.digest}
+        try:
+            action = parse_action((await self._required(digest)).data)
+            command = parse_command((await self._required(action.command)).data)
+        except ReapiError as error:
+            if error.reason == "unpinned-image":
+                await self._desk.events.event("unpinned-image", self.tenant.value)
+            raise
+        images = {i.digest for i in (action.image, command.image) if i is not None}
+        if not images:
+            raise ReapiError(f"platform needs exactly one {IMAGE_PROPERTY}", reason="platform")
         if images != {self._claims.image}:
             await self._desk.refusal("foreign-image", self.tenant.value)
             raise PolicyError("the action's image is not the token's", reason="foreign-image")
