@@ -22,6 +22,7 @@ from hpcc.cli import (
     _login,
     _services,
     _stats,
+    _token,
     _up,
 )
 from hpcc.core import CallerError, HpccError
@@ -30,6 +31,7 @@ from hpcc.core import CallerError, HpccError
 _COMMANDS: Final[tuple[ModuleType, ...]] = (
     _up,
     _login,
+    _token,
     _local,
     _stats,
     _explain,

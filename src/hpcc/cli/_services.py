@@ -1,4 +1,4 @@
-"""`hpcc scheduler` and `hpcc worker`: the services of a farm, each from its config file."""
+"""`hpcc scheduler`, `worker` and `gateway`: a farm's services, each from its config file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from hpcc.core import CallerError
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add both commands."""
+    """Add the commands."""
     for name, handler, text in (
         ("scheduler", _run_scheduler, "run a scheduler in the foreground (a farm's; see `up`)"),
         ("worker", _run_worker, "run a worker in the foreground (a farm's; see `up`)"),
+        ("gateway", _run_gateway, "run a gateway for stock REAPI clients in the foreground"),
     ):
         parser = subparsers.add_parser(name, help=text)
         parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file, mode 0600")
@@ -34,6 +35,13 @@ def _run_worker(args: argparse.Namespace) -> int:
     from hpcc.worker.__main__ import main
 
     return run_service("worker", main, _config(args))
+
+
+def _run_gateway(args: argparse.Namespace) -> int:
+    from hpcc.gateway.__main__ import main
+    from hpcc.rpc import run_service
+
+    return run_service("gateway", main, _config(args))
 
 
 def _config(args: argparse.Namespace) -> Path:

@@ -12,6 +12,7 @@ from hpcc.identity._login_file import (
     load_login_or_none,
     load_profile,
     profile_text,
+    read_own_file,
 )
 from hpcc.identity._login_source import (
     LoginSource,
@@ -106,6 +107,7 @@ __all__ = [
     "profile_text",
     "read_client_secret",
     "read_header",
+    "read_own_file",
     "read_token_file",
     "result_key_id",
     "store_login",

@@ -25,6 +25,16 @@ from hpcc.rpc._reapi_server import (
     Session,
     reapi_handlers,
 )
+from hpcc.rpc._relay_link import IMAGE_METADATA, RelayCall, RelayedError, RelayHandlers, RelayLink
+from hpcc.rpc._relay_methods import (
+    MAX_RELAY_REQUEST_BYTES,
+    RELAY_METHODS,
+    RelayMethod,
+    Shape,
+    Target,
+    operation_name,
+)
+from hpcc.rpc._relay_upstream import Upstream, is_lost
 from hpcc.rpc._scheduler_api import (
     Admission,
     Beat,
@@ -38,10 +48,14 @@ from hpcc.rpc._scheduler_api import (
 )
 from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
 from hpcc.rpc._scheduler_server import scheduler_handlers
+from hpcc.rpc._write_order import WriteOrder
 
 __all__ = [
+    "IMAGE_METADATA",
     "MAX_BATCH_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_RELAY_REQUEST_BYTES",
+    "RELAY_METHODS",
     "Admission",
     "Authorizer",
     "Beat",
@@ -57,6 +71,11 @@ __all__ = [
     "ReapiClientConfig",
     "Registration",
     "RegistryClient",
+    "RelayCall",
+    "RelayHandlers",
+    "RelayLink",
+    "RelayMethod",
+    "RelayedError",
     "Route",
     "RouteAsk",
     "RouteChange",
@@ -67,11 +86,17 @@ __all__ = [
     "ServiceProcess",
     "Session",
     "SessionGrant",
+    "Shape",
+    "Target",
     "UnauthenticatedError",
     "UnavailableError",
+    "Upstream",
+    "WriteOrder",
     "current_caller",
+    "is_lost",
     "leaf_error",
     "open_channel",
+    "operation_name",
     "reapi_handlers",
     "run_service",
     "scheduler_handlers",

@@ -14,6 +14,8 @@ from hpcc.core import InfrastructureError
 MAX_MESSAGE_BYTES: Final = 16 << 20
 # Of blob bytes in one batch call, as Capabilities announces it.
 MAX_BATCH_BYTES: Final = 4 << 20
+# The largest blob that a client may stream.
+MAX_UPLOAD_BYTES: Final = 256 << 20
 MAX_CONCURRENT_RPCS: Final = 1024
 
 _COMMON: Final[tuple[tuple[str, int], ...]] = (
@@ -57,22 +59,25 @@ async def start_server(
     port: int,
     tls: ServerTls,
     more_rpcs: int = 0,
+    options: Sequence[tuple[str, int]] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """Start serving; return the server and its port (chosen by the system when 0).
 
-    `more_rpcs` calls that last are served beside the usual number.
+    `more_rpcs` calls that last are served beside the usual number; `options` are gRPC's, in
+    place of ours.
 
     Raises:
         InfrastructureError: the address cannot be bound.
     """
-    options = (
-        *_COMMON,
-        ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    )
+    chosen = {
+        **dict(_COMMON),
+        "grpc.so_reuseport": 0,
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.min_ping_interval_without_data_ms": 5_000,
+        **dict(options),
+    }
     most = MAX_CONCURRENT_RPCS + more_rpcs
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=most)
+    server = grpc.aio.server(options=tuple(chosen.items()), maximum_concurrent_rpcs=most)
     server.add_generic_rpc_handlers(tuple(handlers))
     credentials = grpc.ssl_server_credentials([(tls.key_pem, tls.certificate_pem)])
     try:

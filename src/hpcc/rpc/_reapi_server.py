@@ -20,9 +20,9 @@ from hpcc.reapi import digest_from_proto, digest_to_proto, parse_read_name, pars
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import code_of, status_of
 from hpcc.rpc._method import Call, Method, service_handler
+from hpcc.rpc._write_order import WriteOrder
 
 MAX_DIGESTS: Final = 50_000
-MAX_UPLOAD_BYTES: Final = 256 << 20
 _READ_CHUNK: Final = 1 << 20
 _TREE_PAGE: Final = 1000
 _REAPI: Final = "build.bazel.remote.execution.v2"
@@ -264,24 +264,17 @@ class _BlobServices:
         first = await anext(requests, None)
         if first is None:
             raise CallerError("empty write")
-        instance, digest = parse_write_name(first.resource_name)
-        session = await self._session(call, instance)
-        if digest.size_bytes > MAX_UPLOAD_BYTES:
-            raise CallerError(f"a blob may have {MAX_UPLOAD_BYTES} bytes", reason="blob-size")
-        if not await session.find_missing((digest,)):
-            return bs.WriteResponse(committed_size=digest.size_bytes)
+        order = WriteOrder(first)
+        session = await self._session(call, order.instance)
+        if not await session.find_missing((order.digest,)):
+            return bs.WriteResponse(committed_size=order.digest.size_bytes)
         data = bytearray()
         message: bs.WriteRequest | None = first
         while message is not None:
-            if message.write_offset != len(data) or (
-                message.resource_name not in {"", first.resource_name}
-            ):
-                raise CallerError("write is not in order", reason="write-order")
-            if len(data) + len(message.data) > digest.size_bytes:
-                raise CallerError("more bytes than the digest says", reason="digest-mismatch")
+            is_last = order.take(message)
             data += message.data
-            message = None if message.finish_write else await anext(requests, None)
-        await session.put(Blob.checked(digest, bytes(data)))
+            message = None if is_last else await anext(requests, None)
+        await session.put(Blob.checked(order.digest, bytes(data)))
         return bs.WriteResponse(committed_size=len(data))
 
     async def write_status(

@@ -1,0 +1,122 @@
+"""`hpcc token`: this user's token for tools that speak REAPI by themselves, through a gateway."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from hpcc.config import Farm, Paths, load_farm_or_none, write_private_file
+from hpcc.core import CallerError
+
+# What Bazel asks a credential helper is one short object.
+_MAX_REQUEST_CHARS: Final = 64 << 10
+_MAX_URI_CHARS: Final = 4096
+# A helper's answer may be kept for so long; a token that ends sooner is renewed sooner.
+_KEEP_SECONDS: Final = 60.0
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "token", help="a token of your login, for Bazel and the like", description=_token.__doc__
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--bazelrc",
+        type=Path,
+        metavar="FILE",
+        help="write a bazelrc (0600) with token, tenant and image, for `bazel --bazelrc=FILE`",
+    )
+    how.add_argument(
+        "--credential-helper",
+        metavar="HOST",
+        help="answer Bazel's question on standard input, if it is about this host",
+    )
+    parser.add_argument("verb", nargs="?", choices=["get"], help=argparse.SUPPRESS)
+    parser.set_defaults(handler=_token)
+
+
+def _token(args: argparse.Namespace) -> int:
+    """Print a token of your login that is good now, renewed when it is due.
+
+    Keep it out of command lines, which other users of a machine can read: `--bazelrc` writes it
+    into a file that only you can.
+    """
+    paths = Paths.from_env(os.environ)
+    farm = load_farm_or_none(paths.farm_file)
+    if farm is None:
+        raise CallerError("not logged in: run `hpcc login`", reason="login-none")
+    if args.credential_helper is not None:
+        _check_asked(sys.stdin.read(_MAX_REQUEST_CHARS + 1), args.credential_helper)
+        print(_answer(asyncio.run(_current(farm))))
+        return 0
+    token = asyncio.run(_current(farm))
+    if args.bazelrc is not None:
+        write_private_file(args.bazelrc.absolute(), _bazelrc(farm, token).encode())
+        print(f"wrote {args.bazelrc}")
+        return 0
+    print(token)
+    return 0
+
+
+async def _current(farm: Farm) -> str:
+    """Return what the farm may be shown; that of `hpcc up` knows one secret alone."""
+    if not farm.login:
+        return farm.secret
+    from hpcc.identity import LoginSource
+    from hpcc.ports import SystemClock
+
+    return await LoginSource(Path(farm.login), SystemClock()).token()
+
+
+def _bazelrc(farm: Farm, token: str) -> str:
+    return (
+        f"build --remote_instance_name={farm.tenant}\n"
+        f"build --remote_header=hpcc-image={farm.image}\n"
+        f"build --remote_default_exec_properties=container-image=docker://{farm.image}\n"
+        f'build "--remote_header=authorization=Bearer {token}"\n'
+    )
+
+
+def _check_asked(text: str, host: str) -> None:
+    """Hold a helper's question against the one host that may have the token.
+
+    Raises:
+        CallerError: it is none, or about another host.
+    """
+    try:
+        asked = json.loads(text) if len(text) <= _MAX_REQUEST_CHARS else None
+    except (ValueError, RecursionError):
+        asked = None
+    uri = asked.get("uri") if isinstance(asked, dict) else None
+    if not isinstance(uri, str) or len(uri) > _MAX_URI_CHARS:
+        raise CallerError("not a credential helper's question", reason="token-question")
+    try:
+        parts = urlsplit(uri)
+        is_ours = parts.scheme in {"https", "grpcs"} and parts.hostname == host.lower()
+    except ValueError:
+        is_ours = False
+    if not is_ours or "@" in parts.netloc:
+        raise CallerError(
+            f"asked for a token for another place than https://{host}: not given",
+            reason="token-host",
+        )
+
+
+def _answer(token: str) -> str:
+    from hpcc.ports import SystemClock
+
+    until = datetime.fromtimestamp(SystemClock().now() + _KEEP_SECONDS, UTC)
+    return json.dumps(
+        {
+            "headers": {"authorization": [f"Bearer {token}"]},
+            "expires": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    )

@@ -1,0 +1,21 @@
+"""`python -m hpcc.gateway --config FILE`: one JSON line when ready, then serves."""
+
+from __future__ import annotations
+
+from hpcc.config import load_service_file
+from hpcc.gateway._config import GatewayConfig
+from hpcc.gateway._serve import serve_gateway
+from hpcc.ports import SystemClock
+from hpcc.rpc import ServiceProcess, run_service
+
+
+async def main(process: ServiceProcess) -> None:
+    """Serve until cancelled."""
+    config = load_service_file(process.config_path, GatewayConfig)
+    async with serve_gateway(config, SystemClock()) as running:
+        process.ready({"host": running.host, "port": running.port})
+        await process.wait_stop()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_service("gateway", main))

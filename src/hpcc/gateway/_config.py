@@ -1,0 +1,77 @@
+"""What a gateway is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError, ImageRef, TenantId
+from hpcc.rpc import MAX_RELAY_REQUEST_BYTES
+
+# So that one tenant alone, with half of it, can have a few large messages under way.
+_MIN_BUFFER_BYTES: Final = 8 * MAX_RELAY_REQUEST_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """Content of the config file of `python -m hpcc.gateway`. It holds no secret of the farm.
+
+    `certificate` and `key` are PEM files: the chain that clients check, signed by a CA of theirs,
+    and its private key. `default_images` are `TENANT=repo@sha256:…`, for clients that name none
+    before their first action.
+    """
+
+    scheduler: str
+    scheduler_certificate_pem: str
+    certificate: Path
+    key: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    default_images: tuple[str, ...] = ()
+    # Calls at once. Bazel has up to --jobs of them, mostly executions that wait.
+    max_calls: int = 2048
+    max_calls_of_tenant: int = 1024
+    max_calls_of_principal: int = 512
+    # Messages that are held at once; a tenant may have half.
+    max_buffer_bytes: int = 512 << 20
+    # Of callers whose token was not accepted yet: one message each, and half for one address.
+    max_lobby_bytes: int = 64 << 20
+    first_message_seconds: float = 20.0
+    # For a piece of an upload to come, or for an answer to be read.
+    piece_seconds: float = 60.0
+    call_seconds: float = 60.0
+    transfer_seconds: float = 900.0
+    execute_seconds: float = 7200.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers and images that could not work."""
+        for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
+            if getattr(self, name) < 1:
+                raise CallerError(f"{name} must be at least 1", reason="config")
+        for name in ("max_buffer_bytes", "max_lobby_bytes"):
+            if getattr(self, name) < _MIN_BUFFER_BYTES:
+                raise CallerError(f"{name} must be at least {_MIN_BUFFER_BYTES}", reason="config")
+        for name in ("first_message", "piece", "call", "transfer", "execute"):
+            if getattr(self, f"{name}_seconds") <= 0:
+                raise CallerError(f"{name}_seconds must be more than 0", reason="config")
+        self.images()
+
+    def images(self) -> Mapping[TenantId, ImageRef]:
+        """Return the default images by tenant.
+
+        Raises:
+            CallerError: one is not `TENANT=repo@sha256:…`, or a tenant has two.
+        """
+        found: dict[TenantId, ImageRef] = {}
+        for text in self.default_images:
+            tenant, equals, image = text.partition("=")
+            if not equals or (key := TenantId(tenant)) in found:
+                raise CallerError(
+                    f"default_images: {text[:120]!r} is not TENANT=repo@sha256:…, or is another"
+                    " image of its tenant",
+                    reason="config",
+                )
+            found[key] = ImageRef.parse(image)
+        return found

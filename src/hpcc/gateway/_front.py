@@ -1,0 +1,226 @@
+"""One call from headers to its end: room, who, where, bytes on, bytes back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import CallerError, HpccError, ImageRef, NotFoundError, TenantId
+from hpcc.gateway._config import GatewayConfig
+from hpcc.gateway._limits import Budget, Calls, Hold
+from hpcc.gateway._refusals import Refusals
+from hpcc.gateway._routes import Place, Routes
+from hpcc.gateway._visitors import Visitor, Visitors
+from hpcc.reapi import image_of_action, image_of_command
+from hpcc.rpc import (
+    IMAGE_METADATA,
+    MAX_RELAY_REQUEST_BYTES,
+    RelayCall,
+    RelayedError,
+    RelayLink,
+    Shape,
+    Target,
+    UnauthenticatedError,
+    Upstream,
+    is_lost,
+    operation_name,
+)
+
+_log: Final = logging.getLogger(__name__)
+_MAX_WAITING: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A call whose caller was let in, and how many bytes it may hold."""
+
+    link: RelayLink
+    visitor: Visitor
+    target: Target
+    hold: Hold
+
+
+class Front:
+    """Serves calls. It holds no credential: the caller's token says who asks, and for whom."""
+
+    def __init__(
+        self, config: GatewayConfig, visitors: Visitors, routes: Routes, refusals: Refusals
+    ) -> None:
+        self._config, self._visitors, self._routes = config, visitors, routes
+        self._refusals, self._images = refusals, config.images()
+        self._buffers = Budget(config.max_buffer_bytes, _MAX_WAITING)
+        self._lobby = Budget(config.max_lobby_bytes, _MAX_WAITING)
+        self._calls = Calls()
+
+    async def serve(self, link: RelayLink) -> None:
+        """Serve one call to its end."""
+        call = link.call
+        try:
+            with self._calls.one("", self._config.max_calls):
+                async with self._visit(link) as visit:
+                    await self._relay(visit)
+        except HpccError as error:
+            self._refusals.note(call, error)
+            raise
+
+    @asynccontextmanager
+    async def _visit(self, link: RelayLink) -> AsyncGenerator[_Visit]:
+        """Read the first message, in room for it, and let its sender in."""
+        call, seconds = link.call, self._config.call_seconds
+        tenant = self._visitors.tenant_or_none(call.credential)
+        async with AsyncExitStack() as stack:
+            if tenant is not None:
+                hold = await stack.enter_async_context(
+                    self._buffers.hold(tenant, MAX_RELAY_REQUEST_BYTES, seconds)
+                )
+                target, visitor = await self._first(link, stack)
+            else:
+                owner = call.peer.rpartition(":")[0]
+                async with self._lobby.hold(owner, MAX_RELAY_REQUEST_BYTES, seconds) as seat:
+                    target, visitor = await self._first(link, stack)
+                    size = len(target.request) + call.method.answer_bytes
+                    seat.shrink(len(target.request))
+                    hold = await stack.enter_async_context(
+                        self._buffers.hold(visitor.tenant.value, size, seconds)
+                    )
+            hold.shrink(len(target.request) + call.method.answer_bytes)
+            yield _Visit(link, visitor, target, hold)
+
+    async def _first(self, link: RelayLink, stack: AsyncExitStack) -> tuple[Target, Visitor]:
+        first = await link.read(self._config.first_message_seconds)
+        if first is None:
+            raise CallerError("a call without a message", reason="bad-reapi-message")
+        target = link.call.method.target(first)
+        visitor = await self._visitors.admit(link.call.credential, TenantId(target.instance))
+        config = self._config
+        tenant, name = visitor.tenant.value, visitor.name
+        stack.enter_context(self._calls.one(tenant, config.max_calls_of_tenant))
+        stack.enter_context(self._calls.one(f"{tenant}/{name}", config.max_calls_of_principal))
+        return target, visitor
+
+    async def _relay(self, visit: _Visit) -> None:
+        """Pass a call on; by another worker, once, when the first one is lost before it answers."""
+        place = await self._place(visit)
+        if not await self._is_relayed(visit, place):
+            await self._is_relayed(visit, await self._routed(visit, place.image), is_last=True)
+
+    async def _is_relayed(self, visit: _Visit, place: Place, *, is_last: bool = False) -> bool:
+        """Pass a call on to one worker; False if another may still do it."""
+        is_begun = False
+        try:
+            async with aclosing(self._answers(visit, place)) as answers:
+                async for answer in answers:
+                    is_begun = True
+                    await visit.link.write(answer, self._config.piece_seconds)
+        except RelayedError as error:
+            if not is_lost(error):
+                raise
+            # The caller's next call goes by another worker in any case, if there is one.
+            self._routes.lost(visit.visitor, place)
+            _log.info("worker %s is lost: %s", place.route.worker_id, error)
+            # A client's pieces of an upload are gone.
+            if is_last or is_begun or visit.link.call.method.shape is Shape.STREAM_IN:
+                raise
+            return False
+        return True
+
+    async def _answers(self, visit: _Visit, place: Place) -> AsyncGenerator[bytes]:
+        call, target, config = visit.link.call, visit.target, self._config
+        up = _upstream(call, place)
+        path = call.method.path
+        match call.method.shape:
+            case Shape.UNARY:
+                yield await up.unary(path, target.request, _seconds(call, config.call_seconds))
+            case Shape.STREAM_IN:
+                yield await up.write(
+                    visit.link,
+                    target.request,
+                    seconds=_seconds(call, config.transfer_seconds),
+                    piece_seconds=config.piece_seconds,
+                )
+            case Shape.STREAM_OUT:
+                is_run = target.action is not None or bool(target.operation)
+                limit = config.execute_seconds if is_run else config.transfer_seconds
+                stream = up.stream(path, target.request, _seconds(call, limit))
+                async with aclosing(stream) as messages:
+                    async for message in messages:
+                        if target.action is not None:
+                            self._routes.note_operation(
+                                visit.visitor, operation_name(message), place.image
+                            )
+                        yield message
+
+    async def _place(self, visit: _Visit) -> Place:
+        image = self._image(visit)
+        place = await self._routed(visit, image)
+        if visit.target.action is None:
+            return place
+        named = await self._named_image(visit, place)
+        if named is None or named == place.image:
+            return place
+        return await self._routed(visit, named)
+
+    async def _routed(self, visit: _Visit, image: ImageRef) -> Place:
+        try:
+            return await self._routes.place(visit.visitor, image)
+        except UnauthenticatedError:
+            # The scheduler was started anew, or the session is over: the caller's own token, which
+            # only its calls bring, gives another.
+            self._visitors.forget(visit.visitor)
+            visitor = await self._visitors.admit(visit.link.call.credential, visit.visitor.tenant)
+            return await self._routes.place(visitor, image)
+
+    def _image(self, visit: _Visit) -> ImageRef:
+        """Return the image by which a call goes before anything is known of an action.
+
+        Raises:
+            CallerError: nothing says which.
+        """
+        visitor, call = visit.visitor, visit.link.call
+        if visit.target.operation:
+            image = self._routes.image_of_operation(visitor, visit.target.operation)
+            if image is None:
+                raise NotFoundError("no such operation: it ended, or began elsewhere")
+            return image
+        if call.image:
+            return ImageRef.parse(call.image)
+        image = self._routes.last_image(visitor) or self._images.get(visitor.tenant)
+        if image is None:
+            raise CallerError(
+                f"which image? Send a `{IMAGE_METADATA}: repo@sha256:…` header with every call"
+                f" (Bazel: --remote_header={IMAGE_METADATA}=repo@sha256:…)",
+                reason="no-image-header",
+            )
+        return image
+
+    async def _named_image(self, visit: _Visit, place: Place) -> ImageRef | None:
+        """Read which image an action names; None when that cannot be told here and now."""
+        up, tenant = _upstream(visit.link.call, place), visit.visitor.tenant
+        assert visit.target.action is not None
+        try:
+            action = await up.small_blob_or_none(tenant, visit.target.action)
+            if action is None:
+                return None
+            image, command_digest = image_of_action(action)
+            if image is not None:
+                return image
+            command = await up.small_blob_or_none(tenant, command_digest)
+            return None if command is None else image_of_command(command)
+        except RelayedError as error:
+            if is_lost(error):
+                return None  # the call itself will find out, and go elsewhere
+            raise
+        except CallerError:
+            return None  # the worker refuses it with the same words, and writes it down
+
+
+def _upstream(call: RelayCall, place: Place) -> Upstream:
+    return Upstream(place.channel, place.route.token, call.tool, prove=place.prove)
+
+
+def _seconds(call: RelayCall, limit: float) -> float:
+    """Bound a call by the client's own deadline, where it has one."""
+    return limit if call.seconds_left is None else min(limit, max(call.seconds_left, 0.1))

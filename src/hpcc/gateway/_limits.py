@@ -1,0 +1,153 @@
+"""What may be under way at once: bytes of messages, and calls. Nobody can take all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from hpcc.rpc import BusyError
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    owner: str
+    size_bytes: int
+    turn: asyncio.Future[None]
+
+
+class Hold:
+    """Bytes that one call may have in memory."""
+
+    def __init__(self, budget: Budget, owner: str, size_bytes: int) -> None:
+        self._budget, self.owner, self.size_bytes = budget, owner, size_bytes
+
+    def shrink(self, size_bytes: int) -> None:
+        """Give back what is more than `size_bytes`."""
+        back = self.size_bytes - size_bytes
+        if back > 0:
+            self.size_bytes = size_bytes
+            self._budget.give_back(self.owner, back)
+
+
+class Budget:
+    """A number of bytes, of which one owner has half at most. First come, first served.
+
+    Who waits for its own share does not hold up others.
+    """
+
+    def __init__(self, total_bytes: int, max_waiting: int) -> None:
+        self._free, self._share = total_bytes, total_bytes // 2
+        self._max_waiting = max_waiting
+        self._used: Counter[str] = Counter()
+        self._waiting: deque[_Waiting] = deque()
+
+    @asynccontextmanager
+    async def hold(self, owner: str, size_bytes: int, seconds: float) -> AsyncGenerator[Hold]:
+        """Wait for room, so long at most, and have it while the block runs.
+
+        Raises:
+            BusyError: there is none in time, or too many wait already.
+        """
+        if self._waiting or not self._fits(owner, size_bytes):
+            if len(self._waiting) >= self._max_waiting:
+                raise _full()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._queue(owner, size_bytes)
+            except TimeoutError as error:
+                raise _full() from error
+        else:
+            self._take(owner, size_bytes)
+        hold = Hold(self, owner, size_bytes)
+        try:
+            yield hold
+        finally:
+            self.give_back(owner, hold.size_bytes)
+
+    def give_back(self, owner: str, size_bytes: int) -> None:
+        self._free += size_bytes
+        self._used[owner] -= size_bytes
+        if self._used[owner] <= 0:
+            del self._used[owner]
+        self._wake()
+
+    async def _queue(self, owner: str, size_bytes: int) -> None:
+        place = _Waiting(owner, size_bytes, asyncio.get_running_loop().create_future())
+        self._waiting.append(place)
+        # It may fit at once: those before it may only wait for their own shares.
+        self._wake()
+        try:
+            await place.turn
+        except asyncio.CancelledError:
+            if place.turn.done() and not place.turn.cancelled():
+                self.give_back(owner, size_bytes)
+            else:
+                self._waiting.remove(place)
+                self._wake()
+            raise
+
+    def _wake(self) -> None:
+        """Let in who fits. Who does not for want of room, not of its share, ends the round."""
+        left: deque[_Waiting] = deque()
+        while self._waiting:
+            place = self._waiting.popleft()
+            if place.turn.done():
+                # Cancelled this very moment; it takes itself off by `remove`.
+                left.append(place)
+            elif self._fits(place.owner, place.size_bytes):
+                self._take(place.owner, place.size_bytes)
+                place.turn.set_result(None)
+            else:
+                left.append(place)
+                if self._free < place.size_bytes:
+                    break
+        left.extend(self._waiting)
+        self._waiting = left
+
+    def _fits(self, owner: str, size_bytes: int) -> bool:
+        return self._free >= size_bytes and self._used[owner] + size_bytes <= self._share
+
+    def _take(self, owner: str, size_bytes: int) -> None:
+        self._free -= size_bytes
+        self._used[owner] += size_bytes
+
+
+class Calls:
+    """Counts calls by owner."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, owner: str, most: int) -> Generator[None]:
+        """Count a call while the block runs.
+
+        Raises:
+            BusyError: the owner has too many.
+        """
+        if self._running[owner] >= most:
+            raise BusyError(
+                f"more than {most} calls at once: ask for fewer jobs",
+                retry_after_seconds=_RETRY_SECONDS,
+                reason="relay-calls",
+            )
+        self._running[owner] += 1
+        try:
+            yield
+        finally:
+            self._running[owner] -= 1
+            if not self._running[owner]:
+                del self._running[owner]
+
+
+def _full() -> BusyError:
+    return BusyError(
+        "the gateway has no room for more calls now",
+        retry_after_seconds=_RETRY_SECONDS,
+        reason="relay-full",
+    )

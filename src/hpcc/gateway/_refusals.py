@@ -1,0 +1,43 @@
+"""What was refused, in the log: a stable reason and a peer; never a token, never bytes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from hpcc.core import CallerError, HpccError, PolicyError
+from hpcc.ports import Clock
+from hpcc.rpc import BusyError, RelayCall
+
+_log: Final = logging.getLogger(__name__)
+# Refusals cost an attacker nothing: beyond this they are only counted.
+_LINES_PER_SECOND: Final = 20.0
+
+
+class Refusals:
+    """Up to a rate; the next line tells how many were left out."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._allowance, self._at = _LINES_PER_SECOND, clock.monotonic()
+        self._left_out = 0
+
+    def note(self, call: RelayCall, error: HpccError) -> None:
+        """Write a line if the client is at fault or its tenant takes too much."""
+        if not isinstance(error, CallerError | PolicyError | BusyError):
+            return
+        now = self._clock.monotonic()
+        refill = (now - self._at) * _LINES_PER_SECOND
+        self._allowance, self._at = min(self._allowance + refill, _LINES_PER_SECOND), now
+        if self._allowance < 1:
+            self._left_out += 1
+            return
+        self._allowance -= 1
+        _log.warning(
+            "refused: gateway method=%s reason=%s peer=%s suppressed_before=%d",
+            call.method.name,
+            error.reason,
+            call.peer,
+            self._left_out,
+        )
+        self._left_out = 0

@@ -1,0 +1,137 @@
+"""Where a caller's work goes: a worker that stays the same while it lives, so that blobs do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakValueDictionary
+
+import grpc
+
+from hpcc.core import ImageRef, TenantId
+from hpcc.gateway._lru import Lru
+from hpcc.gateway._visitors import Visitor
+from hpcc.identity import PinnedPeer, ProofKey
+from hpcc.ports import Clock
+from hpcc.rpc import (
+    Route,
+    RouteAsk,
+    SchedulerClient,
+    open_channel,
+)
+
+MAX_ROUTES: Final = 16_384
+MAX_CHANNELS: Final = 1024
+MAX_OPERATIONS: Final = 65_536
+_RENEW_BEFORE_SECONDS: Final = 60.0
+
+type _Who = tuple[TenantId, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An image on a worker, and the right of one caller to use it."""
+
+    image: ImageRef
+    route: Route
+    channel: grpc.aio.Channel
+    prove: Callable[[str], str]
+
+
+class Routes:
+    """Routes by caller and image; the last worker of a caller is the wish of its next question."""
+
+    def __init__(self, client: SchedulerClient, clock: Clock) -> None:
+        self._client, self._clock = client, clock
+        # Of this process alone: a route token that leaks from here is of no use elsewhere.
+        self._key = ProofKey()
+        self._routes: Lru[tuple[_Who, ImageRef], Route] = Lru(MAX_ROUTES)
+        self._failed: Lru[tuple[_Who, ImageRef], int] = Lru(MAX_ROUTES)
+        self._worker_of: Lru[_Who, str] = Lru(MAX_ROUTES)
+        self._image_of: Lru[_Who, ImageRef] = Lru(MAX_ROUTES)
+        self._operations: Lru[tuple[_Who, str], ImageRef] = Lru(MAX_OPERATIONS)
+        self._channels: Lru[tuple[str, bytes], grpc.aio.Channel] = Lru(MAX_CHANNELS)
+        self._locks: WeakValueDictionary[tuple[_Who, ImageRef], asyncio.Lock] = (
+            WeakValueDictionary()
+        )
+
+    def last_image(self, visitor: Visitor) -> ImageRef | None:
+        return self._image_of.get(_who(visitor))
+
+    def note_operation(self, visitor: Visitor, name: str, image: ImageRef) -> None:
+        """Remember where an execution runs, for who comes back to wait for it."""
+        self._operations.put((_who(visitor), name), image)
+
+    def image_of_operation(self, visitor: Visitor, name: str) -> ImageRef | None:
+        return self._operations.get((_who(visitor), name))
+
+    async def place(self, visitor: Visitor, image: ImageRef) -> Place:
+        """Return a worker for this caller and image.
+
+        Raises:
+            UnauthenticatedError: the session is over.
+            HpccError: the scheduler is away, refuses, or knows no worker.
+        """
+        who = _who(visitor)
+        key = (who, image)
+        # One question for all calls of a build.
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            route = self._routes.get(key)
+            if route is None or self._is_due(route):
+                route = await self._ask(visitor, image)
+                self._routes.put(key, route)
+                self._failed.drop(key)
+        # Only now, so that a refused image is nobody's last one.
+        self._worker_of.put(who, route.worker_id)
+        self._image_of.put(who, image)
+        return self._placed(image, route)
+
+    def lost(self, visitor: Visitor, place: Place) -> None:
+        """Give up a route that failed: the next question asks for another."""
+        key = (_who(visitor), place.image)
+        if self._routes.get(key) is place.route:
+            self._routes.drop(key)
+            self._failed.put(key, place.route.generation)
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close(0)
+
+    async def _ask(self, visitor: Visitor, image: ImageRef) -> Route:
+        who = _who(visitor)
+        ask = RouteAsk(
+            tenant=visitor.tenant,
+            image=image,
+            failed_generation=self._failed.get((who, image)) or 0,
+            client_key=self._key.public,
+            preferred_worker=self._worker_of.get(who) or "",
+        )
+        return await self._client.route(visitor.grant.session, ask)
+
+    def _is_due(self, route: Route) -> bool:
+        return route.token_expires_at - _RENEW_BEFORE_SECONDS < self._clock.now()
+
+    def _placed(self, image: ImageRef, route: Route) -> Place:
+        def prove(method: str) -> str:
+            return self._key.sign(route.token, method, self._clock.now())
+
+        return Place(image, route, self._channel(route), prove)
+
+    def _channel(self, route: Route) -> grpc.aio.Channel:
+        key = (route.endpoint, route.worker_certificate)
+        channel = self._channels.get(key)
+        if channel is None:
+            peer = PinnedPeer.from_der(route.worker_certificate)
+            channel = open_channel(
+                route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
+            )
+            # One that goes is closed when its last call has ended and nobody holds it.
+            self._channels.put(key, channel)
+        return channel
+
+
+def _who(visitor: Visitor) -> _Who:
+    return (visitor.tenant, visitor.name)

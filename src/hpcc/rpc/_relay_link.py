@@ -1,0 +1,186 @@
+"""The client's side of a relayed call: checked headers, bounded messages, statuses as they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from hpcc.core import CallerError, HpccError, PolicyError
+from hpcc.rpc._errors import DETAILS_KEY, UnauthenticatedError, code_of, trailer_of
+from hpcc.rpc._method import TOOL_METADATA
+from hpcc.rpc._relay_methods import RELAY_METHODS, RelayMethod
+
+IMAGE_METADATA: Final = "hpcc-image"
+_OURS: Final = "hpcc-"
+_AUTHORIZATION: Final = "authorization"
+_BEARER: Final = "bearer "
+_MAX_CREDENTIAL_CHARS: Final = 8 << 10
+_MAX_IMAGE_CHARS: Final = 400
+_MAX_TOOL_BYTES: Final = 4096
+_MAX_LABEL_CHARS: Final = 128
+_MAX_DETAILS_BYTES: Final = 8 << 10
+_MAX_TEXT_CHARS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RelayCall:
+    """What a client's headers say; nothing of it is checked but its form.
+
+    `tool` is an encoded `RequestMetadata` made anew of what the client says of itself.
+    """
+
+    method: RelayMethod
+    credential: str
+    image: str
+    tool: bytes
+    peer: str
+    seconds_left: float | None
+
+
+class RelayedError(Exception):
+    """A worker's refusal, for the client as it is."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        super().__init__(error.code())
+        self.error = error
+
+
+class RelayLink:
+    """One call of a client: whole messages in and out."""
+
+    def __init__(self, context: Any, call: RelayCall) -> None:  # noqa: ANN401 - grpc's context is generic over messages we name only here
+        self._context, self.call = context, call
+
+    async def read(self, seconds: float) -> bytes | None:
+        """Return the client's next message, None after its last.
+
+        Raises:
+            CallerError: none came in time.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._context.read()
+        except TimeoutError as error:
+            raise CallerError("no message came in time", reason="relay-slow") from error
+        return None if message is grpc.aio.EOF else bytes(message)
+
+    async def write(self, message: bytes, seconds: float) -> None:
+        """Send a message; waits for a client that does not read.
+
+        Raises:
+            CallerError: it does not for too long.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._context.write(message)
+        except TimeoutError as error:
+            raise CallerError("the answer was not read in time", reason="relay-slow") from error
+
+
+class RelayHandlers(grpc.GenericRpcHandler):
+    """Every REAPI method as raw bytes, served by one function."""
+
+    def __init__(self, serve: Callable[[RelayLink], Awaitable[None]]) -> None:
+        self._serve = serve
+        self._handlers = {path: self._handler(method) for path, method in RELAY_METHODS.items()}
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._handlers.get(str(handler_call_details.method))
+
+    def _handler(self, method: RelayMethod) -> grpc.RpcMethodHandler[Any, Any]:
+        # Streams both ways, whatever the method is: so that nothing of a message is read before
+        # there is room for it.
+        async def run(_messages: Any, context: Any) -> None:  # noqa: ANN401 - as above
+            try:
+                await self._serve(RelayLink(context, _call_of(context, method)))
+            except RelayedError as relayed:
+                await _abort_as(context, relayed.error)
+            except HpccError as error:
+                await context.abort(
+                    code_of(error),
+                    str(error)[:_MAX_TEXT_CHARS],
+                    trailing_metadata=trailer_of(error),
+                )
+
+        return grpc.stream_stream_rpc_method_handler(run)
+
+
+async def _abort_as(context: Any, error: grpc.aio.AioRpcError) -> None:  # noqa: ANN401 - as above
+    """End a call with a worker's status: its code, its words, its details and nothing else."""
+    details = [
+        (key, value)
+        for key, value in error.trailing_metadata() or ()
+        if key == DETAILS_KEY and isinstance(value, bytes) and len(value) <= _MAX_DETAILS_BYTES
+    ]
+    text = (error.details() or "")[:_MAX_TEXT_CHARS]
+    await context.abort(error.code(), text, trailing_metadata=tuple(details[:1]))
+
+
+def _call_of(context: Any, method: RelayMethod) -> RelayCall:  # noqa: ANN401 - as above
+    """Read headers.
+
+    Raises:
+        UnauthenticatedError: there is not exactly one bearer token.
+        PolicyError: a header that only parts of hpcc send.
+        CallerError: two image headers, or an impossible one.
+    """
+    tokens: list[str] = []
+    images: list[str] = []
+    tool = b""
+    for key, value in context.invocation_metadata() or ():
+        if key == _AUTHORIZATION:
+            tokens.append(str(value))
+        elif key == IMAGE_METADATA:
+            images.append(str(value))
+        elif key.startswith(_OURS):
+            raise PolicyError(f"clients do not send {key[:64]!r}", reason="smuggled-header")
+        elif key == TOOL_METADATA and isinstance(value, bytes):
+            tool = _tool(value)
+    if len(images) > 1 or any(len(i) > _MAX_IMAGE_CHARS for i in images):
+        raise CallerError(f"more than one {IMAGE_METADATA}, or too long", reason="image-header")
+    return RelayCall(
+        method, _bearer(tokens), "".join(images), tool, str(context.peer()), _time_left(context)
+    )
+
+
+def _bearer(values: list[str]) -> str:
+    token = values[0][len(_BEARER) :].strip() if len(values) == 1 else ""
+    is_bearer = len(values) == 1 and values[0].lower().startswith(_BEARER)
+    if not is_bearer or not token or len(token) > _MAX_CREDENTIAL_CHARS or not token.isascii():
+        raise UnauthenticatedError(
+            "send one `authorization: Bearer` header with your identity provider's token:"
+            " `hpcc token` prints it",
+            reason="no-token",
+        )
+    return token
+
+
+def _tool(data: bytes) -> bytes:
+    """Keep of a tool's description what the audit trail shows."""
+    if len(data) > _MAX_TOOL_BYTES:
+        return b""
+    try:
+        said = pb.RequestMetadata.FromString(data)
+    except DecodeError:
+        return b""
+    return pb.RequestMetadata(
+        tool_details=pb.ToolDetails(
+            tool_name=said.tool_details.tool_name[:_MAX_LABEL_CHARS],
+            tool_version=said.tool_details.tool_version[:_MAX_LABEL_CHARS],
+        ),
+        tool_invocation_id=said.tool_invocation_id[:_MAX_LABEL_CHARS],
+        correlated_invocations_id=said.correlated_invocations_id[:_MAX_LABEL_CHARS],
+    ).SerializeToString()
+
+
+def _time_left(context: Any) -> float | None:  # noqa: ANN401 - as above
+    left = context.time_remaining()
+    return None if left is None else float(left)
