@@ -255,7 +255,6 @@ VARIABLE = pb.Command.EnvironmentVariable
         raw_command(working_directory="/"),
         raw_command(output_directories=["d"]),
         raw_command(arguments=["x" * 3_000_000]),
-        raw_command(platform=pb.Platform()),
         raw_command(
             platform=pb.Platform(
                 properties=[pb.Platform.Property(name="container-image", value="docker://gcc:12")]
@@ -275,6 +274,10 @@ def test_a_malformed_command_is_refused(data: bytes) -> None:
 def test_an_output_may_climb_within_the_root() -> None:
     spec = parse_command(raw_command(working_directory="build/x", output_paths=["../../out/a.o"]))
     assert spec.root_outputs() == ("out/a.o",)
+
+
+def test_a_platform_may_be_left_to_the_action() -> None:
+    assert parse_command(raw_command(platform=pb.Platform())).image is None
 
 
 def test_output_files_of_old_clients_are_honoured() -> None:

@@ -177,6 +177,17 @@ async def test_an_image_that_the_tenant_may_not_use_is_refused(gateway: GatewayU
         assert (await run(client.sending(client.headers[0]), "cp a.c a.o")).status.code == 0
 
 
+async def test_an_action_that_names_no_image_anywhere_is_refused(
+    gateway: GatewayUnderTest,
+) -> None:
+    blobs = made("cp a.c a.o", image=None)
+    async with gateway.client() as client:
+        await client.upload(blobs)
+        code, text = await refusal(client.execute(blobs[-1].digest))
+    assert code is Codes.INVALID_ARGUMENT
+    assert "container-image" in text
+
+
 async def test_a_result_of_the_clients_own_is_refused_and_written_down(
     gateway: GatewayUnderTest,
 ) -> None:
