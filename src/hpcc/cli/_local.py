@@ -46,11 +46,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     wrap.set_defaults(handler=_wrap)
 
 
-def start_daemon() -> bool:
+def start_daemon(*, for_launcher: bool = False) -> bool:
     """Have the user's daemon running; returns whether it had to be started."""
-    from hpcc.daemon import start
+    from hpcc.daemon import LAUNCHER_START_SECONDS, START_SECONDS, start
 
-    return start(Paths.from_env(os.environ))
+    seconds = LAUNCHER_START_SECONDS if for_launcher else START_SECONDS
+    return start(Paths.from_env(os.environ), seconds)
 
 
 def stop_daemon(*, now: bool = False) -> bool:
@@ -62,7 +63,7 @@ def stop_daemon(*, now: bool = False) -> bool:
 
 def _start(args: argparse.Namespace) -> int:
     """Start the per-user daemon and wait until it accepts compiles; a running one is kept."""
-    was_started = start_daemon()
+    was_started = start_daemon(for_launcher=args.quiet)
     if not args.quiet:
         print("the daemon is started" if was_started else "the daemon runs already")
     return 0

@@ -21,7 +21,13 @@ from hpcc.daemon._fallbacks import read_fallbacks
 from hpcc.daemon._front import FrontLimits
 from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
-from hpcc.daemon._lifecycle_client import query, start, stop
+from hpcc.daemon._lifecycle_client import (
+    LAUNCHER_START_SECONDS,
+    START_SECONDS,
+    query,
+    start,
+    stop,
+)
 from hpcc.daemon._main import Parts, run_daemon
 from hpcc.daemon._marker import MarkerSearch, search_marker
 from hpcc.daemon._outputs import OutputFile
@@ -32,7 +38,9 @@ from hpcc.daemon._spawn import daemon_environment
 
 __all__ = [
     "COUNTERS_NAME",
+    "LAUNCHER_START_SECONDS",
     "MAX_CAPTURE_BYTES",
+    "START_SECONDS",
     "STORE_NAME",
     "CacheHandler",
     "Check",
