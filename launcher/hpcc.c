@@ -62,10 +62,14 @@ static const char *const ENV_NAMES[] = {
     "SOURCE_DATE_EPOCH", "LANG", "LANGUAGE", "PATH", "PWD", "TMPDIR", "TERM", "NO_COLOR", "COLUMNS",
     "COLORTERM", "TERM_URLS", "LD_PRELOAD", "LD_LIBRARY_PATH", "MACOSX_DEPLOYMENT_TARGET", "SDKROOT",
     "GCC_", "CCC_", "CLANG_", "LC_", "CC_", "HPCC_",
+    /* clang-cl; Microsoft's documentation of cl, LLVM's MSVCPaths.cpp */
+    "CL", "_CL_", "INCLUDE", "EXTERNAL_INCLUDE", "LIB", "LIBPATH", "VSLANG", "VS_UNICODE_OUTPUT",
+    "VCToolsInstallDir", "VCToolsVersion", "VCINSTALLDIR", "WindowsSdkDir", "WindowsSDKVersion",
+    "UniversalCRTSdkDir", "UCRTVersion",
 };
 #define DEPTH_VARIABLE "HPCC_DEPTH"
 
-static const char *const COMPILERS[] = {"clang++", "clang", "g++", "gcc", "c++", "cc"};
+static const char *const COMPILERS[] = {"clang++", "clang-cl", "clang", "g++", "gcc", "c++", "cc"};
 
 /* ---- small things ---- */
 

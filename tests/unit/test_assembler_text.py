@@ -233,6 +233,7 @@ def test_specs_are_looked_for_where_gcc_looks() -> None:
 def test_configurations_are_named_after_target_and_mode() -> None:
     assert set(config_names((b"/b",), b"t")) == {
         b"/b/clang.cfg", b"/b/clang++.cfg", b"/b/t.cfg", b"/b/t-clang.cfg", b"/b/t-clang++.cfg",
+        b"/b/clang-cl.cfg", b"/b/t-clang-cl.cfg",
     }  # fmt: skip
     assert named_target(b"/x/a-b-clang++-19") == b"a-b"
     assert named_target(b"/x/clang") is None

@@ -34,6 +34,7 @@ PRIVATE_REASONS: Final = {
     "input-changed": "a source changed meanwhile",
     "linked-directory": "a search directory is a link",
     "maps-refused": "the compiler does not take the prefix maps",
+    "msvc": "clang-cl: results stay in their checkout",
     "neighbour": "reads a directory whose name begins like the root's",
     "object-format": "no object that can be searched for paths",
     "root": "the root is the home directory, holds system headers or has an odd name",

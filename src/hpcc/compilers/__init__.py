@@ -29,10 +29,19 @@ from hpcc.compilers._includes import (
 from hpcc.compilers._inputs import files_looked_for
 from hpcc.compilers._invocation import (
     DepMode,
+    Dialect,
     Invocation,
     Language,
     is_cxx_driver,
     read_invocation,
+)
+from hpcc.compilers._msvc_flags import MSVC_FLAGS, MsvcSpec
+from hpcc.compilers._msvc_invocation import CL_DRIVER_MODE, is_clang_cl, read_msvc_invocation
+from hpcc.compilers._msvc_text import (
+    expand_windows_responses,
+    fold_variables,
+    join_windows,
+    split_windows,
 )
 from hpcc.compilers._probe import (
     MAX_ABOUT_BYTES,
@@ -93,6 +102,7 @@ __all__ = [
     "ASKED_CLANG",
     "ASKED_GCC",
     "CLANG_MAJORS",
+    "CL_DRIVER_MODE",
     "DEBUG_ROOT",
     "GCC_MAJORS",
     "GNU_FLAGS",
@@ -102,6 +112,7 @@ __all__ = [
     "MAX_DEPFILE_BYTES",
     "MAX_PREPROCESSED_BYTES",
     "MAX_RESPONSE_BYTES",
+    "MSVC_FLAGS",
     "PLAIN",
     "PROBE_FORMAT",
     "RESOLVABLE",
@@ -111,6 +122,7 @@ __all__ = [
     "Definitions",
     "DepMode",
     "DepRule",
+    "Dialect",
     "Directives",
     "Effect",
     "Flag",
@@ -121,6 +133,7 @@ __all__ = [
     "Includes",
     "Invocation",
     "Language",
+    "MsvcSpec",
     "NotPortableError",
     "Operand",
     "Reach",
@@ -137,14 +150,18 @@ __all__ = [
     "client_depfile",
     "escape_name",
     "expand_responses",
+    "expand_windows_responses",
     "files_looked_for",
     "files_written",
+    "fold_variables",
     "guest_arguments",
     "guest_text",
     "header_files",
+    "is_clang_cl",
     "is_cxx_driver",
     "is_plain_root",
     "is_tame",
+    "join_windows",
     "mark_depfile",
     "mark_text",
     "may_be_read_once",
@@ -157,6 +174,7 @@ __all__ = [
     "reach",
     "read_assembler",
     "read_invocation",
+    "read_msvc_invocation",
     "read_probe",
     "read_statements",
     "render_depfile",
@@ -168,6 +186,7 @@ __all__ = [
     "scan_includes",
     "scan_source",
     "split_response",
+    "split_windows",
     "under_root",
     "why_private",
 ]

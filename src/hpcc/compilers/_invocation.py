@@ -41,6 +41,13 @@ class DepMode(enum.Enum):
     USER_HEADERS = "-MMD"
 
 
+class Dialect(enum.Enum):
+    """Whose grammar a command line follows."""
+
+    GNU = "gnu"  # gcc, clang
+    MSVC = "msvc"  # cl, clang-cl
+
+
 # GCC manual, Overall Options: "file.c", "file.cc" ...; Clang's types::lookupTypeForExtension.
 _SUFFIXES: Final = {
     b".c": Language.C,
@@ -74,6 +81,7 @@ class Invocation:
     deps_by_wp: bool
     parts: tuple[Flag | Operand, ...]
     is_native: bool
+    dialect: Dialect = Dialect.GNU
 
     @cached_property
     def arguments(self) -> tuple[bytes, ...]:
@@ -104,7 +112,7 @@ class Invocation:
 
     @cached_property
     def forced_includes(self) -> tuple[bytes, ...]:
-        return self.values("-include", "-imacros")
+        return self.values("-include", "-imacros", "FI")
 
     @cached_property
     def search_arguments(self) -> tuple[bytes, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hpcc.compilers import MAX_DEPFILE_BYTES
+from hpcc.daemon import _msvc
 from hpcc.daemon._api import Done, Run, RunReport
 from hpcc.daemon._clock_text import mentions_clock
 from hpcc.daemon._closure import Closure, ClosureRequest, UncacheableError, find_closure
@@ -143,12 +144,15 @@ class LocalCache:
         private: bytes | None = None
         if way is Way.PRIVATE_FILE:
             private = self._scratch.take()
-            extra += [b"-MD", b"-MF", private]
+            is_msvc = _msvc.is_of(prepared.invocation)
+            extra += _msvc.depfile_flags(private) if is_msvc else [b"-MD", b"-MF", private]
         elif way is Way.HEADERS:
             extra.append(b"-H")
         listing = self._scratch.take()
         lists = listing_flag(prepared, listing)
         argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra, *lists)
+        if _msvc.is_of(prepared.invocation):
+            argv = _msvc.command(prepared.request, extra)
         if not lists:
             self._scratch.put_back(listing)
         missed = self._why_missed(prepared)
@@ -193,10 +197,10 @@ class LocalCache:
         if report.is_truncated:
             raise UncacheableError("long-diagnostics")
         stderr = report.stderr if headers is None else headers.stderr
-        if report.stdout and stderr:
+        prepared = pending.prepared
+        if report.stdout and stderr and not _msvc.separates_streams(prepared.invocation):
             # Which came first would be lost for whoever has both in one file.
             raise UncacheableError("both-streams")
-        prepared = pending.prepared
         started = pending.started_ns
         depfile = self._read_depfile(prepared, started)
         files = self._files_read(pending, depfile, headers)
@@ -227,6 +231,10 @@ class LocalCache:
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
         search = (*self.search_path(prepared), *embed_directories(prepared))
+        if _msvc.is_of(prepared.invocation):
+            # A quoted name is also looked for beside each file that led to the line.
+            names = (prepared.invocation.source, *files)
+            search = (*search, *dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
         has_listing = pending.listing is not None
         closure = find_closure(
             self._memo,

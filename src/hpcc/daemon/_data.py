@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hpcc.compilers import Directives, Hazard, Language, read_assembler, read_statements
+from hpcc.daemon import _msvc
 from hpcc.daemon._clock_text import mentions_clock, mentions_timestamp
 from hpcc.daemon._closure import UncacheableError, absolute
 from hpcc.daemon._discovery import parse_dependencies, without_outputs
@@ -83,7 +84,10 @@ def known_doubts(prepared: Prepared) -> Hazard:
     """Say what is to be looked at whatever the sources hold: macros may make a directive."""
     if prepared.invocation.language is Language.ASSEMBLER:
         return Hazard.ASSEMBLER_FILE
-    is_bare = not _BARE_ASM.isdisjoint(prepared.invocation.arguments)
+    # Blocks of `__asm` are part of cl's language.
+    is_bare = _msvc.is_of(prepared.invocation) or not _BARE_ASM.isdisjoint(
+        prepared.invocation.arguments
+    )
     return Hazard.OPAQUE_ASSEMBLY if is_bare else Hazard.NONE
 
 
@@ -137,12 +141,13 @@ def look_again(
 
 def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assembler: bool) -> bytes:
     # Line markers would stand between the strings of one asm; an assembler's lines must stay.
-    mode = (b"-E",) if is_assembler else (b"-E", b"-P")
+    plain = b"-clang:-P" if _msvc.is_of(prepared.invocation) else b"-P"
+    mode = (b"-E",) if is_assembler else (b"-E", plain)
     argv = [prepared.request.compiler, *without_outputs(prepared.invocation), *mode]
     try:
         answer = ask(
             argv,
-            env=prepared.request.env,
+            env=_msvc.own_environment(prepared.request.env),
             cwd=prepared.cwd,
             is_cancelled=is_cancelled,
             timeout_seconds=_EXPANSION_SECONDS,

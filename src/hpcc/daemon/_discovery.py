@@ -8,6 +8,7 @@
 | `-MMD` | GCC, no `-g` or the like | `-H`: headers on stderr, stripped again; and the user's file |
 | `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
 | `-MMD` | Clang | a second run with `-M` (its `-H` changes the user's file) |
+| nothing | clang-cl | `/clang:-MD` into a private file; with debug information a second run |
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from hpcc.compilers import (
     prerequisites,
 )
 from hpcc.core import CallerError
+from hpcc.daemon import _msvc
 from hpcc.daemon._closure import UncacheableError
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._tools import ask
@@ -96,6 +98,8 @@ def strip_headers(stderr: bytes) -> Headers:
 
 def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
     """Return the arguments without those that name outputs or concern depfiles, for `-M`."""
+    if _msvc.is_of(invocation):
+        return _msvc.without_outputs(invocation)
     kept: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):
@@ -138,11 +142,12 @@ def ask_dependencies(
     Raises:
         UncacheableError: it did not tell.
     """
-    argv = [prepared.request.compiler, *without_outputs(prepared.invocation), *injected, b"-M"]
+    way = b"-clang:-M" if _msvc.is_of(prepared.invocation) else b"-M"
+    argv = [prepared.request.compiler, *without_outputs(prepared.invocation), *injected, way]
     try:
         answer = ask(
             argv,
-            env=prepared.request.env,
+            env=_msvc.own_environment(prepared.request.env),
             cwd=prepared.cwd,
             is_cancelled=is_cancelled,
             timeout_seconds=seconds,

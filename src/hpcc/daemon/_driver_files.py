@@ -23,7 +23,7 @@ _PROGRAMS: Final = re.compile(rb"^programs: =(.*)$", re.MULTILINE)
 _CONFIG_DIRECTORY: Final = re.compile(
     rb"^(?:InstalledDir|(?:System|User) configuration file directory): (/.*)$", re.MULTILINE
 )
-_MODES: Final = (b"clang", b"clang++")
+_MODES: Final = (b"clang", b"clang++", b"clang-cl")
 
 
 def program_directories(searched: bytes) -> tuple[bytes, ...]:
@@ -60,7 +60,7 @@ def config_directories(about: bytes) -> tuple[bytes, ...]:
 
 def config_names(directories: tuple[bytes, ...], target: bytes) -> tuple[bytes, ...]:
     """Name the configuration files for a target; which of them wins does not matter here."""
-    bases = [b"clang.cfg", b"clang++.cfg", target + b".cfg"]
+    bases = [*(mode + b".cfg" for mode in _MODES), target + b".cfg"]
     bases += (target + b"-" + mode + b".cfg" for mode in _MODES)
     return tuple(directory + b"/" + base for directory in directories for base in bases)
 

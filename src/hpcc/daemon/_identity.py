@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from hpcc.compilers import Bypass, Invocation, is_cxx_driver
+from hpcc.daemon import _msvc
 from hpcc.daemon._driver_files import (
     TARGET,
     config_directories,
@@ -179,13 +180,22 @@ class Compilers:
     ) -> _Search:
         arguments = invocation.search_arguments
         language = invocation.language.value
-        paths = tuple(env.get(name) for name in _INCLUDE_ENV)
+        is_msvc = _msvc.is_of(invocation)
+        names = sorted(_msvc.MSVC_ENV) if is_msvc else _INCLUDE_ENV
+        paths = tuple(env.get(name) for name in names)
         key = (identity.digest, compiler, language, arguments, paths, cwd)
         known = self._search.get(key)
         if known is not None:
             return known
         argv = [compiler, *arguments, b"-x", language, b"-v", b"-E", b"/dev/null", b"-o"]
-        answer = ask([*argv, b"/dev/null"], env={**env, b"LC_ALL": b"C"}, cwd=cwd)
+        if is_msvc:
+            argv, env = (
+                [compiler, *arguments, *_msvc.question(invocation)],
+                _msvc.own_environment(env),
+            )
+        else:
+            argv.append(b"/dev/null")
+        answer = ask(argv, env={**env, b"LC_ALL": b"C"}, cwd=cwd)
         found = _search_lines(answer.stderr)
         # -nostdinc leaves an empty list; anything else is a compiler we do not understand.
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
@@ -241,7 +251,7 @@ class _Question:
         is_cancelled: Callable[[], bool],
     ) -> None:
         self._memo, self._compiler, self._is_cancelled = memo, compiler, is_cancelled
-        self._env = {**env, b"LC_ALL": b"C"}
+        self._env = {**_msvc.own_environment(env), b"LC_ALL": b"C"}
         self._files: dict[bytes, bytes] = {}
         self._absent: dict[bytes, None] = {}
         self._own_directories: tuple[bytes, ...] = ()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from hpcc.compilers import Bypass, Invocation
+from hpcc.compilers import Bypass, Dialect, Invocation
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._identity import Identity
 from hpcc.daemon._tools import ask
@@ -36,6 +36,8 @@ class NativeFlags:
         """
         if not invocation.is_native:
             return b""
+        if invocation.dialect is Dialect.MSVC:
+            return Bypass("native")
         language, flags = invocation.language.value, invocation.search_arguments
         key = (identity.digest, compiler, language, flags)
         known = self._known.get(key)

@@ -20,6 +20,7 @@ from hpcc.compilers import (
     files_written,
     read_invocation,
 )
+from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._closure import absolute
 from hpcc.daemon._fields import encode_fields
@@ -123,7 +124,8 @@ class Classifier:
         invocation = self._invocation(request)
         if isinstance(invocation, Bypass):
             return invocation
-        refusal = _environment(request.env, invocation.arguments)
+        env = request.env if _msvc.is_of(invocation) else _without_msvc(request.env)
+        refusal = _environment(env, invocation.arguments)
         if refusal is not None:
             return refusal
         for name in (invocation.output, invocation.depfile):
@@ -143,9 +145,10 @@ class Classifier:
         if isinstance(cpu, Bypass):
             return cpu
         is_recorded = self._recorders.records(invocation, identity, request.compiler, request.env)
+        is_recorded = is_recorded or (_msvc.is_of(invocation) and _msvc.records_flags(invocation))
         if is_recorded and colour:
             return Bypass("record-switches")
-        rest = (cpu, _environment_key(request.env), *colour)
+        rest = (cpu, _environment_key(env), *colour)
         standing = self._sharing.standing(request, invocation, identity, rest)
         key = _key(request, invocation, identity, rest, standing.share)
         # A response file is read anew each time; of a marker that does not count not all is pinned.
@@ -158,6 +161,8 @@ class Classifier:
 
     def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
         arguments = request.argv[1:]
+        if _msvc.is_msvc(request.compiler, arguments):
+            return _msvc.read_request(request, _response_reader(request.cwd))
         memo_key = (request.compiler, arguments)
         known = self._read.get(memo_key)
         if known is not None:
@@ -215,6 +220,13 @@ def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
                 return None
 
     return read
+
+
+def _without_msvc(env: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what gcc and clang do not look at."""
+    if _msvc.MSVC_ENV.isdisjoint(env):
+        return env
+    return {name: value for name, value in env.items() if name not in _msvc.MSVC_ENV}
 
 
 def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypass | None:

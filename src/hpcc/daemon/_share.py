@@ -22,6 +22,7 @@ from hpcc.compilers import (
     under_root,
     why_private,
 )
+from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._closure import absolute
 from hpcc.daemon._fields import encode_fields
@@ -162,6 +163,8 @@ class Sharing:
         self, request: CompileRequest, invocation: Invocation, identity: Identity, marker: Marker
     ) -> str:
         root = marker.root
+        if _msvc.is_of(invocation):
+            return "msvc"
         if root in {self._home, b"/"} or not is_plain_root(root) or _is_system(root):
             return "root"
         inside = under_root(posixpath.normpath(absolute(request.cwd, invocation.source)), root)

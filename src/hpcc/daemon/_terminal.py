@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from typing import Final
 
-from hpcc.compilers import Bypass, Effect, Invocation
+from hpcc.compilers import Bypass, Dialect, Effect, Invocation
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._identity import Identity
 
@@ -57,18 +57,24 @@ class Terminals:
         is_plain = any(c == b"-fdiagnostics-plain-output" for c in colours)
         if is_plain or not (wants_colour or wants_urls):
             return ()
-        text = self._ask(request, identity)
+        text = self._ask(request, invocation, identity)
         flags = [b"-fdiagnostics-color=always"] if wants_colour and _COLOUR in text else []
         flags += [_URLS + b"always"] if wants_urls and _LINK in text else []
         return tuple(flags)
 
-    def _ask(self, request: CompileRequest, identity: Identity) -> bytes:
-        key = (identity.digest, request.compiler, *(request.env.get(name) for name in _DECIDE))
+    def _ask(self, request: CompileRequest, invocation: Invocation, identity: Identity) -> bytes:
+        dialect = invocation.dialect.value.encode()
+        key = (
+            identity.digest,
+            dialect,
+            request.compiler,
+            *(request.env.get(name) for name in _DECIDE),
+        )
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
-            known = self._known[key] = _speak(request)
+            known = self._known[key] = _speak(request, invocation)
         return known
 
 
@@ -78,8 +84,11 @@ def _width(request: CompileRequest) -> bytes:
     return b"" if match is None else match[1]
 
 
-def _speak(request: CompileRequest) -> bytes:
+def _speak(request: CompileRequest, invocation: Invocation) -> bytes:
     """Return what the compiler writes to a terminal for a warning; nothing if it cannot say."""
+    question = [b"-x", b"c", b"-E", b"-o", b"/dev/null", b"-"]
+    if invocation.dialect is Dialect.MSVC:
+        question = [*invocation.search_arguments, b"/TC", b"-E", b"-"]
     ours, theirs = os.openpty()
     try:
         with tempfile.TemporaryFile() as source:
@@ -87,7 +96,7 @@ def _speak(request: CompileRequest) -> bytes:
             source.seek(0)
             try:
                 subprocess.run(
-                    [request.compiler, b"-x", b"c", b"-E", b"-o", b"/dev/null", b"-"],
+                    [request.compiler, *question],
                     env=dict(request.env),
                     cwd=b"/",
                     stdin=source,

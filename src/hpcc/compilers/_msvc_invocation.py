@@ -1,0 +1,181 @@
+"""From the argv of cl or clang-cl to what a cache must know, or a bypass that says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from hpcc.compilers._gnu_flags import GNU_FLAGS
+from hpcc.compilers._invocation import DepMode, Dialect, Invocation, Language
+from hpcc.compilers._msvc_flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
+from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, Operand
+
+_PROGRAM: Final = re.compile(
+    rb"(?:.*[\\/])?(?:(clang-cl|icx-cl)(?:-[0-9][0-9.]*)?|(cl))(?:\.exe)?", re.IGNORECASE
+)
+CL_DRIVER_MODE: Final = b"--driver-mode=cl"
+# cpp-docs, /Tc; Clang's types::lookupTypeForExtension. Others are objects or libraries to cl.
+_SUFFIXES: Final = {
+    b".c": Language.C,
+    **dict.fromkeys((b".cc", b".cpp", b".cxx"), Language.CXX),
+}
+_MODULES: Final = frozenset({b".ixx", b".cppm", b".ifc"})
+# What clang-cl takes as clang does, and ours to know as GNU's table does.
+_GNU_EFFECTS: Final = frozenset({Effect.CODEGEN, Effect.PREPROCESS, Effect.COLOUR, Effect.SEARCH})
+_PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
+
+
+def is_clang_cl(program: bytes) -> bool | None:
+    """Tell from a program's name whether it is clang's (or cl itself); None: neither."""
+    match = _PROGRAM.fullmatch(program)
+    return None if match is None else match[1] is not None
+
+
+def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invocation | Bypass:
+    """Read arguments in which CL, _CL_ and response files are expanded. Pure; never raises."""
+    parts = _parse(arguments, is_clang=is_clang)
+    if isinstance(parts, Bypass):
+        return parts
+    refusal = _refusal(parts, is_clang=is_clang)
+    if refusal:
+        return Bypass(refusal)
+    source = _source(parts)
+    if isinstance(source, Bypass):
+        return source
+    name, language = source
+    output = _output(parts, name)
+    if isinstance(output, Bypass):
+        return output
+    return Invocation(
+        language=language,
+        source=name,
+        output=output,
+        dep_mode=DepMode.NONE,
+        depfile=None,
+        deps_by_wp=False,
+        parts=parts,
+        is_native=any(b"=native" in a for a in arguments),
+        dialect=Dialect.MSVC,
+    )
+
+
+def _parse(arguments: Sequence[bytes], *, is_clang: bool) -> tuple[Flag | Operand, ...] | Bypass:
+    parts: list[Flag | Operand] = []
+    words = iter(arguments)
+    for argument in words:
+        if argument == b"--" and is_clang:
+            parts.extend(Operand(rest) for rest in words)
+            break
+        found = _one(argument, is_clang=is_clang)
+        if isinstance(found, (Bypass, Operand)):
+            if isinstance(found, Bypass):
+                return found
+            parts.append(found)
+            continue
+        spec, value = found
+        raw: tuple[bytes, ...] = (argument,)
+        if spec.arity is Arity.SEPARATE or (spec.arity is Arity.EITHER and not value):
+            following = next(words, None)
+            if following is None:
+                return Bypass("missing-value")
+            value, raw = following, (argument, following)
+        parts.append(Flag(spec, value, raw))
+    return tuple(parts)
+
+
+def _one(argument: bytes, *, is_clang: bool) -> tuple[MsvcSpec, bytes] | Operand | Bypass:
+    if argument[:1] not in {b"/", b"-"}:
+        return Operand(argument)
+    if argument == b"-":
+        return Bypass("stdin")
+    spec = MSVC_FLAGS.find(argument[1:], is_clang=is_clang)
+    if spec is None and is_clang:
+        # An unknown /x is a file to clang-cl (an absolute path elsewhere than on Windows); -x may
+        # be one of clang's own.
+        return Operand(argument) if argument.startswith(b"/") else _gnu(argument)
+    if spec is None:
+        return Bypass("unknown-flag")
+    value = argument[1 + len(spec.spelling) :]
+    if spec.takes_colon:
+        value = value.removeprefix(b":")
+    return spec, value
+
+
+def _gnu(argument: bytes) -> tuple[MsvcSpec, bytes] | Bypass:
+    """Read a flag that clang-cl takes with clang's meaning, if it has no argument of its own."""
+    row = GNU_FLAGS.find(argument) if _PLAIN_GNU.fullmatch(argument) else None
+    if (
+        row is None
+        or row.effect not in _GNU_EFFECTS
+        or row.arity not in {Arity.ALONE, Arity.JOINED}
+    ):
+        return Bypass("unknown-flag" if row is None else row.reason or "unknown-flag")
+    spec = MsvcSpec(
+        argument.decode("latin-1")[1:], Arity.ALONE, row.effect, source=row.source, is_cl=False
+    )
+    return spec, b""
+
+
+def _refusal(parts: Sequence[Flag | Operand], *, is_clang: bool) -> str:
+    flags = [p for p in parts if isinstance(p, Flag)]
+    for flag in flags:
+        if flag.spec.effect is Effect.REFUSE:
+            return flag.spec.reason
+        if flag.spec.spelling == "Zi" and not is_clang:
+            return "pdb"
+        if flag.spec.spelling == TO_CLANG and isinstance(_gnu(flag.value), Bypass):
+            return "pass-through"
+        if flag.spec.effect is Effect.INCLUDE_DIR and not flag.value:
+            return "odd-input"
+    modes = {f.spec.spelling for f in flags if f.spec.effect is Effect.MODE}
+    return "" if "c" in modes else "link"
+
+
+def _source(parts: Sequence[Flag | Operand]) -> tuple[bytes, Language] | Bypass:
+    found: list[tuple[bytes, Language | None]] = []
+    everything: Language | None = None
+    for part in parts:
+        if isinstance(part, Operand):
+            found.append((part.name, None))
+        elif part.spec.effect is Effect.LANGUAGE:
+            named = Language.C if part.spec.spelling[1] in "Cc" else Language.CXX
+            if part.spec.spelling in {"TC", "TP"}:
+                everything = named
+            else:
+                found.append((part.value, named))
+    if len(found) != 1:
+        return Bypass("multiple-sources" if found else "no-source")
+    name, of_source = found[0]
+    if everything and of_source:
+        return Bypass("language")
+    language = everything or of_source or _by_suffix(name)
+    if language is None:
+        base = re.split(rb"[\\/]", name)[-1]
+        is_module = base[base.rfind(b".") :].lower() in _MODULES
+        return Bypass("modules" if is_module else "linker-input")
+    return name, language
+
+
+def _by_suffix(name: bytes) -> Language | None:
+    base = re.split(rb"[\\/]", name)[-1]
+    # Lower case alone: clang-cl on a case-sensitive system knows .C as C++, cl as C.
+    return _SUFFIXES.get(base[base.rfind(b".") :] if b"." in base else b"")
+
+
+def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
+    """Name the object: /Fo with a file or a directory, else the source's name in the directory."""
+    values = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
+    if len(set(values)) > 1:
+        return Bypass("multiple-outputs")
+    base = re.split(rb"[\\/]", source)[-1]
+    default = base[: base.rfind(b".")] + b".obj" if b"." in base[1:] else base + b".obj"
+    value = values[0] if values else b""
+    if b"\n" in value + source or value == b"-" or value.upper() in {b"NUL", b"/DEV/NULL"}:
+        return Bypass("odd-output")
+    if not value:
+        return default
+    if value[-1:] in {b"/", b"\\"}:
+        return value + default
+    name = re.split(rb"[\\/]", value)[-1]
+    return value if b"." in name else value + b".obj"

@@ -1,0 +1,152 @@
+"""How Windows programs are told their arguments: quoting, response files, CL and _CL_.
+
+Sources: Microsoft's "Parsing C command-line arguments" (the rules of the C runtime since 2008),
+cpp-docs "CL environment variables" and "@ (Specify a compiler response file)"; LLVM's
+TokenizeWindowsCommandLine agrees.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from hpcc.compilers._response import (
+    MAX_EXPANDED_ARGUMENTS,
+    MAX_EXPANDED_BYTES,
+    MAX_RESPONSE_BYTES,
+)
+from hpcc.compilers._spec import Bypass
+
+# Backslashes count before quotes alone; a row of quotes is read as one piece.
+_PIECE: Final = re.compile(rb'(\\*)("+)|([ \t\r\n\0]+)|(\\+|[^\\" \t\r\n\0]+)')
+_QUOTE: Final = ord('"')
+_BACKSLASH: Final = ord("\\")
+_NEEDS_QUOTES: Final = frozenset(b' \t\n\v"')
+# cl's own limit for CL and _CL_ together is 1024 characters; clang-cl has none.
+MAX_VARIABLE_BYTES: Final = 32 << 10
+_MAX_NESTING: Final = 16
+
+
+def split_windows(text: bytes) -> list[bytes]:
+    r"""Split a command line (without the program's name) as the C runtime does.
+
+    2n backslashes before a quote are n, and the quote is a delimiter; 2n+1 are n and a quote;
+    others are themselves. Inside quotes two quotes are one.
+    """
+    arguments: list[bytes] = []
+    current: bytearray | None = None
+    in_quotes = False
+    for match in _PIECE.finditer(text):
+        slashes, quotes, space, other = match.groups()
+        if space is not None and not in_quotes:
+            if current is not None:
+                arguments.append(bytes(current))
+            current = None
+            continue
+        current = bytearray() if current is None else current
+        if quotes is None:
+            current += space or other
+            continue
+        current += b"\\" * (len(slashes) // 2)
+        if len(slashes) % 2:
+            current += b'"'
+            quotes = quotes[1:]
+        in_quotes = _take_quotes(current, len(quotes), in_quotes=in_quotes)
+    if current is not None:
+        arguments.append(bytes(current))
+    return arguments
+
+
+def _take_quotes(current: bytearray, count: int, *, in_quotes: bool) -> bool:
+    """Add what a row of quotes stands for; returns whether the text goes on inside quotes."""
+    while count:
+        if in_quotes and count > 1:
+            current += b'"'
+            count -= 2
+        else:
+            in_quotes = not in_quotes
+            count -= 1
+    return in_quotes
+
+
+def join_windows(arguments: Iterable[bytes]) -> bytes:
+    """Write a command line that `split_windows`, and every C runtime, reads back the same.
+
+    For `CreateProcess`; not for `cmd.exe`, which hpcc never starts.
+    """
+    return b" ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: bytes) -> bytes:
+    if argument and not _NEEDS_QUOTES & {*argument}:
+        return argument
+    out = bytearray(b'"')
+    slashes = 0
+    for char in argument:
+        if char == _BACKSLASH:
+            slashes += 1
+            continue
+        out += b"\\" * (slashes * 2 + 1 if char == _QUOTE else slashes)
+        out.append(char)
+        slashes = 0
+    return bytes(out + b"\\" * (slashes * 2) + b'"')
+
+
+def fold_variables(
+    arguments: Sequence[bytes], *, before: bytes, behind: bytes
+) -> tuple[bytes, ...] | Bypass:
+    """Return the arguments with those of CL before and of _CL_ behind them.
+
+    In both `#` stands for `=` where a macro is defined (`/DNAME#value`); clang-cl does the same.
+    """
+    if len(before) + len(behind) > MAX_VARIABLE_BYTES:
+        return Bypass("environment")
+    if behind and b"--" in arguments:
+        return Bypass("environment")  # clang-cl takes what is in _CL_ for files then
+    return (*_of_variable(before), *arguments, *_of_variable(behind))
+
+
+def _of_variable(text: bytes) -> Iterable[bytes]:
+    for argument in split_windows(text):
+        is_macro = argument[:2] in {b"/D", b"-D"} and b"=" not in argument
+        yield argument.replace(b"#", b"=", 1) if is_macro else argument
+
+
+def expand_windows_responses(
+    arguments: Sequence[bytes], read_file: Callable[[bytes], bytes | None], *, is_nested: bool
+) -> tuple[bytes, ...] | Bypass:
+    """Replace each `@file`; cl does not look into nested ones, clang-cl does."""
+    if not any(a.startswith(b"@") for a in arguments):
+        return tuple(arguments)
+    result: list[bytes] = []
+    total = 0
+    stack = [(a, 0) for a in reversed(arguments)]
+    while stack:
+        argument, depth = stack.pop()
+        total += len(argument)
+        if len(result) + len(stack) > MAX_EXPANDED_ARGUMENTS or total > MAX_EXPANDED_BYTES:
+            return Bypass("response-file")
+        if not argument.startswith(b"@"):
+            result.append(argument)
+            continue
+        content = read_file(argument[1:])
+        text = None if content is None else _decoded(content)
+        if text is None or depth >= (_MAX_NESTING if is_nested else 1):
+            return Bypass("response-file")
+        stack.extend((a, depth + 1) for a in reversed(split_windows(text)))
+    return tuple(result)
+
+
+def _decoded(content: bytes) -> bytes | None:
+    """Return a response file as UTF-8; None for what is neither that nor UTF-16 with its mark."""
+    if len(content) > MAX_RESPONSE_BYTES:
+        return None
+    try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16").encode()
+    except UnicodeError:
+        return None
+    text = content.removeprefix(codecs.BOM_UTF8)
+    return None if b"\0" in text else text

@@ -1,0 +1,127 @@
+"""Command lines of clang-cl and cl, and what hpcc makes of them. A changed row is a changed meaning."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcc.compilers import (
+    Bypass,
+    Dialect,
+    Invocation,
+    is_clang_cl,
+    read_msvc_invocation,
+)
+
+_COMPILES = [
+    # argv, language, source, output
+    ("/c a.c", "c", "a.c", "a.obj"),
+    ("-c d/a.b.cpp", "c++", "d/a.b.cpp", "a.b.obj"),
+    ("/c a.cc /Foout/", "c++", "a.cc", "out/a.obj"),
+    ("/c a.cc /Foout\\", "c++", "a.cc", "out\\a.obj"),
+    ("/c a.cxx /Foout/x", "c++", "a.cxx", "out/x.obj"),
+    ("/c a.cxx -Fo:out/x.o", "c++", "a.cxx", "out/x.o"),
+    ("/c a.c -o x", "c", "a.c", "x.obj"),
+    ("/c /TP a.c /Fox.obj", "c++", "a.c", "x.obj"),
+    ("/c /TC a.cpp", "c", "a.cpp", "a.obj"),
+    ("/c /Tpa.c", "c++", "a.c", "a.obj"),
+    ("/c /Tc a.cpp", "c", "a.cpp", "a.obj"),
+    ("/c -- /src/a.c", "c", "/src/a.c", "a.obj"),
+    ("/c /src/a.c", "c", "/src/a.c", "a.obj"),
+    (
+        "/nologo /c /DA=1 /D B /U C /I inc -Iother /external:I sys /external:W0 /FI pre.h /EHsc /MDd"
+        " /O2 /Ob1 /Zc:wchar_t /std:c++20 /permissive- /W4 /WX /wd4996 /bigobj /utf-8 /arch:AVX2"
+        " /fp:fast /GR- /Gy /GS- /guard:cf /RTC1 /Zp8 /showIncludes /FS /MP4 /Brepro -fcolor-diagnostics"
+        " -Wno-unused -fno-strict-aliasing -mavx2 /clang:-fno-plt a.cpp /Foa.obj",
+        "c++", "a.cpp", "a.obj",
+    ),
+    ("/c /Z7 a.c", "c", "a.c", "a.obj"),
+    ("/c /Zi a.c", "c", "a.c", "a.obj"),
+]  # fmt: skip
+
+_BYPASSES = [
+    ("a.c", "link"),
+    ("/c", "no-source"),
+    ("/c a.c b.c", "multiple-sources"),
+    ("/c a.obj", "linker-input"),
+    ("/c a.ixx", "modules"),
+    ("/c a.c /Fo", ""),
+    ("/c a.c /FoNUL", "odd-output"),
+    ("/c a.c -Fonul", "odd-output"),
+    ("/c a.c /Foa.obj /Fob.obj", "multiple-outputs"),
+    ("/c a.c /D", "missing-value"),
+    ("/c a.c /Fdx.pdb /Zi", "pdb"),
+    ("/c a.c /ZI", "pdb"),
+    ("/c a.c /Yupre.h", "pch"),
+    ("/c a.c /Ycpre.h /Fpx.pch", "pch"),
+    ("/c a.c /FAcs", "side-output"),
+    ("/c a.c /Faa.asm", "side-output"),
+    ("/c a.c /sourceDependencies x.json", "side-output"),
+    ("/E a.c", "preprocess-only"),
+    ("/P a.c", "preprocess-only"),
+    ("/Zs a.c", "syntax-only"),
+    ("/c a.c /link /OUT:x", "link"),
+    ("/c a.c /Fex.exe", "link"),
+    ("/c a.c /LD", "link"),
+    ("/c a.c /GL", "whole-program"),
+    ("/c a.c /clr:pure", "managed-code"),
+    ("/c a.c /fsanitize=address", "sanitizer"),
+    ("/c a.c /analyze", "analysis"),
+    ("/c a.c /doc", "side-output"),
+    ("/c a.cpp /interface", "modules"),
+    ("/c a.c -Xclang -ast-dump", "pass-through"),
+    ("/c a.c /clang:-save-temps", "pass-through"),
+    ("/c a.c /clang:-MD", "pass-through"),
+    ("/c a.c -fplugin=x.so", "plugin"),
+    ("/c a.c -frobnicate-nothing", None),
+    ("/c a.c -bogus", "unknown-flag"),
+    ("/c -", "stdin"),
+    ("/c a.c /I ''", None),
+    ("/c /TC /Tpa.c", "language"),
+    ("/c a.c /FC", "absolute-paths"),
+]
+
+
+@pytest.mark.parametrize(("argv", "language", "source", "output"), _COMPILES)
+def test_a_compile_is_read(argv: str, language: str, source: str, output: str) -> None:
+    found = read_msvc_invocation([a.encode() for a in argv.split()], is_clang=True)
+    assert isinstance(found, Invocation), found
+    assert found.dialect is Dialect.MSVC
+    assert (found.language.value.decode(), found.source.decode(), found.output.decode()) == (
+        language, source, output,
+    )  # fmt: skip
+    assert b" ".join(found.arguments).decode() == argv.replace(" -- ", " ")
+
+
+@pytest.mark.parametrize(("argv", "reason"), [b for b in _BYPASSES if b[1]])
+def test_what_is_not_for_the_cache_says_why(argv: str, reason: str) -> None:
+    found = read_msvc_invocation([a.encode() for a in argv.split()], is_clang=True)
+    assert found == Bypass(reason)
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [("/c a.c /Zi", "pdb"), ("/c a.c /unknown", "unknown-flag"), ("/c a.c -fno-plt", "unknown-flag"), ("/c a.c /clang:-g", "unknown-flag"), ("/c a.c /imsvc x", "unknown-flag")],
+)  # fmt: skip
+def test_cl_itself_takes_less(argv: str, reason: str) -> None:
+    assert read_msvc_invocation([a.encode() for a in argv.split()], is_clang=False) == Bypass(
+        reason
+    )
+
+
+def test_search_directories_and_forced_includes_are_known() -> None:
+    argv = b"/c /I a /imsvcb -external:I c /FIp.h /FI q.h x.c".split()
+    found = read_msvc_invocation(argv, is_clang=True)
+    assert isinstance(found, Invocation)
+    assert found.include_dirs == (b"a", b"b", b"c")
+    assert found.forced_includes == (b"p.h", b"q.h")
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (b"/usr/bin/clang-cl", True), (b"clang-cl-19", True), (b"CLANG-CL.EXE", True), (b"C:\\LLVM\\bin\\clang-cl.exe", True),
+        (b"icx-cl", True), (b"cl", False), (b"C:\\VC\\cl.exe", False), (b"clang", None), (b"mycl", None), (b"gcc", None),
+    ],
+)  # fmt: skip
+def test_programs_are_known_by_name(program: bytes, expected: bool | None) -> None:
+    assert is_clang_cl(program) is expected
