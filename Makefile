@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-integration fuzz demo bench bench-guest soak gen gen-check docs clean lock
+.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-integration fuzz demo bench bench-guest bench-farm soak gen gen-check docs clean lock
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -61,6 +61,9 @@ bench:  ## figures beside ccache and sccache, about half an hour: make bench ARG
 
 bench-guest: dev  ## figures of guests: boot, restore, what a compile costs besides the compiler, bytes, memory
 	$(PY) bench/guest.py $(ARGS)
+
+bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery; what a client pays: make bench-farm ARGS=--quick
+	$(PY) bench/farm.py $(ARGS)
 
 gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
 	$(PY) tools/gen.py

@@ -1,0 +1,205 @@
+"""A crowd for the farm simulator, as a process of its own: many workers, or many daemons.
+
+It reads one JSON line of `Crowd` from standard input, joins the farm, says so in a JSON line, waits
+for another line, keeps busy for so many seconds, and says what it saw. Every member has a connection of
+its own, as in a real farm; calls are sent by a timetable and not one after the other, so that a slow
+answer is in the figures of those that should have been sent meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, fields
+
+import grpc
+
+from hpcc.core import HpccError, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.identity import PinnedPeer
+from hpcc.rpc import Beat, Registration, RegistryClient, RouteAsk, SchedulerClient, open_channel
+
+IMAGE = ImageRef("bench/gcc", ImageDigest("sha256:" + "ab" * 32))
+TENANT = TenantId("bench")
+# Handshakes at once: a farm does not start in one instant either.
+JOINING = 32
+CAPACITY = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Who comes, how often they call, and where: `kind` is "workers" or "daemons"."""
+
+    kind: str
+    count: int
+    calls_per_second: float
+    seconds: float
+    scheduler: str
+    certificate_pem: str
+    secret: str
+
+    @staticmethod
+    def parse(line: str) -> Crowd:
+        values = json.loads(line)
+        return Crowd(**{f.name: values[f.name] for f in fields(Crowd)})
+
+
+class Member:
+    """One worker or daemon: how it joins, and what it calls again and again."""
+
+    def __init__(self, crowd: Crowd, number: int, channel: grpc.aio.Channel) -> None:
+        self.crowd, self.number, self.channel = crowd, number, channel
+
+    async def join(self) -> None:
+        raise NotImplementedError
+
+    async def call(self) -> None:
+        raise NotImplementedError
+
+
+class Worker(Member):
+    """Registers, then sends heartbeats whose load and audit anchor change each time."""
+
+    async def join(self) -> None:
+        self.name = f"w{self.number}"
+        self.registry = RegistryClient(self.channel, self.crowd.secret)
+        self.beats = 0
+        peer = PinnedPeer.from_pem(self.crowd.certificate_pem.encode())
+        admission = await self.registry.register(
+            Registration(
+                worker_id=self.name,
+                endpoint=f"10.0.0.1:{1024 + self.number}",
+                certificate=peer.certificate_pem + self.name.encode(),
+                isolation=Isolation.QEMU_KVM,
+                images=(IMAGE.digest,),
+                capacity=CAPACITY,
+            )
+        )
+        self.generation = admission.generation
+
+    async def call(self) -> None:
+        self.beats += 1
+        running = random.randint(0, CAPACITY)  # noqa: S311 - a load, not a secret
+        answer = await self.registry.heartbeat(
+            Beat(
+                worker_id=self.name,
+                generation=self.generation,
+                running=running,
+                queued=0,
+                audit_count=self.beats,
+                audit_head=f"{self.beats:064x}",
+            )
+        )
+        self.generation = answer.generation
+
+
+class Daemon(Member):
+    """Logs in and watches, then asks for routes."""
+
+    watching: asyncio.Task[None]
+
+    async def join(self) -> None:
+        self.client = SchedulerClient(self.channel)
+        grant = await self.client.authenticate(
+            secret=self.crowd.secret,
+            tenant=TENANT,
+            principal=f"p{self.number}",
+            client_version="bench",
+        )
+        self.session = grant.session
+        self.ask = RouteAsk(tenant=TENANT, image=IMAGE, client_key=bytes(32))
+        self.watching = asyncio.Task(self._watch())
+
+    async def _watch(self) -> None:
+        async with aclosing(self.client.watch(self.session, TENANT)) as changes:
+            async for _ in changes:
+                pass
+
+    async def call(self) -> None:
+        await self.client.route(self.session, self.ask)
+
+
+async def join_all(crowd: Crowd, stack: AsyncExitStack) -> list[Member]:
+    peer = PinnedPeer.from_pem(crowd.certificate_pem.encode())
+    kind: type[Member] = Worker if crowd.kind == "workers" else Daemon
+    door = asyncio.Semaphore(JOINING)
+
+    async def join(number: int) -> Member:
+        async with door:
+            channel = await stack.enter_async_context(
+                open_channel(crowd.scheduler, certificate_pem=peer.certificate_pem, name=peer.name)
+            )
+            member = kind(crowd, number, channel)
+            await member.join()
+            return member
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(join(n)) for n in range(crowd.count)]
+    return [t.result() for t in tasks]
+
+
+async def timetable(rate: float, seconds: float) -> AsyncGenerator[float]:
+    """Yield the due times of calls, each when it has come; gaps are those of independent callers."""
+    loop = asyncio.get_running_loop()
+    due, end = loop.time(), loop.time() + seconds
+    while (due := due + random.expovariate(rate)) < end:  # noqa: S311 - a load, not a secret
+        if (wait := due - loop.time()) > 0:
+            await asyncio.sleep(wait)
+        yield due
+
+
+async def keep_busy(crowd: Crowd, members: list[Member]) -> dict[str, object]:
+    """Call by the timetable; return seconds from due to answer, and failures by reason."""
+    loop = asyncio.get_running_loop()
+    taken, failures = array("d"), Counter[str]()
+
+    async def one(call: Callable[[], Awaitable[None]], due: float) -> None:
+        try:
+            await call()
+        except HpccError as error:
+            failures[error.reason] += 1
+        else:
+            taken.append(loop.time() - due)
+
+    started = time.process_time()
+    async with asyncio.TaskGroup() as group:
+        turn = 0
+        async for due in timetable(crowd.calls_per_second, crowd.seconds):
+            group.create_task(one(members[turn % len(members)].call, due))
+            turn += 1
+    return {
+        "taken": list(taken),
+        "failures": dict(failures),
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def say(line: object) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    crowd = Crowd.parse(sys.stdin.readline())
+    async with AsyncExitStack() as stack:
+        started = time.monotonic()
+        members = await join_all(crowd, stack)
+        say({"joined": len(members), "seconds": time.monotonic() - started})
+        if await asyncio.to_thread(sys.stdin.readline):
+            say(await keep_busy(crowd, members))
+        for member in members:
+            if isinstance(member, Daemon):
+                member.watching.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,67 @@
+"""Child processes of the farm simulator: JSON lines both ways, an end in any case, their memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from _measure import BenchError
+
+
+class Process:
+    """A child that is told and tells JSON lines."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self.child, self.pid = child, child.pid
+
+    def tell(self, line: str) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+
+    def hear(self) -> Mapping[str, Any]:
+        """Return its next line that is no progress.
+
+        Raises:
+            BenchError: it ended.
+        """
+        assert self.child.stdout is not None
+        while line := self.child.stdout.readline():
+            said: dict[str, Any] = json.loads(line)
+            if "progress" not in said:
+                return said
+        raise BenchError(f"{self.child.args!r} ended with status {self.child.wait()}")
+
+    @property
+    def rss_bytes(self) -> int:
+        fields = Path(f"/proc/{self.pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def started(argv: Sequence[str], seconds: float) -> Iterator[Process]:
+    """Run a child while the block runs, and for no longer than `seconds`."""
+    child = subprocess.Popen(
+        argv,
+        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    alarm = threading.Timer(seconds, child.kill)
+    alarm.start()
+    try:
+        yield Process(child)
+    finally:
+        alarm.cancel()
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            assert pipe is not None
+            pipe.close()

@@ -1,0 +1,106 @@
+"""The figures of a farm in docs/scaling.md: what a scheduler carries, what a client pays.
+
+  farm.py                   every section
+  farm.py load              routes and heartbeats of a simulated farm through one replica
+  farm.py client            CPU and bytes of a client, if bench/client_cost.py is there
+  farm.py --quick           a small farm for two seconds: does everything work?
+
+Prints tables and writes JSON. A figure that misses its goal ends nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _farm_load import Load, LoadBench
+from _farm_rows import Figure
+from _measure import BenchError
+
+RESULTS: Final = Path(__file__).parent / "results"
+QUICK: Final = Load(workers=30, daemons=5, routes_per_minute=3_000, seconds=2.0)
+Show = Callable[[Figure], None]
+
+
+def load_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """Routes and heartbeats through one replica."""
+    load = QUICK if args.quick else Load(workers=args.workers, seconds=args.seconds)
+    LoadBench(load, directory, show).run()
+
+
+def client_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """What `run(directory, is_quick, show)` of bench/client_cost.py says."""
+    module = importlib.import_module("client_cost")
+    module.run(directory, args.quick, show)
+
+
+def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
+    found = {"load": load_section}
+    if Path(__file__).with_name("client_cost.py").exists():
+        found["client"] = client_section
+    return found
+
+
+def take(name: str, args: argparse.Namespace) -> list[Figure]:
+    """Take the figures of one section and print them as they come."""
+    figures: list[Figure] = []
+
+    def show(figure: Figure) -> None:
+        figures.append(figure)
+        print(figure.line(), flush=True)
+
+    print(f"\n| {name} | figure | goal | |\n| --- | --- | --- | --- |", flush=True)
+    with tempfile.TemporaryDirectory(prefix="hpcc-bench-") as directory:
+        sections()[name](Path(directory), args, show)
+    return figures
+
+
+def main() -> int:
+    known = sections()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(known)}")
+    parser.add_argument("--quick", action="store_true", help="a small farm for two seconds")
+    parser.add_argument("--workers", type=int, default=Load().workers)
+    parser.add_argument("--seconds", type=float, default=Load().seconds)
+    parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results/farm.json)")
+    args = parser.parse_args()
+    for name in args.sections:
+        if name not in known:
+            parser.error(f"no section {name!r}")
+    try:
+        taken = {name: take(name, args) for name in args.sections or known}
+    except BenchError as error:
+        print(f"farm.py: {error}", file=sys.stderr)
+        return 1
+    write(args, taken)
+    return 0
+
+
+def write(args: argparse.Namespace, taken: dict[str, list[Figure]]) -> None:
+    out = args.out or (RESULTS / "tmp/farm.json" if args.quick else RESULTS / "farm.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.release()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
+        **{name: [asdict(f) for f in figures] for name, figures in taken.items()},
+    }
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\nwritten to {out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

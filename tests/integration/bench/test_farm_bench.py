@@ -1,0 +1,34 @@
+"""The farm simulator runs as documented: a small farm, no time asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[3] / "bench"
+
+
+@pytest.mark.timeout(240)
+def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "farm.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "farm.py", "load", "--quick", "--out", out],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        check=False, capture_output=True, text=True, timeout=220,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {f["what"]: f for f in json.loads(out.read_text())["load"]}
+    assert figures["workers"]["value"] == 30
+    assert figures["a route, 99 of 100"]["goal"] == 20
+    for what in (
+        "routes a minute",
+        "heartbeats a second",
+        "a call: the scheduler's CPU",
+        "the scheduler's memory",
+    ):
+        assert figures[what]["value"] > 0, what
