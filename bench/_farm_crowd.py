@@ -1,9 +1,9 @@
 """A crowd for the farm simulator, as a process of its own: many workers, or many daemons.
 
 It reads one JSON line of `Crowd` from standard input, joins the farm, says so in a JSON line, waits
-for another line, keeps busy for so many seconds, and says what it saw. Every member has a connection of
-its own, as in a real farm; calls are sent by a timetable and not one after the other, so that a slow
-answer is in the figures of those that should have been sent meanwhile.
+for another line, keeps busy for so many seconds, and says what it saw. Every member has a
+connection of its own, as in a real farm; calls are sent by a timetable and not one after the other,
+so that a slow answer is in the figures of those that should have been sent meanwhile.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, fields
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from hpcc.audit import HeadSigner
 from hpcc.core import HpccError, ImageDigest, ImageRef, Isolation, TenantId
-from hpcc.identity import PinnedPeer
+from hpcc.identity import PinnedPeer, ResultSigner
+from hpcc.ports import SystemClock
 from hpcc.rpc import Beat, Registration, RegistryClient, RouteAsk, SchedulerClient, open_channel
 
 IMAGE = ImageRef("bench/gcc", ImageDigest("sha256:" + "ab" * 32))
@@ -72,29 +75,33 @@ class Worker(Member):
         self.registry = RegistryClient(self.channel, self.crowd.secret)
         self.beats = 0
         peer = PinnedPeer.from_pem(self.crowd.certificate_pem.encode())
+        certificate = peer.certificate_pem + self.name.encode()
+        key = Ed25519PrivateKey.generate()
+        signer, self.heads = ResultSigner(key, SystemClock()), HeadSigner(self.name, key)
         admission = await self.registry.register(
             Registration(
                 worker_id=self.name,
                 endpoint=f"10.0.0.1:{1024 + self.number}",
-                certificate=peer.certificate_pem + self.name.encode(),
+                certificate=certificate,
                 isolation=Isolation.QEMU_KVM,
                 images=(IMAGE.digest,),
                 capacity=CAPACITY,
+                result_key=signer.public,
+                result_proof=signer.possession(self.name, certificate),
             )
         )
         self.generation = admission.generation
 
     async def call(self) -> None:
         self.beats += 1
-        running = random.randint(0, CAPACITY)  # noqa: S311 - a load, not a secret
+        running = random.randint(0, CAPACITY)
         answer = await self.registry.heartbeat(
             Beat(
                 worker_id=self.name,
                 generation=self.generation,
                 running=running,
                 queued=0,
-                audit_count=self.beats,
-                audit_head=f"{self.beats:064x}",
+                anchor=self.heads.sign(self.beats, f"{self.beats:064x}", time.time()),
             )
         )
         self.generation = answer.generation
@@ -146,10 +153,10 @@ async def join_all(crowd: Crowd, stack: AsyncExitStack) -> list[Member]:
 
 
 async def timetable(rate: float, seconds: float) -> AsyncGenerator[float]:
-    """Yield the due times of calls, each when it has come; gaps are those of independent callers."""
+    """Yield the due times of calls, each when it has come, as independent callers would call."""
     loop = asyncio.get_running_loop()
     due, end = loop.time(), loop.time() + seconds
-    while (due := due + random.expovariate(rate)) < end:  # noqa: S311 - a load, not a secret
+    while (due := due + random.expovariate(rate)) < end:
         if (wait := due - loop.time()) > 0:
             await asyncio.sleep(wait)
         yield due

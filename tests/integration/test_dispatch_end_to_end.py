@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from hpcc.config import Paths, RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.daemon._remote import DispatcherClient, start_remote
@@ -207,18 +205,24 @@ async def test_a_deadline_gives_up_and_kills_the_compile(tmp_path: Path) -> None
             await asyncio.to_thread(client.close)
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
-async def test_a_guest_that_dies_costs_one_more_try(tmp_path: Path, deaths: int) -> None:
+async def test_a_compile_that_ends_two_guests_is_quarantined_and_its_owner_told(
+    tmp_path: Path,
+) -> None:
     async with farm_under_test(tmp_path) as farm, farm.serving():
         farm.runtime.faults.die_in_execs = frozenset({0})
         client = client_of(farm)
         try:
             request = request_of(tmp_path / "src", "touch out/a.o")
-            for _ in range(deaths):
+            for _ in range(3):
                 result = await compile_(client, request)
                 assert isinstance(result, RemoteFailure)
-            assert isinstance(result, RemoteFailure)
-            assert result.reason == ("guest-lost" if deaths == 1 else "quarantined")
+                assert result.reason == "quarantined"
+                assert "quarantined" in result.message
+                assert "guest-lost-in-compile" in result.message
         finally:
             await asyncio.to_thread(client.close)
-        assert "guest-lost-in-compile" in farm.audit.names()
+        # One more try in another guest, and then no guest is asked for it any more.
+        assert farm.audit.names().count("guest-lost-in-compile") == 2
+        (event,) = [e for e in farm.audit.events if e.name == "action-quarantined"]
+        assert event.tenant == "acme"
+        assert dict(event.fields)["principal"] == "ann"

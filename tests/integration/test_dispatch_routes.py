@@ -26,7 +26,7 @@ def request_of(directory: Path, number: int) -> RemoteRequest:
 
 
 async def dropped(connection: FarmConnection) -> None:
-    while connection._route is not None:  # noqa: ASYNC110 - the product has no event for it
+    while connection._book.current is not None:  # noqa: ASYNC110 - the product has no event for it
         await asyncio.sleep(0.02)
 
 
@@ -41,15 +41,15 @@ async def test_a_route_is_asked_for_once_and_dropped_when_its_guest_dies(tmp_pat
         for number in range(2):
             result = await dispatcher.compile(connection, request_of(tmp_path, number))
             assert isinstance(result, RemoteResult), result
-        first = connection._route
+        first = connection._book.current
         assert first is not None
         farm.runtime.running[0].kill("crashed")
         async with asyncio.timeout(3):
             await dropped(connection)
         result = await dispatcher.compile(connection, request_of(tmp_path, 9))
         assert isinstance(result, RemoteResult), result
-        assert connection._route is not None
-        assert connection._route.generation > first.generation
+        assert connection._book.current is not None
+        assert connection._book.current.generation > first.generation
     dispatcher.close()
 
 

@@ -36,6 +36,11 @@ _MISSED: Final = {
     "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
     "evicted": "its result was removed, by `hpcc clean` or to make room",
 }
+_FALLBACKS: Final = {
+    "quarantined": "it ended two guests, so it is compiled here for half an hour",
+    "guest-lost": "its guest died, and no other took it over",
+    "worker-gone": "its worker died, and no other took it over",
+}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,7 +107,8 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if last.reason:
         lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
     if last.fallback:
-        lines.append(f"  not on farm   {last.fallback}")
+        why = _FALLBACKS.get(last.fallback)
+        lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
     if last.private:
         lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
     if last.duration_ms:

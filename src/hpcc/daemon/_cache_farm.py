@@ -38,7 +38,7 @@ _MAX_REFUSALS: Final = 4096
 _MAX_WARNED: Final = 64
 # These say something of one compile, not of the farm.
 _NOT_THE_FARM: Final = frozenset(
-    {"cancelled", "bad-request", "quota", "resource-exhausted", "parity"}
+    {"cancelled", "bad-request", "quota", "resource-exhausted", "parity", "quarantined"}
     # Local files, before anything is asked of anybody.
     | {"input", "input-kind", "input-changed"}
 )

@@ -30,6 +30,7 @@ from hpcc.core import (
     Toolchain,
     check_guest_path,
 )
+from hpcc.daemon._dispatch_deaths import GuestDeaths
 from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
 from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
 from hpcc.daemon._parity import judge, words_in_force
@@ -58,7 +59,10 @@ from hpcc.rpc import (
 
 _log: Final = logging.getLogger(__name__)
 # Another route may help: the worker or its guest is gone, or the token is.
-_REROUTE_REASONS: Final = frozenset({"unavailable", "guest-lost", "draining", "not-ready"})
+_REROUTE_REASONS: Final = frozenset(
+    {"unavailable", "guest-lost", "guest-lost-by-another", "draining", "not-ready"}
+    | {"worker-gone", "dial"}
+)
 _DOWN_SECONDS: Final = 3.0
 
 
@@ -143,6 +147,7 @@ class Dispatcher:
         self._version, self._build_id = version, build_id
         self._parity: Parity = parity
         self._memo = DigestMemo()
+        self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
         self._closed_until = 0.0
@@ -174,19 +179,36 @@ class Dispatcher:
     async def _routed(
         self, connection: FarmConnection, request: RemoteRequest, prepared: PreparedAction
     ) -> RemoteOutcome:
+        self._deaths.check(prepared.digest, self._clock.monotonic())
         toolchain = connection.host(request.toolchain)
         worker = await self._worker(connection)
         refusal = self._refusal(connection, request, toolchain)
         if refusal is not None:
             return refusal
         try:
-            return await self._on_worker(connection, worker, request, prepared)
+            return await self._reached(connection, worker, request, prepared)
         except (UnavailableError, UnauthenticatedError) as error:
             is_token = isinstance(error, UnauthenticatedError)
             if not is_token and error.reason not in _REROUTE_REASONS:
                 raise
-            worker = await connection.reroute(worker.route)
-            return await self._on_worker(connection, worker, request, prepared)
+            worker = await connection.reroute(worker.route, error)
+            return await self._reached(connection, worker, request, prepared)
+
+    async def _reached(
+        self,
+        connection: FarmConnection,
+        worker: RoutedWorker,
+        request: RemoteRequest,
+        prepared: PreparedAction,
+    ) -> RemoteOutcome:
+        try:
+            async with connection.reached(worker):
+                return await self._on_worker(connection, worker, request, prepared)
+        except UnavailableError as error:
+            now = self._clock.monotonic()
+            self._deaths.note(prepared.digest, error.reason, now)
+            self._deaths.check(prepared.digest, now)
+            raise
 
     def _refusal(
         self, connection: FarmConnection, request: RemoteRequest, toolchain: Toolchain | None

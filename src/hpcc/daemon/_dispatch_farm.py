@@ -24,15 +24,31 @@ from hpcc.core import (
     TenantId,
     Toolchain,
 )
+from hpcc.daemon._dispatch_routes import RouteBook
 from hpcc.daemon._parity import toolchain_of
 from hpcc.identity import LoginSource, PinnedPeer, ProofKey, ResultKeys
 from hpcc.ports import Clock
-from hpcc.rpc import Route, RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError
+from hpcc.rpc import (
+    Route,
+    RouteAsk,
+    SchedulerClient,
+    SessionGrant,
+    UnauthenticatedError,
+    UnavailableError,
+    answers,
+    dial,
+)
 from hpcc.rpc import open_channel as open_pinned
 
 _log: Final = logging.getLogger(__name__)
 # A token is renewed when it would end within this, so that it outlives the calls made with it.
 _RENEW_BEFORE_SECONDS: Final = 60.0
+# What a worker has to take a connection, and to answer when it is said to be dead.
+DIAL_SECONDS: Final = 5.0
+# What the scheduler has to say that it will tell of deaths.
+_WATCH_SECONDS: Final = 2.0
+# Between watches that break, while calls are under way that want to know.
+_REWATCH_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +83,7 @@ class FarmConnection:
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
-        self._route: Route | None = None
+        self._book = RouteBook()
         self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._session_file = session_file
@@ -76,6 +92,12 @@ class FarmConnection:
         # The compilers that compiles were asked for with, by name, for the next login's report.
         self._hosts: dict[str, Toolchain] = {}
         self._read: dict[str, Toolchain | None] = {"": None}
+        # A watch is under way; and its scheduler tells, or it has ended.
+        self._is_watching = False
+        self._is_told = asyncio.Event()
+        # Calls under way, each with the scope that ends it when its worker is gone.
+        self._scopes: dict[asyncio.Timeout, RoutedWorker] = {}
+        self._probes: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def host(self, text: str) -> Toolchain | None:
         """Read the compiler that a request carries, and have it in the next login's report."""
@@ -95,19 +117,47 @@ class FarmConnection:
             HpccError: the scheduler is away, refuses us, or knows no worker.
         """
         async with self._lock:
-            route = self._route
+            route = self._book.current
             if route is None or route.token_expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
-                route = self._route = await self._ask(0)
+                route = await self._ask(0)
             return self._routed(route)
 
-    async def reroute(self, failed: Route) -> RoutedWorker:
-        """Give up a route that failed; all compiles that used it share one question."""
+    async def reroute(self, failed: Route, error: HpccError) -> RoutedWorker:
+        """Give up a route that failed; all compiles that used it share one question.
+
+        Raises:
+            HpccError: as `worker`; the failed route is never given again while it is shunned.
+        """
         async with self._lock:
-            if self._route is failed:
-                self._route = None
-            if self._route is None:
-                self._route = await self._ask(failed.generation)
-            return self._routed(self._route)
+            self._book.give_up(
+                failed, self._clock.monotonic(), is_workers_fault=_is_workers_fault(error)
+            )
+            return self._routed(self._book.current or await self._ask(failed.generation))
+
+    @asynccontextmanager
+    async def reached(self, worker: RoutedWorker) -> AsyncGenerator[None]:
+        """Dial a worker and run the block; it ends early when the worker is gone meanwhile.
+
+        A route that is told dead is no proof: often one guest of many died. The worker is asked.
+
+        Raises:
+            UnavailableError: the worker takes no connection, or does not answer any more.
+        """
+        scope = asyncio.timeout(None)
+        self._scopes[scope] = worker
+        if self._watcher is None or self._watcher.done():
+            # It broke while this route was asked for.
+            self._start_watch(None)
+        try:
+            async with scope:
+                await dial(worker.channel, DIAL_SECONDS)
+                yield
+        except TimeoutError as error:
+            if scope.expired():
+                raise UnavailableError("the worker is gone", reason="worker-gone") from error
+            raise
+        finally:
+            del self._scopes[scope]
 
     def _routed(self, route: Route) -> RoutedWorker:
         def prove(method: str) -> str:
@@ -117,13 +167,23 @@ class FarmConnection:
 
     async def close(self) -> None:
         if self._watcher is not None:
-            self._watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watcher
+            await _ended(self._watcher)
+        for probe in list(self._probes.values()):
+            await _ended(probe)
         for channel in self._channels.values():
             await channel.close(0)
 
     async def _ask(self, failed_generation: int) -> Route:
+        """Ask for a route that nothing is known against; once more if the first one is dead."""
+        route = await self._answer(failed_generation)
+        if self._book.take(route, self._clock.monotonic()):
+            return route
+        route = await self._answer(route.generation)
+        if self._book.take(route, self._clock.monotonic()):
+            return route
+        raise UnavailableError("the scheduler knows no other worker", reason="worker-gone")
+
+    async def _answer(self, failed_generation: int) -> Route:
         ask = RouteAsk(
             tenant=self.tenant,
             image=self.image,
@@ -151,6 +211,19 @@ class FarmConnection:
             return await self._client.result_key(session, tenant, key_id)
 
     async def _login(self) -> str:
+        session = await self._sign_in()
+        if not self._is_watching:
+            if self._watcher is not None:
+                await _ended(self._watcher)
+            self._start_watch(session)
+        if not self._is_told.is_set():
+            # A death between the answer and the first news would never be told.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_SECONDS):
+                    await self._is_told.wait()
+        return session
+
+    async def _sign_in(self) -> str:
         session = self._session
         if session is None or session.expires_at - _RENEW_BEFORE_SECONDS < self._clock.now():
             session = self._session = await self._client.authenticate(
@@ -161,9 +234,28 @@ class FarmConnection:
                 host=HostReport(self.image, tuple(self._hosts.values())),
             )
             await self._keep(session)
-        if self._watcher is None or self._watcher.done():
-            self._watcher = asyncio.Task(self._watch(session.session), name="routes")
         return session.session
+
+    def _start_watch(self, session: str | None) -> None:
+        self._is_watching = session is not None
+        self._is_told.clear()
+        self._watcher = asyncio.Task(self._keep_watch(session), name="routes")
+
+    async def _keep_watch(self, session: str | None) -> None:
+        """Watch; again for as long as calls are under way. Any question starts it anew."""
+        if session is not None:
+            await self._watch(session)
+        while self._scopes:
+            await self._clock.sleep(_REWATCH_SECONDS)
+            try:
+                async with self._lock:
+                    session = await self._sign_in()
+            except HpccError as error:
+                _log.info("route watch: %s", error)
+                continue
+            self._is_watching = True
+            self._is_told.clear()
+            await self._watch(session)
 
     async def _keep(self, grant: SessionGrant) -> None:
         """Tell the daemon what the scheduler said; a full disk costs it the news, nothing else."""
@@ -194,21 +286,36 @@ class FarmConnection:
         try:
             async with aclosing(self._client.watch(session, self.tenant)) as changes:
                 async for change in changes:
-                    route = self._route
-                    if (
-                        change.is_dead
-                        and route is not None
-                        and route.worker_id == change.worker_id
-                        and route.generation <= change.generation
-                    ):
-                        self._route = None
+                    self._is_told.set()
+                    self._book.told(change)
+                    self._suspect(lambda w: self._book.is_dead(w.route))
         except HpccError as error:
             _log.info("route watch: %s", error)
             is_ours = self._session is not None and self._session.session == session
             if is_ours and isinstance(error, UnauthenticatedError):
                 self._session = None
-        # The next question starts another watch, with the session of then.
-        self._route = None
+        finally:
+            # Nobody may wait for news of a stream that has ended.
+            self._is_told.set()
+            self._is_watching = False
+        self._book.silent()
+        self._suspect(lambda _: True)
+
+    def _suspect(self, is_suspect: Callable[[RoutedWorker], bool]) -> None:
+        """Ask the workers of suspect calls whether they are there, each once at a time."""
+        for channel in {w.channel for w in self._scopes.values() if is_suspect(w)}:
+            if channel not in self._probes:
+                self._probes[channel] = asyncio.Task(self._probe(channel), name="probe")
+
+    async def _probe(self, channel: grpc.aio.Channel) -> None:
+        try:
+            is_there = await answers(channel, DIAL_SECONDS)
+        finally:
+            del self._probes[channel]
+        if not is_there:
+            now = asyncio.get_running_loop().time()
+            for scope in [s for s, w in self._scopes.items() if w.channel is channel]:
+                scope.reschedule(now)
 
     def _channel(self, route: Route) -> grpc.aio.Channel:
         key = (route.endpoint, route.worker_certificate)
@@ -220,6 +327,17 @@ class FarmConnection:
             )
             self._channels[key] = channel
         return channel
+
+
+def _is_workers_fault(error: HpccError) -> bool:
+    """A token that ended, or a worker that has only just started, may be asked again at once."""
+    return not isinstance(error, UnauthenticatedError) and error.reason != "not-ready"
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _minimum(label: str) -> Isolation | None:

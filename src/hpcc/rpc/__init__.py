@@ -4,6 +4,7 @@ from hpcc.rpc._channel import (
     MAX_BATCH_BYTES,
     MAX_MESSAGE_BYTES,
     ServerTls,
+    dial,
     open_channel,
     start_server,
 )
@@ -16,7 +17,7 @@ from hpcc.rpc._errors import (
 )
 from hpcc.rpc._method import Call, OnRefusal, current_caller
 from hpcc.rpc._process import ServiceProcess, leaf_error, run_service
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, answers
 from hpcc.rpc._reapi_server import (
     Authorizer,
     Client,
@@ -36,6 +37,7 @@ from hpcc.rpc._relay_methods import (
 )
 from hpcc.rpc._relay_upstream import Upstream, is_lost
 from hpcc.rpc._scheduler_api import (
+    WATCHING,
     Admission,
     Beat,
     BeatAnswer,
@@ -56,6 +58,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "MAX_RELAY_REQUEST_BYTES",
     "RELAY_METHODS",
+    "WATCHING",
     "Admission",
     "Authorizer",
     "Beat",
@@ -92,7 +95,9 @@ __all__ = [
     "UnavailableError",
     "Upstream",
     "WriteOrder",
+    "answers",
     "current_caller",
+    "dial",
     "is_lost",
     "leaf_error",
     "open_channel",

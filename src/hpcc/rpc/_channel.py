@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import grpc
 
 from hpcc.core import InfrastructureError
+from hpcc.rpc._errors import UnavailableError
 
 # Inlined objects and batches; 4 MiB of blobs plus their digests fit with room to spare.
 MAX_MESSAGE_BYTES: Final = 16 << 20
@@ -22,6 +24,10 @@ _COMMON: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 << 10),
+)
+
+_BROKEN: Final = frozenset(
+    {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}
 )
 
 
@@ -46,10 +52,29 @@ def open_channel(endpoint: str, *, certificate_pem: bytes, name: str) -> grpc.ai
         # A proxy set for downloads must not see or redirect this.
         ("grpc.enable_http_proxy", 0),
         ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        # Also what sent bytes may stay without a sign from the peer's machine (TCP_USER_TIMEOUT).
+        ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
     )
     return grpc.aio.secure_channel(endpoint, credentials, options=options)
+
+
+async def dial(channel: grpc.aio.Channel, seconds: float) -> None:
+    """Wait until a channel is connected.
+
+    Raises:
+        UnavailableError: the peer refuses, or was silent for `seconds`.
+    """
+    state = channel.get_state(try_to_connect=True)
+    try:
+        async with asyncio.timeout(seconds):
+            while state is not grpc.ChannelConnectivity.READY:
+                if state in _BROKEN:
+                    raise UnavailableError("nobody takes a connection there", reason="dial")
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError as error:
+        raise UnavailableError(f"no connection in {seconds:g} s", reason="dial") from error
 
 
 async def start_server(

@@ -29,6 +29,7 @@ from hpcc.rpc._method import INJECTED_METADATA, PROOF_METADATA, TOOL_METADATA, b
 _REAPI: Final = "/build.bazel.remote.execution.v2"
 _READ: Final = "/google.bytestream.ByteStream/Read"
 _WRITE: Final = "/google.bytestream.ByteStream/Write"
+_NO_METHOD: Final = "/hpcc.v1.Nothing/Ping"
 _CHUNK: Final = 512 << 10
 # Digest, status and framing of one blob in a batch.
 _ITEM_OVERHEAD_BYTES: Final = 256
@@ -46,6 +47,20 @@ class ReapiClientConfig:
     call_seconds: float = 30.0
     transfer_seconds: float = 120.0
     execute_seconds: float = 600.0
+
+
+async def answers(channel: grpc.aio.Channel, seconds: float) -> bool:
+    """Say whether somebody answers at a channel in time.
+
+    No server has the method: the answer is a refusal, which costs no credential and no audit event.
+    """
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_NO_METHOD)
+    try:
+        await call(b"", timeout=seconds)
+    except grpc.aio.AioRpcError as error:
+        gone = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+        return error.code() not in gone
+    return True
 
 
 class ReapiClient:

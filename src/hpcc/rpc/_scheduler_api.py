@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from hpcc.core import (
     ClientPolicy,
@@ -75,6 +75,10 @@ class RouteChange:
     worker_id: str
     generation: int
     is_dead: bool
+
+
+# The first of a watch: from here on every death is told. It is of no worker.
+WATCHING: Final = RouteChange("", 0, is_dead=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity import RouteClaims, TokenSigner, key_id
 from hpcc.ports import Clock, SignedHead
 from hpcc.rpc import (
+    WATCHING,
     Admission,
     Beat,
     BeatAnswer,
@@ -126,6 +127,8 @@ class SchedulerService:
         )
         self._watchers.add(watcher)
         try:
+            # From here on the caller is told of every death: a route that it asks for now is safe.
+            yield WATCHING
             for change in list(self._registry.live()):
                 yield change
             while (news := await watcher.next_or_none()) is not None:

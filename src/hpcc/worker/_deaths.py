@@ -24,13 +24,14 @@ class Deaths:
         # Count and time of the last, oldest first.
         self._deaths: OrderedDict[tuple[TrustDomain, Digest], tuple[int, float]] = OrderedDict()
 
-    def note(self, domain: TrustDomain, action: Digest) -> None:
-        """Count a guest that died under an action."""
+    def note(self, domain: TrustDomain, action: Digest) -> bool:
+        """Count a guest that died under an action; say whether that quarantines it."""
         count = self._count(domain, action) + 1
         self._deaths.pop((domain, action), None)
         self._deaths[domain, action] = count, self._clock.monotonic()
         while len(self._deaths) > MAX_REMEMBERED:
             self._deaths.popitem(last=False)
+        return count == MAX_GUEST_DEATHS
 
     def is_quarantined(self, domain: TrustDomain, action: Digest) -> bool:
         return self._count(domain, action) >= MAX_GUEST_DEATHS

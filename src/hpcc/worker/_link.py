@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +16,10 @@ from hpcc.rpc import Admission, Beat, Registration, RegistryClient
 _log: Final = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.5
 _MAX_RETRY_SECONDS: Final = 5.0
+# A compile waits for the report of its guest's death, but not for a scheduler that hangs.
+_REPORT_SECONDS: Final = 2.0
+# More would say nothing new: each of them ends the generation of all before it.
+_MAX_UNREPORTED: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,8 @@ class SchedulerLink:
         self._client, self._registration, self._clock = client, registration, clock
         self._state, self._on_admission = state, on_admission
         self._generation = 0
+        # Guests whose death the scheduler did not take, with the reasons.
+        self._unreported: deque[tuple[str, str]] = deque(maxlen=_MAX_UNREPORTED)
 
     async def register(self) -> Admission:
         """Register, trying until it works; a scheduler may start after its workers.
@@ -64,6 +72,8 @@ class SchedulerLink:
                 delay = min(delay * 2, _MAX_RETRY_SECONDS)
             else:
                 self._generation = admission.generation
+                # A registration ends all generations before it.
+                self._unreported.clear()
                 self._on_admission(admission)
                 return admission
 
@@ -71,32 +81,45 @@ class SchedulerLink:
         """Send heartbeats until cancelled; a scheduler that forgot us is told again."""
         while True:
             await self._clock.sleep(lease_seconds / 4)
-            state = self._state()
-            beat = Beat(
-                worker_id=self._registration.worker_id,
-                generation=self._generation,
-                running=state.running,
-                queued=state.queued,
-                anchor=state.anchor,
-            )
             try:
-                self._generation = (await self._client.heartbeat(beat)).generation
+                await self._report_rest()
+                self._generation = (await self._client.heartbeat(self._beat())).generation
             except NotFoundError:
                 lease_seconds = (await self.register()).lease_seconds
             except HpccError as error:
                 _log.warning("heartbeat: %s", error)
 
+    def _beat(self) -> Beat:
+        state = self._state()
+        return Beat(
+            worker_id=self._registration.worker_id,
+            generation=self._generation,
+            running=state.running,
+            queued=state.queued,
+            anchor=state.anchor,
+        )
+
     async def guest_lost(self, guest_id: str, reason: str) -> None:
-        """Report at once; a scheduler that does not answer finds out by the lease."""
+        """Report at once, and wait for the answer, briefly; else again with each heartbeat."""
         try:
-            self._generation = await self._client.sandbox_lost(
-                worker_id=self._registration.worker_id,
-                generation=self._generation,
-                guest_id=guest_id,
-                reason=reason,
-            )
-        except HpccError as error:
-            _log.warning("cannot report a lost guest: %s", error)
+            async with asyncio.timeout(_REPORT_SECONDS):
+                await self._report(guest_id, reason)
+        except (HpccError, TimeoutError) as error:
+            _log.warning("cannot report a lost guest yet: %s", error)
+            self._unreported.append((guest_id, reason))
+
+    async def _report_rest(self) -> None:
+        while self._unreported:
+            await self._report(*self._unreported[0])
+            self._unreported.popleft()
+
+    async def _report(self, guest_id: str, reason: str) -> None:
+        self._generation = await self._client.sandbox_lost(
+            worker_id=self._registration.worker_id,
+            generation=self._generation,
+            guest_id=guest_id,
+            reason=reason,
+        )
 
     async def leave(self) -> None:
         try:

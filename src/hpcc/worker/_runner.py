@@ -294,6 +294,9 @@ class Runner:
             if lease.is_recalled:
                 raise InfrastructureError("the worker stops", reason="draining") from error
             await self._died(work, lease, str(error), error.reason, is_culprit=False)
+            if lease.is_anothers_fault:
+                # Said apart, so that the client does not hold it against this action either.
+                raise GuestLostError(str(error), reason="guest-lost-by-another") from error
             raise
         except (IntegrityError, TimeoutError) as error:
             # Its word is worth nothing any more: the guest goes, and the action is counted.
@@ -324,8 +327,8 @@ class Runner:
 
         The guest is gone, and the scheduler knows, on return.
         """
-        if not lease.is_anothers_fault:
-            self._deaths.note(work.domain, work.digest)
+        if not lease.is_anothers_fault and self._deaths.note(work.domain, work.digest):
+            await self._event("action-quarantined", work, ("principal", work.principal))
         await lease.condemn(reason, is_culprit=is_culprit)
         guest_id = lease.guest.identity.guest_id
         fields = (("guest", guest_id), ("cause", cause), ("reason", reason[:200]))

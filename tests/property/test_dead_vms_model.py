@@ -1,0 +1,608 @@
+"""The race around a dead VM: crash, notice, heartbeat, answer and dial in any order.
+
+Real are the scheduler's registry and watchers and the whole dispatcher: its connection to the farm,
+its book of routes, its re-route. Simulated are the network, whose messages are delivered when the
+machine says so (each stream in its order, streams in any order), the workers, and time: the loop's
+clock is the machine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import hpcc.daemon._dispatch_farm as dispatch_farm
+from hpcc.config import Farm
+from hpcc.core import (
+    Digest,
+    GuestReuse,
+    HpccError,
+    ImageDigest,
+    ImageRef,
+    Isolation,
+    NotFoundError,
+    RemoteRequest,
+    TenantId,
+)
+from hpcc.daemon._dispatch_compile import Dispatcher, PreparedAction
+from hpcc.daemon._dispatch_farm import DIAL_SECONDS, FarmConnection, RoutedWorker
+from hpcc.ports import GuestLostError
+from hpcc.rpc import (
+    WATCHING,
+    Beat,
+    Registration,
+    Route,
+    RouteAsk,
+    RouteChange,
+    SessionGrant,
+    UnavailableError,
+)
+from hpcc.scheduler._registry import Registry
+from hpcc.scheduler._watchers import Watcher, Watchers
+
+IMAGE = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
+LEASE = 10.0
+NAMES = ("w1", "w2")
+TENANT = TenantId("acme")
+# Rounds of the loop in which everything that can go on has gone on.
+ROUNDS = 40
+MAX_COMPILES = 12
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes when the machine says so."""
+
+    def __init__(self) -> None:
+        super().__init__(selectors.SelectSelector())
+        self.at = 1000.0
+
+    def time(self) -> float:
+        return self.at
+
+
+class Clock:
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def now(self) -> float:
+        return self._loop.at
+
+    def monotonic(self) -> float:
+        return self._loop.at
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(slots=True)
+class SimulatedWorker:
+    """A worker's machine: off, or with a guest that lives or has crashed unreported."""
+
+    name: str
+    is_on: bool = True
+    is_guest_alive: bool = True
+    # Calls that wait, and the generation of their route.
+    calls: dict[asyncio.Future[None], int] = field(default_factory=dict)
+
+
+class Network:
+    """What is under way between daemon, scheduler and workers."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        clock = Clock(loop)
+        self.registry = Registry(clock, LEASE)
+        self.watchers = Watchers()
+        self.workers = {n: SimulatedWorker(n) for n in NAMES}
+        # Answers and news that have been sent and have not arrived.
+        self.answers: deque[tuple[asyncio.Future[Route], Route | HpccError]] = deque()
+        self.news: deque[tuple[asyncio.Queue[RouteChange | None], RouteChange | None]] = deque()
+        self.notices: deque[str] = deque()
+
+    def register(self, name: str) -> None:
+        gone = self.registry.remove(name)
+        self.registry.register(
+            Registration(
+                worker_id=name, endpoint=f"{name}:1", certificate=name.encode(),
+                isolation=Isolation.QEMU_TCG, images=(IMAGE.digest,), capacity=2,
+                result_key=b"k", result_proof=b"p",
+            )
+        )  # fmt: skip
+        self.watchers.tell([gone] if gone else [])
+
+    def expire(self) -> None:
+        self.watchers.tell(self.registry.expire())
+
+
+class SimulatedScheduler:
+    """In place of `SchedulerClient`: asks the real registry, answers over the network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    async def authenticate(self, **_: object) -> SessionGrant:
+        return SessionGrant("session", self._network.loop.at + 1e6)
+
+    async def route(self, _session: str, ask: RouteAsk) -> Route:
+        network = self._network
+        network.expire()
+        answer: Route | HpccError
+        try:
+            worker = network.registry.choose(
+                IMAGE.digest, Isolation.QEMU_TCG, failed_generation=ask.failed_generation
+            )
+        except NotFoundError as error:
+            answer = error
+        else:
+            answer = Route(
+                endpoint=worker.registration.endpoint,
+                worker_certificate=worker.registration.certificate,
+                token="t", token_expires_at=network.loop.at + 300.0,
+                generation=worker.generation, isolation=worker.registration.isolation,
+                worker_id=worker.registration.worker_id, principal="ann",
+                guest_reuse=GuestReuse.TENANT, minimum_isolation=Isolation.QEMU_TCG,
+            )  # fmt: skip
+        future: asyncio.Future[Route] = network.loop.create_future()
+        network.answers.append((future, answer))
+        return await future
+
+    async def watch(self, _session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
+        network = self._network
+        arrived: asyncio.Queue[RouteChange | None] = asyncio.Queue()
+        watcher = Watcher(tenant, "ann", lambda: False)
+        network.watchers.add(watcher)
+
+        async def send() -> None:
+            network.news.append((arrived, WATCHING))
+            while (change := await watcher.next_or_none()) is not None:
+                network.news.append((arrived, change))
+            network.news.append((arrived, None))
+
+        task = asyncio.Task(send())
+        try:
+            while (change := await arrived.get()) is not None:
+                yield change
+            raise UnavailableError("the stream broke")
+        finally:
+            task.cancel()
+            network.watchers.discard(watcher)
+
+
+@dataclass(slots=True)
+class Compile:
+    """One compile under way, and what it has waited for machines that were off, each by name."""
+
+    task: asyncio.Task[Any]
+    outcome: str = ""
+
+
+class DeadVms(RuleBasedStateMachine):
+    """Plays network, workers and time; holds the dispatcher to its word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = Loop()
+        self.network = Network(self.loop)
+        self.compiles: list[Compile] = []
+        # Dials of machines that are off, since when; and which compile dialled what, ever.
+        self.dials: dict[object, float] = {}
+        self.dialled: set[tuple[object, str, int]] = set()
+        # What the daemon was told: by worker, the highest dead generation, and when.
+        self.told_dead: dict[str, int] = {}
+        self.told_at: dict[tuple[str, int], float] = {}
+        self.dialling: dict[object, int] = {}
+        self.patch = pytest.MonkeyPatch()
+
+    @initialize()
+    def start(self) -> None:
+        network, machine = self.network, self
+        for name in NAMES:
+            network.register(name)
+        farm = Farm(
+            scheduler="s:1", scheduler_certificate_pem="", tenant=TENANT.value, principal="ann",
+            secret="s", image=str(IMAGE), isolation=Isolation.QEMU_TCG.value,
+        )  # fmt: skip
+
+        async def dial(channel: Any, seconds: float) -> None:
+            """A machine that is off takes no connection and says nothing."""
+            worker = network.workers[channel]
+            if worker.is_on:
+                return
+            await machine.silence(channel, seconds)
+            raise UnavailableError("no connection", reason="dial")
+
+        async def answers(channel: Any, seconds: float) -> bool:
+            worker = network.workers[channel]
+            if worker.is_on:
+                return True
+            try:
+                async with asyncio.timeout(seconds):
+                    await network.loop.create_future()
+            except TimeoutError:
+                pass
+            return False
+
+        self.patch.setattr(dispatch_farm, "dial", dial)
+        self.patch.setattr(dispatch_farm, "answers", answers)
+
+        async def build() -> None:
+            channel: Any = object()
+            self.connection = FarmConnection(farm, channel, Clock(self.loop), "t")
+            self.connection._client = SimulatedScheduler(network)  # type: ignore[assignment]
+            routed = self.connection._routed
+
+            def note(route: Route) -> RoutedWorker:
+                self.dialling[asyncio.current_task()] = route.generation
+                return routed(route)
+
+            self.connection._routed = note  # type: ignore[method-assign]
+            self.connection._channel = lambda route: route.worker_id  # type: ignore[method-assign, assignment, return-value]
+            self.dispatcher = Dispatcher(
+                Clock(self.loop), timeout_seconds=1e9, version="t", build_id="b"
+            )
+            self.dispatcher._on_worker = self.on_worker  # type: ignore[method-assign, assignment]
+
+        self.loop.run_until_complete(build())
+
+    async def silence(self, name: str, seconds: float) -> None:
+        """Wait as long as a dial does."""
+        compile, token = asyncio.current_task(), object()
+        generation = self.dialling[compile]
+        assert generation > self.told_dead.get(name, 0), "dialled what was told dead"
+        # Two dials of one dead VM would be two timeouts.
+        assert (compile, name, generation) not in self.dialled, "dialled it again"
+        self.dialled.add((compile, name, generation))
+        self.dials[token] = self.loop.at
+        try:
+            async with asyncio.timeout(seconds):
+                await self.loop.create_future()
+        except TimeoutError:
+            pass
+        finally:
+            del self.dials[token]
+
+    async def on_worker(self, _connection: FarmConnection, worker: RoutedWorker, *_: object) -> str:
+        """In place of the calls: wait until the worker answers, dies with its guest, or for ever."""
+        simulated = self.network.workers[str(worker.channel)]
+        assert worker.route.generation > self.told_dead.get(simulated.name, 0), "a dead route used"
+        if not simulated.is_guest_alive:
+            # The worker is well: it boots another one.
+            simulated.is_guest_alive = True
+        call: asyncio.Future[None] = self.loop.create_future()
+        simulated.calls[call] = worker.route.generation
+        try:
+            await call
+        finally:
+            del simulated.calls[call]
+        return "compiled"
+
+    def settle(self) -> None:
+        async def rounds() -> None:
+            for _ in range(ROUNDS):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(rounds())
+
+    # What may happen, in any order.
+
+    @precondition(lambda self: len(self.compiles) < MAX_COMPILES)
+    @rule()
+    def compile(self) -> None:
+        number = len(self.compiles)
+        prepared = PreparedAction(
+            digest=Digest.of(str(number).encode()), messages={}, files={}, outputs={}, image=IMAGE
+        )
+        request = RemoteRequest(argv=("cc",), env=(), cwd="", inputs=(), outputs=("a.o",))
+
+        async def run() -> str:
+            try:
+                return str(await self.dispatcher._routed(self.connection, request, prepared))
+            except HpccError as error:
+                return f"local: {error.reason}"
+
+        self.compiles.append(Compile(self.loop.create_task(run())))
+        self.settle()
+
+    @precondition(lambda self: self.network.answers)
+    @rule()
+    def answer_arrives(self) -> None:
+        future, answer = self.network.answers.popleft()
+        if not future.done():
+            if isinstance(answer, Route):
+                future.set_result(answer)
+            else:
+                future.set_exception(answer)
+        self.settle()
+
+    @precondition(lambda self: self.network.news)
+    @rule()
+    def news_arrive(self) -> None:
+        queue, change = self.network.news.popleft()
+        queue.put_nowait(change)
+        self.settle()
+        if change is not None and change.is_dead:
+            known = self.told_dead.get(change.worker_id, 0)
+            self.told_dead[change.worker_id] = max(known, change.generation)
+            for generation in self.network.workers[change.worker_id].calls.values():
+                if generation <= change.generation:
+                    self.told_at.setdefault((change.worker_id, generation), self.loop.at)
+
+    @rule(name=st.sampled_from(NAMES))
+    def guest_crashes_and_all_hear(self, name: str) -> None:
+        """The short way, so that the rare part of a run is what answers are under way."""
+        self.guest_crashes(name)
+        while self.network.notices:
+            self.notice_arrives()
+        while self.network.news:
+            self.news_arrive()
+
+    @rule()
+    def everything_arrives(self) -> None:
+        self.deliver()
+
+    @rule(name=st.sampled_from(NAMES))
+    def guest_crashes(self, name: str) -> None:
+        """The worker reaps it, and its notice is under way."""
+        worker = self.network.workers[name]
+        if worker.is_on and worker.is_guest_alive:
+            worker.is_guest_alive = False
+            self.network.notices.append(name)
+
+    @precondition(lambda self: self.network.notices)
+    @rule()
+    def notice_arrives(self) -> None:
+        """The scheduler drops the generation; only then the worker answers its callers."""
+        name = self.network.notices.popleft()
+        try:
+            change, _ = self.network.registry.lost(name)
+        except NotFoundError:
+            pass
+        else:
+            self.network.watchers.tell([change])
+        self.fail_calls(name, GuestLostError("died"))
+        self.settle()
+
+    def fail_calls(self, name: str, error: HpccError) -> None:
+        for call in list(self.network.workers[name].calls):
+            if not call.done():
+                call.set_exception(error)
+
+    @rule(name=st.sampled_from(NAMES))
+    def machine_is_cut_off(self, name: str) -> None:
+        """Power, or a cable: no packet comes from there any more, not even a refusal."""
+        self.network.workers[name].is_on = False
+        self.network.notices = deque(n for n in self.network.notices if n != name)
+
+    @rule(name=st.sampled_from(NAMES))
+    def worker_is_killed(self, name: str) -> None:
+        """The process ends and its machine says so: calls break, and it registers anew."""
+        worker = self.network.workers[name]
+        if worker.is_on:
+            self.fail_calls(name, UnavailableError("connection reset"))
+            self.network.notices = deque(n for n in self.network.notices if n != name)
+            worker.is_guest_alive = True
+            self.network.register(name)
+            self.settle()
+
+    @rule(name=st.sampled_from(NAMES))
+    def machine_comes_back(self, name: str) -> None:
+        worker = self.network.workers[name]
+        if not worker.is_on:
+            worker.is_on = worker.is_guest_alive = True
+            self.fail_calls(name, UnavailableError("connection reset"))
+            self.network.register(name)
+            self.settle()
+
+    @rule(name=st.sampled_from(NAMES))
+    def heartbeat(self, name: str) -> None:
+        if not self.network.workers[name].is_on:
+            return
+        beat = Beat(worker_id=name, generation=1, running=0, queued=0)
+        try:
+            self.network.registry.heartbeat(beat)
+        except NotFoundError:
+            self.network.register(name)
+        self.settle()
+
+    @rule(name=st.sampled_from(NAMES))
+    def compile_ends(self, name: str) -> None:
+        worker = self.network.workers[name]
+        if worker.is_on and worker.is_guest_alive:
+            for call in list(worker.calls):
+                if not call.done():
+                    call.set_result(None)
+            self.settle()
+
+    @rule()
+    def stream_breaks(self) -> None:
+        for watcher in list(self.network.watchers._all):
+            self.network.watchers._end(watcher)
+        self.settle()
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, DIAL_SECONDS, LEASE]))
+    def time_passes(self, seconds: float) -> None:
+        for _ in range(int(seconds * 2)):
+            self.loop.at += 0.5
+            self.settle()
+            self.check_waits()
+            self.network.expire()
+        self.settle()
+
+    def check_waits(self) -> None:
+        """Nobody waits longer than one dial: neither for a connection, nor for an answer of one
+        that was said to be dead."""
+        now = self.loop.at
+        assert all(now - since <= DIAL_SECONDS for since in self.dials.values())
+        for worker in self.network.workers.values():
+            for generation in worker.calls.values() if not worker.is_on else ():
+                told_at = self.told_at.get((worker.name, generation), now)
+                assert now - told_at <= DIAL_SECONDS, "waits on a machine that is said to be dead"
+
+    @invariant()
+    def no_dead_route_is_current(self) -> None:
+        """What the daemon was told dead it never uses again."""
+        if not hasattr(self, "connection"):
+            return
+        route = self.connection._book.current
+        if route is not None:
+            assert route.generation > self.told_dead.get(route.worker_id, 0)
+
+    def teardown(self) -> None:
+        if hasattr(self, "connection"):
+            self.quiesce()
+        self.patch.undo()
+        self.loop.run_until_complete(self.close())
+        self.loop.close()
+
+    def quiesce(self) -> None:
+        """Let every message arrive and all time pass: nothing may then wait on a dead VM.
+
+        Compiles wait at most for a live worker: the lease and one dial are the end of the rest.
+        """
+        for _ in range(int((LEASE + 3 * DIAL_SECONDS) * 2)):
+            self.deliver()
+            self.time_passes(0.5)
+            for name in NAMES:
+                self.heartbeat(name)
+        self.deliver()
+        for compile in self.compiles:
+            if not compile.task.done():
+                waiting = [w for w in self.network.workers.values() if w.calls]
+                assert all(w.is_on and w.is_guest_alive for w in waiting), "waits on a dead VM"
+        for name in NAMES:
+            self.compile_ends(name)
+            self.deliver()
+        for compile in self.compiles:
+            assert compile.task.done(), "a compile hangs"
+            assert not compile.task.cancelled()
+
+    def deliver(self) -> None:
+        for _ in range(100):
+            if self.network.notices:
+                self.notice_arrives()
+            elif self.network.news:
+                self.news_arrive()
+            elif self.network.answers:
+                self.answer_arrives()
+            else:
+                return
+        raise AssertionError("the network never rests")
+
+    async def close(self) -> None:
+        if hasattr(self, "connection"):
+            watcher = self.connection._watcher
+            for task in [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]:
+                task.cancel()
+            del watcher
+            for _ in range(ROUNDS):
+                await asyncio.sleep(0)
+            self.dispatcher.close()
+
+
+DeadVms.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestDeadVms = DeadVms.TestCase
+
+
+@pytest.fixture
+def farm() -> Iterator[DeadVms]:
+    """A machine in which one compile waits at w1, and everything has arrived."""
+    machine = DeadVms()
+    machine.start()
+    machine.compile()
+    machine.deliver()
+    assert machine.network.workers["w1"].calls
+    yield machine
+    machine.teardown()
+
+
+def outcome(compile: Compile) -> str:
+    return str(compile.task.result())
+
+
+def test_a_death_that_is_told_before_the_answer_that_names_it_is_not_forgotten() -> None:
+    machine = DeadVms()
+    machine.start()
+    machine.compile()
+    machine.news_arrive()  # from here on it is told of deaths, and asks
+    (_, answer) = machine.network.answers[0]
+    assert isinstance(answer, Route)
+    machine.guest_crashes_and_all_hear(answer.worker_id)
+    machine.answer_arrives()
+    # The answer is known to be old: nobody is dialled, the scheduler is asked once more.
+    assert not any(w.calls for w in machine.network.workers.values())
+    machine.deliver()
+    assert any(w.calls for w in machine.network.workers.values())
+    machine.teardown()
+
+
+def test_a_death_between_question_and_watch_is_told_all_the_same() -> None:
+    machine = DeadVms()
+    machine.start()
+    machine.compile()
+    assert not machine.network.answers, "it asks before anybody would tell it of a death"
+    machine.deliver()
+    machine.teardown()
+
+
+def test_a_machine_that_is_cut_off_is_dialled_once_and_then_shunned(farm: DeadVms) -> None:
+    farm.compile_ends("w1")
+    for name in NAMES:
+        farm.machine_is_cut_off(name)
+    for _ in range(3):
+        farm.compile()
+        for _ in range(4):
+            farm.deliver()
+            farm.time_passes(DIAL_SECONDS)
+            for name in NAMES:
+                farm.network.registry.heartbeat(  # a scheduler that does not notice
+                    Beat(worker_id=name, generation=1, running=0, queued=0)
+                )  # fmt: skip
+        assert farm.compiles[-1].task.done()
+    # Each of the two once; the later compiles wait for neither, until they are tried again.
+    first, *later = farm.compiles[1:]
+    assert outcome(first) == "local: dial"
+    assert {key[0] for key in farm.dialled} >= {first.task}
+    assert sum(key[0] is first.task for key in farm.dialled) == 2
+    assert sum(key[0] is later[0].task for key in farm.dialled) <= 2
+
+
+def test_a_compile_at_a_machine_that_is_cut_off_ends_one_dial_after_the_lease(
+    farm: DeadVms,
+) -> None:
+    farm.machine_is_cut_off("w1")
+    for _ in range(int(LEASE) + 1):
+        farm.time_passes(1.0)
+        farm.heartbeat("w2")
+    farm.news_arrive()
+    assert farm.network.workers["w1"].calls
+    farm.time_passes(DIAL_SECONDS)
+    farm.deliver()
+    assert not farm.network.workers["w1"].calls
+    assert farm.network.workers["w2"].calls
+
+
+def test_a_guest_that_died_ends_no_compile_in_another_guest_of_the_worker(farm: DeadVms) -> None:
+    farm.network.register("w1")  # its routes are told dead, and it is well
+    farm.deliver()
+    farm.time_passes(2 * DIAL_SECONDS)
+    assert farm.network.workers["w1"].calls
+    farm.compile_ends("w1")
+    assert outcome(farm.compiles[0]) == "compiled"
+
+
+def test_a_stream_that_breaks_makes_each_worker_show_that_it_lives(farm: DeadVms) -> None:
+    farm.machine_is_cut_off("w1")
+    farm.stream_breaks()
+    farm.news_arrive()
+    assert farm.connection._book.current is None
+    farm.time_passes(DIAL_SECONDS)
+    assert not farm.network.workers["w1"].calls
