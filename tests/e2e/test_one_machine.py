@@ -95,6 +95,18 @@ def test_misses_compile_in_a_guest_and_hits_come_from_the_cache(
     )
     machine.hpcc("audit", "verify")
 
+    # A guest of its own beside the running worker, from what that has retained.
+    done = machine.hpcc("audit", "reproduce", executed[0]["row_id"], timeout=400)
+    assert f"reproduced, {len(executed[0]['outputs'])} outputs are the same" in done.stdout
+    (lost,) = (machine.directory / "cache/worker/local").glob(
+        f"retained/??/{executed[1]['action_digest'].partition('/')[0]}"
+    )
+    lost.unlink()
+    machine.directory.joinpath("cache/worker/local/cas", lost.parent.name, lost.name).unlink()
+    gone = machine.hpcc("audit", "reproduce", executed[1]["row_id"], check=False)
+    assert gone.returncode == 4
+    assert f"expired: action: {executed[1]['action_digest']}" in gone.stdout
+
 
 def test_a_second_client_without_a_private_cache_is_served_by_the_workers_action_cache(
     machine: Machine,

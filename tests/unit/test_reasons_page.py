@@ -42,7 +42,11 @@ def _table(title: str) -> set[str]:
 
 
 def test_every_bypass_is_explained() -> None:
-    said = _said("Bypass") | {r.reason for r in (*GNU_FLAGS.rows, *MSVC_FLAGS.rows) if r.reason} | _BYPASSES
+    said = (
+        _said("Bypass")
+        | {r.reason for r in (*GNU_FLAGS.rows, *MSVC_FLAGS.rows) if r.reason}
+        | _BYPASSES
+    )
     assert _table("Bypasses") == said
 
 

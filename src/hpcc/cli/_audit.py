@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli import _audit_reproduce
 from hpcc.config import Paths
 from hpcc.core import CallerError
 
@@ -53,6 +54,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     show = _command(commands, "show", "every field of one row", _run_show)
     show.add_argument("row", metavar="ROW", help="row id, or the start of one")
+
+    again = "run a row's action again in a guest, and compare the outputs"
+    reproduce = _command(commands, "reproduce", again, _audit_reproduce.run)
+    _audit_reproduce.register(reproduce)
 
     export = _command(commands, "export", "all rows, oldest first, for other programs", _run_export)
     export.add_argument("--format", choices=("tsv", "jsonl", "parquet"), default="jsonl")

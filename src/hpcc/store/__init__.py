@@ -5,7 +5,7 @@ from hpcc.store._disk_actions import (
     DiskActionCacheConfig,
     action_cache_directory,
 )
-from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig
+from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.store._files import FaultPoint, no_fault
 from hpcc.store._memory import MemoryActionCache, MemoryBlobStore
 from hpcc.store._private import FileOps, PrivateStore, SystemFileOps
@@ -22,5 +22,6 @@ __all__ = [
     "PrivateStore",
     "SystemFileOps",
     "action_cache_directory",
+    "blob_path",
     "no_fault",
 ]

@@ -35,6 +35,11 @@ class DiskBlobStoreConfig:
     sync: bool = False
 
 
+def blob_path(directory: Path, name: str) -> Path:
+    """Return where a store in `directory` keeps the blob with this hash."""
+    return directory / name[:2] / name
+
+
 class DiskBlobStore:
     """`BlobStore` in a directory, sharded by the first byte of the hash."""
 
@@ -69,7 +74,7 @@ class DiskBlobStore:
         return frozenset(d for d in digests if d != EMPTY_DIGEST and not self._touch(d))
 
     def _path(self, name: str) -> Path:
-        return self._config.directory / name[:2] / name
+        return blob_path(self._config.directory, name)
 
     def _touch(self, digest: Digest) -> bool:
         """Say whether the blob is here, by the file: a user may empty the cache at any time."""

@@ -2,14 +2,22 @@
 
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._pool import ImageProvider
+from hpcc.worker._reproduce import MAX_NAMED, Finding, Reproduction, Verdict, reproduce_row
+from hpcc.worker._retained import RetainedInputs
 from hpcc.worker._serve import RunningWorker, serve_worker
 from hpcc.worker._toolchains import ToolchainBook
 
 __all__ = [
     "AUDIT_KEY_NAME",
+    "MAX_NAMED",
+    "Finding",
     "ImageProvider",
+    "Reproduction",
+    "RetainedInputs",
     "RunningWorker",
     "ToolchainBook",
+    "Verdict",
     "WorkerConfig",
+    "reproduce_row",
     "serve_worker",
 ]

@@ -63,6 +63,10 @@ class WorkerConfig:
     audit_segment_bytes: int = 64 << 20
     audit_max_bytes: int = 16 << 30
     audit_keep_days: float = 0.0
+    # What `hpcc audit reproduce` needs: inputs of each compile, so long, and at most so many bytes
+    # of each tenant's (least recently used first out). 0 days keeps none.
+    retain_days: float = 7.0
+    retain_bytes: int = 2 << 30
     # Guests restored from snapshots, kept under `state` up to so many bytes of disk.
     warm_start: bool = True
     max_snapshot_bytes: int = 8 << 30
@@ -84,7 +88,7 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
-        _ = self.audit_limits
+        self._check_audit()
         if not _WORKER_ID.fullmatch(self.worker_id):
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
         for digest in self.image_digests:
@@ -106,3 +110,8 @@ class WorkerConfig:
                 f"memory_mib ({self.memory_mib}) is too little for one guest: guest_memory_mib "
                 f"({self.guest_memory_mib}) and {GUEST_OVERHEAD_MIB} for its VMM"
             )
+
+    def _check_audit(self) -> None:
+        _ = self.audit_limits
+        if self.retain_days < 0 or self.retain_bytes <= 0:
+            raise CallerError("retain_days and retain_bytes must be positive; 0 days keeps nothing")

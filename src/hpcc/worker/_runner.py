@@ -8,11 +8,10 @@ import json
 import uuid
 from collections.abc import Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.core import (
-    MAX_STDIO_BYTES,
     Blob,
     CallerError,
     Digest,
@@ -23,9 +22,6 @@ from hpcc.core import (
     InputFile,
     IntegrityError,
     NotFoundError,
-    OutputEvent,
-    ResultEvent,
-    StdioEvent,
 )
 from hpcc.identity import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
@@ -42,7 +38,9 @@ from hpcc.rpc import Client, DeadlineError, MissingBlobsError, current_caller
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import lineage_digest, pack_entry
+from hpcc.worker._harvest import Harvest
 from hpcc.worker._pool import GuestPool, Lease
+from hpcc.worker._retained import RetainedInputs
 from hpcc.worker._rows import Caller, Lineage, Made, audit_row
 from hpcc.worker._storage import TenantStorage
 
@@ -80,65 +78,6 @@ class Work:
     queued_at: float
 
 
-@dataclass(slots=True)
-class _Harvest:
-    """What a guest sent; everything in it is hostile until `check` passed it."""
-
-    allowed: frozenset[str]
-    max_output_bytes: int
-    stdout: bytearray = field(default_factory=bytearray)
-    stderr: bytearray = field(default_factory=bytearray)
-    result: ResultEvent | None = None
-    outputs: dict[str, tuple[bytes, bool]] = field(default_factory=dict)
-    open_path: str = ""
-    open_data: bytearray = field(default_factory=bytearray)
-    output_bytes: int = 0
-
-    def take(self, event: StdioEvent | ResultEvent | OutputEvent) -> None:
-        """Add an event.
-
-        Raises:
-            IntegrityError: it is out of order, too much, or names a file nobody asked for.
-        """
-        match event:
-            case StdioEvent(stream, data):
-                sink = self.stdout if stream == "stdout" else self.stderr
-                if self.result is not None or len(sink) + len(data) > MAX_STDIO_BYTES:
-                    raise _broken("stdio")
-                sink += data
-            case ResultEvent():
-                if self.result is not None:
-                    raise _broken("second result")
-                self.result = event
-            case OutputEvent(path, data, is_executable, last):
-                self._output(path, data, is_executable=is_executable, last=last)
-
-    def _output(self, path: str, data: bytes, *, is_executable: bool, last: bool) -> None:
-        self.output_bytes += len(data)
-        is_next = path == self.open_path if self.open_path else path not in self.outputs
-        if (
-            self.result is None
-            or path not in self.allowed
-            or not is_next
-            or self.output_bytes > self.max_output_bytes
-        ):
-            raise _broken("output")
-        self.open_path = path
-        self.open_data += data
-        if last:
-            self.outputs[path] = (bytes(self.open_data), is_executable)
-            self.open_path, self.open_data = "", bytearray()
-
-    def check(self) -> ResultEvent:
-        if self.result is None or self.open_path:
-            raise _broken("end")
-        return self.result
-
-
-def _broken(what: str) -> IntegrityError:
-    return IntegrityError(f"the guest broke the protocol: {what}", reason="guest-protocol")
-
-
 class _Inputs:
     """`BlobSource` of one execution: only blobs of its own tree, from its tenant's store."""
 
@@ -157,6 +96,28 @@ class _Inputs:
             raise
 
 
+def exec_request(
+    action: ActionSpec,
+    command: CommandSpec,
+    files: tuple[InputFile, ...],
+    *,
+    memory_mib: int,
+    max_wall_seconds: float,
+) -> ExecRequest:
+    """Build what a guest of `memory_mib` is asked for an action."""
+    memory = max(memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
+    wall = min(action.timeout_seconds, max_wall_seconds)
+    return ExecRequest(
+        exec_id=uuid.uuid4().hex,
+        argv=command.argv,
+        env=command.env,
+        cwd=command.cwd,
+        inputs=files,
+        outputs=command.root_outputs(),
+        limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
+    )
+
+
 class Runner:
     """Runs actions. A result is released only after its audit row is durable."""
 
@@ -168,9 +129,12 @@ class Runner:
         audit: AuditLog,
         clock: Clock,
         signer: ResultSigner,
+        *,
+        retained: RetainedInputs | None = None,
     ) -> None:
         self._config, self._storage, self._pool = config, storage, pool
         self._audit, self._clock, self._signer = audit, clock, signer
+        self._retained = retained
         self.scheduler_id = ""
         self._deaths = Deaths(clock)
 
@@ -189,6 +153,7 @@ class Runner:
             )
         store = await self._storage.blobs(work.domain.tenant)
         files = await _input_files(store, work.action.input_root)
+        await self._retain(work, store, files)
         async with self._pool.lease(work.domain) as lease:
             _check_label(work.domain, lease)
             started_at = self._clock.now()
@@ -218,6 +183,19 @@ class Runner:
         record = self._signer.sign(ended, scope)
         await self._audit.append(self.row(work, record, lineage))
         return await self._release(work, record, lineage)
+
+    async def _retain(self, work: Work, store: BlobStore, files: tuple[InputFile, ...]) -> None:
+        """Keep what it takes to run the action again; that it cannot be kept is no compile's fault.
+
+        Before it runs: afterwards the cache may have let go of some of it.
+        """
+        if self._retained is None:
+            return
+        inputs = frozenset(f.digest for f in files)
+        try:
+            await self._retained.keep(work.domain.tenant, store, work.digest, work.action, inputs)
+        except (InfrastructureError, NotFoundError) as error:
+            await self._event("inputs-not-retained", work, ("reason", error.reason))
 
     async def _abandoned(self, work: Work, lease: Lease, started_at: float, reason: str) -> None:
         """Leave a row of a compile that ran in a guest, at least in part, and gave no result.
@@ -277,9 +255,9 @@ class Runner:
 
     async def _execute(
         self, work: Work, lease: Lease, store: BlobStore, files: tuple[InputFile, ...]
-    ) -> _Harvest:
+    ) -> Harvest:
         request = self._request(work, files)
-        harvest = _Harvest(frozenset(request.outputs), request.limits.output_bytes)
+        harvest = Harvest(frozenset(request.outputs), request.limits.output_bytes)
         inputs = _Inputs(store, files)
         try:
             async with (
@@ -308,16 +286,12 @@ class Runner:
         return harvest
 
     def _request(self, work: Work, files: tuple[InputFile, ...]) -> ExecRequest:
-        memory = max(self._config.memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
-        wall = min(work.action.timeout_seconds, self._config.max_wall_seconds)
-        return ExecRequest(
-            exec_id=uuid.uuid4().hex,
-            argv=work.command.argv,
-            env=work.command.env,
-            cwd=work.command.cwd,
-            inputs=files,
-            outputs=work.command.root_outputs(),
-            limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
+        return exec_request(
+            work.action,
+            work.command,
+            files,
+            memory_mib=self._config.memory_mib,
+            max_wall_seconds=self._config.max_wall_seconds,
         )
 
     async def _died(
@@ -418,7 +392,7 @@ async def _input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
 
 
 async def _keep(
-    store: BlobStore, command: CommandSpec, harvest: _Harvest
+    store: BlobStore, command: CommandSpec, harvest: Harvest
 ) -> tuple[ResultOutput, ...]:
     kept: list[ResultOutput] = []
     for spelled, path in zip(command.outputs, command.root_outputs(), strict=True):

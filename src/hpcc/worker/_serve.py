@@ -42,6 +42,7 @@ from hpcc.worker._link import LinkState, SchedulerLink
 from hpcc.worker._pool import GuestPool, GuestShape, ImageProvider
 from hpcc.worker._pool_words import PoolLimits
 from hpcc.worker._quotas import Quotas
+from hpcc.worker._retained import retained_inputs_or_none
 from hpcc.worker._runner import Runner, RunnerConfig
 from hpcc.worker._session import Desk, Gate
 from hpcc.worker._storage import TenantStorage
@@ -96,7 +97,14 @@ class _Parts:
             audit_argv=config.audit_argv,
         )
         storage = TenantStorage(config.store, config.max_store_bytes)
-        self.runner = Runner(runner_config, storage, self.pool, audit, clock, self.signer)
+        retained = retained_inputs_or_none(config, clock)
+        # Never end by themselves: `serve_worker` ends them.
+        self.chores: list[asyncio.Task[None]] = []
+        if retained is not None:
+            self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
+        self.runner = Runner(
+            runner_config, storage, self.pool, audit, clock, self.signer, retained=retained
+        )
         self.gate = Gate(
             Desk(
                 storage=storage,
@@ -265,6 +273,8 @@ async def _serving(
         finally:
             # Deregistered, so no route leads here any more: what runs may finish and be answered.
             await parts.pool.drain(config.drain_seconds)
+            for chore in parts.chores:
+                chore.cancel()
             await server.stop(_GRACE_SECONDS)
 
 

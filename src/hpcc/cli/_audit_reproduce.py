@@ -1,0 +1,123 @@
+"""`hpcc audit reproduce ROW`: runs a row's action again, in a guest, and compares."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from hpcc.config import Paths, load_service_file
+from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
+
+if TYPE_CHECKING:
+    from hpcc.ports import AuditRow, Runtime
+    from hpcc.worker import Reproduction, WorkerConfig
+
+# 1 and 2 are what every command ends with when it fails.
+EXIT_DIFFERENT: Final = 3
+EXIT_EXPIRED: Final = 4
+EXIT_UNAVAILABLE: Final = 5
+_ROW_CHARS: Final = 12
+_BACKENDS: Final[dict[str, Literal["qemu", "firecracker"]]] = {
+    "qemu": "qemu",
+    "firecracker": "firecracker",
+}
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Add what `reproduce` takes."""
+    parser.add_argument("row", metavar="ROW", help="row id, or the start of one")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the worker's config file (default: that of `hpcc up`)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action again; the exit status says how it ended."""
+    from hpcc.audit import open_index, row_of
+    from hpcc.worker import WorkerConfig
+
+    if args.scheduler_state is not None:
+        raise CallerError("a scheduler's trail has no rows to reproduce")
+    file = args.config or Paths.from_env(os.environ).state / "worker.json"
+    config = load_service_file(file.absolute(), WorkerConfig)
+    with open_index(args.directory or config.audit) as index:
+        row = row_of(index.row(args.row))
+    result = asyncio.run(_reproduce(config, row))
+    return _say(row, result)
+
+
+async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
+    from hpcc.images import ImageStore
+    from hpcc.ports import SystemClock
+    from hpcc.runtime import pick_runtime, prepare_assets
+    from hpcc.worker import reproduce_row
+
+    clock = SystemClock()
+    store = ImageStore(config.images, clock)
+
+    class Images:
+        async def image(self, digest: ImageDigest) -> Path:
+            found = await asyncio.to_thread(store.get, digest)
+            if found is None:
+                raise NotFoundError(f"image {digest} is not here any more", reason="no-image")
+            return found.path
+
+    async def choose(isolation: Isolation, state: Path) -> Runtime:
+        assets = await prepare_assets(config.guest_assets, _progress)
+        kind, _, accelerator = isolation.value.partition("/")
+        return await pick_runtime(
+            assets,
+            accelerator="tcg" if accelerator == "tcg" else "auto",
+            state_dir=state,
+            clock=clock,
+            backend=_BACKENDS.get(kind, "process"),
+            containerd=Path(config.containerd),
+        )
+
+    try:
+        return await reproduce_row(
+            config, row, choose_runtime=choose, images=Images(), progress=_progress
+        )
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+def _progress(line: str) -> None:
+    print(f"hpcc: {line}", file=sys.stderr)
+
+
+def _say(row: AuditRow, result: Reproduction) -> int:
+    from hpcc.cli._audit_text import printable
+    from hpcc.worker import MAX_NAMED, Verdict
+
+    name = row.row_id[:_ROW_CHARS]
+    for note in result.notes:
+        print(f"note: {note.name}: {printable(note.text)}")
+    for finding in result.findings[:MAX_NAMED]:
+        print(f"{result.verdict.value}: {printable(finding.name)}: {printable(finding.text)}")
+    if len(result.findings) > MAX_NAMED:
+        print(f"… and {len(result.findings) - MAX_NAMED} more")
+    match result.verdict:
+        case Verdict.REPRODUCED:
+            same = f"{result.outputs} outputs are the same"
+            print(f"{name}: reproduced, {same}, under {row.isolation}")
+            return 0
+        case Verdict.DIFFERENT:
+            print(f"{name}: NOT reproduced: the outputs differ")
+            return EXIT_DIFFERENT
+        case Verdict.EXPIRED:
+            print(f"{name}: cannot be reproduced: what is named above is not kept any more")
+            return EXIT_EXPIRED
+        case Verdict.UNAVAILABLE:
+            print(f"{name}: cannot be reproduced here: this machine isolates otherwise now")
+            return EXIT_UNAVAILABLE
+        case Verdict.NOT_COMPARABLE:
+            print(f"{name}: the row released no result, so there is nothing to compare with")
+            return 2

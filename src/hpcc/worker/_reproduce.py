@@ -1,0 +1,269 @@
+"""`hpcc audit reproduce`: an action is run again from its row and retained inputs, and compared.
+
+For the operator, on the worker's machine and beside a worker that may be running: it has guests of
+its own, reads the stores without changing them, and writes nothing to the trail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import posixpath
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+from hpcc.core import (
+    CallerError,
+    Digest,
+    ExecRequest,
+    ImageDigest,
+    InfrastructureError,
+    InputFile,
+    IntegrityError,
+    Isolation,
+    NotFoundError,
+    TenantId,
+)
+from hpcc.ports import AuditRow, GuestIdentity, GuestSpec, Runtime
+from hpcc.reapi import ActionSpec, CommandSpec, TreeWalk, parse_action, parse_command
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._harvest import Harvest
+from hpcc.worker._pool import ImageProvider
+from hpcc.worker._retained import RetainedReader
+from hpcc.worker._runner import exec_request
+
+# Beyond the compile's own limit: staging and fetching over the guest's one stream.
+_TRANSFER_SECONDS: Final = 120.0
+# What is named of expired inputs; the rest is counted.
+MAX_NAMED: Final = 50
+
+
+class Verdict(StrEnum):
+    """How a reproduction ended."""
+
+    REPRODUCED = "reproduced"
+    DIFFERENT = "different"
+    EXPIRED = "expired"
+    UNAVAILABLE = "unavailable"
+    NOT_COMPARABLE = "not-comparable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is gone or differs: what it is called, and how."""
+
+    name: str
+    text: str
+
+
+@dataclass(slots=True)
+class Reproduction:
+    """The verdict with what it rests on; `notes` differ and need not change an output."""
+
+    verdict: Verdict
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    outputs: int = 0
+
+
+class RuntimeChoice(Protocol):
+    """Gives the runtime of an isolation as this machine has it now."""
+
+    async def __call__(self, isolation: Isolation, state: Path) -> Runtime:
+        """Return it.
+
+        Raises:
+            InfrastructureError, CallerError: it does not work here.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    action: ActionSpec
+    command: CommandSpec
+    files: tuple[InputFile, ...]
+
+
+async def reproduce_row(
+    config: WorkerConfig,
+    row: AuditRow,
+    *,
+    choose_runtime: RuntimeChoice,
+    images: ImageProvider,
+    progress: Callable[[str], None],
+) -> Reproduction:
+    """Run the action of `row` again as the worker with `config` would, and compare.
+
+    Raises:
+        InfrastructureError: the guest failed, or another reproduction runs.
+        IntegrityError: what is retained does not belong to the row, or the guest lied.
+    """
+    if row.cache_status == "abandoned" or row.reason:
+        finding = Finding("row", f"{row.cache_status}, {row.reason or 'no result'}")
+        return Reproduction(Verdict.NOT_COMPARABLE, [finding])
+    reader = RetainedReader(config.store, TenantId(row.tenant))
+    gone: list[Finding] = []
+    inputs = await _gather(reader, row, gone)
+    path = await _image_or_none(images, row, gone)
+    if inputs is None or path is None or gone:
+        return Reproduction(Verdict.EXPIRED, gone)
+    named = {i.digest.value for i in (inputs.action.image, inputs.command.image) if i}
+    if named != {row.image_digest}:
+        raise IntegrityError("the action is of another image than the row", reason="audit-row")
+    progress("starting a guest")
+    async with _own_state(config) as state:
+        try:
+            runtime = await choose_runtime(Isolation(row.isolation), state)
+        except (InfrastructureError, CallerError) as error:
+            return Reproduction(Verdict.UNAVAILABLE, [Finding(row.isolation, str(error))])
+        if runtime.isolation.value != row.isolation:
+            finding = Finding("isolation", f"{row.isolation} then, {runtime.isolation} now")
+            return Reproduction(Verdict.UNAVAILABLE, [finding])
+        return await _run(config, row, inputs, runtime=runtime, image=path, reader=reader)
+
+
+async def _gather(reader: RetainedReader, row: AuditRow, gone: list[Finding]) -> _Inputs | None:
+    """Read all that the action needs; what is not there is named in `gone`."""
+    try:
+        action = parse_action((await reader.get(Digest.parse(row.action_digest))).data)
+    except NotFoundError:
+        gone.append(Finding("action", row.action_digest))
+        gone.append(Finding("input tree", f"{row.input_root_digest}, unknown without its action"))
+        return None
+    if str(action.input_root) != row.input_root_digest:
+        raise IntegrityError("the action has another tree than the row", reason="audit-row")
+    try:
+        command = parse_command((await reader.get(action.command)).data)
+    except NotFoundError:
+        gone.append(Finding("command", str(action.command)))
+        command = None
+    files = await _tree(reader, action.input_root, gone)
+    for file in files:
+        try:
+            await reader.get(file.digest)
+        except NotFoundError:
+            gone.append(Finding(file.path, str(file.digest)))
+    return _Inputs(action, command, files) if command is not None else None
+
+
+async def _tree(reader: RetainedReader, root: Digest, gone: list[Finding]) -> tuple[InputFile, ...]:
+    walk, absent = TreeWalk(root), set[Digest]()
+    while wanted := set(walk.wanted) - absent:
+        for digest in sorted(wanted):
+            try:
+                walk.feed(digest, (await reader.get(digest)).data)
+            except NotFoundError:
+                absent.add(digest)
+                what = "the root directory" if digest == root else "a directory"
+                gone.append(Finding(what, str(digest)))
+    return walk.files
+
+
+async def _image_or_none(images: ImageProvider, row: AuditRow, gone: list[Finding]) -> Path | None:
+    try:
+        return await images.image(ImageDigest(row.image_digest))
+    except NotFoundError:
+        gone.append(Finding("image", row.image_digest))
+        return None
+
+
+@asynccontextmanager
+async def _own_state(config: WorkerConfig) -> AsyncGenerator[Path]:
+    """Give a state directory beside the worker's, which sweeps its own; one at a time.
+
+    Raises:
+        InfrastructureError: another reproduction runs.
+    """
+    directory = config.state.with_name(config.state.name + "-reproduce")
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InfrastructureError(
+                "another `hpcc audit reproduce` runs: wait for it", reason="reproduce-busy"
+            ) from error
+        yield directory
+    finally:
+        os.close(descriptor)
+
+
+async def _run(
+    config: WorkerConfig,
+    row: AuditRow,
+    inputs: _Inputs,
+    *,
+    runtime: Runtime,
+    image: Path,
+    reader: RetainedReader,
+) -> Reproduction:
+    request = exec_request(
+        inputs.action,
+        inputs.command,
+        inputs.files,
+        memory_mib=config.guest_memory_mib,
+        max_wall_seconds=config.max_wall_seconds,
+    )
+    spec = GuestSpec(
+        image=ImageDigest(row.image_digest),
+        image_path=image,
+        memory_mib=config.guest_memory_mib,
+        vcpus=config.vcpus,
+        boot_timeout_seconds=config.boot_timeout_seconds,
+    )
+    async with runtime.guest(spec) as guest:
+        harvest = await _execute(guest.exec(request, reader), request)
+        identity = guest.identity
+    return _compared(row, inputs.command, harvest, identity)
+
+
+async def _execute(events: AsyncGenerator[object], request: ExecRequest) -> Harvest:
+    harvest = Harvest(frozenset(request.outputs), request.limits.output_bytes)
+    try:
+        async with (
+            asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
+            aclosing(events) as stream,
+        ):
+            async for event in stream:
+                harvest.take(event)  # type: ignore[arg-type]  # ExecEvent, checked there
+    except TimeoutError as error:
+        raise InfrastructureError("the guest did not answer in time", reason="deadline") from error
+    return harvest
+
+
+def _compared(
+    row: AuditRow, command: CommandSpec, harvest: Harvest, identity: GuestIdentity
+) -> Reproduction:
+    event = harvest.check()
+    if event.reason:
+        return Reproduction(Verdict.DIFFERENT, [Finding("end", event.reason)])
+    made = {
+        posixpath.normpath(path): str(Digest.of(data))
+        for path, (data, _) in harvest.outputs.items()
+    }
+    before = dict(row.outputs)
+    findings = [
+        Finding(path, f"{before.get(path, 'absent')} then, {made.get(path, 'absent')} now")
+        for path in sorted(made.keys() | before.keys())
+        if made.get(path) != before.get(path)
+    ]
+    if event.exit_code != row.exit_code:
+        findings.append(Finding("exit code", f"{row.exit_code} then, {event.exit_code} now"))
+    verdict = Verdict.DIFFERENT if findings else Verdict.REPRODUCED
+    return Reproduction(verdict, findings, _notes(row, identity), len(before))
+
+
+def _notes(row: AuditRow, identity: GuestIdentity) -> list[Finding]:
+    pairs = (
+        ("kernel", row.kernel_digest, identity.kernel_digest),
+        ("agent", row.agent_digest, identity.agent_digest),
+        ("VMM", row.vmm_digest, identity.vmm_digest),
+    )
+    return [Finding(name, f"{then} then, {now} now") for name, then, now in pairs if then != now]

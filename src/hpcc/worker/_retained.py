@@ -1,0 +1,164 @@
+"""Inputs of compiles, kept apart from the cache for some days: what `reproduce` runs again from.
+
+Each tenant's are a directory of their own beside its CAS, with a budget of its own: however fast
+the cache turns over, it evicts nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError, TenantId
+from hpcc.ports import BlobStore, Clock
+from hpcc.reapi import ActionSpec, TreeWalk
+from hpcc.store import DiskBlobStore, DiskBlobStoreConfig, blob_path
+from hpcc.worker._config import WorkerConfig
+
+_DIRECTORY: Final = "retained"
+_DAY_SECONDS: Final = 86_400.0
+# Looks for what is over; a look reads a directory entry for each blob.
+_EXPIRE_SECONDS: Final = 3600.0
+# A blob's time is renewed when so much of it has gone by, not with each compile that reads it.
+_RENEW_PART: Final = 16
+_MAX_REMEMBERED: Final = 200_000
+
+
+def retained_directory(store: Path, tenant: TenantId) -> Path:
+    return store / tenant.value / _DIRECTORY
+
+
+class RetainedInputs:
+    """Keeps Action, Command, directories and files of compiles."""
+
+    def __init__(
+        self, directory: Path, *, max_bytes: int, keep_seconds: float, clock: Clock
+    ) -> None:
+        self._directory, self._max_bytes = directory, max_bytes
+        self._keep_seconds, self._clock = keep_seconds, clock
+        self._stores: dict[TenantId, DiskBlobStore] = {}
+        self._lock = asyncio.Lock()
+        # When a blob's time was last renewed here.
+        self._renewed: dict[tuple[TenantId, str], float] = {}
+
+    async def keep(
+        self,
+        tenant: TenantId,
+        source: BlobStore,
+        digest: Digest,
+        action: ActionSpec,
+        inputs: frozenset[Digest],
+    ) -> None:
+        """Keep all of an action from now on for the whole time.
+
+        Raises:
+            NotFoundError: something of it is gone from `source`.
+            InfrastructureError: it cannot be written.
+        """
+        store = await self._store(tenant)
+        directories = await _directories(source, action.input_root)
+        wanted = {digest, action.command, *directories, *inputs} - {EMPTY_DIGEST}
+        due = self._clock.monotonic() - self._keep_seconds / _RENEW_PART
+        stale = [d for d in wanted if self._renewed.get((tenant, d.hash), due) <= due]
+        missing = await store.find_missing(stale)
+        for blob in missing:
+            await store.put(await source.get(blob))
+        await asyncio.to_thread(self._renew, tenant, [d for d in stale if d not in missing])
+        self._remember(tenant, stale)
+
+    async def _store(self, tenant: TenantId) -> DiskBlobStore:
+        async with self._lock:
+            store = self._stores.get(tenant)
+            if store is None:
+                config = DiskBlobStoreConfig(
+                    directory=retained_directory(self._directory, tenant),
+                    max_size_bytes=self._max_bytes,
+                )
+                store = self._stores[tenant] = await asyncio.to_thread(DiskBlobStore, config)
+        return store
+
+    def _renew(self, tenant: TenantId, digests: Iterable[Digest]) -> None:
+        directory, now = retained_directory(self._directory, tenant), self._clock.now()
+        for digest in digests:
+            with suppress(OSError):
+                os.utime(blob_path(directory, digest.hash), (now, now))
+
+    def _remember(self, tenant: TenantId, digests: Iterable[Digest]) -> None:
+        if len(self._renewed) > _MAX_REMEMBERED:
+            self._renewed.clear()
+        now = self._clock.monotonic()
+        self._renewed.update({(tenant, d.hash): now for d in digests})
+
+    async def expire(self) -> None:
+        """Remove what is over, until cancelled."""
+        while True:
+            await asyncio.to_thread(self.remove_expired)
+            await self._clock.sleep(_EXPIRE_SECONDS)
+
+    def remove_expired(self) -> int:
+        """Remove blobs whose time is over, of all tenants; return how many."""
+        old, removed = self._clock.now() - self._keep_seconds, 0
+        for file in self._directory.glob(f"*/{_DIRECTORY}/??/*"):
+            with suppress(OSError):
+                if file.stat().st_mtime < old:
+                    file.unlink()
+                    removed += 1
+        return removed
+
+
+def retained_inputs_or_none(config: WorkerConfig, clock: Clock) -> RetainedInputs | None:
+    """Return what a worker's config asks for."""
+    if not config.retain_days:
+        return None
+    return RetainedInputs(
+        config.store,
+        max_bytes=config.retain_bytes,
+        keep_seconds=config.retain_days * _DAY_SECONDS,
+        clock=clock,
+    )
+
+
+async def _directories(source: BlobStore, root: Digest) -> set[Digest]:
+    walk, found = TreeWalk(root), set[Digest]()
+    while wanted := walk.wanted:
+        for digest in wanted:
+            walk.feed(digest, (await source.get(digest)).data)
+            found.add(digest)
+    return found
+
+
+class RetainedReader:
+    """Reads one tenant's retained inputs, then its CAS, beside a worker that may be running.
+
+    It writes, renews and removes nothing. Blobs are checked against their digests.
+    """
+
+    def __init__(self, store: Path, tenant: TenantId) -> None:
+        self._directories = (retained_directory(store, tenant), store / tenant.value / "cas")
+
+    async def read(self, digest: Digest) -> bytes:
+        return (await self.get(digest)).data
+
+    async def get(self, digest: Digest) -> Blob:
+        """Return a blob.
+
+        Raises:
+            NotFoundError: it is not kept, or is damaged.
+        """
+        blob = await asyncio.to_thread(self._get_or_none, digest)
+        if blob is None:
+            raise NotFoundError(f"blob {digest} is not kept any more", reason="expired")
+        return blob
+
+    def _get_or_none(self, digest: Digest) -> Blob | None:
+        if digest == EMPTY_DIGEST:
+            return Blob.of(b"")
+        for directory in self._directories:
+            path = blob_path(directory, digest.hash)
+            with suppress(OSError, IntegrityError), path.open("rb") as file:
+                return Blob.checked(digest, file.read(digest.size_bytes + 1))
+        return None
