@@ -22,6 +22,7 @@ from hpcc.control import (
 from hpcc.core import CallerError
 from hpcc.ports import (
     ENTRY_TOPIC,
+    MAX_FACTS_BYTES,
     MAX_NEWS_CHARS,
     MAX_VALUE_BYTES,
     REREAD,
@@ -128,7 +129,7 @@ async def test_of_many_at_once_exactly_one_writes(store: ControlStore) -> None:
     assert entry.value == bytes([winner])
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b"])
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb", "a\x00b", "\ud800"])
 async def test_a_name_that_no_store_could_keep_is_refused(store: ControlStore, name: str) -> None:
     for call in (
         store.put(name, "a", b""),
@@ -145,7 +146,7 @@ async def test_values_and_news_are_bounded(store: ControlStore) -> None:
     assert await store.put("keys", "a", bytes(MAX_VALUE_BYTES))
     for call in (
         store.put("keys", "a", bytes(MAX_VALUE_BYTES + 1)),
-        store.renew([lease(facts=bytes(MAX_VALUE_BYTES + 1))]),
+        store.renew([lease(facts=bytes(MAX_FACTS_BYTES + 1))]),
         store.tell("topic", "x" * (MAX_NEWS_CHARS + 1)),
         store.tell("topic", "\x00"),
         store.tell("topic", "ü"),
@@ -212,6 +213,9 @@ async def test_an_anchor_never_goes_back_and_a_cut_chain_is_named(store: Control
     assert await store.note_anchors([anchor(6, "cc")]) == frozenset()
     assert await store.anchor_or_none("w1") == anchor(6, "cc")
     assert await store.anchor_or_none("w2") == anchor(2, "yy", "w2")
+    signed = Anchor(worker_id="w1", count=7, head="dd", at=2.0, key=b"k", signature=b"s")
+    await store.note_anchors([signed])
+    assert await store.anchors() == (signed, anchor(2, "yy", "w2"))
 
 
 async def test_a_full_tenant_ends_the_oldest_of_whoever_has_most(store: ControlStore) -> None:

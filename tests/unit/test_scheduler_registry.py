@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hpcc.core import ImageDigest, Isolation, NotFoundError
+from hpcc.ports import WorkerLease
+from hpcc.routing import Wish
 from hpcc.rpc import Beat, Registration
-from hpcc.scheduler._registry import Registry
+from hpcc.scheduler._registry import Registry, Worker
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 OTHER = ImageDigest("sha256:" + "cd" * 32)
@@ -39,8 +43,23 @@ def registration(name: str = "w1", isolation: Isolation = Isolation.QEMU_TCG) ->
     )
 
 
-def beat(name: str, running: int = 0, queued: int = 0) -> Beat:
-    return Beat(worker_id=name, generation=1, running=running, queued=queued)
+def beat(name: str, running: int = 0, queued: int = 0, generation: int = 1) -> Beat:
+    return Beat(
+        worker_id=name, generation=generation, running=running, queued=queued
+    )  # fmt: skip
+
+
+def take(registry: Registry, registered: Registration) -> Worker:
+    return registry.register(registered)[0]
+
+
+def share(one: Registry, other: Registry, *, with_facts: bool = True) -> list[tuple[int, bool]]:
+    """Let `other` read what `one` would have put into the store; return what died for it."""
+    leases = one.outbox()
+    one.shared(leases, frozenset(), done=True)
+    facts = {x.worker_id: (x.since, x.facts) for x in leases if x.facts is not None}
+    changes = other.absorb(leases, facts if with_facts else {})
+    return [(c.generation, c.is_dead) for c in changes]
 
 
 @pytest.fixture
@@ -53,16 +72,21 @@ def registry(clock: Clock) -> Registry:
     return Registry(clock, 10.0)
 
 
+def wish(image: ImageDigest = IMAGE, failed_generation: int = 0) -> Wish:
+    return Wish(
+        image=image, rank=Isolation.QEMU_TCG.rank, home=0, failed_generation=failed_generation
+    )
+
+
 def choose(registry: Registry, **more: int) -> str:
-    values = {"failed_generation": 0, **more}
-    return registry.choose(IMAGE, Isolation.QEMU_TCG, **values).registration.worker_id
+    return registry.choose(wish(**more), lambda _: 0).registration.worker_id
 
 
 def test_a_worker_that_has_the_image_is_chosen(registry: Registry) -> None:
     registry.register(registration())
     assert choose(registry) == "w1"
     with pytest.raises(NotFoundError):
-        registry.choose(OTHER, Isolation.QEMU_TCG, failed_generation=0)
+        registry.choose(wish(OTHER), lambda _: 0)
 
 
 def test_a_worker_that_isolates_less_is_never_chosen(registry: Registry) -> None:
@@ -79,15 +103,15 @@ def test_the_least_loaded_is_chosen(registry: Registry) -> None:
 
 
 def test_a_route_that_just_failed_is_chosen_last(registry: Registry) -> None:
-    first = registry.register(registration("w1"))
+    first = take(registry, registration("w1"))
     registry.register(registration("w2"))
-    registry.heartbeat(beat("w2", running=2))
+    registry.heartbeat(beat("w2", running=2, queued=3))
     assert choose(registry) == "w1"
     assert choose(registry, failed_generation=first.generation) == "w2"
 
 
 def test_a_worker_that_misses_its_lease_is_gone(registry: Registry, clock: Clock) -> None:
-    worker = registry.register(registration())
+    worker = take(registry, registration())
     clock.at += 9
     registry.heartbeat(beat("w1"))
     clock.at += 9
@@ -102,14 +126,180 @@ def test_a_worker_that_misses_its_lease_is_gone(registry: Registry, clock: Clock
 
 
 def test_a_lost_guest_ends_the_generation_and_not_the_worker(registry: Registry) -> None:
-    worker = registry.register(registration())
-    change, successor = registry.lost("w1")
+    worker = take(registry, registration())
+    change, successor = registry.lost("w1", worker.generation)
     assert change.generation == worker.generation
     assert successor.generation > worker.generation
     assert choose(registry) == "w1"
 
 
 def test_generations_grow_over_a_restart_of_the_scheduler(clock: Clock) -> None:
-    before = Registry(clock, 10.0).register(registration()).generation
+    before = take(Registry(clock, 10.0), registration()).generation
     clock.at += 1
-    assert Registry(clock, 10.0).register(registration()).generation > before
+    assert take(Registry(clock, 10.0), registration()).generation > before
+
+
+def test_a_worker_of_another_scheduler_is_routed_to(registry: Registry, clock: Clock) -> None:
+    other = Registry(clock, 10.0)
+    worker = take(registry, registration())
+    assert share(registry, other) == []
+    assert other.choose(wish(), lambda _: 0) == worker
+    # Its lease is the other one's to renew, and ends like any.
+    clock.at += 8
+    registry.heartbeat(beat("w1"))
+    share(registry, other)
+    clock.at += 8
+    assert choose(other) == "w1"
+    clock.at += 3
+    with pytest.raises(NotFoundError):
+        choose(other)
+
+
+def test_a_lease_whose_facts_did_not_come_is_no_worker_yet(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    registry.register(registration())
+    share(registry, other, with_facts=False)
+    with pytest.raises(NotFoundError):
+        choose(other)
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", b"\x0a\x02w2"])
+def test_facts_that_no_scheduler_wrote_are_no_worker(registry: Registry, damage: bytes) -> None:
+    lease = WorkerLease(
+        worker_id="w1", generation=5, since=5, running=0, queued=0, seconds=9.0
+    )  # fmt: skip
+    assert registry.absorb([lease], {"w1": (5, damage)}) == []
+    with pytest.raises(NotFoundError):
+        choose(registry)
+
+
+def test_a_guest_lost_at_one_scheduler_ends_the_generation_at_the_other(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    third = Registry(clock, 10.0)
+    worker = take(registry, registration())
+    leases = registry.outbox()
+    for reader in (other, third):
+        reader.absorb(leases, {x.worker_id: (x.since, x.facts or b"") for x in leases})
+    registry.shared(leases, frozenset(), done=True)
+    change, successor = registry.lost("w1", worker.generation)
+    # By broadcast, and by the next reading where that was lost.
+    (heard,) = other.heard_end("w1", change.generation, successor.generation)
+    assert heard == change
+    assert other.choose(wish(), lambda _: 0).generation == successor.generation
+    assert share(registry, third) == [(worker.generation, True)]
+    assert third.choose(wish(), lambda _: 0).generation == successor.generation
+    assert other.heard_end("w1", change.generation, successor.generation) == []
+
+
+def test_a_worker_that_changes_schedulers_keeps_its_generation(
+    registry: Registry, clock: Clock
+) -> None:
+    worker = take(registry, registration())
+    other = Registry(clock, 10.0)
+    with pytest.raises(NotFoundError):
+        other.heartbeat(beat("w1"))
+    again, dead = other.register(replace(registration(), generation=worker.generation))
+    assert (again.generation, dead) == (worker.generation, [])
+    # A guest lost there is told to the first one by the worker's own next heartbeat.
+    _, successor = other.lost("w1", worker.generation)
+    moved, (change,) = registry.heartbeat(beat("w1", generation=successor.generation))
+    assert moved.generation == successor.generation
+    assert (change.generation, change.is_dead) == (worker.generation, True)
+
+
+def test_a_worker_that_starts_anew_has_another_generation(registry: Registry) -> None:
+    first = take(registry, registration())
+    second, (dead,) = registry.register(registration())
+    assert second.generation > first.generation
+    assert (dead.generation, dead.is_dead) == (first.generation, True)
+
+
+@pytest.mark.parametrize("generation", [1 << 61, (1 << 62) + 5])
+def test_a_generation_that_no_clock_gave_is_not_believed(
+    registry: Registry, clock: Clock, generation: int
+) -> None:
+    worker = take(registry, registration())
+    moved, dead = registry.heartbeat(beat("w1", generation=generation))
+    assert (moved.generation, dead) == (worker.generation, [])
+    assert registry.heard_end("w1", worker.generation, generation) == []
+    change, successor = registry.lost("w1", generation)
+    assert change.generation == worker.generation
+    assert successor.generation < int(clock.now() + 60) << 16
+
+
+def test_a_worker_that_left_is_not_taken_back_from_what_others_still_have(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    take(registry, registration())
+    share(registry, other)
+    left = other.remove("w1")
+    assert left is not None
+    registry.heartbeat(beat("w1"))
+    assert share(registry, other) == []
+    with pytest.raises(NotFoundError):
+        choose(other)
+    assert other.ended() == [("w1", left.generation)]
+    # One that starts again is welcome.
+    other.register(registration())
+    assert choose(other) == "w1"
+
+
+def test_a_worker_that_left_elsewhere_is_gone_here(registry: Registry, clock: Clock) -> None:
+    other = Registry(clock, 10.0)
+    worker = take(registry, registration())
+    share(registry, other)
+    (change,) = other.heard_end("w1", worker.generation, 0)
+    assert change.is_dead
+    with pytest.raises(NotFoundError):
+        choose(other)
+
+
+def test_a_worker_that_nobody_lists_any_more_is_gone(registry: Registry, clock: Clock) -> None:
+    other = Registry(clock, 10.0)
+    registry.register(registration())
+    share(registry, other)
+    (change,) = other.absorb([], {})
+    assert change.is_dead
+    # One that spoke here itself is not taken away by a store that has not heard of it.
+    assert registry.absorb([], {}) == []
+    assert choose(registry) == "w1"
+
+
+def test_with_the_store_away_workers_of_other_schedulers_are_kept(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    registry.register(registration())
+    share(registry, other)
+    for _ in range(10):
+        clock.at += 8
+        other.hold()
+        assert other.expire() == []
+    assert choose(other) == "w1"
+    # One that is heard of is better, however busy.
+    other.register(registration("w2"))
+    other.heartbeat(beat("w2", running=2, queued=4))
+    assert choose(other) == "w2"
+
+
+def test_what_could_not_be_shared_is_shared_the_next_time(registry: Registry) -> None:
+    registry.register(registration())
+    leases = registry.outbox()
+    assert [x.facts is not None for x in leases] == [True]
+    assert registry.outbox() == []
+    registry.shared(leases, frozenset(), done=False)
+    leases = registry.outbox()
+    assert [x.facts is not None for x in leases] == [True]
+    registry.shared(leases, frozenset(), done=True)
+    assert registry.outbox() == []
+    registry.heartbeat(beat("w1"))
+    leases = registry.outbox()
+    assert [x.facts for x in leases] == [None]
+    # The store has forgotten it: the facts come again.
+    registry.shared(leases, frozenset({"w1"}), done=True)
+    assert [x.facts is not None for x in registry.outbox()] == [True]

@@ -82,20 +82,22 @@ class ClientPolicy(_message.Message):
     def __init__(self, fallback: _Optional[str] = ..., parity: _Optional[str] = ...) -> None: ...
 
 class RouteRequest(_message.Message):
-    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key", "preferred_worker")
+    __slots__ = ("tenant", "image", "minimum_isolation", "failed_generation", "client_key", "preferred_worker", "last_worker")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_ISOLATION_FIELD_NUMBER: _ClassVar[int]
     FAILED_GENERATION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_KEY_FIELD_NUMBER: _ClassVar[int]
     PREFERRED_WORKER_FIELD_NUMBER: _ClassVar[int]
+    LAST_WORKER_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     image: str
     minimum_isolation: str
     failed_generation: int
     client_key: bytes
     preferred_worker: str
-    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ..., preferred_worker: _Optional[str] = ...) -> None: ...
+    last_worker: str
+    def __init__(self, tenant: _Optional[str] = ..., image: _Optional[str] = ..., minimum_isolation: _Optional[str] = ..., failed_generation: _Optional[int] = ..., client_key: _Optional[bytes] = ..., preferred_worker: _Optional[str] = ..., last_worker: _Optional[str] = ...) -> None: ...
 
 class RouteResponse(_message.Message):
     __slots__ = ("endpoint", "worker_certificate", "token", "token_expires_at", "generation", "isolation", "worker_id", "principal", "guest_reuse", "minimum_isolation")
@@ -146,7 +148,7 @@ class RouteEvent(_message.Message):
     def __init__(self, kind: _Optional[_Union[RouteEvent.Kind, str]] = ..., worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains")
+    __slots__ = ("worker_id", "endpoint", "certificate", "isolation", "images", "capacity", "result_key", "toolchains", "generation")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +157,7 @@ class RegisterRequest(_message.Message):
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     RESULT_KEY_FIELD_NUMBER: _ClassVar[int]
     TOOLCHAINS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     endpoint: str
     certificate: bytes
@@ -163,7 +166,8 @@ class RegisterRequest(_message.Message):
     capacity: int
     result_key: WorkerResultKey
     toolchains: _containers.RepeatedCompositeFieldContainer[ImageToolchains]
-    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ...) -> None: ...
+    generation: int
+    def __init__(self, worker_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., certificate: _Optional[bytes] = ..., isolation: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., capacity: _Optional[int] = ..., result_key: _Optional[_Union[WorkerResultKey, _Mapping]] = ..., toolchains: _Optional[_Iterable[_Union[ImageToolchains, _Mapping]]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class WorkerResultKey(_message.Message):
     __slots__ = ("public_key", "proof")

@@ -195,10 +195,10 @@ async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> Sess
     from hpcc import __version__
     from hpcc.core import TenantId
     from hpcc.identity import PinnedPeer
-    from hpcc.rpc import SchedulerClient, open_channel
+    from hpcc.rpc import SchedulerClient, open_schedulers
 
     peer = PinnedPeer.from_pem(profile.scheduler_certificate.encode())
-    async with open_channel(
+    async with open_schedulers(
         profile.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
     ) as channel:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcc.cli import _tenants
+from hpcc.cli import _control, _tenants
 from hpcc.core import CallerError
 
 
@@ -20,7 +20,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file, mode 0600")
         parser.set_defaults(handler=handler)
         if name == "scheduler":
-            _tenants.register(parser)
+            actions = parser.add_subparsers(title="actions", metavar="ACTION")
+            for module in (_tenants, _control):
+                module.register(actions)
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 
-def register(parser: argparse.ArgumentParser) -> None:
+def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the action below `hpcc scheduler`."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     check = actions.add_parser(
         "check-tenants",
         help="check a tenants table and say what it means",

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 from hpcc.core import CallerError
 from hpcc.ports import MAX_NAME_CHARS, MAX_NEWS_CHARS, MAX_VALUE_BYTES
+
+_NAME: Final = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_NAME_CHARS}}}")
 
 
 def check_name(*names: str) -> None:
     """Refuse names that a store could not keep.
 
     Raises:
-        CallerError: empty, too long, or not printable.
+        CallerError: empty, too long, or with control characters or halves of characters.
     """
     for name in names:
-        if not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
-            raise CallerError("a name in the control store is empty, too long or not printable")
+        if not _NAME.fullmatch(name):
+            raise CallerError("a name in the control store is empty, too long or not plain text")
 
 
-def check_value(value: bytes) -> None:
+def check_value(value: bytes, most: int = MAX_VALUE_BYTES) -> None:
     """Refuse what is no small thing.
 
     Raises:
         CallerError: it is too large.
     """
-    if len(value) > MAX_VALUE_BYTES:
-        raise CallerError(f"a value in the control store is larger than {MAX_VALUE_BYTES} bytes")
+    if len(value) > most:
+        raise CallerError(f"a value in the control store is larger than {most} bytes")
 
 
 def check_news(topic: str, text: str) -> None:

@@ -17,6 +17,7 @@ from hpcc.control._fanout import Fanout
 from hpcc.core import CallerError
 from hpcc.ports import (
     ENTRY_TOPIC,
+    MAX_FACTS_BYTES,
     Anchor,
     Clock,
     ConflictError,
@@ -40,9 +41,10 @@ _TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS session_of ON session (tenant, principal, serial)",
     "CREATE TABLE IF NOT EXISTS session_floor (tenant TEXT, principal TEXT,"
     " serial INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (tenant, principal)) STRICT",
-    # Older versions made this one without its last column.
+    # Older versions made this one without its last columns.
     "CREATE TABLE IF NOT EXISTS anchor (worker TEXT PRIMARY KEY, count INTEGER"
     " NOT NULL, head TEXT NOT NULL, at REAL NOT NULL) STRICT",
+    "ALTER TABLE anchor ADD COLUMN key BLOB NOT NULL DEFAULT x''",
     "ALTER TABLE anchor ADD COLUMN signature BLOB NOT NULL DEFAULT x''",
 )
 
@@ -150,7 +152,7 @@ class EmbeddedControlStore:
         now, wanted = self._clock.monotonic(), set[str]()
         for lease in leases:
             check_name(lease.worker_id)
-            check_value(lease.facts or b"")
+            check_value(lease.facts or b"", MAX_FACTS_BYTES)
             old, ends_at = self._leases.get(lease.worker_id, (None, 0.0))
             newer = (lease.generation, now + lease.seconds)
             is_known = old is not None and old.since == lease.since
@@ -189,6 +191,13 @@ class EmbeddedControlStore:
 
     async def anchor_or_none(self, worker_id: str) -> Anchor | None:
         return await self._run(lambda db: _anchor_or_none(db, worker_id))
+
+    async def anchors(self) -> tuple[Anchor, ...]:
+        def read(db: sqlite3.Connection) -> tuple[Anchor, ...]:
+            rows = db.execute(f"SELECT {_ANCHOR} FROM anchor ORDER BY worker")  # noqa: S608 - names below
+            return tuple(_anchor(row) for row in rows)
+
+        return await self._run(read)
 
     async def open_session(self, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
         check_name(ask.tenant, ask.principal)
@@ -247,12 +256,18 @@ def _entry_or_none(db: sqlite3.Connection, space: str, key: str) -> Entry | None
 
 def _anchor_or_none(db: sqlite3.Connection, worker_id: str) -> Anchor | None:
     row = db.execute(
-        "SELECT worker, count, head, at, signature FROM anchor WHERE worker = ?", (worker_id,)
+        f"SELECT {_ANCHOR} FROM anchor WHERE worker = ?",  # noqa: S608 - names just below
+        (worker_id,),
     ).fetchone()
-    if row is None:
-        return None
-    worker, count, head, at, signature = row
-    return Anchor(worker_id=worker, count=count, head=head, at=at, signature=signature)
+    return None if row is None else _anchor(row)
+
+
+_ANCHOR: Final = "worker, count, head, at, key, signature"
+
+
+def _anchor(row: tuple[str, int, str, float, bytes, bytes]) -> Anchor:
+    worker, count, head, at, key, signature = row
+    return Anchor(worker_id=worker, count=count, head=head, at=at, key=key, signature=signature)
 
 
 def _note(db: sqlite3.Connection, new: Anchor) -> bool:
@@ -264,8 +279,8 @@ def _note(db: sqlite3.Connection, new: Anchor) -> bool:
         if new.count == old.count and new.signature in {b"", old.signature}:
             return True
     db.execute(
-        "INSERT OR REPLACE INTO anchor (worker, count, head, at, signature) VALUES (?, ?, ?, ?, ?)",
-        (new.worker_id, new.count, new.head, new.at, new.signature),
+        f"INSERT OR REPLACE INTO anchor ({_ANCHOR}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 - likewise
+        (new.worker_id, new.count, new.head, new.at, new.key, new.signature),
     )
     return True
 

@@ -24,6 +24,7 @@ from hpcc.control._listen import CHANNEL, Listener
 from hpcc.control._schema import check_schema
 from hpcc.ports import (
     ENTRY_TOPIC,
+    MAX_FACTS_BYTES,
     Anchor,
     Clock,
     ConflictError,
@@ -75,17 +76,18 @@ _FORGET: Final = "DELETE FROM hpcc.lease WHERE expires_at < now() - interval '1 
 _ANCHORS: Final = """
     WITH told AS (
         SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::double precision[],
-                             $5::bytea[]) AS t (worker, length, head, at, signature)
+                             $5::bytea[], $6::bytea[])
+            AS t (worker, length, head, at, key, signature)
         ORDER BY worker),
     bad AS (
         SELECT worker FROM told JOIN hpcc.anchor AS a USING (worker)
         WHERE told.length < a.length OR (told.length = a.length AND told.head <> a.head)),
     kept AS (
-        INSERT INTO hpcc.anchor AS a (worker, length, head, at, signature)
-        SELECT worker, length, head, at, signature FROM told
+        INSERT INTO hpcc.anchor AS a (worker, length, head, at, key, signature)
+        SELECT worker, length, head, at, key, signature FROM told
             WHERE worker NOT IN (SELECT worker FROM bad)
         ON CONFLICT (worker) DO UPDATE SET length = excluded.length, head = excluded.head,
-            at = excluded.at, signature = excluded.signature
+            at = excluded.at, key = excluded.key, signature = excluded.signature
         WHERE excluded.length > a.length OR (excluded.length = a.length
             AND excluded.head = a.head AND excluded.signature NOT IN ('', a.signature)))
     SELECT worker FROM bad"""
@@ -162,7 +164,7 @@ class PostgresControlStore:
     async def renew(self, leases: Sequence[WorkerLease]) -> frozenset[str]:
         for lease in leases:
             check_name(lease.worker_id)
-            check_value(lease.facts or b"")
+            check_value(lease.facts or b"", MAX_FACTS_BYTES)
         # One statement touches a row once: of two leases of one worker the last one counts.
         told = list({lease.worker_id: lease for lease in leases}.values())
         columns = (
@@ -207,7 +209,7 @@ class PostgresControlStore:
         told = list({a.worker_id: a for a in anchors}.values())
         columns = (
             [a.worker_id for a in told], [a.count for a in told], [a.head for a in told],
-            [a.at for a in told], [a.signature for a in told],
+            [a.at for a in told], [a.key for a in told], [a.signature for a in told],
         )  # fmt: skip
         async with self._connection() as db:
             rows = await db.fetch(_ANCHORS, *columns)
@@ -216,12 +218,17 @@ class PostgresControlStore:
     async def anchor_or_none(self, worker_id: str) -> Anchor | None:
         async with self._connection() as db:
             row = await db.fetchrow(
-                "SELECT length, head, at, signature FROM hpcc.anchor WHERE worker = $1", worker_id
+                f"SELECT {_ANCHOR} FROM hpcc.anchor WHERE worker = $1",  # noqa: S608 - names below
+                worker_id,
             )
-        if row is None:
-            return None
-        count, head, at, signature = row
-        return Anchor(worker_id=worker_id, count=count, head=head, at=at, signature=signature)
+        return None if row is None else _anchor(row)
+
+    async def anchors(self) -> tuple[Anchor, ...]:
+        async with self._connection() as db:
+            rows = await db.fetch(
+                f'SELECT {_ANCHOR} FROM hpcc.anchor ORDER BY worker COLLATE "C"'  # noqa: S608 - likewise
+            )
+        return tuple(map(_anchor, rows))
 
     async def open_session(self, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
         check_name(ask.tenant, ask.principal)
@@ -257,6 +264,14 @@ class PostgresControlStore:
         with store_errors(self._config):
             async with asyncio.timeout(_OPERATION_SECONDS), self._pool.acquire() as connection:
                 yield connection
+
+
+_ANCHOR: Final = "worker, length, head, at, key, signature"
+
+
+def _anchor(row: Any) -> Anchor:  # noqa: ANN401 - asyncpg ships no types
+    worker, count, head, at, key, signature = row
+    return Anchor(worker_id=worker, count=count, head=head, at=at, key=key, signature=signature)
 
 
 async def _open_session(db: Any, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:  # noqa: ANN401 - asyncpg ships no types

@@ -27,7 +27,7 @@ _STEPS: Final = (
         facts bytea NOT NULL);
     CREATE TABLE hpcc.anchor (
         worker text PRIMARY KEY, length bigint NOT NULL, head text NOT NULL,
-        at double precision NOT NULL, signature bytea NOT NULL);
+        at double precision NOT NULL, key bytea NOT NULL, signature bytea NOT NULL);
     CREATE TABLE hpcc.session (
         serial bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, tenant text NOT NULL,
         principal text NOT NULL, expires_at double precision NOT NULL);

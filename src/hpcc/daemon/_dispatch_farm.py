@@ -32,11 +32,13 @@ from hpcc.rpc import (
     Route,
     RouteAsk,
     SchedulerClient,
+    Schedulers,
     SessionGrant,
     UnauthenticatedError,
     UnavailableError,
     answers,
     dial,
+    open_schedulers,
 )
 from hpcc.rpc import open_channel as open_pinned
 
@@ -67,7 +69,7 @@ class FarmConnection:
     def __init__(
         self,
         farm: Farm,
-        channel: grpc.aio.Channel,
+        schedulers: Schedulers,
         clock: Clock,
         version: str,
         *,
@@ -76,7 +78,7 @@ class FarmConnection:
         self.farm = farm
         self.tenant = TenantId(farm.tenant)
         self.image = ImageRef.parse(farm.image)
-        self._client, self._clock, self._version = SchedulerClient(channel), clock, version
+        self._client, self._clock, self._version = SchedulerClient(schedulers), clock, version
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
         # Of this process and this farm alone: a token that was copied is of no use elsewhere.
         self._key = ProofKey()
@@ -84,6 +86,8 @@ class FarmConnection:
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
         self._book = RouteBook()
+        # Whose guests may be warm for us, whichever scheduler is asked.
+        self._last_worker = ""
         self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._session_file = session_file
@@ -190,13 +194,16 @@ class FarmConnection:
             minimum_isolation=_minimum(self.farm.isolation),
             failed_generation=failed_generation,
             client_key=self._key.public,
+            last_worker=self._last_worker,
         )
         session = await self._login()
         try:
-            return await self._client.route(session, ask)
+            route = await self._client.route(session, ask)
         except UnauthenticatedError:
-            self._session = None  # the scheduler was started anew
-            return await self._client.route(await self._login(), ask)
+            self._session = None  # it was ended, or its key was
+            route = await self._client.route(await self._login(), ask)
+        self._last_worker = route.worker_id
+        return route
 
     async def _result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
         async with self._lock:
@@ -363,10 +370,10 @@ async def connect_farm(
         raise CallerError(
             "farm.json is damaged: run `hpcc up` again", reason="farm-file"
         ) from error
-    async with open_pinned(
-        farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
-    ) as channel:
-        connection = FarmConnection(farm, channel, clock, version, session_file=session_file)
+    async with open_schedulers(
+        farm.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
+    ) as schedulers:
+        connection = FarmConnection(farm, schedulers, clock, version, session_file=session_file)
         try:
             yield connection
         finally:

@@ -1,10 +1,12 @@
 """Who somebody is: providers' tokens, route tokens, signing keys, generated certificates."""
 
+from hpcc.identity._key_ring import KeyRing, KeyRingError, RingKey, Sealer, derive_secret
 from hpcc.identity._keys import (
     key_id,
     load_or_create_secret,
     load_or_create_signing_key,
     load_or_create_tls,
+    read_secret_file,
 )
 from hpcc.identity._login_file import (
     FarmProfile,
@@ -44,6 +46,12 @@ from hpcc.identity._results import (
     result_key_id,
     verify_result,
 )
+from hpcc.identity._session_token import (
+    SessionClaims,
+    SessionTokenError,
+    open_session_token,
+    seal_session,
+)
 from hpcc.identity._tls import MAX_CERTIFICATE_BYTES, PinnedPeer, TlsIdentity, certificate_id
 from hpcc.identity._token import (
     MAX_LIFETIME_SECONDS,
@@ -73,6 +81,8 @@ __all__ = [
     "IdpTokenError",
     "KeyCache",
     "KeyCacheLimits",
+    "KeyRing",
+    "KeyRingError",
     "Login",
     "LoginSource",
     "PinnedPeer",
@@ -84,8 +94,12 @@ __all__ = [
     "ResultError",
     "ResultKeys",
     "ResultSigner",
+    "RingKey",
     "RouteClaims",
     "RouteQuotas",
+    "Sealer",
+    "SessionClaims",
+    "SessionTokenError",
     "TlsIdentity",
     "TokenError",
     "TokenSigner",
@@ -96,6 +110,7 @@ __all__ = [
     "check_proof",
     "check_provider_url",
     "check_result",
+    "derive_secret",
     "discover",
     "key_id",
     "load_login_or_none",
@@ -103,13 +118,16 @@ __all__ = [
     "load_or_create_signing_key",
     "load_or_create_tls",
     "load_profile",
+    "open_session_token",
     "peek_claims",
     "profile_text",
     "read_client_secret",
     "read_header",
     "read_own_file",
+    "read_secret_file",
     "read_token_file",
     "result_key_id",
+    "seal_session",
     "store_login",
     "verify_idp_token",
     "verify_result",

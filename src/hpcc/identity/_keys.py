@@ -110,6 +110,18 @@ def load_or_create_secret_file(path: Path, fresh: bytes) -> bytes:
         raise InfrastructureError(f"cannot use {path}: {error.strerror}", reason="keys") from error
 
 
+def read_secret_file(path: Path) -> bytes:
+    """Return what a private file holds; it is never made.
+
+    Raises:
+        CallerError: it is absent, others than the owner can read it, or it is not ordinary.
+    """
+    try:
+        return _read_secret(path)
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="keys") from error
+
+
 def _read_secret(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:

@@ -32,7 +32,7 @@ class TlsIdentity:
 
 @dataclass(frozen=True, slots=True)
 class PinnedPeer:
-    """The only certificate accepted from a peer, and the name to check it against."""
+    """The only certificates accepted from a peer, and the name to check them against."""
 
     certificate_pem: bytes
     name: str
@@ -48,20 +48,30 @@ class PinnedPeer:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> PinnedPeer:
-        """Read a certificate in PEM; see `from_der`."""
+        """Read a certificate in PEM, or those of several peers of one name; see `from_der`."""
         return cls._of(pem, is_pem=True)
 
     @classmethod
     def _of(cls, data: bytes, *, is_pem: bool) -> PinnedPeer:
         if len(data) > MAX_CERTIFICATE_BYTES:
             raise CallerError("certificate is too large", reason="certificate")
-        load = x509.load_pem_x509_certificate if is_pem else x509.load_der_x509_certificate
         try:
-            certificate = load(data)
-            names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            found = (
+                x509.load_pem_x509_certificates(data)
+                if is_pem
+                else [x509.load_der_x509_certificate(data)]
+            )
+            names = {_common_name(certificate) for certificate in found}
         except ValueError as error:
             raise CallerError("not an X.509 certificate", reason="certificate") from error
-        name = str(names[0].value) if names else ""
-        if not name:
+        if names == {""}:
             raise CallerError("certificate has no common name", reason="certificate")
-        return cls(certificate.public_bytes(serialization.Encoding.PEM), name)
+        if len(names) != 1:
+            raise CallerError("certificates of peers with other names", reason="certificate")
+        pem = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in found)
+        return cls(pem, names.pop())
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else ""

@@ -4,6 +4,7 @@ from hpcc.ports._audit import AuditLog, AuditRow, SecurityEvent, SignedHead
 from hpcc.ports._clock import Clock, SystemClock
 from hpcc.ports._control import (
     ENTRY_TOPIC,
+    MAX_FACTS_BYTES,
     MAX_NAME_CHARS,
     MAX_NEWS_CHARS,
     MAX_VALUE_BYTES,
@@ -25,6 +26,7 @@ from hpcc.ports._stores import ActionCache, BlobStore
 
 __all__ = [
     "ENTRY_TOPIC",
+    "MAX_FACTS_BYTES",
     "MAX_NAME_CHARS",
     "MAX_NEWS_CHARS",
     "MAX_VALUE_BYTES",

@@ -14,8 +14,10 @@ from typing import Final, Protocol
 
 from hpcc.core import HpccError, InfrastructureError
 
-# Of an entry's value, and of the facts of a worker.
+# Of an entry's value.
 MAX_VALUE_BYTES: Final = 256 << 10
+# Of what a worker says of itself: images and their compilers.
+MAX_FACTS_BYTES: Final = 5 << 20
 # Of space, key, worker and topic names.
 MAX_NAME_CHARS: Final = 200
 # Of a broadcast: PostgreSQL carries 8,000 bytes, topic and all.
@@ -64,12 +66,13 @@ class WorkerLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """Where a worker's audit chain ended when last heard of; the signature is the worker's."""
+    """Where a worker's audit chain ended when last heard of; key and signature are its own."""
 
     worker_id: str
     count: int
     head: str
     at: float
+    key: bytes = b""
     signature: bytes = b""
 
 
@@ -167,6 +170,10 @@ class ControlStore(Protocol):
         ...
 
     async def anchor_or_none(self, worker_id: str) -> Anchor | None: ...
+
+    async def anchors(self) -> tuple[Anchor, ...]:
+        """Return the anchors of all workers, ordered by worker."""
+        ...
 
     async def open_session(self, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
         """Count a login; return its serial, and what ended to make room for it.

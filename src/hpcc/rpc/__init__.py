@@ -50,11 +50,14 @@ from hpcc.rpc._scheduler_api import (
 )
 from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
 from hpcc.rpc._scheduler_server import scheduler_handlers
+from hpcc.rpc._scheduler_words import MAX_GENERATION, pack_registration, unpack_registration
+from hpcc.rpc._schedulers import Schedulers, open_schedulers, split_schedulers
 from hpcc.rpc._write_order import WriteOrder
 
 __all__ = [
     "IMAGE_METADATA",
     "MAX_BATCH_BYTES",
+    "MAX_GENERATION",
     "MAX_MESSAGE_BYTES",
     "MAX_RELAY_REQUEST_BYTES",
     "RELAY_METHODS",
@@ -85,6 +88,7 @@ __all__ = [
     "Running",
     "SchedulerBackend",
     "SchedulerClient",
+    "Schedulers",
     "ServerTls",
     "ServiceProcess",
     "Session",
@@ -101,9 +105,13 @@ __all__ = [
     "is_lost",
     "leaf_error",
     "open_channel",
+    "open_schedulers",
     "operation_name",
+    "pack_registration",
     "reapi_handlers",
     "run_service",
     "scheduler_handlers",
+    "split_schedulers",
     "start_server",
+    "unpack_registration",
 ]

@@ -46,6 +46,8 @@ class RouteAsk:
     failed_generation: int = 0
     client_key: bytes = b""
     preferred_worker: str = ""
+    # The worker that served the caller last: a hint, whoever it is of.
+    last_worker: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,8 @@ class Registration:
     result_key: bytes
     result_proof: bytes
     toolchains: tuple[ImageToolchains, ...] = ()
+    # The life it is in, where it registered before; 0 for a new one.
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +151,10 @@ class SchedulerBackend(Protocol):
     ) -> Mapping[str, bytes]: ...
     async def register(self, credential: str, registration: Registration) -> Admission: ...
     def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer: ...
-    def sandbox_lost(self, credential: str, worker_id: str, guest_id: str, reason: str) -> int: ...
-    def deregister(self, credential: str, worker_id: str) -> None: ...
+    async def sandbox_lost(
+        self, credential: str, worker_id: str, generation: int, guest_id: str, reason: str
+    ) -> int: ...
+    async def deregister(self, credential: str, worker_id: str) -> None: ...
     async def result_keys_for_worker(
         self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
     ) -> Mapping[str, bytes]: ...

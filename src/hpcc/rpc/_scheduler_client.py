@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -22,21 +22,20 @@ from hpcc.rpc._scheduler_api import (
     RouteChange,
     SessionGrant,
 )
+from hpcc.rpc._scheduler_words import registration_message
+from hpcc.rpc._schedulers import Schedulers
 from hpcc.rpc._toolchain_messages import (
-    image_message,
     image_or_none,
     policy_of,
     report_message,
 )
 
-CALL_SECONDS: Final = 10.0
-
 
 class SchedulerClient:
-    """A daemon's view. The channel belongs to the caller."""
+    """A daemon's view. The channels belong to the caller."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+    def __init__(self, to: grpc.aio.Channel | Schedulers) -> None:
+        self._schedulers = to if isinstance(to, Schedulers) else Schedulers((to,))
 
     async def authenticate(
         self,
@@ -47,8 +46,7 @@ class SchedulerClient:
         client_version: str,
         host: HostReport | None = None,
     ) -> SessionGrant:
-        answer = await _call(
-            self._channel,
+        answer = await self._schedulers.call(
             "SchedulerService/Authenticate",
             pb.AuthenticateRequest(
                 tenant=tenant.value,
@@ -63,8 +61,7 @@ class SchedulerClient:
         return SessionGrant(answer.session, answer.expires_at, policy_of(answer.policy), image)
 
     async def route(self, session: str, ask: RouteAsk) -> Route:
-        answer = await _call(
-            self._channel,
+        answer = await self._schedulers.call(
             "SchedulerService/Route",
             pb.RouteRequest(
                 tenant=ask.tenant.value,
@@ -73,6 +70,7 @@ class SchedulerClient:
                 failed_generation=ask.failed_generation,
                 client_key=ask.client_key,
                 preferred_worker=ask.preferred_worker,
+                last_worker=ask.last_worker,
             ),
             pb.RouteResponse,
             session,
@@ -99,11 +97,12 @@ class SchedulerClient:
 
     async def result_key(self, session: str, tenant: TenantId, key_id: str) -> bytes | None:
         """Return the 32 bytes of a key that may sign results of the tenant, or None."""
-        return await _result_key(self._channel, "SchedulerService", session, tenant, key_id)
+        return await _result_key(self._schedulers, "SchedulerService", session, tenant, key_id)
 
     async def watch(self, session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
         """Yield changes until the stream breaks, which ends the iteration with an error."""
-        call = self._channel.unary_stream(
+        channel = self._schedulers.channel
+        call = channel.unary_stream(
             "/hpcc.v1.SchedulerService/WatchRoutes",
             request_serializer=pb.WatchRoutesRequest.SerializeToString,
             response_deserializer=pb.RouteEvent.FromString,
@@ -113,32 +112,25 @@ class SchedulerClient:
                 is_dead = event.kind == pb.RouteEvent.KIND_DEAD
                 yield RouteChange(event.worker_id, event.generation, is_dead)
         except grpc.aio.AioRpcError as error:
-            raise error_of_call(error) from error
+            said = error_of_call(error)
+            if isinstance(said, UnavailableError):
+                self._schedulers.failed(channel)
+            raise said from error
         finally:
             call.cancel()
 
 
 class RegistryClient:
-    """A worker's view. The channel belongs to the caller."""
+    """A worker's view. The channels belong to the caller."""
 
-    def __init__(self, channel: grpc.aio.Channel, secret: str) -> None:
-        self._channel, self._secret = channel, secret
+    def __init__(self, to: grpc.aio.Channel | Schedulers, secret: str) -> None:
+        self._schedulers = to if isinstance(to, Schedulers) else Schedulers((to,))
+        self._secret = secret
 
     async def register(self, registration: Registration) -> Admission:
         answer = await self._call(
             "Register",
-            pb.RegisterRequest(
-                worker_id=registration.worker_id,
-                endpoint=registration.endpoint,
-                certificate=registration.certificate,
-                isolation=registration.isolation.value,
-                images=[i.value for i in registration.images],
-                capacity=registration.capacity,
-                result_key=pb.WorkerResultKey(
-                    public_key=registration.result_key, proof=registration.result_proof
-                ),
-                toolchains=[image_message(t) for t in registration.toolchains],
-            ),
+            registration_message(registration),
             pb.RegisterResponse,
         )
         return Admission(
@@ -179,7 +171,7 @@ class RegistryClient:
     async def result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
         """As the daemon's."""
         return await _result_key(
-            self._channel, "WorkerRegistryService", self._secret, tenant, key_id
+            self._schedulers, "WorkerRegistryService", self._secret, tenant, key_id
         )
 
     async def deregister(self, worker_id: str) -> None:
@@ -188,8 +180,8 @@ class RegistryClient:
         )
 
     async def _call(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
-        return await _call(
-            self._channel, f"WorkerRegistryService/{method}", request, response, self._secret
+        return await self._schedulers.call(
+            f"WorkerRegistryService/{method}", request, response, self._secret
         )
 
 
@@ -202,10 +194,9 @@ def _anchor(head: SignedHead | None) -> pb.AuditAnchor | None:
 
 
 async def _result_key(
-    channel: grpc.aio.Channel, service: str, credential: str, tenant: TenantId, key_id: str
+    schedulers: Schedulers, service: str, credential: str, tenant: TenantId, key_id: str
 ) -> bytes | None:
-    answer = await _call(
-        channel,
+    answer = await schedulers.call(
         f"{service}/ResultKeys",
         pb.ResultKeysRequest(tenant=tenant.value, key_ids=[key_id]),
         pb.ResultKeysResponse,
@@ -213,21 +204,3 @@ async def _result_key(
     )
     found: dict[str, bytes] = {k.kid: k.public_key for k in answer.keys}
     return found.get(key_id)
-
-
-async def _call(
-    channel: grpc.aio.Channel,
-    method: str,
-    request: Any,  # noqa: ANN401 - generated messages, named by each caller
-    response: Any,  # noqa: ANN401 - likewise
-    credential: str,
-) -> Any:  # noqa: ANN401 - likewise
-    call = channel.unary_unary(
-        f"/hpcc.v1.{method}",
-        request_serializer=type(request).SerializeToString,
-        response_deserializer=response.FromString,
-    )
-    try:
-        return await call(request, metadata=bearer(credential), timeout=CALL_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        raise error_of_call(error) from error

@@ -10,28 +10,28 @@ from typing import Final
 import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.core import CallerError, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.ports import SignedHead
 from hpcc.rpc._method import Call, Method, service_handler
-from hpcc.rpc._scheduler_api import Beat, Registration, RouteAsk, SchedulerBackend
+from hpcc.rpc._scheduler_api import Beat, RouteAsk, SchedulerBackend
+from hpcc.rpc._scheduler_words import (
+    generation_of,
+    isolation_of,
+    registration_of,
+    worker_id_of,
+)
 from hpcc.rpc._toolchain_messages import (
     image_message,
-    images_of,
     policy_message,
     report_or_none,
 )
 
-_WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
-_ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
-_MAX_CERTIFICATE_BYTES: Final = 16 << 10
-_MAX_IMAGES: Final = 1024
 _CLIENT_KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_KEY_IDS: Final = 64
 _MAX_REASON_CHARS: Final = 200
-_MAX_CAPACITY: Final = 4096
 
 
 def scheduler_handlers(backend: SchedulerBackend) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -86,13 +86,14 @@ class _DaemonSide:
             tenant=TenantId(request.tenant),
             image=ImageRef.parse(request.image),
             minimum_isolation=(
-                _isolation(request.minimum_isolation) if request.minimum_isolation else None
+                isolation_of(request.minimum_isolation) if request.minimum_isolation else None
             ),
             failed_generation=request.failed_generation,
             client_key=_client_key(request.client_key),
             preferred_worker=(
-                _worker_id(request.preferred_worker) if request.preferred_worker else ""
+                worker_id_of(request.preferred_worker) if request.preferred_worker else ""
             ),
+            last_worker=_last_worker(request.last_worker),
         )
         route = self._backend.route(call.credential, ask)
         return pb.RouteResponse(
@@ -151,26 +152,7 @@ class _WorkerSide:
         )
 
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
-        if not _ENDPOINT.fullmatch(request.endpoint):
-            raise CallerError("endpoint is not host:port")
-        if not 0 < len(request.certificate) <= _MAX_CERTIFICATE_BYTES:
-            raise CallerError("certificate is absent or too large")
-        if len(request.images) > _MAX_IMAGES or not 0 < request.capacity <= _MAX_CAPACITY:
-            raise CallerError("too many images, or an impossible capacity")
-        admission = await self._backend.register(
-            call.credential,
-            Registration(
-                worker_id=_worker_id(request.worker_id),
-                endpoint=request.endpoint,
-                certificate=request.certificate,
-                isolation=_isolation(request.isolation),
-                images=tuple(ImageDigest(i) for i in request.images),
-                capacity=request.capacity,
-                result_key=request.result_key.public_key,
-                result_proof=request.result_key.proof,
-                toolchains=images_of(request.toolchains),
-            ),
-        )
+        admission = await self._backend.register(call.credential, registration_of(request))
         return pb.RegisterResponse(
             token_keys=_keys(admission.token_keys),
             generation=admission.generation,
@@ -183,8 +165,8 @@ class _WorkerSide:
         answer = self._backend.heartbeat(
             call.credential,
             Beat(
-                worker_id=_worker_id(request.worker_id),
-                generation=request.generation,
+                worker_id=worker_id_of(request.worker_id),
+                generation=generation_of(request.generation),
                 running=request.running,
                 queued=request.queued,
                 anchor=_anchor(request) if request.HasField("audit") else None,
@@ -197,16 +179,17 @@ class _WorkerSide:
     async def sandbox_lost(
         self, request: pb.SandboxLostRequest, call: Call
     ) -> pb.SandboxLostResponse:
-        generation = self._backend.sandbox_lost(
+        generation = await self._backend.sandbox_lost(
             call.credential,
-            _worker_id(request.worker_id),
+            worker_id_of(request.worker_id),
+            generation_of(request.generation),
             _label(request.guest_id, 128),
             _label(request.reason, _MAX_REASON_CHARS),
         )
         return pb.SandboxLostResponse(generation=generation)
 
     async def deregister(self, request: pb.DeregisterRequest, call: Call) -> pb.DeregisterResponse:
-        self._backend.deregister(call.credential, _worker_id(request.worker_id))
+        await self._backend.deregister(call.credential, worker_id_of(request.worker_id))
         return pb.DeregisterResponse()
 
     async def result_keys(self, request: pb.ResultKeysRequest, call: Call) -> pb.ResultKeysResponse:
@@ -229,7 +212,7 @@ def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
     if len(audit.public_key) > _CLIENT_KEY_BYTES or len(audit.signature) > _SIGNATURE_BYTES:
         raise CallerError("an anchor's key or signature is too long")
     return SignedHead(
-        worker=_worker_id(request.worker_id),
+        worker=worker_id_of(request.worker_id),
         count=audit.count,
         head=_label(audit.head, 64),
         at=audit.at,
@@ -238,23 +221,14 @@ def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
     )
 
 
-def _worker_id(text: str) -> str:
-    if not _WORKER_ID.fullmatch(text):
-        raise CallerError("not a worker id")
-    return text
-
-
 def _client_key(key: bytes) -> bytes:
     if len(key) not in {0, _CLIENT_KEY_BYTES}:
         raise CallerError("client key is not an Ed25519 key")
     return key
 
 
-def _isolation(text: str) -> Isolation:
-    try:
-        return Isolation(text)
-    except ValueError as error:
-        raise CallerError("unknown isolation label") from error
+def _last_worker(text: str) -> str:
+    return worker_id_of(text) if text else ""
 
 
 def _label(text: str, limit: int) -> str:

@@ -1,12 +1,14 @@
 """The scheduler: names a worker and signs a token; never sees a source byte."""
 
 from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
+from hpcc.scheduler._serve import RunningScheduler, open_control, serve_scheduler
+from hpcc.scheduler._signing import ANNOUNCE_SECONDS
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy, parse_tenants
 from hpcc.scheduler._tenants_door import Admitted, Door
 from hpcc.scheduler._tenants_file import load_tenants
 
 __all__ = [
+    "ANNOUNCE_SECONDS",
     "Admitted",
     "Door",
     "ImageRule",
@@ -14,6 +16,7 @@ __all__ = [
     "SchedulerConfig",
     "TenantPolicy",
     "load_tenants",
+    "open_control",
     "parse_tenants",
     "serve_scheduler",
 ]

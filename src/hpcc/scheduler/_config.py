@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcc.control import read_database_config
 from hpcc.core import CallerError, ImageDigest, Isolation, TenantId
+from hpcc.identity import MAX_LIFETIME_SECONDS
 
 _MIN_SECRET_CHARS = 32
 # A living worker's key is noted once a day.
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
+# Rotation announces a key a minute before it signs.
+MIN_KEY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +23,19 @@ class SchedulerConfig:
     Either `tenants`, the absolute path of a tenants table (docs/operate.md), or one static
     `tenant` with its `tenant_secret` and `minimum_isolation`, the weakest label that its routes
     may have. `images` are the digests the static tenant may use; empty means any that a worker has.
+
+    Either `state`, the directory of an embedded control store, or `database`, the URL of one that
+    several schedulers share (docs/operate.md); its password and the key that seals the farm's
+    signing keys are in files of mode 0600.
     """
 
     keys: Path
-    state: Path
     worker_secret: str = field(repr=False)
+    # Path("") is none: with a database.
+    state: Path = Path()
+    database: str = ""
+    database_password_file: str = ""
+    sealing_key: str = ""
     tenants: str = ""
     tenant: str = ""
     tenant_secret: str = field(default="", repr=False)
@@ -37,6 +49,8 @@ class SchedulerConfig:
     session_seconds: float = 3600.0
     # Results of a worker that has not registered with its key for so long are misses.
     result_key_days: float = 90.0
+    # How long a key signs before the next one follows.
+    key_seconds: float = 7 * 86_400.0
 
     def __post_init__(self) -> None:
         """Refuse names, labels and secrets that could not work."""
@@ -44,6 +58,7 @@ class SchedulerConfig:
             raise CallerError(f"secrets must have at least {_MIN_SECRET_CHARS} characters")
         if not _MIN_KEY_DAYS <= self.result_key_days <= _MAX_KEY_DAYS:
             raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
+        self._check_control()
         static = ("tenant", "tenant_secret", "minimum_isolation")
         if self.tenants:
             if not self.tenants.startswith("/"):
@@ -56,6 +71,29 @@ class SchedulerConfig:
             if not getattr(self, name):
                 raise CallerError(f"key {name!r} is missing: it, or 'tenants'")
         self._check_static()
+
+    @property
+    def sealing_file(self) -> Path:
+        """The file of the key that seals the signing keys."""
+        return Path(self.sealing_key) if self.sealing_key else self.keys / "key-ring.seal"
+
+    def _check_control(self) -> None:
+        if bool(self.database) == (self.state != Path()):
+            raise CallerError("either 'state' or 'database' must be given, and not both")
+        for name in ("database_password_file", "sealing_key"):
+            value = getattr(self, name)
+            if value and not value.startswith("/"):
+                raise CallerError(f"{name} must be an absolute path")
+        if self.database:
+            if not self.sealing_key:
+                raise CallerError("with 'database', 'sealing_key' must name the farm's key file")
+            read_database_config(self.database)
+        elif self.database_password_file:
+            raise CallerError("'database_password_file' is for 'database'")
+        if self.key_seconds < MIN_KEY_SECONDS:
+            raise CallerError(f"key_seconds must be at least {MIN_KEY_SECONDS:g}")
+        if not 0 < self.token_seconds <= MAX_LIFETIME_SECONDS:
+            raise CallerError(f"token_seconds must be at most {MAX_LIFETIME_SECONDS:g}")
 
     def _check_static(self) -> None:
         TenantId(self.tenant)

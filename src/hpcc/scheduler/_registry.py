@@ -1,158 +1,339 @@
-"""Which workers are alive and what they offer: decisions without I/O."""
+"""Which workers live and what they offer, here and at other schedulers: decisions without I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from hpcc.core import CallerError, ImageDigest, ImageToolchains, Isolation, NotFoundError
+from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
 from hpcc.identity import certificate_id
-from hpcc.ports import Clock
-from hpcc.rpc import Beat, Registration, RouteChange
+from hpcc.ports import Clock, WorkerLease
+from hpcc.routing import Fleet, Member, Wish
+from hpcc.rpc import (
+    MAX_GENERATION,
+    Beat,
+    Registration,
+    RouteChange,
+    pack_registration,
+    unpack_registration,
+)
 
-MAX_WORKERS: Final = 1024
+MAX_WORKERS: Final = 10_000
+# What a worker may be ahead of this clock with its generation.
+_MAX_AHEAD_SECONDS: Final = 86_400
+# How long a worker that left is not taken back from what another scheduler still has of it.
+_TOMBSTONE_SECONDS: Final = 30.0
+# With the store away, workers that speak to other schedulers are kept for so long.
+HOLD_SECONDS: Final = 600.0
+_LOSS_DECAY: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A registered worker; its lease ends at the monotonic time `lease_until`."""
+    """A registered worker in its current life."""
 
     registration: Registration
     audience: str
     generation: int
-    lease_until: float
-    running: int = 0
-    queued: int = 0
+
+
+@dataclass(slots=True)
+class _Row:
+    """`heard_at` is when the worker itself spoke to this scheduler last (monotonic)."""
+
+    registration: Registration
+    audience: str
+    # Names what it registered with; other schedulers know a row by it.
+    since: int
+    member: Member
+    heard_at: float
+    is_dirty: bool = True
+    needs_facts: bool = True
+
+    @property
+    def worker(self) -> Worker:
+        return Worker(self.registration, self.audience, self.member.generation)
 
 
 class Registry:
-    """Workers by id. A generation is one life of a worker's guests; numbers only grow."""
+    """Workers by id. A generation is one life of a worker's guests; a worker's only grow."""
 
     def __init__(self, clock: Clock, lease_seconds: float) -> None:
         self._clock, self._lease_seconds = clock, lease_seconds
-        self._workers: dict[str, Worker] = {}
-        # Grows over restarts too, so that a daemon never takes an old generation for a new one.
-        self._next = int(clock.now()) << 16
+        self._rows: dict[str, _Row] = {}
+        self._fleet = Fleet()
+        # Who left, with the generation that ended and the time to forget it.
+        self._ended: dict[str, tuple[int, float]] = {}
+        self._last_generation = 0
 
-    def register(self, registration: Registration) -> Worker:
-        """Take a worker in, replacing an earlier life of it.
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def register(self, registration: Registration) -> tuple[Worker, list[RouteChange]]:
+        """Take a worker in; one that says its generation goes on with that life.
 
         Raises:
             CallerError: there are too many workers.
         """
-        self.expire()
-        if registration.worker_id not in self._workers and len(self._workers) >= MAX_WORKERS:
+        worker_id = registration.worker_id
+        known = self._rows.get(worker_id)
+        if known is None and len(self._rows) >= MAX_WORKERS:
             raise CallerError(f"more than {MAX_WORKERS} workers", reason="too-many-workers")
-        worker = Worker(
-            registration,
-            certificate_id(registration.certificate),
-            self._generation(),
-            self._clock.monotonic() + self._lease_seconds,
-        )
-        self._workers[registration.worker_id] = worker
-        return worker
+        old = known.member.generation if known else 0
+        said = self._sane(registration.generation)
+        generation = max(old, said) if said else self._generation(old)
+        self._ended.pop(worker_id, None)
+        row = self._put(registration, self._generation(generation), generation)
+        row.heard_at = self._clock.monotonic()
+        dead = [RouteChange(worker_id, old, is_dead=True)] if old and generation != old else []
+        return row.worker, dead
 
-    def heartbeat(self, beat: Beat) -> Worker:
-        """Renew a lease.
+    def heartbeat(self, beat: Beat) -> tuple[Worker, list[RouteChange]]:
+        """Renew a lease; a worker that another scheduler gave a later life keeps it.
 
         Raises:
             NotFoundError: the worker is unknown, or its lease ran out.
         """
-        worker = self._known(beat.worker_id)
-        renewed = replace(
-            worker,
-            lease_until=self._clock.monotonic() + self._lease_seconds,
-            running=beat.running,
-            queued=beat.queued,
-        )
-        self._workers[beat.worker_id] = renewed
-        return renewed
+        row, now = self._known(beat.worker_id), self._clock.monotonic()
+        member = row.member
+        dead = self._advance(row, self._sane(beat.generation))
+        member.running, member.queued, member.routed = beat.running, beat.queued, 0
+        member.lease_until, member.is_stale = now + self._lease_seconds, False
+        member.losses *= _LOSS_DECAY
+        row.heard_at, row.is_dirty = now, True
+        return row.worker, dead
 
-    def lost(self, worker_id: str) -> tuple[RouteChange, Worker]:
-        """End a generation; return what to tell the watchers and the worker's next life."""
-        worker = self._known(worker_id)
-        successor = replace(worker, generation=self._generation())
-        self._workers[worker_id] = successor
-        return RouteChange(worker_id, worker.generation, is_dead=True), successor
+    def lost(self, worker_id: str, said: int) -> tuple[RouteChange, Worker]:
+        """End a generation; return what to tell the watchers and the worker's next life.
+
+        `said` is the generation that the worker believes to be in.
+        """
+        row = self._known(worker_id)
+        dead = max(row.member.generation, self._sane(said))
+        row.member.generation = self._generation(dead)
+        row.member.losses += 1
+        row.is_dirty = True
+        return RouteChange(worker_id, dead, is_dead=True), row.worker
 
     def remove(self, worker_id: str) -> RouteChange | None:
-        worker = self._workers.pop(worker_id, None)
-        return RouteChange(worker_id, worker.generation, is_dead=True) if worker else None
+        """Take a worker out for good: what other schedulers still say of it is not believed."""
+        row = self._rows.get(worker_id)
+        if row is None:
+            return None
+        self._bury(worker_id, row.member.generation)
+        return self._drop(worker_id)
 
     def expire(self) -> list[RouteChange]:
-        """Drop the workers whose lease ran out."""
+        """Drop the workers whose lease ran out, and mark those that have been silent."""
         now = self._clock.monotonic()
-        gone = [w for w in self._workers.values() if w.lease_until <= now]
-        changes = [self.remove(w.registration.worker_id) for w in gone]
-        return [c for c in changes if c is not None]
+        self._ended = {w: e for w, e in self._ended.items() if e[1] > now}
+        for row in self._rows.values():
+            if row.member.lease_until - now < self._lease_seconds / 2:
+                row.member.is_stale = True  # until it is heard of
+        gone = [w for w, row in self._rows.items() if row.member.lease_until <= now]
+        return [self._drop(worker_id) for worker_id in gone]
 
-    def choose(
-        self,
-        image: ImageDigest,
-        minimum: Isolation,
-        *,
-        failed_generation: int,
-        preferred_worker: str = "",
-    ) -> Worker:
-        """Return a live worker that has the image and isolates well enough.
-
-        The preferred one if it is among them and has not just failed, else the least loaded.
+    def choose(self, wish: Wish, below: Callable[[int], int]) -> Worker:
+        """Return the worker of the fleet's choice, and count the route to it.
 
         Raises:
             NotFoundError: there is none.
         """
-        now = self._clock.monotonic()
-        fit = [
-            w
-            for w in self._workers.values()
-            if w.lease_until > now
-            and image in w.registration.images
-            and w.registration.isolation.rank >= minimum.rank
-        ]
-        if not fit:
+        member = self._fleet.choose(wish, self._clock.monotonic(), below)
+        if member is None:
             raise NotFoundError(
-                f"no live worker has image {image} at isolation {minimum} or stronger",
+                f"no live worker has image {wish.image} at the isolation that is asked for",
                 reason="no-worker",
             )
-        return min(
-            fit,
-            key=lambda w: (
-                w.generation == failed_generation,
-                w.registration.worker_id != preferred_worker,
-                _load(w),
-            ),
-        )
+        member.routed += 1
+        return self._rows[member.worker_id].worker
 
     def toolchains(self, image: ImageDigest) -> ImageToolchains | None:
         """Return which compilers the worker that came last says that an image has."""
         now = self._clock.monotonic()
         said = [
-            (w.generation, t)
-            for w in self._workers.values()
-            if w.lease_until > now and image in w.registration.images
-            for t in w.registration.toolchains
+            (row.since, t)
+            for row in self._rows.values()
+            if row.member.lease_until > now and image in row.member.images
+            for t in row.registration.toolchains
             if t.image == image
         ]
         return max(said, key=lambda pair: pair[0])[1] if said else None
 
     def live(self) -> Iterator[RouteChange]:
-        for worker_id, worker in self._workers.items():
-            yield RouteChange(worker_id, worker.generation, is_dead=False)
+        for worker_id, row in self._rows.items():
+            yield RouteChange(worker_id, row.member.generation, is_dead=False)
 
     def registrations(self) -> tuple[Registration, ...]:
-        return tuple(w.registration for w in self._workers.values())
+        return tuple(row.registration for row in self._rows.values())
 
-    def _known(self, worker_id: str) -> Worker:
-        worker = self._workers.get(worker_id)
-        if worker is None:
+    def outbox(self) -> list[WorkerLease]:
+        """Return the leases of workers that spoke here since the last time, to be shared."""
+        now, leases = self._clock.monotonic(), list[WorkerLease]()
+        for worker_id, row in self._rows.items():
+            if not (row.is_dirty and self._is_mine(row)):
+                continue
+            row.is_dirty = False
+            member = row.member
+            facts = pack_registration(row.registration) if row.needs_facts else None
+            leases.append(
+                WorkerLease(
+                    worker_id=worker_id,
+                    generation=member.generation,
+                    since=row.since,
+                    running=member.running,
+                    queued=member.queued,
+                    seconds=member.lease_until - now,
+                    facts=facts,
+                )
+            )
+        return leases
+
+    def shared(self, leases: Sequence[WorkerLease], wanted: frozenset[str], *, done: bool) -> None:
+        """Note how the sharing of an outbox went; `wanted` must come with their facts."""
+        for lease in leases:
+            row = self._rows.get(lease.worker_id)
+            if row is not None and row.since == lease.since:
+                is_kept = done and lease.worker_id not in wanted
+                row.needs_facts = not is_kept and (row.needs_facts or done)
+                row.is_dirty = row.is_dirty or not is_kept
+
+    def ended(self) -> list[tuple[str, int]]:
+        """Return who left lately, and with which generation."""
+        return [(worker_id, generation) for worker_id, (generation, _) in self._ended.items()]
+
+    def unknown(self, leases: Sequence[WorkerLease]) -> list[str]:
+        """Return the workers of whose registration this scheduler has no, or another, copy."""
+        return [x.worker_id for x in leases if self._is_news(x)][: MAX_WORKERS - len(self._rows)]
+
+    def absorb(
+        self, leases: Sequence[WorkerLease], facts: Mapping[str, tuple[int, bytes]]
+    ) -> list[RouteChange]:
+        """Take in what all schedulers know; return the lives that ended elsewhere.
+
+        What a worker said here itself is believed before what is read, unless that is later.
+        """
+        changes: list[RouteChange] = []
+        for lease in leases:
+            if self._is_news(lease):
+                changes += self._adopt(lease, facts.get(lease.worker_id))
+            elif (row := self._rows.get(lease.worker_id)) is not None:
+                changes += self._refresh(row, lease)
+        listed = {lease.worker_id for lease in leases}
+        gone = [w for w, row in self._rows.items() if w not in listed and not self._is_mine(row)]
+        return changes + [self._drop(worker_id) for worker_id in gone]
+
+    def heard_end(self, worker_id: str, dead: int, successor: int) -> list[RouteChange]:
+        """Take in a broadcast: `dead` ended, and `successor` follows it, 0 for nothing."""
+        row = self._rows.get(worker_id)
+        if not successor:
+            if row is None or row.member.generation <= dead:
+                self._bury(worker_id, dead)
+            if row is None or row.member.generation > dead:
+                return []
+            return [self._drop(worker_id)]
+        return self._advance(row, self._sane(successor)) if row is not None else []
+
+    def hold(self) -> None:
+        """Keep the workers that speak to others: nobody can say now whether they live."""
+        until = self._clock.monotonic() + self._lease_seconds
+        for row in self._rows.values():
+            if not self._is_mine(row):
+                row.member.lease_until = max(row.member.lease_until, until)
+                row.member.is_stale = True
+
+    def _is_mine(self, row: _Row) -> bool:
+        return row.heard_at + self._lease_seconds > self._clock.monotonic()
+
+    def _is_news(self, lease: WorkerLease) -> bool:
+        if lease.generation <= self._ended.get(lease.worker_id, (0, 0.0))[0]:
+            return False
+        row = self._rows.get(lease.worker_id)
+        if row is None:
+            return True
+        if row.since == lease.since:
+            return False
+        newer = (lease.generation, lease.since) > (row.member.generation, row.since)
+        return newer or not self._is_mine(row)
+
+    def _adopt(self, lease: WorkerLease, known: tuple[int, bytes] | None) -> list[RouteChange]:
+        if known is None or known[0] != lease.since or not self._sane(lease.generation):
+            return []
+        try:
+            registration = unpack_registration(known[1])
+        except CallerError:
+            return []  # of a later version, or damaged: that worker is the others'
+        if registration.worker_id != lease.worker_id:
+            return []
+        old = self._rows.get(lease.worker_id)
+        before = old.member.generation if old else 0
+        row = self._put(registration, lease.since, lease.generation)
+        row.is_dirty = row.needs_facts = False
+        self._refresh(row, lease)
+        if not before or before == lease.generation:
+            return []
+        return [RouteChange(lease.worker_id, before, is_dead=True)]
+
+    def _refresh(self, row: _Row, lease: WorkerLease) -> list[RouteChange]:
+        dead = self._advance(row, self._sane(lease.generation))
+        member = row.member
+        if not self._is_mine(row):
+            until = self._clock.monotonic() + lease.seconds
+            if until > member.lease_until + self._lease_seconds / 8:
+                member.routed = 0  # it has told its load since
+            member.running, member.queued = lease.running, lease.queued
+            member.lease_until = until
+            member.is_stale = lease.seconds < self._lease_seconds / 2
+        return dead
+
+    def _advance(self, row: _Row, generation: int) -> list[RouteChange]:
+        old = row.member.generation
+        if generation <= old:
+            return []
+        row.member.generation = generation
+        row.is_dirty = True
+        return [RouteChange(row.registration.worker_id, old, is_dead=True)]
+
+    def _put(self, registration: Registration, since: int, generation: int) -> _Row:
+        member = Member(
+            worker_id=registration.worker_id,
+            generation=generation,
+            rank=registration.isolation.rank,
+            capacity=registration.capacity,
+            images=frozenset(registration.images),
+            lease_until=self._clock.monotonic() + self._lease_seconds,
+        )
+        row = _Row(
+            registration, certificate_id(registration.certificate), since, member, float("-inf")
+        )
+        self._rows[registration.worker_id] = row
+        self._fleet.put(member)
+        return row
+
+    def _bury(self, worker_id: str, generation: int) -> None:
+        if len(self._ended) < MAX_WORKERS:
+            until = self._clock.monotonic() + _TOMBSTONE_SECONDS
+            self._ended[worker_id] = generation, until
+
+    def _drop(self, worker_id: str) -> RouteChange:
+        row = self._rows.pop(worker_id)
+        self._fleet.drop(worker_id)
+        return RouteChange(worker_id, row.member.generation, is_dead=True)
+
+    def _known(self, worker_id: str) -> _Row:
+        row = self._rows.get(worker_id)
+        if row is None:
             raise NotFoundError("unknown worker: register again", reason="unknown-worker")
-        return worker
+        return row
 
-    def _generation(self) -> int:
-        self._next += 1
-        return self._next
+    def _sane(self, generation: int) -> int:
+        """Return a generation that somebody said; 0 for one that no clock could have given."""
+        ahead = int(self._clock.now() + _MAX_AHEAD_SECONDS) << 16
+        return generation if 0 < generation < min(ahead, MAX_GENERATION) else 0
 
-
-def _load(worker: Worker) -> float:
-    return (worker.running + worker.queued) / worker.registration.capacity
+    def _generation(self, above: int) -> int:
+        """Return the next number: of this clock, so that it grows over restarts and schedulers."""
+        clock = int(self._clock.now()) << 16
+        self._last_generation = max(clock, self._last_generation, above) + 1
+        return self._last_generation

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
-from hpcc.control import EmbeddedControlStore
-from hpcc.identity import (
-    TlsIdentity,
-    key_id,
-    load_or_create_signing_key,
-    load_or_create_tls,
-)
-from hpcc.ports import Clock
+from hpcc.control import EmbeddedControlStore, open_postgres, read_database_config
+from hpcc.identity import Sealer, load_or_create_secret, load_or_create_tls, read_secret_file
+from hpcc.ports import Clock, ControlStore, ControlStoreError
 from hpcc.rpc import ServerTls, scheduler_handlers, start_server
-from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._result_keys import result_key_table
 from hpcc.scheduler._service import SchedulerService
+from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants_door import Door, open_door
 from hpcc.scheduler._watchers import MAX_WATCHERS
 
+_log: Final = logging.getLogger(__name__)
 TLS_NAME = "scheduler.hpcc.internal"
-STATE_NAME = "scheduler.sqlite"
+STATE_NAME: Final = "scheduler.sqlite"
 _GRACE_SECONDS = 1.0
+_RETRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunningScheduler:
-    """Where a scheduler serves, and the certificate to pin."""
+    """Where a scheduler serves, and the certificate to pin. Its id is the whole farm's."""
 
     host: str
     port: int
@@ -45,53 +43,80 @@ async def serve_scheduler(
     """Serve while the block runs; `door` is what `config` asks for, unless another is given.
 
     Raises:
-        CallerError: the tenants table is not good.
+        CallerError: the tenants table is not good, or the database lacks its tables.
         InfrastructureError: keys, state or address cannot be used.
     """
-    key = load_or_create_signing_key(config.keys / "token-signing.key")
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
-    scheduler_id = f"scheduler-{key_id(key.public_key())[:12]}"
     door = door or open_door(config, clock)
-    anchors = AnchorStore(config.state / STATE_NAME)
-    try:
-        with EmbeddedControlStore(config.state / STATE_NAME, clock) as store:
-            service = SchedulerService(
-                config,
-                key,
-                anchors,
-                clock,
-                scheduler_id=scheduler_id,
-                door=door,
-                result_keys=result_key_table(config, store, clock),
-            )
-            async with _served(config, service, door, tls) as port:
-                certificate = tls.certificate_pem.decode()
-                yield RunningScheduler(config.host, port, certificate, scheduler_id)
-    finally:
-        anchors.close()
+    async with open_control(config, clock) as (store, keys):
+        service = SchedulerService(config, keys, store, clock, door=door)
+        server, port = await start_server(
+            scheduler_handlers(service),
+            host=config.host,
+            port=config.port,
+            tls=ServerTls(tls.key_pem, tls.certificate_pem),
+            # Watches never end by themselves: they must not use up what logins need.
+            more_rpcs=MAX_WATCHERS,
+        )
+        tasks = [
+            asyncio.Task(service.expire_leases(), name="scheduler leases"),
+            asyncio.Task(service.revoke_workers(), name="result keys"),
+            asyncio.Task(service.sharing.run(), name="control store"),
+            asyncio.Task(keys.run(), name="signing keys"),
+            asyncio.Task(door.watch(), name="tenants"),
+        ]
+        try:
+            yield RunningScheduler(config.host, port, tls.certificate_pem.decode(), keys.issuer)
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await server.stop(_GRACE_SECONDS)
 
 
 @asynccontextmanager
-async def _served(
-    config: SchedulerConfig, service: SchedulerService, door: Door, tls: TlsIdentity
-) -> AsyncGenerator[int]:
-    server, port = await start_server(
-        scheduler_handlers(service),
-        host=config.host,
-        port=config.port,
-        tls=ServerTls(tls.key_pem, tls.certificate_pem),
-        # Watches never end by themselves: they must not use up what logins need.
-        more_rpcs=MAX_WATCHERS,
+async def open_control(
+    config: SchedulerConfig, clock: Clock
+) -> AsyncGenerator[tuple[ControlStore, SigningKeys]]:
+    """Give the control store of a configuration, and the farm's keys from it.
+
+    Waits for a database that does not answer: without keys there is nothing to serve.
+
+    Raises:
+        CallerError: the database lacks its tables, or a file is not good.
+        InfrastructureError: the embedded store cannot be used.
+        IntegrityError: the keys in the store are not this farm's.
+    """
+    if not config.database:
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        seal = load_or_create_secret(config.sealing_file).encode()
+        with EmbeddedControlStore(config.state / STATE_NAME, clock) as embedded:
+            keys = _keys(config, embedded, seal, clock)
+            await keys.load()
+            yield embedded, keys
+        return
+    database = read_database_config(config.database, config.database_password_file)
+    seal = read_secret_file(config.sealing_file)
+    async with open_postgres(database, clock) as store:
+        keys = _keys(config, store, seal, clock)
+        while True:
+            try:
+                await store.check()
+                await keys.load()
+            except ControlStoreError as error:
+                _log.warning("waiting for the control store: %s", error)
+                await clock.sleep(_RETRY_SECONDS)
+            else:
+                break
+        yield store, keys
+
+
+def _keys(config: SchedulerConfig, store: ControlStore, seal: bytes, clock: Clock) -> SigningKeys:
+    return SigningKeys(
+        store,
+        Sealer(seal),
+        clock,
+        key_seconds=config.key_seconds,
+        lifetime_seconds=max(config.token_seconds, config.session_seconds),
     )
-    tasks = [
-        asyncio.Task(service.expire_leases(), name="scheduler leases"),
-        asyncio.Task(door.watch(), name="tenants"),
-    ]
-    try:
-        yield port
-    finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await server.stop(_GRACE_SECONDS)

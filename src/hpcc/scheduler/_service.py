@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import secrets
@@ -9,15 +10,12 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from hpcc.audit import AuditDamagedError, check_head
 from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
-from hpcc.identity import RouteClaims, TokenSigner, key_id
-from hpcc.ports import Clock, SignedHead
+from hpcc.identity import RouteClaims, SessionClaims
+from hpcc.ports import Anchor, Clock, ControlStore, SignedHead
+from hpcc.routing import Wish
 from hpcc.rpc import (
-    WATCHING,
     Admission,
     Beat,
     BeatAnswer,
@@ -28,46 +26,48 @@ from hpcc.rpc import (
     SessionGrant,
     UnauthenticatedError,
 )
-from hpcc.scheduler._anchors import AnchorStore
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._parity import note_parity
 from hpcc.scheduler._registry import Registry, Worker
-from hpcc.scheduler._result_keys import ResultKeyTable
+from hpcc.scheduler._result_keys import result_key_table
+from hpcc.scheduler._sharing import Sharing
+from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Door
-from hpcc.scheduler._tenants_sessions import Session, Sessions
+from hpcc.scheduler._tenants_sessions import Sessions
 from hpcc.scheduler._watchers import Watcher, Watchers
 
 _log: Final = logging.getLogger(__name__)
+# Expired leases are looked for at least so often.
+_SWEEP_SECONDS: Final = 1.0
 
 
 class SchedulerService:
-    """`SchedulerBackend`; all state is in memory but the anchors."""
+    """`SchedulerBackend`. Routes come from memory; `sharing` keeps up with other schedulers."""
 
     def __init__(
         self,
         config: SchedulerConfig,
-        key: Ed25519PrivateKey,
-        anchors: AnchorStore,
+        keys: SigningKeys,
+        store: ControlStore,
         clock: Clock,
         *,
-        scheduler_id: str,
         door: Door,
-        result_keys: ResultKeyTable,
     ) -> None:
-        self._result_keys = result_keys
-        self._config, self._clock, self._anchors = config, clock, anchors
-        self._scheduler_id = scheduler_id
-        kid = key_id(key.public_key())
-        self._signer = TokenSigner(key, kid=kid)
-        public = key.public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        )
-        self._token_keys = ((kid, public),)
+        self._result_keys = result_key_table(config, store, clock)
+        self._config, self._keys, self._clock = config, keys, clock
         self._registry = Registry(clock, config.lease_seconds)
         self._door = door
-        self._sessions = Sessions(door, clock, config.session_seconds)
+        self._sessions = Sessions(door, clock, config.session_seconds, keys=keys, store=store)
         self._watchers = Watchers()
+        self.sharing = Sharing(
+            store,
+            clock,
+            registry=self._registry,
+            watchers=self._watchers,
+            sessions=self._sessions,
+            lease_seconds=config.lease_seconds,
+        )
 
     async def authenticate(
         self,
@@ -84,7 +84,8 @@ class SchedulerService:
             image = self._registry.toolchains(host.image.digest)
             note_parity(tenant, host, image)
         said = ClientPolicy(fallback=policy.fallback, parity=policy.parity)
-        grant = self._sessions.open(admitted, client_version)
+        grant, floors = await self._sessions.open(admitted, client_version)
+        await self.sharing.sessions_ended(floors)
         return replace(grant, policy=said, image=image)
 
     def route(self, credential: str, ask: RouteAsk) -> Route:
@@ -93,18 +94,20 @@ class SchedulerService:
         if not policy.allows(ask.image):
             raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
         minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
-        self._watchers.tell(self._registry.expire())
-        worker = self._registry.choose(
-            image,
-            minimum,
+        wish = Wish(
+            image=image,
+            rank=minimum.rank,
+            home=_home(session, ask),
+            last=ask.last_worker,
+            preferred=ask.preferred_worker,
             failed_generation=ask.failed_generation,
-            preferred_worker=ask.preferred_worker,
         )
+        worker = self._registry.choose(wish, secrets.randbelow)
         claims = self._claims(session, policy, ask, minimum, worker)
         return Route(
             endpoint=worker.registration.endpoint,
             worker_certificate=worker.registration.certificate,
-            token=self._signer.sign(claims),
+            token=self._keys.signer().sign(claims),
             token_expires_at=claims.expires_at,
             generation=worker.generation,
             isolation=worker.registration.isolation,
@@ -127,8 +130,6 @@ class SchedulerService:
         )
         self._watchers.add(watcher)
         try:
-            # From here on the caller is told of every death: a route that it asks for now is safe.
-            yield WATCHING
             for change in list(self._registry.live()):
                 yield change
             while (news := await watcher.next_or_none()) is not None:
@@ -139,45 +140,63 @@ class SchedulerService:
     async def register(self, credential: str, registration: Registration) -> Admission:
         self._check_worker(credential)
         await self._result_keys.note(registration)
-        replaced = self._registry.remove(registration.worker_id)
-        worker = self._registry.register(registration)
-        self._watchers.tell([replaced] if replaced else [])
+        worker, dead = self._registry.register(registration)
+        self._watchers.tell(dead)
+        self.sharing.joined(registration.worker_id)
+        for change in dead:
+            await self.sharing.ended(change, worker.generation)
         return Admission(
-            token_keys=self._token_keys,
+            token_keys=self._keys.token_keys,
             generation=worker.generation,
             lease_seconds=self._config.lease_seconds,
-            scheduler_id=self._scheduler_id,
+            scheduler_id=self._keys.issuer,
             audience=worker.audience,
         )
 
     def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer:
         self._check_worker(credential)
-        worker = self._registry.heartbeat(beat)
+        worker, dead = self._registry.heartbeat(beat)
+        self._watchers.tell(dead)
         if beat.anchor is not None:
             self._note_anchor(beat.anchor)
-        return BeatAnswer(self._token_keys, worker.generation)
+        return BeatAnswer(self._keys.token_keys, worker.generation)
 
-    def _note_anchor(self, anchor: SignedHead) -> None:
+    def _note_anchor(self, head: SignedHead) -> None:
         try:
-            check_head(anchor)
+            check_head(head)
         except AuditDamagedError as error:
-            _log.error("audit anchor of worker %s: %s", anchor.worker, error)
+            _log.error("audit anchor of worker %s: %s", head.worker, error)
             return
-        is_whole = self._anchors.note(anchor.worker, anchor.count, anchor.head, self._clock.now())
-        if not is_whole:
-            _log.error("audit chain of worker %s was cut or changed", anchor.worker)
+        anchor = Anchor(
+            worker_id=head.worker,
+            count=head.count,
+            head=head.head,
+            at=head.at,
+            key=head.key,
+            signature=head.signature,
+        )
+        if not self.sharing.note(anchor):
+            _log.error("audit chain of worker %s was cut or changed", head.worker)
 
-    def sandbox_lost(self, credential: str, worker_id: str, guest_id: str, reason: str) -> int:
+    async def sandbox_lost(
+        self, credential: str, worker_id: str, generation: int, guest_id: str, reason: str
+    ) -> int:
         self._check_worker(credential)
-        change, successor = self._registry.lost(worker_id)
+        change, successor = self._registry.lost(worker_id, generation)
         _log.warning("guest %s of worker %s is lost: %s", guest_id, worker_id, reason)
         self._watchers.tell([change])
+        await self.sharing.ended(change, successor.generation)
         return successor.generation
 
-    def deregister(self, credential: str, worker_id: str) -> None:
+    async def deregister(self, credential: str, worker_id: str) -> None:
         self._check_worker(credential)
+        await self._remove(worker_id)
+
+    async def _remove(self, worker_id: str) -> None:
         change = self._registry.remove(worker_id)
-        self._watchers.tell([change] if change else [])
+        if change is not None:
+            self._watchers.tell([change])
+            await self.sharing.ended(change, 0)
 
     async def result_keys_for_worker(
         self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
@@ -187,15 +206,19 @@ class SchedulerService:
         return await self._result_keys.listed(key_ids)
 
     async def expire_leases(self) -> None:
-        """Drop who is over until cancelled: workers by lease or revoked key, watches by session."""
+        """Drop who is over until cancelled: workers by lease, watches by session."""
         while True:
-            await self._clock.sleep(self._config.lease_seconds / 4)
+            await self._clock.sleep(min(self._config.lease_seconds / 4, _SWEEP_SECONDS))
             self._watchers.sweep()
             self._watchers.tell(self._registry.expire())
+
+    async def revoke_workers(self) -> None:
+        """Drop workers whose result key was revoked, until cancelled."""
+        while True:
+            await self._clock.sleep(self._config.lease_seconds / 4)
             for worker_id in await self._result_keys.tend(self._registry.registrations()):
                 _log.error("worker %s is dropped: its result key was revoked", worker_id)
-                change = self._registry.remove(worker_id)
-                self._watchers.tell([change] if change else [])
+                await self._remove(worker_id)
 
     def _check_worker(self, credential: str) -> None:
         if not hmac.compare_digest(credential.encode(), self._config.worker_secret.encode()):
@@ -204,7 +227,7 @@ class SchedulerService:
 
     def _claims(
         self,
-        session: Session,
+        session: SessionClaims,
         policy: TenantPolicy,
         ask: RouteAsk,
         minimum: Isolation,
@@ -212,9 +235,9 @@ class SchedulerService:
     ) -> RouteClaims:
         now = self._clock.now()
         return RouteClaims(
-            issuer=self._scheduler_id,
+            issuer=self._keys.issuer,
             subject=session.principal,
-            tenant=session.tenant,
+            tenant=policy.tenant,
             audience=worker.audience,
             image=ask.image.digest,
             minimum_isolation=minimum,
@@ -228,6 +251,12 @@ class SchedulerService:
             token_id=secrets.token_urlsafe(16),
             client_version=session.client_version,
         )
+
+
+def _home(session: SessionClaims, ask: RouteAsk) -> int:
+    """Return where a principal's compiles with an image belong, the same at every scheduler."""
+    text = f"{session.tenant}\0{ask.image.digest}\0{session.principal}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _minimum(tenants: Isolation, asked: Isolation | None) -> Isolation:

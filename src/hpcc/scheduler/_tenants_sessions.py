@@ -1,108 +1,127 @@
-"""Sessions: who was let in and still is. In memory; a daemon that loses one logs in again."""
+"""Sessions: who was let in and still is. Signed, so that every scheduler knows them by themselves.
+
+What a text cannot know is kept: how many a tenant has, and which were ended to make room. Both are
+counted in the control store, at logins only; the ends are told to all schedulers.
+"""
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict
 from typing import Final
 
-from hpcc.core import PolicyError, TenantId
-from hpcc.identity import IdentityPolicy
-from hpcc.ports import Clock
+from hpcc.core import CallerError, PolicyError, TenantId
+from hpcc.identity import (
+    IdentityPolicy,
+    SessionClaims,
+    SessionTokenError,
+    open_session_token,
+    seal_session,
+)
+from hpcc.ports import Clock, ControlStore, SessionAsk, SessionFloor
 from hpcc.rpc import SessionGrant, UnauthenticatedError
+from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Admitted, Door
 
-_NAME_BYTES: Final = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One login; `identity` is what it was checked against."""
-
-    tenant: TenantId
-    principal: str
-    client_version: str
-    expires_at: float
-    identity: IdentityPolicy | None
-
-
-class _Room:
-    """One tenant's sessions by name, and each principal's, oldest first."""
-
-    def __init__(self) -> None:
-        self.sessions: OrderedDict[str, Session] = OrderedDict()
-        self._names: dict[str, OrderedDict[str, None]] = {}
-
-    def add(self, name: str, session: Session, most: int) -> None:
-        """Take one in; a full room gives it a place of its principal's or of the greediest's."""
-        while len(self.sessions) >= most:
-            self.remove(self._victim(session.principal))
-        self.sessions[name] = session
-        self._names.setdefault(session.principal, OrderedDict())[name] = None
-
-    def remove(self, name: str) -> None:
-        principal = self.sessions.pop(name).principal
-        names = self._names[principal]
-        del names[name]
-        if not names:
-            del self._names[principal]
-
-    def _victim(self, newcomer: str) -> str:
-        """Return the oldest session of who has most; as with watchers, "much" is two or more."""
-        own = self._names.get(newcomer, OrderedDict[str, None]())
-        greediest = max(self._names.values(), key=len)
-        if own and len(greediest) <= len(own) + 1:
-            return next(iter(own))
-        if len(greediest) == 1:
-            return next(iter(self.sessions))  # all have one: more members than the tenant has room
-        return next(iter(greediest))
+# Checked sessions, so that each is not checked for every route.
+_MAX_CHECKED: Final = 16_384
+_MAX_FLOORS: Final = 100_000
+_PARTS: Final = 4
 
 
 class Sessions:
-    """By their secret names. Each tenant has room of its own: none can end another's.
+    """Each tenant has room of its own: none can end another's.
 
     Inside a tenant a flood of one principal's logins ends its own sessions first.
     """
 
-    def __init__(self, door: Door, clock: Clock, session_seconds: float) -> None:
+    def __init__(
+        self,
+        door: Door,
+        clock: Clock,
+        session_seconds: float,
+        *,
+        keys: SigningKeys,
+        store: ControlStore,
+    ) -> None:
         self._door, self._clock, self._seconds = door, clock, session_seconds
-        self._tenants: dict[TenantId, _Room] = {}
+        self._keys, self._store = keys, store
+        self._floors: dict[tuple[str, str], SessionFloor] = {}
+        # By tenant the last session of rules that are no more, as far as it was shown here.
+        self._outdated: dict[TenantId, int] = {}
+        self._checked: dict[str, tuple[str, SessionClaims]] = {}
 
-    def open(self, admitted: Admitted, client_version: str) -> SessionGrant:
-        policy = admitted.policy
-        expires_at = self._clock.now() + self._seconds
+    async def open(
+        self, admitted: Admitted, client_version: str
+    ) -> tuple[SessionGrant, tuple[SessionFloor, ...]]:
+        """Count a login; return the session and what ended for it, which the others must hear.
+
+        Raises:
+            ControlStoreError: it cannot be counted now.
+        """
+        policy, now = admitted.policy, self._clock.now()
+        expires_at = now + self._seconds
         if admitted.expires_at is not None:
             # Never longer than the provider's word is good.
             expires_at = min(expires_at, admitted.expires_at)
-        room = self._tenants.setdefault(policy.tenant, _Room())
-        name = secrets.token_urlsafe(_NAME_BYTES)
-        session = Session(
-            policy.tenant, admitted.principal, client_version, expires_at, policy.identity
+        serial, floors = await self._store.open_session(
+            SessionAsk(
+                tenant=policy.tenant.value,
+                principal=admitted.principal,
+                now=now,
+                expires_at=expires_at,
+                most=policy.quotas.sessions,
+            )
         )
-        room.add(name, session, policy.quotas.sessions)
-        return SessionGrant(name, expires_at)
+        for floor in floors:
+            self.end(floor)
+        claims = SessionClaims(
+            tenant=policy.tenant.value,
+            principal=admitted.principal,
+            client_version=client_version,
+            identity=_fingerprint(policy.identity),
+            expires_at=expires_at,
+            serial=serial,
+        )
+        kid = self._keys.kid
+        text = seal_session(claims, kid=kid, secret=self._keys.secrets()[kid])
+        return SessionGrant(text, expires_at), floors
 
-    def find(self, credential: str, tenant: TenantId) -> tuple[Session, TenantPolicy]:
+    def end(self, floor: SessionFloor) -> None:
+        """Note what was ended here or elsewhere; never takes an end back."""
+        key = (floor.tenant, floor.principal)
+        known = self._floors.get(key)
+        if known is None and len(self._floors) >= _MAX_FLOORS:
+            now = self._clock.now()
+            self._floors = {k: f for k, f in self._floors.items() if f.until > now}
+        if known is None or known.serial < floor.serial:
+            self._floors[key] = floor
+
+    def find(self, credential: str, tenant: TenantId) -> tuple[SessionClaims, TenantPolicy]:
         """Return a session and the policy in force for it now.
 
         Raises:
             UnauthenticatedError: unknown or over, or the table says otherwise since.
             PolicyError: it is another tenant's.
         """
-        room = self._tenants.get(tenant)
-        session = room.sessions.get(credential) if room is not None else None
-        if room is None or session is None:
-            if any(credential in r.sessions for r in self._tenants.values()):
-                raise PolicyError("the session is of another tenant", reason="foreign-tenant")
-            raise UnauthenticatedError("session is unknown or over", reason="session")
+        claims = self._claims(credential)
+        if claims.tenant != tenant.value:
+            raise PolicyError("the session is of another tenant", reason="foreign-tenant")
         policy = self._door.policy_or_none(tenant)
-        is_changed = policy is None or policy.identity != session.identity
-        if policy is None or is_changed or session.expires_at <= self._clock.now():
-            room.remove(credential)
+        floor = self._floors.get((claims.tenant, claims.principal))
+        if policy is None or _fingerprint(policy.identity) != claims.identity:
+            # For good: a table that says the old thing again brings nobody back.
+            self._outdated[tenant] = max(claims.serial, self._outdated.get(tenant, 0))
+        if (
+            policy is None
+            or claims.serial <= self._outdated.get(tenant, 0)
+            or claims.expires_at <= self._clock.now()
+            or (floor is not None and claims.serial < floor.serial)
+        ):
             raise UnauthenticatedError("session is unknown or over", reason="session")
-        return session, policy
+        return claims, policy
 
     def is_over(self, credential: str, tenant: TenantId) -> bool:
         """Say whether `find` would refuse it."""
@@ -111,3 +130,46 @@ class Sessions:
         except (UnauthenticatedError, PolicyError):
             return True
         return False
+
+    def _claims(self, credential: str) -> SessionClaims:
+        secrets = self._keys.secrets()
+        kid, claims = self._checked.get(credential, ("", None))
+        if claims is not None and kid in secrets:
+            return claims
+        try:
+            claims = open_session_token(credential, secrets)
+        except SessionTokenError as error:
+            raise UnauthenticatedError(str(error), reason="session") from error
+        if len(self._checked) >= _MAX_CHECKED:
+            self._checked.clear()
+        self._checked[credential] = credential.partition(".")[0], claims
+        return claims
+
+
+def _fingerprint(identity: IdentityPolicy | None) -> str:
+    """Name what a login was checked against: another policy has another name."""
+    if identity is None:
+        return ""
+    text = json.dumps(asdict(identity), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def floor_text(floor: SessionFloor) -> str:
+    """Return an end as a broadcast."""
+    return json.dumps([floor.tenant, floor.principal, floor.serial, floor.until])
+
+
+def parse_floor(text: str) -> SessionFloor:
+    """Read a broadcast.
+
+    Raises:
+        CallerError: it is none of ours.
+    """
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CallerError("not the end of a session") from error
+    is_row = isinstance(row, list) and len(row) == _PARTS
+    if not is_row or [type(v) for v in row] != [str, str, int, float]:
+        raise CallerError("not the end of a session")
+    return SessionFloor(*row)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from hpcc.config import Farm
 from hpcc.core import ImageDigest, ImageRef, Isolation, NotFoundError, TenantId
-from hpcc.identity import PinnedPeer
+from hpcc.identity import KeyRing, PinnedPeer, Sealer
 from hpcc.ports import AuditLog, Clock, SystemClock
 from hpcc.rpc import (
     ReapiClient,
@@ -70,6 +73,15 @@ class FarmUnderTest:
             image=str(IMAGE),
             isolation=Isolation.LOCAL_NONE.value,
         )
+
+    def signing_key(self) -> Ed25519PrivateKey:
+        """Return the key that the scheduler signs route tokens with."""
+        base = self.directory / "scheduler"
+        with closing(sqlite3.connect(base / "state" / "scheduler.sqlite")) as db:
+            (raw,) = db.execute("SELECT value FROM entry WHERE space = 'token-keys'").fetchone()
+        ring = KeyRing.parse(raw)
+        seal = Sealer((base / "keys" / "key-ring.seal").read_bytes())
+        return seal.open(ring.issuer, ring.signing(self.clock.now()))
 
     def worker_config(self) -> WorkerConfig:
         base = self.directory / "worker"

@@ -10,7 +10,6 @@ from hpcc.identity import (
     TokenSigner,
     certificate_id,
     key_id,
-    load_or_create_signing_key,
     load_or_create_tls,
 )
 from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
@@ -55,7 +54,7 @@ async def run_script(client: ReapiClient, script: str) -> tuple[bytes, bool]:
 
 def forged_token(farm: FarmUnderTest, **changes: object) -> str:
     """Sign claims with the scheduler's real key: what a bug there could hand out."""
-    key = load_or_create_signing_key(farm.directory / "scheduler/keys/token-signing.key")
+    key = farm.signing_key()
     tls = load_or_create_tls(
         farm.directory / "worker/keys", "worker.hpcc.internal", clock=farm.clock
     )

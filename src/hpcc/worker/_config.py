@@ -21,7 +21,8 @@ class WorkerConfig:
 
     Directories: `keys` (TLS identity), `store` (CAS and action cache), `audit` (the trail),
     `images` (prepared images), `guest_assets` (kernel and agent), `state` (of the runtime).
-    `image_digests` are the images offered; `prewarm_*` boot a guest before the worker is ready.
+    `scheduler` is host:port, or several with commas, any of which will do; `image_digests` are the
+    images offered; `prewarm_*` boot a guest before the worker is ready.
     """
 
     worker_id: str

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.core import HpccError, NotFoundError
@@ -20,6 +20,7 @@ _MAX_RETRY_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 2.0
 # More would say nothing new: each of them ends the generation of all before it.
 _MAX_UNREPORTED: Final = 8
+_REFRESH_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,9 @@ class SchedulerLink:
         self._generation = 0
         # Guests whose death the scheduler did not take, with the reasons.
         self._unreported: deque[tuple[str, str]] = deque(maxlen=_MAX_UNREPORTED)
+        self._admission: Admission | None = None
+        self._refresh_lock = asyncio.Lock()
+        self._refreshed_at = float("-inf")
 
     async def register(self) -> Admission:
         """Register, trying until it works; a scheduler may start after its workers.
@@ -57,8 +61,13 @@ class SchedulerLink:
         """
         delay = _RETRY_SECONDS
         while True:
+            # A scheduler that does not know this worker goes on with the life it is in, unless
+            # that one is over and nobody knows.
+            generation = 0 if self._unreported else self._generation
             try:
-                admission = await self._client.register(self._registration)
+                admission = await self._client.register(
+                    replace(self._registration, generation=generation)
+                )
             except HpccError as error:
                 if error.reason in {
                     "bad-secret",
@@ -72,8 +81,10 @@ class SchedulerLink:
                 delay = min(delay * 2, _MAX_RETRY_SECONDS)
             else:
                 self._generation = admission.generation
-                # A registration ends all generations before it.
-                self._unreported.clear()
+                if not generation:
+                    # A new life ends all generations before it.
+                    self._unreported.clear()
+                self._admission = admission
                 self._on_admission(admission)
                 return admission
 
@@ -83,11 +94,36 @@ class SchedulerLink:
             await self._clock.sleep(lease_seconds / 4)
             try:
                 await self._report_rest()
-                self._generation = (await self._client.heartbeat(self._beat())).generation
+                await self._renew()
             except NotFoundError:
                 lease_seconds = (await self.register()).lease_seconds
             except HpccError as error:
                 _log.warning("heartbeat: %s", error)
+
+    async def refresh_keys(self) -> bool:
+        """Learn the keys that sign now; False when they were asked for a moment ago.
+
+        Called for tokens of unknown keys: whoever invents such tokens costs a question a second.
+        """
+        async with self._refresh_lock:
+            now = self._clock.monotonic()
+            if now - self._refreshed_at < _REFRESH_SECONDS:
+                return False
+            self._refreshed_at = now
+            try:
+                await self._renew()
+            except HpccError as error:
+                _log.warning("cannot ask for signing keys: %s", error)
+            return True
+
+    async def _renew(self) -> None:
+        answer = await self._client.heartbeat(self._beat())
+        # A guest may have been reported lost meanwhile, and answered with a later one.
+        self._generation = max(self._generation, answer.generation)
+        known = self._admission
+        if known is not None and answer.token_keys and answer.token_keys != known.token_keys:
+            self._admission = replace(known, token_keys=answer.token_keys)
+            self._on_admission(self._admission)
 
     def _beat(self) -> Beat:
         state = self._state()

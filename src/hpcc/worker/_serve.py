@@ -31,7 +31,7 @@ from hpcc.rpc import (
     RegistryClient,
     ServerTls,
     leaf_error,
-    open_channel,
+    open_schedulers,
     reapi_handlers,
     start_server,
 )
@@ -117,7 +117,8 @@ class _Parts:
                 reuse=self.reuse,
                 quotas=Quotas(storage, clock),
                 result_keys=ResultKeys(self.result_key, clock),
-            )
+            ),
+            self.refresh_keys,
         )
 
     async def result_key(self, tenant: TenantId, kid: str) -> bytes | None:
@@ -138,6 +139,9 @@ class _Parts:
             # A full disk here is no reason to let others dial a dead guest.
             if self.link is not None:
                 await self.link.guest_lost(guest_id, reason)
+
+    async def refresh_keys(self) -> bool:
+        return self.link is not None and await self.link.refresh_keys()
 
     def on_admission(self, admission: Admission) -> None:
         self.runner.scheduler_id = admission.scheduler_id
@@ -238,12 +242,12 @@ async def _serving(
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
     async with (
-        open_channel(
-            config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
-        ) as channel,
+        open_schedulers(
+            config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
+        ) as schedulers,
         asyncio.TaskGroup() as group,
     ):
-        registry = RegistryClient(channel, config.worker_secret)
+        registry = RegistryClient(schedulers, config.worker_secret)
         parts = _Parts(config, runtime, images, audit, clock, group, registry)
         server, port = await start_server(
             reapi_handlers(parts.gate),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -85,8 +85,9 @@ class Desk:
 class Gate:
     """`Authorizer` of the worker: a token of our scheduler, and the tenant it names."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, refresh_keys: Callable[[], Awaitable[bool]]) -> None:
+        """`refresh_keys` asks the schedulers for their keys, and says whether it did."""
+        self._desk, self._refresh_keys = desk, refresh_keys
         self._verifier: TokenVerifier | None = None
 
     def admit(self, keys: Mapping[str, bytes], *, issuer: str, audience: str) -> None:
@@ -97,10 +98,8 @@ class Gate:
         )
 
     async def session(self, client: Client) -> WorkerSession:
-        if self._verifier is None:
-            raise InfrastructureError("the worker is not registered yet", reason="not-ready")
         try:
-            claims = self._verifier.verify(client.credential)
+            claims = await self._verify(client.credential)
             if claims.client_key:
                 check_proof(
                     client.proof,
@@ -122,6 +121,17 @@ class Gate:
             raise PolicyError("this worker isolates less than required", reason="isolation")
         self._desk.quotas.note(claims)
         return WorkerSession(self._desk, claims, client)
+
+    async def _verify(self, token: str) -> RouteClaims:
+        """Check a token; one of an unknown key once more after a look for new keys."""
+        if self._verifier is None:
+            raise InfrastructureError("the worker is not registered yet", reason="not-ready")
+        try:
+            return self._verifier.verify(token)
+        except TokenError as error:
+            if error.reason != "token-unknown-key" or not await self._refresh_keys():
+                raise
+        return self._verifier.verify(token)
 
     async def refused(self, client: Client, what: str) -> None:
         await self._desk.refusal(f"refused-{what}", client.instance[:63])

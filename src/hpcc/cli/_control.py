@@ -1,0 +1,90 @@
+"""`hpcc scheduler migrate` and `rotate-key`: the control store, by hand."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcc.core import CallerError, InfrastructureError
+
+if TYPE_CHECKING:
+    from hpcc.scheduler import SchedulerConfig
+
+
+def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add both actions below `hpcc scheduler`."""
+    migrate = actions.add_parser(
+        "migrate",
+        help="make or update the database's tables",
+        description=_migrate.__doc__,
+    )
+    migrate.add_argument("--grant", default="", metavar="ROLE", help="the role of the schedulers")
+    migrate.set_defaults(handler=_migrate)
+    rotate = actions.add_parser(
+        "rotate-key",
+        help="sign route tokens with a new key",
+        description=_rotate.__doc__,
+    )
+    rotate.add_argument(
+        "--revoke", action="store_true", help="end the old keys at once, and what they signed"
+    )
+    rotate.set_defaults(handler=_rotate)
+    for parser in (migrate, rotate):
+        # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
+        parser.add_argument(
+            "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
+        )
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    """Make the tables in the config file's database, as the role that owns them."""
+    from hpcc.control import migrate, read_database_config
+
+    config = _config(args)
+    if not config.database:
+        raise CallerError("the config file names no database", reason="database")
+    database = read_database_config(config.database, config.database_password_file)
+    before, after = asyncio.run(migrate(database, role=args.grant))
+    print(f"{database}: version {before} -> {after}" if before != after else f"{database}: current")
+    if args.grant:
+        print(f"role {args.grant}: may read and write rows, and change no table")
+    return 0
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    """Add a signing key; schedulers and workers hear of it before it signs.
+
+    With --revoke the new one signs at once and the others end now: sessions and routes are asked
+    for again, and compiles that are under way are made locally.
+    """
+    logging.basicConfig(level=logging.WARNING)
+    kid, seconds = asyncio.run(_rotated(_config(args), is_revoking=args.revoke))
+    print(f"key {kid} signs {f'in {seconds:.0f} s' if seconds else 'now'}")
+    return 0
+
+
+async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, float]:
+    from hpcc.ports import ConflictError, SystemClock
+    from hpcc.scheduler import ANNOUNCE_SECONDS, open_control
+
+    seconds = 0.0 if is_revoking else ANNOUNCE_SECONDS
+    async with asyncio.timeout(60), open_control(config, SystemClock()) as (_, keys):
+        for _ in range(5):
+            try:
+                return await keys.rotate(announce_seconds=seconds, is_revoking=is_revoking), seconds
+            except ConflictError:
+                await keys.load()
+    raise InfrastructureError("the key ring changes all the time: try again", reason="conflict")
+
+
+def _config(args: argparse.Namespace) -> SchedulerConfig:
+    from hpcc.config import load_service_file
+    from hpcc.scheduler import SchedulerConfig
+
+    path = args.control_config or getattr(args, "config", None)
+    if path is None:
+        raise CallerError("--config FILE is missing", reason="usage")
+    return load_service_file(Path(path).absolute(), SchedulerConfig)

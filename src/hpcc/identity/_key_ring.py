@@ -1,0 +1,203 @@
+"""The keys that sign route tokens: a ring that all schedulers of a farm share, and its rotation.
+
+A ring is one value, replaced as a whole. Private parts are sealed (AES-256-GCM) with a key that the
+store of the ring never sees; the seal covers the key's name and the issuer, so that none can be
+put in another's place.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from hpcc.core import CallerError, IntegrityError
+from hpcc.identity._keys import key_id
+
+MAX_KEYS: Final = 16
+MIN_SEAL_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_RAW_BYTES: Final = 32
+_ISSUER: Final = re.compile(r"[\x21-\x7e]{1,128}")
+_KID: Final = re.compile(r"[0-9a-f]{32}")
+_MEMBERS: Final = frozenset({"kid", "public", "sealed", "not_before", "ends_at"})
+
+
+class KeyRingError(IntegrityError):
+    """The ring is not what this farm's schedulers wrote, or was sealed with another key."""
+
+    default_reason = "key-ring"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingKey:
+    """One key. Signs from `not_before` on, until a newer one does; listed until `ends_at`.
+
+    Times are seconds since the epoch; `ends_at` is None for a key that has no successor.
+    """
+
+    kid: str
+    public: bytes
+    sealed: bytes
+    not_before: float
+    ends_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """Keys by age, and the one issuer whose tokens they sign."""
+
+    issuer: str
+    keys: tuple[RingKey, ...]
+
+    def signing(self, now: float) -> RingKey:
+        """Return the newest key that may sign; of a ring from the future its first one."""
+        started = [k for k in self.keys if k.not_before <= now]
+        return started[-1] if started else self.keys[0]
+
+    def listed(self, now: float) -> tuple[RingKey, ...]:
+        """Return the keys to trust: those to come too, so that all know them first."""
+        return tuple(k for k in self.keys if k.ends_at is None or k.ends_at > now)
+
+    def is_due(self, now: float, key_seconds: float) -> bool:
+        """Say whether the newest key has signed for as long as one should."""
+        return now >= self.keys[-1].not_before + key_seconds
+
+    def rotated(
+        self, key: RingKey, now: float, *, lifetime_seconds: float, is_revoking: bool = False
+    ) -> KeyRing:
+        """Add a key; the older ones end when what they signed has, or at once where revoked.
+
+        Raises:
+            CallerError: too many keys are still in use.
+        """
+        ends_at = now if is_revoking else key.not_before + lifetime_seconds
+        older = (
+            replace(k, ends_at=ends_at if k.ends_at is None else min(k.ends_at, ends_at))
+            for k in self.listed(now)
+        )
+        kept = tuple(k for k in older if k.ends_at is None or k.ends_at > now)
+        if len(kept) >= MAX_KEYS:
+            raise CallerError(
+                f"{len(kept)} keys are still in use: wait until their tokens ended",
+                reason="too-many-keys",
+            )
+        return KeyRing(self.issuer, (*kept, key))
+
+    def to_bytes(self) -> bytes:
+        keys = [
+            {
+                "kid": k.kid,
+                "public": base64.b64encode(k.public).decode(),
+                "sealed": base64.b64encode(k.sealed).decode(),
+                "not_before": k.not_before,
+                "ends_at": k.ends_at,
+            }
+            for k in self.keys
+        ]
+        return json.dumps({"issuer": self.issuer, "keys": keys}, sort_keys=True).encode()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> KeyRing:
+        """Read a ring.
+
+        Raises:
+            KeyRingError: it is none.
+        """
+        try:
+            table = json.loads(raw)
+            keys = tuple(_key(k) for k in table["keys"])
+            issuer = table["issuer"]
+        except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
+            raise KeyRingError("the key ring in the control store is damaged") from error
+        is_sane = isinstance(issuer, str) and _ISSUER.fullmatch(issuer) and len(keys) > 0
+        if not is_sane or len(keys) > MAX_KEYS + 1:
+            raise KeyRingError("the key ring in the control store is damaged")
+        return cls(issuer, keys)
+
+
+def _key(row: dict[str, object]) -> RingKey:
+    if set(row) != _MEMBERS:
+        raise ValueError("members")
+    kid, not_before, ends_at = row["kid"], row["not_before"], row["ends_at"]
+    public = base64.b64decode(str(row["public"]), validate=True)
+    if not isinstance(kid, str) or not _KID.fullmatch(kid) or len(public) != _RAW_BYTES:
+        raise ValueError("kid")
+    if not isinstance(not_before, int | float) or not isinstance(ends_at, int | float | None):
+        raise TypeError("times")
+    sealed = base64.b64decode(str(row["sealed"]), validate=True)
+    return RingKey(
+        kid=kid, public=public, sealed=sealed, not_before=not_before, ends_at=ends_at
+    )  # fmt: skip
+
+
+class Sealer:
+    """Seals private keys with what a mounted file holds."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Derive the key.
+
+        Raises:
+            CallerError: the secret is too short.
+        """
+        if len(secret.strip()) < MIN_SEAL_BYTES:
+            raise CallerError(
+                f"the sealing key must have at least {MIN_SEAL_BYTES} bytes: openssl rand -hex 32",
+                reason="sealing-key",
+            )
+        key = HKDF(hashes.SHA256(), 32, None, b"hpcc key ring v1").derive(secret.strip())
+        self._aead = AESGCM(key)
+
+    def new_key(self, issuer: str, not_before: float) -> RingKey:
+        """Make a key for the ring of an issuer."""
+        private = Ed25519PrivateKey.generate()
+        kid, nonce = key_id(private.public_key()), os.urandom(_NONCE_BYTES)
+        raw = private.private_bytes_raw()
+        return RingKey(
+            kid=kid,
+            public=private.public_key().public_bytes_raw(),
+            sealed=nonce + self._aead.encrypt(nonce, raw, _bound(issuer, kid)),
+            not_before=not_before,
+        )
+
+    def open(self, issuer: str, key: RingKey) -> Ed25519PrivateKey:
+        """Return a key's private part.
+
+        Raises:
+            KeyRingError: it was sealed with another key, or is not this one's.
+        """
+        nonce, sealed = key.sealed[:_NONCE_BYTES], key.sealed[_NONCE_BYTES:]
+        try:
+            raw = self._aead.decrypt(nonce, sealed, _bound(issuer, key.kid))
+            private = Ed25519PrivateKey.from_private_bytes(raw)
+        except (InvalidTag, ValueError) as error:
+            raise KeyRingError(
+                "the signing keys were sealed with another key, or changed since: give this"
+                " scheduler the sealing key of the others"
+            ) from error
+        public = private.public_key()
+        if public.public_bytes_raw() != key.public or key_id(public) != key.kid:
+            raise KeyRingError("a public key of the ring is not its private key's")
+        return private
+
+
+def derive_secret(private: Ed25519PrivateKey, purpose: str) -> bytes:
+    """Return 32 bytes that follow from a key and say nothing of it."""
+    raw = private.private_bytes(
+        serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
+    )
+    return HKDF(hashes.SHA256(), 32, None, f"hpcc {purpose}".encode()).derive(raw)
+
+
+def _bound(issuer: str, kid: str) -> bytes:
+    return f"{issuer}|{kid}".encode()

@@ -1,0 +1,166 @@
+"""Workers by image, and the choice of one: affinity first, else the better of two at random.
+
+Two random choices keep the fullest worker near the mean whatever the number of workers
+(Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001), for the price of
+two look-ups. A warm guest is worth more than an even spread until its worker would have to queue.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import ImageDigest
+
+# In a farm this small every worker is looked at.
+_SMALL: Final = 8
+# Draws before the whole list is walked: of a farm that is three quarters unfit, one try in 10,000.
+_DRAWS: Final = 32
+# What a guest that was lost lately, and not being heard of, weigh in units of a full worker.
+_LOSS_WEIGHT: Final = 0.5
+_MAX_LOSS_WEIGHT: Final = 2.0
+_STALE_WEIGHT: Final = 4.0
+# How much fuller than the better of two a worker may be and still keep whom it served last.
+_AFFINE_FACTOR: Final = 2.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """A worker as the choice sees it. Times are of one clock that only goes up.
+
+    `rank` is its isolation's; `routed` counts the routes given since it last told its load;
+    `losses` the guests that it lost lately; `is_stale`: not heard of for longer than it should be.
+    """
+
+    worker_id: str
+    generation: int
+    rank: int
+    capacity: int
+    images: frozenset[ImageDigest]
+    lease_until: float
+    running: int = 0
+    queued: int = 0
+    routed: int = 0
+    losses: float = 0.0
+    is_stale: bool = False
+
+    @property
+    def cost(self) -> float:
+        """Return its load, 1 is full, and what speaks against it."""
+        load = (self.running + self.queued + self.routed) / self.capacity
+        sick = min(self.losses * _LOSS_WEIGHT, _MAX_LOSS_WEIGHT)
+        return load + sick + (_STALE_WEIGHT if self.is_stale else 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a route is for. `home` is a number that stands for tenant, image and principal.
+
+    Equal numbers come to the same worker at every scheduler, as long as it has room. `last` is the
+    worker that served the caller before, and `preferred` the one that has what it needs, "" for
+    none: hints from outside, good for nothing else.
+    """
+
+    image: ImageDigest
+    rank: int
+    home: int
+    last: str = ""
+    preferred: str = ""
+    failed_generation: int = 0
+
+
+class Fleet:
+    """All workers of which a scheduler knows."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, Member] = {}
+        # Ids in order, so that every scheduler counts them alike.
+        self._by_image: dict[ImageDigest, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, worker_id: str) -> bool:
+        return worker_id in self._members
+
+    def get(self, worker_id: str) -> Member | None:
+        return self._members.get(worker_id)
+
+    def put(self, member: Member) -> None:
+        """Take a worker in, in the place of what was known of it."""
+        self.drop(member.worker_id)
+        self._members[member.worker_id] = member
+        for image in member.images:
+            bisect.insort(self._by_image.setdefault(image, []), member.worker_id)
+
+    def drop(self, worker_id: str) -> Member | None:
+        member = self._members.pop(worker_id, None)
+        if member is not None:
+            for image in member.images:
+                ids = self._by_image[image]
+                del ids[bisect.bisect_left(ids, worker_id)]
+                if not ids:
+                    del self._by_image[image]
+        return member
+
+    def choose(self, wish: Wish, now: float, below: Callable[[int], int]) -> Member | None:
+        """Return a live worker that has the image and isolates enough; None when there is none.
+
+        `below(n)` draws a number from 0 to n - 1. The worker whose generation just failed the
+        caller is chosen only when no other is fit.
+        """
+        ids = self._by_image.get(wish.image, [])
+        best = self._best(ids, wish, now, below)
+        if best is None:
+            failed = [m for m in map(self._members.__getitem__, ids) if _is_fit(m, wish, now)]
+            return min(failed, key=lambda m: m.cost, default=None)
+        preferred = self._members.get(wish.preferred)
+        if preferred is not None and _is_good(preferred, wish, now):
+            return preferred
+        for worker_id in (wish.last, ids[_jump(wish.home, len(ids))]):
+            member = self._members.get(worker_id)
+            if member is None or member.is_stale or not _is_good(member, wish, now):
+                continue
+            if member.cost < 1.0 or member.cost <= best.cost * _AFFINE_FACTOR:
+                return member
+        return best
+
+    def _best(
+        self, ids: list[str], wish: Wish, now: float, below: Callable[[int], int]
+    ) -> Member | None:
+        """Return the better of two good ones at random; of a small farm the best of all."""
+        if len(ids) > _SMALL:
+            drawn: dict[str, Member] = {}
+            for _ in range(_DRAWS):
+                member = self._members[ids[below(len(ids))]]
+                if _is_good(member, wish, now):
+                    drawn[member.worker_id] = member
+                    if len(drawn) > 1:
+                        break
+            if drawn:
+                return min(drawn.values(), key=lambda m: m.cost)
+        good = (m for m in map(self._members.__getitem__, ids) if _is_good(m, wish, now))
+        return min(good, key=lambda m: m.cost, default=None)
+
+
+def _is_fit(member: Member, wish: Wish, now: float) -> bool:
+    return member.lease_until > now and member.rank >= wish.rank and wish.image in member.images
+
+
+def _is_good(member: Member, wish: Wish, now: float) -> bool:
+    return _is_fit(member, wish, now) and member.generation != wish.failed_generation
+
+
+def _jump(key: int, buckets: int) -> int:
+    """Return a place for a key that few keys leave when the number of places changes.
+
+    Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014.
+    """
+    place, following = -1, 0
+    while following < buckets:
+        place = following
+        key = (key * 2862933555777941757 + 1) & 0xFFFF_FFFF_FFFF_FFFF
+        following = int((place + 1) * (1 << 31) / ((key >> 33) + 1))
+    return place

@@ -1,0 +1,99 @@
+"""What a worker says of itself: message to words and back, for the wire and for the store."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.core import CallerError, ImageDigest, Isolation
+from hpcc.rpc._scheduler_api import Registration
+from hpcc.rpc._toolchain_messages import image_message, images_of
+
+_WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
+_ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")
+_MAX_CERTIFICATE_BYTES: Final = 16 << 10
+_MAX_IMAGES: Final = 1024
+_MAX_CAPACITY: Final = 4096
+MAX_GENERATION: Final = 1 << 62
+
+
+def registration_message(registration: Registration) -> pb.RegisterRequest:
+    """Build the message of a registration."""
+    return pb.RegisterRequest(
+        worker_id=registration.worker_id,
+        endpoint=registration.endpoint,
+        certificate=registration.certificate,
+        isolation=registration.isolation.value,
+        images=[i.value for i in registration.images],
+        capacity=registration.capacity,
+        result_key=pb.WorkerResultKey(
+            public_key=registration.result_key, proof=registration.result_proof
+        ),
+        toolchains=[image_message(t) for t in registration.toolchains],
+        generation=registration.generation,
+    )
+
+
+def registration_of(request: pb.RegisterRequest) -> Registration:
+    """Read a registration.
+
+    Raises:
+        CallerError: anything in it is wrong.
+    """
+    if not _ENDPOINT.fullmatch(request.endpoint):
+        raise CallerError("endpoint is not host:port")
+    if not 0 < len(request.certificate) <= _MAX_CERTIFICATE_BYTES:
+        raise CallerError("certificate is absent or too large")
+    if len(request.images) > _MAX_IMAGES or not 0 < request.capacity <= _MAX_CAPACITY:
+        raise CallerError("too many images, or an impossible capacity")
+    return Registration(
+        worker_id=worker_id_of(request.worker_id),
+        endpoint=request.endpoint,
+        certificate=request.certificate,
+        isolation=isolation_of(request.isolation),
+        images=tuple(ImageDigest(i) for i in request.images),
+        capacity=request.capacity,
+        result_key=request.result_key.public_key,
+        result_proof=request.result_key.proof,
+        toolchains=images_of(request.toolchains),
+        generation=generation_of(request.generation),
+    )
+
+
+def pack_registration(registration: Registration) -> bytes:
+    """Return the bytes that schedulers keep of a registration."""
+    return registration_message(registration).SerializeToString(deterministic=True)
+
+
+def unpack_registration(data: bytes) -> Registration:
+    """Read what another scheduler kept.
+
+    Raises:
+        CallerError: it is no registration.
+    """
+    try:
+        return registration_of(pb.RegisterRequest.FromString(data))
+    except DecodeError as error:
+        raise CallerError("not a registration") from error
+
+
+def worker_id_of(text: str) -> str:
+    if not _WORKER_ID.fullmatch(text):
+        raise CallerError("not a worker id")
+    return text
+
+
+def isolation_of(text: str) -> Isolation:
+    try:
+        return Isolation(text)
+    except ValueError as error:
+        raise CallerError("unknown isolation label") from error
+
+
+def generation_of(number: int) -> int:
+    if number > MAX_GENERATION:
+        raise CallerError("not a generation")
+    return number

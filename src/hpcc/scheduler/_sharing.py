@@ -1,0 +1,185 @@
+"""What schedulers of a farm tell each other, and what each reads again when it may have missed it.
+
+Nothing here is on the path of a route. Ends of routes are broadcast at once; everything else is
+carried by one exchange a second with the control store, which is read as a whole each time: what
+was lost with a connection is mended by the next exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from typing import Final
+
+from hpcc.core import CallerError
+from hpcc.ports import Anchor, Clock, ControlStore, ControlStoreError, News, SessionFloor
+from hpcc.rpc import RouteChange
+from hpcc.scheduler._registry import HOLD_SECONDS, Registry
+from hpcc.scheduler._tenants_sessions import Sessions, floor_text, parse_floor
+from hpcc.scheduler._watchers import Watchers
+
+_log: Final = logging.getLogger(__name__)
+ROUTE_ENDED: Final = "route-ended"
+WORKER_JOINED: Final = "worker-joined"
+SESSION_ENDED: Final = "session-ended"
+_ENDED: Final = re.compile(r"([a-z0-9][a-z0-9.-]{0,127}) ([0-9]{1,19}) ([0-9]{1,19})")
+_EXCHANGE_SECONDS: Final = 1.0
+# What one who reports an end waits for the others to hear of it; the next exchange tells them too.
+_TELL_SECONDS: Final = 1.0
+# Ended sessions are broadcast; this is for a broadcast that was lost without a trace.
+_FLOORS_EVERY: Final = 30
+_FACTS_AT_ONCE: Final = 32
+
+
+class Sharing:
+    """The tie of one scheduler's memory to the control store."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        clock: Clock,
+        *,
+        registry: Registry,
+        watchers: Watchers,
+        sessions: Sessions,
+        lease_seconds: float,
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._registry, self._watchers, self._sessions = registry, watchers, sessions
+        # Often enough that no lease ends between two readings.
+        self._pause = min(_EXCHANGE_SECONDS, lease_seconds / 8)
+        self._anchors: dict[str, Anchor] = {}
+        self._joined: set[str] = set()
+        self._wake = asyncio.Event()
+        self._rounds, self._must_read_floors = 0, True
+        self._is_away = False
+        self._met_at = clock.monotonic()
+
+    async def ended(self, change: RouteChange, successor: int) -> None:
+        """Tell all schedulers that a generation died; returns soon whether or not they heard."""
+        self._wake.set()
+        await self._tell(ROUTE_ENDED, f"{change.worker_id} {change.generation} {successor}")
+
+    async def sessions_ended(self, floors: Sequence[SessionFloor]) -> None:
+        for floor in floors:
+            await self._tell(SESSION_ENDED, floor_text(floor))
+
+    def joined(self, worker_id: str) -> None:
+        """Share a new worker soon."""
+        self._joined.add(worker_id)
+        self._wake.set()
+
+    def note(self, anchor: Anchor) -> bool:
+        """Keep an anchor for the next exchange; False when a chain went back since the last one."""
+        waiting = self._anchors.get(anchor.worker_id)
+        if waiting is not None and (
+            anchor.count < waiting.count
+            or (anchor.count == waiting.count and anchor.head != waiting.head)
+        ):
+            return False
+        self._anchors[anchor.worker_id] = anchor
+        return True
+
+    async def run(self) -> None:
+        """Exchange and listen until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._exchange_for_ever(), name="control exchange")
+            group.create_task(self._listen(), name="control news")
+
+    async def _exchange_for_ever(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self.exchange()
+            except ControlStoreError as error:
+                self._away(error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause):
+                    await self._wake.wait()
+
+    async def exchange(self) -> None:
+        """Give what is new here, take what is new elsewhere.
+
+        Raises:
+            ControlStoreError: the store does not answer; what was to be given is given next time.
+        """
+        await self._give()
+        for worker_id, generation in self._registry.ended():
+            await self._store.end_lease(worker_id, generation)
+        leases = await self._store.leases()
+        unknown = self._registry.unknown(leases)
+        facts: dict[str, tuple[int, bytes]] = {}
+        for start in range(0, len(unknown), _FACTS_AT_ONCE):
+            facts.update(await self._store.facts(unknown[start : start + _FACTS_AT_ONCE]))
+        self._watchers.tell(self._registry.absorb(leases, facts))
+        if self._must_read_floors or self._rounds % _FLOORS_EVERY == 0:
+            self._must_read_floors = False
+            for floor in await self._store.session_floors(self._clock.now()):
+                self._sessions.end(floor)
+        self._rounds += 1
+        self._met()
+
+    async def _give(self) -> None:
+        leases, joined = self._registry.outbox(), self._joined
+        if leases:
+            try:
+                wanted = await self._store.renew(leases)
+            except BaseException:
+                self._registry.shared(leases, frozenset(), done=False)
+                raise
+            self._registry.shared(leases, wanted, done=True)
+        self._joined = set()
+        for worker_id in joined:
+            await self._store.tell(WORKER_JOINED, worker_id)
+        anchors, self._anchors = self._anchors, {}
+        if anchors:
+            try:
+                cut = await self._store.note_anchors(list(anchors.values()))
+            except BaseException:
+                self._anchors = {**anchors, **self._anchors}
+                raise
+            for worker_id in cut:
+                _log.error("audit chain of worker %s was cut or changed", worker_id)
+
+    async def _listen(self) -> None:
+        async with aclosing(self._store.watch()) as watch:
+            async for item in watch:
+                if not isinstance(item, News):
+                    self._must_read_floors = True
+                    self._wake.set()
+                elif item.origin != self._store.origin:
+                    self._hear(item)
+
+    def _hear(self, news: News) -> None:
+        if news.topic == WORKER_JOINED:
+            self._wake.set()
+        elif news.topic == SESSION_ENDED:
+            with suppress(CallerError):
+                self._sessions.end(parse_floor(news.text))
+                self._watchers.sweep()
+        elif news.topic == ROUTE_ENDED and (found := _ENDED.fullmatch(news.text)):
+            worker_id, dead, successor = found.groups()
+            changes = self._registry.heard_end(worker_id, int(dead), int(successor))
+            self._watchers.tell(changes)
+
+    async def _tell(self, topic: str, text: str) -> None:
+        try:
+            async with asyncio.timeout(_TELL_SECONDS):
+                await self._store.tell(topic, text)
+        except (ControlStoreError, TimeoutError) as error:
+            _log.warning("other schedulers hear of an end later: %s", error)
+
+    def _away(self, error: ControlStoreError) -> None:
+        if not self._is_away:
+            _log.error("the control store is away, routes are served from memory: %s", error)
+        self._is_away = self._must_read_floors = True
+        if self._clock.monotonic() - self._met_at < HOLD_SECONDS:
+            self._registry.hold()
+
+    def _met(self) -> None:
+        if self._is_away:
+            _log.warning("the control store is back")
+        self._is_away, self._met_at = False, self._clock.monotonic()

@@ -1,0 +1,153 @@
+"""The keys of this farm in this scheduler's hands: read, used, and replaced when they are old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hpcc.control import Mirror
+from hpcc.core import CallerError
+from hpcc.identity import KeyRing, KeyRingError, Sealer, TokenSigner, derive_secret
+from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError
+
+_log: Final = logging.getLogger(__name__)
+SPACE: Final = "token-keys"
+KEY: Final = "ring"
+# A new key is told to schedulers and workers so long before it signs.
+ANNOUNCE_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 30.0
+# Clocks of schedulers and workers may differ by this much.
+_SKEW_SECONDS: Final = 60.0
+
+
+class SigningKeys:
+    """One ring for all schedulers, replaced by compare and swap: of several only one rotates it."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        key_seconds: float,
+        lifetime_seconds: float,
+    ) -> None:
+        """`lifetime_seconds` is how long anything that is signed can be good."""
+        self._store, self._sealer, self._clock = store, sealer, clock
+        self._key_seconds = key_seconds
+        self._lifetime = lifetime_seconds + _SKEW_SECONDS
+        self._mirror = Mirror(store, SPACE, clock, self._take)
+        self._ring: KeyRing | None = None
+        self._private: dict[str, Ed25519PrivateKey] = {}
+        self._signers: dict[str, TokenSigner] = {}
+        self._secrets: dict[str, bytes] = {}
+
+    async def load(self) -> None:
+        """Read the ring; the first scheduler of a farm makes it.
+
+        Raises:
+            ControlStoreError: the store does not answer.
+            KeyRingError: the ring is damaged, or sealed with another key.
+        """
+        await self._mirror.read()
+        if KEY not in self._mirror.entries:
+            issuer, now = f"scheduler-{secrets.token_hex(6)}", self._clock.now()
+            ring = KeyRing(issuer, (self._sealer.new_key(issuer, now),))
+            try:
+                await self._store.put(SPACE, KEY, ring.to_bytes(), expect=0)
+            except ConflictError:
+                _log.info("another scheduler made the key ring first")
+            await self._mirror.read()
+        self._use(self._mirror.entries[KEY].value)
+
+    @property
+    def ring(self) -> KeyRing:
+        assert self._ring is not None, "load comes first"
+        return self._ring
+
+    @property
+    def issuer(self) -> str:
+        return self.ring.issuer
+
+    @property
+    def token_keys(self) -> tuple[tuple[str, bytes], ...]:
+        """Return what workers may trust, key id to 32 bytes."""
+        return tuple((k.kid, k.public) for k in self.ring.listed(self._clock.now()))
+
+    @property
+    def kid(self) -> str:
+        return self.ring.signing(self._clock.now()).kid
+
+    def signer(self) -> TokenSigner:
+        return self._signers[self.kid]
+
+    def secrets(self) -> Mapping[str, bytes]:
+        """Return the secrets of sessions by key id: of keys that have not ended."""
+        return {k.kid: self._secrets[k.kid] for k in self.ring.listed(self._clock.now())}
+
+    async def rotate(self, *, announce_seconds: float, is_revoking: bool = False) -> str:
+        """Add a key that signs after `announce_seconds`; return its id.
+
+        Raises:
+            ConflictError: another scheduler replaced the ring meanwhile.
+            CallerError: too many keys are in use.
+            ControlStoreError: the store does not answer.
+        """
+        await self._mirror.read()
+        entry, now = self._mirror.entries[KEY], self._clock.now()
+        ring = KeyRing.parse(entry.value)
+        key = self._sealer.new_key(ring.issuer, now + announce_seconds)
+        ring = ring.rotated(
+            key, now, lifetime_seconds=self._lifetime, is_revoking=is_revoking
+        )  # fmt: skip
+        await self._store.put(SPACE, KEY, ring.to_bytes(), expect=entry.version)
+        await self._mirror.read()
+        return key.kid
+
+    async def run(self) -> None:
+        """Keep up with the ring, and rotate it when it is due, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._mirror.run(), name="key ring")
+            group.create_task(self._rotate_when_due(), name="key rotation")
+
+    async def _rotate_when_due(self) -> None:
+        while True:
+            try:
+                if self.ring.is_due(self._clock.now(), self._key_seconds):
+                    kid = await self.rotate(announce_seconds=ANNOUNCE_SECONDS)
+                    _log.warning("signing key %s follows in %d s", kid, ANNOUNCE_SECONDS)
+                else:
+                    await self._mirror.read()  # a command may have rotated an embedded store's
+            except ConflictError:
+                continue
+            except (ControlStoreError, CallerError, KeyRingError) as error:
+                _log.warning("signing keys stay as they are: %s", error)
+            await self._clock.sleep(min(_LOOK_SECONDS, self._key_seconds / 4))
+
+    def _take(self) -> None:
+        entry = self._mirror.entries.get(KEY)
+        if self._ring is None:
+            return  # `load` says what is wrong
+        if entry is None:
+            _log.error("the key ring is gone from the control store: the one in memory is used")
+            return
+        try:
+            self._use(entry.value)
+        except KeyRingError as error:
+            _log.error("the key ring in memory is used: %s", error)
+
+    def _use(self, raw: bytes) -> None:
+        ring = KeyRing.parse(raw)
+        if self._ring is not None and ring.issuer != self._ring.issuer:
+            raise KeyRingError("the key ring is another farm's")
+        private = {
+            k.kid: self._private.get(k.kid) or self._sealer.open(ring.issuer, k) for k in ring.keys
+        }
+        self._signers = {kid: TokenSigner(key, kid=kid) for kid, key in private.items()}
+        self._secrets = {kid: derive_secret(key, "session") for kid, key in private.items()}
+        self._private, self._ring = private, ring

@@ -1,0 +1,180 @@
+"""Which worker is chosen, held against a slow model and against what must never happen."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcc.core import ImageDigest
+from hpcc.routing import Fleet, Member, Wish
+
+IMAGES = tuple(ImageDigest("sha256:" + c * 64) for c in "abc")
+NOW = 100.0
+
+
+@st.composite
+def members(draw: st.DrawFn) -> list[Member]:
+    return [
+        Member(
+            worker_id=f"w{number}",
+            generation=number + 1,
+            rank=draw(st.sampled_from([0, 2, 3])),
+            capacity=draw(st.integers(1, 8)),
+            images=draw(st.frozensets(st.sampled_from(IMAGES))),
+            lease_until=NOW + draw(st.sampled_from([-1.0, 0.0, 1.0, 10.0])),
+            running=draw(st.integers(0, 20)),
+            losses=draw(st.sampled_from([0.0, 1.0, 50.0])),
+            is_stale=draw(st.booleans()),
+        )
+        for number in range(draw(st.integers(0, 24)))
+    ]
+
+
+wishes = st.builds(
+    Wish,
+    image=st.sampled_from(IMAGES),
+    rank=st.sampled_from([0, 2, 3]),
+    home=st.integers(0, (1 << 64) - 1),
+    last=st.sampled_from(["", "w0", "w5", "nobody"]),
+    failed_generation=st.sampled_from([0, 1, 6, 99]),
+)
+
+
+def fleet_of(listed: list[Member]) -> Fleet:
+    fleet = Fleet()
+    for member in listed:
+        fleet.put(member)
+    return fleet
+
+
+def worker(name: str, **changes: object) -> Member:
+    values: dict[str, object] = {
+        "worker_id": name, "generation": 1, "rank": 3, "capacity": 4,
+        "images": frozenset(IMAGES[:1]), "lease_until": NOW + 10,
+    }  # fmt: skip
+    return Member(**{**values, **changes})  # type: ignore[arg-type]  # built by name just above
+
+
+def wish(home: int = 0, **changes: object) -> Wish:
+    return Wish(image=IMAGES[0], rank=0, home=home, **changes)  # type: ignore[arg-type]  # likewise
+
+
+@given(members(), wishes, st.randoms(use_true_random=False))
+def test_a_choice_is_fit_and_there_is_one_whenever_a_worker_is_fit(
+    listed: list[Member], asked: Wish, chance: random.Random
+) -> None:
+    chosen = fleet_of(listed).choose(asked, NOW, chance.randrange)
+    fit = [
+        m for m in listed
+        if m.lease_until > NOW and m.rank >= asked.rank and asked.image in m.images
+    ]  # fmt: skip
+    assert (chosen is None) == (not fit)
+    if chosen is not None:
+        assert chosen in fit
+        others = [m for m in fit if m.generation != asked.failed_generation]
+        # Where it just failed is the last resort.
+        assert chosen.generation != asked.failed_generation or not others
+
+
+@given(members(), wishes, st.randoms(use_true_random=False))
+def test_a_hint_never_leads_to_a_worker_that_is_full_while_the_drawn_one_is_not(
+    listed: list[Member], asked: Wish, chance: random.Random
+) -> None:
+    fleet = fleet_of(listed[:8])  # small: the best of all is drawn
+    chosen = fleet.choose(asked, NOW, chance.randrange)
+    good = [
+        m.cost for m in listed[:8]
+        if m.lease_until > NOW and m.rank >= asked.rank and asked.image in m.images
+        and m.generation != asked.failed_generation
+    ]  # fmt: skip
+    if chosen is not None and good:
+        assert chosen.cost < 1.0 or chosen.cost <= 2 * min(good)
+
+
+@given(st.integers(0, (1 << 64) - 1), st.integers(2, 200))
+def test_equal_wishes_come_to_one_worker_at_every_scheduler(home: int, count: int) -> None:
+    listed = [worker(f"w{n}", generation=n + 1) for n in range(count)]
+    one, other = fleet_of(listed), fleet_of(list(reversed(listed)))
+    a = one.choose(wish(home), NOW, random.Random(1).randrange)
+    b = other.choose(wish(home), NOW, random.Random(2).randrange)
+    assert a is b is not None
+
+
+@given(st.integers(0, (1 << 64) - 1), st.integers(9, 64), st.integers(0, 63))
+def test_who_has_a_worker_keeps_it_at_every_scheduler(home: int, count: int, last: int) -> None:
+    listed = [worker(f"w{n}", generation=n + 1) for n in range(count)]
+    name = f"w{last % count}"
+    chosen = fleet_of(listed).choose(wish(home, last=name), NOW, random.Random(home).randrange)
+    assert chosen is not None
+    assert chosen.worker_id == name
+
+
+@given(members(), wishes, st.randoms(use_true_random=False), st.sampled_from(["w0", "w3", "w9"]))
+def test_a_preferred_worker_is_taken_however_full_and_only_if_it_is_fit(
+    listed: list[Member], asked: Wish, chance: random.Random, name: str
+) -> None:
+    asked = replace(asked, preferred=name)
+    chosen = fleet_of(listed).choose(asked, NOW, chance.randrange)
+    is_good = any(
+        m.worker_id == name and m.lease_until > NOW and m.rank >= asked.rank
+        and asked.image in m.images and m.generation != asked.failed_generation
+        for m in listed
+    )  # fmt: skip
+    assert not is_good or (chosen is not None and chosen.worker_id == name)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(10, 120))
+def test_many_routes_fill_no_worker_far_beyond_the_mean(seed: int, count: int) -> None:
+    chance = random.Random(seed)
+    listed = [
+        worker(f"w{n}", generation=n + 1, capacity=chance.choice([2, 4, 8])) for n in range(count)
+    ]
+    fleet = fleet_of(listed)
+    total = 3 * sum(m.capacity for m in listed)
+    for _ in range(total):
+        chosen = fleet.choose(wish(chance.getrandbits(64)), NOW, chance.randrange)
+        assert chosen is not None
+        chosen.routed += 1
+    assert sum(m.routed for m in listed) == total
+    # Three times full on the mean; affinity may hold twice what the other candidates have.
+    assert max(m.cost for m in listed) <= 9.0
+
+
+def test_one_that_lost_guests_or_was_not_heard_of_is_passed_over() -> None:
+    for sick in (worker("w1", losses=3.0), worker("w1", is_stale=True)):
+        fleet = fleet_of([sick, worker("w2", generation=2, running=2)])
+        for home in range(20):
+            chosen = fleet.choose(wish(home, last="w1"), NOW, random.Random(home).randrange)
+            assert chosen is not None
+            assert chosen.worker_id == "w2"
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 500])
+def test_the_only_fit_one_is_found_among_many(count: int) -> None:
+    listed = [worker(f"w{n}", generation=n + 2, rank=0) for n in range(count)]
+    fleet = fleet_of([*listed, worker("wx", rank=3)])
+    asked = Wish(image=IMAGES[0], rank=3, home=5)
+    chosen = fleet.choose(asked, NOW, random.Random(3).randrange)
+    assert chosen is not None
+    assert chosen.worker_id == "wx"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.frozensets(st.sampled_from(IMAGES)))))
+def test_what_came_and_went_leaves_nothing(steps: list[tuple[str, frozenset[ImageDigest]]]) -> None:
+    fleet, model = Fleet(), dict[str, frozenset[ImageDigest]]()
+    for name, images in steps:
+        if name in model and not images:
+            assert fleet.drop(name) is not None
+            del model[name]
+        else:
+            fleet.put(worker(name, images=images))
+            model[name] = images
+        assert len(fleet) == len(model)
+        for image in IMAGES:
+            chosen = fleet.choose(Wish(image=image, rank=0, home=1), NOW, lambda _: 0)
+            assert (chosen is None) == (not any(image in held for held in model.values()))
