@@ -31,9 +31,21 @@ from hpcc.runtime._vm import VmGuest
 from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden, warden_trouble
 from hpcc.runtime._warm import WarmStart, snapshot_bytes
 from hpcc.runtime._warm import open_store as open_snapshots
+from hpcc.runtime._windows_layer import (
+    AGENT_STUB_SOURCE,
+    DIRECTORY_SDDL,
+    FILE_SDDL,
+    WindowsLayer,
+    build_windows_layer,
+    read_python_zip,
+    security_descriptor,
+)
 
 __all__ = [
+    "AGENT_STUB_SOURCE",
     "CONTAINERD_SOCKET",
+    "DIRECTORY_SDDL",
+    "FILE_SDDL",
     "KERNELS",
     "QEMU_PROGRAM",
     "Backend",
@@ -55,8 +67,10 @@ __all__ = [
     "VmGuest",
     "WardenEnds",
     "WarmStart",
+    "WindowsLayer",
     "Zygote",
     "build_initramfs",
+    "build_windows_layer",
     "collect_modules",
     "distribution_id",
     "find_firecracker",
@@ -70,7 +84,9 @@ __all__ = [
     "packages_for",
     "pick_runtime",
     "prepare_assets",
+    "read_python_zip",
     "run_tool",
+    "security_descriptor",
     "snapshot_bytes",
     "warden_label",
     "warden_trouble",

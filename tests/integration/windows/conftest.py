@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcc.runtime import AGENT_STUB_SOURCE
+from hpcc.testing.wine import Wine, cross_build
+
+
+@pytest.fixture(scope="session")
+def wine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wine]:
+    """One prefix for all tests: its first start takes seconds."""
+    machine = Wine(tmp_path_factory.mktemp("wine"))
+    yield machine
+    machine.close()
+
+
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """hpcc-agent.exe, cross-built."""
+    return cross_build(
+        AGENT_STUB_SOURCE, tmp_path_factory.mktemp("stub") / "hpcc-agent.exe", "-lshell32"
+    )
