@@ -63,6 +63,8 @@ CASES = {
                  TOKEN + "test_a_jwt_of_another_kind_is_no_login"),
     "crit": Case(VERIFY, '"crit" in header or ', "",
                  TOKEN + "test_an_extension_that_must_be_understood_is_refused"),
+    "bound": Case(VERIFY, 'if "cnf" in claims:', "if False:",
+                  TOKEN + "test_a_token_that_is_bound_to_a_key_is_not_taken_as_a_bearer_token"),
     "issuer": Case(VERIFY, 'if claims.get("iss") != policy.issuer:', "if False:",
                    TOKEN + "test_a_wrong_issuer_is_refused"),
     "audience": Case(VERIFY, "or policy.audience not in audiences:", "or False:",

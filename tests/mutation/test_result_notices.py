@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STORE = "tests/integration/test_store_writer.py::"
 UNIT = "tests/unit/test_signed_results.py::"
 TABLE = "tests/unit/test_result_key_table.py::"
+LYING = "tests/integration/test_lying_worker.py::"
+SURFACE = "tests/integration/test_reapi_surface.py::"
 SIGNED, RESULTS = "reapi/_signed.py", "identity/_results.py"
 ENTRIES, KEYS = "worker/_entries.py", "identity/_result_keys.py"
 LIST = "scheduler/_result_keys.py"
@@ -41,6 +43,26 @@ CASES = {
                       UNIT + "test_a_result_with_another_field_is_refused[exit_code]"),
     "served-unchecked": Case(ENTRIES, "await check_result(record, terms, keys, now=now)", "pass",
                              CAUGHT + "swaps_the_paths_of_outputs_is_caught"),
+    "written-unchecked": Case("daemon/_dispatch_compile.py",
+                              "await check_result(record, terms, connection.result_keys, now=self._clock.now())",
+                              "pass", LYING + "test_a_front_that_changes_a_signed_result_is_not_believed[content]"),
+    "other-files": Case("daemon/_dispatch_compile.py", "if not {o.path for o in record.outputs} <= set(prepared.outputs):",
+                        "if False:", LYING + "test_a_true_result_with_files_that_nobody_asked_for_is_not_written"),
+    "inlined": Case("daemon/_dispatch_compile.py", "data = Blob.checked(output.digest, record.inline[output.path]).data",
+                    "data = record.inline[output.path]",
+                    LYING + "test_inlined_bytes_that_are_not_the_signed_outputs_are_not_written"),
+    "update": Case("rpc/_reapi_server.py", 'raise PolicyError("only workers write results", reason="update-refused")',
+                   "return pb.ActionResult()",
+                   SURFACE + "test_a_stolen_laptop_cannot_write_a_result_not_even_a_truly_signed_one"),
+    "room": Case("rpc/_blob_room.py", "self._held[tenant] + size_bytes > MAX_TENANT_BYTES", "False",
+                 SURFACE + "test_uploads_that_never_end_take_a_tenants_room_and_not_the_worker"),
+    "directory-size": Case("reapi/_tree.py", "if digest.size_bytes > MAX_DIRECTORY_BYTES:", "if False:",
+                           SURFACE + "test_messages_larger_than_any_of_their_kind_are_refused_before_they_are_read"),
+    "injected": Case("worker/_session.py", "replace(lineage, injected_flags=injected),", "lineage,",
+                     SURFACE + "test_flags_that_one_client_calls_injected_are_not_in_a_colleagues_row"),
+    "rights": Case("worker/_session.py", "self._may_execute()\n        self._desk.flights.cancel",
+                   "self._desk.flights.cancel",
+                   SURFACE + "test_a_token_for_the_cache_alone_cannot_join_or_cancel_a_compile"),
     "stderr": Case(SIGNED, "hashlib.sha256(record.stderr).digest(),", "",
                    UNIT + "test_a_result_with_another_field_is_refused[stderr]"),
     "stdout": Case(SIGNED, "hashlib.sha256(record.stdout).digest(),", "",

@@ -138,6 +138,11 @@ def test_a_jwt_of_another_kind_is_no_login(kind: object) -> None:
     assert refusal(token) == "idp-token-type"
 
 
+@pytest.mark.parametrize("bound", [{"jkt": "a" * 43}, {"x5t#S256": "a" * 43}, {}])
+def test_a_token_that_is_bound_to_a_key_is_not_taken_as_a_bearer_token(bound: object) -> None:
+    assert refusal(mint(EC, claims(cnf=bound))) == "idp-token-bound"
+
+
 @pytest.mark.parametrize(
     "issuer",
     ["https://login.globex.example", "https://login.acme.example/", "https://login.acme.example:443",

@@ -181,6 +181,24 @@ def test_a_malformed_directory_is_refused(message: pb.Directory) -> None:
         parse_directory(message.SerializeToString())
 
 
+def test_a_tree_of_endless_paths_is_refused() -> None:
+    """Shared subtrees make long paths of few bytes: 200 MB of names out of 300 KB."""
+    below = pb.Directory(files=[node(f"{i:0250}") for i in range(1000)]).SerializeToString()
+    blobs = {Digest.of(below): below}
+    for name in ("x" * 250, "y" * 250):
+        level = pb.Directory(
+            directories=[
+                pb.DirectoryNode(name=f"{i}{name}"[:250], digest=digest_to_proto(Digest.of(below)))
+                for i in range(9)
+            ]
+        ).SerializeToString()
+        below = level
+        blobs[Digest.of(level)] = level
+    with pytest.raises(ReapiError) as refused:
+        walk_all(Digest.of(below), blobs)
+    assert refused.value.reason == "tree-limit"
+
+
 def test_a_tree_that_is_its_own_child_many_times_is_refused() -> None:
     """A bomb: each level names the next a thousand times, 1000^3 directories in 3 messages."""
     leaf = pb.Directory(files=[node("a")]).SerializeToString()

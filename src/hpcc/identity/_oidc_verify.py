@@ -114,6 +114,13 @@ def verify_idp_token(
     except (jwt.PyJWTError, ValueError, TypeError) as error:
         raise IdpTokenError("token signature is wrong", reason="idp-token-signature") from error
     claims = _json_object(payload)
+    # RFC 7800: whoever shows it must also show that they hold a key (mutual TLS, DPoP). Nobody is
+    # asked for that here, and to let anybody in with such a token would undo what it is bound for.
+    if "cnf" in claims:
+        raise IdpTokenError(
+            "token is bound to a key of its client: have the provider give unbound ones",
+            reason="idp-token-bound",
+        )
     _check_recipient(claims, policy)
     expires_at = _check_times(claims, clock.now())
     return IdpIdentity(_principal(claims, policy), expires_at)

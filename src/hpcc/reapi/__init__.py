@@ -16,7 +16,15 @@ from hpcc.reapi._command import (
     parse_command,
 )
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto
-from hpcc.reapi._limits import MAX_DIRECTORIES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH, ReapiError
+from hpcc.reapi._limits import (
+    MAX_ACTION_BYTES,
+    MAX_COMMAND_BYTES,
+    MAX_DIRECTORIES,
+    MAX_DIRECTORY_BYTES,
+    MAX_TREE_BYTES,
+    MAX_TREE_DEPTH,
+    ReapiError,
+)
 from hpcc.reapi._resource import parse_read_name, parse_write_name, read_name, write_name
 from hpcc.reapi._result import (
     ResultOutput,
@@ -43,9 +51,12 @@ from hpcc.reapi._tree import (
 __all__ = [
     "ACTION_FORMAT",
     "IMAGE_PROPERTY",
+    "MAX_ACTION_BYTES",
+    "MAX_COMMAND_BYTES",
     "MAX_DIRECTORIES",
     "MAX_DIRECTORY_BYTES",
     "MAX_RESULT_SKEW_SECONDS",
+    "MAX_TREE_BYTES",
     "MAX_TREE_DEPTH",
     "ActionSpec",
     "CommandSpec",

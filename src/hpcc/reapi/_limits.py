@@ -10,6 +10,10 @@ from hpcc.core import CallerError
 MAX_DIRECTORY_BYTES: Final = 4 << 20
 MAX_DIRECTORIES: Final = 20_000
 MAX_TREE_DEPTH: Final = 64
+# Of a whole tree: its directories, each once, and the paths of its files from the root. A hundred
+# thousand files of a real project have about 15 MB of each.
+MAX_TREE_BYTES: Final = 64 << 20
+MAX_TREE_PATH_BYTES: Final = 32 << 20
 MAX_COMMAND_BYTES: Final = 4 << 20
 MAX_ACTION_BYTES: Final = 16 << 10
 MAX_RESULT_BYTES: Final = 16 << 20

@@ -18,7 +18,14 @@ from hpcc.core import (
     check_guest_path,
 )
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
-from hpcc.reapi._limits import MAX_DIRECTORIES, MAX_DIRECTORY_BYTES, MAX_TREE_DEPTH, ReapiError
+from hpcc.reapi._limits import (
+    MAX_DIRECTORIES,
+    MAX_DIRECTORY_BYTES,
+    MAX_TREE_BYTES,
+    MAX_TREE_DEPTH,
+    MAX_TREE_PATH_BYTES,
+    ReapiError,
+)
 
 _FORBIDDEN_NAMES: Final = frozenset({"", ".", ".."})
 
@@ -138,9 +145,16 @@ class TreeWalk:
     """
 
     def __init__(self, root: Digest) -> None:
+        """Start at a root.
+
+        Raises:
+            ReapiError: no directory is so large.
+        """
+        _check_directory(root)
         self._files: list[InputFile] = []
         self._waiting: dict[Digest, list[tuple[str, int]]] = {root: [("", 0)]}
         self._places = 1
+        self._bytes = self._path_bytes = 0
 
     @property
     def wanted(self) -> tuple[Digest, ...]:
@@ -158,6 +172,9 @@ class TreeWalk:
             ReapiError: they break a rule or the whole tree is over a limit.
         """
         places = self._waiting.pop(digest)
+        self._bytes += len(data)
+        if self._bytes > MAX_TREE_BYTES:
+            raise ReapiError("input tree is too large", reason="tree-limit")
         listing = parse_directory(data)
         for prefix, depth in places:
             if depth > MAX_TREE_DEPTH:
@@ -166,12 +183,22 @@ class TreeWalk:
                 raise ReapiError(f"more than {MAX_INPUTS} inputs", reason="tree-limit")
             for file in listing.files:
                 path = _join(prefix, file.path)
+                self._path_bytes += len(path)
+                if self._path_bytes > MAX_TREE_PATH_BYTES:
+                    raise ReapiError("paths of the input tree are too long", reason="tree-limit")
                 self._files.append(InputFile(path, file.digest, file.is_executable))
             for name, child in listing.directories:
+                _check_directory(child)
                 self._places += 1
                 if self._places > MAX_DIRECTORIES:
                     raise ReapiError("input tree is too large", reason="tree-limit")
                 self._waiting.setdefault(child, []).append((_join(prefix, name), depth + 1))
+
+
+def _check_directory(digest: Digest) -> None:
+    # Before anybody reads it: a blob may have hundreds of megabytes.
+    if digest.size_bytes > MAX_DIRECTORY_BYTES:
+        raise ReapiError("a directory is too large", reason="tree-limit")
 
 
 def _join(prefix: str, name: str) -> str:

@@ -16,8 +16,15 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
 from hpcc.core import Blob, CallerError, Digest, HpccError, NotFoundError, PolicyError, TenantId
-from hpcc.reapi import digest_from_proto, digest_to_proto, parse_read_name, parse_write_name
-from hpcc.rpc._channel import MAX_BATCH_BYTES
+from hpcc.reapi import (
+    MAX_TREE_BYTES,
+    digest_from_proto,
+    digest_to_proto,
+    parse_read_name,
+    parse_write_name,
+)
+from hpcc.rpc._blob_room import BlobRoom
+from hpcc.rpc._channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
 from hpcc.rpc._errors import code_of, status_of
 from hpcc.rpc._method import Call, Method, service_handler
 from hpcc.rpc._write_order import WriteOrder
@@ -148,7 +155,7 @@ class _BlobServices:
     """ContentAddressableStorage and ByteStream."""
 
     def __init__(self, authorizer: Authorizer) -> None:
-        self._authorizer = authorizer
+        self._authorizer, self._room = authorizer, BlobRoom()
 
     def cas_methods(self) -> tuple[Method, ...]:
         return (
@@ -227,12 +234,13 @@ class _BlobServices:
         if sum(d.size_bytes for d in digests) > MAX_BATCH_BYTES:
             raise CallerError(f"a batch may hold {MAX_BATCH_BYTES} bytes", reason="batch-size")
         answer = pb.BatchReadBlobsResponse()
-        for digest in digests:
-            entry = answer.responses.add(digest=digest_to_proto(digest))
-            try:
-                entry.data = (await session.get(digest)).data
-            except HpccError as error:
-                entry.status.CopyFrom(status_of(error, max_bytes=1024))
+        async with self._room.hold(session.tenant, sum(d.size_bytes for d in digests)):
+            for digest in digests:
+                entry = answer.responses.add(digest=digest_to_proto(digest))
+                try:
+                    entry.data = (await session.get(digest)).data
+                except HpccError as error:
+                    entry.status.CopyFrom(status_of(error, max_bytes=1024))
         return answer
 
     async def get_tree(
@@ -241,24 +249,28 @@ class _BlobServices:
         session = await self._session(call, request.instance_name)
         page = pb.GetTreeResponse()
         size = 0
-        for data in await session.tree(digest_from_proto(request.root_digest)):
-            if size + len(data) > MAX_BATCH_BYTES or len(page.directories) >= _TREE_PAGE:
-                yield page
-                page, size = pb.GetTreeResponse(), 0
-            page.directories.append(pb.Directory.FromString(data))
-            size += len(data)
-        yield page
+        async with self._room.hold(session.tenant, MAX_TREE_BYTES):
+            for data in await session.tree(digest_from_proto(request.root_digest)):
+                if size + len(data) > MAX_BATCH_BYTES or len(page.directories) >= _TREE_PAGE:
+                    yield page
+                    page, size = pb.GetTreeResponse(), 0
+                page.directories.append(pb.Directory.FromString(data))
+                size += len(data)
+            yield page
 
     async def read(self, request: bs.ReadRequest, call: Call) -> AsyncGenerator[bs.ReadResponse]:
         instance, digest = parse_read_name(request.resource_name)
         session = await self._session(call, instance)
         if not 0 <= request.read_offset <= digest.size_bytes or request.read_limit < 0:
             raise CallerError("read offset or limit is out of range", reason="read-range")
-        data = memoryview((await session.get(digest)).data)[request.read_offset :]
-        if request.read_limit:
-            data = data[: request.read_limit]
-        for start in range(0, len(data), _READ_CHUNK):
-            yield bs.ReadResponse(data=bytes(data[start : start + _READ_CHUNK]))
+        if digest.size_bytes > MAX_UPLOAD_BYTES:
+            raise CallerError(f"a blob may have {MAX_UPLOAD_BYTES} bytes", reason="blob-size")
+        async with self._room.hold(session.tenant, digest.size_bytes):
+            data = memoryview((await session.get(digest)).data)[request.read_offset :]
+            if request.read_limit:
+                data = data[: request.read_limit]
+            for start in range(0, len(data), _READ_CHUNK):
+                yield bs.ReadResponse(data=bytes(data[start : start + _READ_CHUNK]))
 
     async def write(self, requests: AsyncIterator[bs.WriteRequest], call: Call) -> bs.WriteResponse:
         first = await anext(requests, None)
@@ -266,16 +278,12 @@ class _BlobServices:
             raise CallerError("empty write")
         order = WriteOrder(first)
         session = await self._session(call, order.instance)
+        size = order.digest.size_bytes
         if not await session.find_missing((order.digest,)):
-            return bs.WriteResponse(committed_size=order.digest.size_bytes)
-        data = bytearray()
-        message: bs.WriteRequest | None = first
-        while message is not None:
-            is_last = order.take(message)
-            data += message.data
-            message = None if is_last else await anext(requests, None)
-        await session.put(Blob.checked(order.digest, bytes(data)))
-        return bs.WriteResponse(committed_size=len(data))
+            return bs.WriteResponse(committed_size=size)
+        async with self._room.hold(session.tenant, size):
+            await session.put(Blob.checked(order.digest, await _collected(first, requests, order)))
+        return bs.WriteResponse(committed_size=size)
 
     async def write_status(
         self, request: bs.QueryWriteStatusRequest, call: Call
@@ -285,6 +293,19 @@ class _BlobServices:
         if await session.find_missing((digest,)):
             return bs.QueryWriteStatusResponse(committed_size=0, complete=False)
         return bs.QueryWriteStatusResponse(committed_size=digest.size_bytes, complete=True)
+
+
+async def _collected(
+    first: bs.WriteRequest, rest: AsyncIterator[bs.WriteRequest], order: WriteOrder
+) -> bytes:
+    """Put the pieces of an upload together; never more bytes than its digest says."""
+    data = bytearray()
+    message: bs.WriteRequest | None = first
+    while message is not None:
+        is_last = order.take(message)
+        data += message.data
+        message = None if is_last else await anext(rest, None)
+    return bytes(data)
 
 
 class _ReapiServer:

@@ -31,6 +31,8 @@ from hpcc.identity import (
 from hpcc.ports import AuditLog, AuditRow, Clock
 from hpcc.reapi import (
     IMAGE_PROPERTY,
+    MAX_ACTION_BYTES,
+    MAX_COMMAND_BYTES,
     CommandSpec,
     ReapiError,
     ResultRecord,
@@ -221,8 +223,7 @@ class WorkerSession:
     async def execute(
         self, action: Digest, inline: frozenset[str], *, skip_cache: bool
     ) -> AsyncGenerator[Running | Finished]:
-        if "execute" not in self._claims.rights:
-            raise PolicyError("the token gives no right to execute", reason="rights")
+        self._may_execute()
         if not skip_cache:
             try:
                 result = await self.cached_result(action, inline)
@@ -245,13 +246,19 @@ class WorkerSession:
         return await self._desk.quotas.execute(self.tenant, lambda: runner.run(work))
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
+        self._may_execute()
         updates = self._desk.flights.wait(name, self._domain, self._claims.subject)
         async with aclosing(self._answers(updates, frozenset())) as answers:
             async for answer in answers:
                 yield answer
 
     def cancel(self, name: str) -> None:
+        self._may_execute()
         self._desk.flights.cancel(name, self._domain, self._claims.subject)
+
+    def _may_execute(self) -> None:
+        if "execute" not in self._claims.rights:
+            raise PolicyError("the token gives no right to execute", reason="rights")
 
     async def _work(self, digest: Digest) -> Work:
         """Read action and command, and hold both platforms against the token.
@@ -262,11 +269,11 @@ class WorkerSession:
             PolicyError: either names another image than the token.
         """
         try:
-            action = parse_action((await self._required(digest)).data)
-            command = parse_command((await self._required(action.command)).data)
+            action = parse_action((await self._required(digest, MAX_ACTION_BYTES)).data)
+            command = parse_command((await self._required(action.command, MAX_COMMAND_BYTES)).data)
         except ReapiError as error:
             if error.reason == "unpinned-image":
-                await self._desk.events.event("unpinned-image", self.tenant.value)
+                await self._desk.refusal("unpinned-image", self.tenant.value)
             raise
         images = {i.digest for i in (action.image, command.image) if i is not None}
         if not images:
@@ -285,7 +292,9 @@ class WorkerSession:
             queued_at=self._desk.clock.now(),
         )
 
-    async def _required(self, digest: Digest) -> Blob:
+    async def _required(self, digest: Digest, limit: int) -> Blob:
+        if digest.size_bytes > limit:  # before it is read: a blob may have hundreds of megabytes
+            raise ReapiError(f"a message of {digest.size_bytes} bytes, over {limit}")
         try:
             return await self.get(digest)
         except NotFoundError as error:
@@ -322,11 +331,16 @@ class WorkerSession:
     def _row(
         self, status: str, action: Digest, record: ResultRecord, lineage: Lineage, started: float
     ) -> AuditRow:
-        """Build this caller's row of a result that another call had made."""
+        """Build this caller's row of a result that another call had made.
+
+        Which flags were injected is this caller's word, never that of whoever had it made.
+        """
         claims = self._claims
+        known = lineage.argv or lineage.injected_flags
+        injected = tuple(f for f in self._client.injected if f in known)
         return audit_row(
             record,
-            lineage,
+            replace(lineage, injected_flags=injected),
             action=action,
             who=Caller.of(self._client, self.tenant, claims.subject, claims.client_version),
             status=status,
