@@ -16,7 +16,7 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, fields
 
@@ -25,14 +25,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit import HeadSigner
 from hpcc.core import HpccError, ImageDigest, ImageRef, Isolation, TenantId
-from hpcc.identity import PinnedPeer, ResultSigner
+from hpcc.identity import PinnedPeer, ResultSigner, new_worker_key
 from hpcc.ports import SystemClock
-from hpcc.rpc import Beat, Registration, RegistryClient, RouteAsk, SchedulerClient, open_channel
+from hpcc.rpc import (
+    Beat,
+    ClientTls,
+    Registration,
+    RegistryClient,
+    RouteAsk,
+    SchedulerClient,
+    ask_to_enrol,
+    open_channel,
+)
 
 IMAGE = ImageRef("bench/gcc", ImageDigest("sha256:" + "ab" * 32))
 TENANT = TenantId("bench")
 # Handshakes at once: a farm does not start in one instant either.
 JOINING = 32
+DOORS = 4
 CAPACITY = 4
 
 
@@ -46,21 +56,31 @@ class Crowd:
     seconds: float
     scheduler: str
     certificate_pem: str
-    secret: str
+    secret: str = ""
+    # Of workers: where they enrol, and with which tokens.
+    enrol_at: str = ""
+    tokens: tuple[str, ...] = ()
 
     @staticmethod
     def parse(line: str) -> Crowd:
         values = json.loads(line)
         return Crowd(**{f.name: values[f.name] for f in fields(Crowd)})
 
+    def channel(self, endpoint: str, client: ClientTls | None = None) -> grpc.aio.Channel:
+        peer = PinnedPeer.from_pem(self.certificate_pem.encode())
+        return open_channel(
+            endpoint, certificate_pem=peer.certificate_pem, name=peer.name, client=client
+        )
+
 
 class Member:
     """One worker or daemon: how it joins, and what it calls again and again."""
 
-    def __init__(self, crowd: Crowd, number: int, channel: grpc.aio.Channel) -> None:
-        self.crowd, self.number, self.channel = crowd, number, channel
+    def __init__(self, crowd: Crowd, number: int, doors: Sequence[grpc.aio.Channel]) -> None:
+        """`doors` are channels to the daemons' port that workers enrol over."""
+        self.crowd, self.number, self.doors = crowd, number, doors
 
-    async def join(self) -> None:
+    async def join(self, stack: AsyncExitStack) -> None:
         raise NotImplementedError
 
     async def call(self) -> None:
@@ -70,9 +90,19 @@ class Member:
 class Worker(Member):
     """Registers, then sends heartbeats whose load and audit anchor change each time."""
 
-    async def join(self) -> None:
+    async def join(self, stack: AsyncExitStack) -> None:
         self.name = f"w{self.number}"
-        self.registry = RegistryClient(self.channel, self.crowd.secret)
+        key_pem, request = new_worker_key()
+        grant, _ = await ask_to_enrol(
+            self.doors[self.number % len(self.doors)],
+            token=self.crowd.tokens[self.number],
+            request=request,
+            worker_id=self.name,
+        )
+        channel = self.crowd.channel(
+            self.crowd.scheduler, ClientTls(key_pem, grant.certificate_pem)
+        )
+        self.registry = RegistryClient(await stack.enter_async_context(channel))
         self.beats = 0
         peer = PinnedPeer.from_pem(self.crowd.certificate_pem.encode())
         certificate = peer.certificate_pem + self.name.encode()
@@ -112,8 +142,9 @@ class Daemon(Member):
 
     watching: asyncio.Task[None]
 
-    async def join(self) -> None:
-        self.client = SchedulerClient(self.channel)
+    async def join(self, stack: AsyncExitStack) -> None:
+        channel = await stack.enter_async_context(self.crowd.channel(self.crowd.scheduler))
+        self.client = SchedulerClient(channel)
         grant = await self.client.authenticate(
             secret=self.crowd.secret,
             tenant=TENANT,
@@ -134,17 +165,17 @@ class Daemon(Member):
 
 
 async def join_all(crowd: Crowd, stack: AsyncExitStack) -> list[Member]:
-    peer = PinnedPeer.from_pem(crowd.certificate_pem.encode())
+    doors = [
+        await stack.enter_async_context(crowd.channel(crowd.enrol_at))
+        for _ in range(DOORS if crowd.enrol_at else 0)
+    ]
     kind: type[Member] = Worker if crowd.kind == "workers" else Daemon
     door = asyncio.Semaphore(JOINING)
 
     async def join(number: int) -> Member:
         async with door:
-            channel = await stack.enter_async_context(
-                open_channel(crowd.scheduler, certificate_pem=peer.certificate_pem, name=peer.name)
-            )
-            member = kind(crowd, number, channel)
-            await member.join()
+            member = kind(crowd, number, doors)
+            await member.join(stack)
             return member
 
     async with asyncio.TaskGroup() as group:

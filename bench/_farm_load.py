@@ -6,6 +6,7 @@ took is printed beside the scheduler's share. Everything is bounded in count and
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import sys
@@ -20,6 +21,10 @@ from _farm_crowd import IMAGE, TENANT, Crowd
 from _farm_process import Process, started
 from _farm_rows import Figure, quantile
 from _measure import BenchError, own_seconds
+
+from hpcc.config import load_service_file
+from hpcc.ports import SystemClock
+from hpcc.scheduler import SchedulerConfig, open_enrolment
 
 # What a worker does: four heartbeats in a lease.
 LEASE_SECONDS: Final = 10.0
@@ -39,6 +44,13 @@ class Load:
     @property
     def beats_per_second(self) -> float:
         return self.workers / (LEASE_SECONDS / 4)
+
+
+async def tokens(config_file: Path, count: int) -> tuple[str, ...]:
+    """Make enrolment tokens as the operator does."""
+    config = load_service_file(config_file, SchedulerConfig)
+    async with open_enrolment(config, SystemClock()) as enrolment:
+        return tuple([await enrolment.new_token("", 3600.0) for _ in range(count)])
 
 
 class LoadBench:
@@ -64,14 +76,13 @@ class LoadBench:
             self._busy(scheduler, workers, daemons)
 
     def _scheduler(self) -> Process:
-        file = self._directory / "scheduler.json"
+        file = self._file = self._directory / "scheduler.json"
         file.touch(mode=0o600)
         config = {
             "keys": str(self._directory / "keys"),
             "state": str(self._directory / "state"),
             "tenant": TENANT.value,
             "tenant_secret": self._secret,
-            "worker_secret": self._secret,
             "minimum_isolation": "qemu/tcg",
             "images": [IMAGE.digest.value],
             "lease_seconds": LEASE_SECONDS,
@@ -86,14 +97,18 @@ class LoadBench:
         return self._stack.enter_context(started(argv, seconds))
 
     def _crowd(self, kind: str, count: int, rate: float) -> Process:
+        daemons_port = f"127.0.0.1:{self._facts['port']}"
+        is_worker = kind == "workers"
         crowd = Crowd(
             kind=kind,
             count=count,
             calls_per_second=rate,
             seconds=self._load.seconds,
-            scheduler=f"127.0.0.1:{self._facts['port']}",
+            scheduler=f"127.0.0.1:{self._facts['worker_port']}" if is_worker else daemons_port,
             certificate_pem=self._facts["certificate_pem"],
-            secret=self._secret,
+            secret="" if is_worker else self._secret,
+            enrol_at=daemons_port if is_worker else "",
+            tokens=asyncio.run(tokens(self._file, count)) if is_worker else (),
         )
         process = self._start([sys.executable, str(Path(__file__).with_name("_farm_crowd.py"))])
         process.tell(json.dumps(asdict(crowd)))
@@ -108,7 +123,7 @@ class LoadBench:
         joined_ms = 1e3 * (own_seconds(scheduler.pid) - cpu) / count
         self._show(Figure("workers", count, "with a connection each"))
         self._show(Figure("until all of them are registered", seconds, "s"))
-        self._show(Figure("a registration: the scheduler's CPU", joined_ms, "ms"))
+        self._show(Figure("enrolling and registering one: the scheduler's CPU", joined_ms, "ms"))
         self._show(Figure("memory for each worker", per_worker, "KiB"))
         return crowd
 

@@ -11,7 +11,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [p for p in (ROOT / "src/hpcc").rglob("*.py") if "testing" not in p.parts]
 PAGE = (ROOT / "docs/spec/audit.md").read_text()
 # Calls that name an event, and the place of the name among their arguments.
-EMITTERS = {"event": 0, "refusal": 0, "_event": 0, "SecurityEvent": 0, "_forget": 1}
+EMITTERS = {
+    "event": 0,
+    "refusal": 0,
+    "_event": 0,
+    "SecurityEvent": 0,
+    "_forget": 1,
+    "_worker_refused": 0,
+}
 
 
 def listed() -> set[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.config import load_service_file
 from hpcc.core import (
     Blob,
     ExecEvent,
@@ -33,7 +34,7 @@ from hpcc.rpc import (
     UnavailableError,
     open_channel,
 )
-from hpcc.scheduler import RunningScheduler
+from hpcc.scheduler import RunningScheduler, SchedulerConfig
 from hpcc.testing._fake_runtime import FakeGuest, FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._memory_audit import MemoryAuditLog
@@ -44,7 +45,7 @@ async def scheduler_process(
     directory: Path,
 ) -> AsyncGenerator[tuple[asyncio.subprocess.Process, FarmUnderTest]]:
     """A scheduler that is a process of its own, and the farm that a worker can join."""
-    tenant_secret, worker_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    tenant_secret = secrets.token_urlsafe(32)
     file = directory / "scheduler.json"
     file.touch(mode=0o600)
     file.write_text(
@@ -54,7 +55,6 @@ async def scheduler_process(
                 "state": str(directory / "state"),
                 "tenant": TENANT.value,
                 "tenant_secret": tenant_secret,
-                "worker_secret": worker_secret,
                 "minimum_isolation": Isolation.LOCAL_NONE.value,
             }
         )
@@ -68,7 +68,11 @@ async def scheduler_process(
         assert process.stdout is not None
         ready = json.loads(await process.stdout.readline())
         running = RunningScheduler(
-            ready["host"], ready["port"], ready["certificate_pem"], ready["scheduler_id"]
+            ready["host"],
+            ready["port"],
+            ready["worker_port"],
+            ready["certificate_pem"],
+            ready["scheduler_id"],
         )
         yield (
             process,
@@ -76,7 +80,7 @@ async def scheduler_process(
                 directory=directory,
                 clock=SystemClock(),
                 tenant_secret=tenant_secret,
-                worker_secret=worker_secret,
+                scheduler_config=load_service_file(file, SchedulerConfig),
                 runtime=FakeRuntime(directory / "guests"),
                 audit=MemoryAuditLog(),
                 scheduler=running,

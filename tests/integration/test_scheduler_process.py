@@ -18,7 +18,6 @@ def config(directory: Path, **changes: object) -> Path:
         "state": str(directory / "state"),
         "tenant": "local",
         "tenant_secret": "a" * 43,
-        "worker_secret": "b" * 43,
         "minimum_isolation": "qemu/tcg",
         **changes,
     }

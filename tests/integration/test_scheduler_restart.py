@@ -11,17 +11,19 @@ from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import connect_farm
 from hpcc.ports import SystemClock
 from hpcc.scheduler import SchedulerConfig, serve_scheduler
+from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages
 from hpcc.testing._memory_audit import MemoryAuditLog
 from hpcc.worker import WorkerConfig, serve_worker
 
 
-def scheduler_config(directory: Path, port: int) -> SchedulerConfig:
+def scheduler_config(directory: Path, port: int, worker_port: int = 0) -> SchedulerConfig:
     return SchedulerConfig(
         keys=directory / "sk", state=directory / "ss", tenant=TENANT.value,
-        tenant_secret="a" * 43, worker_secret="b" * 43,
-        minimum_isolation=Isolation.LOCAL_NONE.value, port=port, lease_seconds=0.8,
+        tenant_secret="a" * 43,
+        minimum_isolation=Isolation.LOCAL_NONE.value, port=port,
+        worker_port=worker_port, lease_seconds=0.8,
     )  # fmt: skip
 
 
@@ -40,11 +42,13 @@ async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path
 
     first = serve_scheduler(scheduler_config(tmp_path, 0), clock)
     running = await first.__aenter__()
+    token = await token_file(scheduler_config(tmp_path, 0), clock, tmp_path / "token", "w1")
     worker_config = WorkerConfig(
         worker_id="w1", keys=tmp_path / "wk", store=tmp_path / "store", audit=tmp_path / "au",
         images=tmp_path / "im", guest_assets=tmp_path / "as", state=tmp_path / "st",
-        scheduler=f"127.0.0.1:{running.port}",
-        scheduler_certificate_pem=running.certificate_pem, worker_secret="b" * 43,
+        scheduler=f"127.0.0.1:{running.worker_port}",
+        scheduler_certificate_pem=running.certificate_pem,
+        enrol_at=f"127.0.0.1:{running.port}", enrol_token_file=str(token),
         image_digests=(IMAGE.digest.value,),
     )  # fmt: skip
     farm = Farm(
@@ -69,7 +73,9 @@ async def test_a_compile_works_again_soon_after_the_scheduler_came_back(tmp_path
         # Whatever is asked while it is away ends quickly, and never with an exception.
         away = await dispatcher.compile(connection, request(2))
         assert isinstance(away, RemoteFailure | RemoteResult)
-        async with serve_scheduler(scheduler_config(tmp_path, running.port), clock):
+        async with serve_scheduler(
+            scheduler_config(tmp_path, running.port, running.worker_port), clock
+        ):
             async with asyncio.timeout(15):
                 number = 3
                 while isinstance(

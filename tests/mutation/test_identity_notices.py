@@ -37,7 +37,31 @@ class Case(NamedTuple):
 
 
 PROOF = "tests/unit/test_proof.py::"
+ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
+ENROLMENT, CA = "scheduler/_enrolment.py", "identity/_worker_ca.py"
 CASES = {
+    "enrol-used": Case(ENROLMENT, "if known.used_at:", "if False:",
+                       ENROLS + "test_a_token_that_was_used_is_refused_and_leaves_an_event"),
+    "enrol-swap": Case(ENROLMENT, "_encode(used), expect=entry.version)", "_encode(used))",
+                       ENROLS + "test_a_token_that_is_used_twice_at_once_enrols_one"),
+    "enrol-ended": Case(ENROLMENT, "if known.expires_at <= self._clock.now():", "if False:",
+                        ENROLS + "test_a_token_that_has_ended_is_refused"),
+    "enrol-name": Case(ENROLMENT, 'if known.worker_id not in {"", worker_id}:', "if False:",
+                       ENROLS + "test_a_token_for_one_worker_enrols_no_other"),
+    "enrol-taken": Case(ENROLMENT, "if before is not None and not known.worker_id:", "if False:",
+                        ENROLS + "test_a_token_without_a_name_replaces_no_worker"),
+    "worker-other": Case(ENROLMENT, "if worker_id not in {None, name}:", "if False:",
+                         ENROLS + "test_a_worker_cannot_act_for_another"),
+    "worker-ended": Case(ENROLMENT, "if found.expires_at <= self._clock.now():", "if False:",
+                         ENROLS + "test_a_certificate_that_has_ended_is_refused_on_an_open_connection"),
+    "worker-ca": Case(CA, "certificate.verify_directly_issued_by(self._certificate)", "pass",
+                      ENROLS + "test_a_certificate_of_another_ca_is_refused"),
+    "renew-key": Case(ENROLMENT, "if worker_key_id(public) != self._pass(certificate).key_id:", "if False:",
+                      ENROLS + "test_a_certificate_is_renewed_for_its_own_key_alone"),
+    "csr-size": Case(CA, "if not 0 < len(der) <= MAX_CSR_BYTES:", "if False:",
+                     ENROLS + "test_a_request_that_is_a_bomb_or_a_lie_is_refused_and_costs_no_token"),
+    "csr-signature": Case(CA, "if not is_signed:", "if False:",
+                          ENROLS + "test_a_request_that_is_a_bomb_or_a_lie_is_refused_and_costs_no_token"),
     "proof-asked": Case(
         "worker/_session.py",
         "if claims.client_key:",

@@ -344,7 +344,6 @@ def static(**changes: object) -> SchedulerConfig:
         "state": Path("/s"),
         "tenant": "acme",
         "tenant_secret": "s" * 43,
-        "worker_secret": "w" * 43,
         "minimum_isolation": "qemu/tcg",
         **changes,
     }
@@ -367,7 +366,7 @@ async def test_without_a_table_there_is_the_one_static_tenant() -> None:
         ({"tenants": "/t.toml"}, "exclude each other"),
         ({"tenants": "t.toml"}, "absolute path"),
         ({"tenant_secret": ""}, "'tenant_secret' is missing"),
-        ({"worker_secret": "short"}, "at least 32"),
+        ({"worker_certificate_seconds": 1.0}, "worker_certificate_seconds"),
     ],
 )
 def test_a_scheduler_has_a_table_or_a_static_tenant(changes: dict[str, object], said: str) -> None:

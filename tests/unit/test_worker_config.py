@@ -18,7 +18,6 @@ def config(**changes: object) -> WorkerConfig:
         "worker_id": "w1",
         "scheduler": "127.0.0.1:1",
         "scheduler_certificate_pem": "",
-        "worker_secret": "s" * 43,
         "image_digests": (),
         **changes,
     }

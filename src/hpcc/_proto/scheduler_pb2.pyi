@@ -276,3 +276,35 @@ class DeregisterRequest(_message.Message):
 class DeregisterResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class EnrolRequest(_message.Message):
+    __slots__ = ("worker_id", "certificate_request")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    certificate_request: bytes
+    def __init__(self, worker_id: _Optional[str] = ..., certificate_request: _Optional[bytes] = ...) -> None: ...
+
+class EnrolResponse(_message.Message):
+    __slots__ = ("certificate", "expires_at", "worker_port")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_PORT_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    expires_at: float
+    worker_port: int
+    def __init__(self, certificate: _Optional[bytes] = ..., expires_at: _Optional[float] = ..., worker_port: _Optional[int] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("certificate_request",)
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    certificate_request: bytes
+    def __init__(self, certificate_request: _Optional[bytes] = ...) -> None: ...
+
+class RenewResponse(_message.Message):
+    __slots__ = ("certificate", "expires_at")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    expires_at: float
+    def __init__(self, certificate: _Optional[bytes] = ..., expires_at: _Optional[float] = ...) -> None: ...

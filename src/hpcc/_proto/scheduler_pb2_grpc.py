@@ -238,8 +238,135 @@ class SchedulerService:
             _registered_method=True)
 
 
+class WorkerEnrolmentServiceStub:
+    """How a worker gets its certificate. Enrol is served at the daemons' port, where nobody shows a
+    certificate; Renew at the workers' port.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Enrol = channel.unary_unary(
+                '/hpcc.v1.WorkerEnrolmentService/Enrol',
+                request_serializer=hpcc_dot_v1_dot_scheduler__pb2.EnrolRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.EnrolResponse.FromString,
+                _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/hpcc.v1.WorkerEnrolmentService/Renew',
+                request_serializer=hpcc_dot_v1_dot_scheduler__pb2.RenewRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.RenewResponse.FromString,
+                _registered_method=True)
+
+
+class WorkerEnrolmentServiceServicer:
+    """How a worker gets its certificate. Enrol is served at the daemons' port, where nobody shows a
+    certificate; Renew at the workers' port.
+    """
+
+    def Enrol(self, request, context):
+        """Credential: a one-time token. UNAUTHENTICATED: unknown, used or ended. PERMISSION_DENIED: it
+        is for another worker id, or one of that name is enrolled. INVALID_ARGUMENT: the request is no
+        good; the token still is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """Credential: the certificate of the connection, which must be good and of the request's key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WorkerEnrolmentServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Enrol': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enrol,
+                    request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.EnrolRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_scheduler__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.RenewRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_scheduler__pb2.RenewResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'hpcc.v1.WorkerEnrolmentService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('hpcc.v1.WorkerEnrolmentService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class WorkerEnrolmentService:
+    """How a worker gets its certificate. Enrol is served at the daemons' port, where nobody shows a
+    certificate; Renew at the workers' port.
+    """
+
+    @staticmethod
+    def Enrol(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.WorkerEnrolmentService/Enrol',
+            hpcc_dot_v1_dot_scheduler__pb2.EnrolRequest.SerializeToString,
+            hpcc_dot_v1_dot_scheduler__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.WorkerEnrolmentService/Renew',
+            hpcc_dot_v1_dot_scheduler__pb2.RenewRequest.SerializeToString,
+            hpcc_dot_v1_dot_scheduler__pb2.RenewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class WorkerRegistryServiceStub:
-    """For workers. Credential: the worker secret.
+    """For workers, at a port of its own: TLS with a client certificate that the farm's worker CA signed.
+    The worker id of every message must be the certificate's. UNAUTHENTICATED: the certificate has
+    ended, or was revoked or replaced. PERMISSION_DENIED: it is another worker's.
     """
 
     def __init__(self, channel):
@@ -276,7 +403,9 @@ class WorkerRegistryServiceStub:
 
 
 class WorkerRegistryServiceServicer:
-    """For workers. Credential: the worker secret.
+    """For workers, at a port of its own: TLS with a client certificate that the farm's worker CA signed.
+    The worker id of every message must be the certificate's. UNAUTHENTICATED: the certificate has
+    ended, or was revoked or replaced. PERMISSION_DENIED: it is another worker's.
     """
 
     def Register(self, request, context):
@@ -351,7 +480,9 @@ def add_WorkerRegistryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerRegistryService:
-    """For workers. Credential: the worker secret.
+    """For workers, at a port of its own: TLS with a client certificate that the farm's worker CA signed.
+    The worker id of every message must be the certificate's. UNAUTHENTICATED: the certificate has
+    ended, or was revoked or replaced. PERMISSION_DENIED: it is another worker's.
     """
 
     @staticmethod

@@ -43,7 +43,7 @@ def _migrate(args: argparse.Namespace) -> int:
     """Make the tables in the config file's database, as the role that owns them."""
     from hpcc.control import migrate, read_database_config
 
-    config = _config(args)
+    config = scheduler_config(args)
     if not config.database:
         raise CallerError("the config file names no database", reason="database")
     database = read_database_config(config.database, config.database_password_file)
@@ -61,7 +61,7 @@ def _rotate(args: argparse.Namespace) -> int:
     for again, and compiles that are under way are made locally.
     """
     logging.basicConfig(level=logging.WARNING)
-    kid, seconds = asyncio.run(_rotated(_config(args), is_revoking=args.revoke))
+    kid, seconds = asyncio.run(_rotated(scheduler_config(args), is_revoking=args.revoke))
     print(f"key {kid} signs {f'in {seconds:.0f} s' if seconds else 'now'}")
     return 0
 
@@ -80,7 +80,12 @@ async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, 
     raise InfrastructureError("the key ring changes all the time: try again", reason="conflict")
 
 
-def _config(args: argparse.Namespace) -> SchedulerConfig:
+def scheduler_config(args: argparse.Namespace) -> SchedulerConfig:
+    """Read the scheduler's config file that a command names.
+
+    Raises:
+        CallerError: it names none, or it is not good.
+    """
     from hpcc.config import load_service_file
     from hpcc.scheduler import SchedulerConfig
 

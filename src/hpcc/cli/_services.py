@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcc.cli import _control, _tenants
+from hpcc.cli import _control, _enrol, _tenants
 from hpcc.core import CallerError
 
 
@@ -23,6 +23,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
             for module in (_tenants, _control):
                 module.register(actions)
+            _enrol.register_scheduler(actions)
+        elif name == "worker":
+            _enrol.register_worker(parser)
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:

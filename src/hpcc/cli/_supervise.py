@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +21,15 @@ from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity import load_or_create_secret
 from hpcc.ports import SystemClock
 from hpcc.runtime import prepare_assets
-from hpcc.scheduler import SchedulerConfig
+from hpcc.scheduler import SchedulerConfig, open_enrolment
 from hpcc.supervisor import ChildSpec, Ready, Supervisor, SupervisorError
-from hpcc.worker import WorkerConfig
+from hpcc.worker import IDENTITY_NAME, WorkerConfig
 
 # The one static tenant of a single machine.
 TENANT: Final = "local"
+_WORKER: Final = "local-worker"
+# The worker of the same supervisor uses it at once.
+_TOKEN_SECONDS: Final = 600.0
 # What a guest may take to answer, twice, and a KVM probe before it; and the image's compilers.
 WORKER_READY_SECONDS: Final = 630.0
 
@@ -61,7 +65,6 @@ class _LocalFarm:
     def __init__(self, paths: Paths, settings: Settings, image: ImageRef) -> None:
         self._paths, self._settings, self._image = paths, settings, image
         self._tenant_secret = load_or_create_secret(paths.keys / "tenant.secret")
-        self._worker_secret = load_or_create_secret(paths.keys / "worker.secret")
         self._was_ready = False
         self._scheduler_port = 0
 
@@ -86,31 +89,52 @@ class _LocalFarm:
             say({"progress": line})
 
     def _scheduler(self, _ready: Mapping[str, Ready]) -> ChildSpec:
-        config = SchedulerConfig(
+        return self._spec("scheduler", self._scheduler_config(), ready_seconds=60.0)
+
+    def _scheduler_config(self) -> SchedulerConfig:
+        return SchedulerConfig(
             keys=self._paths.keys,
             state=self._paths.state / "scheduler",
             tenant=TENANT,
             tenant_secret=self._tenant_secret,
-            worker_secret=self._worker_secret,
             minimum_isolation=_minimum(self._settings.worker.runtime).value,
             port=self._scheduler_port,
             images=(self._image.digest.value,),
         )
-        return self._spec("scheduler", config, ready_seconds=60.0)
+
+    def _token_file(self) -> Path:
+        """Have the worker enrol anew at each start: this process may make tokens as an operator.
+
+        Nothing is kept that a scheduler whose state was deleted would not know any more.
+        """
+        (self._paths.keys / IDENTITY_NAME).unlink(missing_ok=True)
+        config = self._scheduler_config()
+
+        async def make() -> str:
+            async with open_enrolment(config, SystemClock()) as enrolment:
+                return await enrolment.new_token(_WORKER, _TOKEN_SECONDS)
+
+        # A loop runs in this thread, and waits for the next service anyway.
+        with ThreadPoolExecutor(1) as pool:
+            token = pool.submit(asyncio.run, make()).result()
+        file = self._paths.state / "worker.token"
+        write_private_file(file, token.encode())
+        return file
 
     def _worker(self, ready: Mapping[str, Ready]) -> ChildSpec:
         facts, worker = ready["scheduler"].facts, self._settings.worker
         config = WorkerConfig(
-            worker_id="local-worker",
+            worker_id=_WORKER,
             keys=self._paths.keys,
             store=self._paths.cache / "worker",
             audit=self._paths.audit,
             images=self._paths.images,
             guest_assets=self._paths.guest_assets,
             state=self._paths.state / "runtime",
-            scheduler=f"127.0.0.1:{_port(facts)}",
+            scheduler=f"127.0.0.1:{_port(facts, 'worker_port')}",
             scheduler_certificate_pem=str(facts["certificate_pem"]),
-            worker_secret=self._worker_secret,
+            enrol_at=f"127.0.0.1:{_port(facts)}",
+            enrol_token_file=str(self._token_file()),
             image_digests=(self._image.digest.value,),
             runtime=worker.runtime,
             accelerator=worker.accelerator,
@@ -183,8 +207,8 @@ class _LocalFarm:
             )
 
 
-def _port(facts: Mapping[str, object]) -> int:
-    port = facts.get("port")
+def _port(facts: Mapping[str, object], name: str = "port") -> int:
+    port = facts.get(name)
     if not isinstance(port, int):
         raise SupervisorError("a service did not say its port")
     return port

@@ -170,6 +170,26 @@ class Sealer:
             not_before=not_before,
         )
 
+    def seal(self, purpose: bytes, raw: bytes) -> bytes:
+        """Seal a secret for a purpose; it opens for that one alone."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, raw, b"purpose|" + purpose)
+
+    def unseal(self, purpose: bytes, sealed: bytes) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            KeyRingError: it was sealed with another key or for another purpose, or changed since.
+        """
+        nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return self._aead.decrypt(nonce, rest, b"purpose|" + purpose)
+        except (InvalidTag, ValueError) as error:
+            raise KeyRingError(
+                "a secret of the farm was sealed with another key, or changed since: give this"
+                " scheduler the sealing key of the others"
+            ) from error
+
     def open(self, issuer: str, key: RingKey) -> Ed25519PrivateKey:
         """Return a key's private part.
 

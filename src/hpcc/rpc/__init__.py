@@ -3,10 +3,18 @@
 from hpcc.rpc._channel import (
     MAX_BATCH_BYTES,
     MAX_MESSAGE_BYTES,
+    ClientTls,
     ServerTls,
     dial,
     open_channel,
     start_server,
+)
+from hpcc.rpc._enrolment import (
+    WorkerGrant,
+    ask_to_enrol,
+    ask_to_renew,
+    enrol_handlers,
+    renew_handlers,
 )
 from hpcc.rpc._errors import (
     BusyError,
@@ -49,7 +57,7 @@ from hpcc.rpc._scheduler_api import (
     SessionGrant,
 )
 from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
-from hpcc.rpc._scheduler_server import scheduler_handlers
+from hpcc.rpc._scheduler_server import registry_handlers, scheduler_handlers
 from hpcc.rpc._scheduler_words import MAX_GENERATION, pack_registration, unpack_registration
 from hpcc.rpc._schedulers import Schedulers, open_schedulers, split_schedulers
 from hpcc.rpc._write_order import WriteOrder
@@ -69,6 +77,7 @@ __all__ = [
     "BusyError",
     "Call",
     "Client",
+    "ClientTls",
     "DeadlineError",
     "Finished",
     "MissingBlobsError",
@@ -98,10 +107,14 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "Upstream",
+    "WorkerGrant",
     "WriteOrder",
     "answers",
+    "ask_to_enrol",
+    "ask_to_renew",
     "current_caller",
     "dial",
+    "enrol_handlers",
     "is_lost",
     "leaf_error",
     "open_channel",
@@ -109,6 +122,8 @@ __all__ = [
     "operation_name",
     "pack_registration",
     "reapi_handlers",
+    "registry_handlers",
+    "renew_handlers",
     "run_service",
     "scheduler_handlers",
     "split_schedulers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
@@ -33,18 +33,36 @@ _BROKEN: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """What a server shows: key and certificate in PEM."""
+    """What a server shows: key and certificate in PEM.
+
+    With `client_roots_pem` only clients whose certificate one of these signed are let in at all.
+    """
 
     key_pem: bytes
     certificate_pem: bytes
+    client_roots_pem: bytes = b""
 
 
-def open_channel(endpoint: str, *, certificate_pem: bytes, name: str) -> grpc.aio.Channel:
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """What a client shows where it is asked: key and certificate in PEM."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+
+
+def open_channel(
+    endpoint: str, *, certificate_pem: bytes, name: str, client: ClientTls | None = None
+) -> grpc.aio.Channel:
     """Open a channel to a peer that must show `certificate_pem`, whose DNS name is `name`.
 
     System roots, proxies from the environment and other certificates are never used.
     """
-    credentials = grpc.ssl_channel_credentials(root_certificates=certificate_pem)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=certificate_pem,
+        private_key=client.key_pem if client else None,
+        certificate_chain=client.certificate_pem if client else None,
+    )
     options = (
         *_COMMON,
         ("grpc.ssl_target_name_override", name),
@@ -104,7 +122,11 @@ async def start_server(
     most = MAX_CONCURRENT_RPCS + more_rpcs
     server = grpc.aio.server(options=tuple(chosen.items()), maximum_concurrent_rpcs=most)
     server.add_generic_rpc_handlers(tuple(handlers))
-    credentials = grpc.ssl_server_credentials([(tls.key_pem, tls.certificate_pem)])
+    credentials = grpc.ssl_server_credentials(
+        [(tls.key_pem, tls.certificate_pem)],
+        root_certificates=tls.client_roots_pem or None,
+        require_client_auth=bool(tls.client_roots_pem),
+    )
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:

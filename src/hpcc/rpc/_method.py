@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,6 +53,8 @@ class Call:
     # The address that called, and this call's own name: for security events, and for the caller.
     peer: str = ""
     request_id: str = ""
+    # PEM, of the connection; only a server that asks for certificates gets one, from a root of its.
+    certificate: bytes = b""
 
     @classmethod
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
@@ -67,6 +76,7 @@ class Call:
             method=method,
             peer=_peer(context.peer() or ""),
             request_id=secrets.token_hex(_REQUEST_ID_BYTES),
+            certificate=_certificate(context.auth_context()),
         )
 
 
@@ -78,6 +88,10 @@ def current_caller() -> tuple[str, str]:
     """Return peer and request id of the call that is served here; empty texts outside of one."""
     call = _current.get()
     return (call.peer, call.request_id) if call is not None else ("", "")
+
+
+def _certificate(auth: Mapping[str, Iterable[bytes]]) -> bytes:
+    return next(iter(auth.get("x509_pem_cert", ())), b"")
 
 
 def _peer(text: str) -> str:

@@ -121,11 +121,14 @@ class SchedulerClient:
 
 
 class RegistryClient:
-    """A worker's view. The channels belong to the caller."""
+    """A worker's view. The channels belong to the caller, and show the worker's certificate."""
 
-    def __init__(self, to: grpc.aio.Channel | Schedulers, secret: str) -> None:
+    def __init__(self, to: grpc.aio.Channel | Schedulers) -> None:
         self._schedulers = to if isinstance(to, Schedulers) else Schedulers((to,))
-        self._secret = secret
+
+    def use(self, schedulers: Schedulers) -> None:
+        """Call over other channels from now on."""
+        self._schedulers = schedulers
 
     async def register(self, registration: Registration) -> Admission:
         answer = await self._call(
@@ -170,9 +173,7 @@ class RegistryClient:
 
     async def result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
         """As the daemon's."""
-        return await _result_key(
-            self._schedulers, "WorkerRegistryService", self._secret, tenant, key_id
-        )
+        return await _result_key(self._schedulers, "WorkerRegistryService", "", tenant, key_id)
 
     async def deregister(self, worker_id: str) -> None:
         await self._call(
@@ -180,9 +181,7 @@ class RegistryClient:
         )
 
     async def _call(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
-        return await self._schedulers.call(
-            f"WorkerRegistryService/{method}", request, response, self._secret
-        )
+        return await self._schedulers.call(f"WorkerRegistryService/{method}", request, response, "")
 
 
 def _anchor(head: SignedHead | None) -> pb.AuditAnchor | None:

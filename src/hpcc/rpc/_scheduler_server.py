@@ -35,12 +35,13 @@ _MAX_REASON_CHARS: Final = 200
 
 
 def scheduler_handlers(backend: SchedulerBackend) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of both services."""
-    daemon, worker = _DaemonSide(backend), _WorkerSide(backend)
-    return (
-        service_handler("hpcc.v1.SchedulerService", daemon.methods()),
-        service_handler("hpcc.v1.WorkerRegistryService", worker.methods()),
-    )
+    """Build the handlers of the daemons' port."""
+    return (service_handler("hpcc.v1.SchedulerService", _DaemonSide(backend).methods()),)
+
+
+def registry_handlers(backend: SchedulerBackend) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handlers of the workers' port, whose server asks for certificates."""
+    return (service_handler("hpcc.v1.WorkerRegistryService", _WorkerSide(backend).methods()),)
 
 
 class _DaemonSide:
@@ -152,7 +153,9 @@ class _WorkerSide:
         )
 
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
-        admission = await self._backend.register(call.credential, registration_of(request))
+        registration = registration_of(request)
+        await self._backend.admit(call.certificate, registration.worker_id)
+        admission = await self._backend.register(registration)
         return pb.RegisterResponse(
             token_keys=_keys(admission.token_keys),
             generation=admission.generation,
@@ -162,15 +165,16 @@ class _WorkerSide:
         )
 
     async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
+        worker_id = worker_id_of(request.worker_id)
+        await self._backend.admit(call.certificate, worker_id)
         answer = self._backend.heartbeat(
-            call.credential,
             Beat(
-                worker_id=worker_id_of(request.worker_id),
+                worker_id=worker_id,
                 generation=generation_of(request.generation),
                 running=request.running,
                 queued=request.queued,
                 anchor=_anchor(request) if request.HasField("audit") else None,
-            ),
+            )
         )
         return pb.HeartbeatResponse(
             token_keys=_keys(answer.token_keys), generation=answer.generation
@@ -179,9 +183,10 @@ class _WorkerSide:
     async def sandbox_lost(
         self, request: pb.SandboxLostRequest, call: Call
     ) -> pb.SandboxLostResponse:
+        worker_id = worker_id_of(request.worker_id)
+        await self._backend.admit(call.certificate, worker_id)
         generation = await self._backend.sandbox_lost(
-            call.credential,
-            worker_id_of(request.worker_id),
+            worker_id,
             generation_of(request.generation),
             _label(request.guest_id, 128),
             _label(request.reason, _MAX_REASON_CHARS),
@@ -189,12 +194,15 @@ class _WorkerSide:
         return pb.SandboxLostResponse(generation=generation)
 
     async def deregister(self, request: pb.DeregisterRequest, call: Call) -> pb.DeregisterResponse:
-        await self._backend.deregister(call.credential, worker_id_of(request.worker_id))
+        worker_id = worker_id_of(request.worker_id)
+        await self._backend.admit(call.certificate, worker_id)
+        await self._backend.deregister(worker_id)
         return pb.DeregisterResponse()
 
     async def result_keys(self, request: pb.ResultKeysRequest, call: Call) -> pb.ResultKeysResponse:
+        await self._backend.admit(call.certificate, None)
         found = await self._backend.result_keys_for_worker(
-            call.credential, TenantId(request.tenant), _key_ids(request.key_ids)
+            TenantId(request.tenant), _key_ids(request.key_ids)
         )
         return pb.ResultKeysResponse(keys=_keys(tuple(found.items())))
 

@@ -12,7 +12,7 @@ import grpc
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.ports import Clock, SystemClock
-from hpcc.rpc._channel import open_channel
+from hpcc.rpc._channel import ClientTls, open_channel
 from hpcc.rpc._errors import BusyError, DeadlineError, UnavailableError, error_of_call
 from hpcc.rpc._method import bearer
 
@@ -118,7 +118,12 @@ def _better(old: HpccError | None, new: HpccError) -> HpccError:
 
 @asynccontextmanager
 async def open_schedulers(
-    endpoints: str, *, certificate_pem: bytes, name: str, clock: Clock | None = None
+    endpoints: str,
+    *,
+    certificate_pem: bytes,
+    name: str,
+    clock: Clock | None = None,
+    client: ClientTls | None = None,
 ) -> AsyncGenerator[Schedulers]:
     """Open channels to `host:port[,host:port…]`; nothing is sent before the first call.
 
@@ -130,7 +135,7 @@ async def open_schedulers(
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(
-                open_channel(endpoint, certificate_pem=certificate_pem, name=name)
+                open_channel(endpoint, certificate_pem=certificate_pem, name=name, client=client)
             )
             for endpoint in split_schedulers(endpoints)
         ]

@@ -1,7 +1,8 @@
 """The scheduler: names a worker and signs a token; never sees a source byte."""
 
 from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import RunningScheduler, open_control, serve_scheduler
+from hpcc.scheduler._enrolment import Enrolment
+from hpcc.scheduler._serve import RunningScheduler, open_control, open_enrolment, serve_scheduler
 from hpcc.scheduler._signing import ANNOUNCE_SECONDS
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy, parse_tenants
 from hpcc.scheduler._tenants_door import Admitted, Door
@@ -11,12 +12,14 @@ __all__ = [
     "ANNOUNCE_SECONDS",
     "Admitted",
     "Door",
+    "Enrolment",
     "ImageRule",
     "RunningScheduler",
     "SchedulerConfig",
     "TenantPolicy",
     "load_tenants",
     "open_control",
+    "open_enrolment",
     "parse_tenants",
     "serve_scheduler",
 ]

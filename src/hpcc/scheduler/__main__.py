@@ -17,6 +17,7 @@ async def main(process: ServiceProcess) -> None:
             {
                 "host": running.host,
                 "port": running.port,
+                "worker_port": running.worker_port,
                 "certificate_pem": running.certificate_pem,
                 "scheduler_id": running.scheduler_id,
             }

@@ -14,6 +14,7 @@ _MIN_SECRET_CHARS = 32
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
 # Rotation announces a key a minute before it signs.
 MIN_KEY_SECONDS = 300.0
+MIN_CERTIFICATE_SECONDS, MAX_CERTIFICATE_SECONDS = 60.0, 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,6 @@ class SchedulerConfig:
     """
 
     keys: Path
-    worker_secret: str = field(repr=False)
     # Path("") is none: with a database.
     state: Path = Path()
     database: str = ""
@@ -42,6 +42,11 @@ class SchedulerConfig:
     minimum_isolation: str = ""
     host: str = "127.0.0.1"
     port: int = 0
+    # Where workers are served, over TLS with certificates of their own.
+    worker_port: int = 0
+    # A worker renews at half of it; one that is off for longer must be enrolled again. Revoking
+    # does not wait for it.
+    worker_certificate_seconds: float = 7 * 86_400.0
     images: tuple[str, ...] = ()
     # Three missed heartbeats; SandboxLost is the mechanism, this only the backstop.
     lease_seconds: float = 10.0
@@ -54,8 +59,15 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         """Refuse names, labels and secrets that could not work."""
-        if len(self.worker_secret) < _MIN_SECRET_CHARS:
-            raise CallerError(f"secrets must have at least {_MIN_SECRET_CHARS} characters")
+        if (
+            not MIN_CERTIFICATE_SECONDS
+            <= self.worker_certificate_seconds
+            <= MAX_CERTIFICATE_SECONDS
+        ):
+            raise CallerError(
+                f"worker_certificate_seconds must be {MIN_CERTIFICATE_SECONDS:g} to "
+                f"{MAX_CERTIFICATE_SECONDS:g}"
+            )
         if not _MIN_KEY_DAYS <= self.result_key_days <= _MAX_KEY_DAYS:
             raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
         self._check_control()

@@ -10,10 +10,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.control import EmbeddedControlStore, open_postgres, read_database_config
-from hpcc.identity import Sealer, load_or_create_secret, load_or_create_tls, read_secret_file
+from hpcc.identity import (
+    Sealer,
+    TlsIdentity,
+    load_or_create_secret,
+    load_or_create_tls,
+    read_secret_file,
+)
 from hpcc.ports import Clock, ControlStore, ControlStoreError
-from hpcc.rpc import ServerTls, scheduler_handlers, start_server
+from hpcc.rpc import (
+    ServerTls,
+    enrol_handlers,
+    registry_handlers,
+    renew_handlers,
+    scheduler_handlers,
+    start_server,
+)
 from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._enrolment import Enrolment
 from hpcc.scheduler._service import SchedulerService
 from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants_door import Door, open_door
@@ -28,10 +42,14 @@ _RETRY_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunningScheduler:
-    """Where a scheduler serves, and the certificate to pin. Its id is the whole farm's."""
+    """Where a scheduler serves daemons and workers, and the certificate to pin.
+
+    Its id is the whole farm's.
+    """
 
     host: str
     port: int
+    worker_port: int
     certificate_pem: str
     scheduler_id: str
 
@@ -49,30 +67,75 @@ async def serve_scheduler(
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     door = door or open_door(config, clock)
     async with open_control(config, clock) as (store, keys):
-        service = SchedulerService(config, keys, store, clock, door=door)
-        server, port = await start_server(
-            scheduler_handlers(service),
+        enrolment = enrolment_of(config, store, keys, clock)
+        await enrolment.load()
+        service = SchedulerService(config, keys, store, clock, door=door, enrolment=enrolment)
+        tasks = [
+            asyncio.Task(service.expire_leases(), name="scheduler leases"),
+            asyncio.Task(service.revoke_workers(), name="revoked workers"),
+            asyncio.Task(service.sharing.run(), name="control store"),
+            asyncio.Task(keys.run(), name="signing keys"),
+            asyncio.Task(enrolment.run(), name="enrolled workers"),
+            asyncio.Task(door.watch(), name="tenants"),
+        ]
+        try:
+            async with _served(config, service, enrolment, tls) as (port, worker_port):
+                certificate = tls.certificate_pem.decode()
+                yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer)
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+@asynccontextmanager
+async def _served(
+    config: SchedulerConfig, service: SchedulerService, enrolment: Enrolment, tls: TlsIdentity
+) -> AsyncGenerator[tuple[int, int]]:
+    """Serve daemons and workers at a port each: a server asks all for certificates, or none."""
+    workers, worker_port = await start_server(
+        (*registry_handlers(service), *renew_handlers(enrolment)),
+        host=config.host,
+        port=config.worker_port,
+        tls=ServerTls(tls.key_pem, tls.certificate_pem, enrolment.ca.certificate_pem),
+    )
+    try:
+        daemons, port = await start_server(
+            (*scheduler_handlers(service), *enrol_handlers(enrolment, worker_port)),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
             # Watches never end by themselves: they must not use up what logins need.
             more_rpcs=MAX_WATCHERS,
         )
-        tasks = [
-            asyncio.Task(service.expire_leases(), name="scheduler leases"),
-            asyncio.Task(service.revoke_workers(), name="result keys"),
-            asyncio.Task(service.sharing.run(), name="control store"),
-            asyncio.Task(keys.run(), name="signing keys"),
-            asyncio.Task(door.watch(), name="tenants"),
-        ]
         try:
-            yield RunningScheduler(config.host, port, tls.certificate_pem.decode(), keys.issuer)
+            yield port, worker_port
         finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-            await server.stop(_GRACE_SECONDS)
+            await daemons.stop(_GRACE_SECONDS)
+    finally:
+        await workers.stop(_GRACE_SECONDS)
+
+
+@asynccontextmanager
+async def open_enrolment(config: SchedulerConfig, clock: Clock) -> AsyncGenerator[Enrolment]:
+    """Give the enrolment of a configuration, for an operator's command.
+
+    Raises:
+        HpccError: as `open_control`.
+    """
+    async with open_control(config, clock) as (store, keys):
+        enrolment = enrolment_of(config, store, keys, clock)
+        await enrolment.load()
+        yield enrolment
+
+
+def enrolment_of(
+    config: SchedulerConfig, store: ControlStore, keys: SigningKeys, clock: Clock
+) -> Enrolment:
+    """Return the enrolment as a scheduler of this configuration keeps it."""
+    seconds = config.worker_certificate_seconds
+    return Enrolment(store, keys.sealer, clock, certificate_seconds=seconds)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Mapping
@@ -16,6 +15,7 @@ from hpcc.identity import RouteClaims, SessionClaims
 from hpcc.ports import Anchor, Clock, ControlStore, SignedHead
 from hpcc.routing import Wish
 from hpcc.rpc import (
+    WATCHING,
     Admission,
     Beat,
     BeatAnswer,
@@ -24,9 +24,9 @@ from hpcc.rpc import (
     RouteAsk,
     RouteChange,
     SessionGrant,
-    UnauthenticatedError,
 )
 from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._enrolment import Enrolment
 from hpcc.scheduler._parity import note_parity
 from hpcc.scheduler._registry import Registry, Worker
 from hpcc.scheduler._result_keys import result_key_table
@@ -53,7 +53,9 @@ class SchedulerService:
         clock: Clock,
         *,
         door: Door,
+        enrolment: Enrolment,
     ) -> None:
+        self._enrolment = enrolment
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
         self._registry = Registry(clock, config.lease_seconds)
@@ -130,6 +132,8 @@ class SchedulerService:
         )
         self._watchers.add(watcher)
         try:
+            # From here on the caller is told of every death: a route that it asks for now is safe.
+            yield WATCHING
             for change in list(self._registry.live()):
                 yield change
             while (news := await watcher.next_or_none()) is not None:
@@ -137,8 +141,10 @@ class SchedulerService:
         finally:
             self._watchers.discard(watcher)
 
-    async def register(self, credential: str, registration: Registration) -> Admission:
-        self._check_worker(credential)
+    async def admit(self, certificate: bytes, worker_id: str | None) -> str:
+        return await self._enrolment.admit(certificate, worker_id)
+
+    async def register(self, registration: Registration) -> Admission:
         await self._result_keys.note(registration)
         worker, dead = self._registry.register(registration)
         self._watchers.tell(dead)
@@ -153,8 +159,7 @@ class SchedulerService:
             audience=worker.audience,
         )
 
-    def heartbeat(self, credential: str, beat: Beat) -> BeatAnswer:
-        self._check_worker(credential)
+    def heartbeat(self, beat: Beat) -> BeatAnswer:
         worker, dead = self._registry.heartbeat(beat)
         self._watchers.tell(dead)
         if beat.anchor is not None:
@@ -179,17 +184,15 @@ class SchedulerService:
             _log.error("audit chain of worker %s was cut or changed", head.worker)
 
     async def sandbox_lost(
-        self, credential: str, worker_id: str, generation: int, guest_id: str, reason: str
+        self, worker_id: str, generation: int, guest_id: str, reason: str
     ) -> int:
-        self._check_worker(credential)
         change, successor = self._registry.lost(worker_id, generation)
         _log.warning("guest %s of worker %s is lost: %s", guest_id, worker_id, reason)
         self._watchers.tell([change])
         await self.sharing.ended(change, successor.generation)
         return successor.generation
 
-    async def deregister(self, credential: str, worker_id: str) -> None:
-        self._check_worker(credential)
+    async def deregister(self, worker_id: str) -> None:
         await self._remove(worker_id)
 
     async def _remove(self, worker_id: str) -> None:
@@ -199,10 +202,9 @@ class SchedulerService:
             await self.sharing.ended(change, 0)
 
     async def result_keys_for_worker(
-        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
+        self, tenant: TenantId, key_ids: tuple[str, ...]
     ) -> Mapping[str, bytes]:
         del tenant  # a worker serves all of them
-        self._check_worker(credential)
         return await self._result_keys.listed(key_ids)
 
     async def expire_leases(self) -> None:
@@ -213,17 +215,16 @@ class SchedulerService:
             self._watchers.tell(self._registry.expire())
 
     async def revoke_workers(self) -> None:
-        """Drop workers whose result key was revoked, until cancelled."""
+        """Drop workers that were revoked, or whose result key was, until cancelled."""
         while True:
             await self._clock.sleep(self._config.lease_seconds / 4)
+            for worker in self._registry.registrations():
+                if self._enrolment.is_revoked(worker.worker_id):
+                    _log.error("worker %s is dropped: it was revoked", worker.worker_id)
+                    await self._remove(worker.worker_id)
             for worker_id in await self._result_keys.tend(self._registry.registrations()):
                 _log.error("worker %s is dropped: its result key was revoked", worker_id)
                 await self._remove(worker_id)
-
-    def _check_worker(self, credential: str) -> None:
-        if not hmac.compare_digest(credential.encode(), self._config.worker_secret.encode()):
-            _log.warning("refused: worker credential")
-            raise UnauthenticatedError("worker secret is wrong", reason="bad-secret")
 
     def _claims(
         self,

@@ -71,6 +71,11 @@ class SigningKeys:
         return self._ring
 
     @property
+    def sealer(self) -> Sealer:
+        """What seals the farm's keys."""
+        return self._sealer
+
+    @property
     def issuer(self) -> str:
         return self.ring.issuer
 

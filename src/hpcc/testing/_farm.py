@@ -25,6 +25,7 @@ from hpcc.rpc import (
     open_channel,
 )
 from hpcc.scheduler import Door, RunningScheduler, SchedulerConfig, serve_scheduler
+from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._memory_audit import MemoryAuditLog
 from hpcc.worker import RunningWorker, ToolchainBook, WorkerConfig, serve_worker
@@ -53,7 +54,7 @@ class FarmUnderTest:
     directory: Path
     clock: Clock
     tenant_secret: str
-    worker_secret: str
+    scheduler_config: SchedulerConfig
     runtime: FakeRuntime
     audit: MemoryAuditLog
     scheduler: RunningScheduler
@@ -93,9 +94,10 @@ class FarmUnderTest:
             "images": base / "images",
             "guest_assets": base / "assets",
             "state": base / "state",
-            "scheduler": f"{self.scheduler.host}:{self.scheduler.port}",
+            "scheduler": f"{self.scheduler.host}:{self.scheduler.worker_port}",
             "scheduler_certificate_pem": self.scheduler.certificate_pem,
-            "worker_secret": self.worker_secret,
+            "enrol_at": f"{self.scheduler.host}:{self.scheduler.port}",
+            "enrol_token_file": str(base / "token"),
             "image_digests": (IMAGE.digest.value,),
             **self.worker_fields,
         }
@@ -105,8 +107,12 @@ class FarmUnderTest:
     async def serving(self, audit: AuditLog | None = None) -> AsyncGenerator[RunningWorker]:
         """Run the worker while the block runs."""
         (self.directory / "image").touch()
+        config = self.worker_config()
+        if config.enrol_token_file:
+            token = Path(config.enrol_token_file)
+            await token_file(self.scheduler_config, self.clock, token, config.worker_id)
         async with serve_worker(
-            self.worker_config(),
+            config,
             runtime=self.runtime,
             images=FakeImages(self.directory / "image"),
             audit=audit or self.audit,
@@ -159,14 +165,13 @@ async def farm_under_test(
     With `tenants`, the path of a table, there is no static tenant; `door` lets in by other rules.
     """
     clock = clock or SystemClock()
-    tenant_secret, worker_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    tenant_secret = secrets.token_urlsafe(32)
     config = SchedulerConfig(
         keys=directory / "scheduler" / "keys",
         state=directory / "scheduler" / "state",
         tenants=str(tenants or ""),
         tenant="" if tenants else TENANT.value,
         tenant_secret="" if tenants else tenant_secret,
-        worker_secret=worker_secret,
         minimum_isolation="" if tenants else Isolation.LOCAL_NONE.value,
     )
     guests = directory / "guests"
@@ -176,7 +181,7 @@ async def farm_under_test(
             directory=directory,
             clock=clock,
             tenant_secret=tenant_secret,
-            worker_secret=worker_secret,
+            scheduler_config=config,
             runtime=FakeRuntime(guests),
             audit=MemoryAuditLog(),
             scheduler=scheduler,

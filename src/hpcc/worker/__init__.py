@@ -1,6 +1,7 @@
 """The worker: REAPI v2 in front, guests behind, a row for everything it releases."""
 
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker._identity import IDENTITY_NAME, enrol_worker, load_identity_or_none, read_token
 from hpcc.worker._pool import ImageProvider
 from hpcc.worker._reproduce import MAX_NAMED, Finding, Reproduction, Verdict, reproduce_row
 from hpcc.worker._retained import RetainedInputs
@@ -9,6 +10,7 @@ from hpcc.worker._toolchains import ToolchainBook
 
 __all__ = [
     "AUDIT_KEY_NAME",
+    "IDENTITY_NAME",
     "MAX_NAMED",
     "Finding",
     "ImageProvider",
@@ -18,6 +20,9 @@ __all__ = [
     "ToolchainBook",
     "Verdict",
     "WorkerConfig",
+    "enrol_worker",
+    "load_identity_or_none",
+    "read_token",
     "reproduce_row",
     "serve_worker",
 ]

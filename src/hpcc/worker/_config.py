@@ -21,8 +21,9 @@ class WorkerConfig:
 
     Directories: `keys` (TLS identity), `store` (CAS and action cache), `audit` (the trail),
     `images` (prepared images), `guest_assets` (kernel and agent), `state` (of the runtime).
-    `scheduler` is host:port, or several with commas, any of which will do; `image_digests` are the
-    images offered; `prewarm_*` boot a guest before the worker is ready.
+    `scheduler` is host:port of a scheduler's port for workers, or several with commas, any of which
+    will do; `image_digests` are the images offered; `prewarm_*` boot a guest before the worker is
+    ready.
     """
 
     worker_id: str
@@ -34,8 +35,11 @@ class WorkerConfig:
     state: Path
     scheduler: str
     scheduler_certificate_pem: str
-    worker_secret: str = field(repr=False)
     image_digests: tuple[str, ...]
+    # Without a certificate in `keys`, one is asked for there when the worker starts: the daemons'
+    # port of a scheduler, and the file of a one-time token. `hpcc worker enrol` does the same.
+    enrol_at: str = ""
+    enrol_token_file: str = ""
     host: str = "127.0.0.1"
     port: int = 0
     runtime: str = "auto"
@@ -87,6 +91,12 @@ class WorkerConfig:
             keep_seconds=self.audit_keep_days * 86_400,
         )
 
+    def _check_enrolment(self) -> None:
+        if bool(self.enrol_at) != bool(self.enrol_token_file):
+            raise CallerError("enrol_at and enrol_token_file belong together")
+        if self.enrol_token_file and not self.enrol_token_file.startswith("/"):
+            raise CallerError("enrol_token_file must be an absolute path")
+
     def __post_init__(self) -> None:
         """Refuse what could not work."""
         self._check_audit()
@@ -94,6 +104,7 @@ class WorkerConfig:
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
         for digest in self.image_digests:
             ImageDigest(digest)
+        self._check_enrolment()
         if self.runtime not in {"auto", "qemu", "firecracker", "process"}:
             raise CallerError("runtime must be auto, qemu, firecracker or process")
         if self.accelerator not in {"auto", "tcg"}:

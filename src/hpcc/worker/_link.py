@@ -70,7 +70,11 @@ class SchedulerLink:
                 )
             except HpccError as error:
                 if error.reason in {
-                    "bad-secret",
+                    "foreign-worker",
+                    "worker-certificate",
+                    "worker-certificate-expired",
+                    "worker-foreign-ca",
+                    "worker-revoked",
                     "bad-request",
                     "result-key",
                     "result-key-revoked",

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from hpcc.audit import EventLimiter, SpoolAuditLog
 from hpcc.config import GUEST_OVERHEAD_MIB
 from hpcc.core import (
+    CallerError,
     GuestReuse,
     ImageDigest,
     ImageToolchains,
@@ -29,15 +31,22 @@ from hpcc.rpc import (
     Admission,
     Registration,
     RegistryClient,
+    Schedulers,
     ServerTls,
     leaf_error,
-    open_schedulers,
     reapi_handlers,
     start_server,
 )
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._flights import Flights
+from hpcc.worker._identity import (
+    Tie,
+    WorkerIdentity,
+    enrol_worker,
+    load_identity_or_none,
+    read_token,
+)
 from hpcc.worker._link import LinkState, SchedulerLink
 from hpcc.worker._pool import GuestPool, GuestShape, ImageProvider
 from hpcc.worker._pool_words import PoolLimits
@@ -241,13 +250,9 @@ async def _serving(
 ) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    async with (
-        open_schedulers(
-            config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, clock=clock
-        ) as schedulers,
-        asyncio.TaskGroup() as group,
-    ):
-        registry = RegistryClient(schedulers, config.worker_secret)
+    tie = Tie(config.keys, await _identity(config, clock, progress), clock, config.scheduler, peer)
+    async with tie.open() as schedulers, asyncio.TaskGroup() as group:
+        registry = RegistryClient(schedulers)
         parts = _Parts(config, runtime, images, audit, clock, group, registry)
         server, port = await start_server(
             reapi_handlers(parts.gate),
@@ -272,7 +277,7 @@ async def _serving(
                 result_proof=parts.signer.possession(config.worker_id, tls.certificate_der),
                 toolchains=compilers,
             )
-            async with _linked(parts, registration):
+            async with _renewing(tie, schedulers, registry), _linked(parts, registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
             # Deregistered, so no route leads here any more: what runs may finish and be answered.
@@ -280,6 +285,51 @@ async def _serving(
             for chore in parts.chores:
                 chore.cancel()
             await server.stop(_GRACE_SECONDS)
+
+
+async def _identity(
+    config: WorkerConfig, clock: Clock, progress: Callable[[str], None]
+) -> WorkerIdentity:
+    """Return the worker's certificate; enrol for one where that is configured.
+
+    Raises:
+        CallerError: there is none, it has ended, or it is another worker's.
+        HpccError: see `enrol_worker`.
+    """
+    found = await asyncio.to_thread(load_identity_or_none, config.keys)
+    is_good = found is not None and found.worker_id == config.worker_id
+    if found is not None and is_good and found.expires_at > clock.now():
+        return found
+    if not config.enrol_at:
+        raise CallerError(
+            f"this worker has no certificate for the name {config.worker_id} that is good now:"
+            " `hpcc worker enrol`",
+            reason="worker-identity",
+        )
+    progress("enrolling with the scheduler")
+    token = await asyncio.to_thread(read_token, Path(config.enrol_token_file))
+    identity, _ = await enrol_worker(
+        config.keys,
+        scheduler=config.enrol_at,
+        certificate_pem=config.scheduler_certificate_pem.encode(),
+        token=token,
+        worker_id=config.worker_id,
+    )
+    return identity
+
+
+@asynccontextmanager
+async def _renewing(
+    tie: Tie, schedulers: Schedulers, registry: RegistryClient
+) -> AsyncGenerator[None]:
+    """Renew the certificate while the block runs."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(tie.keep(schedulers, registry.use), name="certificate")
+        try:
+            yield
+        finally:
+            # What ends the block needs the channels of now: it comes before this.
+            task.cancel()
 
 
 @asynccontextmanager

@@ -116,7 +116,6 @@ async def world(directory: Path, *, token_seconds: int = 300) -> AsyncIterator[W
         config = SchedulerConfig(
             keys=directory / "keys",
             state=directory / "state",
-            worker_secret="w" * 43,
             tenants=str(table),
         )
         async with serve_scheduler(config, SystemClock()) as scheduler:

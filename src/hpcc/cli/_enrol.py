@@ -1,0 +1,146 @@
+"""`hpcc scheduler enrol-token`, `workers`, `revoke-worker`, and `hpcc worker enrol`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hpcc.core import CallerError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hpcc.scheduler import Enrolment
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SPAN: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
+_STORE_SECONDS: Final = 60.0
+
+
+def register_scheduler(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add what an operator does, below `hpcc scheduler`."""
+    token = actions.add_parser(
+        "enrol-token", help="print a token that enrols one worker, once", description=_token.__doc__
+    )
+    token.add_argument("--valid", default="1h", metavar="SPAN", help="such as 30m or 1d (1h)")
+    token.add_argument(
+        "--name", default="", metavar="ID", help="for this worker alone; replaces it if it exists"
+    )
+    token.set_defaults(handler=_token)
+    workers = actions.add_parser(
+        "workers", help="the workers that were ever enrolled", description=_workers.__doc__
+    )
+    workers.set_defaults(handler=_workers)
+    revoke = actions.add_parser(
+        "revoke-worker", help="refuse a worker from now on", description=_revoke.__doc__
+    )
+    revoke.add_argument("worker", metavar="ID")
+    revoke.set_defaults(handler=_revoke)
+    for parser in (token, workers, revoke):
+        # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
+        parser.add_argument(
+            "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
+        )
+
+
+def register_worker(parser: argparse.ArgumentParser) -> None:
+    """Add `enrol` below `hpcc worker`."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    enrol = actions.add_parser(
+        "enrol", help="get this worker's certificate from a scheduler", description=_enrol.__doc__
+    )
+    enrol.add_argument("--scheduler", required=True, metavar="HOST:PORT", help="as daemons use it")
+    enrol.add_argument(
+        "--ca", type=Path, required=True, metavar="FILE", help="the scheduler's certificate, PEM"
+    )
+    enrol.add_argument(
+        "--token-file", type=Path, required=True, metavar="FILE", help="mode 0600, of enrol-token"
+    )
+    enrol.add_argument("--name", required=True, metavar="ID", help="worker_id of the config file")
+    enrol.add_argument("--keys", type=Path, required=True, metavar="DIR", help="keys of that file")
+    enrol.set_defaults(handler=_enrol)
+
+
+def span_seconds(text: str) -> float:
+    """Read `90s`, `30m`, `1h`, `7d`.
+
+    Raises:
+        CallerError: it is none.
+    """
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise CallerError(f"{text!r} is no span of time: 90s, 30m, 1h, 7d", reason="usage")
+    return float(int(match[1]) * _UNITS[match[2]])
+
+
+def _token(args: argparse.Namespace) -> int:
+    """Print a token. Whoever has it can enrol a worker: hand it over as you would a password."""
+    seconds = span_seconds(args.valid)
+    print(_with_enrolment(args, lambda enrolment: enrolment.new_token(args.name, seconds)))
+    return 0
+
+
+def _workers(args: argparse.Namespace) -> int:
+    """List workers: id, key, when enrolled, whether revoked."""
+    for name, worker in _with_enrolment(args, lambda enrolment: enrolment.workers()).items():
+        state = f"revoked {_when(worker.revoked_at)}" if worker.revoked_at else "enrolled"
+        print(f"{name}  {worker.key_id}  {_when(worker.enrolled_at)}  {state}")
+    return 0
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    """Refuse a worker's certificates from now on, at every scheduler."""
+    _with_enrolment(args, lambda enrolment: enrolment.revoke(args.worker))
+    print(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it anew")
+    print("its results are still good: see `hpcc scheduler revoke-key`")
+    return 0
+
+
+def _enrol(args: argparse.Namespace) -> int:
+    """Make a key on this machine, and have the scheduler sign a certificate for it."""
+    from hpcc.worker import enrol_worker, read_token
+
+    try:
+        authority = args.ca.read_bytes()
+    except OSError as error:
+        raise CallerError(f"cannot read {args.ca}: {error.strerror}", reason="usage") from error
+    identity, port = asyncio.run(
+        enrol_worker(
+            args.keys.absolute(),
+            scheduler=args.scheduler,
+            certificate_pem=authority,
+            token=read_token(args.token_file.absolute()),
+            worker_id=args.name,
+        )
+    )
+    host = args.scheduler.rpartition(":")[0]
+    print(f"worker {args.name} is enrolled until {_when(identity.expires_at)}, and renews itself")
+    print(f'  in its config file:  "scheduler": "{host}:{port}"')
+    return 0
+
+
+def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awaitable[T]]) -> T:
+    from hpcc.cli._control import scheduler_config
+    from hpcc.ports import SystemClock
+    from hpcc.scheduler import open_enrolment
+
+    logging.basicConfig(level=logging.ERROR)
+    config = scheduler_config(args)
+
+    async def run() -> T:
+        async with (
+            asyncio.timeout(_STORE_SECONDS),
+            open_enrolment(config, SystemClock()) as enrolment,
+        ):
+            return await act(enrolment)
+
+    return asyncio.run(run())
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

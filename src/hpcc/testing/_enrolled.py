@@ -1,0 +1,19 @@
+"""Workers of tests get their certificates as true ones do: by a one-time token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcc.config import write_private_file
+from hpcc.ports import Clock
+from hpcc.scheduler import SchedulerConfig, open_enrolment
+
+
+async def token_file(
+    config: SchedulerConfig, clock: Clock, path: Path, worker_id: str, valid_seconds: float = 600.0
+) -> Path:
+    """Write a token for a worker to a file, as `hpcc scheduler enrol-token --name` prints it."""
+    async with open_enrolment(config, clock) as enrolment:
+        token = await enrolment.new_token(worker_id, valid_seconds)
+    write_private_file(path, token.encode())
+    return path

@@ -1,0 +1,199 @@
+"""The worker's tie to its farm: a key of its own, and a certificate that is renewed in time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from hpcc.config import write_private_file
+from hpcc.core import CallerError, HpccError
+from hpcc.identity import PinnedPeer, new_worker_key, read_own_file, read_pass, request_of
+from hpcc.ports import Clock
+from hpcc.rpc import (
+    ClientTls,
+    Schedulers,
+    UnauthenticatedError,
+    ask_to_enrol,
+    ask_to_renew,
+    open_channel,
+    open_schedulers,
+)
+
+_log: Final = logging.getLogger(__name__)
+IDENTITY_NAME: Final = "farm-identity.pem"
+_MAX_FILE_BYTES: Final = 16 << 10
+_BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+MAX_TOKEN_CHARS: Final = 128
+# A renewal that fails is tried again after this share of what is left.
+_RETRY_SHARE: Final = 8
+_MIN_WAIT_SECONDS: Final = 1.0
+# Calls that are under way over the old certificate's connection.
+_GRACE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """A key and its certificate, in PEM, and what the certificate says."""
+
+    key_pem: bytes = field(repr=False)
+    certificate_pem: bytes
+    worker_id: str
+    expires_at: float
+
+    @classmethod
+    def parse(cls, data: bytes) -> WorkerIdentity:
+        """Read key and certificate.
+
+        Raises:
+            CallerError: they are not there.
+        """
+        key, mark, certificate = data.partition(_BEGIN_CERTIFICATE)
+        try:
+            found = read_pass(x509.load_pem_x509_certificate(mark + certificate))
+            request_of(key)
+        except ValueError as error:
+            raise CallerError(
+                f"no worker identity: remove {IDENTITY_NAME}, and enrol again",
+                reason="worker-identity",
+            ) from error
+        return cls(key, mark + certificate, found.worker_id, found.expires_at)
+
+    @property
+    def tls(self) -> ClientTls:
+        return ClientTls(self.key_pem, self.certificate_pem)
+
+
+def load_identity_or_none(keys: Path) -> WorkerIdentity | None:
+    """Return what `enrol` left; None when it never did.
+
+    Raises:
+        CallerError: others can read it, or it is damaged.
+    """
+    data = _private_or_none(keys / IDENTITY_NAME, _MAX_FILE_BYTES)
+    return None if data is None else WorkerIdentity.parse(data)
+
+
+def read_token(path: Path) -> str:
+    """Read a one-time token.
+
+    Raises:
+        CallerError: there is none, or others can read it.
+    """
+    data = _private_or_none(path, MAX_TOKEN_CHARS + 2)
+    if data is None:
+        raise CallerError(f"no enrolment token in {path}", reason="enrol-token")
+    return data.decode("ascii", "replace").strip()[:MAX_TOKEN_CHARS]
+
+
+def _private_or_none(path: Path, most: int) -> bytes | None:
+    try:
+        return read_own_file(path, max_bytes=most)
+    except FileNotFoundError:
+        return None
+
+
+async def enrol_worker(
+    keys: Path, *, scheduler: str, certificate_pem: bytes, token: str, worker_id: str
+) -> tuple[WorkerIdentity, int]:
+    """Make a key, have it certified, keep both; return them and the scheduler's port for workers.
+
+    The key never leaves this machine. What was there before is replaced only by something good.
+
+    Raises:
+        HpccError: the scheduler refuses, does not answer, or the file cannot be written.
+    """
+    key, request = new_worker_key()
+    peer = PinnedPeer.from_pem(certificate_pem)
+    async with open_channel(
+        scheduler, certificate_pem=peer.certificate_pem, name=peer.name
+    ) as channel:
+        grant, port = await ask_to_enrol(channel, token=token, request=request, worker_id=worker_id)
+    return await asyncio.to_thread(_keep, keys, key, grant.certificate_pem, worker_id), port
+
+
+def _keep(keys: Path, key: bytes, certificate: bytes, worker_id: str) -> WorkerIdentity:
+    identity = WorkerIdentity.parse(key + certificate)
+    if identity.worker_id != worker_id:
+        raise CallerError("the certificate is for another worker", reason="worker-identity")
+    write_private_file(keys / IDENTITY_NAME, key + certificate)
+    return identity
+
+
+class Tie:
+    """Channels to the schedulers with the certificate of now."""
+
+    def __init__(
+        self, keys: Path, identity: WorkerIdentity, clock: Clock, schedulers: str, peer: PinnedPeer
+    ) -> None:
+        self._keys, self.identity, self._clock = keys, identity, clock
+        self._endpoints, self._peer = schedulers, peer
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Schedulers]:
+        """Give channels that show the certificate of now."""
+        async with open_schedulers(
+            self._endpoints,
+            certificate_pem=self._peer.certificate_pem,
+            name=self._peer.name,
+            clock=self._clock,
+            client=self.identity.tls,
+        ) as schedulers:
+            yield schedulers
+
+    async def keep(self, schedulers: Schedulers, use: Callable[[Schedulers], None]) -> None:
+        """Renew the certificate at half of its time until cancelled.
+
+        `use` is called with the new channels, which end with this call.
+        """
+        current, before = schedulers, asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._clock.sleep(self._wait_seconds(share=2))
+                while not await self._renewed(current):
+                    await self._clock.sleep(self._wait_seconds(share=_RETRY_SHARE))
+                opened: asyncio.Future[Schedulers] = asyncio.get_running_loop().create_future()
+                ended = asyncio.Event()
+                group.create_task(self._hold(opened, ended))
+                current = await opened
+                use(current)
+                group.create_task(self._end(before))
+                before = ended
+
+    async def _end(self, ended: asyncio.Event) -> None:
+        await self._clock.sleep(_GRACE_SECONDS)
+        ended.set()
+
+    async def _hold(self, opened: asyncio.Future[Schedulers], ended: asyncio.Event) -> None:
+        async with self.open() as schedulers:
+            opened.set_result(schedulers)
+            await ended.wait()
+
+    def _wait_seconds(self, share: int) -> float:
+        left = self.identity.expires_at - self._clock.now()
+        return max(left / share, _MIN_WAIT_SECONDS)
+
+    async def _renewed(self, schedulers: Schedulers) -> bool:
+        identity = self.identity
+        try:
+            grant = await ask_to_renew(
+                schedulers.channel,
+                request=request_of(identity.key_pem),
+                worker_id=identity.worker_id,
+            )
+            self.identity = await asyncio.to_thread(
+                _keep, self._keys, identity.key_pem, grant.certificate_pem, identity.worker_id
+            )
+        except UnauthenticatedError as error:
+            _log.error("this worker must be enrolled again: %s", error)
+            return False
+        except HpccError as error:
+            _log.warning("cannot renew the worker's certificate yet: %s", error)
+            return False
+        return True
