@@ -88,6 +88,18 @@ def test_misses_compile_in_a_guest_and_hits_come_from_the_cache(
     assert {row["isolation"] for row in executed} <= {"qemu/tcg", "qemu/kvm"}
     assert {row["warden"] for row in executed} == {warden_label()}
     assert {row["image_digest"] for row in executed} == {toolchain.partition("@")[2]}
+
+    # The worker asked the image before it registered, and the session told the daemon.
+    shown = json.loads(machine.hpcc("image", "inspect", "--json", toolchain).stdout)
+    (gcc,) = [c for c in shown["compilers"] if "gcc" in c["names"]]
+    session = json.loads((machine.directory / "state/farm-session.json").read_text())
+    assert session["compilers"] == shown["compilers"]
+    checks = json.loads(machine.hpcc("doctor", "--json", check=False).stdout)
+    (parity,) = [c["detail"] for c in checks if c["name"] == "parity"]
+    assert "gcc: " in parity
+    assert "warn" in parity
+    assert "made here instead" in machine.hpcc("status").stdout
+    assert gcc["headers"]
     assert {row["exit_code"] for row in executed} == {0}
     assert all(
         row["argv"] and row["outputs"] and row["kernel_digest"] and row["agent_digest"]

@@ -59,6 +59,7 @@ def test_an_image_is_imported_listed_inspected_and_removed(
     assert shown["labels"] == {"a": "b"}
     assert shown["digest"] == shown["manifest_digest"] == image.digest.value
     assert Path(shown["path"]).stat().st_size == shown["size_bytes"]
+    assert (shown["compilers"], shown["label_trouble"]) == (None, "")
 
     assert main(["image", "rm", "localhost/me"]) == 0
     assert not Path(shown["path"]).exists()

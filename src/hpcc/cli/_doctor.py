@@ -66,6 +66,7 @@ async def collect(paths: Paths) -> list[Check]:
     asked: Sequence[tuple[str, Callable[[Paths], Awaitable[Check]]]] = (
         ("python", _python),
         ("compilers", _compilers),
+        ("parity", _parity),
         ("launcher", _launcher),
         ("hit path", _hit_path),
         ("daemon", _daemon),
@@ -145,6 +146,38 @@ async def _compilers(_: Paths) -> Check:
         name="compilers", state="missing", detail="no gcc or clang on PATH", is_local=True,
         cost="nothing can be compiled locally, and no remote compile can fall back",
         remedy="apt-get install gcc g++",
+    )  # fmt: skip
+
+
+async def _parity(paths: Paths) -> Check:
+    """Whether the compilers here are those of the image."""
+    from hpcc.cli._doctor_parity import described, findings_here, remedies, subject_or_none
+
+    name = "parity"
+    subject = await asyncio.to_thread(subject_or_none, paths, load_settings(paths.config_file))
+    if subject is None:
+        return Check(name=name, state="ok", detail="no farm and no image to compare with")
+    where = f"image {subject.image.repository}@{subject.image.digest.value[:19]}"
+    if subject.compilers is None:
+        return Check(
+            name=name, state="ok",
+            detail=f"{where} was not asked for its compilers yet: its first worker does that",
+        )  # fmt: skip
+    findings = await asyncio.to_thread(findings_here, subject, _COMPILERS)
+    told = "; ".join(map(described, findings)) or "no compiler here"
+    detail = f"{where}, {subject.parity}: {told}"
+    if not subject.compilers:
+        detail = f"{where} has no compiler that answers"
+    if subject.label_trouble:
+        detail += f"; {subject.label_trouble}"
+    mend = remedies(findings, subject.image)
+    if not mend and subject.compilers and not subject.label_trouble:
+        return Check(name=name, state="ok", detail=detail)
+    refused = "such compiles are made here, not on the farm (fallback.parity)"
+    return Check(
+        name=name, state="degraded", detail=detail,
+        cost=refused if subject.parity == "refuse" else "objects are the image's compiler's",
+        remedy=mend or "use an image with the compilers that its labels and you mean",
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from hpcc.cli._image_progress import image_progress
 from hpcc.config import Paths
-from hpcc.core import CallerError, ImageDigest, ImageRef
+from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.set_defaults(handler=_run_list)
     inspect = commands.add_parser("inspect", help="all that is known of an image, as JSON")
     inspect.add_argument("image", help="reference, repository, or the start of a digest")
+    inspect.add_argument("--json", action="store_true", help="on one line")
     inspect.set_defaults(handler=_run_inspect)
     remove = commands.add_parser("rm", help="remove images")
     remove.add_argument("image", nargs="+")
@@ -203,11 +204,21 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _run_inspect(args: argparse.Namespace) -> int:
-    from hpcc.images import to_table
+    from hpcc.images import label_trouble, to_table
 
     with _store() as store:
         image = store.find(args.image)
-    print(json.dumps({**to_table(image), "path": str(image.path)}, indent=2, sort_keys=True))
+        compilers = store.toolchains(image.digest)
+    known = None if compilers is None else [toolchain_table(c) for c in compilers]
+    trouble = label_trouble(dict(image.labels), compilers) if compilers is not None else ""
+    table = {
+        **to_table(image),
+        "path": str(image.path),
+        # null: no worker asked it yet; []: it has none that answers.
+        "compilers": known,
+        "label_trouble": trouble,
+    }
+    print(json.dumps(table, indent=None if args.json else 2, sort_keys=True))
     return 0
 
 

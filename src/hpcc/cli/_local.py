@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,8 @@ from typing import Final
 
 from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.config import Paths
-from hpcc.core import CallerError, NotFoundError
+from hpcc.core import CallerError, HpccError, NotFoundError
+from hpcc.ports import SystemClock
 
 # LSB init scripts: "program is not running".
 _EXIT_NOT_RUNNING: Final = 3
@@ -88,7 +90,10 @@ def _status(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer, indent=1, sort_keys=True))
         return 0
-    for name, value in _status_lines(answer):
+    lines = _status_lines(answer)
+    if isinstance(answer.get("farm"), dict):
+        lines.append(("fallback", _fallbacks()))
+    for name, value in lines:
         print(f"{name:<9} {value}")
     return 0
 
@@ -109,6 +114,16 @@ def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
         ),
         ("farm", _farm_line(answer.get("farm"))),
     ]
+
+
+def _fallbacks() -> str:
+    from hpcc.cli._fallback_line import fallback_line
+    from hpcc.daemon import query, read_records
+
+    paths = Paths.from_env(os.environ)
+    with contextlib.suppress(HpccError):
+        query(paths, "stats")  # the daemon writes down what it has in memory
+    return fallback_line(read_records(os.fspath(paths.cache)), SystemClock().now())
 
 
 def _farm_line(farm: object) -> str:

@@ -19,6 +19,7 @@ from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan, open_engine, why_not_native
 from hpcc.daemon._fallbacks import read_fallbacks
 from hpcc.daemon._front import FrontLimits
+from hpcc.daemon._host_toolchains import HostToolchain, ask_compiler
 from hpcc.daemon._inspect import EntryPart, describe_entry
 from hpcc.daemon._lifecycle import LifecycleLimits, socket_path
 from hpcc.daemon._lifecycle_client import (
@@ -53,6 +54,7 @@ __all__ = [
     "Exec",
     "Finish",
     "FrontLimits",
+    "HostToolchain",
     "LifecycleLimits",
     "MarkerSearch",
     "Outcome",
@@ -63,6 +65,7 @@ __all__ = [
     "Replays",
     "Run",
     "RunReport",
+    "ask_compiler",
     "daemon_environment",
     "describe_entry",
     "encode_plan",

@@ -1,0 +1,90 @@
+"""The compilers of this machine beside those of the image that compiles would run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpcc.config import Paths, Settings, load_farm_or_none, load_farm_session_or_none
+from hpcc.core import (
+    ClientPolicy,
+    Finding,
+    ImageRef,
+    Level,
+    Parity,
+    Toolchain,
+    compare,
+    sentence,
+)
+from hpcc.ports import SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The image in question, what is known of it, and what is in force for it."""
+
+    image: ImageRef
+    compilers: tuple[Toolchain, ...] | None
+    parity: Parity
+    label_trouble: str = ""
+
+
+def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
+    """Return the image of the farm that is up or logged in to, else the one `hpcc up` takes.
+
+    Raises:
+        CallerError: farm.json is damaged.
+    """
+    from hpcc.images import ImageStore, label_trouble
+
+    farm = load_farm_or_none(paths.farm_file)
+    session = load_farm_session_or_none(paths.farm_session_file) if farm else None
+    if farm is None or session is None or not session.is_of(farm):
+        session = None
+    store = ImageStore(paths.images, SystemClock())
+    try:
+        prepared = store.list()
+        if farm is None and not prepared:
+            return None
+        image = ImageRef.parse(farm.image) if farm else prepared[0].ref
+        compilers = store.toolchains(image.digest)
+    finally:
+        store.close()
+    if session is not None and session.compilers is not None:
+        compilers = session.compilers
+    labels = next((dict(i.labels) for i in prepared if i.digest == image.digest), {})
+    policy = ClientPolicy() if session is None else session.policy
+    remote = settings.remote
+    _, parity = policy.stricter(fallback=remote.fallback, parity=remote.parity)
+    trouble = "" if compilers is None else label_trouble(labels, compilers)
+    return Subject(image, compilers, parity, trouble)
+
+
+def findings_here(subject: Subject, names: Sequence[str]) -> list[Finding]:
+    """Ask each compiler of these names that is on PATH, a fraction of a second each."""
+    from hpcc.daemon import ask_compiler
+
+    path = os.fsencode(os.environ.get("PATH", os.defpath))
+    found = []
+    for name in names:
+        if compiler := shutil.which(name):
+            here, _ = ask_compiler(os.fsencode(compiler), name.encode(), path)
+            found.append(compare(name, here.toolchain, subject.compilers))
+    return found
+
+
+def described(finding: Finding) -> str:
+    """Say one comparison in some words."""
+    if finding.level is Level.UNKNOWN:
+        return f"{finding.name}: does not answer"
+    if finding.image is None:
+        return f"{finding.name}: not in the image"
+    return f"{finding.name}: {finding.level} ({finding.host})"
+
+
+def remedies(findings: Sequence[Finding], image: ImageRef) -> str:
+    """Say what makes both sides equal, each thing once."""
+    texts = (sentence(f, image) for f in findings if f.level.differs and f.image is not None)
+    return "; ".join(dict.fromkeys(t for t in texts if t))

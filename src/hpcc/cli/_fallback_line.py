@@ -1,0 +1,24 @@
+"""How often the farm was passed over of late, and why: what a build does not print by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hpcc.daemon import CompileRecord
+
+LATELY_SECONDS: Final = 3600.0
+
+
+def fallback_line(records: Sequence[CompileRecord], now: float) -> str:
+    """Sum the last hour up in one line; the newest message that has more than a word follows."""
+    lately = [r.fallback for r in records if r.fallback and now - r.at < LATELY_SECONDS]
+    if not lately:
+        return "no compile of the last hour was made here instead"
+    reasons = Counter(text.partition(":")[0] for text in lately)
+    counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    line = f"{len(lately)} of the last hour's compiles were made here instead: {counted}"
+    messages = [text.partition(": ")[2] for text in lately if ": " in text]
+    return f"{line}. {messages[-1]}" if messages else line
