@@ -114,10 +114,16 @@ def test_results_of_the_image_are_not_served_where_its_compiler_is_refused(
     assert cache.counters()["hit.remote"] == 1
     remote.said = said("refuse")
     assert launcher.compile(*_ARGV).answer == "run"
+    # Nor while it is asked whether that still holds.
+    remote.said, remote.failure = said("refuse", seconds=-1.0), RemoteFailure("parity", "it does")
+    launcher.compile(*_ARGV)
+    assert cache.counters()["hit.remote"] == 1
+    assert len(remote.requests) == 2
+    remote.failure = None
     remote.said = said("warn")
     assert launcher.compile(*_ARGV).answer == "done"
     assert cache.counters()["hit.remote"] == 2
-    assert len(remote.requests) == 1
+    assert len(remote.requests) == 2
 
 
 def test_a_word_of_a_session_that_is_over_is_asked_for_again(

@@ -1,0 +1,101 @@
+"""Each check of what hosts and guests say of their compilers is needed: without it, its test fails.
+
+As in test_identity_notices.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS_FAILED = 1
+UNIT = "tests/unit/test_toolchain_parity.py::"
+GUEST = "tests/unit/test_image_toolchains.py::"
+FARM = "tests/integration/test_parity_farm.py::"
+CACHE = "tests/integration/cache/test_cache_parity.py::"
+
+
+class Case(NamedTuple):
+    """A check in `file`, the text it is replaced by, and the test that must notice."""
+
+    file: str
+    check: str
+    without: str
+    test: str
+
+
+CASES = {
+    "description": Case(
+        "core/_toolchain.py", "if not is_good:", "if False:",
+        UNIT + "test_a_description_that_could_mislead_or_fill_is_refused",
+    ),
+    "descriptions": Case(
+        "core/_toolchain.py", "or len(content) > MAX_TOOLCHAINS:", "or False:",
+        UNIT + "test_descriptions_without_end_are_refused",
+    ),
+    "terminal": Case(
+        "compilers/_probe.py", 'c if c.isascii() and c.isprintable() else "?"', "c",
+        UNIT + "test_escapes_in_an_answer_do_not_reach_a_terminal",
+    ),
+    "guest-output": Case(
+        "images/_toolchains.py", "if path != _OUTPUT:", "if False:",
+        GUEST + "test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up",
+    ),
+    "guest-bytes": Case(
+        "images/_toolchains.py", "if len(sink) + len(data) > room:", "if False:",
+        GUEST + "test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up",
+    ),
+    "guest-names": Case(
+        "images/_toolchains.py", "(await _names(guest))[:MAX_TOOLCHAINS]", "await _names(guest)",
+        GUEST + "test_a_listing_without_end_starts_few_programs",
+    ),
+    "foreign-image": Case(
+        "scheduler/_service.py", "if host is not None and policy.allows(host.image):",
+        "if host is not None:",
+        FARM + "test_nothing_is_said_of_an_image_that_the_tenant_may_not_use",
+    ),
+    "stale-hit": Case(
+        "daemon/_cache_farm.py", "None if judged.refuses else self._results.find(key)",
+        "self._results.find(key)",
+        CACHE + "test_results_of_the_image_are_not_served_where_its_compiler_is_refused",
+    ),
+    "other-farm": Case(
+        "daemon/_remote.py", "session is not None and session.is_of(farm)", "session is not None",
+        CACHE + "test_a_session_of_another_farm_says_nothing",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("mutant") / "src"
+    shutil.copytree(ROOT / "src", tree, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_check_its_test_fails(name: str, source: Path) -> None:
+    case = CASES[name]
+    file = source / "hpcc" / case.file
+    text = file.read_text()
+    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+    file.write_text(text.replace(case.check, case.without))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
+            cwd=ROOT, timeout=100, capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    finally:
+        file.write_text(text)
+    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
+    assert "failed" in done.stdout
