@@ -16,6 +16,8 @@ from hpcc._proto import scheduler_pb2 as pb
 from hpcc.config import load_farm_session_or_none
 from hpcc.core import (
     ClientPolicy,
+    ExecEvent,
+    ExecRequest,
     HostReport,
     ImageDigest,
     ImageRef,
@@ -26,6 +28,7 @@ from hpcc.core import (
     RemoteOutcome,
     RemoteRequest,
     RemoteResult,
+    StdioEvent,
     TenantId,
     Toolchain,
     encode_toolchains,
@@ -33,11 +36,12 @@ from hpcc.core import (
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.identity import PinnedPeer
-from hpcc.ports import SystemClock
+from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc import SchedulerClient, SessionGrant, open_channel
 from hpcc.rpc._method import bearer
 from hpcc.scheduler import Admitted, TenantPolicy
 from hpcc.scheduler._tenants import ImageRule
+from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 
 pytestmark = pytest.mark.timeout(120)
@@ -159,6 +163,27 @@ async def test_an_image_that_does_not_answer_is_offered_all_the_same(
             assert connection.said is not None
             assert connection.said.compilers is None
         assert book.found == {}
+
+
+class Hanging(FakeGuest):
+    async def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
+        del request, blobs
+        await asyncio.Event().wait()
+        yield StdioEvent("stdout", b"")
+
+
+async def test_an_image_whose_compilers_hang_is_given_up_and_offered(
+    tmp_path: Path, door: PolicyDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcc.worker._toolchains._PROBE_SECONDS", 0.05)
+    async with farm_under_test(tmp_path, door=door, boot_timeout_seconds=0.05) as farm:
+        farm.book = book = Book()
+        farm.runtime.guest_class = Hanging
+        async with farm.serving(), connected(farm) as connection:
+            await connection.worker()
+            assert connection.said is not None
+            assert connection.said.compilers is None
+        assert (book.found, farm.runtime.running) == ({}, [])
 
 
 @pytest.mark.parametrize(
