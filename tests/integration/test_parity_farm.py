@@ -35,6 +35,7 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
+from hpcc.daemon._dispatch_routes import RouteBook
 from hpcc.identity import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc import SchedulerClient, SessionGrant, open_channel
@@ -242,7 +243,7 @@ async def test_a_changed_policy_is_in_force_at_the_next_session(
         assert file.stat().st_mode & 0o777 == 0o600
         door.policy = replace(door.policy, parity="warn", fallback="never")
         # What its end does, an hour later.
-        connection._session, connection._route = None, None
+        connection._session, connection._book = None, RouteBook()
         assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteResult)
         second = load_farm_session_or_none(file)
         assert second is not None
