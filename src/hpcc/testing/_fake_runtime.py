@@ -33,7 +33,10 @@ from hpcc.ports import (
     Probe,
 )
 
-_ROOT_IN_TEXT: Final = re.compile(re.escape(SOURCE_ROOT) + r"(?=[/=:]|$)")
+_ROOT_IN_TEXT: Final = re.compile(
+    # A project may have a directory of that name, too.
+    rf"(?<!{re.escape(SOURCE_ROOT)}){re.escape(SOURCE_ROOT)}(?=[/=:]|$)"
+)
 _CHUNK: Final = 256 * 1024
 
 
@@ -180,6 +183,9 @@ def _pieces(root: Path, path: str) -> list[ExecEvent]:
     if file.is_symlink() or not file.is_file():
         return []
     data, is_executable = file.read_bytes(), bool(file.stat().st_mode & 0o100)
+    if path.endswith(".d"):
+        # A guest's own root is what it writes into a dependency file.
+        data = data.replace(bytes(root), SOURCE_ROOT.encode())
     chunks = [data[i : i + _CHUNK] for i in range(0, len(data), _CHUNK)] or [b""]
     return [
         OutputEvent(path, chunk, is_executable, i == len(chunks) - 1)
