@@ -11,6 +11,7 @@ from hpcc.compilers._depfile import (
 )
 from hpcc.compilers._gnu_flags import GNU_FLAGS
 from hpcc.compilers._guest import (
+    GUEST_ROOT,
     INJECTED,
     GuestMap,
     NotPortableError,
@@ -97,6 +98,7 @@ from hpcc.compilers._spec import (
 )
 from hpcc.compilers._specs import is_tame
 from hpcc.compilers._versions import check_versions
+from hpcc.compilers._wanted import Wanted, may_be_included, wanted_headers
 
 __all__ = [
     "ASKED_CLANG",
@@ -106,6 +108,7 @@ __all__ = [
     "DEBUG_ROOT",
     "GCC_MAJORS",
     "GNU_FLAGS",
+    "GUEST_ROOT",
     "HAZARD_REASONS",
     "INJECTED",
     "MAX_ABOUT_BYTES",
@@ -142,6 +145,7 @@ __all__ = [
     "SideFile",
     "SourceTree",
     "UnscannableError",
+    "Wanted",
     "Written",
     "argument_definitions",
     "as_text",
@@ -164,6 +168,7 @@ __all__ = [
     "join_windows",
     "mark_depfile",
     "mark_text",
+    "may_be_included",
     "may_be_read_once",
     "parse_depfile",
     "plain_directory",
@@ -188,5 +193,6 @@ __all__ = [
     "split_response",
     "split_windows",
     "under_root",
+    "wanted_headers",
     "why_private",
 ]

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.compilers import NotPortableError, client_depfile, guest_text
@@ -16,11 +16,12 @@ from hpcc.config import Farm, FarmSession, RemoteSettings
 from hpcc.core import CallerError, ImageRef, RemoteFailure, RemoteOutcome, RemoteResult
 from hpcc.daemon._api import Done, RemoteClient
 from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
+from hpcc.daemon._completion import Completions
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
-from hpcc.daemon._marker import find_root
+from hpcc.daemon._marker import Marker, search_marker
 from hpcc.daemon._parity import Judgement, Words, judge, words_in_force
 from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
@@ -68,6 +69,17 @@ class Breaker:
                 self._open_until = self._monotonic() + BREAKER_SECONDS
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One compile for a farm: where its project begins, its command's key, the host's toolchain."""
+
+    prepared: Prepared
+    root: bytes
+    marker: Marker | None
+    key: bytes
+    toolchain: str
+
+
 class FarmCache:
     """Looks up, compiles on the farm, stores. None from `begin` means: do it locally."""
 
@@ -88,6 +100,7 @@ class FarmCache:
         self._settings, self._monotonic = settings, monotonic
         self._planner = planner
         self._breaker = Breaker(monotonic)
+        self._completions = Completions()
         self._refusals: dict[bytes, tuple[str, float]] = {}
         self._hosts = HostToolchains(monotonic)
         self._warned: set[str] = set()
@@ -102,7 +115,8 @@ class FarmCache:
         if judged.refuses and session is not None and time.time() < session.expires_at:
             # Longer than its session no word counts: the dispatcher asks anew then.
             return self.fall_back("parity", judged.text)
-        root = find_root(prepared.cwd, self._home)
+        marker = search_marker(prepared.cwd, self._home).marker
+        root = prepared.cwd if marker is None else marker.root
         key = remote_key(prepared, farm, root)
         found = None if judged.refuses else self._results.find(key)
         if found is not None and self._hits.put(prepared, found, key=key, outcome=_HIT):
@@ -113,7 +127,7 @@ class FarmCache:
         if self._breaker.is_open():
             why = self._breaker.why
             return self.fall_back("breaker", f"the farm failed repeatedly ({why}); trying soon")
-        return self._compile(prepared, root, key, host, is_cancelled)
+        return self._compile(_Job(prepared, root, marker, key, host.text), is_cancelled)
 
     def _judged(
         self, prepared: Prepared, farm: Farm, is_cancelled: Callable[[], bool]
@@ -168,30 +182,39 @@ class FarmCache:
                 pass
         return None
 
-    def _compile(
-        self,
-        prepared: Prepared,
-        root: bytes,
-        key: bytes,
-        host: HostToolchain,
-        is_cancelled: Callable[[], bool],
-    ) -> Done | None:
+    def _compile(self, job: _Job, is_cancelled: Callable[[], bool]) -> Done | None:
         started_ns = time.time_ns()
-        try:
-            plan = self._planner.plan(prepared, root, is_cancelled=is_cancelled)
-        except (NotPortableError, UncacheableError) as error:
-            self._refuse(key, error.reason)
-            return self.fall_back(error.reason, "this compile cannot run on the farm")
-        self._counters.add(f"closure.asked.{plan.asked}" if plan.asked else "closure.scanned")
-        request = replace(plan.request, toolchain=host.text)
-        outcome = self._remote.compile(request, is_cancelled)
-        if isinstance(outcome, RemoteFailure):
-            self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
-            return self.fall_back(outcome.reason, outcome.message)
-        self._breaker.note(worked=True)
-        if outcome.exit_code != 0:
-            return self._failed(outcome, root)
-        return self._succeeded(prepared, plan, outcome, key, started_ns)
+        is_last = False
+        while True:
+            extra = self._completions.of(job.key)
+            try:
+                plan = self._planner.plan(
+                    job.prepared, job.root, is_cancelled=is_cancelled, extra=extra
+                )
+            except (NotPortableError, UncacheableError) as error:
+                self._refuse(job.key, error.reason)
+                return self.fall_back(error.reason, "this compile cannot run on the farm")
+            self._counters.add(f"closure.asked.{plan.asked}" if plan.asked else "closure.scanned")
+            request = replace(plan.request, toolchain=job.toolchain)
+            outcome = self._remote.compile(request, is_cancelled)
+            if isinstance(outcome, RemoteFailure):
+                self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
+                return self.fall_back(outcome.reason, outcome.message)
+            self._breaker.note(worked=True)
+            if outcome.exit_code == 0:
+                return self._succeeded(job, plan, outcome, started_ns)
+            if is_last or not self._learn(job, plan, outcome):
+                return self._failed(outcome, job.root)
+            self._counters.add("closure.completed")
+            is_last = True
+
+    def _learn(self, job: _Job, plan: Plan, outcome: RemoteResult) -> bool:
+        """Tell whether a file that the guest lacked can be added; then it is worth another try."""
+        guest = self._planner.guest_map(job.prepared, job.root)
+        sent = frozenset(path for path, _ in plan.closure.files)
+        return self._completions.learn(
+            job.key, outcome.stderr, job.prepared, guest, job.marker, sent
+        )
 
     def _refuse(self, key: bytes, reason: str) -> None:
         if reason in {"dependencies-failed", "modified-during-compile", "input-vanished"}:
@@ -210,8 +233,9 @@ class FarmCache:
         )
 
     def _succeeded(
-        self, prepared: Prepared, plan: Plan, outcome: RemoteResult, key: bytes, started_ns: int
+        self, job: _Job, plan: Plan, outcome: RemoteResult, started_ns: int
     ) -> Done | None:
+        prepared, key = job.prepared, job.key
         outputs = {o.path: o.data for o in outcome.outputs}
         try:
             result = _client_result(prepared, plan, outcome, outputs)

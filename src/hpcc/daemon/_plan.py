@@ -151,7 +151,7 @@ class Planner:
         except UnscannableError as error:
             if error.is_final:
                 raise NotPortableError(error.reason) from error
-            closure = self._asked(prepared, guest, is_cancelled)
+            closure = self._asked(prepared, guest, is_cancelled, extra)
             inputs = remote_inputs(self._memo, dict(closure.files).items(), guest)
             return RemoteFiles(closure, inputs), error.reason
 
@@ -160,8 +160,9 @@ class Planner:
         prepared: Prepared,
         guest: GuestMap,
         is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...],
     ) -> Closure:
-        named = ask_dependencies(prepared, is_cancelled)
+        named = (*ask_dependencies(prepared, is_cancelled), *extra)
         search = self._search_path(prepared)
         own = [absolute(prepared.cwd, d) for d in search if d.startswith(b"/")]
         inside: list[bytes] = []

@@ -1,0 +1,57 @@
+"""Which header a guest's compiler says it lacks: text from a hostile place, read strictly.
+
+The guest's locale is pinned to C by `LC_ALL` in each request, so that the words are these. Sources:
+GCC, libcpp/files.cc (`open_file_failed`) with strerror(ENOENT); Clang, `err_pp_file_not_found`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_MAX_TEXT: Final = 64 << 10
+_MAX_NAMES: Final = 4
+_COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}[mK]")
+_LINE: Final = re.compile(
+    rb"^(?P<at>[^\x00-\x1f]{1,4096}?):[0-9]{1,9}:(?:[0-9]{1,9}:)? fatal error: "
+    rb"(?:'(?P<clang>[^'\x00-\x1f]{1,1024})' file not found"
+    rb"|(?P<gcc>[^:\x00-\x1f]{1,1024}): No such file or directory)\r?$",
+    re.MULTILINE,
+)
+# What somebody includes. A guest that asks for anything else gets nothing, whoever wrote that.
+_SUFFIXES: Final = frozenset(
+    b"h hh hp hpp hxx h++ inc inl ipp tpp tcc txx def c cc cpp cxx s".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A name that is not there, and the file that includes it, both as the guest spells them."""
+
+    name: bytes
+    at: bytes
+
+
+def wanted_headers(stderr: bytes) -> tuple[Wanted, ...]:
+    """Read what a failed compile says; () when it failed for another reason."""
+    text = _COLOUR.sub(b"", stderr[:_MAX_TEXT])
+    found: dict[Wanted, None] = {}
+    for match in _LINE.finditer(text):
+        name = match["clang"] or match["gcc"]
+        if may_be_included(name):
+            found[Wanted(name, match["at"])] = None
+    return tuple(found)[:_MAX_NAMES]
+
+
+def may_be_included(name: bytes) -> bool:
+    """Tell whether a relative path looks like a header's and is nobody's secret.
+
+    Nothing hidden (`.git`, `.env`, `.ssh`) and nothing without the suffix of a source or header.
+    """
+    *parents, base = name.split(b"/")
+    if any(part.startswith(b".") and part not in {b".", b".."} for part in (*parents, base)):
+        return False
+    stem, dot, suffix = base.rpartition(b".")
+    is_plain = not any(byte < 0x20 or byte in b"\\\x7f" for byte in name)  # noqa: PLR2004 - control characters
+    return is_plain and bool(stem and dot) and suffix.lower() in _SUFFIXES and name[:1] != b"/"
