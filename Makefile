@@ -62,6 +62,9 @@ bench:  ## figures beside ccache and sccache, about half an hour: make bench ARG
 bench-guest: dev  ## figures of guests: boot, restore, what a compile costs besides the compiler, bytes, memory
 	$(PY) bench/guest.py $(ARGS)
 
+bench-signing: dev  ## figures of signed results: to sign one, to check one
+	$(PY) bench/signing.py $(ARGS)
+
 bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery; what a client pays: make bench-farm ARGS=--quick
 	$(PY) bench/farm.py $(ARGS)
 

@@ -33,10 +33,15 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     rotate.set_defaults(handler=_rotate)
     for parser in (migrate, rotate):
-        # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
-        parser.add_argument(
-            "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
-        )
+        add_config(parser)
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` to an action; `scheduler_config` reads it."""
+    # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
+    parser.add_argument(
+        "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
+    )
 
 
 def _migrate(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
+from hpcc.scheduler._result_keys import ResultKeyTable, result_key_table
 from hpcc.scheduler._serve import RunningScheduler, open_control, open_enrolment, serve_scheduler
 from hpcc.scheduler._signing import ANNOUNCE_SECONDS
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy, parse_tenants
@@ -14,6 +15,7 @@ __all__ = [
     "Door",
     "Enrolment",
     "ImageRule",
+    "ResultKeyTable",
     "RunningScheduler",
     "SchedulerConfig",
     "TenantPolicy",
@@ -21,5 +23,6 @@ __all__ = [
     "open_control",
     "open_enrolment",
     "parse_tenants",
+    "result_key_table",
     "serve_scheduler",
 ]

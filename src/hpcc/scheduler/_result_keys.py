@@ -126,7 +126,10 @@ class ResultKeyTable:
         await self._reread()
         revoked: list[str] = []
         for worker in workers:
-            kid = result_key_id(worker.result_key)
+            try:
+                kid = result_key_id(worker.result_key)
+            except ValueError:  # told by another scheduler, of another version
+                continue
             known = self._keys.get(kid)
             if known is not None and known.revoked_at:
                 revoked.append(worker.worker_id)
