@@ -14,7 +14,13 @@ from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, Policy
 from hpcc.identity import ResultSigner
 from hpcc.ports import ControlStoreError, Entry
 from hpcc.rpc import Registration
-from hpcc.scheduler._result_keys import REREAD_SECONDS, SPACE, ListedKey, ResultKeyTable
+from hpcc.scheduler._result_keys import (
+    REREAD_SECONDS,
+    SPACE,
+    UNKNOWN_SECONDS,
+    ListedKey,
+    ResultKeyTable,
+)
 
 DAY = 86_400.0
 
@@ -78,6 +84,16 @@ async def test_a_key_is_listed_for_every_replica_and_after_restarts(
     clock.at += REREAD_SECONDS
     for reader in (table, other, ResultKeyTable(store, clock, 90 * DAY)):
         assert await reader.listed((signer.key_id, "0" * 32)) == {signer.key_id: signer.public}
+
+
+async def test_a_key_that_another_replica_listed_just_now_is_found(
+    store: EmbeddedControlStore, table: ResultKeyTable, clock: At, signer: ResultSigner
+) -> None:
+    other = ResultKeyTable(store, clock, 90 * DAY)
+    assert await other.listed((signer.key_id,)) == {}
+    await table.note(registered("w1", signer))
+    clock.at += UNKNOWN_SECONDS
+    assert await other.listed((signer.key_id,)) == {signer.key_id: signer.public}
 
 
 async def test_results_of_a_worker_that_is_gone_stay_good_for_the_lifetime_of_its_key(
@@ -169,9 +185,16 @@ async def test_an_entry_that_is_none_hides_no_other(
 ) -> None:
     await store.put(SPACE, "f" * 32, b"[]")
     await store.put(SPACE, "e" * 32, b"{")
+    await store.put(
+        SPACE,
+        "d" * 32,
+        b'{"key": "xx", "worker": "w", "first_at": 1.0, "last_at": 1e12, "revoked_at": 0.0}',
+    )
     await table.note(registered("w1", signer))
     clock.at += REREAD_SECONDS
-    assert await table.listed((signer.key_id, "f" * 32, "e" * 32)) == {signer.key_id: signer.public}
+    assert await table.listed((signer.key_id, "f" * 32, "e" * 32, "d" * 32)) == {
+        signer.key_id: signer.public
+    }
 
 
 async def test_the_list_is_bounded_and_makes_room_of_what_expired(

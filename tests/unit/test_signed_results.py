@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -306,6 +307,28 @@ async def test_with_the_scheduler_away_known_keys_are_good_for_ten_minutes() -> 
         await keys.key(ACME, SIGNER.key_id)
     with pytest.raises(InfrastructureError):
         await keys.key(ACME, STRANGER.key_id)
+
+
+async def test_a_scheduler_that_hangs_holds_up_one_check_and_not_all() -> None:
+    scheduler, clock = Scheduler(), At()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def ask(tenant: TenantId, kid: str) -> bytes | None:
+        if scheduler.asked:
+            asked.set()
+            await answer.wait()
+        return await scheduler.ask(tenant, kid)
+
+    keys = ResultKeys(ask, clock)
+    await keys.key(ACME, SIGNER.key_id)
+    clock.at += FRESH_SECONDS
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        first = group.create_task(keys.key(ACME, SIGNER.key_id))
+        await asked.wait()
+        assert await keys.key(ACME, SIGNER.key_id) is not None
+        assert not first.done()
+        answer.set()
+    assert scheduler.asked == 2
 
 
 async def test_invented_key_names_do_not_make_anybody_flood_the_scheduler() -> None:

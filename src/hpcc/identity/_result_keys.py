@@ -55,6 +55,9 @@ class ResultKeys:
         name = (tenant, kid)
         if (known := self._younger(name, FRESH_SECONDS)) is not None:
             return known.key
+        # While one asks again the others need not wait for a scheduler that is slow.
+        if self._lock.locked() and (old := self._younger(name, STALE_SECONDS)) is not None:
+            return old.key
         async with self._lock:
             if (known := self._younger(name, FRESH_SECONDS)) is not None:
                 return known.key

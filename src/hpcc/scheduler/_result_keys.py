@@ -5,8 +5,10 @@ They outlive their workers, whose results stay good in the stores.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
@@ -24,7 +26,10 @@ TOUCH_SECONDS: Final = 86_400.0
 # What another replica, or the command line, wrote counts here after this at the latest.
 REREAD_SECONDS: Final = 15.0
 MAX_LISTED: Final = 10_000
+# A key that is not known may have been listed by another replica just now.
+UNKNOWN_SECONDS: Final = 1.0
 _TRIES: Final = 3
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +53,24 @@ class ListedKey:
             ControlStoreError: it is none of ours.
         """
         try:
-            return cls(**json.loads(value))
-        except (ValueError, TypeError) as error:
+            table = json.loads(value)
+            texts = [table["key"], table["worker"]]
+            times = [table["first_at"], table["last_at"], table["revoked_at"]]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ControlStoreError("an entry of a result key has another form") from error
+        if (
+            not all(isinstance(t, str) for t in texts)
+            or not all(isinstance(t, float) for t in times)
+            or not _KEY.fullmatch(texts[0])
+        ):
+            raise ControlStoreError("an entry of a result key has another form")
+        return cls(
+            key=texts[0],
+            worker=texts[1],
+            first_at=times[0],
+            last_at=times[1],
+            revoked_at=times[2],
+        )
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -63,6 +83,7 @@ class ResultKeyTable:
         self._store, self._clock, self._lifetime = store, clock, lifetime_seconds
         self._keys: dict[str, ListedKey] = {}
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def note(self, registration: Registration) -> str:
         """List the key of a worker that registers; return its id.
@@ -91,6 +112,8 @@ class ResultKeyTable:
     async def listed(self, key_ids: tuple[str, ...]) -> Mapping[str, bytes]:
         """Return the public keys of those that are good now."""
         await self._reread()
+        if any(kid not in self._keys for kid in key_ids):
+            await self._reread(is_wanting=True)
         found = {kid: self._keys[kid] for kid in key_ids if kid in self._keys}
         return {kid: bytes.fromhex(k.key) for kid, k in found.items() if self._is_good(k)}
 
@@ -182,16 +205,18 @@ class ResultKeyTable:
         if len(self._keys) >= MAX_LISTED:
             raise CallerError(f"more than {MAX_LISTED} result keys", reason="too-many-result-keys")
 
-    async def _reread(self) -> None:
-        now = self._clock.monotonic()
-        if now - self._read_at < REREAD_SECONDS:
-            return
-        try:
-            entries = await self._store.entries(SPACE)
-            self._keys = dict(_readable(entries))
-        except ControlStoreError as error:
-            _log.warning("result keys are those of before: %s", error)
-        self._read_at = now
+    async def _reread(self, *, is_wanting: bool = False) -> None:
+        """Read the table if that is long ago; one at a time, however many ask."""
+        async with self._reading:
+            seconds = min(UNKNOWN_SECONDS, REREAD_SECONDS) if is_wanting else REREAD_SECONDS
+            if self._clock.monotonic() - self._read_at < seconds:
+                return
+            try:
+                entries = await self._store.entries(SPACE)
+                self._keys = dict(_readable(entries))
+            except ControlStoreError as error:
+                _log.warning("result keys are those of before: %s", error)
+            self._read_at = self._clock.monotonic()
 
 
 def result_key_table(config: SchedulerConfig, store: ControlStore, clock: Clock) -> ResultKeyTable:

@@ -14,6 +14,7 @@ from hpcc.core import (
     Blob,
     Digest,
     GuestReuse,
+    HpccError,
     InfrastructureError,
     Isolation,
     NotFoundError,
@@ -206,7 +207,7 @@ class WorkerSession:
             fields = (("action", str(action)), ("reason", error.reason))
             await self._desk.refusal("result-refused", self.tenant.value, *fields)
             raise NotFoundError(f"no result for {action}", reason=error.reason) from error
-        except InfrastructureError as error:
+        except HpccError as error:  # also when it is this worker that is refused an answer
             raise NotFoundError(
                 f"nobody can be asked who signed the result of {action}", reason="result-key"
             ) from error
