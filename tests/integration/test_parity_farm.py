@@ -268,6 +268,15 @@ async def test_a_lying_host_report_changes_nothing_but_messages(
     assert told.outputs == silent.outputs
 
 
+async def test_on_one_machine_the_users_own_settings_decide(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm, farm.serving(), connected(farm) as connection:
+        await connection.worker()
+        assert connection.said is not None
+        policy = connection.said.policy
+        assert policy.stricter(fallback="quiet", parity="ignore") == ("quiet", "ignore")
+        assert policy.stricter(fallback="warn", parity="refuse") == ("warn", "refuse")
+
+
 @asynccontextmanager
 async def scheduler_channel(farm: FarmUnderTest) -> AsyncGenerator[grpc.aio.Channel]:
     peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())

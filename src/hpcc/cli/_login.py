@@ -230,6 +230,7 @@ def _logout(_args: argparse.Namespace) -> int:
     # First what needs no network.
     if farm is not None and farm.login:
         paths.farm_file.unlink(missing_ok=True)
+        paths.farm_session_file.unlink(missing_ok=True)
     paths.login_file.unlink(missing_ok=True)
     if login is not None and login.refresh_token and not asyncio.run(_revoke(login)):
         print("hpcc: the identity provider could not be told; its session ends by itself")

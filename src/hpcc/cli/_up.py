@@ -145,6 +145,7 @@ def run_down(_args: argparse.Namespace) -> int:
     # login stays.
     if _login_farm_or_none(paths) is None:
         paths.farm_file.unlink(missing_ok=True)
+        paths.farm_session_file.unlink(missing_ok=True)
     from hpcc.cli._local import stop_daemon
 
     stop_daemon()
