@@ -270,6 +270,21 @@ def test_a_worker_that_nobody_lists_any_more_is_gone(registry: Registry, clock: 
     assert choose(registry) == "w1"
 
 
+def test_a_store_that_came_back_and_was_not_written_yet_takes_nobody_away(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    registry.register(registration())
+    share(registry, other)
+    clock.at += 8
+    other.hold()
+    assert other.absorb([], {}, is_settled=False) == []
+    assert choose(other) == "w1"
+    clock.at += 10
+    (change,) = other.expire()
+    assert change.is_dead
+
+
 def test_with_the_store_away_workers_of_other_schedulers_are_kept(
     registry: Registry, clock: Clock
 ) -> None:

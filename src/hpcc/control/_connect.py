@@ -16,6 +16,14 @@ from hpcc.ports import ControlStoreError
 CONNECT_SECONDS: Final = 5.0
 # Of one statement, here and at the server.
 STATEMENT_SECONDS: Final = 5.0
+_DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # A connection that ended in the middle of the driver's own steps.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
@@ -62,7 +70,7 @@ def store_errors(config: DatabaseConfig) -> Generator[None]:
     """Turn what the driver raises into `ControlStoreError`, with no word of values."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _DRIVER_ERRORS as error:
         raise ControlStoreError(
             f"{config} does not answer: {_what(error)}", reason=ControlStoreError.default_reason
         ) from error

@@ -318,10 +318,13 @@ async def open_postgres(
     with store_errors(config):
         await pool
     listener = asyncio.Task(Listener(config, fanout, clock).run(), name="control listener")
+    store = PostgresControlStore(config, pool, fanout, secrets.token_hex(8))
     try:
-        yield PostgresControlStore(config, pool, fanout, secrets.token_hex(8))
+        yield store
     finally:
         listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await listener
-        pool.terminate()
+        try:
+            with suppress(asyncio.CancelledError):
+                await listener
+        finally:
+            pool.terminate()

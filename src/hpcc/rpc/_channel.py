@@ -72,7 +72,8 @@ def open_channel(
         ("grpc.keepalive_time_ms", 20_000),
         # Also what sent bytes may stay without a sign from the peer's machine (TCP_USER_TIMEOUT).
         ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
     )
     return grpc.aio.secure_channel(endpoint, credentials, options=options)
 

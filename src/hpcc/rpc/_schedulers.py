@@ -19,10 +19,14 @@ from hpcc.rpc._method import bearer
 CALL_SECONDS: Final = 10.0
 # One that hangs is given up sooner where there are others.
 _FAIL_OVER_SECONDS: Final = 3.0
+_PATIENT_SECONDS: Final = 1.5
+# What a transport says of somebody's absence; a scheduler's own words are worth more.
+_SILENT: Final = frozenset({UnavailableError.default_reason, DeadlineError.default_reason})
 # One that failed is asked last for so long, twice as long after each further failure.
 _PAUSE_SECONDS: Final = 0.5
 _MAX_PAUSE_SECONDS: Final = 15.0
 MAX_SCHEDULERS: Final = 16
+_PEM_END: Final = b"-----END CERTIFICATE-----"
 _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:_-]{1,255}:[0-9]{1,5}")
 
 
@@ -62,24 +66,30 @@ class Schedulers:
         Raises:
             HpccError: what the first one that said anything said.
         """
-        order, error = self._order(), None
-        for place, index in enumerate(order):
-            is_last = place == len(order) - 1
+        error: HpccError | None = None
+        for index, seconds, is_patient in self._attempts():
+            if is_patient and error is not None and error.reason not in _SILENT:
+                break
             call = self._channels[index].unary_unary(
                 f"/hpcc.v1.{method}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=response.FromString,
             )
-            seconds = CALL_SECONDS if is_last else _FAIL_OVER_SECONDS
             try:
-                answer = await call(request, metadata=bearer(credential), timeout=seconds)
+                answer = await call(
+                    request,
+                    metadata=bearer(credential),
+                    timeout=seconds,
+                    wait_for_ready=is_patient,
+                )
             except grpc.aio.AioRpcError as failed:
                 said = error_of_call(failed)
                 if not _is_away(said):
                     self._answered(index)
                     raise said from failed
                 self._failed(index)
-                error = _better(error, said)
+                if error is None or (error.reason in _SILENT and said.reason not in _SILENT):
+                    error = said
             else:
                 self._answered(index)
                 return answer
@@ -89,6 +99,16 @@ class Schedulers:
     def failed(self, channel: grpc.aio.Channel) -> None:
         """Note that a stream from one of them broke."""
         self._failed(self._channels.index(channel))
+
+    def _attempts(self) -> list[tuple[int, float, bool]]:
+        """Return whom to ask, for how long, and whether to wait for a connection to be made.
+
+        One that came back a moment ago is refused by gRPC itself until it has tried again: where
+        all failed, each gets a little time for that.
+        """
+        *others, last = self._order()
+        quick = [*((i, _FAIL_OVER_SECONDS, False) for i in others), (last, CALL_SECONDS, False)]
+        return quick + [(i, _PATIENT_SECONDS, True) for i in (*others, last) if others]
 
     def _order(self) -> list[int]:
         """Return the current one, then the others; those that just failed last."""
@@ -110,12 +130,6 @@ def _is_away(error: HpccError) -> bool:
     return isinstance(error, InfrastructureError) and not isinstance(error, BusyError)
 
 
-def _better(old: HpccError | None, new: HpccError) -> HpccError:
-    """Prefer what a scheduler said to what a transport says of its absence."""
-    silent = {UnavailableError.default_reason, DeadlineError.default_reason}
-    return new if old is None or old.reason in silent else old
-
-
 @asynccontextmanager
 async def open_schedulers(
     endpoints: str,
@@ -127,16 +141,25 @@ async def open_schedulers(
 ) -> AsyncGenerator[Schedulers]:
     """Open channels to `host:port[,host:port…]`; nothing is sent before the first call.
 
-    `certificate_pem` may hold the certificates of several, all for `name`.
+    `certificate_pem` holds one certificate for all, or one for each address in the same order; not
+    a bundle for each: TLS finds a root by its subject, which all of ours have in common.
 
     Raises:
-        CallerError: an address is malformed.
+        CallerError: an address is malformed, or the certificates are of another number.
     """
+    addresses = split_schedulers(endpoints)
+    pems = [end + _PEM_END for end in certificate_pem.split(_PEM_END)[:-1]]
+    if len(pems) not in {1, len(addresses)}:
+        raise CallerError(
+            f"{len(addresses)} schedulers need one certificate, or one each in the same order",
+            reason="scheduler-address",
+        )
+    pins = pems if len(pems) > 1 else pems * len(addresses)
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(
-                open_channel(endpoint, certificate_pem=certificate_pem, name=name, client=client)
+                open_channel(address, certificate_pem=pem.strip() + b"\n", name=name, client=client)
             )
-            for endpoint in split_schedulers(endpoints)
+            for address, pem in zip(addresses, pins, strict=True)
         ]
         yield Schedulers(channels, clock)

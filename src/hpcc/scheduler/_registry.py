@@ -208,11 +208,17 @@ class Registry:
         return [x.worker_id for x in leases if self._is_news(x)][: MAX_WORKERS - len(self._rows)]
 
     def absorb(
-        self, leases: Sequence[WorkerLease], facts: Mapping[str, tuple[int, bytes]]
+        self,
+        leases: Sequence[WorkerLease],
+        facts: Mapping[str, tuple[int, bytes]],
+        *,
+        is_settled: bool = True,
     ) -> list[RouteChange]:
         """Take in what all schedulers know; return the lives that ended elsewhere.
 
-        What a worker said here itself is believed before what is read, unless that is later.
+        What a worker said here itself is believed before what is read, unless that is later. Not
+        settled is a store that was away, whose other schedulers may not have written yet: who is
+        not listed stays until its lease ends.
         """
         changes: list[RouteChange] = []
         for lease in leases:
@@ -220,6 +226,8 @@ class Registry:
                 changes += self._adopt(lease, facts.get(lease.worker_id))
             elif (row := self._rows.get(lease.worker_id)) is not None:
                 changes += self._refresh(row, lease)
+        if not is_settled:
+            return changes
         listed = {lease.worker_id for lease in leases}
         gone = [w for w, row in self._rows.items() if w not in listed and not self._is_mine(row)]
         return changes + [self._drop(worker_id) for worker_id in gone]

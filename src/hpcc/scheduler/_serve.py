@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,23 +70,13 @@ async def serve_scheduler(
         enrolment = enrolment_of(config, store, keys, clock)
         await enrolment.load()
         service = SchedulerService(config, keys, store, clock, door=door, enrolment=enrolment)
-        tasks = [
-            asyncio.Task(service.expire_leases(), name="scheduler leases"),
-            asyncio.Task(service.revoke_workers(), name="revoked workers"),
-            asyncio.Task(service.sharing.run(), name="control store"),
-            asyncio.Task(keys.run(), name="signing keys"),
-            asyncio.Task(enrolment.run(), name="enrolled workers"),
-            asyncio.Task(door.watch(), name="tenants"),
-        ]
-        try:
-            async with _served(config, service, enrolment, tls) as (port, worker_port):
-                certificate = tls.certificate_pem.decode()
-                yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer)
-        finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        work = (service.work(), keys.run(), enrolment.run(), door.watch())
+        async with (
+            _served(config, service, enrolment, tls) as (port, worker_port),
+            _working(*work),
+        ):
+            certificate = tls.certificate_pem.decode()
+            yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer)
 
 
 @asynccontextmanager
@@ -136,6 +126,23 @@ def enrolment_of(
     """Return the enrolment as a scheduler of this configuration keeps it."""
     seconds = config.worker_certificate_seconds
     return Enrolment(store, keys.sealer, clock, certificate_seconds=seconds)
+
+
+@asynccontextmanager
+async def _working(*work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
+    """Do work beside the block; should any of it fail, the block ends too, and says why."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(w) for w in work]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as failed:
+        if len(failed.exceptions) == 1:
+            raise failed.exceptions[0] from None
+        raise
 
 
 @asynccontextmanager

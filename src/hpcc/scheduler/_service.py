@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import secrets
@@ -206,6 +207,13 @@ class SchedulerService:
     ) -> Mapping[str, bytes]:
         del tenant  # a worker serves all of them
         return await self._result_keys.listed(key_ids)
+
+    async def work(self) -> None:
+        """Do what no call asks for, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.expire_leases(), name="scheduler leases")
+            group.create_task(self.revoke_workers(), name="result keys")
+            group.create_task(self.sharing.run(), name="control store")
 
     async def expire_leases(self) -> None:
         """Drop who is over until cancelled: workers by lease, watches by session."""

@@ -57,6 +57,7 @@ class Sharing:
         self._rounds, self._must_read_floors = 0, True
         self._is_away = False
         self._met_at = clock.monotonic()
+        self._lease_seconds, self._settled_at = lease_seconds, float("-inf")
 
     async def ended(self, change: RouteChange, successor: int) -> None:
         """Tell all schedulers that a generation died; returns soon whether or not they heard."""
@@ -114,7 +115,8 @@ class Sharing:
         facts: dict[str, tuple[int, bytes]] = {}
         for start in range(0, len(unknown), _FACTS_AT_ONCE):
             facts.update(await self._store.facts(unknown[start : start + _FACTS_AT_ONCE]))
-        self._watchers.tell(self._registry.absorb(leases, facts))
+        is_settled = not self._is_away and self._clock.monotonic() >= self._settled_at
+        self._watchers.tell(self._registry.absorb(leases, facts, is_settled=is_settled))
         if self._must_read_floors or self._rounds % _FLOORS_EVERY == 0:
             self._must_read_floors = False
             for floor in await self._store.session_floors(self._clock.now()):
@@ -182,4 +184,5 @@ class Sharing:
     def _met(self) -> None:
         if self._is_away:
             _log.warning("the control store is back")
+            self._settled_at = self._clock.monotonic() + self._lease_seconds
         self._is_away, self._met_at = False, self._clock.monotonic()

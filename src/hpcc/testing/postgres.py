@@ -47,6 +47,8 @@ class PrivatePostgres:
     def __init__(self, directory: Path, binaries: Path, uid: int | None) -> None:
         self._directory, self._binaries, self._uid = directory, binaries, uid
         self._process: subprocess.Popen[bytes] | None = None
+        # Not `user=`: that forks in full, which gRPC's threads in a test do not survive.
+        self._become = ("setpriv", f"--reuid={uid}", "--clear-groups") if uid is not None else ()
 
     def url(self, database: str, user: str = OWNER) -> str:
         return f"postgresql://{user}@/{database}?host={quote(str(self._directory))}"
@@ -63,13 +65,12 @@ class PrivatePostgres:
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    "timeout", "--signal=QUIT", str(_LIFE_SECONDS),
+                    *self._become, "timeout", "--signal=QUIT", str(_LIFE_SECONDS),
                     str(self._binaries / "postgres"), "-D", str(self._data),
                     "-c", "listen_addresses=", "-c", f"unix_socket_directories={self._directory}",
                     "-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB",
                 ],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", user=self._uid,
-                start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -116,9 +117,8 @@ class PrivatePostgres:
 
     def _run(self, program: str, *args: str) -> str:
         done = subprocess.run(
-            [str(self._binaries / program), *args],
+            [*self._become, str(self._binaries / program), *args],
             check=False, capture_output=True, text=True, timeout=_START_SECONDS, cwd="/",
-            user=self._uid,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr[-2000:]}")
