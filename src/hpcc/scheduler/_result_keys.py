@@ -25,6 +25,7 @@ SPACE: Final = "result-key"
 TOUCH_SECONDS: Final = 86_400.0
 # What another replica, or the command line, wrote counts here after this at the latest.
 REREAD_SECONDS: Final = 15.0
+MAX_LEARNED_A_SECOND: Final = 32
 MAX_LISTED: Final = 10_000
 # A key that is not known may have been listed by another replica just now.
 UNKNOWN_SECONDS: Final = 1.0
@@ -84,6 +85,7 @@ class ResultKeyTable:
         self._keys: dict[str, ListedKey] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._learning_since, self._learned = float("-inf"), 0
 
     async def note(self, registration: Registration) -> str:
         """List the key of a worker that registers; return its id.
@@ -114,6 +116,9 @@ class ResultKeyTable:
         await self._reread()
         if any(kid not in self._keys for kid in key_ids):
             await self._reread(is_wanting=True)
+        for kid in key_ids:
+            if kid not in self._keys:
+                await self._learn(kid)
         found = {kid: self._keys[kid] for kid in key_ids if kid in self._keys}
         return {kid: bytes.fromhex(k.key) for kid, k in found.items() if self._is_good(k)}
 
@@ -204,6 +209,21 @@ class ResultKeyTable:
                 del self._keys[kid]
         if len(self._keys) >= MAX_LISTED:
             raise CallerError(f"more than {MAX_LISTED} result keys", reason="too-many-result-keys")
+
+    async def _learn(self, kid: str) -> None:
+        """Look for a key that another scheduler just listed, some times a second at most."""
+        now = self._clock.monotonic()
+        if now - self._learning_since >= 1.0:
+            self._learning_since, self._learned = now, 0
+        if self._learned >= MAX_LEARNED_A_SECOND:
+            return
+        self._learned += 1
+        try:
+            entry = await self._store.entry_or_none(SPACE, kid)
+        except ControlStoreError:
+            return
+        if entry is not None:
+            self._keys |= dict(_readable([entry]))
 
     async def _reread(self, *, is_wanting: bool = False) -> None:
         """Read the table if that is long ago; one at a time, however many ask."""
