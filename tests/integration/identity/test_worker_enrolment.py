@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from hpcc.control import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError, PolicyError
 from hpcc.identity import PinnedPeer, WorkerCa, new_worker_key, read_request
-from hpcc.ports import SystemClock
+from hpcc.ports import Entry, SystemClock
 from hpcc.rpc import (
     Beat,
     ClientTls,
@@ -127,8 +128,18 @@ async def test_a_token_that_was_used_is_refused_and_leaves_an_event(
     assert "ipv4:127.0.0.1" in caplog.text
 
 
-async def test_a_token_that_is_used_twice_at_once_enrols_one(world: World) -> None:
+async def test_a_token_that_is_used_twice_at_once_enrols_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = await world.token()
+    read = EmbeddedControlStore.entry_or_none
+
+    async def slow(self: EmbeddedControlStore, space: str, key: str) -> Entry | None:
+        found = await read(self, space, key)
+        await asyncio.sleep(0.2)  # a database elsewhere: all have read before one writes
+        return found
+
+    monkeypatch.setattr(EmbeddedControlStore, "entry_or_none", slow)
     tasks = [asyncio.ensure_future(world.enrol(token, f"w{n}")) for n in range(6)]
     done, _ = await asyncio.wait(tasks)
     errors = [e for t in done if (e := t.exception()) is not None]
