@@ -43,6 +43,7 @@ TENANT = TenantId("bench")
 # Handshakes at once: a farm does not start in one instant either.
 JOINING = 32
 DOORS = 4
+REST_SECONDS = 3.0
 CAPACITY = 4
 
 
@@ -121,6 +122,13 @@ class Worker(Member):
             )
         )
         self.generation = admission.generation
+        # Its lease must last until all have joined.
+        self.resting = asyncio.Task(self._rest())
+
+    async def _rest(self) -> None:
+        while True:
+            await asyncio.sleep(REST_SECONDS)
+            await self.call()
 
     async def call(self) -> None:
         self.beats += 1
@@ -233,6 +241,9 @@ async def main() -> None:
         members = await join_all(crowd, stack)
         say({"joined": len(members), "seconds": time.monotonic() - started})
         if await asyncio.to_thread(sys.stdin.readline):
+            for member in members:
+                if isinstance(member, Worker):
+                    member.resting.cancel()
             say(await keep_busy(crowd, members))
         for member in members:
             if isinstance(member, Daemon):

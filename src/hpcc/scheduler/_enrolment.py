@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -126,13 +125,11 @@ class Enrolment:
             ) from error
 
     async def run(self) -> None:
-        """Keep up with the workers that are enrolled and revoked, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._mirror.run(), name="enrolled workers")
-            group.create_task(self._look(), name="enrolled workers, by looking")
+        """Keep up with the workers that are enrolled and revoked, until cancelled.
 
-    async def _look(self) -> None:
-        """Read again now and then: an embedded store tells nobody what a command wrote to it."""
+        By looking now and then: a reading takes time by the number of workers, and news of each of
+        many that enrol at once would cost as many readings.
+        """
         while True:
             await self._clock.sleep(_LOOK_SECONDS)
             try:
@@ -294,8 +291,10 @@ class Enrolment:
         worker = self._workers.get(name)
         if worker is None or worker.key_id != found.key_id:
             # Enrolled a moment ago at another scheduler.
-            await self._mirror.read()
-            worker = self._workers.get(name)
+            entry = await self._store.entry_or_none(WORKER_SPACE, name)
+            worker = _decode(EnrolledWorker, entry) if entry is not None else None
+            if worker is not None:
+                self._workers[name] = worker
         if worker is None or worker.key_id != found.key_id or worker.revoked_at:
             raise _worker_refused(
                 "worker-revoked", name, "the certificate counts no more: enrol again"
