@@ -17,7 +17,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, fields
 
 import grpc
@@ -128,7 +128,8 @@ class Worker(Member):
     async def _rest(self) -> None:
         while True:
             await asyncio.sleep(REST_SECONDS)
-            await self.call()
+            with suppress(HpccError):
+                await self.call()
 
     async def call(self) -> None:
         self.beats += 1
@@ -210,7 +211,7 @@ async def keep_busy(crowd: Crowd, members: list[Member]) -> dict[str, object]:
         try:
             await call()
         except HpccError as error:
-            failures[error.reason] += 1
+            failures[f"{error.reason}: {error}"] += 1
         else:
             taken.append(loop.time() - due)
 

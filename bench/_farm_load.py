@@ -29,6 +29,8 @@ from hpcc.scheduler import SchedulerConfig, open_enrolment
 # What a worker does: four heartbeats in a lease.
 LEASE_SECONDS: Final = 10.0
 P99_GOAL_MS: Final = 20.0
+# Of the calls; with more, the figures would be of another load.
+MAX_FAILED: Final = 0.05
 _JOIN_SECONDS: Final = 180.0
 
 
@@ -135,8 +137,10 @@ class LoadBench:
         wall = time.monotonic() - begun
         cpu = own_seconds(scheduler.pid) - cpu
         for name, said in (("heartbeats", beats), ("routes", routes)):
-            if said["failures"] or not said["taken"]:
+            failed = sum(said["failures"].values())
+            if failed > MAX_FAILED * (failed + len(said["taken"])):
                 raise BenchError(f"{name} failed: {said['failures']}")
+            self._show(Figure(f"{name} that failed", failed, "calls", 0))
         taken = [1e3 * s for s in routes["taken"]]
         calls = len(taken) + len(beats["taken"])
         show = self._show

@@ -62,7 +62,7 @@ def take(name: str, args: argparse.Namespace) -> list[Figure]:
         print(figure.line(), flush=True)
 
     print(f"\n| {name} | figure | goal | |\n| --- | --- | --- | --- |", flush=True)
-    with tempfile.TemporaryDirectory(prefix="hpcc-bench-") as directory:
+    with tempfile.TemporaryDirectory(prefix="hpcc-bench-", dir=args.scratch) as directory:
         sections()[name](Path(directory), args, show)
     return figures
 
@@ -76,6 +76,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small farm for two seconds")
     parser.add_argument("--workers", type=int, default=Load().workers)
     parser.add_argument("--seconds", type=float, default=Load().seconds)
+    parser.add_argument("--scratch", type=Path, help="where the scheduler's state goes (/tmp)")
     parser.add_argument("--out", type=Path, help="where the JSON goes (bench/results/farm.json)")
     args = parser.parse_args()
     for name in args.sections:
