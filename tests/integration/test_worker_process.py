@@ -27,7 +27,7 @@ from hpcc.testing._farm import FarmUnderTest, farm_under_test
 async def worker_process(farm: FarmUnderTest) -> AsyncGenerator[asyncio.subprocess.Process]:
     file = farm.directory / "worker.json"
     file.touch(mode=0o600)
-    file.write_text(json.dumps(asdict(farm.worker_config()), default=str))
+    file.write_text(json.dumps(asdict(await farm.enrolling()), default=str))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "hpcc.testing._farm_worker", "--config", str(file),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,

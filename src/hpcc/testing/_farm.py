@@ -103,14 +103,19 @@ class FarmUnderTest:
         }
         return WorkerConfig(**values)  # type: ignore[arg-type]  # built by name just above
 
-    @asynccontextmanager
-    async def serving(self, audit: AuditLog | None = None) -> AsyncGenerator[RunningWorker]:
-        """Run the worker while the block runs."""
-        (self.directory / "image").touch()
+    async def enrolling(self) -> WorkerConfig:
+        """Return the worker's config, with the token in place that it names."""
         config = self.worker_config()
         if config.enrol_token_file:
             token = Path(config.enrol_token_file)
             await token_file(self.scheduler_config, self.clock, token, config.worker_id)
+        return config
+
+    @asynccontextmanager
+    async def serving(self, audit: AuditLog | None = None) -> AsyncGenerator[RunningWorker]:
+        """Run the worker while the block runs."""
+        (self.directory / "image").touch()
+        config = await self.enrolling()
         async with serve_worker(
             config,
             runtime=self.runtime,
