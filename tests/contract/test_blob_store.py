@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpcc.core import EMPTY_DIGEST, Blob, Digest, InfrastructureError, NotFoundError
-from hpcc.ports import ActionCache, BlobStore
+from hpcc.core import Blob, Digest, InfrastructureError, NotFoundError
+from hpcc.ports import ActionCache, BlobStore, SystemClock
 from hpcc.store import (
+    Breaker,
+    BreakerConfig,
+    DegradingActionCache,
+    DegradingBlobStore,
     DiskActionCache,
     DiskActionCacheConfig,
     DiskBlobStore,
     DiskBlobStoreConfig,
+    HeldObjects,
+    KnownBlobStore,
     MemoryActionCache,
     MemoryBlobStore,
+    MemoryObjects,
+    MeteredObjects,
+    ObjectActionCache,
+    ObjectBlobStore,
+    PrefixObjects,
+    Publisher,
+    PublishingActionCache,
+    ReadCachingActionCache,
+    ReadCachingBlobStore,
+    WriteBehindBlobStore,
+    ZstdObjects,
 )
-
-BLOB = Blob.of(b"content")
-BIG = Blob.of(b"x" * 300_000)
-ACTION = Digest.of(b"action")
+from hpcc.testing.store_contract import ACTION, BLOB, ActionCacheContract, BlobStoreContract
 
 
 def files(directory: Path, pattern: str = "??/*") -> list[Path]:
@@ -36,61 +53,100 @@ def disk(
     return DiskBlobStore(config, fault=fault)
 
 
-@pytest.fixture(params=["memory", "disk", "disk-synced"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    match request.param:
-        case "memory":
-            return MemoryBlobStore()
-        case "disk":
-            return disk(tmp_path)
-        case _:
-            return disk(tmp_path, sync=True)
+def breaker() -> Breaker:
+    return Breaker(BreakerConfig(), SystemClock(), ignore)
 
 
-@pytest.fixture(params=["memory", "disk"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> ActionCache:
-    if request.param == "memory":
-        return MemoryActionCache()
-    return DiskActionCache(DiskActionCacheConfig(directory=tmp_path / "ac"))
+async def ignore(name: str, fields: tuple[tuple[str, str], ...]) -> None:
+    del name, fields
 
 
-async def test_what_was_put_is_got(store: BlobStore) -> None:
-    for blob in (BLOB, BIG, BLOB):
-        await store.put(blob)
-        assert await store.get(blob.digest) == blob
+def objects() -> ObjectBlobStore:
+    return ObjectBlobStore(MemoryObjects())
 
 
-async def test_an_absent_blob_is_not_found(store: BlobStore) -> None:
-    with pytest.raises(NotFoundError):
-        await store.get(BLOB.digest)
+def zstd() -> ObjectBlobStore:
+    inner = MeteredObjects(PrefixObjects(MemoryObjects(), "acme"), Counter(), SystemClock())
+    return ObjectBlobStore(ZstdObjects(inner))
 
 
-async def test_missing_are_those_that_were_not_put(store: BlobStore) -> None:
-    await store.put(BLOB)
-    missing = await store.find_missing([BLOB.digest, BIG.digest, EMPTY_DIGEST])
-    assert missing == {BIG.digest}
+async def held() -> MemoryObjects:
+    return MemoryObjects()
 
 
-async def test_the_empty_blob_is_always_there(store: BlobStore) -> None:
-    assert (await store.get(EMPTY_DIGEST)).data == b""
+def no_references(action: Digest, record: bytes) -> tuple[Digest, ...]:
+    del action, record
+    return ()
 
 
-async def test_a_right_hash_with_a_wrong_size_is_absent_and_harms_nothing(store: BlobStore) -> None:
-    await store.put(BLOB)
-    for size in (BLOB.digest.size_bytes - 1, BLOB.digest.size_bytes + 1):
-        wrong = Digest(BLOB.digest.hash, size)
-        assert await store.find_missing([wrong]) == {wrong}
-        with pytest.raises(NotFoundError):
-            await store.get(wrong)
-    assert await store.get(BLOB.digest) == BLOB
+STORES: dict[str, Callable[[Path], BlobStore]] = {
+    "memory": lambda _: MemoryBlobStore(),
+    "disk": disk,
+    "disk-synced": lambda path: disk(path, sync=True),
+    "objects": lambda _: objects(),
+    "zstd-metered-prefix": lambda _: zstd(),
+    "held": lambda _: ObjectBlobStore(HeldObjects(held, idle_seconds=60)),
+    "known": lambda _: KnownBlobStore(objects(), SystemClock()),
+    "degrading": lambda _: DegradingBlobStore(objects(), breaker()),
+    "read-caching": lambda path: ReadCachingBlobStore(disk(path), objects()),
+    "write-behind": lambda _: WriteBehindBlobStore(objects(), breaker()),
+    "write-behind-that-never-writes": lambda _: WriteBehindBlobStore(objects(), breaker()),
+}
+CACHES: dict[str, Callable[[Path], ActionCache]] = {
+    "memory": lambda _: MemoryActionCache(),
+    "disk": lambda path: DiskActionCache(DiskActionCacheConfig(directory=path / "ac")),
+    "objects": lambda _: ObjectActionCache(MemoryObjects(), "ac"),
+    "zstd": lambda _: ObjectActionCache(ZstdObjects(MemoryObjects()), "ac"),
+    "degrading": lambda _: DegradingActionCache(ObjectActionCache(MemoryObjects(), "a"), breaker()),
+    "read-caching": lambda _: ReadCachingActionCache(
+        MemoryActionCache(), ObjectActionCache(MemoryObjects(), "ac")
+    ),
+}
 
 
-async def test_a_result_is_kept_and_replaced(cache: ActionCache) -> None:
-    with pytest.raises(NotFoundError):
-        await cache.get(ACTION)
-    for record in (b"one", b"two", b""):
-        await cache.put(ACTION, record)
-        assert await cache.get(ACTION) == record
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
+    made = STORES[request.param](tmp_path)
+    if request.param == "write-behind":
+        assert isinstance(made, WriteBehindBlobStore)
+        async with running(made.run()):
+            yield made
+    else:
+        yield made
+
+
+@pytest.fixture(params=[*CACHES, "publishing", "publishing-that-never-publishes"])
+async def cache(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ActionCache]:
+    if request.param in CACHES:
+        yield CACHES[request.param](tmp_path)
+        return
+    blobs = WriteBehindBlobStore(objects(), breaker())
+    publisher = Publisher(blobs, MemoryBlobStore(), breaker(), no_references)
+    made = PublishingActionCache(ObjectActionCache(MemoryObjects(), "ac"), publisher)
+    if request.param == "publishing":
+        async with running(publisher.run()), running(blobs.run()):
+            yield made
+    else:
+        yield made
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class TestBlobStores(BlobStoreContract):
+    pass
+
+
+class TestActionCaches(ActionCacheContract):
+    pass
 
 
 @pytest.mark.parametrize("damage", [b"", b"cont", b"Content", b"content and more"])

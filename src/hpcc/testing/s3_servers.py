@@ -23,6 +23,7 @@ from typing import Final
 import httpx
 
 from hpcc.testing.s3_signing import S3Key, signed_headers
+from hpcc.testing.server_certificate import ServerFiles
 
 SEAWEED_VERSION: Final = "4.48"
 BUCKET: Final = "hpcc"
@@ -66,7 +67,7 @@ class S3Server:
     keys: Mapping[str, S3Key]
     process: subprocess.Popen[bytes] = field(repr=False)
     _start: Callable[[], subprocess.Popen[bytes]] = field(repr=False)
-    certificate_file: Path | None = None
+    ca_file: Path | None = None
 
     def kill(self) -> None:
         """End it at once, as a power cut does."""
@@ -104,11 +105,7 @@ class S3Server:
         """Send one signed request; `path` starts with "/" and may hold a query."""
         url = self.endpoint + path
         signed = signed_headers(key, method, url, body, headers)
-        verify = (
-            ssl.create_default_context(cafile=str(self.certificate_file))
-            if self.certificate_file
-            else True
-        )
+        verify = ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else True
         with httpx.Client(trust_env=False, timeout=60, verify=verify) as client:
             return client.request(method, url, content=body, headers=signed)
 
@@ -124,12 +121,9 @@ def seaweedfs(
     directory: Path,
     *,
     tenants: tuple[str, ...] = ("acme", "globex"),
-    tls: tuple[Path, Path] | None = None,
+    tls: ServerFiles | None = None,
 ) -> Iterator[S3Server]:
-    """Run SeaweedFS with its data in `directory` (empty or absent) and `BUCKET` in it.
-
-    `tls` are PEM files of a certificate for 127.0.0.1 and its key.
-    """
+    """Run SeaweedFS with its data in `directory` (empty or absent) and `BUCKET` in it."""
     directory.mkdir(parents=True, exist_ok=True)
     keys = {tenant: tenant_key(tenant) for tenant in tenants}
     config = directory / "s3.json"
@@ -141,7 +135,7 @@ def seaweedfs(
         flags = [f"-{n}.port{k}={p}" for n, a, b in pairs for k, p in (("", a), (".grpc", b))]
         if tls is not None:
             # With both ports it would answer without TLS on the first.
-            flags += [f"-s3.cert.file={tls[0]}", f"-s3.key.file={tls[1]}"]
+            flags += [f"-s3.cert.file={tls.certificate}", f"-s3.key.file={tls.key}"]
         # fmt: off
         return [
             str(weed_path()), "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
@@ -199,7 +193,7 @@ def radosgw(
     directory: Path,
     *,
     tenants: tuple[str, ...] = ("acme", "globex"),
-    tls: tuple[Path, Path] | None = None,
+    tls: ServerFiles | None = None,
 ) -> Iterator[S3Server]:
     """Run radosgw with its data in `directory` (empty or absent), `BUCKET` and tenants' buckets."""
     for name in ("db", "data", "run"):
@@ -212,7 +206,8 @@ def radosgw(
         frontend = f"endpoint=127.0.0.1:{port}"
         if tls is not None:
             frontend = (
-                f"ssl_endpoint=127.0.0.1:{port} ssl_certificate={tls[0]} ssl_private_key={tls[1]}"
+                f"ssl_endpoint=127.0.0.1:{port} ssl_certificate={tls.certificate} "
+                f"ssl_private_key={tls.key}"
             )
         conf.write_text(_CEPH_CONF.format(directory=directory, frontend=frontend))
 
@@ -248,7 +243,7 @@ def _running(
     command: Callable[[list[int]], list[str]],
     ports: int,
     keys: Mapping[str, S3Key],
-    tls: tuple[Path, Path] | None,
+    tls: ServerFiles | None,
 ) -> Iterator[S3Server]:
     for attempt in range(_ATTEMPTS):
         chosen = free_ports(ports)
@@ -268,9 +263,9 @@ def _running(
 
         port = chosen[0] if kind == "radosgw" else chosen[-2]
         scheme = "https" if tls else "http"
-        certificate = tls[0] if tls else None
+        ca = tls.ca if tls else None
         endpoint = f"{scheme}://127.0.0.1:{port}"
-        server = S3Server(kind, endpoint, keys, start(), start, certificate)
+        server = S3Server(kind, endpoint, keys, start(), start, ca)
         try:
             if _wait_ready(server, is_last=attempt == _ATTEMPTS - 1):
                 yield server

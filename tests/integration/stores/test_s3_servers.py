@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 
-from hpcc.testing.s3_servers import (
-    BUCKET,
-    S3Server,
-    radosgw,
-    radosgw_missing_or_none,
-    seaweedfs,
-    seaweedfs_missing_or_none,
-)
+from hpcc.testing.s3_servers import BUCKET, S3Server
 from hpcc.testing.s3_signing import S3Key
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", params=["seaweedfs", "radosgw"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[S3Server]:
-    is_seaweed = request.param == "seaweedfs"
-    if missing := (seaweedfs_missing_or_none() if is_seaweed else radosgw_missing_or_none()):
-        pytest.skip(missing)
-    directory: Path = tmp_path_factory.mktemp("s3")
-    with (seaweedfs if is_seaweed else radosgw)(directory) as running:
-        yield running
 
 
 def test_the_servers_own_policy_ends_a_tenant_at_its_prefix(server: S3Server) -> None:

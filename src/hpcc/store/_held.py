@@ -1,0 +1,71 @@
+"""A credential is held only while it is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from hpcc.core import InfrastructureError
+from hpcc.store._objects import Objects
+
+
+class HeldObjects:
+    """`Objects` that are opened at the first call and let go `idle_seconds` after the last.
+
+    `open_objects` reads the credential. One that is refused is let go at once, so that the next
+    call reads a rotated one.
+    """
+
+    def __init__(
+        self, open_objects: Callable[[], Awaitable[Objects]], *, idle_seconds: float
+    ) -> None:
+        self._open, self._idle_seconds = open_objects, idle_seconds
+        self._lock = asyncio.Lock()
+        self._inner: Objects | None = None
+        self._calls = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self._inner is not None
+
+    async def get(self, key: str, limit: int) -> bytes:
+        async with self._held() as inner:
+            return await inner.get(key, limit)
+
+    async def put(self, key: str, data: bytes) -> None:
+        async with self._held() as inner:
+            await inner.put(key, data)
+
+    async def has(self, key: str) -> bool:
+        async with self._held() as inner:
+            return await inner.has(key)
+
+    def let_go(self) -> None:
+        """Forget the credential now; calls under way end with the one they have."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._inner = self._timer = None
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[Objects]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._calls += 1
+        try:
+            async with self._lock:
+                inner = self._inner
+                if inner is None:
+                    inner = self._inner = await self._open()
+            yield inner
+        except InfrastructureError as error:
+            if error.reason == "store-denied":
+                self.let_go()
+            raise
+        finally:
+            self._calls -= 1
+            if not self._calls and self._inner is not None:
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(self._idle_seconds, self.let_go)

@@ -1,0 +1,52 @@
+"""What a store was seen to hold, remembered for a while: hundreds of headers, one question each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from hpcc.core import Blob, Digest, NotFoundError
+from hpcc.ports import BlobStore, Clock
+
+
+class KnownBlobStore:
+    """`BlobStore` that does not ask `inner` again within `seconds` for what it held or was given.
+
+    Only presence is remembered. A get that finds nothing, or damage, forgets it.
+    """
+
+    def __init__(
+        self, inner: BlobStore, clock: Clock, *, seconds: float = 300.0, max_entries: int = 100_000
+    ) -> None:
+        self._inner, self._clock = inner, clock
+        self._seconds, self._max_entries = seconds, max_entries
+        self._known: OrderedDict[Digest, float] = OrderedDict()
+
+    async def get(self, digest: Digest) -> Blob:
+        try:
+            blob = await self._inner.get(digest)
+        except NotFoundError:
+            self._known.pop(digest, None)
+            raise
+        self._note(digest)
+        return blob
+
+    async def put(self, blob: Blob) -> None:
+        await self._inner.put(blob)
+        self._note(blob.digest)
+
+    async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
+        oldest = self._clock.monotonic() - self._seconds
+        unknown = {d for d in digests if self._known.get(d, float("-inf")) < oldest}
+        if not unknown:
+            return frozenset()
+        missing = await self._inner.find_missing(unknown)
+        for digest in unknown - missing:
+            self._note(digest)
+        return missing
+
+    def _note(self, digest: Digest) -> None:
+        self._known[digest] = self._clock.monotonic()
+        self._known.move_to_end(digest)
+        while len(self._known) > self._max_entries:
+            self._known.popitem(last=False)

@@ -1,0 +1,182 @@
+"""Writing to a shared store behind the answer: blobs first, then the results that refer to them.
+
+What a process has not written when it dies is what nobody else can refer to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from hpcc.core import Blob, Digest, HpccError
+from hpcc.ports import ActionCache, BlobStore
+from hpcc.store._degrading import Breaker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteBehindConfig:
+    """Memory of what waits: beyond it blobs and results are dropped, counted, and only local."""
+
+    max_pending_bytes: int = 256 << 20
+    max_pending_results: int = 1024
+    writers: int = 8
+
+
+class WriteBehindBlobStore:
+    """`BlobStore` whose puts return at once; `run` writes them to `inner`."""
+
+    def __init__(
+        self, inner: BlobStore, breaker: Breaker, config: WriteBehindConfig | None = None
+    ) -> None:
+        self._inner, self._breaker = inner, breaker
+        self._config = config or WriteBehindConfig()
+        self._waiting: OrderedDict[Digest, Blob] = OrderedDict()
+        self._writing: dict[Digest, Blob] = {}
+        self._pending_bytes = 0
+        self._changed = asyncio.Condition()
+
+    async def get(self, digest: Digest) -> Blob:
+        pending = self._waiting.get(digest) or self._writing.get(digest)
+        return pending or await self._inner.get(digest)
+
+    async def put(self, blob: Blob) -> None:
+        if blob.digest in self._waiting or blob.digest in self._writing:
+            return
+        size = blob.digest.size_bytes
+        if self._pending_bytes + size > self._config.max_pending_bytes:
+            self._breaker.counters["lost-blob.queue-full"] += 1
+            return
+        self._pending_bytes += size
+        self._waiting[blob.digest] = blob
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
+        absent = [d for d in digests if d not in self._waiting and d not in self._writing]
+        return await self._inner.find_missing(absent)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._config.writers):
+                group.create_task(self._writer())
+
+    async def settle(self, digests: Iterable[Digest], source: BlobStore) -> None:
+        """Return when `inner` has all these; what was dropped or lost is taken from `source`.
+
+        Raises:
+            InfrastructureError: it cannot have them now.
+            NotFoundError: one is nowhere.
+        """
+        wanted = frozenset(digests)
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: not any(d in self._waiting or d in self._writing for d in wanted)
+            )
+        for digest in await self._breaker.call(lambda: self._inner.find_missing(wanted)):
+            blob = await source.get(digest)
+            await self._write(blob)
+
+    async def _writer(self) -> None:
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._waiting))
+                digest, blob = self._waiting.popitem(last=False)
+                self._writing[digest] = blob
+            try:
+                await self._write(blob)
+            except HpccError as error:
+                self._breaker.counters[f"lost-blob.{error.reason}"] += 1
+            finally:
+                # No await from here on: a cancel must not leave it counted.
+                self._pending_bytes -= digest.size_bytes
+                del self._writing[digest]
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _write(self, blob: Blob) -> None:
+        await self._breaker.call(lambda: self._inner.put(blob), size_bytes=blob.digest.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    cache: ActionCache
+    action: Digest
+    record: bytes
+
+
+class Publisher:
+    """Makes results known to others, one after the other, each after the blobs it refers to.
+
+    `refers_to` reads the digests out of a record of ours.
+    """
+
+    def __init__(
+        self,
+        blobs: WriteBehindBlobStore,
+        source: BlobStore,
+        breaker: Breaker,
+        refers_to: Callable[[Digest, bytes], Iterable[Digest]],
+        config: WriteBehindConfig | None = None,
+    ) -> None:
+        self._blobs, self._source, self._breaker = blobs, source, breaker
+        self._refers_to, self._config = refers_to, config or WriteBehindConfig()
+        self._queue: deque[_Entry] = deque()
+        self._current: _Entry | None = None
+        self._changed = asyncio.Condition()
+
+    async def offer(self, cache: ActionCache, action: Digest, record: bytes) -> None:
+        """Take a result that this machine has already; one too many is dropped and counted."""
+        if len(self._queue) >= self._config.max_pending_results:
+            self._breaker.counters["lost-result.queue-full"] += 1
+            return
+        self._queue.append(_Entry(cache, action, record))
+        async with self._changed:
+            self._changed.notify_all()
+
+    def pending_or_none(self, cache: ActionCache, action: Digest) -> bytes | None:
+        entries = [*self._queue, *([self._current] if self._current else [])]
+        found = [e.record for e in entries if e.cache is cache and e.action == action]
+        return found[-1] if found else None
+
+    async def wait_idle(self) -> None:
+        """Return when nothing waits to be published."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._queue and self._current is None)
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._queue))
+                entry = self._current = self._queue.popleft()
+            try:
+                await self._publish(entry)
+            except HpccError as error:
+                self._breaker.counters[f"lost-result.{error.reason}"] += 1
+            finally:
+                self._current = None
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _publish(self, entry: _Entry) -> None:
+        digests = tuple(self._refers_to(entry.action, entry.record))
+        await self._blobs.settle(digests, self._source)
+        await self._breaker.call(lambda: entry.cache.put(entry.action, entry.record))
+        self._breaker.counters["published"] += 1
+
+
+class PublishingActionCache:
+    """`ActionCache` whose puts go to the publisher."""
+
+    def __init__(self, inner: ActionCache, publisher: Publisher) -> None:
+        self._inner, self._publisher = inner, publisher
+
+    async def get(self, action: Digest) -> bytes:
+        pending = self._publisher.pending_or_none(self._inner, action)
+        return await self._inner.get(action) if pending is None else pending
+
+    async def put(self, action: Digest, record: bytes) -> None:
+        await self._publisher.offer(self._inner, action, record)
