@@ -23,6 +23,9 @@ from hpcc.store import (
     DiskActionCacheConfig,
     DiskBlobStore,
     DiskBlobStoreConfig,
+    GuardedActionCache,
+    GuardedBlobStore,
+    GuardedObjects,
     HeldObjects,
     KnownBlobStore,
     MemoryActionCache,
@@ -57,7 +60,7 @@ def breaker() -> Breaker:
     return Breaker(BreakerConfig(), SystemClock(), ignore)
 
 
-async def ignore(name: str, fields: tuple[tuple[str, str], ...]) -> None:
+async def ignore(name: str, *fields: tuple[str, str]) -> None:
     del name, fields
 
 
@@ -74,8 +77,8 @@ async def held() -> MemoryObjects:
     return MemoryObjects()
 
 
-def no_references(action: Digest, record: bytes) -> tuple[Digest, ...]:
-    del action, record
+def no_references(record: bytes) -> tuple[Digest, ...]:
+    del record
     return ()
 
 
@@ -87,17 +90,20 @@ STORES: dict[str, Callable[[Path], BlobStore]] = {
     "zstd-metered-prefix": lambda _: zstd(),
     "held": lambda _: ObjectBlobStore(HeldObjects(held, idle_seconds=60)),
     "known": lambda _: KnownBlobStore(objects(), SystemClock()),
-    "degrading": lambda _: DegradingBlobStore(objects(), breaker()),
+    "guarded-objects": lambda _: ObjectBlobStore(GuardedObjects(MemoryObjects(), breaker())),
+    "guarded": lambda _: GuardedBlobStore(objects(), breaker()),
+    "degrading": lambda _: DegradingBlobStore(objects(), Counter()),
     "read-caching": lambda path: ReadCachingBlobStore(disk(path), objects()),
-    "write-behind": lambda _: WriteBehindBlobStore(objects(), breaker()),
-    "write-behind-that-never-writes": lambda _: WriteBehindBlobStore(objects(), breaker()),
+    "write-behind": lambda _: WriteBehindBlobStore(objects(), Counter()),
+    "write-behind-that-never-writes": lambda _: WriteBehindBlobStore(objects(), Counter()),
 }
 CACHES: dict[str, Callable[[Path], ActionCache]] = {
     "memory": lambda _: MemoryActionCache(),
     "disk": lambda path: DiskActionCache(DiskActionCacheConfig(directory=path / "ac")),
     "objects": lambda _: ObjectActionCache(MemoryObjects(), "ac"),
     "zstd": lambda _: ObjectActionCache(ZstdObjects(MemoryObjects()), "ac"),
-    "degrading": lambda _: DegradingActionCache(ObjectActionCache(MemoryObjects(), "a"), breaker()),
+    "guarded": lambda _: GuardedActionCache(MemoryActionCache(), breaker()),
+    "degrading": lambda _: DegradingActionCache(MemoryActionCache(), Counter()),
     "read-caching": lambda _: ReadCachingActionCache(
         MemoryActionCache(), ObjectActionCache(MemoryObjects(), "ac")
     ),
@@ -120,8 +126,8 @@ async def cache(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param in CACHES:
         yield CACHES[request.param](tmp_path)
         return
-    blobs = WriteBehindBlobStore(objects(), breaker())
-    publisher = Publisher(blobs, MemoryBlobStore(), breaker(), no_references)
+    blobs = WriteBehindBlobStore(objects(), Counter())
+    publisher = Publisher(blobs, MemoryBlobStore(), Counter(), no_references)
     made = PublishingActionCache(ObjectActionCache(MemoryObjects(), "ac"), publisher)
     if request.param == "publishing":
         async with running(publisher.run()), running(blobs.run()):

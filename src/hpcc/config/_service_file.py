@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, get_origin, get_type_hints
 
 from hpcc.core import CallerError
 
@@ -17,8 +18,8 @@ MAX_SERVICE_FILE_BYTES: Final = 1 << 20
 def load_service_file[T](path: Path, kind: type[T]) -> T:
     """Read a 0600 JSON file into the frozen dataclass `kind`.
 
-    Fields may be str, int, float, bool, Path or tuple[str, ...]; unknown and missing keys are
-    errors.
+    Fields may be str, int, float, bool, Path, tuple[str, ...] or a Mapping, which its owner checks;
+    unknown and missing keys are errors.
 
     Raises:
         CallerError: others can read it, it is not JSON, or a key, type or value is wrong.
@@ -63,6 +64,10 @@ def _value(where: str, wanted: object, value: object) -> object:
         raise CallerError(
             f"{where}: must be {getattr(wanted, '__name__', wanted)}", reason="config"
         )
+    if get_origin(wanted) is Mapping:
+        if isinstance(value, dict):
+            return value
+        raise CallerError(f"{where}: must be an object", reason="config")
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)
     raise CallerError(f"{where}: must be a list of strings", reason="config")

@@ -1,11 +1,13 @@
 """Where blobs and results are kept."""
 
-from hpcc.store._degrading import (
+from hpcc.store._breaker import (
     Breaker,
     BreakerConfig,
-    DegradingActionCache,
-    DegradingBlobStore,
+    GuardedActionCache,
+    GuardedBlobStore,
+    GuardedObjects,
 )
+from hpcc.store._degrading import DegradingActionCache, DegradingBlobStore
 from hpcc.store._disk_actions import (
     DiskActionCache,
     DiskActionCacheConfig,
@@ -41,6 +43,9 @@ __all__ = [
     "DiskBlobStoreConfig",
     "FaultPoint",
     "FileOps",
+    "GuardedActionCache",
+    "GuardedBlobStore",
+    "GuardedObjects",
     "HeldObjects",
     "KnownBlobStore",
     "MemoryActionCache",

@@ -149,8 +149,10 @@ class S3Objects:
                 reason="store-denied",
             ) from None
         except (BaseError, OSError, ValueError) as error:
+            is_late = "TimedOut" in str(error) or "timed out" in str(error)
             raise InfrastructureError(
-                f"the store failed to {what} ({type(error).__name__})", reason="store-s3"
+                f"the store failed to {what} ({type(error).__name__})",
+                reason="store-timeout" if is_late else "store-s3",
             ) from None
 
 

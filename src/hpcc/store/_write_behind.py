@@ -6,13 +6,12 @@ What a process has not written when it dies is what nobody else can refer to.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hpcc.core import Blob, Digest, HpccError
 from hpcc.ports import ActionCache, BlobStore
-from hpcc.store._degrading import Breaker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +27,9 @@ class WriteBehindBlobStore:
     """`BlobStore` whose puts return at once; `run` writes them to `inner`."""
 
     def __init__(
-        self, inner: BlobStore, breaker: Breaker, config: WriteBehindConfig | None = None
+        self, inner: BlobStore, counters: Counter[str], config: WriteBehindConfig | None = None
     ) -> None:
-        self._inner, self._breaker = inner, breaker
+        self._inner, self._counters = inner, counters
         self._config = config or WriteBehindConfig()
         self._waiting: OrderedDict[Digest, Blob] = OrderedDict()
         self._writing: dict[Digest, Blob] = {}
@@ -46,16 +45,15 @@ class WriteBehindBlobStore:
             return
         size = blob.digest.size_bytes
         if self._pending_bytes + size > self._config.max_pending_bytes:
-            self._breaker.counters["lost-blob.queue-full"] += 1
+            self._counters["lost-blob.queue-full"] += 1
             return
         self._pending_bytes += size
         self._waiting[blob.digest] = blob
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         absent = [d for d in digests if d not in self._waiting and d not in self._writing]
-        return await self._inner.find_missing(absent)
+        return await self._inner.find_missing(absent) if absent else frozenset()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -75,9 +73,8 @@ class WriteBehindBlobStore:
             await self._changed.wait_for(
                 lambda: not any(d in self._waiting or d in self._writing for d in wanted)
             )
-        for digest in await self._breaker.call(lambda: self._inner.find_missing(wanted)):
-            blob = await source.get(digest)
-            await self._write(blob)
+        for digest in await self._inner.find_missing(wanted):
+            await self._inner.put(await source.get(digest))
 
     async def _writer(self) -> None:
         while True:
@@ -86,18 +83,18 @@ class WriteBehindBlobStore:
                 digest, blob = self._waiting.popitem(last=False)
                 self._writing[digest] = blob
             try:
-                await self._write(blob)
+                await self._inner.put(blob)
             except HpccError as error:
-                self._breaker.counters[f"lost-blob.{error.reason}"] += 1
+                self._counters[f"lost-blob.{error.reason}"] += 1
             finally:
-                # No await from here on: a cancel must not leave it counted.
+                # Without an await, so that a cancel leaves nothing counted.
                 self._pending_bytes -= digest.size_bytes
                 del self._writing[digest]
-            async with self._changed:
-                self._changed.notify_all()
+            await self._notify()
 
-    async def _write(self, blob: Blob) -> None:
-        await self._breaker.call(lambda: self._inner.put(blob), size_bytes=blob.digest.size_bytes)
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +107,18 @@ class _Entry:
 class Publisher:
     """Makes results known to others, one after the other, each after the blobs it refers to.
 
-    `refers_to` reads the digests out of a record of ours.
+    `source` has all blobs of a result; `refers_to` reads their digests out of a record.
     """
 
     def __init__(
         self,
         blobs: WriteBehindBlobStore,
         source: BlobStore,
-        breaker: Breaker,
-        refers_to: Callable[[Digest, bytes], Iterable[Digest]],
+        counters: Counter[str],
+        refers_to: Callable[[bytes], Iterable[Digest]],
         config: WriteBehindConfig | None = None,
     ) -> None:
-        self._blobs, self._source, self._breaker = blobs, source, breaker
+        self._blobs, self._source, self._counters = blobs, source, counters
         self._refers_to, self._config = refers_to, config or WriteBehindConfig()
         self._queue: deque[_Entry] = deque()
         self._current: _Entry | None = None
@@ -130,14 +127,13 @@ class Publisher:
     async def offer(self, cache: ActionCache, action: Digest, record: bytes) -> None:
         """Take a result that this machine has already; one too many is dropped and counted."""
         if len(self._queue) >= self._config.max_pending_results:
-            self._breaker.counters["lost-result.queue-full"] += 1
+            self._counters["lost-result.queue-full"] += 1
             return
         self._queue.append(_Entry(cache, action, record))
-        async with self._changed:
-            self._changed.notify_all()
+        await self._notify()
 
     def pending_or_none(self, cache: ActionCache, action: Digest) -> bytes | None:
-        entries = [*self._queue, *([self._current] if self._current else [])]
+        entries = [*([self._current] if self._current else []), *self._queue]
         found = [e.record for e in entries if e.cache is cache and e.action == action]
         return found[-1] if found else None
 
@@ -155,17 +151,20 @@ class Publisher:
             try:
                 await self._publish(entry)
             except HpccError as error:
-                self._breaker.counters[f"lost-result.{error.reason}"] += 1
+                self._counters[f"lost-result.{error.reason}"] += 1
             finally:
                 self._current = None
-            async with self._changed:
-                self._changed.notify_all()
+            await self._notify()
 
     async def _publish(self, entry: _Entry) -> None:
-        digests = tuple(self._refers_to(entry.action, entry.record))
+        digests = tuple(self._refers_to(entry.record))
         await self._blobs.settle(digests, self._source)
-        await self._breaker.call(lambda: entry.cache.put(entry.action, entry.record))
-        self._breaker.counters["published"] += 1
+        await entry.cache.put(entry.action, entry.record)
+        self._counters["published"] += 1
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
 
 class PublishingActionCache:

@@ -43,18 +43,21 @@ class Proxy:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.connections += 1
-        with suppress(OSError):
+        try:
             up_reader, up_writer = await asyncio.open_connection(*target)
-            up = asyncio.ensure_future(self._copy(reader, up_writer, is_up=True))
-            down = asyncio.ensure_future(self._copy(up_reader, writer, is_up=False))
-            try:
-                await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (up, down):
-                    task.cancel()
-                await asyncio.wait((up, down))
-                up_writer.close()
-        writer.transport.abort()
+        except OSError:
+            writer.transport.abort()
+            return
+        up = asyncio.ensure_future(self._copy(reader, up_writer, is_up=True))
+        down = asyncio.ensure_future(self._copy(up_reader, writer, is_up=False))
+        try:
+            await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (up, down):
+                task.cancel()
+            for side in (writer, up_writer):
+                side.close()
+                side.transport.abort()
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_up: bool

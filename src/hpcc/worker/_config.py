@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from hpcc.audit import SpoolLimits
 from hpcc.config import GUEST_OVERHEAD_MIB, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest
+from hpcc.worker._stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
@@ -75,6 +77,8 @@ class WorkerConfig:
     # Guests restored from snapshots, kept under `state` up to so many bytes of disk.
     warm_start: bool = True
     max_snapshot_bytes: int = 8 << 30
+    # Where blobs and results are shared with other workers: `hpcc.worker._stores_config`.
+    stores: Mapping[str, object] = field(default_factory=dict)
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
@@ -102,6 +106,7 @@ class WorkerConfig:
         self._check_audit()
         if not _WORKER_ID.fullmatch(self.worker_id):
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")
+        parse_stores(self.stores)
         for digest in self.image_digests:
             ImageDigest(digest)
         self._check_enrolment()

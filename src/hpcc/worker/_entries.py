@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict
 from typing import Final
 
+from hpcc.core import Digest
 from hpcc.identity import ResultKeys, check_result
 from hpcc.reapi import ReapiError, ResultRecord, ResultTerms, parse_result
 from hpcc.worker._domain import TrustDomain
@@ -48,6 +49,16 @@ def unpack_entry(entry: bytes) -> tuple[Lineage, ResultRecord]:
     if record.lineage_digest != _digest(head):
         raise ReapiError("the entry tells another origin than was signed", reason="result-lineage")
     return lineage, record
+
+
+def outputs_of(entry: bytes) -> tuple[Digest, ...]:
+    """Return the digests of the outputs that an entry refers to.
+
+    Raises:
+        ReapiError: see `unpack_entry`.
+    """
+    _, record = unpack_entry(entry)
+    return tuple(output.digest for output in record.outputs)
 
 
 async def open_entry(

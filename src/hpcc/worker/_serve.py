@@ -39,6 +39,7 @@ from hpcc.rpc import (
 )
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._domain import TrustDomain
+from hpcc.worker._entries import outputs_of
 from hpcc.worker._flights import Flights
 from hpcc.worker._identity import (
     Tie,
@@ -54,13 +55,17 @@ from hpcc.worker._quotas import Quotas
 from hpcc.worker._retained import retained_inputs_or_none
 from hpcc.worker._runner import Runner, RunnerConfig
 from hpcc.worker._session import Desk, Gate
+from hpcc.worker._shared import ShareDesk, SharedStores
 from hpcc.worker._storage import TenantStorage
+from hpcc.worker._stores_config import parse_stores
 from hpcc.worker._toolchains import Prober, ToolchainBook
 
 TLS_NAME: Final = "worker.hpcc.internal"
 # Of its own: the TLS key may be renewed, and what it signed would be worth nothing then.
 RESULT_KEY_NAME: Final = "result-signing.key"
 _GRACE_SECONDS: Final = 1.0
+# A result that is not published then is made again elsewhere.
+_PUBLISH_SECONDS: Final = 3.0
 _LEAVE_SECONDS: Final = 2.0
 
 
@@ -105,7 +110,9 @@ class _Parts:
             max_wall_seconds=config.max_wall_seconds,
             audit_argv=config.audit_argv,
         )
-        storage = TenantStorage(config.store, config.max_store_bytes)
+        desk = ShareDesk(audit=audit, clock=clock, group=group, refers_to=outputs_of)
+        self.shared = SharedStores(parse_stores(config.stores), desk)
+        storage = TenantStorage(config.store, config.max_store_bytes, self.shared)
         retained = retained_inputs_or_none(config, clock)
         # Never end by themselves: `serve_worker` ends them.
         self.chores: list[asyncio.Task[None]] = []
@@ -285,6 +292,7 @@ async def _serving(
             for chore in parts.chores:
                 chore.cancel()
             await server.stop(_GRACE_SECONDS)
+            await parts.shared.close(_PUBLISH_SECONDS)
 
 
 async def _identity(

@@ -15,16 +15,18 @@ from hpcc.store import (
     action_cache_directory,
 )
 from hpcc.worker._domain import TrustDomain
+from hpcc.worker._shared import SharedStores
 
 
 class TenantStorage:
     """Blob stores by tenant and action caches by trust domain, under one directory."""
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        self._directory, self._max_bytes = directory, max_bytes
+    def __init__(self, directory: Path, max_bytes: int, shared: SharedStores | None = None) -> None:
+        self._directory, self._max_bytes, self._shared = directory, max_bytes, shared
         self._lock = asyncio.Lock()
         self._limits: dict[TenantId, int] = {}
         self._blobs: dict[TenantId, DiskBlobStore] = {}
+        self._stacks: dict[TenantId, BlobStore] = {}
         self._actions: dict[Path, ActionCache] = {}
 
     def bound(self, tenant: TenantId, max_bytes: int) -> None:
@@ -36,19 +38,21 @@ class TenantStorage:
             store.bound(limit)
 
     async def blobs(self, tenant: TenantId) -> BlobStore:
-        store = self._blobs.get(tenant)
-        if store is not None:
-            return store
+        stack = self._stacks.get(tenant)
+        if stack is not None:
+            return stack
         async with self._lock:
-            if (store := self._blobs.get(tenant)) is None:
+            if (stack := self._stacks.get(tenant)) is None:
                 config = DiskBlobStoreConfig(
                     directory=self._directory / tenant.value / "cas",
                     max_size_bytes=self._max_bytes,
                 )
                 store = await asyncio.to_thread(DiskBlobStore, config)
                 store.bound(self._limits.get(tenant, self._max_bytes))
-                self._blobs[tenant] = store
-        return store
+                share = self._shared.of(tenant, store) if self._shared else None
+                stack = share.blobs() if share else store
+                self._blobs[tenant], self._stacks[tenant] = store, stack
+        return stack
 
     async def actions(self, domain: TrustDomain) -> ActionCache:
         path = action_cache_directory(
@@ -56,9 +60,18 @@ class TenantStorage:
         )
         cache = self._actions.get(path)
         if cache is None:
+            await self.blobs(domain.tenant)
             async with self._lock:
                 if path not in self._actions:
                     config = DiskActionCacheConfig(directory=path)
-                    self._actions[path] = await asyncio.to_thread(DiskActionCache, config)
+                    disk = await asyncio.to_thread(DiskActionCache, config)
+                    self._actions[path] = self._stacked(domain.tenant, path, disk)
                 cache = self._actions[path]
         return cache
+
+    def _stacked(self, tenant: TenantId, path: Path, disk: ActionCache) -> ActionCache:
+        share = self._shared.of(tenant, self._blobs[tenant]) if self._shared else None
+        if share is None:
+            return disk
+        # Shared results are kept apart as those on disk are: by isolation, reuse and principal.
+        return share.actions(path.relative_to(self._directory / tenant.value).as_posix(), disk)

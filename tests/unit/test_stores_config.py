@@ -1,0 +1,72 @@
+"""The `stores` section: what would mix tenants, leak or never work is refused when it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpcc.core import CallerError, TenantId
+from hpcc.worker._stores_config import parse_stores
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+S3: dict[str, Any] = {
+    "kind": "s3",
+    "endpoint": "https://s3.example.com",
+    "bucket": "hpcc",
+    "credentials": "/etc/hpcc/s3/{tenant}.json",
+}
+
+
+def test_without_a_section_nothing_is_shared() -> None:
+    assert parse_stores({}).of(ACME).kind == "disk"
+
+
+def test_each_tenant_has_its_own_credential_and_may_have_its_own_place() -> None:
+    stores = parse_stores(S3 | {"tenants": {"acme": {"bucket": "acme-builds"}}})
+    assert stores.of(ACME).bucket == "acme-builds"
+    assert stores.of(ACME).credentials == "/etc/hpcc/s3/acme.json"
+    assert stores.of(GLOBEX).bucket == "hpcc"
+    assert stores.of(GLOBEX).credentials == "/etc/hpcc/s3/globex.json"
+
+
+def test_a_tenant_may_share_nothing_or_alone() -> None:
+    stores = parse_stores(S3 | {"tenants": {"acme": {"kind": "disk"}}})
+    assert (stores.of(ACME).kind, stores.of(GLOBEX).kind) == ("disk", "s3")
+    alone = parse_stores({"tenants": {"acme": S3 | {"credentials": "/etc/hpcc/acme.json"}}})
+    assert (alone.of(ACME).kind, alone.of(GLOBEX).kind) == ("s3", "disk")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"kind": "nfs"}, "kind"),
+        ({"endpoint": "http://s3.example.com"}, "https"),
+        ({"endpoint": ""}, "https"),
+        ({"bucket": ""}, "bucket"),
+        ({"credentials": ""}, "credentials"),
+        ({"credentials": "relative/{tenant}.json"}, "absolute"),
+        ({"credentials": "/etc/hpcc/one-for-all.json"}, "{tenant}"),
+        ({"prefix": "../other"}, "prefix"),
+        ({"prefix": "/farm"}, "prefix"),
+        ({"call_seconds": 0}, "positive"),
+        ({"call_seconds": "5"}, "call_seconds"),
+        ({"max_object_bytes": True}, "max_object_bytes"),
+        ({"zstd_level": 30}, "zstd_level"),
+        ({"bukket": "hpcc"}, "bukket"),
+        ({"tenants": []}, "tenants"),
+        ({"tenants": {"acme": "s3"}}, "acme"),
+        ({"tenants": {"../acme": {}}}, "tenant"),
+        ({"tenants": {"acme": {"tenants": {}}}}, "tenants"),
+        (
+            {"tenants": {"acme": {"credentials": "/c"}, "globex": {"credentials": "/c"}}},
+            "share",
+        ),
+    ],
+)
+def test_a_section_that_mixes_tenants_or_never_works_is_refused(
+    wrong: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(CallerError) as caught:
+        parse_stores(S3 | wrong)
+    assert says in str(caught.value)
