@@ -34,6 +34,7 @@ test-fast: dev  ## all tests that boot no guest
 test-integration: dev  ## services on loopback, real compilers, a real registry and identity provider
 	./tools/bootstrap.sh identity-provider
 	./tools/bootstrap.sh seaweedfs
+	./tools/bootstrap.sh buildbox
 	$(PY) -m pytest -q tests/integration
 
 test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulated), containers

@@ -15,6 +15,7 @@ tools/bootstrap.sh packages base guest test || {
 tools/bootstrap.sh venv
 tools/bootstrap.sh firecracker
 tools/bootstrap.sh seaweedfs
+tools/bootstrap.sh buildbox
 tools/bootstrap.sh identity-provider || {
     code=$?
     [ "$code" = 77 ] || exit "$code"

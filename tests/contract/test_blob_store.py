@@ -26,6 +26,7 @@ from hpcc.store import (
     GuardedActionCache,
     GuardedBlobStore,
     GuardedObjects,
+    Held,
     HeldObjects,
     KnownBlobStore,
     MemoryActionCache,
@@ -34,6 +35,7 @@ from hpcc.store import (
     MeteredObjects,
     ObjectActionCache,
     ObjectBlobStore,
+    Objects,
     PrefixObjects,
     Publisher,
     PublishingActionCache,
@@ -73,7 +75,7 @@ def zstd() -> ObjectBlobStore:
     return ObjectBlobStore(ZstdObjects(inner))
 
 
-async def held() -> MemoryObjects:
+async def held() -> Objects:
     return MemoryObjects()
 
 
@@ -88,7 +90,7 @@ STORES: dict[str, Callable[[Path], BlobStore]] = {
     "disk-synced": lambda path: disk(path, sync=True),
     "objects": lambda _: objects(),
     "zstd-metered-prefix": lambda _: zstd(),
-    "held": lambda _: ObjectBlobStore(HeldObjects(held, idle_seconds=60)),
+    "held": lambda _: ObjectBlobStore(HeldObjects(Held(held, idle_seconds=60))),
     "known": lambda _: KnownBlobStore(objects(), SystemClock()),
     "guarded-objects": lambda _: ObjectBlobStore(GuardedObjects(MemoryObjects(), breaker())),
     "guarded": lambda _: GuardedBlobStore(objects(), breaker()),

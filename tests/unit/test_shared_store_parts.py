@@ -25,6 +25,7 @@ from hpcc.store import (
     DegradingActionCache,
     DegradingBlobStore,
     GuardedObjects,
+    Held,
     HeldObjects,
     KnownBlobStore,
     MemoryActionCache,
@@ -33,6 +34,7 @@ from hpcc.store import (
     ObjectActionCache,
     ObjectBlobsConfig,
     ObjectBlobStore,
+    Objects,
     PrefixObjects,
     Publisher,
     PublishingActionCache,
@@ -422,17 +424,18 @@ async def test_writers_with_other_levels_read_each_other() -> None:
 async def test_a_credential_is_forgotten_when_it_has_not_been_used() -> None:
     opened = 0
 
-    async def open_objects() -> MemoryObjects:
+    async def open_objects() -> Objects:
         nonlocal opened
         opened += 1
         return MemoryObjects()
 
-    held = HeldObjects(open_objects, idle_seconds=0.001)
+    held = Held(open_objects, idle_seconds=0.001)
+    objects = HeldObjects(held)
     assert not held.is_held
-    await held.has("cas/x")
+    await objects.has("cas/x")
     while held.is_held:  # noqa: ASYNC110 - a timer of the loop ends it
         await asyncio.sleep(0.001)
-    await held.has("cas/x")
+    await objects.has("cas/x")
     assert opened == 2
     held.let_go()
 

@@ -41,6 +41,18 @@ def test_a_tenant_may_share_nothing_or_alone() -> None:
     ("wrong", "says"),
     [
         ({"kind": "nfs"}, "kind"),
+        ({"kind": "reapi"}, "grpcs"),
+        ({"kind": "reapi", "endpoint": "grpc://cas.example.com"}, "grpcs"),
+        ({"kind": "reapi", "endpoint": "grpcs://cas.example.com", "instance": "main"}, "{tenant}"),
+        (
+            {
+                "tenants": {
+                    name: {"kind": "reapi", "endpoint": "grpcs://cas", "instance": "main"}
+                    for name in ("acme", "globex")
+                }
+            },
+            "share",
+        ),
         ({"endpoint": "http://s3.example.com"}, "https"),
         ({"endpoint": ""}, "https"),
         ({"bucket": ""}, "bucket"),

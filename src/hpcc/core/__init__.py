@@ -1,6 +1,7 @@
 """The words of hpcc: values without behaviour of their own and the errors all parts share."""
 
 from hpcc.core._digest import EMPTY_DIGEST, MAX_BLOB_BYTES, Blob, Digest
+from hpcc.core._endpoints import check_endpoint
 from hpcc.core._errors import (
     CallerError,
     HpccError,
@@ -124,6 +125,7 @@ __all__ = [
     "Toolchain",
     "WindowsPath",
     "WindowsPathError",
+    "check_endpoint",
     "check_guest_path",
     "check_windows_length",
     "check_windows_relative",

@@ -16,6 +16,7 @@ from hpcc.reapi._command import (
     parse_command,
 )
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto
+from hpcc.reapi._foreign import ForeignResult, encode_entry_result, parse_foreign_result
 from hpcc.reapi._limits import (
     MAX_ACTION_BYTES,
     MAX_COMMAND_BYTES,
@@ -61,6 +62,7 @@ __all__ = [
     "ActionSpec",
     "CommandSpec",
     "DirectoryListing",
+    "ForeignResult",
     "InputTree",
     "ReapiError",
     "ResultOutput",
@@ -75,12 +77,14 @@ __all__ = [
     "digest_to_proto",
     "encode_action",
     "encode_command",
+    "encode_entry_result",
     "encode_result",
     "image_of_action",
     "image_of_command",
     "parse_action",
     "parse_command",
     "parse_directory",
+    "parse_foreign_result",
     "parse_read_name",
     "parse_result",
     "parse_write_name",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from hpcc.core import CallerError, Digest, TenantId
+from hpcc.core import CallerError, Digest
 from hpcc.reapi._limits import ReapiError
 
 _MAX_NAME_CHARS = 512
 
 
-def read_name(tenant: TenantId, digest: Digest) -> str:
-    return f"{tenant}/blobs/{digest}"
+def read_name(instance: str, digest: Digest) -> str:
+    """Name a blob to read; a service of others may have an instance without a name."""
+    return f"{instance}/blobs/{digest}".removeprefix("/")
 
 
-def write_name(tenant: TenantId, upload_id: str, digest: Digest) -> str:
-    return f"{tenant}/uploads/{upload_id}/blobs/{digest}"
+def write_name(instance: str, upload_id: str, digest: Digest) -> str:
+    return f"{instance}/uploads/{upload_id}/blobs/{digest}".removeprefix("/")
 
 
 def parse_read_name(name: str) -> tuple[str, Digest]:

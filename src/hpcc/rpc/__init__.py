@@ -23,9 +23,17 @@ from hpcc.rpc._errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from hpcc.rpc._foreign_service import (
+    ServiceActionCache,
+    ServiceBlobStore,
+    ServiceConfig,
+    connect_service,
+    open_service_channel,
+    service_client,
+)
 from hpcc.rpc._method import Call, OnRefusal, current_caller
 from hpcc.rpc._process import ServiceProcess, leaf_error, run_service
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, answers
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, ServiceCapabilities, answers
 from hpcc.rpc._reapi_server import (
     Authorizer,
     Client,
@@ -99,6 +107,10 @@ __all__ = [
     "SchedulerClient",
     "Schedulers",
     "ServerTls",
+    "ServiceActionCache",
+    "ServiceBlobStore",
+    "ServiceCapabilities",
+    "ServiceConfig",
     "ServiceProcess",
     "Session",
     "SessionGrant",
@@ -112,6 +124,7 @@ __all__ = [
     "answers",
     "ask_to_enrol",
     "ask_to_renew",
+    "connect_service",
     "current_caller",
     "dial",
     "enrol_handlers",
@@ -119,6 +132,7 @@ __all__ = [
     "leaf_error",
     "open_channel",
     "open_schedulers",
+    "open_service_channel",
     "operation_name",
     "pack_registration",
     "reapi_handlers",
@@ -126,6 +140,7 @@ __all__ = [
     "renew_handlers",
     "run_service",
     "scheduler_handlers",
+    "service_client",
     "split_schedulers",
     "start_server",
     "unpack_registration",

@@ -20,7 +20,7 @@ MAX_BATCH_BYTES: Final = 4 << 20
 MAX_UPLOAD_BYTES: Final = 256 << 20
 MAX_CONCURRENT_RPCS: Final = 1024
 
-_COMMON: Final[tuple[tuple[str, int], ...]] = (
+COMMON_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 16 << 10),
@@ -64,7 +64,7 @@ def open_channel(
         certificate_chain=client.certificate_pem if client else None,
     )
     options = (
-        *_COMMON,
+        *COMMON_OPTIONS,
         ("grpc.ssl_target_name_override", name),
         ("grpc.default_authority", name),
         # A proxy set for downloads must not see or redirect this.
@@ -114,7 +114,7 @@ async def start_server(
         InfrastructureError: the address cannot be bound.
     """
     chosen = {
-        **dict(_COMMON),
+        **dict(COMMON_OPTIONS),
         "grpc.so_reuseport": 0,
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_ping_interval_without_data_ms": 5_000,

@@ -34,13 +34,20 @@ _CHUNK: Final = 512 << 10
 # Digest, status and framing of one blob in a batch.
 _ITEM_OVERHEAD_BYTES: Final = 256
 _PAGE: Final = 20_000
+# What every service takes in one message: gRPC's default limit is 4 MiB, and names cost, too.
+_FOREIGN_BATCH_BYTES: Final = 3 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReapiClientConfig:
-    """Who calls and how long each call may take. `execute_seconds` bounds a whole compile."""
+    """Who calls and how long each call may take. `execute_seconds` bounds a whole compile.
+
+    With an `instance` the service is not ours: it is called by that name instead of the tenant's,
+    and told nothing but the token, if there is one.
+    """
 
     tenant: TenantId
+    instance: str | None = None
     tool_version: str
     build_id: str = ""
     injected: tuple[str, ...] = ()
@@ -63,6 +70,16 @@ async def answers(channel: grpc.aio.Channel, seconds: float) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceCapabilities:
+    """What a service says of itself: versions of the API as (major, minor)."""
+
+    has_sha256: bool
+    can_execute: bool
+    lowest_api: tuple[int, int]
+    highest_api: tuple[int, int]
+
+
 class ReapiClient:
     """Calls over a channel that somebody else owns, with one route token."""
 
@@ -80,12 +97,14 @@ class ReapiClient:
             tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
             tool_invocation_id=config.build_id,
         )
+        is_ours = config.instance is None
         self._metadata: tuple[tuple[str, str | bytes], ...] = (
-            *bearer(token),
+            *(bearer(token) if token or is_ours else ()),
             (TOOL_METADATA, tool.SerializeToString()),
-            (INJECTED_METADATA, "\0".join(config.injected).encode()),
+            *([(INJECTED_METADATA, "\0".join(config.injected).encode())] if is_ours else ()),
         )
-        self._instance = config.tenant.value
+        self._instance = config.tenant.value if config.instance is None else config.instance
+        self._max_batch_bytes = MAX_BATCH_BYTES if is_ours else _FOREIGN_BATCH_BYTES
 
     def _metadata_of(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
         if self._prove is None:
@@ -98,6 +117,14 @@ class ReapiClient:
         Raises:
             NotFoundError: a miss.
         """
+        return parse_result(await self.action_result(action, inline))
+
+    async def action_result(self, action: Digest, inline: Sequence[str]) -> bytes:
+        """Ask the action cache of any service; return the `ActionResult` as it came.
+
+        Raises:
+            NotFoundError: a miss.
+        """
         request = pb.GetActionResultRequest(
             instance_name=self._instance,
             action_digest=digest_to_proto(action),
@@ -105,8 +132,39 @@ class ReapiClient:
             inline_stderr=True,
             inline_output_files=inline,
         )
-        data = await self._unary("ActionCache/GetActionResult", request, None)
-        return parse_result(data)
+        data: bytes = await self._unary("ActionCache/GetActionResult", request, None)
+        return data
+
+    async def update_action_result(self, action: Digest, result: bytes) -> None:
+        """Write into the action cache of a service that is not ours (ours refuse it).
+
+        Raises:
+            PolicyError: it lets nobody, or not us.
+        """
+        request = pb.UpdateActionResultRequest(
+            instance_name=self._instance,
+            action_digest=digest_to_proto(action),
+            action_result=pb.ActionResult.FromString(result),
+        )
+        await self._unary("ActionCache/UpdateActionResult", request, pb.ActionResult)
+
+    async def capabilities(self) -> ServiceCapabilities:
+        """Ask what the service can do."""
+        answer = await self._unary(
+            "Capabilities/GetCapabilities",
+            pb.GetCapabilitiesRequest(instance_name=self._instance),
+            pb.ServerCapabilities,
+        )
+        cache, execution = answer.cache_capabilities, answer.execution_capabilities
+        low, high = answer.low_api_version, answer.high_api_version
+        return ServiceCapabilities(
+            has_sha256=pb.DigestFunction.SHA256 in cache.digest_functions,
+            can_execute=execution.exec_enabled
+            and pb.DigestFunction.SHA256
+            in (*execution.digest_functions, execution.digest_function),
+            lowest_api=(low.major, low.minor),
+            highest_api=(high.major, high.minor),
+        )
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         wanted = sorted(set(digests))
@@ -128,10 +186,10 @@ class ReapiClient:
         size = 0
         for blob in blobs:
             cost = blob.digest.size_bytes + _ITEM_OVERHEAD_BYTES
-            if cost > MAX_BATCH_BYTES:
+            if cost > self._max_batch_bytes:
                 await self._write(blob)
                 continue
-            if size + cost > MAX_BATCH_BYTES:
+            if size + cost > self._max_batch_bytes:
                 await self._batch_update(batch)
                 batch, size = [], 0
             batch.append(blob)
@@ -151,10 +209,10 @@ class ReapiClient:
         size = 0
         for digest in set(digests):
             cost = digest.size_bytes + _ITEM_OVERHEAD_BYTES
-            if cost > MAX_BATCH_BYTES:
+            if cost > self._max_batch_bytes:
                 found[digest] = await self._read(digest)
                 continue
-            if size + cost > MAX_BATCH_BYTES:
+            if size + cost > self._max_batch_bytes:
                 found.update(await self._batch_read(batch))
                 batch, size = [], 0
             batch.append(digest)
@@ -168,6 +226,11 @@ class ReapiClient:
 
         A cancel ends the call, which the worker takes as one waiter less.
         """
+        result, is_cached = await self.run(action, inline)
+        return parse_result(result), is_cached
+
+    async def run(self, action: Digest, inline: Sequence[str]) -> tuple[bytes, bool]:
+        """Run the action on any service; return the `ActionResult` as it came."""
         request = pb.ExecuteRequest(
             instance_name=self._instance,
             action_digest=digest_to_proto(action),
@@ -234,7 +297,7 @@ class ReapiClient:
         return found
 
     async def _write(self, blob: Blob) -> None:
-        name = write_name(self._config.tenant, str(uuid.uuid4()), blob.digest)
+        name = write_name(self._instance, str(uuid.uuid4()), blob.digest)
 
         async def pieces() -> AsyncIterator[bs.WriteRequest]:
             total = blob.digest.size_bytes
@@ -276,7 +339,7 @@ class ReapiClient:
             request_serializer=bs.ReadRequest.SerializeToString,
             response_deserializer=bs.ReadResponse.FromString,
         )(
-            bs.ReadRequest(resource_name=read_name(self._config.tenant, digest)),
+            bs.ReadRequest(resource_name=read_name(self._instance, digest)),
             metadata=self._metadata_of(_READ),
             timeout=self._config.transfer_seconds,
         )
@@ -293,10 +356,10 @@ class ReapiClient:
         return Blob.checked(digest, bytes(data))
 
 
-def _outcome(operation: ops.Operation) -> tuple[ResultRecord, bool]:
+def _outcome(operation: ops.Operation) -> tuple[bytes, bool]:
     response = pb.ExecuteResponse()
     if not operation.response.Unpack(response):
         raise UnavailableError("the worker ended the operation without a response")
     if response.status.code:
         raise error_of_status(response.status)
-    return parse_result(response.result.SerializeToString()), response.cached_result
+    return response.result.SerializeToString(), response.cached_result

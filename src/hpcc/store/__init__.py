@@ -15,14 +15,14 @@ from hpcc.store._disk_actions import (
 )
 from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.store._files import FaultPoint, no_fault
-from hpcc.store._held import HeldObjects
+from hpcc.store._held import Held, HeldObjects
 from hpcc.store._known import KnownBlobStore
 from hpcc.store._memory import MemoryActionCache, MemoryBlobStore
 from hpcc.store._metered import MeteredObjects
 from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
 from hpcc.store._objects import MemoryObjects, Objects, PrefixObjects
 from hpcc.store._private import FileOps, PrivateStore, SystemFileOps
-from hpcc.store._s3 import S3Config, S3Objects, check_endpoint
+from hpcc.store._s3 import S3Config, S3Objects
 from hpcc.store._tiered import ReadCachingActionCache, ReadCachingBlobStore
 from hpcc.store._write_behind import (
     Publisher,
@@ -46,6 +46,7 @@ __all__ = [
     "GuardedActionCache",
     "GuardedBlobStore",
     "GuardedObjects",
+    "Held",
     "HeldObjects",
     "KnownBlobStore",
     "MemoryActionCache",
@@ -70,6 +71,5 @@ __all__ = [
     "ZstdObjects",
     "action_cache_directory",
     "blob_path",
-    "check_endpoint",
     "no_fault",
 ]

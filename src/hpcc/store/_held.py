@@ -9,38 +9,27 @@ from contextlib import asynccontextmanager
 from hpcc.core import InfrastructureError
 from hpcc.store._objects import Objects
 
+# Another one may be in the file by now.
+_REFUSED = "store-denied"
 
-class HeldObjects:
-    """`Objects` that are opened at the first call and let go `idle_seconds` after the last.
 
-    `open_objects` reads the credential. One that is refused is let go at once, so that the next
-    call reads a rotated one.
+class Held[T]:
+    """Something that is opened at the first call and let go `idle_seconds` after the last.
+
+    `open_it` reads the credential. One that is refused is let go at once, so that the next call
+    reads a rotated one.
     """
 
-    def __init__(
-        self, open_objects: Callable[[], Awaitable[Objects]], *, idle_seconds: float
-    ) -> None:
-        self._open, self._idle_seconds = open_objects, idle_seconds
+    def __init__(self, open_it: Callable[[], Awaitable[T]], *, idle_seconds: float) -> None:
+        self._open, self._idle_seconds = open_it, idle_seconds
         self._lock = asyncio.Lock()
-        self._inner: Objects | None = None
+        self._inner: T | None = None
         self._calls = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_held(self) -> bool:
         return self._inner is not None
-
-    async def get(self, key: str, limit: int) -> bytes:
-        async with self._held() as inner:
-            return await inner.get(key, limit)
-
-    async def put(self, key: str, data: bytes) -> None:
-        async with self._held() as inner:
-            await inner.put(key, data)
-
-    async def has(self, key: str) -> bool:
-        async with self._held() as inner:
-            return await inner.has(key)
 
     def let_go(self) -> None:
         """Forget the credential now; calls under way end with the one they have."""
@@ -49,7 +38,8 @@ class HeldObjects:
         self._inner = self._timer = None
 
     @asynccontextmanager
-    async def _held(self) -> AsyncIterator[Objects]:
+    async def use(self) -> AsyncIterator[T]:
+        """Give it for one call."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -61,7 +51,7 @@ class HeldObjects:
                     inner = self._inner = await self._open()
             yield inner
         except InfrastructureError as error:
-            if error.reason == "store-denied":
+            if error.reason == _REFUSED:
                 self.let_go()
             raise
         finally:
@@ -69,3 +59,22 @@ class HeldObjects:
             if not self._calls and self._inner is not None:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(self._idle_seconds, self.let_go)
+
+
+class HeldObjects:
+    """`Objects` that are held."""
+
+    def __init__(self, held: Held[Objects]) -> None:
+        self._held = held
+
+    async def get(self, key: str, limit: int) -> bytes:
+        async with self._held.use() as inner:
+            return await inner.get(key, limit)
+
+    async def put(self, key: str, data: bytes) -> None:
+        async with self._held.use() as inner:
+            await inner.put(key, data)
+
+    async def has(self, key: str) -> bool:
+        async with self._held.use() as inner:
+            return await inner.has(key)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from hpcc.core import CallerError, InfrastructureError, NotFoundError
+from hpcc.core import CallerError, InfrastructureError, NotFoundError, check_endpoint
 from hpcc.store._objects import checked_key, too_large
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ _CHUNK_BYTES: Final = 256 << 10
 _BYTES_PER_SECOND: Final = 1 << 20
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
-_LOOPBACK_NAMES: Final = frozenset({"localhost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,30 +51,6 @@ class S3Config:
             raise CallerError("not the name of a bucket and its region", reason="config")
         if not self.access_key_id or not self.secret_access_key:
             raise CallerError("a credential for S3 needs both its parts", reason="config")
-
-
-def check_endpoint(endpoint: str, *, secure: str, plain: str) -> bool:
-    """Say whether the endpoint is reached without TLS, which only loopback may be.
-
-    Raises:
-        CallerError: it is no URL of the two schemes, holds a password, or is plain elsewhere.
-    """
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    if parts.scheme not in {secure, plain} or not host or parts.username or parts.query:
-        raise CallerError(f"endpoint must be {secure}://HOST[:PORT]", reason="config")
-    if parts.scheme == plain and not _is_loopback(host):
-        raise CallerError(
-            f"endpoint must be {secure}://…: without TLS only loopback is used", reason="config"
-        )
-    return parts.scheme == plain
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host in _LOOPBACK_NAMES
 
 
 class S3Objects:

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
-from hpcc.core import CallerError, TenantId
-from hpcc.store import check_endpoint
+from hpcc.core import CallerError, TenantId, check_endpoint
 
-KINDS: Final = ("disk", "s3")
+KINDS: Final = ("disk", "s3", "reapi")
 TENANT: Final = "{tenant}"
 _PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
 _MAX_ZSTD_LEVEL: Final = 19
@@ -29,7 +28,7 @@ class SharedStore:
 
     `{tenant}` in `bucket`, `prefix`, `instance` and `credentials` stands for the tenant's name.
     Objects of S3 are below `prefix` and the tenant's name. `credentials` is the path of a 0600 JSON
-    file: `access_key_id`, `secret_access_key` and maybe `session_token`.
+    file: `access_key_id`, `secret_access_key` and maybe `session_token` for S3, `token` for REAPI.
     """
 
     kind: str = "disk"

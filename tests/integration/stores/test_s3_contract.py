@@ -12,9 +12,11 @@ import pytest
 
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, NotFoundError
 from hpcc.store import (
+    Held,
     HeldObjects,
     ObjectActionCache,
     ObjectBlobStore,
+    Objects,
     PrefixObjects,
     S3Config,
     S3Objects,
@@ -104,11 +106,11 @@ async def test_a_wrong_secret_is_denied_and_told_without_it(server: S3Server, s3
 async def test_a_rotated_credential_is_read_after_a_refusal(server: S3Server, s3_of: Any) -> None:
     secrets = ["the old one", server.keys["acme"].secret_access_key]
 
-    async def opened() -> PrefixObjects:
+    async def opened() -> Objects:
         return PrefixObjects(s3_of(server, secret_access_key=secrets.pop(0)), "acme")
 
-    held = HeldObjects(opened, idle_seconds=600)
-    store = ObjectBlobStore(held)
+    held = Held(opened, idle_seconds=600)
+    store = ObjectBlobStore(HeldObjects(held))
     with pytest.raises(InfrastructureError):
         await store.put(BLOB)
     await store.put(BLOB)

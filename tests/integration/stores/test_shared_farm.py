@@ -23,6 +23,8 @@ from hpcc.reapi import (
 )
 from hpcc.rpc import ReapiClient
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
+from hpcc.testing.buildbox import casd
+from hpcc.testing.buildbox import missing_or_none as casd_missing_or_none
 from hpcc.testing.s3_servers import (
     BUCKET,
     S3Server,
@@ -115,6 +117,29 @@ async def test_two_workers_share_hits_over_s3(server: S3Server, tmp_path: Path) 
         assert (same, shared.stderr, shared.worker) == (data, made.stderr, "w1")
         assert [row.cache_status for row in farm.audit.rows] == ["executed", "hit"]
         assert not events(farm)
+
+
+async def test_two_workers_share_hits_over_another_reapi_service(tmp_path: Path) -> None:
+    if missing := casd_missing_or_none():
+        pytest.skip(missing)
+    with casd(tmp_path / "casd") as service:
+        section = {"kind": "reapi", "endpoint": service.endpoint, "instance": ""}
+        patient = {"call_seconds": 30.0, "patience_seconds": 60.0}
+        stores = {"tenants": {"acme": section | patient}}
+        async with farm_under_test(tmp_path / "farm", stores=stores) as farm:
+            async with farm.serving(), farm.client() as client:
+                await build(client, "int one;")
+            booted = farm.runtime.booted
+            another_worker(farm, "w2")
+            async with farm.serving(), farm.client() as client:
+                _, is_cached, _ = await build(client, "int one;")
+                assert is_cached
+                assert farm.runtime.booted == booted
+                assert not events(farm)
+                await asyncio.to_thread(service.kill)
+                for unit in range(4):
+                    await build(client, f"int without_{unit};")
+                assert events(farm)[0][0] == "store-degraded"
 
 
 async def test_what_is_kept_in_s3_is_below_the_tenants_prefix_and_compressed(

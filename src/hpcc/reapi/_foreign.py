@@ -1,0 +1,80 @@
+"""Results of a REAPI service that is not ours: no labels, no signature, stdout maybe a blob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+
+from hpcc.core import MAX_OUTPUTS, Digest
+from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi._limits import MAX_RESULT_BYTES, ReapiError
+from hpcc.reapi._result import ResultOutput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignResult:
+    """How an action ended, by the word of a service that the user chose; nothing vouches for it.
+
+    A stream is either there or has a digest.
+    """
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    stdout_digest: Digest | None
+    stderr_digest: Digest | None
+    outputs: tuple[ResultOutput, ...]
+    inline: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def parse_foreign_result(data: bytes) -> ForeignResult:
+    """Read an `ActionResult` of any service. Symlinks and directories are left out.
+
+    Raises:
+        ReapiError: it breaks a limit, or names an output twice.
+    """
+    message = parse_message(pb.ActionResult, data, MAX_RESULT_BYTES)
+    if len(message.output_files) > MAX_OUTPUTS:
+        raise ReapiError(f"result has more than {MAX_OUTPUTS} outputs")
+    outputs = tuple(
+        ResultOutput(o.path, digest_from_proto(o.digest), o.is_executable)
+        for o in message.output_files
+    )
+    if len({o.path for o in outputs}) != len(outputs):
+        raise ReapiError("result names an output twice")
+    stdout_named = message.stdout_digest if message.HasField("stdout_digest") else None
+    stderr_named = message.stderr_digest if message.HasField("stderr_digest") else None
+    stdout, stdout_digest = _stream(message.stdout_raw, stdout_named)
+    stderr, stderr_digest = _stream(message.stderr_raw, stderr_named)
+    return ForeignResult(
+        exit_code=message.exit_code,
+        stdout=stdout,
+        stderr=stderr,
+        stdout_digest=stdout_digest,
+        stderr_digest=stderr_digest,
+        outputs=outputs,
+        inline={o.path: o.contents for o in message.output_files if o.contents},
+    )
+
+
+def encode_entry_result(entry: bytes, blob: Digest | None) -> bytes:
+    """Encode an entry of our action cache as a result that any service keeps, as its stdout."""
+    message = pb.ActionResult(stdout_raw=b"" if blob else entry)
+    if blob:
+        message.stdout_digest.CopyFrom(digest_to_proto(blob))
+    message.execution_metadata.worker = "hpcc"
+    return message.SerializeToString(deterministic=True)
+
+
+def _stream(raw: bytes, named: pb.Digest | None) -> tuple[bytes, Digest | None]:
+    """Return the bytes, or the digest of a stream that is a blob.
+
+    Raises:
+        ReapiError: it is too large.
+    """
+    digest = digest_from_proto(named) if named is not None and not raw else None
+    if digest is not None and digest.size_bytes > MAX_RESULT_BYTES:
+        raise ReapiError("result's stdout or stderr is too large")
+    return raw, digest if digest is not None and digest.size_bytes else None

@@ -1,0 +1,191 @@
+"""Another REAPI service: the channel to it, what it can do, and our stores in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+import grpc
+
+from hpcc.core import (
+    EMPTY_DIGEST,
+    Blob,
+    CallerError,
+    Digest,
+    HpccError,
+    InfrastructureError,
+    IntegrityError,
+    NotFoundError,
+    PolicyError,
+    TenantId,
+    check_endpoint,
+)
+from hpcc.reapi import encode_entry_result, parse_foreign_result
+from hpcc.rpc._channel import COMMON_OPTIONS
+from hpcc.rpc._errors import DeadlineError
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+
+# Our entries are no actions of anybody's: their names say what they are and whose class.
+_ENTRY_DOMAIN: Final = b"hpcc-action-cache-1\0"
+# Larger ones are a blob beside the result; every service takes messages of this size.
+_MAX_INLINE_ENTRY_BYTES: Final = 1 << 20
+# Two kinds of foreign names; no slashes at the ends, nothing that a resource name would mean.
+_MAX_INSTANCE_CHARS: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """A REAPI service that is not ours. `endpoint` is grpcs://HOST[:PORT]; grpc:// on loopback.
+
+    `ca_pem` replaces the roots that gRPC brings. `token` goes out as a bearer, with TLS or to
+    loopback only.
+    """
+
+    endpoint: str
+    instance: str = ""
+    token: str = field(default="", repr=False)
+    ca_pem: bytes = b""
+    call_seconds: float = 30.0
+    transfer_seconds: float = 120.0
+    execute_seconds: float = 600.0
+    tool_version: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would send a token in the clear, or an instance read as another's path."""
+        check_endpoint(self.endpoint, secure="grpcs", plain="grpc")
+        parts = self.instance.split("/") if self.instance else []
+        reserved = {"blobs", "uploads", "actions", "operations", "compressed-blobs", "", "..", "."}
+        if len(self.instance) > _MAX_INSTANCE_CHARS or reserved & set(parts):
+            raise CallerError("not the name of a REAPI instance", reason="config")
+        if not self.token.isascii() or any(c.isspace() for c in self.token):
+            raise CallerError("the token is not one word", reason="config")
+
+
+@asynccontextmanager
+async def connect_service(config: ServiceConfig) -> AsyncIterator[ReapiClient]:
+    """Give a client of the service; nothing is sent before its first call."""
+    async with open_service_channel(config) as channel:
+        yield service_client(channel, config)
+
+
+def open_service_channel(config: ServiceConfig) -> grpc.aio.Channel:
+    parts = urlsplit(config.endpoint)
+    is_plain = parts.scheme == "grpc"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    target = f"dns:///{host}:{parts.port or (80 if is_plain else 443)}"
+    options = (
+        *COMMON_OPTIONS,
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+    if is_plain:
+        return grpc.aio.insecure_channel(target, options=options)
+    credentials = grpc.ssl_channel_credentials(root_certificates=config.ca_pem or None)
+    return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def service_client(channel: grpc.aio.Channel, config: ServiceConfig) -> ReapiClient:
+    return ReapiClient(
+        channel,
+        config.token,
+        ReapiClientConfig(
+            tenant=TenantId("foreign"),
+            instance=config.instance,
+            tool_version=config.tool_version,
+            call_seconds=config.call_seconds,
+            transfer_seconds=config.transfer_seconds,
+            execute_seconds=config.execute_seconds,
+        ),
+    )
+
+
+class ServiceBlobStore:
+    """`BlobStore` in the CAS of a service. Trouble has the reasons that a store's breaker knows."""
+
+    def __init__(self, client: ReapiClient, *, max_blob_bytes: int = 256 << 20) -> None:
+        self._client, self._max_blob_bytes = client, max_blob_bytes
+
+    async def get(self, digest: Digest) -> Blob:
+        if digest == EMPTY_DIGEST:
+            return Blob.of(b"")
+        if digest.size_bytes > self._max_blob_bytes:
+            raise NotFoundError(f"no blob {digest}")
+        try:
+            return (await self._client.download([digest]))[digest]
+        except IntegrityError as error:
+            raise NotFoundError(f"blob {digest} was damaged", reason="damaged") from error
+        except HpccError as error:
+            raise _store_error(error) from error
+
+    async def put(self, blob: Blob) -> None:
+        if blob.digest == EMPTY_DIGEST:
+            return
+        if blob.digest.size_bytes > self._max_blob_bytes:
+            raise InfrastructureError("the blob is too large for this store", reason="object-size")
+        try:
+            await self._client.upload([blob])
+        except HpccError as error:
+            raise _store_error(error) from error
+
+    async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
+        wanted = {d for d in digests if d != EMPTY_DIGEST}
+        if not wanted:
+            return frozenset()
+        try:
+            return await self._client.find_missing(wanted)
+        except HpccError as error:
+            raise _store_error(error) from error
+
+
+class ServiceActionCache:
+    """`ActionCache` in the action cache of a service: entries of one trust domain, `scope`.
+
+    An entry is kept under a digest of scope and action, so that it is never taken for the result of
+    an action of the service's own clients, nor theirs for ours.
+    """
+
+    def __init__(self, client: ReapiClient, scope: str) -> None:
+        self._client, self._scope = client, scope
+
+    async def get(self, action: Digest) -> bytes:
+        try:
+            result = parse_foreign_result(await self._client.action_result(self._name(action), ()))
+            if result.stdout_digest is None:
+                return result.stdout
+            return (await self._client.download([result.stdout_digest]))[result.stdout_digest].data
+        except (IntegrityError, CallerError) as error:
+            if isinstance(error, PolicyError):
+                raise _store_error(error) from error
+            raise NotFoundError(f"result for {action} was damaged", reason="damaged") from error
+        except HpccError as error:
+            raise _store_error(error) from error
+
+    async def put(self, action: Digest, record: bytes) -> None:
+        try:
+            blob = Blob.of(record) if len(record) > _MAX_INLINE_ENTRY_BYTES else None
+            if blob is not None:
+                await self._client.upload([blob])
+            result = encode_entry_result(record, blob.digest if blob else None)
+            await self._client.update_action_result(self._name(action), result)
+        except HpccError as error:
+            raise _store_error(error) from error
+
+    def _name(self, action: Digest) -> Digest:
+        return Digest.of(_ENTRY_DOMAIN + f"{self._scope}\0{action}".encode())
+
+
+def _store_error(error: HpccError) -> HpccError:
+    match error:
+        case NotFoundError():
+            return NotFoundError("the service has it not")
+        case PolicyError():
+            return InfrastructureError(
+                "the service refuses: token, instance or policy is wrong", reason="store-denied"
+            )
+        case DeadlineError():
+            return InfrastructureError("the service is too slow", reason="store-timeout")
+        case _:
+            return InfrastructureError(f"the service failed ({error.reason})", reason="store-reapi")
