@@ -24,10 +24,13 @@ _DAY_SECONDS: Final = 86_400
 _HITS: Final = (
     ("hit.local", "local results"),
     ("hit.remote", "results of the farm's image, kept here"),
+    ("hit.engine", "results of the engine (foreign/unknown), kept here"),
+    ("miss.engine.cached", "the engine's cache (foreign/unknown)"),
     ("miss.remote.cached", "the farm's cache"),
 )
 _MISSES: Final = (
     ("miss.local", "compiled here"),
+    ("miss.engine.executed", "compiled by the engine (foreign/unknown)"),
     ("miss.remote.executed", "compiled on the farm"),
 )
 

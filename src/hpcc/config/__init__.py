@@ -1,6 +1,6 @@
 """Configuration: files and variables in, frozen values out."""
 
-from hpcc.config._farm import Farm, load_farm_or_none, parse_farm
+from hpcc.config._farm import Farm, engine_farm_or_none, load_farm_or_none, parse_farm
 from hpcc.config._farm_session import FarmSession, load_farm_session_or_none
 from hpcc.config._paths import DIR_VARIABLE, FARM_SESSION_NAME, Paths
 from hpcc.config._private_file import write_private_file
@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "default_guests_mib",
+    "engine_farm_or_none",
     "load_farm_or_none",
     "load_farm_session_or_none",
     "load_service_file",

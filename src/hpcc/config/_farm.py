@@ -5,12 +5,14 @@ Owned by the user, mode 0600: that of `hpcc up` holds the bearer secret of the o
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import CallerError, ImageRef, TenantId
+from hpcc.config._settings import RemoteSettings
+from hpcc.core import CallerError, ImageRef, Isolation, TenantId
 
 MAX_FARM_FILE_BYTES: Final = 64 << 10
 
@@ -33,6 +35,11 @@ class Farm:
     isolation: str
     pid: int = 0
     login: str = ""
+    # A REAPI service that is not ours, from hpcc.toml: then there is no scheduler.
+    engine: str = ""
+    engine_instance: str = ""
+    engine_token_file: str = ""
+    engine_ca_file: str = ""
 
     def __post_init__(self) -> None:
         """Check the two names that are used as keys and paths."""
@@ -74,9 +81,44 @@ def parse_farm(raw: bytes, *, source: str = "farm.json") -> Farm:
         raise CallerError(hint, reason="farm-file") from error
     types = {f.name: (int if f.name == "pid" else str) for f in fields(Farm)}
     if isinstance(table, dict):
-        table.setdefault("login", "")  # written by an earlier version
+        for name in ("login", *(n for n in types if n.startswith("engine"))):
+            table.setdefault(name, "")  # written by an earlier version
     if not isinstance(table, dict) or any(
         type(table.get(name)) is not kind for name, kind in types.items()
     ):
         raise CallerError(hint, reason="farm-file")
     return Farm(**{name: table[name] for name in types})
+
+
+def engine_farm_or_none(settings: RemoteSettings) -> Farm | None:
+    """Return the engine of hpcc.toml in the place of a farm; None where none is named.
+
+    Raises:
+        CallerError: `engine` without a pinned `engine_image`.
+    """
+    if not settings.engine:
+        return None
+    if not settings.engine_image:
+        raise CallerError(
+            "hpcc.toml: remote.engine needs remote.engine_image, repo@sha256:…: what the engine "
+            "is asked for as container-image",
+            reason="config",
+        )
+    return Farm(
+        scheduler="",
+        scheduler_certificate_pem="",
+        # Of its address, so that results of two engines never meet.
+        tenant=f"engine-{hashlib.sha256(_place(settings).encode()).hexdigest()[:16]}",
+        principal="",
+        secret="",
+        image=settings.engine_image,
+        isolation=Isolation.FOREIGN_UNKNOWN.value,
+        engine=settings.engine,
+        engine_instance=settings.engine_instance,
+        engine_token_file=settings.engine_token_file,
+        engine_ca_file=settings.engine_ca_file,
+    )
+
+
+def _place(settings: RemoteSettings) -> str:
+    return f"{settings.engine}\0{settings.engine_instance}"

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 from hpcc.core import FALLBACKS, PARITIES, CallerError, Fallback, Parity
 
@@ -47,6 +47,13 @@ class RemoteSettings:
     parity: Parity = "warn"
     # A compile that takes longer than this remotely is given up and made locally.
     timeout_seconds: float = 600.0
+    # Another REAPI service instead of a farm of ours: grpcs://HOST[:PORT] (grpc:// on loopback).
+    engine: str = ""
+    engine_instance: str = ""
+    # What it is asked for as `container-image`: repo@sha256:…
+    engine_image: str = ""
+    engine_token_file: str = ""
+    engine_ca_file: str = ""
 
 
 def _default_processes() -> int:
@@ -115,6 +122,8 @@ _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
 }
+_TEXTS: Final = frozenset(("remote", key) for key in ("engine", "engine_instance", "engine_image"))
+_MAX_TEXT_CHARS: Final = 4096
 _SECTIONS: Final = {
     "cache": CacheSettings,
     "remote": RemoteSettings,
@@ -216,19 +225,18 @@ def _section(source: str, name: str, content: Mapping[str, object]) -> object:
 
 
 def _value(where: str, section: str, key: str, value: object, default: object) -> object:
-    choices = _CHOICES.get((section, key))
-    if choices is not None:
-        if value not in choices:
-            raise CallerError(f"{where}: must be one of {', '.join(choices)}", reason="config")
-        return cast("object", value)
+    if (section, key) in _CHOICES:
+        return _choice(where, value, _CHOICES[section, key])
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise CallerError(f"{where}: must be true or false", reason="config")
         return value
-    if isinstance(default, str):  # the others with text have choices
-        if not isinstance(value, str) or not value.startswith("/"):
-            raise CallerError(f"{where}: must be an absolute path, not {value!r}", reason="config")
+    if (section, key) in _TEXTS:
+        if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS:
+            raise CallerError(f"{where}: must be a text", reason="config")
         return value
+    if isinstance(default, str):  # the others with text have choices
+        return _text(where, value, is_path=(section, key) not in _TEXTS)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default) or not isinstance(value, int | float) or value <= 0:
@@ -237,6 +245,20 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
         )
     if (section, key) == ("daemon", "processes") and value > MAX_PROCESSES:
         raise CallerError(f"{where}: must be at most {MAX_PROCESSES}", reason="config")
+    return value
+
+
+def _choice(where: str, value: object, choices: tuple[str, ...]) -> object:
+    if value not in choices:
+        raise CallerError(f"{where}: must be one of {', '.join(choices)}", reason="config")
+    return value
+
+
+def _text(where: str, value: object, *, is_path: bool) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS:
+        raise CallerError(f"{where}: must be a text", reason="config")
+    if is_path and not value.startswith("/"):
+        raise CallerError(f"{where}: must be an absolute path, not {value!r}", reason="config")
     return value
 
 

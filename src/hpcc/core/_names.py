@@ -100,6 +100,8 @@ class Isolation(enum.StrEnum):
     PROCESS_WINDOWS = "process/windows"
     PROCESS_RUNC = "process/runc"
     LOCAL_NONE = "local/none"
+    # A service that is not ours ran it: nobody here knows under what.
+    FOREIGN_UNKNOWN = "foreign/unknown"
 
     @property
     def rank(self) -> int:
@@ -118,7 +120,7 @@ class Isolation(enum.StrEnum):
                 return 3
             case Isolation.PROCESS_WINDOWS | Isolation.PROCESS_RUNC:
                 return 2
-            case Isolation.LOCAL_NONE:
+            case Isolation.LOCAL_NONE | Isolation.FOREIGN_UNKNOWN:
                 return 0
 
 

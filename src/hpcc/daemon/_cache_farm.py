@@ -13,7 +13,7 @@ from typing import Final
 
 from hpcc.compilers import NotPortableError, client_depfile, guest_text
 from hpcc.config import Farm, FarmSession, RemoteSettings
-from hpcc.core import CallerError, ImageRef, RemoteFailure, RemoteOutcome, RemoteResult
+from hpcc.core import CallerError, ImageRef, Isolation, RemoteFailure, RemoteOutcome, RemoteResult
 from hpcc.daemon._api import Done, RemoteClient
 from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
 from hpcc.daemon._completion import Completions
@@ -31,6 +31,7 @@ from hpcc.daemon._results import Result, Results
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-3"
 _HIT: Final = "hit.remote"
+_ENGINE_HIT: Final = "hit.engine"
 BREAKER_FAILURES: Final = 3
 BREAKER_SECONDS: Final = 10.0
 # How long a refusal is remembered without asking the compiler again.
@@ -119,7 +120,9 @@ class FarmCache:
         root = prepared.cwd if marker is None else marker.root
         key = remote_key(prepared, farm, root)
         found = None if judged.refuses else self._results.find(key)
-        if found is not None and self._hits.put(prepared, found, key=key, outcome=_HIT):
+        if found is not None and self._hits.put(
+            prepared, found, key=key, outcome=_ENGINE_HIT if farm.engine else _HIT
+        ):
             return Done(0, found.result.stdout, found.result.stderr)
         refusal = self._refusals.get(key)
         if refusal is not None and self._monotonic() < refusal[1]:
@@ -243,7 +246,8 @@ class FarmCache:
             return self.fall_back("bad-result", "the farm's answer lacks an output")
         if not self._hits.put_new(prepared, result):
             return self.fall_back("output-not-ours", "an output file is one hpcc does not replace")
-        name = "miss.remote.cached" if outcome.is_cached else "miss.remote.executed"
+        who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
+        name = f"miss.{who}.cached" if outcome.is_cached else f"miss.{who}.executed"
         self._counters.add(name)
         if unchanged_since((path for path, _ in plan.closure.files), started_ns):
             self._results.keep(key, plan.closure, result)

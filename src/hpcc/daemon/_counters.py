@@ -1,7 +1,8 @@
 """What `hpcc stats` shows: counts by stable names, kept over restarts of the daemon.
 
 Names: `hit.local`, `hit.shared` (those of them that another checkout made), `hit.remote`,
-`miss.local`, `miss.remote.executed`, `miss.remote.cached`, `miss.failed`, `bypass.<reason>`,
+`hit.engine`, `miss.local`, `miss.remote.executed`, `miss.remote.cached`, `miss.failed`,
+`miss.engine.executed`, `miss.engine.cached`, `bypass.<reason>`,
 `uncacheable.<reason>`, `private.<reason>` (kept, for this checkout alone), `fallback.<reason>`,
 `dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without asking the daemon),
 `bytes.stored`, `bytes.served`; `since` is the second at which counting began.

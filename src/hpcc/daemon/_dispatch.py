@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
-from hpcc.config import FARM_SESSION_NAME, load_farm_or_none
+from hpcc.config import FARM_SESSION_NAME, Farm, load_farm_or_none
 from hpcc.core import PARITIES, CallerError, HpccError, Parity, RemoteFailure, RemoteOutcome
 from hpcc.daemon._dispatch_compile import Dispatcher
+from hpcc.daemon._dispatch_engine import EngineConnection, connect_engine
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.daemon._remote_frames import (
     LENGTH,
@@ -38,12 +39,15 @@ _NO_FARM: Final = RemoteFailure("no-farm", "there is no farm any more")
 class _Farms:
     """The connection of today's farm.json; older ones close with the process."""
 
-    def __init__(self, path: Path, stack: AsyncExitStack, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, stack: AsyncExitStack, clock: Clock, timeout_seconds: float
+    ) -> None:
         self._path, self._stack, self._clock = path, stack, clock
+        self._timeout_seconds = timeout_seconds
         self._stat: tuple[int, ...] = ()
-        self._current: FarmConnection | None = None
+        self._current: FarmConnection | EngineConnection | None = None
 
-    async def current(self) -> FarmConnection | None:
+    async def current(self) -> FarmConnection | EngineConnection | None:
         try:
             status = os.stat(self._path)
         except OSError:
@@ -52,19 +56,17 @@ class _Farms:
         if stat != self._stat:
             farm = load_farm_or_none(self._path)
             self._stat = stat
-            self._current = (
-                await self._stack.enter_async_context(
-                    connect_farm(
-                        farm,
-                        self._clock,
-                        __version__,
-                        session_file=self._path.with_name(FARM_SESSION_NAME),
-                    )
-                )
-                if farm
-                else None
-            )
+            self._current = await self._connect(farm) if farm else None
         return self._current
+
+    async def _connect(self, farm: Farm) -> FarmConnection | EngineConnection:
+        if farm.engine:
+            engine = connect_engine(farm, timeout_seconds=self._timeout_seconds)
+            return await self._stack.enter_async_context(engine)
+        session_file = self._path.with_name(FARM_SESSION_NAME)
+        return await self._stack.enter_async_context(
+            connect_farm(farm, self._clock, __version__, session_file=session_file)
+        )
 
 
 class _Process:
@@ -142,7 +144,7 @@ async def serve(
     )
     try:
         async with AsyncExitStack() as stack:
-            farms = _Farms(farm_file, stack, clock)
+            farms = _Farms(farm_file, stack, clock, timeout_seconds)
             await _Process(reader, writer, farms, dispatcher).run()
     finally:
         dispatcher.close()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import (
@@ -17,7 +15,6 @@ from hpcc.core import (
     Digest,
     HpccError,
     ImageRef,
-    InputFile,
     IntegrityError,
     NotFoundError,
     Parity,
@@ -28,24 +25,19 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
     Toolchain,
-    check_guest_path,
 )
 from hpcc.daemon._dispatch_deaths import GuestDeaths
+from hpcc.daemon._dispatch_engine import EngineConnection
 from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
 from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
 from hpcc.daemon._parity import judge, words_in_force
+from hpcc.daemon._prepared_action import PreparedAction, prepare_action
 from hpcc.identity import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi import (
-    ActionSpec,
-    CommandSpec,
     ResultRecord,
     ResultScope,
     ResultTerms,
-    build_tree,
-    encode_action,
-    encode_command,
-    salt_of,
 )
 from hpcc.rpc import (
     MAX_BATCH_BYTES,
@@ -64,71 +56,6 @@ _REROUTE_REASONS: Final = frozenset(
     | {"worker-gone", "dial"}
 )
 _DOWN_SECONDS: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedAction:
-    """An action ready to send. `messages` are its protos, `files` the host paths by digest."""
-
-    digest: Digest
-    messages: Mapping[Digest, bytes]
-    files: Mapping[Digest, str]
-    outputs: Mapping[str, str]
-    image: ImageRef
-
-    @property
-    def digests(self) -> frozenset[Digest]:
-        return frozenset(self.messages) | frozenset(self.files)
-
-
-def prepare_action(
-    request: RemoteRequest, image: ImageRef, digest_of: Callable[[str], Digest], version: str
-) -> PreparedAction:
-    """Build the action of a request; a pure function of it, the file contents and `version`.
-
-    Raises:
-        CallerError: a path is not allowed, an input cannot be read, or it is not any more what
-            the compile was planned with.
-    """
-    files: dict[Digest, str] = {}
-    inputs: list[InputFile] = []
-    for item in request.inputs:
-        digest = digest_of(item.host_path)
-        if item.sha256 and digest.hash != item.sha256:
-            # The plan's include closure was read from other content.
-            raise CallerError("an input changed since it was read", reason="input-changed")
-        files[digest] = item.host_path
-        inputs.append(InputFile(item.path, digest, item.is_executable))
-    tree = build_tree(inputs, [request.cwd, *request.directories])
-    # REAPI spells outputs from the working directory, the daemon from the root.
-    outputs = {
-        posixpath.relpath(check_guest_path(o), request.cwd or "."): o for o in request.outputs
-    }
-    command = encode_command(
-        CommandSpec(
-            argv=request.argv,
-            env=request.env,
-            cwd=request.cwd,
-            outputs=tuple(outputs),
-            image=image,
-        )
-    )
-    action = encode_action(
-        ActionSpec(
-            command=Digest.of(command),
-            input_root=tree.root,
-            image=image,
-            salt=salt_of(agent_version=version, builder_version=version),
-        )
-    )
-    messages = {Digest.of(data): data for data in (command, action)}
-    return PreparedAction(
-        digest=Digest.of(action),
-        messages={**tree.directories, **messages},
-        files=files,
-        outputs=outputs,
-        image=image,
-    )
 
 
 class Dispatcher:
@@ -153,12 +80,16 @@ class Dispatcher:
         self._closed_until = 0.0
         self._closed_failure = RemoteFailure("farm-down", "the farm does not answer")
 
-    async def compile(self, connection: FarmConnection, request: RemoteRequest) -> RemoteOutcome:
+    async def compile(
+        self, connection: FarmConnection | EngineConnection, request: RemoteRequest
+    ) -> RemoteOutcome:
         if self._clock.monotonic() < self._closed_until:
             return self._closed_failure
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 prepared = await self._in_files_thread(self._prepare, request, connection.image)
+                if isinstance(connection, EngineConnection):
+                    return await connection.compile(prepared, self._upload)
                 return await self._routed(connection, request, prepared)
         except TimeoutError:
             return RemoteFailure("deadline", "the farm took too long")

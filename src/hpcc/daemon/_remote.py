@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from hpcc.config import (
@@ -22,10 +23,12 @@ from hpcc.config import (
     FarmSession,
     Paths,
     Settings,
+    engine_farm_or_none,
     load_farm_or_none,
     load_farm_session_or_none,
+    write_private_file,
 )
-from hpcc.core import CallerError, RemoteFailure, RemoteOutcome, RemoteRequest
+from hpcc.core import CallerError, InfrastructureError, RemoteFailure, RemoteOutcome, RemoteRequest
 from hpcc.daemon._remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
@@ -155,11 +158,27 @@ class _Link:
             self.process.wait(_STOP_SECONDS)
 
 
+def _farm_file(paths: Paths, settings: Settings) -> Path:
+    """Return where the farm is described; an engine of hpcc.toml goes before every farm."""
+    engine = paths.farm_file.with_name("engine.json")
+    try:
+        farm = engine_farm_or_none(settings.remote)
+        if farm is None:
+            return paths.farm_file
+        write_private_file(engine, farm.to_json().encode())
+    except (CallerError, InfrastructureError) as error:
+        # Not the farm instead: the user named who may see the sources.
+        _log.warning("no engine, all compiles are local: %s", error)
+        engine.unlink(missing_ok=True)
+    return engine
+
+
 class DispatcherClient:
     """`RemoteClient` over a dispatcher that is started at the first compile."""
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self._paths, self._settings = paths, settings
+        self._farm_file = _farm_file(paths, settings)
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._quick_deaths = 0
@@ -174,14 +193,14 @@ class DispatcherClient:
         if not self._settings.remote.is_enabled:
             return None
         try:
-            status = os.stat(self._paths.farm_file)
+            status = os.stat(self._farm_file)
             stat = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         except OSError:
             self._farm_stat = self._farm = None
             return None
         if stat != self._farm_stat:
             try:
-                self._farm = load_farm_or_none(self._paths.farm_file)
+                self._farm = load_farm_or_none(self._farm_file)
             except CallerError as error:
                 _log.warning("%s", error)
                 self._farm = None
@@ -254,7 +273,7 @@ class DispatcherClient:
             sys.executable,
             "-m",
             "hpcc.daemon._dispatch",
-            str(self._paths.farm_file),
+            str(self._farm_file),
             str(self._settings.remote.timeout_seconds),
             self._settings.remote.parity,
         ]

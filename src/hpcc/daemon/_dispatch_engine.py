@@ -1,0 +1,165 @@
+"""Another REAPI service as the engine of compiles, in place of a farm of ours.
+
+Nothing vouches for its results but the user who named it: they carry no signature, and what
+isolates a compile there is unknown. They have keys of their own, so that none is ever taken for a
+farm's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from hpcc import __version__
+from hpcc.config import Farm
+from hpcc.core import (
+    MAX_OUTPUT_BYTES,
+    MAX_STDIO_BYTES,
+    Blob,
+    CallerError,
+    Digest,
+    ImageRef,
+    IntegrityError,
+    Isolation,
+    NotFoundError,
+    RemoteOutput,
+    RemoteResult,
+)
+from hpcc.daemon._prepared_action import PreparedAction
+from hpcc.reapi import ForeignResult, parse_foreign_result
+from hpcc.rpc import MissingBlobsError, ReapiClient, ServiceConfig, connect_service
+
+_MAX_FILE_BYTES: Final = 1 << 20
+# Its words for a client and ours: any 2.x does what is asked of it here.
+_API_MAJOR: Final = 2
+
+
+class Upload(Protocol):
+    """Sends what a service lacks of an action."""
+
+    async def __call__(
+        self, client: ReapiClient, prepared: PreparedAction, missing: frozenset[Digest]
+    ) -> None: ...
+
+
+class EngineConnection:
+    """A service that the user named; asked once what it can do."""
+
+    def __init__(self, client: ReapiClient, image: ImageRef) -> None:
+        self._client, self.image = client, image
+        self._lock = asyncio.Lock()
+        self._is_checked = False
+
+    async def compile(self, prepared: PreparedAction, upload: Upload) -> RemoteResult:
+        """Run one action, or take its result from the service's cache.
+
+        Raises:
+            HpccError: it is away, refuses, cannot execute, or answers something else.
+        """
+        await self._check()
+        result, is_cached = await self._result(prepared, upload)
+        if not {o.path for o in result.outputs} <= set(prepared.outputs):
+            raise IntegrityError("the result has other files", reason="foreign-result")
+        stdout = await self._stream(result.stdout, result.stdout_digest)
+        stderr = await self._stream(result.stderr, result.stderr_digest)
+        return RemoteResult(
+            exit_code=result.exit_code,
+            stdout=stdout,
+            stderr=stderr,
+            outputs=await self._outputs(result, prepared),
+            is_cached=is_cached,
+            isolation=Isolation.FOREIGN_UNKNOWN,
+            action=str(prepared.digest),
+        )
+
+    async def _check(self) -> None:
+        async with self._lock:
+            if self._is_checked:
+                return
+            said = await self._client.capabilities()
+            if not said.lowest_api[0] <= _API_MAJOR <= said.highest_api[0]:
+                raise CallerError("the engine speaks no REAPI 2", reason="engine-api")
+            if not said.has_sha256 or not said.can_execute:
+                raise CallerError(
+                    "the engine does not execute actions with SHA-256", reason="engine-capabilities"
+                )
+            self._is_checked = True
+
+    async def _result(self, prepared: PreparedAction, upload: Upload) -> tuple[ForeignResult, bool]:
+        client, inline = self._client, tuple(prepared.outputs)
+        try:
+            result = parse_foreign_result(await client.action_result(prepared.digest, inline))
+        except NotFoundError:
+            pass
+        else:
+            return result, True
+        await upload(client, prepared, await client.find_missing(prepared.digests))
+        try:
+            data, is_cached = await client.run(prepared.digest, inline)
+        except MissingBlobsError as error:
+            missing = await client.find_missing(prepared.digests)
+            await upload(client, prepared, missing | frozenset(error.digests))
+            data, is_cached = await client.run(prepared.digest, inline)
+        return parse_foreign_result(data), is_cached
+
+    async def _stream(self, raw: bytes, digest: Digest | None) -> bytes:
+        size = len(raw) if digest is None else digest.size_bytes
+        if size > MAX_STDIO_BYTES:
+            raise IntegrityError("the result's output is too large", reason="result-size")
+        return raw if digest is None else (await self._client.download([digest]))[digest].data
+
+    async def _outputs(
+        self, result: ForeignResult, prepared: PreparedAction
+    ) -> tuple[RemoteOutput, ...]:
+        if sum(o.digest.size_bytes for o in result.outputs) > MAX_OUTPUT_BYTES:
+            raise IntegrityError("the result is too large", reason="result-size")
+        rest = {o.digest for o in result.outputs if o.path not in result.inline}
+        fetched = await self._client.download(rest) if rest else {}
+        found = []
+        for output in result.outputs:
+            inline = result.inline.get(output.path)
+            blob = fetched[output.digest] if inline is None else Blob.checked(output.digest, inline)
+            path = prepared.outputs[output.path]
+            found.append(RemoteOutput(path, blob.data, output.is_executable))
+        return tuple(found)
+
+
+@asynccontextmanager
+async def connect_engine(farm: Farm, *, timeout_seconds: float) -> AsyncGenerator[EngineConnection]:
+    """Give the connection to an engine; nothing is sent before the first compile.
+
+    Raises:
+        CallerError: its address, token file or CA file is no good.
+    """
+    config = ServiceConfig(
+        endpoint=farm.engine,
+        instance=farm.engine_instance,
+        token=_text(farm.engine_token_file, is_secret=True).strip(),
+        ca_pem=_text(farm.engine_ca_file).encode(),
+        execute_seconds=timeout_seconds,
+        tool_version=__version__,
+    )
+    async with connect_service(config) as client:
+        yield EngineConnection(client, ImageRef.parse(farm.image))
+
+
+def _text(path: str, *, is_secret: bool = False) -> str:
+    """Read a small file; "" for none.
+
+    Raises:
+        CallerError: it cannot be read, or others can read a secret.
+    """
+    if not path:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            if is_secret and os.fstat(file.fileno()).st_mode & 0o077:
+                raise CallerError(f"others can read {path}: chmod 600 it", reason="engine-file")
+            raw = file.read(_MAX_FILE_BYTES)
+    except OSError as error:
+        raise CallerError(f"cannot read {path}: {error.strerror}", reason="engine-file") from error
+    return raw.decode("utf-8", "replace")

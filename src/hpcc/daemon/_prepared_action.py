@@ -1,0 +1,89 @@
+"""A compile as an action: a pure function of the request, its files and the version."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hpcc.core import (
+    CallerError,
+    Digest,
+    ImageRef,
+    InputFile,
+    RemoteRequest,
+    check_guest_path,
+)
+from hpcc.reapi import (
+    ActionSpec,
+    CommandSpec,
+    build_tree,
+    encode_action,
+    encode_command,
+    salt_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedAction:
+    """An action ready to send. `messages` are its protos, `files` the host paths by digest."""
+
+    digest: Digest
+    messages: Mapping[Digest, bytes]
+    files: Mapping[Digest, str]
+    outputs: Mapping[str, str]
+    image: ImageRef
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        return frozenset(self.messages) | frozenset(self.files)
+
+
+def prepare_action(
+    request: RemoteRequest, image: ImageRef, digest_of: Callable[[str], Digest], version: str
+) -> PreparedAction:
+    """Build the action of a request; a pure function of it, the file contents and `version`.
+
+    Raises:
+        CallerError: a path is not allowed, an input cannot be read, or it is not any more what
+            the compile was planned with.
+    """
+    files: dict[Digest, str] = {}
+    inputs: list[InputFile] = []
+    for item in request.inputs:
+        digest = digest_of(item.host_path)
+        if item.sha256 and digest.hash != item.sha256:
+            # The plan's include closure was read from other content.
+            raise CallerError("an input changed since it was read", reason="input-changed")
+        files[digest] = item.host_path
+        inputs.append(InputFile(item.path, digest, item.is_executable))
+    tree = build_tree(inputs, [request.cwd, *request.directories])
+    # REAPI spells outputs from the working directory, the daemon from the root.
+    outputs = {
+        posixpath.relpath(check_guest_path(o), request.cwd or "."): o for o in request.outputs
+    }
+    command = encode_command(
+        CommandSpec(
+            argv=request.argv,
+            env=request.env,
+            cwd=request.cwd,
+            outputs=tuple(outputs),
+            image=image,
+        )
+    )
+    action = encode_action(
+        ActionSpec(
+            command=Digest.of(command),
+            input_root=tree.root,
+            image=image,
+            salt=salt_of(agent_version=version, builder_version=version),
+        )
+    )
+    messages = {Digest.of(data): data for data in (command, action)}
+    return PreparedAction(
+        digest=Digest.of(action),
+        messages={**tree.directories, **messages},
+        files=files,
+        outputs=outputs,
+        image=image,
+    )
