@@ -28,6 +28,14 @@ def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.fixture(scope="session")
+def cxx_toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One with a C++ compiler."""
+    machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
+    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", "g++", timeout=800)
+    return done.stdout.strip().splitlines()[-1]
+
+
 @pytest.fixture
 def machine(tmp_path: Path, shared_cache: Path, toolchain: str) -> Iterator[Machine]:
     """hpcc with a state of its own; down, and checked to have left nothing, at the end."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 from pathlib import Path
 
 import pytest
 
 from hpcc.agent._blobs import BlobCache
-from hpcc.agent._tree import open_outputs, remove_tree, stage
+from hpcc.agent._tree import (
+    OutputTreeError,
+    list_directories,
+    open_listed,
+    open_outputs,
+    remove_tree,
+    stage,
+)
 from hpcc.core import Digest, IntegrityError
 from hpcc.testing._guest_contract import request
 
@@ -122,3 +130,47 @@ def test_a_tree_deeper_than_descriptors_and_paths_is_removed(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_an_output_directory_is_listed_parents_first(tmp_path: Path) -> None:
+    (tmp_path / "d/x").mkdir(parents=True)
+    (tmp_path / "d/x/a").write_bytes(b"abc")
+    (tmp_path / "d/x/a").chmod(0o755)
+    (tmp_path / "file").touch()
+    found = list_directories(str(tmp_path), ("d", "absent", "file"))
+    assert [o.path for o in found] == ["d/", "d/x/", "d/x/a"]
+    assert (found[2].size_bytes, found[2].is_executable, found[2].fd) == (3, True, -1)
+    fd = open_listed(str(tmp_path), found[2])
+    assert os.read(fd, 10) == b"abc"
+    os.close(fd)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "socket", "bytes", "deep", "many"])
+def test_what_an_output_directory_cannot_hold_is_said(tmp_path: Path, kind: str) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    match kind:
+        case "link":
+            (directory / "l").symlink_to("/etc/passwd")
+        case "dangling":
+            (directory / "l").symlink_to("nowhere")
+        case "fifo":
+            os.mkfifo(directory / "f")
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(directory / "s"))
+        case "bytes":
+            os.close(os.open(os.fsencode(directory) + b"/\xff", os.O_CREAT | os.O_WRONLY))
+        case "deep":
+            (directory / "/".join(["x"] * 70)).mkdir(parents=True)
+        case _:
+            for number in range(10_001):
+                (directory / str(number)).touch()
+    with pytest.raises(OutputTreeError):
+        list_directories(str(tmp_path), ("d",))
+
+
+def test_an_output_directory_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "d").symlink_to("/etc")
+    (tmp_path / "e").symlink_to("/")
+    assert list_directories(str(tmp_path), ("d", "e/etc")) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ from hpcc.reapi import (
     digest_to_proto,
     encode_action,
     encode_command,
+    encode_output_tree,
     encode_result,
+    output_tree_files,
     parse_action,
     parse_command,
     parse_directory,
@@ -140,7 +143,8 @@ def test_a_tree_reads_back_as_the_files_it_was_built_from() -> None:
 
 def test_command_and_action_read_back() -> None:
     spec = command(env=tuple(sorted(command().env)), outputs=("out/a.d", "out/a.o"))
-    assert parse_command(encode_command(spec)) == spec
+    # An output path may be either.
+    assert parse_command(encode_command(spec)) == replace(spec, directories=spec.outputs)
     action = action_of(spec, FILES)
     assert parse_action(encode_action(action)) == action
 
@@ -271,7 +275,11 @@ VARIABLE = pb.Command.EnvironmentVariable
         raw_command(output_paths=[f"o{i}" for i in range(65)]),
         raw_command(working_directory="../x"),
         raw_command(working_directory="/"),
-        raw_command(output_directories=["d"]),
+        raw_command(output_directories=["../d"]),
+        raw_command(output_directories=["d", "d"]),
+        raw_command(output_directories=["d", "d/e"]),
+        raw_command(output_directories=["d"], output_files=["d/a.o"]),
+        raw_command(output_directories=[f"o{i}" for i in range(65)]),
         raw_command(arguments=["x" * 3_000_000]),
         raw_command(
             platform=pb.Platform(
@@ -296,6 +304,33 @@ def test_an_output_may_climb_within_the_root() -> None:
 
 def test_a_platform_may_be_left_to_the_action() -> None:
     assert parse_command(raw_command(platform=pb.Platform())).image is None
+
+
+def test_output_directories_of_old_clients_are_honoured() -> None:
+    spec = parse_command(raw_command(output_files=["a.o"], output_directories=["d"]))
+    assert (spec.outputs, spec.directories) == (("a.o",), ("d",))
+
+
+def test_an_output_directory_is_a_tree_that_reads_back() -> None:
+    data = encode_output_tree([InputFile("x/a", A, is_executable=True), InputFile("b", B)], ["e"])
+    tree = pb.Tree.FromString(data)
+    assert [d.name for d in tree.root.directories] == ["e", "x"]
+    assert len(tree.children) == 2
+    assert output_tree_files(data) == {A, B}
+    assert pb.Tree.FromString(encode_output_tree([], [])) == pb.Tree(root=pb.Directory())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xff",
+        pb.Tree(root=pb.Directory(files=[pb.FileNode(name="a")] * 10_001)).SerializeToString(),
+        pb.Tree(root=pb.Directory(files=[pb.FileNode(name="a")])).SerializeToString(),
+    ],
+)
+def test_a_stored_tree_that_is_none_is_refused(data: bytes) -> None:
+    with pytest.raises(ReapiError):
+        output_tree_files(data)
 
 
 def test_output_files_of_old_clients_are_honoured() -> None:

@@ -16,7 +16,7 @@ class ClientFrame(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., chunk: _Optional[_Union[InputChunk, _Mapping]] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("exec_id", "argv", "env", "cwd", "inputs", "outputs", "limits", "traceparent", "guest")
+    __slots__ = ("exec_id", "argv", "env", "cwd", "inputs", "outputs", "limits", "traceparent", "guest", "output_directories")
     EXEC_ID_FIELD_NUMBER: _ClassVar[int]
     ARGV_FIELD_NUMBER: _ClassVar[int]
     ENV_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Header(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     GUEST_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     exec_id: str
     argv: _containers.RepeatedScalarFieldContainer[str]
     env: _containers.RepeatedCompositeFieldContainer[Variable]
@@ -35,7 +36,8 @@ class Header(_message.Message):
     limits: Limits
     traceparent: str
     guest: Guest
-    def __init__(self, exec_id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., cwd: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., traceparent: _Optional[str] = ..., guest: _Optional[_Union[Guest, _Mapping]] = ...) -> None: ...
+    output_directories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, exec_id: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., cwd: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., traceparent: _Optional[str] = ..., guest: _Optional[_Union[Guest, _Mapping]] = ..., output_directories: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Variable(_message.Message):
     __slots__ = ("name", "value")
@@ -139,6 +141,7 @@ class Result(_message.Message):
         REASON_OUTPUT_LIMIT: _ClassVar[Result.Reason]
         REASON_MEMORY: _ClassVar[Result.Reason]
         REASON_AGENT_ERROR: _ClassVar[Result.Reason]
+        REASON_OUTPUT_TREE: _ClassVar[Result.Reason]
     REASON_UNSPECIFIED: Result.Reason
     REASON_ENDED: Result.Reason
     REASON_DEADLINE: Result.Reason
@@ -147,6 +150,7 @@ class Result(_message.Message):
     REASON_OUTPUT_LIMIT: Result.Reason
     REASON_MEMORY: Result.Reason
     REASON_AGENT_ERROR: Result.Reason
+    REASON_OUTPUT_TREE: Result.Reason
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]

@@ -121,6 +121,7 @@ def _request(header: pb.Header) -> ExecRequest:
             for i in header.inputs
         ),
         outputs=tuple(header.outputs),
+        output_directories=tuple(header.output_directories),
         limits=_limits(header.limits),
     )
     check_exec_request(request)

@@ -25,8 +25,9 @@ _FIRST_UID: Final = 10_000
 # As many as a container's range of ids has room for; a guest that runs more starts over.
 _UIDS: Final = 250_000
 Reason = Literal[
-    "", "deadline", "no-such-program", "stdio-limit", "output-limit", "memory", "agent-error"
-]
+    "", "deadline", "no-such-program", "stdio-limit", "output-limit", "output-tree", "memory",
+    "agent-error",
+]  # fmt: skip
 OnStdio = Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None]]
 
 

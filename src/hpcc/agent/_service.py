@@ -20,7 +20,15 @@ from hpcc.agent._cgroup import Room, new_cgroup
 from hpcc.agent._frames import need, receive
 from hpcc.agent._intake import Birth, Intake
 from hpcc.agent._sandbox import Ending, Sandbox, uid_of
-from hpcc.agent._tree import Output, open_outputs, remove_tree, stage
+from hpcc.agent._tree import (
+    Output,
+    OutputTreeError,
+    list_directories,
+    open_listed,
+    open_outputs,
+    remove_tree,
+    stage,
+)
 from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
 from hpcc.wire import (
     CHUNK_BYTES,
@@ -46,6 +54,7 @@ _REASONS: Final = {
     "output-limit": pb.Result.REASON_OUTPUT_LIMIT,
     "memory": pb.Result.REASON_MEMORY,
     "agent-error": pb.Result.REASON_AGENT_ERROR,
+    "output-tree": pb.Result.REASON_OUTPUT_TREE,
 }
 _STREAMS: Final = {"stdout": pb.Stdio.STREAM_STDOUT, "stderr": pb.Stdio.STREAM_STDERR}
 
@@ -188,17 +197,18 @@ class Agent(AgentServiceBase):
             return
         sandbox = Sandbox(self._config.helper, request, place.number, place.source)
         ending = await sandbox.run(place.cgroup, on_stdio)
-        outputs = open_outputs(place.source, request.outputs) if not ending.reason else []
+        ending, outputs = _outputs(place.source, request, ending)
         try:
             if sum(o.size_bytes for o in outputs) > request.limits.output_bytes:
                 ending = replace(ending, status=ending.status or 1, reason="output-limit")
             await _send_result(stream, ending, max(ending.started_at - arrived_at, 0.0))
             if not ending.reason:
                 for output in outputs:
-                    await _send_output(stream, output)
+                    await _send_output(stream, output, place.source)
         finally:
             for output in outputs:
-                os.close(output.fd)
+                if output.fd >= 0:
+                    os.close(output.fd)
 
 
 class _Workplace:
@@ -241,7 +251,35 @@ async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float)
     await stream.send_message(pb.ServerFrame(result=result))
 
 
-async def _send_output(stream: ExecStream, output: Output) -> None:
+def _outputs(root: str, request: ExecRequest, ending: Ending) -> tuple[Ending, list[Output]]:
+    """Look at what was made, and say so if it cannot be sent."""
+    if ending.reason:
+        return ending, []
+    files = open_outputs(root, request.outputs)
+    try:
+        return ending, [*files, *list_directories(root, request.output_directories)]
+    except (OSError, OutputTreeError) as error:
+        for file in files:
+            os.close(file.fd)
+        status = ending.status or 1
+        return replace(ending, status=status, reason="output-tree", detail=str(error)), []
+
+
+async def _send_output(stream: ExecStream, output: Output, root: str) -> None:
+    if output.fd >= 0:
+        await _send_open(stream, output)
+    elif output.path.endswith("/"):
+        chunk = pb.OutputChunk(path=output.path, last=True)
+        await stream.send_message(pb.ServerFrame(output=chunk))
+    else:
+        fd = open_listed(root, output)
+        try:
+            await _send_open(stream, replace(output, fd=fd))
+        finally:
+            os.close(fd)
+
+
+async def _send_open(stream: ExecStream, output: Output) -> None:
     left = output.size_bytes
     while True:
         data = os.read(output.fd, min(CHUNK_BYTES, left))

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.agent._blobs import BlobCache
-from hpcc.core import ExecRequest
+from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_path
 
 _FILES_PER_TURN: Final = 16
+# Each level holds a descriptor while a directory is listed.
+_MAX_DEPTH: Final = 64
 _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO planted under an output's name must not stop the agent.
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -29,8 +31,9 @@ async def stage(root: str, request: ExecRequest, blobs: BlobCache, uid: int) -> 
     os.mkdir(root, 0o755)
     os.chown(root, uid, uid)
     made = {""}
-    outputs = [os.path.dirname(p) for p in request.outputs]
-    for directory in [request.cwd, *outputs]:
+    outputs = [os.path.dirname(p) for p in (*request.outputs, *request.output_directories)]
+    created = [d for d in request.output_directories if d not in request.outputs]
+    for directory in [request.cwd, *outputs, *created]:
         _make_dirs(root, directory, made, uid)
     for number, file in enumerate(request.inputs):
         _make_dirs(root, os.path.dirname(file.path), made, uid)
@@ -84,7 +87,73 @@ def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
     return found
 
 
-def _open_beneath(root: str, path: str) -> int | None:
+class OutputTreeError(Exception):
+    """Something in an output directory that REAPI has no place for, or too much of it."""
+
+
+def list_directories(root: str, paths: tuple[str, ...]) -> list[Output]:
+    """List the output directories that exist, with all below them, parents first.
+
+    Directories have a path that ends with "/" and size 0. Files are not open (`fd` is -1), for
+    there may be more of them than descriptors: `open_listed` opens each when it is sent. Nothing
+    runs any more, so that both see the same.
+
+    Raises:
+        OutputTreeError: an entry is no file or directory, there are too many, or a name is not
+            one that can be sent.
+    """
+    found: list[Output] = []
+    for path in paths:
+        fd = _open_beneath(root, path, _OPEN_DIR)
+        if fd is None:
+            continue
+        try:
+            _list(fd, path, found)
+        finally:
+            os.close(fd)
+    return found
+
+
+def _list(fd: int, path: str, found: list[Output]) -> None:
+    if len(found) >= MAX_OUTPUT_ENTRIES or path.count("/") >= _MAX_DEPTH:
+        raise OutputTreeError(f"{path[:80]!r}: too many entries, or too deep")
+    found.append(Output(f"{path}/", -1, 0, is_executable=False))
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = f"{path}/{entry.name}"
+            try:
+                check_guest_path(name)
+            except CallerError as error:
+                raise OutputTreeError(str(error)) from error
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                below = os.open(entry.name, _OPEN_DIR, dir_fd=fd)
+                try:
+                    _list(below, name, found)
+                finally:
+                    os.close(below)
+            elif not stat.S_ISREG(status.st_mode):
+                raise OutputTreeError(f"{name[:80]!r} is no file and no directory")
+            elif len(found) >= MAX_OUTPUT_ENTRIES:
+                raise OutputTreeError("too many files in output directories")
+            else:
+                is_executable = bool(status.st_mode & 0o100)
+                found.append(Output(name, -1, status.st_size, is_executable))
+
+
+def open_listed(root: str, output: Output) -> int:
+    """Open a file that `list_directories` found; the caller closes it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fd = _open_beneath(root, output.path, _OPEN_FILE)
+    if fd is None:
+        raise OSError(f"{output.path[:80]!r} cannot be opened")
+    return fd
+
+
+def _open_beneath(root: str, path: str, flags: int = _OPEN_FILE) -> int | None:
     *parents, name = path.split("/")
     at = os.open(root, _OPEN_DIR)
     try:
@@ -92,7 +161,7 @@ def _open_beneath(root: str, path: str) -> int | None:
             below = os.open(part, _OPEN_DIR, dir_fd=at)
             os.close(at)
             at = below
-        return os.open(name, _OPEN_FILE, dir_fd=at)
+        return os.open(name, flags, dir_fd=at)
     except OSError:
         return None
     finally:

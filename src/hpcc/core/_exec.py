@@ -18,6 +18,8 @@ MAX_PATH_BYTES: Final = 4096
 MAX_NAME_BYTES: Final = 255
 MAX_INPUTS: Final = 100_000
 MAX_OUTPUTS: Final = 64
+# Files and directories in the output directories of one exec.
+MAX_OUTPUT_ENTRIES: Final = 10_000
 MAX_ARGV_BYTES: Final = 2 << 20
 MAX_STDIO_BYTES: Final = 4 << 20
 MAX_OUTPUT_BYTES: Final = 512 << 20
@@ -68,7 +70,8 @@ class ExecLimits:
 class ExecRequest:
     """A compile for a guest. `cwd` and `outputs` are relative to the source root.
 
-    `cwd` may be "" for the root itself. `env` is complete: nothing is inherited.
+    `cwd` may be "" for the root itself. `env` is complete: nothing is inherited. What is in
+    the end a directory at one of `output_directories` comes back with all below it.
     """
 
     exec_id: str
@@ -77,6 +80,7 @@ class ExecRequest:
     cwd: str
     inputs: tuple[InputFile, ...]
     outputs: tuple[str, ...]
+    output_directories: tuple[str, ...] = ()
     limits: ExecLimits = field(default_factory=ExecLimits)
 
 
@@ -94,7 +98,8 @@ class ResultEvent:
 
     `signal` is 0 unless a signal ended it (then `exit_code` is 128 + signal). `reason` is ""
     for an ordinary end, else one of "deadline", "cancelled", "no-such-program", "stdio-limit",
-    "output-limit", "memory", "agent-error". Times are seconds inside the guest.
+    "output-limit", "output-tree",
+    "memory", "agent-error". Times are seconds inside the guest.
     """
 
     exit_code: int
@@ -109,7 +114,10 @@ class ResultEvent:
 
 @dataclass(frozen=True, slots=True)
 class OutputEvent:
-    """A piece of an output file; pieces of one path follow each other, `last` ends it."""
+    """A piece of an output file; pieces of one path follow each other, `last` ends it.
+
+    A path that ends with "/" is a directory in or at an output directory.
+    """
 
     path: str
     data: bytes

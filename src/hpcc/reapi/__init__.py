@@ -26,6 +26,7 @@ from hpcc.reapi._limits import (
     MAX_TREE_DEPTH,
     ReapiError,
 )
+from hpcc.reapi._output_tree import encode_output_tree, output_tree_files
 from hpcc.reapi._resource import parse_read_name, parse_write_name, read_name, write_name
 from hpcc.reapi._result import (
     ResultOutput,
@@ -78,9 +79,11 @@ __all__ = [
     "encode_action",
     "encode_command",
     "encode_entry_result",
+    "encode_output_tree",
     "encode_result",
     "image_of_action",
     "image_of_command",
+    "output_tree_files",
     "parse_action",
     "parse_command",
     "parse_directory",

@@ -28,7 +28,7 @@ class CommandSpec:
     """A command with every field checked. `cwd` is "" for the root.
 
     `outputs` are relative to `cwd`, as REAPI spells them; `root_outputs` are the same files
-    from the root.
+    from the root. `directories` are those of both kinds of output that may be directories.
     """
 
     argv: tuple[str, ...]
@@ -37,9 +37,13 @@ class CommandSpec:
     outputs: tuple[str, ...]
     # None in a command that leaves the platform to its action, as API 2.2 and after may.
     image: ImageRef | None
+    directories: tuple[str, ...] = ()
 
     def root_outputs(self) -> tuple[str, ...]:
         return tuple(check_guest_path(_resolve(self.cwd, o)) for o in self.outputs)
+
+    def root_directories(self) -> tuple[str, ...]:
+        return tuple(check_guest_path(_resolve(self.cwd, d)) for d in self.directories)
 
 
 def encode_command(spec: CommandSpec) -> bytes:
@@ -78,17 +82,14 @@ def parse_command(data: bytes) -> CommandSpec:
         len(n.encode()) + len(v.encode()) + 2 for n, v in env
     ) > MAX_ARGV_BYTES or any("\0" in a for a in argv):
         raise ReapiError(f"argv and env exceed {MAX_ARGV_BYTES} bytes or hold a zero byte")
-    if message.output_directories:
-        raise ReapiError("output directories are not supported", reason="output-directories")
-    outputs = tuple(message.output_paths) or tuple(message.output_files)
-    if len(outputs) > MAX_OUTPUTS or len(set(outputs)) != len(outputs):
-        raise ReapiError(f"more than {MAX_OUTPUTS} outputs, or one twice")
+    outputs, directories = _outputs(message)
     spec = CommandSpec(
         argv=argv,
         env=env,
         cwd=_checked(message.working_directory) if message.working_directory else "",
         outputs=outputs,
         image=parse_platform_image_or_none(message.platform),
+        directories=directories,
     )
     _check_outputs(spec)
     return spec
@@ -130,11 +131,25 @@ def _check_env(env: Iterable[tuple[str, str]]) -> None:
         raise ReapiError("an environment variable has an impossible name or value")
 
 
+def _outputs(message: pb.Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what may be files and what may be directories: `output_paths` may be either."""
+    files = tuple(message.output_paths) or tuple(message.output_files)
+    directories = tuple(message.output_paths) or tuple(message.output_directories)
+    for paths in (files, directories):
+        if len(paths) > MAX_OUTPUTS or len(set(paths)) != len(paths):
+            raise ReapiError(f"more than {MAX_OUTPUTS} outputs, or one twice")
+    return files, directories
+
+
 def _check_outputs(spec: CommandSpec) -> None:
     try:
-        spec.root_outputs()
+        directories = spec.root_directories()
+        paths = (*spec.root_outputs(), *directories)
     except CallerError as error:
         raise ReapiError("an output path leaves the input root", reason="bad-path") from error
+    # It would be in the result twice.
+    if any(path.startswith(f"{directory}/") for directory in directories for path in paths):
+        raise ReapiError("an output lies in an output directory", reason="output-directories")
 
 
 def _checked(path: str) -> str:

@@ -36,11 +36,18 @@ _MAX_COUNT: Final = 1 << 53
 
 @dataclass(frozen=True, slots=True)
 class ResultOutput:
-    """One output file: its path as the command spelled it (relative to the working directory)."""
+    """One output: its path as the command spelled it (relative to the working directory).
+
+    An output directory's path ends with "/", and its digest is that of its `Tree`.
+    """
 
     path: str
     digest: Digest
     is_executable: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        return self.path.endswith("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,11 @@ def encode_result(record: ResultRecord) -> bytes:
         exit_code=record.exit_code, stdout_raw=record.stdout, stderr_raw=record.stderr
     )
     for output in sorted(record.outputs, key=lambda o: o.path.encode()):
+        if output.is_directory:
+            message.output_directories.add(
+                path=output.path[:-1], tree_digest=digest_to_proto(output.digest)
+            )
+            continue
         message.output_files.add(
             path=output.path,
             digest=digest_to_proto(output.digest),
@@ -137,17 +149,14 @@ def parse_result(data: bytes) -> ResultRecord:
         ReapiError: it is not a result of ours, or breaks a limit.
     """
     message = parse_message(pb.ActionResult, data, MAX_RESULT_BYTES)
-    if len(message.output_files) > MAX_OUTPUTS:
+    if max(len(message.output_files), len(message.output_directories)) > MAX_OUTPUTS:
         raise ReapiError(f"result has more than {MAX_OUTPUTS} outputs")
     if max(len(message.stdout_raw), len(message.stderr_raw)) > MAX_STDIO_BYTES:
         raise ReapiError("result's stdout or stderr is too large")
     labels = _labels(message)
     metadata = message.execution_metadata
-    outputs = tuple(
-        ResultOutput(_path(o.path), digest_from_proto(o.digest), o.is_executable)
-        for o in message.output_files
-    )
-    if len({o.path for o in outputs}) != len(outputs):
+    outputs = _outputs(message)
+    if len({o.path.rstrip("/") for o in outputs}) != len(outputs):
         raise ReapiError("result names an output twice", reason="bad-path")
     try:
         return ResultRecord(
@@ -177,6 +186,18 @@ def parse_result(data: bytes) -> ResultRecord:
         )
     except (KeyError, ValueError) as error:
         raise ReapiError("result has no labels of ours", reason="foreign-result") from error
+
+
+def _outputs(message: pb.ActionResult) -> tuple[ResultOutput, ...]:
+    files = [
+        ResultOutput(_path(o.path), digest_from_proto(o.digest), o.is_executable)
+        for o in message.output_files
+    ]
+    directories = [
+        ResultOutput(f"{_path(o.path)}/", digest_from_proto(o.tree_digest))
+        for o in message.output_directories
+    ]
+    return (*files, *directories)
 
 
 def _labels(message: pb.ActionResult) -> Mapping[str, object]:

@@ -182,6 +182,7 @@ def encode_header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
             for f in request.inputs
         ],
         outputs=request.outputs,
+        output_directories=request.output_directories,
         limits=pb.Limits(
             wall_seconds=limits.wall_seconds,
             memory_bytes=limits.memory_bytes,

@@ -20,6 +20,7 @@ from hpcc.core import (
     ResultEvent,
     StdioEvent,
 )
+from hpcc.runtime._output_order import OutputOrder
 from hpcc.wire import (
     CHUNK_BYTES,
     MAX_DETAIL_BYTES,
@@ -47,6 +48,7 @@ _REASONS: Final[Mapping[int, str]] = {
     5: "output-limit",
     6: "memory",
     7: "agent-error",
+    8: "output-tree",
 }
 _STREAMS: Final[Mapping[int, Literal["stdout", "stderr"]]] = {1: "stdout", 2: "stderr"}
 
@@ -66,8 +68,9 @@ class ReplyChecker:
         self._request = request
         self._inputs = {f.digest.hash: f.digest for f in request.inputs}
         self._stdio_bytes = self._stdio_pieces = self._output_bytes = 0
-        # Index into `outputs` of the file that is open or was last; and whether it is open.
-        self._output, self._is_output_open, self._is_executable = -1, False, False
+        # Path of the file that is open or was last, whether it is open; what may still come.
+        self._path, self._is_output_open, self._is_executable = "", False, False
+        self._outputs = OutputOrder(request)
         self._may_have_outputs = False
         self.phase = Phase.NEED
         self.needed: list[Digest] = []
@@ -155,32 +158,28 @@ class ReplyChecker:
         )
 
     def _chunk(self, chunk: wire.OutputReply) -> OutputEvent:
-        outputs = self._request.outputs
         self._output_bytes += len(chunk.data)
         if not self._may_have_outputs or len(chunk.data) > CHUNK_BYTES:
             raise _breach("an OutputChunk that is too large, or after a failed exec")
         if self._output_bytes > self._request.limits.output_bytes:
             raise _breach("more output than the limit")
         if self._is_output_open:
-            if (
-                chunk.path != outputs[self._output]
-                or chunk.is_executable is not self._is_executable
-            ):
+            if chunk.path != self._path or chunk.is_executable is not self._is_executable:
                 raise _breach("an OutputChunk of another file before the last one ended")
         else:
             self._open(chunk)
         if not chunk.last and len(chunk.data) < MIN_CHUNK_BYTES:
             raise _breach("a small OutputChunk that is not the last")
         self._is_output_open = not chunk.last
-        return OutputEvent(outputs[self._output], chunk.data, chunk.is_executable, chunk.last)
+        return OutputEvent(chunk.path, chunk.data, chunk.is_executable, chunk.last)
 
     def _open(self, chunk: wire.OutputReply) -> None:
-        """Start the next file: a declared one, after the one before it."""
-        try:
-            self._output = self._request.outputs.index(chunk.path, self._output + 1)
-        except ValueError:
-            raise _breach("an OutputChunk of an undeclared path, or out of order") from None
-        self._is_executable = chunk.is_executable
+        """Start the next file or directory, which must be one that may come now."""
+        if chunk.path.endswith("/") and (chunk.data or chunk.is_executable or not chunk.last):
+            raise _breach("an OutputChunk of a directory with content")
+        if not self._outputs.take(chunk.path):
+            raise _breach("an OutputChunk of an undeclared path, or out of order")
+        self._path, self._is_executable = chunk.path, chunk.is_executable
 
 
 def printable(text: str) -> str:

@@ -88,7 +88,11 @@ class FakeGuest:
         """Run one compile; see `hpcc.ports.Guest.exec`."""
         self._check_alive()
         number, self._execs = self._execs, self._execs + 1
-        for path in (*(f.path for f in request.inputs), *request.outputs):
+        for path in (
+            *(f.path for f in request.inputs),
+            *request.outputs,
+            *request.output_directories,
+        ):
             check_guest_path(path)
         with tempfile.TemporaryDirectory(dir=self._directory) as name:
             root = Path(name)
@@ -98,7 +102,8 @@ class FakeGuest:
             for event in stdio:
                 yield event
             yield result
-            for path in request.outputs:
+            below = (p for d in request.output_directories for p in _below(root, d))
+            for path in (*request.outputs, *below):
                 for piece in _pieces(root, path):
                     yield piece
 
@@ -116,6 +121,9 @@ class FakeGuest:
             target.chmod(0o755 if file.is_executable else 0o644)
         for path in request.outputs:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
+        for path in request.output_directories:
+            made = root / path if path not in request.outputs else (root / path).parent
+            made.mkdir(parents=True, exist_ok=True)
         cwd = root / request.cwd
         cwd.mkdir(parents=True, exist_ok=True)
 
@@ -178,7 +186,17 @@ def _stdio(stream: Literal["stdout", "stderr"], data: bytes, root: Path) -> list
     return [StdioEvent(stream, data[i : i + _CHUNK]) for i in range(0, len(data), _CHUNK)]
 
 
+def _below(root: Path, directory: str) -> list[str]:
+    top = root / directory
+    if top.is_symlink() or not top.is_dir():
+        return []
+    entries = [top, *sorted(top.rglob("*"))]
+    return [f"{e.relative_to(root)}{'/' if e.is_dir() else ''}" for e in entries]
+
+
 def _pieces(root: Path, path: str) -> list[ExecEvent]:
+    if path.endswith("/"):
+        return [OutputEvent(path, b"", is_executable=False, last=True)]
     file = root / path
     if file.is_symlink() or not file.is_file():
         return []

@@ -58,6 +58,7 @@ def request(
     inputs: Sequence[tuple[str, bytes]] = (),
     outputs: tuple[str, ...] = (),
     cwd: str = "",
+    output_directories: tuple[str, ...] = (),
     env: tuple[tuple[str, str], ...] = (("PATH", "/usr/bin:/bin"),),
     limits: ExecLimits | None = None,
 ) -> ExecRequest:
@@ -69,6 +70,7 @@ def request(
         cwd=cwd,
         inputs=tuple(InputFile(path, Digest.of(data)) for path, data in inputs),
         outputs=outputs,
+        output_directories=output_directories,
         limits=limits or ExecLimits(wall_seconds=_WALL_SECONDS, memory_bytes=128 << 20),
     )
 
@@ -120,6 +122,19 @@ class GuestContract:
         )  # fmt: skip
         done = await run(guest, req, MemoryBlobs(big, b""))
         assert done.outputs == {"w/b.bin": big, "in/empty": b""}
+
+    async def test_output_directories_come_back_with_all_below_them(
+        self, guest: Guest, program: str
+    ) -> None:
+        req = request(
+            program, "copy", "in", "d/x/b", inputs=[("in", b"b"), ("d/x/deep/a", b"a")],
+            outputs=("f",), output_directories=("d", "empty", "f"),
+        )  # fmt: skip
+        done = await run(guest, req, MemoryBlobs(b"a", b"b"))
+        assert done.outputs == {
+            "d/": b"", "d/x/": b"", "d/x/b": b"b", "d/x/deep/": b"", "d/x/deep/a": b"a",
+            "empty/": b"",
+        }  # fmt: skip
 
     async def test_a_blob_crosses_once(self, guest: Guest, program: str) -> None:
         data = b"crosses once"

@@ -12,22 +12,29 @@ from hpcc.testing._stock_client import StockClient
 
 
 def made(
-    script: str, *, image: ImageRef | None = IMAGE, in_command: ImageRef | None = None
+    script: str,
+    *,
+    image: ImageRef | None = IMAGE,
+    in_command: ImageRef | None = None,
+    directories: tuple[str, ...] = (),
 ) -> list[Blob]:
     """Return the blobs of an action, the action last."""
     source = Blob.of(b"int x;\n")
     tree = build_tree([InputFile("a.c", source.digest)])
-    command = Blob.of(
-        encode_command(
-            CommandSpec(
-                argv=("sh", "-c", script),
-                env=(("PATH", "/usr/bin:/bin"),),
-                cwd="",
-                outputs=("a.o",),
-                image=in_command,
-            )
-        )
+    spec = CommandSpec(
+        argv=("sh", "-c", script),
+        env=(("PATH", "/usr/bin:/bin"),),
+        cwd="",
+        outputs=("a.o",),
+        image=in_command,
     )
+    message = pb.Command.FromString(encode_command(spec))
+    if directories:
+        # As clients of API 2.0 say it.
+        del message.output_paths[:]
+        message.output_files.append("a.o")
+        message.output_directories.extend(directories)
+    command = Blob.of(message.SerializeToString())
     action = Blob.of(
         encode_action(
             ActionSpec(command=command.digest, input_root=tree.root, image=image, salt=b"t")

@@ -84,6 +84,16 @@ class VmContract(GuestContract):
             "unix": "0",
         }
 
+    async def test_a_link_in_an_output_directory_is_that_compiles_error(
+        self, guest: Guest, program: str
+    ) -> None:
+        link = request(program, "link", "/etc/passwd", "d/l", output_directories=("d",))
+        done = await run(guest, link)
+        assert (done.result.exit_code, done.result.reason) == (1, "output-tree")
+        assert done.outputs == {}
+        # And no more than that.
+        assert (await run(guest, request(program, "exit", "0"))).result.reason == ""
+
     async def test_there_is_no_network(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "copy", "/proc/net/dev", "o", outputs=("o",)))
         names = [

@@ -51,18 +51,23 @@ def check_exec_request(request: ExecRequest) -> None:
     """
     if not _EXEC_ID.fullmatch(request.exec_id):
         raise CallerError(f"bad exec id: {request.exec_id[:130]!r}")
-    if len(request.inputs) > MAX_INPUTS or len(request.outputs) > MAX_OUTPUTS:
+    outputs = max(len(request.outputs), len(request.output_directories))
+    if len(request.inputs) > MAX_INPUTS or outputs > MAX_OUTPUTS:
         raise CallerError(f"more than {MAX_INPUTS} inputs or {MAX_OUTPUTS} outputs")
     _check_words(request.argv, request.env)
     if request.cwd:
         check_guest_path(request.cwd)
-    for path in request.outputs:
+    for path in (*request.outputs, *request.output_directories):
         check_guest_path(path)
+    _check_apart(request.output_directories, request.outputs)
     for file in request.inputs:
         check_guest_path(file.path)
         if file.digest.size_bytes > MAX_INPUT_BYTES:
             raise CallerError(f"input {file.path[:120]!r} is larger than {MAX_INPUT_BYTES} bytes")
-    _check_tree([file.path for file in request.inputs], [request.cwd, *request.outputs])
+    _check_tree(
+        [file.path for file in request.inputs],
+        [request.cwd, *request.outputs, *request.output_directories],
+    )
     _check_limits(request.limits)
 
 
@@ -87,6 +92,14 @@ def _check_tree(files: Sequence[str], others: Sequence[str]) -> None:
         raise CallerError("an input path occurs twice")
     if others[0] in seen or any(p in seen for path in (*files, *others) for p in _parents(path)):
         raise CallerError("an input is used as a directory")
+
+
+def _check_apart(directories: Sequence[str], files: Sequence[str]) -> None:
+    """Refuse what would be sent twice: a path may be in both, but lie in no output directory."""
+    seen = set(directories)
+    below = any(parent in seen for path in (*directories, *files) for parent in _parents(path))
+    if len(seen) != len(directories) or below:
+        raise CallerError("an output directory occurs twice, or has another output in it")
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -225,7 +225,7 @@ async def _run(
 
 
 async def _execute(events: AsyncGenerator[object], request: ExecRequest) -> Harvest:
-    harvest = Harvest(frozenset(request.outputs), request.limits.output_bytes)
+    harvest = Harvest(request)
     try:
         async with (
             asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
@@ -244,10 +244,7 @@ def _compared(
     event = harvest.check()
     if event.reason:
         return Reproduction(Verdict.DIFFERENT, [Finding("end", event.reason)])
-    made = {
-        posixpath.normpath(path): str(Digest.of(data))
-        for path, (data, _) in harvest.outputs.items()
-    }
+    made = {posixpath.normpath(path): str(digest) for path, digest in harvest.digests().items()}
     before = dict(row.outputs)
     findings = [
         Finding(path, f"{before.get(path, 'absent')} then, {made.get(path, 'absent')} now")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.core import (
-    Blob,
     CallerError,
     Digest,
     ExecLimits,
@@ -28,7 +27,6 @@ from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, Sec
 from hpcc.reapi import (
     ActionSpec,
     CommandSpec,
-    ResultOutput,
     ResultRecord,
     ResultScope,
     TreeWalk,
@@ -38,7 +36,7 @@ from hpcc.rpc import Client, DeadlineError, MissingBlobsError, current_caller
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import lineage_digest, pack_entry
-from hpcc.worker._harvest import Harvest
+from hpcc.worker._harvest import Harvest, keep_outputs
 from hpcc.worker._pool import GuestPool, Lease
 from hpcc.worker._retained import RetainedInputs
 from hpcc.worker._rows import Caller, Lineage, Made, audit_row
@@ -114,6 +112,7 @@ def exec_request(
         cwd=command.cwd,
         inputs=files,
         outputs=command.root_outputs(),
+        output_directories=command.root_directories(),
         limits=ExecLimits(wall_seconds=wall, memory_bytes=memory),
     )
 
@@ -168,7 +167,7 @@ class Runner:
                 await self._abandoned(work, lease, started_at, error.reason)
                 raise
         event = harvest.check()
-        outputs = await _keep(store, work.command, harvest)
+        outputs = await keep_outputs(store, work.command, harvest)
         lineage = self.lineage(work, lease)
         ended = replace(
             self._unended(work, lease, started_at, lineage),
@@ -239,6 +238,12 @@ class Runner:
     async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> Made:
         if record.reason == "deadline":
             raise DeadlineError("the compile ran out of time", reason="compile-deadline")
+        if record.reason == "output-tree":
+            raise CallerError(
+                "an output directory holds a link, a device, too many entries or a name that cannot"
+                " be kept: outputs are plain files and directories",
+                reason="output-tree",
+            )
         if record.reason:
             raise InfrastructureError(
                 f"the compile could not run in the guest: {record.reason}",
@@ -257,7 +262,7 @@ class Runner:
         self, work: Work, lease: Lease, store: BlobStore, files: tuple[InputFile, ...]
     ) -> Harvest:
         request = self._request(work, files)
-        harvest = Harvest(frozenset(request.outputs), request.limits.output_bytes)
+        harvest = Harvest(request)
         inputs = _Inputs(store, files)
         try:
             async with (
@@ -389,20 +394,6 @@ async def _input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
     if absent:
         raise MissingBlobsError(tuple(sorted(absent)))
     return walk.files
-
-
-async def _keep(
-    store: BlobStore, command: CommandSpec, harvest: Harvest
-) -> tuple[ResultOutput, ...]:
-    kept: list[ResultOutput] = []
-    for spelled, path in zip(command.outputs, command.root_outputs(), strict=True):
-        found = harvest.outputs.get(path)
-        if found is not None:
-            data, is_executable = found
-            blob = await asyncio.to_thread(Blob.of, data)
-            await store.put(blob)
-            kept.append(ResultOutput(spelled, blob.digest, is_executable))
-    return tuple(kept)
 
 
 def _digest_of(value: object) -> str:

@@ -41,6 +41,7 @@ from hpcc.reapi import (
     ResultTerms,
     TreeWalk,
     encode_result,
+    output_tree_files,
     parse_action,
     parse_command,
 )
@@ -184,11 +185,25 @@ class WorkerSession:
         """Return a result of this trust domain whose blobs are all here; its row comes first."""
         started = self._desk.clock.now()
         lineage, record = await self._stored(action)
-        if await self.find_missing(tuple(o.digest for o in record.outputs)):
+        if not await self._are_here(record):
             raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
         answer = await self._inlined(record, inline)
         await self._desk.audit.append(self._row("hit", action, record, lineage, started))
         return answer
+
+    async def _are_here(self, record: ResultRecord) -> bool:
+        """Whether every output is in the store, and what output directories name, too."""
+        if await self.find_missing(tuple(o.digest for o in record.outputs)):
+            return False
+        for output in record.outputs:
+            if output.is_directory:
+                try:
+                    files = output_tree_files((await self.get(output.digest)).data)
+                except (NotFoundError, ReapiError):
+                    return False
+                if await self.find_missing(tuple(files)):
+                    return False
+        return True
 
     async def _stored(self, action: Digest) -> tuple[Lineage, ResultRecord]:
         """Return what a worker of this farm signed for just this action and trust domain.

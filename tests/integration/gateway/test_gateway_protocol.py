@@ -155,6 +155,52 @@ async def test_a_dead_worker_is_gone_round_once_and_its_blobs_asked_for_again(
         assert other.runtime.booted == 1
 
 
+async def test_output_directories_are_trees_also_from_the_cache(
+    gateway: GatewayUnderTest,
+) -> None:
+    blobs = made(
+        "mkdir -p d/x e; echo 1 > d/x/one; cp a.c a.o", directories=("d", "e", "none/at/all")
+    )
+    async with gateway.client() as client:
+        await client.upload(blobs)
+        first = result_of(await client.execute(blobs[-1].digest))
+        assert first.status.code == 0, first.status
+        again = result_of(await client.execute(blobs[-1].digest))
+        assert again.cached_result
+        assert again.result.output_directories == first.result.output_directories
+        trees = {}
+        for output in first.result.output_directories:
+            digest = Digest(output.tree_digest.hash, output.tree_digest.size_bytes)
+            data = (await client.download(digest)).responses[0].data
+            trees[output.path] = pb.Tree.FromString(data)
+        assert trees["e"] == trees["none/at/all"] == pb.Tree(root=pb.Directory())
+        (node,) = trees["d"].children[0].files
+        content = await client.download(Digest(node.digest.hash, node.digest.size_bytes))
+        assert content.responses[0].data == b"1\n"
+
+
+async def test_a_cached_result_whose_tree_lost_a_file_is_a_miss(
+    gateway: GatewayUnderTest,
+) -> None:
+    blobs = made("mkdir -p d; echo lost > d/one; cp a.c a.o", directories=("d",))
+    async with gateway.client() as client:
+        await client.upload(blobs)
+        assert result_of(await client.execute(blobs[-1].digest)).status.code == 0
+        lost = Blob.of(b"lost\n").digest
+        assert await client.find_missing([lost]) == []
+        remove_blob(gateway.farm.directory / "worker/store", lost)
+        again = result_of(await client.execute(blobs[-1].digest))
+        assert (again.status.code, again.cached_result) == (0, False)
+        assert await client.find_missing([lost]) == []
+
+
+def remove_blob(store: Path, digest: Digest) -> None:
+    found = [p for p in store.rglob("*") if digest.hash in f"{p.parent.name}{p.name}"]
+    assert found
+    for path in found:
+        path.unlink()
+
+
 async def test_an_execution_without_its_inputs_says_which_are_missing(
     gateway: GatewayUnderTest,
 ) -> None:

@@ -1,0 +1,5 @@
+#pragma once
+
+namespace shapes {
+int area(int width, int height);
+}
