@@ -71,11 +71,10 @@ class Front:
         """Read the first message, in room for it, and let its sender in."""
         call, seconds = link.call, self._config.call_seconds
         tenant = self._visitors.tenant_or_none(call.credential)
+        most = MAX_RELAY_REQUEST_BYTES + call.method.answer_bytes
         async with AsyncExitStack() as stack:
             if tenant is not None:
-                hold = await stack.enter_async_context(
-                    self._buffers.hold(tenant, MAX_RELAY_REQUEST_BYTES, seconds)
-                )
+                hold = await stack.enter_async_context(self._buffers.hold(tenant, most, seconds))
                 target, visitor = await self._first(link, stack)
             else:
                 owner = call.peer.rpartition(":")[0]

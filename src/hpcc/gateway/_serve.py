@@ -38,6 +38,9 @@ _OPTIONS: Final = (
     # Whoever connects and says nothing.
     ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_connection_idle_ms", 600_000),
+    # A client that is gone without a word would hold its executions to their end.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 

@@ -27,6 +27,7 @@ from hpcc.rpc._blob_room import BlobRoom
 from hpcc.rpc._channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
 from hpcc.rpc._errors import code_of, status_of
 from hpcc.rpc._method import Call, Method, service_handler
+from hpcc.rpc._stdio_blobs import BlobKeeper, shorten
 from hpcc.rpc._write_order import WriteOrder
 
 MAX_DIGESTS: Final = 50_000
@@ -75,6 +76,7 @@ class Session(Protocol):
     async def find_missing(self, digests: tuple[Digest, ...]) -> frozenset[Digest]: ...
     async def put(self, blob: Blob) -> None: ...
     async def get(self, digest: Digest) -> Blob: ...
+    async def keep(self, blob: Blob) -> None: ...
     async def tree(self, root: Digest) -> tuple[bytes, ...]: ...
     async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes: ...
     def execute(
@@ -366,7 +368,14 @@ class _ReapiServer:
         session = await self._authorizer.session(client_of(call, request.instance_name))
         action = digest_from_proto(request.action_digest)
         record = await session.cached_result(action, frozenset(request.inline_output_files))
-        return pb.ActionResult.FromString(record)
+        result = pb.ActionResult.FromString(record)
+        await shorten(
+            result,
+            session,
+            inline_stdout=request.inline_stdout,
+            inline_stderr=request.inline_stderr,
+        )
+        return result
 
     async def update_action_result(
         self, request: pb.UpdateActionResultRequest, call: Call
@@ -386,7 +395,13 @@ class _ReapiServer:
         )
         async with aclosing(updates):
             async for update in updates:
-                yield _operation(update, action)
+                yield await _operation(
+                    update,
+                    action,
+                    session,
+                    inline_stdout=request.inline_stdout,
+                    inline_stderr=request.inline_stderr,
+                )
 
     async def wait(
         self, request: pb.WaitExecutionRequest, call: Call
@@ -394,7 +409,7 @@ class _ReapiServer:
         session, name = await self._named(request.name, call)
         async with aclosing(session.wait(name)) as updates:
             async for update in updates:
-                yield _operation(update, None)
+                yield await _operation(update, None, session)
 
     async def cancel(self, request: ops.CancelOperationRequest, call: Call) -> Empty:
         session, name = await self._named(request.name, call)
@@ -408,7 +423,9 @@ class _ReapiServer:
         return await self._authorizer.session(client_of(call, instance)), name
 
 
-def _operation(update: Running | Finished, action: Digest | None) -> ops.Operation:
+async def _operation(
+    update: Running | Finished, action: Digest | None, keeper: BlobKeeper, **inline: bool
+) -> ops.Operation:
     stages: Mapping[bool, pb.ExecutionStage.Value.ValueType] = {
         False: pb.ExecutionStage.EXECUTING,
         True: pb.ExecutionStage.COMPLETED,
@@ -427,5 +444,6 @@ def _operation(update: Running | Finished, action: Digest | None) -> ops.Operati
             response.status.CopyFrom(status)
         else:
             response.result.ParseFromString(update.result)
+            await shorten(response.result, keeper, **inline)
         operation.response.Pack(response)
     return operation

@@ -152,8 +152,8 @@ def _call_of(context: Any, method: RelayMethod) -> RelayCall:  # noqa: ANN401 - 
 
 
 def _bearer(values: list[str]) -> str:
-    token = values[0][len(_BEARER) :].strip() if len(values) == 1 else ""
     is_bearer = len(values) == 1 and values[0].lower().startswith(_BEARER)
+    token = values[0][len(_BEARER) :].strip() if is_bearer else ""
     if not is_bearer or not token or len(token) > _MAX_CREDENTIAL_CHARS or not token.isascii():
         raise UnauthenticatedError(
             "send one `authorization: Bearer` header with your identity provider's token:"

@@ -47,7 +47,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RelayMethod:
-    """A method that is passed on. `answer_bytes` bounds what is held of its answer at once."""
+    """A method that is passed on.
+
+    `answer_bytes` bounds what is held at once beside its first message.
+    """
 
     service: str
     name: str
@@ -135,7 +138,8 @@ def _all_methods() -> tuple[RelayMethod, ...]:
         RelayMethod(cas, "BatchReadBlobs", unary, _instance(pb.BatchReadBlobsRequest), large),
         RelayMethod(cas, "GetTree", out, _instance(pb.GetTreeRequest), large),
         RelayMethod(_BYTESTREAM, "Read", out, _read, 2 << 20),
-        RelayMethod(_BYTESTREAM, "Write", Shape.STREAM_IN, _write(bs.WriteRequest)),
+        # Its pieces come one after another, each as large as a message may be.
+        RelayMethod(_BYTESTREAM, "Write", Shape.STREAM_IN, _write(bs.WriteRequest), large),
         RelayMethod(
             _BYTESTREAM, "QueryWriteStatus", unary, _write(bs.QueryWriteStatusRequest)
         ),

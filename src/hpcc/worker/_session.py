@@ -170,6 +170,10 @@ class WorkerSession:
             raise
         await (await self._desk.storage.blobs(self.tenant)).put(blob)
 
+    async def keep(self, blob: Blob) -> None:
+        """Keep what an action of this tenant printed; it was no upload."""
+        await (await self._desk.storage.blobs(self.tenant)).put(blob)
+
     async def get(self, digest: Digest) -> Blob:
         return await (await self._desk.storage.blobs(self.tenant)).get(digest)
 

@@ -155,6 +155,27 @@ async def test_a_dead_worker_is_gone_round_once_and_its_blobs_asked_for_again(
         assert other.runtime.booted == 1
 
 
+async def test_long_stdio_is_a_blob_and_not_in_the_answer(gateway: GatewayUnderTest) -> None:
+    script = "head -c 200000 /dev/zero | tr '\\0' x; echo short >&2; cp a.c a.o"
+    async with gateway.client() as client:
+        first = await run(client, script)
+        assert (first.result.stdout_raw, first.result.stderr_raw) == (b"", b"short\n")
+        digest = Digest(first.result.stdout_digest.hash, first.result.stdout_digest.size_bytes)
+        assert (await client.download(digest)).responses[0].data == b"x" * 200_000
+        again = await run(client, script)
+        assert again.cached_result
+        assert again.result == first.result
+
+
+async def test_an_action_may_have_empty_inputs_that_nobody_uploaded(
+    gateway: GatewayUnderTest,
+) -> None:
+    empty = Blob.of(b"")
+    async with gateway.client() as client:
+        assert await client.find_missing([empty.digest]) == []
+        assert await client.read(read_name(TENANT, empty.digest)) == b""
+
+
 async def test_output_directories_are_trees_also_from_the_cache(
     gateway: GatewayUnderTest,
 ) -> None:

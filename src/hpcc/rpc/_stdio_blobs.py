@@ -1,0 +1,43 @@
+"""What a program printed, as a blob where it is long and nobody asked for it in the answer."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+
+from hpcc.core import Blob
+from hpcc.reapi import digest_to_proto
+
+# Most compilers' messages; REAPI leaves the number to the server.
+MAX_INLINE_STDIO_BYTES: Final = 64 << 10
+
+
+class BlobKeeper(Protocol):
+    """Keeps what the worker itself made."""
+
+    async def keep(self, blob: Blob) -> None: ...
+
+
+async def shorten(
+    result: pb.ActionResult,
+    keeper: BlobKeeper,
+    *,
+    inline_stdout: bool = False,
+    inline_stderr: bool = False,
+) -> None:
+    """Replace long stdout and stderr by their digests; the blobs are kept first.
+
+    Raises:
+        InfrastructureError: they cannot be.
+    """
+    if len(result.stdout_raw) > MAX_INLINE_STDIO_BYTES and not inline_stdout:
+        blob = Blob.of(result.stdout_raw)
+        await keeper.keep(blob)
+        result.stdout_digest.CopyFrom(digest_to_proto(blob.digest))
+        result.ClearField("stdout_raw")
+    if len(result.stderr_raw) > MAX_INLINE_STDIO_BYTES and not inline_stderr:
+        blob = Blob.of(result.stderr_raw)
+        await keeper.keep(blob)
+        result.stderr_digest.CopyFrom(digest_to_proto(blob.digest))
+        result.ClearField("stderr_raw")
