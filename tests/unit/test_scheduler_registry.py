@@ -195,6 +195,18 @@ def test_a_guest_lost_at_one_scheduler_ends_the_generation_at_the_other(
     assert other.heard_end("w1", change.generation, successor.generation) == []
 
 
+def test_a_loss_told_to_another_scheduler_than_heartbeats_is_shared_by_it(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    worker = take(registry, registration())
+    share(registry, other)
+    _, successor = other.lost("w1", worker.generation)
+    (lease,) = other.outbox()
+    assert lease.generation == successor.generation
+    assert [c.generation for c in registry.absorb([lease], {})] == [worker.generation]
+
+
 def test_a_worker_that_changes_schedulers_keeps_its_generation(
     registry: Registry, clock: Clock
 ) -> None:

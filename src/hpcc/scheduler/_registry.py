@@ -113,7 +113,8 @@ class Registry:
         dead = max(row.member.generation, self._sane(said))
         row.member.generation = self._generation(dead)
         row.member.losses += 1
-        row.is_dirty = True
+        # The worker spoke here: the others learn its new life from this scheduler's next sharing.
+        row.heard_at, row.is_dirty = self._clock.monotonic(), True
         return RouteChange(worker_id, dead, is_dead=True), row.worker
 
     def remove(self, worker_id: str) -> RouteChange | None:
