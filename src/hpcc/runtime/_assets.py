@@ -12,9 +12,9 @@ from typing import Final
 from hpcc.runtime._drive import build_drive, drive_key
 from hpcc.runtime._initramfs import build_initramfs
 from hpcc.runtime._kernel import GuestLinkKind, Kernel, prepare_kernel
+from hpcc.runtime._threads import in_thread
 from hpcc.runtime._tools import (
     ToolError,
-    in_thread,
     key_of,
     locked,
     made_once,

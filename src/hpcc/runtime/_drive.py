@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 import hpcc
-from hpcc.runtime._tools import ToolError, in_thread, key_of, run_tool, sha256_of
+from hpcc.runtime._threads import in_thread
+from hpcc.runtime._tools import ToolError, key_of, run_tool, sha256_of
 
 # Part of the key: bump it when this file changes what it builds.
 FORMAT: Final = "2"

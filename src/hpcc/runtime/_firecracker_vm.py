@@ -41,7 +41,7 @@ from hpcc.runtime._firecracker_plan import (
 from hpcc.runtime._firecracker_tools import CGROUPS, FirecrackerTools, has_cgroups
 from hpcc.runtime._leftovers import record, remove_cgroup
 from hpcc.runtime._snapshot_store import Saved
-from hpcc.runtime._tools import in_thread
+from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import VMM_NUMBERS, vmm_user
 from hpcc.runtime._vm import Vm, wait_ready
 from hpcc.runtime._warm import TEMPLATE_NICE

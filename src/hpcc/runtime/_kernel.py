@@ -16,7 +16,8 @@ from typing import Final, Literal
 import zstandard
 
 from hpcc.core import InfrastructureError
-from hpcc.runtime._tools import ToolError, in_thread, made_once, run_tool
+from hpcc.runtime._threads import in_thread
+from hpcc.runtime._tools import ToolError, made_once, run_tool
 
 # How the host reaches a guest's agent: a virtio-serial port under QEMU, vsock under Firecracker.
 GuestLinkKind = Literal["port", "vsock"]

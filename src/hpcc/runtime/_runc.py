@@ -34,7 +34,7 @@ from hpcc.runtime._runc_host import (
 )
 from hpcc.runtime._runc_spec import RANGES, ContainerPlan, uid_range
 from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
-from hpcc.runtime._tools import in_thread
+from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import Leases, warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
 from hpcc.wire import TOKEN_BYTES

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import InfrastructureError
+from hpcc.runtime._threads import in_thread
 
 _KEY_CHARS: Final = 32
 _UNFINISHED: Final = ".new-"
@@ -62,22 +63,6 @@ async def run_tool(
         tail = err.decode("utf-8", "replace").strip()[-_STDERR_TAIL:]
         raise ToolError(f"{argv[0]} failed with status {process.returncode}: {tail}{hint}")
     return out.decode("utf-8", "replace")
-
-
-async def in_thread[T](work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
-    """Run blocking work in a thread; a cancel calls `stop` and waits for it to end.
-
-    `asyncio.to_thread` lets go of a thread that then still writes into a directory which the
-    cancelled caller is about to remove.
-    """
-    running = asyncio.get_running_loop().run_in_executor(None, work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        if stop is not None:
-            stop()
-        await asyncio.wait([running])
-        raise
 
 
 def key_of(parts: Iterable[bytes | str]) -> str:

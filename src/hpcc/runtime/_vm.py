@@ -32,7 +32,7 @@ from hpcc.ports import (
 from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._leftovers import new_directory
-from hpcc.runtime._tools import in_thread
+from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import Leases
 from hpcc.wire import ENTROPY_BYTES, MAX_JUNK_BYTES, READY
 

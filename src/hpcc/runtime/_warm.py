@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from hpcc.core import IntegrityError
 from hpcc.ports import Clock, GuestBootError, GuestLostError, GuestSpec
 from hpcc.runtime._snapshot_store import DEFAULT_MAX_BYTES, Saved, Snapshot, SnapshotStore
-from hpcc.runtime._tools import in_thread
+from hpcc.runtime._threads import in_thread
 from hpcc.runtime._vm import Vm, VmGuest, booted
 
 DAMAGED: Final = "snapshot-damaged"
