@@ -18,7 +18,11 @@ OUT = ROOT / "src/hpcc/_proto"
 OWN = ROOT / "proto"
 THIRD_PARTY = OWN / "third_party"
 # Which gRPC stack talks each service: grpclib inside guests, grpcio on the network.
-STACK = {"agent.proto": "grpclib_python", "scheduler.proto": "grpc_python"}
+STACK = {
+    "agent.proto": "grpclib_python",
+    "audit.proto": "grpc_python",
+    "scheduler.proto": "grpc_python",
+}
 # Interfaces of others, each a package of its own: where it lies, and where its modules go.
 FOREIGN = {"github.com/containerd/containerd": "containerd"}
 

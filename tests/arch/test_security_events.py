@@ -14,6 +14,8 @@ PAGE = (ROOT / "docs/spec/audit.md").read_text()
 EMITTERS = {
     "event": 0,
     "refusal": 0,
+    "_record": 0,
+    "_found": 0,
     "_event": 0,
     "SecurityEvent": 0,
     "_forget": 1,
@@ -22,7 +24,7 @@ EMITTERS = {
 
 
 def listed() -> set[str]:
-    section = PAGE.partition("### Security events")[2].partition("\n## ")[0]
+    section = PAGE.partition("### Security events")[2].partition("\n## Sinks")[0]
     return set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE))
 
 

@@ -10,12 +10,21 @@ from hpcc.audit._canonical import (
     foreign_record,
     row_of,
 )
+from hpcc.audit._cursor import TrailCursor
 from hpcc.audit._heads import HeadSigner, check_head, head_of_text, head_text
 from hpcc.audit._index import AuditIndex, Query
 from hpcc.audit._limiter import EventLimiter
 from hpcc.audit._log import SpoolAuditLog, open_audit_log
 from hpcc.audit._reader import open_index
-from hpcc.audit._segments import FaultPoint, Seal, no_fault, segment_path, spool_path
+from hpcc.audit._segments import (
+    FaultPoint,
+    Seal,
+    no_fault,
+    seal_or_none,
+    seal_path,
+    segment_path,
+    spool_path,
+)
 from hpcc.audit._spool import SpoolFullError, SpoolLimits
 from hpcc.audit._verify import Verified, read_anchors, verify_trail
 
@@ -33,6 +42,7 @@ __all__ = [
     "SpoolAuditLog",
     "SpoolFullError",
     "SpoolLimits",
+    "TrailCursor",
     "Verified",
     "check_head",
     "decode_record",
@@ -45,6 +55,8 @@ __all__ = [
     "open_index",
     "read_anchors",
     "row_of",
+    "seal_or_none",
+    "seal_path",
     "segment_path",
     "spool_path",
     "verify_trail",

@@ -13,8 +13,8 @@ from hpcc.ports import AuditRow, SecurityEvent
 
 FORMAT: Final = 1
 GENESIS: Final = "0" * 64
-# An argv of 2 MiB escapes to at most 12 MiB of JSON.
-MAX_RECORD_BYTES: Final = 16 << 20
+# An argv of 2 MiB escapes to at most 12 MiB of JSON, and a message to a scheduler has 16.
+MAX_RECORD_BYTES: Final = 15 << 20
 _DOMAIN: Final = b"hpcc-audit-1\0"
 
 
@@ -115,8 +115,8 @@ def decode_record(data: bytes) -> Record:
     )
 
 
-def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str) -> Record:
-    """Read the next record of a chain that a peer sends.
+def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str | None) -> Record:
+    """Read the next record of a chain that a peer sends; `previous` None: not known here.
 
     Raises:
         AuditDamagedError: it is not that worker's, not the next one, has another spelling than
@@ -125,11 +125,15 @@ def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str) ->
     if len(data) > MAX_RECORD_BYTES:
         raise AuditDamagedError("a record is too large")
     record = decode_record(data)
-    if canonical(json.loads(data)) != data:
+    try:
+        is_canonical = canonical(json.loads(data)) == data
+    except (ValueError, RecursionError):  # NaN, which JSON does not have
+        is_canonical = False
+    if not is_canonical:
         raise AuditDamagedError("a record is not in canonical form")
     if record.worker != worker:
         raise AuditDamagedError("a record is another worker's")
-    if record.sequence != sequence or record.previous != previous:
+    if record.sequence != sequence or previous not in {None, record.previous}:
         raise AuditDamagedError(f"the chain is broken at record {sequence}")
     if record.kind == "row":
         row_of(record)

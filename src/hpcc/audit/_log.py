@@ -29,7 +29,8 @@ RETENTION_SECONDS: Final = 60.0
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    content: AuditRow | SecurityEvent
+    # None: nothing to write, only to seal what is there.
+    content: AuditRow | SecurityEvent | None
     done: asyncio.Future[None]
     # Removed once this record is durable.
     segments: list[Seal] = field(default_factory=list)
@@ -94,9 +95,14 @@ class SpoolAuditLog:
 
     async def keep_house(self) -> None:
         """Let go what is old enough, and what every sink has when room is short."""
+        sealed_at = self._clock.monotonic()
         while True:
             await self.retire()
             await self._clock.sleep(RETENTION_SECONDS)
+            after = self._spool.limits.seal_seconds
+            if after and self._clock.monotonic() - sealed_at >= after:
+                sealed_at = self._clock.monotonic()
+                await self.seal()
 
     async def retire(self) -> int:
         """Remove the segments that may go; return how many. The chain says so before."""
@@ -139,42 +145,40 @@ class SpoolAuditLog:
         try:
             self._spool.ensure_open()
             segment, place = self._spool.first, self._spool.size_bytes
-            for waiting in group:
+            for content in (w.content for w in group if w.content is not None):
                 record = encode_record(
-                    waiting.content, sequence=count, previous=head, worker=self._signer.worker
+                    content, sequence=count, previous=head, worker=self._signer.worker
                 )
                 if len(record.data) > MAX_RECORD_BYTES:
                     return InfrastructureError("audit record is too large", reason="audit")
                 placed.append(Placed(segment, place + len(frames), record))
                 frames += frame_of(record)
                 count, head = count + 1, record.hash
-            self._spool.append(bytes(frames), force=any(w.segments for w in group))
+            if frames:
+                self._spool.append(bytes(frames), force=any(w.segments for w in group))
         except SpoolFullError as error:
             return error
         except (OSError, ValueError) as error:
             return InfrastructureError(f"audit record is not durable: {error}", reason="audit")
         self._spool.count, self._spool.head = self._anchor = count, head
-        self._follow(placed, [s for w in group for s in w.segments])
+        must_seal = any(w.content is None for w in group)
+        self._follow(placed, [s for w in group for s in w.segments], must_seal=must_seal)
         return None
 
-    def _follow(self, placed: list[Placed], retired: list[Seal]) -> None:
+    def _follow(self, placed: list[Placed], retired: list[Seal], *, must_seal: bool) -> None:
         """Do what may fail without harm to the records."""
         try:
             self._index.add(placed)
             self._spool.retire(retired)
             if retired:
                 self._index.forget(retired[-1].end)
-            self._spool.rotate()
+            self._spool.rotate(at_least=1 if must_seal else None)
         except (OSError, InfrastructureError) as error:
             _log.warning("audit index or segments lag behind: %s", error)
 
-    def seal_now(self) -> None:
-        """Seal the open segment whatever its size. Only between writes: at the end, or in tests.
-
-        Raises:
-            OSError: it is not sealed.
-        """
-        self._spool.rotate(at_least=1)
+    async def seal(self) -> None:
+        """Seal the open segment whatever its size; a disk that fails leaves it open."""
+        await self._put(_Waiting(None, _future()))
 
 
 def _future() -> asyncio.Future[None]:

@@ -41,16 +41,18 @@ class SpoolLimits:
 
     `segment_bytes`: a segment is sealed when it has grown to this; a start reads one of them.
     `max_bytes`: all segments together; the rest of the machine's disk is not for us.
+    `seal_seconds`: an open segment that is older is sealed, whatever its size; 0: never.
     `keep_seconds`: a sealed segment that is older is removed, once every sink has it; 0: never.
     """
 
     segment_bytes: int = 64 << 20
     max_bytes: int = 16 << 30
     keep_seconds: float = 0.0
+    seal_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
-        if self.segment_bytes <= 0 or self.keep_seconds < 0:
+        if self.segment_bytes <= 0 or min(self.keep_seconds, self.seal_seconds) < 0:
             raise CallerError("the audit trail's segments and keeping time must be positive")
         if self.max_bytes < 2 * self.segment_bytes:
             raise CallerError("the audit trail must have room for two segments")

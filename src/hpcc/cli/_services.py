@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcc.cli import _control, _enrol, _result_keys, _tenants
+from hpcc.cli import _control, _enrol, _result_keys, _scheduler_audit, _tenants
 from hpcc.core import CallerError
 
 
@@ -21,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.set_defaults(handler=handler)
         if name == "scheduler":
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
-            for module in (_tenants, _control, _result_keys):
+            for module in (_tenants, _control, _result_keys, _scheduler_audit):
                 module.register(actions)
             _enrol.register_scheduler(actions)
         elif name == "worker":

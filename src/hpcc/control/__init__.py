@@ -1,5 +1,6 @@
 """What the schedulers of a farm know together: embedded for one, PostgreSQL for several."""
 
+from hpcc.control._connect import connect_arguments
 from hpcc.control._database import DatabaseConfig, read_database_config
 from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.control._mirror import Mirror
@@ -12,6 +13,7 @@ __all__ = [
     "EmbeddedControlStore",
     "Mirror",
     "PostgresControlStore",
+    "connect_arguments",
     "migrate",
     "open_postgres",
     "read_database_config",

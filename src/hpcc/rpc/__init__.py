@@ -1,5 +1,12 @@
 """The network: gRPC clients and servers over pinned TLS; the only home of generated types."""
 
+from hpcc.rpc._audit_api import (
+    MAX_AUDIT_BYTES,
+    AuditBackend,
+    AuditClient,
+    AuditPlace,
+    audit_handlers,
+)
 from hpcc.rpc._channel import (
     MAX_BATCH_BYTES,
     MAX_MESSAGE_BYTES,
@@ -72,6 +79,7 @@ from hpcc.rpc._write_order import WriteOrder
 
 __all__ = [
     "IMAGE_METADATA",
+    "MAX_AUDIT_BYTES",
     "MAX_BATCH_BYTES",
     "MAX_GENERATION",
     "MAX_MESSAGE_BYTES",
@@ -79,6 +87,9 @@ __all__ = [
     "RELAY_METHODS",
     "WATCHING",
     "Admission",
+    "AuditBackend",
+    "AuditClient",
+    "AuditPlace",
     "Authorizer",
     "Beat",
     "BeatAnswer",
@@ -124,6 +135,7 @@ __all__ = [
     "answers",
     "ask_to_enrol",
     "ask_to_renew",
+    "audit_handlers",
     "connect_service",
     "current_caller",
     "dial",

@@ -9,7 +9,7 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.rpc._errors import UnavailableError, error_of_call
-from hpcc.rpc._method import Call, Method, bearer, service_handler
+from hpcc.rpc._method import Call, Method, OnRefusal, bearer, service_handler
 
 _SERVICE: Final = "hpcc.v1.WorkerEnrolmentService"
 _CALL_SECONDS: Final = 10.0
@@ -52,19 +52,21 @@ class _EnrolmentSide:
 
 
 def enrol_handlers(
-    backend: EnrolmentBackend, worker_port: int
+    backend: EnrolmentBackend, worker_port: int, on_refusal: OnRefusal | None = None
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handlers of the daemons' port."""
     side = _EnrolmentSide(backend, worker_port)
     method = Method("Enrol", pb.EnrolRequest, pb.EnrolResponse, unary=side.enrol)
-    return (service_handler(_SERVICE, (method,)),)
+    return (service_handler(_SERVICE, (method,), on_refusal),)
 
 
-def renew_handlers(backend: EnrolmentBackend) -> tuple[grpc.GenericRpcHandler, ...]:
+def renew_handlers(
+    backend: EnrolmentBackend, on_refusal: OnRefusal | None = None
+) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handlers of the workers' port."""
     side = _EnrolmentSide(backend, 0)
     method = Method("Renew", pb.RenewRequest, pb.RenewResponse, unary=side.renew)
-    return (service_handler(_SERVICE, (method,)),)
+    return (service_handler(_SERVICE, (method,), on_refusal),)
 
 
 async def ask_to_enrol(

@@ -126,6 +126,11 @@ class RegistryClient:
     def __init__(self, to: grpc.aio.Channel | Schedulers) -> None:
         self._schedulers = to if isinstance(to, Schedulers) else Schedulers((to,))
 
+    @property
+    def schedulers(self) -> Schedulers:
+        """The channels in use now."""
+        return self._schedulers
+
     def use(self, schedulers: Schedulers) -> None:
         """Call over other channels from now on."""
         self._schedulers = schedulers

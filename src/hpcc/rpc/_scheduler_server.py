@@ -12,7 +12,7 @@ import grpc
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.ports import SignedHead
-from hpcc.rpc._method import Call, Method, service_handler
+from hpcc.rpc._method import Call, Method, OnRefusal, service_handler
 from hpcc.rpc._scheduler_api import Beat, RouteAsk, SchedulerBackend
 from hpcc.rpc._scheduler_words import (
     generation_of,
@@ -34,14 +34,20 @@ _MAX_KEY_IDS: Final = 64
 _MAX_REASON_CHARS: Final = 200
 
 
-def scheduler_handlers(backend: SchedulerBackend) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of the daemons' port."""
-    return (service_handler("hpcc.v1.SchedulerService", _DaemonSide(backend).methods()),)
+def scheduler_handlers(
+    backend: SchedulerBackend, on_refusal: OnRefusal | None = None
+) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handlers of the daemons' port; `on_refusal` is told of each call that fails."""
+    methods = _DaemonSide(backend).methods()
+    return (service_handler("hpcc.v1.SchedulerService", methods, on_refusal),)
 
 
-def registry_handlers(backend: SchedulerBackend) -> tuple[grpc.GenericRpcHandler, ...]:
+def registry_handlers(
+    backend: SchedulerBackend, on_refusal: OnRefusal | None = None
+) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handlers of the workers' port, whose server asks for certificates."""
-    return (service_handler("hpcc.v1.WorkerRegistryService", _WorkerSide(backend).methods()),)
+    methods = _WorkerSide(backend).methods()
+    return (service_handler("hpcc.v1.WorkerRegistryService", methods, on_refusal),)
 
 
 class _DaemonSide:

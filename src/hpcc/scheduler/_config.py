@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcc.audit import SpoolLimits
 from hpcc.control import read_database_config
 from hpcc.core import CallerError, ImageDigest, Isolation, TenantId
 from hpcc.identity import MAX_LIFETIME_SECONDS
@@ -56,6 +57,10 @@ class SchedulerConfig:
     result_key_days: float = 90.0
     # How long a key signs before the next one follows.
     key_seconds: float = 7 * 86_400.0
+    # Its own security events, and where workers' audit records go: a database URL, or nowhere.
+    events_keep_days: float = 400.0
+    audit_database: str = ""
+    audit_database_password_file: str = ""
 
     def __post_init__(self) -> None:
         """Refuse names, labels and secrets that could not work."""
@@ -71,6 +76,7 @@ class SchedulerConfig:
         if not _MIN_KEY_DAYS <= self.result_key_days <= _MAX_KEY_DAYS:
             raise CallerError(f"result_key_days must be {_MIN_KEY_DAYS} to {_MAX_KEY_DAYS}")
         self._check_control()
+        self._check_audit()
         static = ("tenant", "tenant_secret", "minimum_isolation")
         if self.tenants:
             if not self.tenants.startswith("/"):
@@ -88,6 +94,25 @@ class SchedulerConfig:
     def sealing_file(self) -> Path:
         """The file of the key that seals the signing keys."""
         return Path(self.sealing_key) if self.sealing_key else self.keys / "key-ring.seal"
+
+    @property
+    def events(self) -> Path:
+        """The directory of this scheduler's own security events."""
+        return (self.keys if self.database else self.state) / "events"
+
+    @property
+    def event_limits(self) -> SpoolLimits:
+        """How large and old the events get."""
+        return SpoolLimits(
+            segment_bytes=16 << 20, max_bytes=1 << 30, keep_seconds=self.events_keep_days * 86_400
+        )
+
+    def _check_audit(self) -> None:
+        _ = self.event_limits
+        if self.audit_database:
+            read_database_config(self.audit_database)
+        elif self.audit_database_password_file:
+            raise CallerError("'audit_database_password_file' is for 'audit_database'")
 
     def _check_control(self) -> None:
         if bool(self.database) == (self.state != Path()):

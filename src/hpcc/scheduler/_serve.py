@@ -9,23 +9,31 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.audit import EventLimiter, open_audit_log
 from hpcc.control import EmbeddedControlStore, open_postgres, read_database_config
 from hpcc.identity import (
     Sealer,
     TlsIdentity,
     load_or_create_secret,
+    load_or_create_signing_key,
     load_or_create_tls,
     read_secret_file,
 )
 from hpcc.ports import Clock, ControlStore, ControlStoreError
 from hpcc.rpc import (
+    OnRefusal,
     ServerTls,
+    audit_handlers,
     enrol_handlers,
     registry_handlers,
     renew_handlers,
     scheduler_handlers,
     start_server,
 )
+from hpcc.scheduler._audit_book import AuditBook
+from hpcc.scheduler._audit_database import open_audit_sink
+from hpcc.scheduler._audit_events import Refusals
+from hpcc.scheduler._audit_intake import AuditIntake, AuditSink
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
 from hpcc.scheduler._service import SchedulerService
@@ -35,6 +43,7 @@ from hpcc.scheduler._watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
 TLS_NAME = "scheduler.hpcc.internal"
+EVENTS_KEY_NAME: Final = "events-signing.key"
 STATE_NAME: Final = "scheduler.sqlite"
 _GRACE_SECONDS = 1.0
 _RETRY_SECONDS: Final = 1.0
@@ -66,33 +75,59 @@ async def serve_scheduler(
     """
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     door = door or open_door(config, clock)
-    async with open_control(config, clock) as (store, keys):
+    async with (
+        open_control(config, clock) as (store, keys),
+        _events(config, keys.issuer, clock) as events,
+        _audit_sink_or_none(config) as sink,
+    ):
         enrolment = enrolment_of(config, store, keys, clock)
         await enrolment.load()
-        service = SchedulerService(config, keys, store, clock, door=door, enrolment=enrolment)
-        work = (service.work(), keys.run(), enrolment.run(), door.watch())
+        book = AuditBook(store, events, clock)
+        service = SchedulerService(
+            config, keys, store, clock, door=door, enrolment=enrolment, book=book
+        )
+        parts = _Parts(service, enrolment, AuditIntake(service.admit, sink), Refusals(events))
+        work = (service.work(), keys.run(), enrolment.run(), door.watch(), book.run())
         async with (
-            _served(config, service, enrolment, tls) as (port, worker_port),
+            _served(config, parts, tls) as (port, worker_port),
             _working(*work),
         ):
             certificate = tls.certificate_pem.decode()
             yield RunningScheduler(config.host, port, worker_port, certificate, keys.issuer)
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the two ports serve."""
+
+    service: SchedulerService
+    enrolment: Enrolment
+    intake: AuditIntake
+    refusals: OnRefusal
+
+
 @asynccontextmanager
 async def _served(
-    config: SchedulerConfig, service: SchedulerService, enrolment: Enrolment, tls: TlsIdentity
+    config: SchedulerConfig, parts: _Parts, tls: TlsIdentity
 ) -> AsyncGenerator[tuple[int, int]]:
     """Serve daemons and workers at a port each: a server asks all for certificates, or none."""
+    service, enrolment, told = parts.service, parts.enrolment, parts.refusals
     workers, worker_port = await start_server(
-        (*registry_handlers(service), *renew_handlers(enrolment)),
+        (
+            *registry_handlers(service, told),
+            *renew_handlers(enrolment, told),
+            *audit_handlers(parts.intake, told),
+        ),
         host=config.host,
         port=config.worker_port,
         tls=ServerTls(tls.key_pem, tls.certificate_pem, enrolment.ca.certificate_pem),
     )
     try:
         daemons, port = await start_server(
-            (*scheduler_handlers(service), *enrol_handlers(enrolment, worker_port)),
+            (
+                *scheduler_handlers(service, told),
+                *enrol_handlers(enrolment, worker_port, told),
+            ),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
@@ -143,6 +178,30 @@ async def _working(*work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
         if len(failed.exceptions) == 1:
             raise failed.exceptions[0] from None
         raise
+
+
+@asynccontextmanager
+async def _events(config: SchedulerConfig, name: str, clock: Clock) -> AsyncGenerator[EventLimiter]:
+    """Give the scheduler's own trail, which has its refusals and what it found wrong."""
+    async with open_audit_log(
+        config.events,
+        worker=name,
+        key=load_or_create_signing_key(config.keys / EVENTS_KEY_NAME),
+        clock=clock,
+        limits=config.event_limits,
+    ) as log:
+        yield EventLimiter(log, clock)
+
+
+@asynccontextmanager
+async def _audit_sink_or_none(config: SchedulerConfig) -> AsyncGenerator[AuditSink | None]:
+    if not config.audit_database:
+        yield None
+        return
+    password = config.audit_database_password_file
+    database = read_database_config(config.audit_database, password)
+    async with open_audit_sink(database) as sink:
+        yield sink
 
 
 @asynccontextmanager

@@ -10,10 +10,9 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from hpcc.audit import AuditDamagedError, check_head
 from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity import RouteClaims, SessionClaims
-from hpcc.ports import Anchor, Clock, ControlStore, SignedHead
+from hpcc.ports import Clock, ControlStore, SignedHead
 from hpcc.routing import Wish
 from hpcc.rpc import (
     WATCHING,
@@ -26,6 +25,7 @@ from hpcc.rpc import (
     RouteChange,
     SessionGrant,
 )
+from hpcc.scheduler._audit_book import AuditBook
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
 from hpcc.scheduler._parity import note_parity
@@ -55,8 +55,9 @@ class SchedulerService:
         *,
         door: Door,
         enrolment: Enrolment,
+        book: AuditBook,
     ) -> None:
-        self._enrolment = enrolment
+        self._enrolment, self._book = enrolment, book
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
         self._registry = Registry(clock, config.lease_seconds)
@@ -70,6 +71,7 @@ class SchedulerService:
             watchers=self._watchers,
             sessions=self._sessions,
             lease_seconds=config.lease_seconds,
+            on_cut=book.cut,
         )
 
     async def authenticate(
@@ -168,21 +170,9 @@ class SchedulerService:
         return BeatAnswer(self._keys.token_keys, worker.generation)
 
     def _note_anchor(self, head: SignedHead) -> None:
-        try:
-            check_head(head)
-        except AuditDamagedError as error:
-            _log.error("audit anchor of worker %s: %s", head.worker, error)
-            return
-        anchor = Anchor(
-            worker_id=head.worker,
-            count=head.count,
-            head=head.head,
-            at=head.at,
-            key=head.key,
-            signature=head.signature,
-        )
-        if not self.sharing.note(anchor):
-            _log.error("audit chain of worker %s was cut or changed", head.worker)
+        anchor = self._book.check(head)
+        if anchor is not None and not self.sharing.note(anchor):
+            self._book.cut(head.worker)
 
     async def sandbox_lost(
         self, worker_id: str, generation: int, guest_id: str, reason: str

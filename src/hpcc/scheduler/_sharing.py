@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Final
 
@@ -46,7 +46,10 @@ class Sharing:
         watchers: Watchers,
         sessions: Sessions,
         lease_seconds: float,
+        on_cut: Callable[[str], None],
     ) -> None:
+        """`on_cut` is told of workers whose chain is shorter than the store knew, or changed."""
+        self._on_cut = on_cut
         self._store, self._clock = store, clock
         self._registry, self._watchers, self._sessions = registry, watchers, sessions
         # Often enough that no lease ends between two readings.
@@ -144,7 +147,7 @@ class Sharing:
                 self._anchors = {**anchors, **self._anchors}
                 raise
             for worker_id in cut:
-                _log.error("audit chain of worker %s was cut or changed", worker_id)
+                self._on_cut(worker_id)
 
     async def _listen(self) -> None:
         async with aclosing(self._store.watch()) as watch:

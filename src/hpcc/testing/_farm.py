@@ -163,11 +163,13 @@ async def farm_under_test(
     clock: Clock | None = None,
     tenants: Path | None = None,
     door: Door | None = None,
+    audit_database: str = "",
     **worker_fields: object,
 ) -> AsyncGenerator[FarmUnderTest]:
     """Run a scheduler while the block runs; start workers with `serving`.
 
     With `tenants`, the path of a table, there is no static tenant; `door` lets in by other rules.
+    `audit_database` is where workers' records go, if they send any.
     """
     clock = clock or SystemClock()
     tenant_secret = secrets.token_urlsafe(32)
@@ -178,6 +180,7 @@ async def farm_under_test(
         tenant="" if tenants else TENANT.value,
         tenant_secret="" if tenants else tenant_secret,
         minimum_isolation="" if tenants else Isolation.LOCAL_NONE.value,
+        audit_database=audit_database,
     )
     guests = directory / "guests"
     guests.mkdir(parents=True)

@@ -11,7 +11,10 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit import FaultPoint, SpoolAuditLog, SpoolLimits, no_fault, open_audit_log
+from hpcc.core import Blob, InputFile
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock
+from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
+from hpcc.testing._farm import IMAGE
 
 # The key of every trail that a test opens without one of its own.
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -67,3 +70,26 @@ async def written(
         for number in range(start, start + rows):
             await log.append(row(number))
         return log.anchor
+
+
+def made(script: str) -> list[Blob]:
+    """The blobs of an action with two inputs in two directories; command and action last."""
+    one, two = Blob.of(b"int x;\n"), Blob.of(b"int y;\n")
+    tree = build_tree([InputFile("dir/a.c", one.digest), InputFile("b.h", two.digest)])
+    command = Blob.of(
+        encode_command(
+            CommandSpec(
+                argv=("sh", "-c", script),
+                env=(("PATH", "/usr/bin:/bin"),),
+                cwd="",
+                outputs=("a.o",),
+                image=IMAGE,
+            )
+        )
+    )
+    action = Blob.of(
+        encode_action(
+            ActionSpec(command=command.digest, input_root=tree.root, image=IMAGE, salt=b"t")
+        )
+    )
+    return [one, two, *(Blob.of(d) for d in tree.directories.values()), command, action]

@@ -1,5 +1,7 @@
 """The worker: REAPI v2 in front, guests behind, a row for everything it releases."""
 
+from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc.worker._audit_shipper import Shipper
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._identity import IDENTITY_NAME, enrol_worker, load_identity_or_none, read_token
 from hpcc.worker._pool import ImageProvider
@@ -14,14 +16,18 @@ __all__ = [
     "MAX_NAMED",
     "Finding",
     "ImageProvider",
+    "ObjectSinkConfig",
     "Reproduction",
     "RetainedInputs",
     "RunningWorker",
+    "SegmentUploader",
+    "Shipper",
     "ToolchainBook",
     "Verdict",
     "WorkerConfig",
     "enrol_worker",
     "load_identity_or_none",
+    "read_credential",
     "read_token",
     "reproduce_row",
     "serve_worker",

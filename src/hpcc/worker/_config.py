@@ -70,6 +70,17 @@ class WorkerConfig:
     audit_segment_bytes: int = 64 << 20
     audit_max_bytes: int = 16 << 30
     audit_keep_days: float = 0.0
+    # Where else the trail goes: "scheduler" sends it there, which has a database for it.
+    audit_sink: str = ""
+    # A bucket for sealed segments: https://host, bucket and prefix; its credential is in a 0600
+    # file. 0 lock days leave retention to the bucket's default.
+    audit_s3_endpoint: str = ""
+    audit_s3_bucket: str = ""
+    audit_s3_prefix: str = ""
+    audit_s3_region: str = "us-east-1"
+    audit_s3_credential_file: str = ""
+    audit_s3_ca_file: str = ""
+    audit_s3_lock_days: float = 0.0
     # What `hpcc audit reproduce` needs: inputs of each compile, so long, and at most so many bytes
     # of each tenant's (least recently used first out). 0 days keeps none.
     retain_days: float = 7.0
@@ -93,6 +104,8 @@ class WorkerConfig:
             segment_bytes=self.audit_segment_bytes,
             max_bytes=self.audit_max_bytes,
             keep_seconds=self.audit_keep_days * 86_400,
+            # A bucket gets what is sealed, an hour late at most.
+            seal_seconds=3600.0 if self.audit_s3_endpoint else 0.0,
         )
 
     def _check_enrolment(self) -> None:
@@ -130,5 +143,16 @@ class WorkerConfig:
 
     def _check_audit(self) -> None:
         _ = self.audit_limits
+        if self.audit_sink not in {"", "scheduler"}:
+            raise CallerError('audit_sink must be "" or "scheduler"')
+        if self.audit_s3_endpoint and not (self.audit_s3_bucket and self.audit_s3_credential_file):
+            raise CallerError("audit_s3_endpoint needs audit_s3_bucket, audit_s3_credential_file")
+        is_plain = self.audit_s3_endpoint.startswith(("http://127.0.0.1:", "http://[::1]:"))
+        if self.audit_s3_endpoint and not (
+            self.audit_s3_endpoint.startswith("https://") or is_plain
+        ):
+            raise CallerError("audit_s3_endpoint must be https://…")
+        if self.audit_s3_lock_days < 0:
+            raise CallerError("audit_s3_lock_days must not be negative")
         if self.retain_days < 0 or self.retain_bytes <= 0:
             raise CallerError("retain_days and retain_bytes must be positive; 0 days keeps nothing")

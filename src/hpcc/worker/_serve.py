@@ -29,6 +29,7 @@ from hpcc.identity import (
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc import (
     Admission,
+    AuditClient,
     Registration,
     RegistryClient,
     Schedulers,
@@ -37,6 +38,7 @@ from hpcc.rpc import (
     reapi_handlers,
     start_server,
 )
+from hpcc.worker._audit_sinks import TrailSink, audit_sinks
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import outputs_of
@@ -114,6 +116,7 @@ class _Parts:
         self.shared = SharedStores(parse_stores(config.stores), desk)
         storage = TenantStorage(config.store, config.max_store_bytes, self.shared)
         retained = retained_inputs_or_none(config, clock)
+        self.sinks: tuple[TrailSink, ...] = ()
         # Never end by themselves: `serve_worker` ends them.
         self.chores: list[asyncio.Task[None]] = []
         if retained is not None:
@@ -261,6 +264,8 @@ async def _serving(
     async with tie.open() as schedulers, asyncio.TaskGroup() as group:
         registry = RegistryClient(schedulers)
         parts = _Parts(config, runtime, images, audit, clock, group, registry)
+        receiver = AuditClient(lambda: registry.schedulers)
+        parts.sinks = audit_sinks(config, audit, receiver, clock)
         server, port = await start_server(
             reapi_handlers(parts.gate),
             host=config.host,
@@ -353,11 +358,13 @@ async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[N
     admission = await link.register()
     parts.link = link
     async with asyncio.TaskGroup() as group:
-        beats = group.create_task(link.run(admission.lease_seconds), name="heartbeats")
+        tasks = [group.create_task(link.run(admission.lease_seconds), name="heartbeats")]
+        tasks += [group.create_task(sink.run(), name="audit sink") for sink in parts.sinks]
         try:
             yield
         finally:
-            beats.cancel()
+            for task in tasks:
+                task.cancel()
             parts.link = None
             try:
                 async with asyncio.timeout(_LEAVE_SECONDS):

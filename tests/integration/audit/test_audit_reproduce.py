@@ -14,14 +14,13 @@ from hpcc.core import (
     Digest,
     ImageDigest,
     InfrastructureError,
-    InputFile,
     IntegrityError,
     Isolation,
     NotFoundError,
 )
 from hpcc.ports import AuditRow, Runtime, SystemClock
-from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc.testing.audit_rows import made
 from hpcc.worker import Reproduction, RetainedInputs, Verdict, reproduce_row
 
 SCRIPT = "cat dir/a.c > a.o; cat b.h >> a.o"
@@ -31,29 +30,6 @@ SCRIPT = "cat dir/a.c > a.o; cat b.h >> a.o"
 async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
     async with farm_under_test(tmp_path) as farm:
         yield farm
-
-
-def made(script: str) -> list[Blob]:
-    """The blobs of an action with two inputs in two directories; command and action last."""
-    one, two = Blob.of(b"int x;\n"), Blob.of(b"int y;\n")
-    tree = build_tree([InputFile("dir/a.c", one.digest), InputFile("b.h", two.digest)])
-    command = Blob.of(
-        encode_command(
-            CommandSpec(
-                argv=("sh", "-c", script),
-                env=(("PATH", "/usr/bin:/bin"),),
-                cwd="",
-                outputs=("a.o",),
-                image=IMAGE,
-            )
-        )
-    )
-    action = Blob.of(
-        encode_action(
-            ActionSpec(command=command.digest, input_root=tree.root, image=IMAGE, salt=b"t")
-        )
-    )
-    return [one, two, *(Blob.of(d) for d in tree.directories.values()), command, action]
 
 
 async def compiled(farm: FarmUnderTest, script: str = SCRIPT) -> tuple[list[Blob], AuditRow]:

@@ -1,0 +1,76 @@
+"""Reading a trail on, batch by batch, beside its writer: for whoever sends it elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcc.audit._segments import LENGTH, Placed, seals, segment_path
+from hpcc.audit._trail import Retired, Start, walk
+from hpcc.core import NotFoundError
+
+
+class TrailCursor:
+    """Remembers where the next batch begins. Blocks: call it in a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._next: Start | None = None
+
+    def first_kept(self) -> int:
+        """Return the number of the first record that retention has left."""
+        first = 0
+        for seal in seals(self._directory):
+            if segment_path(self._directory, seal.first).is_file():
+                break
+            first = seal.end
+        return first
+
+    def read(self, sequence: int, *, limit: int, max_bytes: int) -> list[bytes]:
+        """Return records from number `sequence` on, as many as fit but one at least.
+
+        Raises:
+            NotFoundError: reason `audit-gap`: retention removed some of them.
+            AuditDamagedError: the trail was changed.
+        """
+        start = self._next
+        if start is None or start.sequence != sequence:
+            start = self._locate(sequence)
+        batch: list[bytes] = []
+        size = 0
+        for item in walk(self._directory, start):
+            if isinstance(item, Retired):
+                if item.seal.end > sequence:
+                    raise NotFoundError(
+                        f"audit records before {item.seal.end} are not kept here any more",
+                        reason="audit-gap",
+                    )
+                continue
+            if item.record.sequence >= sequence:
+                size += len(item.record.data)
+                if batch and (len(batch) >= limit or size > max_bytes):
+                    break
+                batch.append(item.record.data)
+            start = _behind(item, start)
+        self._next = start
+        return batch
+
+    def _locate(self, sequence: int) -> Start:
+        """Return the beginning of the segment that has this record."""
+        start = Start()
+        for seal in seals(self._directory):
+            if sequence < seal.end:
+                break
+            start = Start(seal.end, seal.signed.head, 0, seal.end, seal.signed.head)
+        return start
+
+
+def _behind(item: Placed, before: Start) -> Start:
+    record = item.record
+    is_first = item.place == 0
+    return Start(
+        item.segment,
+        record.previous if is_first else before.previous,
+        item.place + LENGTH.size + len(record.data) + 1,
+        record.sequence + 1,
+        record.hash,
+    )

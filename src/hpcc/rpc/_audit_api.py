@@ -1,0 +1,91 @@
+"""The audit service: a worker's records to whoever keeps the farm's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import grpc
+
+from hpcc._proto import audit_pb2 as pb
+from hpcc.core import CallerError
+from hpcc.rpc._errors import error_of_call
+from hpcc.rpc._method import Call, Method, OnRefusal, service_handler
+from hpcc.rpc._scheduler_words import worker_id_of
+from hpcc.rpc._schedulers import Schedulers
+
+MAX_AUDIT_RECORDS: Final = 1000
+# One record may be as large as this alone; the message around it is small.
+MAX_AUDIT_BYTES: Final = 15 << 20
+_MAX_SEQUENCE: Final = (1 << 63) - 1
+# A batch is written and synced by a database that may be busy.
+AUDIT_CALL_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlace:
+    """Where the farm's copy of a worker's chain ends: `next` is the first record that it lacks."""
+
+    next: int
+    is_empty: bool
+
+
+class AuditBackend(Protocol):
+    """What a scheduler does with a worker's records. `certificate` is the caller's, unchecked."""
+
+    async def append_audit(
+        self, certificate: bytes, worker_id: str, first: int, records: Sequence[bytes]
+    ) -> AuditPlace: ...
+
+
+def audit_handlers(
+    backend: AuditBackend, on_refusal: OnRefusal | None = None
+) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Build the handler of the audit service."""
+    server = _AuditServer(backend)
+    method = Method(
+        "AppendAudit", pb.AppendAuditRequest, pb.AppendAuditResponse, unary=server.append
+    )
+    return (service_handler("hpcc.v1.AuditService", (method,), on_refusal),)
+
+
+class _AuditServer:
+    def __init__(self, backend: AuditBackend) -> None:
+        self._backend = backend
+
+    async def append(self, request: pb.AppendAuditRequest, call: Call) -> pb.AppendAuditResponse:
+        records = list(request.records)
+        if len(records) > MAX_AUDIT_RECORDS or sum(map(len, records)) > MAX_AUDIT_BYTES:
+            raise CallerError("too many audit records in one call")
+        if request.first > _MAX_SEQUENCE - MAX_AUDIT_RECORDS:
+            raise CallerError("no such record number")
+        place = await self._backend.append_audit(
+            call.certificate, worker_id_of(request.worker_id), request.first, records
+        )
+        return pb.AppendAuditResponse(next=place.next, is_empty=place.is_empty)
+
+
+class AuditClient:
+    """A worker's view. The channels belong to the caller, and show the worker's certificate.
+
+    `schedulers` says which they are now. It asks the one that answered the heartbeats last: that
+    one's database may be away while the scheduler is not.
+    """
+
+    def __init__(self, schedulers: Callable[[], Schedulers]) -> None:
+        self._schedulers = schedulers
+
+    async def append(self, worker_id: str, first: int, records: Sequence[bytes]) -> AuditPlace:
+        """Send records; returns when they are committed, or raises what the scheduler says."""
+        request = pb.AppendAuditRequest(worker_id=worker_id, first=first, records=records)
+        call = self._schedulers().channel.unary_unary(
+            "/hpcc.v1.AuditService/AppendAudit",
+            request_serializer=pb.AppendAuditRequest.SerializeToString,
+            response_deserializer=pb.AppendAuditResponse.FromString,
+        )
+        try:
+            answer = await call(request, timeout=AUDIT_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        return AuditPlace(answer.next, answer.is_empty)

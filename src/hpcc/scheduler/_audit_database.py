@@ -1,0 +1,143 @@
+"""Audit records in PostgreSQL, written by a role that can only insert."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import asyncpg
+
+from hpcc.audit import Record
+from hpcc.control import DatabaseConfig, connect_arguments
+from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.rpc import AuditPlace
+from hpcc.scheduler._audit_schema import COLUMNS, DAMAGED, GAP, INSERT
+
+_CONNECTIONS: Final = 4
+# A batch of 500 rows on a busy disk; the worker waits 30.
+_STATEMENT_SECONDS: Final = 20.0
+_ACQUIRE_SECONDS: Final = 5.0
+_TEXTS: Final = (
+    "tenant", "principal", "build_id", "row_id", "action_digest", "image_digest", "cache_status",
+    "isolation", "guest_id",
+)  # fmt: skip
+# PostgreSQL's timestamps end in the year 294276; a clock that says so is broken anyway.
+_LAST_TIME: Final = 253_402_300_799.0
+
+
+class PostgresAuditSink:
+    """`AuditSink`. Made by `open_audit_sink`."""
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self._config = config
+        # Any: asyncpg ships no types.
+        self._pool: Any = None
+        self._lock = asyncio.Lock()
+
+    async def place(self, worker: str) -> AuditPlace:
+        with _sink_errors(self._config):
+            async with (await self._ready()).acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                return await _place(connection, worker)
+
+    async def append(self, worker: str, records: Sequence[Record]) -> AuditPlace:
+        rows = [_columns(record) for record in records]
+        with _sink_errors(self._config):
+            async with (await self._ready()).acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                async with connection.transaction():
+                    await connection.executemany(INSERT, rows)
+                return await _place(connection, worker)
+
+    async def _ready(self) -> Any:  # noqa: ANN401 - see __init__
+        """Connect at the first use: a scheduler serves also while the database is down."""
+        async with self._lock:
+            if self._pool is None:
+                arguments = connect_arguments(self._config)
+                arguments["command_timeout"] = _STATEMENT_SECONDS
+                settings = arguments["server_settings"]
+                settings["statement_timeout"] = str(int(_STATEMENT_SECONDS * 1000))
+                pool = await asyncpg.create_pool(min_size=0, max_size=_CONNECTIONS, **arguments)
+                try:
+                    await pool.execute("SELECT hpcc_audit.make_partitions()")
+                except BaseException:
+                    pool.terminate()
+                    raise
+                self._pool = pool
+        return self._pool
+
+    async def make_partitions(self) -> None:
+        """Make those of this month and the next.
+
+        Raises:
+            InfrastructureError: the database does not answer.
+        """
+        with _sink_errors(self._config):
+            await (await self._ready()).execute("SELECT hpcc_audit.make_partitions()")
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+
+
+@asynccontextmanager
+async def open_audit_sink(config: DatabaseConfig) -> AsyncGenerator[PostgresAuditSink]:
+    """Give the sink; its connections end with the block."""
+    sink = PostgresAuditSink(config)
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+async def _place(connection: Any, worker: str) -> AuditPlace:  # noqa: ANN401 - as above
+    following = await connection.fetchval("SELECT hpcc_audit.next_of($1)", worker)
+    return AuditPlace(following or 0, following is None)
+
+
+def _columns(record: Record) -> tuple[object, ...]:
+    body = record.body
+    is_row = record.kind == "row"
+    at = body["started_at"] if is_row else body["at"]
+    assert isinstance(at, float)
+    values = (
+        record.worker, record.sequence, record.kind, min(max(at, 0.0), _LAST_TIME),
+        *(_text(body.get(name, "")) for name in _TEXTS),
+        _integer(body["exit_code"]) if is_row else None, _text(body.get("name", "")),
+        record.hash, record.previous, record.data,
+    )  # fmt: skip
+    assert len(values) == len(COLUMNS)
+    return values
+
+
+def _text(value: object) -> str:
+    """Replace what PostgreSQL's texts cannot hold; `data` has what was there."""
+    plain = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return plain.encode("utf-8", "replace").decode()
+
+
+def _integer(value: object) -> int:
+    assert isinstance(value, int)
+    return min(max(value, -(1 << 63)), (1 << 63) - 1)
+
+
+@contextmanager
+def _sink_errors(config: DatabaseConfig) -> Generator[None]:
+    """Turn the driver's errors into ours; none quotes a value."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        state = getattr(error, "sqlstate", "") or ""
+        if state == GAP:
+            raise IntegrityError("audit records are missing", reason="audit-gap") from error
+        if state == DAMAGED:
+            raise IntegrityError(
+                "the records do not continue what is kept", reason="audit-damaged"
+            ) from error
+        raise _away(config, f"{type(error).__name__} ({state})") from error
+    except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise _away(config, type(error).__name__) from error
+
+
+def _away(config: DatabaseConfig, what: str) -> InfrastructureError:
+    return InfrastructureError(f"audit {config} does not answer: {what}", reason="audit-sink")

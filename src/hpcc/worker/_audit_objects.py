@@ -1,0 +1,233 @@
+"""Sealed segments as objects in S3, under object lock where the bucket has it.
+
+obstore sends no lock headers, so the two requests that this takes, PUT and HEAD, are signed here.
+Sources: AWS, "Authenticating Requests (AWS Signature Version 4)", and PutObject, object lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import os
+import ssl
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from hpcc.audit import GENESIS, Seal, seal_or_none, seal_path, segment_path
+from hpcc.core import CallerError, HpccError, InfrastructureError
+from hpcc.ports import Clock
+
+_log: Final = logging.getLogger(__name__)
+_IDLE_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 2.0
+_MAX_RETRY_SECONDS: Final = 60.0
+# A segment of 64 MiB over a slow line.
+_REQUEST_SECONDS: Final = 300.0
+_CHUNK: Final = 1 << 20
+_DAY_SECONDS: Final = 86_400.0
+_MAX_CREDENTIAL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectSinkConfig:
+    """A bucket. `lock_days` 0 leaves retention to the bucket's own default."""
+
+    endpoint: str
+    bucket: str
+    prefix: str = ""
+    region: str = "us-east-1"
+    lock_days: float = 0.0
+    ca_file: str = ""
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+
+def read_credential(path: Path) -> tuple[str, str]:
+    """Read `{"access_key_id": …, "secret_access_key": …}` from a private file.
+
+    Raises:
+        CallerError: others can read it, or it holds something else.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            raw = file.read(_MAX_CREDENTIAL_BYTES + 1)
+        table = json.loads(raw)
+    except (OSError, ValueError) as error:
+        raise CallerError(f"cannot read the credential in {path}") from error
+    if not stat.S_ISREG(mode) or mode & 0o077:
+        raise CallerError(f"others can read {path}: chmod 600 it")
+    if not isinstance(table, dict):
+        raise CallerError(f"{path} must hold access_key_id and secret_access_key")
+    values = [table.get(name) for name in ("access_key_id", "secret_access_key")]
+    if not all(isinstance(v, str) and v for v in values):
+        raise CallerError(f"{path} must hold access_key_id and secret_access_key")
+    return str(values[0]), str(values[1])
+
+
+class SegmentUploader:
+    """Copies each sealed segment, then its seal. `acknowledged`: the bucket has what is below."""
+
+    def __init__(
+        self, directory: Path, worker: str, config: ObjectSinkConfig, clock: Clock
+    ) -> None:
+        self._directory, self._worker = directory, worker
+        self._config, self._clock = config, clock
+        self.acknowledged = 0
+        self._head = GENESIS
+
+    async def run(self) -> None:
+        """Copy what is sealed until cancelled; a bucket that is away is asked again, ever later."""
+        delay, is_away = _RETRY_SECONDS, False
+        verify = ssl.create_default_context(cafile=self._config.ca_file or None)
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=_REQUEST_SECONDS, verify=verify, follow_redirects=False
+        ) as http:
+            while True:
+                try:
+                    await self._follow(http)
+                except (HpccError, OSError) as error:
+                    if not is_away:
+                        _log.warning("audit segments wait for their bucket: %s", error)
+                    is_away = True
+                    await self._clock.sleep(delay)
+                    delay = min(delay * 2, _MAX_RETRY_SECONDS)
+                else:
+                    delay, is_away = _RETRY_SECONDS, False
+                    await self._clock.sleep(_IDLE_SECONDS)
+
+    async def _follow(self, http: httpx.AsyncClient) -> None:
+        while True:
+            seal = await asyncio.to_thread(
+                seal_or_none, self._directory, self.acknowledged, self._head
+            )
+            if seal is None:
+                return
+            segment = segment_path(self._directory, seal.first)
+            # One that retention removed before there was a bucket is gone for good.
+            if segment.is_file() and not await self._is_there(http, seal):
+                await self._put(http, segment)
+                # The seal comes last: where it is, its segment is whole.
+                await self._put(http, seal_path(self._directory, seal.first))
+            self.acknowledged, self._head = seal.end, seal.signed.head
+
+    async def _is_there(self, http: httpx.AsyncClient, seal: Seal) -> bool:
+        path = seal_path(self._directory, seal.first)
+        answer = await self._send(http, "HEAD", path.name, _EMPTY)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return False
+        _require(answer)
+        return bool(answer.headers.get("content-length") == str(path.stat().st_size))
+
+    async def _put(self, http: httpx.AsyncClient, path: Path) -> None:
+        body = await asyncio.to_thread(_Body.of, path)
+        headers = {"content-md5": body.md5, "content-length": str(body.size)}
+        if self._config.lock_days:
+            until = self._clock.now() + self._config.lock_days * _DAY_SECONDS
+            headers["x-amz-object-lock-mode"] = "COMPLIANCE"
+            headers["x-amz-object-lock-retain-until-date"] = datetime.fromtimestamp(
+                until, UTC
+            ).strftime("%Y-%m-%dT%H:%M:%SZ")
+        _require(await self._send(http, "PUT", path.name, body, headers))
+
+    async def _send(
+        self,
+        http: httpx.AsyncClient,
+        method: str,
+        name: str,
+        body: _Body,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        config = self._config
+        key = "/".join(part for part in (config.prefix, self._worker, name) if part)
+        url = f"{config.endpoint}/{quote(config.bucket)}/{quote(key)}"
+        signed = _signed(config, method, url, body.sha256, self._clock.now(), headers or {})
+        content = body.chunks() if body.path is not None else None
+        try:
+            return await http.request(method, url, content=content, headers=signed)
+        except httpx.HTTPError as error:
+            raise InfrastructureError(
+                f"the audit bucket does not answer: {type(error).__name__}", reason="audit-sink"
+            ) from error
+
+
+def _require(answer: httpx.Response) -> None:
+    if answer.status_code != httpx.codes.OK:
+        # Its body is the server's word, and may quote the request.
+        raise InfrastructureError(
+            f"the audit bucket answers {answer.status_code}", reason="audit-sink"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    path: Path | None
+    size: int
+    sha256: str
+    md5: str
+
+    @classmethod
+    def of(cls, path: Path) -> _Body:
+        sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                sha.update(chunk)
+                md5.update(chunk)
+                size += len(chunk)
+        return cls(path, size, sha.hexdigest(), base64.b64encode(md5.digest()).decode())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        assert self.path is not None
+        with self.path.open("rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                yield chunk
+
+
+_EMPTY: Final = _Body(None, 0, hashlib.sha256(b"").hexdigest(), "")
+
+
+def _signed(
+    config: ObjectSinkConfig, method: str, url: str, payload: str, now: float, extra: dict[str, str]
+) -> dict[str, str]:
+    """Return the headers that make a request this credential's; every header is signed."""
+    parts = urlsplit(url)
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    headers = {
+        **extra, "host": parts.netloc, "x-amz-content-sha256": payload, "x-amz-date": stamp,
+    }  # fmt: skip
+    names = sorted(headers)
+    canonical = "\n".join(
+        [
+            method,
+            parts.path,
+            "",
+            *(f"{n}:{headers[n]}" for n in names),
+            "",
+            ";".join(names),
+            payload,
+        ]
+    )
+    scope = f"{stamp[:8]}/{config.region}/s3/aws4_request"
+    hashed = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{config.secret_access_key}".encode()
+    for part in (stamp[:8], config.region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashed}"
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={config.access_key_id}/{scope}, "
+        f"SignedHeaders={';'.join(names)}, Signature={signature}"
+    )
+    return headers

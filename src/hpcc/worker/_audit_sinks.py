@@ -1,0 +1,54 @@
+"""Where a worker's trail goes besides its own disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from hpcc.audit import SpoolAuditLog, TrailCursor
+from hpcc.ports import AuditLog, Clock
+from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc.worker._audit_shipper import Receiver, Shipper
+from hpcc.worker._config import WorkerConfig
+
+
+class TrailSink(Protocol):
+    """Something that keeps up with the trail; `acknowledged` records are there."""
+
+    acknowledged: int
+
+    async def run(self) -> None:
+        """Keep up until cancelled."""
+        ...
+
+
+def audit_sinks(
+    config: WorkerConfig, audit: AuditLog, receiver: Receiver, clock: Clock
+) -> tuple[TrailSink, ...]:
+    """Return the sinks of a configuration; the spool holds what one of them lacks.
+
+    Raises:
+        CallerError: a credential's file is not good.
+    """
+    if not isinstance(audit, SpoolAuditLog):
+        return ()
+    sinks: list[TrailSink] = []
+    if config.audit_sink:
+        cursor = TrailCursor(config.audit)
+        sinks.append(Shipper(audit, cursor, receiver, worker=config.worker_id, clock=clock))
+    if config.audit_s3_endpoint:
+        access_key_id, secret = read_credential(Path(config.audit_s3_credential_file))
+        bucket = ObjectSinkConfig(
+            endpoint=config.audit_s3_endpoint.rstrip("/"),
+            bucket=config.audit_s3_bucket,
+            prefix=config.audit_s3_prefix.strip("/"),
+            region=config.audit_s3_region,
+            lock_days=config.audit_s3_lock_days,
+            ca_file=config.audit_s3_ca_file,
+            access_key_id=access_key_id,
+            secret_access_key=secret,
+        )
+        sinks.append(SegmentUploader(config.audit, config.worker_id, bucket, clock))
+    if sinks:
+        audit.hold_for(lambda: min(sink.acknowledged for sink in sinks))
+    return tuple(sinks)

@@ -1,0 +1,167 @@
+"""Sealed segments in a real S3 server: whole, once, and under object lock where the bucket has it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hpcc.audit import SpoolLimits, verify_trail
+from hpcc.core import CallerError
+from hpcc.ports import SystemClock
+from hpcc.testing.audit_rows import SMALL, opened, row, written
+from hpcc.testing.s3_servers import (
+    ADMIN,
+    S3Server,
+    radosgw,
+    radosgw_missing_or_none,
+    seaweedfs,
+    seaweedfs_missing_or_none,
+)
+from hpcc.worker import ObjectSinkConfig, SegmentUploader, read_credential
+
+SECONDS = 120.0
+LOCKED = "audit-locked"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module", params=["seaweedfs", "radosgw"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Server]:
+    missing, run = {
+        "seaweedfs": (seaweedfs_missing_or_none(), seaweedfs),
+        "radosgw": (radosgw_missing_or_none(), radosgw),
+    }[request.param]
+    if missing:
+        pytest.skip(missing)
+    with run(tmp_path_factory.mktemp("s3") / "data", tenants=()) as server:
+        server.make_bucket("audit")
+        server.make_bucket(LOCKED, object_lock=True)
+        yield server
+
+
+def config(server: S3Server, bucket: str = "audit", **changes: object) -> ObjectSinkConfig:
+    values: dict[str, object] = {
+        "endpoint": server.endpoint,
+        "bucket": bucket,
+        "prefix": "farm one/audit",
+        "access_key_id": ADMIN.access_key_id,
+        "secret_access_key": ADMIN.secret_access_key,
+        **changes,
+    }
+    return ObjectSinkConfig(**values)  # type: ignore[arg-type]  # built by name just above
+
+
+@asynccontextmanager
+async def uploading(
+    directory: Path, target: ObjectSinkConfig, worker: str = "w1"
+) -> AsyncGenerator[SegmentUploader]:
+    uploader = SegmentUploader(directory, worker, target, SystemClock())
+    task = asyncio.Task(uploader.run())
+    try:
+        yield uploader
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - of what a task does
+            await asyncio.sleep(0.05)
+
+
+def sealed(directory: Path) -> list[Path]:
+    return sorted(directory.glob("sealed-*"))
+
+
+def stored(
+    server: S3Server, bucket: str, worker: str, name: str, method: str = "GET"
+) -> httpx.Response:
+    return server.request(method, f"/{bucket}/farm%20one/audit/{worker}/{name}")
+
+
+async def test_each_sealed_segment_and_its_seal_are_in_the_bucket(
+    server: S3Server, tmp_path: Path
+) -> None:
+    await written(tmp_path, 20)
+    async with opened(tmp_path, limits=SMALL) as log:
+        async with uploading(tmp_path, config(server), "w-copy") as uploader:
+            await until(lambda: uploader.acknowledged >= 16)
+            await log.append(row(20))
+            await log.seal()
+            await until(lambda: uploader.acknowledged == 21)
+    files = sealed(tmp_path)
+    assert len(files) >= 8
+    for file in files:
+        assert stored(server, "audit", "w-copy", file.name).content == file.read_bytes()
+
+
+async def test_a_copy_is_under_a_lock_and_cannot_be_removed(
+    server: S3Server, tmp_path: Path
+) -> None:
+    await written(tmp_path, 8)
+    target = config(server, LOCKED, lock_days=2.0)
+    if server.kind == "radosgw":
+        # With SQLite it has no object lock, and says so: a copy without it is not made.
+        async with uploading(tmp_path, target, "w-lock") as uploader:
+            await asyncio.sleep(1.0)
+            assert uploader.acknowledged == 0
+        return
+    async with uploading(tmp_path, target, "w-lock") as uploader:
+        await until(lambda: uploader.acknowledged >= 4)
+    name = sealed(tmp_path)[0].name
+    head = stored(server, LOCKED, "w-lock", name, "HEAD")
+    assert head.headers["x-amz-object-lock-mode"] == "COMPLIANCE"
+    version = head.headers["x-amz-version-id"]
+    gone = server.request("DELETE", f"/{LOCKED}/farm%20one/audit/w-lock/{name}?versionId={version}")
+    assert gone.status_code == httpx.codes.FORBIDDEN, gone.text
+
+
+async def test_a_bucket_that_refuses_holds_the_spool_and_a_copy_is_not_made_twice(
+    server: S3Server, tmp_path: Path
+) -> None:
+    await written(tmp_path, 20)
+    wrong = config(server, secret_access_key="wrong")
+    limits = SpoolLimits(segment_bytes=6000, max_bytes=600_000, keep_seconds=1e-6)
+    async with opened(tmp_path, limits=limits) as log:
+        async with uploading(tmp_path, wrong, "w-wrong") as uploader:
+            log.hold_for(lambda: uploader.acknowledged)
+            await asyncio.sleep(1.0)
+            assert uploader.acknowledged == 0
+        assert await log.retire() == 0
+        async with uploading(tmp_path, config(server), "w-wrong") as uploader:
+            log.hold_for(lambda: uploader.acknowledged)
+            await until(lambda: uploader.acknowledged >= 16)
+            assert await log.retire() > 0
+        # After a restart what is there is not sent again.
+        seal = sealed(tmp_path)[-1]
+        before = stored(server, "audit", "w-wrong", seal.name, "HEAD").headers
+        async with uploading(tmp_path, config(server), "w-wrong") as uploader:
+            await until(lambda: uploader.acknowledged >= 16)
+        after = stored(server, "audit", "w-wrong", seal.name, "HEAD").headers
+        assert after["last-modified"] == before["last-modified"]
+    verify_trail(tmp_path)
+
+
+def test_a_credential_that_others_can_read_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "credential"
+    file.write_text(json.dumps({"access_key_id": "a", "secret_access_key": "b"}))
+    file.chmod(0o644)
+    with pytest.raises(CallerError, match="chmod 600"):
+        read_credential(file)
+    file.chmod(0o600)
+    assert read_credential(file) == ("a", "b")
+    for junk in ("[]", "{}", "nonsense", '{"access_key_id": 1, "secret_access_key": "b"}'):
+        file.write_text(junk)
+        with pytest.raises(CallerError):
+            read_credential(file)
+    with pytest.raises(CallerError):
+        read_credential(tmp_path / "absent")
