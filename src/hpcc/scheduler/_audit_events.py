@@ -39,11 +39,7 @@ class Refusals:
         reason = ("reason", error.reason)
         if service in _WORKERS:
             worker = ("worker", _label(getattr(request, "worker_id", "")))
-            if isinstance(error, IntegrityError):
-                await self._record("audit-refused", "", call, reason, worker)
-                return
-            name = error.reason if error.reason in _NAMED else ""
-            await self._record(name or "worker-refused", "", call, reason, worker)
+            await self._worker(call, error, reason, worker)
         elif error.reason == "foreign-tenant":
             await self._record("foreign-tenant", "", call, reason, ("claimed", claimed))
         elif method == "Authenticate":
@@ -52,6 +48,14 @@ class Refusals:
             # A session that is over is every daemon's daily business; here the session was good.
             image = ("image", _label(getattr(request, "image", "")))
             await self._record("route-refused", claimed, call, reason, image)
+
+    async def _worker(self, call: Call, error: HpccError, *fields: tuple[str, str]) -> None:
+        if isinstance(error, IntegrityError):
+            await self._record("audit-refused", "", call, *fields)
+        elif error.reason in _NAMED:
+            await self._record(error.reason, "", call, *fields)
+        else:
+            await self._record("worker-refused", "", call, *fields)
 
     async def _record(self, name: str, tenant: str, call: Call, *fields: tuple[str, str]) -> None:
         await self._events.event(name, tenant, *fields, peer=call.peer, request_id=call.request_id)

@@ -92,12 +92,14 @@ async def test_each_sealed_segment_and_its_seal_are_in_the_bucket(
     server: S3Server, tmp_path: Path
 ) -> None:
     await written(tmp_path, 20)
-    async with opened(tmp_path, limits=SMALL) as log:
-        async with uploading(tmp_path, config(server), "w-copy") as uploader:
-            await until(lambda: uploader.acknowledged >= 16)
-            await log.append(row(20))
-            await log.seal()
-            await until(lambda: uploader.acknowledged == 21)
+    async with (
+        opened(tmp_path, limits=SMALL) as log,
+        uploading(tmp_path, config(server), "w-copy") as uploader,
+    ):
+        await until(lambda: uploader.acknowledged >= 16)
+        await log.append(row(20))
+        await log.seal()
+        await until(lambda: uploader.acknowledged == 21)
     files = sealed(tmp_path)
     assert len(files) >= 8
     for file in files:

@@ -16,13 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.audit import Query, SpoolAuditLog, event_of, open_index, spool_path, verify_trail
 from hpcc.cli._main import main
 from hpcc.config import write_private_file
-from hpcc.core import HpccError, ImageDigest, Isolation, PolicyError, TenantId
+from hpcc.core import HpccError, Isolation, PolicyError, TenantId
 from hpcc.identity import PinnedPeer, new_worker_key
 from hpcc.ports import SecurityEvent
 from hpcc.rpc import (
-    AuditClient,
-    Registration,
-    RegistryClient,
     RouteAsk,
     SchedulerClient,
     Schedulers,
@@ -37,10 +34,10 @@ SECONDS = 60.0
 
 
 @asynccontextmanager
-async def scheduler(farm: FarmUnderTest, *, workers: bool = False) -> AsyncGenerator[Schedulers]:
+async def scheduler(farm: FarmUnderTest) -> AsyncGenerator[Schedulers]:
     peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())
     async with open_channel(
-        f"127.0.0.1:{farm.scheduler.worker_port if workers else farm.scheduler.port}",
+        f"127.0.0.1:{farm.scheduler.port}",
         certificate_pem=peer.certificate_pem,
         name=peer.name,
     ) as channel:
@@ -68,31 +65,13 @@ async def test_each_refusal_is_an_event_with_peer_and_request_and_without_a_secr
     tmp_path: Path,
 ) -> None:
     secret = "a-secret-that-must-not-be-in-the-trail"
-    registration = Registration(
-        worker_id="rogue",
-        endpoint="127.0.0.1:1",
-        certificate=b"x",
-        isolation=Isolation.LOCAL_NONE,
-        images=(ImageDigest("sha256:" + "ab" * 32),),
-        capacity=1,
-        result_key=bytes(32),
-        result_proof=bytes(64),
-    )
-    async with (
-        farm_under_test(tmp_path) as farm,
-        scheduler(farm) as schedulers,
-        scheduler(farm, workers=True) as workers,
-    ):
+    async with farm_under_test(tmp_path) as farm, scheduler(farm) as schedulers:
         client = SchedulerClient(schedulers)
         who = {"principal": "ann", "client_version": "t"}
         wrong = client.authenticate(secret=secret, tenant=TENANT, **who)
         assert isinstance(await fails(wrong), UnauthenticatedError)
         foreign = client.authenticate(secret=secret, tenant=TenantId("globex"), **who)
         assert isinstance(await fails(foreign), UnauthenticatedError)
-        rogue = RegistryClient(workers).register(registration)
-        assert isinstance(await fails(rogue), UnauthenticatedError)
-        appended = AuditClient(lambda: workers).append("w1", 0, ())
-        assert isinstance(await fails(appended), UnauthenticatedError)
         enrolled = ask_to_enrol(
             schedulers.channel, token=secret, request=new_worker_key()[1], worker_id="rogue"
         )
@@ -105,8 +84,6 @@ async def test_each_refusal_is_an_event_with_peer_and_request_and_without_a_secr
     assert [(e.name, e.tenant) for e in found] == [
         ("login-refused", ""),
         ("login-refused", ""),
-        ("worker-certificate-refused", ""),
-        ("worker-certificate-refused", ""),
         ("enrol-token-unknown", ""),
         ("foreign-tenant", ""),
     ]
