@@ -124,12 +124,24 @@ class SegmentUploader:
             self.acknowledged, self._head = seal.end, seal.signed.head
 
     async def _is_there(self, http: httpx.AsyncClient, seal: Seal) -> bool:
+        """Say whether both are there: the seal by its MD5, which S3 gives as ETag; never assumed.
+
+        Whoever else may write to the bucket cannot know a seal before it is there.
+        """
         path = seal_path(self._directory, seal.first)
-        answer = await self._send(http, "HEAD", path.name, _EMPTY)
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        body = await asyncio.to_thread(_Body.of, path)
+        copy = await self._send(http, "HEAD", path.name, _EMPTY)
+        if copy.status_code == httpx.codes.NOT_FOUND:
             return False
-        _require(answer)
-        return bool(answer.headers.get("content-length") == str(path.stat().st_size))
+        _require(copy)
+        if copy.headers.get("etag", "").strip('"') != base64.b64decode(body.md5).hex():
+            return False
+        segment = segment_path(self._directory, seal.first)
+        copy = await self._send(http, "HEAD", segment.name, _EMPTY)
+        return bool(
+            copy.status_code == httpx.codes.OK
+            and copy.headers.get("content-length") == str(seal.size_bytes)
+        )
 
     async def _put(self, http: httpx.AsyncClient, path: Path) -> None:
         body = await asyncio.to_thread(_Body.of, path)

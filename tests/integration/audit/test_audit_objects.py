@@ -127,6 +127,20 @@ async def test_a_copy_is_under_a_lock_and_cannot_be_removed(
     assert gone.status_code == httpx.codes.FORBIDDEN, gone.text
 
 
+async def test_a_seal_that_somebody_else_put_there_is_not_taken_for_a_copy(
+    server: S3Server, tmp_path: Path
+) -> None:
+    await written(tmp_path, 8)
+    segment, seal = (tmp_path / f"sealed-{0:020d}{ending}" for ending in (".hpcc", ".seal"))
+    forged = bytes(seal.stat().st_size)
+    put = server.request("PUT", f"/audit/farm%20one/audit/w-forged/{seal.name}", body=forged)
+    assert put.status_code == httpx.codes.OK
+    async with uploading(tmp_path, config(server), "w-forged") as uploader:
+        await until(lambda: uploader.acknowledged >= 4)
+    for file in (segment, seal):
+        assert stored(server, "audit", "w-forged", file.name).content == file.read_bytes()
+
+
 async def test_a_bucket_that_refuses_holds_the_spool_and_a_copy_is_not_made_twice(
     server: S3Server, tmp_path: Path
 ) -> None:
