@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from hpcc.runtime._containerd import (
     Containerd,
     ContainerdError,
     RootMount,
+    pipe_connector,
     runc_options,
     unix_connector,
 )
@@ -187,3 +189,36 @@ async def test_nobody_at_the_socket_is_one_error(tmp_path: Path) -> None:
     finally:
         client.close()
     assert caught.value.reason == "containerd"
+
+
+async def test_a_named_pipe_carries_the_same_calls(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ProactorEventLoop.create_pipe_connection does, done by a Unix socket."""
+    loop: Any = asyncio.get_running_loop()
+    dialled: list[str] = []
+
+    async def create(protocol: Any, address: str) -> Any:
+        dialled.append(address)
+        return await loop.create_unix_connection(protocol, str(tmp_path / "p"))
+
+    monkeypatch.setattr(loop, "create_pipe_connection", create, raising=False)
+    server = Server([daemon])
+    await server.start(path=str(tmp_path / "p"))
+    client = Containerd(pipe_connector(r"\\.\pipe\containerd-containerd"))
+    try:
+        assert await client.version() == "1.7.24"
+    finally:
+        client.close()
+        server.close()
+        await server.wait_closed()
+    assert dialled == [r"\\.\pipe\containerd-containerd"]
+
+
+async def test_elsewhere_a_named_pipe_is_an_error() -> None:
+    client = Containerd(pipe_connector(r"\\.\pipe\containerd-containerd"))
+    try:
+        with pytest.raises(ContainerdError, match="no named pipes"):
+            await client.version()
+    finally:
+        client.close()

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
@@ -30,6 +30,7 @@ from hpcc.core import InfrastructureError
 NAMESPACE: Final = "hpcc"
 # A call that starts or ends processes, on a loaded machine.
 _CALL_SECONDS: Final = 30.0
+_PIPE_SECONDS: Final = 5.0
 _SIGKILL: Final = 9
 _MAX_TEXT_CHARS: Final = 800
 # No type.googleapis.com/ before these: containerd compares them as they are.
@@ -95,6 +96,25 @@ def unix_connector(path: Path) -> Connect:
     return connect
 
 
+def pipe_connector(address: str) -> Connect:
+    """Return how containerd is reached where it listens on a named pipe: Windows alone.
+
+    A busy pipe is tried again by the event loop itself. Not yet run on Windows.
+    """
+
+    async def connect(protocol: Callable[[], H2Protocol]) -> H2Protocol:
+        loop = asyncio.get_running_loop()
+        # Of ProactorEventLoop, Windows' default: it is no part of the interface of loops.
+        create = getattr(loop, "create_pipe_connection", None)
+        if create is None:
+            raise ContainerdError(f"containerd, {address}: this event loop has no named pipes")
+        async with asyncio.timeout(_PIPE_SECONDS):
+            _, made = await create(protocol, address)
+        return cast("H2Protocol", made)
+
+    return connect
+
+
 class _ConnectedChannel(Channel):
     """grpclib's channel over whatever `connect` opens."""
 
@@ -111,25 +131,25 @@ class Containerd:
     """A client of one namespace. Every method raises ContainerdError; `close` it in the end."""
 
     def __init__(self, connect: Connect, namespace: str = NAMESPACE) -> None:
-        self._channel = _ConnectedChannel(connect)
-        self._namespace = namespace
+        self.channel: Final = _ConnectedChannel(connect)
+        self.namespace: Final = namespace
         self._metadata = {"containerd-namespace": namespace}
-        self._containers, self._tasks = ContainersStub(self._channel), TasksStub(self._channel)
+        self._containers, self._tasks = ContainersStub(self.channel), TasksStub(self.channel)
 
     def close(self) -> None:
-        self._channel.close()
+        self.channel.close()
 
     async def version(self) -> str:
         """Return the daemon's version, such as `1.7.24`."""
-        async with _foreign("version"):
-            answer = await VersionStub(self._channel).Version(Empty(), timeout=_CALL_SECONDS)
+        async with foreign("version"):
+            answer = await VersionStub(self.channel).Version(Empty(), timeout=_CALL_SECONDS)
         return answer.version
 
     async def ensure_namespace(self) -> None:
-        namespace = namespace_pb2.Namespace(name=self._namespace)
+        namespace = namespace_pb2.Namespace(name=self.namespace)
         request = namespace_pb2.CreateNamespaceRequest(namespace=namespace)
-        async with _foreign("namespace", Status.ALREADY_EXISTS):
-            await NamespacesStub(self._channel).Create(request, timeout=_CALL_SECONDS)
+        async with foreign("namespace", Status.ALREADY_EXISTS):
+            await NamespacesStub(self.channel).Create(request, timeout=_CALL_SECONDS)
 
     async def create_container(
         self, container_id: str, runtime: str, spec: object, labels: Mapping[str, str]
@@ -142,13 +162,13 @@ class Containerd:
             spec=AnyMessage(type_url=_SPEC, value=json.dumps(spec).encode()),
         )
         request = containers_pb2.CreateContainerRequest(container=container)
-        async with _foreign("create container"):
+        async with foreign("create container"):
             await self._containers.Create(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def containers(self) -> list[ContainerRecord]:
         """Return the containers of the namespace."""
         request = containers_pb2.ListContainersRequest()
-        async with _foreign("list containers"):
+        async with foreign("list containers"):
             answer = await self._containers.List(
                 request, timeout=_CALL_SECONDS, metadata=self._metadata
             )
@@ -166,7 +186,7 @@ class Containerd:
             ],
             options=AnyMessage(type_url=options.type_url, value=options.value),
         )
-        async with _foreign("create task"):
+        async with foreign("create task"):
             answer = await self._tasks.Create(
                 request, timeout=_CALL_SECONDS, metadata=self._metadata
             )
@@ -175,7 +195,7 @@ class Containerd:
     async def start(self, container_id: str, exec_id: str = "") -> int:
         """Let a process run that was made by `create_task` or `exec`; returns its pid."""
         request = tasks_pb2.StartRequest(container_id=container_id, exec_id=exec_id)
-        async with _foreign("start"):
+        async with foreign("start"):
             answer = await self._tasks.Start(
                 request, timeout=_CALL_SECONDS, metadata=self._metadata
             )
@@ -190,13 +210,13 @@ class Containerd:
             stderr=log,
             spec=AnyMessage(type_url=_PROCESS, value=json.dumps(process).encode()),
         )
-        async with _foreign("exec"):
+        async with foreign("exec"):
             await self._tasks.Exec(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def wait(self, container_id: str) -> int:
         """Wait, without a deadline, until the container's first process ends; its status."""
         request = tasks_pb2.WaitRequest(container_id=container_id)
-        async with _foreign("wait"):
+        async with foreign("wait"):
             answer = await self._tasks.Wait(request, metadata=self._metadata)
         return answer.exit_status
 
@@ -215,7 +235,7 @@ class Containerd:
         failure: ContainerdError | None = None
         for what, step in steps:
             try:
-                async with _foreign(what, Status.NOT_FOUND):
+                async with foreign(what, Status.NOT_FOUND):
                     await step()
             except ContainerdError as error:
                 failure = error
@@ -244,7 +264,7 @@ class Containerd:
 
 
 @asynccontextmanager
-async def _foreign(what: str, *harmless: Status) -> AsyncIterator[None]:
+async def foreign(what: str, *harmless: Status) -> AsyncIterator[None]:
     """Turn grpclib's errors into ours, except a status that is no error here."""
     try:
         yield
