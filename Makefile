@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-integration fuzz demo bench bench-guest bench-farm soak gen gen-check docs clean lock
+.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-windows test-integration fuzz demo bench bench-guest bench-farm soak gen gen-check docs clean lock
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -40,6 +40,11 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulated), containers
 	./tools/bootstrap.sh firecracker
 	$(PY) -m pytest -q tests/vm tests/e2e
+
+test-windows: dev  ## what of the Windows parts can run here: paths, cl's grammar, clang-cl, Wine, a real containerd
+	$(PY) -m pytest -q tests/golden/test_windows_paths.py tests/golden/test_msvc_golden_argv.py \
+		tests/unit/test_msvc_text.py $(wildcard tests/unit/test_windows_*.py) tests/unit/test_containerd_client.py \
+		tests/integration/msvc tests/integration/windows
 
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
 	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py

@@ -10,39 +10,47 @@ from types import ModuleType
 from typing import Final, cast
 
 from hpcc import __version__
-from hpcc.cli import (
-    _audit,
-    _checkout,
-    _completion,
-    _config,
-    _doctor,
-    _explain,
-    _image,
-    _local,
-    _login,
-    _services,
-    _stats,
-    _token,
-    _up,
-)
+from hpcc.cli import _selftest
 from hpcc.core import CallerError, HpccError
 
 # Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
-_COMMANDS: Final[tuple[ModuleType, ...]] = (
-    _up,
-    _login,
-    _token,
-    _local,
-    _stats,
-    _explain,
-    _checkout,
-    _config,
-    _image,
-    _audit,
-    _doctor,
-    _services,
-    _completion,
-)
+_COMMANDS: tuple[ModuleType, ...]
+if sys.platform != "win32":
+    from hpcc.cli import (
+        _audit,
+        _checkout,
+        _completion,
+        _config,
+        _doctor,
+        _explain,
+        _image,
+        _local,
+        _login,
+        _services,
+        _stats,
+        _token,
+        _up,
+    )
+
+    _COMMANDS = (
+        _up,
+        _login,
+        _token,
+        _local,
+        _stats,
+        _explain,
+        _checkout,
+        _config,
+        _image,
+        _audit,
+        _doctor,
+        _services,
+        _selftest,
+        _completion,
+    )
+else:
+    # The services and the client need POSIX yet (docs/windows.md).
+    _COMMANDS = (_selftest,)
 
 _EXIT_OTHER: Final = 1
 _EXIT_CALLER: Final = 2

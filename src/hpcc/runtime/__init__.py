@@ -1,36 +1,7 @@
 """Isolation backends: guests as microVMs or containers, and what they boot from."""
 
-from hpcc.runtime._assets import GuestAssets, find_static_compiler, prepare_assets
-from hpcc.runtime._channel import ChannelTiming, GuestChannel
-from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
-from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
-from hpcc.runtime._initramfs import build_initramfs
-from hpcc.runtime._kernel import (
-    KERNELS,
-    collect_modules,
-    distribution_id,
-    kernel_package_name,
-    packages_for,
-)
-from hpcc.runtime._pick import (
-    Backend,
-    FirecrackerState,
-    KvmState,
-    firecracker_state,
-    kvm_state,
-    pick_runtime,
-)
-from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime, why_no_snapshots
-from hpcc.runtime._runc import RuncRuntime
-from hpcc.runtime._runc_tools import DEFAULT_SOCKET as CONTAINERD_SOCKET
-from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
-from hpcc.runtime._tools import ToolError, run_tool
-from hpcc.runtime._users import warden_label
-from hpcc.runtime._vm import VmGuest
-from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden, warden_trouble
-from hpcc.runtime._warm import WarmStart, snapshot_bytes
-from hpcc.runtime._warm import open_store as open_snapshots
+import sys
+
 from hpcc.runtime._windows_layer import (
     AGENT_STUB_SOURCE,
     DIRECTORY_SDDL,
@@ -40,6 +11,43 @@ from hpcc.runtime._windows_layer import (
     read_python_zip,
     security_descriptor,
 )
+from hpcc.runtime._windows_selftest import CheckResult, SelfTestSettings
+from hpcc.runtime._windows_selftest import report as windows_report
+from hpcc.runtime._windows_selftest import run_checks as run_windows_checks
+
+if sys.platform != "win32":
+    # These need POSIX: fcntl, users, process descriptors, Unix sockets that pass descriptors.
+    from hpcc.runtime._assets import GuestAssets, find_static_compiler, prepare_assets
+    from hpcc.runtime._channel import ChannelTiming, GuestChannel
+    from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
+    from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
+    from hpcc.runtime._initramfs import build_initramfs
+    from hpcc.runtime._kernel import (
+        KERNELS,
+        collect_modules,
+        distribution_id,
+        kernel_package_name,
+        packages_for,
+    )
+    from hpcc.runtime._pick import (
+        Backend,
+        FirecrackerState,
+        KvmState,
+        firecracker_state,
+        kvm_state,
+        pick_runtime,
+    )
+    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime._qemu import QemuConfig, QemuRuntime, why_no_snapshots
+    from hpcc.runtime._runc import RuncRuntime
+    from hpcc.runtime._runc_tools import DEFAULT_SOCKET as CONTAINERD_SOCKET
+    from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
+    from hpcc.runtime._tools import ToolError, run_tool
+    from hpcc.runtime._users import warden_label
+    from hpcc.runtime._vm import VmGuest
+    from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden, warden_trouble
+    from hpcc.runtime._warm import WarmStart, snapshot_bytes
+    from hpcc.runtime._warm import open_store as open_snapshots
 
 __all__ = [
     "AGENT_STUB_SOURCE",
@@ -50,6 +58,7 @@ __all__ = [
     "QEMU_PROGRAM",
     "Backend",
     "ChannelTiming",
+    "CheckResult",
     "FirecrackerConfig",
     "FirecrackerRuntime",
     "FirecrackerState",
@@ -63,6 +72,7 @@ __all__ = [
     "RuncConfig",
     "RuncRuntime",
     "RuncTools",
+    "SelfTestSettings",
     "ToolError",
     "VmGuest",
     "WardenEnds",
@@ -86,9 +96,11 @@ __all__ = [
     "prepare_assets",
     "read_python_zip",
     "run_tool",
+    "run_windows_checks",
     "security_descriptor",
     "snapshot_bytes",
     "warden_label",
     "warden_trouble",
     "why_no_snapshots",
+    "windows_report",
 ]
