@@ -97,7 +97,7 @@ def _revoke(args: argparse.Namespace) -> int:
     """Refuse a worker's certificates from now on, at every scheduler."""
     _with_enrolment(args, lambda enrolment: enrolment.revoke(args.worker))
     print(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it anew")
-    print("its results are still good: see `hpcc scheduler revoke-key`")
+    print("its results are still good: see `hpcc scheduler revoke-result-key`")
     return 0
 
 
