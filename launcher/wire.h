@@ -132,6 +132,15 @@ static inline int parse_streams(const unsigned char *p, uint32_t bytes, struct r
     return 0;
 }
 
+/* Whether the string at `p` is an absolute path: of a drive, where there are drives. */
+static inline int is_absolute_text(const unsigned char *p, uint32_t bytes) {
+#ifdef _WIN32
+    return bytes > 3 && ((p[0] | 32) >= 'a' && (p[0] | 32) <= 'z') && p[1] == ':' && (p[2] == '\\' || p[2] == '/');
+#else
+    return bytes > 1 && p[0] == '/';
+#endif
+}
+
 /* Read a reply's body; `reply` then points into it. Returns 0, or -1 for nonsense. */
 static inline int parse_reply(uint32_t type, unsigned char *body, uint32_t bytes, struct reply *reply) {
     *reply = (struct reply){.type = type};
@@ -151,7 +160,7 @@ static inline int parse_reply(uint32_t type, unsigned char *body, uint32_t bytes
     case FRAME_RUN: break;
     default: return -1;
     }
-    if (bytes < 10 || body[bytes - 1] != '\0' || body[8] != '/') return -1;
+    if (bytes < 10 || body[bytes - 1] != '\0' || !is_absolute_text(body + 8, bytes - 8)) return -1;
     reply->flags = get32(body);
     reply->argc = get32(body + 4);
     reply->argv = (char *)body + 8;

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from hpcc.config import Paths, Settings
@@ -165,16 +166,26 @@ def build_tool(source: str, output: Path, *flags: str) -> Path:
     return output
 
 
-def build_launcher(directory: Path, *flags: str, build_id: str = "") -> Path:
-    """Build `hpcc` as the package's build does, with an `hpcc-cli` of this tree beside it."""
+def _build_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "tools" / "hatch_build.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def build_windows_launcher(output: Path, *flags: str) -> Path:
+    """Cross-build `hpcc.exe` as the wheel's build does."""
+    _build_script().build_windows_launcher(ROOT, output, flags=flags)
+    return output
+
+
+def build_launcher(directory: Path, *flags: str, build_id: str = "") -> Path:
+    """Build `hpcc` as the package's build does, with an `hpcc-cli` of this tree beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     launcher = directory / "hpcc"
-    module.build_launcher(ROOT, launcher, build_id=build_id, flags=flags)
+    _build_script().build_launcher(ROOT, launcher, build_id=build_id, flags=flags)
     cli = directory / "hpcc-cli"
     cli.write_text(
         f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'hpcc'\n"

@@ -29,6 +29,7 @@ from hpcc.wire._exec_frames import (
 )
 from hpcc.wire._frame_gate import PROTOCOL_VIOLATION, FrameGate
 from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
+from hpcc.wire._pipe import check_sid, daemon_pipe, pipe_sddl
 
 __all__ = [
     "CHUNK_BYTES",
@@ -60,6 +61,9 @@ __all__ = [
     "GuestLink",
     "HostLink",
     "check_exec_request",
+    "check_sid",
+    "daemon_pipe",
     "launcher",
+    "pipe_sddl",
     "warden",
 ]

@@ -9,6 +9,7 @@ Tuples and bytes: this is the hit path (docs/adr/0001-architecture.md).
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Final, NamedTuple
 
@@ -81,6 +82,8 @@ _LEADING_STRINGS: Final = 3
 
 # sun_path holds 108 bytes with its NUL (unix(7)).
 MAX_SOCKET_PATH_BYTES: Final = 107
+
+_DRIVE_PATH: Final = re.compile(rb"[A-Za-z]:[\\/]")
 
 WAIT_FRAME: Final = _HEADER.pack(MAGIC, WAIT, 0)
 
@@ -200,8 +203,14 @@ def request_protocol(body: bytes) -> int:
     return int(protocol)
 
 
-def decode_request(body: bytes) -> LauncherRequest:
+def _is_absolute(path: bytes, *, is_windows: bool) -> bool:
+    return bool(_DRIVE_PATH.match(path)) if is_windows else path[:1] == b"/"
+
+
+def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
     """Read the body of a request of `PROTOCOL_VERSION`.
+
+    With `is_windows` it came over a pipe: paths begin with a drive, and all text is UTF-8.
 
     Raises:
         CallerError: it is anything else.
@@ -218,7 +227,7 @@ def decode_request(body: bytes) -> LauncherRequest:
         raise _malformed("count of strings")
     strings = body[_REQUEST.size : -1].split(b"\0")
     build_id, compiler, cwd = strings[:_LEADING_STRINGS]
-    if compiler[:1] != b"/" or cwd[:1] != b"/":
+    if not all(_is_absolute(path, is_windows=is_windows) for path in (compiler, cwd)):
         raise _malformed("compiler or cwd is not absolute")
     env = []
     for text in strings[_LEADING_STRINGS + argc :]:
@@ -296,13 +305,14 @@ def decode_done(body: bytes) -> LauncherDone:
     return LauncherDone(exit_code, *_streams(body, _DONE.size, out_bytes, err_bytes))
 
 
-def encode_run(run: LauncherRun) -> bytes:
+def encode_run(run: LauncherRun, *, is_windows: bool = False) -> bytes:
     """Write the order to run a compiler.
 
     Raises:
         CallerError: argv cannot be an argv, or is too long.
     """
-    if not run.argv or run.argv[0][:1] != b"/" or any(b"\0" in text for text in run.argv):
+    is_absolute = bool(run.argv) and _is_absolute(run.argv[0], is_windows=is_windows)
+    if not is_absolute or any(b"\0" in text for text in run.argv):
         raise _malformed("argv of a run")
     flags = _FILTER_HEADERS * run.filter_headers | _TENTATIVE * run.is_tentative
     fixed = _PAIR.pack(flags, len(run.argv))

@@ -1,0 +1,727 @@
+/* hpcc.exe, the launcher on Windows: one process per compile, as hpcc.c is elsewhere.
+ *
+ * It asks the user's daemon over a named pipe with one framed request and then prints what the
+ * daemon already made (DONE), runs the compiler and reports (RUN), or runs the compiler and says
+ * nothing more (EXEC). Whatever goes wrong before DONE - no daemon, another user's, silence,
+ * nonsense - the compiler runs as if hpcc were not there. Everything that is not a compile is handed
+ * to hpcc-cli.exe beside this file.
+ *
+ * Inside, text is UTF-16 as Windows hands it over; on the pipe it is UTF-8. What is not UTF-16 (half
+ * of a pair) is never sent: the compiler gets it as it came.
+ *
+ * Sources: Win32 documentation of named pipes, impersonation levels, CreateProcess, job objects and
+ * SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows. */
+#define WIN32_LEAN_AND_MEAN
+#define _WIN32_WINNT 0x0A00
+#include <windows.h>
+
+#include <sddl.h>
+#include <shellapi.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <wchar.h>
+
+#include "wire.h"
+
+#if !defined(HPCC_BUILD_ID) || !defined(HPCC_PROTOCOL)
+#error "build with tools/hatch_build.py, which says which daemon this belongs to"
+#endif
+
+/* Deadlines in milliseconds, as in hpcc.c; a test builds with shorter ones. */
+#ifndef FIRST_FRAME_MS
+#define FIRST_FRAME_MS 2000
+#endif
+#ifndef NEXT_FRAME_MS
+#define NEXT_FRAME_MS 10000
+#endif
+#define MAX_DEPTH 8
+#define HOLD_BYTES (64u << 20)
+#define MAX_LINE 32768 /* of CreateProcess, in UTF-16 units with the last zero */
+#define MAX_LONG_PATH 32768
+#define MAX_SID_BYTES 256
+#define EXIT_CANNOT_RUN 127
+#define EXIT_USAGE 2
+
+/* Variables that change what a compiler does, and ours, in the spelling that the daemon knows: on
+ * Windows their case does not count. A name that ends in "_" is a prefix, but for _CL_. Sources:
+ * Microsoft's documentation of cl, LLVM's MSVCPaths.cpp, the clang driver. */
+static const wchar_t *const ENV_NAMES[] = {
+    L"CL", L"_CL_", L"INCLUDE", L"EXTERNAL_INCLUDE", L"LIB", L"LIBPATH", L"VSLANG", L"VS_UNICODE_OUTPUT",
+    L"VCToolsInstallDir", L"VCToolsVersion", L"VCINSTALLDIR", L"WindowsSdkDir", L"WindowsSDKVersion",
+    L"UniversalCRTSdkDir", L"UCRTVersion", L"PATH", L"PATHEXT", L"TMP", L"TEMP", L"CPATH",
+    L"C_INCLUDE_PATH", L"CPLUS_INCLUDE_PATH", L"SOURCE_DATE_EPOCH", L"NO_COLOR",
+    L"CCC_", L"CLANG_", L"HPCC_",
+};
+#define DEPTH_VARIABLE L"HPCC_DEPTH"
+
+static const wchar_t *const COMPILERS[] = {L"cl", L"clang-cl", L"icx-cl", L"clang", L"clang++", L"gcc", L"g++", L"cc", L"c++"};
+
+#define LENGTH(array) (sizeof(array) / sizeof *(array))
+
+static wchar_t line[MAX_LINE], found[MAX_LONG_PATH], self[MAX_LONG_PATH];
+
+/* ---- small things ---- */
+
+static bool write_all(HANDLE to, const void *data, size_t bytes) {
+    const char *p = data;
+    while (bytes) {
+        DWORD written = 0, chunk = bytes < 1u << 20 ? (DWORD)bytes : 1u << 20;
+        if (!WriteFile(to, p, chunk, &written, NULL)) {
+            if (GetLastError() == ERROR_OPERATION_ABORTED) continue; /* meant for the read: end_pump */
+            return false;
+        }
+        p += written;
+        bytes -= written;
+    }
+    return true;
+}
+
+static void complain(const wchar_t *what, const char *why) {
+    HANDLE err = GetStdHandle(STD_ERROR_HANDLE);
+    char text[4 * MAX_PATH];
+    int n = WideCharToMultiByte(CP_UTF8, 0, what, -1, text, sizeof text, NULL, NULL);
+    write_all(err, "hpcc: ", 6);
+    if (n > 1) write_all(err, text, (size_t)n - 1);
+    write_all(err, why, strlen(why));
+    write_all(err, "\r\n", 2);
+}
+
+static bool is_same_text(const wchar_t *a, const wchar_t *b) {
+    return CompareStringOrdinal(a, -1, b, -1, TRUE) == CSTR_EQUAL;
+}
+
+/* True if `text` begins with `prefix`, case aside. */
+static bool begins_with(const wchar_t *text, const wchar_t *prefix) {
+    int n = (int)wcslen(prefix);
+    return (int)wcslen(text) >= n && CompareStringOrdinal(text, n, prefix, n, TRUE) == CSTR_EQUAL;
+}
+
+static const wchar_t *base_name(const wchar_t *path) {
+    const wchar_t *name = path;
+    for (; *path; path++)
+        if (*path == L'\\' || *path == L'/' || *path == L':') name = path + 1;
+    return name;
+}
+
+static bool has_directory(const wchar_t *path) { return base_name(path) != path; }
+
+static bool is_compiler_name(const wchar_t *name) {
+    wchar_t stem[32];
+    size_t length = wcslen(name);
+    if (length > 4 && is_same_text(name + length - 4, L".exe")) length -= 4;
+    if (length >= LENGTH(stem)) return false;
+    wmemcpy(stem, name, length);
+    stem[length] = L'\0';
+    for (size_t i = 0; i < LENGTH(COMPILERS); i++)
+        if (is_same_text(stem, COMPILERS[i])) return true;
+    return false;
+}
+
+/* ---- command lines: what CommandLineToArgvW and the C runtime read back the same ---- */
+
+static bool put(wchar_t c, size_t *at) {
+    if (*at + 1 >= MAX_LINE) return false;
+    line[(*at)++] = c;
+    line[*at] = L'\0';
+    return true;
+}
+
+static bool put_quoted(const wchar_t *argument, size_t *at) {
+    if (*at && !put(L' ', at)) return false;
+    bool is_plain = *argument && !wcspbrk(argument, L" \t\n\v\"");
+    if (!is_plain && !put(L'"', at)) return false;
+    for (const wchar_t *c = argument;; c++) {
+        size_t slashes = 0;
+        while (*c == L'\\') c++, slashes++;
+        size_t count = slashes;
+        if (!is_plain && (*c == L'"' || !*c)) count = slashes * 2 + (*c == L'"');
+        while (count--)
+            if (!put(L'\\', at)) return false;
+        if (!*c) break;
+        if (!put(*c, at)) return false;
+    }
+    return is_plain || put(L'"', at);
+}
+
+static bool put_line(wchar_t **argv) {
+    size_t at = 0;
+    line[0] = L'\0';
+    for (; *argv; argv++)
+        if (!put_quoted(*argv, &at)) return false;
+    return true;
+}
+
+/* ---- finding the compiler ---- */
+
+static bool file_id(const wchar_t *path, DWORD flags, uint64_t id[2]) {
+    BY_HANDLE_FILE_INFORMATION info;
+    HANDLE file = CreateFileW(path, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING, flags, NULL);
+    if (file == INVALID_HANDLE_VALUE) return false;
+    bool is_known = GetFileInformationByHandle(file, &info);
+    CloseHandle(file);
+    if (!is_known) return false;
+    id[0] = info.dwVolumeSerialNumber;
+    id[1] = (uint64_t)info.nFileIndexHigh << 32 | info.nFileIndexLow;
+    return true;
+}
+
+static bool is_file(const wchar_t *path) {
+    DWORD attributes = GetFileAttributesW(path);
+    return attributes != INVALID_FILE_ATTRIBUTES && !(attributes & FILE_ATTRIBUTE_DIRECTORY);
+}
+
+/* By name or by what it is on disk. A copy under a compiler's name is caught by the depth. */
+static bool is_self(const wchar_t *path) {
+    uint64_t ours[2], other[2];
+    if (is_same_text(base_name(path), L"hpcc.exe")) return true;
+    return file_id(self, 0, ours) && file_id(path, 0, other) && ours[0] == other[0] && ours[1] == other[1];
+}
+
+/* Only programs: a batch file would need cmd.exe, which no quoting passes arguments through unchanged. */
+static bool is_program(const wchar_t *extension, size_t length) {
+    return length == 4 && (CompareStringOrdinal(extension, 4, L".exe", 4, TRUE) == CSTR_EQUAL ||
+                           CompareStringOrdinal(extension, 4, L".com", 4, TRUE) == CSTR_EQUAL);
+}
+
+/* Complete the path in `found`, of that length, in the order of PATHEXT. */
+static bool complete(size_t length) {
+    wchar_t extensions[1024];
+    DWORD n = GetEnvironmentVariableW(L"PATHEXT", extensions, LENGTH(extensions));
+    if (!n || n >= LENGTH(extensions)) wcscpy(extensions, L".COM;.EXE");
+    if (length >= 4 && is_program(found + length - 4, 4) && is_file(found)) return true;
+    if (length + 5 > LENGTH(found)) return false;
+    for (const wchar_t *e = extensions; *e;) {
+        size_t more = wcscspn(e, L";");
+        if (is_program(e, more)) {
+            wmemcpy(found + length, e, more);
+            found[length + more] = L'\0';
+            if (is_file(found)) return true;
+        }
+        e += more + (e[more] == L';');
+    }
+    return false;
+}
+
+/* A drive or a server at the front: the current directory is not searched, nor a part that means it. */
+static bool is_rooted(const wchar_t *part, size_t length) {
+    bool is_drive = length >= 3 && part[1] == L':' && (part[2] == L'\\' || part[2] == L'/');
+    return is_drive || (length >= 2 && part[0] == L'\\' && part[1] == L'\\');
+}
+
+/* The compiler on PATH behind hpcc, in `found`. */
+static bool search_compiler(const wchar_t *name, bool *is_shadowed) {
+    DWORD size = GetEnvironmentVariableW(L"PATH", NULL, 0);
+    wchar_t *path = size ? malloc(size * sizeof *path) : NULL;
+    if (!path || GetEnvironmentVariableW(L"PATH", path, size) >= size) return free(path), false;
+    bool is_found = false;
+    for (const wchar_t *part = path; *part && !is_found;) {
+        size_t length = wcscspn(part, L";"), end = length;
+        const wchar_t *from = part;
+        if (end >= 2 && from[0] == L'"' && from[end - 1] == L'"') from++, end -= 2;
+        if (is_rooted(from, end) && end + 1 + wcslen(name) < LENGTH(found)) {
+            wmemcpy(found, from, end);
+            if (found[end - 1] != L'\\' && found[end - 1] != L'/') found[end++] = L'\\';
+            wcscpy(found + end, name);
+            if (complete(wcslen(found))) {
+                if (is_self(found)) *is_shadowed = true;
+                else is_found = true;
+            }
+        }
+        part += length + (part[length] == L';');
+    }
+    free(path);
+    return is_found;
+}
+
+/* The file that `name` means, as an absolute path in `found`. Says what is wrong if there is none. */
+static bool find_compiler(const wchar_t *name) {
+    bool is_shadowed = false;
+    if (!has_directory(name)) {
+        if (search_compiler(name, &is_shadowed)) return true;
+        complain(name, is_shadowed ? " on PATH is hpcc itself alone; add the directory of the compiler" : ": no such compiler on PATH");
+        return false;
+    }
+    DWORD n = GetFullPathNameW(name, LENGTH(found), found, NULL);
+    if (!n || n >= LENGTH(found)) return complain(name, ": the path is too long"), false;
+    if (!complete(n)) return complain(name, ": no such program"), false;
+    if (is_self(found)) return complain(name, " is hpcc itself, not a compiler"), false;
+    return true;
+}
+
+/* ---- running a program ---- */
+
+/* The console tells the program of Ctrl-C and Ctrl-Break by itself, being in our group: we stay
+ * until it ended. At the end of a session we go, and the job takes the program along. */
+static BOOL WINAPI on_control(DWORD kind) { return kind == CTRL_C_EVENT || kind == CTRL_BREAK_EVENT; }
+
+/* A job that ends the program with us, and only it: mspdbsrv.exe serves other compiles, too. */
+static HANDLE make_job(void) {
+    HANDLE job = CreateJobObjectW(NULL, NULL);
+    JOBOBJECT_EXTENDED_LIMIT_INFORMATION limits = {0};
+    limits.BasicLimitInformation.LimitFlags = JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE | JOB_OBJECT_LIMIT_SILENT_BREAKAWAY_OK;
+    if (job) SetInformationJobObject(job, JobObjectExtendedLimitInformation, &limits, sizeof limits);
+    return job;
+}
+
+/* Start `program` with the line in `line`, as a shell would have: with all that is inheritable. */
+static DWORD start(const wchar_t *program, HANDLE out, HANDLE err, HANDLE *process) {
+    STARTUPINFOW startup = {.cb = sizeof startup, .dwFlags = STARTF_USESTDHANDLES};
+    PROCESS_INFORMATION started;
+    startup.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
+    startup.hStdOutput = out;
+    startup.hStdError = err;
+    HANDLE handles[] = {startup.hStdInput, out, err};
+    for (size_t i = 0; i < LENGTH(handles); i++)
+        if (handles[i] && handles[i] != INVALID_HANDLE_VALUE) SetHandleInformation(handles[i], HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT);
+    SetConsoleCtrlHandler(on_control, TRUE);
+    if (!CreateProcessW(program, line, NULL, NULL, TRUE, CREATE_SUSPENDED, NULL, NULL, &startup, &started)) {
+        DWORD error = GetLastError();
+        SetConsoleCtrlHandler(on_control, FALSE);
+        return error;
+    }
+    HANDLE job = make_job(); /* kept until we end */
+    if (job) AssignProcessToJobObject(job, started.hProcess);
+    ResumeThread(started.hThread);
+    CloseHandle(started.hThread);
+    *process = started.hProcess;
+    return 0;
+}
+
+static DWORD wait_for_end(HANDLE process) {
+    DWORD code = EXIT_CANNOT_RUN;
+    WaitForSingleObject(process, INFINITE);
+    GetExitCodeProcess(process, &code);
+    CloseHandle(process);
+    return code;
+}
+
+/* In place of exec: the program's streams are ours, and its exit code. */
+static _Noreturn void become(const wchar_t *program, wchar_t **argv) {
+    HANDLE process;
+    if (!put_line(argv)) {
+        complain(program, ": the command line is longer than Windows allows");
+        ExitProcess(EXIT_CANNOT_RUN);
+    }
+    if (start(program, GetStdHandle(STD_OUTPUT_HANDLE), GetStdHandle(STD_ERROR_HANDLE), &process)) {
+        complain(program, ": cannot be run");
+        ExitProcess(EXIT_CANNOT_RUN);
+    }
+    ExitProcess(wait_for_end(process));
+}
+
+static int run_cli(wchar_t **argv) {
+    wchar_t cli[MAX_LONG_PATH];
+    wcscpy(cli, self);
+    size_t at = (size_t)(base_name(cli) - cli);
+    if (at + 13 > LENGTH(cli)) return EXIT_CANNOT_RUN;
+    wcscpy(cli + at, L"hpcc-cli.exe");
+    if (is_file(cli)) become(cli, argv);
+    complain(cli, ": not there; install the hpcc package again");
+    return EXIT_CANNOT_RUN;
+}
+
+/* ---- who is who ---- */
+
+/* The user of a token, as TOKEN_USER with its SID behind it. */
+static bool user_of(HANDLE process, void *user, DWORD size) {
+    HANDLE token;
+    if (!OpenProcessToken(process, TOKEN_QUERY, &token)) return false;
+    bool is_known = GetTokenInformation(token, TokenUser, user, size, &size);
+    CloseHandle(token);
+    return is_known;
+}
+
+#define SID_OF(user) (((TOKEN_USER *)(user))->User.Sid)
+static _Alignas(16) char own_user[MAX_SID_BYTES];
+
+/* The pipe was made by this user: the owner in its descriptor is the maker's, and no other user can
+ * give it ours. The number of a server's process alone proves nothing, as numbers are used again. */
+static bool is_own_object(HANDLE pipe) {
+    _Alignas(16) char descriptor[1024];
+    DWORD size = sizeof descriptor;
+    PSID owner = NULL;
+    BOOL is_default;
+    if (!GetKernelObjectSecurity(pipe, OWNER_SECURITY_INFORMATION, descriptor, size, &size)) return false;
+    return GetSecurityDescriptorOwner(descriptor, &owner, &is_default) && owner && EqualSid(owner, SID_OF(own_user));
+}
+
+static bool is_own_server(HANDLE pipe) {
+    _Alignas(16) char user[MAX_SID_BYTES];
+    ULONG id = 0;
+    if (!GetNamedPipeServerProcessId(pipe, &id)) return false;
+    HANDLE process = OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, FALSE, id);
+    if (!process) return false;
+    bool is_ours = user_of(process, user, sizeof user) && EqualSid(SID_OF(user), SID_OF(own_user));
+    CloseHandle(process);
+    return is_ours;
+}
+
+/* \\.\pipe\hpcc- and a hash of the user's SID, and of HPCC_DIR where it is set: the twin of
+ * daemon_pipe in wire/_launcher.py. A name that anyone can guess and take: hence the checks above. */
+static bool find_pipe(wchar_t *name) {
+    char text[4096], hex[24];
+    wchar_t wide[1024], *sid;
+    if (!user_of(GetCurrentProcess(), own_user, sizeof own_user) || !ConvertSidToStringSidW(SID_OF(own_user), &sid)) return false;
+    int n = WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, sid, -1, text, sizeof text, NULL, NULL);
+    LocalFree(sid);
+    if (!n) return false;
+    uint64_t hash = fnv1a(FNV_START, text);
+    DWORD length = GetEnvironmentVariableW(L"HPCC_DIR", wide, LENGTH(wide));
+    if (length >= LENGTH(wide)) return false;
+    if (length) {
+        if (!WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, wide, -1, text, sizeof text, NULL, NULL)) return false;
+        hash = fnv1a(fnv1a(hash, "\n"), text);
+    }
+    put_number(hex, hash, 16, 16);
+    wcscpy(name, L"\\\\.\\pipe\\hpcc-");
+    size_t at = wcslen(name);
+    for (size_t i = 0; i <= 16; i++) name[at + i] = (wchar_t)hex[i];
+    return true;
+}
+
+/* ---- the pipe, with deadlines ---- */
+
+struct pipe {
+    HANDLE handle, event;
+};
+
+static int64_t now_ms(void) { return (int64_t)GetTickCount64(); }
+
+/* Connects; false when nobody listens, all are busy too long, or the other end is not this user's.
+ * The server may learn who we are and cannot act as us. */
+static bool dial(const wchar_t *name, struct pipe *pipe) {
+    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    for (;;) {
+        pipe->handle = CreateFileW(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING,
+                                   FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION, NULL);
+        if (pipe->handle != INVALID_HANDLE_VALUE) break;
+        int64_t left = deadline - now_ms();
+        if (GetLastError() != ERROR_PIPE_BUSY || left <= 0) return false;
+        WaitNamedPipeW(name, (DWORD)left); /* 0 would be the server's own choice; the loop asks again */
+    }
+    pipe->event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (pipe->event && is_own_object(pipe->handle) && is_own_server(pipe->handle)) return true;
+    CloseHandle(pipe->handle);
+    return false;
+}
+
+static void hang_up(struct pipe *pipe) {
+    CloseHandle(pipe->handle);
+    CloseHandle(pipe->event);
+}
+
+/* One read or write; returns the bytes moved, 0 for the end, an error or a deadline. */
+static DWORD move_some(struct pipe *pipe, bool is_read, void *data, DWORD bytes, int64_t left) {
+    OVERLAPPED call = {.hEvent = pipe->event};
+    DWORD moved = 0;
+    ResetEvent(pipe->event);
+    BOOL is_done = is_read ? ReadFile(pipe->handle, data, bytes, NULL, &call) : WriteFile(pipe->handle, data, bytes, NULL, &call);
+    if (!is_done && GetLastError() != ERROR_IO_PENDING) return 0;
+    if (!is_done && WaitForSingleObject(pipe->event, left > 0 ? (DWORD)left : 0) != WAIT_OBJECT_0) CancelIoEx(pipe->handle, &call);
+    /* Waits for the cancel, too: until then the system may write to `data`. */
+    return GetOverlappedResult(pipe->handle, &call, &moved, TRUE) ? moved : 0;
+}
+
+static bool send_all(struct pipe *pipe, const void *data, size_t bytes) {
+    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    for (const char *p = data; bytes;) {
+        DWORD chunk = bytes < 1u << 16 ? (DWORD)bytes : 1u << 16;
+        DWORD moved = move_some(pipe, false, (void *)p, chunk, deadline - now_ms());
+        if (!moved) return false;
+        p += moved;
+        bytes -= moved;
+        deadline = now_ms() + FIRST_FRAME_MS; /* it reads */
+    }
+    return true;
+}
+
+/* The next frame that is not WAIT; false for silence, the end or nonsense. `reply` points into memory
+ * that lives as long as we do. */
+static bool read_reply(struct pipe *pipe, struct reply *reply) {
+    size_t room = 1u << 16, have = 0, start_at = 0;
+    unsigned char *data = malloc(room);
+    uint32_t type, bytes;
+    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+    while (data) {
+        DWORD n = move_some(pipe, true, data + have, (DWORD)(room - have), deadline - now_ms());
+        if (!n) return false;
+        bool is_first = !have;
+        have += n;
+        switch (split_frames(data, have, &start_at, &type, &bytes)) {
+        case SPLIT_BAD: return false;
+        case SPLIT_WHOLE: return !parse_reply(type, data + start_at + HEADER_BYTES, bytes, reply);
+        case SPLIT_PARTIAL: break;
+        }
+        if (start_at || is_first) deadline = now_ms() + NEXT_FRAME_MS; /* a sign of life, or a frame began */
+        memmove(data, data + start_at, have -= start_at);
+        start_at = 0;
+        if (HEADER_BYTES + bytes > room) /* at most MAX_REPLY_BYTES: the header was checked */
+            data = realloc(data, room = HEADER_BYTES + bytes);
+    }
+    return false;
+}
+
+/* ---- the request ---- */
+
+struct writer {
+    unsigned char *at, *end; /* `at` is NULL once there is no room, or what came was not UTF-16 */
+};
+
+static void put_text(struct writer *w, const wchar_t *text) {
+    if (!w->at) return;
+    size_t room = (size_t)(w->end - w->at);
+    int n = WideCharToMultiByte(CP_UTF8, WC_ERR_INVALID_CHARS, text, -1, (char *)w->at, room > 1 << 30 ? 1 << 30 : (int)room, NULL, NULL);
+    w->at = n > 0 ? w->at + n : NULL;
+}
+
+/* Write `NAME=value` if it is one to be sent, the name as in our list. */
+static bool put_variable(struct writer *w, const wchar_t *variable) {
+    wchar_t name[64];
+    size_t length = wcscspn(variable + (*variable == L'='), L"="); /* =C:=C:\dir are cmd's own */
+    if (*variable == L'=' || length >= LENGTH(name)) return false;
+    wmemcpy(name, variable, length);
+    name[length] = L'\0';
+    if (is_same_text(name, DEPTH_VARIABLE)) return false;
+    for (size_t i = 0; i < LENGTH(ENV_NAMES); i++) {
+        const wchar_t *wanted = ENV_NAMES[i];
+        size_t n = wcslen(wanted);
+        bool is_prefix = wanted[n - 1] == L'_' && wanted[0] != L'_';
+        bool is_same = is_same_text(name, wanted);
+        if (!is_same && !(is_prefix && begins_with(name, wanted))) continue;
+        put_text(w, is_same ? wanted : name);
+        if (w->at) w->at[-1] = '=';
+        put_text(w, variable + length + 1);
+        return true;
+    }
+    return false;
+}
+
+static bool put_cwd(struct writer *w, uint64_t id[2]) {
+    DWORD size = GetCurrentDirectoryW(0, NULL);
+    wchar_t *cwd = size ? malloc(size * sizeof *cwd) : NULL;
+    DWORD n = cwd ? GetCurrentDirectoryW(size, cwd) : 0;
+    bool is_good = n && n < size && is_rooted(cwd, n);
+    if (is_good) put_text(w, cwd);
+    if (is_good && !file_id(cwd, FILE_FLAG_BACKUP_SEMANTICS, id)) id[0] = id[1] = 0;
+    free(cwd);
+    return is_good;
+}
+
+/* The whole frame; NULL when it cannot be asked. */
+static unsigned char *make_request(wchar_t **argv, size_t *bytes) {
+    size_t most = HEADER_BYTES + MAX_REQUEST_BYTES;
+    unsigned char *frame = malloc(most), *p;
+    uint32_t argc = 0, envc = 0;
+    uint64_t cwd_id[2] = {0, 0};
+    DWORD mode;
+    if (!frame) return NULL;
+    struct writer w = {frame + HEADER_BYTES + REQUEST_FIXED_BYTES, frame + most};
+    memcpy(w.at, HPCC_BUILD_ID, sizeof HPCC_BUILD_ID);
+    w.at += sizeof HPCC_BUILD_ID;
+    put_text(&w, found);
+    if (!put_cwd(&w, cwd_id)) return NULL;
+    for (; argv[argc]; argc++) put_text(&w, argv[argc]);
+    wchar_t *environment = GetEnvironmentStringsW();
+    for (wchar_t *e = environment; e && *e; e += wcslen(e) + 1) envc += put_variable(&w, e);
+    if (environment) FreeEnvironmentStringsW(environment);
+    if (!w.at || argc > MAX_ARGC) return NULL;
+    bool is_tty = GetConsoleMode(GetStdHandle(STD_ERROR_HANDLE), &mode);
+    p = put_header(frame, FRAME_REQUEST, (uint32_t)(w.at - frame - HEADER_BYTES));
+    p = put32(put32(put32(p, HPCC_PROTOCOL), is_tty ? REQUEST_STDERR_IS_TTY : 0), 0);
+    p = put64(put64(put32(put32(put32(p, argc), envc), 0), cwd_id[0]), cwd_id[1]);
+    put64(put64(put64(put64(p, 0), 0), 0), 0); /* no root and no namespaces here */
+    *bytes = (size_t)(w.at - frame);
+    return frame;
+}
+
+/* ---- running the compiler for the daemon ---- */
+
+/* One stream of the compiler: passed on as it comes, or held back, and kept; by a thread of its own. */
+struct stream {
+    HANDLE from, to, thread;
+    char *kept;
+    size_t bytes, capacity;
+    volatile LONG is_over; /* the compiler ended: only what is already written is waited for */
+    bool is_held, is_filtered, is_truncated;
+};
+
+static bool keep(struct stream *s, const char *data, size_t bytes) {
+    size_t limit = s->is_held ? HOLD_BYTES : MAX_CAPTURE_BYTES, room = s->bytes < limit ? limit - s->bytes : 0;
+    if (bytes > room || s->is_truncated) return false;
+    if (s->bytes + bytes > s->capacity) {
+        size_t capacity = s->capacity ? s->capacity * 2 : 1u << 17;
+        char *larger = realloc(s->kept, capacity);
+        if (!larger) return false;
+        s->kept = larger;
+        s->capacity = capacity;
+    }
+    memcpy(s->kept + s->bytes, data, bytes);
+    s->bytes += bytes;
+    return true;
+}
+
+static void let_go(struct stream *s) {
+    if (s->is_held && s->bytes) write_all(s->to, s->kept, s->is_filtered ? strip_headers(s->kept, s->bytes) : s->bytes);
+    s->is_held = false;
+}
+
+static DWORD WINAPI pump(void *argument) {
+    struct stream *s = argument;
+    char data[1 << 16];
+    for (;;) {
+        DWORD there = 1, n = 0;
+        bool is_over = s->is_over; /* read before the pipe is looked into */
+        if (is_over && (!PeekNamedPipe(s->from, NULL, 0, NULL, &there, NULL) || !there)) return 0;
+        if (!ReadFile(s->from, data, sizeof data, &n, NULL)) {
+            if (GetLastError() == ERROR_OPERATION_ABORTED) continue;
+            return 0;
+        }
+        if (!keep(s, data, n)) {
+            s->is_truncated = true;
+            let_go(s); /* more than can be held is more than a person reads */
+        }
+        if (!s->is_held && n && !write_all(s->to, data, n)) return 0;
+    }
+}
+
+/* A process that the compiler left (mspdbsrv.exe) may hold the pipe for hours: the read is called off. */
+static void end_pump(struct stream *s) {
+    InterlockedExchange(&s->is_over, 1);
+    while (WaitForSingleObject(s->thread, 5) == WAIT_TIMEOUT) CancelSynchronousIo(s->thread);
+    CloseHandle(s->thread);
+    CloseHandle(s->from);
+}
+
+/* Returns false if it could not be started; nothing ran then. */
+static bool run_child(wchar_t **argv, struct stream streams[2], DWORD *code) {
+    HANDLE writers[2], process;
+    for (int i = 0; i < 2; i++)
+        if (!CreatePipe(&streams[i].from, &writers[i], NULL, 1 << 16)) return false;
+    if (!put_line(argv) || start(argv[0], writers[0], writers[1], &process)) return false;
+    for (int i = 0; i < 2; i++) {
+        CloseHandle(writers[i]);
+        streams[i].thread = CreateThread(NULL, 0, pump, &streams[i], 0, NULL);
+        if (!streams[i].thread) ExitProcess(EXIT_CANNOT_RUN); /* the job ends the compiler with us */
+    }
+    *code = wait_for_end(process);
+    for (int i = 0; i < 2; i++) end_pump(&streams[i]);
+    return true;
+}
+
+/* A status over 255 (an exception's) is told as 255: the daemon keeps none of either. */
+static bool send_report(struct pipe *pipe, const struct stream *streams, DWORD code) {
+    unsigned char frame[HEADER_BYTES + 20], *p;
+    uint32_t bytes[2], flags = 0;
+    for (int i = 0; i < 2; i++) {
+        bool is_long = streams[i].bytes > MAX_CAPTURE_BYTES;
+        if (is_long || streams[i].is_truncated) flags |= REPORT_IS_TRUNCATED;
+        bytes[i] = is_long ? MAX_CAPTURE_BYTES : (uint32_t)streams[i].bytes;
+    }
+    p = put_header(frame, FRAME_REPORT, 20 + bytes[0] + bytes[1]);
+    p = put32(put32(p, code > 255 ? 255 : code), 0);
+    put32(put32(put32(p, flags), bytes[0]), bytes[1]);
+    return send_all(pipe, frame, sizeof frame) && send_all(pipe, streams[0].kept, bytes[0]) && send_all(pipe, streams[1].kept, bytes[1]);
+}
+
+/* The arguments of RUN as Windows takes them; NULL where they are not UTF-8. */
+static wchar_t **decode_argv(const struct reply *run) {
+    wchar_t **argv = malloc((run->argc + 1u) * sizeof *argv);
+    const char *text = run->argv;
+    for (uint32_t i = 0; argv && i < run->argc; i++, text += strlen(text) + 1) {
+        int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, text, -1, NULL, 0);
+        argv[i] = n > 0 ? malloc((size_t)n * sizeof **argv) : NULL;
+        if (!argv[i] || MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, text, -1, argv[i], n) != n) return NULL;
+    }
+    if (argv) argv[run->argc] = NULL;
+    return argv;
+}
+
+/* Returns if the compiler could not be started, or failed with flags that are not the user's:
+ * nothing of that was shown, and the user's own command decides. */
+static void run_and_report(struct pipe *pipe, const struct reply *run) {
+    bool is_filtered = run->flags & RUN_FILTER_HEADERS, is_tentative = run->flags & RUN_TENTATIVE;
+    struct stream streams[2] = {
+        {.to = GetStdHandle(STD_OUTPUT_HANDLE), .is_held = is_tentative},
+        {.to = GetStdHandle(STD_ERROR_HANDLE), .is_held = is_tentative || is_filtered, .is_filtered = is_filtered},
+    };
+    struct reply finish;
+    DWORD code;
+    wchar_t **argv = decode_argv(run);
+    if (!argv || !run_child(argv, streams, &code)) return;
+    if (is_tentative && code) {
+        send_report(pipe, streams, code);
+        return;
+    }
+    struct stream *err = &streams[1];
+    let_go(&streams[0]);
+    if (!is_filtered) let_go(err);
+    bool is_told = send_report(pipe, streams, code) && read_reply(pipe, &finish) && finish.type == FRAME_FINISH;
+    if (is_told && finish.out_bytes) write_all(streams[0].to, finish.out, finish.out_bytes);
+    if (is_told && (!is_filtered || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES))) write_all(err->to, finish.err, finish.err_bytes);
+    else let_go(err);
+    ExitProcess(code);
+}
+
+/* ---- a compile ---- */
+
+static bool count_depth(void) {
+    wchar_t text[8];
+    unsigned depth = 0;
+    DWORD n = GetEnvironmentVariableW(DEPTH_VARIABLE, text, LENGTH(text));
+    if (n >= LENGTH(text)) depth = MAX_DEPTH;
+    for (DWORD i = 0; i < n && n < LENGTH(text) && text[i] >= L'0' && text[i] <= L'9' && depth < MAX_DEPTH; i++)
+        depth = depth * 10 + (unsigned)(text[i] - L'0');
+    if (depth >= MAX_DEPTH) return complain(L"the compiler on PATH", " runs hpcc again and again; put the real one first"), false;
+    text[0] = (wchar_t)(L'0' + depth + 1);
+    text[1] = L'\0';
+    return SetEnvironmentVariableW(DEPTH_VARIABLE, text);
+}
+
+static bool is_disabled(void) {
+    wchar_t text[4];
+    DWORD n = GetEnvironmentVariableW(L"HPCC_DISABLE", text, LENGTH(text));
+    return n >= LENGTH(text) || (n && wcscmp(text, L"0"));
+}
+
+static int compile(wchar_t **argv) {
+    wchar_t name[64];
+    struct pipe pipe;
+    struct reply reply;
+    size_t bytes = 0;
+    if (!find_compiler(argv[0]) || !count_depth()) return EXIT_CANNOT_RUN;
+    unsigned char *frame = !is_disabled() && find_pipe(name) ? make_request(argv, &bytes) : NULL;
+    if (frame && dial(name, &pipe)) {
+        bool is_answered = send_all(&pipe, frame, bytes) && read_reply(&pipe, &reply);
+        if (is_answered && reply.type == FRAME_DONE) {
+            write_all(GetStdHandle(STD_OUTPUT_HANDLE), reply.out, reply.out_bytes);
+            write_all(GetStdHandle(STD_ERROR_HANDLE), reply.err, reply.err_bytes);
+            ExitProcess(reply.exit_code);
+        }
+        if (is_answered && reply.type == FRAME_RUN) run_and_report(&pipe, &reply);
+        hang_up(&pipe);
+    }
+    become(found, argv);
+}
+
+int main(void) {
+    int argc = 0;
+    wchar_t **argv = CommandLineToArgvW(GetCommandLineW(), &argc); /* ends in NULL */
+    DWORD n = GetModuleFileNameW(NULL, self, LENGTH(self));
+    int code = EXIT_CANNOT_RUN;
+    if (!argv || argc < 1 || !n || n >= LENGTH(self)) ExitProcess(EXIT_CANNOT_RUN);
+    bool is_wrap = argc > 1 && !wcscmp(argv[1], L"wrap");
+    if (is_compiler_name(base_name(self))) {
+        argv[0] = (wchar_t *)base_name(self);
+        code = compile(argv);
+    } else if (is_wrap && argc > 2 && argv[2][0] != L'-') {
+        code = compile(argv + 2);
+    } else if (is_wrap && argc == 2) {
+        complain(L"usage: ", "hpcc wrap CC args...");
+        code = EXIT_USAGE;
+    } else if (argc > 1 && argv[1][0] != L'-' && (has_directory(argv[1]) || is_compiler_name(argv[1]))) {
+        code = compile(argv + 1);
+    } else {
+        code = run_cli(argv);
+    }
+    ExitProcess((UINT)code);
+}

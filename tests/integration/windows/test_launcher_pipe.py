@@ -1,0 +1,218 @@
+"""hpcc.exe, the Windows launcher, under Wine: what it runs, what it says, whom it believes."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpcc.testing.launcher import build_windows_launcher
+from hpcc.testing.wine import Wine, cross_build
+from hpcc.wire import daemon_pipe, launcher, pipe_sddl
+
+pytestmark = pytest.mark.timeout(500)
+_HERE = Path(__file__).parent
+# The stand-in for a compiler tells its arguments, one a line, in hex; and ends with what it is told.
+_COMPILER = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <windows.h>
+#include <shellapi.h>
+int main(void) {
+    int argc;
+    wchar_t **argv = CommandLineToArgvW(GetCommandLineW(), &argc);
+    for (int i = 1; i < argc; i++) {
+        for (wchar_t *c = argv[i]; *c; c++) printf("%04x", *c);
+        printf(";\n");
+    }
+    fprintf(stderr, "compiled\n");
+    return argc > 1 && !wcscmp(argv[1], L"fail") ? (int)wcstoul(argv[2], NULL, 0) : 0;
+}
+"""
+
+
+@dataclass
+class Desk:
+    """A directory with the launcher, a compiler and a server; `cl.exe` is beside none of them."""
+
+    wine: Wine
+    cwd: Path
+    launcher: Path
+    server: Path
+    compiler: Path
+    sid: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return self.wine.run(self.launcher, *arguments, cwd=self.cwd)
+
+    @contextmanager
+    def answers(self, *replies: bytes | None, sddl: str = "") -> Iterator[None]:
+        """Serve one launcher; None never answers."""
+        words = [sddl or pipe_sddl(self.sid)]
+        for number, reply in enumerate(replies):
+            words += [f"got{number}", "-" if reply is None else f"reply{number}"]
+            if reply is not None:
+                (self.cwd / f"reply{number}").write_bytes(reply)
+        with self.wine.start(self.server, daemon_pipe(self.sid), *words, cwd=self.cwd) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().split() == [b"ready"], process.stderr
+            try:
+                yield
+            finally:
+                process.kill()
+                process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("launcher")
+    build_windows_launcher(directory / "hpcc.exe")
+    (directory / "compiler.c").write_text(_COMPILER)
+    cross_build(directory / "compiler.c", directory / "cl.exe", "-lshell32")
+    cross_build(_HERE / "pipe_server.c", directory / "server.exe", "-ladvapi32")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sid(wine: Wine, programs: Path) -> str:
+    return wine.run(programs / "server.exe", "sid", cwd=programs).stdout.decode().strip()
+
+
+@pytest.fixture
+def desk(wine: Wine, programs: Path, sid: str, tmp_path: Path) -> Desk:
+    return Desk(
+        wine, tmp_path, programs / "hpcc.exe", programs / "server.exe", programs / "cl.exe", sid
+    )
+
+
+def windows(path: Path) -> str:
+    """Wine's Z: is the root."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def said(output: bytes) -> list[str]:
+    words = [bytes.fromhex(word.decode()) for word in output.replace(b"\r\n", b"").split(b";")]
+    return [word.decode("utf-16-be", "surrogatepass") for word in words[:-1]]
+
+
+def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.exe", "two.exe"):
+        build_windows_launcher(tmp_path / name)
+    assert (tmp_path / "one.exe").read_bytes() == (tmp_path / "two.exe").read_bytes()
+
+
+def test_without_a_daemon_the_compiler_gets_every_argument_as_it_was(desk: Desk) -> None:
+    arguments = ["", "a b", 'a"b', "a\\", "a b\\", 'a\\"b', "\\\\s\\t", "é\u4e2d", "/c", "*.c"]
+    done = desk.run("wrap", windows(desk.compiler), *arguments)
+    assert (done.returncode, done.stderr) == (0, b"compiled\r\n"), done
+    assert said(done.stdout) == arguments
+
+
+def test_the_compilers_exit_code_is_the_launchers(desk: Desk) -> None:
+    done = desk.run(windows(desk.compiler), "fail", "3")
+    assert done.returncode == 3, done
+
+
+def test_the_compiler_is_found_on_path_past_the_launcher(
+    desk: Desk, programs: Path, tmp_path: Path
+) -> None:
+    front, back = tmp_path / "front", tmp_path / "back"
+    for directory, source in ((front, desk.launcher), (back, desk.compiler)):
+        directory.mkdir()
+        (directory / "cl.exe").write_bytes(source.read_bytes())
+    (tmp_path / "cl.exe").write_bytes(b"planted in the working directory")
+    desk.wine.env["WINEPATH"] = f"{windows(front)};{windows(back)}"
+    try:
+        done = desk.wine.run(front / "cl.exe", "/c", "x.c", cwd=tmp_path)
+        assert said(done.stdout) == ["/c", "x.c"], done
+    finally:
+        del desk.wine.env["WINEPATH"]
+
+
+def test_a_hit_is_printed_and_the_request_is_what_the_codec_reads(desk: Desk) -> None:
+    env = desk.wine.env
+    env.update({"INCLUDE": "C:\\inc", "HPCC_X": "y", "UNRELATED": "z"})
+    try:
+        with desk.answers(launcher.encode_done(launcher.LauncherDone(2, b"out", b"err"))):
+            done = desk.run(windows(desk.compiler), "/c", "é.c")
+    finally:
+        for name in ("INCLUDE", "HPCC_X", "UNRELATED"):
+            del desk.wine.env[name]
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"out", b"err")
+    got = (desk.cwd / "got0").read_bytes()
+    assert launcher.parse_header(got) == (launcher.REQUEST, len(got) - launcher.HEADER_BYTES)
+    request = launcher.decode_request(got[launcher.HEADER_BYTES :], is_windows=True)
+    assert request.build_id == launcher.BUILD_ID.encode()
+    assert request.compiler == windows(desk.compiler).encode()
+    assert request.cwd == windows(desk.cwd).encode()
+    assert request.argv == (windows(desk.compiler).encode(), b"/c", "é.c".encode())
+    sent = dict(request.env)
+    assert (sent[b"INCLUDE"], sent[b"HPCC_X"]) == (b"C:\\inc", b"y")
+    assert b"PATH" in sent
+    assert b"UNRELATED" not in sent
+    assert request.cwd_id != (0, 0)
+
+
+def test_a_run_is_reported_and_ends_as_the_compiler_did(desk: Desk) -> None:
+    argv = (windows(desk.compiler).encode(), b"fail", b"5")
+    order = launcher.encode_run(launcher.LauncherRun(argv, filter_headers=False), is_windows=True)
+    with desk.answers(order, launcher.encode_finish(b"", b"more")):
+        done = desk.run(windows(desk.compiler), "/c", "x.c")
+    assert done.returncode == 5, done
+    assert (said(done.stdout), done.stderr) == (["fail", "5"], b"compiled\r\nmore")
+    report = launcher.decode_report((desk.cwd / "got1").read_bytes()[launcher.HEADER_BYTES :])
+    assert (report.exit_code, report.stdout, report.stderr) == (5, done.stdout, b"compiled\r\n")
+
+
+def test_a_tentative_run_that_fails_leaves_the_users_own_command(desk: Desk) -> None:
+    argv = (windows(desk.compiler).encode(), b"fail", b"5")
+    run = launcher.LauncherRun(argv, filter_headers=False, is_tentative=True)
+    with desk.answers(launcher.encode_run(run, is_windows=True), b"unread"):
+        done = desk.run(windows(desk.compiler), "/c", "x.c")
+    assert (done.returncode, said(done.stdout)) == (0, ["/c", "x.c"]), done
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"hpc1" + struct.pack("<II", launcher.DONE, 1 << 31),
+        b"hpc1" + struct.pack("<II", launcher.RUN, 14) + struct.pack("<II", 0, 1) + b"cl.ex\0",
+        launcher.frame(launcher.DONE, struct.pack("<III", 0, 0, 0)) + b"and more",
+        launcher.encode_done(launcher.LauncherDone(0, b"half", b""))[:-1],
+        launcher.encode_version("other", is_draining=True),
+        launcher.encode_exec("no"),
+    ],
+    ids=["other protocol", "too long", "relative program", "two answers", "cut off",
+         "other version", "exec"],
+)  # fmt: skip
+def test_nonsense_ends_in_the_compiler(desk: Desk, answer: bytes) -> None:
+    with desk.answers(answer):
+        done = desk.run(windows(desk.compiler), "/c")
+    assert (done.returncode, said(done.stdout)) == (0, ["/c"]), done
+
+
+@pytest.mark.parametrize("owner", ["O:S-1-5-21-1-2-3-1001", ""], ids=["another", "none"])
+def test_a_pipe_of_another_user_is_not_believed(desk: Desk, owner: str) -> None:
+    hit = launcher.encode_done(launcher.LauncherDone(0, b"from a stranger", b""))
+    with desk.answers(hit, sddl=f"{owner}D:(A;;GA;;;WD)"):
+        done = desk.run(windows(desk.compiler), "/c")
+    assert (done.returncode, said(done.stdout)) == (0, ["/c"]), done
+    assert not (desk.cwd / "got0").exists()  # and is told nothing
+
+
+def test_a_server_that_hangs_ends_in_the_compiler(desk: Desk) -> None:
+    with desk.answers(None):
+        done = desk.run(windows(desk.compiler), "/c")
+    assert (done.returncode, said(done.stdout)) == (0, ["/c"]), done
+
+
+def test_a_compiler_that_is_not_there_is_said(desk: Desk) -> None:
+    done = desk.run("wrap", "nosuch-cl")
+    assert done.returncode == 127
+    assert b"nosuch-cl" in done.stderr
