@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -185,3 +186,30 @@ async def test_a_containerd_that_is_not_there_is_a_skip_and_one_that_refuses_is_
     monkeypatch.setattr(loop, "create_pipe_connection", create, raising=False)
     said, reason = await outcome(name, parent="sha256:" + "0" * 64)
     assert said == expected, reason
+
+
+async def test_what_a_compiler_says_can_be_shown_on_any_console(tmp_path: Path) -> None:
+    compiler = program(tmp_path / "cl", "import sys; sys.exit('\\x1b[31mungültig \\u202e')")
+    said, reason = await outcome("cl-deterministic", compiler=compiler)
+    assert said == "fail"
+    assert "ung?ltig" in reason
+    assert reason.isascii()
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(OSError(10047, "no family"), "skip"), (OSError(5, "no"), "fail")]
+)
+async def test_a_host_without_the_family_is_a_skip(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, expected: str
+) -> None:
+    def refuse() -> Any:
+        raise error
+
+    monkeypatch.setattr(selftest, "hyperv_socket", refuse)
+    assert (await outcome("hyperv-family"))[0] == expected
+
+
+async def test_a_family_that_is_there_is_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "hyperv_socket", socket.socket)
+    assert (await outcome("hyperv-family"))[0] == "pass"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 
 async def in_thread[T](work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
@@ -18,7 +19,10 @@ async def in_thread[T](work: Callable[[], T], stop: Callable[[], None] | None = 
     except asyncio.CancelledError:
         if stop is not None:
             stop()
-        await asyncio.wait([running])
+        while not running.done():
+            # A second cancel must not let go of it either.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         if not running.cancelled():
             running.exception()
         raise
