@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from _measure import BenchError, children_seconds, run, settle, tree_seconds
+from _farm_rows import Figure
+from _measure import BenchError, children_seconds, settle, tree_seconds
+from _measure import run as run_tool
 from _tools import HPCC
 from _trees import header_tree, write_source
 
@@ -73,12 +75,12 @@ class Client:
         paths = Paths.from_env(self.env)
         paths.farm_file.parent.mkdir(parents=True, exist_ok=True)
         paths.farm_file.write_text(farm.farm_json)
-        run([str(HPCC), "start"], self.env, self.project)
+        run_tool([str(HPCC), "start"], self.env, self.project)
         self.daemon = int(json.loads(self.tell("status", "--json"))["pid"])
         self._number = 0
 
     def tell(self, *args: str) -> str:
-        return run([str(HPCC), *args], self.env, self.project)
+        return run_tool([str(HPCC), *args], self.env, self.project)
 
     def counts(self) -> dict[str, int]:
         return dict(json.loads(self.tell("stats", "--json")))
@@ -108,7 +110,7 @@ class Client:
 
     def compile(self, name: str) -> None:
         argv = [str(HPCC), "gcc", *self.flags, "-I.", "-w", "-MD", "-c", name, "-o", "out.o"]
-        run(argv, self.env, self.project)
+        run_tool(argv, self.env, self.project)
 
     def close(self) -> None:
         self.tell("stop")
@@ -245,6 +247,15 @@ def rows(directory: Path, rounds: int) -> Iterator[Row]:
                 client.close()
     finally:
         farm.close()
+
+
+def run(directory: Path, is_quick: bool, show: Callable[[Figure], None]) -> None:  # noqa: FBT001 - as bench/farm.py calls it
+    """Give each figure of the rows to `show`."""
+    for row in rows(directory, 5 if is_quick else 40):
+        show(Figure(f"{row.name}: client CPU", row.ours_ms, "ms", GOAL_MS))
+        show(Figure(f"{row.name}: the same by `gcc -M`", row.ours_ms / row.dependencies_ms, ""))
+        sent = row.sent_bytes / row.file_bytes
+        show(Figure(f"{row.name}: bytes sent by the file", sent, "", GOAL_BYTES))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from hpcc.reapi import (
     ReapiError,
     ResultOutput,
     ResultRecord,
+    TreeBase,
     TreeWalk,
     build_tree,
     digest_to_proto,
@@ -378,3 +379,51 @@ def test_resource_names_read_back() -> None:
     assert parse_write_name(f"acme/uploads/u-1/blobs/{A}/meta") == ("acme", A)
     with pytest.raises(ReapiError):
         parse_write_name(f"acme/blobs/{A}")
+
+
+def test_a_directory_is_encoded_as_protobuf_does() -> None:
+    sizes = (0, 1, 127, 128, 16_383, 16_384, 1 << 40)
+    files = [
+        InputFile(name, Digest("ab" * 32, size), is_executable=size % 2 == 1)
+        for name, size in zip(
+            ("a", "b" * 200, "Z", "é", "\U0001f600", "z.h", "~"), sizes, strict=True
+        )
+    ]
+    tree = build_tree([*files, InputFile("dir/x", A), InputFile("dir2/y", B)])
+    for data in tree.directories.values():
+        message = pb.Directory.FromString(data)
+        assert message.SerializeToString(deterministic=True) == data
+        parse_directory(data)
+    root = pb.Directory.FromString(tree.directories[tree.root])
+    names = [f.path for f in sorted(files, key=lambda f: f.path.encode())]
+    assert [f.name for f in root.files] == names
+    by_name = {f.path: f for f in files}
+    for file in root.files:
+        known = by_name[file.name]
+        assert (file.digest.size_bytes, file.is_executable) == (
+            known.digest.size_bytes, known.is_executable,
+        )  # fmt: skip
+
+
+def test_a_tree_made_from_a_base_is_the_tree_of_all_its_files() -> None:
+    shared = [InputFile("inc/a.h", A), InputFile("inc/deep/b.h", B), InputFile("src/c.h", A)]
+    base = TreeBase(shared)
+    for own in (
+        [InputFile("src/main.c", B)],
+        [InputFile("main.c", B)],
+        [InputFile("inc/deep/er/main.c", B), InputFile("inc/z.c", A)],
+    ):
+        whole = build_tree([*shared, *own], ["build/x"])
+        made = base.with_files(own, ["build/x"])
+        assert made.root == whole.root
+        assert dict(made.directories) == dict(whole.directories)
+        assert set(made.changed) < set(made.directories)
+    # The base is as it was.
+    assert base.with_files([]).root == build_tree(shared).root
+
+
+def test_a_file_that_is_in_the_base_already_is_refused() -> None:
+    base = TreeBase([InputFile("inc/a.h", A)])
+    for path in ("inc/a.h", "inc", "inc/a.h/b"):
+        with pytest.raises(ReapiError):
+            base.with_files([InputFile(path, B)])

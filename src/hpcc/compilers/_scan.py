@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +15,6 @@ from hpcc.compilers._text import joined, without_prose
 
 # A file with more directives than this is not a source anybody wrote.
 MAX_DIRECTIVES: Final = 20_000
-_MAX_INDENT: Final = 4096
 
 
 class Hazard(enum.Flag):
@@ -74,13 +72,13 @@ class Scan:
 
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 _BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
-# The word first: it is found at memory speed, and what stands before it is looked at then. With "'"
-# behind it, it is prose: GCC's limits.h has a comment whose line begins with "#include's".
-_INCLUDES: Final = tuple(
-    re.compile(word + rb'\b(?!\')[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?')
-    for word in (rb"include(?:_next)?", rb"import")
+# From one line break on: a single byte to search for, and nothing to do per word of prose. With "'"
+# behind the word, it is prose: GCC's limits.h has a comment whose line begins with "#include's".
+_INCLUDE: Final = re.compile(
+    rb"\n[ \t]*"
+    + _HASH
+    + rb'[ \t]*(?:include(?:_next)?|import)\b(?!\')[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>)?'
 )
-_BEFORE_INCLUDE: Final = re.compile(rb"[ \t]*" + _HASH + rb"[ \t]*")
 _NAME_IN_QUOTES: Final = rb'(?:"([^"\n]+)"|<([^>\n]+)>)?'
 _QUESTION: Final = re.compile(
     rb"__has_include(?:_next)?(?:__)?" + _BLANKS + rb"(\()?" + _BLANKS + _NAME_IN_QUOTES
@@ -139,12 +137,12 @@ def scan_source(data: bytes) -> Scan:
     quoted: dict[bytes, None] = {}
     angled: dict[bytes, None] = {}
     count = 0
-    for match in _include_lines(data):
+    for in_quotes, in_angles in _INCLUDE.findall(b"\n" + data):
         count += 1
-        if match[1]:
-            quoted[match[1]] = None
-        elif match[2]:
-            angled[match[2]] = None
+        if in_quotes:
+            quoted[in_quotes] = None
+        elif in_angles:
+            angled[in_angles] = None
         else:
             hazards |= Hazard.COMPUTED_INCLUDE
     questions: dict[tuple[bool, bytes], None] = {}
@@ -220,16 +218,6 @@ def _hazards(data: bytes) -> Hazard:
     if b"dependency" in data and _FILE_TIME.search(data):
         hazards |= Hazard.FILE_TIME
     return hazards
-
-
-def _include_lines(data: bytes) -> Iterator[re.Match[bytes]]:
-    for pattern in _INCLUDES:
-        for match in pattern.finditer(data):
-            start = match.start()
-            earliest = max(0, start - _MAX_INDENT)
-            line = max(earliest, data.rfind(b"\n", earliest, start) + 1)
-            if _BEFORE_INCLUDE.fullmatch(data, line, start):
-                yield match
 
 
 def _questions(

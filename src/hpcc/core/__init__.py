@@ -48,6 +48,7 @@ from hpcc.core._remote import (
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    SharedInputs,
 )
 from hpcc.core._toolchain import (
     MAX_TOOLCHAINS,
@@ -122,6 +123,7 @@ __all__ = [
     "RemoteRequest",
     "RemoteResult",
     "ResultEvent",
+    "SharedInputs",
     "StdioEvent",
     "TenantId",
     "Toolchain",

@@ -20,6 +20,17 @@ class RemoteInput:
     sha256: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SharedInputs:
+    """Inputs in the form in which they cross to the dispatcher, made once for many requests.
+
+    `encoded` stands for all inputs of a request but those in `own`; see `encode_inputs`.
+    """
+
+    encoded: bytes
+    own: tuple[RemoteInput, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteRequest:
     """A compile ready for a guest: argv and env as the guest will see them (root at /src).
@@ -38,6 +49,7 @@ class RemoteRequest:
     directories: tuple[str, ...] = ()
     injected: tuple[str, ...] = ()
     client_version: str = ""
+    shared: SharedInputs | None = None
     toolchain: str = ""
 
 

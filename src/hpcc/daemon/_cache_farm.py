@@ -15,7 +15,7 @@ from hpcc.compilers import NotPortableError, client_depfile, guest_text
 from hpcc.config import Farm, FarmSession, RemoteSettings
 from hpcc.core import CallerError, ImageRef, Isolation, RemoteFailure, RemoteOutcome, RemoteResult
 from hpcc.daemon._api import Done, RemoteClient
-from hpcc.daemon._closure import UncacheableError, absolute, unchanged_since
+from hpcc.daemon._closure import UncacheableError, absolute
 from hpcc.daemon._completion import Completions
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import encode_fields
@@ -249,7 +249,7 @@ class FarmCache:
         who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
         name = f"miss.{who}.cached" if outcome.is_cached else f"miss.{who}.executed"
         self._counters.add(name)
-        if unchanged_since((path for path, _ in plan.closure.files), started_ns):
+        if plan.is_unchanged_since(started_ns):
             self._results.keep(key, plan.closure, result)
         else:
             self._counters.add("uncacheable.modified-during-compile")

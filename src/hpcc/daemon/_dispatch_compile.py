@@ -30,6 +30,7 @@ from hpcc.daemon._dispatch_deaths import GuestDeaths
 from hpcc.daemon._dispatch_engine import EngineConnection
 from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
 from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
+from hpcc.daemon._dispatch_packs import InputPacks, SentBlobs
 from hpcc.daemon._parity import judge, words_in_force
 from hpcc.daemon._prepared_action import PreparedAction, prepare_action
 from hpcc.identity import ResultError, check_result
@@ -74,6 +75,7 @@ class Dispatcher:
         self._version, self._build_id = version, build_id
         self._parity: Parity = parity
         self._memo = DigestMemo()
+        self._packs, self._sent = InputPacks(), SentBlobs()
         self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
@@ -175,7 +177,7 @@ class Dispatcher:
             execute_seconds=self._timeout_seconds,
         )
         client = ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
-        record, is_cached = await self._result(client, prepared)
+        record, is_cached = await self._result(client, worker, prepared)
         await self._check(record, connection, worker, prepared)
         outputs = await _outputs(client, record, prepared.outputs)
         return RemoteResult(
@@ -211,18 +213,21 @@ class Dispatcher:
             raise
 
     async def _result(
-        self, client: ReapiClient, prepared: PreparedAction
+        self, client: ReapiClient, worker: RoutedWorker, prepared: PreparedAction
     ) -> tuple[ResultRecord, bool]:
         inline = tuple(prepared.outputs)
         try:
             return await client.cached_result(prepared.digest, inline), True
         except NotFoundError:
             pass
-        await self._upload(client, prepared, await client.find_missing(prepared.digests))
+        missing = await self._sent.unknown(client, worker, prepared)
+        await self._upload(client, prepared, missing)
+        self._sent.note(worker, prepared)
         try:
             return await client.execute(prepared.digest, inline)
         except MissingBlobsError as error:
-            # Evicted between the two calls: once more, with what it named and what else is gone.
+            # Evicted meanwhile: once more, with what it named and what else is gone.
+            self._sent.forget(worker)
             missing = await client.find_missing(prepared.digests)
             await self._upload(client, prepared, missing | frozenset(error.digests))
             return await client.execute(prepared.digest, inline)
@@ -249,8 +254,9 @@ class Dispatcher:
 
     def _prepare(self, request: RemoteRequest, image: ImageRef) -> PreparedAction:
         now_ns = int(self._clock.now() * 1e9)
+        pack = None if request.shared is None else self._packs.of(request.shared.encoded)
         return prepare_action(
-            request, image, lambda path: self._memo.digest(path, now_ns), self._version
+            request, image, lambda path: self._memo.digest(path, now_ns), self._version, pack
         )
 
     def _read(self, path: str, digest: Digest) -> Blob:

@@ -45,6 +45,9 @@ from hpcc.rpc import open_channel as open_pinned
 _log: Final = logging.getLogger(__name__)
 # A token is renewed when it would end within this, so that it outlives the calls made with it.
 _RENEW_BEFORE_SECONDS: Final = 60.0
+# A proof is good for a minute of one method; to sign costs as much as the rest of a call.
+_PROOF_SECONDS: Final = 10.0
+_MAX_PROOFS: Final = 64
 # What a worker has to take a connection, and to answer when it is said to be dead.
 DIAL_SECONDS: Final = 5.0
 # What the scheduler has to say that it will tell of deaths.
@@ -82,6 +85,7 @@ class FarmConnection:
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
         # Of this process and this farm alone: a token that was copied is of no use elsewhere.
         self._key = ProofKey()
+        self._proofs: dict[tuple[str, str], tuple[str, float]] = {}
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
@@ -165,7 +169,14 @@ class FarmConnection:
 
     def _routed(self, route: Route) -> RoutedWorker:
         def prove(method: str) -> str:
-            return self._key.sign(route.token, method, self._clock.now())
+            now = self._clock.now()
+            proof, made_at = self._proofs.get((route.token, method), ("", 0.0))
+            if not 0 <= now - made_at < _PROOF_SECONDS:
+                if len(self._proofs) >= _MAX_PROOFS:
+                    self._proofs.clear()
+                proof = self._key.sign(route.token, method, now)
+                self._proofs[route.token, method] = proof, now
+            return proof
 
         return RoutedWorker(self._channel(route), route, self.tenant, prove)
 

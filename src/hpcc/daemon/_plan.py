@@ -29,6 +29,7 @@ from hpcc.daemon._closure import (
     UncacheableError,
     absolute,
     find_closure,
+    unchanged_since,
 )
 from hpcc.daemon._discovery import ask_dependencies
 from hpcc.daemon._files import FileMemo
@@ -64,6 +65,14 @@ class Plan:
     closure: Closure
     root: bytes
     asked: str = ""
+    headers_hold: Callable[[], bool] | None = None
+
+    def is_unchanged_since(self, started_ns: int) -> bool:
+        """Tell whether no input may have changed since."""
+        paths = [path for path, _ in self.closure.files]
+        if self.headers_hold is not None:
+            return unchanged_since(paths[:1], started_ns) and self.headers_hold()
+        return unchanged_since(paths, started_ns)
 
 
 class Planner:
@@ -122,11 +131,12 @@ class Planner:
             cwd=as_text([guest.relative(prepared.cwd)])[0],
             inputs=files.inputs,
             directories=files.directories,
+            shared=files.shared,
             outputs=outputs,
             injected=as_text(INJECTED),
             client_version=__version__,
         )
-        return Plan(request, files.closure, root, asked)
+        return Plan(request, files.closure, root, asked, files.headers_hold)
 
     def _argv(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
         program = posixpath.basename(prepared.request.argv[0])

@@ -14,10 +14,11 @@ from hpcc.core import (
     RemoteRequest,
     check_guest_path,
 )
+from hpcc.daemon._dispatch_packs import InputPack
 from hpcc.reapi import (
     ActionSpec,
     CommandSpec,
-    build_tree,
+    TreeBase,
     encode_action,
     encode_command,
     salt_of,
@@ -26,13 +27,18 @@ from hpcc.reapi import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedAction:
-    """An action ready to send. `messages` are its protos, `files` the host paths by digest."""
+    """An action ready to send. `messages` are its protos, `files` the host paths by digest.
+
+    `own` are digests that other actions hardly have; `shared` is what it has in common with some.
+    """
 
     digest: Digest
     messages: Mapping[Digest, bytes]
     files: Mapping[Digest, str]
     outputs: Mapping[str, str]
     image: ImageRef
+    own: frozenset[Digest] = frozenset()
+    shared: InputPack | None = None
 
     @property
     def digests(self) -> frozenset[Digest]:
@@ -40,9 +46,15 @@ class PreparedAction:
 
 
 def prepare_action(
-    request: RemoteRequest, image: ImageRef, digest_of: Callable[[str], Digest], version: str
+    request: RemoteRequest,
+    image: ImageRef,
+    digest_of: Callable[[str], Digest],
+    version: str,
+    pack: InputPack | None = None,
 ) -> PreparedAction:
     """Build the action of a request; a pure function of it, the file contents and `version`.
+
+    `pack` are the inputs that `request.shared` stands for.
 
     Raises:
         CallerError: a path is not allowed, an input cannot be read, or it is not any more what
@@ -57,7 +69,8 @@ def prepare_action(
             raise CallerError("an input changed since it was read", reason="input-changed")
         files[digest] = item.host_path
         inputs.append(InputFile(item.path, digest, item.is_executable))
-    tree = build_tree(inputs, [request.cwd, *request.directories])
+    base = TreeBase(()) if pack is None else pack.base
+    tree = base.with_files(inputs, [request.cwd, *request.directories])
     # REAPI spells outputs from the working directory, the daemon from the root.
     outputs = {
         posixpath.relpath(check_guest_path(o), request.cwd or "."): o for o in request.outputs
@@ -83,7 +96,9 @@ def prepare_action(
     return PreparedAction(
         digest=Digest.of(action),
         messages={**tree.directories, **messages},
-        files=files,
+        files=files if pack is None else {**pack.files, **files},
         outputs=outputs,
         image=image,
+        own=frozenset((*tree.changed, *messages, *files)),
+        shared=pack,
     )

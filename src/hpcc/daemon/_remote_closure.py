@@ -11,7 +11,8 @@ import os
 import posixpath
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from hpcc.compilers import (
@@ -27,7 +28,7 @@ from hpcc.compilers import (
     reach,
     scan_arguments,
 )
-from hpcc.core import RemoteInput
+from hpcc.core import RemoteInput, SharedInputs
 from hpcc.daemon._closure import Closure, absolute, refuse_twins
 from hpcc.daemon._engine import Engine, Outcome
 from hpcc.daemon._engine import Plan as Checks
@@ -35,6 +36,7 @@ from hpcc.daemon._files import FileMemo
 from hpcc.daemon._guest_paths import guest_path, is_under
 from hpcc.daemon._manifest import Absence, InputSet
 from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._remote_frames import encode_inputs
 from hpcc.daemon._replay import NotPinnedError, Pins
 from hpcc.daemon._source_tree import DiskTree
 from hpcc.daemon._system_names import SystemNames
@@ -50,16 +52,24 @@ _PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """What travels. `directories` (from the root) must exist although no file is in them."""
+    """What travels. `directories` (from the root) must exist although no file is in them.
+
+    `headers_hold` tells in one call whether all but the source is as it was; None: it cannot.
+    """
 
     closure: Closure
     inputs: tuple[RemoteInput, ...]
     directories: tuple[str, ...] = ()
+    shared: SharedInputs | None = None
+    headers_hold: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a source's includes lead to. `checks` tell at once whether it still is so."""
+    """What a source's includes lead to. `checks` tell at once whether it still is so.
+
+    `encoded` are its inputs for the dispatcher, as long as their stats answer for them.
+    """
 
     files: tuple[tuple[bytes, bytes], ...]
     absences: tuple[Absence, ...]
@@ -67,6 +77,7 @@ class _Part:
     directories: tuple[str, ...]
     is_bound: bool
     checks: object = None
+    encoded: bytes = b""
 
 
 class RemoteClosures:
@@ -114,7 +125,10 @@ class RemoteClosures:
         own = remote_inputs(self._memo, files[:1], guest)
         at = bisect_left(part.inputs, own[0].path, key=lambda item: item.path)
         inputs = (*part.inputs[:at], *own, *part.inputs[at:])
-        return RemoteFiles(Closure(files, (), part.absences), inputs, part.directories)
+        shared = SharedInputs(part.encoded, own) if part.encoded else None
+        holds = None if part.checks is None else partial(self._holds, part.checks)
+        closure = Closure(files, (), part.absences)
+        return RemoteFiles(closure, inputs, part.directories, shared, holds)
 
     def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
         dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
@@ -127,12 +141,20 @@ class RemoteClosures:
         if part is None or any(path == source for path, _ in part.files):
             return None
         if part.checks is not None:
-            if self._engine.replay(part.checks, _NOBODY) == Outcome.DONE:
+            if self._holds(part.checks):
                 return part
         elif InputSet(part.files, (), part.absences, b"").holds(self._memo):
+            # Made when a header had just been written: its stat may answer for it by now.
+            checks = self._checks(part.files, part.absences)
+            encoded = self._encoded(part.files, part.inputs)
+            part = replace(part, checks=checks, encoded=encoded)
+            self._remember(key, part)
             return part
         self._parts.pop(key, None)
         return None
+
+    def _holds(self, checks: object) -> bool:
+        return self._engine.replay(checks, _NOBODY) == Outcome.DONE
 
     def _remember(self, key: Hashable, part: _Part) -> None:
         if len(self._parts) >= _MAX_PARTS:
@@ -152,14 +174,27 @@ class RemoteClosures:
         refuse_twins(self._memo, digests, {})
         files = digests[1:]
         absences = _absences(found, tree)
+        inputs = remote_inputs(self._memo, files, guest)
         return _Part(
             files,
             absences,
-            remote_inputs(self._memo, files, guest),
+            inputs,
             tuple(sorted(guest_path(guest.relative(d)) for d in found.passed if d != guest.root)),
             found.is_bound,
             self._checks(files, absences),
+            self._encoded(files, inputs),
         )
+
+    def _encoded(
+        self, files: tuple[tuple[bytes, bytes], ...], inputs: tuple[RemoteInput, ...]
+    ) -> bytes:
+        sizes: dict[str, int] = {}
+        for path, digest in files:
+            signature = self._memo.signature(path, digest)
+            if signature is None:
+                return b""  # changed too lately for its size to be known for certain
+            sizes[digest.hex()] = signature[2]
+        return encode_inputs((item, sizes[item.sha256]) for item in inputs)
 
     def _checks(
         self, files: tuple[tuple[bytes, bytes], ...], absences: tuple[Absence, ...]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
 from hpcc.core import (
     CallerError,
+    Digest,
     Isolation,
     RemoteFailure,
     RemoteInput,
@@ -22,6 +23,7 @@ from hpcc.core import (
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    SharedInputs,
 )
 
 # One object of MAX_OUTPUT_BYTES and its company.
@@ -81,30 +83,74 @@ def encode_request(request_id: int, request: RemoteRequest) -> bytes:
     Raises:
         CallerError: argv, env or a path is not UTF-8, or all is too large.
     """
-    head = asdict(request)
-    frame = encode_frame(Kind.COMPILE, request_id, head)
+    shared = request.shared
+    head = {
+        "argv": request.argv,
+        "env": request.env,
+        "cwd": request.cwd,
+        "inputs": [_input(i) for i in (request.inputs if shared is None else shared.own)],
+        "outputs": request.outputs,
+        "directories": request.directories,
+        "injected": request.injected,
+        "client_version": request.client_version,
+        "toolchain": request.toolchain,
+        "is_shared": shared is not None,
+    }
+    _json(head)
+    return encode_frame(Kind.COMPILE, request_id, head, shared.encoded if shared else b"")
+
+
+def _input(item: RemoteInput) -> tuple[str, str, bool, str]:
+    return item.path, item.host_path, item.is_executable, item.sha256
+
+
+def encode_inputs(inputs: Iterable[tuple[RemoteInput, int]]) -> bytes:
+    """Encode inputs with their sizes for `SharedInputs`; equal ones give equal bytes.
+
+    Raises:
+        CallerError: a path is not UTF-8.
+    """
+    rows = [[i.path, i.host_path, i.sha256, size] for i, size in inputs]
+    return _json(rows)
+
+
+def decode_inputs(encoded: bytes) -> list[tuple[str, str, Digest]]:
+    """Return path, host path and digest of each input of `encode_inputs`.
+
+    Raises:
+        CallerError: these are not such bytes.
+    """
     try:
-        json.dumps(head, ensure_ascii=False).encode()
+        return [
+            (path, host_path, Digest(sha256, size))
+            for path, host_path, sha256, size in json.loads(encoded)
+        ]
+    except (ValueError, TypeError) as error:
+        raise CallerError("malformed inputs", reason="frame") from error
+
+
+def _json(value: object) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise CallerError("argv, env or a path is not UTF-8", reason="not-utf-8") from error
-    return frame
 
 
 def request_of(frame: Frame) -> RemoteRequest:
+    """Read a compile; `inputs` are its own alone where it shares others."""
     head = frame.head
+    inputs = tuple(RemoteInput(*item) for item in head["inputs"])
     return RemoteRequest(
         argv=tuple(head["argv"]),
         env=tuple((n, v) for n, v in head["env"]),
         cwd=head["cwd"],
-        inputs=tuple(
-            RemoteInput(i["path"], i["host_path"], i["is_executable"], i["sha256"])
-            for i in head["inputs"]
-        ),
+        inputs=inputs,
         outputs=tuple(head["outputs"]),
         directories=tuple(head["directories"]),
         injected=tuple(head["injected"]),
         client_version=head["client_version"],
         toolchain=head["toolchain"],
+        shared=SharedInputs(frame.body, inputs) if head["is_shared"] else None,
     )
 
 

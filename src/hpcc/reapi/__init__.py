@@ -45,6 +45,7 @@ from hpcc.reapi._signed import (
 from hpcc.reapi._tree import (
     DirectoryListing,
     InputTree,
+    TreeBase,
     TreeWalk,
     build_tree,
     parse_directory,
@@ -71,6 +72,7 @@ __all__ = [
     "ResultScope",
     "ResultSignature",
     "ResultTerms",
+    "TreeBase",
     "TreeWalk",
     "build_tree",
     "check_terms",

@@ -17,7 +17,7 @@ from hpcc.core import (
     InputFile,
     check_guest_path,
 )
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi._digests import digest_from_proto, parse_message
 from hpcc.reapi._limits import (
     MAX_DIRECTORIES,
     MAX_DIRECTORY_BYTES,
@@ -32,16 +32,24 @@ _FORBIDDEN_NAMES: Final = frozenset({"", ".", ".."})
 
 @dataclass(frozen=True, slots=True)
 class InputTree:
-    """A tree's root digest and every `Directory` message in it, by digest."""
+    """A tree's root digest and every `Directory` message in it, by digest.
+
+    `changed` are those that its base does not have.
+    """
 
     root: Digest
     directories: Mapping[Digest, bytes]
+    changed: Mapping[Digest, bytes]
 
 
 @dataclass(slots=True)
 class _Node:
-    files: dict[str, InputFile] = field(default_factory=dict)
+    """A directory. `encoded` and `digest` are made once all below is complete, and then kept."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
     children: dict[str, _Node] = field(default_factory=dict)
+    encoded: bytes = b""
+    digest: Digest | None = None
 
 
 def build_tree(files: Iterable[InputFile], empty_directories: Iterable[str] = ()) -> InputTree:
@@ -52,44 +60,121 @@ def build_tree(files: Iterable[InputFile], empty_directories: Iterable[str] = ()
     Raises:
         CallerError: a path is not normal, occurs twice, or is file and directory at once.
     """
-    root = _Node()
+    return TreeBase(()).with_files(files, empty_directories)
+
+
+class TreeBase:
+    """A tree that others are made from: what they share is encoded and hashed once."""
+
+    def __init__(self, files: Iterable[InputFile], empty_directories: Iterable[str] = ()) -> None:
+        self._root = _Node()
+        _fill(self._root, files, empty_directories, None)
+        _encode(self._root, {}, 0)
+
+    def with_files(
+        self, files: Iterable[InputFile], empty_directories: Iterable[str] = ()
+    ) -> InputTree:
+        """Return this tree with more files in it.
+
+        Raises:
+            CallerError: as `build_tree`.
+        """
+        root = _copy(self._root)
+        _fill(root, files, empty_directories, {id(root)})
+        changed: dict[Digest, bytes] = {}
+        digest = _encode(root, changed, 0)
+        directories: dict[Digest, bytes] = {}
+        _collect(root, directories)
+        return InputTree(digest, directories, changed)
+
+
+def _collect(node: _Node, directories: dict[Digest, bytes]) -> None:
+    assert node.digest is not None
+    directories[node.digest] = node.encoded
+    for child in node.children.values():
+        _collect(child, directories)
+
+
+def _copy(node: _Node) -> _Node:
+    return _Node(dict(node.files), dict(node.children))
+
+
+def _fill(
+    root: _Node,
+    files: Iterable[InputFile],
+    empty_directories: Iterable[str],
+    own: set[int] | None,
+) -> None:
+    """Add files; with `own`, nodes that are not in it are shared, and are copied first."""
     for file in files:
         *parents, name = check_guest_path(file.path).split("/")
-        node = _descend(root, parents, file.path)
+        node = _descend(root, parents, file.path, own)
         if name in node.files or name in node.children:
             raise ReapiError(f"two inputs at {file.path[:120]!r}", reason="duplicate-input")
-        node.files[name] = file
+        node.files[name] = _file_entry(name, file.digest, is_executable=file.is_executable)
     for path in empty_directories:
         if path:
-            _descend(root, check_guest_path(path).split("/"), path)
-    directories: dict[Digest, bytes] = {}
-    return InputTree(_encode(root, directories, 0), directories)
+            _descend(root, check_guest_path(path).split("/"), path, own)
 
 
-def _descend(node: _Node, parents: Iterable[str], path: str) -> _Node:
+def _descend(node: _Node, parents: Iterable[str], path: str, own: set[int] | None) -> _Node:
     for part in parents:
         if part in node.files:
             raise ReapiError(f"{path[:120]!r} goes through a file", reason="duplicate-input")
-        node = node.children.setdefault(part, _Node())
+        child = node.children.get(part)
+        if child is None or (own is not None and id(child) not in own):
+            child = node.children[part] = _Node() if child is None else _copy(child)
+            if own is not None:
+                own.add(id(child))
+        node = child
     return node
 
 
 def _encode(node: _Node, directories: dict[Digest, bytes], depth: int) -> Digest:
+    if node.digest is not None:
+        return node.digest
     if depth > MAX_TREE_DEPTH:
         raise ReapiError(f"input tree is deeper than {MAX_TREE_DEPTH} levels")
-    message = pb.Directory()
-    for name in sorted(node.files, key=str.encode):
-        file = node.files[name]
-        entry = message.files.add(name=name, digest=digest_to_proto(file.digest))
-        if file.is_executable:
-            entry.is_executable = True
-    for name in sorted(node.children, key=str.encode):
+    # Sorted by code point, which is the order of the bytes in UTF-8.
+    parts = [entry for _, entry in sorted(node.files.items())]
+    for name in sorted(node.children):
         child = _encode(node.children[name], directories, depth + 1)
-        message.directories.add(name=name, digest=digest_to_proto(child))
-    data = message.SerializeToString(deterministic=True)
-    digest = Digest.of(data)
-    directories[digest] = data
+        parts.append(_field(_DIRECTORIES, _field(_NAME, name.encode()) + _digest_field(child)))
+    node.encoded = b"".join(parts)
+    node.digest = digest = Digest.of(node.encoded)
+    directories[digest] = node.encoded
     return digest
+
+
+# Tags of length-delimited fields in remote_execution.proto: Directory.files = 1, .directories = 2;
+# FileNode and DirectoryNode: name = 1, digest = 2; Digest.hash = 1. Then varints: Digest.size_bytes
+# = 2, FileNode.is_executable = 4. Written by hand: a message object per file costs more than all
+# else in a compile's tree. tests/unit/test_reapi_core.py holds the bytes against protobuf's own.
+_FILES, _DIRECTORIES, _NAME, _DIGEST, _HASH = b"\x0a", b"\x12", b"\x0a", b"\x12", b"\x0a"
+_SIZE, _IS_EXECUTABLE = b"\x10", b"\x20\x01"
+
+
+def _file_entry(name: str, digest: Digest, *, is_executable: bool) -> bytes:
+    body = _field(_NAME, name.encode()) + _digest_field(digest)
+    return _field(_FILES, body + _IS_EXECUTABLE if is_executable else body)
+
+
+def _digest_field(digest: Digest) -> bytes:
+    body = _field(_HASH, digest.hash.encode())
+    return _field(_DIGEST, body + _SIZE + _varint(digest.size_bytes) if digest.size_bytes else body)
+
+
+def _field(tag: bytes, body: bytes) -> bytes:
+    return tag + _varint(len(body)) + body
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits to a byte
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
 
 
 @dataclass(frozen=True, slots=True)
