@@ -36,7 +36,7 @@ _DIRECTIVE: Final = re.compile(
 )
 # Where a comment stands among the words of a directive, or ends on its line.
 _COMMENTED: Final = re.compile(
-    rb"\*/[^\n]*?" + _HASH + rb"|" + _HASH + _BLANK + rb"/\*|" + _WORD + _BLANK + rb"/\*"
+    rb"\*/" + _BLANK + _HASH + rb"|" + _HASH + _BLANK + rb"/\*|" + _WORD + _BLANK + rb"/\*"
 )
 _SELF: Final = b"__FILE__"
 

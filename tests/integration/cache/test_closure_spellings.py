@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.compilers import scan_includes
 from hpcc.testing.closures import ClosureAudit, audit_closures
 
 pytestmark = pytest.mark.timeout(300)
@@ -160,3 +161,9 @@ def _directives(
         word = "include" if random_.random() < 0.8 else "include_next"
         lines.append(f"#if __has_{word}({spelled})\n#{word} {spelled}\n#endif\n")
     return "".join(lines)
+
+
+def test_a_long_line_of_comments_is_read_in_one_pass() -> None:
+    """A clone may hold anything: time must not grow with the square of a line."""
+    found = scan_includes(b"/**/" * 200_000 + b"\n#include " + b" " * 200_000 + b'"x.h"\n')
+    assert found.quoted == {b"x.h"}
