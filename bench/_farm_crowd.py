@@ -122,6 +122,7 @@ class Worker(Member):
             )
         )
         self.generation = admission.generation
+        self.pulse, self.turn = self.registry.pulse(), asyncio.Lock()
         # Its lease must last until all have joined.
         self.resting = asyncio.Task(self._rest())
 
@@ -132,9 +133,18 @@ class Worker(Member):
                 await self.call()
 
     async def call(self) -> None:
+        async with self.turn:
+            try:
+                await self._beat()
+            except HpccError:
+                self.pulse.close()
+                self.pulse = self.registry.pulse()
+                raise
+
+    async def _beat(self) -> None:
         self.beats += 1
         running = random.randint(0, CAPACITY)
-        answer = await self.registry.heartbeat(
+        answer = await self.pulse.beat(
             Beat(
                 worker_id=self.name,
                 generation=self.generation,

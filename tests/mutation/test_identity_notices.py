@@ -38,8 +38,20 @@ class Case(NamedTuple):
 
 PROOF = "tests/unit/test_proof.py::"
 ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
+PULSES, PULSE = "tests/unit/test_worker_pulses.py::", "rpc/_pulse.py"
 ENROLMENT, CA = "scheduler/_enrolment.py", "identity/_worker_ca.py"
 CASES = {
+    "pulse-admit": Case(PULSE, "await self._backend.admit(call.certificate, beat.worker_id)", "pass",
+                        PULSES + "test_a_worker_that_is_revoked_is_refused_with_its_next_heartbeat"),
+    "pulse-rate": Case(PULSE, "if self._room < 1:", "if False:",
+                       PULSES + "test_a_flood_of_heartbeats_is_left_with_its_sender"),
+    "pulse-one": Case(PULSE, "if before is not None:", "if False:",
+                      PULSES + "test_a_second_stream_takes_the_place_of_the_first"),
+    "pulse-end": Case(PULSE, "self._backend.parted(name)", "pass",
+                      PULSES + "test_a_connection_that_breaks_is_told_at_once"),
+    "pulse-told": Case("scheduler/_registry.py", "if generation <= ended:", "if False:",
+                       "tests/unit/test_scheduler_registry.py::"
+                       "test_a_life_that_was_told_dead_does_not_go_on"),
     "enrol-used": Case(ENROLMENT, "if known.used_at:", "if False:",
                        ENROLS + "test_a_token_that_was_used_is_refused_and_leaves_an_event"),
     "enrol-swap": Case(ENROLMENT, "_encode(used), expect=entry.version)", "_encode(used))",

@@ -36,6 +36,7 @@ from hpcc.core import (
 from hpcc.daemon._dispatch_compile import Dispatcher, PreparedAction
 from hpcc.daemon._dispatch_farm import DIAL_SECONDS, FarmConnection, RoutedWorker
 from hpcc.ports import GuestLostError
+from hpcc.routing import Wish
 from hpcc.rpc import (
     WATCHING,
     Beat,
@@ -137,9 +138,11 @@ class SimulatedScheduler:
         network.expire()
         answer: Route | HpccError
         try:
-            worker = network.registry.choose(
-                IMAGE.digest, Isolation.QEMU_TCG, failed_generation=ask.failed_generation
-            )
+            wish = Wish(
+                image=IMAGE.digest, rank=Isolation.QEMU_TCG.rank, home=0,
+                last=ask.last_worker, failed_generation=ask.failed_generation,
+            )  # fmt: skip
+            worker = network.registry.choose(wish, lambda _: 0)
         except NotFoundError as error:
             answer = error
         else:
@@ -363,7 +366,7 @@ class DeadVms(RuleBasedStateMachine):
         """The scheduler drops the generation; only then the worker answers its callers."""
         name = self.network.notices.popleft()
         try:
-            change, _ = self.network.registry.lost(name)
+            change, _ = self.network.registry.lost(name, 0)
         except NotFoundError:
             pass
         else:

@@ -10,7 +10,7 @@ from hpcc.core import ImageDigest, Isolation, NotFoundError
 from hpcc.ports import WorkerLease
 from hpcc.routing import Wish
 from hpcc.rpc import Beat, Registration
-from hpcc.scheduler._registry import Registry, Worker
+from hpcc.scheduler._registry import RETURN_SECONDS, Registry, Worker
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 OTHER = ImageDigest("sha256:" + "cd" * 32)
@@ -330,3 +330,68 @@ def test_what_could_not_be_shared_is_shared_the_next_time(registry: Registry) ->
     # The store has forgotten it: the facts come again.
     registry.shared(leases, frozenset({"w1"}), done=True)
     assert [x.facts is not None for x in registry.outbox()] == [True]
+
+
+def test_a_worker_whose_stream_broke_gets_no_route_where_another_can_have_it(
+    registry: Registry,
+) -> None:
+    for name in ("w1", "w2"):
+        registry.register(registration(name))
+    registry.heartbeat(beat("w2", running=2, queued=3))
+    registry.parted("w1")
+    assert choose(registry) == "w2"
+
+
+def test_a_worker_whose_stream_broke_has_two_seconds_to_come_back(
+    registry: Registry, clock: Clock
+) -> None:
+    registry.register(registration())
+    registry.parted("w1")
+    clock.at += RETURN_SECONDS - 0.1
+    assert registry.deserters() == []
+    registry.heartbeat(beat("w1"))
+    clock.at += RETURN_SECONDS
+    assert registry.deserters() == []
+    registry.parted("w1")
+    clock.at += RETURN_SECONDS
+    assert registry.deserters() == ["w1"]
+
+
+def test_when_many_streams_break_at_once_leases_decide(registry: Registry, clock: Clock) -> None:
+    names = [f"w{n}" for n in range(40)]
+    for name in names:
+        registry.register(registration(name))
+    for name in names[:9]:
+        registry.parted(name)
+    clock.at += RETURN_SECONDS
+    assert registry.deserters() == []
+    for name in names[:3]:
+        registry.heartbeat(beat(name))
+    assert registry.deserters() == names[3:9]
+
+
+def test_a_worker_that_moved_to_another_scheduler_is_no_deserter(
+    registry: Registry, clock: Clock
+) -> None:
+    other = Registry(clock, 10.0)
+    worker = take(registry, registration())
+    share(registry, other)
+    registry.parted("w1")
+    assert not other.speaks_here("w1")
+    other.heartbeat(beat("w1", generation=worker.generation))
+    registry.moved("w1")
+    share(other, registry)
+    clock.at += RETURN_SECONDS
+    assert registry.deserters() == []
+    assert choose(registry) == "w1"
+    # What broke there later was of no use any more.
+    registry.parted("w1")
+    clock.at += RETURN_SECONDS
+    assert registry.deserters() == []
+
+
+def test_a_life_that_was_told_dead_does_not_go_on(registry: Registry) -> None:
+    worker = take(registry, registration())
+    assert registry.remove("w1") is not None
+    again = take(registry, replace(registration(), generation=worker.generation))
+    assert again.generation > worker.generation

@@ -380,8 +380,8 @@ class WorkerRegistryServiceStub:
                 request_serializer=hpcc_dot_v1_dot_scheduler__pb2.RegisterRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.RegisterResponse.FromString,
                 _registered_method=True)
-        self.Heartbeat = channel.unary_unary(
-                '/hpcc.v1.WorkerRegistryService/Heartbeat',
+        self.Pulse = channel.stream_stream(
+                '/hpcc.v1.WorkerRegistryService/Pulse',
                 request_serializer=hpcc_dot_v1_dot_scheduler__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_scheduler__pb2.HeartbeatResponse.FromString,
                 _registered_method=True)
@@ -415,8 +415,12 @@ class WorkerRegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Heartbeat(self, request, context):
-        """Renews the lease. NOT_FOUND: the scheduler does not know the worker; register again.
+    def Pulse(self, request_iterator, context):
+        """Renews the lease with each message, and answers each. One stream per worker: a later one ends
+        an earlier one with UNAVAILABLE. A worker whose stream breaks without Deregister has two seconds to
+        come back, here or at another scheduler, before its routes are dropped; without a break, the
+        lease. Messages that come too fast are read later. NOT_FOUND: the scheduler does not know the
+        worker; register again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -451,8 +455,8 @@ def add_WorkerRegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.RegisterRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_scheduler__pb2.RegisterResponse.SerializeToString,
             ),
-            'Heartbeat': grpc.unary_unary_rpc_method_handler(
-                    servicer.Heartbeat,
+            'Pulse': grpc.stream_stream_rpc_method_handler(
+                    servicer.Pulse,
                     request_deserializer=hpcc_dot_v1_dot_scheduler__pb2.HeartbeatRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_scheduler__pb2.HeartbeatResponse.SerializeToString,
             ),
@@ -513,7 +517,7 @@ class WorkerRegistryService:
             _registered_method=True)
 
     @staticmethod
-    def Heartbeat(request,
+    def Pulse(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -523,10 +527,10 @@ class WorkerRegistryService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/hpcc.v1.WorkerRegistryService/Heartbeat',
+            '/hpcc.v1.WorkerRegistryService/Pulse',
             hpcc_dot_v1_dot_scheduler__pb2.HeartbeatRequest.SerializeToString,
             hpcc_dot_v1_dot_scheduler__pb2.HeartbeatResponse.FromString,
             options,

@@ -40,6 +40,7 @@ from hpcc.rpc._foreign_service import (
 )
 from hpcc.rpc._method import Call, OnRefusal, current_caller
 from hpcc.rpc._process import ServiceProcess, leaf_error, run_service
+from hpcc.rpc._pulse import Pulse
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, ServiceCapabilities, answers
 from hpcc.rpc._reapi_server import (
     Authorizer,
@@ -101,6 +102,7 @@ __all__ = [
     "Finished",
     "MissingBlobsError",
     "OnRefusal",
+    "Pulse",
     "ReapiClient",
     "ReapiClientConfig",
     "Registration",

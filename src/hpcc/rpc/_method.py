@@ -38,6 +38,7 @@ _MAX_PEER_CHARS: Final = 256
 # Any: the messages of generated code, bounded to this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
 StreamFn = Callable[[Any, "Call"], AsyncGenerator[Any]]
+DuplexFn = Callable[["Duplex", "Call"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,22 @@ class Call:
         )
 
 
+class Duplex:
+    """Both directions of a stream."""
+
+    def __init__(self, context: Any) -> None:  # noqa: ANN401 - see Call.of
+        self._context = context
+
+    async def read(self) -> Any:  # noqa: ANN401 - see UnaryFn
+        """Wait for a message; None when the caller has said its last."""
+        message = await self._context.read()
+        return None if message is grpc.aio.EOF else message
+
+    async def write(self, message: Message) -> None:
+        """Send a message, when the caller takes it."""
+        await self._context.write(message)
+
+
 # Whose call the running task serves. Tasks that it starts inherit it, as a trace would.
 _current: ContextVar[Call | None] = ContextVar("hpcc_call", default=None)
 
@@ -113,6 +130,7 @@ class Method:
     response: type[Message]
     unary: UnaryFn | None = None
     stream: StreamFn | None = None
+    duplex: DuplexFn | None = None
     is_client_streaming: bool = False
 
 
@@ -135,6 +153,10 @@ def _handler(
         "request_deserializer": method.request.FromString,
         "response_serializer": lambda m: m.SerializeToString(),
     }
+    if method.duplex is not None:
+        return grpc.stream_stream_rpc_method_handler(
+            _duplex_handler(method.duplex, path, on_refusal, method.request), **codec
+        )
     if method.stream is not None:
         stream = method.stream
 
@@ -153,8 +175,15 @@ def _handler(
 
         return grpc.unary_stream_rpc_method_handler(serve_stream, **codec)
     assert method.unary is not None
-    unary = method.unary
+    serve = _unary_handler(method.unary, path, on_refusal)
+    if method.is_client_streaming:
+        return grpc.stream_unary_rpc_method_handler(serve, **codec)
+    return grpc.unary_unary_rpc_method_handler(serve, **codec)
 
+
+def _unary_handler(
+    unary: UnaryFn, path: str, on_refusal: OnRefusal | None
+) -> Callable[[Any, Any], Awaitable[Any]]:
     async def serve(request: Any, context: Any) -> Any:  # noqa: ANN401 - see UnaryFn
         call = Call.of(context, path)
         _current.set(call)
@@ -165,9 +194,23 @@ def _handler(
                 await on_refusal(call, request, error)
             await _abort(context, error, call)
 
-    if method.is_client_streaming:
-        return grpc.stream_unary_rpc_method_handler(serve, **codec)
-    return grpc.unary_unary_rpc_method_handler(serve, **codec)
+    return serve
+
+
+def _duplex_handler(
+    duplex: DuplexFn, path: str, on_refusal: OnRefusal | None, request: type[Message]
+) -> Callable[[Any, Any], Awaitable[None]]:
+    async def serve(_: Any, context: Any) -> None:  # noqa: ANN401 - see UnaryFn
+        call = Call.of(context, path)
+        _current.set(call)
+        try:
+            await duplex(Duplex(context), call)
+        except HpccError as error:
+            if on_refusal is not None:
+                await on_refusal(call, request(), error)
+            await _abort(context, error, call)
+
+    return serve
 
 
 async def _abort(context: Any, error: HpccError, call: Call) -> None:  # noqa: ANN401 - see UnaryFn

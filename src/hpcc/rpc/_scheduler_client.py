@@ -9,13 +9,11 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import GuestReuse, HostReport, Isolation, TenantId
-from hpcc.ports import SignedHead
 from hpcc.rpc._errors import UnavailableError, error_of_call
 from hpcc.rpc._method import bearer
+from hpcc.rpc._pulse import Pulse
 from hpcc.rpc._scheduler_api import (
     Admission,
-    Beat,
-    BeatAnswer,
     Registration,
     Route,
     RouteAsk,
@@ -149,20 +147,9 @@ class RegistryClient:
             audience=answer.audience,
         )
 
-    async def heartbeat(self, beat: Beat) -> BeatAnswer:
-        answer = await self._call(
-            "Heartbeat",
-            pb.HeartbeatRequest(
-                worker_id=beat.worker_id,
-                generation=beat.generation,
-                running=beat.running,
-                queued=beat.queued,
-                audit=_anchor(beat.anchor),
-            ),
-            pb.HeartbeatResponse,
-        )
-        keys = tuple((k.kid, k.public_key) for k in answer.token_keys)
-        return BeatAnswer(keys, answer.generation)
+    def pulse(self) -> Pulse:
+        """Open the stream of heartbeats, to whichever scheduler answers; the caller closes it."""
+        return Pulse(self._schedulers)
 
     async def sandbox_lost(
         self, *, worker_id: str, generation: int, guest_id: str, reason: str
@@ -187,14 +174,6 @@ class RegistryClient:
 
     async def _call(self, method: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated messages, named by each caller
         return await self._schedulers.call(f"WorkerRegistryService/{method}", request, response, "")
-
-
-def _anchor(head: SignedHead | None) -> pb.AuditAnchor | None:
-    if head is None:
-        return None
-    return pb.AuditAnchor(
-        count=head.count, head=head.head, at=head.at, public_key=head.key, signature=head.signature
-    )
 
 
 async def _result_key(

@@ -11,9 +11,9 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
-from hpcc.ports import SignedHead
 from hpcc.rpc._method import Call, Method, OnRefusal, service_handler
-from hpcc.rpc._scheduler_api import Beat, RouteAsk, SchedulerBackend
+from hpcc.rpc._pulse import Pulses
+from hpcc.rpc._scheduler_api import RouteAsk, SchedulerBackend
 from hpcc.rpc._scheduler_words import (
     generation_of,
     isolation_of,
@@ -28,7 +28,6 @@ from hpcc.rpc._toolchain_messages import (
 
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
 _CLIENT_KEY_BYTES: Final = 32
-_SIGNATURE_BYTES: Final = 64
 _KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MAX_KEY_IDS: Final = 64
 _MAX_REASON_CHARS: Final = 200
@@ -43,10 +42,13 @@ def scheduler_handlers(
 
 
 def registry_handlers(
-    backend: SchedulerBackend, on_refusal: OnRefusal | None = None
+    backend: SchedulerBackend, on_refusal: OnRefusal | None = None, *, idle_seconds: float
 ) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of the workers' port, whose server asks for certificates."""
-    methods = _WorkerSide(backend).methods()
+    """Build the handlers of the workers' port, whose server asks for certificates.
+
+    A worker's stream that is silent for `idle_seconds` is ended.
+    """
+    methods = _WorkerSide(backend, idle_seconds).methods()
     return (service_handler("hpcc.v1.WorkerRegistryService", methods, on_refusal),)
 
 
@@ -137,13 +139,13 @@ class _DaemonSide:
 
 
 class _WorkerSide:
-    def __init__(self, backend: SchedulerBackend) -> None:
-        self._backend = backend
+    def __init__(self, backend: SchedulerBackend, idle_seconds: float) -> None:
+        self._backend, self._pulses = backend, Pulses(backend, idle_seconds)
 
     def methods(self) -> tuple[Method, ...]:
         return (
             Method("Register", pb.RegisterRequest, pb.RegisterResponse, unary=self.register),
-            Method("Heartbeat", pb.HeartbeatRequest, pb.HeartbeatResponse, unary=self.heartbeat),
+            Method("Pulse", pb.HeartbeatRequest, pb.HeartbeatResponse, duplex=self._pulses.serve),
             Method(
                 "SandboxLost",
                 pb.SandboxLostRequest,
@@ -168,22 +170,6 @@ class _WorkerSide:
             lease_seconds=admission.lease_seconds,
             scheduler_id=admission.scheduler_id,
             audience=admission.audience,
-        )
-
-    async def heartbeat(self, request: pb.HeartbeatRequest, call: Call) -> pb.HeartbeatResponse:
-        worker_id = worker_id_of(request.worker_id)
-        await self._backend.admit(call.certificate, worker_id)
-        answer = self._backend.heartbeat(
-            Beat(
-                worker_id=worker_id,
-                generation=generation_of(request.generation),
-                running=request.running,
-                queued=request.queued,
-                anchor=_anchor(request) if request.HasField("audit") else None,
-            )
-        )
-        return pb.HeartbeatResponse(
-            token_keys=_keys(answer.token_keys), generation=answer.generation
         )
 
     async def sandbox_lost(
@@ -218,21 +204,6 @@ def _key_ids(texts: Iterable[str]) -> tuple[str, ...]:
     if not 0 < len(key_ids) <= _MAX_KEY_IDS or not all(_KEY_ID.fullmatch(k) for k in key_ids):
         raise CallerError(f"ask for 1 to {_MAX_KEY_IDS} result keys by their ids")
     return key_ids
-
-
-def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
-    """Take the anchor as it came: whether it is signed, the backend checks."""
-    audit = request.audit
-    if len(audit.public_key) > _CLIENT_KEY_BYTES or len(audit.signature) > _SIGNATURE_BYTES:
-        raise CallerError("an anchor's key or signature is too long")
-    return SignedHead(
-        worker=worker_id_of(request.worker_id),
-        count=audit.count,
-        head=_label(audit.head, 64),
-        at=audit.at,
-        key=audit.public_key,
-        signature=audit.signature,
-    )
 
 
 def _client_key(key: bytes) -> bytes:

@@ -84,7 +84,7 @@ class Schedulers:
                 )
             except grpc.aio.AioRpcError as failed:
                 said = error_of_call(failed)
-                if not _is_away(said):
+                if not is_away(said):
                     self._answered(index)
                     raise said from failed
                 self._failed(index)
@@ -95,6 +95,15 @@ class Schedulers:
                 return answer
         assert error is not None
         raise error
+
+    def best(self) -> tuple[grpc.aio.Channel, float]:
+        """Return whom to open a stream to, and how many seconds to wait for its first answer."""
+        index, *others = self._order()
+        return self._channels[index], _FAIL_OVER_SECONDS if others else CALL_SECONDS
+
+    def answered(self, channel: grpc.aio.Channel) -> None:
+        """Note that one of them said something on a stream."""
+        self._answered(self._channels.index(channel))
 
     def failed(self, channel: grpc.aio.Channel) -> None:
         """Note that a stream from one of them broke."""
@@ -125,7 +134,7 @@ class Schedulers:
         self._retry_at[index] = self._clock.monotonic() + pause
 
 
-def _is_away(error: HpccError) -> bool:
+def is_away(error: HpccError) -> bool:
     """Whether another scheduler may do better."""
     return isinstance(error, InfrastructureError) and not isinstance(error, BusyError)
 

@@ -27,6 +27,11 @@ _TOMBSTONE_SECONDS: Final = 30.0
 # With the store away, workers that speak to other schedulers are kept for so long.
 HOLD_SECONDS: Final = 600.0
 _LOSS_DECAY: Final = 0.9
+# What a worker whose stream broke has to come back, here or at another scheduler.
+RETURN_SECONDS: Final = 2.0
+# When more than these break at once it is a network or this scheduler that failed: leases decide.
+_MANY_AT_ONCE: Final = 8
+_MANY_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ class _Row:
     heard_at: float
     is_dirty: bool = True
     needs_facts: bool = True
+    # Until when it may come back, if its stream broke; None while it is here, or elsewhere.
+    return_until: float | None = None
 
     @property
     def worker(self) -> Worker:
@@ -83,7 +90,10 @@ class Registry:
         old = known.member.generation if known else 0
         said = self._sane(registration.generation)
         generation = max(old, said) if said else self._generation(old)
-        self._ended.pop(worker_id, None)
+        ended, _ = self._ended.pop(worker_id, (0, 0.0))
+        if generation <= ended:
+            # Watchers were told that life's end.
+            generation = self._generation(ended)
         row = self._put(registration, self._generation(generation), generation)
         row.heard_at = self._clock.monotonic()
         dead = [RouteChange(worker_id, old, is_dead=True)] if old and generation != old else []
@@ -101,8 +111,37 @@ class Registry:
         member.running, member.queued, member.routed = beat.running, beat.queued, 0
         member.lease_until, member.is_stale = now + self._lease_seconds, False
         member.losses *= _LOSS_DECAY
-        row.heard_at, row.is_dirty = now, True
+        row.heard_at, row.is_dirty, row.return_until = now, True, None
         return row.worker, dead
+
+    def speaks_here(self, worker_id: str) -> bool:
+        """Say whether a worker's last word was to this scheduler, as far as is known."""
+        row = self._rows.get(worker_id)
+        return row is not None and self._is_mine(row)
+
+    def parted(self, worker_id: str) -> None:
+        """Note that a worker's stream broke: it gets no routes, and little time to come back."""
+        row = self._rows.get(worker_id)
+        if row is not None and self._is_mine(row):
+            row.return_until = self._clock.monotonic() + RETURN_SECONDS
+            row.member.is_stale = True
+
+    def moved(self, worker_id: str) -> None:
+        """Note that a worker speaks to another scheduler now, whose word for it counts."""
+        row = self._rows.get(worker_id)
+        if row is not None and row.return_until is not None:
+            row.return_until, row.heard_at = None, float("-inf")
+
+    def deserters(self) -> list[str]:
+        """Return who did not come back in time.
+
+        Nobody when they are many: those keep their leases, as if nothing had been noticed.
+        """
+        now = self._clock.monotonic()
+        parted = [w for w, row in self._rows.items() if row.return_until is not None]
+        if len(parted) > max(_MANY_AT_ONCE, len(self._rows) * _MANY_SHARE):
+            return []
+        return [w for w in parted if (self._rows[w].return_until or now) <= now]
 
     def lost(self, worker_id: str, said: int) -> tuple[RouteChange, Worker]:
         """End a generation; return what to tell the watchers and the worker's next life.

@@ -36,6 +36,7 @@ from hpcc.scheduler._audit_events import Refusals
 from hpcc.scheduler._audit_intake import AuditIntake, AuditSink
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
+from hpcc.scheduler._registry import MAX_WORKERS
 from hpcc.scheduler._service import SchedulerService
 from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants_door import Door, open_door
@@ -114,13 +115,15 @@ async def _served(
     service, enrolment, told = parts.service, parts.enrolment, parts.refusals
     workers, worker_port = await start_server(
         (
-            *registry_handlers(service, told),
+            *registry_handlers(service, told, idle_seconds=2 * config.lease_seconds),
             *renew_handlers(enrolment, told),
             *audit_handlers(parts.intake, told),
         ),
         host=config.host,
         port=config.worker_port,
         tls=ServerTls(tls.key_pem, tls.certificate_pem, enrolment.ca.certificate_pem),
+        # A stream of heartbeats each, which must not use up what registering needs.
+        more_rpcs=MAX_WORKERS,
     )
     try:
         daemons, port = await start_server(

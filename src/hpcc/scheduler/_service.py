@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity import RouteClaims, SessionClaims
-from hpcc.ports import Clock, ControlStore, SignedHead
+from hpcc.ports import Clock, ControlStore
 from hpcc.routing import Wish
 from hpcc.rpc import (
     WATCHING,
@@ -25,6 +25,7 @@ from hpcc.rpc import (
     RouteChange,
     SessionGrant,
 )
+from hpcc.scheduler._anchors import Anchors
 from hpcc.scheduler._audit_book import AuditBook
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
@@ -71,7 +72,7 @@ class SchedulerService:
             watchers=self._watchers,
             sessions=self._sessions,
             lease_seconds=config.lease_seconds,
-            on_cut=book.cut,
+            anchors=Anchors(clock, check=book.check, on_cut=book.cut),
         )
 
     async def authenticate(
@@ -163,16 +164,19 @@ class SchedulerService:
         )
 
     def heartbeat(self, beat: Beat) -> BeatAnswer:
+        is_new_here = not self._registry.speaks_here(beat.worker_id)
         worker, dead = self._registry.heartbeat(beat)
         self._watchers.tell(dead)
+        if is_new_here:
+            # The scheduler that it spoke to before must not take it for gone.
+            self.sharing.joined(beat.worker_id)
         if beat.anchor is not None:
-            self._note_anchor(beat.anchor)
+            self.sharing.anchors.note(beat.anchor)
         return BeatAnswer(self._keys.token_keys, worker.generation)
 
-    def _note_anchor(self, head: SignedHead) -> None:
-        anchor = self._book.check(head)
-        if anchor is not None and not self.sharing.note(anchor):
-            self._book.cut(head.worker)
+    def parted(self, worker_id: str) -> None:
+        self._registry.parted(worker_id)
+        self.sharing.anchors.hurry(worker_id)
 
     async def sandbox_lost(
         self, worker_id: str, generation: int, guest_id: str, reason: str
@@ -206,11 +210,14 @@ class SchedulerService:
             group.create_task(self.sharing.run(), name="control store")
 
     async def expire_leases(self) -> None:
-        """Drop who is over until cancelled: workers by lease, watches by session."""
+        """Drop who is over until cancelled: workers by lease or stream, watches by session."""
         while True:
             await self._clock.sleep(min(self._config.lease_seconds / 4, _SWEEP_SECONDS))
             self._watchers.sweep()
             self._watchers.tell(self._registry.expire())
+            for worker_id in self._registry.deserters():
+                _log.warning("worker %s is dropped: its stream broke", worker_id)
+                await self._remove(worker_id)
 
     async def revoke_workers(self) -> None:
         """Drop workers that were revoked, or whose result key was, until cancelled."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from typing import Final
 
 from hpcc.core import CallerError
-from hpcc.ports import Anchor, Clock, ControlStore, ControlStoreError, News, SessionFloor
+from hpcc.ports import Clock, ControlStore, ControlStoreError, News, SessionFloor
 from hpcc.rpc import RouteChange
+from hpcc.scheduler._anchors import Anchors
 from hpcc.scheduler._registry import HOLD_SECONDS, Registry
 from hpcc.scheduler._tenants_sessions import Sessions, floor_text, parse_floor
 from hpcc.scheduler._watchers import Watchers
@@ -46,15 +47,13 @@ class Sharing:
         watchers: Watchers,
         sessions: Sessions,
         lease_seconds: float,
-        on_cut: Callable[[str], None],
+        anchors: Anchors,
     ) -> None:
-        """`on_cut` is told of workers whose chain is shorter than the store knew, or changed."""
-        self._on_cut = on_cut
+        self.anchors = anchors
         self._store, self._clock = store, clock
         self._registry, self._watchers, self._sessions = registry, watchers, sessions
         # Often enough that no lease ends between two readings.
         self._pause = min(_EXCHANGE_SECONDS, lease_seconds / 8)
-        self._anchors: dict[str, Anchor] = {}
         self._joined: set[str] = set()
         self._wake = asyncio.Event()
         self._rounds, self._must_read_floors = 0, True
@@ -72,20 +71,9 @@ class Sharing:
             await self._tell(SESSION_ENDED, floor_text(floor))
 
     def joined(self, worker_id: str) -> None:
-        """Share a new worker soon."""
+        """Share soon that a worker speaks to this scheduler now."""
         self._joined.add(worker_id)
         self._wake.set()
-
-    def note(self, anchor: Anchor) -> bool:
-        """Keep an anchor for the next exchange; False when a chain went back since the last one."""
-        waiting = self._anchors.get(anchor.worker_id)
-        if waiting is not None and (
-            anchor.count < waiting.count
-            or (anchor.count == waiting.count and anchor.head != waiting.head)
-        ):
-            return False
-        self._anchors[anchor.worker_id] = anchor
-        return True
 
     async def run(self) -> None:
         """Exchange and listen until cancelled."""
@@ -139,15 +127,14 @@ class Sharing:
         self._joined = set()
         for worker_id in joined:
             await self._store.tell(WORKER_JOINED, worker_id)
-        anchors, self._anchors = self._anchors, {}
-        if anchors:
+        if anchors := await self.anchors.take_due():
             try:
-                cut = await self._store.note_anchors(list(anchors.values()))
+                cut = await self._store.note_anchors(anchors)
             except BaseException:
-                self._anchors = {**anchors, **self._anchors}
+                self.anchors.give_back(anchors)
                 raise
             for worker_id in cut:
-                self._on_cut(worker_id)
+                self.anchors.on_cut(worker_id)
 
     async def _listen(self) -> None:
         async with aclosing(self._store.watch()) as watch:
@@ -160,6 +147,7 @@ class Sharing:
 
     def _hear(self, news: News) -> None:
         if news.topic == WORKER_JOINED:
+            self._registry.moved(news.text)
             self._wake.set()
         elif news.topic == SESSION_ENDED:
             with suppress(CallerError):

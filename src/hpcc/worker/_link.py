@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.core import HpccError, NotFoundError
 from hpcc.ports import Clock, SignedHead
-from hpcc.rpc import Admission, Beat, Registration, RegistryClient
+from hpcc.rpc import Admission, Beat, BeatAnswer, Pulse, Registration, RegistryClient
 
 _log: Final = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.5
@@ -21,6 +23,9 @@ _REPORT_SECONDS: Final = 2.0
 # More would say nothing new: each of them ends the generation of all before it.
 _MAX_UNREPORTED: Final = 8
 _REFRESH_SECONDS: Final = 1.0
+# A stream that broke is opened again at once, and after each failure a little later.
+_REOPEN_SECONDS: Final = 0.2
+_MAX_REOPEN_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,8 @@ class SchedulerLink:
         self._client, self._registration, self._clock = client, registration, clock
         self._state, self._on_admission = state, on_admission
         self._generation = 0
+        self._pulse: Pulse | None = None
+        self._beat_lock = asyncio.Lock()
         # Guests whose death the scheduler did not take, with the reasons.
         self._unreported: deque[tuple[str, str]] = deque(maxlen=_MAX_UNREPORTED)
         self._admission: Admission | None = None
@@ -93,16 +100,40 @@ class SchedulerLink:
                 return admission
 
     async def run(self, lease_seconds: float) -> None:
-        """Send heartbeats until cancelled; a scheduler that forgot us is told again."""
-        while True:
-            await self._clock.sleep(lease_seconds / 4)
-            try:
-                await self._report_rest()
-                await self._renew()
-            except NotFoundError:
-                lease_seconds = (await self.register()).lease_seconds
-            except HpccError as error:
-                _log.warning("heartbeat: %s", error)
+        """Send heartbeats until cancelled; a scheduler that forgot us is told again.
+
+        When the stream breaks, another is opened, at once and wherever somebody answers.
+        """
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._report_rest()
+                    await self._renew()
+                except NotFoundError:
+                    lease_seconds = (await self.register()).lease_seconds
+                except HpccError as error:
+                    _log.warning("heartbeat: %s", error)
+                    pause = min(_REOPEN_SECONDS * 2**failures, _MAX_REOPEN_SECONDS)
+                    failures = min(failures + 1, 10)
+                    # Thousands lose their scheduler in one moment.
+                    await self._clock.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                else:
+                    failures = 0
+                    await self._wait(lease_seconds / 4)
+        finally:
+            self._close_pulse()
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until the next heartbeat is due, or the stream is over."""
+        pulse = self._pulse
+        if pulse is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await pulse.wait_ended()
+            if self._pulse is pulse:
+                self._close_pulse()
 
     async def refresh_keys(self) -> bool:
         """Learn the keys that sign now; False when they were asked for a moment ago.
@@ -121,13 +152,29 @@ class SchedulerLink:
             return True
 
     async def _renew(self) -> None:
-        answer = await self._client.heartbeat(self._beat())
+        answer = await self._answer()
         # A guest may have been reported lost meanwhile, and answered with a later one.
         self._generation = max(self._generation, answer.generation)
         known = self._admission
         if known is not None and answer.token_keys and answer.token_keys != known.token_keys:
             self._admission = replace(known, token_keys=answer.token_keys)
             self._on_admission(self._admission)
+
+    async def _answer(self) -> BeatAnswer:
+        async with self._beat_lock:
+            if self._pulse is None:
+                self._pulse = self._client.pulse()
+            try:
+                return await self._pulse.beat(self._beat())
+            except BaseException:
+                # Whatever ended it: an answer that comes later would be taken for the next one's.
+                self._close_pulse()
+                raise
+
+    def _close_pulse(self) -> None:
+        pulse, self._pulse = self._pulse, None
+        if pulse is not None:
+            pulse.close()
 
     def _beat(self) -> Beat:
         state = self._state()

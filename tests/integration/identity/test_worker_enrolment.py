@@ -106,6 +106,14 @@ def beat(name: str) -> Beat:
     return Beat(worker_id=name, generation=1, running=0, queued=0)
 
 
+async def one_beat(registry: RegistryClient, name: str) -> None:
+    pulse = registry.pulse()
+    try:
+        await pulse.beat(beat(name))
+    finally:
+        pulse.close()
+
+
 async def reason_of(call: object) -> str:
     with pytest.raises(HpccError) as refused:
         await call  # type: ignore[misc]
@@ -248,7 +256,7 @@ async def test_a_worker_cannot_act_for_another(
         thief = await world.enrol(await world.token(), "w7")
         async with world.registry(thief) as registry:
             lost = registry.sandbox_lost(worker_id="w1", generation=1, guest_id="g", reason="r")
-            for call in (registry.heartbeat(beat("w1")), registry.deregister("w1"), lost):
+            for call in (one_beat(registry, "w1"), registry.deregister("w1"), lost):
                 with pytest.raises(PolicyError) as refused:
                     await call
                 assert refused.value.reason == "foreign-worker"
@@ -258,10 +266,10 @@ async def test_a_worker_cannot_act_for_another(
 
 async def test_the_registry_answers_nobody_without_a_certificate(world: World) -> None:
     async with world.registry(None) as registry:
-        assert await reason_of(registry.heartbeat(beat("w1"))) == "unavailable"
+        assert await reason_of(one_beat(registry, "w1")) == "unavailable"
     async with world.daemons_port() as channel:  # type: ignore[attr-defined]
         with pytest.raises(CallerError):
-            await RegistryClient(channel).heartbeat(beat("w1"))
+            await one_beat(RegistryClient(channel), "w1")
 
 
 async def test_a_certificate_of_another_ca_is_refused(world: World) -> None:
@@ -269,7 +277,7 @@ async def test_a_certificate_of_another_ca_is_refused(world: World) -> None:
     foreign = WorkerCa.new(world.clock.now())
     pem = foreign.issue(read_request(request), "w1", world.clock.now(), 600.0)
     async with world.registry(ClientTls(key, pem)) as registry:
-        assert await reason_of(registry.heartbeat(beat("w1"))) == "unavailable"
+        assert await reason_of(one_beat(registry, "w1")) == "unavailable"
     # Also where the connection would not have asked.
     async with open_enrolment(world.farm.scheduler_config, world.clock) as enrolment:
         assert await reason_of(enrolment.admit(pem, "w1")) == "worker-foreign-ca"
@@ -279,9 +287,9 @@ async def test_a_certificate_of_another_ca_is_refused(world: World) -> None:
 async def test_a_certificate_that_has_ended_is_refused_on_an_open_connection(world: World) -> None:
     tls = await world.enrol(await world.token(), "w7")
     async with world.registry(tls) as registry:
-        assert await reason_of(registry.heartbeat(beat("w7"))) == "unknown-worker"
+        assert await reason_of(one_beat(registry, "w7")) == "unknown-worker"
         world.clock.ahead = 8 * 86_400.0
-        assert await reason_of(registry.heartbeat(beat("w7"))) == "worker-certificate-expired"
+        assert await reason_of(one_beat(registry, "w7")) == "worker-certificate-expired"
 
 
 async def test_a_revoked_worker_is_refused_on_its_open_connection_and_its_routes_end(
@@ -296,7 +304,7 @@ async def test_a_revoked_worker_is_refused_on_its_open_connection_and_its_routes
             async with asyncio.timeout(60):
                 while True:
                     try:
-                        await registry.heartbeat(beat("w1"))
+                        await one_beat(registry, "w1")
                     except UnauthenticatedError as error:
                         assert error.reason == "worker-revoked"
                         break
@@ -308,7 +316,7 @@ async def test_a_revoked_worker_is_refused_on_its_open_connection_and_its_routes
         # Its name may come back, with another key; the old one does not.
         await world.enrol(await world.token("w1"), "w1")
         async with world.registry(identity.tls) as registry:
-            assert await reason_of(registry.heartbeat(beat("w1"))) == "worker-revoked"
+            assert await reason_of(one_beat(registry, "w1")) == "worker-revoked"
 
 
 async def still_routed(world: World) -> bool:
@@ -361,7 +369,7 @@ async def test_a_worker_renews_in_time_and_goes_on_over_the_new_certificate(worl
         assert after.key_pem == identity.key_pem
         assert (keys / IDENTITY_NAME).read_bytes() != before
         assert (keys / IDENTITY_NAME).stat().st_mode & 0o777 == 0o600
-        assert await reason_of(registry.heartbeat(beat("w7"))) == "unknown-worker"
+        assert await reason_of(one_beat(registry, "w7")) == "unknown-worker"
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

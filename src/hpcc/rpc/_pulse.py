@@ -1,0 +1,227 @@
+"""Heartbeats as one stream per worker: the scheduler's end and the worker's.
+
+A message of a stream that is open costs a fraction of a call, and the end of a connection is news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import grpc
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.core import CallerError, HpccError
+from hpcc.ports import SignedHead
+from hpcc.rpc._errors import DeadlineError, UnavailableError, error_of_call
+from hpcc.rpc._method import Call, Duplex
+from hpcc.rpc._scheduler_api import Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc._scheduler_words import generation_of, worker_id_of
+from hpcc.rpc._schedulers import Schedulers, is_away
+
+# A stream may send so many beats at once, and so many a second; what comes faster is read later.
+BURST: Final = 32
+BEATS_PER_SECOND: Final = 8.0
+_KEY_BYTES: Final = 32
+_SIGNATURE_BYTES: Final = 64
+_HASH_CHARS: Final = 64
+
+
+class Pulses:
+    """The streams of all workers at one scheduler: one for each, and none faster than it may."""
+
+    def __init__(self, backend: SchedulerBackend, idle_seconds: float) -> None:
+        """A stream that is silent for `idle_seconds` is ended."""
+        self._backend, self._idle_seconds = backend, idle_seconds
+        self._streams: dict[str, _Stream] = {}
+
+    async def serve(self, duplex: Duplex, call: Call) -> None:
+        """Answer each beat until the stream ends.
+
+        Raises:
+            HpccError: the certificate does not count (any more), or a message is not good.
+        """
+        stream, name = _Stream(duplex.read, self._idle_seconds), ""
+        try:
+            while (request := await stream.next_or_none()) is not None:
+                beat = beat_of(request)
+                # For each message anew: certificates end, and workers are revoked.
+                await self._backend.admit(call.certificate, beat.worker_id)
+                if not name:
+                    name = beat.worker_id
+                    self._take_place(name, stream)
+                answer = self._backend.heartbeat(beat)
+                await duplex.write(
+                    pb.HeartbeatResponse(
+                        token_keys=[
+                            pb.TokenKey(kid=kid, public_key=key) for kid, key in answer.token_keys
+                        ],
+                        generation=answer.generation,
+                    )
+                )
+        finally:
+            # Also when this call is cancelled, which is how a broken connection shows.
+            if name and self._streams.get(name) is stream:
+                del self._streams[name]
+                self._backend.parted(name)
+
+    def _take_place(self, name: str, stream: _Stream) -> None:
+        before = self._streams.get(name)
+        self._streams[name] = stream
+        if before is not None:
+            before.replace()
+
+
+class _Stream:
+    """The reading of one stream: bounded in rate, and ended from outside."""
+
+    def __init__(self, read: Callable[[], Awaitable[Any]], idle_seconds: float) -> None:
+        self._read, self._idle_seconds = read, idle_seconds
+        self._scope: asyncio.Timeout | None = None
+        self._is_replaced = False
+        self._room, self._at = float(BURST), 0.0
+
+    async def next_or_none(self) -> Any:  # noqa: ANN401 - a message of generated code
+        """Wait for the next message; None at the orderly end.
+
+        Raises:
+            DeadlineError: there was none for too long.
+            UnavailableError: the worker has opened another stream.
+        """
+        await self._wait_for_room()
+        try:
+            async with asyncio.timeout(0 if self._is_replaced else self._idle_seconds) as scope:
+                self._scope = scope
+                return await self._read()
+        except TimeoutError as error:
+            if self._is_replaced:
+                raise UnavailableError(
+                    "the worker has opened another stream", reason="pulse-replaced"
+                ) from error
+            raise DeadlineError("no heartbeat for too long") from error
+        finally:
+            self._scope = None
+
+    def replace(self) -> None:
+        """End this stream: another has taken its place."""
+        self._is_replaced = True
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(0)
+
+    async def _wait_for_room(self) -> None:
+        """Leave what comes too fast with the sender, whose buffers and not ours fill up."""
+        now = asyncio.get_running_loop().time()
+        self._room = min(self._room + (now - self._at) * BEATS_PER_SECOND, float(BURST))
+        self._at = now
+        if self._room < 1:
+            await asyncio.sleep((1 - self._room) / BEATS_PER_SECOND)
+        self._room -= 1
+
+
+class Pulse:
+    """A worker's stream to the scheduler that it speaks to. Beats are sent one after the other."""
+
+    def __init__(self, schedulers: Schedulers) -> None:
+        self._schedulers = schedulers
+        self._channel, self._patience = schedulers.best()
+        self._call = self._channel.stream_stream(
+            "/hpcc.v1.WorkerRegistryService/Pulse",
+            request_serializer=pb.HeartbeatRequest.SerializeToString,
+            response_deserializer=pb.HeartbeatResponse.FromString,
+        )()
+        self._ended = asyncio.Event()
+        self._call.add_done_callback(lambda _: self._ended.set())
+
+    async def beat(self, beat: Beat) -> BeatAnswer:
+        """Send a beat and wait for its answer.
+
+        Raises:
+            HpccError: there is none, and this stream is over; open another.
+        """
+        try:
+            async with asyncio.timeout(self._patience):
+                answer = await self._exchange(beat_message(beat))
+        except TimeoutError as error:
+            self._schedulers.failed(self._channel)
+            raise DeadlineError("the scheduler does not answer") from error
+        except HpccError as error:
+            note = self._schedulers.failed if is_away(error) else self._schedulers.answered
+            note(self._channel)
+            raise
+        self._schedulers.answered(self._channel)
+        keys = tuple((k.kid, k.public_key) for k in answer.token_keys)
+        return BeatAnswer(keys, answer.generation)
+
+    async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        try:
+            with suppress(asyncio.InvalidStateError):  # it has ended: reading says why
+                await self._call.write(request)
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        except asyncio.CancelledError:
+            # gRPC says that, too, of a channel that was closed.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise UnavailableError("the channel was closed") from None
+        if not isinstance(answer, pb.HeartbeatResponse):
+            raise UnavailableError("the scheduler has ended the stream")
+        return answer
+
+    async def wait_ended(self) -> None:
+        """Wait until the stream is over by itself; the next one tries another scheduler first."""
+        await self._ended.wait()
+        self._schedulers.failed(self._channel)
+
+    def close(self) -> None:
+        self._call.cancel()
+
+
+def beat_message(beat: Beat) -> pb.HeartbeatRequest:
+    """Build the message of a heartbeat."""
+    return pb.HeartbeatRequest(
+        worker_id=beat.worker_id,
+        generation=beat.generation,
+        running=beat.running,
+        queued=beat.queued,
+        audit=_anchor_message(beat.anchor) if beat.anchor is not None else None,
+    )
+
+
+def _anchor_message(head: SignedHead) -> pb.AuditAnchor:
+    return pb.AuditAnchor(
+        count=head.count, head=head.head, at=head.at, public_key=head.key, signature=head.signature
+    )
+
+
+def beat_of(request: pb.HeartbeatRequest) -> Beat:
+    """Read a heartbeat.
+
+    Raises:
+        CallerError: anything in it is wrong.
+    """
+    return Beat(
+        worker_id=worker_id_of(request.worker_id),
+        generation=generation_of(request.generation),
+        running=request.running,
+        queued=request.queued,
+        anchor=_anchor(request) if request.HasField("audit") else None,
+    )
+
+
+def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
+    """Take the anchor as it came: whether it is signed, the backend checks."""
+    audit = request.audit
+    if len(audit.public_key) > _KEY_BYTES or len(audit.signature) > _SIGNATURE_BYTES:
+        raise CallerError("an anchor's key or signature is too long")
+    return SignedHead(
+        worker=worker_id_of(request.worker_id),
+        count=audit.count,
+        head="".join(c for c in audit.head[:_HASH_CHARS] if c.isprintable()),
+        at=audit.at,
+        key=audit.public_key,
+        signature=audit.signature,
+    )

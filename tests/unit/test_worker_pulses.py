@@ -1,0 +1,169 @@
+"""The scheduler's end of the streams of heartbeats, and hostile workers at the other one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from hpcc._proto import scheduler_pb2 as pb
+from hpcc.core import CallerError, HpccError
+from hpcc.rpc import Beat, BeatAnswer, Call, SchedulerBackend, UnauthenticatedError
+from hpcc.rpc._method import Duplex
+from hpcc.rpc._pulse import BEATS_PER_SECOND, BURST, Pulses
+
+CALL = Call(credential="", tool_metadata=b"", certificate=b"w1's")
+
+
+class Backend:
+    """Lets w1's certificate act for w1 until it is revoked."""
+
+    def __init__(self) -> None:
+        self.beats: list[Beat] = []
+        self.gone: list[str] = []
+        self.is_revoked = False
+
+    async def admit(self, certificate: bytes, worker_id: str) -> str:
+        if self.is_revoked:
+            raise UnauthenticatedError("revoked", reason="worker-revoked")
+        assert certificate == b"w1's"
+        return worker_id
+
+    def heartbeat(self, beat: Beat) -> BeatAnswer:
+        self.beats.append(beat)
+        return BeatAnswer((("k", b"p"),), 7)
+
+    def parted(self, worker_id: str) -> None:
+        self.gone.append(worker_id)
+
+
+class Wire(Duplex):
+    """A stream in memory; None on it is its orderly end."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[pb.HeartbeatRequest | None] = asyncio.Queue()
+        self.answers: asyncio.Queue[pb.HeartbeatResponse] = asyncio.Queue()
+
+    async def read(self) -> Any:
+        return await self.sent.get()
+
+    async def write(self, message: Any) -> None:
+        self.answers.put_nowait(message)
+
+
+def message(**more: Any) -> pb.HeartbeatRequest:
+    return pb.HeartbeatRequest(**{"worker_id": "w1", "generation": 7, **more})
+
+
+def pulses(backend: Backend, idle_seconds: float = 60.0) -> Pulses:
+    return Pulses(cast("SchedulerBackend", backend), idle_seconds)
+
+
+async def reason_of(task: asyncio.Task[None]) -> str:
+    with pytest.raises(HpccError) as refused:
+        async with asyncio.timeout(30):
+            await task
+    return refused.value.reason
+
+
+async def opened(served: Pulses, wire: Wire) -> asyncio.Task[None]:
+    task = asyncio.Task(served.serve(wire, CALL))
+    wire.sent.put_nowait(message())
+    async with asyncio.timeout(30):
+        answer = await wire.answers.get()
+    assert (answer.generation, answer.token_keys[0].kid) == (7, "k")
+    return task
+
+
+async def test_the_end_of_a_stream_is_told_at_once() -> None:
+    backend, wire = Backend(), Wire()
+    task = await opened(pulses(backend), wire)
+    assert backend.gone == []
+    wire.sent.put_nowait(None)
+    await task
+    assert backend.gone == ["w1"]
+
+
+async def test_a_connection_that_breaks_is_told_at_once() -> None:
+    backend = Backend()
+    task = await opened(pulses(backend), Wire())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert backend.gone == ["w1"]
+
+
+async def test_a_worker_that_is_revoked_is_refused_with_its_next_heartbeat() -> None:
+    backend, wire = Backend(), Wire()
+    task = await opened(pulses(backend), wire)
+    backend.is_revoked = True
+    wire.sent.put_nowait(message())
+    assert await reason_of(task) == "worker-revoked"
+    assert (len(backend.beats), backend.gone) == (1, ["w1"])
+
+
+async def test_a_stream_that_was_never_admitted_ends_nobodys_life() -> None:
+    backend, wire = Backend(), Wire()
+    backend.is_revoked = True
+    wire.sent.put_nowait(message())
+    assert await reason_of(asyncio.Task(pulses(backend).serve(wire, CALL))) == "worker-revoked"
+    assert (backend.beats, backend.gone) == ([], [])
+
+
+async def test_a_second_stream_takes_the_place_of_the_first() -> None:
+    backend, first, second = Backend(), Wire(), Wire()
+    served = pulses(backend)
+    old = await opened(served, first)
+    new = await opened(served, second)
+    assert await reason_of(old) == "pulse-replaced"
+    # The worker is not gone: its other stream is there.
+    assert backend.gone == []
+    new.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await new
+    assert backend.gone == ["w1"]
+
+
+async def test_a_stream_that_says_nothing_is_ended() -> None:
+    backend = Backend()
+    task = asyncio.Task(pulses(backend, 0.01).serve(Wire(), CALL))
+    assert await reason_of(task) == "deadline"
+
+
+async def test_a_flood_of_heartbeats_is_left_with_its_sender() -> None:
+    backend, wire = Backend(), Wire()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for _ in range(10_000):
+        wire.sent.put_nowait(message())
+    task = asyncio.Task(pulses(backend).serve(wire, CALL))
+    while len(backend.beats) < BURST + 2:  # noqa: ASYNC110 - it has no event for it
+        await asyncio.sleep(0.01)
+    assert len(backend.beats) <= BURST + (loop.time() - began) * BEATS_PER_SECOND + 1
+    assert wire.sent.qsize() > 9_000
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: message(worker_id=""),
+        lambda: message(worker_id="../w1"),
+        lambda: message(generation=(1 << 62) + 1),
+        lambda: message(audit=pb.AuditAnchor(public_key=bytes(33))),
+        lambda: message(audit=pb.AuditAnchor(signature=bytes(65))),
+    ],
+)
+async def test_a_heartbeat_that_is_not_well_formed_ends_the_stream(
+    bad: Callable[[], pb.HeartbeatRequest],
+) -> None:
+    backend, wire = Backend(), Wire()
+    task = await opened(pulses(backend), wire)
+    wire.sent.put_nowait(bad())
+    with pytest.raises(CallerError):
+        await task
+    assert len(backend.beats) == 1
