@@ -47,11 +47,6 @@ CASES = {
                        PULSES + "test_a_flood_of_heartbeats_is_left_with_its_sender"),
     "pulse-one": Case(PULSE, "if before is not None:", "if False:",
                       PULSES + "test_a_second_stream_takes_the_place_of_the_first"),
-    "pulse-end": Case(PULSE, "self._backend.parted(name)", "pass",
-                      PULSES + "test_a_connection_that_breaks_is_told_at_once"),
-    "pulse-told": Case("scheduler/_registry.py", "if generation <= ended:", "if False:",
-                       "tests/unit/test_scheduler_registry.py::"
-                       "test_a_life_that_was_told_dead_does_not_go_on"),
     "enrol-used": Case(ENROLMENT, "if known.used_at:", "if False:",
                        ENROLS + "test_a_token_that_was_used_is_refused_and_leaves_an_event"),
     "enrol-swap": Case(ENROLMENT, "_encode(used), expect=entry.version)", "_encode(used))",

@@ -93,6 +93,9 @@ class EmbeddedControlStore:
             self._db.close()
 
     def _make_tables(self) -> None:
+        # A commit is one write and one sync instead of three, and readers wait for nobody.
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
         with _transaction(self._db):
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:

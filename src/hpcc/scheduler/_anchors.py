@@ -31,7 +31,8 @@ class Anchors:
     ) -> None:
         """`check` returns the anchor of a head that is signed by its key, None of another.
 
-        `on_cut` is told of workers whose chain is shorter than it was, or changed at its end. Both are called in the context of the heartbeat, so that events name its caller.
+        `on_cut` is told of workers whose chain is shorter than it was, or changed at its end. Both
+        are called in the context of the heartbeat, so that events name its caller.
         """
         self._clock, self._check, self.on_cut = clock, check, on_cut
         self._waiting: dict[str, tuple[SignedHead, Context]] = {}

@@ -49,7 +49,8 @@ class SchedulerConfig:
     # does not wait for it.
     worker_certificate_seconds: float = 7 * 86_400.0
     images: tuple[str, ...] = ()
-    # Three missed heartbeats; SandboxLost is the mechanism, this only the backstop.
+    # Three missed heartbeats of a machine that is cut off. Deaths of guests are told, and those of
+    # workers show by their streams' ends.
     lease_seconds: float = 10.0
     token_seconds: float = 300.0
     session_seconds: float = 3600.0
