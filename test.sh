@@ -16,6 +16,7 @@ tools/bootstrap.sh venv
 tools/bootstrap.sh firecracker
 tools/bootstrap.sh seaweedfs
 tools/bootstrap.sh buildbox
+tools/bootstrap.sh helm
 tools/bootstrap.sh identity-provider || {
     code=$?
     [ "$code" = 77 ] || exit "$code"

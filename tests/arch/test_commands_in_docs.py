@@ -41,7 +41,7 @@ def commands(block: str) -> list[list[str]]:
     found = []
     for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines():
         match = re.match(
-            r"\s*(?:\$ )?(?:sudo (?:-u [\w-]+ )?)?(?:[A-Z_]+=\S+ )*(?:/opt/hpcc/bin/)?hpcc (.*)",
+            r"\s*(?:\$ )?(?:kubectl [^|]* -- )?(?:sudo (?:-u [\w-]+ )?)?(?:[A-Z_]+=\S+ )*(?:/opt/hpcc/bin/)?hpcc (.*)",
             line,
         )
         # A synopsis, with what may be left out in brackets, is for people.

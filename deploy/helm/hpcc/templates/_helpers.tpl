@@ -1,0 +1,79 @@
+{{- define "hpcc.labels" -}}
+app.kubernetes.io/name: hpcc
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+{{- end }}
+
+{{- define "hpcc.name" -}}
+{{ printf "%s-%s" (.root.Release.Name | trunc 20 | trimSuffix "-") .part }}
+{{- end }}
+
+{{/* Of pods that need no right: restricted, in Kubernetes' word. */}}
+{{- define "hpcc.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 64601
+runAsGroup: 64601
+fsGroup: 64601
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "hpcc.security" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/*
+Copies config and secrets to memory that is the pod's alone: hpcc takes a file with a secret only if it
+is the process's own with mode 0600, and what Kubernetes mounts is root's.
+*/}}
+{{- define "hpcc.copy" -}}
+- name: files
+  image: {{ .image }}
+  command: [/bin/sh, -euc]
+  args:
+    - |
+      umask 077
+      copy() { for file in "$1"/*; do if [ -f "$file" ]; then cp -L "$file" "$2/"; fi; done; }
+      copy /from/config /run/hpcc
+      copy /from/secret /run/hpcc
+      {{- range .more }}
+      {{ . }}
+      {{- end }}
+      chmod -R u=rwX,go= /run/hpcc/*
+  securityContext:
+    {{- .security | nindent 4 }}
+  resources:
+    requests: {cpu: 10m, memory: 16Mi}
+    limits: {memory: 64Mi}
+  volumeMounts:
+    - {name: run, mountPath: /run/hpcc}
+    - {name: config, mountPath: /from/config, readOnly: true}
+    - {name: secret, mountPath: /from/secret, readOnly: true}
+{{- end }}
+
+{{- define "hpcc.pull" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where the database or a provider is, workers must not be let. */}}
+{{- define "hpcc.check" -}}
+{{- $closed := dict }}
+{{- range concat .Values.networkPolicy.database .Values.networkPolicy.identityProviders }}{{ $_ := set $closed .cidr true }}{{ end }}
+{{- range .Values.networkPolicy.workerEgress }}
+{{- if hasKey $closed .cidr }}
+{{- fail (printf "networkPolicy.workerEgress: %s is the database's or an identity provider's too" .cidr) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.worker.instances (not .Values.image.worker) }}
+{{- fail "image.worker is needed for worker.instances" }}
+{{- end }}
+{{- if and .Values.worker.instances (not .Values.worker.images) }}
+{{- fail "worker.images is needed for worker.instances" }}
+{{- end }}
+{{- end }}

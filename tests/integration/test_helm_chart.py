@@ -1,0 +1,267 @@
+"""The chart, rendered and linted by Helm's own code, checked by Kubernetes' schemas and hpcc's readers.
+
+helm-python-sdk is a C interface to Helm 4's Go packages, not the `helm` program; the code that reads
+charts, values and schemas is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from hpcc.cli import build_parser
+from hpcc.config import parse_service_file
+from hpcc.core import TenantId
+from hpcc.gateway._config import GatewayConfig
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._tenants import parse_tenants
+from hpcc.worker._config import WorkerConfig
+
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).resolve().parents[2]
+_CHART: Final = ROOT / "deploy/helm/hpcc"
+# The oldest that Chart.yaml admits, and the newest whose schemas are here.
+_KUBERNETES: Final = ("1.29", "1.37")
+_REFUSED: Final[dict[str, dict[str, Any]]] = {
+    "an image by its tag": {"image": {"service": "registry.acme.example/hpcc:latest"}},
+    "a toolchain by its tag": {"worker": {"images": ["registry.acme.example/gcc:14"]}},
+    "a password in the values": {
+        "scheduler": {"database": "postgresql://a:secret@db/hpcc?sslmode=verify-full"}
+    },
+    "a database without TLS": {"migrate": {"database": "postgresql://a@db/hpcc"}},
+    "a tenant's secret in the values": {"scheduler": {"config": {"tenant_secret": "x" * 40}}},
+    "a private key in the values": {
+        "scheduler": {"certificate": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"}
+    },
+    "schedulers that reach everything": {
+        "networkPolicy": {"identityProviders": [{"cidr": "0.0.0.0/0", "port": 443}]}
+    },
+    "workers that reach everything": {
+        "networkPolicy": {"workerEgress": [{"cidr": "::/0", "port": 443}]}
+    },
+    "workers that reach the database": {
+        "networkPolicy": {"workerEgress": [{"cidr": "192.0.2.5/32", "port": 5432}]}
+    },
+    "a misspelt value": {"networkPolicy": {"client": []}},
+    "workers without an image": {"image": {"worker": ""}},
+    "workers on every node": {"worker": {"nodeSelector": None}},
+}
+
+
+def _tools() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(cache) / "hpcc-tests/helm-4.2.3"
+    assert (path / "stamp").is_file(), "run tools/bootstrap.sh helm"
+    return path
+
+
+def _render(cases: dict[str, Any]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/helm/render.py")],
+        input=json.dumps({"chart": str(_CHART), "kubernetes": _KUBERNETES, "cases": cases}),
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONPATH": str(_tools())},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, Any]:
+    sets = {f.stem: f.read_text() for f in sorted((_CHART / "ci").glob("*.yaml"), reverse=True)}
+    full = sets.pop("full")
+    return _render({
+        **sets, "full": full,
+        "defaults": {"gateway": {"enabled": False}, "worker": {"instances": [], "stores": {}}},
+        "host-network": {"worker": {"hostNetwork": True, "storage": {"className": "fast"}}},
+        "bad": {"scheduler": {"resources": {"requests": {}, "limits": {}, "limit": {}}}},
+        **{f"refused: {name}": values for name, values in _REFUSED.items()},
+    })  # fmt: skip
+
+
+_GOOD: Final = ("service", "full", "defaults", "host-network")
+
+
+@pytest.mark.parametrize("case", _GOOD)
+def test_helm_renders_and_lints_it_and_kubernetes_knows_every_field(
+    rendered: dict[str, Any], case: str
+) -> None:
+    answer = rendered[case]
+    assert "refused" not in answer, answer
+    assert answer["lint"] == []
+    assert answer["faults"] == []
+
+
+@pytest.mark.parametrize("name", _REFUSED)
+def test_values_that_open_a_hole_are_refused(rendered: dict[str, Any], name: str) -> None:
+    assert rendered[f"refused: {name}"].get("refused")
+
+
+def test_a_field_that_kubernetes_does_not_have_is_noticed(rendered: dict[str, Any]) -> None:
+    assert any("limit" in fault for fault in rendered["bad"]["faults"])
+
+
+def _of(answer: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {o["metadata"]["name"]: o for o in answer["objects"] if o["kind"] == kind}
+
+
+def _pods(answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for kind in ("Deployment", "StatefulSet", "Job"):
+        for name, item in _of(answer, kind).items():
+            yield name, item["spec"]["template"]["spec"]
+
+
+def test_hpcc_reads_every_config_file_and_table(rendered: dict[str, Any]) -> None:
+    kinds = {
+        "scheduler.json": SchedulerConfig, "owner.json": SchedulerConfig,
+        "gateway.json": GatewayConfig, "worker.json": WorkerConfig,
+    }  # fmt: skip
+    seen = []
+    for item in _of(rendered["full"], "ConfigMap").values():
+        for name, text in item["data"].items():
+            seen.append(name)
+            if name == "tenants.toml":
+                assert set(parse_tenants(text.encode(), source=name)) == {TenantId("acme")}
+                continue
+            parse_service_file(text.encode(), kinds[name], source=name)
+    assert sorted(set(seen)) == sorted([*kinds, "tenants.toml"])
+
+
+def test_every_container_runs_a_command_that_exists(rendered: dict[str, Any]) -> None:
+    parser = build_parser()
+    for name, pod in _pods(rendered["full"]):
+        for container in [*pod["containers"], *pod["initContainers"]]:
+            if container["name"] != "files":
+                assert hasattr(parser.parse_args(container["args"]), "handler"), name
+
+
+def test_only_a_worker_is_privileged_and_nothing_has_a_token_of_the_cluster(
+    rendered: dict[str, Any],
+) -> None:
+    privileged = set()
+    for name, pod in _pods(rendered["full"]):
+        assert pod["automountServiceAccountToken"] is False
+        for container in [*pod["containers"], *pod["initContainers"]]:
+            assert re.fullmatch(r".+@sha256:[0-9a-f]{64}", container["image"])
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] is True
+            if security.get("privileged"):
+                privileged.add((name, container["name"]))
+                continue
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"]["drop"] == ["ALL"]
+            if not name.startswith("farm-w"):
+                assert pod["securityContext"]["runAsNonRoot"] is True
+    assert privileged == {("farm-w1", "worker"), ("farm-w2", "worker")}
+    assert all(
+        a["automountServiceAccountToken"] is False
+        for a in _of(rendered["full"], "ServiceAccount").values()
+    )
+
+
+def test_secrets_are_named_and_each_pod_mounts_only_its_own(rendered: dict[str, Any]) -> None:
+    assert _of(rendered["full"], "Secret") == {}
+    mounted = {
+        name: sorted(v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v)
+        for name, pod in _pods(rendered["full"])
+    }
+    assert mounted == {
+        "farm-scheduler": ["hpcc-scheduler"], "farm-migrate": ["hpcc-owner"],
+        "farm-gateway": ["hpcc-gateway"],
+        "farm-w1": ["hpcc-s3", "hpcc-w1"], "farm-w2": ["hpcc-s3", "hpcc-w2"],
+    }  # fmt: skip
+
+
+def _egress(answer: dict[str, Any], policy: str) -> set[tuple[str, int]]:
+    rules = _of(answer, "NetworkPolicy")[policy]["spec"]["egress"]
+    assert all(rule.get("to") and rule.get("ports") for rule in rules)
+    return {
+        (peer["ipBlock"]["cidr"], port["port"])
+        for rule in rules for peer in rule["to"] if "ipBlock" in peer for port in rule["ports"]
+    }  # fmt: skip
+
+
+def test_schedulers_do_not_reach_s3_nor_workers_the_database(rendered: dict[str, Any]) -> None:
+    full = rendered["full"]
+    database, provider = ("192.0.2.5/32", 5432), ("198.51.100.7/32", 443)
+    shared = {("203.0.113.0/28", 443), ("203.0.113.16/32", 5000), ("203.0.113.32/32", 80)}
+    assert _egress(full, "farm-scheduler") == {database, provider}
+    assert _egress(full, "farm-migrate") == {database}
+    assert _egress(full, "farm-worker") == shared
+    assert _egress(full, "farm-gateway") == {("192.0.2.16/28", 7445)}
+
+
+def test_what_no_policy_allows_is_denied(rendered: dict[str, Any]) -> None:
+    full = rendered["full"]
+    policies = _of(full, "NetworkPolicy")
+    default = policies["farm-default-deny"]["spec"]
+    assert default["policyTypes"] == ["Ingress", "Egress"]
+    assert not {"ingress", "egress"} & set(default)
+    for kind in ("Deployment", "StatefulSet", "Job"):
+        for item in _of(full, kind).values():
+            labels = item["spec"]["template"]["metadata"]["labels"]
+            chosen = [
+                name for name, p in policies.items()
+                if p["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+            ]  # fmt: skip
+            assert len(chosen) == 2, item["metadata"]["name"]
+    for policy in policies.values():
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        assert all(rule.get("from") for rule in policy["spec"].get("ingress", []))
+
+
+def test_two_schedulers_are_on_two_machines_and_one_stays(rendered: dict[str, Any]) -> None:
+    spec = _of(rendered["full"], "Deployment")["farm-scheduler"]["spec"]
+    assert spec["replicas"] == 2
+    term = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
+    (rule,) = term["preferredDuringSchedulingIgnoredDuringExecution"]
+    labels = spec["template"]["metadata"]["labels"]
+    chosen = rule["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert chosen.items() <= labels.items()
+    assert (
+        _of(rendered["full"], "PodDisruptionBudget")["farm-scheduler"]["spec"]["maxUnavailable"]
+        == 1
+    )
+
+
+def test_the_files_that_a_pod_gets_are_its_own_with_mode_0600(
+    rendered: dict[str, Any], tmp_path: Path
+) -> None:
+    """The init container's script is run here, on directories of ours, and again without the token."""
+    pod = dict(_pods(rendered["full"]))["farm-w1"]
+    (script,) = pod["initContainers"][0]["args"]
+    for place, name, text in (
+        ("from/config", "worker.json", _of(rendered["full"], "ConfigMap")["farm-w1"]["data"]["worker.json"]),
+        ("from/secret", "enrol.token", "token"),
+        ("from/s3", "acme.json", "{}"),
+    ):  # fmt: skip
+        directory = tmp_path / place
+        directory.mkdir(parents=True)
+        (directory / f".{name}").write_text(text)
+        (directory / name).symlink_to(f".{name}")
+    run = tmp_path / "run/hpcc"
+    run.mkdir(parents=True)
+    local = script.replace("/from/", f"{tmp_path}/from/").replace("/run/hpcc", str(run))
+    subprocess.run(
+        ["/bin/sh", "-euc", local], env={"PATH": "/usr/bin:/bin", "POD_IP": "10.1.2.3"},
+        check=True, timeout=60,
+    )  # fmt: skip
+    (tmp_path / "from/secret/enrol.token").unlink()
+    subprocess.run(
+        ["/bin/sh", "-euc", local], env={"PATH": "/usr/bin:/bin", "POD_IP": "10.1.2.3"},
+        check=True, timeout=60,
+    )  # fmt: skip
+    files = [p for p in run.rglob("*") if p.is_file()]
+    assert sorted(p.name for p in files) == ["acme.json", "enrol.token", "worker.json"]
+    assert {p.stat().st_mode & 0o777 for p in files} == {0o600}
+    assert json.loads((run / "worker.json").read_text())["host"] == "10.1.2.3"
