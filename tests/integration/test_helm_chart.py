@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from hpcc.cli import build_parser
 from hpcc.config import parse_service_file
 from hpcc.core import TenantId
 from hpcc.gateway._config import GatewayConfig
+from hpcc.identity import PinnedPeer, load_or_create_tls
+from hpcc.ports import SystemClock
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._tenants import parse_tenants
 from hpcc.worker._config import WorkerConfig
@@ -265,3 +268,18 @@ def test_the_files_that_a_pod_gets_are_its_own_with_mode_0600(
     assert sorted(p.name for p in files) == ["acme.json", "enrol.token", "worker.json"]
     assert {p.stat().st_mode & 0o777 for p in files} == {0o600}
     assert json.loads((run / "worker.json").read_text())["host"] == "10.1.2.3"
+
+
+def test_the_certificate_that_the_page_makes_is_used_as_it_is(tmp_path: Path) -> None:
+    page = re.sub(r"\s*\\\n\s*", " ", (_CHART / "README.md").read_text())
+    (command,) = re.findall(r"^ *(openssl req .*)$", page, re.MULTILINE)
+    subprocess.run(
+        shlex.split(command), cwd=tmp_path, check=True, capture_output=True, timeout=60
+    )  # fmt: skip
+    name = "scheduler.hpcc.internal"
+    for suffix in ("key", "crt"):
+        (tmp_path / f"{name}.{suffix}").chmod(0o600)
+    made = (tmp_path / f"{name}.crt").read_bytes()
+    identity = load_or_create_tls(tmp_path, name, clock=SystemClock())
+    assert identity.certificate_pem == made
+    assert PinnedPeer.from_pem(made).name == name
