@@ -1,11 +1,15 @@
 """Builds what is C into the wheel: the launcher, as the program `hpcc` beside `hpcc-cli`, and the
 library of the daemon's hit path, beside the package.
 
+With HPCC_TARGET=win_amd64 it is the wheel for Windows: hpcc.exe, and hpcc-agent.exe beside its
+source, both cross-built. It has no library: that is of the hit path over Unix sockets.
+
 Also a program: `python tools/hatch_build.py OUTPUT` builds just the launcher.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -29,6 +33,9 @@ STATIC = ["-Wl,-z,noseparate-code", "-Wl,-z,norelro", "-Wl,--build-id=none"]
 # Static and small starts five times as fast as dynamic: tried in this order.
 CHOICES = [["musl-gcc", "-static"], ["cc", "-static"], ["gcc", "-static"], ["cc"], ["gcc"]]
 
+TARGET_VARIABLE = "HPCC_TARGET"
+WINDOWS_TARGET = "win_amd64"
+AGENT_SOURCE = "src/hpcc/runtime/_guest/hpcc_agent.c"
 WINDOWS_COMPILER = "x86_64-w64-mingw32-gcc"
 WINDOWS_FLAGS = [*COMMON[:3], *COMMON[4:], "-Werror", "-Wl,--no-insert-timestamp"]
 
@@ -99,6 +106,11 @@ def build_windows_launcher(root: Path, output: Path, *, flags: tuple[str, ...] =
     build_windows(source, output, *all_flags, libraries=("-lshell32", "-ladvapi32"))
 
 
+def build_windows_agent(root: Path, output: Path) -> None:
+    """Compile the first process of a Windows guest with mingw-w64."""
+    build_windows(root / AGENT_SOURCE, output, libraries=("-lshell32",))
+
+
 def build_native(root: Path, output: Path, *, flags: tuple[str, ...] = ()) -> None:
     """Compile native/replay.c to a shared library."""
     source = str(root / "native/replay.c")
@@ -123,6 +135,29 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="hpcc-launcher-")
+        target = os.environ.get(TARGET_VARIABLE, "")
+        if target not in {"", WINDOWS_TARGET} or (target and version == "editable"):
+            raise SystemExit(
+                f"{TARGET_VARIABLE}={target}: only {WINDOWS_TARGET}, and only as a wheel"
+            )
+        if target:
+            self._add_windows(build_data)
+        else:
+            self._add_native(version, build_data)
+        build_data["pure_python"] = False
+        # Not bound to one Python: what was compiled does not link with it.
+        platform = target or sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["tag"] = f"py3-none-{platform}"
+
+    def _add_windows(self, build_data: dict[str, Any]) -> None:
+        launcher = Path(self._directory.name, "hpcc.exe")
+        build_windows_launcher(Path(self.root), launcher)
+        build_data["shared_scripts"][str(launcher)] = launcher.name
+        agent = Path(self._directory.name, "hpcc-agent.exe")
+        build_windows_agent(Path(self.root), agent)
+        build_data["force_include"][str(agent)] = f"hpcc/runtime/_guest/{agent.name}"
+
+    def _add_native(self, version: str, build_data: dict[str, Any]) -> None:
         output = Path(self._directory.name, "hpcc")
         build_launcher(Path(self.root), output)
         build_data["shared_scripts"][str(output)] = "hpcc"
@@ -130,10 +165,6 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
         build_native(Path(self.root), library)
         kind = "force_include_editable" if version == "editable" else "force_include"
         build_data[kind][str(library)] = LIBRARY
-        build_data["pure_python"] = False
-        # Not bound to one Python: what was compiled does not link with it.
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         self._directory.cleanup()

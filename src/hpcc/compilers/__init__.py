@@ -36,8 +36,20 @@ from hpcc.compilers._invocation import (
     is_cxx_driver,
     read_invocation,
 )
+from hpcc.compilers._msvc_deps import (
+    PROBE_FILES,
+    learn_show_includes,
+    read_show_includes,
+    read_source_dependencies,
+)
 from hpcc.compilers._msvc_flags import MSVC_FLAGS, MsvcSpec
+from hpcc.compilers._msvc_guest import (
+    WINDOWS_GUEST_ROOT,
+    WindowsGuestMap,
+    windows_guest_arguments,
+)
 from hpcc.compilers._msvc_invocation import CL_DRIVER_MODE, is_clang_cl, read_msvc_invocation
+from hpcc.compilers._msvc_repro import REPRO_ROWS, ReproRow, reproducible_flags, trial
 from hpcc.compilers._msvc_text import (
     expand_windows_responses,
     fold_variables,
@@ -117,9 +129,12 @@ __all__ = [
     "MAX_RESPONSE_BYTES",
     "MSVC_FLAGS",
     "PLAIN",
+    "PROBE_FILES",
     "PROBE_FORMAT",
+    "REPRO_ROWS",
     "RESOLVABLE",
     "ROOT_MARK",
+    "WINDOWS_GUEST_ROOT",
     "Arity",
     "Bypass",
     "Definitions",
@@ -140,12 +155,14 @@ __all__ = [
     "NotPortableError",
     "Operand",
     "Reach",
+    "ReproRow",
     "Scan",
     "Search",
     "SideFile",
     "SourceTree",
     "UnscannableError",
     "Wanted",
+    "WindowsGuestMap",
     "Written",
     "argument_definitions",
     "as_text",
@@ -166,6 +183,7 @@ __all__ = [
     "is_plain_root",
     "is_tame",
     "join_windows",
+    "learn_show_includes",
     "mark_depfile",
     "mark_text",
     "may_be_included",
@@ -181,10 +199,13 @@ __all__ = [
     "read_invocation",
     "read_msvc_invocation",
     "read_probe",
+    "read_show_includes",
+    "read_source_dependencies",
     "read_statements",
     "render_depfile",
     "render_depfile_for",
     "render_text",
+    "reproducible_flags",
     "scan_alias_uses",
     "scan_arguments",
     "scan_definitions",
@@ -192,7 +213,9 @@ __all__ = [
     "scan_source",
     "split_response",
     "split_windows",
+    "trial",
     "under_root",
     "wanted_headers",
     "why_private",
+    "windows_guest_arguments",
 ]

@@ -1,4 +1,7 @@
-"""Where hpcc keeps things: the XDG base directories, or all of it under `HPCC_DIR`.
+r"""Where hpcc keeps things: the XDG base directories, or all of it under `HPCC_DIR`.
+
+On Windows the user's profile: `%LOCALAPPDATA%\hpcc`, and `%APPDATA%\hpcc` for hpcc.toml
+(Microsoft, "Known folders"). Not yet run on Windows.
 
 The launcher finds the daemon's socket by the same rules (launcher/hpcc.c, `socket_path`).
 Source of the defaults: XDG Base Directory Specification 0.8.
@@ -8,11 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from hpcc.core import CallerError
+from hpcc.core import CallerError, WindowsPath, parse_windows_path
 
 DIR_VARIABLE: Final = "HPCC_DIR"
 # Beside farm.json.
@@ -33,12 +37,17 @@ class Paths:
     run: Path
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str], *, uid: int | None = None) -> Self:
+    def from_env(
+        cls, env: Mapping[str, str], *, uid: int | None = None, is_windows: bool = os.name == "nt"
+    ) -> Self:
         """Decide the four directories.
 
         Raises:
-            CallerError: `HPCC_DIR` is set and not absolute, or there is no home directory.
+            CallerError: `HPCC_DIR` is set and not absolute (on Windows: not on a drive), or there
+                is no home directory.
         """
+        if is_windows:
+            return cls(**_of_profile(env))
         root = env.get(DIR_VARIABLE, "")
         if root:
             base = Path(root)
@@ -94,6 +103,32 @@ class Paths:
     @property
     def keys(self) -> Path:
         return self.state / "keys"
+
+
+def _of_profile(env: Mapping[str, str]) -> dict[str, Path]:
+    root = env.get(DIR_VARIABLE, "")
+    if root:
+        base = parse_windows_path(root)
+        return {name: _below(base, name) for name in ("cache", "state", "config", "run")}
+    local = _drive_path(env, "LOCALAPPDATA", "Local")
+    if local is None:
+        raise CallerError(f"no profile on a drive: set LOCALAPPDATA or {DIR_VARIABLE}")
+    # A roaming profile may lie on a server, where hpcc keeps nothing.
+    roaming = _drive_path(env, "APPDATA", "Roaming") or local
+    found = {name: _below(local, "hpcc", name) for name in ("cache", "state", "run")}
+    return found | {"config": _below(roaming, "hpcc")}
+
+
+def _drive_path(env: Mapping[str, str], name: str, default: str) -> WindowsPath | None:
+    profile = env.get("USERPROFILE", "")
+    for text in (env.get(name, ""), f"{profile}\\AppData\\{default}" if profile else ""):
+        with suppress(CallerError):
+            return parse_windows_path(text)
+    return None
+
+
+def _below(base: WindowsPath, *names: str) -> Path:
+    return Path(str(WindowsPath(base.drive, (*base.components, *names))))
 
 
 def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:

@@ -1,0 +1,136 @@
+"""What makes objects of cl and clang-cl the same in two directories, by compiler and version.
+
+Nothing here is certain to be taken: cl warns of an unknown option (D9002), which `/options:strict`
+makes an error. So `trial` gives the candidates; one compile of an empty file with `-Z7` says which
+of them the compiler takes in silence, and only those are added. All begin with `-`: an unknown `/x`
+is the name of a file to clang-cl. `/PDBSourcePath` is never one: it belongs to lld-link alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.compilers._invocation import Invocation
+
+Version = tuple[int, ...]
+_FIELD: Final = b"{root}"
+_DEBUG: Final = (b"Z7", b"Zi")
+_OWN_MAPS: Final = tuple(
+    b"clang:-f" + kind + b"-prefix-map" for kind in (b"file", b"debug", b"macro")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReproRow:
+    """Flags that belong together, for a compiler from `since` to before `until`.
+
+    `is_debug`: for compiles with debug information alone; others would warn of an unused argument.
+    `own`: arguments, from their second character on, that begin so say that the user has decided.
+    """
+
+    flags: tuple[bytes, ...]
+    source: str
+    own: tuple[bytes, ...]
+    is_clang: bool
+    is_debug: bool = False
+    since: Version = ()
+    until: Version | None = None
+
+    def covers(self, version: Version, *, is_clang: bool) -> bool:
+        is_early = self.until is None or version < self.until
+        return self.is_clang == is_clang and self.since <= version and is_early
+
+
+# For cl, versions are of the compiler (19.28 is Visual Studio 2019 16.8). Rows of cl: not yet run
+# on Windows. Rows of clang-cl: run, with version 19.
+REPRO_ROWS: Final = (
+    ReproRow(
+        (b"-Brepro",),
+        "LLVM Options.td, _SLASH_Brepro: no time in the object",
+        (b"Brepro",),
+        is_clang=True,
+    ),
+    ReproRow(
+        (b"-clang:-ffile-prefix-map={root}=.",),
+        "Clang manual, -ffile-prefix-map; bare it is ignored",
+        _OWN_MAPS,
+        is_clang=True,
+        since=(10,),
+    ),
+    ReproRow(
+        (b"-clang:-ffile-compilation-dir=.",),
+        "Clang manual, -ffile-compilation-dir",
+        (b"clang:-ffile-compilation-dir", b"clang:-fdebug-compilation-dir"),
+        is_clang=True,
+        since=(13,),
+    ),
+    ReproRow(
+        (b"-clang:-gno-codeview-command-line",),
+        "LLVM Options.td: LF_BUILDINFO without the command",
+        (b"clang:-gcodeview-command", b"gcodeview-command"),
+        is_clang=True,
+        is_debug=True,
+        since=(13,),
+    ),
+    ReproRow(
+        (b"-Brepro",),
+        "undocumented in cl; reported by Bazel #9466",
+        (b"Brepro",),
+        is_clang=False,
+        since=(19,),
+    ),
+    # pathmap is ignored without the first; C5049 warns of it, and is an error under /WX.
+    ReproRow(
+        (b"-experimental:deterministic", b"-pathmap:{root}=.", b"-wd5049"),
+        "Visual Studio's MSBuild files (PathMap); Microsoft's developer community on C5049",
+        (b"experimental:deterministic", b"pathmap:", b"d1trimfile:"),
+        is_clang=False,
+        since=(19, 20),
+    ),
+    ReproRow(
+        (b"-d1trimfile:{root}\\",),
+        "undocumented, __FILE__ alone; Bazel #9466",
+        (b"d1trimfile:", b"pathmap:"),
+        is_clang=False,
+        since=(19,),
+        until=(19, 20),
+    ),
+)
+
+
+def trial(version: Version, root: bytes, *, is_clang: bool) -> tuple[tuple[bytes, ...], ...]:
+    """Return groups of flags to ask this compiler about, each by one compile."""
+    return tuple(
+        tuple(flag.replace(_FIELD, root) for flag in row.flags)
+        for row in REPRO_ROWS
+        if row.covers(version, is_clang=is_clang)
+    )
+
+
+def reproducible_flags(
+    invocation: Invocation,
+    version: Version,
+    root: bytes,
+    *,
+    is_clang: bool,
+    accepts: Callable[[tuple[bytes, ...]], bool],
+) -> tuple[bytes, ...]:
+    """Return what to add to this compile, whose sources are below `root`.
+
+    Nothing that the user's own flags decide, and nothing with `/options:strict`.
+    """
+    own = [raw[1:] for flag in invocation.flags for raw in flag.raw]
+    is_debug = any(argument in _DEBUG for argument in own)
+    if b"options:strict" in own:
+        return ()
+    added: list[bytes] = []
+    for row in REPRO_ROWS:
+        is_wanted = row.covers(version, is_clang=is_clang) and (is_debug or not row.is_debug)
+        if not is_wanted or any(argument.startswith(row.own) for argument in own):
+            continue
+        flags = tuple(flag.replace(_FIELD, root) for flag in row.flags)
+        if accepts(flags):
+            added.extend(flags)
+    return tuple(added)
