@@ -18,7 +18,7 @@ from hpcc.core import parse_windows_path
 
 SDK = parse_windows_path("C:\\Program Files\\SDK\\include")
 GUEST = WindowsGuestMap(
-    parse_windows_path("D:\\Work\\proj"), parse_windows_path("D:\\Work\\proj\\build"), SDK.__eq__
+    parse_windows_path("D:\\Repo\\proj"), parse_windows_path("D:\\Repo\\proj\\build"), SDK.__eq__
 )
 
 
@@ -36,15 +36,15 @@ def mapped(*arguments: str) -> list[str]:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("/ID:\\Work\\proj\\inc", "-IC:\\src\\inc"),
-        ("/Id:/work/PROJ/Inc", "-IC:\\src\\Inc"),
-        ("/ID:\\Work\\proj", "-IC:\\src"),
+        ("/ID:\\Repo\\proj\\inc", "-IC:\\src\\inc"),
+        ("/Id:/repo/PROJ/Inc", "-IC:\\src\\Inc"),
+        ("/ID:\\Repo\\proj", "-IC:\\src"),
         ("/I..\\inc", "-I..\\inc"),
         ("/IC:\\Program Files\\SDK\\include", "-IC:\\Program Files\\SDK\\include"),
-        ("/FID:\\Work\\proj\\pre.h", "-FIC:\\src\\pre.h"),
+        ("/FID:\\Repo\\proj\\pre.h", "-FIC:\\src\\pre.h"),
         ("/Foobj\\", "-Foobj\\"),
-        ("/Fo:D:\\Work\\proj\\o\\x.obj", "-FoC:\\src\\o\\x.obj"),
-        ("/FoD:\\Work\\proj\\o/", "-FoC:\\src\\o/"),
+        ("/Fo:D:\\Repo\\proj\\o\\x.obj", "-FoC:\\src\\o\\x.obj"),
+        ("/FoD:\\Repo\\proj\\o/", "-FoC:\\src\\o/"),
         ("/DX=1", "/DX=1"),
         ("/O2", "/O2"),
     ],
@@ -54,24 +54,24 @@ def test_each_path_is_the_guests(given: str, expected: str) -> None:
 
 
 def test_the_source_is_the_guests_however_it_is_named() -> None:
-    assert mapped("/c", "D:\\Work\\proj\\x.cpp") == ["/c", "C:\\src\\x.cpp"]
-    assert mapped("/c", "/TpD:\\Work\\proj\\x") == ["/c", "-TpC:\\src\\x"]
-    assert mapped("/c", "/Tc", "D:\\Work\\proj\\x") == ["/c", "-Tc", "C:\\src\\x"]
+    assert mapped("/c", "D:\\Repo\\proj\\x.cpp") == ["/c", "C:\\src\\x.cpp"]
+    assert mapped("/c", "/TpD:\\Repo\\proj\\x") == ["/c", "-TpC:\\src\\x"]
+    assert mapped("/c", "/Tc", "D:\\Repo\\proj\\x") == ["/c", "-Tc", "C:\\src\\x"]
 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ("/ID:\\Work\\project2", "outside-root"),
+        ("/ID:\\Repo\\project2", "outside-root"),
         ("/I..\\..\\other", "outside-root"),
-        ("/ID:\\Work\\proj\\..\\x", "outside-root"),
+        ("/ID:\\Repo\\proj\\..\\x", "outside-root"),
         ("/I\\\\server\\share", "windows-path"),
         ("/ID:inc", "windows-path"),
         ("/I\\inc", "windows-path"),
         ("/I\\\\.\\pipe\\x", "windows-path"),
         ("/FIa.h:stream", "windows-path"),
-        ('/DROOT="D:\\\\Work\\\\proj"', "path-in-flag"),
-        ("/DROOT=d:/WORK/proj", "path-in-flag"),
+        ('/DROOT="D:\\\\Repo\\\\proj"', "path-in-flag"),
+        ("/DROOT=d:/REPO/proj", "path-in-flag"),
     ],
 )
 def test_what_a_guest_cannot_have_stays_here(given: str, reason: str) -> None:
