@@ -1,4 +1,4 @@
-r"""One compile's arguments as a guest on Windows will see them, where the root is `C:\src`.
+"""One compile's arguments as a guest on Windows will see them, where the root is `C:/src`.
 
 The twin of `_guest.py` for cl's command line and Windows paths. Not yet run on Windows.
 """

@@ -1,6 +1,6 @@
-r"""Where hpcc keeps things: the XDG base directories, or all of it under `HPCC_DIR`.
+"""Where hpcc keeps things: the XDG base directories, or all of it under `HPCC_DIR`.
 
-On Windows the user's profile: `%LOCALAPPDATA%\hpcc`, and `%APPDATA%\hpcc` for hpcc.toml
+On Windows the user's profile: `hpcc` in %LOCALAPPDATA%, and in %APPDATA% for hpcc.toml
 (Microsoft, "Known folders"). Not yet run on Windows.
 
 The launcher finds the daemon's socket by the same rules (launcher/hpcc.c, `socket_path`).
