@@ -44,7 +44,7 @@ test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulat
 test-windows: dev  ## what of the Windows parts can run here: paths, cl's grammar, clang-cl, Wine, a real containerd
 	$(PY) -m pytest -q tests/golden/test_windows_paths.py tests/golden/test_msvc_golden_argv.py \
 		tests/unit/test_msvc_text.py $(wildcard tests/unit/test_windows_*.py) tests/unit/test_containerd_client.py \
-		tests/integration/msvc tests/integration/windows
+		tests/unit/test_wire_pipe.py tests/integration/msvc tests/integration/windows
 
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
 	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py
