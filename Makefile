@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-windows test-integration fuzz demo bench bench-guest bench-farm soak gen gen-check docs clean lock
+.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-windows test-farm test-integration fuzz demo bench bench-guest bench-farm soak gen gen-check docs clean lock
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -44,10 +44,16 @@ test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulat
 test-windows: dev  ## what of the Windows parts can run here: paths, cl's grammar, clang-cl, Wine, a real containerd
 	$(PY) -m pytest -q tests/golden/test_windows_paths.py tests/golden/test_msvc_golden_argv.py \
 		tests/unit/test_msvc_text.py $(wildcard tests/unit/test_windows_*.py) tests/unit/test_containerd_client.py \
-		tests/unit/test_wire_pipe.py tests/integration/msvc tests/integration/windows
+		tests/integration/msvc tests/integration/windows
 
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
 	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py
+
+test-farm: dev  ## two tenants, three people, two schedulers, two workers, PostgreSQL, S3 and OpenID providers, parts killed
+	./tools/bootstrap.sh packages base guest test || [ $$? = 77 ]
+	./tools/bootstrap.sh seaweedfs
+	./tools/bootstrap.sh identity-provider
+	$(PY) -m pytest -q tests/e2e/test_farm.py
 
 T ?= wire_launcher
 fuzz: dev  ## one fuzz target for a minute: make fuzz T=wire_launcher
