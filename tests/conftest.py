@@ -8,6 +8,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine, and tests assert no times.
+settings.register_profile("hpcc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hpcc")
 
 # What no installation mends: a flag that this compiler does not have, a kernel that forbids mounts.
 _HONEST = ("has no -", "may not mount", "needs a Windows host")
