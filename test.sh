@@ -40,4 +40,13 @@ jobs=$(nproc)
 .venv/bin/mypy src
 .venv/bin/lint-imports --no-cache
 .venv/bin/python tools/gen.py --check
-exec .venv/bin/python -m pytest -q --durations=15 -n "$jobs"
+code=0
+rm -f .pytest_cache/v/cache/lastfailed
+.venv/bin/python -m pytest -q --durations=15 -n "$jobs" || code=$?
+[ "$code" = 1 ] || exit "$code"
+# A few that failed beside others are asked again, alone: on a small machine emulated guests may starve.
+# One that fails twice has failed.
+failed=$(.venv/bin/python -c 'import json; print(len(json.load(open(".pytest_cache/v/cache/lastfailed"))))')
+[ "$failed" -le 12 ] || { echo "test.sh: $failed tests failed" >&2; exit 1; }
+echo "test.sh: $failed tests failed beside others; once more, each alone:"
+exec .venv/bin/python -m pytest -q --last-failed --last-failed-no-failures none -v
