@@ -66,10 +66,7 @@ static bool write_all(HANDLE to, const void *data, size_t bytes) {
     const char *p = data;
     while (bytes) {
         DWORD written = 0, chunk = bytes < 1u << 20 ? (DWORD)bytes : 1u << 20;
-        if (!WriteFile(to, p, chunk, &written, NULL)) {
-            if (GetLastError() == ERROR_OPERATION_ABORTED) continue; /* meant for the read: end_pump */
-            return false;
-        }
+        if (!WriteFile(to, p, chunk, &written, NULL)) return false;
         p += written;
         bytes -= written;
     }
@@ -541,6 +538,7 @@ struct stream {
     HANDLE from, to, thread;
     char *kept;
     size_t bytes, capacity;
+    SRWLOCK writing;       /* held while the thread writes */
     volatile LONG is_over; /* the compiler ended: only what is already written is waited for */
     bool is_held, is_filtered, is_truncated;
 };
@@ -565,6 +563,14 @@ static void let_go(struct stream *s) {
     s->is_held = false;
 }
 
+static bool pass_on(struct stream *s, const char *data, size_t bytes) {
+    if (!keep(s, data, bytes)) {
+        s->is_truncated = true;
+        let_go(s); /* more than can be held is more than a person reads */
+    }
+    return s->is_held || write_all(s->to, data, bytes);
+}
+
 static DWORD WINAPI pump(void *argument) {
     struct stream *s = argument;
     char data[1 << 16];
@@ -576,18 +582,22 @@ static DWORD WINAPI pump(void *argument) {
             if (GetLastError() == ERROR_OPERATION_ABORTED) continue;
             return 0;
         }
-        if (!keep(s, data, n)) {
-            s->is_truncated = true;
-            let_go(s); /* more than can be held is more than a person reads */
-        }
-        if (!s->is_held && n && !write_all(s->to, data, n)) return 0;
+        AcquireSRWLockExclusive(&s->writing);
+        bool is_good = pass_on(s, data, n);
+        ReleaseSRWLockExclusive(&s->writing);
+        if (!is_good) return 0;
     }
 }
 
-/* A process that the compiler left (mspdbsrv.exe) may hold the pipe for hours: the read is called off. */
+/* A process that the compiler left (mspdbsrv.exe) may hold the pipe for hours: the read is called off. A
+ * write never is, as part of it may have been taken. */
 static void end_pump(struct stream *s) {
     InterlockedExchange(&s->is_over, 1);
-    while (WaitForSingleObject(s->thread, 5) == WAIT_TIMEOUT) CancelSynchronousIo(s->thread);
+    while (WaitForSingleObject(s->thread, 5) == WAIT_TIMEOUT) {
+        if (!TryAcquireSRWLockExclusive(&s->writing)) continue;
+        CancelSynchronousIo(s->thread);
+        ReleaseSRWLockExclusive(&s->writing);
+    }
     CloseHandle(s->thread);
     CloseHandle(s->from);
 }

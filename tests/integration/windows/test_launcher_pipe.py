@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +28,14 @@ _COMPILER = r"""
 int main(void) {
     int argc;
     wchar_t **argv = CommandLineToArgvW(GetCommandLineW(), &argc);
+    wchar_t line[] = L"cl stays-behind", self[1024];
+    STARTUPINFOW startup = {.cb = sizeof startup};
+    PROCESS_INFORMATION left;
+    if (argc > 1 && !wcscmp(argv[1], L"stays-behind")) Sleep(300000);
+    if (argc > 1 && !wcscmp(argv[1], L"leaves")) { /* a process with our streams, as cl leaves mspdbsrv */
+        GetModuleFileNameW(NULL, self, 1024);
+        return CreateProcessW(self, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, &left) ? 6 : 7;
+    }
     for (int i = 1; i < argc; i++) {
         for (wchar_t *c = argv[i]; *c; c++) printf("%04x", *c);
         printf(";\n");
@@ -167,6 +177,18 @@ def test_a_run_is_reported_and_ends_as_the_compiler_did(desk: Desk) -> None:
     assert (said(done.stdout), done.stderr) == (["fail", "5"], b"compiled\r\nmore")
     report = launcher.decode_report((desk.cwd / "got1").read_bytes()[launcher.HEADER_BYTES :])
     assert (report.exit_code, report.stdout, report.stderr) == (5, done.stdout, b"compiled\r\n")
+
+
+def test_what_the_compiler_leaves_running_is_not_waited_for(desk: Desk) -> None:
+    argv = (windows(desk.compiler).encode(), b"leaves")
+    order = launcher.encode_run(launcher.LauncherRun(argv, filter_headers=False), is_windows=True)
+    with desk.answers(order, launcher.encode_finish(b"", b"")):
+        with desk.wine.start(desk.launcher, windows(desk.compiler), "/c", cwd=desk.cwd) as process:
+            assert process.wait(100) == 6
+        left = desk.wine.processes("stays-behind")
+        for number in left:
+            os.kill(number, signal.SIGKILL)
+    assert left
 
 
 def test_a_tentative_run_that_fails_leaves_the_users_own_command(desk: Desk) -> None:
