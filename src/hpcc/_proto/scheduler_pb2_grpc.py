@@ -80,7 +80,7 @@ class SchedulerServiceServicer:
     def WatchRoutes(self, request, context):
         """Tells which route generations died. The first message is sent at once, KIND_LIVE with an empty
         worker id: deaths after it are told, so a client SHOULD wait for it before it asks for a route.
-        The current generations follow. A client MUST treat a broken stream as "anything may have died",
+        What lives is not told: Route names it. A client MUST treat a broken stream as "anything may have died",
         and an answer of Route that names a generation it was told dead as dead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -29,6 +29,7 @@ from hpcc.daemon._parity import toolchain_of
 from hpcc.identity import LoginSource, PinnedPeer, ProofKey, ResultKeys
 from hpcc.ports import Clock
 from hpcc.rpc import (
+    WATCHING,
     Route,
     RouteAsk,
     SchedulerClient,
@@ -306,6 +307,9 @@ class FarmConnection:
                 async for change in changes:
                     self._is_told.set()
                     self._book.told(change)
+                    if change == WATCHING:
+                        # Of deaths before this nobody told: workers in use are asked.
+                        self._suspect(lambda _: True)
                     self._suspect(lambda w: self._book.is_dead(w.route))
         except HpccError as error:
             _log.info("route watch: %s", error)

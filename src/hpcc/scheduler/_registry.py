@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -200,10 +200,6 @@ class Registry:
             if t.image == image
         ]
         return max(said, key=lambda pair: pair[0])[1] if said else None
-
-    def live(self) -> Iterator[RouteChange]:
-        for worker_id, row in self._rows.items():
-            yield RouteChange(worker_id, row.member.generation, is_dead=False)
 
     def registrations(self) -> tuple[Registration, ...]:
         return tuple(row.registration for row in self._rows.values())

@@ -138,8 +138,6 @@ class SchedulerService:
         try:
             # From here on the caller is told of every death: a route that it asks for now is safe.
             yield WATCHING
-            for change in list(self._registry.live()):
-                yield change
             while (news := await watcher.next_or_none()) is not None:
                 yield news
         finally:
