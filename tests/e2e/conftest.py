@@ -22,17 +22,9 @@ def shared_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The pinned reference of a gcc image made from the distribution's packages."""
+    """The pinned reference of an image with gcc and g++, of the distribution's packages."""
     machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
-    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", timeout=600)
-    return done.stdout.strip().splitlines()[-1]
-
-
-@pytest.fixture(scope="session")
-def cxx_toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One with a C++ compiler."""
-    machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
-    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", "g++", timeout=800)
+    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", "g++", timeout=900)
     return done.stdout.strip().splitlines()[-1]
 
 

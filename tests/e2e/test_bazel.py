@@ -62,12 +62,12 @@ def rows(machine: Machine) -> list[dict[str, object]]:
 
 @pytest.mark.timeout(900)
 def test_bazel_builds_a_project_in_guests_and_again_from_the_cache(
-    machine: Machine, cxx_toolchain: str, tmp_path: Path
+    machine: Machine, toolchain: str, tmp_path: Path
 ) -> None:
     lacks = missing_or_none()
     if lacks:
         pytest.fail(lacks)
-    machine.hpcc("up", "--image", cxx_toolchain)
+    machine.hpcc("up", "--image", toolchain)
     with gateway(machine) as (port, files), bazel(tmp_path / "bazel") as client:
         rc = tmp_path / "hpcc.bazelrc"
         machine.hpcc("token", "--bazelrc", str(rc))

@@ -151,7 +151,7 @@ def start_nested_machine(session: pytest.Session) -> NestedMachine:
 
 def make_toolchain(directory: Path) -> str:
     done = Machine(directory, cache_directory()).hpcc(
-        "image", "build-debian", "--if-missing", "gcc", timeout=800
+        "image", "build-debian", "--if-missing", "gcc", "g++", timeout=900
     )
     return done.stdout.strip().splitlines()[-1]
 

@@ -27,7 +27,7 @@ SOURCE = b'#include <stdio.h>\n#include "w.h"\nint main(void) { return puts(WORD
 @pytest.fixture(scope="module")
 def image(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     machine = Machine(tmp_path_factory.mktemp("image"), shared_cache)
-    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", timeout=800)
+    done = machine.hpcc("image", "build-debian", "--if-missing", "gcc", "g++", timeout=900)
     ref = ImageRef.parse(done.stdout.strip().splitlines()[-1])
     store = ImageStore(shared_cache / "images", SystemClock())
     try:
