@@ -68,7 +68,7 @@ class ProviderThread:
             async with real_provider(token_seconds=1800) as provider:
                 self._ready.set_result(provider)
                 await self._stop.wait()
-        except Exception as error:
+        except Exception as error:  # whatever it was, who waits for the provider must hear of it
             if not self._ready.done():
                 self._ready.set_exception(error)
             raise
