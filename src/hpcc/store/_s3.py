@@ -14,6 +14,7 @@ from hpcc.core import CallerError, InfrastructureError, NotFoundError, check_end
 from hpcc.store._objects import checked_key, too_large
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import S3Credential, S3Store
 
 # A body is taken in pieces of this size, so that one that never ends is noticed.
@@ -69,18 +70,7 @@ class S3Objects:
         import obstore
 
         async with self._call("read", limit):
-            result = await obstore.get_async(self._store, checked_key(key))
-            announced = result.meta["size"]
-            if announced > limit:
-                raise too_large(limit)
-            data = bytearray()
-            async for piece in result.stream(min_chunk_size=_CHUNK_BYTES):
-                data += piece
-                if len(data) > limit:
-                    raise too_large(limit)
-            if len(data) != announced:
-                raise InfrastructureError("the store broke an object off", reason="store-s3")
-            return bytes(data)
+            return await _body(await obstore.get_async(self._store, checked_key(key)), limit)
 
     async def put(self, key: str, data: bytes) -> None:
         import obstore
@@ -127,6 +117,24 @@ class S3Objects:
                 f"the store failed to {what} ({type(error).__name__})",
                 reason="store-timeout" if is_late else "store-s3",
             ) from None
+
+
+async def _body(result: GetResult, limit: int) -> bytes:
+    try:
+        announced = result.meta["size"]
+        if announced > limit:
+            raise too_large(limit)
+        data = bytearray()
+        async for piece in result.stream(min_chunk_size=_CHUNK_BYTES):
+            data += piece
+            if len(data) > limit:
+                raise too_large(limit)
+    finally:
+        # A refusal's traceback holds this frame, and would hold a half-read connection open.
+        del result
+    if len(data) != announced:
+        raise InfrastructureError("the store broke an object off", reason="store-s3")
+    return bytes(data)
 
 
 def _seconds(config: S3Config, size_bytes: int) -> float:

@@ -28,11 +28,13 @@ async def liar(answer: Answer) -> AsyncIterator[S3Objects]:
     """A server that reads a request's head and then does as told."""
 
     tasks: set[asyncio.Task[Any]] = set()
+    transports: list[asyncio.WriteTransport] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        transports.append(writer.transport)
         try:
             await reader.readuntil(b"\r\n\r\n")
             await answer(writer)
@@ -59,6 +61,8 @@ async def liar(answer: Answer) -> AsyncIterator[S3Objects]:
         server.close()
         for task in [*tasks]:
             task.cancel()
+        for transport in transports:
+            transport.abort()  # close() waits for a client that may read no more
         # Until every socket is closed: one that outlives the loop is a warning.
         await server.wait_closed()
 
