@@ -6,16 +6,10 @@ text is not found any more fails, too: the check moved, and so must the case.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from hpcc.testing.mutants import Case, Mutants
+
 ATTACKS = "tests/integration/test_worker_attacks.py"
 JOINS = "tests/integration/test_worker_joins.py"
 REFUSALS = "tests/integration/sharing/test_share_refusals.py"
@@ -27,17 +21,6 @@ POOL_CORE = "tests/unit/test_pool_core.py"
 LIES = "tests/unit/test_warden_lies.py"
 WARDEN = "tests/integration/warden/test_warden_process.py"
 FIRECRACKER = "tests/unit/test_firecracker"
-TESTS_FAILED = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A check in `file`, the text it is replaced by, and the test that must notice."""
-
-    file: str
-    check: str
-    without: str
-    test: str
 
 
 CASES = {
@@ -456,47 +439,7 @@ CASES = {
 }
 
 
-def copy_source(to: Path) -> Path:
-    source = to / "src"
-    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-    return source
-
-
-def run_against(source: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
-        cwd=ROOT,
-        # Its own timeout would hide a hang as success of this test: no exit code 1 then.
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_copy_is_what_is_imported(tmp_path: Path) -> None:
-    source = copy_source(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", "import hpcc; print(hpcc.__file__)"],
-        env={**os.environ, "PYTHONPATH": str(source)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert Path(done.stdout.strip()).is_relative_to(source)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_without_the_check_its_test_fails(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
-    source = copy_source(tmp_path)
-    file = source / "hpcc" / case.file
-    text = file.read_text()
-    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
-    file.write_text(text.replace(case.check, case.without))
-    done = run_against(source, case.test)
-    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
-    assert "failed" in done.stdout
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])

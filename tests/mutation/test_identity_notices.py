@@ -6,16 +6,10 @@ found any more fails, too: the check moved, and so must the case.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from hpcc.testing.mutants import Case, Mutants
+
 TOKEN = "tests/unit/test_idp_token.py::"
 LOGIN = "tests/unit/test_login.py::"
 TABLE = "tests/unit/test_tenants_table.py::"
@@ -24,16 +18,6 @@ VERIFY, KEYS = "identity/_oidc_verify.py", "identity/_oidc_keys.py"
 HTTP, PROVIDER = "identity/_oidc_http.py", "identity/_oidc_provider.py"
 FILE, DOOR = "identity/_login_file.py", "scheduler/_tenants_door.py"
 TENANTS, SESSIONS = "scheduler/_tenants.py", "scheduler/_tenants_sessions.py"
-TESTS_FAILED = 1
-
-
-class Case(NamedTuple):
-    """A check in `file`, the text it is replaced by, and the test that must notice."""
-
-    file: str
-    check: str
-    without: str
-    test: str
 
 
 PROOF = "tests/unit/test_proof.py::"
@@ -158,28 +142,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tree = tmp_path_factory.mktemp("mutant") / "src"
-    shutil.copytree(ROOT / "src", tree, ignore=shutil.ignore_patterns("__pycache__"))
-    return tree
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_without_the_check_its_test_fails(name: str, source: Path) -> None:
-    case = CASES[name]
-    file = source / "hpcc" / case.file
-    text = file.read_text()
-    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
-    file.write_text(text.replace(case.check, case.without))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
-            cwd=ROOT, timeout=60, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
-    finally:
-        file.write_text(text)
-    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
-    assert "failed" in done.stdout
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])

@@ -5,30 +5,14 @@ As in test_identity_notices.py.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-TESTS_FAILED = 1
+from hpcc.testing.mutants import Case, Mutants
+
 UNIT = "tests/unit/test_toolchain_parity.py::"
 GUEST = "tests/unit/test_image_toolchains.py::"
 FARM = "tests/integration/test_parity_farm.py::"
 CACHE = "tests/integration/cache/test_cache_parity.py::"
-
-
-class Case(NamedTuple):
-    """A check in `file`, the text it is replaced by, and the test that must notice."""
-
-    file: str
-    check: str
-    without: str
-    test: str
 
 
 CASES = {
@@ -73,29 +57,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tree = tmp_path_factory.mktemp("mutant") / "src"
-    shutil.copytree(ROOT / "src", tree, ignore=shutil.ignore_patterns("__pycache__"))
-    return tree
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", CASES)
-def test_without_the_check_its_test_fails(name: str, source: Path) -> None:
-    case = CASES[name]
-    file = source / "hpcc" / case.file
-    text = file.read_text()
-    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
-    file.write_text(text.replace(case.check, case.without))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
-            cwd=ROOT, timeout=100, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
-    finally:
-        file.write_text(text)
-    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
-    assert "failed" in done.stdout
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])

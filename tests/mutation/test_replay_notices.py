@@ -5,18 +5,10 @@ As in test_hostile_tests_notice.py; here the C library is built from the copy, t
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-TESTS_FAILED = 1
+from hpcc.testing.mutants import Case, Mutants
+
 CHECKS = "tests/contract/test_replay_contract.py"
 OUTPUTS = "tests/contract/test_replay_outputs_contract.py"
 TALK = "tests/contract/test_replay_talk_contract.py"
@@ -27,21 +19,11 @@ LACKS = "tests/contract/test_replay_lacks_contract.py"
 C, NAMES, PINS, HITS, TWIN, FILES = (
     "native/replay.c",
     "native/names.h",
-    "src/hpcc/daemon/_replay.py",
-    "src/hpcc/daemon/_hits.py",
-    "src/hpcc/daemon/_twin.py",
-    "src/hpcc/daemon/_outputs.py",
+    "daemon/_replay.py",
+    "daemon/_hits.py",
+    "daemon/_twin.py",
+    "daemon/_outputs.py",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A check in `file`, the text it is replaced by, and the test that must notice."""
-
-    file: str
-    check: str
-    without: str
-    test: str
 
 
 CASES = {
@@ -198,13 +180,13 @@ CASES = {
         f"{REAL}::test_a_name_that_appears_where_every_compile_leaves_something_is_seen[native]",
     ),
     "pins-compiler": Case(
-        "src/hpcc/daemon/_identity.py",
+        "daemon/_identity.py",
         "    pins.files(known.files)\n",
         "",
         f"{REAL}::test_a_driver_that_is_overwritten_is_another[native]",
     ),
     "pins-programs-that-appear": Case(
-        "src/hpcc/daemon/_identity.py",
+        "daemon/_identity.py",
         "    pins.absent(known.absent)\n",
         "",
         f"{REAL}::test_an_assembler_that_appears_earlier_on_the_path_is_used[native]",
@@ -230,61 +212,7 @@ CASES = {
 }
 
 
-def copy_tree(to: Path) -> None:
-    for name in ("src", "native", "launcher", "tools"):
-        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-
-
-def build_library(root: Path) -> None:
-    """Put the copy's library where its package is found."""
-    spec = importlib.util.spec_from_file_location("hatch_build", root / "tools" / "hatch_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.build_native(root, root / "src" / module.LIBRARY)
-
-
-def run_against(root: Path, test: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
-        cwd=ROOT,
-        timeout=110,
-        env={**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.slow
-def test_the_copys_library_is_what_is_loaded(tmp_path: Path) -> None:
-    copy_tree(tmp_path)
-    build_library(tmp_path)
-    text = (
-        "import hpcc.daemon._native as n, importlib.util as u; print(u.find_spec(n.LIBRARY).origin)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_without_the_check_its_test_fails(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
-    copy_tree(tmp_path)
-    file = tmp_path / case.file
-    text = file.read_text()
-    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
-    file.write_text(text.replace(case.check, case.without))
-    build_library(tmp_path)
-    done = run_against(tmp_path, case.test)
-    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
-    assert "failed" in done.stdout, done.stdout[-2000:]
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])

@@ -6,28 +6,12 @@ found any more fails, too: the check moved, and so must the case.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from hpcc.testing.mutants import Case, Mutants
+
 SPEC_TESTS, HCS_TESTS = "tests/unit/test_windows_spec.py::", "tests/unit/test_windows_hcs.py::"
 SPEC, HCS = "runtime/_windows_spec.py", "runtime/_hcs.py"
-TESTS_FAILED = 1
-
-
-class Case(NamedTuple):
-    """A check in `file`, the text it is replaced by, and the test that must notice."""
-
-    file: str
-    check: str
-    without: str
-    test: str
 
 
 CASES = {
@@ -97,23 +81,5 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_without_the_check_its_test_fails(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
-    source = tmp_path / "src"
-    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-    file = source / "hpcc" / case.file
-    text = file.read_text()
-    assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
-    file.write_text(text.replace(case.check, case.without))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", case.test],
-        cwd=ROOT,
-        # Its own timeout would hide a hang as success of this test: no exit code 1 then.
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == TESTS_FAILED, f"not noticed:\n{done.stdout[-2000:]}"
-    assert "failed" in done.stdout
+def test_without_the_check_its_test_fails(name: str, mutants: Mutants) -> None:
+    mutants.check(CASES[name])

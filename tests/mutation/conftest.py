@@ -1,0 +1,24 @@
+"""One copy of the source for all cases of a test process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcc.testing.mutants import Mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def mutants(tmp_path_factory: pytest.TempPathFactory) -> Mutants:
+    """Copy the source; see that the copy, library included, is what is imported there."""
+    copied = Mutants(ROOT, tmp_path_factory.mktemp("mutants"))
+    names = "hpcc.__file__, u.find_spec(n.LIBRARY).origin"
+    text = f"import hpcc, hpcc.daemon._native as n, importlib.util as u; print({names}, sep='\\n')"
+    code, said = copied.run([sys.executable, "-c", text], 60)
+    assert code == 0, said
+    assert all(Path(line).is_relative_to(copied.source) for line in said.split())
+    return copied
