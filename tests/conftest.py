@@ -50,3 +50,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     from hpcc.testing._schedule import Schedule
 
     return Schedule(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what takes longest first, where tests are dealt to several processes."""
+    if hasattr(config, "workerinput"):
+        from hpcc.testing._schedule import dealt
+
+        items[:] = [items[i] for i in dealt([item.nodeid for item in items])]

@@ -46,7 +46,7 @@ def names(directory: Path) -> set[str]:
 async def test_a_guest_is_restored_in_its_jail_and_is_not_its_siblings_twin(
     assets: GuestAssets, firecracker_tools: FirecrackerTools, spec: GuestSpec, tmp_path: Path
 ) -> None:
-    patient = replace(spec, boot_timeout_seconds=200, memory_mib=256)
+    patient = replace(spec, boot_timeout_seconds=500, memory_mib=256)
     guests, failures = tmp_path / "guests", []
 
     async def note(name: str, fields: tuple[tuple[str, str], ...]) -> None:

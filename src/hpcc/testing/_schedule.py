@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
@@ -13,15 +15,38 @@ _GUESTS: Final = ("tests/vm/", "tests/e2e/", "tests/chaos/")
 # those of one process share one round.)
 _LARGE: Final = ("test_grammar_rows.py", "test_share_flag_sets.py")
 _PIECES: Final = 8
+_TOGETHER: Final = "guests"
+# Each case is a pytest of its own.
+_MUTATION: Final = "tests/mutation/"
 
 
 class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A file's tests run in one process, in order; the largest share is dealt first."""
+    """A file's tests run in one process, in order."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        if path.startswith(_GUESTS):
-            return "guests"
-        if path.endswith(_LARGE):
-            return f"{path} {zlib.crc32(nodeid.encode()) % _PIECES}"
-        return path
+        return _share(nodeid)
+
+
+def dealt(nodeids: Sequence[str]) -> list[int]:
+    """Return the order in which tests are to be dealt, as indices.
+
+    By share: what takes longest begins first, so that no process is left alone with it at the end.
+    """
+    shares = [_share(n) for n in nodeids]
+    sizes = Counter(shares)
+
+    def rank(index: int) -> tuple[bool, bool, int, str]:
+        share = shares[index]
+        is_slow = share.startswith(_MUTATION)
+        return share != _TOGETHER, not is_slow, -sizes[share], share
+
+    return sorted(range(len(shares)), key=rank)
+
+
+def _share(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    if path.startswith(_GUESTS):
+        return _TOGETHER
+    if path.endswith(_LARGE):
+        return f"{path} {zlib.crc32(nodeid.encode()) % _PIECES}"
+    return path
