@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 base="python3 python3-venv gcc g++ libc6-dev musl-tools make ca-certificates"
 # The kernel of the guests is downloaded by hpcc itself (apt-get download), never installed.
 guest="qemu-system-x86 erofs-utils mmdebstrap dpkg-dev apt-utils"
-test="mount clang gcc-12 gcc-13 gcc-14 g++-13 g++-14 gobjc-14 clang-17 clang-19 csmith libcsmith-dev llvm libclang-rt-dev ccache sccache e2fsprogs cmake ninja-build meson autoconf automake docker-registry skopeo util-linux git virtiofsd nodejs npm containerd runc"
+test="mount clang gcc-12 gcc-13 gcc-14 g++-14 gobjc-14 clang-17 clang-19 csmith libcsmith-dev llvm libclang-rt-dev ccache sccache e2fsprogs cmake ninja-build meson autoconf automake docker-registry skopeo util-linux git virtiofsd nodejs npm containerd runc"
 test="$test radosgw"
 # Bazel, and what gives Debian's TLS: its Netty has no ALPN without.
 test="$test bazel-bootstrap bazel-rules-java bazel-rules-proto libnetty-tcnative-java libnetty-tcnative-jni"

@@ -14,8 +14,8 @@ from .conftest import FILES, Clone
 
 # Not every release of the distribution has these.
 _OTHERS = ("gcc-12", "gcc-13", "clang-14", "clang-17")
-_C = ("gcc-14", "clang-19", *filter(shutil.which, _OTHERS))
-_CXX = tuple(name.replace("gcc", "g++").replace("clang-", "clang++-") for name in _C)
+_MAIN = ("gcc-14", "clang-19")
+_C = (*_MAIN, *filter(shutil.which, _OTHERS))
 
 # `{s}` becomes the root as the command line spells it from its directory.
 _FLAGS = {
@@ -105,11 +105,19 @@ _BOTH = (
     "include",
     "system",
 )
+# What a release of a compiler changes is where and how it writes paths: others are asked that alone.
 _CASES = [
-    (flags, place)
+    (compiler, flags, place)
+    for compiler in _C
     for flags in (*_FLAGS, *_C_ONLY)
     for place in ("root-rel", "build-abs")
-    if flags in _BOTH or place == "build-abs"
+    if flags in _BOTH or (place == "build-abs" and compiler in _MAIN)
+    if place == "build-abs" or compiler in _MAIN
+]
+_CXX_CASES = [
+    (compiler.replace("gcc", "g++").replace("clang-", "clang++-"), flags)
+    for compiler in _MAIN
+    for flags in (*_CXX_SOME, *_CXX_ONLY)
 ]
 
 
@@ -187,8 +195,7 @@ def _prove(first: Clone, second: Clone, make: Callable[[Clone], list[str]], cwd:
     assert first.outputs() == made
 
 
-@pytest.mark.parametrize(("flags", "place"), _CASES)
-@pytest.mark.parametrize("compiler", _C)
+@pytest.mark.parametrize(("compiler", "flags", "place"), _CASES)
 def test_a_c_object_is_shared(
     compiler: str, flags: str, place: str, clones: tuple[Clone, Clone]
 ) -> None:
@@ -196,17 +203,13 @@ def test_a_c_object_is_shared(
     _prove(*clones, lambda c: _argv(c, compiler, "src/main.c", words, place), _PLACES[place][0])
 
 
-@pytest.mark.parametrize("place", ["build-abs"])
-@pytest.mark.parametrize("flags", [*_CXX_SOME, *_CXX_ONLY])
-@pytest.mark.parametrize("compiler", _CXX)
-def test_a_cxx_object_is_shared(
-    compiler: str, flags: str, place: str, clones: tuple[Clone, Clone]
-) -> None:
+@pytest.mark.parametrize(("compiler", "flags"), _CXX_CASES)
+def test_a_cxx_object_is_shared(compiler: str, flags: str, clones: tuple[Clone, Clone]) -> None:
     words = {**_FLAGS, **_CXX_ONLY}[flags]
-    _prove(*clones, lambda c: _argv(c, compiler, "src/tool.cc", words, place), _PLACES[place][0])
+    _prove(*clones, lambda c: _argv(c, compiler, "src/tool.cc", words, "build-abs"), "build")
 
 
-@pytest.mark.parametrize("compiler", _C)
+@pytest.mark.parametrize("compiler", _MAIN)
 @pytest.mark.parametrize("place", ["root-abs", "build-rel"])
 @pytest.mark.parametrize("flags", ["g-O2", "cmake", "wall"])
 def test_the_other_spellings_are_shared_too(
