@@ -66,10 +66,23 @@ async def test_names_of_one_program_are_one_compiler() -> None:
     assert [argv[0] for argv in guest.asked] == ["sh", "gcc", "g++"]
 
 
+async def test_clang_and_clang_cl_are_one_file_and_two_compilers() -> None:
+    lines = b"/usr/bin/clang-19 /usr/bin/clang-19\n/usr/bin/clang-cl-19 /usr/bin/clang-19\n"
+    about = b"Debian clang version 19.1.7 (3+b1)\nTarget: x86_64-pc-windows-msvc\n"
+    guest = Guest(listing(lines, about))
+    found = await probe_guest(guest)
+    assert [(t.names, t.family) for t in found] == [
+        (("clang-19",), "clang"), (("clang-cl-19",), "clang-cl"),
+    ]  # fmt: skip
+    assert guest.asked[2] == (
+        "clang-cl-19", "-v", "-P", "-Fiprobe.i", "-clang:-dD", "--", "probe.c",
+    )  # fmt: skip
+
+
 async def test_an_image_without_shell_and_compiler_has_none() -> None:
     guest = Guest(lambda _: [ABSENT])
     assert await probe_guest(guest) == ()
-    assert len(guest.asked) == 7
+    assert len(guest.asked) == 8
 
 
 async def test_an_image_without_a_shell_is_asked_for_the_plain_names() -> None:
@@ -101,6 +114,7 @@ async def test_a_listing_of_nonsense_names_no_program(lines: bytes) -> None:
         "c++",
         "clang",
         "clang++",
+        "clang-cl",
     }
 
 

@@ -103,8 +103,9 @@ def test_each_version_gets_its_own_flags() -> None:
     )  # fmt: skip
     assert old == (b"-Brepro", b"-d1trimfile:C:\\src\\")
     assert added(version=(18, 0)) == ()
-    assert len(added(version=(19, 1, 7), is_clang=True)) == 3
-    assert len(added("/Z7", version=(19, 1, 7), is_clang=True)) == 4
+    assert len(added(version=(19, 1, 7), is_clang=True)) == 4
+    assert len(added("/Z7", version=(19, 1, 7), is_clang=True)) == 5
+    assert len(added("/clang:-ffile-prefix-map=a=b", version=(19,), is_clang=True)) == 2
     assert added(version=(9,), is_clang=True) == (b"-Brepro",)
 
 

@@ -1,6 +1,14 @@
 """What compilers' command lines, sources and dependency files mean. Pure: bytes in, values out."""
 
 from hpcc.compilers._assembler import Directives, read_assembler, read_statements
+from hpcc.compilers._clang_cl_guest import (
+    INJECTED_CL,
+    clang_cl_guest_arguments,
+    client_notes,
+    definitions_with_slashes,
+    slashed_names,
+    with_slashes,
+)
 from hpcc.compilers._depfile import (
     MAX_DEPFILE_BYTES,
     DepRule,
@@ -123,6 +131,7 @@ __all__ = [
     "GUEST_ROOT",
     "HAZARD_REASONS",
     "INJECTED",
+    "INJECTED_CL",
     "MAX_ABOUT_BYTES",
     "MAX_DEPFILE_BYTES",
     "MAX_PREPROCESSED_BYTES",
@@ -168,7 +177,10 @@ __all__ = [
     "as_text",
     "canonical_arguments",
     "check_versions",
+    "clang_cl_guest_arguments",
     "client_depfile",
+    "client_notes",
+    "definitions_with_slashes",
     "escape_name",
     "expand_responses",
     "expand_windows_responses",
@@ -211,6 +223,7 @@ __all__ = [
     "scan_definitions",
     "scan_includes",
     "scan_source",
+    "slashed_names",
     "split_response",
     "split_windows",
     "trial",
@@ -218,4 +231,5 @@ __all__ = [
     "wanted_headers",
     "why_private",
     "windows_guest_arguments",
+    "with_slashes",
 ]

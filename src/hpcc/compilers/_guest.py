@@ -107,7 +107,7 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
         # Directories without inputs are not there in the guest.
         raise NotPortableError("missing-include-dirs")
     if b"-prefix-map=" in flag.raw[0]:
-        return (_prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
+        return (prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
     return flag.raw
 
 
@@ -117,8 +117,8 @@ def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:
     return (flag.spec.spelling.encode() + value,)
 
 
-def _prefix_map(argument: bytes, root: bytes) -> bytes:
-    """A map from the root or below it maps the same files from `/src`."""
+def prefix_map(argument: bytes, root: bytes) -> bytes:
+    """Return a flag that maps prefixes, from the root or below it, as one that maps from `/src`."""
     name, _, value = argument.partition(b"=")
     old, equals, new = value.rpartition(b"=")
     if old == root or old.startswith(root + b"/"):

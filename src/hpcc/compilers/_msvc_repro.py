@@ -59,6 +59,14 @@ REPRO_ROWS: Final = (
         is_clang=True,
         since=(10,),
     ),
+    # A map of macros makes each `/` of __FILE__ the target's `\\`, and so another object.
+    ReproRow(
+        (b"-clang:-fno-file-reproducible",),
+        "Clang manual, -ffile-reproducible; CompilerInvocation.cpp, UseTargetPathSeparator",
+        (*_OWN_MAPS, b"clang:-ffile-reproducible", b"clang:-fno-file-reproducible"),
+        is_clang=True,
+        since=(15,),
+    ),
     ReproRow(
         (b"-clang:-ffile-compilation-dir=.",),
         "Clang manual, -ffile-compilation-dir",

@@ -13,7 +13,8 @@ import re
 from typing import Final
 
 from hpcc.compilers._invocation import is_cxx_driver
-from hpcc.core import CallerError, Toolchain
+from hpcc.compilers._msvc_invocation import is_clang_cl
+from hpcc.core import CallerError, Family, Toolchain
 
 PROBE_FORMAT: Final = 1
 """Digests of probes with another number are not compared: raise it whenever the source changes."""
@@ -63,8 +64,10 @@ def probe_source(compiler: str) -> tuple[str, bytes]:
     return "probe.cc" if is_cxx else "probe.c", "".join(lines).encode()
 
 
-def probe_arguments(source: str, output: str) -> tuple[str, ...]:
-    """Return what follows the compiler's name."""
+def probe_arguments(compiler: str, source: str, output: str) -> tuple[str, ...]:
+    """Return what follows the name of a compiler that is called so."""
+    if is_clang_cl(compiler.encode()):
+        return "-v", "-P", f"-Fi{output}", "-clang:-dD", "--", source
     return "-v", "-E", "-dD", source, "-o", output
 
 
@@ -84,9 +87,12 @@ def read_probe(names: tuple[str, ...], about: bytes, preprocessed: bytes) -> Too
     else:
         assert gcc is not None
         version, build = gcc[1], gcc[2]
+    family: Family = "gcc"
+    if clang is not None:
+        family = "clang-cl" if is_clang_cl(names[0].encode()) else "clang"
     return Toolchain(
         names=names,
-        family="gcc" if clang is None else "clang",
+        family=family,
         version=_text(version),
         build=_build(build),
         target=_text(target[1]),

@@ -1,7 +1,8 @@
 """Which header a guest's compiler says it lacks: text from a hostile place, read strictly.
 
 The guest's locale is pinned to C by `LC_ALL` in each request, so that the words are these. Sources:
-GCC, libcpp/files.cc (`open_file_failed`) with strerror(ENOENT); Clang, `err_pp_file_not_found`.
+GCC, libcpp/files.cc (`open_file_failed`) with strerror(ENOENT); Clang, `err_pp_file_not_found`,
+and TextDiagnostic.cpp for clang-cl's `file(line,column):`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ _MAX_TEXT: Final = 64 << 10
 _MAX_NAMES: Final = 4
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;]{0,16}[mK]")
 _LINE: Final = re.compile(
-    rb"^(?P<at>[^\x00-\x1f]{1,4096}?):[0-9]{1,9}:(?:[0-9]{1,9}:)? fatal error: "
+    rb"^(?P<at>[^\x00-\x1f]{1,4096}?)"
+    rb"(?::[0-9]{1,9}:(?:[0-9]{1,9}:)?|\([0-9]{1,9}(?:,[0-9]{1,9})?\):) fatal error: "
     rb"(?:'(?P<clang>[^'\x00-\x1f]{1,1024})' file not found"
     rb"|(?P<gcc>[^:\x00-\x1f]{1,1024}): No such file or directory)\r?$",
     re.MULTILINE,

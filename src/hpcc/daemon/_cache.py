@@ -10,7 +10,6 @@ from typing import Final
 
 from hpcc.compilers import Bypass
 from hpcc.config import Paths, Settings
-from hpcc.daemon import _msvc
 from hpcc.daemon._api import (
     CompileRequest,
     Done,
@@ -121,8 +120,7 @@ class Cache:
             return self._bypass(request, prepared.reason)
         if is_cancelled():
             return self._bypass(request, "cancelled")
-        # Images with cl or clang-cl are for workers on Windows.
-        if self._farm is not None and not _msvc.is_of(prepared.invocation):
+        if self._farm is not None:
             done = self._try_farm(self._farm, prepared, is_cancelled)
             if done is not None:
                 return done

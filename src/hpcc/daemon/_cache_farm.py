@@ -13,7 +13,15 @@ from typing import Final
 
 from hpcc.compilers import NotPortableError, client_depfile, guest_text
 from hpcc.config import Farm, FarmSession, RemoteSettings
-from hpcc.core import CallerError, ImageRef, Isolation, RemoteFailure, RemoteOutcome, RemoteResult
+from hpcc.core import (
+    CallerError,
+    ImageRef,
+    Isolation,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteResult,
+    Toolchain,
+)
 from hpcc.daemon._api import Done, RemoteClient
 from hpcc.daemon._closure import UncacheableError, absolute
 from hpcc.daemon._completion import Completions
@@ -22,6 +30,7 @@ from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
 from hpcc.daemon._marker import Marker, search_marker
+from hpcc.daemon._msvc_remote import client_stdout, search_variables
 from hpcc.daemon._parity import Judgement, Words, judge, words_in_force
 from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
@@ -79,6 +88,7 @@ class _Job:
     marker: Marker | None
     key: bytes
     toolchain: str
+    image: tuple[Toolchain, ...] | None
 
 
 class FarmCache:
@@ -130,7 +140,8 @@ class FarmCache:
         if self._breaker.is_open():
             why = self._breaker.why
             return self.fall_back("breaker", f"the farm failed repeatedly ({why}); trying soon")
-        return self._compile(_Job(prepared, root, marker, key, host.text), is_cancelled)
+        image = None if session is None else session.compilers
+        return self._compile(_Job(prepared, root, marker, key, host.text, image), is_cancelled)
 
     def _judged(
         self, prepared: Prepared, farm: Farm, is_cancelled: Callable[[], bool]
@@ -192,7 +203,7 @@ class FarmCache:
             extra = self._completions.of(job.key)
             try:
                 plan = self._planner.plan(
-                    job.prepared, job.root, is_cancelled=is_cancelled, extra=extra
+                    job.prepared, job.root, is_cancelled=is_cancelled, extra=extra, image=job.image
                 )
             except (NotPortableError, UncacheableError) as error:
                 self._refuse(job.key, error.reason)
@@ -279,6 +290,7 @@ def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
                 request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
                 os.path.basename(request.argv[0]),
                 *prepared.invocation.arguments,
+                *search_variables(prepared),
             ]
         )
     ).digest()
@@ -299,7 +311,7 @@ def _client_result(
     return Result(
         outputs[names[0]],
         depfile,
-        guest_text(outcome.stdout, plan.root),
+        client_stdout(prepared, outcome.stdout, plan.root),
         guest_text(outcome.stderr, plan.root),
     )
 

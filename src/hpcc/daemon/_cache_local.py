@@ -232,9 +232,7 @@ class LocalCache:
         prepared = pending.prepared
         search = (*self.search_path(prepared), *embed_directories(prepared))
         if _msvc.is_of(prepared.invocation):
-            # A quoted name is also looked for beside each file that led to the line.
-            names = (prepared.invocation.source, *files)
-            search = (*search, *dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
+            search = (*search, *_msvc.homes((prepared.invocation.source, *files)))
         has_listing = pending.listing is not None
         closure = find_closure(
             self._memo,

@@ -109,7 +109,7 @@ def ask_compiler(
         with tempfile.TemporaryDirectory(prefix="hpcc-probe-") as directory:
             with open(os.path.join(directory, source), "wb") as file:
                 file.write(content)
-            arguments = probe_arguments(source, _OUTPUT)
+            arguments = probe_arguments(name, source, _OUTPUT)
             answer = ask(
                 [compiler, *(a.encode() for a in arguments)],
                 env={**_ENV, b"PATH": path},

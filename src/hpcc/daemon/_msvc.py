@@ -6,7 +6,7 @@ the object (LF_BUILDINFO), so the files are then asked for in a second run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from hpcc.compilers import (
@@ -116,6 +116,11 @@ def separates_streams(invocation: Invocation) -> bool:
     return is_of(invocation) and any(
         f.spec.spelling.startswith("showIncludes") for f in invocation.flags
     )
+
+
+def homes(names: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return where a quoted name is also looked for: beside each file that led to the line."""
+    return tuple(dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
 
 
 def is_of(invocation: Invocation) -> bool:

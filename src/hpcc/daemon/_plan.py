@@ -8,7 +8,7 @@ compile here.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,8 @@ from hpcc.compilers import (
     as_text,
     guest_arguments,
 )
-from hpcc.core import MAX_INPUTS, RemoteRequest
+from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
+from hpcc.daemon import _msvc
 from hpcc.daemon._closure import (
     Closure,
     ClosureRequest,
@@ -34,11 +35,12 @@ from hpcc.daemon._closure import (
 from hpcc.daemon._discovery import ask_dependencies
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._guest_paths import guest_path, is_under
+from hpcc.daemon._msvc_remote import ClangCl, check_environment, guest_environment
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._remote_closure import RemoteClosures, RemoteFiles, remote_inputs
 
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
-_GUEST_ENV: Final = ((b"LC_ALL", b"C.UTF-8"), (b"PATH", b"/usr/local/bin:/usr/bin:/bin"))
+_GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
 _ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
 # Changes what is found or said, and means nothing in the guest.
 _REFUSED_ENV: Final = (
@@ -85,6 +87,7 @@ class Planner:
         closures: RemoteClosures,
     ) -> None:
         self._memo, self._search_path, self._closures = memo, search_path, closures
+        self._clang_cl = ClangCl()
 
     def guest_map(self, prepared: Prepared, root: bytes) -> GuestMap:
         """Return the path translation of one compile."""
@@ -101,8 +104,11 @@ class Planner:
         *,
         is_cancelled: Callable[[], bool],
         extra: tuple[bytes, ...] = (),
+        image: Sequence[Toolchain] | None = None,
     ) -> Plan:
         """Work out the request; `extra` are files that it was found to need before.
+
+        `image` are the compilers that the farm's image has; None: nobody has said.
 
         Raises:
             NotPortableError: it cannot run in a guest.
@@ -110,19 +116,15 @@ class Planner:
         """
         if root == b"/" or any(is_under(root, s) or is_under(s, root) for s in _SYSTEM):
             raise NotPortableError("system-root")
-        if any(name in prepared.request.env for name in _REFUSED_ENV):
-            raise NotPortableError("environment")
         if prepared.written.side or prepared.invocation.is_assembly_output:
             raise NotPortableError("side-output")
         guest = self.guest_map(prepared, root)
-        argv = self._argv(prepared, guest)
+        env = _environment(prepared, guest)
+        argv, injected = self._argv(prepared, guest, image)
         outputs = self._outputs(prepared, guest)
         files, asked = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:
             raise NotPortableError("too-many-files")
-        env = dict(_GUEST_ENV) | {
-            n: prepared.request.env[n] for n in _ALLOWED_ENV if n in prepared.request.env
-        }
         request = RemoteRequest(
             argv=argv,
             env=tuple(
@@ -133,14 +135,21 @@ class Planner:
             directories=files.directories,
             shared=files.shared,
             outputs=outputs,
-            injected=as_text(INJECTED),
+            injected=as_text(injected),
             client_version=__version__,
         )
         return Plan(request, files.closure, root, asked, files.headers_hold)
 
-    def _argv(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
+    def _argv(
+        self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None
+    ) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+        """Return argv, and the flags in it that are ours."""
+        if _msvc.is_of(prepared.invocation):
+            arguments, injected = self._clang_cl.arguments(prepared, guest, image)
+        else:
+            arguments, injected = guest_arguments(prepared.invocation, guest), INJECTED
         program = posixpath.basename(prepared.request.argv[0])
-        return as_text([program, *guest_arguments(prepared.invocation, guest)])
+        return as_text([program, *arguments]), injected
 
     def _outputs(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
         names = [prepared.invocation.output]
@@ -174,6 +183,8 @@ class Planner:
     ) -> Closure:
         named = (*ask_dependencies(prepared, is_cancelled), *extra)
         search = self._search_path(prepared)
+        if _msvc.is_of(prepared.invocation):
+            search = (*search, *_msvc.homes(named))
         own = [absolute(prepared.cwd, d) for d in search if d.startswith(b"/")]
         inside: list[bytes] = []
         for name in named:
@@ -210,3 +221,15 @@ class Planner:
                 raise UncacheableError("input-vanished")
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences)
+
+
+def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
+    """Return the guest's environment; what would mean something only here is refused."""
+    env = prepared.request.env
+    own = {n: env[n] for n in _ALLOWED_ENV if n in env}
+    if _msvc.is_of(prepared.invocation):
+        check_environment(env)
+        return {**_GUEST_ENV, **own, **guest_environment(env, guest)}
+    if any(name in env for name in _REFUSED_ENV):
+        raise NotPortableError("environment")
+    return {**_GUEST_ENV, **own}

@@ -29,12 +29,14 @@ from hpcc.compilers import (
     scan_arguments,
 )
 from hpcc.core import RemoteInput, SharedInputs
+from hpcc.daemon import _msvc
 from hpcc.daemon._closure import Closure, absolute, refuse_twins
 from hpcc.daemon._engine import Engine, Outcome
 from hpcc.daemon._engine import Plan as Checks
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._guest_paths import guest_path, is_under
 from hpcc.daemon._manifest import Absence, InputSet
+from hpcc.daemon._msvc_remote import environment_directories
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._remote_frames import encode_inputs
 from hpcc.daemon._replay import NotPinnedError, Pins
@@ -46,7 +48,7 @@ _NOBODY: Final = -1
 _NONE: Final[frozenset[bytes]] = frozenset()
 # A guest has no file but those it is given, so that no other can be read.
 _TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
-_MACRO_FLAGS: Final = ("-D",)
+_MACRO_FLAGS: Final = ("-D", "D")
 _PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
 
 
@@ -134,7 +136,13 @@ class RemoteClosures:
         dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
         plain = dict.fromkeys(map(posixpath.normpath, dirs))
         outside = tuple(d for d in plain if not is_under(d, guest.root))
-        return DiskTree(self._memo, self._system, system_dirs=outside, tolerated=tolerated)
+        return DiskTree(
+            self._memo,
+            self._system,
+            system_dirs=outside,
+            tolerated=tolerated,
+            is_msvc=_msvc.is_of(prepared.invocation),
+        )
 
     def _known(self, key: Hashable, source: bytes) -> _Part | None:
         part = self._parts.get(key)
@@ -169,7 +177,7 @@ class RemoteClosures:
         tree: DiskTree,
         extra: tuple[bytes, ...],
     ) -> _Part:
-        found = reach((source, *extra), search, tree)
+        found = _reach((source, *extra), search, tree)
         digests = tuple((path, tree.digests[path]) for path in found.files)
         refuse_twins(self._memo, digests, {})
         files = digests[1:]
@@ -208,6 +216,18 @@ class RemoteClosures:
         return None
 
 
+def _reach(starts: tuple[bytes, ...], search: Search, tree: DiskTree) -> Reach:
+    """Walk; in cl's way each file's directory is one of the search path for what it leads to."""
+    found = reach(starts, search, tree)
+    while tree.is_msvc:
+        chain = tuple(dict.fromkeys((*search.chain, *_msvc.homes(found.files))))
+        if chain == search.chain:
+            break
+        search = replace(search, chain=chain)
+        found = reach(starts, search, tree)
+    return found
+
+
 def search_of(prepared: Prepared, guest: GuestMap) -> Search:
     """Read from argv where names are looked for.
 
@@ -221,7 +241,8 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
         if flag.spec.effect is Effect.TOOLS:
             raise UnscannableError("tools")
     chain = (
-        plain_directory(absolute(prepared.cwd, d), os.path.islink) for d in invocation.include_dirs
+        plain_directory(absolute(prepared.cwd, d), os.path.islink)
+        for d in (*invocation.include_dirs, *environment_directories(prepared))
     )
     return Search(
         root=guest.root,

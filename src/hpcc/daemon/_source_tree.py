@@ -12,8 +12,11 @@ from hpcc.compilers import (
     Includes,
     Scan,
     UnscannableError,
+    definitions_with_slashes,
     scan_definitions,
     scan_includes,
+    slashed_names,
+    with_slashes,
 )
 from hpcc.daemon._files import FileMemo, Listing
 from hpcc.daemon._system_names import SystemNames
@@ -22,7 +25,7 @@ from hpcc.daemon._system_names import SystemNames
 class DiskTree:
     """One walk over real files: a `SourceTree`. `digests` are those of every file that was read.
 
-    `tolerated` are hazards that do not matter here.
+    `tolerated` are hazards that do not matter here. `is_msvc`: a backslash in a name is a slash.
     """
 
     def __init__(
@@ -32,9 +35,10 @@ class DiskTree:
         *,
         system_dirs: tuple[bytes, ...],
         tolerated: Hazard,
+        is_msvc: bool = False,
     ) -> None:
         self._memo, self._system, self._tolerated = memo, system, tolerated
-        self.system_dirs = system_dirs
+        self.system_dirs, self.is_msvc = system_dirs, is_msvc
         self._listings: dict[bytes, Listing | None] = {}
         self.digests: dict[bytes, bytes] = {}
 
@@ -45,7 +49,8 @@ class DiskTree:
             raise UnscannableError("input-vanished")
         self.check(found.scan)
         self.digests[path] = found.digest
-        return _known(self._memo.derived(path, found.digest, "includes", scan_includes))
+        includes = _known(self._memo.derived(path, found.digest, "includes", scan_includes))
+        return with_slashes(includes) if self.is_msvc else includes
 
     def check(self, scan: Scan) -> None:
         """Refuse the hazards that are not tolerated.
@@ -61,11 +66,12 @@ class DiskTree:
 
     def definitions(self, path: bytes, names: frozenset[bytes]) -> Definitions:
         question = ("definitions", names)
-        return _known(
+        found = _known(
             self._memo.derived(
                 path, self.digests[path], question, lambda data: scan_definitions(data, names)
             )
         )
+        return definitions_with_slashes(found) if self.is_msvc else found
 
     def system_definitions(self, names: frozenset[bytes]) -> Definitions:
         return self._system.definitions(names, self.system_dirs)
@@ -73,7 +79,8 @@ class DiskTree:
     def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
         found = _known(self._memo.alias_uses(path, self.digests[path], aliases))
         self.check(found)
-        return frozenset(found.questions)
+        questions = frozenset(found.questions)
+        return questions | slashed_names(questions) if self.is_msvc else questions
 
     def names(self, directory: bytes) -> frozenset[bytes] | None:
         listing = self.listing(directory)

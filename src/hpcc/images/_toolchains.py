@@ -19,6 +19,7 @@ from hpcc.compilers import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     PROBE_FORMAT,
+    is_clang_cl,
     is_cxx_driver,
     probe_arguments,
     probe_source,
@@ -48,12 +49,13 @@ _log: Final = logging.getLogger(__name__)
 LABEL_PREFIX: Final = "io.hpcc.toolchain."
 _SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")  # PATH of every compile in a guest
 _ENV: Final = (("LC_ALL", "C"), ("PATH", ":".join(_SEARCHED)))
-_PLAIN: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++")
+_PLAIN: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++", "clang-cl")
 # Each program, and the first one that is the same file.
 _SCRIPT: Final = (
     "set --; for d in " + " ".join(_SEARCHED) + "; do "
     'for f in "$d"/gcc "$d"/g++ "$d"/cc "$d"/c++ "$d"/clang "$d"/clang++'
     ' "$d"/gcc-[0-9]* "$d"/g++-[0-9]* "$d"/clang-[0-9]* "$d"/clang++-[0-9]*'
+    ' "$d"/clang-cl "$d"/clang-cl-[0-9]*'
     ' "$d"/*-gcc "$d"/*-g++ "$d"/*-gcc-[0-9]* "$d"/*-g++-[0-9]*; do '
     '[ -f "$f" ] && [ -x "$f" ] || continue; s=$f; '
     'for o; do if [ "$o" -ef "$f" ]; then s=$o; break; fi; done; '
@@ -151,24 +153,31 @@ async def _names(guest: Guest) -> list[tuple[str, ...]]:
 
 
 def _grouped(lines: Iterable[str]) -> list[tuple[str, ...]]:
-    """Group names of one program; clang and clang++ are one file and two compilers."""
-    groups: dict[tuple[str, bool], list[str]] = {}
+    """Group names of one program; clang, clang++ and clang-cl are one file and three compilers."""
+    groups: dict[tuple[str, str], list[str]] = {}
     seen: set[str] = set()
     for line in lines:
         match = _LINE.fullmatch(line)
         if match is None or match[1] not in _SEARCHED or match[2] in seen:
             continue  # the first on PATH counts
-        is_cxx = is_cxx_driver(match[2].encode())
-        if is_cxx is None or len(seen) >= _MAX_NAMES:
+        kind = _kind(match[2].encode())
+        if not kind or len(seen) >= _MAX_NAMES:
             continue
         seen.add(match[2])
-        groups.setdefault((match[3], is_cxx), []).append(match[2])
+        groups.setdefault((match[3], kind), []).append(match[2])
     return [tuple(names) for names in groups.values()]
+
+
+def _kind(name: bytes) -> str:
+    if is_clang_cl(name):
+        return "cl"
+    is_cxx = is_cxx_driver(name)
+    return "" if is_cxx is None else "c++" if is_cxx else "c"
 
 
 async def _ask(guest: Guest, number: int, name: str) -> _Answer | None:
     source, content = probe_source(name)
-    argv = (name, *probe_arguments(source, _OUTPUT))
+    argv = (name, *probe_arguments(name, source, _OUTPUT))
     answer = await _run(guest, f"probe-{number}", argv, (source, content))
     is_there = answer.result is not None and answer.result.reason != "no-such-program"
     return answer if is_there else None

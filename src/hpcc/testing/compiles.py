@@ -26,7 +26,7 @@ from hpcc.core import (
 )
 from hpcc.daemon import MAX_CAPTURE_BYTES, CacheHandler, CompileRequest, Done, Exec, Run, RunReport
 
-_GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z-]+=?)?)/src(?=[/=]|$)")
+_GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -138,11 +138,12 @@ class FakeRemote:
     """A `RemoteClient` whose guest is a temporary directory and the host's compiler.
 
     `/src` in the arguments is replaced by that directory and in what comes back the other way
-    round. `failure` is answered instead while it is set.
+    round. `failure` is answered instead while it is set. `programs` are directories before PATH.
     """
 
     def __init__(self) -> None:
         self.requests: list[RemoteRequest] = []
+        self.programs: tuple[str, ...] = ()
         self.failure: RemoteFailure | None = None
         self.exit_code: int | None = None
         self.current: Farm | None = FARM
@@ -174,8 +175,14 @@ class FakeRemote:
             (root / output).parent.mkdir(parents=True, exist_ok=True)
         for directory in (request.cwd, *request.directories):
             (root / directory).mkdir(parents=True, exist_ok=True)
-        argv = [_GUEST_PATH.sub(lambda m: m[1] + str(root), a) for a in request.argv]
-        code, out, err = run_bare(argv, cwd=root / request.cwd, env=dict(request.env))
+
+        def spelled(text: str) -> str:
+            return _GUEST_PATH.sub(lambda m: m[1] + str(root), text)
+
+        argv = list(map(spelled, request.argv))
+        env = {n: ";".join(map(spelled, v.split(";"))) for n, v in request.env}
+        env["PATH"] = ":".join((*self.programs, env["PATH"]))
+        code, out, err = run_bare(argv, cwd=root / request.cwd, env=env)
         inside, guest = str(root).encode(), b"/src"
         outputs = []
         for path in request.outputs:
