@@ -226,3 +226,29 @@ async def test_a_compile_that_ends_two_guests_is_quarantined_and_its_owner_told(
         (event,) = [e for e in farm.audit.events if e.name == "action-quarantined"]
         assert event.tenant == "acme"
         assert dict(event.fields)["principal"] == "ann"
+
+
+async def test_checkouts_that_differ_in_case_share_what_a_guest_that_folds_made(
+    tmp_path: Path,
+) -> None:
+    async with farm_under_test(tmp_path) as farm, farm.serving():
+        client = client_of(farm)
+        try:
+            found = [
+                await compile_(
+                    client,
+                    request_of(
+                        tmp_path / f"{number}", "cat ../lib/a.c > a.obj", name=name, cwd=cwd,
+                        outputs=(f"{cwd}/A.obj",), folds_case=True,
+                    ),
+                )
+                for number, (name, cwd) in enumerate([("Lib/A.c", "Out"), ("lib/a.c", "out")])
+            ]  # fmt: skip
+        finally:
+            await asyncio.to_thread(client.close)
+        one, other = found
+        assert isinstance(one, RemoteResult), one
+        assert isinstance(other, RemoteResult), other
+        assert one.exit_code == 0, one.stderr
+        assert (one.action, one.is_cached, other.is_cached) == (other.action, False, True)
+        assert [o.path for r in (one, other) for o in r.outputs] == ["Out/A.obj", "out/A.obj"]

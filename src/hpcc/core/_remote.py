@@ -38,7 +38,8 @@ class RemoteRequest:
     `outputs` and `cwd` are root-relative; the first output is the object. `directories` must exist
     in the tree although no file is in them. `injected` are the flags hpcc added to argv.
     `toolchain` is this machine's compiler of the same name, as `encode_toolchains` writes it; ""
-    where it is not known.
+    where it is not known. `folds_case`: the guest's file system compares names as NTFS does, and so
+    does the tree (docs/adr/0032-clang-cl-in-guests.md).
     """
 
     argv: tuple[str, ...]
@@ -51,6 +52,7 @@ class RemoteRequest:
     client_version: str = ""
     shared: SharedInputs | None = None
     toolchain: str = ""
+    folds_case: bool = False
 
 
 @dataclass(frozen=True, slots=True)

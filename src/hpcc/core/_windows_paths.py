@@ -8,12 +8,13 @@ path formats", and what Wine's GetFullPathNameW does with the accepted forms.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.core._digest import Digest
 from hpcc.core._errors import CallerError
+from hpcc.core._exec import InputFile
 
 # MAX_PATH less the final zero: cl.exe takes no longer ones, whatever the system is set to.
 MAX_WINDOWS_PATH_UNITS: Final = 259
@@ -146,6 +147,20 @@ def windows_keys(files: Mapping[str, Digest]) -> Mapping[str, str]:
         if files[first] != files[path]:
             raise _refused("case-conflict", path, f"and {first!r} are one file on Windows")
     return chosen
+
+
+def folded_inputs(files: Iterable[InputFile]) -> tuple[InputFile, ...]:
+    """Return a tree's files under their keys, as a guest takes them whose file system folds case.
+
+    Raises:
+        WindowsPathError: Windows cannot have one of the names, or would take two files for one.
+    """
+    by_path: dict[str, InputFile] = {}
+    for file in files:
+        if by_path.setdefault(check_windows_relative(file.path), file) != file:
+            raise _refused("case-conflict", file.path, "is there twice")
+    chosen = windows_keys({path: file.digest for path, file in by_path.items()})
+    return tuple(replace(by_path[path], path=key) for key, path in chosen.items())
 
 
 def is_short_name(component: str) -> bool:

@@ -254,7 +254,9 @@ class Dispatcher:
 
     def _prepare(self, request: RemoteRequest, image: ImageRef) -> PreparedAction:
         now_ns = int(self._clock.now() * 1e9)
-        pack = None if request.shared is None else self._packs.of(request.shared.encoded)
+        pack = None
+        if request.shared is not None:
+            pack = self._packs.of(request.shared.encoded, folds_case=request.folds_case)
         return prepare_action(
             request, image, lambda path: self._memo.digest(path, now_ns), self._version, pack
         )

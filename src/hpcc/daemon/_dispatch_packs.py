@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from hpcc.core import Digest, InputFile
+from hpcc.core import Digest, InputFile, folded_inputs
 from hpcc.daemon._dispatch_farm import RoutedWorker
 from hpcc.daemon._remote_frames import decode_inputs
 from hpcc.reapi import TreeBase
@@ -34,23 +34,25 @@ class InputPacks:
     """Packs by the bytes that stand for them, the latest used. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._packs: OrderedDict[bytes, InputPack] = OrderedDict()
+        self._packs: OrderedDict[tuple[bytes, bool], InputPack] = OrderedDict()
         self._size_bytes = 0
 
-    def of(self, encoded: bytes) -> InputPack:
-        """Return the pack of `encode_inputs`'s bytes.
+    def of(self, encoded: bytes, *, folds_case: bool = False) -> InputPack:
+        """Return the pack of `encode_inputs`'s bytes; see `folded_inputs`.
 
         Raises:
             CallerError: they are not that, or two inputs have one place.
         """
-        known = self._packs.get(encoded)
+        key = (encoded, folds_case)
+        known = self._packs.get(key)
         if known is not None:
-            self._packs.move_to_end(encoded)
+            self._packs.move_to_end(key)
             return known
         inputs = decode_inputs(encoded)
-        base = TreeBase(InputFile(path, digest) for path, _, digest in inputs)
+        files = [InputFile(path, digest) for path, _, digest in inputs]
+        base = TreeBase(folded_inputs(files) if folds_case else files)
         pack = InputPack(base, {digest: host for _, host, digest in inputs}, len(encoded))
-        self._packs[encoded] = pack
+        self._packs[key] = pack
         self._size_bytes += pack.size_bytes
         while self._packs and (len(self._packs) > _MAX_PACKS or self._size_bytes > _MAX_PACK_BYTES):
             _, old = self._packs.popitem(last=False)

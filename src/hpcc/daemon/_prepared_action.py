@@ -13,6 +13,8 @@ from hpcc.core import (
     InputFile,
     RemoteRequest,
     check_guest_path,
+    folded_inputs,
+    windows_key,
 )
 from hpcc.daemon._dispatch_packs import InputPack
 from hpcc.reapi import (
@@ -70,16 +72,17 @@ def prepare_action(
         files[digest] = item.host_path
         inputs.append(InputFile(item.path, digest, item.is_executable))
     base = TreeBase(()) if pack is None else pack.base
-    tree = base.with_files(inputs, [request.cwd, *request.directories])
+    fold = windows_key if request.folds_case else str
+    cwd = fold(request.cwd)
+    placed = folded_inputs(inputs) if request.folds_case else inputs
+    tree = base.with_files(placed, [cwd, *map(fold, request.directories)])
     # REAPI spells outputs from the working directory, the daemon from the root.
-    outputs = {
-        posixpath.relpath(check_guest_path(o), request.cwd or "."): o for o in request.outputs
-    }
+    outputs = {posixpath.relpath(check_guest_path(fold(o)), cwd or "."): o for o in request.outputs}
     command = encode_command(
         CommandSpec(
             argv=request.argv,
             env=request.env,
-            cwd=request.cwd,
+            cwd=cwd,
             outputs=tuple(outputs),
             image=image,
         )

@@ -94,6 +94,7 @@ def encode_request(request_id: int, request: RemoteRequest) -> bytes:
         "injected": request.injected,
         "client_version": request.client_version,
         "toolchain": request.toolchain,
+        "folds_case": request.folds_case,
         "is_shared": shared is not None,
     }
     _json(head)
@@ -150,6 +151,7 @@ def request_of(frame: Frame) -> RemoteRequest:
         injected=tuple(head["injected"]),
         client_version=head["client_version"],
         toolchain=head["toolchain"],
+        folds_case=head["folds_case"],
         shared=SharedInputs(frame.body, inputs) if head["is_shared"] else None,
     )
 
