@@ -170,6 +170,23 @@ async def test_a_lease_lives_until_its_end_and_its_facts_are_kept(store: Control
     assert await store.facts(["w1"]) == {"w1": (7, b"facts")}
 
 
+async def test_leases_that_are_known_are_left_out(store: ControlStore) -> None:
+    await store.renew([lease(), lease("w2")])
+    known = [("w1", 7, 7), ("w2", 6, 7), ("w3", 1, 1)]
+    # Of w2 there is a later life than is known.
+    assert [x.worker_id for x in await store.leases(known)] == ["w2"]
+    assert len(await store.leases()) == 2
+
+
+async def test_entries_are_those_of_now(store: ControlStore) -> None:
+    await store.put("keys", "a", b"1")
+    assert [e.value for e in await store.entries("keys")] == [b"1"]
+    await store.put("keys", "a", b"2")
+    assert [e.value for e in await store.entries("keys")] == [b"2"]
+    await store.delete("keys", "a")
+    assert await store.entries("keys") == ()
+
+
 async def test_a_lease_without_known_facts_asks_for_them(store: ControlStore) -> None:
     assert await store.renew([lease(facts=None)]) == {"w1"}
     assert await store.leases() == ()

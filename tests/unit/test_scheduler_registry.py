@@ -10,7 +10,8 @@ from hpcc.core import ImageDigest, Isolation, NotFoundError
 from hpcc.ports import WorkerLease
 from hpcc.routing import Wish
 from hpcc.rpc import Beat, Registration
-from hpcc.scheduler._registry import RETURN_SECONDS, Registry, Worker
+from hpcc.scheduler._registry import RETURN_SECONDS, Registry
+from hpcc.scheduler._registry_row import Worker
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 OTHER = ImageDigest("sha256:" + "cd" * 32)
@@ -395,3 +396,40 @@ def test_a_life_that_was_told_dead_does_not_go_on(registry: Registry) -> None:
     assert registry.remove("w1") is not None
     again = take(registry, replace(registration(), generation=worker.generation))
     assert again.generation > worker.generation
+
+
+def test_a_lease_grows_with_the_farm_and_never_shrinks() -> None:
+    registry = Registry(Clock(), 10.0)
+    for number in range(2_000):
+        take(registry, registration(f"w{number}"))
+        assert 10.0 <= registry.lease_seconds <= 30.0
+    assert registry.lease_seconds == 20.0
+    for number in range(1_990):
+        registry.remove(f"w{number}")
+    # The workers were told so, and heartbeat as seldom.
+    assert registry.lease_seconds == 20.0
+
+
+def test_an_outbox_is_emptied_in_parts() -> None:
+    clock = Clock()
+    registry = Registry(clock, 10.0)
+    for name in ("w1", "w2", "w3"):
+        generation = take(registry, registration(name)).generation
+        registry.heartbeat(beat(name, generation=generation))
+    assert [x.worker_id for x in registry.outbox(2)] == ["w1", "w2"]
+    assert registry.outbox_size == 1
+    assert [x.worker_id for x in registry.outbox(2)] == ["w3"]
+    assert registry.outbox(2) == []
+
+
+def test_own_workers_are_those_that_spoke_here_lately() -> None:
+    clock = Clock()
+    registry, other = Registry(clock, 10.0), Registry(clock, 10.0)
+    worker = take(registry, registration())
+    share(registry, other)
+    assert [w for w, _, _ in registry.own()] == ["w1"]
+    assert other.own() == []
+    assert other.keep_only({"w1"}) == []
+    (gone,) = other.keep_only(())
+    assert gone.generation == worker.generation
+    assert registry.keep_only(()) == []

@@ -33,7 +33,7 @@ class Backend:
 
     def heartbeat(self, beat: Beat) -> BeatAnswer:
         self.beats.append(beat)
-        return BeatAnswer((("k", b"p"),), 7)
+        return BeatAnswer((("k", b"p"),), 7, 20.0)
 
     def parted(self, worker_id: str) -> None:
         self.gone.append(worker_id)
@@ -74,6 +74,7 @@ async def opened(served: Pulses, wire: Wire) -> asyncio.Task[None]:
     async with asyncio.timeout(30):
         answer = await wire.answers.get()
     assert (answer.generation, answer.token_keys[0].kid) == (7, "k")
+    assert answer.lease_seconds == 20.0
     return task
 
 

@@ -242,12 +242,14 @@ class AuditAnchor(_message.Message):
     def __init__(self, count: _Optional[int] = ..., head: _Optional[str] = ..., at: _Optional[float] = ..., public_key: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("token_keys", "generation")
+    __slots__ = ("token_keys", "generation", "lease_seconds")
     TOKEN_KEYS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     token_keys: _containers.RepeatedCompositeFieldContainer[TokenKey]
     generation: int
-    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ...) -> None: ...
+    lease_seconds: float
+    def __init__(self, token_keys: _Optional[_Iterable[_Union[TokenKey, _Mapping]]] = ..., generation: _Optional[int] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
 
 class SandboxLostRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "guest_id", "reason")

@@ -33,6 +33,8 @@ from hpcc.ports import (
 # Another process (`hpcc scheduler rotate-key`) may hold the file for a moment.
 _BUSY_SECONDS: Final = 5.0
 _VERSION: Final = 1
+# Whose entries are kept in memory.
+_MAX_SPACES: Final = 64
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS entry (space TEXT, key TEXT, value BLOB NOT NULL,"
     " version INTEGER NOT NULL, PRIMARY KEY (space, key)) STRICT",
@@ -64,6 +66,8 @@ class EmbeddedControlStore:
         self._fanout = Fanout()
         # By worker, with the monotonic time at which each ends.
         self._leases: dict[str, tuple[WorkerLease, float]] = {}
+        # What `entries` read last of each space, and at which version of the file.
+        self._read: dict[str, tuple[int, tuple[Entry, ...]]] = {}
         # A call that was cancelled goes on in its thread.
         self._mutex = threading.Lock()
         try:
@@ -116,10 +120,18 @@ class EmbeddedControlStore:
 
     async def entries(self, space: str) -> tuple[Entry, ...]:
         def read(db: sqlite3.Connection) -> tuple[Entry, ...]:
-            rows = db.execute(
-                "SELECT key, value, version FROM entry WHERE space = ? ORDER BY key", (space,)
-            )
-            return tuple(Entry(*row) for row in rows)
+            # Changes of other processes move it; our own forget what was read.
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            read_at, found = self._read.get(space, (None, ()))
+            if read_at != version:
+                rows = db.execute(
+                    "SELECT key, value, version FROM entry WHERE space = ? ORDER BY key", (space,)
+                )
+                found = tuple(Entry(*row) for row in rows)
+                if len(self._read) >= _MAX_SPACES:
+                    self._read.clear()
+                self._read[space] = version, found
+            return found
 
         return await self._run(read)
 
@@ -132,6 +144,7 @@ class EmbeddedControlStore:
             version = found.version if found else 0
             if expect is not None and expect != version:
                 raise ConflictError(f"{space}/{key} changed meanwhile: try again")
+            self._read.pop(space, None)
             db.execute(
                 "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, version + 1)
             )
@@ -143,6 +156,7 @@ class EmbeddedControlStore:
 
     async def delete(self, space: str, key: str) -> bool:
         def write(db: sqlite3.Connection) -> bool:
+            self._read.pop(space, None)
             done = db.execute("DELETE FROM entry WHERE space = ? AND key = ?", (space, key))
             return bool(done.rowcount)
 
@@ -173,12 +187,13 @@ class EmbeddedControlStore:
         if found is not None and found[0].generation <= generation:
             del self._leases[worker_id]
 
-    async def leases(self) -> tuple[WorkerLease, ...]:
-        now = self._clock.monotonic()
+    async def leases(self, known: Sequence[tuple[str, int, int]] = ()) -> tuple[WorkerLease, ...]:
+        now, left_out = self._clock.monotonic(), set(known)
         self._leases = {w: found for w, found in self._leases.items() if found[1] > now}
         return tuple(
             replace(lease, seconds=ends_at - now, facts=None)
             for lease, ends_at in self._leases.values()
+            if (lease.worker_id, lease.generation, lease.since) not in left_out
         )
 
     async def facts(self, worker_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:

@@ -27,6 +27,8 @@ class Mirror:
         self._store, self._space, self._clock = store, space, clock
         self._on_change = on_change
         self.entries: Mapping[str, Entry] = {}
+        # A store that keeps what it read gives the same again while nothing changed.
+        self._rows: tuple[Entry, ...] = ()
 
     async def read(self) -> None:
         """Read the space now.
@@ -34,7 +36,10 @@ class Mirror:
         Raises:
             ControlStoreError: the store does not answer; `entries` stay.
         """
-        found = {e.key: e for e in await self._store.entries(self._space)}
+        rows = await self._store.entries(self._space)
+        if rows is self._rows:
+            return
+        self._rows, found = rows, {e.key: e for e in rows}
         if found != self.entries:
             self.entries = found
             self._on_change()

@@ -71,7 +71,9 @@ _RENEW: Final = """
 _LEASES: Final = """
     SELECT worker, generation, since, running, queued,
         extract(epoch FROM expires_at - now())::double precision AS seconds
-    FROM hpcc.lease WHERE expires_at > now()"""
+    FROM hpcc.lease AS l WHERE expires_at > now() AND NOT EXISTS (
+        SELECT FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS k (worker, generation, since)
+        WHERE (k.worker, k.generation, k.since) = (l.worker, l.generation, l.since))"""
 _FORGET: Final = "DELETE FROM hpcc.lease WHERE expires_at < now() - interval '1 h'"
 _ANCHORS: Final = """
     WITH told AS (
@@ -183,10 +185,11 @@ class PostgresControlStore:
                 worker_id, generation,
             )  # fmt: skip
 
-    async def leases(self) -> tuple[WorkerLease, ...]:
+    async def leases(self, known: Sequence[tuple[str, int, int]] = ()) -> tuple[WorkerLease, ...]:
+        columns = ([k[0] for k in known], [k[1] for k in known], [k[2] for k in known])
         async with self._connection() as db:
             await db.execute(_FORGET)
-            rows = await db.fetch(_LEASES)
+            rows = await db.fetch(_LEASES, *columns)
         return tuple(
             WorkerLease(
                 worker_id=worker, generation=generation, since=since, running=running,

@@ -154,8 +154,11 @@ class ControlStore(Protocol):
         """Remove a worker's lease of this generation or an earlier one."""
         ...
 
-    async def leases(self) -> tuple[WorkerLease, ...]:
-        """Return the leases that have not ended, without facts; forget what ended long ago."""
+    async def leases(self, known: Sequence[tuple[str, int, int]] = ()) -> tuple[WorkerLease, ...]:
+        """Return the leases that have not ended, without facts; forget what ended long ago.
+
+        Those whose worker, generation and `since` are among the `known` are left out.
+        """
         ...
 
     async def facts(self, worker_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:

@@ -24,6 +24,9 @@ from hpcc.rpc._schedulers import Schedulers, is_away
 # A stream may send so many beats at once, and so many a second; what comes faster is read later.
 BURST: Final = 32
 BEATS_PER_SECOND: Final = 8.0
+# Of a lease that a scheduler may tell a worker.
+MIN_LEASE_SECONDS: Final = 1.0
+MAX_LEASE_SECONDS: Final = 300.0
 _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _HASH_CHARS: Final = 64
@@ -42,30 +45,45 @@ class Pulses:
 
         Raises:
             HpccError: the certificate does not count (any more), or a message is not good.
+            DeadlineError: there was no message for too long.
+            UnavailableError: the worker has opened another stream.
         """
-        stream, name = _Stream(duplex.read, self._idle_seconds), ""
+        stream = _Stream(duplex.read, self._idle_seconds)
         try:
-            while (request := await stream.next_or_none()) is not None:
-                beat = beat_of(request)
-                # For each message anew: certificates end, and workers are revoked.
-                await self._backend.admit(call.certificate, beat.worker_id)
-                if not name:
-                    name = beat.worker_id
-                    self._take_place(name, stream)
-                answer = self._backend.heartbeat(beat)
-                await duplex.write(
-                    pb.HeartbeatResponse(
-                        token_keys=[
-                            pb.TokenKey(kid=kid, public_key=key) for kid, key in answer.token_keys
-                        ],
-                        generation=answer.generation,
-                    )
-                )
+            async with asyncio.timeout(self._idle_seconds) as scope:
+                stream.scope = scope
+                await self._answer_all(stream, duplex, call)
+        except TimeoutError as error:
+            if stream.is_replaced:
+                raise UnavailableError(
+                    "the worker has opened another stream", reason="pulse-replaced"
+                ) from error
+            raise DeadlineError("no heartbeat for too long") from error
         finally:
             # Also when this call is cancelled, which is how a broken connection shows.
+            name = stream.name
             if name and self._streams.get(name) is stream:
                 del self._streams[name]
                 self._backend.parted(name)
+
+    async def _answer_all(self, stream: _Stream, duplex: Duplex, call: Call) -> None:
+        while (request := await stream.next_or_none()) is not None:
+            beat = beat_of(request)
+            # For each message anew: certificates end, and workers are revoked.
+            await self._backend.admit(call.certificate, beat.worker_id)
+            if not stream.name:
+                stream.name = beat.worker_id
+                self._take_place(stream.name, stream)
+            answer = self._backend.heartbeat(beat)
+            await duplex.write(
+                pb.HeartbeatResponse(
+                    token_keys=[
+                        pb.TokenKey(kid=kid, public_key=key) for kid, key in answer.token_keys
+                    ],
+                    generation=answer.generation,
+                    lease_seconds=answer.lease_seconds,
+                )
+            )
 
     def _take_place(self, name: str, stream: _Stream) -> None:
         before = self._streams.get(name)
@@ -79,36 +97,24 @@ class _Stream:
 
     def __init__(self, read: Callable[[], Awaitable[Any]], idle_seconds: float) -> None:
         self._read, self._idle_seconds = read, idle_seconds
-        self._scope: asyncio.Timeout | None = None
-        self._is_replaced = False
+        # Whose it is, once it is known, and what ends it; one for all messages, to save time.
+        self.name = ""
+        self.scope: asyncio.Timeout | None = None
+        self.is_replaced = False
         self._room, self._at = float(BURST), 0.0
 
     async def next_or_none(self) -> Any:  # noqa: ANN401 - a message of generated code
-        """Wait for the next message; None at the orderly end.
-
-        Raises:
-            DeadlineError: there was none for too long.
-            UnavailableError: the worker has opened another stream.
-        """
+        """Wait for the next message; None at the orderly end."""
         await self._wait_for_room()
-        try:
-            async with asyncio.timeout(0 if self._is_replaced else self._idle_seconds) as scope:
-                self._scope = scope
-                return await self._read()
-        except TimeoutError as error:
-            if self._is_replaced:
-                raise UnavailableError(
-                    "the worker has opened another stream", reason="pulse-replaced"
-                ) from error
-            raise DeadlineError("no heartbeat for too long") from error
-        finally:
-            self._scope = None
+        if self.scope is not None and not self.is_replaced and not self.scope.expired():
+            self.scope.reschedule(asyncio.get_running_loop().time() + self._idle_seconds)
+        return await self._read()
 
     def replace(self) -> None:
         """End this stream: another has taken its place."""
-        self._is_replaced = True
-        if self._scope is not None and not self._scope.expired():
-            self._scope.reschedule(0)
+        self.is_replaced = True
+        if self.scope is not None and not self.scope.expired():
+            self.scope.reschedule(0)
 
     async def _wait_for_room(self) -> None:
         """Leave what comes too fast with the sender, whose buffers and not ours fill up."""
@@ -152,7 +158,9 @@ class Pulse:
             raise
         self._schedulers.answered(self._channel)
         keys = tuple((k.kid, k.public_key) for k in answer.token_keys)
-        return BeatAnswer(keys, answer.generation)
+        # Of a scheduler that says nonsense, nothing is believed.
+        is_sane = MIN_LEASE_SECONDS <= answer.lease_seconds <= MAX_LEASE_SECONDS
+        return BeatAnswer(keys, answer.generation, answer.lease_seconds if is_sane else 0.0)
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         try:
@@ -214,13 +222,13 @@ def beat_of(request: pb.HeartbeatRequest) -> Beat:
 
 def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
     """Take the anchor as it came: whether it is signed, the backend checks."""
-    audit = request.audit
+    audit, head = request.audit, request.audit.head
     if len(audit.public_key) > _KEY_BYTES or len(audit.signature) > _SIGNATURE_BYTES:
         raise CallerError("an anchor's key or signature is too long")
     return SignedHead(
         worker=worker_id_of(request.worker_id),
         count=audit.count,
-        head="".join(c for c in audit.head[:_HASH_CHARS] if c.isprintable()),
+        head=head if len(head) <= _HASH_CHARS and head.isprintable() else "",
         at=audit.at,
         key=audit.public_key,
         signature=audit.signature,

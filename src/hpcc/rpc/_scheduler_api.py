@@ -127,10 +127,14 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class BeatAnswer:
-    """Keys as in `Admission`; `generation` is the current one."""
+    """Keys as in `Admission`; `generation` is the current one.
+
+    `lease_seconds` is what the heartbeat is good for; 0 for what was said before.
+    """
 
     token_keys: tuple[tuple[str, bytes], ...]
     generation: int
+    lease_seconds: float = 0.0
 
 
 class SchedulerBackend(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcc.config import load_service_file
 from hpcc.ports import SystemClock
 from hpcc.rpc import ServiceProcess, run_service
+from hpcc.scheduler._collector import Collector
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._limits import raise_descriptor_limit
 from hpcc.scheduler._serve import serve_scheduler
@@ -14,7 +15,7 @@ async def main(process: ServiceProcess) -> None:
     """Serve until cancelled."""
     raise_descriptor_limit()
     config = load_service_file(process.config_path, SchedulerConfig)
-    async with serve_scheduler(config, SystemClock()) as running:
+    async with serve_scheduler(config, SystemClock(), collector=Collector()) as running:
         process.ready(
             {
                 "host": running.host,

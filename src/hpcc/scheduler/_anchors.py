@@ -7,6 +7,7 @@ is written, and that is when the worker's last one is old, or when the worker le
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Final
@@ -16,7 +17,9 @@ from hpcc.ports import Anchor, Clock, SignedHead
 # What the store's word for a worker that is here may lag behind.
 ANCHOR_SECONDS: Final = 10.0
 # Signatures that are checked in one go: routes wait meanwhile.
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 4
+# And in one exchange, which is a second: in a farm of more than ten times as many, later.
+MOST: Final = 64
 
 
 class Anchors:
@@ -60,9 +63,10 @@ class Anchors:
         self._written_at = {
             w: at for w, at in self._written_at.items() if now - at < ANCHOR_SECONDS
         }
-        due = [w for w in self._waiting if w not in self._written_at]
+        # Those that wait longest are first.
+        due = itertools.islice((w for w in self._waiting if w not in self._written_at), MOST)
         found, self._unwritten = self._unwritten, {}
-        for number, worker_id in enumerate(due):
+        for number, worker_id in enumerate(list(due)):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
             head, context = self._waiting.pop(worker_id)

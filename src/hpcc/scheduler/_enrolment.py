@@ -80,6 +80,8 @@ class Enrolment:
         self._ca: WorkerCa | None = None
         self._mirror = Mirror(store, WORKER_SPACE, clock, self._take)
         self._workers: dict[str, EnrolledWorker] = {}
+        # Of the entries that these were read from, so that only what changed is read again.
+        self._versions: dict[str, int] = {}
         self._swept_at = float("-inf")
         # Certificates that the CA was found to have signed, by their text.
         self._passes: OrderedDict[bytes, WorkerPass] = OrderedDict()
@@ -340,8 +342,13 @@ class Enrolment:
         return found
 
     def _take(self) -> None:
+        before, self._versions = self._versions, {}
         found = {}
         for name, entry in self._mirror.entries.items():
+            self._versions[name] = entry.version
+            if before.get(name) == entry.version and name in self._workers:
+                found[name] = self._workers[name]
+                continue
             try:
                 found[name] = _decode(EnrolledWorker, entry)
             except HpccError as error:

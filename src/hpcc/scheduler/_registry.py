@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
@@ -15,13 +14,17 @@ from hpcc.rpc import (
     Beat,
     Registration,
     RouteChange,
-    pack_registration,
     unpack_registration,
 )
+from hpcc.scheduler._registry_row import Row, Worker
 
 MAX_WORKERS: Final = 10_000
 # What a worker may be ahead of this clock with its generation.
 _MAX_AHEAD_SECONDS: Final = 86_400
+BEATS_IN_A_LEASE: Final = 4
+# A farm's heartbeats stay below so many a second by longer leases, up to a limit.
+_BEATS_A_SECOND: Final = 400.0
+MAX_LEASE_SECONDS: Final = 30.0
 # How long a worker that left is not taken back from what another scheduler still has of it.
 _TOMBSTONE_SECONDS: Final = 30.0
 # With the store away, workers that speak to other schedulers are kept for so long.
@@ -34,41 +37,14 @@ _MANY_AT_ONCE: Final = 8
 _MANY_SHARE: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A registered worker in its current life."""
-
-    registration: Registration
-    audience: str
-    generation: int
-
-
-@dataclass(slots=True)
-class _Row:
-    """`heard_at` is when the worker itself spoke to this scheduler last (monotonic)."""
-
-    registration: Registration
-    audience: str
-    # Names what it registered with; other schedulers know a row by it.
-    since: int
-    member: Member
-    heard_at: float
-    is_dirty: bool = True
-    needs_facts: bool = True
-    # Until when it may come back, if its stream broke; None while it is here, or elsewhere.
-    return_until: float | None = None
-
-    @property
-    def worker(self) -> Worker:
-        return Worker(self.registration, self.audience, self.member.generation)
-
-
 class Registry:
     """Workers by id. A generation is one life of a worker's guests; a worker's only grow."""
 
     def __init__(self, clock: Clock, lease_seconds: float) -> None:
         self._clock, self._lease_seconds = clock, lease_seconds
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
+        # Of whom there is something that the other schedulers were not told.
+        self._dirty: dict[str, None] = {}
         self._fleet = Fleet()
         # Who left, with the generation that ended and the time to forget it.
         self._ended: dict[str, tuple[int, float]] = {}
@@ -76,6 +52,13 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def lease_seconds(self) -> float:
+        """What a heartbeat is good for now: more in a large farm, and never less than it was."""
+        wanted = len(self._rows) * BEATS_IN_A_LEASE / _BEATS_A_SECOND
+        self._lease_seconds = max(self._lease_seconds, min(wanted, MAX_LEASE_SECONDS))
+        return self._lease_seconds
 
     def register(self, registration: Registration) -> tuple[Worker, list[RouteChange]]:
         """Take a worker in; one that says its generation goes on with that life.
@@ -109,9 +92,10 @@ class Registry:
         member = row.member
         dead = self._advance(row, self._sane(beat.generation))
         member.running, member.queued, member.routed = beat.running, beat.queued, 0
-        member.lease_until, member.is_stale = now + self._lease_seconds, False
+        member.lease_until, member.is_stale = now + self.lease_seconds, False
         member.losses *= _LOSS_DECAY
-        row.heard_at, row.is_dirty, row.return_until = now, True, None
+        row.heard_at, row.return_until = now, None
+        self._dirty[beat.worker_id] = None
         return row.worker, dead
 
     def speaks_here(self, worker_id: str) -> bool:
@@ -153,7 +137,8 @@ class Registry:
         row.member.generation = self._generation(dead)
         row.member.losses += 1
         # The worker spoke here: the others learn its new life from this scheduler's next sharing.
-        row.heard_at, row.is_dirty = self._clock.monotonic(), True
+        row.heard_at = self._clock.monotonic()
+        self._dirty[worker_id] = None
         return RouteChange(worker_id, dead, is_dead=True), row.worker
 
     def remove(self, worker_id: str) -> RouteChange | None:
@@ -204,27 +189,30 @@ class Registry:
     def registrations(self) -> tuple[Registration, ...]:
         return tuple(row.registration for row in self._rows.values())
 
-    def outbox(self) -> list[WorkerLease]:
-        """Return the leases of workers that spoke here since the last time, to be shared."""
+    def outbox(self, most: int = MAX_WORKERS) -> list[WorkerLease]:
+        """Return leases of workers that spoke here since the last time, to be shared."""
         now, leases = self._clock.monotonic(), list[WorkerLease]()
-        for worker_id, row in self._rows.items():
-            if not (row.is_dirty and self._is_mine(row)):
-                continue
-            row.is_dirty = False
-            member = row.member
-            facts = pack_registration(row.registration) if row.needs_facts else None
-            leases.append(
-                WorkerLease(
-                    worker_id=worker_id,
-                    generation=member.generation,
-                    since=row.since,
-                    running=member.running,
-                    queued=member.queued,
-                    seconds=member.lease_until - now,
-                    facts=facts,
-                )
-            )
+        while self._dirty and len(leases) < most:
+            worker_id = next(iter(self._dirty))
+            del self._dirty[worker_id]
+            # A worker that speaks elsewhere is news again when it comes back.
+            row = self._rows.get(worker_id)
+            if row is not None and self._is_mine(row):
+                leases.append(row.lease(now))
         return leases
+
+    @property
+    def outbox_size(self) -> int:
+        """Of how many workers there may be news to share."""
+        return len(self._dirty)
+
+    def own(self) -> list[tuple[str, int, int]]:
+        """Return worker, generation and `since` of those that speak here."""
+        return [
+            (worker_id, row.member.generation, row.since)
+            for worker_id, row in self._rows.items()
+            if self._is_mine(row)
+        ]
 
     def shared(self, leases: Sequence[WorkerLease], wanted: frozenset[str], *, done: bool) -> None:
         """Note how the sharing of an outbox went; `wanted` must come with their facts."""
@@ -233,7 +221,8 @@ class Registry:
             if row is not None and row.since == lease.since:
                 is_kept = done and lease.worker_id not in wanted
                 row.needs_facts = not is_kept and (row.needs_facts or done)
-                row.is_dirty = row.is_dirty or not is_kept
+                if not is_kept:
+                    self._dirty[lease.worker_id] = None
 
     def ended(self) -> list[tuple[str, int]]:
         """Return who left lately, and with which generation."""
@@ -262,11 +251,12 @@ class Registry:
                 changes += self._adopt(lease, facts.get(lease.worker_id))
             elif (row := self._rows.get(lease.worker_id)) is not None:
                 changes += self._refresh(row, lease)
-        if not is_settled:
-            return changes
-        listed = {lease.worker_id for lease in leases}
+        return changes + self.keep_only({x.worker_id for x in leases}) if is_settled else changes
+
+    def keep_only(self, listed: Collection[str]) -> list[RouteChange]:
+        """Drop the workers of other schedulers that are not listed any more."""
         gone = [w for w, row in self._rows.items() if w not in listed and not self._is_mine(row)]
-        return changes + [self._drop(worker_id) for worker_id in gone]
+        return [self._drop(worker_id) for worker_id in gone]
 
     def heard_end(self, worker_id: str, dead: int, successor: int) -> list[RouteChange]:
         """Take in a broadcast: `dead` ended, and `successor` follows it, 0 for nothing."""
@@ -287,7 +277,7 @@ class Registry:
                 row.member.lease_until = max(row.member.lease_until, until)
                 row.member.is_stale = True
 
-    def _is_mine(self, row: _Row) -> bool:
+    def _is_mine(self, row: Row) -> bool:
         return row.heard_at + self._lease_seconds > self._clock.monotonic()
 
     def _is_news(self, lease: WorkerLease) -> bool:
@@ -313,13 +303,14 @@ class Registry:
         old = self._rows.get(lease.worker_id)
         before = old.member.generation if old else 0
         row = self._put(registration, lease.since, lease.generation)
-        row.is_dirty = row.needs_facts = False
+        row.needs_facts = False
         self._refresh(row, lease)
+        self._dirty.pop(lease.worker_id, None)
         if not before or before == lease.generation:
             return []
         return [RouteChange(lease.worker_id, before, is_dead=True)]
 
-    def _refresh(self, row: _Row, lease: WorkerLease) -> list[RouteChange]:
+    def _refresh(self, row: Row, lease: WorkerLease) -> list[RouteChange]:
         dead = self._advance(row, self._sane(lease.generation))
         member = row.member
         if not self._is_mine(row):
@@ -331,15 +322,15 @@ class Registry:
             member.is_stale = lease.seconds < self._lease_seconds / 2
         return dead
 
-    def _advance(self, row: _Row, generation: int) -> list[RouteChange]:
+    def _advance(self, row: Row, generation: int) -> list[RouteChange]:
         old = row.member.generation
         if generation <= old:
             return []
         row.member.generation = generation
-        row.is_dirty = True
+        self._dirty[row.registration.worker_id] = None
         return [RouteChange(row.registration.worker_id, old, is_dead=True)]
 
-    def _put(self, registration: Registration, since: int, generation: int) -> _Row:
+    def _put(self, registration: Registration, since: int, generation: int) -> Row:
         member = Member(
             worker_id=registration.worker_id,
             generation=generation,
@@ -348,10 +339,11 @@ class Registry:
             images=frozenset(registration.images),
             lease_until=self._clock.monotonic() + self._lease_seconds,
         )
-        row = _Row(
+        row = Row(
             registration, certificate_id(registration.certificate), since, member, float("-inf")
         )
         self._rows[registration.worker_id] = row
+        self._dirty[registration.worker_id] = None
         self._fleet.put(member)
         return row
 
@@ -365,7 +357,7 @@ class Registry:
         self._fleet.drop(worker_id)
         return RouteChange(worker_id, row.member.generation, is_dead=True)
 
-    def _known(self, worker_id: str) -> _Row:
+    def _known(self, worker_id: str) -> Row:
         row = self._rows.get(worker_id)
         if row is None:
             raise NotFoundError("unknown worker: register again", reason="unknown-worker")

@@ -86,6 +86,8 @@ class ResultKeyTable:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._learning_since, self._learned = float("-inf"), 0
+        # Ids of keys, which take time to compute.
+        self._ids: dict[bytes, str] = {}
 
     async def note(self, registration: Registration) -> str:
         """List the key of a worker that registers; return its id.
@@ -154,9 +156,8 @@ class ResultKeyTable:
         await self._reread()
         revoked: list[str] = []
         for worker in workers:
-            try:
-                kid = result_key_id(worker.result_key)
-            except ValueError:  # told by another scheduler, of another version
+            kid = self._id_or_none(worker.result_key)
+            if kid is None:
                 continue
             known = self._keys.get(kid)
             if known is not None and known.revoked_at:
@@ -167,6 +168,19 @@ class ResultKeyTable:
                 except HpccError as error:
                     _log.warning("result key of worker %s: %s", worker.worker_id, error)
         return tuple(revoked)
+
+    def _id_or_none(self, key: bytes) -> str | None:
+        """Return the id of a key; None of one that another scheduler told, of another version."""
+        kid = self._ids.get(key)
+        if kid is None:
+            try:
+                kid = result_key_id(key)
+            except ValueError:
+                return None
+            if len(self._ids) >= MAX_LISTED:
+                self._ids.clear()
+            self._ids[key] = kid
+        return kid
 
     def is_revoked(self, kid: str) -> bool:
         return kid in self._keys and self._keys[kid].revoked_at > 0

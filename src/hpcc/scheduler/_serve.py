@@ -34,9 +34,10 @@ from hpcc.scheduler._audit_book import AuditBook
 from hpcc.scheduler._audit_database import open_audit_sink
 from hpcc.scheduler._audit_events import Refusals
 from hpcc.scheduler._audit_intake import AuditIntake, AuditSink
+from hpcc.scheduler._collector import Collector
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
-from hpcc.scheduler._registry import MAX_WORKERS
+from hpcc.scheduler._registry import MAX_LEASE_SECONDS, MAX_WORKERS
 from hpcc.scheduler._service import SchedulerService
 from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants_door import Door, open_door
@@ -66,9 +67,15 @@ class RunningScheduler:
 
 @asynccontextmanager
 async def serve_scheduler(
-    config: SchedulerConfig, clock: Clock, *, door: Door | None = None
+    config: SchedulerConfig,
+    clock: Clock,
+    *,
+    door: Door | None = None,
+    collector: Collector | None = None,
 ) -> AsyncGenerator[RunningScheduler]:
     """Serve while the block runs; `door` is what `config` asks for, unless another is given.
+
+    `collector` is for a process that does nothing else.
 
     Raises:
         CallerError: the tenants table is not good, or the database lacks its tables.
@@ -88,7 +95,9 @@ async def serve_scheduler(
             config, keys, store, clock, door=door, enrolment=enrolment, book=book
         )
         parts = _Parts(service, enrolment, AuditIntake(service.admit, sink), Refusals(events))
-        work = (service.work(), keys.run(), enrolment.run(), door.watch(), book.run())
+        if collector is not None:
+            collector.start()
+        work = (service.work(collector), keys.run(), enrolment.run(), door.watch(), book.run())
         async with (
             _served(config, parts, tls) as (port, worker_port),
             _working(*work),
@@ -115,7 +124,9 @@ async def _served(
     service, enrolment, told = parts.service, parts.enrolment, parts.refusals
     workers, worker_port = await start_server(
         (
-            *registry_handlers(service, told, idle_seconds=2 * config.lease_seconds),
+            *registry_handlers(
+                service, told, idle_seconds=2 * max(config.lease_seconds, MAX_LEASE_SECONDS)
+            ),
             *renew_handlers(enrolment, told),
             *audit_handlers(parts.intake, told),
         ),

@@ -27,10 +27,12 @@ from hpcc.rpc import (
 )
 from hpcc.scheduler._anchors import Anchors
 from hpcc.scheduler._audit_book import AuditBook
+from hpcc.scheduler._collector import Collector
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._enrolment import Enrolment
 from hpcc.scheduler._parity import note_parity
-from hpcc.scheduler._registry import Registry, Worker
+from hpcc.scheduler._registry import Registry
+from hpcc.scheduler._registry_row import Worker
 from hpcc.scheduler._result_keys import result_key_table
 from hpcc.scheduler._sharing import Sharing
 from hpcc.scheduler._signing import SigningKeys
@@ -156,7 +158,7 @@ class SchedulerService:
         return Admission(
             token_keys=self._keys.token_keys,
             generation=worker.generation,
-            lease_seconds=self._config.lease_seconds,
+            lease_seconds=self._registry.lease_seconds,
             scheduler_id=self._keys.issuer,
             audience=worker.audience,
         )
@@ -170,7 +172,7 @@ class SchedulerService:
             self.sharing.joined(beat.worker_id)
         if beat.anchor is not None:
             self.sharing.anchors.note(beat.anchor)
-        return BeatAnswer(self._keys.token_keys, worker.generation)
+        return BeatAnswer(self._keys.token_keys, worker.generation, self._registry.lease_seconds)
 
     def parted(self, worker_id: str) -> None:
         self._registry.parted(worker_id)
@@ -200,12 +202,19 @@ class SchedulerService:
         del tenant  # a worker serves all of them
         return await self._result_keys.listed(key_ids)
 
-    async def work(self) -> None:
+    async def work(self, collector: Collector | None = None) -> None:
         """Do what no call asks for, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            if collector is not None:
+                group.create_task(self._tend_memory(collector), name="collector")
             group.create_task(self.expire_leases(), name="scheduler leases")
             group.create_task(self.revoke_workers(), name="result keys")
             group.create_task(self.sharing.run(), name="control store")
+
+    async def _tend_memory(self, collector: Collector) -> None:
+        while True:
+            await self._clock.sleep(_SWEEP_SECONDS)
+            collector.grown(len(self._registry))
 
     async def expire_leases(self) -> None:
         """Drop who is over until cancelled: workers by lease or stream, watches by session."""

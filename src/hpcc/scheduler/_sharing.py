@@ -1,13 +1,14 @@
 """What schedulers of a farm tell each other, and what each reads again when it may have missed it.
 
 Nothing here is on the path of a route. Ends of routes are broadcast at once; everything else is
-carried by one exchange a second with the control store, which is read as a whole each time: what
+carried by one exchange a second with the control store, which tells all that the others know: what
 was lost with a connection is mended by the next exchange.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 from collections.abc import Sequence
@@ -33,6 +34,10 @@ _TELL_SECONDS: Final = 1.0
 # Ended sessions are broadcast; this is for a broadcast that was lost without a trace.
 _FLOORS_EVERY: Final = 30
 _FACTS_AT_ONCE: Final = 32
+# Taken in or given in one go: routes wait meanwhile.
+_LEASES_AT_ONCE: Final = 100
+# Between two exchanges, whoever asks for one: of many that join at once each would.
+_BREATH_SECONDS: Final = 0.1
 
 
 class Sharing:
@@ -59,7 +64,7 @@ class Sharing:
         self._rounds, self._must_read_floors = 0, True
         self._is_away = False
         self._met_at = clock.monotonic()
-        self._lease_seconds, self._settled_at = lease_seconds, float("-inf")
+        self._settled_at = float("-inf")
 
     async def ended(self, change: RouteChange, successor: int) -> None:
         """Tell all schedulers that a generation died; returns soon whether or not they heard."""
@@ -88,8 +93,9 @@ class Sharing:
                 await self.exchange()
             except ControlStoreError as error:
                 self._away(error)
+            await asyncio.sleep(_BREATH_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause):
+                async with asyncio.timeout(self._pause - _BREATH_SECONDS):
                     await self._wake.wait()
 
     async def exchange(self) -> None:
@@ -101,13 +107,7 @@ class Sharing:
         await self._give()
         for worker_id, generation in self._registry.ended():
             await self._store.end_lease(worker_id, generation)
-        leases = await self._store.leases()
-        unknown = self._registry.unknown(leases)
-        facts: dict[str, tuple[int, bytes]] = {}
-        for start in range(0, len(unknown), _FACTS_AT_ONCE):
-            facts.update(await self._store.facts(unknown[start : start + _FACTS_AT_ONCE]))
-        is_settled = not self._is_away and self._clock.monotonic() >= self._settled_at
-        self._watchers.tell(self._registry.absorb(leases, facts, is_settled=is_settled))
+        await self._take()
         if self._must_read_floors or self._rounds % _FLOORS_EVERY == 0:
             self._must_read_floors = False
             for floor in await self._store.session_floors(self._clock.now()):
@@ -115,9 +115,25 @@ class Sharing:
         self._rounds += 1
         self._met()
 
+    async def _take(self) -> None:
+        """Read what the others know; of the workers that speak here only what is news."""
+        own = self._registry.own()
+        leases = await self._store.leases(own)
+        for part in itertools.batched(leases, _LEASES_AT_ONCE):
+            unknown = self._registry.unknown(part)
+            facts: dict[str, tuple[int, bytes]] = {}
+            for few in itertools.batched(unknown, _FACTS_AT_ONCE):
+                facts.update(await self._store.facts(few))
+            self._watchers.tell(self._registry.absorb(part, facts, is_settled=False))
+            await asyncio.sleep(0)
+        if not self._is_away and self._clock.monotonic() >= self._settled_at:
+            listed = {x.worker_id for x in leases}.union(worker_id for worker_id, _, _ in own)
+            self._watchers.tell(self._registry.keep_only(listed))
+
     async def _give(self) -> None:
-        leases, joined = self._registry.outbox(), self._joined
-        if leases:
+        joined, left = self._joined, self._registry.outbox_size
+        while left > 0 and (leases := self._registry.outbox(min(left, _LEASES_AT_ONCE))):
+            left -= len(leases)
             try:
                 wanted = await self._store.renew(leases)
             except BaseException:
@@ -175,5 +191,5 @@ class Sharing:
     def _met(self) -> None:
         if self._is_away:
             _log.warning("the control store is back")
-            self._settled_at = self._clock.monotonic() + self._lease_seconds
+            self._settled_at = self._clock.monotonic() + self._registry.lease_seconds
         self._is_away, self._met_at = False, self._clock.monotonic()

@@ -91,6 +91,11 @@ class SigningKeys:
     def signer(self) -> TokenSigner:
         return self._signers[self.kid]
 
+    def is_listed(self, kid: str) -> bool:
+        """Say whether a key is there and has not ended."""
+        now = self._clock.now()
+        return any(k.kid == kid and (k.ends_at is None or k.ends_at > now) for k in self.ring.keys)
+
     def secrets(self) -> Mapping[str, bytes]:
         """Return the secrets of sessions by key id: of keys that have not ended."""
         return {k.kid: self._secrets[k.kid] for k in self.ring.listed(self._clock.now())}

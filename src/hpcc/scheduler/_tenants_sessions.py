@@ -6,6 +6,7 @@ counted in the control store, at logins only; the ends are told to all scheduler
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict
@@ -132,12 +133,11 @@ class Sessions:
         return False
 
     def _claims(self, credential: str) -> SessionClaims:
-        secrets = self._keys.secrets()
         kid, claims = self._checked.get(credential, ("", None))
-        if claims is not None and kid in secrets:
+        if claims is not None and self._keys.is_listed(kid):
             return claims
         try:
-            claims = open_session_token(credential, secrets)
+            claims = open_session_token(credential, self._keys.secrets())
         except SessionTokenError as error:
             raise UnauthenticatedError(str(error), reason="session") from error
         if len(self._checked) >= _MAX_CHECKED:
@@ -146,6 +146,7 @@ class Sessions:
         return claims
 
 
+@functools.lru_cache(maxsize=4096)
 def _fingerprint(identity: IdentityPolicy | None) -> str:
     """Name what a login was checked against: another policy has another name."""
     if identity is None:

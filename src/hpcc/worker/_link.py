@@ -52,6 +52,7 @@ class SchedulerLink:
         self._client, self._registration, self._clock = client, registration, clock
         self._state, self._on_admission = state, on_admission
         self._generation = 0
+        self._lease_seconds = 0.0
         self._pulse: Pulse | None = None
         self._beat_lock = asyncio.Lock()
         # Guests whose death the scheduler did not take, with the reasons.
@@ -104,14 +105,14 @@ class SchedulerLink:
 
         When the stream breaks, another is opened, at once and wherever somebody answers.
         """
-        failures = 0
+        failures, self._lease_seconds = 0, lease_seconds
         try:
             while True:
                 try:
                     await self._report_rest()
                     await self._renew()
                 except NotFoundError:
-                    lease_seconds = (await self.register()).lease_seconds
+                    self._lease_seconds = (await self.register()).lease_seconds
                 except HpccError as error:
                     _log.warning("heartbeat: %s", error)
                     pause = min(_REOPEN_SECONDS * 2**failures, _MAX_REOPEN_SECONDS)
@@ -120,7 +121,7 @@ class SchedulerLink:
                     await self._clock.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 else:
                     failures = 0
-                    await self._wait(lease_seconds / 4)
+                    await self._wait(self._lease_seconds / 4)
         finally:
             self._close_pulse()
 
@@ -155,6 +156,7 @@ class SchedulerLink:
         answer = await self._answer()
         # A guest may have been reported lost meanwhile, and answered with a later one.
         self._generation = max(self._generation, answer.generation)
+        self._lease_seconds = answer.lease_seconds or self._lease_seconds
         known = self._admission
         if known is not None and answer.token_keys and answer.token_keys != known.token_keys:
             self._admission = replace(known, token_keys=answer.token_keys)
