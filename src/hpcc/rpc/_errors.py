@@ -150,7 +150,12 @@ def error_of_call(error: grpc.aio.AioRpcError) -> HpccError:
                 break
             if status.code == error.code().value[0]:
                 return error_of_status(status)
-    return _error(error.code().value[0], (error.details() or "")[:_MAX_MESSAGE_CHARS], None, 1.0)
+    code = error.code()
+    if code is grpc.StatusCode.CANCELLED:
+        # Not by us. A peer that sees the call's deadline first ends it so, and the caller's clock
+        # is a moment behind.
+        code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return _error(code.value[0], (error.details() or "")[:_MAX_MESSAGE_CHARS], None, 1.0)
 
 
 def _error(code: int, text: str, reason: str | None, delay: float) -> HpccError:

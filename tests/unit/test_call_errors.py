@@ -1,0 +1,29 @@
+"""What a failed call means to us."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from hpcc.core import InfrastructureError
+from hpcc.rpc import DeadlineError
+from hpcc.rpc._errors import UnavailableError, error_of_call
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "reason"),
+    [
+        # A server whose clock sees the deadline first ends the call before its caller does.
+        (grpc.StatusCode.CANCELLED, DeadlineError, "deadline"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineError, "deadline"),
+        (grpc.StatusCode.UNAVAILABLE, UnavailableError, UnavailableError.default_reason),
+        (grpc.StatusCode.DATA_LOSS, InfrastructureError, InfrastructureError.default_reason),
+    ],
+)
+def test_a_call_that_ends_without_an_answer_of_ours(
+    code: grpc.StatusCode, kind: type[InfrastructureError], reason: str
+) -> None:
+    failed = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="x")
+    error = error_of_call(failed)
+    assert type(error) is kind
+    assert error.reason == reason
