@@ -1,9 +1,10 @@
 """A crowd for the farm simulator, as a process of its own: many workers, or many daemons.
 
-It reads one JSON line of `Crowd` from standard input, joins the farm, says so in a JSON line, waits
-for another line, keeps busy for so many seconds, and says what it saw. Every member has a
-connection of its own, as in a real farm; calls are sent by a timetable and not one after the other,
-so that a slow answer is in the figures of those that should have been sent meanwhile.
+It reads one JSON line of `Crowd` from standard input, joins the farm, and says so in a JSON line.
+For each further line of `Busy` it keeps busy for so many seconds, and says what it saw. Every
+member has a connection of its own, as in a real farm; calls are sent by a timetable and not one
+after the other, so that a slow answer is in the figures of those that should have been sent
+meanwhile.
 """
 
 from __future__ import annotations
@@ -49,12 +50,10 @@ CAPACITY = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """Who comes, how often they call, and where: `kind` is "workers" or "daemons"."""
+    """Who comes, and where: `kind` is "workers" or "daemons"."""
 
     kind: str
     count: int
-    calls_per_second: float
-    seconds: float
     scheduler: str
     certificate_pem: str
     secret: str = ""
@@ -72,6 +71,14 @@ class Crowd:
         return open_channel(
             endpoint, certificate_pem=peer.certificate_pem, name=peer.name, client=client
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """How often all members together call, and for how long."""
+
+    calls_per_second: float
+    seconds: float
 
 
 class Member:
@@ -122,6 +129,7 @@ class Worker(Member):
             )
         )
         self.generation = admission.generation
+        self.lease_seconds = admission.lease_seconds
         self.pulse, self.turn = self.registry.pulse(), asyncio.Lock()
         # Its lease must last until all have joined.
         self.resting = asyncio.Task(self._rest())
@@ -154,6 +162,7 @@ class Worker(Member):
             )
         )
         self.generation = answer.generation
+        self.lease_seconds = answer.lease_seconds
 
 
 class Daemon(Member):
@@ -212,7 +221,7 @@ async def timetable(rate: float, seconds: float) -> AsyncGenerator[float]:
         yield due
 
 
-async def keep_busy(crowd: Crowd, members: list[Member]) -> dict[str, object]:
+async def keep_busy(busy: Busy, members: list[Member]) -> dict[str, object]:
     """Call by the timetable; return seconds from due to answer, and failures by reason."""
     loop = asyncio.get_running_loop()
     taken, failures = array("d"), Counter[str]()
@@ -228,7 +237,7 @@ async def keep_busy(crowd: Crowd, members: list[Member]) -> dict[str, object]:
     started = time.process_time()
     async with asyncio.TaskGroup() as group:
         turn = 0
-        async for due in timetable(crowd.calls_per_second, crowd.seconds):
+        async for due in timetable(busy.calls_per_second, busy.seconds):
             group.create_task(one(members[turn % len(members)].call, due))
             turn += 1
     return {
@@ -250,12 +259,13 @@ async def main() -> None:
     async with AsyncExitStack() as stack:
         started = time.monotonic()
         members = await join_all(crowd, stack)
+        workers = [m for m in members if isinstance(m, Worker)]
         say({"joined": len(members), "seconds": time.monotonic() - started})
-        if await asyncio.to_thread(sys.stdin.readline):
-            for member in members:
-                if isinstance(member, Worker):
-                    member.resting.cancel()
-            say(await keep_busy(crowd, members))
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            for worker in workers:
+                worker.resting.cancel()
+            said = await keep_busy(Busy(**json.loads(line)), members)
+            say({**said, "lease_seconds": max((w.lease_seconds for w in workers), default=0.0)})
         for member in members:
             if isinstance(member, Daemon):
                 member.watching.cancel()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from _farm_crowd import IMAGE, TENANT, Crowd
+from _farm_crowd import IMAGE, TENANT, Busy, Crowd
 from _farm_process import Process, started
 from _farm_rows import Figure, quantile
 from _measure import BenchError, own_seconds
@@ -26,8 +27,10 @@ from hpcc.config import load_service_file
 from hpcc.ports import SystemClock
 from hpcc.scheduler import SchedulerConfig, open_enrolment
 
-# What a worker does: four heartbeats in a lease.
 LEASE_SECONDS: Final = 10.0
+# What a worker does, in a lease as long as the scheduler says.
+BEATS_IN_A_LEASE: Final = 4
+_SETTLE_SECONDS: Final = 2.0
 P99_GOAL_MS: Final = 20.0
 # Of the calls; with more, the figures would be of another load.
 MAX_FAILED: Final = 0.05
@@ -42,10 +45,6 @@ class Load:
     daemons: int = 50
     routes_per_minute: float = 20_000
     seconds: float = 30.0
-
-    @property
-    def beats_per_second(self) -> float:
-        return self.workers / (LEASE_SECONDS / 4)
 
 
 async def tokens(config_file: Path, count: int) -> tuple[str, ...]:
@@ -73,9 +72,15 @@ class LoadBench:
             scheduler = self._scheduler()
             self._facts = scheduler.hear()
             workers = self._workers(scheduler)
-            daemons = self._crowd("daemons", self._load.daemons, self._load.routes_per_minute / 60)
+            daemons = self._crowd("daemons", self._load.daemons)
             daemons.hear()
-            self._busy(scheduler, workers, daemons)
+            lease_seconds = self._settled(workers)
+            rate = BEATS_IN_A_LEASE * self._load.workers / lease_seconds
+            self._show(Figure("a lease", lease_seconds, "s"))
+            without = self._beats_alone(scheduler, workers, rate)
+            self._busy(
+                scheduler, {workers: rate, daemons: self._load.routes_per_minute / 60}, without
+            )
 
     def _scheduler(self) -> Process:
         file = self._file = self._directory / "scheduler.json"
@@ -94,18 +99,16 @@ class LoadBench:
         return self._start(argv)
 
     def _start(self, argv: list[str]) -> Process:
-        # Two crowds join one after the other, then all are busy.
-        seconds = 2 * _JOIN_SECONDS + self._load.seconds + 60
-        return self._stack.enter_context(started(argv, seconds))
+        # Two crowds join one after the other, then the workers are busy, then all.
+        seconds = 2 * _JOIN_SECONDS + 2 * self._load.seconds + 60
+        return self._stack.enter_context(started(argv, seconds, self._directory / "log"))
 
-    def _crowd(self, kind: str, count: int, rate: float) -> Process:
+    def _crowd(self, kind: str, count: int) -> Process:
         daemons_port = f"127.0.0.1:{self._facts['port']}"
         is_worker = kind == "workers"
         crowd = Crowd(
             kind=kind,
             count=count,
-            calls_per_second=rate,
-            seconds=self._load.seconds,
             scheduler=f"127.0.0.1:{self._facts['worker_port']}" if is_worker else daemons_port,
             certificate_pem=self._facts["certificate_pem"],
             secret="" if is_worker else self._secret,
@@ -119,7 +122,7 @@ class LoadBench:
     def _workers(self, scheduler: Process) -> Process:
         memory, cpu = scheduler.rss_bytes, own_seconds(scheduler.pid)
         count = self._load.workers
-        crowd = self._crowd("workers", count, self._load.beats_per_second)
+        crowd = self._crowd("workers", count)
         seconds = crowd.hear()["seconds"]
         per_worker = (scheduler.rss_bytes - memory) / count / 1024
         joined_ms = 1e3 * (own_seconds(scheduler.pid) - cpu) / count
@@ -129,20 +132,40 @@ class LoadBench:
         self._show(Figure("memory for each worker", per_worker, "KiB"))
         return crowd
 
-    def _busy(self, scheduler: Process, workers: Process, daemons: Process) -> None:
+    def _settled(self, workers: Process) -> float:
+        """Let workers and scheduler come to rest; return what a heartbeat is good for now."""
+        every = LEASE_SECONDS / BEATS_IN_A_LEASE
+        workers.tell(busy_line(self._load.workers / every, 2 * every))
+        seconds: float = workers.hear()["lease_seconds"]
+        time.sleep(_SETTLE_SECONDS)
+        return seconds
+
+    def _beats_alone(self, scheduler: Process, workers: Process, rate: float) -> float:
+        """Return the scheduler's share of one core when nobody asks for a route."""
         cpu, begun = own_seconds(scheduler.pid), time.monotonic()
-        for crowd in (workers, daemons):
-            crowd.tell("go")
-        beats, routes = workers.hear(), daemons.hear()
+        workers.tell(busy_line(rate, self._load.seconds / 2))
+        beats = len(workers.hear()["taken"])
+        wall, cpu = time.monotonic() - begun, own_seconds(scheduler.pid) - cpu
+        what = "a heartbeat: the scheduler's CPU, with all that it does beside them"
+        self._show(Figure(what, 1e6 * cpu / max(beats, 1), "us"))
+        return cpu / wall
+
+    def _busy(self, scheduler: Process, rates: Mapping[Process, float], without: float) -> None:
+        """All of them at once; `without` is the scheduler's share of a core with no routes."""
+        cpu, begun = own_seconds(scheduler.pid), time.monotonic()
+        waited = scheduler.waited_seconds
+        for crowd, rate in rates.items():
+            crowd.tell(busy_line(rate, self._load.seconds))
+        beats, routes = (crowd.hear() for crowd in rates)
         wall = time.monotonic() - begun
-        cpu = own_seconds(scheduler.pid) - cpu
+        cpu, waited = own_seconds(scheduler.pid) - cpu, scheduler.waited_seconds - waited
+        load = os.getloadavg()[0]
         for name, said in (("heartbeats", beats), ("routes", routes)):
             failed = sum(said["failures"].values())
             if failed > MAX_FAILED * (failed + len(said["taken"])):
                 raise BenchError(f"{name} failed: {said['failures']}")
             self._show(Figure(f"{name} that failed", failed, "calls", 0))
         taken = [1e3 * s for s in routes["taken"]]
-        calls = len(taken) + len(beats["taken"])
         show = self._show
         show(Figure("routes a minute", 60 * len(taken) / wall, "routes"))
         show(Figure("heartbeats a second", len(beats["taken"]) / wall, "heartbeats"))
@@ -151,7 +174,14 @@ class LoadBench:
         show(Figure("the slowest route", max(taken), "ms"))
         show(Figure("a heartbeat, 99 of 100", 1e3 * quantile(beats["taken"], 0.99), "ms"))
         show(Figure("the scheduler's share of one core", 100 * cpu / wall, "%"))
-        show(Figure("a call: the scheduler's CPU", 1e6 * cpu / calls, "us"))
+        route = 1e6 * (cpu - without * wall) / max(len(taken), 1)
+        show(Figure("a route: the scheduler's CPU", route, "us"))
         crowds = beats["cpu_seconds"] + routes["cpu_seconds"]
         show(Figure("the crowds' share of one core", 100 * crowds / wall, "%"))
+        show(Figure("the scheduler waited for a core, its threads summed up", waited, "s"))
+        show(Figure("the machine's load meanwhile", load, "processes"))
         show(Figure("the scheduler's memory", scheduler.rss_bytes / (1 << 20), "MiB"))
+
+
+def busy_line(rate: float, seconds: float) -> str:
+    return json.dumps(asdict(Busy(calls_per_second=rate, seconds=seconds)))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,32 @@ class Process:
         raise BenchError(f"{self.child.args!r} ended with status {self.child.wait()}")
 
     @property
+    def waited_seconds(self) -> float:
+        """How long its threads were ready to run and had no core, summed up."""
+        found = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with suppress(OSError):  # it has ended
+                found += int((task / "schedstat").read_text().split()[1])
+        return found / 1e9
+
+    @property
     def rss_bytes(self) -> int:
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
-def started(argv: Sequence[str], seconds: float) -> Iterator[Process]:
-    """Run a child while the block runs, and for no longer than `seconds`."""
-    child = subprocess.Popen(
-        argv,
-        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def started(argv: Sequence[str], seconds: float, log: Path) -> Iterator[Process]:
+    """Run a child while the block runs, and for no longer than `seconds`; `log` gets its errors."""
+    with log.open("ab") as errors:
+        child = subprocess.Popen(
+            argv,
+            env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     alarm = threading.Timer(seconds, child.kill)
     alarm.start()
     try:

@@ -2,6 +2,7 @@
 
   farm.py                   every section
   farm.py load              routes and heartbeats of a simulated farm through one replica
+  farm.py recovery          a route after a replica was killed; needs PostgreSQL
   farm.py client            CPU and bytes of a client, if bench/client_cost.py is there
   farm.py --quick           a small farm for two seconds: does everything work?
 
@@ -26,11 +27,13 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _farm_load import Load, LoadBench
+from _farm_recovery import RecoveryBench
 from _farm_rows import Figure
 from _measure import BenchError
 
 RESULTS: Final = Path(__file__).parent / "results"
 QUICK: Final = Load(workers=30, daemons=5, routes_per_minute=3_000, seconds=2.0)
+ROUNDS: Final = 4
 Show = Callable[[Figure], None]
 
 
@@ -40,6 +43,11 @@ def load_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
     LoadBench(load, directory, show).run()
 
 
+def recovery_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
+    """A replica is killed, again and again."""
+    RecoveryBench(1 if args.quick else ROUNDS, directory, show).run()
+
+
 def client_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
     """What `run(directory, is_quick, show)` of bench/client_cost.py says."""
     module = importlib.import_module("client_cost")
@@ -47,7 +55,7 @@ def client_section(directory: Path, args: argparse.Namespace, show: Show) -> Non
 
 
 def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
-    found = {"load": load_section}
+    found = {"load": load_section, "recovery": recovery_section}
     if Path(__file__).with_name("client_cost.py").exists():
         found["client"] = client_section
     return found
