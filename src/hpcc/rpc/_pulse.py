@@ -30,6 +30,9 @@ MAX_LEASE_SECONDS: Final = 300.0
 _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _HASH_CHARS: Final = 64
+# Compiles at one worker that run, or that wait. Schedulers keep leases in one statement, and a
+# number that a database cannot hold would spoil it for all workers.
+_MAX_LOAD: Final = 1 << 20
 
 
 class Pulses:
@@ -211,6 +214,8 @@ def beat_of(request: pb.HeartbeatRequest) -> Beat:
     Raises:
         CallerError: anything in it is wrong.
     """
+    if max(request.running, request.queued) > _MAX_LOAD:
+        raise CallerError(f"a worker runs at most {_MAX_LOAD} compiles, and as many wait")
     return Beat(
         worker_id=worker_id_of(request.worker_id),
         generation=generation_of(request.generation),
