@@ -224,6 +224,17 @@ async def test_a_true_result_of_a_guest_that_served_more_people_than_allowed_is_
     assert await refused(lair, shared) == "result-reuse"
 
 
+async def test_a_true_failure_is_no_hit(lair: Lair) -> None:
+    """An execution may fail, and is told as it is; what a cache says did not come from a worker."""
+    lair.lies(lambda r: lair.signed(replace(r, exit_code=1)))
+    outcome = await lair.compile()
+    assert isinstance(outcome, RemoteResult), outcome
+    assert (outcome.exit_code, outcome.is_cached) == (1, False)
+    outcome = await lair.compile()
+    assert isinstance(outcome, RemoteFailure), outcome
+    assert outcome.reason == "result-failed"
+
+
 async def test_many_compiles_ask_for_a_key_once(lair: Lair) -> None:
     asked = 0
     honest = lair.connection._client.result_key

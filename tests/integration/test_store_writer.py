@@ -250,3 +250,22 @@ async def test_a_store_writer_who_writes_junk_is_a_miss(farm: FarmUnderTest, ent
     await StoreWriter(farm).cache().put(ACTION, entry)
     assert (await refusal(farm)) == "result-form"
     assert not await build(farm)
+
+
+async def test_a_store_writer_who_keeps_a_failure_is_caught(
+    farm: FarmUnderTest, tmp_path: Path
+) -> None:
+    """A compile that failed once, for want of memory say, would fail for ever."""
+    switch = tmp_path / "switch"
+    blobs = made_action(f"test -e {switch} && cp a.c a.o")
+    action = blobs[-1].digest
+    async with farm.client() as client:
+        await client.upload(blobs)
+        failed, _ = await client.execute(action, [])
+        assert failed.exit_code != 0
+        switch.touch()
+        assert (await client.execute(action, []))[0].exit_code == 0
+        cache = StoreWriter(farm).cache()
+        lineage, _ = unpack_entry(await cache.get(action))
+        await cache.put(action, pack_entry(lineage, encode_result(failed)))
+        assert await refused_as(farm, client, action) == "result-failed"

@@ -179,6 +179,8 @@ class Dispatcher:
         client = ReapiClient(worker.channel, worker.route.token, config, prove=worker.prove)
         record, is_cached = await self._result(client, worker, prepared)
         await self._check(record, connection, worker, prepared)
+        if is_cached and record.exit_code:
+            raise IntegrityError("a compile that failed is no hit", reason="result-failed")
         outputs = await _outputs(client, record, prepared.outputs)
         return RemoteResult(
             exit_code=record.exit_code,

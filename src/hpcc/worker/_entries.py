@@ -74,6 +74,9 @@ async def open_entry(
     if (record.isolation, record.reuse) != (domain.isolation, domain.reuse):
         raise ReapiError("the result is of another class", reason="result-class")
     await check_result(record, terms, keys, now=now)
+    if record.exit_code or record.reason:
+        # Truly signed, since whoever had it made was told of it; but no worker put it here.
+        raise ReapiError("a compile that failed is no hit", reason="result-failed")
     return lineage, record
 
 
