@@ -30,7 +30,8 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 0
     default_images: tuple[str, ...] = ()
-    # Calls at once. Bazel has up to --jobs of them, mostly executions that wait.
+    # Calls at once. Bazel has up to --jobs of them, mostly executions that wait. Those who were not
+    # let in yet have half of them, and one address a quarter.
     max_calls: int = 2048
     max_calls_of_tenant: int = 1024
     max_calls_of_principal: int = 512
@@ -57,6 +58,16 @@ class GatewayConfig:
             if getattr(self, f"{name}_seconds") <= 0:
                 raise CallerError(f"{name}_seconds must be more than 0", reason="config")
         self.images()
+
+    @property
+    def max_calls_of_strangers(self) -> int:
+        """Calls at once of callers whose token was not accepted yet."""
+        return max(self.max_calls // 2, 1)
+
+    @property
+    def max_calls_of_address(self) -> int:
+        """What one address has of these."""
+        return max(self.max_calls // 4, 1)
 
     def images(self) -> Mapping[TenantId, ImageRef]:
         """Return the default images by tenant.

@@ -78,7 +78,10 @@ class Front:
                 target, visitor = await self._first(link, stack)
             else:
                 owner = call.peer.rpartition(":")[0]
-                async with self._lobby.hold(owner, MAX_RELAY_REQUEST_BYTES, seconds) as seat:
+                async with (
+                    self._as_stranger(owner),
+                    self._lobby.hold(owner, MAX_RELAY_REQUEST_BYTES, seconds) as seat,
+                ):
                     target, visitor = await self._first(link, stack)
                     size = len(target.request) + call.method.answer_bytes
                     seat.shrink(len(target.request))
@@ -87,6 +90,19 @@ class Front:
                     )
             hold.shrink(len(target.request) + call.method.answer_bytes)
             yield _Visit(link, visitor, target, hold)
+
+    @asynccontextmanager
+    async def _as_stranger(self, address: str) -> AsyncGenerator[None]:
+        """Count a call until its token is accepted: those who only wait must leave calls to others.
+
+        The names are no tenants'.
+        """
+        config = self._config
+        with (
+            self._calls.one(" strangers", config.max_calls_of_strangers),
+            self._calls.one(f" of {address}", config.max_calls_of_address),
+        ):
+            yield
 
     async def _first(self, link: RelayLink, stack: AsyncExitStack) -> tuple[Target, Visitor]:
         first = await link.read(self._config.first_message_seconds)

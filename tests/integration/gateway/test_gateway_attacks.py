@@ -317,6 +317,28 @@ async def test_strangers_who_connect_and_say_nothing_are_sent_away(tmp_path: Pat
             assert (await run(ann, "cp a.c a.o")).status.code == 0
 
 
+async def test_strangers_do_not_take_the_calls_of_who_was_let_in(tmp_path: Path) -> None:
+    async with (
+        gateway_under_test(tmp_path, max_calls=16) as gateway,
+        gateway.farm.serving(),
+        gateway.client("acme:ann") as ann,
+        gateway.client("nobody:at-all") as stranger,
+    ):
+        assert (await run(ann, "cp a.c a.o")).status.code == 0
+        silent: Any = stranger.channel.stream_stream(f"{BYTESTREAM}/Write")
+        calls = [silent(metadata=stranger.headers, timeout=60) for _ in range(40)]
+        # A quarter of 16 for one address; the others are told so.
+        refused: list[Any] = []
+        async with asyncio.timeout(30):
+            while len(refused) < len(calls) - 4:
+                await asyncio.sleep(0.05)
+                refused = [call for call in calls if call.done()]
+        assert {await call.code() for call in refused} == {Codes.RESOURCE_EXHAUSTED}
+        assert (await run(ann, "cp a.c b.o; cp a.c a.o")).status.code == 0
+        for call in calls:
+            call.cancel()
+
+
 def outside_the_worker(directory: Path) -> set[Path]:
     return {p for p in directory.rglob("*") if "worker" not in p.parts}
 
