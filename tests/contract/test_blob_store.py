@@ -247,3 +247,16 @@ async def test_results_are_evicted_when_there_are_too_many(tmp_path: Path) -> No
     for i in range(12):
         await cache.put(Digest.of(bytes([i])), b"r")
     assert len(files(tmp_path)) <= 11
+
+
+async def test_results_are_evicted_when_they_are_too_large(tmp_path: Path) -> None:
+    """Each may hold megabytes that its compile printed, which count in no tenant's quota."""
+    config = DiskActionCacheConfig(directory=tmp_path, max_size_bytes=100_000)
+    cache = DiskActionCache(config)
+    for i in range(8):
+        await cache.put(Digest.of(bytes([i])), bytes(20_000))
+    assert sum(file.stat().st_size for file in files(tmp_path)) <= 100_000
+    # What is there counts when the worker starts anew.
+    cache = DiskActionCache(config)
+    await cache.put(Digest.of(b"new"), bytes(90_000))
+    assert sum(file.stat().st_size for file in files(tmp_path)) <= 100_000

@@ -19,10 +19,11 @@ _HEADER_BYTES: Final = len(_MAGIC) + 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskActionCacheConfig:
-    """Where and how many. `max_entries` at about 1 KiB each bounds the directory."""
+    """Where and how much. Most entries have a few KiB; one holds what its compile printed, too."""
 
     directory: Path
     max_entries: int = 200_000
+    max_size_bytes: int = 1 << 30
 
 
 def action_cache_directory(
@@ -48,7 +49,8 @@ class DiskActionCache:
         for file in config.directory.glob(f"??/{ASIDE_PREFIX}*"):
             with suppress(OSError):
                 file.unlink()
-        self._count = sum(1 for _ in config.directory.glob("??/*"))
+        sizes = [size for _, size, _ in self._files()]
+        self._count, self._size_bytes = len(sizes), sum(sizes)
 
     async def get(self, action: Digest) -> bytes:
         path = self._path(action)
@@ -69,20 +71,33 @@ class DiskActionCache:
         data = _header(action, record) + record
         await asyncio.to_thread(write_file, self._path(action), data, sync=True, fault=self._fault)
         self._count += 1
-        if self._count > self._config.max_entries:
+        self._size_bytes += len(data)
+        config = self._config
+        if self._count > config.max_entries or self._size_bytes > config.max_size_bytes:
             await asyncio.to_thread(self._evict)
 
     def _evict(self) -> None:
-        files: list[tuple[float, Path]] = []
-        for file in self._config.directory.glob("??/*"):
-            with suppress(OSError):
-                files.append((file.stat().st_mtime, file))
-        files.sort(key=lambda pair: pair[0])
-        keep = self._config.max_entries * 9 // 10
-        for _, file in files[: max(0, len(files) - keep)]:
+        """Remove the oldest until a tenth of both bounds is free, and count what is left anew."""
+        files = sorted(self._files(), key=lambda found: found[0])
+        count, size_bytes = len(files), sum(size for _, size, _ in files)
+        most = self._config.max_entries * 9 // 10
+        most_bytes = self._config.max_size_bytes * 9 // 10
+        for _, size, file in files:
+            if count <= most and size_bytes <= most_bytes:
+                break
             with suppress(OSError):
                 file.unlink(missing_ok=True)
-        self._count = min(len(files), keep)
+            count, size_bytes = count - 1, size_bytes - size
+        self._count, self._size_bytes = count, size_bytes
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Return time, bytes and path of each entry."""
+        found: list[tuple[float, int, Path]] = []
+        for file in self._config.directory.glob("??/*"):
+            with suppress(OSError):
+                status = file.stat()
+                found.append((status.st_mtime, status.st_size, file))
+        return found
 
     def _path(self, action: Digest) -> Path:
         return self._config.directory / action.hash[:2] / f"{action.hash}-{action.size_bytes}"
