@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -12,10 +13,15 @@ import asyncpg
 from hpcc.audit import Record
 from hpcc.control import DatabaseConfig, connect_arguments
 from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.ports import Clock
 from hpcc.rpc import AuditPlace
 from hpcc.scheduler._audit_schema import COLUMNS, DAMAGED, GAP, INSERT
 
+_log: Final = logging.getLogger(__name__)
 _CONNECTIONS: Final = 4
+# The partition of next month is made in this one.
+_PARTITION_SECONDS: Final = 86_400.0
+_PARTITION_RETRY_SECONDS: Final = 600.0
 # A batch of 500 rows on a busy disk; the worker waits 30.
 _STATEMENT_SECONDS: Final = 20.0
 _ACQUIRE_SECONDS: Final = 5.0
@@ -30,8 +36,9 @@ _LAST_TIME: Final = 253_402_300_799.0
 class PostgresAuditSink:
     """`AuditSink`. Made by `open_audit_sink`."""
 
-    def __init__(self, config: DatabaseConfig) -> None:
-        self._config = config
+    def __init__(self, config: DatabaseConfig, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self._partitions_due = float("-inf")
         # Any: asyncpg ships no types.
         self._pool: Any = None
         self._lock = asyncio.Lock()
@@ -43,6 +50,7 @@ class PostgresAuditSink:
 
     async def append(self, worker: str, records: Sequence[Record]) -> AuditPlace:
         rows = [_columns(record) for record in records]
+        await self._make_partitions()
         with _sink_errors(self._config):
             async with (await self._ready()).acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 async with connection.transaction():
@@ -58,22 +66,26 @@ class PostgresAuditSink:
                 settings = arguments["server_settings"]
                 settings["statement_timeout"] = str(int(_STATEMENT_SECONDS * 1000))
                 pool = await asyncpg.create_pool(min_size=0, max_size=_CONNECTIONS, **arguments)
-                try:
-                    await pool.execute("SELECT hpcc_audit.make_partitions()")
-                except BaseException:
-                    pool.terminate()
-                    raise
                 self._pool = pool
         return self._pool
 
-    async def make_partitions(self) -> None:
-        """Make those of this month and the next.
+    async def _make_partitions(self) -> None:
+        """Make those of this month and the next, once a day; a failure costs records nothing.
 
-        Raises:
-            InfrastructureError: the database does not answer.
+        They go to the default partition then; but once it has some of a month, that month gets no
+        partition of its own any more.
         """
-        with _sink_errors(self._config):
-            await (await self._ready()).execute("SELECT hpcc_audit.make_partitions()")
+        now = self._clock.monotonic()
+        if now < self._partitions_due:
+            return
+        self._partitions_due = now + _PARTITION_RETRY_SECONDS
+        try:
+            with _sink_errors(self._config):
+                await (await self._ready()).execute("SELECT hpcc_audit.make_partitions()")
+        except InfrastructureError as error:
+            _log.warning("no partitions are made for audit records: %s", error)
+        else:
+            self._partitions_due = now + _PARTITION_SECONDS
 
     def close(self) -> None:
         if self._pool is not None:
@@ -81,9 +93,11 @@ class PostgresAuditSink:
 
 
 @asynccontextmanager
-async def open_audit_sink(config: DatabaseConfig) -> AsyncGenerator[PostgresAuditSink]:
+async def open_audit_sink(
+    config: DatabaseConfig, clock: Clock
+) -> AsyncGenerator[PostgresAuditSink]:
     """Give the sink; its connections end with the block."""
-    sink = PostgresAuditSink(config)
+    sink = PostgresAuditSink(config, clock)
     try:
         yield sink
     finally:

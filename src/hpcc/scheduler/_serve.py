@@ -86,7 +86,7 @@ async def serve_scheduler(
     async with (
         open_control(config, clock) as (store, keys),
         _events(config, keys.issuer, clock) as events,
-        _audit_sink_or_none(config) as sink,
+        _audit_sink_or_none(config, clock) as sink,
     ):
         enrolment = enrolment_of(config, store, keys, clock)
         await enrolment.load()
@@ -208,13 +208,15 @@ async def _events(config: SchedulerConfig, name: str, clock: Clock) -> AsyncGene
 
 
 @asynccontextmanager
-async def _audit_sink_or_none(config: SchedulerConfig) -> AsyncGenerator[AuditSink | None]:
+async def _audit_sink_or_none(
+    config: SchedulerConfig, clock: Clock
+) -> AsyncGenerator[AuditSink | None]:
     if not config.audit_database:
         yield None
         return
     password = config.audit_database_password_file
     database = read_database_config(config.audit_database, password)
-    async with open_audit_sink(database) as sink:
+    async with open_audit_sink(database, clock) as sink:
         yield sink
 
 

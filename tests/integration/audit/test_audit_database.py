@@ -12,6 +12,7 @@ import pytest
 from hpcc.audit import GENESIS, Record, TrailCursor, decode_record
 from hpcc.control import read_database_config
 from hpcc.core import InfrastructureError, IntegrityError
+from hpcc.ports import SystemClock
 from hpcc.rpc import AuditPlace
 from hpcc.scheduler import PostgresAuditSink, open_audit_sink
 from hpcc.testing.audit_rows import SMALL, opened, refusal, row
@@ -51,7 +52,8 @@ def database(cluster: PrivatePostgres, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def sink(cluster: PrivatePostgres, database: str) -> AsyncGenerator[PostgresAuditSink]:
-    async with open_audit_sink(read_database_config(cluster.url(database, "scheduler"))) as sink:
+    config = read_database_config(cluster.url(database, "scheduler"))
+    async with open_audit_sink(config, SystemClock()) as sink:
         yield sink
 
 
@@ -203,3 +205,32 @@ def test_a_reader_that_is_no_plain_role_or_tenant_is_refused() -> None:
         argv = [sys.executable, "-m", "hpcc.cli", "scheduler", "audit-sql", "--reader", bad]
         done = subprocess.run(argv, check=False, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (2, ""), bad
+
+
+class Days(SystemClock):
+    """A clock that a test moves on by days."""
+
+    days = 0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.days * 86_400
+
+
+async def test_partitions_are_made_for_as_long_as_a_scheduler_runs(
+    cluster: PrivatePostgres, database: str, tmp_path: Path
+) -> None:
+    """Not at its start alone: after two months all records would be in the default one."""
+    month = "'hpcc_audit.record_' || to_char(now() + interval '1 month', 'YYYY_MM')"
+    drop = f"DO $$ BEGIN EXECUTE 'DROP TABLE ' || {month}; END $$"
+    chain, clock = await records(tmp_path, 6), Days()
+    config = read_database_config(cluster.url(database, "scheduler"))
+    async with open_audit_sink(config, clock) as sink:
+        await sink.append("w1", chain[:2])
+        for days, is_there in ((0, False), (1, True)):
+            cluster.sql(database, drop)
+            clock.days = days
+            await sink.append("w1", chain[2 : 4 + days])
+            found = cluster.sql(database, f"SELECT to_regclass({month})")
+            assert bool(found.strip()) is is_there
+            if not is_there:
+                cluster.sql(database, "SELECT hpcc_audit.make_partitions()")
