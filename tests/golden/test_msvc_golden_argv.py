@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hpcc.compilers import (
+    MSVC_FLAGS,
     Bypass,
     Dialect,
+    Effect,
     Invocation,
     is_clang_cl,
     read_msvc_invocation,
@@ -36,6 +38,7 @@ _COMPILES = [
     ),
     ("/c /Z7 a.c", "c", "a.c", "a.obj"),
     ("/c /Zi a.c", "c", "a.c", "a.obj"),
+    ("/c /Zi /JMC /FdCMakeFiles\\x.dir\\ /FS a.c", "c", "a.c", "a.obj"),
 ]  # fmt: skip
 
 _BYPASSES = [
@@ -49,7 +52,6 @@ _BYPASSES = [
     ("/c a.c -Fonul", "odd-output"),
     ("/c a.c /Foa.obj /Fob.obj", "multiple-outputs"),
     ("/c a.c /D", "missing-value"),
-    ("/c a.c /Fdx.pdb /Zi", "pdb"),
     ("/c a.c /ZI", "pdb"),
     ("/c a.c /Yupre.h", "pch"),
     ("/c a.c /Ycpre.h /Fpx.pch", "pch"),
@@ -78,6 +80,8 @@ _BYPASSES = [
     ("/c a.c /I ''", None),
     ("/c /TC /Tpa.c", "language"),
     ("/c a.c /FC", "absolute-paths"),
+    ("/c a.c /Fix.i", "side-output"),
+    ("/c a.c /Fpx.pch", "pch"),
 ]
 
 
@@ -100,12 +104,72 @@ def test_what_is_not_for_the_cache_says_why(argv: str, reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("argv", "reason"),
-    [("/c a.c /Zi", "pdb"), ("/c a.c /unknown", "unknown-flag"), ("/c a.c -fno-plt", "unknown-flag"), ("/c a.c /clang:-g", "unknown-flag"), ("/c a.c /imsvc x", "unknown-flag")],
+    [("/c a.c /Zi", "pdb"), ("/c a.c /Fdx.pdb", "pdb"), ("/c a.c /unknown", "unknown-flag"), ("/c a.c -fno-plt", "unknown-flag"), ("/c a.c /clang:-g", "unknown-flag"), ("/c a.c /imsvc x", "unknown-flag")],
 )  # fmt: skip
 def test_cl_itself_takes_less(argv: str, reason: str) -> None:
     assert read_msvc_invocation([a.encode() for a in argv.split()], is_clang=False) == Bypass(
         reason
     )
+
+
+# Issue and documents name them: each has its row, for whoever takes it, in both spellings.
+_NAMED = [
+    "/c",
+    "/Foa.obj",
+    "/Tca.c",
+    "/Tpa.c",
+    "/TC",
+    "/TP",
+    "/Ii",
+    "/external:Ii",
+    "/DA",
+    "/UA",
+    "/FIh.h",
+    "/Z7",
+    "/Zc:inline",
+    "/std:c11",
+    "/O2",
+    "/Od",
+    "/MD",
+    "/MDd",
+    "/MT",
+    "/MTd",
+    "/MP",
+    "/MP4",
+    "/FS",
+    "/showIncludes",
+]
+_REFUSED = [
+    "/Fix.i",
+    "/Faa.asm",
+    "/Fpx.pch",
+    "/Yc",
+    "/Ych.h",
+    "/Yu",
+    "/Yuh.h",
+    "/ZI",
+    "/link",
+    "/sourceDependencies:x.json",
+]
+
+
+@pytest.mark.parametrize("argument", [*_NAMED, *_REFUSED, "/Zi", "/Fdx.pdb"])
+def test_each_flag_that_users_know_has_a_row(argument: str) -> None:
+    for is_clang in (False, True):
+        row = MSVC_FLAGS.find(argument[1:].encode(), is_clang=is_clang)
+        assert row is not None
+        assert row.source
+        assert (row.effect is Effect.REFUSE) == (argument in _REFUSED)
+        said = [
+            read_msvc_invocation(
+                [b"/c", dash + argument[1:].encode(), *([] if "/T" in argument[:2] and ".c" in argument else [b"a.c"])],
+                is_clang=is_clang,
+            )
+            for dash in (b"/", b"-")
+        ]  # fmt: skip
+        assert type(said[0]) is type(said[1])
+        is_kept = argument in _NAMED or (is_clang and argument not in _REFUSED)
+        assert isinstance(said[0], Invocation) == is_kept, said
 
 
 def test_search_directories_and_forced_includes_are_known() -> None:

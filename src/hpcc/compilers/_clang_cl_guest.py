@@ -53,6 +53,8 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
         return _respell(flag, _output(flag.value, guest)) if flag.value else flag.raw
     if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES:
         return _respell(flag, guest.spell(flag.value))
+    if spelling == "Fd":
+        return ()  # clang-cl does nothing with it
     if effect is Effect.SEARCH and b"/" in flag.value and spelling != "-target=":
         _check_system(flag.value, guest)
     if spelling == TO_CLANG and _MAP in flag.value:

@@ -73,7 +73,8 @@ _FILES: Final = [
     *_clang(_EITHER, Effect.OUTPUT, "/o", "o"),
     *_both(_ALONE, Effect.LANGUAGE, "/TC", "TC", "TP"),
     *_both(_EITHER, Effect.LANGUAGE, "/Tc", "Tc", "Tp"),
-    *_refuse(_JOINED, "pdb", "/Fd", "Fd"),
+    # clang-cl does nothing with it (Options.td, CLIgnoredJoined), and CMake always gives it.
+    *_rows(_JOINED, Effect.CODEGEN, _DOCS + "/Fd", "Fd", takes_colon=True),
     *_refuse(_JOINED, "pch", "/Fp; /Yc; /Yu", "Fp", "Yc", "Yu", "Yd", "Yl", "Y-", "YX"),
     *_refuse(_JOINED, "side-output", "/FA", "FA", "Fa", "Fi", "Fm", "FR", "Fr", "Fx"),
     *_refuse(_JOINED, "link", "/Fe", "Fe"),
@@ -139,6 +140,7 @@ _CODE: Final = [
     *_both(_JOINED, Effect.CODEGEN, "/guard", "guard:", "Qspectre", "Qpar", "Qvec", "Qfast"),
     *_both(_ALONE, Effect.CODEGEN, "/MD", "MD", "MDd", "MT", "MTd"),
     *_both(_ALONE, Effect.CODEGEN, "/Z7", "Z7"),
+    *_both(_ALONE, Effect.CODEGEN, "/JMC", "JMC", "JMC-"),
     *_both(_ALONE, Effect.CODEGEN, "/RTC", "RTC1", "RTCc", "RTCs", "RTCu", "RTCsu"),
     *_cl(_ALONE, Effect.CODEGEN, "/jumptablerdata", "jumptablerdata"),
     # cl shares a program database among compiles; clang-cl makes it part of the object, as /Z7.

@@ -86,6 +86,8 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
         return _respell(flag, _output(flag.value, guest))
     if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES:
         return _respell(flag, guest.spell(flag.value))
+    if spelling == "Fd":
+        return ()  # clang-cl does nothing with it; of cl it is a bypass
     if effect is Effect.SEARCH and flag.value and spelling != "-target=":
         raise NotPortableError("sysroot")
     if effect is Effect.LIST:

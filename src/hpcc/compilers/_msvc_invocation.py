@@ -21,6 +21,8 @@ _SUFFIXES: Final = {
     **dict.fromkeys((b".cc", b".cpp", b".cxx"), Language.CXX),
 }
 _MODULES: Final = frozenset({b".ixx", b".cppm", b".ifc"})
+# Of cl: a program database, which compiles share.
+_DATABASES: Final = frozenset({"Zi", "Fd"})
 # What clang-cl takes as clang does, and ours to know as GNU's table does.
 _GNU_EFFECTS: Final = frozenset({Effect.CODEGEN, Effect.PREPROCESS, Effect.COLOUR, Effect.SEARCH})
 _PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
@@ -122,7 +124,7 @@ def _refusal(parts: Sequence[Flag | Operand], *, is_clang: bool) -> str:
     for flag in flags:
         if flag.spec.effect is Effect.REFUSE:
             return flag.spec.reason
-        if flag.spec.spelling == "Zi" and not is_clang:
+        if flag.spec.spelling in _DATABASES and not is_clang:
             return "pdb"
         if flag.spec.spelling == TO_CLANG and isinstance(_gnu(flag.value), Bypass):
             return "pass-through"

@@ -25,7 +25,7 @@ def fill(bench: ClBench) -> None:
     "flags",
     [
         "/O2 /MD", "/Z7", "/Zi", "/W4 /showIncludes", "-Z7 -showIncludes", "/TP /EHsc /std:c++20 -Wall",
-        "/Zi -gno-codeview-command-line", "/clang:-fno-plt -fno-strict-aliasing -mavx2", "/FIinc/h.h",
+        "/Zi -gno-codeview-command-line", "/Zi /FS /Fdx.dir/", "/clang:-fno-plt -fno-strict-aliasing -mavx2", "/FIinc/h.h",
     ],
 )  # fmt: skip
 def test_an_object_is_the_bare_compilers_cold_and_hit(bench: ClBench, flags: str) -> None:
@@ -98,6 +98,13 @@ def test_flags_in_cl_and_behind_count(bench: ClBench) -> None:
     assert len(set(found)) == 4
 
 
+def test_the_language_of_messages_is_part_of_the_key(bench: ClBench) -> None:
+    fill(bench)
+    for value in ("1033", "1031"):
+        bench.env["VSLANG"] = bench.launcher.env["VSLANG"] = value
+        bench.twice("/c", "/Brepro", "/Iinc", "x.c")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_response_file_is_read_as_windows_does(bench: ClBench, encoding: str) -> None:
     bench.write("x.c", "int f(void) { return X; }\n")
@@ -128,7 +135,7 @@ def test_a_failing_compile_says_what_the_bare_one_says(bench: ClBench) -> None:
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["/c", "/Yuh.h"], "pch"), (["/c", "/Fdx.pdb"], "pdb"), (["/E"], "preprocess-only"),
+        (["/c", "/Yuh.h"], "pch"), (["/c", "/ZI"], "pdb"), (["/E"], "preprocess-only"),
         (["/c", "/FAs"], "side-output"), (["/c", "/clang:-save-temps"], "pass-through"), ([], "link"),
     ],
 )  # fmt: skip
@@ -162,7 +169,7 @@ _VALUES = {
     "winsysroot": "/nowhere", "vctoolsdir": "/nowhere", "winsdkdir": "/nowhere", "vctoolsversion": "14.38",
     "winsdkversion": "10", "diasdkdir": "/nowhere", "fdiagnostics-color": "=never", "fmsc-version=": "1930",
     "clang:": "-fno-plt", "fms-compatibility": "", "gline-tables": "-only", "gcodeview": "", "gno-codeview": "-command-line",
-    "u": "", "Qvec": "", "Qpar": "", "Qspectre": "", "Qfast": "_transcendentals", "jumptablerdata": "",
+    "Fd": "x.pdb", "JMC": "", "u": "", "Qvec": "", "Qpar": "", "Qspectre": "", "Qfast": "_transcendentals", "jumptablerdata": "",
 }  # fmt: skip
 
 
