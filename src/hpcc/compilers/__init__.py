@@ -55,8 +55,14 @@ from hpcc.compilers._msvc_guest import (
     WINDOWS_GUEST_ROOT,
     WindowsGuestMap,
     windows_guest_arguments,
+    windows_guest_text,
 )
 from hpcc.compilers._msvc_invocation import CL_DRIVER_MODE, is_clang_cl, read_msvc_invocation
+from hpcc.compilers._msvc_probe import (
+    SOURCE_DEPENDENCIES_SINCE,
+    VERSION_SOURCE,
+    read_cl_version,
+)
 from hpcc.compilers._msvc_repro import REPRO_ROWS, ReproRow, reproducible_flags, trial
 from hpcc.compilers._msvc_text import (
     expand_windows_responses,
@@ -143,6 +149,8 @@ __all__ = [
     "REPRO_ROWS",
     "RESOLVABLE",
     "ROOT_MARK",
+    "SOURCE_DEPENDENCIES_SINCE",
+    "VERSION_SOURCE",
     "WINDOWS_GUEST_ROOT",
     "Arity",
     "Bypass",
@@ -208,6 +216,7 @@ __all__ = [
     "probe_source",
     "reach",
     "read_assembler",
+    "read_cl_version",
     "read_invocation",
     "read_msvc_invocation",
     "read_probe",
@@ -231,5 +240,6 @@ __all__ = [
     "wanted_headers",
     "why_private",
     "windows_guest_arguments",
+    "windows_guest_text",
     "with_slashes",
 ]

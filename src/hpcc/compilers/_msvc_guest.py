@@ -5,6 +5,7 @@ The twin of `_guest.py` for cl's command line and Windows paths. Not yet run on 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows
 WINDOWS_GUEST_ROOT: Final = "C:\\src"
 _SEPARATORS: Final = b"\\/"
 _SOURCES: Final = frozenset({"Tc", "Tp"})
+# Not the middle of another path; the drive in either case, as cl writes it in lower case.
+_IN_TEXT: Final = re.compile(rb"(?<![\w.\\/+~-])[Cc]:[\\/]src([\\/])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +121,9 @@ def _names(argument: bytes, root: WindowsPath) -> bool:
 
 def _is_absolute(text: bytes) -> bool:
     return text[1:3] in {b":\\", b":/"} or text[:1] in {b"\\", b"/"}
+
+
+def windows_guest_text(text: bytes, root: WindowsPath) -> bytes:
+    """Return a guest's messages with this machine's paths in them."""
+    home = str(root).rstrip("\\").encode()
+    return _IN_TEXT.sub(lambda match: home + match[1], text)

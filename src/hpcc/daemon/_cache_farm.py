@@ -31,7 +31,7 @@ from hpcc.daemon._hits import Hits
 from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
 from hpcc.daemon._marker import Marker, search_marker
 from hpcc.daemon._msvc_remote import client_stdout, search_variables
-from hpcc.daemon._parity import Judgement, Words, judge, words_in_force
+from hpcc.daemon._parity import Judgement, Words, forbidden_text, judge, words_in_force
 from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import Records
@@ -180,16 +180,7 @@ class FarmCache:
         words = self._words(self._remote.session())
         match words.fallback:
             case "never":
-                where = (
-                    "for this tenant, by the farm's operator"
-                    if words.is_tenants_fallback
-                    else "in hpcc.toml"
-                )
-                text = (
-                    f"hpcc: not compiled remotely ({reason}): {message}\n"
-                    f'hpcc: local fallback is forbidden by `fallback = "never"` {where}\n'
-                )
-                return Done(1, b"", text.encode("utf-8", "replace"))
+                return Done(1, b"", forbidden_text(words, reason, message))
             case "warn":
                 _log.warning("compiled locally (%s): %s", reason, message)
             case "quiet":

@@ -181,7 +181,7 @@ class Compilers:
         arguments = invocation.search_arguments
         language = invocation.language.value
         is_msvc = _msvc.is_of(invocation)
-        names = sorted(_msvc.MSVC_ENV) if is_msvc else _INCLUDE_ENV
+        names = (*_INCLUDE_ENV, *(sorted(_msvc.MSVC_ENV) if is_msvc else ()))
         paths = tuple(env.get(name) for name in names)
         key = (identity.digest, compiler, language, arguments, paths, cwd)
         known = self._search.get(key)

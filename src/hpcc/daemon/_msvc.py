@@ -50,19 +50,28 @@ def read_request(
     request: CompileRequest, read_file: Callable[[bytes], bytes | None]
 ) -> Invocation | Bypass:
     """Read a command line of cl's kind with everything that is added to it."""
-    if is_clang_cl(request.compiler) is False or _REFUSED_ENV in request.env:
-        # cl itself runs on Windows alone, whose daemon is not yet run.
-        return Bypass("environment" if _REFUSED_ENV in request.env else "other-compiler")
+    if is_clang_cl(request.compiler) is False:
+        return Bypass("other-compiler")  # cl itself runs on Windows alone: `_cl_farm`
+    return read_command(request, read_file)
+
+
+def read_command(
+    request: CompileRequest, read_file: Callable[[bytes], bytes | None]
+) -> Invocation | Bypass:
+    """Read what stands in argv, CL, _CL_ and response files, of cl where it has that name."""
+    if _REFUSED_ENV in request.env:
+        return Bypass("environment")
+    is_clang = is_clang_cl(request.compiler) is not False
     env = request.env
     arguments = fold_variables(
         request.argv[1:], before=env.get(_BEFORE, b""), behind=env.get(_BEHIND, b"")
     )
     if not isinstance(arguments, Bypass):
-        arguments = expand_windows_responses(arguments, read_file, is_nested=True)
+        arguments = expand_windows_responses(arguments, read_file, is_nested=is_clang)
     return (
         arguments
         if isinstance(arguments, Bypass)
-        else read_msvc_invocation(arguments, is_clang=True)
+        else read_msvc_invocation(arguments, is_clang=is_clang)
     )
 
 

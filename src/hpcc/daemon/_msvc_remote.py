@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -27,11 +28,13 @@ from hpcc.compilers import (
 )
 from hpcc.core import Toolchain
 from hpcc.daemon import _msvc
+from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._closure import absolute
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._tools import ask
 
 _MAX_REMEMBERED: Final = 256
+_EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 # Search paths, which a guest can have. All else that Visual Studio's prompts set leads to
 # installations of this machine (LLVM's MSVCPaths.cpp).
 _PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
@@ -55,7 +58,7 @@ class ClangCl:
         Raises:
             NotPortableError: the image has no such compiler, or see `clang_cl_guest_arguments`.
         """
-        version = image_version(prepared, image)
+        version = image_version(prepared.request, image)
         host = (prepared.identity.major,)
         is_same = version is None or version[:1] == host
 
@@ -95,7 +98,7 @@ def takes_in_silence(compiler: bytes, env: Mapping[bytes, bytes], flags: tuple[b
     return answer.exit_code == 0 and not (answer.stdout or answer.stderr)
 
 
-def image_version(prepared: Prepared, image: Sequence[Toolchain] | None) -> Version | None:
+def image_version(request: CompileRequest, image: Sequence[Toolchain] | None) -> Version | None:
     """Return the version of the image's compiler; None where nobody has said what the image has.
 
     Raises:
@@ -103,9 +106,10 @@ def image_version(prepared: Prepared, image: Sequence[Toolchain] | None) -> Vers
     """
     if image is None:
         return None
-    name = os.fsdecode(posixpath.basename(prepared.request.argv[0]))
+    base = re.split(rb"[\\/]", request.argv[0])[-1]
+    name = _EXE.sub(b"", base).decode("utf-8", "replace")
     there = next((t for t in image if name in t.names), None)
-    is_own = is_clang_cl(name.encode("utf-8", "surrogateescape")) is True
+    is_own = is_clang_cl(name.encode()) is True
     if there is None or (is_own and there.family != "clang-cl"):
         raise NotPortableError("not-in-image")
     return tuple(int(part) for part in there.version.split("."))

@@ -54,6 +54,18 @@ def words_in_force(session: FarmSession | None, *, fallback: Fallback, parity: P
     return Words(*strict, is_tenants_fallback=strict[0] != fallback)
 
 
+def forbidden_text(words: Words, reason: str, message: str) -> bytes:
+    """Say to a person that a compile was not made here, since a setting forbids it."""
+    where = (
+        "for this tenant, by the farm's operator" if words.is_tenants_fallback else "in hpcc.toml"
+    )
+    text = (
+        f"hpcc: not compiled remotely ({reason}): {message}\n"
+        f'hpcc: local fallback is forbidden by `fallback = "never"` {where}\n'
+    )
+    return text.encode("utf-8", "replace")
+
+
 def judge(
     session: FarmSession | None, parity: Parity, name: str, host: Toolchain | None, image: ImageRef
 ) -> Judgement:

@@ -226,10 +226,10 @@ class Planner:
 def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
     """Return the guest's environment; what would mean something only here is refused."""
     env = prepared.request.env
+    if any(name in env for name in _REFUSED_ENV):
+        raise NotPortableError("environment")
     own = {n: env[n] for n in _ALLOWED_ENV if n in env}
     if _msvc.is_of(prepared.invocation):
         check_environment(env)
         return {**_GUEST_ENV, **own, **guest_environment(env, guest)}
-    if any(name in env for name in _REFUSED_ENV):
-        raise NotPortableError("environment")
     return {**_GUEST_ENV, **own}

@@ -73,7 +73,7 @@ def test_a_backslash_in_an_include_is_a_slash(bench: ClBench) -> None:
     assert bench.twice(*argv) != one
 
 
-@pytest.mark.parametrize("name", ["INCLUDE", "EXTERNAL_INCLUDE"])
+@pytest.mark.parametrize("name", ["INCLUDE", "EXTERNAL_INCLUDE", "CPATH"])
 def test_the_include_variables_are_search_paths(bench: ClBench, name: str) -> None:
     bench.write("x.c", "#include <h.h>\nint f(void) { return X; }\n")
     for directory, value in (("one", 1), ("two", 2)):
@@ -87,6 +87,11 @@ def test_the_include_variables_are_search_paths(bench: ClBench, name: str) -> No
     assert found[0] != found[1]
     bench.write("two/h.h", "#define X 3\n")
     assert bench.twice("/c", "/Brepro", "x.c") != found[1]
+    (bench.cwd / "early").mkdir()
+    bench.env[name] = f"{bench.cwd}/early{';:'[name == 'CPATH']}{bench.cwd}/two"
+    third = bench.twice("/c", "/Brepro", "x.c")
+    bench.write("early/h.h", "#define X 4\n")
+    assert bench.twice("/c", "/Brepro", "x.c") != third
 
 
 def test_flags_in_cl_and_behind_count(bench: ClBench) -> None:

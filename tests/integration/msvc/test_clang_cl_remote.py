@@ -119,6 +119,7 @@ def test_directories_of_the_include_variables_travel(far: ClBench, remote: FakeR
         (("/I/opt/x",), {}, "outside-root"),
         (("/winsysroot/opt/x",), {}, "sysroot"),
         ((), {"VCToolsInstallDir": "/opt/vc"}, "environment"),
+        ((), {"CPATH": "inc"}, "environment"),
         ((), {"INCLUDE": "/opt/x"}, "outside-root"),
     ],
 )

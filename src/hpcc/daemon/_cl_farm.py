@@ -1,0 +1,92 @@
+"""cl and clang-cl on a Windows client: on the farm, or left to the compiler. Not yet run there.
+
+There is no local cache behind it: what a `stat` says of a file on Windows is not proved. What a
+farm has made once it answers from its own results.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.compilers import Bypass, NotPortableError, windows_guest_text
+from hpcc.config import RemoteSettings
+from hpcc.core import RemoteFailure, RemoteResult, WindowsPath
+from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
+from hpcc.daemon._cl_host import Machine
+from hpcc.daemon._cl_plan import ClPlan, ClPlanner
+from hpcc.daemon._counters import Counters
+from hpcc.daemon._parity import forbidden_text, words_in_force
+
+_log: Final = logging.getLogger("hpcc.daemon.cl")
+
+
+class ClFarm:
+    """Answers one compile after the other. Thread-safe like its parts."""
+
+    def __init__(
+        self,
+        remote: RemoteClient,
+        planner: ClPlanner,
+        machine: Machine,
+        counters: Counters,
+        settings: RemoteSettings,
+    ) -> None:
+        self._remote, self._planner = remote, planner
+        self._machine, self._counters, self._settings = machine, counters, settings
+
+    def begin(
+        self, request: CompileRequest, root: WindowsPath, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec:
+        """Compile on the farm; `root` is the project's, where links and `subst` are resolved."""
+        if self._remote.farm() is None:
+            return self._left("no-farm")
+        session = self._remote.session()
+        try:
+            plan = self._planner.plan(request, root, None if session is None else session.compilers)
+        except NotPortableError as error:
+            return self._fall_back(error.reason, "this compile cannot run on the farm")
+        if isinstance(plan, Bypass):
+            return self._left(plan.reason)
+        outcome = self._remote.compile(plan.request, is_cancelled)
+        if isinstance(outcome, RemoteFailure):
+            return self._fall_back(outcome.reason, outcome.message)
+        if outcome.exit_code:
+            # An added flag or the image may be at fault: the user's own compiler decides.
+            return self._fall_back("exit-code", "the compile failed in the guest")
+        return self._done(plan, outcome)
+
+    def _done(self, plan: ClPlan, outcome: RemoteResult) -> Done | Exec:
+        there = {output.path: output.data for output in outcome.outputs}
+        try:
+            for path, place in plan.outputs:
+                self._machine.write(place, there[path])
+        except KeyError:
+            return self._fall_back("bad-result", "the farm's answer lacks an output")
+        except OSError as error:
+            _log.warning("an output cannot be written: %s", error)
+            return self._fall_back("output-not-ours", "an output cannot be written")
+        kind = "cached" if outcome.is_cached else "executed"
+        self._counters.add(f"miss.remote.{kind}")
+        return Done(
+            0,
+            windows_guest_text(outcome.stdout, plan.root),
+            windows_guest_text(outcome.stderr, plan.root),
+        )
+
+    def _left(self, reason: str) -> Exec:
+        self._counters.add(f"bypass.{reason}")
+        return Exec(reason)
+
+    def _fall_back(self, reason: str, message: str) -> Done | Exec:
+        """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
+        self._counters.add(f"fallback.{reason}")
+        settings = self._settings
+        session = self._remote.session()
+        words = words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+        if words.fallback == "never":
+            return Done(1, b"", forbidden_text(words, reason, message))
+        if words.fallback == "warn":
+            _log.warning("compiled locally (%s): %s", reason, message)
+        return Exec(reason)

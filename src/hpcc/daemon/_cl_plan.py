@@ -1,0 +1,219 @@
+"""A compile of cl or clang-cl on a Windows client as a request for a Windows guest.
+
+Nothing is kept on the client: which files a compile reads is asked of its own compiler each time.
+Files below the root travel, those of the search variables and of the compiler's installation are
+the image's. Text and answers in, values out: the machine is a `Machine`. Not yet run on Windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc import __version__
+from hpcc.compilers import (
+    HAZARD_REASONS,
+    MAX_RESPONSE_BYTES,
+    WINDOWS_GUEST_ROOT,
+    Bypass,
+    Hazard,
+    Invocation,
+    NotPortableError,
+    WindowsGuestMap,
+    as_text,
+    is_clang_cl,
+    reproducible_flags,
+    scan_arguments,
+    scan_source,
+    windows_guest_arguments,
+)
+from hpcc.core import (
+    MAX_INPUTS,
+    CallerError,
+    RemoteInput,
+    RemoteRequest,
+    Toolchain,
+    WindowsPath,
+    WindowsPathError,
+    parse_windows_path,
+    windows_key,
+)
+from hpcc.daemon import _msvc
+from hpcc.daemon._api import CompileRequest
+from hpcc.daemon._cl_host import ClHost
+from hpcc.daemon._msvc_remote import image_version
+
+_MAX_SOURCE_BYTES: Final = 64 << 20
+# Where the image's own headers are on this machine, too.
+_SYSTEM_ENV: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
+# Edit clang-cl's command line, or add to its search path what a guest has not.
+_REFUSED_ENV: Final = (b"CCC_", b"CLANG_", b"CPATH", b"C_INCLUDE_PATH", b"CPLUS_INCLUDE_PATH")
+_PASSED_ENV: Final = (b"SOURCE_DATE_EPOCH", b"VSLANG")
+
+
+@dataclass(frozen=True, slots=True)
+class ClPlan:
+    """A request, and where its outputs go: the guest's path by path, the machine's file."""
+
+    request: RemoteRequest
+    root: WindowsPath
+    outputs: tuple[tuple[str, str], ...]
+
+
+class ClPlanner:
+    """Makes plans; see `ClHost`."""
+
+    def __init__(self, host: ClHost) -> None:
+        self._host = host
+
+    def plan(
+        self, request: CompileRequest, root: WindowsPath, image: Sequence[Toolchain] | None
+    ) -> ClPlan | Bypass:
+        """Work out the request; `image` are the compilers of the farm's image, None: not known.
+
+        Raises:
+            NotPortableError: it cannot run in a guest.
+        """
+        cwd = _path(_text(request.cwd), None)
+        invocation = self._read(request, cwd)
+        if isinstance(invocation, Bypass):
+            return invocation
+        if any(name.startswith(_REFUSED_ENV) for name in request.env):
+            return Bypass("environment")
+        is_clang, version = self._host.version(request)
+        if is_clang is not is_clang_cl(request.compiler):
+            return Bypass("other-compiler")
+        guest = WindowsGuestMap(root, cwd, _System(request, root, cwd))
+        arguments = windows_guest_arguments(invocation, guest)
+        output = _path(_text(invocation.output), cwd)
+        place = _inside(output, root)
+        inputs = self._inputs(request, invocation, guest)
+        if windows_key(place) in {windows_key(i.path) for i in inputs}:
+            return Bypass("odd-output")
+        there = image_version(request, image) or version
+        injected = reproducible_flags(
+            invocation,
+            there,
+            WINDOWS_GUEST_ROOT.encode(),
+            is_clang=is_clang,
+            accepts=lambda flags: there != version or self._host.takes(request, flags),
+        )
+        program = request.argv[0].replace(b"/", b"\\").rpartition(b"\\")[2]
+        argv = (program, *arguments, *injected)
+        env = [(n, request.env[n]) for n in _PASSED_ENV if n in request.env]
+        remote = RemoteRequest(
+            argv=as_text(argv),
+            env=tuple((as_text([n])[0], as_text([v])[0]) for n, v in env),
+            cwd=_inside(cwd, root) if cwd != root else "",
+            inputs=inputs,
+            outputs=(place,),
+            injected=as_text(injected),
+            client_version=__version__,
+            folds_case=True,
+        )
+        return ClPlan(remote, root, ((place, str(output)),))
+
+    def _read(self, request: CompileRequest, cwd: WindowsPath) -> Invocation | Bypass:
+        def read(name: bytes) -> bytes | None:
+            try:
+                path = parse_windows_path(name.decode(), cwd=cwd)
+            except (WindowsPathError, UnicodeDecodeError):
+                return None
+            return self._host.machine.read(str(path), MAX_RESPONSE_BYTES)
+
+        return _msvc.read_command(request, read)
+
+    def _inputs(
+        self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap
+    ) -> tuple[RemoteInput, ...]:
+        """Read every file of the project that the compile reads; refuse what no list shows."""
+        _refuse_hazards(scan_arguments(invocation.arguments).hazards)
+        source = _text(invocation.source)
+        found: dict[str, RemoteInput] = {}
+        for name in (source, *self._host.files(request, invocation)):
+            path = _path(name, guest.cwd)
+            if guest.is_system(path):
+                continue
+            place = _inside(path, guest.root)
+            if place not in found:
+                found[place] = self._input(place, path, guest.root)
+            if len(found) > MAX_INPUTS:
+                raise NotPortableError("too-many-files")
+        return tuple(found[place] for place in sorted(found))
+
+    def _input(self, place: str, path: WindowsPath, root: WindowsPath) -> RemoteInput:
+        if not _is_in(_path(self._host.machine.real(str(path)), None), root):
+            raise NotPortableError("symlink-outside-root")
+        data = self._host.machine.read(str(path), _MAX_SOURCE_BYTES)
+        if data is None:
+            raise NotPortableError("input-vanished")
+        scan = scan_source(data)
+        _refuse_hazards(scan.hazards)
+        if scan.questions or b"__has_include" in data:
+            # The guest has what is read here and no other file: it would say no where it is yes.
+            raise NotPortableError("has-include")
+        return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())
+
+
+class _System:
+    """Tells paths that are the image's own."""
+
+    def __init__(self, request: CompileRequest, root: WindowsPath, cwd: WindowsPath) -> None:
+        names = [d for n in _SYSTEM_ENV for d in request.env.get(n, b"").split(b";") if d]
+        compiler = _parsed([request.compiler], None)
+        home = compiler[0].components[:-2] if compiler else ()
+        own = [WindowsPath(compiler[0].drive, home)] if home else []
+        self._root = root
+        self._directories = [d for d in (*_parsed(names, cwd), *own) if d.components]
+
+    def __call__(self, path: WindowsPath) -> bool:
+        if _is_in(path, self._root):
+            return False
+        return any(_is_in(path, d) for d in self._directories)
+
+
+def _parsed(names: Iterable[bytes], cwd: WindowsPath | None) -> list[WindowsPath]:
+    found = []
+    for name in names:
+        try:
+            found.append(parse_windows_path(name.decode(), cwd=cwd))
+        except (WindowsPathError, UnicodeDecodeError):
+            continue  # such a directory has no file that a guest could have
+    return found
+
+
+def _text(raw: bytes) -> str:
+    return as_text([raw])[0]
+
+
+def _path(text: str, cwd: WindowsPath | None) -> WindowsPath:
+    try:
+        return parse_windows_path(text, cwd=cwd)
+    except WindowsPathError as error:
+        raise NotPortableError("windows-path") from error
+
+
+def _inside(path: WindowsPath, root: WindowsPath) -> str:
+    try:
+        return path.relative_to(root)
+    except WindowsPathError as error:
+        raise NotPortableError("outside-root") from error
+
+
+def _is_in(path: WindowsPath, directory: WindowsPath) -> bool:
+    if path == directory:
+        return True
+    try:
+        path.relative_to(directory)
+    except CallerError:
+        return False
+    return True
+
+
+def _refuse_hazards(hazards: Hazard) -> None:
+    """Refuse what a list of headers does not show; a guest's assembler can read no other file."""
+    for hazard, reason in HAZARD_REASONS.items():
+        if hazard in hazards & ~Hazard.OPAQUE_ASSEMBLY:
+            raise NotPortableError(reason)

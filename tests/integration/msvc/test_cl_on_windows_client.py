@@ -1,0 +1,292 @@
+r"""A client with Windows paths, and a guest whose root is C:\src, around the real clang-cl.
+
+The drive Z: is this machine's root, as under Wine. `cl.exe` is clang-cl that says what cl says: a
+report in JSON, notes in German. Everything between client and guest is real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from hpcc.config import Paths, RemoteSettings, Settings
+from hpcc.core import (
+    ExecEvent,
+    ExecRequest,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteRequest,
+    WindowsPath,
+    parse_windows_path,
+)
+from hpcc.daemon._api import CompileRequest, Done, Exec
+from hpcc.daemon._cl_farm import ClFarm
+from hpcc.daemon._cl_host import ClHost
+from hpcc.daemon._cl_plan import ClPlanner
+from hpcc.daemon._counters import Counters
+from hpcc.daemon._remote import DispatcherClient, start_remote
+from hpcc.daemon._tools import Answer
+from hpcc.ports import BlobSource
+from hpcc.testing._fake_runtime import FakeGuest
+from hpcc.testing._farm import FarmUnderTest, farm_under_test
+from hpcc.testing.compiles import FakeRemote
+
+pytestmark = pytest.mark.timeout(200)
+ENGLISH, GERMAN = b"Note: including file:", "Hinweis: Einlesen der Datei:".encode("cp850")
+_OF_CL = re.compile(r"-(?:experimental:|pathmap:|wd5049)")
+SOURCE = '#include "h.h"\nint f(void) { return X; }\n'
+
+
+def posix(text: str) -> str:
+    r"""Spell `Z:\a\b`, wherever it begins in an argument, as this machine's file of any case."""
+    head, drive, tail = text.partition("Z:\\")
+    if not drive:
+        return text
+    path = Path("/")
+    for part in filter(None, tail.split("\\")):
+        there = {p.name.lower(): p for p in path.iterdir()} if path.is_dir() else {}
+        path = path / part if (path / part).exists() else there.get(part.lower(), path / part)
+    return f"{head}{path}/" if tail.endswith("\\") else f"{head}{path}"
+
+
+@dataclass
+class Drive:
+    """A `Machine` whose drive Z: is this machine's root; `msc_version` is that of its cl."""
+
+    clang_cl: Path
+    msc_version: str = "193833130"
+    encoding: str = "cp850"
+
+    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> Answer:
+        program, *words = [posix(a.decode()) for a in argv]
+        is_cl = program.endswith("cl.exe") and not program.endswith("clang-cl.exe")
+        report = ""
+        if is_cl and "-EP" in words:
+            return Answer(0, f"HPCC_PROBE cl {self.msc_version}\r\n".encode(), b"v.c\r\n")
+        if is_cl and "-sourceDependencies" in words:
+            at = words.index("-sourceDependencies")
+            report = words[at + 1]
+            words[at : at + 2] = ["-showIncludes"]
+        words = [w for w in words if not (is_cl and _OF_CL.match(w))]
+        done = subprocess.run(
+            [self.clang_cl, *words], cwd=posix(cwd.decode()), capture_output=True, check=False,
+            env={n.decode(): v.decode() for n, v in env.items()}, timeout=60,
+        )  # fmt: skip
+        out = re.sub(
+            rb"(: +)(/.*)", lambda m: m[1] + b"Z:" + m[2].replace(b"/", b"\\"), done.stdout
+        )
+        if report:
+            names = [n.partition(b": ")[2].strip() for n in out.replace(ENGLISH, b":").splitlines()]
+            data = {"Source": "x.c", "Includes": [n.decode().lower() for n in names]}
+            Path(report).write_text(json.dumps({"Version": "1.1", "Data": data}))
+            out = b""
+        return Answer(done.returncode, out.replace(ENGLISH, GERMAN), done.stderr)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        with tempfile.TemporaryDirectory() as name:
+            yield "Z:" + name.replace("/", "\\")
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        file = Path(posix(path))
+        return file.read_bytes() if file.is_file() and file.stat().st_size <= limit else None
+
+    def write(self, path: str, data: bytes) -> None:
+        Path(posix(path)).write_bytes(data)
+
+    def real(self, path: str) -> str:
+        return "Z:" + os.path.realpath(posix(path)).replace("/", "\\")
+
+    def state(self, path: str) -> str:
+        return path
+
+
+class OnDrive:
+    """The way to the farm, with inputs where this machine has them."""
+
+    def __init__(self, remote: DispatcherClient) -> None:
+        self._remote = remote
+        self.farm, self.session, self.close = remote.farm, remote.session, remote.close
+
+    def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        inputs = tuple(replace(i, host_path=posix(i.host_path)) for i in request.inputs)
+        return self._remote.compile(replace(request, inputs=inputs), is_cancelled)
+
+
+def windows_image(clang_cl: Path) -> type[FakeGuest]:
+    """Return guests in which C:\\src is the root, with whatever case, as on NTFS."""
+
+    def spelled(word: str) -> str:
+        head, root, tail = word.partition("C:\\src")
+        return f"{head}/src{tail.lower()}".replace("\\", "/") if root else word
+
+    class Guest(FakeGuest):
+        async def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
+            words = [spelled(w) for w in request.argv[1:] if not _OF_CL.match(w)]
+            env = (*request.env, ("PATH", "/usr/bin:/bin"))
+            here = replace(request, argv=(str(clang_cl), *words), env=env)
+            async with aclosing(super().exec(here, blobs)) as events:
+                async for event in events:
+                    yield event
+
+    return Guest
+
+
+def checkout(directory: Path, include: str = "inc", source: str = "x.c") -> WindowsPath:
+    (directory / include).mkdir(parents=True)
+    (directory / include / "h.h").write_text("#define X 3\n")
+    (directory / source).write_text(SOURCE)
+    return parse_windows_path("Z:" + str(directory).replace("/", "\\"))
+
+
+def request_in(
+    root: WindowsPath, *argv: str, program: str = "cl.exe", **env: str
+) -> CompileRequest:
+    path = f"Z:\\VC\\bin\\{program}"
+    return CompileRequest(
+        argv=(program.encode(), *(a.replace("ROOT", str(root)).encode() for a in argv)),
+        compiler=path.encode(), cwd=str(root).encode(),
+        env={n.encode(): v.encode() for n, v in env.items()}, umask=0, stderr_is_tty=False,
+    )  # fmt: skip
+
+
+ARGV = ("/nologo", "/c", "/O1", "/IROOT\\inc", "/FoROOT\\X.obj", "ROOT\\x.c")
+
+
+def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tuple[bytes, Counters]]:
+    """Compile in checkouts that differ in case, each with a client of its own."""
+    found = []
+    for name, program, *case in (
+        ("one", "cl.exe"), ("Two", "cl.exe", "Inc", "X.c"), ("three", "clang-cl.exe"),
+    ):  # fmt: skip
+        root = checkout(directory / name, *case)
+        paths = Paths.from_env({"HPCC_DIR": str(directory / f"{name}-home")})
+        paths.farm_file.parent.mkdir(parents=True)
+        paths.farm_file.write_text(farm.farm().to_json())
+        remote = OnDrive(start_remote(paths, Settings()))
+        counters = Counters(str(directory / f"{name}-counters"), now=lambda: 0.0)
+        client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, RemoteSettings())
+        try:
+            done = client.begin(request_in(root, *ARGV, program=program), root, lambda: False)
+        finally:
+            remote.close()
+        assert done == Done(0, b"", b""), (done, counters.snapshot())
+        found.append(((directory / name / "X.obj").read_bytes(), counters))
+    return found
+
+
+@pytest.fixture
+def drive(programs: Path) -> Drive:
+    return Drive(programs / "clang-cl")
+
+
+async def test_objects_of_guests_are_the_compilers_and_serve_other_checkouts(
+    tmp_path: Path, drive: Drive
+) -> None:
+    async with farm_under_test(tmp_path / "farm") as farm:
+        farm.runtime.guest_class = windows_image(drive.clang_cl)
+        async with farm.serving():
+            found = await asyncio.to_thread(compile_all, tmp_path / "w", farm, drive)
+        counted = [c.snapshot() for _, c in found]
+        assert [c.get("miss.remote.executed", 0) for c in counted] == [1, 0, 1]
+        assert counted[1]["miss.remote.cached"] == 1
+        assert [r.cache_status for r in farm.audit.rows] == ["executed", "hit", "executed"]
+        rows = [" ".join(row.argv) for row in farm.audit.rows]
+        assert "-experimental:deterministic -pathmap:C:\\src=. -wd5049" in rows[0]
+        assert "-clang:-ffile-prefix-map=C:\\src=." in rows[2]
+    argv: list[str | Path] = [drive.clang_cl, "/nologo", "/c", "/O1", "/Brepro", "-Iinc", "x.c"]
+    await asyncio.to_thread(lambda: subprocess.run(argv, cwd=tmp_path / "w/one", check=True))
+    assert {data for data, _ in found} == {(tmp_path / "w/one/x.obj").read_bytes()}
+
+
+def planned(
+    drive: Drive, root: WindowsPath, *argv: str, **more: str
+) -> tuple[Done | Exec, FakeRemote]:
+    remote = FakeRemote()
+    counters = Counters(tempfile.mktemp(), now=lambda: 0.0)
+    client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, RemoteSettings())
+    remote.failure = RemoteFailure("no", "no")
+    return client.begin(request_in(root, *argv, **more), root, lambda: False), remote
+
+
+@pytest.mark.parametrize("version", ["191627050", "193833130"])
+def test_files_are_known_without_english_whatever_the_version(
+    tmp_path: Path, drive: Drive, version: str
+) -> None:
+    drive.msc_version = version
+    root = checkout(tmp_path / "p")
+    _, remote = planned(drive, root, *ARGV)
+    (request,) = remote.requests
+    assert [i.path for i in request.inputs] == ["inc/h.h", "x.c"]
+    assert request.folds_case
+    assert request.outputs == ("X.obj",)
+    assert request.argv[:6] == (
+        "cl.exe", "/nologo", "/c", "/O1", "-IC:\\src\\inc", "-FoC:\\src\\X.obj",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "argv", "env", "reason"),
+    [
+        ({"x.c": "const char *t = __TIME__;\n"}, ARGV, {}, "date-time"),
+        ({"x.c": "#if __has_include(<y.h>)\n#endif\n"}, ARGV, {}, "has-include"),
+        ({"../o.h": "", "x.c": '#include "../o.h"\n'}, ARGV, {}, "outside-root"),
+        ({"x.c": "#error no\n"}, ARGV, {}, "dependencies-failed"),
+        ({}, (*ARGV[:-1], "\\\\server\\x.c"), {}, "windows-path"),
+        ({}, (*ARGV, "/Zi"), {}, "pdb"),
+        ({}, (*ARGV, "/Yuh.h"), {}, "pch"),
+        ({}, ARGV, {"_CL_": "y.c"}, "multiple-sources"),
+        ({}, ARGV, {"VS_UNICODE_OUTPUT": "1"}, "environment"),
+        ({}, ARGV, {"CCC_OVERRIDE_OPTIONS": "+-DX"}, "environment"),
+        ({}, (*ARGV, "@args.rsp"), {}, "response-file"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_in_a_guest_is_left_to_the_compiler(
+    tmp_path: Path,
+    drive: Drive,
+    files: dict[str, str],
+    argv: tuple[str, ...],
+    env: dict[str, str],
+    reason: str,
+) -> None:
+    root = checkout(tmp_path / "p")
+    for name, text in files.items():
+        (tmp_path / "p" / name).write_text(text)
+    answer, remote = planned(drive, root, *argv, **env)
+    assert answer == Exec(reason)
+    assert not remote.requests
+
+
+def test_a_link_out_of_the_project_stays_here(tmp_path: Path, drive: Drive) -> None:
+    root = checkout(tmp_path / "p")
+    (tmp_path / "secret.h").write_text("")
+    (tmp_path / "p/inc/h.h").unlink()
+    (tmp_path / "p/inc/h.h").symlink_to(tmp_path / "secret.h")
+    (tmp_path / "p/x.c").write_text('#include "h.h"\n')
+    answer, _ = planned(drive, root, *ARGV)
+    assert answer == Exec("symlink-outside-root")
+
+
+def test_headers_of_the_search_variables_are_the_images(tmp_path: Path, drive: Drive) -> None:
+    root = checkout(tmp_path / "p")
+    sdk = tmp_path / "sdk"
+    sdk.mkdir()
+    (sdk / "s.h").write_text("")
+    shutil.copy(tmp_path / "p/inc/h.h", tmp_path / "p/inc/i.h")
+    (tmp_path / "p/x.c").write_text("#include <s.h>\n#include <i.h>\nint x = X;\n")
+    variable = f"{'Z:' + str(sdk)};{root}\\inc".replace("/", "\\")
+    _, remote = planned(drive, root, *ARGV, INCLUDE=str(sdk), EXTERNAL_INCLUDE="")
+    assert not remote.requests  # this drive's own spelling: no Windows path
+    answer, remote = planned(drive, root, *ARGV, f"/I{variable.split(';')[0]}", INCLUDE=variable)
+    assert [i.path for i in remote.requests[0].inputs] == ["inc/i.h", "x.c"], answer
