@@ -28,6 +28,7 @@ from hpcc.compilers._guest import (
     guest_arguments,
     guest_text,
 )
+from hpcc.compilers._heads import Heads
 from hpcc.compilers._includes import (
     Definitions,
     Includes,
@@ -165,6 +166,7 @@ __all__ = [
     "FlagTable",
     "GuestMap",
     "Hazard",
+    "Heads",
     "Includes",
     "Invocation",
     "Language",

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.compilers._heads import Heads
 from hpcc.compilers._scan import MAX_DIRECTIVES, Hazard, scan_source
 from hpcc.compilers._text import joined, without_comments
 
@@ -34,9 +35,18 @@ _DIRECTIVE: Final = re.compile(
     + _BLANK
     + rb"(?=\n|/|\Z)|(/\*))?"
 )
-# Where a comment stands among the words of a directive, or ends on its line.
-_COMMENTED: Final = re.compile(
-    rb"\*/" + _BLANK + _HASH + rb"|" + _HASH + _BLANK + rb"/\*|" + _WORD + _BLANK + rb"/\*"
+# Where a comment stands among the words of a directive, or ends on its line. Apart, so that each
+# begins with bytes to search for.
+_COMMENTED: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rb"\*/" + _BLANK + _HASH,
+        rb"\#" + _BLANK + rb"/\*",
+        rb"%:" + _BLANK + rb"/\*",
+        rb"\?\?=" + _BLANK + rb"/\*",
+        rb"include(?:_next)?" + _BLANK + rb"/\*",
+        rb"import" + _BLANK + rb"/\*",
+    )
 )
 _SELF: Final = b"__FILE__"
 
@@ -67,14 +77,38 @@ class Definitions:
     is_opaque: bool = False
 
 
-def scan_includes(data: bytes) -> Includes:
-    """Read one file; linear in its size."""
+def scan_includes(data: bytes, heads: Heads | None = None) -> Includes:
+    """Read one file; linear in its size. `heads` know what was read before."""
     text = joined(data.removeprefix(_BOM))
+    if b"__has_include" in text or _is_commented(text):
+        return _read(data, text)
+    return (heads or Heads()).of("includes", text, _read_plain)
+
+
+def _is_commented(text: bytes) -> bool:
+    if b"/*" not in text and b"*/" not in text:
+        return False
+    return any(pattern.search(text) for pattern in _COMMENTED)
+
+
+def _read_plain(text: bytes) -> Includes:
+    """Read the head of a text without questions, and without comments among its directives."""
     quoted: set[bytes] = set()
     angled: set[bytes] = set()
     computed: set[bytes] = set()
     is_opaque = _collect(text, quoted, angled, computed)
-    if _COMMENTED.search(text):
+    is_opaque |= len(quoted) + len(angled) + len(computed) > MAX_DIRECTIVES
+    return Includes(
+        frozenset(quoted), frozenset(angled), computed=frozenset(computed), is_opaque=is_opaque
+    )
+
+
+def _read(data: bytes, text: bytes) -> Includes:
+    quoted: set[bytes] = set()
+    angled: set[bytes] = set()
+    computed: set[bytes] = set()
+    is_opaque = _collect(text, quoted, angled, computed)
+    if _is_commented(text):
         is_opaque = _collect(without_comments(text), quoted, angled, computed)
     asked = scan_source(data) if b"__has_include" in text else None
     questions = frozenset(asked.questions) if asked else frozenset()
@@ -103,7 +137,7 @@ def _collect(text: bytes, quoted: set[bytes], angled: set[bytes], computed: set[
         elif not comment:  # with one it is read again, without it
             is_opaque = True
     computed.discard(_SELF)  # the file itself, which is there
-    return is_opaque or any(b"\0" in name for name in (*quoted, *angled))
+    return is_opaque or b"\0" in b"".join((*quoted, *angled))
 
 
 def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers._assembler import has_asm_word, has_opaque_asm, mentions_directive
+from hpcc.compilers._heads import Heads
 from hpcc.compilers._text import joined, without_prose
 
 # A file with more directives than this is not a source anybody wrote.
@@ -130,21 +131,13 @@ _BEFORE_PIECE: Final = b" \t\r\n\v\f,(#%:?/=;"
 _AFTER_PIECE: Final = b" \t\r\n\v\f,)#%?/"
 
 
-def scan_source(data: bytes) -> Scan:
-    """Look through one file of a closure; linear in its size."""
+def scan_source(data: bytes, heads: Heads | None = None) -> Scan:
+    """Look through one file of a closure; linear in its size. `heads` know what was read before."""
     data = joined(data)
     hazards = _hazards(data)
-    quoted: dict[bytes, None] = {}
-    angled: dict[bytes, None] = {}
-    count = 0
-    for in_quotes, in_angles in _INCLUDE.findall(b"\n" + data):
-        count += 1
-        if in_quotes:
-            quoted[in_quotes] = None
-        elif in_angles:
-            angled[in_angles] = None
-        else:
-            hazards |= Hazard.COMPUTED_INCLUDE
+    lines = (heads or Heads()).of("source", data, _include_lines)
+    if lines.is_computed:
+        hazards |= Hazard.COMPUTED_INCLUDE
     questions: dict[tuple[bool, bytes], None] = {}
     aliases: dict[bytes, None] = {}
     if b"__has_include" in data:
@@ -154,11 +147,36 @@ def scan_source(data: bytes) -> Scan:
     if b"embed" in data:
         embeds, more = _embeds(data)
         hazards |= more
-    if count + len(questions) > MAX_DIRECTIVES or any(b"\0" in n for n in (*quoted, *angled)):
+    if lines.count + len(questions) > MAX_DIRECTIVES or lines.has_nul:
         hazards |= Hazard.OPAQUE_QUESTION
     return Scan(
-        hazards, tuple(quoted), tuple(angled), tuple(questions), tuple(embeds), tuple(aliases)
+        hazards, lines.quoted, lines.angled, tuple(questions), tuple(embeds), tuple(aliases)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _IncludeLines:
+    quoted: tuple[bytes, ...]
+    angled: tuple[bytes, ...]
+    count: int
+    is_computed: bool
+    has_nul: bool
+
+
+def _include_lines(data: bytes) -> _IncludeLines:
+    quoted: dict[bytes, None] = {}
+    angled: dict[bytes, None] = {}
+    is_computed = False
+    found = _INCLUDE.findall(b"\n" + data)
+    for in_quotes, in_angles in found:
+        if in_quotes:
+            quoted[in_quotes] = None
+        elif in_angles:
+            angled[in_angles] = None
+        else:
+            is_computed = True
+    has_nul = b"\0" in b"".join((*quoted, *angled))
+    return _IncludeLines(tuple(quoted), tuple(angled), len(found), is_computed, has_nul)
 
 
 def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, cast
 
-from hpcc.compilers import Scan, may_be_read_once, scan_alias_uses, scan_source
+from hpcc.compilers import Heads, Scan, may_be_read_once, scan_alias_uses, scan_source
 
 # Two seconds is the coarsest time stamp of a common file system (FAT).
 RACY_WINDOW_NS: Final = 2_000_000_000
@@ -20,6 +20,9 @@ MAX_SOURCE_BYTES: Final = 256 << 20
 _MAX_REMEMBERED: Final = 200_000
 _MAX_LISTING: Final = 200_000
 _CHUNK: Final = 1 << 20
+# Texts that were read lately: a source that was just written is asked about several times.
+_MAX_TEXTS: Final = 64
+MAX_TEXT_BYTES: Final = 64 << 10
 # Of one directory; each is some names long.
 _MAX_QUESTIONS: Final = 2_000
 
@@ -123,6 +126,8 @@ class FileMemo:
         self._read_once: dict[bytes, bool] = {}
         self._listings: dict[bytes, Listing] = {}
         self._derived: dict[tuple[Hashable, bytes], object] = {}
+        self._texts: dict[bytes, bytes] = {}
+        self.heads = Heads()
 
     def digest(self, path: bytes) -> bytes | None:
         """Return the SHA-256 of a regular file; None when there is none or it is changing."""
@@ -183,7 +188,7 @@ class FileMemo:
             return None
         scan = self._scans.get(digest)
         if scan is None:
-            scan = scan_source(b"".join(chunks))
+            scan = scan_source(b"".join(chunks), self.heads)
             if len(self._scans) >= _MAX_REMEMBERED:
                 self._scans.clear()
             self._scans[digest] = scan
@@ -229,14 +234,21 @@ class FileMemo:
         known = self._derived.get((question, digest))
         if known is not None:
             return cast("T", known)
-        chunks: list[bytes] = []
-        if self._hash(path, chunks) != digest:
-            return None
-        found = read(b"".join(chunks))
+        text = self._texts.get(digest)
+        if text is None:
+            chunks: list[bytes] = []
+            if self._hash(path, chunks) != digest:
+                return None
+            text = b"".join(chunks)
+        found = read(text)
         if len(self._derived) >= _MAX_REMEMBERED:
             self._derived.clear()
         self._derived[question, digest] = found
         return found
+
+    def text(self, digest: bytes) -> bytes | None:
+        """Return the content that has this digest, if a short one was read lately."""
+        return self._texts.get(digest)
 
     def listing(self, path: bytes) -> Listing | None:
         """Return the names in a directory; None when it is none or is too large to watch."""
@@ -285,11 +297,18 @@ class FileMemo:
         finally:
             os.close(fd)
         digest = hasher.digest()
+        if chunks is not None and before.st_size <= MAX_TEXT_BYTES:
+            self._keep_text(digest, b"".join(chunks))
         if self.is_quiet(signature):
             if len(self._digests) >= _MAX_REMEMBERED:
                 self._digests.clear()
             self._digests[path] = (signature, digest)
         return digest
+
+    def _keep_text(self, digest: bytes, text: bytes) -> None:
+        if len(self._texts) >= _MAX_TEXTS:
+            self._texts.clear()
+        self._texts[digest] = text
 
     def _list(self, path: bytes, signature: Signature) -> Listing | None:
         is_quiet = self.is_quiet(signature)

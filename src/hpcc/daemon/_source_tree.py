@@ -49,8 +49,12 @@ class DiskTree:
             raise UnscannableError("input-vanished")
         self.check(found.scan)
         self.digests[path] = found.digest
-        includes = _known(self._memo.derived(path, found.digest, "includes", scan_includes))
+        found_includes = self._memo.derived(path, found.digest, "includes", self._scan_includes)
+        includes = _known(found_includes)
         return with_slashes(includes) if self.is_msvc else includes
+
+    def _scan_includes(self, data: bytes) -> Includes:
+        return scan_includes(data, self._memo.heads)
 
     def check(self, scan: Scan) -> None:
         """Refuse the hazards that are not tolerated.
