@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.compilers import NotPortableError, client_depfile, guest_text
+from hpcc.compilers import NotPortableError, guest_text
 from hpcc.config import Farm, FarmSession, RemoteSettings
 from hpcc.core import (
     CallerError,
@@ -23,9 +23,10 @@ from hpcc.core import (
     Toolchain,
 )
 from hpcc.daemon._api import Done, RemoteClient
-from hpcc.daemon._closure import UncacheableError, absolute
+from hpcc.daemon._closure import UncacheableError
 from hpcc.daemon._completion import Completions
 from hpcc.daemon._counters import Counters
+from hpcc.daemon._depfiles import Depfiles
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
@@ -112,6 +113,7 @@ class FarmCache:
         self._planner = planner
         self._breaker = Breaker(monotonic)
         self._completions = Completions()
+        self._depfiles = Depfiles()
         self._refusals: dict[bytes, tuple[str, float]] = {}
         self._hosts = HostToolchains(monotonic)
         self._warned: set[str] = set()
@@ -243,7 +245,7 @@ class FarmCache:
         prepared, key = job.prepared, job.key
         outputs = {o.path: o.data for o in outcome.outputs}
         try:
-            result = _client_result(prepared, plan, outcome, outputs)
+            result = _client_result(prepared, plan, outcome, outputs, self._depfiles)
         except (KeyError, CallerError):
             return self.fall_back("bad-result", "the farm's answer lacks an output")
         if not self._hits.put_new(prepared, result):
@@ -251,7 +253,7 @@ class FarmCache:
         who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
         name = f"miss.{who}.cached" if outcome.is_cached else f"miss.{who}.executed"
         self._counters.add(name)
-        if plan.is_unchanged_since(started_ns):
+        if plan.may_keep(started_ns):
             self._results.keep(key, plan.closure, result)
         else:
             self._counters.add("uncacheable.modified-during-compile")
@@ -288,17 +290,16 @@ def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
 
 
 def _client_result(
-    prepared: Prepared, plan: Plan, outcome: RemoteResult, outputs: dict[str, bytes]
+    prepared: Prepared,
+    plan: Plan,
+    outcome: RemoteResult,
+    outputs: dict[str, bytes],
+    depfiles: Depfiles,
 ) -> Result:
     names = plan.request.outputs
     depfile: bytes | None = None
     if prepared.invocation.depfile is not None:
-        depfile = client_depfile(
-            outputs[names[1]],
-            plan.root,
-            exists=lambda name: os.path.exists(absolute(prepared.cwd, name)),
-            keeps=lambda name: not name.startswith(b"/") or name.startswith(plan.root + b"/"),
-        )
+        depfile = depfiles.of(outputs[names[1]], plan.root, prepared.cwd)
     return Result(
         outputs[names[0]],
         depfile,

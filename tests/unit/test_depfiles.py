@@ -1,0 +1,31 @@
+"""Dependency files of a guest, spelled for this machine and remembered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import CallerError
+from hpcc.daemon._depfiles import Depfiles
+
+
+def test_a_remembered_file_follows_the_headers_that_come_and_go(tmp_path: Path) -> None:
+    root, header = os.fsencode(tmp_path / "project"), tmp_path / "image.h"
+    data = b"a.o: /src/a.c /src/b.h " + os.fsencode(header) + b"\n"
+    own = b"a.o: " + root + b"/a.c " + root + b"/b.h"
+    depfiles = Depfiles()
+    for is_there in (False, False, True, True, False):
+        header.touch() if is_there else header.unlink(missing_ok=True)
+        text = depfiles.of(data, root, root)
+        assert text.replace(b" \\\n", b"") == own + (
+            b" " + os.fsencode(header) + b"\n" if is_there else b"\n"
+        )
+
+
+def test_what_is_no_dependency_file_stays_refused(tmp_path: Path) -> None:
+    depfiles = Depfiles()
+    for _ in range(2):
+        with pytest.raises(CallerError):
+            depfiles.of(b"no rule\n", os.fsencode(tmp_path), b"/")
