@@ -21,6 +21,7 @@ THIRD_PARTY = OWN / "third_party"
 STACK = {
     "agent.proto": "grpclib_python",
     "audit.proto": "grpc_python",
+    "inline.proto": "grpc_python",
     "scheduler.proto": "grpc_python",
 }
 # Interfaces of others, each a package of its own: where it lies, and where its modules go.

@@ -21,8 +21,16 @@ from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, CallerError, Digest, NotFoundError, PolicyError, TenantId
 from hpcc.identity import PinnedPeer
-from hpcc.reapi import ActionSpec, digest_to_proto, encode_action, encode_result, parse_result
-from hpcc.rpc import BusyError, ReapiClient, ReapiClientConfig, open_channel
+from hpcc.reapi import (
+    ActionSpec,
+    Delta,
+    digest_to_proto,
+    encode_action,
+    encode_result,
+    make_delta,
+    parse_result,
+)
+from hpcc.rpc import BusyError, MissingBlobsError, ReapiClient, ReapiClientConfig, open_channel
 from hpcc.rpc._blob_room import MAX_TENANT_BYTES, BlobRoom
 from hpcc.rpc._method import INJECTED_METADATA, TOOL_METADATA
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
@@ -471,3 +479,46 @@ async def test_a_client_without_rights_learns_nothing(farm: FarmUnderTest) -> No
             await client.find_missing([ACTION])
         with pytest.raises(PolicyError):
             await client.cached_result(ACTION, [])
+
+
+async def test_an_actions_blobs_may_come_with_the_call(farm: FarmUnderTest) -> None:
+    blobs, other = made_action(SCRIPT), made_action("cp a.c a.o; true")
+    async with farm.client() as client:
+        record, is_cached = await client.execute(
+            ACTION, ["a.o"], [Delta(b.digest, b.data) for b in blobs]
+        )
+        assert (record.inline["a.o"], is_cached) == (b"int x;\n", False)
+        # The cache is asked first, so that nothing is stored for a hit.
+        assert (await client.execute(ACTION, [], [Delta(Digest.of(b"x"), b"x")]))[1]
+        assert await client.find_missing([Digest.of(b"x")])
+        deltas = [
+            make_delta(new.digest, new.data, old.digest, old.data)
+            for new, old in zip(other, blobs, strict=True)
+        ]
+        assert sum(len(d.data) for d in deltas) < sum(len(b.data) for b in other)
+        assert not (await client.execute(other[-1].digest, [], deltas))[1]
+
+
+async def test_a_blob_that_comes_with_a_call_is_what_its_digest_says(farm: FarmUnderTest) -> None:
+    *blobs, action = (Delta(b.digest, b.data) for b in made_action(SCRIPT))
+    lie = Delta(Digest.of(b"good"), b"evil")
+    far = Delta(Digest("0" * 64, 5 << 20), b"", Digest("1" * 64, 5 << 20), 5 << 20)
+    async with farm.client() as client:
+        for hostile in (lie, far):
+            with pytest.raises(CallerError) as refused:
+                await client.execute(ACTION, [], [*blobs, hostile, action])
+            assert refused.value.reason == "inline-blobs"
+        assert await client.find_missing([lie.digest]) == {lie.digest}
+        with pytest.raises(NotFoundError):
+            await client.cached_result(ACTION, [])
+
+
+async def test_another_tenants_blob_is_no_base(farm: FarmUnderTest) -> None:
+    await signed_result(farm)  # acme holds all blobs of the action
+    blobs = made_action(SCRIPT)
+    deltas = [make_delta(b.digest, b.data, b.digest, b.data) for b in blobs]
+    token = forged_token(farm, tenant=GLOBEX, subject="ann")
+    async with farm.client(token=token, tenant=GLOBEX) as client:
+        with pytest.raises(MissingBlobsError):
+            await client.execute(ACTION, [], deltas)
+        assert len(await client.find_missing(b.digest for b in blobs)) == len(blobs)

@@ -15,6 +15,7 @@ from hpcc.reapi._command import (
     image_of_command,
     parse_command,
 )
+from hpcc.reapi._delta import MAX_INLINE_BLOBS, Delta, apply_delta, check_deltas, make_delta
 from hpcc.reapi._digests import digest_from_proto, digest_to_proto
 from hpcc.reapi._foreign import ForeignResult, encode_entry_result, parse_foreign_result
 from hpcc.reapi._limits import (
@@ -58,11 +59,13 @@ __all__ = [
     "MAX_COMMAND_BYTES",
     "MAX_DIRECTORIES",
     "MAX_DIRECTORY_BYTES",
+    "MAX_INLINE_BLOBS",
     "MAX_RESULT_SKEW_SECONDS",
     "MAX_TREE_BYTES",
     "MAX_TREE_DEPTH",
     "ActionSpec",
     "CommandSpec",
+    "Delta",
     "DirectoryListing",
     "ForeignResult",
     "InputTree",
@@ -74,7 +77,9 @@ __all__ = [
     "ResultTerms",
     "TreeBase",
     "TreeWalk",
+    "apply_delta",
     "build_tree",
+    "check_deltas",
     "check_terms",
     "digest_from_proto",
     "digest_to_proto",
@@ -85,6 +90,7 @@ __all__ = [
     "encode_result",
     "image_of_action",
     "image_of_command",
+    "make_delta",
     "output_tree_files",
     "parse_action",
     "parse_command",

@@ -34,12 +34,12 @@ _FORBIDDEN_NAMES: Final = frozenset({"", ".", ".."})
 class InputTree:
     """A tree's root digest and every `Directory` message in it, by digest.
 
-    `changed` are those that its base does not have.
+    `changed` are those that its base does not have, with the path of one place where each is.
     """
 
     root: Digest
     directories: Mapping[Digest, bytes]
-    changed: Mapping[Digest, bytes]
+    changed: Mapping[Digest, str]
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class TreeBase:
     def __init__(self, files: Iterable[InputFile], empty_directories: Iterable[str] = ()) -> None:
         self._root = _Node()
         _fill(self._root, files, empty_directories, None)
-        _encode(self._root, {}, 0)
+        _encode(self._root, {}, "", 0)
 
     def with_files(
         self, files: Iterable[InputFile], empty_directories: Iterable[str] = ()
@@ -81,8 +81,8 @@ class TreeBase:
         """
         root = _copy(self._root)
         _fill(root, files, empty_directories, {id(root)})
-        changed: dict[Digest, bytes] = {}
-        digest = _encode(root, changed, 0)
+        changed: dict[Digest, str] = {}
+        digest = _encode(root, changed, "", 0)
         directories: dict[Digest, bytes] = {}
         _collect(root, directories)
         return InputTree(digest, directories, changed)
@@ -130,7 +130,7 @@ def _descend(node: _Node, parents: Iterable[str], path: str, own: set[int] | Non
     return node
 
 
-def _encode(node: _Node, directories: dict[Digest, bytes], depth: int) -> Digest:
+def _encode(node: _Node, places: dict[Digest, str], path: str, depth: int) -> Digest:
     if node.digest is not None:
         return node.digest
     if depth > MAX_TREE_DEPTH:
@@ -138,11 +138,11 @@ def _encode(node: _Node, directories: dict[Digest, bytes], depth: int) -> Digest
     # Sorted by code point, which is the order of the bytes in UTF-8.
     parts = [entry for _, entry in sorted(node.files.items())]
     for name in sorted(node.children):
-        child = _encode(node.children[name], directories, depth + 1)
+        child = _encode(node.children[name], places, f"{path}/{name}", depth + 1)
         parts.append(_field(_DIRECTORIES, _field(_NAME, name.encode()) + _digest_field(child)))
     node.encoded = b"".join(parts)
     node.digest = digest = Digest.of(node.encoded)
-    directories[digest] = node.encoded
+    places[digest] = path
     return digest
 
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -15,6 +16,7 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, Digest, IntegrityError, NotFoundError, TenantId
 from hpcc.reapi import (
+    Delta,
     ResultRecord,
     digest_from_proto,
     digest_to_proto,
@@ -24,6 +26,7 @@ from hpcc.reapi import (
 )
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
+from hpcc.rpc._inline_blobs import encode_execute
 from hpcc.rpc._method import INJECTED_METADATA, PROOF_METADATA, TOOL_METADATA, bearer
 
 _REAPI: Final = "/build.bazel.remote.execution.v2"
@@ -221,15 +224,21 @@ class ReapiClient:
             found.update(await self._batch_read(batch))
         return found
 
-    async def execute(self, action: Digest, inline: Sequence[str]) -> tuple[ResultRecord, bool]:
+    async def execute(
+        self, action: Digest, inline: Sequence[str], deltas: Sequence[Delta] = ()
+    ) -> tuple[ResultRecord, bool]:
         """Run the action; return its result and whether it came from the cache.
+
+        `deltas` are blobs of its that the worker may lack, at most `MAX_INLINE_BLOBS`.
 
         A cancel ends the call, which the worker takes as one waiter less.
         """
-        result, is_cached = await self.run(action, inline)
+        result, is_cached = await self.run(action, inline, deltas)
         return parse_result(result), is_cached
 
-    async def run(self, action: Digest, inline: Sequence[str]) -> tuple[bytes, bool]:
+    async def run(
+        self, action: Digest, inline: Sequence[str], deltas: Sequence[Delta] = ()
+    ) -> tuple[bytes, bool]:
         """Run the action on any service; return the `ActionResult` as it came."""
         request = pb.ExecuteRequest(
             instance_name=self._instance,
@@ -241,7 +250,11 @@ class ReapiClient:
         path = f"{_REAPI}.Execution/Execute"
         call = self._channel.unary_stream(
             path,
-            request_serializer=pb.ExecuteRequest.SerializeToString,
+            request_serializer=(
+                partial(encode_execute, deltas=deltas)
+                if self._config.instance is None
+                else pb.ExecuteRequest.SerializeToString
+            ),
             response_deserializer=ops.Operation.FromString,
         )(request, metadata=self._metadata_of(path), timeout=self._config.execute_seconds)
         try:

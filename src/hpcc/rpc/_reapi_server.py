@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -26,6 +26,7 @@ from hpcc.reapi import (
 from hpcc.rpc._blob_room import BlobRoom
 from hpcc.rpc._channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
 from hpcc.rpc._errors import code_of, status_of
+from hpcc.rpc._inline_blobs import Extras
 from hpcc.rpc._method import Call, Method, service_handler
 from hpcc.rpc._stdio_blobs import BlobKeeper, shorten
 from hpcc.rpc._write_order import WriteOrder
@@ -80,8 +81,16 @@ class Session(Protocol):
     async def tree(self, root: Digest) -> tuple[bytes, ...]: ...
     async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes: ...
     def execute(
-        self, action: Digest, inline: frozenset[str], *, skip_cache: bool
-    ) -> AsyncGenerator[Running | Finished]: ...
+        self,
+        action: Digest,
+        inline: frozenset[str],
+        *,
+        skip_cache: bool,
+        arrive: Callable[[], Awaitable[None]],
+    ) -> AsyncGenerator[Running | Finished]:
+        """Run an action; `arrive` stores blobs that came with it, and is called on a miss."""
+        ...
+
     def wait(self, name: str) -> AsyncGenerator[Running | Finished]: ...
     def cancel(self, name: str) -> None: ...
 
@@ -390,11 +399,17 @@ class _ReapiServer:
     ) -> AsyncGenerator[ops.Operation]:
         session = await self._authorizer.session(client_of(call, request.instance_name))
         action = digest_from_proto(request.action_digest)
+        extras = Extras(request)
         updates = session.execute(
-            action, frozenset(request.inline_output_files), skip_cache=request.skip_cache_lookup
+            action,
+            frozenset(request.inline_output_files),
+            skip_cache=request.skip_cache_lookup,
+            arrive=lambda: extras.store(session),
         )
         async with aclosing(updates):
             async for update in updates:
+                if extras.only_end and isinstance(update, Running):
+                    continue
                 yield await _operation(
                     update,
                     action,

@@ -241,7 +241,12 @@ class WorkerSession:
         )
 
     async def execute(
-        self, action: Digest, inline: frozenset[str], *, skip_cache: bool
+        self,
+        action: Digest,
+        inline: frozenset[str],
+        *,
+        skip_cache: bool,
+        arrive: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Running | Finished]:
         self._may_execute()
         if not skip_cache:
@@ -254,6 +259,7 @@ class WorkerSession:
                 yield Finished(name, result=result, is_cached=True)
                 return
         self._desk.audit.require_room()
+        await arrive()
         work = await self._work(action)
         key = FlightKey(self._domain, action)
         updates = self._desk.flights.run(key, self._claims.subject, lambda: self._run(work))

@@ -1,0 +1,88 @@
+"""A blob as a change of another one that the peer holds: what differs between two ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import Blob, Digest
+from hpcc.reapi._limits import ReapiError
+
+# Of content and bases that one call may carry.
+MAX_INLINE_BLOBS: Final = 64
+MAX_INLINE_BYTES: Final = 4 << 20
+_REASON: Final = "inline-blobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The content of `digest`: `data` between the first and last bytes of a `base`, if any."""
+
+    digest: Digest
+    data: bytes
+    base: Digest | None = None
+    prefix_bytes: int = 0
+    suffix_bytes: int = 0
+
+
+def make_delta(digest: Digest, data: bytes, base: Digest, old: bytes) -> Delta:
+    """Describe `data` by what it shares with the `old` content at both ends."""
+    prefix = _common(data, old)
+    suffix = _common_end(data[prefix:], old[prefix:])
+    return Delta(digest, data[prefix : len(data) - suffix], base, prefix, suffix)
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Return how many first bytes are the same, by halves: each step compares at memory speed."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _common_end(one: bytes, other: bytes) -> int:
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[len(one) - middle : len(one) - low] == other[len(other) - middle : len(other) - low]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def check_deltas(deltas: tuple[Delta, ...]) -> None:
+    """Refuse what a hostile peer may not send, before anything is read for it.
+
+    Raises:
+        ReapiError: too many, too large, or a size that is not the sum of its parts.
+    """
+    if len(deltas) > MAX_INLINE_BLOBS:
+        raise ReapiError(f"more than {MAX_INLINE_BLOBS} blobs in one call", reason=_REASON)
+    total = sum(d.digest.size_bytes + (d.base.size_bytes if d.base else 0) for d in deltas)
+    if total > MAX_INLINE_BYTES:
+        raise ReapiError(f"blobs of {total} bytes in one call", reason=_REASON)
+    for delta in deltas:
+        shared = delta.prefix_bytes + delta.suffix_bytes
+        if shared > (delta.base.size_bytes if delta.base else 0):
+            raise ReapiError("a blob takes more of its base than there is", reason=_REASON)
+        if shared + len(delta.data) != delta.digest.size_bytes:
+            raise ReapiError("a blob's parts are not its size", reason=_REASON)
+
+
+def apply_delta(delta: Delta, base: bytes = b"") -> Blob:
+    """Put a blob that was checked together, and hold it against its digest.
+
+    Raises:
+        ReapiError: it is other content.
+    """
+    end = len(base) - delta.suffix_bytes
+    data = b"".join((base[: delta.prefix_bytes], delta.data, base[end:]))
+    blob = Blob.of(data)
+    if blob.digest != delta.digest:
+        raise ReapiError("a blob is not what its digest says", reason=_REASON)
+    return blob

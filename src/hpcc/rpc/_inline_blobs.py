@@ -1,0 +1,87 @@
+"""An action's own blobs inside its ExecuteRequest (proto/hpcc/v1/inline.proto), both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from hpcc._proto import inline_pb2 as inline
+from hpcc.core import Blob, CallerError, Digest, IntegrityError, NotFoundError
+from hpcc.reapi import Delta, ReapiError, apply_delta, check_deltas
+
+
+def encode_execute(request: pb.ExecuteRequest, deltas: Iterable[Delta]) -> bytes:
+    """Return a request with its action's blobs, which wants the operation's end alone."""
+    extras = inline.ExecuteExtras(only_end=True)
+    for delta in deltas:
+        blob = extras.blobs.add(
+            sha256=bytes.fromhex(delta.digest.hash),
+            size_bytes=delta.digest.size_bytes,
+            data=delta.data,
+        )
+        if delta.base is not None:
+            blob.base_sha256 = bytes.fromhex(delta.base.hash)
+            blob.base_size_bytes = delta.base.size_bytes
+            blob.prefix_bytes, blob.suffix_bytes = delta.prefix_bytes, delta.suffix_bytes
+    return request.SerializeToString() + extras.SerializeToString()
+
+
+class BlobPlace(Protocol):
+    """Where one tenant's blobs are kept."""
+
+    async def put(self, blob: Blob) -> None: ...
+    async def get(self, digest: Digest) -> Blob: ...
+
+
+class Extras:
+    """What a request carries beside REAPI's fields, checked. Stock clients' carry nothing."""
+
+    def __init__(self, request: pb.ExecuteRequest) -> None:
+        """Read a hostile request.
+
+        Raises:
+            ReapiError: the blobs break a rule or a limit.
+        """
+        try:
+            extras = inline.ExecuteExtras.FromString(request.SerializeToString())
+        except DecodeError as error:
+            raise ReapiError("malformed blobs in a request", reason="inline-blobs") from error
+        self.only_end = extras.only_end
+        self._deltas = tuple(map(_delta, extras.blobs))
+        check_deltas(self._deltas)
+
+    async def store(self, place: BlobPlace) -> None:
+        """Store the blobs; one whose base is not there is left out, and will be found missing.
+
+        Raises:
+            ReapiError: one is not what its digest says.
+        """
+        for delta in self._deltas:
+            base = b""
+            if delta.base is not None:
+                try:
+                    base = (await place.get(delta.base)).data
+                except (NotFoundError, IntegrityError):  # gone, or damaged and gone by now
+                    continue
+            await place.put(apply_delta(delta, base))
+
+
+def _delta(blob: inline.InlineBlob) -> Delta:
+    has_base = bool(blob.base_sha256)
+    return Delta(
+        _digest(blob.sha256, blob.size_bytes),
+        blob.data,
+        _digest(blob.base_sha256, blob.base_size_bytes) if has_base else None,
+        blob.prefix_bytes,
+        blob.suffix_bytes,
+    )
+
+
+def _digest(sha256: bytes, size_bytes: int) -> Digest:
+    try:
+        return Digest(sha256.hex(), size_bytes)
+    except CallerError as error:
+        raise ReapiError(str(error), reason="inline-blobs") from error
