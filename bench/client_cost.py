@@ -18,18 +18,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from _farm_rows import Figure
 from _measure import BenchError, children_seconds, settle, tree_seconds
 from _measure import run as run_tool
 from _tools import HPCC
 from _trees import header_tree, write_source
+from google.protobuf.message import Message
 
 from hpcc.config import Paths
-from hpcc.core import TenantId
+from hpcc.rpc import _method, _reapi_server
 from hpcc.testing._farm import farm_under_test
-from hpcc.worker import _quotas
 
 HEADERS: Final = 300
 GOAL_MS: Final = 3.0
@@ -127,7 +127,7 @@ class FarmProcess:
         self.farm_json = self._line()
 
     def uploaded(self) -> int:
-        """Bytes that clients have uploaded since the last question."""
+        """Bytes that clients have sent to the worker since the last question."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -150,21 +150,30 @@ class FarmProcess:
         return line.strip()
 
 
+class _Counted:
+    """A request's type, whose messages are counted as they come: every byte but TLS and HTTP/2."""
+
+    def __init__(self, kind: type[Message], sizes: list[int]) -> None:
+        self._kind, self._sizes = kind, sizes
+
+    def FromString(self, data: bytes) -> Message:  # noqa: N802 - protobuf's name
+        self._sizes.append(len(data))
+        return self._kind.FromString(data)
+
+
 async def serve(directory: Path) -> None:
-    """Be the farm: print farm.json, then the bytes uploaded for each line read."""
-    uploads: list[int] = []
-    original = _quotas.Quotas.upload
+    """Be the farm: print farm.json, then the bytes of requests to the worker for each line read."""
+    sizes: list[int] = []
 
-    def counted(self: _quotas.Quotas, tenant: TenantId, size_bytes: int) -> None:
-        uploads.append(size_bytes)
-        original(self, tenant, size_bytes)
+    def counted(name: str, request: type[Message], *rest: Any, **more: Any) -> _method.Method:  # noqa: ANN401 - as Method takes them
+        return _method.Method(name, _Counted(request, sizes), *rest, **more)  # type: ignore[arg-type]  # it has what is used of a type
 
-    _quotas.Quotas.upload = counted  # type: ignore[method-assign]  # the bench looks over its shoulder
+    _reapi_server.Method = counted  # type: ignore[misc,assignment]  # the bench looks over its shoulder
     async with farm_under_test(directory) as farm, farm.serving():
         print(farm.farm().to_json().replace("\n", " "), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            print(sum(uploads), flush=True)
-            uploads.clear()
+            print(sum(sizes), flush=True)
+            sizes.clear()
 
 
 def _spent(work: Callable[[], None], client: Client, dispatcher: int) -> tuple[float, float, float]:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
+import pytest
+from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
+
 from hpcc.config import Paths, RemoteSettings, Settings
-from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
+from hpcc.core import (
+    Digest,
+    RemoteFailure,
+    RemoteInput,
+    RemoteOutcome,
+    RemoteRequest,
+    RemoteResult,
+    SharedInputs,
+)
 from hpcc.daemon._remote import DispatcherClient, start_remote
+from hpcc.daemon._remote_frames import encode_inputs
+from hpcc.rpc import _inline_blobs
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 
 
@@ -252,3 +266,63 @@ async def test_checkouts_that_differ_in_case_share_what_a_guest_that_folds_made(
         assert one.exit_code == 0, one.stderr
         assert (one.action, one.is_cached, other.is_cached) == (other.action, False, True)
         assert [o.path for r in (one, other) for o in r.outputs] == ["Out/A.obj", "out/A.obj"]
+
+
+def shared_request(directory: Path, text: str) -> RemoteRequest:
+    """A compile of `a.c` and a header that others share, as the daemon's scan would plan it."""
+    directory.mkdir(exist_ok=True)
+    header = directory / "h.h"
+    header.write_text("int h;\n")
+    digest = Digest.of(header.read_bytes())
+    encoded = encode_inputs([(RemoteInput("h.h", str(header), False, digest.hash), 7)])
+    # The file itself is never read: its text comes along.
+    source = RemoteInput("a.c", str(directory / "a.c"), False, Digest.of(text.encode()).hash)
+    shared = SharedInputs(encoded, (source,), sha256(encoded).digest(), text.encode())
+    return RemoteRequest(
+        argv=("sh", "-c", "cat h.h a.c > a.o"),
+        env=(("PATH", "/usr/bin:/bin"),),
+        cwd="",
+        inputs=(source, RemoteInput("h.h", str(header), False, digest.hash)),
+        outputs=("a.o",),
+        shared=shared,
+    )
+
+
+async def test_a_changed_line_crosses_as_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    original = _inline_blobs.Extras.__init__
+
+    def counted(extras: _inline_blobs.Extras, request: pb.ExecuteRequest) -> None:
+        sizes.append(request.ByteSize())
+        original(extras, request)
+
+    monkeypatch.setattr(_inline_blobs.Extras, "__init__", counted)
+    async with farm_under_test(tmp_path) as farm, farm.serving():
+        client = client_of(farm)
+        try:
+            for number in range(4):
+                text = f"int a = {number};\n" + "int b;\n" * 1_000
+                result = await compile_(client, shared_request(tmp_path / "src", text))
+                assert isinstance(result, RemoteResult), result
+                assert result.outputs[0].data == b"int h;\n" + text.encode()
+                assert not result.is_cached
+        finally:
+            await asyncio.to_thread(client.close)
+        assert [row.cache_status for row in farm.audit.rows] == ["executed"] * 4
+    assert len(sizes) == 4
+    assert max(sizes) < 2_000
+
+
+async def test_a_dispatcher_that_has_forgotten_shared_inputs_is_told_again(tmp_path: Path) -> None:
+    async with farm_under_test(tmp_path) as farm, farm.serving():
+        client = client_of(farm)
+        try:
+            request = shared_request(tmp_path / "src", "int a;\n")
+            client._ready_link().is_news(request.shared)  # which it never hears
+            result = await compile_(client, request)
+            assert isinstance(result, RemoteResult), result
+            assert result.outputs[0].data == b"int h;\nint a;\n"
+        finally:
+            await asyncio.to_thread(client.close)

@@ -24,6 +24,7 @@ from hpcc.daemon._manifest import (
     add_set,
     decode_manifest,
     encode_manifest,
+    make_part,
     make_set,
 )
 
@@ -51,19 +52,21 @@ def test_any_bytes_are_fields_or_an_integrity_error(data: bytes) -> None:
 _NAMES = st.binary(min_size=1, max_size=9).filter(lambda name: b"\0" not in name)
 # A root that is any clone's stands as a NUL.
 _PATHS = st.one_of(_NAMES, _NAMES.map(ROOT_MARK.__add__))
-_SETS = st.builds(
-    make_set,
-    st.binary(min_size=32, max_size=32),
-    st.lists(st.tuples(_PATHS, st.binary(min_size=32, max_size=32))).map(tuple),
-    st.lists(_PATHS).map(tuple),
-    st.lists(
-        st.builds(
-            Absence,
-            st.binary(max_size=9),
-            st.frozensets(_NAMES),
-            st.frozensets(_NAMES),
-        )
-    ).map(tuple),
+_FILES = st.lists(st.tuples(_PATHS, st.binary(min_size=32, max_size=32))).map(tuple)
+_ABSENCES = st.lists(
+    st.builds(
+        Absence,
+        st.binary(max_size=9),
+        st.frozensets(_NAMES),
+        st.frozensets(_NAMES),
+    )
+).map(tuple)
+_KEYS = st.binary(min_size=32, max_size=32)
+_PRESENT = st.lists(_PATHS).map(tuple)
+_PARTS = st.builds(make_part, _FILES, _ABSENCES)
+_SETS = st.one_of(
+    st.builds(make_set, _KEYS, _FILES, _PRESENT, _ABSENCES),
+    st.builds(make_set, _KEYS, _FILES, _PRESENT, st.just(()), _PARTS),
 )
 
 
@@ -80,7 +83,13 @@ def test_manifests_read_back(sets: list[InputSet]) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_manifest_or_an_integrity_error(data: bytes) -> None:
-    for text in (data, encode_fields([b"manifest-3", data])):
+    texts = (
+        data,
+        encode_fields([b"manifest-3", data]),
+        encode_fields([b"manifest-4", encode_fields([data]), data]),
+        encode_fields([b"manifest-4", b"", encode_fields([b"k" * 32, data, b"\0"])]),
+    )
+    for text in texts:
         try:
             decode_manifest(text)
         except IntegrityError:
@@ -94,6 +103,40 @@ def test_names_that_many_directories_lack_are_stored_once() -> None:
     data = encode_manifest((inputs,))
     assert len(data) < 2 * sum(map(len, names))
     assert list(map(_plain, decode_manifest(data))) == [_plain(inputs)]
+
+
+def test_what_sets_share_is_stored_once_and_is_in_each_name() -> None:
+    headers = tuple((b"/p/h%d.h" % i, bytes([i]) * 32) for i in range(200))
+    part = make_part(headers, (Absence(b"/p", frozenset({b"x.h"}), frozenset()),))
+    sets = tuple(
+        make_set(b"k", ((b"/p/unit.c", bytes([i]) * 32),), (), (), part) for i in range(MAX_SETS)
+    )
+    data = encode_manifest(sets)
+    assert len(data) < 2 * len(part.body)
+    assert list(map(_plain, decode_manifest(data))) == list(map(_plain, sets))
+    other = make_part((*headers[:-1], (headers[-1][0], b"x" * 32)), part.absences)
+    again = make_set(b"k", sets[0].files[:1], (), (), other)
+    assert again.result_key != sets[0].result_key
+
+
+def test_sets_of_one_source_look_at_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "unit.c"
+    path.write_bytes(b"int a;")
+    asked: list[bytes] = []
+
+    class Counting(FileMemo):
+        def digest(self, path: bytes) -> bytes | None:
+            asked.append(path)
+            return super().digest(path)
+
+    memo = Counting(time.time_ns)
+    source, known = os.fsencode(path), FileMemo(time.time_ns).digest(os.fsencode(path))
+    assert known is not None
+    first: dict[bytes, bytes | None] = {}
+    other = make_set(b"k", ((source, b"x" * 32), (b"/never/asked", b"y" * 32)), (), ())
+    same = make_set(b"k", ((source, known),), (), ())
+    assert [s.holds(memo, first) for s in (other, other, same)] == [False, False, True]
+    assert asked == [source]
 
 
 def test_the_order_of_directories_does_not_name_a_result() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hpcc.core import CallerError, Digest, InputFile, RemoteInput, TenantId
+from hpcc.daemon import _dispatch_packs
 from hpcc.daemon._dispatch_packs import InputPack, InputPacks, SentBlobs
-from hpcc.daemon._remote_frames import decode_inputs, encode_inputs
-from hpcc.reapi import build_tree
+from hpcc.daemon._remote_frames import UNKNOWN_INPUTS, decode_inputs, encode_inputs
+from hpcc.reapi import Delta, build_tree
 
 A, B, C = Digest.of(b"a"), Digest.of(b"bb"), Digest.of(b"c" * 100_000)
 
@@ -38,10 +40,20 @@ class Action:
     own: frozenset[Digest]
     shared: InputPack | None
     digests: frozenset[Digest]
+    texts: dict[Digest, bytes] = field(default_factory=dict)
+    places: dict[Digest, str] = field(default_factory=dict)
+
+    def content(self, digest: Digest) -> bytes | None:
+        return self.texts.get(digest)
 
 
-def routed(worker_id: str = "w1", tenant: str = "acme") -> Any:
-    route = SimpleNamespace(worker_id=worker_id, worker_certificate=b"der")
+def edited(pack: InputPack, text: bytes) -> Action:
+    own = Digest.of(text)
+    return Action(frozenset({own}), pack, frozenset({A, own}), {own: text}, {own: "file:m.c"})
+
+
+def routed(worker_id: str = "w1", tenant: str = "acme", generation: int = 1) -> Any:
+    route = SimpleNamespace(worker_id=worker_id, worker_certificate=b"der", generation=generation)
     return SimpleNamespace(route=route, tenant=TenantId(tenant))
 
 
@@ -100,3 +112,72 @@ async def test_after_an_eviction_everything_is_asked_anew() -> None:
     sent.forget(routed())
     await sent.unknown(worker, routed(), action)
     assert worker.asked == [frozenset({A, B})]
+
+
+def test_inputs_are_known_by_name_once_they_were_told() -> None:
+    packs, data = InputPacks(), encoded("a.h")
+    name = sha256(data).digest()
+    assert packs.known(name) is None
+    with pytest.raises(CallerError) as refused:
+        packs.of(b"", name)
+    assert refused.value.reason == UNKNOWN_INPUTS
+    assert packs.of(data, name) is packs.of(b"", name) is packs.known(name)
+
+
+def test_an_edit_goes_with_the_call_as_what_changed() -> None:
+    sent, pack = SentBlobs(), InputPacks().of(encoded("a.h"))
+    first, second = (
+        edited(pack, b"int a = 1;" * 99),
+        edited(pack, b"int a = 1;" * 98 + b"int a = 2;"),
+    )
+    assert sent.deltas(routed(), first) is None  # of the headers nothing is known yet
+    sent.note(routed(), first)
+    assert sent.deltas(routed(), first) == ()
+    (delta,) = sent.deltas(routed(), second) or ()
+    assert (delta.base, delta.data) == (*first.own, b"2")
+    (whole,) = sent.deltas(routed(), edited(pack, b"")) or ()
+    assert whole.data == b""
+    assert sent.deltas(routed("w2"), second) is None
+    large = edited(pack, b"x" * 100_000)
+    assert sent.deltas(routed(), large) is None
+    unread = Action(frozenset({B}), pack, frozenset({A, B}))
+    assert sent.deltas(routed(), unread) is None
+
+
+def test_a_worker_that_always_lacks_what_it_was_sent_is_sent_nothing_that_way() -> None:
+    sent, pack = SentBlobs(), InputPacks().of(encoded("a.h"))
+
+    def offered(text: bytes) -> tuple[Delta, ...] | None:
+        sent.note(routed(), Action(frozenset(), pack, frozenset()))
+        return sent.deltas(routed(), edited(pack, text))
+
+    def lacks(text: bytes, missing: Iterable[Digest]) -> None:
+        deltas = offered(text)
+        assert deltas
+        sent.lacked(routed(), deltas, missing)
+        assert sent.deltas(routed(), edited(pack, text)) is None  # everything is asked first
+
+    for _ in range(5):
+        lacks(b"int a;", [A])  # a header: evicted
+    for number in range(2):
+        lacks(b"int b%d;" % number, [Digest.of(b"int b%d;" % number)])
+    sent.taken(routed(), edited(pack, b"int c;"))
+    for number in range(3):
+        lacks(b"int d%d;" % number, [Digest.of(b"int d%d;" % number)])
+    assert offered(b"int e;") is None
+    again = routed(generation=2)
+    sent.note(again, Action(frozenset(), pack, frozenset()))
+    assert sent.deltas(again, edited(pack, b"int e;"))
+
+
+def test_what_was_sent_last_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_dispatch_packs, "_MAX_LATEST_BYTES", 250)
+    sent, pack = SentBlobs(), InputPacks().of(encoded("a.h"))
+    for i in range(9):
+        action = edited(pack, bytes([i]) * 100)
+        action.places = dict.fromkeys(action.own, f"file:{i}")
+        sent.note(routed(), action)
+        sent.note(routed(), action)
+    held = sent._of(routed())
+    assert list(held.latest) == ["file:7", "file:8"]
+    assert held.latest_bytes == 200

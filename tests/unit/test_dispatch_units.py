@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from hpcc.core import (
     RemoteOutput,
     RemoteRequest,
     RemoteResult,
+    SharedInputs,
 )
 from hpcc.daemon._dispatch_compile import PreparedAction, prepare_action
 from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
@@ -72,6 +74,17 @@ def test_a_request_crosses_the_pair_unchanged(request: RemoteRequest, number: in
     frame = decode_frame(raw[LENGTH.size :])
     assert (frame.kind, frame.request_id) == (Kind.COMPILE, number)
     assert request_of(frame) == request
+
+
+@given(REQUESTS, st.binary(max_size=40), st.none() | st.binary(max_size=40), st.booleans())
+def test_shared_inputs_cross_whole_or_by_name(
+    request: RemoteRequest, encoded: bytes, text: bytes | None, with_shared: bool
+) -> None:
+    shared = SharedInputs(encoded, request.inputs, b"name", text)
+    sent = replace(request, shared=shared)
+    raw = encode_request(1, sent, with_shared=with_shared)
+    got = request_of(decode_frame(raw[LENGTH.size :]))
+    assert got == (sent if with_shared else replace(sent, shared=replace(shared, encoded=b"")))
 
 
 @given(OUTCOMES)
@@ -163,6 +176,23 @@ def test_an_input_that_is_not_what_was_planned_with_is_refused(tmp_path: Path) -
     with pytest.raises(CallerError) as caught:
         prepared(tmp_path, inputs=(RemoteInput("a.c", str(tmp_path / "a.c"), False, other),))
     assert caught.value.reason == "input-changed"
+
+
+def test_a_text_that_came_along_stands_for_the_file(tmp_path: Path) -> None:
+    def with_text(text: bytes, count: int = 1) -> PreparedAction:
+        source = RemoteInput("a.c", str(tmp_path / "a.c"), False, Digest.of(b"a.c").hash)
+        shared = SharedInputs(b"", (source,) * count, b"", text)
+        return prepared(tmp_path, inputs=(source,) * count, shared=shared)
+
+    made = with_text(b"a.c")
+    assert made.digest == prepared(tmp_path).digest
+    assert made.content(Digest.of(b"a.c")) == b"a.c"
+    assert made.content(Digest.of(b"never heard of")) is None
+    assert all(made.content(digest) is not None for digest in made.own)
+    assert sorted(made.places.values()) == ["directory:", "directory:/build", "file:a.c"]
+    for text, count in ((b"other", 1), (b"a.c", 2)):
+        with pytest.raises(CallerError):
+            with_text(text, count)
 
 
 def test_two_checkouts_make_the_same_action(tmp_path: Path) -> None:

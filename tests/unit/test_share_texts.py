@@ -21,7 +21,7 @@ from hpcc.compilers import (
     under_root,
     why_private,
 )
-from hpcc.daemon._manifest import Absence, InputSet
+from hpcc.daemon._manifest import Absence, InputSet, make_part
 from hpcc.daemon._relocate import Checkout
 from hpcc.daemon._share_check import why_object_is_private
 
@@ -258,19 +258,20 @@ def test_any_bytes_are_looked_at_without_an_error(data: bytes) -> None:
 
 
 def test_every_name_in_a_set_of_inputs_is_moved() -> None:
-    """A field that is added to these must be moved, too; `body` holds names, and goes."""
-    assert InputSet._fields == ("files", "present", "absences", "result_key", "body")
+    """A field that is added to these must be moved, too; `body` and `part` hold names, and go."""
+    assert InputSet._fields == ("files", "present", "absences", "result_key", "body", "part")
     assert set(Absence.__slots__) == {"directories", "directory", "files", "signature"}
     absence = Absence(b"\0/inc", frozenset([b"a.h"]), frozenset([b"b"]))
     inputs = InputSet(
-        ((b"\0/x.c", b"1"), (b"/usr/x.h", b"2")), (b"\0",), (absence,), b"key", b"body"
-    )
+        ((b"\0/x.c", b"1"), (b"/usr/x.h", b"2")), (b"\0",), (absence,), b"key", b"body",
+        make_part(((b"/usr/x.h", b"2"),), (absence,)),
+    )  # fmt: skip
     moved = Checkout(_ROOT, is_clang=False).spelled_set(inputs)
     assert moved.files == ((_ROOT + b"/x.c", b"1"), (b"/usr/x.h", b"2"))
     assert moved.present == (_ROOT,)
     assert [(a.directory, a.files, a.directories) for a in moved.absences] == [
         (_ROOT + b"/inc", frozenset([b"a.h"]), frozenset([b"b"]))
     ]
-    assert (moved.result_key, moved.body) == (b"key", b"")
+    assert (moved.result_key, moved.body, moved.part) == (b"key", b"", None)
     marked = Checkout(_ROOT, is_clang=False).marked_absences(moved.absences)
     assert marked[0].directory == b"\0/inc"

@@ -24,11 +24,15 @@ class RemoteInput:
 class SharedInputs:
     """Inputs in the form in which they cross to the dispatcher, made once for many requests.
 
-    `encoded` stands for all inputs of a request but those in `own`; see `encode_inputs`.
+    `encoded` stands for all inputs of a request but those in `own`; see `encode_inputs`. `name` is
+    its SHA-256, by which a dispatcher that has it knows it. `text` is the content of the one
+    input that is `own`, or None: then it is read again.
     """
 
     encoded: bytes
     own: tuple[RemoteInput, ...]
+    name: bytes = b""
+    text: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

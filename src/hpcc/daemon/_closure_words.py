@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hpcc.compilers import Hazard
-from hpcc.daemon._manifest import Absence
+from hpcc.daemon._manifest import Absence, Part
 
 # A file system's clock may lag behind the one we read by a tick (10 ms at HZ=100).
 _TICK_NS: Final = 50_000_000
@@ -29,7 +29,7 @@ class Closure:
 
     `existing` are files that were not read although some `__has_include` or include line, in a
     branch not taken, names them. `plain` are the devices of those that were seen to be files
-    themselves, and no links.
+    themselves, and no links. With a `part` the files end with its files, and the absences are its.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -37,6 +37,7 @@ class Closure:
     absences: tuple[Absence, ...]
     existing: tuple[bytes, ...] = ()
     plain: Mapping[bytes, int] = field(default_factory=dict)
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from hpcc.core import (
@@ -79,6 +80,8 @@ class Dispatcher:
         self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
+        # What is true of one compile is likely to be of the next: a branch that others have built.
+        self._was_cached = True
         self._closed_until = 0.0
         self._closed_failure = RemoteFailure("farm-down", "the farm does not answer")
 
@@ -89,7 +92,7 @@ class Dispatcher:
             return self._closed_failure
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                prepared = await self._in_files_thread(self._prepare, request, connection.image)
+                prepared = await self._prepared(request, connection.image)
                 if isinstance(connection, EngineConnection):
                     return await connection.compile(prepared, self._upload)
                 return await self._routed(connection, request, prepared)
@@ -217,22 +220,34 @@ class Dispatcher:
     async def _result(
         self, client: ReapiClient, worker: RoutedWorker, prepared: PreparedAction
     ) -> tuple[ResultRecord, bool]:
+        """Ask for the result, or make it.
+
+        Whether it is there already is asked first after a compile whose result was, or where much
+        would have to be sent in vain; else what the worker lacks goes with the call that looks
+        for it and makes it.
+        """
         inline = tuple(prepared.outputs)
+        deltas = None if self._was_cached else self._sent.deltas(worker, prepared)
+        if deltas is None:
+            with suppress(NotFoundError):
+                record = await client.cached_result(prepared.digest, inline)
+                self._was_cached = True
+                return record, True
+            missing = await self._sent.unknown(client, worker, prepared)
+            await self._upload(client, prepared, missing)
+            self._sent.note(worker, prepared)
         try:
-            return await client.cached_result(prepared.digest, inline), True
-        except NotFoundError:
-            pass
-        missing = await self._sent.unknown(client, worker, prepared)
-        await self._upload(client, prepared, missing)
-        self._sent.note(worker, prepared)
-        try:
-            return await client.execute(prepared.digest, inline)
+            record, self._was_cached = await client.execute(prepared.digest, inline, deltas or ())
         except MissingBlobsError as error:
             # Evicted meanwhile: once more, with what it named and what else is gone.
-            self._sent.forget(worker)
+            self._sent.lacked(worker, deltas or (), error.digests)
             missing = await client.find_missing(prepared.digests)
             await self._upload(client, prepared, missing | frozenset(error.digests))
-            return await client.execute(prepared.digest, inline)
+            record, self._was_cached = await client.execute(prepared.digest, inline)
+        else:
+            if deltas and not self._was_cached:
+                self._sent.taken(worker, prepared)
+        return record, self._was_cached
 
     async def _upload(
         self, client: ReapiClient, prepared: PreparedAction, missing: Iterable[Digest]
@@ -240,8 +255,9 @@ class Dispatcher:
         batch: list[Blob] = []
         size = 0
         for digest in missing:
-            if digest in prepared.messages:
-                blob = Blob.checked(digest, prepared.messages[digest])
+            content = prepared.content(digest)
+            if content is not None:
+                blob = Blob.checked(digest, content)
             elif digest in prepared.files:
                 blob = await self._in_files_thread(self._read, prepared.files[digest], digest)
             else:
@@ -254,11 +270,20 @@ class Dispatcher:
         if batch:
             await client.upload(batch)
 
+    async def _prepared(self, request: RemoteRequest, image: ImageRef) -> PreparedAction:
+        shared = request.shared
+        folds_case = request.folds_case
+        is_here = shared is not None and shared.text is not None
+        if shared and is_here and self._packs.known(shared.name, folds_case=folds_case):
+            # No file is asked for: two hand-overs between threads would cost more than all else.
+            return self._prepare(request, image)
+        return await self._in_files_thread(self._prepare, request, image)
+
     def _prepare(self, request: RemoteRequest, image: ImageRef) -> PreparedAction:
         now_ns = int(self._clock.now() * 1e9)
-        pack = None
-        if request.shared is not None:
-            pack = self._packs.of(request.shared.encoded, folds_case=request.folds_case)
+        shared, pack = request.shared, None
+        if shared is not None:
+            pack = self._packs.of(shared.encoded, shared.name, folds_case=request.folds_case)
         return prepare_action(
             request, image, lambda path: self._memo.digest(path, now_ns), self._version, pack
         )

@@ -3,6 +3,9 @@
 request key -> a few `InputSet`s -> result key. A set holds when every file has its digest, every
 `present` name is there and no directory, and every directory of `absences` still lacks the names
 that would have been found earlier, or at all.
+
+What the sets of many compiles have in common is a `Part`: encoded and hashed once, and stored once
+in each manifest that has it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hpcc.core import IntegrityError
@@ -19,6 +22,8 @@ from hpcc.daemon._fields import decode_fields, encode_fields
 from hpcc.daemon._files import FileMemo, Signature, signature_of
 
 _FORMAT: Final = b"manifest-3"
+# Parts come second; without any a manifest is written in the older format.
+_FORMAT_WITH_PARTS: Final = b"manifest-4"
 # A header edited back and forth gives new sets; older ones are hardly ever asked for.
 MAX_SETS: Final = 8
 _FEW_NAMES: Final = 8
@@ -73,10 +78,30 @@ class Absence:
         return os.path.isdir(self.directory + b"/" + name)
 
 
+class Part(NamedTuple):
+    """Files and absences that many compiles share, such as all headers of a project's units.
+
+    `body` is the part as it is stored, `digest` that of `body`. Made by `make_part`.
+    """
+
+    files: tuple[tuple[bytes, bytes], ...]
+    absences: tuple[Absence, ...]
+    body: bytes
+    digest: bytes
+
+
+def make_part(files: tuple[tuple[bytes, bytes], ...], absences: tuple[Absence, ...]) -> Part:
+    """Encode and hash what many sets will share."""
+    absences = tuple(sorted(absences, key=lambda a: a.directory))
+    body = _encode_body(files, (), absences)
+    return Part(files, absences, body, hashlib.sha256(body).digest())
+
+
 class InputSet(NamedTuple):
     """One state of the inputs and the result it leads to.
 
-    `body` is the state as it is stored, while that is at hand.
+    `body` is the state as it is stored, while that is at hand. With a `part` that is the state
+    without it; `files` end with its files, and `absences` are its own.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -84,11 +109,22 @@ class InputSet(NamedTuple):
     absences: tuple[Absence, ...]
     result_key: bytes
     body: bytes = b""
+    part: Part | None = None
 
-    def holds(self, memo: FileMemo) -> bool:
-        """Tell whether the file system is in this state now."""
-        digest = memo.digest
-        for path, expected in self.files:
+    def holds(self, memo: FileMemo, first: dict[bytes, bytes | None] | None = None) -> bool:
+        """Tell whether the file system is in this state now.
+
+        `first` has the digests of sources that were asked for in this look-up, and gets this one's.
+        """
+        digest, files = memo.digest, self.files
+        if first is not None and files:
+            path, expected = files[0]
+            if path not in first:
+                first[path] = digest(path)
+            if first[path] != expected:
+                return False
+            files = files[1:]
+        for path, expected in files:
             if digest(path) != expected:
                 return False
         return all(map(_is_there, self.present)) and all(
@@ -109,8 +145,14 @@ def make_set(
     files: tuple[tuple[bytes, bytes], ...],
     present: tuple[bytes, ...],
     absences: tuple[Absence, ...],
+    part: Part | None = None,
 ) -> InputSet:
-    """Name the result by everything that led to it."""
+    """Name the result by everything that led to it; with a `part`, by what comes on top of it."""
+    if part is not None:
+        assert not absences, "a part's absences are all"
+        body = _encode_body(files, present, ())
+        key = hashlib.sha256(encode_fields([request_key, body, part.digest])).digest()
+        return InputSet((*files, *part.files), present, part.absences, key, body, part)
     absences = tuple(sorted(absences, key=lambda a: a.directory))
     body = _encode_body(files, present, absences)
     key = hashlib.sha256(encode_fields([request_key, body])).digest()
@@ -123,7 +165,12 @@ def add_set(sets: tuple[InputSet, ...], new: InputSet) -> tuple[InputSet, ...]:
 
 
 def encode_manifest(sets: tuple[InputSet, ...]) -> bytes:
-    return encode_fields([_FORMAT, *map(_encode_set, sets)])
+    parts = {s.part.digest: s.part.body for s in sets if s.part is not None}
+    numbers = {digest: bytes([number]) for number, digest in enumerate(parts)}
+    encoded = [_encode_set(s, numbers) for s in sets]
+    if not parts:
+        return encode_fields([_FORMAT, *encoded])
+    return encode_fields([_FORMAT_WITH_PARTS, encode_fields(parts.values()), *encoded])
 
 
 def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
@@ -133,21 +180,51 @@ def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
         IntegrityError: they are not that.
     """
     fields = decode_fields(data)
-    if not fields or fields[0] != _FORMAT or len(fields) > MAX_SETS + 1:
+    parts: tuple[Part, ...] = ()
+    if len(fields) > 1 and fields[0] == _FORMAT_WITH_PARTS:
+        parts = tuple(map(_decode_part, decode_fields(fields.pop(1))))
+    elif not fields or fields[0] != _FORMAT:
         raise IntegrityError("not a manifest of this version", reason="bad-record")
-    return tuple(map(_decode_set, fields[1:]))
+    if max(len(fields) - 1, len(parts)) > MAX_SETS:
+        raise IntegrityError("not a manifest of this version", reason="bad-record")
+    return tuple(_decode_set(field, parts) for field in fields[1:])
 
 
-def _encode_set(inputs: InputSet) -> bytes:
-    body = inputs.body or _encode_body(inputs.files, inputs.present, inputs.absences)
-    return encode_fields([inputs.result_key, body])
+def _encode_set(inputs: InputSet, numbers: Mapping[bytes, bytes]) -> bytes:
+    part = inputs.part
+    if part is None:
+        body = inputs.body or _encode_body(inputs.files, inputs.present, inputs.absences)
+        return encode_fields([inputs.result_key, body])
+    own = inputs.files[: len(inputs.files) - len(part.files)]
+    body = inputs.body or _encode_body(own, inputs.present, ())
+    return encode_fields([inputs.result_key, body, numbers[part.digest]])
 
 
-def _decode_set(data: bytes) -> InputSet:
+def _decode_set(data: bytes, parts: tuple[Part, ...]) -> InputSet:
     fields = decode_fields(data)
-    if len(fields) != 2 or len(fields[0]) != _DIGEST_BYTES:
+    if len(fields) not in {2, 3} or len(fields[0]) != _DIGEST_BYTES:
         raise IntegrityError("not a set of inputs", reason="bad-record")
-    result_key, body = fields
+    result_key, body, *number = fields
+    files, present, absences = _decode_body(body)
+    if not number:
+        return InputSet(files, present, absences, result_key)
+    if absences or len(number[0]) != 1 or number[0][0] >= len(parts):
+        raise IntegrityError("not a set of inputs", reason="bad-record")
+    part = parts[number[0][0]]
+    return InputSet((*files, *part.files), present, part.absences, result_key, b"", part)
+
+
+def _decode_part(body: bytes) -> Part:
+    files, present, absences = _decode_body(body)
+    if present:
+        raise IntegrityError("not a part of a set", reason="bad-record")
+    return Part(files, absences, body, hashlib.sha256(body).digest())
+
+
+def _decode_body(
+    body: bytes,
+) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...], tuple[Absence, ...]]:
+    """Read `_encode_body`'s bytes."""
     parts = decode_fields(body)
     if len(parts) < 4:
         raise IntegrityError("not a set of inputs", reason="bad-record")
@@ -159,12 +236,8 @@ def _decode_set(data: bytes) -> InputSet:
         (name, digests[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES]) for i, name in enumerate(names)
     )
     known = _decode_sets(sets)
-    return InputSet(
-        files,
-        tuple(decode_fields(present)),
-        tuple(_decode_absence(absence, known) for absence in absences),
-        result_key,
-    )
+    found = tuple(_decode_absence(absence, known) for absence in absences)
+    return files, tuple(decode_fields(present)), found
 
 
 def _encode_body(

@@ -67,14 +67,17 @@ class Plan:
     closure: Closure
     root: bytes
     asked: str = ""
-    headers_hold: Callable[[], bool] | None = None
 
-    def is_unchanged_since(self, started_ns: int) -> bool:
-        """Tell whether no input may have changed since."""
-        paths = [path for path, _ in self.closure.files]
-        if self.headers_hold is not None:
-            return unchanged_since(paths[:1], started_ns) and self.headers_hold()
-        return unchanged_since(paths, started_ns)
+    def may_keep(self, started_ns: int) -> bool:
+        """Tell whether a result of this plan is one of just the state that the closure names.
+
+        A guest reads nothing but the inputs, which are named by their digests; and a closure found
+        by text was found in those very bytes. It does not matter what the files are by now. A
+        compiler that was asked may have read what the files held before, or since.
+        """
+        if not self.asked:
+            return True
+        return unchanged_since([path for path, _ in self.closure.files], started_ns)
 
 
 class Planner:
@@ -138,7 +141,7 @@ class Planner:
             injected=as_text(injected),
             client_version=__version__,
         )
-        return Plan(request, files.closure, root, asked, files.headers_hold)
+        return Plan(request, files.closure, root, asked)
 
     def _argv(
         self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None

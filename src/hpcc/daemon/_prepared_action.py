@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from hpcc.core import (
     CallerError,
@@ -20,6 +21,7 @@ from hpcc.daemon._dispatch_packs import InputPack
 from hpcc.reapi import (
     ActionSpec,
     CommandSpec,
+    InputTree,
     TreeBase,
     encode_action,
     encode_command,
@@ -32,6 +34,7 @@ class PreparedAction:
     """An action ready to send. `messages` are its protos, `files` the host paths by digest.
 
     `own` are digests that other actions hardly have; `shared` is what it has in common with some.
+    `texts` are contents of files that are here, `places` what a blob is the latest state of.
     """
 
     digest: Digest
@@ -41,6 +44,13 @@ class PreparedAction:
     image: ImageRef
     own: frozenset[Digest] = frozenset()
     shared: InputPack | None = None
+    texts: Mapping[Digest, bytes] = field(default_factory=dict)
+    places: Mapping[Digest, str] = field(default_factory=dict)
+
+    def content(self, digest: Digest) -> bytes | None:
+        """Return a blob that is at hand without reading a file."""
+        found = self.messages.get(digest)
+        return self.texts.get(digest) if found is None else found
 
     @property
     def digests(self) -> frozenset[Digest]:
@@ -56,7 +66,7 @@ def prepare_action(
 ) -> PreparedAction:
     """Build the action of a request; a pure function of it, the file contents and `version`.
 
-    `pack` are the inputs that `request.shared` stands for.
+    `pack` are the inputs that `request.shared` stands for. With its text no file is asked for.
 
     Raises:
         CallerError: a path is not allowed, an input cannot be read, or it is not any more what
@@ -64,8 +74,16 @@ def prepare_action(
     """
     files: dict[Digest, str] = {}
     inputs: list[InputFile] = []
+    texts: dict[Digest, bytes] = {}
+    text = None if request.shared is None else request.shared.text
+    if text is not None and len(request.inputs) != 1:
+        raise CallerError("one text for other than one input", reason="frame")
     for item in request.inputs:
-        digest = digest_of(item.host_path)
+        if text is None:
+            digest = digest_of(item.host_path)
+        else:
+            digest = Digest.of(text)
+            texts[digest] = text
         if item.sha256 and digest.hash != item.sha256:
             # The plan's include closure was read from other content.
             raise CallerError("an input changed since it was read", reason="input-changed")
@@ -99,9 +117,17 @@ def prepare_action(
     return PreparedAction(
         digest=Digest.of(action),
         messages={**tree.directories, **messages},
-        files=files if pack is None else {**pack.files, **files},
+        files=files if pack is None else ChainMap(files, pack.files),
         outputs=outputs,
         image=image,
         own=frozenset((*tree.changed, *messages, *files)),
         shared=pack,
+        texts=texts,
+        places=_places(tree, inputs),
     )
+
+
+def _places(tree: InputTree, inputs: Iterable[InputFile]) -> dict[Digest, str]:
+    """Name what is sent again after each change: its next state has much of this one."""
+    places = {item.digest: f"file:{item.path}" for item in inputs}
+    return places | {digest: f"directory:{path}" for digest, path in tree.changed.items()}

@@ -28,10 +28,18 @@ from hpcc.config import (
     load_farm_session_or_none,
     write_private_file,
 )
-from hpcc.core import CallerError, InfrastructureError, RemoteFailure, RemoteOutcome, RemoteRequest
+from hpcc.core import (
+    CallerError,
+    InfrastructureError,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteRequest,
+    SharedInputs,
+)
 from hpcc.daemon._remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
+    UNKNOWN_INPUTS,
     Kind,
     decode_frame,
     encode_frame,
@@ -40,10 +48,12 @@ from hpcc.daemon._remote_frames import (
 )
 
 _log: Final = logging.getLogger(__name__)
-_POLL_SECONDS: Final = 0.1
+# How soon a compile whose launcher is gone is called off; each look is a wake-up.
+_POLL_SECONDS: Final = 0.5
 # The dispatcher keeps the deadline; this is for one that hangs.
 _SLACK_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0
+_MAX_TOLD: Final = 4_096
 # A dispatcher that dies at once would be started by every compile.
 _MAX_QUICK_DEATHS: Final = 5
 _LOST: Final = RemoteFailure("dispatcher-lost", "the dispatcher process ended")
@@ -80,10 +90,20 @@ class _Link:
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
+        self._told: set[bytes] = set()
         self.is_dead = False
         self.answered = 0
         self._reader = threading.Thread(target=self._read, name="hpcc-remote", daemon=True)
         self._reader.start()
+
+    def is_news(self, shared: SharedInputs | None) -> bool:
+        """Tell whether the process was not told of these inputs; it will be now."""
+        if shared is None or shared.name in self._told:
+            return False
+        if len(self._told) >= _MAX_TOLD:
+            self._told.clear()
+        self._told.add(shared.name)
+        return True
 
     def ask(self, request_id: int, frame: bytes) -> _Pending:
         pending = _Pending()
@@ -223,14 +243,28 @@ class DispatcherClient:
         return session if session is not None and session.is_of(farm) else None
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
-        number = next(self._numbers)
         try:
-            frame = encode_request(number, request)
             link = self._ready_link()
+            shared = request.shared
+            outcome = self._ask(link, request, is_cancelled, link.is_news(shared))
+            if shared and isinstance(outcome, RemoteFailure) and outcome.reason == UNKNOWN_INPUTS:
+                # It has forgotten them, or another compile's frame with them is still on the way.
+                outcome = self._ask(link, request, is_cancelled, True)
         except CallerError as error:
             return RemoteFailure(error.reason, str(error))
         except OSError as error:
             return RemoteFailure("dispatcher-start", f"cannot start the dispatcher: {error}")
+        return outcome
+
+    def _ask(
+        self,
+        link: _Link,
+        request: RemoteRequest,
+        is_cancelled: Callable[[], bool],
+        with_shared: bool,
+    ) -> RemoteOutcome:
+        number = next(self._numbers)
+        frame = encode_request(number, request, with_shared=with_shared)
         pending = link.ask(number, frame)
         rounds = (self._settings.remote.timeout_seconds + _SLACK_SECONDS) / _POLL_SECONDS
         for _ in range(int(rounds)):

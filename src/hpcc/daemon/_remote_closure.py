@@ -7,12 +7,12 @@ tells that no header and no directory on the way has changed, and then only the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import posixpath
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 from hpcc.compilers import (
@@ -35,7 +35,7 @@ from hpcc.daemon._engine import Engine, Outcome
 from hpcc.daemon._engine import Plan as Checks
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._guest_paths import guest_path, is_under
-from hpcc.daemon._manifest import Absence, InputSet
+from hpcc.daemon._manifest import Absence, InputSet, Part, make_part
 from hpcc.daemon._msvc_remote import environment_directories
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._remote_frames import encode_inputs
@@ -54,32 +54,30 @@ _PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """What travels. `directories` (from the root) must exist although no file is in them.
-
-    `headers_hold` tells in one call whether all but the source is as it was; None: it cannot.
-    """
+    """What travels. `directories` (from the root) must exist although no file is in them."""
 
     closure: Closure
     inputs: tuple[RemoteInput, ...]
     directories: tuple[str, ...] = ()
     shared: SharedInputs | None = None
-    headers_hold: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a source's includes lead to. `checks` tell at once whether it still is so.
+    """What a source's includes lead to: `state`, and the `paths` of its files.
 
-    `encoded` are its inputs for the dispatcher, as long as their stats answer for them.
+    `checks` tell at once whether it still is so. `encoded` are its inputs for the dispatcher, as
+    long as their stats answer for them.
     """
 
-    files: tuple[tuple[bytes, bytes], ...]
-    absences: tuple[Absence, ...]
+    state: Part
+    paths: frozenset[bytes]
     inputs: tuple[RemoteInput, ...]
     directories: tuple[str, ...]
     is_bound: bool
     checks: object = None
     encoded: bytes = b""
+    encoded_name: bytes = b""
 
 
 class RemoteClosures:
@@ -123,14 +121,16 @@ class RemoteClosures:
         if part is None:
             part = self._walk(source, search, guest, tree, extra)
             self._remember(bound if part.is_bound else key, part)
-        files = ((source, tree.digests[source]), *part.files)
+        files = ((source, tree.digests[source]), *part.state.files)
         own = remote_inputs(self._memo, files[:1], guest)
         at = bisect_left(part.inputs, own[0].path, key=lambda item: item.path)
         inputs = (*part.inputs[:at], *own, *part.inputs[at:])
-        shared = SharedInputs(part.encoded, own) if part.encoded else None
-        holds = None if part.checks is None else partial(self._holds, part.checks)
-        closure = Closure(files, (), part.absences)
-        return RemoteFiles(closure, inputs, part.directories, shared, holds)
+        shared = None
+        if part.encoded:
+            text = self._memo.text(tree.digests[source])
+            shared = SharedInputs(part.encoded, own, part.encoded_name, text)
+        closure = Closure(files, (), part.state.absences, part=part.state)
+        return RemoteFiles(closure, inputs, part.directories, shared)
 
     def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
         dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
@@ -146,16 +146,17 @@ class RemoteClosures:
 
     def _known(self, key: Hashable, source: bytes) -> _Part | None:
         part = self._parts.get(key)
-        if part is None or any(path == source for path, _ in part.files):
+        if part is None or source in part.paths:
             return None
         if part.checks is not None:
             if self._holds(part.checks):
                 return part
-        elif InputSet(part.files, (), part.absences, b"").holds(self._memo):
+        elif InputSet(part.state.files, (), part.state.absences, b"").holds(self._memo):
             # Made when a header had just been written: its stat may answer for it by now.
-            checks = self._checks(part.files, part.absences)
-            encoded = self._encoded(part.files, part.inputs)
-            part = replace(part, checks=checks, encoded=encoded)
+            checks = self._checks(part.state.files, part.state.absences)
+            encoded = self._encoded(part.state.files, part.inputs)
+            name = hashlib.sha256(encoded).digest()
+            part = replace(part, checks=checks, encoded=encoded, encoded_name=name)
             self._remember(key, part)
             return part
         self._parts.pop(key, None)
@@ -183,14 +184,16 @@ class RemoteClosures:
         files = digests[1:]
         absences = _absences(found, tree)
         inputs = remote_inputs(self._memo, files, guest)
+        encoded = self._encoded(files, inputs)
         return _Part(
-            files,
-            absences,
+            make_part(files, absences),
+            frozenset(path for path, _ in files),
             inputs,
             tuple(sorted(guest_path(guest.relative(d)) for d in found.passed if d != guest.root)),
             found.is_bound,
             self._checks(files, absences),
-            self._encoded(files, inputs),
+            encoded,
+            hashlib.sha256(encoded).digest(),
         )
 
     def _encoded(
@@ -280,7 +283,7 @@ def remote_inputs(
         NotPortableError: a link leads out of the root, or a name cannot be in a tree.
     """
     real_root = os.path.realpath(guest.root)
-    homes: dict[bytes, bytes] = {}
+    homes = {guest.root: _without_slash(real_root)}
     inputs: dict[str, RemoteInput] = {}
     for path, digest in files:
         home, _, base = path.rpartition(b"/")
@@ -298,7 +301,12 @@ def remote_inputs(
 
 def _real_directory(path: bytes) -> bytes:
     real = os.path.realpath(path)
-    if os.path.realpath(posixpath.normpath(path)) != real:
+    normal = posixpath.normpath(path)
+    if normal != path and os.path.realpath(normal) != real:
         # `link/../x` is another file in the guest, where directories are real.
         raise NotPortableError("symlink-and-dots")
+    return _without_slash(real)
+
+
+def _without_slash(real: bytes) -> bytes:
     return b"" if real == b"/" else real

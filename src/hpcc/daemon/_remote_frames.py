@@ -28,6 +28,8 @@ from hpcc.core import (
 
 # One object of MAX_OUTPUT_BYTES and its company.
 MAX_FRAME_BYTES: Final = 640 << 20
+# Why a request for shared inputs by name alone fails; asked again with all of them it does not.
+UNKNOWN_INPUTS: Final = "unknown-inputs"
 _PREFIX: Final = struct.Struct(">IBQI")
 LENGTH: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">BQI")
@@ -77,13 +79,15 @@ def decode_frame(payload: bytes) -> Frame:
     return frame
 
 
-def encode_request(request_id: int, request: RemoteRequest) -> bytes:
-    """Encode a compile.
+def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool = True) -> bytes:
+    """Encode a compile; without the shared inputs for a dispatcher that knows them by name.
 
     Raises:
         CallerError: argv, env or a path is not UTF-8, or all is too large.
     """
     shared = request.shared
+    encoded = shared.encoded if shared is not None and with_shared else b""
+    text = None if shared is None else shared.text
     head = {
         "argv": request.argv,
         "env": request.env,
@@ -95,10 +99,10 @@ def encode_request(request_id: int, request: RemoteRequest) -> bytes:
         "client_version": request.client_version,
         "toolchain": request.toolchain,
         "folds_case": request.folds_case,
-        "is_shared": shared is not None,
+        "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
     _json(head)
-    return encode_frame(Kind.COMPILE, request_id, head, shared.encoded if shared else b"")
+    return encode_frame(Kind.COMPILE, request_id, head, encoded, text or b"")
 
 
 def _input(item: RemoteInput) -> tuple[str, str, bool, str]:
@@ -152,8 +156,17 @@ def request_of(frame: Frame) -> RemoteRequest:
         client_version=head["client_version"],
         toolchain=head["toolchain"],
         folds_case=head["folds_case"],
-        shared=SharedInputs(frame.body, inputs) if head["is_shared"] else None,
+        shared=_shared(head["shared"], frame.body, inputs),
     )
+
+
+def _shared(
+    said: tuple[str, int, bool] | None, body: bytes, own: tuple[RemoteInput, ...]
+) -> SharedInputs | None:
+    if said is None:
+        return None
+    name, size, has_text = said
+    return SharedInputs(body[:size], own, bytes.fromhex(name), body[size:] if has_text else None)
 
 
 def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:

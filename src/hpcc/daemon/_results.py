@@ -72,8 +72,10 @@ class Results:
     def find(self, request_key: bytes) -> Found | None:
         """Return the result that fits the files as they are now."""
         sets = self.sets(request_key)
+        # A source that was just written is hashed for each question: once for all sets is enough.
+        first: dict[bytes, bytes | None] = {}
         for index, inputs in enumerate(sets):
-            if not inputs.holds(self._memo):
+            if not inputs.holds(self._memo, first):
                 continue
             result = self.result(inputs.result_key)
             if result is None:
@@ -100,7 +102,12 @@ class Results:
 
     def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
         """Store a result under the state of the files it was made from."""
-        inputs = make_set(request_key, closure.files, closure.present, closure.absences)
+        part = closure.part
+        if part is None:
+            inputs = make_set(request_key, closure.files, closure.present, closure.absences)
+        else:
+            own = closure.files[: len(closure.files) - len(part.files)]
+            inputs = make_set(request_key, own, closure.present, (), part)
         return self.keep_set(request_key, inputs, result)
 
     def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bool:
