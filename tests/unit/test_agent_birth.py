@@ -10,8 +10,9 @@ import pytest
 from grpclib import GRPCError
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.agent import _service
-from hpcc.agent._service import Agent, AgentConfig
+from hpcc.agent import _linux, _service
+from hpcc.agent._linux import LinuxConfig, LinuxMachine
+from hpcc.agent._service import Agent
 
 BIRTH = pb.Guest(guest_id="q-1", wall_time_ns=1_800_000_000 * 10**9, entropy=bytes(range(64)))
 
@@ -45,22 +46,21 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     async def receive(stream: Stream, _: int) -> pb.ClientFrame:
         return stream.frame
 
-    monkeypatch.setattr(_service.time, "clock_settime_ns", settime)
-    monkeypatch.setattr(_service.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(_linux.time, "clock_settime_ns", settime)
+    monkeypatch.setattr(_linux.fcntl, "ioctl", ioctl)
     monkeypatch.setattr(_service, "receive", receive)
     return done
 
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Agent:
-    return Agent(
-        AgentConfig(
-            directory=str(tmp_path / "agent"),
-            blob_budget_bytes=1 << 20,
-            max_memory_bytes=1 << 28,
-            max_pids=100,
-        )
+    config = LinuxConfig(
+        directory=str(tmp_path / "agent"),
+        blob_budget_bytes=1 << 20,
+        max_memory_bytes=1 << 28,
+        max_pids=100,
     )
+    return Agent(LinuxMachine(config))
 
 
 async def execute(agent: Agent, log: list[object], birth: pb.Guest | None) -> None:

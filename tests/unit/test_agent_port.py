@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.agent._greeter import Greeter
 from hpcc.agent._main import find_port, find_token, find_vsock_port
-from hpcc.agent._port import Greeter, PortTransport
+from hpcc.agent._port import PortTransport
 from hpcc.agent._vsock import accept_from_host, session_of_host
 from hpcc.wire import NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
 

@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from hpcc.agent import _sandbox
-from hpcc.agent._sandbox import Sandbox
-from hpcc.testing._guest_contract import request
+from hpcc.agent import _stdio
+from hpcc.agent._stdio import Stdio, StdioFullError
 
 
 async def pieces_of(writes: int) -> list[int]:
@@ -27,7 +26,7 @@ async def pieces_of(writes: int) -> list[int]:
         sizes.append(len(data))
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(Sandbox("", request("cc"), 0, "")._pump("stdout", stream, on_stdio))
+        group.create_task(Stdio(1 << 20, on_stdio).pump("stdout", stream))
         group.create_task(write())
     assert sum(sizes) == writes
     return sizes
@@ -42,8 +41,8 @@ async def test_many_small_pieces_are_gathered() -> None:
 
 
 async def test_too_many_pieces_are_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sandbox, "MAX_STDIO_PIECES", 10)
-    monkeypatch.setattr(_sandbox, "_SLOW_BELOW_PIECES", 0)
+    monkeypatch.setattr(_stdio, "MAX_STDIO_PIECES", 10)
+    monkeypatch.setattr(_stdio, "_SLOW_BELOW_PIECES", 0)
     with pytest.raises(ExceptionGroup) as caught:
         await pieces_of(60)
-    assert caught.group_contains(_sandbox._StdioFullError)
+    assert caught.group_contains(StdioFullError)

@@ -75,10 +75,12 @@ class BlobCache:
 
     def keep(self, digest: Digest, temporary: str) -> None:
         """Take over a file whose digest was checked. Only BlobWriter calls it."""
+        if digest.hash in self._sizes:  # by another exec, which may be reading it
+            os.unlink(temporary)
+            return
         os.rename(temporary, self._path(digest.hash))
-        if digest.hash not in self._sizes:
-            self._sizes[digest.hash] = digest.size_bytes
-            self._total_bytes += digest.size_bytes
+        self._sizes[digest.hash] = digest.size_bytes
+        self._total_bytes += digest.size_bytes
 
 
 class BlobWriter:

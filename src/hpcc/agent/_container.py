@@ -13,8 +13,10 @@ from typing import Final
 from grpclib.server import Server
 
 from hpcc.agent._cgroup import enable_controllers
-from hpcc.agent._port import Greeter, PortTransport
-from hpcc.agent._service import Agent, AgentConfig
+from hpcc.agent._greeter import Greeter
+from hpcc.agent._linux import LinuxConfig, LinuxMachine
+from hpcc.agent._port import PortTransport
+from hpcc.agent._service import Agent
 from hpcc.wire import (
     CONTAINER_LINK,
     CONTAINER_MEMORY_VARIABLE,
@@ -41,9 +43,9 @@ def connect(path: str) -> int:
     return link.detach()
 
 
-def _config() -> AgentConfig:
+def _config() -> LinuxConfig:
     total_bytes = int(os.environ[CONTAINER_MEMORY_VARIABLE])
-    return AgentConfig(
+    return LinuxConfig(
         blob_budget_bytes=total_bytes // 4,
         max_memory_bytes=max(total_bytes - _RESERVED_BYTES, _MIN_MEMORY_BYTES),
         max_pids=int(os.environ[CONTAINER_PIDS_VARIABLE]),
@@ -55,7 +57,7 @@ async def serve_in_container() -> None:
     """Serve the one session of this container."""
     config = _config()
     compiles = enable_controllers(config.cgroup_root, config.max_memory_bytes)
-    server = Server([Agent(replace(config, cgroup_root=compiles))])
+    server = Server([Agent(LinuxMachine(replace(config, cgroup_root=compiles)))])
     link = GuestLink(os.environ[CONTAINER_TOKEN_VARIABLE].encode())
     # grpclib offers no public way to serve a transport that is not a socket; 0.4.x is pinned.
     greeter = Greeter(link, server._protocol_factory)  # noqa: SLF001 - as above

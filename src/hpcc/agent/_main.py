@@ -13,8 +13,10 @@ from typing import Final
 from grpclib.server import Server
 
 from hpcc.agent._cgroup import enable_controllers
-from hpcc.agent._port import Greeter, PortTransport
-from hpcc.agent._service import Agent, AgentConfig
+from hpcc.agent._greeter import Greeter
+from hpcc.agent._linux import LinuxConfig, LinuxMachine
+from hpcc.agent._port import PortTransport
+from hpcc.agent._service import Agent
 from hpcc.agent._vsock import listen, session_of_host
 from hpcc.wire import PORT_NAME, TOKEN_PARAMETER, VSOCK_PARAMETER, GuestLink
 
@@ -55,10 +57,10 @@ def _parameter(command_line: str, wanted: str) -> str | None:
     return None
 
 
-def _config() -> AgentConfig:
+def _config() -> LinuxConfig:
     with open("/proc/meminfo") as file:
         total_bytes = int(file.readline().split()[1]) << 10
-    return AgentConfig(
+    return LinuxConfig(
         # With the copies that running execs stage, cached blobs stay under the tmpfs limit (70 %).
         blob_budget_bytes=total_bytes // 4,
         max_memory_bytes=max(total_bytes - _RESERVED_BYTES, _MIN_MEMORY_BYTES),
@@ -80,7 +82,7 @@ async def serve() -> None:
     """Serve the one session of this boot."""
     config = _config()
     compiles = enable_controllers(config.cgroup_root, config.max_memory_bytes)
-    server = Server([Agent(replace(config, cgroup_root=compiles))])
+    server = Server([Agent(LinuxMachine(replace(config, cgroup_root=compiles)))])
     command_line = _command_line()
     token = find_token(command_line)
 

@@ -6,52 +6,23 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from hpcc.agent._cgroup import Cgroup
+from hpcc.agent._ending import Ending, OnStdio, Reason
+from hpcc.agent._stdio import Stdio, StdioFullError, drain
 from hpcc.core import SOURCE_ROOT, ExecRequest
-from hpcc.wire import MAX_STDIO_PIECES
 
-_READ_BYTES: Final = 64 << 10
 _REPORT_BYTES: Final = 512
-# After the first hundred pieces small ones are gathered: 100 a second of both streams at most.
-_SLOW_BELOW_PIECES: Final = MAX_STDIO_PIECES - 100
-_SMALL_BYTES: Final = 4096
-_GATHER_SECONDS: Final = 0.02
 _FIRST_UID: Final = 10_000
 # As many as a container's range of ids has room for; a guest that runs more starts over.
 _UIDS: Final = 250_000
-Reason = Literal[
-    "", "deadline", "no-such-program", "stdio-limit", "output-limit", "output-tree", "memory",
-    "agent-error",
-]  # fmt: skip
-OnStdio = Callable[[Literal["stdout", "stderr"], bytes], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a program ended; `status` is an exit code, or minus a signal. Times in seconds."""
-
-    status: int = 0
-    reason: Reason = ""
-    detail: str = ""
-    wall_seconds: float = 0.0
-    user_seconds: float = 0.0
-    system_seconds: float = 0.0
-    max_rss_bytes: int = 0
-    started_at: float = 0.0
 
 
 def uid_of(number: int) -> int:
     """Return the uid of a guest's exec: that of none which may still be there."""
     return _FIRST_UID + number % _UIDS
-
-
-class _StdioFullError(Exception):
-    """The program wrote more than it may."""
 
 
 class Sandbox:
@@ -60,8 +31,6 @@ class Sandbox:
     def __init__(self, helper: str, request: ExecRequest, number: int, source: str) -> None:
         self._helper, self._request = helper, request
         self._number, self._source = number, source
-        self._stdio_left = request.limits.stdio_bytes
-        self._pieces_left = MAX_STDIO_PIECES
 
     async def run(self, cgroup: Cgroup, on_stdio: OnStdio) -> Ending:
         """Run the program to its end, deadline or cancel."""
@@ -101,45 +70,27 @@ class Sandbox:
         assert process.stdout is not None
         assert process.stderr is not None
         cause: Reason = ""
+        stdio = Stdio(self._request.limits.stdio_bytes, on_stdio)
         try:
             deadline = asyncio.timeout(self._request.limits.wall_seconds)
             async with deadline, asyncio.TaskGroup() as group:
-                group.create_task(self._pump("stdout", process.stdout, on_stdio))
-                group.create_task(self._pump("stderr", process.stderr, on_stdio))
+                group.create_task(stdio.pump("stdout", process.stdout))
+                group.create_task(stdio.pump("stderr", process.stderr))
                 await process.wait()
                 # Nothing of it may hold the pipes open any more; this makes sure.
                 cgroup.kill()
         except* TimeoutError:
             cause = "deadline"
-        except* _StdioFullError:
+        except* StdioFullError:
             cause = "stdio-limit"
         finally:
             cgroup.kill()
             with suppress(ProcessLookupError):
                 process.kill()
-            # asyncio's wait() also waits for the pipes, which are not read to their end by
-            # themselves once a pump has given up with a full buffer.
-            for pipe in (process.stdout, process.stderr):
-                while await pipe.read(_READ_BYTES):
-                    pass
+            # asyncio's wait() also waits for the pipes.
+            await drain(process.stdout, process.stderr)
             await process.wait()
         return cause
-
-    async def _pump(
-        self,
-        name: Literal["stdout", "stderr"],
-        stream: asyncio.StreamReader,
-        on_stdio: OnStdio,
-    ) -> None:
-        while data := await stream.read(_READ_BYTES):
-            self._stdio_left -= len(data)
-            self._pieces_left -= 1
-            if self._stdio_left < 0 or self._pieces_left < 0:
-                raise _StdioFullError
-            await on_stdio(name, data)
-            if self._pieces_left < _SLOW_BELOW_PIECES and len(data) < _SMALL_BYTES:
-                # A program that writes single bytes would cost the host a message for each.
-                await asyncio.sleep(_GATHER_SECONDS)
 
 
 def _ending(report: bytes, *, is_out_of_memory: bool) -> Ending:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
-import struct
-import sys
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from grpclib import GRPCError, Status
 
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.agent._blobs import BlobCache
-from hpcc.agent._cgroup import Room, new_cgroup
+from hpcc.agent._ending import Ending, Output, OutputTreeError, StreamName
 from hpcc.agent._frames import need, receive
 from hpcc.agent._intake import Birth, Intake
-from hpcc.agent._sandbox import Ending, Sandbox, uid_of
-from hpcc.agent._tree import (
-    Output,
-    OutputTreeError,
-    list_directories,
-    open_listed,
-    open_outputs,
-    remove_tree,
-    stage,
-)
+from hpcc.agent._machine import Machine, Workplace
 from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
 from hpcc.wire import (
     CHUNK_BYTES,
@@ -43,9 +30,6 @@ if TYPE_CHECKING:
 
     type ExecStream = Stream[pb.ClientFrame, pb.ServerFrame]
 
-# linux/random.h
-_RNDADDENTROPY: Final = 0x40085203
-_RNDRESEEDCRNG: Final = 0x5207
 _REASONS: Final = {
     "": pb.Result.REASON_ENDED,
     "deadline": pb.Result.REASON_DEADLINE,
@@ -59,30 +43,13 @@ _REASONS: Final = {
 _STREAMS: Final = {"stdout": pb.Stdio.STREAM_STDOUT, "stderr": pb.Stdio.STREAM_STDERR}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentConfig:
-    """Where the agent works and what it may hand out.
-
-    `has_own_kernel`: clock and entropy are this guest's, not those of a container's host.
-    """
-
-    directory: str = "/run/hpcc"
-    helper: str = "/.hpcc/bin/hpcc-init"
-    cgroup_root: str = "/sys/fs/cgroup"
-    blob_budget_bytes: int
-    max_memory_bytes: int
-    max_pids: int
-    has_own_kernel: bool = True
-
-
 class Agent(AgentServiceBase):
-    """Serves Exec; several at once."""
+    """Serves Exec on any machine; `machine.directory` is made anew for it."""
 
-    def __init__(self, config: AgentConfig) -> None:
-        self._config = config
-        os.mkdir(config.directory, 0o700)
-        self._blobs = BlobCache(f"{config.directory}/blobs", config.blob_budget_bytes)
-        self._room = Room()
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        os.mkdir(machine.directory, 0o700)
+        self._blobs = BlobCache(os.path.join(machine.directory, "blobs"), machine.blob_budget_bytes)
         self._is_born = False
         self._count = 0
 
@@ -113,46 +80,20 @@ class Agent(AgentServiceBase):
             if full:
                 await _send_result(stream, full, 0.0)
                 return
-            await self._room.wait()
-            async with (
-                _Workplace(self._config, self._limited(request), number) as place,
-                self._room.gives_back(place.cgroup),
-            ):
-                await self._run(stream, place, arrived_at)
+            async with self._machine.workplace(request, number) as place:
+                await self._run(stream, request, place, arrived_at)
         finally:
             self._blobs.unpin(digests)
             if str(self._count).strip("0") == "1":
-                self._say_memory()
-
-    def _say_memory(self) -> None:
-        """Tell the console, after 1, 10, 100, … compiles, what this process took at most."""
-        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sys.stderr.write(f"hpcc-agent: peak memory {peak_kib} KiB, execs {self._count}\n")
+                # After 1, 10, 100, … compiles.
+                self._machine.say_memory(self._count)
 
     def _take_birth(self, birth: Birth | None) -> None:
         if (birth is None) is not self._is_born:
             raise GRPCError(Status.FAILED_PRECONDITION, "Header.guest: once, in the first Exec")
-        if birth is None:
-            return
-        self._is_born = True
-        if not self._config.has_own_kernel:
-            return
-        time.clock_settime_ns(time.CLOCK_REALTIME, birth.wall_time_ns)
-        with open("/dev/random", "wb", buffering=0) as device:
-            pool = struct.pack("ii", 8 * len(birth.entropy), len(birth.entropy)) + birth.entropy
-            fcntl.ioctl(device, _RNDADDENTROPY, pool)
-            fcntl.ioctl(device, _RNDRESEEDCRNG)
-
-    def _limited(self, request: ExecRequest) -> ExecRequest:
-        limits = request.limits
-        return replace(
-            request,
-            limits=replace(
-                limits,
-                memory_bytes=min(limits.memory_bytes, self._config.max_memory_bytes),
-                pids=min(limits.pids, self._config.max_pids),
-            ),
-        )
+        if birth is not None:
+            self._is_born = True
+            self._machine.take_birth(birth)
 
     async def _receive_blobs(
         self, stream: ExecStream, intake: Intake, missing: list[Digest]
@@ -183,56 +124,31 @@ class Agent(AgentServiceBase):
         intake.end(await receive(stream, MAX_FRAME_BYTES))
         return full
 
-    async def _run(self, stream: ExecStream, place: _Workplace, arrived_at: float) -> None:
-        async def on_stdio(name: Literal["stdout", "stderr"], data: bytes) -> None:
+    async def _run(
+        self, stream: ExecStream, request: ExecRequest, place: Workplace, arrived_at: float
+    ) -> None:
+        async def on_stdio(name: StreamName, data: bytes) -> None:
             stdio = pb.Stdio(stream=_STREAMS[name], data=data)
             await stream.send_message(pb.ServerFrame(stdio=stdio))
 
-        request = place.request
         try:
-            await stage(place.source, request, self._blobs, uid_of(place.number))
+            await place.stage(self._blobs)
         except OSError as error:
             ending = Ending(status=125, reason="agent-error", detail=f"stage: {error}")
             await _send_result(stream, ending, time.monotonic() - arrived_at)
             return
-        sandbox = Sandbox(self._config.helper, request, place.number, place.source)
-        ending = await sandbox.run(place.cgroup, on_stdio)
-        ending, outputs = _outputs(place.source, request, ending)
+        ending, outputs = _outputs(place, await place.run(on_stdio))
         try:
             if sum(o.size_bytes for o in outputs) > request.limits.output_bytes:
                 ending = replace(ending, status=ending.status or 1, reason="output-limit")
             await _send_result(stream, ending, max(ending.started_at - arrived_at, 0.0))
             if not ending.reason:
                 for output in outputs:
-                    await _send_output(stream, output, place.source)
+                    await _send_output(stream, output, place)
         finally:
             for output in outputs:
                 if output.fd >= 0:
                     os.close(output.fd)
-
-
-class _Workplace:
-    """The directory and the cgroup of one exec, gone at the end of the block."""
-
-    def __init__(self, config: AgentConfig, request: ExecRequest, number: int) -> None:
-        self.request, self.number = request, number
-        # Root's alone: other execs cannot reach it, and this one sees only what is bound on /src.
-        self._directory = f"{config.directory}/x{number}"
-        self.source = f"{self._directory}/src"
-        self._config = config
-
-    async def __aenter__(self) -> _Workplace:
-        os.mkdir(self._directory, 0o700)
-        limits = self.request.limits
-        self.cgroup = new_cgroup(
-            self._config.cgroup_root, f"x{self.number}",
-            memory_bytes=limits.memory_bytes, pids=limits.pids,
-        )  # fmt: skip
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.cgroup.remove()
-        remove_tree(self._directory)
 
 
 async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float) -> None:
@@ -251,28 +167,25 @@ async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float)
     await stream.send_message(pb.ServerFrame(result=result))
 
 
-def _outputs(root: str, request: ExecRequest, ending: Ending) -> tuple[Ending, list[Output]]:
+def _outputs(place: Workplace, ending: Ending) -> tuple[Ending, list[Output]]:
     """Look at what was made, and say so if it cannot be sent."""
     if ending.reason:
         return ending, []
-    files = open_outputs(root, request.outputs)
     try:
-        return ending, [*files, *list_directories(root, request.output_directories)]
+        return ending, place.outputs()
     except (OSError, OutputTreeError) as error:
-        for file in files:
-            os.close(file.fd)
         status = ending.status or 1
         return replace(ending, status=status, reason="output-tree", detail=str(error)), []
 
 
-async def _send_output(stream: ExecStream, output: Output, root: str) -> None:
+async def _send_output(stream: ExecStream, output: Output, place: Workplace) -> None:
     if output.fd >= 0:
         await _send_open(stream, output)
     elif output.path.endswith("/"):
         chunk = pb.OutputChunk(path=output.path, last=True)
         await stream.send_message(pb.ServerFrame(output=chunk))
     else:
-        fd = open_listed(root, output)
+        fd = place.open_listed(output)
         try:
             await _send_open(stream, replace(output, fd=fd))
         finally:

@@ -7,10 +7,10 @@ import itertools
 import os
 import secrets
 import stat
-from dataclasses import dataclass
 from typing import Final
 
 from hpcc.agent._blobs import BlobCache
+from hpcc.agent._ending import Output, OutputTreeError
 from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_path
 
 _FILES_PER_TURN: Final = 16
@@ -59,16 +59,6 @@ def _make_dirs(root: str, path: str, made: set[str], uid: int) -> None:
     made.add(path)
 
 
-@dataclass(slots=True)
-class Output:
-    """An output file that exists: open, with the size that it had when nothing ran any more."""
-
-    path: str
-    fd: int
-    size_bytes: int
-    is_executable: bool
-
-
 def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
     """Open those of the declared outputs that are regular files; the caller closes them.
 
@@ -85,10 +75,6 @@ def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
         else:
             os.close(fd)
     return found
-
-
-class OutputTreeError(Exception):
-    """Something in an output directory that REAPI has no place for, or too much of it."""
 
 
 def list_directories(root: str, paths: tuple[str, ...]) -> list[Output]:

@@ -1,0 +1,47 @@
+"""The handshake that starts the one session of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+from hpcc.wire import READY, GuestLink
+
+
+class Greeter(asyncio.Protocol):
+    """Says READY, waits for HELLO, answers WELCOME, hands the transport to the session's protocol.
+
+    `on_session` is called with the transport when that happens.
+    """
+
+    def __init__(
+        self,
+        link: GuestLink,
+        session: Callable[[], asyncio.Protocol],
+        on_session: Callable[[asyncio.Transport], object] = lambda _: None,
+    ) -> None:
+        self._link, self._session, self._on_session = link, session, on_session
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(READY)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        found = self._link.feed(data)
+        if found is None:
+            return
+        welcome, rest = found
+        session = self._session()
+        self._on_session(self._transport)
+        self._transport.set_protocol(session)
+        self._transport.write(welcome)
+        session.connection_made(self._transport)
+        if rest:
+            session.data_received(rest)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        print("hpcc-agent: no session:", exc, file=sys.stderr)  # noqa: T201 - the guest's console is its log

@@ -1,0 +1,127 @@
+"""The agent's machine on Linux: directories, cgroups and namespaces, one of each for an exec."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hpcc.agent._blobs import BlobCache
+from hpcc.agent._cgroup import Room, new_cgroup
+from hpcc.agent._ending import Ending, OnStdio, Output
+from hpcc.agent._intake import Birth
+from hpcc.agent._sandbox import Sandbox, uid_of
+from hpcc.agent._tree import list_directories, open_listed, open_outputs, remove_tree, stage
+from hpcc.core import ExecRequest
+
+# linux/random.h
+_RNDADDENTROPY: Final = 0x40085203
+_RNDRESEEDCRNG: Final = 0x5207
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinuxConfig:
+    """Where the agent works and what it may hand out.
+
+    `has_own_kernel`: clock and entropy are this guest's, not those of a container's host.
+    """
+
+    directory: str = "/run/hpcc"
+    helper: str = "/.hpcc/bin/hpcc-init"
+    cgroup_root: str = "/sys/fs/cgroup"
+    blob_budget_bytes: int
+    max_memory_bytes: int
+    max_pids: int
+    has_own_kernel: bool = True
+
+
+class LinuxMachine:
+    """See `hpcc.agent._machine`; several execs at once."""
+
+    def __init__(self, config: LinuxConfig) -> None:
+        self._config = config
+        self.directory = config.directory
+        self.blob_budget_bytes = config.blob_budget_bytes
+        self._room = Room()
+
+    def take_birth(self, birth: Birth) -> None:
+        if not self._config.has_own_kernel:
+            return
+        time.clock_settime_ns(time.CLOCK_REALTIME, birth.wall_time_ns)
+        with open("/dev/random", "wb", buffering=0) as device:
+            pool = struct.pack("ii", 8 * len(birth.entropy), len(birth.entropy)) + birth.entropy
+            fcntl.ioctl(device, _RNDADDENTROPY, pool)
+            fcntl.ioctl(device, _RNDRESEEDCRNG)
+
+    @asynccontextmanager
+    async def workplace(self, request: ExecRequest, number: int) -> AsyncIterator[_Workplace]:
+        await self._room.wait()
+        async with (
+            _Workplace(self._config, self._limited(request), number) as place,
+            self._room.gives_back(place.cgroup),
+        ):
+            yield place
+
+    def _limited(self, request: ExecRequest) -> ExecRequest:
+        limits = request.limits
+        return replace(
+            request,
+            limits=replace(
+                limits,
+                memory_bytes=min(limits.memory_bytes, self._config.max_memory_bytes),
+                pids=min(limits.pids, self._config.max_pids),
+            ),
+        )
+
+    def say_memory(self, execs: int) -> None:
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sys.stderr.write(f"hpcc-agent: peak memory {peak_kib} KiB, execs {execs}\n")
+
+
+class _Workplace:
+    """The directory and the cgroup of one exec, gone at the end of the block."""
+
+    def __init__(self, config: LinuxConfig, request: ExecRequest, number: int) -> None:
+        self._request, self._number, self._config = request, number, config
+        # Root's alone: other execs cannot reach it, and this one sees only what is bound on /src.
+        self._directory = f"{config.directory}/x{number}"
+        self._source = f"{self._directory}/src"
+
+    async def __aenter__(self) -> _Workplace:
+        os.mkdir(self._directory, 0o700)
+        limits = self._request.limits
+        self.cgroup = new_cgroup(
+            self._config.cgroup_root, f"x{self._number}",
+            memory_bytes=limits.memory_bytes, pids=limits.pids,
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cgroup.remove()
+        remove_tree(self._directory)
+
+    async def stage(self, blobs: BlobCache) -> None:
+        await stage(self._source, self._request, blobs, uid_of(self._number))
+
+    async def run(self, on_stdio: OnStdio) -> Ending:
+        sandbox = Sandbox(self._config.helper, self._request, self._number, self._source)
+        return await sandbox.run(self.cgroup, on_stdio)
+
+    def outputs(self) -> list[Output]:
+        files = open_outputs(self._source, self._request.outputs)
+        try:
+            return [*files, *list_directories(self._source, self._request.output_directories)]
+        except BaseException:
+            for file in files:
+                os.close(file.fd)
+            raise
+
+    def open_listed(self, output: Output) -> int:
+        return open_listed(self._source, output)

@@ -1,0 +1,50 @@
+"""Passes on what a program writes, within its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from hpcc.agent._ending import OnStdio, StreamName
+from hpcc.wire import MAX_STDIO_PIECES
+
+_READ_BYTES: Final = 64 << 10
+# After the first hundred pieces small ones are gathered: 100 a second of both streams at most.
+_SLOW_BELOW_PIECES: Final = MAX_STDIO_PIECES - 100
+_SMALL_BYTES: Final = 4096
+_GATHER_SECONDS: Final = 0.02
+
+
+class StdioFullError(Exception):
+    """The program wrote more than it may."""
+
+
+class Stdio:
+    """Both streams of one program, which share the limit of `max_bytes`."""
+
+    def __init__(self, max_bytes: int, on_stdio: OnStdio) -> None:
+        self._bytes_left, self._on_stdio = max_bytes, on_stdio
+        self._pieces_left = MAX_STDIO_PIECES
+
+    async def pump(self, name: StreamName, stream: asyncio.StreamReader) -> None:
+        """Pass on a stream until its end.
+
+        Raises:
+            StdioFullError: it is more than the program may write.
+        """
+        while data := await stream.read(_READ_BYTES):
+            self._bytes_left -= len(data)
+            self._pieces_left -= 1
+            if self._bytes_left < 0 or self._pieces_left < 0:
+                raise StdioFullError
+            await self._on_stdio(name, data)
+            if self._pieces_left < _SLOW_BELOW_PIECES and len(data) < _SMALL_BYTES:
+                # A program that writes single bytes would cost the host a message for each.
+                await asyncio.sleep(_GATHER_SECONDS)
+
+
+async def drain(*pipes: asyncio.StreamReader | None) -> None:
+    """Read to their ends: a process counts as ended with its pipes alone, and a pump gave up."""
+    for pipe in pipes:
+        while pipe is not None and await pipe.read(_READ_BYTES):
+            pass
