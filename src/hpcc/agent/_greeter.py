@@ -12,7 +12,7 @@ from hpcc.wire import READY, GuestLink
 class Greeter(asyncio.Protocol):
     """Says READY, waits for HELLO, answers WELCOME, hands the transport to the session's protocol.
 
-    `on_session` is called with the transport when that happens.
+    `on_session` is called with the transport when that happens, `on_lost` if the stream ends first.
     """
 
     def __init__(
@@ -20,8 +20,10 @@ class Greeter(asyncio.Protocol):
         link: GuestLink,
         session: Callable[[], asyncio.Protocol],
         on_session: Callable[[asyncio.Transport], object] = lambda _: None,
+        on_lost: Callable[[Exception | None], object] = lambda _: None,
     ) -> None:
         self._link, self._session, self._on_session = link, session, on_session
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -45,3 +47,4 @@ class Greeter(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         print("hpcc-agent: no session:", exc, file=sys.stderr)  # noqa: T201 - the guest's console is its log
+        self._on_lost(exc)

@@ -23,7 +23,11 @@ class Workplace(Protocol):
         """
 
     async def run(self, on_stdio: OnStdio) -> Ending:
-        """Run the program to its end, deadline or cancel; nothing of it lives then."""
+        """Run the program to its end, deadline or cancel; nothing of it lives then.
+
+        Raises:
+            OSError: something of it does. The guest is to be given up.
+        """
 
     def outputs(self) -> list[Output]:
         """List what was made of what was declared, in the order in which it is sent.

@@ -2,6 +2,7 @@
 
 import sys
 
+from hpcc.runtime._windows_agent import build_agent_layer, build_agent_zip
 from hpcc.runtime._windows_layer import (
     AGENT_STUB_SOURCE,
     DIRECTORY_SDDL,
@@ -79,6 +80,8 @@ __all__ = [
     "WarmStart",
     "WindowsLayer",
     "Zygote",
+    "build_agent_layer",
+    "build_agent_zip",
     "build_initramfs",
     "build_windows_layer",
     "collect_modules",

@@ -7,13 +7,14 @@ import re
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import hpcc
+from hpcc.runtime._agent_files import PACKAGES as _PACKAGES
+from hpcc.runtime._agent_files import own_files as _own_files
+from hpcc.runtime._agent_files import package_files
 from hpcc.runtime._threads import in_thread
 from hpcc.runtime._tools import ToolError, key_of, run_tool, sha256_of
 
@@ -25,8 +26,6 @@ _LIBRARY: Final = re.compile(r"=> (/\S+)")
 _DISTRIBUTIONS: Final = (
     "grpclib", "h2", "hpack", "hyperframe", "multidict", "protobuf", "typing_extensions",
 )  # fmt: skip
-_PACKAGES: Final = ("grpclib", "h2", "hpack", "hyperframe", "multidict", "google")
-_HPCC_PACKAGES: Final = ("core", "wire", "agent")
 _SKIP: Final = frozenset(
     {
         "test", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data",
@@ -89,17 +88,6 @@ def _version(distribution: str) -> str:
         return "absent"
 
 
-def _own_files() -> Iterator[tuple[str, Path]]:
-    """Yield the agent's own modules: (name on the drive, file)."""
-    root = Path(hpcc.__file__).parent
-    yield "hpcc/__init__.py", root / "__init__.py"
-    for package in _HPCC_PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            yield f"hpcc/{path.relative_to(root)}", path
-    for name in ("__init__.py", "agent_pb2.py", "agent_grpc.py"):
-        yield f"hpcc/_proto/{name}", root / "_proto" / name
-
-
 def _copy(stage: Path, init: Path) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     library = stage / "lib" / version
@@ -133,22 +121,10 @@ def _copy_stdlib(source: Path, target: Path) -> None:
 
 
 def _copy_package(package: str, site: Path) -> None:
-    distribution = "protobuf" if package == "google" else package
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ToolError(f"{distribution} is not installed beside hpcc; reinstall hpcc") from error
-    for file in files:
-        if file.parts[0] == package and not _is_left_out(file.parts):
-            target = site / Path(*file.parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path(str(file.locate())), target)
-
-
-def _is_left_out(parts: tuple[str, ...]) -> bool:
-    return bool({"__pycache__", "tests", "testing", "compiler"} & set(parts)) or parts[-1].endswith(
-        (".pyi", ".pyc", ".proto", ".pyx", ".c", ".h")
-    )
+    for name, path in package_files(package):
+        target = site / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
 
 
 def _native_files(stage: Path) -> list[Path]:

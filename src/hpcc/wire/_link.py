@@ -82,12 +82,17 @@ class HostLink:
 
 
 class GuestLink:
-    """The guest's side: feed what comes until `feed` returns the answer and the session's bytes."""
+    """The guest's side: feed what comes until `feed` returns the answer and the session's bytes.
 
-    def __init__(self, token: bytes) -> None:
-        _check_sizes(token, bytes(NONCE_BYTES))
-        self._token = token
-        self._scanner = _Scanner(_HELLO + token, NONCE_BYTES)
+    A guest that was told no token (None) takes that of the first HELLO: one whose stream is a
+    connection that only its host can make, and of which it takes one.
+    """
+
+    def __init__(self, token: bytes | None) -> None:
+        _check_sizes(bytes(TOKEN_BYTES) if token is None else token, bytes(NONCE_BYTES))
+        self._known = token or b""
+        tail_bytes = TOKEN_BYTES - len(self._known) + NONCE_BYTES
+        self._scanner = _Scanner(_HELLO + self._known, tail_bytes)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Return (WELCOME to send, bytes after HELLO), or None while it has not come.
@@ -96,4 +101,4 @@ class GuestLink:
             IntegrityError: too much came before it.
         """
         found = self._scanner.feed(data)
-        return None if found is None else (_WELCOME + self._token + found[0], found[1])
+        return None if found is None else (_WELCOME + self._known + found[0], found[1])

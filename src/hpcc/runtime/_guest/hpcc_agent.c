@@ -6,13 +6,14 @@
  *                     one compile in a job object of its own: what it starts ends with it
  *     --memory BYTES  of all its processes together      --processes N   at once
  *     --timeout-ms N  then the job is ended              --report FILE   one line on how it ended
+ *     --restricted yes  with a token that is no administrator's, at medium integrity
  *
- * The report is `done EXIT USER_100NS KERNEL_100NS PEAK_BYTES`, `deadline` (with the same figures) or
- * `spawn ERROR`. An exit code of a job that was ended is never to be trusted: KILL_ON_JOB_CLOSE leaves 0
+ * The report is `done EXIT USER_100NS KERNEL_100NS PEAK_BYTES`, `deadline` or, where it failed after more
+ * memory was asked for than it may have, `memory` (both with the same figures), or `spawn ERROR`. An exit code of a job that was ended is never to be trusted: KILL_ON_JOB_CLOSE leaves 0
  * (seen under Wine), so what counts is the report's first word, and that there is one.
  *
- * Sources: Win32 documentation of job objects, CreateProcess, PROC_THREAD_ATTRIBUTE_HANDLE_LIST and
- * SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows.
+ * Sources: Win32 documentation of job objects, CreateProcess, CreateRestrictedToken, mandatory integrity
+ * control, PROC_THREAD_ATTRIBUTE_HANDLE_LIST and SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows.
  */
 #define WIN32_LEAN_AND_MEAN
 #define _WIN32_WINNT 0x0A00
@@ -65,8 +66,41 @@ static bool put_quoted(const wchar_t *argument, size_t *at) {
 
 /* ---- processes ---- */
 
+/* What the program makes is open to its user: what is open to administrators is not to it. */
+static bool open_to_user(HANDLE token) {
+    static _Alignas(8) BYTE user_room[sizeof(TOKEN_USER) + SECURITY_MAX_SID_SIZE], acl_room[256];
+    BYTE system[SECURITY_MAX_SID_SIZE];
+    DWORD size = sizeof system;
+    PSID user = NULL;
+    ACL *acl = (ACL *)acl_room;
+    if (!CreateWellKnownSid(WinLocalSystemSid, NULL, system, &size)) return false;
+    if (!GetTokenInformation(token, TokenUser, user_room, sizeof user_room, &size)) return false;
+    user = ((TOKEN_USER *)user_room)->User.Sid;
+    TOKEN_DEFAULT_DACL dacl = {acl};
+    return InitializeAcl(acl, sizeof acl_room, ACL_REVISION) &&
+           AddAccessAllowedAce(acl, ACL_REVISION, GENERIC_ALL, user) && AddAccessAllowedAce(acl, ACL_REVISION, GENERIC_ALL, system) &&
+           SetTokenInformation(token, TokenDefaultDacl, &dacl, sizeof dacl);
+}
+
+/* A token of this user's that has no privilege and is no administrator's, at medium integrity: with it
+ * a program cannot open this process or the agent's, nor write what only administrators may. */
+static HANDLE restricted_token(void) {
+    BYTE administrators[SECURITY_MAX_SID_SIZE], medium[SECURITY_MAX_SID_SIZE];
+    DWORD administrators_size = sizeof administrators, medium_size = sizeof medium;
+    HANDLE own = NULL, token = NULL;
+    if (!CreateWellKnownSid(WinBuiltinAdministratorsSid, NULL, administrators, &administrators_size)) return NULL;
+    if (!CreateWellKnownSid(WinMediumLabelSid, NULL, medium, &medium_size)) return NULL;
+    DWORD rights = TOKEN_DUPLICATE | TOKEN_QUERY | TOKEN_ASSIGN_PRIMARY | TOKEN_ADJUST_DEFAULT;
+    if (!OpenProcessToken(GetCurrentProcess(), rights, &own)) return NULL;
+    SID_AND_ATTRIBUTES denied = {administrators, 0};
+    TOKEN_MANDATORY_LABEL label = {{medium, SE_GROUP_INTEGRITY}};
+    if (!CreateRestrictedToken(own, DISABLE_MAX_PRIVILEGE, 1, &denied, 0, NULL, 0, NULL, &token)) return NULL;
+    if (!open_to_user(token) || !SetTokenInformation(token, TokenIntegrityLevel, &label, sizeof label + medium_size)) return NULL;
+    return token; /* handles end with this process */
+}
+
 /* Only our three standard handles reach the program: whatever else is inheritable does not. */
-static DWORD start(const wchar_t *program, DWORD flags, PROCESS_INFORMATION *process) {
+static DWORD start(const wchar_t *program, DWORD flags, HANDLE token, PROCESS_INFORMATION *process) {
     HANDLE handles[3] = {GetStdHandle(STD_INPUT_HANDLE), GetStdHandle(STD_OUTPUT_HANDLE), GetStdHandle(STD_ERROR_HANDLE)};
     STARTUPINFOEXW startup = {0};
     startup.StartupInfo.cb = sizeof startup;
@@ -90,7 +124,8 @@ static DWORD start(const wchar_t *program, DWORD flags, PROCESS_INFORMATION *pro
     if (count && !UpdateProcThreadAttribute(startup.lpAttributeList, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, listed, count * sizeof *listed, NULL, NULL))
         return GetLastError();
     flags |= EXTENDED_STARTUPINFO_PRESENT | CREATE_UNICODE_ENVIRONMENT;
-    BOOL is_started = CreateProcessW(program, line, NULL, NULL, count > 0, flags, NULL, NULL, &startup.StartupInfo, process);
+    BOOL is_started = token ? CreateProcessAsUserW(token, program, line, NULL, NULL, count > 0, flags, NULL, NULL, &startup.StartupInfo, process)
+                            : CreateProcessW(program, line, NULL, NULL, count > 0, flags, NULL, NULL, &startup.StartupInfo, process);
     DWORD error = is_started ? 0 : GetLastError();
     DeleteProcThreadAttributeList(startup.lpAttributeList);
     return error;
@@ -112,6 +147,22 @@ static HANDLE make_job(uint64_t memory, uint64_t processes) {
     if (SetInformationJobObject(job, JobObjectExtendedLimitInformation, &limits, sizeof limits)) return job;
     CloseHandle(job);
     return NULL;
+}
+
+/* Where the job says that it asked for more memory than it may have: that is no end of it by itself. */
+static HANDLE listen_to(HANDLE job) {
+    JOBOBJECT_ASSOCIATE_COMPLETION_PORT port = {job, CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1)};
+    if (!port.CompletionPort || !SetInformationJobObject(job, JobObjectAssociateCompletionPortInformation, &port, sizeof port)) return NULL;
+    return port.CompletionPort;
+}
+
+static bool has_hit_memory(HANDLE port) {
+    DWORD message;
+    ULONG_PTR key;
+    OVERLAPPED *process;
+    while (port && GetQueuedCompletionStatus(port, &message, &key, &process, 0))
+        if (message == JOB_OBJECT_MSG_JOB_MEMORY_LIMIT) return true;
+    return false;
 }
 
 /* ---- the report ---- */
@@ -164,6 +215,7 @@ static bool number(const wchar_t *text, uint64_t *value) {
 struct plan {
     uint64_t memory, processes, timeout_ms;
     const wchar_t *report;
+    bool is_restricted;
     int program; /* its place in argv */
 };
 
@@ -182,6 +234,8 @@ static bool read_plan(int argc, wchar_t **argv, struct plan *plan) {
             if (!number(argv[i + 1], wanted)) return false;
         } else if (!wcscmp(argv[i], L"--report")) {
             plan->report = argv[i + 1];
+        } else if (!wcscmp(argv[i], L"--restricted") && !wcscmp(argv[i + 1], L"yes")) {
+            plan->is_restricted = true;
         } else {
             return false;
         }
@@ -189,19 +243,22 @@ static bool read_plan(int argc, wchar_t **argv, struct plan *plan) {
     return false;
 }
 
+static int cannot_run(const struct plan *plan, DWORD error) {
+    report(plan->report, "spawn", NULL, error);
+    return EXIT_CANNOT_RUN;
+}
+
 static int run_in_job(const struct plan *plan, HANDLE job) {
+    HANDLE port = listen_to(job), token = NULL;
+    if (plan->is_restricted && !(token = restricted_token())) return cannot_run(plan, GetLastError());
     PROCESS_INFORMATION process = {0};
-    DWORD error = start(NULL, CREATE_SUSPENDED | CREATE_NO_WINDOW, &process);
-    if (error) {
-        report(plan->report, "spawn", NULL, error);
-        return EXIT_CANNOT_RUN;
-    }
+    DWORD error = start(NULL, CREATE_SUSPENDED | CREATE_NO_WINDOW, token, &process);
+    if (error) return cannot_run(plan, error);
     /* Suspended until it is in the job: nothing that it starts can be outside. */
     if (!AssignProcessToJobObject(job, process.hProcess)) {
         error = GetLastError();
         TerminateProcess(process.hProcess, EXIT_CANNOT_RUN);
-        report(plan->report, "spawn", NULL, error);
-        return EXIT_CANNOT_RUN;
+        return cannot_run(plan, error);
     }
     ResumeThread(process.hThread);
     DWORD limit = plan->timeout_ms && plan->timeout_ms < INFINITE ? (DWORD)plan->timeout_ms : INFINITE;
@@ -211,28 +268,22 @@ static int run_in_job(const struct plan *plan, HANDLE job) {
     /* The program itself, or what it left running: a job is over when all of it is. */
     TerminateJobObject(job, EXIT_DEADLINE);
     WaitForSingleObject(process.hProcess, INFINITE);
-    if (!report(plan->report, is_late ? "deadline" : "done", job, code)) return EXIT_CANNOT_RUN;
+    const char *word = is_late ? "deadline" : code && has_hit_memory(port) ? "memory" : "done";
+    if (!report(plan->report, word, job, code)) return EXIT_CANNOT_RUN;
     return (int)code;
 }
 
 static int run(int argc, wchar_t **argv) {
     struct plan plan = {0};
     if (!read_plan(argc, argv, &plan)) {
-        say("hpcc-agent: run [--memory BYTES] [--processes N] [--timeout-ms N] [--report FILE] -- PROGRAM ARGS...\r\n");
+        say("hpcc-agent: run [--memory BYTES] [--processes N] [--timeout-ms N] [--restricted yes] [--report FILE] -- PROGRAM ARGS...\r\n");
         return EXIT_USAGE;
     }
     size_t at = 0;
     for (int i = plan.program; i < argc; i++)
-        if (!put_quoted(argv[i], &at)) {
-            report(plan.report, "spawn", NULL, ERROR_FILENAME_EXCED_RANGE);
-            return EXIT_CANNOT_RUN;
-        }
+        if (!put_quoted(argv[i], &at)) return cannot_run(&plan, ERROR_FILENAME_EXCED_RANGE);
     HANDLE job = make_job(plan.memory, plan.processes);
-    if (!job) {
-        report(plan.report, "spawn", NULL, GetLastError());
-        return EXIT_CANNOT_RUN;
-    }
-    return run_in_job(&plan, job);
+    return job ? run_in_job(&plan, job) : cannot_run(&plan, GetLastError());
 }
 
 /* ---- serve and pause ---- */
@@ -290,7 +341,7 @@ static int serve(int argc, wchar_t **argv) {
         return EXIT_CANNOT_RUN;
     }
     PROCESS_INFORMATION process = {0};
-    DWORD error = start(path, CREATE_SUSPENDED, &process);
+    DWORD error = start(path, CREATE_SUSPENDED, NULL, &process);
     if (error || !AssignProcessToJobObject(job, process.hProcess)) {
         say("hpcc-agent: python\\python.exe cannot be started\r\n");
         return EXIT_CANNOT_RUN;

@@ -1,0 +1,83 @@
+"""What the agent asks of Windows by ctypes: memory, and a directory with rights of its own.
+
+Sources: Win32 documentation of GlobalMemoryStatusEx, CreateDirectoryW and
+ConvertStringSecurityDescriptorToSecurityDescriptorW.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, Final
+
+# Full access for administrators and the system; users, and so a program whose token is restricted
+# to one, may read, write and delete.
+SHARED_SDDL: Final = "D:P(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;0x1301bf;;;BU)"
+_SDDL_REVISION: Final = 1
+
+
+class _SecurityAttributes(ctypes.Structure):
+    """SECURITY_ATTRIBUTES."""
+
+    _fields_ = [  # type: ignore[mutable-override]  # the way of ctypes
+        ("length", ctypes.c_uint32), ("descriptor", ctypes.c_void_p), ("inherit", ctypes.c_int),
+    ]  # fmt: skip
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX."""
+
+    _fields_ = [  # type: ignore[mutable-override]  # the way of ctypes
+        ("length", ctypes.c_uint32), ("load", ctypes.c_uint32),
+        *((name, ctypes.c_uint64) for name in (
+            "total", "available", "total_page", "available_page", "total_virtual",
+            "available_virtual", "available_extended",
+        )),
+    ]  # fmt: skip
+
+
+def _library(name: str) -> Any:  # noqa: ANN401 - ctypes has WinDLL on Windows alone
+    loader: Any = vars(ctypes)["WinDLL"]
+    return loader(name, use_last_error=True)
+
+
+def _last_error(what: str) -> OSError:
+    names: dict[str, Any] = vars(ctypes)
+    error: OSError = names["WinError"](names["get_last_error"]())
+    error.filename = what
+    return error
+
+
+def memory_bytes() -> int:
+    """Return how much memory this machine has.
+
+    Raises:
+        OSError: Windows does not say.
+    """
+    status = _MemoryStatus()
+    status.length = ctypes.sizeof(status)
+    if not _library("kernel32").GlobalMemoryStatusEx(ctypes.byref(status)):
+        raise _last_error("memory")
+    return int(status.total)
+
+
+def make_shared_directory(path: str) -> None:
+    """Make a directory that a program without rights may write to, whatever is above it.
+
+    Raises:
+        OSError: it is there already, or cannot be made.
+    """
+    if os.name != "nt":
+        raise OSError("not Windows")
+    kernel, advapi = _library("kernel32"), _library("advapi32")
+    descriptor = ctypes.c_void_p()
+    convert = advapi.ConvertStringSecurityDescriptorToSecurityDescriptorW
+    if not convert(SHARED_SDDL, _SDDL_REVISION, ctypes.byref(descriptor), None):
+        raise _last_error(path)
+    attributes = _SecurityAttributes(ctypes.sizeof(_SecurityAttributes), descriptor, 0)
+    try:
+        if not kernel.CreateDirectoryW(ctypes.c_wchar_p(path), ctypes.byref(attributes)):
+            raise _last_error(path)
+    finally:
+        kernel.LocalFree.argtypes = [ctypes.c_void_p]
+        kernel.LocalFree(descriptor)
