@@ -1,4 +1,4 @@
-r"""The agent's machine on Windows: one exec at a time in `C:\src`, and a job for each.
+"""The agent's machine on Windows: one exec at a time in `C:/src`, and a job for each.
 
 One at a time, because cl writes the absolute path of the object into it: a directory for each exec
 would make equal compiles unequal. Not yet run on Windows; run under Wine in the tests.

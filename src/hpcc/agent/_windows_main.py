@@ -1,4 +1,4 @@
-r"""The agent's start on Windows: `hpcc-agent.exe serve --port N` runs this from app.pyz.
+"""The agent's start on Windows: `hpcc-agent.exe serve --port N` runs this from app.pyz.
 
 It takes one connection, from the container's host alone, and ends with it. Not yet run on Windows
 over a Hyper-V socket; the tests run it under Wine over one of another family.

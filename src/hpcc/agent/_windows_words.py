@@ -1,4 +1,4 @@
-r"""What a compile on Windows is started with: program, variables, exit status. No I/O of its own.
+"""What a compile on Windows is started with: program, variables, exit status. No I/O of its own.
 
 Everything is text and rules, so that it is the same wherever it is tried. Not yet run on Windows.
 """
