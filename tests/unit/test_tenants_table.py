@@ -117,6 +117,7 @@ def test_what_is_left_out_is_the_careful_choice() -> None:
         ("sessions = 2", "sessions = 9_000_000_000_000_000_000", "must be a whole number"),
         ("[tenants.acme]", "[tenants.Acme]", "not a tenant id"),
         ("toolchains/*", "Tool chains/*", "not an image"),
+        ("toolchains/*", "gcc:latest", "not an image"),
         ('"registry.acme.example/toolchains/*"', '"*"', "not an image"),
         ("gcc@sha256", "gcc:latest@sha512", "not an image digest"),
         ("images = [", "images = [] #", "images: must be a list of 1 to 256"),

@@ -38,6 +38,9 @@ def test_every_reuse_class_is_taken(reuse: str) -> None:
         ({"drain_seconds": -1.0}, "must be positive"),
         ({"max_queue": 0}, "must be positive"),
         ({"vcpus": 0}, "must be positive"),
+        ({"port": 65_536}, "port must be 0 to 65535"),
+        ({"scheduler": "farm.example"}, "scheduler must be host:port"),
+        ({"host": "0.0.0.0"}, "that clients reach"),
     ],
 )
 def test_what_could_not_work_is_refused(changes: dict[str, object], said: str) -> None:

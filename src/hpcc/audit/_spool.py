@@ -304,7 +304,8 @@ def _locked(directory: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise InfrastructureError(
-            "another worker writes this audit trail: stop it, or give each its own directory",
+            f"another process writes the audit trail in {directory}: stop it, or give each its own"
+            " directory",
             reason="audit-locked",
         ) from error
     except OSError as error:

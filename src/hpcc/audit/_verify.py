@@ -190,4 +190,7 @@ def require_trail(directory: Path) -> None:
     if not directory.is_dir() or not any(
         p.name == "spool.hpcc" or p.name.startswith("sealed-") for p in directory.iterdir()
     ):
-        raise NotFoundError(f"no audit trail in {directory}: nothing was compiled remotely yet")
+        raise NotFoundError(
+            f"no audit trail in {directory}: nothing was recorded there yet, or it is another"
+            " directory (`audit` in a worker's config file, `events` below a scheduler's `state`)"
+        )

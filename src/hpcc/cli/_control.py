@@ -76,7 +76,10 @@ async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, 
     from hpcc.scheduler import ANNOUNCE_SECONDS, open_control
 
     seconds = 0.0 if is_revoking else ANNOUNCE_SECONDS
-    async with asyncio.timeout(60), open_control(config, SystemClock()) as (_, keys):
+    async with (
+        asyncio.timeout(60),
+        open_control(config, SystemClock(), is_waiting=False) as (_, keys),
+    ):
         for _ in range(5):
             try:
                 return await keys.rotate(announce_seconds=seconds, is_revoking=is_revoking), seconds

@@ -71,7 +71,10 @@ def _with_table[T](args: argparse.Namespace, use: Callable[[ResultKeyTable], Awa
     config, clock = scheduler_config(args), SystemClock()
 
     async def used() -> T:
-        async with asyncio.timeout(_TIMEOUT_SECONDS), open_control(config, clock) as (store, _):
+        async with (
+            asyncio.timeout(_TIMEOUT_SECONDS),
+            open_control(config, clock, is_waiting=False) as (store, _),
+        ):
             return await use(result_key_table(config, store, clock))
 
     return asyncio.run(used())

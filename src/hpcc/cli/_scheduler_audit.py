@@ -65,8 +65,8 @@ async def _export(config: Path, worker: str) -> list[SignedHead]:
     from hpcc.ports import SystemClock
     from hpcc.scheduler import SchedulerConfig, export_anchors, open_control
 
-    clock = SystemClock()
-    async with open_control(load_service_file(config, SchedulerConfig), clock) as (store, _):
+    read = load_service_file(config, SchedulerConfig)
+    async with open_control(read, SystemClock(), is_waiting=False) as (store, _):
         return await export_anchors(store, worker)
 
 

@@ -37,5 +37,6 @@ def _check(args: argparse.Namespace) -> int:
                 "  note:      a pattern looks at the name that a client writes; what is sure is a"
                 " digest, and which images the workers have"
             )
-    print(f"{len(tenants)} tenants, nothing wrong")
+    count = len(tenants)
+    print(f"{count} tenant{'s' * (count > 1)}, nothing wrong")
     return 0

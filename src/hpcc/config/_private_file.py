@@ -10,6 +10,20 @@ from pathlib import Path
 from hpcc.core import InfrastructureError
 
 
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only its owner can look into, unless it is there.
+
+    Raises:
+        InfrastructureError: it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot make the directory {path}: {error.strerror}", reason="directory"
+        ) from error
+
+
 def write_private_file(path: Path, data: bytes) -> None:
     """Replace `path` by a file with `data` that only its owner can read.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 import json
 import os
 import stat
@@ -32,7 +34,11 @@ def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
     try:
         table = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise CallerError(f"{source} is not JSON", reason="config") from error
+        # Of the decoder's text the place alone: a file with secrets is not quoted.
+        where = ""
+        if isinstance(error, json.JSONDecodeError):
+            where = f" (line {error.lineno}, column {error.colno})"
+        raise CallerError(f"{source} is not JSON{where}", reason="config") from error
     if not isinstance(table, dict):
         raise CallerError(f"{source} must hold one object", reason="config")
     # Any: dataclasses.fields wants a dataclass instance type, which a type variable cannot say.
@@ -40,7 +46,9 @@ def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
     known = {f.name: f for f in fields(declared)}
     unknown = sorted(set(table) - set(known))
     if unknown:
-        raise CallerError(f"{source}: unknown key {unknown[0]!r}", reason="config")
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise CallerError(f"{source}: unknown key {unknown[0][:80]!r}{hint}", reason="config")
     types = get_type_hints(kind)
     values: dict[str, object] = {}
     for name, field in known.items():
@@ -75,12 +83,15 @@ def _value(where: str, wanted: object, value: object) -> object:
 
 def _read_private(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             raw = file.read(MAX_SERVICE_FILE_BYTES + 1)
     except OSError as error:
-        raise CallerError(f"cannot read {path}: {error.strerror}", reason="config") from error
+        # What open(2) says of a link that it is not to follow; a loop is one, too.
+        is_link = error.errno == errno.ELOOP
+        why = "it is a symbolic link: name the file itself" if is_link else error.strerror
+        raise CallerError(f"cannot read {path}: {why}", reason="config") from error
     if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
         raise CallerError(f"others can read {path}, which holds secrets: chmod 600 it")
     if len(raw) > MAX_SERVICE_FILE_BYTES:

@@ -1,7 +1,7 @@
 """The words of hpcc: values without behaviour of their own and the errors all parts share."""
 
 from hpcc.core._digest import EMPTY_DIGEST, MAX_BLOB_BYTES, Blob, Digest
-from hpcc.core._endpoints import check_endpoint
+from hpcc.core._endpoints import check_endpoint, check_port
 from hpcc.core._errors import (
     CallerError,
     HpccError,
@@ -132,6 +132,7 @@ __all__ = [
     "WindowsPathError",
     "check_endpoint",
     "check_guest_path",
+    "check_port",
     "check_windows_length",
     "check_windows_relative",
     "compare",

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from hpcc.core._errors import CallerError
 
+MAX_PORT: Final = 65_535
 _LOOPBACK_NAMES: Final = frozenset({"localhost"})
 
 
@@ -35,6 +36,16 @@ def check_endpoint(endpoint: str, *, secure: str, plain: str) -> bool:
             f"endpoint must be {secure}://…: without TLS only loopback is used", reason="config"
         )
     return parts.scheme == plain
+
+
+def check_port(name: str, port: int) -> None:
+    """Check a port to listen at; 0 lets the system choose.
+
+    Raises:
+        CallerError: there is no such port. (gRPC would take it modulo 65,536.)
+    """
+    if not 0 <= port <= MAX_PORT:
+        raise CallerError(f"{name} must be 0 to {MAX_PORT}, not {port}", reason="config")
 
 
 def _is_loopback(host: str) -> bool:

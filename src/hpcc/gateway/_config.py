@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import CallerError, ImageRef, TenantId
+from hpcc.core import CallerError, ImageRef, TenantId, check_port
 from hpcc.rpc import MAX_RELAY_REQUEST_BYTES
 
 # So that one tenant alone, with half of it, can have a few large messages under way.
@@ -48,6 +48,7 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers and images that could not work."""
+        check_port("port", self.port)
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
                 raise CallerError(f"{name} must be at least 1", reason="config")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcc.audit import SpoolLimits
 from hpcc.control import read_database_config
-from hpcc.core import CallerError, ImageDigest, Isolation, TenantId
+from hpcc.core import CallerError, ImageDigest, Isolation, TenantId, check_port
 from hpcc.identity import MAX_LIFETIME_SECONDS
 
 _MIN_SECRET_CHARS = 32
@@ -65,6 +65,10 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         """Refuse names, labels and secrets that could not work."""
+        check_port("port", self.port)
+        check_port("worker_port", self.worker_port)
+        if self.port and self.port == self.worker_port:
+            raise CallerError("port and worker_port must differ: workers show certificates there")
         if (
             not MIN_CERTIFICATE_SECONDS
             <= self.worker_certificate_seconds

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from hpcc.audit import EventLimiter, open_audit_log
+from hpcc.config import make_private_directory
 from hpcc.control import EmbeddedControlStore, open_postgres, read_database_config
 from hpcc.identity import (
     Sealer,
@@ -97,7 +99,13 @@ async def serve_scheduler(
         parts = _Parts(service, enrolment, AuditIntake(service.admit, sink), Refusals(events))
         if collector is not None:
             collector.start()
-        work = (service.work(collector), keys.run(), enrolment.run(), door.watch(), book.run())
+        work = (
+            partial(service.work, collector),
+            keys.run,
+            enrolment.run,
+            door.watch,
+            book.run,
+        )
         async with (
             _served(config, parts, tls) as (port, worker_port),
             _working(*work),
@@ -163,7 +171,7 @@ async def open_enrolment(config: SchedulerConfig, clock: Clock) -> AsyncGenerato
     Raises:
         HpccError: as `open_control`.
     """
-    async with open_control(config, clock) as (store, keys):
+    async with open_control(config, clock, is_waiting=False) as (store, keys):
         enrolment = enrolment_of(config, store, keys, clock)
         await enrolment.load()
         yield enrolment
@@ -178,11 +186,11 @@ def enrolment_of(
 
 
 @asynccontextmanager
-async def _working(*work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
+async def _working(*work: Callable[[], Coroutine[None, None, None]]) -> AsyncGenerator[None]:
     """Do work beside the block; should any of it fail, the block ends too, and says why."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(w) for w in work]
+            tasks = [group.create_task(w()) for w in work]
             try:
                 yield
             finally:
@@ -222,19 +230,21 @@ async def _audit_sink_or_none(
 
 @asynccontextmanager
 async def open_control(
-    config: SchedulerConfig, clock: Clock
+    config: SchedulerConfig, clock: Clock, *, is_waiting: bool = True
 ) -> AsyncGenerator[tuple[ControlStore, SigningKeys]]:
     """Give the control store of a configuration, and the farm's keys from it.
 
-    Waits for a database that does not answer: without keys there is nothing to serve.
+    Waits for a database that does not answer: without keys there is nothing to serve. A command
+    that somebody typed does not (`is_waiting` false).
 
     Raises:
         CallerError: the database lacks its tables, or a file is not good.
+        ControlStoreError: the database does not answer, and nobody waits for it.
         InfrastructureError: the embedded store cannot be used.
         IntegrityError: the keys in the store are not this farm's.
     """
     if not config.database:
-        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_directory(config.state)
         seal = load_or_create_secret(config.sealing_file).encode()
         with EmbeddedControlStore(config.state / STATE_NAME, clock) as embedded:
             keys = _keys(config, embedded, seal, clock)
@@ -250,6 +260,8 @@ async def open_control(
                 await store.check()
                 await keys.load()
             except ControlStoreError as error:
+                if not is_waiting:
+                    raise
                 _log.warning("waiting for the control store: %s", error)
                 await clock.sleep(_RETRY_SECONDS)
             else:

@@ -79,7 +79,9 @@ class ImageRule:
             return cls(ImageDigest(text))
         if "@" in text:
             return cls(ImageRef.parse(text).digest)
-        if not _PATTERN.fullmatch(text) or not text.strip("*"):
+        # A repository has no tag: `gcc:latest` would match nothing, ever.
+        is_tag = "*" not in text and ":" in text.rpartition("/")[2]
+        if not _PATTERN.fullmatch(text) or not text.strip("*") or is_tag:
             raise CallerError(
                 f"not an image: {text[:100]!r} (sha256:…, repo@sha256:… or registry/team/*)"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from hpcc.audit import open_audit_log
-from hpcc.config import load_service_file
+from hpcc.config import load_service_file, make_private_directory
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
 from hpcc.identity import load_or_create_signing_key
 from hpcc.images import ImageStore, label_trouble
@@ -18,7 +18,7 @@ from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
 from hpcc.runtime import Backend, WarmStart, open_snapshots, pick_runtime, prepare_assets
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
-from hpcc.worker._serve import serve_worker
+from hpcc.worker._serve import ready_identity, serve_worker
 
 _log: Final = logging.getLogger(__name__)
 
@@ -100,7 +100,9 @@ async def main(process: ServiceProcess) -> None:
     """Serve until cancelled; every guest is gone then."""
     config = load_service_file(process.config_path, WorkerConfig)
     clock = SystemClock()
-    config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_directory(config.state)
+    # Before the minutes of a first start: a token that is no good is said at once.
+    await ready_identity(config, clock, process.progress)
     async with (
         open_audit_log(
             config.audit,

@@ -10,10 +10,12 @@ from typing import Final
 
 from hpcc.audit import SpoolLimits
 from hpcc.config import GUEST_OVERHEAD_MIB, default_guests_mib
-from hpcc.core import CallerError, GuestReuse, ImageDigest
+from hpcc.core import CallerError, GuestReuse, ImageDigest, check_port
+from hpcc.rpc import split_schedulers
 from hpcc.worker._stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"
+_ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104 - refused, not bound
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 
 
@@ -108,6 +110,18 @@ class WorkerConfig:
             seal_seconds=3600.0 if self.audit_s3_endpoint else 0.0,
         )
 
+    def _check_addresses(self) -> None:
+        """Refuse now what else would show after the minutes of a first start."""
+        split_schedulers(self.scheduler)
+        if self.enrol_at:
+            split_schedulers(self.enrol_at)
+        if self.host in _ANYWHERE:
+            raise CallerError(
+                f"host must be a name or address that clients reach, not {self.host}: they are"
+                " told it",
+                reason="config",
+            )
+
     def _check_enrolment(self) -> None:
         if bool(self.enrol_at) != bool(self.enrol_token_file):
             raise CallerError("enrol_at and enrol_token_file belong together")
@@ -116,6 +130,8 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
+        check_port("port", self.port)
+        self._check_addresses()
         self._check_audit()
         if not _WORKER_ID.fullmatch(self.worker_id):
             raise CallerError("worker_id must be 1 to 128 of a-z, 0-9, '.' and '-'")

@@ -260,7 +260,9 @@ async def _serving(
 ) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    tie = Tie(config.keys, await _identity(config, clock, progress), clock, config.scheduler, peer)
+    tie = Tie(
+        config.keys, await ready_identity(config, clock, progress), clock, config.scheduler, peer
+    )
     async with tie.open() as schedulers, asyncio.TaskGroup() as group:
         registry = RegistryClient(schedulers)
         parts = _Parts(config, runtime, images, audit, clock, group, registry)
@@ -300,7 +302,7 @@ async def _serving(
             await parts.shared.close(_PUBLISH_SECONDS)
 
 
-async def _identity(
+async def ready_identity(
     config: WorkerConfig, clock: Clock, progress: Callable[[str], None]
 ) -> WorkerIdentity:
     """Return the worker's certificate; enrol for one where that is configured.
@@ -309,6 +311,10 @@ async def _identity(
         CallerError: there is none, it has ended, or it is another worker's.
         HpccError: see `enrol_worker`.
     """
+    try:
+        PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
+    except CallerError as error:
+        raise CallerError(f"scheduler_certificate_pem: {error}", reason="config") from error
     found = await asyncio.to_thread(load_identity_or_none, config.keys)
     is_good = found is not None and found.worker_id == config.worker_id
     if found is not None and is_good and found.expires_at > clock.now():

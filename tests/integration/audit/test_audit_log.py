@@ -188,13 +188,13 @@ async def test_a_full_disk_fails_the_row_and_leaves_the_chain_whole(
 
 async def test_two_writers_of_one_trail_are_refused(tmp_path: Path) -> None:
     async with opened(tmp_path):
-        with pytest.raises(InfrastructureError, match="another worker"):
+        with pytest.raises(InfrastructureError, match="another process writes"):
             async with opened(tmp_path):
                 pass
 
 
 def test_a_trail_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="nothing was compiled remotely"):
+    with pytest.raises(NotFoundError, match="nothing was recorded there"):
         verify_trail(tmp_path)
 
 
