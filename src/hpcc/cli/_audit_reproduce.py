@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     if args.scheduler_state is not None:
         raise CallerError("a scheduler's trail has no rows to reproduce")
     file = args.config or Paths.from_env(os.environ).state / "worker.json"
+    if args.config is None and not file.exists():
+        raise CallerError(
+            "no farm of `hpcc up` is or was here: name the worker's config file by --config"
+        )
     config = load_service_file(file.absolute(), WorkerConfig)
     with open_index(args.directory or config.audit) as index:
         row = row_of(index.row(args.row))

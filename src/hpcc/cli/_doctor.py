@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from hpcc.cli._checkout import MARKER_REASONS, home_directory
 from hpcc.config import Paths, load_settings
-from hpcc.core import HpccError, NotFoundError
+from hpcc.core import CallerError, HpccError, NotFoundError
 
 # An image, its layers and the guest's pieces take about 1 GB.
 _ENOUGH_BYTES: Final = 4 << 30
@@ -65,6 +65,7 @@ async def collect(paths: Paths) -> list[Check]:
     """Ask every check; one that fails in an unforeseen way says so instead of ending the others."""
     asked: Sequence[tuple[str, Callable[[Paths], Awaitable[Check]]]] = (
         ("python", _python),
+        ("settings", _settings),
         ("compilers", _compilers),
         ("parity", _parity),
         ("launcher", _launcher),
@@ -91,7 +92,9 @@ async def collect(paths: Paths) -> list[Check]:
         try:
             checks.append(await ask(paths))
         except (HpccError, OSError) as error:
-            checks.append(Check(name=name, state="missing", detail=str(error)))
+            said = next((c.name for c in checks if c.detail == str(error)), "")
+            detail = f"not known: see {said}" if said else str(error)
+            checks.append(Check(name=name, state="missing", detail=detail))
     return checks
 
 
@@ -136,6 +139,20 @@ async def _sharing(_: Paths) -> Check:
 async def _python(_: Paths) -> Check:
     version = ".".join(str(n) for n in sys.version_info[:3])
     return Check(name="python", state="ok", detail=f"{version} ({sys.executable})", is_local=True)
+
+
+async def _settings(paths: Paths) -> Check:
+    try:
+        load_settings(paths.config_file)
+    except CallerError as error:
+        return Check(
+            name="settings", state="missing", detail=str(error), is_local=True,
+            cost="no daemon starts: every compile runs without the cache",
+            remedy=f"mend {paths.config_file}, or move it away",
+        )  # fmt: skip
+    there = await asyncio.to_thread(paths.config_file.exists)
+    detail = str(paths.config_file) if there else f"defaults: there is no {paths.config_file}"
+    return Check(name="settings", state="ok", detail=detail, is_local=True)
 
 
 async def _compilers(_: Paths) -> Check:

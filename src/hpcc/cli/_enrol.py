@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.core import CallerError
+from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,25 +103,45 @@ def _revoke(args: argparse.Namespace) -> int:
 
 def _enrol(args: argparse.Namespace) -> int:
     """Make a key on this machine, and have the scheduler sign a certificate for it."""
+    from hpcc.identity import PinnedPeer
     from hpcc.worker import enrol_worker, read_token
 
     try:
         authority = args.ca.read_bytes()
     except OSError as error:
         raise CallerError(f"cannot read {args.ca}: {error.strerror}", reason="usage") from error
-    identity, port = asyncio.run(
-        enrol_worker(
-            args.keys.absolute(),
-            scheduler=args.scheduler,
-            certificate_pem=authority,
-            token=read_token(args.token_file.absolute()),
-            worker_id=args.name,
-        )
+    try:
+        PinnedPeer.from_pem(authority)
+    except CallerError as error:
+        raise CallerError(f"{args.ca}: {error}", reason="usage") from error
+    enrolling = enrol_worker(
+        args.keys.absolute(),
+        scheduler=_one_address(args.scheduler),
+        certificate_pem=authority,
+        token=read_token(args.token_file.absolute()),
+        worker_id=args.name,
     )
+    try:
+        identity, port = asyncio.run(enrolling)
+    except InfrastructureError as error:
+        raise InfrastructureError(
+            f"{error} (is {args.scheduler} the port for daemons, and {args.ca} this scheduler's"
+            " certificate?)",
+            reason=error.reason,
+        ) from error
     host = args.scheduler.rpartition(":")[0]
     print(f"worker {args.name} is enrolled until {_when(identity.expires_at)}, and renews itself")
     print(f'  in its config file:  "scheduler": "{host}:{port}"')
     return 0
+
+
+def _one_address(text: str) -> str:
+    from hpcc.rpc import split_schedulers
+
+    found = split_schedulers(text)
+    if len(found) != 1:
+        raise CallerError("--scheduler: one of them is asked, host:port", reason="usage")
+    return found[0]
 
 
 def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awaitable[T]]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hpcc.config import Paths
+from hpcc.core import InfrastructureError
 from hpcc.ports import SystemClock
 
 
@@ -27,6 +28,8 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
         if not images:
             _build_default()
             images = store.list()
+        if not images:
+            raise InfrastructureError("no toolchain image was made", reason="no-image")
         return str(images[0].ref)
     finally:
         store.close()

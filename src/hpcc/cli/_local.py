@@ -10,7 +10,7 @@ import sys
 from typing import Final
 
 from hpcc.cli._lock import holder_or_none, lock_file
-from hpcc.config import Paths
+from hpcc.config import Paths, load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
 from hpcc.ports import SystemClock
 
@@ -82,9 +82,11 @@ def _status(args: argparse.Namespace) -> int:
     """Show the daemon; exit code 3 if none is running."""
     from hpcc.daemon import query
 
+    paths = Paths.from_env(os.environ)
     try:
-        answer = query(Paths.from_env(os.environ), "status")
+        answer = query(paths, "status")
     except NotFoundError:
+        load_settings(paths.config_file)  # what is wrong there is why none is running
         print("no daemon is running; the next compile starts one, and so does `hpcc start`")
         return _EXIT_NOT_RUNNING
     if args.json:

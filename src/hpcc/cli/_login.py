@@ -132,7 +132,11 @@ async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
     clock, text = SystemClock(), profile_text(profile)
     if args.token_file is not None:
         path = args.token_file.absolute()
-        claims = peek_claims(read_token_file(path))
+        token = read_token_file(path)
+        try:
+            claims = peek_claims(token)
+        except HpccError as error:
+            raise CallerError(f"{path}: {error}", reason="login-token-file") from error
         who = claims.get("sub")
         return Login(
             profile=text,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -73,8 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _print_anything()
     parser = build_parser()
-    args = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given and (trouble := _why_no_command(parser, given[0])):
+        print(f"hpcc: {trouble}", file=sys.stderr)
+        return _EXIT_CALLER
+    args = parser.parse_args(given)
     handler = cast("Callable[[argparse.Namespace], int] | None", getattr(args, "handler", None))
     if handler is None:
         parser.print_help()
@@ -91,4 +98,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`hpcc audit list | head`): no traceback at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_OTHER
+    except OSError as error:
+        # A directory that is not ours, a full disk: a sentence, as for errors of our own.
+        print(f"hpcc: {_sentence(error)}", file=sys.stderr)
+        return _EXIT_OTHER
     return code
+
+
+def _print_anything() -> None:
+    """Let no character or file name that the terminal cannot show end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _why_no_command(parser: argparse.ArgumentParser, word: str) -> str:
+    """Say what is wrong with the first word; the launcher sends here what it takes for no compiler.
+
+    Empty when it is a command or an option.
+    """
+    actions = parser._subparsers._group_actions if parser._subparsers else []  # noqa: SLF001 - no public way to them
+    known = [str(name) for action in actions for name in action.choices or ()]
+    if word.startswith("-") or word in known:
+        return ""
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean `hpcc {near[0]}`?" if near else "`hpcc --help` lists them."
+    return f"{word!r} is no command; {hint} For a compiler of that name: `hpcc wrap {word} …`"
+
+
+def _sentence(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"{where}{error.strerror or error}"

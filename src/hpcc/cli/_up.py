@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.cli._progress import progress_lines
-from hpcc.config import Farm, Paths, load_farm_or_none
+from hpcc.config import Farm, Paths, load_farm_or_none, load_settings, make_private_directory
 from hpcc.core import CallerError, InfrastructureError, Isolation
 
 # Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
@@ -39,8 +39,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_up(args: argparse.Namespace) -> int:
     """Bring everything up; returns when a compile would be accepted."""
     paths = Paths.from_env(os.environ)
+    load_settings(paths.config_file)  # said now, and not after minutes of making an image
     for directory in (paths.cache, paths.state, paths.config, paths.run):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(directory)
     if holder_or_none(lock_file(paths)) is not None:
         farm = load_farm_or_none(paths.farm_file)
         if args.image and farm and args.image not in farm.image:

@@ -146,6 +146,11 @@ class ProviderHttp:
                 status = response.status_code
         except TimeoutError as error:
             raise ProviderError(f"{_host(url)} takes too long") from error
+        except httpx.ConnectError as error:
+            raise ProviderError(
+                f"{_host(url)} cannot be reached: wrong issuer, no network, or a certificate that"
+                " is not trusted here (SSL_CERT_FILE, HTTPS_PROXY)"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderError(f"{_host(url)}: {type(error).__name__}") from error
         if not raw:
