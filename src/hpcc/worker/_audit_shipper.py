@@ -43,6 +43,7 @@ class Shipper:
         self._worker, self._clock = worker, clock
         # Until it has answered once, nothing is known to be there.
         self.acknowledged = 0
+        self._is_ours = False
         self._complaint = ""
 
     async def run(self) -> None:
@@ -65,15 +66,12 @@ class Shipper:
         following = place.next
         if place.is_empty:
             following = await asyncio.to_thread(self._cursor.first_kept)
+        else:
+            await self._prove(following)
         while True:
             self.acknowledged = following
             count, _ = self._log.anchor
-            if following > count:
-                raise IntegrityError(
-                    f"the sink has {following} records and this trail {count}: its end was cut",
-                    reason="audit-sink-ahead",
-                )
-            if following == count:
+            if following >= count:
                 self._complaint = ""
                 return
             batch = await asyncio.to_thread(
@@ -85,6 +83,31 @@ class Shipper:
             if place.next <= following:
                 raise IntegrityError("the sink took nothing", reason="audit-sink-stuck")
             following = place.next
+
+    async def _prove(self, following: int) -> None:
+        """Find out once whether what the sink has is this trail: by its last record, sent again.
+
+        A trail that was lost begins anew under the worker's name. What the sink has of the old one
+        must not be taken for a copy of this one, of which retention would then let go.
+
+        Raises:
+            IntegrityError: it is another's, or longer.
+        """
+        count, _ = self._log.anchor
+        if following > count:
+            self._is_ours, self.acknowledged = False, 0
+            raise IntegrityError(
+                f"the sink has {following} records and this trail {count}: its end was cut",
+                reason="audit-sink-ahead",
+            )
+        if self._is_ours:
+            return
+        if following > await asyncio.to_thread(self._cursor.first_kept):
+            last = await asyncio.to_thread(
+                self._cursor.read, following - 1, limit=1, max_bytes=_BATCH_BYTES
+            )
+            await self._receiver.append(self._worker, following - 1, last)
+        self._is_ours = True
 
     async def _complain(self, error: Exception) -> None:
         """Say once what is wrong; a refusal, which time alone will not mend, also in the trail."""

@@ -181,6 +181,9 @@ class Sink:
             following = self.first + len(self.records)
             if first > following:
                 raise IntegrityError("gap", reason="audit-gap")
+            known = self.records[first - self.first :]
+            if any(a != b for a, b in zip(known, records, strict=False)):
+                raise IntegrityError("another record", reason="audit-damaged")
             self.records += records[following - first :]
         return AuditPlace(self.first + len(self.records), not self.records)
 
@@ -260,11 +263,30 @@ async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
         shipper = Shipper(log, TrailCursor(tmp_path), sink, worker="w1", clock=SystemClock())
         async with shipping(shipper):
             await until(lambda: sink.calls > 1)
+        assert shipper.acknowledged == 0
     with open_index(tmp_path) as index:
         (event,) = index.find(Query(kind="event"))
     assert event.body["name"] == "audit-sink-refused"
     reason = "audit-sink-ahead" if is_ahead else "no-audit-sink"
     assert event.body["fields"] == [["reason", reason]]
+
+
+async def test_what_a_sink_has_of_a_trail_that_was_lost_is_no_copy_of_the_new_one(
+    tmp_path: Path,
+) -> None:
+    """Else retention would let go of records that nobody else has."""
+    sink = Sink()
+    await written(tmp_path / "old", 3)
+    sink.records = TrailCursor(tmp_path / "old").read(0, limit=3, max_bytes=1 << 20)
+    async with opened(tmp_path / "new") as log:
+        for number in range(5, 10):
+            await log.append(row(number))
+        cursor = TrailCursor(tmp_path / "new")
+        shipper = Shipper(log, cursor, sink, worker="w1", clock=SystemClock())
+        async with shipping(shipper):
+            await until(lambda: log.anchor[0] > 5)
+        assert shipper.acknowledged == 0
+    assert len(sink.records) == 3
 
 
 async def test_a_cursor_reads_on_over_segments_and_says_what_retention_removed(
