@@ -32,8 +32,9 @@ _log: Final = logging.getLogger(__name__)
 _IDLE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 2.0
 _MAX_RETRY_SECONDS: Final = 60.0
-# A segment of 64 MiB over a slow line.
-_REQUEST_SECONDS: Final = 300.0
+_REQUEST_SECONDS: Final = 60.0
+# A segment over the slowest line that can keep up with anything.
+_BYTES_PER_SECOND: Final = 128 << 10
 _CHUNK: Final = 1 << 20
 _DAY_SECONDS: Final = 86_400.0
 _MAX_CREDENTIAL_BYTES: Final = 4096
@@ -167,9 +168,14 @@ class SegmentUploader:
         url = f"{config.endpoint}/{quote(config.bucket)}/{quote(key)}"
         signed = _signed(config, method, url, body.sha256, self._clock.now(), headers or {})
         content = body.chunks() if body.path is not None else None
+        request = http.build_request(method, url, content=content, headers=signed)
         try:
-            return await http.request(method, url, content=content, headers=signed)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(_REQUEST_SECONDS + body.size / _BYTES_PER_SECOND):
+                answer = await http.send(request, stream=True)
+                # Its body is not read: one without end would fill the worker's memory.
+                await answer.aclose()
+                return answer
+        except (httpx.HTTPError, TimeoutError) as error:
             raise InfrastructureError(
                 f"the audit bucket does not answer: {type(error).__name__}", reason="audit-sink"
             ) from error

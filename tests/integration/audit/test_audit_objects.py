@@ -181,3 +181,36 @@ def test_a_credential_that_others_can_read_or_that_is_none_is_refused(tmp_path: 
             read_credential(file)
     with pytest.raises(CallerError):
         read_credential(tmp_path / "absent")
+
+
+async def test_a_bucket_that_answers_without_end_costs_no_memory(tmp_path: Path) -> None:
+    """Each answer has a body that never ends; what counts is its first line."""
+    most = 64 << 20
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = [n for n in head.lower().split("\r\n") if n.startswith("content-length:")]
+        await reader.readexactly(int(length[0].split(":")[1]) if length else 0)
+        status = "200 OK" if head.startswith("PUT") else "404 Not Found"
+        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+        with suppress(ConnectionError):
+            while sent < most and head.startswith("PUT"):
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+                sent += 1 << 16
+        writer.close()
+
+    await written(tmp_path, 8)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as bucket:
+        port = bucket.sockets[0].getsockname()[1]
+        target = ObjectSinkConfig(
+            endpoint=f"http://127.0.0.1:{port}",
+            bucket="audit",
+            access_key_id="a",
+            secret_access_key="b",
+        )
+        async with uploading(tmp_path, target) as uploader:
+            await until(lambda: uploader.acknowledged >= 4)
+    assert sent < most
