@@ -102,10 +102,13 @@ class AuditIndex:
     def __init__(self, directory: Path) -> None:
         path = directory / INDEX_NAME
         try:
+            if not path.exists():
+                # As the trail's own files: SQLite goes by the umask.
+                path.touch(mode=0o600)
             # Used by one task at a time, from whichever thread that runs in.
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=_BUSY_SECONDS)
             self._create()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise InfrastructureError(f"cannot open {path}: {error}", reason="audit") from error
 
     def _create(self) -> None:

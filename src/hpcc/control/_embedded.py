@@ -72,6 +72,8 @@ class EmbeddedControlStore:
         self._mutex = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # SQLite goes by the umask, and its log beside the file by the file's mode.
+            path.touch(mode=0o600)
             self._db = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
             )

@@ -1,0 +1,28 @@
+"""SQLite makes files that others can read, unless it finds one that they cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcc.audit import AuditIndex
+from hpcc.control import EmbeddedControlStore
+from hpcc.ports import SystemClock
+
+
+def modes(directory: Path) -> dict[str, str]:
+    return {file.name: oct(file.stat().st_mode & 0o777) for file in directory.iterdir()}
+
+
+async def test_who_is_logged_in_and_who_works_is_its_owners_to_read(tmp_path: Path) -> None:
+    with EmbeddedControlStore(tmp_path / "s.sqlite", SystemClock()) as store:
+        await store.put("space", "key", b"value")
+        assert set(modes(tmp_path).values()) == {"0o600"}
+        assert "s.sqlite-wal" in modes(tmp_path)
+
+
+def test_the_index_of_a_trail_is_as_private_as_the_trail(tmp_path: Path) -> None:
+    index = AuditIndex(tmp_path)
+    try:
+        assert set(modes(tmp_path).values()) == {"0o600"}
+    finally:
+        index.close()
