@@ -131,7 +131,7 @@ class Sharing:
             self._watchers.tell(self._registry.keep_only(listed))
 
     async def _give(self) -> None:
-        joined, left = self._joined, self._registry.outbox_size
+        joined, left = tuple(self._joined), self._registry.outbox_size
         while left > 0 and (leases := self._registry.outbox(min(left, _LEASES_AT_ONCE))):
             left -= len(leases)
             try:
@@ -140,9 +140,9 @@ class Sharing:
                 self._registry.shared(leases, frozenset(), done=False)
                 raise
             self._registry.shared(leases, wanted, done=True)
-        self._joined = set()
         for worker_id in joined:
             await self._store.tell(WORKER_JOINED, worker_id)
+            self._joined.discard(worker_id)
         if anchors := await self.anchors.take_due():
             try:
                 cut = await self._store.note_anchors(anchors)
