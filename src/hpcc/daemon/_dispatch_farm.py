@@ -49,6 +49,8 @@ _RENEW_BEFORE_SECONDS: Final = 60.0
 # A proof is good for a minute of one method; to sign costs as much as the rest of a call.
 _PROOF_SECONDS: Final = 10.0
 _MAX_PROOFS: Final = 64
+# Workers come and go, each with an address and a certificate of its own.
+_MAX_CHANNELS: Final = 64
 # What a worker has to take a connection, and to answer when it is said to be dead.
 DIAL_SECONDS: Final = 5.0
 # What the scheduler has to say that it will tell of deaths.
@@ -347,6 +349,8 @@ class FarmConnection:
             channel = open_pinned(
                 route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
             )
+            while len(self._channels) >= _MAX_CHANNELS:
+                del self._channels[next(iter(self._channels))]  # closes when nobody holds it
             self._channels[key] = channel
         return channel
 
