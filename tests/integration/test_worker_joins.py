@@ -98,7 +98,9 @@ async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
         yield farm
 
 
-async def gated(farm: FarmUnderTest, gate: Path, end: str = "cp a.c a.o") -> Digest:
+async def gated(
+    farm: FarmUnderTest, gate: Path, end: str = "cp a.c a.o", *, do_not_cache: bool = False
+) -> Digest:
     """Upload an action that ends when the gate is there, and return its digest."""
     source = Blob.of(b"int x;\n")
     tree = build_tree([InputFile("a.c", source.digest)])
@@ -116,7 +118,13 @@ async def gated(farm: FarmUnderTest, gate: Path, end: str = "cp a.c a.o") -> Dig
     )
     action = Blob.of(
         encode_action(
-            ActionSpec(command=command.digest, input_root=tree.root, image=IMAGE, salt=b"t")
+            ActionSpec(
+                command=command.digest,
+                input_root=tree.root,
+                image=IMAGE,
+                salt=b"t",
+                do_not_cache=do_not_cache,
+            )
         )
     )
     directories = [Blob.of(d) for d in tree.directories.values()]
@@ -227,3 +235,18 @@ async def test_a_cancel_by_the_last_who_waits_ends_the_compile(
         await ann.cancel(name)
         assert (await end_of(call)).status.code != 0
         assert [(r.cache_status, r.reason) for r in farm.audit.rows] == [("abandoned", "cancelled")]
+
+
+async def test_what_must_not_be_cached_is_not_joined_either(
+    farm: FarmUnderTest, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    action = await gated(farm, gate, do_not_cache=True)
+    async with member(farm, "ann") as ann, member(farm, "bob") as bob:
+        first, one = await ann.execute(action)
+        second, other = await bob.execute(action)
+        assert one != other
+        gate.touch()
+        for call in (first, second):
+            assert (await end_of(call)).result.exit_code == 0
+    assert [r.cache_status for r in farm.audit.rows] == ["executed", "executed"]

@@ -25,10 +25,14 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FlightKey:
-    """What makes two executions the same: nobody waits for another trust domain's."""
+    """What makes two executions the same: nobody waits for another trust domain's.
+
+    `alone` is a word of its own for one that nobody may join.
+    """
 
     domain: TrustDomain
     action: Digest
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -261,7 +262,9 @@ class WorkerSession:
         self._desk.audit.require_room()
         await arrive()
         work = await self._work(action)
-        key = FlightKey(self._domain, action)
+        # REAPI: what must not be cached is not merged with its like either.
+        alone = uuid.uuid4().hex if work.action.do_not_cache else ""
+        key = FlightKey(self._domain, action, alone)
         updates = self._desk.flights.run(key, self._claims.subject, lambda: self._run(work))
         async with aclosing(self._answers(updates, inline)) as answers:
             async for answer in answers:
