@@ -216,7 +216,7 @@ class Enrolment:
             UnauthenticatedError: the token is unknown, used, or has ended.
             PolicyError: it is not for this worker, or there is one of that name.
             CallerError: the request is not good; the token stays good.
-            ControlStoreError: the store does not answer; the token stays good.
+            ControlStoreError: the store does not answer; the token may be used up all the same.
         """
         entry, known = await self._fresh(token, worker_id)
         if not _WORKER_ID.fullmatch(worker_id):

@@ -14,7 +14,15 @@ from cryptography import x509
 
 from hpcc.config import write_private_file
 from hpcc.core import CallerError, HpccError
-from hpcc.identity import PinnedPeer, new_worker_key, read_own_file, read_pass, request_of
+from hpcc.identity import (
+    PinnedPeer,
+    new_worker_key,
+    read_own_file,
+    read_pass,
+    read_request,
+    request_of,
+    worker_key_id,
+)
 from hpcc.ports import Clock
 from hpcc.rpc import (
     ClientTls,
@@ -52,22 +60,27 @@ class WorkerIdentity:
         """Read key and certificate.
 
         Raises:
-            CallerError: they are not there.
+            CallerError: they are not there, or do not belong together.
         """
         key, mark, certificate = data.partition(_BEGIN_CERTIFICATE)
         try:
             found = read_pass(x509.load_pem_x509_certificate(mark + certificate))
-            request_of(key)
+            own = worker_key_id(read_request(request_of(key)))
         except ValueError as error:
-            raise CallerError(
-                f"no worker identity: remove {IDENTITY_NAME}, and enrol again",
-                reason="worker-identity",
-            ) from error
+            raise _no_identity() from error
+        if own != found.key_id:
+            raise _no_identity()
         return cls(key, mark + certificate, found.worker_id, found.expires_at)
 
     @property
     def tls(self) -> ClientTls:
         return ClientTls(self.key_pem, self.certificate_pem)
+
+
+def _no_identity() -> CallerError:
+    return CallerError(
+        f"no worker identity: remove {IDENTITY_NAME}, and enrol again", reason="worker-identity"
+    )
 
 
 def load_identity_or_none(keys: Path) -> WorkerIdentity | None:
