@@ -140,16 +140,20 @@ class SchedulerLink:
         """Learn the keys that sign now; False when they were asked for a moment ago.
 
         Called for tokens of unknown keys: whoever invents such tokens costs a question a second.
+        Those who wait for one share its answer: else each would wait for a scheduler that hangs.
         """
+        asked_at = self._clock.monotonic()
         async with self._refresh_lock:
-            now = self._clock.monotonic()
-            if now - self._refreshed_at < _REFRESH_SECONDS:
+            if self._refreshed_at > asked_at:
+                return True
+            if asked_at - self._refreshed_at < _REFRESH_SECONDS:
                 return False
-            self._refreshed_at = now
             try:
                 await self._renew()
             except HpccError as error:
                 _log.warning("cannot ask for signing keys: %s", error)
+            finally:
+                self._refreshed_at = self._clock.monotonic()
             return True
 
     async def _renew(self) -> None:
