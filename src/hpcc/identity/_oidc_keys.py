@@ -102,6 +102,9 @@ class KeyCacheLimits:
     # A flood of tokens with invented key names costs one question in this time.
     refresh_every_seconds: float = 30.0
     retry_seconds: float = 5.0
+    # Callers that wait for the provider, each in a call of the scheduler's: one that stalls on
+    # purpose must leave calls to other tenants.
+    max_waiting: int = 128
 
 
 class KeyCache:
@@ -112,7 +115,8 @@ class KeyCache:
     ) -> None:
         self._issuer, self._http, self._clock = issuer, http, clock
         self._limits = limits or KeyCacheLimits()
-        self._lock = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._keys: tuple[ProviderKey, ...] = ()
         self._fetched_at = self._tried_at = float("-inf")
         self._failure: HpccError | None = None
@@ -121,17 +125,29 @@ class KeyCache:
         """Return the keys, asked for anew if they are old or lack `kid`.
 
         Raises:
-            ProviderError, IntegrityError: there are none that may be used.
+            ProviderError, IntegrityError: there are none that may be used, or too many wait.
         """
-        if self._lock.locked() and self._knows(kid) and not self._is_stale():
+        asking = self._asking
+        if asking is None and self._must_ask(kid):
+            asking = self._asking = asyncio.Task(self._ask(), name="provider keys")
+        elif asking is not None and self._knows(kid) and not self._is_stale():
             # A provider that stalls holds up the one who asks it, not everybody.
             return self._keys
-        async with self._lock:
-            if self._must_ask(kid):
-                await self._ask()
-            if self._is_stale():
-                raise self._failure or ProviderError("the identity provider's keys are too old")
-            return self._keys
+        if asking is not None:
+            await self._wait(asking)
+        if self._is_stale():
+            raise self._failure or ProviderError("the identity provider's keys are too old")
+        return self._keys
+
+    async def _wait(self, asking: asyncio.Task[None]) -> None:
+        if self._waiting >= self._limits.max_waiting:
+            raise ProviderError("too many callers wait for the identity provider's keys")
+        self._waiting += 1
+        try:
+            # Who hangs up must not end the question for those who wait with him.
+            await asyncio.shield(asking)
+        finally:
+            self._waiting -= 1
 
     def _knows(self, kid: str | None) -> bool:
         return kid is None or any(k.kid == kid for k in self._keys)
@@ -146,12 +162,14 @@ class KeyCache:
         return not self._knows(kid) and now - self._tried_at >= limits.refresh_every_seconds
 
     async def _ask(self) -> None:
-        self._tried_at = self._clock.monotonic()
         try:
             provider = await discover(self._http, self._issuer)
             answer = await self._http.get(provider.jwks_uri, max_bytes=MAX_JWKS_BYTES)
             self._keys = parse_keys(answer.body)
         except HpccError as error:
             self._failure = error
-            return
-        self._fetched_at, self._failure = self._clock.monotonic(), None
+        else:
+            self._fetched_at, self._failure = self._clock.monotonic(), None
+        finally:
+            # At its end: whoever waited meanwhile has this answer, and asks for no other.
+            self._tried_at, self._asking = self._clock.monotonic(), None
