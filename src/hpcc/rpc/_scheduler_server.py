@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -11,6 +12,7 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
+from hpcc.rpc._lives import Lives
 from hpcc.rpc._method import Call, Method, OnRefusal, service_handler
 from hpcc.rpc._pulse import Pulses
 from hpcc.rpc._scheduler_api import RouteAsk, SchedulerBackend
@@ -141,6 +143,7 @@ class _DaemonSide:
 class _WorkerSide:
     def __init__(self, backend: SchedulerBackend, idle_seconds: float) -> None:
         self._backend, self._pulses = backend, Pulses(backend, idle_seconds)
+        self._lives = Lives()
 
     def methods(self) -> tuple[Method, ...]:
         return (
@@ -163,6 +166,7 @@ class _WorkerSide:
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.RegisterResponse:
         registration = registration_of(request)
         await self._backend.admit(call.certificate, registration.worker_id)
+        self._count_life(registration.worker_id)
         admission = await self._backend.register(registration)
         return pb.RegisterResponse(
             token_keys=_keys(admission.token_keys),
@@ -177,6 +181,7 @@ class _WorkerSide:
     ) -> pb.SandboxLostResponse:
         worker_id = worker_id_of(request.worker_id)
         await self._backend.admit(call.certificate, worker_id)
+        self._count_life(worker_id)
         generation = await self._backend.sandbox_lost(
             worker_id,
             generation_of(request.generation),
@@ -190,6 +195,9 @@ class _WorkerSide:
         await self._backend.admit(call.certificate, worker_id)
         await self._backend.deregister(worker_id)
         return pb.DeregisterResponse()
+
+    def _count_life(self, worker_id: str) -> None:
+        self._lives.count(worker_id, asyncio.get_running_loop().time())
 
     async def result_keys(self, request: pb.ResultKeysRequest, call: Call) -> pb.ResultKeysResponse:
         await self._backend.admit(call.certificate, None)
