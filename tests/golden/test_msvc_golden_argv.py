@@ -159,7 +159,7 @@ def test_each_flag_that_users_know_has_a_row(argument: str) -> None:
         row = MSVC_FLAGS.find(argument[1:].encode(), is_clang=is_clang)
         assert row is not None
         assert row.source
-        assert (row.effect is Effect.REFUSE) == (argument in _REFUSED)
+        assert (row.effect in {Effect.REFUSE, Effect.SIDE_OUTPUT}) == (argument in _REFUSED)
         said = [
             read_msvc_invocation(
                 [b"/c", dash + argument[1:].encode(), *([] if "/T" in argument[:2] and ".c" in argument else [b"a.c"])],
@@ -170,6 +170,22 @@ def test_each_flag_that_users_know_has_a_row(argument: str) -> None:
         assert type(said[0]) is type(said[1])
         is_kept = argument in _NAMED or (is_clang and argument not in _REFUSED)
         assert isinstance(said[0], Invocation) == is_kept, said
+
+
+@pytest.mark.parametrize(
+    ("argument", "is_kept"),
+    [
+        ("/sourceDependencies x.json", True), ("-sourceDependenciesC:\\o\\X.JSON", True),
+        ("/sourceDependencies-", False), ("/sourceDependencies out\\", False),
+        ("/sourceDependencies:directives", False), ("/sourceDependencies out", False),
+        ("/sourceDependencies a.json /sourceDependencies b.json", False),
+    ],
+)  # fmt: skip
+def test_a_report_is_an_output_of_cl_where_it_is_a_file(argument: str, is_kept: bool) -> None:
+    argv = [a.encode() for a in f"/c a.c {argument}".split()]
+    found = read_msvc_invocation(argv, is_clang=False)
+    assert isinstance(found, Invocation) if is_kept else found == Bypass("side-output")
+    assert read_msvc_invocation(argv, is_clang=True) == Bypass("side-output")
 
 
 def test_search_directories_and_forced_includes_are_known() -> None:

@@ -55,6 +55,7 @@ from hpcc.compilers._msvc_flags import MSVC_FLAGS, MsvcSpec
 from hpcc.compilers._msvc_guest import (
     WINDOWS_GUEST_ROOT,
     WindowsGuestMap,
+    client_source_dependencies,
     windows_guest_arguments,
     windows_guest_text,
 )
@@ -190,6 +191,7 @@ __all__ = [
     "clang_cl_guest_arguments",
     "client_depfile",
     "client_notes",
+    "client_source_dependencies",
     "definitions_with_slashes",
     "escape_name",
     "expand_responses",

@@ -167,7 +167,8 @@ _MESSAGES: Final = [
     *_both(_ALONE, Effect.CODEGEN, "/FS", "FS", "Brepro", "Brepro-"),
     *_both(_JOINED, Effect.CODEGEN, "/MP", "MP"),
     *_both(_JOINED, Effect.CODEGEN, "/cgthreads", "cgthreads"),
-    *_refuse(_EITHER, "side-output", "/sourceDependencies", "sourceDependencies"),
+    # clang-cl warns of it, and does not write the file.
+    *_both(_EITHER, Effect.SIDE_OUTPUT, "/sourceDependencies", "sourceDependencies"),
     *_refuse(_JOINED, "side-output", "/experimental:log", "experimental:log"),
     *_cl(_ALONE, Effect.CODEGEN, "/options:strict", "options:strict", "presetPadding"),
     *_cl(_ALONE, Effect.CODEGEN, "ADR 26", "experimental:deterministic", "d1nodatetime"),

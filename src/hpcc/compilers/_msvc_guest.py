@@ -5,6 +5,7 @@ The twin of `_guest.py` for cl's command line and Windows paths. Not yet run on 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Final
 
 from hpcc.compilers._guest import NotPortableError
 from hpcc.compilers._invocation import Invocation
+from hpcc.compilers._msvc_deps import read_source_dependencies
 from hpcc.compilers._spec import Effect, Flag, Operand
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
 
@@ -87,7 +89,7 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
         return _respell(flag, guest.spell_directory(flag.value))
     if effect is Effect.OUTPUT:
         return _respell(flag, _output(flag.value, guest))
-    if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES:
+    if effect in {Effect.FORCED_INCLUDE, Effect.SIDE_OUTPUT} or spelling in _SOURCES:
         return _respell(flag, guest.spell(flag.value))
     if spelling == "Fd":
         return ()  # clang-cl does nothing with it; of cl it is a bypass
@@ -121,6 +123,27 @@ def _names(argument: bytes, root: WindowsPath) -> bool:
 
 def _is_absolute(text: bytes) -> bool:
     return text[1:3] in {b":\\", b":/"} or text[:1] in {b"\\", b"/"}
+
+
+def client_source_dependencies(
+    data: bytes, root: WindowsPath, is_here: Callable[[str], bool]
+) -> bytes:
+    """Return a guest's `/sourceDependencies` report with this machine's paths in it.
+
+    Headers of the image that this machine lacks are left out: a build would miss them each time.
+
+    Raises:
+        CallerError: it is no such report; see `read_source_dependencies`.
+    """
+    source, *includes = (windows_guest_name(n, root) for n in read_source_dependencies(data))
+    report = json.loads(data.decode("utf-8-sig"))
+    report["Data"]["Source"] = source
+    report["Data"]["Includes"] = [name for name in includes if is_here(name)]
+    return json.dumps(report, ensure_ascii=False, indent=4).encode()
+
+
+def windows_guest_name(name: str, root: WindowsPath) -> str:
+    return windows_guest_text(name.encode(), root).decode()
 
 
 def windows_guest_text(text: bytes, root: WindowsPath) -> bytes:

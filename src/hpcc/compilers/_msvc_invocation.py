@@ -23,6 +23,8 @@ _SUFFIXES: Final = {
 _MODULES: Final = frozenset({b".ixx", b".cppm", b".ifc"})
 # Of cl: a program database, which compiles share.
 _DATABASES: Final = frozenset({"Zi", "Fd"})
+# A file, and not a directory, a stream of the process or `:directives`.
+_REPORT: Final = re.compile(rb"[^:-].*\.json", re.DOTALL | re.IGNORECASE)
 # What clang-cl takes as clang does, and ours to know as GNU's table does.
 _GNU_EFFECTS: Final = frozenset({Effect.CODEGEN, Effect.PREPROCESS, Effect.COLOUR, Effect.SEARCH})
 _PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
@@ -121,15 +123,20 @@ def _gnu(argument: bytes) -> tuple[MsvcSpec, bytes] | Bypass:
 
 def _refusal(parts: Sequence[Flag | Operand], *, is_clang: bool) -> str:
     flags = [p for p in parts if isinstance(p, Flag)]
+    reports: list[bytes] = []
     for flag in flags:
         if flag.spec.effect is Effect.REFUSE:
             return flag.spec.reason
+        if flag.spec.effect is Effect.SIDE_OUTPUT:
+            reports.append(flag.value)
         if flag.spec.spelling in _DATABASES and not is_clang:
             return "pdb"
         if flag.spec.spelling == TO_CLANG and isinstance(_gnu(flag.value), Bypass):
             return "pass-through"
         if flag.spec.effect is Effect.INCLUDE_DIR and not flag.value:
             return "odd-input"
+    if reports and (is_clang or not _REPORT.fullmatch(reports[-1]) or len(reports) > 1):
+        return "side-output"
     modes = {f.spec.spelling for f in flags if f.spec.effect is Effect.MODE}
     return "" if "c" in modes else "link"
 

@@ -10,9 +10,14 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers import Bypass, NotPortableError, windows_guest_text
+from hpcc.compilers import (
+    Bypass,
+    NotPortableError,
+    client_source_dependencies,
+    windows_guest_text,
+)
 from hpcc.config import RemoteSettings
-from hpcc.core import RemoteFailure, RemoteResult, WindowsPath
+from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
 from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.daemon._cl_host import Machine
 from hpcc.daemon._cl_plan import ClPlan, ClPlanner
@@ -60,9 +65,13 @@ class ClFarm:
     def _done(self, plan: ClPlan, outcome: RemoteResult) -> Done | Exec:
         there = {output.path: output.data for output in outcome.outputs}
         try:
+            if plan.report:
+                there[plan.report] = client_source_dependencies(
+                    there[plan.report], plan.root, self._is_here
+                )
             for path, place in plan.outputs:
                 self._machine.write(place, there[path])
-        except KeyError:
+        except (KeyError, CallerError):
             return self._fall_back("bad-result", "the farm's answer lacks an output")
         except OSError as error:
             _log.warning("an output cannot be written: %s", error)
@@ -74,6 +83,9 @@ class ClFarm:
             windows_guest_text(outcome.stdout, plan.root),
             windows_guest_text(outcome.stderr, plan.root),
         )
+
+    def _is_here(self, path: str) -> bool:
+        return self._machine.state(path) is not None
 
     def _left(self, reason: str) -> Exec:
         self._counters.add(f"bypass.{reason}")

@@ -62,7 +62,7 @@ class Machine(Protocol):
         ...
 
     def state(self, path: str) -> Hashable:
-        """Return what changes when a program is replaced."""
+        """Return what changes when a file is replaced; None where there is none."""
         ...
 
 

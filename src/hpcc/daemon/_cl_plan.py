@@ -55,11 +55,15 @@ _PASSED_ENV: Final = (b"SOURCE_DATE_EPOCH", b"VSLANG")
 
 @dataclass(frozen=True, slots=True)
 class ClPlan:
-    """A request, and where its outputs go: the guest's path by path, the machine's file."""
+    """A request, and where its outputs go: the guest's path by path, the machine's file.
+
+    `report` is that of `/sourceDependencies` among them, "" where none was asked for.
+    """
 
     request: RemoteRequest
     root: WindowsPath
     outputs: tuple[tuple[str, str], ...]
+    report: str = ""
 
 
 class ClPlanner:
@@ -87,10 +91,13 @@ class ClPlanner:
             return Bypass("other-compiler")
         guest = WindowsGuestMap(root, cwd, _System(request, root, cwd))
         arguments = windows_guest_arguments(invocation, guest)
-        output = _path(_text(invocation.output), cwd)
-        place = _inside(output, root)
         inputs = self._inputs(request, invocation, guest)
-        if windows_key(place) in {windows_key(i.path) for i in inputs}:
+        reports = invocation.values("sourceDependencies")
+        # Written in this order: the object last, which builds look at.
+        written = [_path(_text(name), cwd) for name in (*reports, invocation.output)]
+        places = [_inside(path, root) for path in written]
+        named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
+        if len(named) != len(set(named)):
             return Bypass("odd-output")
         there = image_version(request, image) or version
         injected = reproducible_flags(
@@ -108,12 +115,13 @@ class ClPlanner:
             env=tuple((as_text([n])[0], as_text([v])[0]) for n, v in env),
             cwd=_inside(cwd, root) if cwd != root else "",
             inputs=inputs,
-            outputs=(place,),
+            outputs=tuple(reversed(places)),
             injected=as_text(injected),
             client_version=__version__,
             folds_case=True,
         )
-        return ClPlan(remote, root, ((place, str(output)),))
+        outputs = tuple(zip(places, map(str, written), strict=True))
+        return ClPlan(remote, root, outputs, places[0] if reports else "")
 
     def _read(self, request: CompileRequest, cwd: WindowsPath) -> Invocation | Bypass:
         def read(name: bytes) -> bytes | None:
@@ -137,11 +145,12 @@ class ClPlanner:
             if guest.is_system(path):
                 continue
             place = _inside(path, guest.root)
-            if place not in found:
-                found[place] = self._input(place, path, guest.root)
+            key = windows_key(place)  # cl writes names in lower case
+            if key not in found:
+                found[key] = self._input(place, path, guest.root)
             if len(found) > MAX_INPUTS:
                 raise NotPortableError("too-many-files")
-        return tuple(found[place] for place in sorted(found))
+        return tuple(found[key] for key in sorted(found))
 
     def _input(self, place: str, path: WindowsPath, root: WindowsPath) -> RemoteInput:
         if not _is_in(_path(self._host.machine.real(str(path)), None), root):

@@ -111,7 +111,7 @@ def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
 
 def _is_output(flag: Flag) -> bool:
     is_note = flag.spec.spelling.startswith("showIncludes")
-    return is_note or flag.spec.effect in {Effect.MODE, Effect.OUTPUT}
+    return is_note or flag.spec.effect in {Effect.MODE, Effect.OUTPUT, Effect.SIDE_OUTPUT}
 
 
 def question(invocation: Invocation) -> list[bytes]:

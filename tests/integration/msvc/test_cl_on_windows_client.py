@@ -45,6 +45,16 @@ from hpcc.testing.compiles import FakeRemote
 pytestmark = pytest.mark.timeout(200)
 ENGLISH, GERMAN = b"Note: including file:", "Hinweis: Einlesen der Datei:".encode("cp850")
 _OF_CL = re.compile(r"-(?:experimental:|pathmap:|wd5049)")
+# Of a guest: cl's names are in lower case, and one header is the image's alone.
+REPORT = json.dumps(
+    {
+        "Version": "1.2",
+        "Data": {
+            "Source": "c:\\src\\x.c", "ProvidedModule": "", "PCH": "", "ImportedModules": [],
+            "Includes": ["c:\\src\\inc\\h.h", "c:\\sdk\\of-the-image.h"],
+        },
+    }
+)  # fmt: skip
 SOURCE = '#include "h.h"\nint f(void) { return X; }\n'
 
 
@@ -108,8 +118,8 @@ class Drive:
     def real(self, path: str) -> str:
         return "Z:" + os.path.realpath(posix(path)).replace("/", "\\")
 
-    def state(self, path: str) -> str:
-        return path
+    def state(self, path: str) -> str | None:
+        return path if "bin" in path or Path(posix(path)).exists() else None
 
 
 class OnDrive:
@@ -134,8 +144,20 @@ def windows_image(clang_cl: Path) -> type[FakeGuest]:
     class Guest(FakeGuest):
         async def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
             words = [spelled(w) for w in request.argv[1:] if not _OF_CL.match(w)]
+            program = [str(clang_cl)]
+            if "-sourceDependencies" in request.argv:
+                at = words.index("-sourceDependencies")
+                program = [
+                    "sh",
+                    "-c",
+                    'printf %s "$0" > "$1"; shift; "$@"',
+                    REPORT,
+                    words[at + 1],
+                    *program,
+                ]
+                del words[at : at + 2]
             env = (*request.env, ("PATH", "/usr/bin:/bin"))
-            here = replace(request, argv=(str(clang_cl), *words), env=env)
+            here = replace(request, argv=(*program, *words), env=env)
             async with aclosing(super().exec(here, blobs)) as events:
                 async for event in events:
                     yield event
@@ -161,6 +183,7 @@ def request_in(
     )  # fmt: skip
 
 
+REPORTED = ("/sourceDependencies", "ROOT\\x.json")
 ARGV = ("/nologo", "/c", "/O1", "/IROOT\\inc", "/FoROOT\\X.obj", "ROOT\\x.c")
 
 
@@ -171,6 +194,7 @@ def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tupl
         ("one", "cl.exe"), ("Two", "cl.exe", "Inc", "X.c"), ("three", "clang-cl.exe"),
     ):  # fmt: skip
         root = checkout(directory / name, *case)
+        reported = REPORTED if program == "cl.exe" else ()
         paths = Paths.from_env({"HPCC_DIR": str(directory / f"{name}-home")})
         paths.farm_file.parent.mkdir(parents=True)
         paths.farm_file.write_text(farm.farm().to_json())
@@ -178,11 +202,16 @@ def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tupl
         counters = Counters(str(directory / f"{name}-counters"), now=lambda: 0.0)
         client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, RemoteSettings())
         try:
-            done = client.begin(request_in(root, *ARGV, program=program), root, lambda: False)
+            done = client.begin(
+                request_in(root, *ARGV, *reported, program=program), root, lambda: False
+            )
         finally:
             remote.close()
         assert done == Done(0, b"", b""), (done, counters.snapshot())
         found.append(((directory / name / "X.obj").read_bytes(), counters))
+        if reported:
+            data = json.loads((directory / name / "x.json").read_text())["Data"]
+            assert (data["Source"], data["Includes"]) == (f"{root}\\x.c", [f"{root}\\inc\\h.h"])
     return found
 
 

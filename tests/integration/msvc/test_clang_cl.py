@@ -174,7 +174,7 @@ _VALUES = {
     "winsysroot": "/nowhere", "vctoolsdir": "/nowhere", "winsdkdir": "/nowhere", "vctoolsversion": "14.38",
     "winsdkversion": "10", "diasdkdir": "/nowhere", "fdiagnostics-color": "=never", "fmsc-version=": "1930",
     "clang:": "-fno-plt", "fms-compatibility": "", "gline-tables": "-only", "gcodeview": "", "gno-codeview": "-command-line",
-    "Fd": "x.pdb", "JMC": "", "u": "", "Qvec": "", "Qpar": "", "Qspectre": "", "Qfast": "_transcendentals", "jumptablerdata": "",
+    "Fd": "x.pdb", "sourceDependencies": "x.json", "JMC": "", "u": "", "Qvec": "", "Qpar": "", "Qspectre": "", "Qfast": "_transcendentals", "jumptablerdata": "",
 }  # fmt: skip
 
 
