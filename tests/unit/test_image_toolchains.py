@@ -164,8 +164,11 @@ def test_a_damaged_answer_is_asked_for_again(tmp_path: Path, raw: bytes) -> None
 def test_an_answer_to_another_probe_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "found"
     write_toolchains(path, DIGEST, (GCC,))
-    path.write_text(json.dumps({**json.loads(path.read_text()), "probe": PROBE_FORMAT + 1}))
-    assert read_toolchains(path, DIGEST) is None
+    assert read_toolchains(path, DIGEST) == (GCC,)
+    good = json.loads(path.read_text())
+    for other in ({**good, "probe": PROBE_FORMAT + 1}, {k: good[k] for k in good if k != "asked"}):
+        path.write_text(json.dumps(other))
+        assert read_toolchains(path, DIGEST) is None
 
 
 def test_a_label_is_a_claim_that_the_probe_confirms_or_not() -> None:

@@ -49,6 +49,8 @@ _log: Final = logging.getLogger(__name__)
 LABEL_PREFIX: Final = "io.hpcc.toolchain."
 _SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")  # PATH of every compile in a guest
 _ENV: Final = (("LC_ALL", "C"), ("PATH", ":".join(_SEARCHED)))
+# Raise it when more names are asked for: an image is then asked once more.
+_ASKED: Final = 2
 _PLAIN: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++", "clang-cl")
 # Each program, and the first one that is the same file.
 _SCRIPT: Final = (
@@ -230,7 +232,8 @@ def read_toolchains(path: Path, digest: ImageDigest) -> tuple[Toolchain, ...] | 
         with path.open("rb") as file:
             raw = file.read(MAX_TOOLCHAINS_BYTES + 1)
         table: Any = json.loads(raw) if len(raw) <= MAX_TOOLCHAINS_BYTES else None
-        is_ours = table["image"] == digest.value and table["probe"] == PROBE_FORMAT
+        said = (table["image"], table["probe"], table["asked"])
+        is_ours = said == (digest.value, PROBE_FORMAT, _ASKED)
         return toolchains_of(table["compilers"]) if is_ours else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError, CallerError):
         return None
@@ -245,6 +248,7 @@ def write_toolchains(path: Path, digest: ImageDigest, compilers: Iterable[Toolch
     table = {
         "image": digest.value,
         "probe": PROBE_FORMAT,
+        "asked": _ASKED,
         "compilers": [toolchain_table(c) for c in compilers],
     }
     aside = path.with_name(f"{path.name}.new")
