@@ -57,24 +57,35 @@ def _protoc(include: Path, protos: Iterable[Path], stack: str, out: Path) -> Non
 
 def _flatten(raw: Path, out: Path, package: str) -> None:
     """Put all modules into one package: a proto's directories are no packages of ours."""
+    files = sorted(raw.rglob("*.py*"))
     modules = {
-        ".".join(p.relative_to(raw).with_suffix("").parts): p.stem for p in raw.rglob("*.py")
+        ".".join(p.relative_to(raw).with_suffix("").parts): _module(p, files)
+        for p in files
+        if p.suffix == ".py"
     }
-    for file in sorted(raw.rglob("*.py*")):
+    for file in files:
         text = file.read_text()
         if file.stem.endswith("_grpc") and "class " not in text:
             continue  # a proto without a service
         for dotted, name in modules.items():
-            parent = re.escape(dotted.rpartition(".")[0])
+            parent, _, stem = map(re.escape, dotted.rpartition("."))
             text = re.sub(
-                rf"\bfrom {parent} import {name}\b", f"from {package} import {name}", text
+                rf"\bfrom {parent} import {stem}\b", f"from {package} import {name}", text
             )
             text = re.sub(
                 rf"^import {re.escape(dotted)}$", f"from {package} import {name}", text, flags=re.M
             )
             text = re.sub(rf"(?<![\w./]){re.escape(dotted)}\b", name, text)
-        (out / file.name).write_text(text)
+        (out / f"{_module(file, files)}{file.suffix}").write_text(text)
     (out / "__init__.py").write_text('"""Generated; see tools/gen.py."""\n')
+
+
+def _module(file: Path, files: Iterable[Path]) -> str:
+    """Name a module after its proto, and after the directory, too, where another has that name."""
+    is_shared = any(f.name == file.name and f != file for f in files)
+    parent = file.parent.name
+    is_second = is_shared and parent != file.stem.removesuffix("_pb2").removesuffix("_grpc")
+    return f"{parent}_{file.stem}" if is_second else file.stem
 
 
 def _files(directory: Path) -> dict[str, bytes]:
