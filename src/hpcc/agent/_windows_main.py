@@ -1,4 +1,4 @@
-"""The agent's start on Windows: `hpcc-agent.exe serve --port N` runs this from app.pyz.
+"""The agent's start on Windows: `hpcc-agent.exe serve --port N` or `--stdio`, from app.pyz.
 
 It takes one connection, from the container's host alone, and ends with it. Not yet run on Windows
 over a Hyper-V socket; the tests run it under Wine over one of another family.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +22,7 @@ from grpclib.server import Server
 from hpcc.agent._greeter import Greeter
 from hpcc.agent._machine import Machine
 from hpcc.agent._service import Agent
+from hpcc.agent._stream_pair import StreamPair
 from hpcc.agent._windows import WindowsConfig, WindowsMachine
 from hpcc.agent._windows_loop import new_loop
 from hpcc.agent._windows_native import make_shared_directory, memory_bytes
@@ -27,6 +30,7 @@ from hpcc.wire import GuestLink
 
 # The service of a vsock port among those of Hyper-V sockets; hpcc.runtime has the same.
 _SERVICE: Final = "{:08x}-facb-11e6-bd58-64006a7986d3"
+_DIRECTORY: Final = "C:\\.hpcc-work"
 _MAX_PORT: Final = 0x7FFF_FFFF
 # Hyper-V's names for who may connect (hvsocket.h): the partition above, or with a table of
 # services that says who, anyone. Programs of the same container are LOOPBACK.
@@ -81,10 +85,44 @@ def take_host(listener: socket.socket) -> socket.socket:
     raise ConnectionError("connections of the container's own programs, and none of the host's")
 
 
+def take_streams() -> tuple[int, int]:
+    """Return standard input and output for ourselves; what is printed goes to standard error."""
+    source, target = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    if os.name == "nt":
+        # Of Windows builds alone.
+        import msvcrt
+
+        set_mode: Any = vars(msvcrt)["setmode"]
+        for descriptor in (source, target):
+            set_mode(descriptor, vars(os)["O_BINARY"])
+    return source, target
+
+
 async def serve(accept: Accept, machine: Machine) -> None:
     """Serve the one session of this guest, until its stream ends."""
-    loop = asyncio.get_running_loop()
+
+    async def connect(greeter: Greeter) -> None:
+        connection = await accept()
+        connection.settimeout(0)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: greeter, connection)
+
+    await _serve(connect, machine)
+
+
+async def serve_streams(source: int, target: int, machine: Machine) -> None:
+    """Serve one session on two descriptors, until its source ends."""
+
+    async def connect(greeter: Greeter) -> None:
+        StreamPair(asyncio.get_running_loop(), source, target, greeter)
+
+    await _serve(connect, machine)
+
+
+async def _serve(connect: Callable[[Greeter], Awaitable[None]], machine: Machine) -> None:
     server = Server([Agent(machine)])
+    loop = asyncio.get_running_loop()
     over: asyncio.Future[BaseException | None] = loop.create_future()
 
     def end(error: BaseException | None) -> None:
@@ -103,21 +141,19 @@ async def serve(accept: Accept, machine: Machine) -> None:
         protocol.connection_lost = connection_lost  # type: ignore[method-assign, assignment]  # to hear it, too
         return protocol
 
-    connection = await accept()
-    connection.settimeout(0)
-    # The first to come says which token it is: the listener is closed, and nothing has run yet.
-    greeter = Greeter(GuestLink(None), session, on_lost=end)
-    await loop.connect_accepted_socket(lambda: greeter, connection)
+    # The first to come says which token it is: there is no other, and nothing has run yet.
+    await connect(Greeter(GuestLink(None), session, on_lost=end))
     error = await over
     _log(f"session over: {error}")
 
 
-def _machine() -> Machine:
+def _machine(directory: str = _DIRECTORY) -> Machine:
     most = memory_bytes() - _RESERVED_BYTES
     config = WindowsConfig(
         # app.pyz lies beside the stub.
         stub=(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "hpcc-agent.exe"),),
         variables=dict(os.environ),
+        directory=directory,
         make_directory=make_shared_directory,
         blob_budget_bytes=_BLOB_BUDGET_BYTES,
         max_memory_bytes=max(most, _MIN_MEMORY_BYTES),
@@ -128,10 +164,12 @@ def _machine() -> Machine:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hpcc-agent serve")
-    parser.add_argument("--port", type=int, required=True, help="vsock port to listen on")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int, help="vsock port to listen on")
+    where.add_argument("--stdio", action="store_true", help="speak on standard input and output")
     parser.add_argument("--peers", choices=sorted(_PEERS), default="parent")
     arguments = parser.parse_args(argv)
-    if not 0 < arguments.port <= _MAX_PORT:
+    if not arguments.stdio and not 0 < arguments.port <= _MAX_PORT:
         parser.error(f"not a vsock port: {arguments.port}")
     return arguments
 
@@ -140,9 +178,22 @@ def _log(text: str) -> None:
     sys.stderr.write(f"hpcc-agent: {text}\n")
 
 
+def _main_on_streams() -> None:
+    # Agents come and go in one container: each has a directory that no other one has made.
+    directory = f"{_DIRECTORY}-{secrets.token_hex(8)}"
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(serve_streams(*take_streams(), _machine(directory)))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def main_on_windows(argv: Sequence[str] | None = None) -> None:
     """Run until the session is over; the stub, and with it the container, ends then."""
     arguments = _arguments(argv)
+    if arguments.stdio:
+        _main_on_streams()
+        return
     try:
         listener = listen(arguments.port, arguments.peers)
     except OSError as error:
