@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hpcc.core import ImageDigest
+from hpcc.ports import GuestSpec
 from hpcc.runtime._drive import build_drive, drive_key
 from hpcc.runtime._initramfs import build_initramfs
 from hpcc.runtime._kernel import GuestLinkKind, Kernel, prepare_kernel
@@ -128,3 +130,13 @@ async def _build_initramfs(
         await in_thread(lambda: target.write_bytes(archive))
 
     return await made_once(directory / f"initramfs-{key_of([archive])}.cpio", make)
+
+
+def probe_spec(assets: GuestAssets, boot_timeout_seconds: float) -> GuestSpec:
+    """Return a guest that needs no image: its image is the agent drive."""
+    return GuestSpec(
+        image=ImageDigest(assets.agent_digest),
+        image_path=assets.agent_drive,
+        memory_mib=256,
+        boot_timeout_seconds=boot_timeout_seconds,
+    )

@@ -33,7 +33,12 @@ WARDEN_SILENT: Final = "warden-silent"
 GUEST_SILENT: Final = "guest-silent"
 WARDEN_SECCOMP: Final = "warden-seccomp"
 WARDEN_CPU: Final = "warden-cpu"
-_OF_SIGNAL: Final[Mapping[int, str]] = {signal.SIGSYS: WARDEN_SECCOMP, signal.SIGXCPU: WARDEN_CPU}
+# By name: Windows has neither, and wardens there end otherwise.
+_OF_SIGNAL: Final[Mapping[int, str]] = {
+    getattr(signal, name): reason
+    for name, reason in (("SIGSYS", WARDEN_SECCOMP), ("SIGXCPU", WARDEN_CPU))
+    if hasattr(signal, name)
+}
 # Words at the start of `lost` that are reasons of errors, too.
 _REASONS: Final = (
     PROTOCOL_VIOLATION, WARDEN_DIED, WARDEN_SILENT, WARDEN_SECCOMP, WARDEN_CPU,

@@ -65,10 +65,30 @@ class RootMount:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """What the shim is told: a message of the kind that its runtime knows."""
+    """What the shim is told: a message of the kind that its runtime knows. No type: nothing."""
 
-    type_url: str
-    value: bytes
+    type_url: str = ""
+    value: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stdio:
+    """Where the shim finds a process's standard streams: paths of FIFOs or pipes, "" for none."""
+
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
+    """The snapshot that a container writes to; while its record names it, it is no garbage."""
+
+    snapshotter: str
+    key: str
+
+
+_NO_OPTIONS: Final = RuntimeOptions()
 
 
 def runc_options(runc: Path) -> RuntimeOptions:
@@ -152,14 +172,24 @@ class Containerd:
             await NamespacesStub(self.channel).Create(request, timeout=_CALL_SECONDS)
 
     async def create_container(
-        self, container_id: str, runtime: str, spec: object, labels: Mapping[str, str]
+        self,
+        container_id: str,
+        runtime: str,
+        spec: object,
+        labels: Mapping[str, str],
+        scratch: Scratch | None = None,
     ) -> None:
-        """Make the record; `spec` is an OCI runtime specification as JSON values."""
+        """Make the record; `spec` is an OCI runtime specification as JSON values.
+
+        `scratch` need not exist yet: made after the record, it is nobody's for no moment.
+        """
         container = containers_pb2.Container(
             id=container_id,
             labels=dict(labels),
             runtime=containers_pb2.Container.Runtime(name=runtime),
             spec=AnyMessage(type_url=_SPEC, value=json.dumps(spec).encode()),
+            snapshotter=scratch.snapshotter if scratch else "",
+            snapshot_key=scratch.key if scratch else "",
         )
         request = containers_pb2.CreateContainerRequest(container=container)
         async with foreign("create container"):
@@ -175,20 +205,30 @@ class Containerd:
         return [ContainerRecord(c.id, dict(c.labels)) for c in answer.containers]
 
     async def create_task(
-        self, container_id: str, rootfs: Sequence[RootMount], options: RuntimeOptions
+        self,
+        container_id: str,
+        rootfs: Sequence[RootMount],
+        options: RuntimeOptions = _NO_OPTIONS,
+        *,
+        timeout_seconds: float = _CALL_SECONDS,
     ) -> int:
-        """Mount the root and make the container's process; returns its pid."""
+        """Mount the root and make the container's process; returns its pid.
+
+        With a utility VM this takes as long as that boots.
+        """
         request = tasks_pb2.CreateTaskRequest(
             container_id=container_id,
             rootfs=[
                 mount_pb2.Mount(type=m.kind, source=m.source, target=m.target, options=m.options)
                 for m in rootfs
             ],
-            options=AnyMessage(type_url=options.type_url, value=options.value),
+            options=AnyMessage(type_url=options.type_url, value=options.value)
+            if options.type_url
+            else None,
         )
         async with foreign("create task"):
             answer = await self._tasks.Create(
-                request, timeout=_CALL_SECONDS, metadata=self._metadata
+                request, timeout=timeout_seconds, metadata=self._metadata
             )
         return answer.pid
 
@@ -201,53 +241,69 @@ class Containerd:
             )
         return answer.pid
 
-    async def exec(self, container_id: str, exec_id: str, process: object, *, log: str) -> None:
-        """Make a further process, an OCI `process` as JSON values; it writes to the FIFO `log`."""
+    async def exec(self, container_id: str, exec_id: str, process: object, stdio: Stdio) -> None:
+        """Make a further process, an OCI `process` as JSON values."""
         request = tasks_pb2.ExecProcessRequest(
             container_id=container_id,
             exec_id=exec_id,
-            stdout=log,
-            stderr=log,
+            stdin=stdio.stdin,
+            stdout=stdio.stdout,
+            stderr=stdio.stderr,
             spec=AnyMessage(type_url=_PROCESS, value=json.dumps(process).encode()),
         )
         async with foreign("exec"):
             await self._tasks.Exec(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
-    async def wait(self, container_id: str) -> int:
-        """Wait, without a deadline, until the container's first process ends; its status."""
-        request = tasks_pb2.WaitRequest(container_id=container_id)
+    async def wait(self, container_id: str, exec_id: str = "") -> int:
+        """Wait, without a deadline, until a process ends, the container's first one; its status."""
+        request = tasks_pb2.WaitRequest(container_id=container_id, exec_id=exec_id)
         async with foreign("wait"):
             answer = await self._tasks.Wait(request, metadata=self._metadata)
         return answer.exit_status
+
+    async def close_stdin(self, container_id: str, exec_id: str) -> None:
+        """Let a process see the end of its input: the shim holds that open, too."""
+        request = tasks_pb2.CloseIORequest(container_id=container_id, exec_id=exec_id, stdin=True)
+        async with foreign("close stdin", Status.NOT_FOUND):
+            await self._tasks.CloseIO(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+    async def kill(self, container_id: str) -> None:
+        """Kill everything in the container; what is gone already is no error."""
+        async with foreign("kill", Status.NOT_FOUND):
+            await self._kill(container_id)
+
+    async def remove_exec(self, container_id: str, exec_id: str) -> None:
+        """End one further process and forget it; what is gone already is no error.
+
+        Every step is tried although an earlier one failed; the last error is raised.
+        """
+        await _all_of(
+            ("kill", lambda: self._kill(container_id, exec_id)),
+            ("wait", lambda: self._wait_ended(container_id, exec_id)),
+            ("delete", lambda: self._delete_exec(container_id, exec_id)),
+        )
 
     async def remove(self, container_id: str, exec_ids: Sequence[str] = ()) -> None:
         """End everything in the container and remove it; what is gone already is no error.
 
         Every step is tried although an earlier one failed; the last error is raised.
         """
-        steps: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+        await _all_of(
             ("kill", lambda: self._kill(container_id)),
             ("wait", lambda: self._wait_ended(container_id)),
             *[(f"delete {e}", lambda e=e: self._delete_exec(container_id, e)) for e in exec_ids],
             ("delete task", lambda: self._delete_task(container_id)),
             ("delete container", lambda: self._delete_container(container_id)),
-        ]
-        failure: ContainerdError | None = None
-        for what, step in steps:
-            try:
-                async with foreign(what, Status.NOT_FOUND):
-                    await step()
-            except ContainerdError as error:
-                failure = error
-        if failure is not None:
-            raise failure
+        )
 
-    async def _kill(self, container_id: str) -> None:
-        request = tasks_pb2.KillRequest(container_id=container_id, signal=_SIGKILL, all=True)
+    async def _kill(self, container_id: str, exec_id: str = "") -> None:
+        request = tasks_pb2.KillRequest(
+            container_id=container_id, exec_id=exec_id, signal=_SIGKILL, all=not exec_id
+        )
         await self._tasks.Kill(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
-    async def _wait_ended(self, container_id: str) -> None:
-        request = tasks_pb2.WaitRequest(container_id=container_id)
+    async def _wait_ended(self, container_id: str, exec_id: str = "") -> None:
+        request = tasks_pb2.WaitRequest(container_id=container_id, exec_id=exec_id)
         await self._tasks.Wait(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def _delete_exec(self, container_id: str, exec_id: str) -> None:
@@ -261,6 +317,18 @@ class Containerd:
     async def _delete_container(self, container_id: str) -> None:
         request = containers_pb2.DeleteContainerRequest(id=container_id)
         await self._containers.Delete(request, timeout=_CALL_SECONDS, metadata=self._metadata)
+
+
+async def _all_of(*steps: tuple[str, Callable[[], Awaitable[object]]]) -> None:
+    failure: ContainerdError | None = None
+    for what, step in steps:
+        try:
+            async with foreign(what, Status.NOT_FOUND):
+                await step()
+        except ContainerdError as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.core import HpccError, Isolation
 from hpcc.ports import Clock, GuestIdentity, GuestSpec, Probe
-from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._assets import GuestAssets, probe_spec
 from hpcc.runtime._firecracker_io import request_bytes
 from hpcc.runtime._firecracker_plan import (
     AGENT,
@@ -30,7 +30,7 @@ from hpcc.runtime._firecracker_vm import FirecrackerConfig, JailedVm
 from hpcc.runtime._snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime._tools import sha256_of
 from hpcc.runtime._users import warden_label
-from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
+from hpcc.runtime._vm import Vm, VmGuest, booted
 from hpcc.runtime._warm import Template, WarmStart
 from hpcc.wire import TOKEN_BYTES
 

@@ -13,13 +13,13 @@ from typing import Final
 
 from hpcc.core import Isolation
 from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
-from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._assets import GuestAssets, probe_spec
 from hpcc.runtime._qemu_argv import Accelerator, Machine, qemu_argv
 from hpcc.runtime._qemu_vm import PROGRAM, QemuConfig, QemuVm, host_tsc_khz
 from hpcc.runtime._snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime._tools import ToolError, run_tool, sha256_of
 from hpcc.runtime._users import warden_label
-from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
+from hpcc.runtime._vm import Vm, VmGuest, booted
 from hpcc.runtime._warm import Template, WarmStart
 
 __all__ = ["PROGRAM", "QemuConfig", "QemuRuntime", "why_no_snapshots"]

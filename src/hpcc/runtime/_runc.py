@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +17,17 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import InfrastructureError, Isolation
-from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestLostError, GuestSpec, Probe
-from hpcc.runtime._assets import GuestAssets
+from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
+from hpcc.runtime._assets import GuestAssets, probe_spec
 from hpcc.runtime._channel import GuestChannel
-from hpcc.runtime._containerd import Containerd, ContainerdError, runc_options, unix_connector
+from hpcc.runtime._container_vm import ContainerVm, whole
+from hpcc.runtime._containerd import (
+    Containerd,
+    ContainerdError,
+    Stdio,
+    runc_options,
+    unix_connector,
+)
 from hpcc.runtime._leftovers import is_owner_alive, owner_of
 from hpcc.runtime._runc_host import (
     AgentSocket,
@@ -36,16 +42,13 @@ from hpcc.runtime._runc_spec import RANGES, ContainerPlan, uid_range
 from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
 from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import Leases, warden_label
-from hpcc.runtime._vm import Vm, VmGuest, booted, probe_spec
+from hpcc.runtime._vm import SessionChannel, Vm, VmGuest, booted
 from hpcc.wire import TOKEN_BYTES
 
 _RUNTIME: Final = "io.containerd.runc.v2"
 _AGENT: Final = "agent"
 _OWNER: Final = "hpcc.owner"
 _PLACE: Final = "hpcc.pid-namespace"
-_END_SECONDS: Final = 60.0
-_REMOVE_TRIES: Final = 10
-_REMOVE_PAUSE_SECONDS: Final = 0.5
 _PROBE_SECONDS: Final = 30.0
 _LOG_BYTES: Final = 64 << 10
 _RANGE_NUMBERS: Final = Leases(RANGES)
@@ -153,7 +156,7 @@ class _Ways:
     by_loop: bool | None
 
 
-class _Container(Vm):
+class _Container(ContainerVm):
     """One container: a process that holds it, and the agent beside that one."""
 
     def __init__(
@@ -165,36 +168,38 @@ class _Container(Vm):
         tools: RuncTools,
         ways: _Ways,
     ) -> None:
-        super().__init__()
-        self._config, self._assets, self._spec, self._identity = config, assets, spec, identity
+        super().__init__(Containerd(unix_connector(config.socket)), identity, (_AGENT,))
+        self._config, self._assets, self._spec = config, assets, spec
         self._tools, self._ways = tools, ways
         self._first_uid = uid_range(os.getpid(), self._lease(_RANGE_NUMBERS))
-        self._client = Containerd(unix_connector(config.socket))
         self._first: PidHandle | None = None
         self._log: asyncio.ReadTransport | None = None
-        self._is_created = False
 
     @property
     def pid(self) -> int:
         return self._first.pid if self._first else 0
 
-    @property
-    def identity(self) -> GuestIdentity:
-        return self._identity
-
-    async def start(self) -> GuestChannel:
-        """Start container and agent; returns the channel to it, not connected yet.
-
-        Raises:
-            GuestLostError: containerd or runc failed, or the container ended.
-        """
+    async def _start(self) -> SessionChannel:
+        token = secrets.token_hex(TOKEN_BYTES // 2)
+        plan, places = await self._run_container()
+        name = self.name
+        listener = AgentSocket(places, self._first_uid)
         try:
-            return await self._start()
-        except InfrastructureError as error:
-            raise GuestLostError(str(error)) from error
+            await self._read_log(places.log)
+            agent, log = plan.agent(token), str(places.log)
+            stdio = Stdio(stdout=log, stderr=log)
+            await whole(self._client.exec(name, _AGENT, agent, stdio))
+            await whole(self._client.start(name, _AGENT))
+            connection = await self._while_alive(listener.accept())
+        finally:
+            listener.close()
+        channel = GuestChannel(connection, token.encode())
+        self._attach(channel)
+        return channel
 
-    async def _start(self) -> GuestChannel:
-        name, token = self._identity.guest_id, secrets.token_hex(TOKEN_BYTES // 2)
+    async def _run_container(self) -> tuple[ContainerPlan, GuestPlaces]:
+        """Make the container and let its first process run; watched from then on."""
+        name = self.name
         places = GuestPlaces(await self._make_directory(self._config.directory))
         await in_thread(places.make)
         plan = ContainerPlan(
@@ -207,24 +212,13 @@ class _Container(Vm):
         await self._client.ensure_namespace()
         self._is_created = True
         labels = {_OWNER: owner_of(os.getpid()), _PLACE: await in_thread(_pid_namespace)}
-        await _whole(self._client.create_container(name, _RUNTIME, plan.spec, labels))
+        await whole(self._client.create_container(name, _RUNTIME, plan.spec, labels))
         pid = await self._create_task(places)
         self._first = PidHandle(pid)
         await in_thread(lambda: delegate(groups_of_container(pid, name), self._first_uid))
-        self._tasks.append(asyncio.get_running_loop().create_task(self._watch_container()))
-        await _whole(self._client.start(name))
-        listener = AgentSocket(places, self._first_uid)
-        try:
-            await self._read_log(places.log)
-            agent = plan.agent(token)
-            await _whole(self._client.exec(name, _AGENT, agent, log=str(places.log)))
-            await _whole(self._client.start(name, _AGENT))
-            connection = await self._while_alive(listener.accept())
-        finally:
-            listener.close()
-        channel = GuestChannel(connection, token.encode())
-        self._attach(channel)
-        return channel
+        self._watch_container()
+        await whole(self._client.start(name))
+        return plan, places
 
     async def _create_task(self, places: GuestPlaces) -> int:
         """Mount the root and make the first process: by files, or else by loop devices."""
@@ -234,7 +228,7 @@ class _Container(Vm):
             mounts = await in_thread(partial(rootfs, places, image, drive, by_loop=by_loop))
             try:
                 name, options = self._identity.guest_id, runc_options(self._tools.runc)
-                pid = await _whole(self._client.create_task(name, mounts, options))
+                pid = await whole(self._client.create_task(name, mounts, options))
             except ContainerdError as error:
                 failure = failure or error
                 continue
@@ -253,73 +247,24 @@ class _Container(Vm):
         )
         self._tasks.append(loop.create_task(_keep_tail(reader, self._console)))
 
-    async def _watch_container(self) -> None:
-        try:
-            reason = (
-                f"the container ended with status {await self._client.wait(self.identity.guest_id)}"
-            )
-        except ContainerdError:
-            return  # containerd may be started anew while guests go on; the stream tells their end
-        if not self._exited.done():
-            self._exited.set_result(reason)
-        if self._channel is not None:
-            self._channel.retire(reason)
-
     def _kill(self) -> None:
         # The whole pid namespace ends with its first process, without containerd's help.
         if self._first is not None:
             self._first.kill()
 
-    async def _finish(self) -> None:
-        name = self._identity.guest_id
-        try:
-            if self._is_created:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_END_SECONDS):
-                        await self._remove(name)
-                await asyncio.to_thread(remove_groups, name)
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            self._client.close()
-            if self._log is not None:
-                self._log.close()
-            if self._first is not None:
-                self._first.close()
-            if self._directory is not None:
-                await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+    async def _remove_rest(self) -> None:
+        await asyncio.to_thread(remove_groups, self.name)
 
-    async def _remove(self, name: str) -> None:
-        """Remove the container, also past a containerd that is just being started anew.
-
-        Where it stays away the processes are dead all the same, and the next sweep does the rest.
-        """
-        for _ in range(_REMOVE_TRIES):
-            try:
-                await self._client.remove(name, (_AGENT,))
-            except ContainerdError:
-                await asyncio.sleep(_REMOVE_PAUSE_SECONDS)
-            else:
-                return
+    def _let_go(self) -> None:
+        if self._log is not None:
+            self._log.close()
+        if self._first is not None:
+            self._first.close()
 
 
 def _pid_namespace() -> str:
     """Name the set of processes that `owner_of` speaks of."""
     return str(Path("/proc/self/ns/pid").stat().st_ino)
-
-
-async def _whole[T](call: Coroutine[None, None, T]) -> T:
-    """Let a call come to its end, also when this is cancelled: what it made must be known."""
-    task = asyncio.get_running_loop().create_task(call)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
 
 
 async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:

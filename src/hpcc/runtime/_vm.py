@@ -10,14 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import (
     ExecEvent,
     ExecLimits,
     ExecRequest,
-    ImageDigest,
     IntegrityError,
     ResultEvent,
 )
@@ -29,8 +28,6 @@ from hpcc.ports import (
     GuestLostError,
     GuestSpec,
 )
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._leftovers import new_directory
 from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import Leases
@@ -50,10 +47,30 @@ class _NoBlobs:
         raise GuestLostError(f"the self-test has no input {digest}")
 
 
+class SessionChannel(Protocol):
+    """The way to a guest's agent: `GuestChannel`, or one that starts an agent for each exec."""
+
+    @property
+    def lost(self) -> asyncio.Future[str]: ...
+
+    @property
+    def last_detail(self) -> str: ...
+
+    async def connect(self) -> None: ...
+
+    def exec(
+        self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
+    ) -> AsyncGenerator[ExecEvent]: ...
+
+    def retire(self, reason: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class VmGuest:
     """`hpcc.ports.Guest` over one VM."""
 
-    def __init__(self, identity: GuestIdentity, channel: GuestChannel, vmm_pid: int) -> None:
+    def __init__(self, identity: GuestIdentity, channel: SessionChannel, vmm_pid: int) -> None:
         self.identity, self.vmm_pid = identity, vmm_pid
         self._channel = channel
 
@@ -83,7 +100,7 @@ class Vm(ABC):
         self._errors = bytearray()
         self._directory: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._channel: GuestChannel | None = None
+        self._channel: SessionChannel | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: asyncio.Task[None] | None = None
         self._exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -99,7 +116,7 @@ class Vm(ABC):
     def identity(self) -> GuestIdentity: ...
 
     @abstractmethod
-    async def start(self) -> GuestChannel:
+    async def start(self) -> SessionChannel:
         """Start the VMM; returns the channel to the guest, not connected yet."""
 
     def _lease(self, leases: Leases) -> int:
@@ -148,7 +165,7 @@ class Vm(ABC):
             loop.create_task(self._watch(process)),
         ]
 
-    def _attach(self, channel: GuestChannel) -> None:
+    def _attach(self, channel: SessionChannel) -> None:
         self._channel = channel
         if self._exited.done():
             channel.retire(self._exited.result())
@@ -274,7 +291,7 @@ async def _running(vm: Vm, spec: GuestSpec, clock: Clock) -> AsyncIterator[VmGue
         await vm.end()
 
 
-async def _introduce(channel: GuestChannel, guest_id: str, clock: Clock) -> None:
+async def _introduce(channel: SessionChannel, guest_id: str, clock: Clock) -> None:
     """Give the guest its name, the time and entropy, by an exec that proves the whole path."""
     birth = pb.Guest(
         guest_id=guest_id,
@@ -314,13 +331,3 @@ async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:
     while data := await stream.read(_CONSOLE_BYTES):
         tail += data
         del tail[:-_CONSOLE_BYTES]
-
-
-def probe_spec(assets: GuestAssets, boot_timeout_seconds: float) -> GuestSpec:
-    """Return a guest that needs no image: its image is the agent drive."""
-    return GuestSpec(
-        image=ImageDigest(assets.agent_digest),
-        image_path=assets.agent_drive,
-        memory_mib=256,
-        boot_timeout_seconds=boot_timeout_seconds,
-    )
