@@ -28,7 +28,7 @@ from hpcc._proto.containerd.diff_grpc import DiffStub
 from hpcc._proto.containerd.leases_grpc import LeasesStub
 from hpcc._proto.containerd.snapshots_grpc import SnapshotsStub
 from hpcc.core import CallerError, IntegrityError
-from hpcc.runtime._containerd import Containerd, ContainerdError, foreign
+from hpcc.runtime._containerd import Containerd, ContainerdError, RootMount, foreign
 from hpcc.runtime._windows_layer import WindowsLayer
 
 _CALL_SECONDS: Final = 30.0
@@ -40,6 +40,8 @@ _UNCOMPRESSED: Final = "containerd.io/uncompressed"
 _EXPIRES: Final = "containerd.io/gc.expire"
 _PINNED: Final = "containerd.io/gc.root"
 _DIFF_ID: Final = "hpcc.agent-layer"
+# Of the Windows snapshotter (containerd plugins/snapshots/windows/windows.go).
+_SCRATCH_BYTES: Final = "containerd.io/snapshot/windows/rootfs.sizebytes"
 _LEASE: Final = "containerd-lease"
 
 
@@ -96,6 +98,27 @@ class LayerStore:
             await self._write(layer, metadata)
             await self._apply(layer, parent, name, now, metadata)
         return name
+
+    async def scratch(self, key: str, parent: str, size_bytes: int = 0) -> list[RootMount]:
+        """Make what a container writes to, on top of a committed chain; returns its root.
+
+        The container's record must name `key` already: it is what keeps it from being collected.
+        A size of 0 leaves that to the snapshotter, which on Windows makes 20 GB that grow.
+        """
+        request = snapshots_pb2.PrepareSnapshotRequest(
+            snapshotter=self._snapshotter,
+            key=key,
+            parent=parent,
+            labels={_SCRATCH_BYTES: str(size_bytes)} if size_bytes else None,
+        )
+        async with foreign("prepare scratch"):
+            answer = await self._snapshots.Prepare(
+                request, timeout=_APPLY_SECONDS, metadata=self._metadata
+            )
+        return [
+            RootMount(kind=m.type, source=m.source, options=tuple(m.options), target=m.target)
+            for m in answer.mounts
+        ]
 
     async def remove(self, key: str) -> None:
         """Remove a snapshot; one that is gone already is no error."""

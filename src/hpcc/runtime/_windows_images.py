@@ -1,0 +1,173 @@
+"""Which layers a Windows image has: its index, manifest and configuration, read. No I/O.
+
+Whoever pushed an image wrote these: each is bounded, and what is not as the OCI image
+specification says is refused. Sources: OCI image-spec `image-index.md`, `manifest.md`, `config.md`;
+Microsoft, "Windows container version compatibility", for which builds run on which host.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import IntegrityError, NotFoundError
+
+MAX_DOCUMENT_BYTES: Final = 4 << 20
+_MAX_MANIFESTS: Final = 256
+_MAX_LAYERS: Final = 256
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION: Final = re.compile(r"10\.0\.([0-9]{1,6})(?:\.([0-9]{1,6}))?")
+_MAX_NAME_CHARS: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One document or layer that another one names."""
+
+    digest: str
+    size_bytes: int
+    os_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostBuild:
+    """The host's Windows: what an image must have been made for.
+
+    On the host's own kernel the builds must be equal; a utility VM may be of an older one.
+    """
+
+    build: int
+    is_hyperv: bool
+
+    def why_not(self, os_version: str) -> str:
+        """Say why an image of that version does not run here; "" if it does."""
+        match = _VERSION.fullmatch(os_version)
+        if match is None:
+            return f"it does not say for which build of Windows it is ({_short(os_version)})"
+        build = int(match[1])
+        if build == self.build or (self.is_hyperv and build < self.build):
+            return ""
+        if self.is_hyperv:
+            return f"it is for build {build}, and the host has the older {self.build}"
+        return (
+            f"it is for build {build}, and in process isolation it must be the host's own, "
+            f"{self.build}"
+        )
+
+
+def manifest_of_index(data: bytes, host: HostBuild) -> Part | None:
+    """Return the manifest for this host that an index names; None where this is no index.
+
+    Of several the newest that may run is taken.
+
+    Raises:
+        IntegrityError: it is no document of that kind.
+        NotFoundError: none of them runs here.
+    """
+    table = _document(data)
+    if "manifests" not in table:
+        return None
+    entries = _list(table, "manifests", _MAX_MANIFESTS)
+    parts = [part for entry in entries if (part := _windows_part(entry)) is not None]
+    usable = [part for part in parts if not host.why_not(part.os_version)]
+    if not usable:
+        why = "; ".join(host.why_not(part.os_version) for part in parts[:3])
+        raise NotFoundError(
+            f"the image has nothing for windows/amd64 on this host: {why or 'no such platform'}",
+            reason="no-image",
+        )
+    return max(usable, key=lambda part: _numbers(part.os_version))
+
+
+def config_of_manifest(data: bytes) -> Part:
+    """Return the configuration that a manifest names.
+
+    Raises:
+        IntegrityError: it is no document of that kind.
+    """
+    return _part(_object(_document(data).get("config"), "config"))
+
+
+def layers_of_config(data: bytes, host: HostBuild) -> tuple[str, ...]:
+    """Return the digests of the unpacked layers, the lowest first.
+
+    Raises:
+        IntegrityError: it is no document of that kind.
+        NotFoundError: the image does not run on this host.
+    """
+    table = _document(data)
+    system, version = table.get("os"), table.get("os.version")
+    if system != "windows" or table.get("architecture") != "amd64" or not isinstance(version, str):
+        raise NotFoundError("the image is not one for windows/amd64", reason="no-image")
+    if why := host.why_not(version):
+        raise NotFoundError(f"the image does not run on this host: {why}", reason="no-image")
+    found = _list(_object(table.get("rootfs"), "rootfs"), "diff_ids", _MAX_LAYERS)
+    layers = tuple(_digest(entry) for entry in found)
+    if not layers:
+        raise _bad("an image without a layer")
+    return layers
+
+
+def _windows_part(entry: object) -> Part | None:
+    table = _object(entry, "manifest")
+    platform = table.get("platform")
+    if not isinstance(platform, dict):
+        return None
+    version = platform.get("os.version")
+    is_ours = platform.get("os") == "windows" and platform.get("architecture") == "amd64"
+    if not is_ours or not isinstance(version, str):
+        return None
+    part = _part(table)
+    return Part(part.digest, part.size_bytes, version)
+
+
+def _numbers(os_version: str) -> tuple[int, int]:
+    match = _VERSION.fullmatch(os_version)
+    assert match is not None  # `why_not` has looked
+    return int(match[1]), int(match[2] or 0)
+
+
+def _part(table: dict[str, object]) -> Part:
+    size = table.get("size")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MAX_DOCUMENT_BYTES:
+        raise _bad("a part of no size, or of a larger one than any")
+    return Part(_digest(table.get("digest")), size)
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise _bad("a digest that is not sha256:…")
+    return value
+
+
+def _document(data: bytes) -> dict[str, object]:
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise _bad("a document that is too large")
+    try:
+        return _object(json.loads(data), "document")
+    except (ValueError, RecursionError) as error:
+        raise _bad("no JSON") from error
+
+
+def _object(value: object, what: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise _bad(f"a {what} that is no object")
+    return value
+
+
+def _list(table: dict[str, object], name: str, most: int) -> Sequence[object]:
+    value = table.get(name)
+    if not isinstance(value, list) or len(value) > most:
+        raise _bad(f"{name} that are no list, or too long a one")
+    return value
+
+
+def _short(text: str) -> str:
+    return ascii(text[:_MAX_NAME_CHARS])
+
+
+def _bad(what: str) -> IntegrityError:
+    return IntegrityError(f"the image is malformed: {what}", reason="image-manifest")
