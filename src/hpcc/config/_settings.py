@@ -23,7 +23,7 @@ GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
 Reuse = Literal["exec", "principal", "tenant"]
 Accelerator = Literal["auto", "tcg"]
-Backend = Literal["auto", "qemu", "firecracker", "process"]
+Backend = Literal["auto", "qemu", "firecracker", "process", "hyperv"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,13 @@ def default_guests_mib() -> int:
     return max(machine * 3 // 4, _DEFAULT_GUEST_MIB + GUEST_OVERHEAD_MIB)
 
 
+def default_containerd() -> str:
+    """Return where containerd listens unless it was told otherwise (its defaults_*.go)."""
+    if os.name == "nt":
+        return r"\\.\pipe\containerd-containerd"
+    return "/run/containerd/containerd.sock"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
     """`[daemon]`: the process that answers compiles."""
@@ -81,10 +88,11 @@ class WorkerSettings:
 
     # "auto": the best that a probe guest has answered under; else that one or an error.
     # Containers, on the host's own kernel, are never chosen unless "process" is written here.
+    # "hyperv" is for Windows Server alone, and what "auto" is there.
     runtime: Backend = "auto"
     accelerator: Accelerator = "auto"
-    # Where containerd listens: for runtime = "process" alone.
-    containerd: str = "/run/containerd/containerd.sock"
+    # Where containerd listens: for runtime = "process" and, on Windows, every guest.
+    containerd: str = default_containerd()
     guest_memory_mib: int = _DEFAULT_GUEST_MIB
     max_guests: int = 2
     # What all guests together may take, each with its VMM's own share.
@@ -118,7 +126,7 @@ class Settings:
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): FALLBACKS,
     ("remote", "parity"): PARITIES,
-    ("worker", "runtime"): ("auto", "qemu", "firecracker", "process"),
+    ("worker", "runtime"): ("auto", "qemu", "firecracker", "process", "hyperv"),
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
 }

@@ -30,7 +30,7 @@ _FIRECRACKER_RECORD: Final = "firecracker-probe.json"
 # Where there is nothing to fall back to, a slow machine (nested virtualisation) is waited for.
 _PATIENT_PROBE_SECONDS: Final = 90.0
 _MAX_REASON_CHARS: Final = 2000
-Backend = Literal["auto", "qemu", "firecracker", "process"]
+Backend = Literal["auto", "qemu", "firecracker", "process", "hyperv"]
 SomeRuntime = QemuRuntime | FirecrackerRuntime | RuncRuntime
 
 
@@ -62,7 +62,7 @@ async def pick_runtime(
 
     Raises:
         InfrastructureError: there is no VMM at all, or what was asked for does not work.
-        CallerError: Firecracker without KVM was asked for.
+        CallerError: Firecracker without KVM was asked for, or Hyper-V, which Linux has not.
     """
     guests = state_dir / "guests"
     await asyncio.to_thread(sweep, guests)
@@ -70,6 +70,10 @@ async def pick_runtime(
         if accelerator == "tcg":
             raise CallerError('runtime = "firecracker" needs KVM; accelerator = "tcg" excludes it')
         return await _firecracker(assets, guests, clock, warm)
+    if backend == "hyperv":
+        raise CallerError(
+            'runtime = "hyperv" is for Windows Server; on Linux, "auto" takes the best there is'
+        )
     if backend == "process":
         return await _containers(RuncConfig(directory=guests, socket=containerd), assets, clock)
     if backend == "auto" and accelerator == "auto":

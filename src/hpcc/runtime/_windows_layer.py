@@ -113,6 +113,28 @@ def read_python_zip(data: bytes, sha256: str) -> Mapping[str, bytes]:
     return files
 
 
+def read_windows_layer(path: Path) -> WindowsLayer:
+    """Read a layer with the agent that was built on another machine. Blocks.
+
+    Raises:
+        CallerError: there is none, it is too large, or it has no agent in it.
+    """
+    agent = f"Files/{AGENT_DIRECTORY}/hpcc-agent.exe"
+    try:
+        if path.stat().st_size > MAX_LAYER_BYTES:
+            raise CallerError(f"{path} is larger than an agent's layer", reason="too-large")
+        tar = path.read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+            is_agent = any(member.name == agent for member in archive)
+    except (OSError, tarfile.TarError, ValueError, EOFError) as error:
+        raise CallerError(
+            f"the agent's layer cannot be read from {path}: {error}", reason="no-agent-layer"
+        ) from error
+    if not is_agent:
+        raise CallerError(f"{path} has no {agent} in it", reason="no-agent-layer")
+    return WindowsLayer(tar, f"sha256:{hashlib.sha256(tar).hexdigest()}")
+
+
 def build_windows_layer(files: Mapping[str, bytes]) -> WindowsLayer:
     r"""Return the layer with these files at `C:\.hpcc`; paths have `/` and are relative to it.
 

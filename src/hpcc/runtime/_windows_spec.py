@@ -21,6 +21,8 @@ AGENT_PORT: Final = 17727
 # The first that brings hcsshim 0.13.0, where a container has a GUID of its own to dial; 2.1.0 has
 # a release candidate of it that lacks this (containerd, script/setup/runhcs-version).
 MINIMUM_CONTAINERD: Final = (2, 1, 1)
+# Where a container's GUID began (hcsshim pull request 2353).
+MINIMUM_SHIM: Final = (0, 13, 0)
 # Who a utility VM belongs to in the host's list, where the shim made it for a single container.
 SHIM_OWNER: Final = "containerd-shim-runhcs-v1.exe"
 # Windows itself in the utility VM, beside what the container may use.
@@ -37,6 +39,10 @@ _CONTAINER_ID: Final = re.compile(r"hpcc-[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?")
 _FORBIDDEN_WORD: Final = "extract"
 _VERSION: Final = re.compile(
     r"v?([0-9]{1,5})\.([0-9]{1,5})\.([0-9]{1,5})(-[0-9A-Za-z.-]{1,64})?(?:\+[0-9A-Za-z.-]{1,64})?"
+)
+_SHIM_VERSION: Final = re.compile(
+    r"^\S* ?version:? v?([0-9]{1,5})\.([0-9]{1,5})\.([0-9]{1,5})(-[0-9A-Za-z.-]{1,64})?$",
+    re.MULTILINE,
 )
 _COMPUTE_TOPOLOGY: Final = "io.microsoft.virtualmachine.computetopology"
 _SERVICE_TABLE: Final = "io.microsoft.virtualmachine.hv-socket.service-table"
@@ -106,11 +112,36 @@ def check_containerd(version: str) -> None:
     if numbers < MINIMUM_CONTAINERD or (numbers == MINIMUM_CONTAINERD and is_candidate):
         least = ".".join(map(str, MINIMUM_CONTAINERD))
         raise InfrastructureError(
-            f"containerd is {version[:80]!r}; Hyper-V guests need {least} or newer, whose shim "
+            f"containerd is {version[:80]!r}; Windows guests need {least} or newer, whose shim "
             "(hcsshim 0.13.0) gives a container an address of its own: install a newer release "
             "from https://github.com/containerd/containerd/releases",
             reason="containerd-version",
         )
+
+
+def check_shim(said: str) -> str:
+    """Return the shim's version from what it says of itself, "" where it names none.
+
+    The one in containerd's releases is built without a number (script/setup/install-runhcs-shim):
+    for that one containerd's own version stands.
+
+    Raises:
+        InfrastructureError: it names one in which containers have no address.
+    """
+    match = _SHIM_VERSION.search(said)
+    if match is None:
+        return ""
+    version = ".".join(match.groups()[:3]) + (match[4] or "")
+    numbers = tuple(int(part) for part in match.groups()[:3])
+    if numbers < MINIMUM_SHIM or (numbers == MINIMUM_SHIM and match[4]):
+        least = ".".join(map(str, MINIMUM_SHIM))
+        raise InfrastructureError(
+            f"{SHIM_OWNER} is of hcsshim {version}; Windows guests need {least} or newer, which"
+            " gives a container an address of its own: put the shim of a containerd release"
+            " beside containerd.exe",
+            reason="shim-version",
+        )
+    return version
 
 
 def runhcs_options(*, memory_mib: int, vcpus: int) -> bytes:
@@ -186,18 +217,16 @@ class WindowsPlan:
         return {
             "ociVersion": "1.1.0",
             "root": {},
-            "process": {
-                "args": [_AGENT, *self._verb],
-                "cwd": "C:\\",
-                "env": ["VSLANG=1033"],
-                # What hcsshim's own tests bind a socket as is even more, the system itself.
-                "user": {"username": "ContainerAdministrator"},
-                "terminal": False,
-            },
+            "process": _process(self._verb),
             "mounts": [],
             "windows": windows,
             "annotations": self._annotations,
         }
+
+    @property
+    def agent(self) -> dict[str, object]:
+        """The process of one compile in process isolation: an agent on its standard streams."""
+        return _process(("serve", "--stdio"))
 
     @property
     def _verb(self) -> tuple[str, ...]:
@@ -212,6 +241,17 @@ class WindowsPlan:
             annotations[f"{_COMPUTE_TOPOLOGY}.processor.count"] = str(self.vcpus)
             annotations[f"{_SERVICE_TABLE}.{service_guid(self.port)}"] = service_table()
         return annotations
+
+
+def _process(verb: tuple[str, ...]) -> dict[str, object]:
+    return {
+        "args": [_AGENT, *verb],
+        "cwd": "C:\\",
+        "env": ["VSLANG=1033"],
+        # What hcsshim's own tests bind a socket as is even more, the system itself.
+        "user": {"username": "ContainerAdministrator"},
+        "terminal": False,
+    }
 
 
 def service_table() -> str:
