@@ -80,6 +80,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("kvm", _kvm),
         ("firecracker", _firecracker),
         ("containers", _containers),
+        ("windows", _windows),
         ("warm start", _warm_start),
         ("kernel", _kernel),
         ("init", _init_compiler),
@@ -443,6 +444,15 @@ async def _containers(paths: Paths) -> Check:
         )  # fmt: skip
     detail = f"{tools.version}, {tools.runc} {tools.runc_digest}; {weaker}"
     return Check(name="containers", state="ok", detail=detail)
+
+
+async def _windows(paths: Paths) -> Check:
+    from hpcc.cli._doctor_windows import windows_guests
+
+    said = await windows_guests(load_settings(paths.config_file).worker)
+    return Check(
+        name="windows", state=said.state, detail=said.detail, cost=said.cost, remedy=said.remedy
+    )
 
 
 async def _kernel(paths: Paths) -> Check:

@@ -7,17 +7,18 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final
 
 from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file, make_private_directory
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
 from hpcc.identity import load_or_create_signing_key
 from hpcc.images import ImageStore, label_trouble
-from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent, SystemClock
+from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
-from hpcc.runtime import Backend, WarmStart, open_snapshots, pick_runtime, prepare_assets
+from hpcc.runtime import WarmStart, open_snapshots
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker._guests import runtime_of
 from hpcc.worker._serve import ready_identity, serve_worker
 
 _log: Final = logging.getLogger(__name__)
@@ -77,25 +78,6 @@ async def _warm_start(
         yield warm
 
 
-async def _runtime(
-    config: WorkerConfig, process: ServiceProcess, clock: Clock, warm: WarmStart | None
-) -> Runtime:
-    process.progress("preparing kernel and agent")
-    assets = await prepare_assets(config.guest_assets, process.progress)
-    accelerator: Literal["auto", "tcg"] = "tcg" if config.accelerator == "tcg" else "auto"
-    backend = cast("Backend", config.runtime)  # checked by WorkerConfig
-    process.progress("looking for the best isolation")
-    return await pick_runtime(
-        assets,
-        accelerator=accelerator,
-        state_dir=config.state,
-        clock=clock,
-        backend=backend,
-        containerd=Path(config.containerd),
-        warm=warm,
-    )
-
-
 async def main(process: ServiceProcess) -> None:
     """Serve until cancelled; every guest is gone then."""
     config = load_service_file(process.config_path, WorkerConfig)
@@ -115,7 +97,7 @@ async def main(process: ServiceProcess) -> None:
         _warm_start(config, audit, clock) as warm,
         serve_worker(
             config,
-            runtime=await _runtime(config, process, clock, warm),
+            runtime=await runtime_of(config, process, clock, warm),
             images=images,
             audit=audit,
             clock=clock,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit import SpoolLimits
-from hpcc.config import GUEST_OVERHEAD_MIB, default_guests_mib
-from hpcc.core import CallerError, GuestReuse, ImageDigest, check_port
+from hpcc.config import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
+from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
 from hpcc.rpc import split_schedulers
 from hpcc.worker._stores_config import parse_stores
 
@@ -48,8 +48,10 @@ class WorkerConfig:
     port: int = 0
     runtime: str = "auto"
     accelerator: str = "auto"
-    # Where containerd listens: for runtime = "process" alone.
-    containerd: str = "/run/containerd/containerd.sock"
+    # Where containerd listens: for runtime = "process" and, on Windows, every guest.
+    containerd: str = default_containerd()
+    # On Windows alone: images that containerd fetches when the worker starts, name@sha256:…
+    pull_images: tuple[str, ...] = ()
     guest_reuse: str = GuestReuse.PRINCIPAL.value
     guest_memory_mib: int = 1024
     vcpus: int = 2
@@ -139,8 +141,7 @@ class WorkerConfig:
         for digest in self.image_digests:
             ImageDigest(digest)
         self._check_enrolment()
-        if self.runtime not in {"auto", "qemu", "firecracker", "process"}:
-            raise CallerError("runtime must be auto, qemu, firecracker or process")
+        self._check_runtime()
         if self.accelerator not in {"auto", "tcg"}:
             raise CallerError("accelerator must be auto or tcg")
         if self.guest_reuse not in {r.value for r in GuestReuse}:
@@ -156,6 +157,13 @@ class WorkerConfig:
                 f"memory_mib ({self.memory_mib}) is too little for one guest: guest_memory_mib "
                 f"({self.guest_memory_mib}) and {GUEST_OVERHEAD_MIB} for its VMM"
             )
+
+    def _check_runtime(self) -> None:
+        if self.runtime not in {"auto", "qemu", "firecracker", "process", "hyperv"}:
+            raise CallerError("runtime must be auto, qemu, firecracker, process or hyperv")
+        for image in self.pull_images:
+            if ImageRef.parse(image).digest.value not in self.image_digests:
+                raise CallerError("each of pull_images must be one of image_digests, too")
 
     def _check_audit(self) -> None:
         _ = self.audit_limits

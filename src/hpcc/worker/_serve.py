@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit import EventLimiter, SpoolAuditLog
-from hpcc.config import GUEST_OVERHEAD_MIB
 from hpcc.core import (
     CallerError,
     GuestReuse,
@@ -43,6 +42,7 @@ from hpcc.worker._config import WorkerConfig
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import outputs_of
 from hpcc.worker._flights import Flights
+from hpcc.worker._guests import overhead_mib
 from hpcc.worker._identity import (
     Tie,
     WorkerIdentity,
@@ -210,7 +210,7 @@ def _limits(config: WorkerConfig) -> PoolLimits:
     return PoolLimits(
         max_guests=config.max_guests,
         vcpus=config.vcpus,
-        guest_mib=config.guest_memory_mib + GUEST_OVERHEAD_MIB,
+        guest_mib=config.guest_memory_mib + overhead_mib(config),
         memory_mib=config.memory_mib,
         max_queue=config.max_queue,
         idle_seconds=config.idle_seconds,

@@ -1,0 +1,71 @@
+"""What `hpcc doctor` says of guests on Windows. Not yet run on Windows, and it says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcc.config import WorkerSettings
+from hpcc.core import HpccError
+from hpcc.runtime import (
+    Connect,
+    Containerd,
+    check_containerd,
+    check_shim,
+    find_shim,
+    pipe_connector,
+    shim_says,
+)
+
+_UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on this host"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One line, without its name; as `hpcc.cli._doctor.Check`."""
+
+    state: Literal["ok", "degraded", "missing"]
+    detail: str
+    cost: str = ""
+    remedy: str = ""
+
+
+async def windows_guests(
+    settings: WorkerSettings,
+    *,
+    is_windows: bool = os.name == "nt",
+    program_files: str = os.environ.get("ProgramFiles", ""),  # noqa: SIM112 - Windows' name for it
+    connect: Callable[[str], Connect] = pipe_connector,
+) -> Said:
+    """Say whether containerd and its shim are there for what `worker.runtime` asks for."""
+    if not is_windows:
+        if settings.runtime != "hyperv":
+            return Said("ok", "not asked for: Hyper-V isolation is for Windows Server")
+        return Said(
+            "missing", 'worker.runtime = "hyperv" is for Windows Server, and this is none',
+            cost="no guests: every miss compiles locally", remedy='worker.runtime = "auto"',
+        )  # fmt: skip
+    is_process = settings.runtime == "process"
+    label = "process/windows, on the host's own kernel" if is_process else "hyperv"
+    try:
+        version = await _version(connect(settings.containerd))
+        check_containerd(version)
+        shim = find_shim(program_files)
+        number = check_shim(await shim_says(shim)) if shim is not None else ""
+    except HpccError as error:
+        return Said(
+            "missing", str(error), cost="no guests: every miss compiles locally",
+            remedy="docs/windows.md, The host",
+        )  # fmt: skip
+    detail = f"containerd {version}, shim {shim or 'not found'} {number}".rstrip()
+    return Said("degraded", f"{label}; {detail}", cost=_UNPROVED, remedy="hpcc selftest windows")
+
+
+async def _version(connect: Connect) -> str:
+    client = Containerd(connect)
+    try:
+        return await client.version()
+    finally:
+        client.close()

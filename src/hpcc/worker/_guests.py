@@ -1,0 +1,83 @@
+"""What a worker's guests are: the runtime that its configuration asks for, on this system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, cast
+
+from hpcc.config import GUEST_OVERHEAD_MIB
+from hpcc.core import CallerError, ImageDigest, ImageRef
+from hpcc.ports import Clock, Runtime
+from hpcc.rpc import ServiceProcess
+from hpcc.runtime import (
+    AGENT_LAYER,
+    VM_OVERHEAD_MIB,
+    WarmStart,
+    WindowsChoice,
+    check_windows_backend,
+    load_pipe_calls,
+    pick_windows_runtime,
+    windows_streams,
+)
+from hpcc.worker._config import WorkerConfig
+
+
+async def runtime_of(
+    config: WorkerConfig,
+    process: ServiceProcess,
+    clock: Clock,
+    warm: WarmStart | None,
+    *,
+    is_windows: bool = os.name == "nt",
+) -> Runtime:
+    """Return the runtime, proved by a guest that answered.
+
+    Raises:
+        InfrastructureError: what was asked for does not work here.
+        CallerError: it is another system's.
+    """
+    if is_windows:
+        process.progress("looking for containerd, and booting a first guest")
+        choice = windows_choice(config)
+        return await pick_windows_runtime(choice, clock, streams=windows_streams(load_pipe_calls()))
+    if config.pull_images:
+        raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
+    # Of POSIX alone, as what they import.
+    from hpcc.runtime import Backend, pick_runtime, prepare_assets
+
+    process.progress("preparing kernel and agent")
+    assets = await prepare_assets(config.guest_assets, process.progress)
+    accelerator: Literal["auto", "tcg"] = "tcg" if config.accelerator == "tcg" else "auto"
+    process.progress("looking for the best isolation")
+    return await pick_runtime(
+        assets,
+        accelerator=accelerator,
+        state_dir=config.state,
+        clock=clock,
+        backend=cast("Backend", config.runtime),  # checked by WorkerConfig
+        containerd=Path(config.containerd),
+        warm=warm,
+    )
+
+
+def windows_choice(config: WorkerConfig) -> WindowsChoice:
+    """Return what a worker's configuration says of guests on Windows.
+
+    Raises:
+        CallerError: it asks for a backend of Linux.
+    """
+    return WindowsChoice(
+        backend=check_windows_backend(config.runtime),
+        worker=config.worker_id,
+        agent=config.guest_assets / AGENT_LAYER,
+        containerd=config.containerd,
+        images=tuple(map(ImageDigest, config.image_digests)),
+        pulled=tuple(map(ImageRef.parse, config.pull_images)),
+    )
+
+
+def overhead_mib(config: WorkerConfig, *, is_windows: bool = os.name == "nt") -> int:
+    """Return what a guest takes of the machine beside its own memory."""
+    is_hyperv = is_windows and check_windows_backend(config.runtime) == "hyperv"
+    return VM_OVERHEAD_MIB if is_hyperv else GUEST_OVERHEAD_MIB
