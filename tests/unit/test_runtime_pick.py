@@ -17,6 +17,7 @@ from hpcc.runtime import _pick as pick
 from hpcc.runtime import _qemu as qemu
 from hpcc.runtime import _qemu_vm as qemu_vm
 from hpcc.runtime import _vm as vm
+from hpcc.runtime._assets import probe_spec
 from hpcc.runtime._users import VMM_NUMBERS, VmmUser
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.
@@ -145,7 +146,7 @@ async def test_a_cancel_at_any_step_of_a_start_leaves_nothing(
         monkeypatch.setattr(asyncio, "create_subprocess_exec", spawn_slowly)
     config = qemu.QemuConfig(accelerator="tcg", directory=tmp_path / "guests")
     runtime = qemu.QemuRuntime(config, assets, SystemClock())
-    spec = vm.probe_spec(assets, 60.0)
+    spec = probe_spec(assets, 60.0)
 
     async def boot() -> None:
         async with asyncio.timeout(0.2), runtime.guest(spec):

@@ -47,6 +47,10 @@ class Streams(Protocol):
     @property
     def stdio(self) -> Stdio: ...
 
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error; hostile, and printable."""
+
     async def connect(self) -> socket.socket: ...
 
 
@@ -148,7 +152,7 @@ class ExecChannel:
                 await channel.connect()
         except (TimeoutError, InfrastructureError, IntegrityError, OSError) as error:
             text = str(error) or "no answer from the exec's agent in time"
-            raise GuestLostError(f"guest lost: {text}") from error
+            raise GuestLostError(f"guest lost: {text}\n{streams.last_words}".rstrip()) from error
         finally:
             if channel is not None and sys.exception() is not None:
                 channel.close()

@@ -18,6 +18,7 @@ from hpcc.runtime._threads import in_thread
 
 _READ_BYTES: Final = 64 << 10
 _TAIL_BYTES: Final = 16 << 10
+_SHOWN_BYTES: Final = 800
 # For a process to take what was written to it, while it lives.
 _WRITE_MS: Final = 60_000
 _JOIN_SECONDS: Final = 0.1
@@ -131,6 +132,12 @@ class PipeStreams:
             (self.stdio.stderr, self._keep),
         ):
             self._carriers.append(_Carrier(self._open_door(name), carry))
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the process wrote to standard error; hostile, and printable."""
+        text = self.log[-_SHOWN_BYTES:].decode("utf-8", "replace")
+        return "".join(c if c.isprintable() or c == "\n" else "?" for c in text).strip()
 
     async def connect(self) -> socket.socket:
         """Wait, without a deadline, until all are open; the socket is the caller's from then on."""

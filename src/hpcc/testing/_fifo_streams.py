@@ -71,5 +71,5 @@ async def fifo_streams(directory: Path) -> AsyncGenerator[PipeStreams]:
             yield streams
         finally:
             # The FIFOs stay: a shim opens each of them twice. They go with the directory.
-            if streams.log:
-                print("an exec's agent said:", streams.log.decode(errors="replace"))
+            if streams.last_words:
+                print("an exec's agent said:", streams.last_words)
