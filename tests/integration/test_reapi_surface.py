@@ -497,6 +497,14 @@ async def test_an_actions_blobs_may_come_with_the_call(farm: FarmUnderTest) -> N
         ]
         assert sum(len(d.data) for d in deltas) < sum(len(b.data) for b in other)
         assert not (await client.execute(other[-1].digest, [], deltas))[1]
+        assert client.tells_end_alone
+        more = made_action("cp a.c a.o; true; true")
+        whole = [Delta(b.digest, b.data) for b in more]
+        for is_cached in (False, True):
+            record, was_cached = await client.execute(more[-1].digest, ["a.o"], whole, at_once=True)
+            assert (record.inline["a.o"], was_cached) == (b"int x;\n", is_cached)
+        with pytest.raises(MissingBlobsError):
+            await client.execute(Digest.of(b"nothing"), [], at_once=True)
 
 
 async def test_a_blob_that_comes_with_a_call_is_what_its_digest_says(farm: FarmUnderTest) -> None:

@@ -170,6 +170,15 @@ def test_a_worker_that_always_lacks_what_it_was_sent_is_sent_nothing_that_way() 
     assert sent.deltas(again, edited(pack, b"int e;"))
 
 
+def test_a_worker_is_brief_for_one_life() -> None:
+    sent = SentBlobs()
+    assert not sent.is_brief(routed())
+    sent.was_brief(routed())
+    assert sent.is_brief(routed())
+    assert not sent.is_brief(routed(generation=2))
+    assert not sent.is_brief(routed("w2"))
+
+
 def test_what_was_sent_last_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_dispatch_packs, "_MAX_LATEST_BYTES", 250)
     sent, pack = SentBlobs(), InputPacks().of(encoded("a.h"))

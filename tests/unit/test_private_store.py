@@ -83,6 +83,7 @@ def _scenario(store: PrivateStore) -> None:
     store.put(_KEY, b"old" * 30)
     store.get(_KEY)
     store.put(_KEY, b"new" * 40)
+    store.touch(_KEY)
     store.flush()
     store.get(_KEY)
     store.put(_key(9), b"gone")
@@ -99,7 +100,7 @@ def _points() -> list[tuple[str, int]]:
             "read": 2,
             "write": 10,
             "rename": 4,
-            "unlink": 1,
+            "unlink": 2,
             "utime": 1,
         }.items()
         for at in range(times)

@@ -30,7 +30,7 @@ from hpcc.daemon._depfiles import Depfiles
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._hits import Hits
 from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
-from hpcc.daemon._marker import Marker, search_marker
+from hpcc.daemon._marker import Marker
 from hpcc.daemon._msvc_remote import client_stdout, search_variables
 from hpcc.daemon._parity import Judgement, Words, forbidden_text, judge, words_in_force
 from hpcc.daemon._plan import Plan, Planner
@@ -117,7 +117,6 @@ class FarmCache:
         self._refusals: dict[bytes, tuple[str, float]] = {}
         self._hosts = HostToolchains(monotonic)
         self._warned: set[str] = set()
-        self._home = os.fsencode(os.path.expanduser("~"))
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | None:
         """Answer from the image's results or from the farm; None when this machine has to."""
@@ -128,7 +127,7 @@ class FarmCache:
         if judged.refuses and session is not None and time.time() < session.expires_at:
             # Longer than its session no word counts: the dispatcher asks anew then.
             return self.fall_back("parity", judged.text)
-        marker = search_marker(prepared.cwd, self._home).marker
+        marker = prepared.standing.search.marker
         root = prepared.cwd if marker is None else marker.root
         key = remote_key(prepared, farm, root)
         found = None if judged.refuses else self._results.find(key)

@@ -237,7 +237,9 @@ class Dispatcher:
             await self._upload(client, prepared, missing)
             self._sent.note(worker, prepared)
         try:
-            record, self._was_cached = await client.execute(prepared.digest, inline, deltas or ())
+            record, self._was_cached = await client.execute(
+                prepared.digest, inline, deltas or (), at_once=self._sent.is_brief(worker)
+            )
         except MissingBlobsError as error:
             # Evicted meanwhile: once more, with what it named and what else is gone.
             self._sent.lacked(worker, deltas or (), error.digests)
@@ -247,6 +249,8 @@ class Dispatcher:
         else:
             if deltas and not self._was_cached:
                 self._sent.taken(worker, prepared)
+            if client.tells_end_alone:
+                self._sent.was_brief(worker)
         return record, self._was_cached
 
     async def _upload(

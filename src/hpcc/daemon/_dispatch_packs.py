@@ -115,6 +115,8 @@ class SentBlobs:
         self._held: OrderedDict[_Key, _Held] = OrderedDict()
         # How often each lacked what had come with a call, since it took some, and in which life.
         self._ignored: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
+        # In which life each told of an execution's end alone, as it was asked to.
+        self._brief: OrderedDict[_Key, int] = OrderedDict()
 
     async def unknown(
         self, client: _Asks, worker: RoutedWorker, action: _Action
@@ -165,6 +167,16 @@ class SentBlobs:
         self._ignored[_key(worker)] = worker.route.generation, count + 1
         if len(self._ignored) > _MAX_WORKERS:
             self._ignored.popitem(last=False)
+
+    def is_brief(self, worker: RoutedWorker) -> bool:
+        """Tell whether a worker answers an execution with one message."""
+        return self._brief.get(_key(worker)) == worker.route.generation
+
+    def was_brief(self, worker: RoutedWorker) -> None:
+        """Hear that it did."""
+        self._brief[_key(worker)] = worker.route.generation
+        if len(self._brief) > _MAX_WORKERS:
+            self._brief.popitem(last=False)
 
     def _ignores(self, worker: RoutedWorker) -> bool:
         generation, count = self._ignored.get(_key(worker), (0, 0))

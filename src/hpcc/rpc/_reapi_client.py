@@ -36,6 +36,7 @@ from hpcc.rpc._method import (
 )
 
 _REAPI: Final = "/build.bazel.remote.execution.v2"
+_EXECUTE: Final = f"{_REAPI}.Execution/Execute"
 _READ: Final = "/google.bytestream.ByteStream/Read"
 _WRITE: Final = "/google.bytestream.ByteStream/Write"
 _NO_METHOD: Final = "/hpcc.v1.Nothing/Ping"
@@ -112,6 +113,8 @@ class ReapiClient:
     ) -> None:
         """`prove` makes the proof for a call of a method, for tokens that are bound to a key."""
         self._channel, self._config, self._prove = channel, config, prove
+        # Whether the last action that ran came back in one message.
+        self.tells_end_alone = False
         tool = pb.RequestMetadata(
             tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
             tool_invocation_id=config.build_id,
@@ -246,42 +249,75 @@ class ReapiClient:
         return found
 
     async def execute(
-        self, action: Digest, inline: Sequence[str], deltas: Sequence[Delta] = ()
+        self,
+        action: Digest,
+        inline: Sequence[str],
+        deltas: Sequence[Delta] = (),
+        *,
+        at_once: bool = False,
     ) -> tuple[ResultRecord, bool]:
         """Run the action; return its result and whether it came from the cache.
 
-        `deltas` are blobs of its that the worker may lack, at most `MAX_INLINE_BLOBS`.
+        `deltas` are blobs of its that the worker may lack, at most `MAX_INLINE_BLOBS`. `at_once`:
+        the worker is known to tell of the end alone (`tells_end_alone` after an earlier call). A
+        call with one message costs a third less than a stream of one.
 
         A cancel ends the call, which the worker takes as one waiter less.
         """
-        result, is_cached = await self.run(action, inline, deltas)
+        request = self._execute_request(action, inline)
+        if not at_once:
+            result, is_cached = await self._streamed(request, deltas)
+            return parse_result(result), is_cached
+        call = self._channel.unary_unary(
+            _EXECUTE,
+            request_serializer=partial(encode_execute, deltas=deltas),
+            response_deserializer=ops.Operation.FromString,
+        )
+        try:
+            operation = await call(
+                request, metadata=self._metadata_of(_EXECUTE), timeout=self._config.execute_seconds
+            )
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
+        if not operation.done:
+            raise UnavailableError("the worker told of more than the end")
+        result, is_cached = _outcome(operation)
         return parse_result(result), is_cached
 
-    async def run(
-        self, action: Digest, inline: Sequence[str], deltas: Sequence[Delta] = ()
-    ) -> tuple[bytes, bool]:
+    async def run(self, action: Digest, inline: Sequence[str]) -> tuple[bytes, bool]:
         """Run the action on any service; return the `ActionResult` as it came."""
-        request = pb.ExecuteRequest(
+        return await self._streamed(self._execute_request(action, inline), ())
+
+    def _execute_request(self, action: Digest, inline: Sequence[str]) -> pb.ExecuteRequest:
+        return pb.ExecuteRequest(
             instance_name=self._instance,
             action_digest=digest_to_proto(action),
             inline_stdout=True,
             inline_stderr=True,
             inline_output_files=inline,
         )
-        path = f"{_REAPI}.Execution/Execute"
+
+    async def _streamed(
+        self, request: pb.ExecuteRequest, deltas: Sequence[Delta]
+    ) -> tuple[bytes, bool]:
         call = self._channel.unary_stream(
-            path,
+            _EXECUTE,
             request_serializer=(
                 partial(encode_execute, deltas=deltas)
                 if self._config.instance is None
                 else pb.ExecuteRequest.SerializeToString
             ),
             response_deserializer=ops.Operation.FromString,
-        )(request, metadata=self._metadata_of(path), timeout=self._config.execute_seconds)
+        )(request, metadata=self._metadata_of(_EXECUTE), timeout=self._config.execute_seconds)
+        count = 0
         try:
             async for operation in call:
+                count += 1
                 if operation.done:
-                    return _outcome(operation)
+                    result, is_cached = _outcome(operation)
+                    # Of a hit every worker has no more to tell.
+                    self.tells_end_alone = count == 1 and not is_cached
+                    return result, is_cached
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
         finally:
