@@ -35,6 +35,7 @@ test-integration: dev  ## services on loopback, real compilers, a real registry 
 	./tools/bootstrap.sh identity-provider
 	./tools/bootstrap.sh seaweedfs
 	./tools/bootstrap.sh buildbox
+	./tools/bootstrap.sh buildgrid
 	./tools/bootstrap.sh windows-python
 	$(PY) -m pytest -q tests/integration
 

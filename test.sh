@@ -18,6 +18,7 @@ tools/bootstrap.sh venv
 tools/bootstrap.sh firecracker
 tools/bootstrap.sh seaweedfs
 tools/bootstrap.sh buildbox
+tools/bootstrap.sh buildgrid
 tools/bootstrap.sh helm
 tools/bootstrap.sh windows-python
 tools/bootstrap.sh identity-provider || {

@@ -15,7 +15,7 @@ settings.register_profile("hpcc", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("hpcc")
 
 # What no installation mends: a flag that this compiler does not have, a kernel that forbids mounts.
-_HONEST = ("has no -", "may not mount", "needs a Windows host")
+_HONEST = ("has no -", "may not mount", "needs a Windows host", "needs Python 3.13")
 # Compilers that not every release of the distribution has.
 _RARE_COMPILER = re.compile(r"no (?:gcc-12|g\+\+-12|clang(?:\+\+)?-(?:14|18|22)) here")
 

@@ -5,6 +5,7 @@
 #   bootstrap.sh firecracker      the VMM and jailer that the tests run, into the tests' cache
 #   bootstrap.sh seaweedfs        the S3 server that the tests start, likewise
 #   bootstrap.sh buildbox         the REAPI service that the tests start, likewise
+#   bootstrap.sh buildgrid        another one, in a venv of its own
 #   bootstrap.sh helm            Helm's code and Kubernetes' schemas, for the chart's tests
 #   bootstrap.sh identity-provider  the OpenID provider that the tests start, likewise
 # LIST is one of: base (Python, compiler), guest (VM and images), test (peers the tests start),
@@ -198,6 +199,22 @@ helm() {
     mv "$work" "$target"
 }
 
+# Another REAPI service, in a venv of its own: for tests only. It needs Python 3.13.
+buildgrid() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/buildgrid-0.9.1"
+    stamp=$(cat tests/buildgrid/requirements.txt; .venv/bin/python -VV)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 13))' || {
+        say "bootstrap: BuildGrid needs Python 3.13: its tests are skipped"; return 0; }
+    say "bootstrap: fetching BuildGrid 0.9.1 for the tests"
+    rm -rf "$target"
+    mkdir -p "${target%/*}"
+    .venv/bin/python -m venv --without-pip "$target"
+    .venv/bin/uv pip install -q --python "$target/bin/python" --require-hashes \
+        --only-binary=:all: --compile-bytecode -r tests/buildgrid/requirements.txt
+    printf '%s\n' "$stamp" > "$target/stamp"
+}
+
 # By tests/oidc/package-lock.json, whose digests npm checks. No script of a package runs.
 identity_provider() {
     stamp=$(cat tests/oidc/package.json tests/oidc/package-lock.json | sha256sum)
@@ -219,8 +236,9 @@ case "${1:-}" in
     firecracker) firecracker ;;
     seaweedfs) seaweedfs ;;
     buildbox) buildbox ;;
+    buildgrid) buildgrid ;;
     helm) helm ;;
     windows-python) windows_python ;;
     identity-provider) identity_provider ;;
-    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | helm | windows-python | identity-provider"; exit 2 ;;
+    *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | helm | windows-python | identity-provider"; exit 2 ;;
 esac
