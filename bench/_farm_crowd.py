@@ -44,7 +44,6 @@ TENANT = TenantId("bench")
 # Handshakes at once: a farm does not start in one instant either.
 JOINING = 32
 DOORS = 4
-REST_SECONDS = 3.0
 CAPACITY = 4
 
 
@@ -136,7 +135,7 @@ class Worker(Member):
 
     async def _rest(self) -> None:
         while True:
-            await asyncio.sleep(REST_SECONDS)
+            await asyncio.sleep(self.lease_seconds / 4)
             with suppress(HpccError):
                 await self.call()
 

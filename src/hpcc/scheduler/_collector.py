@@ -12,7 +12,7 @@ import gc
 from typing import Final
 
 # Objects between two collections of the youngest, and how many of these come before an older one.
-_THRESHOLDS: Final = (300, 20, 20)
+_THRESHOLDS: Final = (300, 5, 200)
 _MORE_WORKERS: Final = 1.25
 _FEW: Final = 16
 

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -30,6 +30,8 @@ MAX_LISTED: Final = 10_000
 # A key that is not known may have been listed by another replica just now.
 UNKNOWN_SECONDS: Final = 1.0
 _TRIES: Final = 3
+# Workers that are looked at in one go: routes wait meanwhile.
+_AT_ONCE: Final = 200
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,6 +88,8 @@ class ResultKeyTable:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._learning_since, self._learned = float("-inf"), 0
+        # What was read of which version of an entry: only what changed is read again.
+        self._read: dict[str, tuple[int, ListedKey]] = {}
         # Ids of keys, which take time to compute.
         self._ids: dict[bytes, str] = {}
 
@@ -155,7 +159,9 @@ class ResultKeyTable:
         """Keep the keys of living workers listed; return the workers whose key was revoked."""
         await self._reread()
         revoked: list[str] = []
-        for worker in workers:
+        for number, worker in enumerate(workers):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             kid = self._id_or_none(worker.result_key)
             if kid is None:
                 continue
@@ -237,7 +243,7 @@ class ResultKeyTable:
         except ControlStoreError:
             return
         if entry is not None:
-            self._keys |= dict(_readable([entry]))
+            self._keys |= self._readable([entry])
 
     async def _reread(self, *, is_wanting: bool = False) -> None:
         """Read the table if that is long ago; one at a time, however many ask."""
@@ -246,21 +252,26 @@ class ResultKeyTable:
             if self._clock.monotonic() - self._read_at < seconds:
                 return
             try:
-                entries = await self._store.entries(SPACE)
-                self._keys = dict(_readable(entries))
+                self._keys = self._readable(await self._store.entries(SPACE))
             except ControlStoreError as error:
                 _log.warning("result keys are those of before: %s", error)
             self._read_at = self._clock.monotonic()
+
+    def _readable(self, entries: Iterable[Entry]) -> dict[str, ListedKey]:
+        found: dict[str, ListedKey] = {}
+        for entry in entries:
+            version, listed = self._read.get(entry.key, (0, None))
+            if listed is None or version != entry.version:
+                try:
+                    listed = ListedKey.of(entry.value)
+                except ControlStoreError as error:
+                    _log.error("result key %s: %s", entry.key, error)
+                    continue
+                self._read[entry.key] = entry.version, listed
+            found[entry.key] = listed
+        return found
 
 
 def result_key_table(config: SchedulerConfig, store: ControlStore, clock: Clock) -> ResultKeyTable:
     """Return the table as a scheduler of this config keeps it."""
     return ResultKeyTable(store, clock, config.result_key_days * 86_400)
-
-
-def _readable(entries: Iterable[Entry]) -> Iterator[tuple[str, ListedKey]]:
-    for entry in entries:
-        try:
-            yield entry.key, ListedKey.of(entry.value)
-        except ControlStoreError as error:
-            _log.error("result key %s: %s", entry.key, error)

@@ -44,6 +44,8 @@ from hpcc.scheduler._watchers import Watcher, Watchers
 _log: Final = logging.getLogger(__name__)
 # Expired leases are looked for at least so often.
 _SWEEP_SECONDS: Final = 1.0
+# Workers that are looked at in one go: routes wait meanwhile.
+_AT_ONCE: Final = 500
 
 
 class SchedulerService:
@@ -75,6 +77,7 @@ class SchedulerService:
             sessions=self._sessions,
             lease_seconds=config.lease_seconds,
             anchors=Anchors(clock, check=book.check, on_cut=book.cut),
+            is_alone=not config.database,
         )
 
     async def authenticate(
@@ -230,7 +233,9 @@ class SchedulerService:
         """Drop workers that were revoked, or whose result key was, until cancelled."""
         while True:
             await self._clock.sleep(self._config.lease_seconds / 4)
-            for worker in self._registry.registrations():
+            for number, worker in enumerate(self._registry.registrations()):
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)
                 if self._enrolment.is_revoked(worker.worker_id):
                     _log.error("worker %s is dropped: it was revoked", worker.worker_id)
                     await self._remove(worker.worker_id)

@@ -53,8 +53,10 @@ class Sharing:
         sessions: Sessions,
         lease_seconds: float,
         anchors: Anchors,
+        is_alone: bool = False,
     ) -> None:
-        self.anchors = anchors
+        """`is_alone`: no other scheduler can have this store, so no leases are exchanged."""
+        self.anchors, self._is_alone = anchors, is_alone
         self._store, self._clock = store, clock
         self._registry, self._watchers, self._sessions = registry, watchers, sessions
         # Often enough that no lease ends between two readings.
@@ -105,9 +107,10 @@ class Sharing:
             ControlStoreError: the store does not answer; what was to be given is given next time.
         """
         await self._give()
-        for worker_id, generation in self._registry.ended():
-            await self._store.end_lease(worker_id, generation)
-        await self._take()
+        if not self._is_alone:
+            for worker_id, generation in self._registry.ended():
+                await self._store.end_lease(worker_id, generation)
+            await self._take()
         if self._must_read_floors or self._rounds % _FLOORS_EVERY == 0:
             self._must_read_floors = False
             for floor in await self._store.session_floors(self._clock.now()):
@@ -130,8 +133,8 @@ class Sharing:
             listed = {x.worker_id for x in leases}.union(worker_id for worker_id, _, _ in own)
             self._watchers.tell(self._registry.keep_only(listed))
 
-    async def _give(self) -> None:
-        joined, left = tuple(self._joined), self._registry.outbox_size
+    async def _give_leases(self) -> None:
+        left = self._registry.outbox_size
         while left > 0 and (leases := self._registry.outbox(min(left, _LEASES_AT_ONCE))):
             left -= len(leases)
             try:
@@ -140,6 +143,12 @@ class Sharing:
                 self._registry.shared(leases, frozenset(), done=False)
                 raise
             self._registry.shared(leases, wanted, done=True)
+
+    async def _give(self) -> None:
+        # Before the leases: nobody is told of a worker whose lease is not there yet.
+        joined = tuple(self._joined)
+        if not self._is_alone:
+            await self._give_leases()
         for worker_id in joined:
             await self._store.tell(WORKER_JOINED, worker_id)
             self._joined.discard(worker_id)
