@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -28,10 +29,14 @@ from hpcc.identity import (
     load_profile,
     profile_text,
     read_token_file,
+    remove_renewed,
     store_login,
 )
+from hpcc.identity._login_file import save_login
+from hpcc.identity._login_source import _locked
 from hpcc.identity._oidc_http import Answer
 from hpcc.identity._oidc_provider import parse_provider
+from hpcc.ports import SystemClock
 from hpcc.testing._idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
 
 KEY = MintKey.make("k")
@@ -428,6 +433,28 @@ async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
     # What came back instead of the old refresh token is of no use to anybody either.
     revoked = [form["token"] for url, form, _ in http.asked if url.endswith("/revoke")]
     assert revoked == ([] if is_refused else ["r2"])
+
+
+async def test_a_renewal_that_is_kept_in_the_moment_of_a_logout_is_removed(
+    tmp_path: Path, profile: FarmProfile
+) -> None:
+    """It had looked for the file, which went before the new tokens were put in its place."""
+    path, clock = tmp_path / "l", FixedClock()
+    await source_of(path, profile, Script(), clock)
+    login = load_login_or_none(path)
+    assert login is not None
+    async with _locked(path, clock):
+        path.unlink()  # as `hpcc logout` does first
+        logout = asyncio.Task(remove_renewed(path, SystemClock()))
+        await asyncio.sleep(0)
+        save_login(path, replace(login, refresh_token="r2"))
+    found = await logout
+    assert found is not None
+    assert found.refresh_token == "r2", "to be revoked"
+    assert not path.exists()
+    assert await remove_renewed(path, clock) is None
+    async with _locked(path, clock):
+        assert await remove_renewed(path, clock) is None, "who asks the provider looks afterwards"
 
 
 async def test_a_workloads_token_is_read_again_when_it_was_replaced(

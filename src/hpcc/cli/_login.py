@@ -221,7 +221,8 @@ async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> Sess
 
 def _logout(_args: argparse.Namespace) -> int:
     """End the login: revoke it at the provider if it can be told, and delete what is kept here."""
-    from hpcc.identity import load_login_or_none
+    from hpcc.identity import load_login_or_none, remove_renewed
+    from hpcc.ports import SystemClock
 
     paths = Paths.from_env(os.environ)
     try:
@@ -236,6 +237,8 @@ def _logout(_args: argparse.Namespace) -> int:
         paths.farm_file.unlink(missing_ok=True)
         paths.farm_session_file.unlink(missing_ok=True)
     paths.login_file.unlink(missing_ok=True)
+    if login is not None:
+        login = asyncio.run(remove_renewed(paths.login_file, SystemClock())) or login
     if login is not None and login.refresh_token and not asyncio.run(_revoke(login)):
         print("hpcc: the identity provider could not be told; its session ends by itself")
     print("logged out" if is_there else "nobody was logged in")

@@ -20,6 +20,7 @@ from hpcc.identity._login_source import (
     LoginSource,
     read_client_secret,
     read_token_file,
+    remove_renewed,
     store_login,
 )
 from hpcc.identity._oidc_grants import DeviceCode, Grants, RefusedError, Tokens
@@ -142,6 +143,7 @@ __all__ = [
     "read_request",
     "read_secret_file",
     "read_token_file",
+    "remove_renewed",
     "request_of",
     "result_key_id",
     "seal_session",

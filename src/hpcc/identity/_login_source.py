@@ -32,6 +32,7 @@ RENEW_BEFORE_SECONDS: Final = 120.0
 _RETRY_SECONDS: Final = 10.0
 _LOCK_POLLS: Final = 200
 _LOCK_POLL_SECONDS: Final = 0.1
+_LOGOUT_POLLS: Final = 10
 
 
 class LoginSource:
@@ -173,6 +174,26 @@ async def store_login(path: Path, login: Login, clock: Clock) -> None:
         save_login(path, login)
 
 
+async def remove_renewed(path: Path, clock: Clock) -> Login | None:
+    """Remove what a renewal kept in the moment of a logout; return it, to be revoked.
+
+    Called when login.json is gone. A renewal looks for it before it keeps anything, but it may go
+    between the two. One that asks its provider has not looked yet: it is not waited for.
+    """
+    try:
+        async with _locked(path, clock, polls=_LOGOUT_POLLS):
+            return _taken(path)
+    except (CallerError, InfrastructureError):
+        return None
+
+
+def _taken(path: Path) -> Login | None:
+    try:
+        return load_login_or_none(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def read_client_secret(path: Path) -> str:
     """Read a client's secret, which only its owner can.
 
@@ -224,7 +245,7 @@ def _ended(login: Login) -> CallerError:
 
 
 @asynccontextmanager
-async def _locked(path: Path, clock: Clock) -> AsyncIterator[None]:
+async def _locked(path: Path, clock: Clock, *, polls: int = _LOCK_POLLS) -> AsyncIterator[None]:
     """Renew in one process at a time: a refresh token that is used twice ends the login."""
     try:
         descriptor = os.open(
@@ -235,7 +256,7 @@ async def _locked(path: Path, clock: Clock) -> AsyncIterator[None]:
     except OSError as error:
         raise InfrastructureError(f"cannot lock {path}: {error.strerror}") from error
     try:
-        for _ in range(_LOCK_POLLS):
+        for _ in range(polls):
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
