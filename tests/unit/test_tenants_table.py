@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpcc.control import EmbeddedControlStore
 from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
@@ -18,7 +21,7 @@ from hpcc.identity import Sealer
 from hpcc.rpc import SessionGrant, UnauthenticatedError
 from hpcc.scheduler import SchedulerConfig, TenantPolicy, load_tenants, parse_tenants
 from hpcc.scheduler._signing import SigningKeys
-from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule
+from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule, _matches
 from hpcc.scheduler._tenants_door import Admitted, Door, StaticDoor
 from hpcc.scheduler._tenants_file import POLL_SECONDS, TenantsFile
 from hpcc.scheduler._tenants_sessions import Sessions
@@ -503,3 +506,13 @@ async def test_a_tenant_with_more_members_than_room_lets_the_oldest_go(opens: Op
     small = replace(policy, quotas=replace(policy.quotas, sessions=1))
     grants.append(await sessions.open(Admitted(small, "ann", None), "t"))
     assert principals(sessions, grants) == ["ann"]
+
+
+@given(st.text("ab/*", max_size=8), st.text("ab/", max_size=12))
+def test_a_pattern_means_what_its_regular_expression_would(pattern: str, text: str) -> None:
+    parts = (re.escape(part) for part in pattern.split("*"))
+    assert _matches(pattern, text) is (re.fullmatch(".*".join(parts), text) is not None)
+
+
+def test_a_name_that_nearly_fits_a_pattern_of_many_parts_is_judged_at_once() -> None:
+    assert not _matches("r/" + "*a" * 60 + "*!", "r/" + "a" * 250)
