@@ -31,6 +31,7 @@ from hpcc.runtime._containerd import Connect, Stdio
 from hpcc.runtime._exec_channel import NewStreams
 from hpcc.runtime._hcs import ComputeSystem, HcsError
 from hpcc.runtime._hyperv import HyperVRuntime
+from hpcc.runtime._windows_guest_checks import GuestCheckError, GuestChecks
 from hpcc.runtime._windows_host import WindowsConfig, WindowsHost
 from hpcc.runtime._windows_layer import build_windows_layer
 from hpcc.runtime._windows_process import WindowsProcessRuntime, pipe_names
@@ -62,6 +63,7 @@ class Agent(AgentServiceBase):
     def __init__(self) -> None:
         self.births: list[bool] = []
         self.hangs = False
+        self.status = 127
 
     async def Exec(self, stream: Any) -> None:  # noqa: N802 - the contract's name
         frame = await stream.recv_message()
@@ -70,8 +72,9 @@ class Agent(AgentServiceBase):
         assert await stream.recv_message() is None
         if self.hangs:
             await asyncio.Event().wait()
-        reason = pb.Result.REASON_NO_SUCH_PROGRAM
-        result = pb.Result(exit_code=127, reason=reason)
+        is_self_test = self.status == 127 or frame.header.exec_id == "hpcc-self-test"
+        reason = pb.Result.REASON_NO_SUCH_PROGRAM if is_self_test else pb.Result.REASON_ENDED
+        result = pb.Result(exit_code=127 if is_self_test else self.status, reason=reason)
         await stream.send_message(pb.ServerFrame(result=result))
 
 
@@ -535,6 +538,57 @@ async def test_an_exec_whose_agent_cannot_be_ended_retires_the_guest(tmp_path: P
         assert "cannot be ended" in await guest.lost
         with pytest.raises(GuestLostError):
             await run(guest, request("cl"))
+
+
+@asynccontextmanager
+async def checking(tmp_path: Path) -> AsyncIterator[tuple[World, GuestChecks]]:
+    """The self-test's checks of guests, on a host that is not there."""
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(LAYER.tar)
+    async with world_of(tmp_path) as world, executing(world, tmp_path) as streams:
+        terminate = world.compute.terminate
+
+        async def end(container_id: str) -> bool:
+            if (container_id, "") in world.daemon.tasks:
+                world.daemon.end(container_id, 1)
+            return await terminate(container_id)
+
+        monkey: Any = world.compute
+        monkey.terminate = end
+        yield (
+            world,
+            GuestChecks(
+                image=world.image, layer=layer, connect=world.config.connect, clock=SystemClock(),
+                build=lambda: BUILD, compute=lambda: monkey, dial=world.dial,
+                streams=lambda: streams,
+            ),
+        )  # fmt: skip
+
+
+async def test_the_self_tests_guests_are_the_runtimes_own(tmp_path: Path) -> None:
+    async with checking(tmp_path) as (world, checks):
+        assert "own address" in await checks.address()
+        assert "answered" in await checks.answer()
+        assert "1024 MiB" in await checks.start()
+        assert "noticed" in await checks.loss()
+        world.agent.status = 7
+        assert "no hypervisor" in await checks.process()
+        assert world.daemon.containers == world.daemon.tasks == {}
+
+
+async def test_a_check_of_a_guest_that_is_not_as_hoped_fails(tmp_path: Path) -> None:
+    async with checking(tmp_path) as (world, checks):
+        with pytest.raises(GuestCheckError, match="127"):
+            await checks.process()
+        world.compute.listed = [system("hpcc-1@vm")]
+        dial = world.dial
+
+        async def only_the_vm(address: Any, *, timeout_seconds: float) -> socket.socket:
+            world.unreachable = set() if address[0] == str(VM) else {"all"}
+            return await dial(address, timeout_seconds=timeout_seconds)
+
+        with pytest.raises(GuestCheckError, match="container's own address"):
+            await replace(checks, dial=only_the_vm).address()
 
 
 def test_pipes_have_names_that_nobody_can_know() -> None:

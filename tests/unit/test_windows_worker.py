@@ -62,9 +62,9 @@ def test_both_isolations_are_settings() -> None:
 
 def test_a_workers_words_are_what_its_guests_are_made_of(tmp_path: Path) -> None:
     worker = config(tmp_path, runtime="process", containerd="pipe", pull_images=(PULLED,))
-    assert windows_choice(worker) == WindowsChoice(
+    assert windows_choice(worker, "C:\\P") == WindowsChoice(
         backend="process", worker="win-1", agent=tmp_path / "windows-agent.tar",
-        containerd="pipe", images=(ImageDigest(DIGEST),), pulled=(ImageRef.parse(PULLED),),
+        containerd="pipe", images=(ImageDigest(DIGEST),), pulled=(ImageRef.parse(PULLED),), program_files="C:\\P",
     )  # fmt: skip
     assert overhead_mib(worker, is_windows=True) == overhead_mib(worker, is_windows=False)
     hyperv = replace(worker, runtime="hyperv")
@@ -160,8 +160,8 @@ def test_an_agents_layer_that_is_none_is_refused(tmp_path: Path) -> None:
 
 async def test_doctor_says_what_is_there_and_that_nobody_has_run_it(tmp_path: Path) -> None:
     asked, hyperv = WorkerSettings(), WorkerSettings(runtime="hyperv")
-    assert (await windows_guests(asked, is_windows=False)).state == "ok"
-    assert (await windows_guests(hyperv, is_windows=False)).state == "missing"
+    assert (await windows_guests(asked, is_windows=False, program_files="")).state == "ok"
+    assert (await windows_guests(hyperv, is_windows=False, program_files="")).state == "missing"
     daemon = ScriptedContainerd({})
     async with serving(daemon, tmp_path / "s") as connect:
 

@@ -449,7 +449,8 @@ async def _containers(paths: Paths) -> Check:
 async def _windows(paths: Paths) -> Check:
     from hpcc.cli._doctor_windows import windows_guests
 
-    said = await windows_guests(load_settings(paths.config_file).worker)
+    settings = load_settings(paths.config_file).worker
+    said = await windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))
     return Check(
         name="windows", state=said.state, detail=said.detail, cost=said.cost, remedy=said.remedy
     )

@@ -36,7 +36,7 @@ async def windows_guests(
     settings: WorkerSettings,
     *,
     is_windows: bool = os.name == "nt",
-    program_files: str = os.environ.get("ProgramFiles", ""),  # noqa: SIM112 - Windows' name for it
+    program_files: str,
     connect: Callable[[str], Connect] = pipe_connector,
 ) -> Said:
     """Say whether containerd and its shim are there for what `worker.runtime` asks for."""

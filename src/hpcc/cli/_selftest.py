@@ -31,6 +31,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--parent", metavar="CHAIN", default="",
         help="chain id of a Windows image in containerd's namespace hpcc",
     )  # fmt: skip
+    windows.add_argument(
+        "--image", metavar="DIGEST", default="",
+        help="sha256:… of an image in containerd, for guests that checks boot",
+    )  # fmt: skip
+    windows.add_argument("--layer", type=Path, metavar="TAR", help="the agent's layer, for those")
     windows.add_argument("--stub", type=Path, metavar="EXE", help="hpcc-agent.exe")
     windows.add_argument("--cl", metavar="PROGRAM", default="cl", help="the compiler")
     windows.set_defaults(handler=run_windows)
@@ -47,6 +52,8 @@ def run_windows(args: argparse.Namespace) -> int:
         parent=args.parent,
         stub=(str(args.stub.resolve()),) if args.stub else (),
         compiler=args.cl,
+        image=args.image,
+        layer=args.layer,
     )
     results = asyncio.run(run_windows_checks(settings))
     if args.json:

@@ -5,7 +5,6 @@ Not yet run on Windows.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -35,7 +34,8 @@ class WindowsChoice:
 
     `agent` is the agent's layer, a tar file; `pulled` are images that containerd is to fetch;
     `images` those that are offered, the first of which a probe guest is booted from. `worker`
-    names the worker: nobody else on this host may have that name.
+    names the worker: nobody else on this host may have that name. `program_files` is where
+    containerd is looked for, and its shim in it.
     """
 
     backend: WindowsBackend
@@ -44,6 +44,7 @@ class WindowsChoice:
     containerd: str
     images: tuple[ImageDigest, ...] = ()
     pulled: tuple[ImageRef, ...] = ()
+    program_files: str = ""
 
 
 def host_build() -> int:
@@ -81,7 +82,7 @@ async def pick_windows_runtime(
     """
     layer = await in_thread(lambda: read_windows_layer(choice.agent))
     number = build()
-    shim = await in_thread(lambda: find_shim(os.environ.get("ProgramFiles", "")))  # noqa: SIM112 - its name
+    shim = await in_thread(lambda: find_shim(choice.program_files))
     config = WindowsConfig(
         worker=choice.worker,
         boot=secrets.token_hex(8),

@@ -12,34 +12,29 @@ import os
 import platform
 import secrets
 import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.core import HpccError
+from hpcc.core import HpccError, ImageDigest
 from hpcc.ports import Clock
 from hpcc.runtime._containerd import Containerd, ContainerdError, pipe_connector
 from hpcc.runtime._containerd_layers import LayerStore
 from hpcc.runtime._hcs import ComputeService, load_computecore
 from hpcc.runtime._hvsocket import hyperv_socket
 from hpcc.runtime._threads import in_thread
+from hpcc.runtime._windows_guest_checks import GuestChecks
 from hpcc.runtime._windows_layer import build_windows_layer
+from hpcc.runtime._windows_selftest_run import make_source, new_directory, read_file, run_program
 from hpcc.runtime._windows_spec import check_containerd
 
 _CHECK_SECONDS: Final = 300.0
 _DEADLINE_CODE: Final = 124
 _LEASE_HOURS: Final = 1
 _MAX_REASON_CHARS: Final = 600
-_SOURCE: Final = (
-    "#include <stddef.h>\nconst char *where = __FILE__;\nint main(void) { return 0; }\n"
-)
-_NO_AGENT: Final = (
-    "no check for it yet: it needs the agent's own program in a running guest, which this version "
-    "does not build for Windows"
-)
+_NO_CHECK: Final = "no check for it yet: it needs a second account, or the VM's own list of shares"
 
 # WSAEAFNOSUPPORT
 _NO_SUCH_FAMILY: Final = 10047
@@ -64,6 +59,9 @@ class SelfTestSettings:
     snapshotter: str = "windows"
     stub: tuple[str, ...] = ()
     compiler: str = "cl"
+    # Of the guests that checks boot: an image of containerd's, and the agent's layer.
+    image: str = ""
+    layer: Path | None = None
     is_windows: bool = os.name == "nt"
 
 
@@ -203,13 +201,13 @@ async def _jobs(settings: SelfTestSettings) -> str:
 
 async def _end_a_tree(stub: Sequence[str]) -> str:
     """Let a job with a child in a job of its own run into its deadline."""
-    with _directory() as name:
-        code, said = await _run(
+    with new_directory() as name:
+        code, said = await run_program(
             [*stub, "run", "--timeout-ms", "3000", "--report", "report", "--",
              *stub, "run", "--", *stub, "pause"],
             Path(name),
         )  # fmt: skip
-        words = (await in_thread(lambda: _read(Path(name, "report"))))[:200].split()
+        words = (await in_thread(lambda: read_file(Path(name, "report"))))[:200].split()
     if code != _DEADLINE_CODE or words[:1] != [b"deadline"]:
         raise CheckFailed(f"status {code}, report {words!r} {said}")
     return "a job in a job ended with its tree at its deadline"
@@ -235,57 +233,46 @@ def _compiler(settings: SelfTestSettings) -> str:
 async def _compile_twice(compiler: str, relative: str) -> str:
     """Compile one file in two directories; the object's name is absolute where none is given."""
     objects = []
-    with _directory() as name:
+    with new_directory() as name:
         for place in ("one", "another"):
-            root = await in_thread(partial(_make_source, Path(name, place)))
+            root = await in_thread(partial(make_source, Path(name, place)))
             target = relative or str(root / "a.obj")
-            code, said = await _run(
+            code, said = await run_program(
                 [compiler, "-nologo", "-c", "-Z7", "-experimental:deterministic",
                  f"-pathmap:{root}=.", "-Brepro", f"-Fo{target}", "a.c"],
                 root,
             )  # fmt: skip
             if code:
                 raise CheckFailed(f"status {code}: {said}")
-            objects.append(await in_thread(partial(_read, root / "a.obj")))
+            objects.append(await in_thread(partial(read_file, root / "a.obj")))
     if objects[0] != objects[1] or not objects[0]:
         raise CheckFailed("the objects of two directories differ")
     return f"two directories, {len(objects[0])} equal bytes"
 
 
-def _directory() -> tempfile.TemporaryDirectory[str]:
-    """Return a directory to work in; Windows does not remove one that a process still ends in."""
-    return tempfile.TemporaryDirectory(prefix="hpcc-self-test-", ignore_cleanup_errors=True)
+def _on_guests(ask: Callable[[GuestChecks], Awaitable[str]]) -> _Run:
+    """Return a check that needs guests."""
 
+    async def run(settings: SelfTestSettings) -> str:
+        if not settings.image or settings.layer is None:
+            raise SkipCheck(
+                "--image and --layer name no image of containerd's and no agent's layer"
+            )
+        return await ask(
+            GuestChecks(
+                image=ImageDigest(settings.image),
+                layer=settings.layer,
+                connect=pipe_connector(settings.containerd),
+                clock=settings.clock,
+                snapshotter=settings.snapshotter,
+            )
+        )
 
-def _make_source(directory: Path) -> Path:
-    """Make a directory with a source in it; returns its one name, a short one on no system."""
-    directory.mkdir()
-    (directory / "a.c").write_text(_SOURCE)
-    return directory.resolve()
-
-
-def _read(path: Path) -> bytes:
-    """Return what a file holds; nothing where there is none."""
-    return path.read_bytes() if path.exists() else b""
-
-
-async def _run(argv: Sequence[str], directory: Path) -> tuple[int, str]:
-    """Run a program to its end and return its status and what it wrote."""
-    process = await asyncio.create_subprocess_exec(
-        *argv, cwd=directory, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-    return process.returncode or 0, out.decode("utf-8", "replace").strip()
+    return run
 
 
 async def _without_check(_: SelfTestSettings) -> str:
-    raise SkipCheck(_NO_AGENT)
+    raise SkipCheck(_NO_CHECK)
 
 
 def _open(name: str, title: str, sentence: str) -> _Check:
@@ -317,30 +304,34 @@ CHECKS: Final[tuple[_Check, ...]] = (
         "No Hyper-V socket has been made.",
         _family,
     ),
-    _open(
+    _Check(
         "guid-dial",
         "the agent is dialled at its container's GUID",
         "No agent has been dialled at the address that follows from its container's id.",
+        _on_guests(GuestChecks.address),
     ),
-    _open(
+    _Check(
         "asyncio-without-nic",
         "asyncio starts in a container without a network",
         "Whether asyncio starts without a network interface is not known.",
+        _on_guests(GuestChecks.answer),
     ),
     _open(
         "service-table",
         "a dial without rights is refused",
         "Whether the service table's annotation is honoured is not known.",
     ),
-    _open(
+    _Check(
         "guest-bind",
         "the agent binds its socket as ContainerAdministrator",
         "No agent has bound its socket in a container.",
+        _on_guests(GuestChecks.answer),
     ),
-    _open(
+    _Check(
         "agent-start",
         "how long the agent takes to start",
         "How long a guest takes to start, and with how little memory, has not been measured.",
+        _on_guests(GuestChecks.start),
     ),
     _Check(
         "job-objects",
@@ -360,15 +351,17 @@ CHECKS: Final[tuple[_Check, ...]] = (
         "Whether -pathmap reaches the name of the object in the object is not known.",
         _object_name,
     ),
-    _open(
+    _Check(
         "process-exec",
         "a compile by Task.Exec in process isolation",
         "No compile has been run in process isolation.",
+        _on_guests(GuestChecks.process),
     ),
-    _open(
+    _Check(
         "vm-loss",
         "a utility VM that is killed is noticed, and its compile made elsewhere",
         "No utility VM has been killed under a compile.",
+        _on_guests(GuestChecks.loss),
     ),
     _Check(
         "hcs-rights",

@@ -39,7 +39,7 @@ async def runtime_of(
     """
     if is_windows:
         process.progress("looking for containerd, and booting a first guest")
-        choice = windows_choice(config)
+        choice = windows_choice(config, os.environ.get("PROGRAMFILES", ""))
         return await pick_windows_runtime(choice, clock, streams=windows_streams(load_pipe_calls()))
     if config.pull_images:
         raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
@@ -61,7 +61,7 @@ async def runtime_of(
     )
 
 
-def windows_choice(config: WorkerConfig) -> WindowsChoice:
+def windows_choice(config: WorkerConfig, program_files: str) -> WindowsChoice:
     """Return what a worker's configuration says of guests on Windows.
 
     Raises:
@@ -74,6 +74,7 @@ def windows_choice(config: WorkerConfig) -> WindowsChoice:
         containerd=config.containerd,
         images=tuple(map(ImageDigest, config.image_digests)),
         pulled=tuple(map(ImageRef.parse, config.pull_images)),
+        program_files=program_files,
     )
 
 
