@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
 from hpcc.compilers import (
+    CL_DRIVER_MODE,
     MAX_DEPFILE_BYTES,
     PROBE_FILES,
     SOURCE_DEPENDENCIES_SINCE,
     VERSION_SOURCE,
     Invocation,
     NotPortableError,
+    is_clang_cl,
     learn_show_includes,
     read_cl_version,
     read_show_includes,
@@ -77,7 +79,7 @@ class ClHost:
         """Return whether it is clang's, and its version.
 
         Raises:
-            NotPortableError: it does not say.
+            NotPortableError: it does not say, or cannot be asked.
         """
         key = ("version", *self._identity(request))
         known = self._answers.get(key)
@@ -141,10 +143,13 @@ class ClHost:
     def _compile(
         self, request: CompileRequest, sources: Mapping[str, bytes], *argv: bytes
     ) -> Answer:
+        # clang itself takes cl's words in this mode alone.
+        mode = () if is_clang_cl(request.compiler) is not None else (CL_DRIVER_MODE,)
         with self._scratch() as directory:
             for name, data in sources.items():
                 self.machine.write(f"{directory}\\{name}", data)
-            return self._run(request, (request.compiler, *argv), directory.encode(), check=False)
+            line = (request.compiler, *mode, *argv)
+            return self._run(request, line, directory.encode(), check=False)
 
     def _run(
         self, request: CompileRequest, argv: Sequence[bytes], cwd: bytes, *, check: bool = True
@@ -157,9 +162,11 @@ class ClHost:
             raise NotPortableError("dependencies-failed")
         return answer
 
-    def _scratch(self) -> AbstractContextManager[str]:
+    @contextmanager
+    def _scratch(self) -> Iterator[str]:
         try:
-            return self.machine.scratch()
+            with self.machine.scratch() as directory:
+                yield directory
         except OSError as error:
             raise NotPortableError("dependencies-failed") from error
 

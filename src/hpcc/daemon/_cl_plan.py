@@ -1,8 +1,8 @@
 """A compile of cl or clang-cl on a Windows client as a request for a Windows guest.
 
 Nothing is kept on the client: which files a compile reads is asked of its own compiler each time.
-Files below the root travel, those of the search variables and of the compiler's installation are
-the image's. Text and answers in, values out: the machine is a `Machine`. Not yet run on Windows.
+Files below the root travel, those of the compiler's and the SDK's installation are the image's.
+Text and answers in, values out: the machine is a `Machine`. Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -46,8 +46,15 @@ from hpcc.daemon._cl_host import ClHost
 from hpcc.daemon._msvc_remote import image_version
 
 _MAX_SOURCE_BYTES: Final = 64 << 20
-# Where the image's own headers are on this machine, too.
-_SYSTEM_ENV: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
+# Search paths. A guest has those of its image in their place.
+_PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
+# Where what the image has, too, is on this machine (LLVM's MSVCPaths.cpp).
+_SYSTEM_ENV: Final = (
+    b"VCToolsInstallDir",
+    b"VCINSTALLDIR",
+    b"WindowsSdkDir",
+    b"UniversalCRTSdkDir",
+)
 # Edit clang-cl's command line, or add to its search path what a guest has not.
 _REFUSED_ENV: Final = (b"CCC_", b"CLANG_", b"CPATH", b"C_INCLUDE_PATH", b"CPLUS_INCLUDE_PATH")
 _PASSED_ENV: Final = (b"SOURCE_DATE_EPOCH", b"VSLANG")
@@ -80,16 +87,19 @@ class ClPlanner:
         Raises:
             NotPortableError: it cannot run in a guest.
         """
+        if not _msvc.is_msvc(request.compiler, request.argv[1:]):
+            return Bypass("other-compiler")
         cwd = _path(_text(request.cwd), None)
         invocation = self._read(request, cwd)
         if isinstance(invocation, Bypass):
             return invocation
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass("environment")
+        _check_paths(request, root, cwd)
         is_clang, version = self._host.version(request)
-        if is_clang is not is_clang_cl(request.compiler):
+        if is_clang is (is_clang_cl(request.compiler) is False):
             return Bypass("other-compiler")
-        guest = WindowsGuestMap(root, cwd, _System(request, root, cwd))
+        guest = WindowsGuestMap(root, cwd, _System(request, root))
         arguments = windows_guest_arguments(invocation, guest)
         inputs = self._inputs(request, invocation, guest)
         reports = invocation.values("sourceDependencies")
@@ -113,7 +123,7 @@ class ClPlanner:
         remote = RemoteRequest(
             argv=as_text(argv),
             env=tuple((as_text([n])[0], as_text([v])[0]) for n, v in env),
-            cwd=_inside(cwd, root) if cwd != root else "",
+            cwd="" if _is_same(cwd, root) else _inside(cwd, root),
             inputs=inputs,
             outputs=tuple(reversed(places)),
             injected=as_text(injected),
@@ -169,18 +179,29 @@ class ClPlanner:
 class _System:
     """Tells paths that are the image's own."""
 
-    def __init__(self, request: CompileRequest, root: WindowsPath, cwd: WindowsPath) -> None:
-        names = [d for n in _SYSTEM_ENV for d in request.env.get(n, b"").split(b";") if d]
+    def __init__(self, request: CompileRequest, root: WindowsPath) -> None:
+        names = [request.env[n] for n in _SYSTEM_ENV if request.env.get(n)]
         compiler = _parsed([request.compiler], None)
         home = compiler[0].components[:-2] if compiler else ()
         own = [WindowsPath(compiler[0].drive, home)] if home else []
         self._root = root
-        self._directories = [d for d in (*_parsed(names, cwd), *own) if d.components]
+        self._directories = [d for d in (*_parsed(names, None), *own) if d.components]
 
     def __call__(self, path: WindowsPath) -> bool:
         if _is_in(path, self._root):
             return False
         return any(_is_in(path, d) for d in self._directories)
+
+
+def _check_paths(request: CompileRequest, root: WindowsPath, cwd: WindowsPath) -> None:
+    """Refuse search variables that lead into the project: a guest would find another header.
+
+    Raises:
+        NotPortableError: one does.
+    """
+    names = [d for n in _PATHS for d in request.env.get(n, b"").split(b";") if d]
+    if any(_is_in(directory, root) for directory in _parsed(names, cwd)):
+        raise NotPortableError("environment")
 
 
 def _parsed(names: Iterable[bytes], cwd: WindowsPath | None) -> list[WindowsPath]:
@@ -212,13 +233,17 @@ def _inside(path: WindowsPath, root: WindowsPath) -> str:
 
 
 def _is_in(path: WindowsPath, directory: WindowsPath) -> bool:
-    if path == directory:
+    if _is_same(path, directory):
         return True
     try:
         path.relative_to(directory)
     except CallerError:
         return False
     return True
+
+
+def _is_same(one: WindowsPath, other: WindowsPath) -> bool:
+    return windows_key(str(one)) == windows_key(str(other))
 
 
 def _refuse_hazards(hazards: Hazard) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -307,15 +306,34 @@ def test_a_link_out_of_the_project_stays_here(tmp_path: Path, drive: Drive) -> N
     assert answer == Exec("symlink-outside-root")
 
 
-def test_headers_of_the_search_variables_are_the_images(tmp_path: Path, drive: Drive) -> None:
+def test_headers_of_the_installation_are_the_images(tmp_path: Path, drive: Drive) -> None:
     root = checkout(tmp_path / "p")
-    sdk = tmp_path / "sdk"
-    sdk.mkdir()
-    (sdk / "s.h").write_text("")
-    shutil.copy(tmp_path / "p/inc/h.h", tmp_path / "p/inc/i.h")
-    (tmp_path / "p/x.c").write_text("#include <s.h>\n#include <i.h>\nint x = X;\n")
-    variable = f"{'Z:' + str(sdk)};{root}\\inc".replace("/", "\\")
-    _, remote = planned(drive, root, *ARGV, INCLUDE=str(sdk), EXTERNAL_INCLUDE="")
-    assert not remote.requests  # this drive's own spelling: no Windows path
-    answer, remote = planned(drive, root, *ARGV, f"/I{variable.split(';')[0]}", INCLUDE=variable)
-    assert [i.path for i in remote.requests[0].inputs] == ["inc/i.h", "x.c"], answer
+    (tmp_path / "sdk").mkdir()
+    (tmp_path / "sdk/s.h").write_text("")
+    (tmp_path / "p/x.c").write_text("#include <s.h>\n#include <h.h>\nint x = X;\n")
+    sdk = "Z:" + str(tmp_path / "SDK").replace("/", "\\")
+    argv = (*ARGV, f"/I{sdk}")
+    answer, remote = planned(drive, root, *argv, WindowsSdkDir=sdk + "\\", INCLUDE=f"{sdk};C:\\x")
+    assert [i.path for i in remote.requests[0].inputs] == ["inc/h.h", "x.c"], answer
+    assert f"-I{sdk}" in remote.requests[0].argv
+    assert planned(drive, root, *argv)[0] == Exec("outside-root")
+    inside = f"{root}\\inc".upper()
+    assert planned(drive, root, *ARGV, INCLUDE=f"C:\\x;{inside}")[0] == Exec("environment")
+
+
+def test_clang_in_cl_mode_is_clang_cl(tmp_path: Path, drive: Drive) -> None:
+    root = checkout(tmp_path / "p")
+    argv = ("--driver-mode=cl", *ARGV)
+    _, remote = planned(drive, root, *argv, program="clang.exe")
+    assert "-clang:-fno-file-reproducible" in remote.requests[0].injected
+    assert planned(drive, root, *ARGV, program="clang.exe")[0] == Exec("other-compiler")
+
+
+def test_a_machine_that_cannot_be_asked_costs_no_build(tmp_path: Path, drive: Drive) -> None:
+    root = checkout(tmp_path / "p")
+    drive.write = refuse  # type: ignore[method-assign]
+    assert planned(drive, root, *ARGV)[0] == Exec("dependencies-failed")
+
+
+def refuse(path: str, data: bytes) -> None:
+    raise OSError(f"no room for {len(data)} bytes at {path}")
