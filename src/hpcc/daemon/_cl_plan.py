@@ -1,7 +1,8 @@
 """A compile of cl or clang-cl on a Windows client as a request for a Windows guest.
 
 Nothing is kept on the client: which files a compile reads is asked of its own compiler each time.
-Files below the root travel, those of the compiler's and the SDK's installation are the image's.
+Files below the root travel, those of the compiler's and the SDK's installation are the image's,
+which has them at the same place: a guest starts programs by the PATH of the request alone.
 Text and answers in, values out: the machine is a `Machine`. Not yet run on Windows.
 """
 
@@ -46,8 +47,10 @@ from hpcc.daemon._cl_host import ClHost
 from hpcc.daemon._msvc_remote import image_version
 
 _MAX_SOURCE_BYTES: Final = 64 << 20
-# Search paths. A guest has those of its image in their place.
+# Search paths: they travel where all of them are the image's.
 _PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
+_PROGRAMS: Final = frozenset({"program files", "program files (x86)"})
+_WINDOWS: Final = "C:\\Windows\\System32;C:\\Windows"
 # Where what the image has, too, is on this machine (LLVM's MSVCPaths.cpp).
 _SYSTEM_ENV: Final = (
     b"VCToolsInstallDir",
@@ -95,11 +98,12 @@ class ClPlanner:
             return invocation
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
             return Bypass("environment")
-        _check_paths(request, root, cwd)
+        system = _System(request, root)
+        env = _environment(request, system, cwd)
         is_clang, version = self._host.version(request)
         if is_clang is (is_clang_cl(request.compiler) is False):
             return Bypass("other-compiler")
-        guest = WindowsGuestMap(root, cwd, _System(request, root))
+        guest = WindowsGuestMap(root, cwd, system)
         arguments = windows_guest_arguments(invocation, guest)
         inputs = self._inputs(request, invocation, guest)
         reports = invocation.values("sourceDependencies")
@@ -109,7 +113,8 @@ class ClPlanner:
         named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
         if len(named) != len(set(named)):
             return Bypass("odd-output")
-        there = image_version(request, image) or version
+        # A Windows image is not asked yet, and then has none in the list.
+        there = image_version(request, image or None) or version
         injected = reproducible_flags(
             invocation,
             there,
@@ -119,10 +124,9 @@ class ClPlanner:
         )
         program = request.argv[0].replace(b"/", b"\\").rpartition(b"\\")[2]
         argv = (program, *arguments, *injected)
-        env = [(n, request.env[n]) for n in _PASSED_ENV if n in request.env]
         remote = RemoteRequest(
             argv=as_text(argv),
-            env=tuple((as_text([n])[0], as_text([v])[0]) for n, v in env),
+            env=env,
             cwd="" if _is_same(cwd, root) else _inside(cwd, root),
             inputs=inputs,
             outputs=tuple(reversed(places)),
@@ -190,18 +194,32 @@ class _System:
     def __call__(self, path: WindowsPath) -> bool:
         if _is_in(path, self._root):
             return False
-        return any(_is_in(path, d) for d in self._directories)
+        first = windows_key(path.components[0]) if path.components else ""
+        return first in _PROGRAMS or any(_is_in(path, d) for d in self._directories)
 
 
-def _check_paths(request: CompileRequest, root: WindowsPath, cwd: WindowsPath) -> None:
-    """Refuse search variables that lead into the project: a guest would find another header.
+def _environment(
+    request: CompileRequest, system: _System, cwd: WindowsPath
+) -> tuple[tuple[str, str], ...]:
+    """Return the guest's variables.
 
     Raises:
-        NotPortableError: one does.
+        NotPortableError: a search path leads to what the image has not, and so to other headers.
     """
-    names = [d for n in _PATHS for d in request.env.get(n, b"").split(b";") if d]
-    if any(_is_in(directory, root) for directory in _parsed(names, cwd)):
-        raise NotPortableError("environment")
+    (compiler,) = _parsed([request.compiler], None) or (None,)
+    if compiler is None:
+        raise NotPortableError("windows-path")
+    home = WindowsPath(compiler.drive, compiler.components[:-1])
+    found = {"PATH": f"{home};{_WINDOWS}"}
+    for raw in _PATHS:
+        names = [d for d in request.env.get(raw, b"").split(b";") if d]
+        paths = _parsed(names, cwd)
+        if len(paths) != len(names) or not all(map(system, paths)):
+            raise NotPortableError("environment")
+        if paths:
+            found[raw.decode()] = ";".join(map(str, paths))
+    found |= {n.decode(): _text(request.env[n]) for n in _PASSED_ENV if n in request.env}
+    return tuple(sorted(found.items()))
 
 
 def _parsed(names: Iterable[bytes], cwd: WindowsPath | None) -> list[WindowsPath]:

@@ -155,7 +155,7 @@ def windows_image(clang_cl: Path) -> type[FakeGuest]:
                     *program,
                 ]
                 del words[at : at + 2]
-            env = (*request.env, ("PATH", "/usr/bin:/bin"))
+            env = (("PATH", "/usr/bin:/bin"),)
             here = replace(request, argv=(*program, *words), env=env)
             async with aclosing(super().exec(here, blobs)) as events:
                 async for event in events:
@@ -313,9 +313,15 @@ def test_headers_of_the_installation_are_the_images(tmp_path: Path, drive: Drive
     (tmp_path / "p/x.c").write_text("#include <s.h>\n#include <h.h>\nint x = X;\n")
     sdk = "Z:" + str(tmp_path / "SDK").replace("/", "\\")
     argv = (*ARGV, f"/I{sdk}")
-    answer, remote = planned(drive, root, *argv, WindowsSdkDir=sdk + "\\", INCLUDE=f"{sdk};C:\\x")
+    answer, remote = planned(drive, root, *argv, WindowsSdkDir=sdk + "\\", INCLUDE=sdk)
     assert [i.path for i in remote.requests[0].inputs] == ["inc/h.h", "x.c"], answer
     assert f"-I{sdk}" in remote.requests[0].argv
+    path = "Z:\\VC\\bin;C:\\Windows\\System32;C:\\Windows"
+    assert remote.requests[0].env == (("INCLUDE", sdk), ("PATH", path))
+    assert planned(drive, root, *ARGV, INCLUDE="C:\\vcpkg")[0] == Exec("environment")
+    kits = "D:\\PROGRAM FILES\\Kits"
+    _, remote = planned(drive, root, *argv, WindowsSdkDir=sdk, INCLUDE=kits)
+    assert remote.requests[0].env[0] == ("INCLUDE", kits)
     assert planned(drive, root, *argv)[0] == Exec("outside-root")
     inside = f"{root}\\inc".upper()
     assert planned(drive, root, *ARGV, INCLUDE=f"C:\\x;{inside}")[0] == Exec("environment")
