@@ -84,7 +84,7 @@ def machine(tmp_path: Path) -> WindowsMachine:
     (tmp_path / "work").mkdir()
     return WindowsMachine(
         WindowsConfig(
-            stub=("none",), variables={}, make_directory=os.mkdir, directory=str(tmp_path / "work"),
+            stub=("none",), variables={}, make_shared=os.mkdir, make_private=os.mkdir, directory=str(tmp_path / "work"),
             source=str(tmp_path / "src"), scratch=str(tmp_path / "out"), blob_budget_bytes=1,
             max_memory_bytes=1, max_pids=1,
         )

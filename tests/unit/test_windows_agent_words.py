@@ -108,7 +108,7 @@ def test_the_stub_is_told_every_limit() -> None:
     limits = ExecLimits(wall_seconds=0.0001, memory_bytes=7, pids=3)
     words = stub_arguments(request("cl", "/c", "--", limits=limits), "C:\\cl.exe", "R")
     assert words == [
-        "run", "--restricted", "yes", "--memory", "7", "--processes", "3", "--timeout-ms", "1",
+        "run", "--restricted", "medium", "--memory", "7", "--processes", "3", "--timeout-ms", "1",
         "--report", "R", "--", "C:\\cl.exe", "/c", "--",
     ]  # fmt: skip
     check_line(words, "x" * 32_766)

@@ -51,6 +51,9 @@ class LinuxMachine:
         self.blob_budget_bytes = config.blob_budget_bytes
         self._room = Room()
 
+    def prepare(self) -> None:
+        os.mkdir(self.directory, 0o700)
+
     def take_birth(self, birth: Birth) -> None:
         if not self._config.has_own_kernel:
             return

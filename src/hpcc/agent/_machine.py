@@ -50,6 +50,13 @@ class Machine(Protocol):
     directory: str
     blob_budget_bytes: int
 
+    def prepare(self) -> None:
+        """Make `directory`, which no program of an exec can reach.
+
+        Raises:
+            OSError: it is there already, or cannot be made.
+        """
+
     def take_birth(self, birth: Birth) -> None:
         """Become the guest that the first Exec names: clock and entropy, where they are ours."""
 

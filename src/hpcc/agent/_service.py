@@ -48,7 +48,7 @@ class Agent(AgentServiceBase):
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        os.mkdir(machine.directory, 0o700)
+        machine.prepare()
         self._blobs = BlobCache(os.path.join(machine.directory, "blobs"), machine.blob_budget_bytes)
         self._is_born = False
         self._count = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -35,13 +36,15 @@ class WindowsConfig:
     r"""Where the agent works and what it may hand out.
 
     Sources and outputs are in `source`, `C:\src` wherever there is a choice; `scratch` is the
-    program's directory for temporary files. All are on one volume. `make_directory` makes one that
-    a program without rights may write to. `variables` are the agent's own.
+    program's directory for temporary files. All are on one volume. `make_shared` makes a directory
+    that a program without rights may write to, `make_private` one that it cannot enter.
+    `variables` are the agent's own.
     """
 
     stub: Sequence[str]
     variables: Mapping[str, str]
-    make_directory: Callable[[str], None]
+    make_shared: Callable[[str], None]
+    make_private: Callable[[str], None]
     directory: str = "C:\\.hpcc-work"
     source: str = "C:\\src"
     scratch: str = "C:\\out"
@@ -59,14 +62,18 @@ class WindowsMachine:
         self.blob_budget_bytes = config.blob_budget_bytes
         self._turn = asyncio.Lock()
 
+    def prepare(self) -> None:
+        self._config.make_private(self.directory)
+
     def take_birth(self, birth: Birth) -> None:
         """Do nothing: a container may not set the clock, and Windows takes no entropy from us."""
         del birth
 
     @asynccontextmanager
     async def workplace(self, request: ExecRequest, number: int) -> AsyncIterator[_Workplace]:
+        del number  # its place is that of all others
         async with self._turn:
-            place = _Workplace(self._config, self._limited(request), number)
+            place = _Workplace(self._config, self._limited(request))
             try:
                 await place.empty()
                 yield place
@@ -89,8 +96,8 @@ class WindowsMachine:
 
 
 class _Workplace:
-    def __init__(self, config: WindowsConfig, request: ExecRequest, number: int) -> None:
-        self._config, self._request, self._number = config, request, number
+    def __init__(self, config: WindowsConfig, request: ExecRequest) -> None:
+        self._config, self._request = config, request
         self._source = verbatim(config.source)
 
     async def empty(self) -> None:
@@ -106,7 +113,7 @@ class _Workplace:
     async def stage(self, blobs: BlobCache) -> None:
         chosen = check_request(self._request, self._config.source)
         for directory in (self._config.source, self._config.scratch):
-            self._config.make_directory(directory)
+            self._config.make_shared(directory)
         await stage(self._source, self._request, blobs, chosen)
 
     async def run(self, on_stdio: OnStdio) -> Ending:
@@ -124,7 +131,7 @@ class _Workplace:
             return Ending(status=125, reason="agent-error", detail=f"variables: {error}")
         job = WindowsJob(
             stub=config.stub, request=request, program=program, variables=variables, cwd=cwd,
-            report=os.path.join(config.directory, f"report-{self._number}"),
+            report=os.path.join(config.directory, f"report-{secrets.token_hex(16)}"),
         )  # fmt: skip
         return await job.run(on_stdio)
 

@@ -25,7 +25,7 @@ from hpcc.agent._service import Agent
 from hpcc.agent._stream_pair import StreamPair
 from hpcc.agent._windows import WindowsConfig, WindowsMachine
 from hpcc.agent._windows_loop import new_loop
-from hpcc.agent._windows_native import make_shared_directory, memory_bytes
+from hpcc.agent._windows_native import make_private_directory, make_shared_directory, memory_bytes
 from hpcc.wire import GuestLink
 
 # The service of a vsock port among those of Hyper-V sockets; hpcc.runtime has the same.
@@ -154,7 +154,8 @@ def _machine(directory: str = _DIRECTORY) -> Machine:
         stub=(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "hpcc-agent.exe"),),
         variables=dict(os.environ),
         directory=directory,
-        make_directory=make_shared_directory,
+        make_shared=make_shared_directory,
+        make_private=make_private_directory,
         blob_budget_bytes=_BLOB_BUDGET_BYTES,
         max_memory_bytes=max(most, _MIN_MEMORY_BYTES),
         max_pids=_MAX_PROCESSES,

@@ -10,9 +10,10 @@ import ctypes
 import os
 from typing import Any, Final
 
-# Full access for administrators and the system; users, and so a program whose token is restricted
-# to one, may read, write and delete.
-SHARED_SDDL: Final = "D:P(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;0x1301bf;;;BU)"
+# Owned by administrators, who have full access with the system: an owner by name could change who
+# has it. In the first, everyone, and so a program with a restricted token, may read, write, delete.
+SHARED_SDDL: Final = "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;0x1301bf;;;WD)"
+PRIVATE_SDDL: Final = "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)"
 _SDDL_REVISION: Final = 1
 
 
@@ -67,12 +68,25 @@ def make_shared_directory(path: str) -> None:
     Raises:
         OSError: it is there already, or cannot be made.
     """
+    _make_directory(path, SHARED_SDDL)
+
+
+def make_private_directory(path: str) -> None:
+    """Make a directory that such a program cannot enter.
+
+    Raises:
+        OSError: it is there already, or cannot be made.
+    """
+    _make_directory(path, PRIVATE_SDDL)
+
+
+def _make_directory(path: str, sddl: str) -> None:
     if os.name != "nt":
         raise OSError("not Windows")
     kernel, advapi = _library("kernel32"), _library("advapi32")
     descriptor = ctypes.c_void_p()
     convert = advapi.ConvertStringSecurityDescriptorToSecurityDescriptorW
-    if not convert(SHARED_SDDL, _SDDL_REVISION, ctypes.byref(descriptor), None):
+    if not convert(sddl, _SDDL_REVISION, ctypes.byref(descriptor), None):
         raise _last_error(path)
     attributes = _SecurityAttributes(ctypes.sizeof(_SecurityAttributes), descriptor, 0)
     try:

@@ -112,7 +112,7 @@ def _open_file(path: str) -> int:
         raise OSError(f"{os.path.basename(path)[:80]!r} is no plain file")
     fd = os.open(path, os.O_RDONLY | _BINARY | _NOFOLLOW)
     opened = os.fstat(fd)
-    if (before.st_dev, before.st_ino) != (opened.st_dev, opened.st_ino):
+    if not stat.S_ISREG(opened.st_mode) or opened.st_nlink > 1:
         os.close(fd)
         raise OSError(f"{os.path.basename(path)[:80]!r} is another file now")
     return fd

@@ -48,6 +48,8 @@ _SIGNALS: Final[Mapping[int, int]] = {
     0x40000015: signal.SIGABRT,  # fatal application exit
 }
 _100NS: Final = 1e-7
+# 49 days in milliseconds are what Windows can wait.
+_MAX_SECONDS: Final = 49 * 86400.0
 _SPAWN_ABSENT: Final = frozenset({2, 3, 193, 216})  # not found, no path, no program, other machine
 _LINE_TOO_LONG: Final = 206
 
@@ -136,9 +138,9 @@ def stub_arguments(request: ExecRequest, program: str, report: str) -> list[str]
     """Return what `hpcc-agent.exe` is called with; see its source."""
     limits = request.limits
     return [
-        "run", "--restricted", "yes",
+        "run", "--restricted", "medium",
         "--memory", str(limits.memory_bytes), "--processes", str(limits.pids),
-        "--timeout-ms", str(max(round(limits.wall_seconds * 1000), 1)),
+        "--timeout-ms", str(max(round(min(limits.wall_seconds, _MAX_SECONDS) * 1000), 1)),
         "--report", report, "--", program, *request.argv[1:],
     ]  # fmt: skip
 

@@ -124,7 +124,7 @@ def test_a_report_that_is_there_already_is_not_written(
 @pytest.mark.parametrize(
     "arguments",
     [(), ("jump",), ("run",), ("run", "--"), ("run", "--memory", "x", "--", "a"), ("run", "--memory"),
-     ("run", "--timeout-ms", "99999999999999999999", "--", "a"), ("run", "--odd", "1", "--", "a")],
+     ("run", "--timeout-ms", "99999999999999999999", "--", "a"), ("run", "--odd", "1", "--", "a"), ("run", "--restricted", "high", "--", "a")],
 )  # fmt: skip
 def test_nonsense_is_refused(
     wine: Wine, stub: Path, tmp_path: Path, arguments: tuple[str, ...]

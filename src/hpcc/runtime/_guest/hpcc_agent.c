@@ -6,7 +6,7 @@
  *                     one compile in a job object of its own: what it starts ends with it
  *     --memory BYTES  of all its processes together      --processes N   at once
  *     --timeout-ms N  then the job is ended              --report FILE   one line on how it ended
- *     --restricted yes  with a token that is no administrator's, at medium integrity
+ *     --restricted medium|low  with a token that is no administrator's, at that integrity
  *
  * The report is `done EXIT USER_100NS KERNEL_100NS PEAK_BYTES`, `deadline` or, where it failed after more
  * memory was asked for than it may have, `memory` (both with the same figures), or `spawn ERROR`. An exit code of a job that was ended is never to be trusted: KILL_ON_JOB_CLOSE leaves 0
@@ -82,20 +82,20 @@ static bool open_to_user(HANDLE token) {
            SetTokenInformation(token, TokenDefaultDacl, &dacl, sizeof dacl);
 }
 
-/* A token of this user's that has no privilege and is no administrator's, at medium integrity: with it
+/* A token of this user's that has no privilege and is no administrator's, at less integrity: with it
  * a program cannot open this process or the agent's, nor write what only administrators may. */
-static HANDLE restricted_token(void) {
-    BYTE administrators[SECURITY_MAX_SID_SIZE], medium[SECURITY_MAX_SID_SIZE];
-    DWORD administrators_size = sizeof administrators, medium_size = sizeof medium;
+static HANDLE restricted_token(WELL_KNOWN_SID_TYPE integrity) {
+    BYTE administrators[SECURITY_MAX_SID_SIZE], level[SECURITY_MAX_SID_SIZE];
+    DWORD administrators_size = sizeof administrators, level_size = sizeof level;
     HANDLE own = NULL, token = NULL;
     if (!CreateWellKnownSid(WinBuiltinAdministratorsSid, NULL, administrators, &administrators_size)) return NULL;
-    if (!CreateWellKnownSid(WinMediumLabelSid, NULL, medium, &medium_size)) return NULL;
+    if (!CreateWellKnownSid(integrity, NULL, level, &level_size)) return NULL;
     DWORD rights = TOKEN_DUPLICATE | TOKEN_QUERY | TOKEN_ASSIGN_PRIMARY | TOKEN_ADJUST_DEFAULT;
     if (!OpenProcessToken(GetCurrentProcess(), rights, &own)) return NULL;
     SID_AND_ATTRIBUTES denied = {administrators, 0};
-    TOKEN_MANDATORY_LABEL label = {{medium, SE_GROUP_INTEGRITY}};
+    TOKEN_MANDATORY_LABEL label = {{level, SE_GROUP_INTEGRITY}};
     if (!CreateRestrictedToken(own, DISABLE_MAX_PRIVILEGE, 1, &denied, 0, NULL, 0, NULL, &token)) return NULL;
-    if (!open_to_user(token) || !SetTokenInformation(token, TokenIntegrityLevel, &label, sizeof label + medium_size)) return NULL;
+    if (!open_to_user(token) || !SetTokenInformation(token, TokenIntegrityLevel, &label, sizeof label + level_size)) return NULL;
     return token; /* handles end with this process */
 }
 
@@ -216,6 +216,7 @@ struct plan {
     uint64_t memory, processes, timeout_ms;
     const wchar_t *report;
     bool is_restricted;
+    WELL_KNOWN_SID_TYPE integrity;
     int program; /* its place in argv */
 };
 
@@ -234,8 +235,10 @@ static bool read_plan(int argc, wchar_t **argv, struct plan *plan) {
             if (!number(argv[i + 1], wanted)) return false;
         } else if (!wcscmp(argv[i], L"--report")) {
             plan->report = argv[i + 1];
-        } else if (!wcscmp(argv[i], L"--restricted") && !wcscmp(argv[i + 1], L"yes")) {
+        } else if (!wcscmp(argv[i], L"--restricted")) {
             plan->is_restricted = true;
+            plan->integrity = wcscmp(argv[i + 1], L"low") ? WinMediumLabelSid : WinLowLabelSid;
+            if (plan->integrity == WinMediumLabelSid && wcscmp(argv[i + 1], L"medium")) return false;
         } else {
             return false;
         }
@@ -250,7 +253,7 @@ static int cannot_run(const struct plan *plan, DWORD error) {
 
 static int run_in_job(const struct plan *plan, HANDLE job) {
     HANDLE port = listen_to(job), token = NULL;
-    if (plan->is_restricted && !(token = restricted_token())) return cannot_run(plan, GetLastError());
+    if (plan->is_restricted && !(token = restricted_token(plan->integrity))) return cannot_run(plan, GetLastError());
     PROCESS_INFORMATION process = {0};
     DWORD error = start(NULL, CREATE_SUSPENDED | CREATE_NO_WINDOW, token, &process);
     if (error) return cannot_run(plan, error);
@@ -276,7 +279,7 @@ static int run_in_job(const struct plan *plan, HANDLE job) {
 static int run(int argc, wchar_t **argv) {
     struct plan plan = {0};
     if (!read_plan(argc, argv, &plan)) {
-        say("hpcc-agent: run [--memory BYTES] [--processes N] [--timeout-ms N] [--restricted yes] [--report FILE] -- PROGRAM ARGS...\r\n");
+        say("hpcc-agent: run [--memory BYTES] [--processes N] [--timeout-ms N] [--restricted medium|low] [--report FILE] -- PROGRAM ARGS...\r\n");
         return EXIT_USAGE;
     }
     size_t at = 0;
