@@ -14,9 +14,10 @@ import pytest
 
 from hpcc.core import ExecLimits, OutputEvent, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import ChannelTiming, GuestChannel, WardenEnds
+from hpcc.runtime import ChannelTiming, GuestChannel, WardenEnds, _warden
 from hpcc.runtime import _channel as channel_module
-from hpcc.runtime._warden import CpuBudget, Zygote, cpu_seconds
+from hpcc.runtime._warden import Zygote, cpu_seconds
+from hpcc.runtime._warden_budget import CpuBudget
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._wardens import lying_wardens
 from hpcc.wire import TOKEN_BYTES
@@ -285,7 +286,7 @@ async def test_last_words_are_the_reason(code: wire.LostCode, reason: str) -> No
 async def test_a_warden_that_works_for_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(channel_module, "cpu_seconds", lambda _: 1000.0)
+    monkeypatch.setattr(_warden, "cpu_seconds", lambda _: 1000.0)
     assert await refused(says()) == "warden-cpu"
 
 

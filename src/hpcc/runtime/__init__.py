@@ -61,9 +61,10 @@ if sys.platform != "win32":
     from hpcc.runtime._runc_tools import DEFAULT_SOCKET as CONTAINERD_SOCKET
     from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
     from hpcc.runtime._tools import ToolError, run_tool
-    from hpcc.runtime._users import warden_label
     from hpcc.runtime._vm import VmGuest
-    from hpcc.runtime._warden import Launch, WardenEnds, Zygote, launch_warden, warden_trouble
+    from hpcc.runtime._warden import WardenEnds, Zygote, warden_trouble
+    from hpcc.runtime._warden_launch import launch_warden, warden_label
+    from hpcc.runtime._warden_link import Launch
     from hpcc.runtime._warm import WarmStart, snapshot_bytes
     from hpcc.runtime._warm import open_store as open_snapshots
 

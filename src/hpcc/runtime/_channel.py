@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,13 +12,14 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ExecEvent, ExecRequest, IntegrityError
 from hpcc.ports import BlobSource, GuestLostError
 from hpcc.runtime._call import Call, CallLimits, encode_header
-from hpcc.runtime._warden import (
+from hpcc.runtime._warden_budget import CpuBudget
+from hpcc.runtime._warden_launch import launch_warden
+from hpcc.runtime._warden_link import (
+    WARDEN_CPU,
     WARDEN_DIED,
-    CpuBudget,
+    WARDEN_SECCOMP,
     Launch,
-    WardenEnds,
-    cpu_seconds,
-    launch_warden,
+    WardenLink,
 )
 from hpcc.wire import PROTOCOL_VIOLATION, check_exec_request
 from hpcc.wire import warden as wire
@@ -31,20 +30,11 @@ STAGE_SECONDS: Final = 300.0
 GRACE_SECONDS: Final = 60.0
 WARDEN_SILENT: Final = "warden-silent"
 GUEST_SILENT: Final = "guest-silent"
-WARDEN_SECCOMP: Final = "warden-seccomp"
-WARDEN_CPU: Final = "warden-cpu"
-# By name: Windows has neither, and wardens there end otherwise.
-_OF_SIGNAL: Final[Mapping[int, str]] = {
-    getattr(signal, name): reason
-    for name, reason in (("SIGSYS", WARDEN_SECCOMP), ("SIGXCPU", WARDEN_CPU))
-    if hasattr(signal, name)
-}
 # Words at the start of `lost` that are reasons of errors, too.
 _REASONS: Final = (
     PROTOCOL_VIOLATION, WARDEN_DIED, WARDEN_SILENT, WARDEN_SECCOMP, WARDEN_CPU,
     wire.WARDEN_PROTOCOL, GUEST_SILENT,
 )  # fmt: skip
-_FATE_BYTES: Final = 64
 _READ_AHEAD_BYTES: Final = 512 << 10
 
 
@@ -92,12 +82,11 @@ class GuestChannel:
         self.last_detail = ""
         # The warden's process id, 0 before it is known.
         self.warden_pid = 0
-        self._has_pid = False
         self._budget = CpuBudget()
         with sock:
             sock.settimeout(0)
-            self._ends: WardenEnds = launch(sock)
-        self._loop.add_reader(self._ends.line, self._hear_fate)
+            self._ends: WardenLink = launch(sock)
+        self._ends.watch(self._hear_pid, self._hear_fate)
         self._is_open = True
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -119,9 +108,12 @@ class GuestChannel:
         """
         if self.lost.done():
             raise self._lost_error("")
-        reader, self._writer = await asyncio.open_connection(
-            sock=self._ends.stream, limit=_READ_AHEAD_BYTES
-        )
+        try:
+            reader, self._writer = await self._ends.open(_READ_AHEAD_BYTES)
+        except (OSError, EOFError, IntegrityError) as error:
+            # How it ended says more, if it is said soon.
+            await asyncio.wait([self.lost], timeout=self._timing.fate_seconds)
+            raise self._lost_error(f"{WARDEN_DIED}: {error}", WARDEN_DIED) from error
         self._is_at_end = False
         self._reading = self._loop.create_task(self._read(reader))
         timing = self._timing
@@ -154,7 +146,6 @@ class GuestChannel:
             self._reading.cancel()
         if self._writer is not None:
             self._writer.transport.abort()
-        self._loop.remove_reader(self._ends.line)
         self._ends.close()
 
     async def exec(
@@ -265,20 +256,11 @@ class GuestChannel:
         else:
             call.take(wire.decode_reply(kind, body))
 
-    def _hear_fate(self) -> None:
-        """Take the zygote's word: the warden's pid first, its wait status later."""
-        try:
-            packet = self._ends.line.recv(_FATE_BYTES)
-            if packet and not self._has_pid:
-                self._has_pid, self.warden_pid = True, wire.decode_fate(packet)
-                return
-            status = wire.decode_fate(packet) if packet else None
-        except BlockingIOError:
-            return
-        except (OSError, IntegrityError):
-            status = None
-        self._loop.remove_reader(self._ends.line)
-        self._fate = _fate_text(status)
+    def _hear_pid(self, pid: int) -> None:
+        self.warden_pid = pid
+
+    def _hear_fate(self, fate: str) -> None:
+        self._fate = fate
         # What it said last may be unread, and says more.
         if self._is_at_end:
             self.retire(self._fate)
@@ -323,7 +305,7 @@ class GuestChannel:
         if self._pings_missed >= self._timing.warden_missed_pings:
             self.retire(f"{WARDEN_SILENT}: it answers no ping")
         self._budget.earn(seconds=self._timing.warden_ping_seconds)
-        if self._budget.is_used_up(cpu_seconds(self.warden_pid)):
+        if self._budget.is_used_up(self._ends.cpu_seconds()):
             self.retire(f"{WARDEN_CPU}: more than its work is worth")
         if self.lost.done():
             return
@@ -344,12 +326,3 @@ def _lost_text(code: wire.LostCode, text: str) -> str:
             return f"stream failed: {text}"
         case wire.LostCode.HANDSHAKE:
             return f"no guest answered: {text}"
-
-
-def _fate_text(status: int | None) -> str:
-    if status is None:
-        return f"{WARDEN_DIED}: its zygote ended"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"{_OF_SIGNAL.get(number, WARDEN_DIED)}: signal {number}"
-    return f"{WARDEN_DIED}: status {os.waitstatus_to_exitcode(status)}"

@@ -6,73 +6,89 @@ wardens end with their zygote.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 import hpcc
+from hpcc.core import IntegrityError
 from hpcc.ports import GuestLostError
 from hpcc.runtime._users import warden_user
+from hpcc.runtime._warden_link import WARDEN_CPU, WARDEN_DIED, WARDEN_SECCOMP, OnEnd, OnPid
 from hpcc.wire import TOKEN_BYTES
 from hpcc.wire import warden as wire
 
-WARDEN_DIED: Final = "warden-died"
+_OF_SIGNAL: Final[Mapping[int, str]] = {signal.SIGSYS: WARDEN_SECCOMP, signal.SIGXCPU: WARDEN_CPU}
 _PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"
 _ZYGOTE_FD: Final = 3
 _TRIAL_SECONDS: Final = 20.0
 _KEEPALIVE_MS: Final = 60_000
 _FATE_BYTES: Final = 64
-_CPU_START_SECONDS: Final = 20.0
-_CPU_PER_SECOND: Final = 0.05
-_CPU_PER_EXEC: Final = 2.0
-_BYTES_PER_CPU_SECOND: Final = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
 class WardenEnds:
-    """The worker's two ends of a warden, both non-blocking.
+    """The worker's two ends of a warden, both non-blocking; see `WardenLink`.
 
     `stream` carries frames. On `line` (SOCK_SEQPACKET) come the warden's pid and its wait status;
     closing it ends the warden.
     """
 
-    stream: socket.socket
-    line: socket.socket
+    def __init__(self, stream: socket.socket, line: socket.socket) -> None:
+        self.stream, self.line = stream, line
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._has_pid = False
+
+    def watch(self, on_pid: OnPid, on_end: OnEnd) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.line, self._hear, self._loop, on_pid, on_end)
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, on_pid: OnPid, on_end: OnEnd) -> None:
+        """Take the zygote's word: the warden's pid first, its wait status later."""
+        try:
+            packet = self.line.recv(_FATE_BYTES)
+            if packet and not self._has_pid:
+                self._has_pid, self._pid = True, wire.decode_fate(packet)
+                on_pid(self._pid)
+                return
+            status = wire.decode_fate(packet) if packet else None
+        except BlockingIOError:
+            return
+        except (OSError, IntegrityError):
+            status = None
+        loop.remove_reader(self.line)
+        self._loop = None
+        on_end(_fate_text(status))
+
+    async def open(self, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(sock=self.stream, limit=limit)
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self._pid)
 
     def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self.line)
+            self._loop = None
         self.stream.close()
         self.line.close()
 
 
-type Launch = Callable[[socket.socket], WardenEnds]
-
-
-class CpuBudget:
-    """Processor seconds that a warden may have used, by the work that it was given.
-
-    Ten times what is measured, so that an emulated machine is no offender; a warden that was taken
-    over, or a guest that makes it work for nothing, is.
-    """
-
-    def __init__(self) -> None:
-        self._earned = _CPU_START_SECONDS
-
-    def earn(self, *, seconds: float = 0.0, execs: int = 0, size_bytes: int = 0) -> None:
-        """Add for time that went by, execs begun, bytes passed on."""
-        self._earned += (
-            seconds * _CPU_PER_SECOND + execs * _CPU_PER_EXEC + size_bytes / _BYTES_PER_CPU_SECOND
-        )
-
-    def is_used_up(self, used_seconds: float) -> bool:
-        return used_seconds > self._earned
+def _fate_text(status: int | None) -> str:
+    if status is None:
+        return f"{WARDEN_DIED}: its zygote ended"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"{_OF_SIGNAL.get(number, WARDEN_DIED)}: signal {number}"
+    return f"{WARDEN_DIED}: status {os.waitstatus_to_exitcode(status)}"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,4 +1,7 @@
-"""`python -I …/hpcc/warden/__main__.py FD PID`: the zygote of the worker PID, on descriptor FD."""
+"""`python -I …/hpcc/warden/__main__.py FD PID`: the zygote of the worker PID, on descriptor FD.
+
+Without arguments: a warden on Windows, whose standard input leads to its worker.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from pathlib import Path
 if __name__ == "__main__":
     # This very copy of hpcc, whatever else is installed: isolated mode knows no PYTHONPATH.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from hpcc.warden import main
+    if sys.argv[1:]:
+        from hpcc.warden import main
 
-    main(int(sys.argv[1]), int(sys.argv[2]))
+        main(int(sys.argv[1]), int(sys.argv[2]))
+    else:
+        from hpcc.warden import main_on_windows
+
+        main_on_windows()

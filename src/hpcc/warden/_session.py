@@ -38,6 +38,13 @@ class _LostGuestError(Exception):
 async def serve(guest: socket.socket, worker: socket.socket) -> None:
     """Serve one guest until it is lost or the worker hangs up. Closes both sockets."""
     reader, writer = await asyncio.open_connection(sock=worker)
+    await serve_streams(guest, reader, writer)
+
+
+async def serve_streams(
+    guest: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """The same, where the way to the worker is no socket."""
     try:
         await _Session(guest, reader, writer).run()
     except _LostGuestError as error:

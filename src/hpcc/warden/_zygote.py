@@ -9,21 +9,16 @@ come the warden's pid and its wait status; the worker's hanging up ends the ward
 from __future__ import annotations
 
 import asyncio
-import gc
-import linecache
-import logging
 import os
 import select
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Final
 
+from hpcc.warden._harden import harden
 from hpcc.warden._sandbox import confine, die_with_parent, keep_only, set_name
 from hpcc.wire import warden as wire
 
@@ -139,29 +134,6 @@ def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote:
     except BaseException:  # noqa: BLE001 - there is nobody to tell: the wait status says it
         os._exit(_EXIT_ERROR)
     os._exit(0)
-
-
-class _NoMoreModules:
-    """Finds none: a warden could not open a file, so that an import is a plain error."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        del path, target
-        raise ModuleNotFoundError(f"a warden imports nothing: {name}", name=name)
-
-
-def harden() -> None:
-    """Make the interpreter one that does not reach for files, not even to report an error."""
-    logging.disable(logging.CRITICAL)
-    linecache.updatecache = lambda *_, **__: []
-    linecache.checkcache = lambda *_, **__: None
-    sys.meta_path[:] = [_NoMoreModules()]
-    sys.excepthook = lambda *_: None
-    sys.unraisablehook = lambda _: None
-    # What was imported stays shared between all wardens.
-    gc.collect()
-    gc.freeze()
 
 
 def main(descriptor: int, worker_pid: int) -> None:

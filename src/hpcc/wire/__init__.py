@@ -30,6 +30,14 @@ from hpcc.wire._exec_frames import (
 from hpcc.wire._frame_gate import PROTOCOL_VIOLATION, FrameGate
 from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
 from hpcc.wire._pipe import check_sid, daemon_pipe, pipe_sddl
+from hpcc.wire._warden_share import (
+    WARDEN_PID_BYTES,
+    WARDEN_SHARE_HEAD_BYTES,
+    decode_warden_pid,
+    decode_warden_share_length,
+    encode_warden_pid,
+    encode_warden_share,
+)
 
 __all__ = [
     "CHUNK_BYTES",
@@ -57,12 +65,18 @@ __all__ = [
     "TOKEN_PARAMETER",
     "VSOCK_PARAMETER",
     "VSOCK_PORT",
+    "WARDEN_PID_BYTES",
+    "WARDEN_SHARE_HEAD_BYTES",
     "FrameGate",
     "GuestLink",
     "HostLink",
     "check_exec_request",
     "check_sid",
     "daemon_pipe",
+    "decode_warden_pid",
+    "decode_warden_share_length",
+    "encode_warden_pid",
+    "encode_warden_share",
     "launcher",
     "pipe_sddl",
     "warden",
