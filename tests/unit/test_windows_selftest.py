@@ -155,6 +155,10 @@ def test_the_command_needs_nothing_that_windows_lacks() -> None:
         for name in ("fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog"):
             sys.modules.pop(name, None)
         sys.meta_path.insert(0, Missing())
+        # What only Windows has, and is there at import.
+        for name, there in {"msvcrt": (), "asyncio.windows_utils": ("PipeHandle", "pipe")}.items():
+            sys.modules[name] = type(sys)(name)
+            vars(sys.modules[name]).update(dict.fromkeys(there))
         sys.platform = "win32"
         import hpcc.runtime
         from hpcc.cli import build_parser

@@ -24,8 +24,8 @@ from hpcc.runtime._containerd import (
     Scratch,
 )
 from hpcc.runtime._containerd_layers import LayerStore
-from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import VmGuest, booted
+from hpcc.runtime._warden_launch import warden_label
 from hpcc.runtime._windows_host import WindowsHost, WindowsTools
 from hpcc.runtime._windows_spec import RUNHCS_OPTIONS, RUNTIME, WindowsPlan
 
