@@ -530,3 +530,18 @@ async def test_another_tenants_blob_is_no_base(farm: FarmUnderTest) -> None:
         with pytest.raises(MissingBlobsError):
             await client.execute(ACTION, [], deltas)
         assert len(await client.find_missing(b.digest for b in blobs)) == len(blobs)
+
+
+async def test_blobs_with_calls_take_a_tenants_room_and_not_the_worker(
+    farm: FarmUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contents and bases are in memory while they are put together: they count as uploads do."""
+    blobs = made_action(SCRIPT)
+    deltas = [Delta(b.digest, b.data) for b in blobs]
+    async with farm.client() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("hpcc.rpc._blob_room.MAX_TENANT_BYTES", 8)
+            with pytest.raises(BusyError):
+                await client.execute(ACTION, [], deltas)
+            assert len(await client.find_missing(b.digest for b in blobs)) == len(blobs)
+        assert not (await client.execute(ACTION, [], deltas))[1]

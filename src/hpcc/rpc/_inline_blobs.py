@@ -53,6 +53,11 @@ class Extras:
         self._deltas = tuple(map(_delta, extras.blobs))
         check_deltas(self._deltas)
 
+    @property
+    def size_bytes(self) -> int:
+        """What `store` has in memory at most."""
+        return sum(d.digest.size_bytes + (d.base.size_bytes if d.base else 0) for d in self._deltas)
+
     async def store(self, place: BlobPlace) -> None:
         """Store the blobs; one whose base is not there is left out, and will be found missing.
 

@@ -113,8 +113,9 @@ class Authorizer(Protocol):
 
 def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handlers of all REAPI services."""
-    server = _ReapiServer(authorizer)
-    blobs = _BlobServices(authorizer)
+    room = BlobRoom()
+    server = _ReapiServer(authorizer, room)
+    blobs = _BlobServices(authorizer, room)
     return (
         service_handler(
             f"{_REAPI}.Capabilities",
@@ -165,8 +166,8 @@ def _digests(messages: object) -> tuple[Digest, ...]:
 class _BlobServices:
     """ContentAddressableStorage and ByteStream."""
 
-    def __init__(self, authorizer: Authorizer) -> None:
-        self._authorizer, self._room = authorizer, BlobRoom()
+    def __init__(self, authorizer: Authorizer, room: BlobRoom) -> None:
+        self._authorizer, self._room = authorizer, room
 
     def cas_methods(self) -> tuple[Method, ...]:
         return (
@@ -322,8 +323,8 @@ async def _collected(
 class _ReapiServer:
     """Capabilities, ActionCache, Execution and Operations."""
 
-    def __init__(self, authorizer: Authorizer) -> None:
-        self._authorizer = authorizer
+    def __init__(self, authorizer: Authorizer, room: BlobRoom) -> None:
+        self._authorizer, self._room = authorizer, room
 
     async def capabilities(
         self, request: pb.GetCapabilitiesRequest, call: Call
@@ -400,11 +401,16 @@ class _ReapiServer:
         session = await self._authorizer.session(client_of(call, request.instance_name))
         action = digest_from_proto(request.action_digest)
         extras = Extras(request)
+
+        async def arrive() -> None:
+            async with self._room.hold(session.tenant, extras.size_bytes):
+                await extras.store(session)
+
         updates = session.execute(
             action,
             frozenset(request.inline_output_files),
             skip_cache=request.skip_cache_lookup,
-            arrive=lambda: extras.store(session),
+            arrive=arrive,
         )
         async with aclosing(updates):
             async for update in updates:
