@@ -56,8 +56,10 @@ class Lair:
     def _lying(self, name: str, lie: Lie) -> Callable[..., object]:
         honest = getattr(ReapiClient, name)
 
-        async def answer(client: ReapiClient, action: Digest, *rest: object) -> object:
-            said = await honest(client, action, *rest)
+        async def answer(
+            client: ReapiClient, action: Digest, *rest: object, **more: object
+        ) -> object:
+            said = await honest(client, action, *rest, **more)
             record, is_cached = said if name == "execute" else (said, True)
             self.action = action
             self.seen.append(record)
