@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hpcc/v1/audit.proto\x12\x07hpcc.v1\"G\n\x12\x41ppendAuditRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x03(\x0c\"5\n\x13\x41ppendAuditResponse\x12\x0c\n\x04next\x18\x01 \x01(\x04\x12\x10\n\x08is_empty\x18\x02 \x01(\x08\x32X\n\x0c\x41uditService\x12H\n\x0b\x41ppendAudit\x12\x1b.hpcc.v1.AppendAuditRequest\x1a\x1c.hpcc.v1.AppendAuditResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13hpcc/v1/audit.proto\x12\x07hpcc.v1\"G\n\x12\x41ppendAuditRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\x04\x12\x0f\n\x07records\x18\x03 \x03(\x0c\"5\n\x13\x41ppendAuditResponse\x12\x0c\n\x04next\x18\x01 \x01(\x04\x12\x10\n\x08is_empty\x18\x02 \x01(\x08\"#\n\x0e\x41nchorsRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\" \n\x0f\x41nchorsResponse\x12\r\n\x05heads\x18\x01 \x03(\x0c\x32\x96\x01\n\x0c\x41uditService\x12H\n\x0b\x41ppendAudit\x12\x1b.hpcc.v1.AppendAuditRequest\x1a\x1c.hpcc.v1.AppendAuditResponse\x12<\n\x07\x41nchors\x12\x17.hpcc.v1.AnchorsRequest\x1a\x18.hpcc.v1.AnchorsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDAUDITREQUEST']._serialized_end=103
   _globals['_APPENDAUDITRESPONSE']._serialized_start=105
   _globals['_APPENDAUDITRESPONSE']._serialized_end=158
-  _globals['_AUDITSERVICE']._serialized_start=160
-  _globals['_AUDITSERVICE']._serialized_end=248
+  _globals['_ANCHORSREQUEST']._serialized_start=160
+  _globals['_ANCHORSREQUEST']._serialized_end=195
+  _globals['_ANCHORSRESPONSE']._serialized_start=197
+  _globals['_ANCHORSRESPONSE']._serialized_end=229
+  _globals['_AUDITSERVICE']._serialized_start=232
+  _globals['_AUDITSERVICE']._serialized_end=382
 # @@protoc_insertion_point(module_scope)

@@ -23,3 +23,15 @@ class AppendAuditResponse(_message.Message):
     next: int
     is_empty: bool
     def __init__(self, next: _Optional[int] = ..., is_empty: _Optional[bool] = ...) -> None: ...
+
+class AnchorsRequest(_message.Message):
+    __slots__ = ("worker_id",)
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
+
+class AnchorsResponse(_message.Message):
+    __slots__ = ("heads",)
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    heads: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, heads: _Optional[_Iterable[bytes]] = ...) -> None: ...

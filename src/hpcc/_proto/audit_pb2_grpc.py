@@ -39,6 +39,11 @@ class AuditServiceStub:
                 request_serializer=hpcc_dot_v1_dot_audit__pb2.AppendAuditRequest.SerializeToString,
                 response_deserializer=hpcc_dot_v1_dot_audit__pb2.AppendAuditResponse.FromString,
                 _registered_method=True)
+        self.Anchors = channel.unary_unary(
+                '/hpcc.v1.AuditService/Anchors',
+                request_serializer=hpcc_dot_v1_dot_audit__pb2.AnchorsRequest.SerializeToString,
+                response_deserializer=hpcc_dot_v1_dot_audit__pb2.AnchorsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -56,6 +61,13 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Anchors(self, request, context):
+        """Gives what this farm's schedulers hold of the caller's own chain: where it ended, and when.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +75,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.AppendAudit,
                     request_deserializer=hpcc_dot_v1_dot_audit__pb2.AppendAuditRequest.FromString,
                     response_serializer=hpcc_dot_v1_dot_audit__pb2.AppendAuditResponse.SerializeToString,
+            ),
+            'Anchors': grpc.unary_unary_rpc_method_handler(
+                    servicer.Anchors,
+                    request_deserializer=hpcc_dot_v1_dot_audit__pb2.AnchorsRequest.FromString,
+                    response_serializer=hpcc_dot_v1_dot_audit__pb2.AnchorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +109,33 @@ class AuditService:
             '/hpcc.v1.AuditService/AppendAudit',
             hpcc_dot_v1_dot_audit__pb2.AppendAuditRequest.SerializeToString,
             hpcc_dot_v1_dot_audit__pb2.AppendAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Anchors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hpcc.v1.AuditService/Anchors',
+            hpcc_dot_v1_dot_audit__pb2.AnchorsRequest.SerializeToString,
+            hpcc_dot_v1_dot_audit__pb2.AnchorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

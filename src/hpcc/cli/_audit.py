@@ -72,6 +72,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="what `hpcc scheduler anchors` wrote: also finds a missing end",
     )
     verify.add_argument("--worker", default="", help="whose anchors, where the file has several's")
+    verify.add_argument(
+        "--scheduler",
+        action="store_true",
+        help="ask the worker's schedulers for its anchors, with the worker's certificate",
+    )
+    verify.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="with --scheduler: the worker's config file (default: that of `hpcc up`)",
+    )
 
 
 def _command(
@@ -252,8 +263,19 @@ def _run_export(args: argparse.Namespace) -> int:
 def _run_verify(args: argparse.Namespace) -> int:
     from hpcc.audit import read_anchors, verify_trail
 
+    directory = _directory(args)
     anchors = read_anchors(args.anchors, args.worker) if args.anchors is not None else []
-    verified = verify_trail(_directory(args), anchors)
+    if args.scheduler:
+        from hpcc.cli._audit_anchors import ask_scheduler
+
+        if args.scheduler_state is not None:
+            raise CallerError("nobody keeps anchors of a scheduler's own trail")
+        config, asked = ask_scheduler(args.config)
+        anchors += asked
+        directory = args.directory or config.audit
+    elif args.config is not None:
+        raise CallerError("--config is for --scheduler", reason="usage")
+    verified = verify_trail(directory, anchors)
     _say_verified(verified, is_anchored=bool(anchors))
     return 0
 
@@ -266,7 +288,7 @@ def _say_verified(verified: Verified, *, is_anchored: bool) -> None:
     for key in verified.keys:
         print(f"signed by key {key}")
     if not is_anchored:
-        print("not compared with anchors: a missing end would not show (--anchors FILE)")
+        print("not compared with anchors: a missing end would not show (--scheduler, --anchors)")
         return
     print(f"{verified.anchors} anchors match, the newest of {verified.newest_anchor} records")
     if verified.older_anchors:

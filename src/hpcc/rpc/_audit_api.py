@@ -21,6 +21,8 @@ MAX_AUDIT_BYTES: Final = 15 << 20
 _MAX_SEQUENCE: Final = (1 << 63) - 1
 # A batch is written and synced by a database that may be busy.
 AUDIT_CALL_SECONDS: Final = 30.0
+# Of some 350 bytes each.
+MAX_ANCHORS: Final = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,21 @@ class AuditBackend(Protocol):
         self, certificate: bytes, worker_id: str, first: int, records: Sequence[bytes]
     ) -> AuditPlace: ...
 
+    async def anchors(self, certificate: bytes, worker_id: str) -> Sequence[bytes]:
+        """Return the signed heads of a worker's own chain, oldest first."""
+        ...
+
 
 def audit_handlers(
     backend: AuditBackend, on_refusal: OnRefusal | None = None
 ) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the handler of the audit service."""
     server = _AuditServer(backend)
-    method = Method(
-        "AppendAudit", pb.AppendAuditRequest, pb.AppendAuditResponse, unary=server.append
+    methods = (
+        Method("AppendAudit", pb.AppendAuditRequest, pb.AppendAuditResponse, unary=server.append),
+        Method("Anchors", pb.AnchorsRequest, pb.AnchorsResponse, unary=server.anchors),
     )
-    return (service_handler("hpcc.v1.AuditService", (method,), on_refusal),)
+    return (service_handler("hpcc.v1.AuditService", methods, on_refusal),)
 
 
 class _AuditServer:
@@ -64,6 +71,10 @@ class _AuditServer:
             call.certificate, worker_id_of(request.worker_id), request.first, records
         )
         return pb.AppendAuditResponse(next=place.next, is_empty=place.is_empty)
+
+    async def anchors(self, request: pb.AnchorsRequest, call: Call) -> pb.AnchorsResponse:
+        heads = await self._backend.anchors(call.certificate, worker_id_of(request.worker_id))
+        return pb.AnchorsResponse(heads=heads[-MAX_ANCHORS:])
 
 
 class AuditClient:
@@ -89,3 +100,14 @@ class AuditClient:
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
         return AuditPlace(answer.next, answer.is_empty)
+
+    async def anchors(self, worker_id: str) -> list[bytes]:
+        """Return the signed heads that the schedulers hold of the worker, as bytes, oldest first.
+
+        Raises:
+            HpccError: refused, or none of them answers.
+        """
+        answer = await self._schedulers().call(
+            "AuditService/Anchors", pb.AnchorsRequest(worker_id=worker_id), pb.AnchorsResponse, ""
+        )
+        return list(answer.heads)

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from hpcc.audit import GENESIS, Record, foreign_record
+from hpcc.audit import GENESIS, Record, foreign_record, head_text
 from hpcc.core import CallerError, IntegrityError
+from hpcc.ports import SignedHead
 from hpcc.rpc import AuditPlace
 
 # Each batch may be 15 MiB and be decoded: this bounds what they take of memory together.
@@ -35,11 +36,18 @@ class AuditIntake:
     """Checks the caller and each record before a sink sees them."""
 
     def __init__(
-        self, admit: Callable[[bytes, str], Awaitable[str]], sink: AuditSink | None
+        self,
+        admit: Callable[[bytes, str], Awaitable[str]],
+        sink: AuditSink | None,
+        heads: Callable[[str], Awaitable[Sequence[SignedHead]]],
     ) -> None:
-        """`admit` raises for a certificate that is not that worker's."""
-        self._admit, self._sink = admit, sink
+        """`admit` raises for a certificate that is not that worker's; `heads` are its anchors."""
+        self._admit, self._sink, self._heads = admit, sink, heads
         self._room = asyncio.Semaphore(_MAX_AT_ONCE)
+
+    async def anchors(self, certificate: bytes, worker_id: str) -> Sequence[bytes]:
+        await self._admit(certificate, worker_id)
+        return [head_text(head) for head in await self._heads(worker_id)]
 
     async def append_audit(
         self, certificate: bytes, worker_id: str, first: int, records: Sequence[bytes]

@@ -1,5 +1,6 @@
 """The worker: REAPI v2 in front, guests behind, a row for everything it releases."""
 
+from hpcc.worker._anchors import fetch_anchors
 from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
 from hpcc.worker._audit_shipper import Shipper
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
@@ -26,6 +27,7 @@ __all__ = [
     "Verdict",
     "WorkerConfig",
     "enrol_worker",
+    "fetch_anchors",
     "load_identity_or_none",
     "read_credential",
     "read_token",

@@ -20,6 +20,7 @@ from hpcc.core import HpccError, Isolation, PolicyError, TenantId
 from hpcc.identity import PinnedPeer, new_worker_key
 from hpcc.ports import SecurityEvent
 from hpcc.rpc import (
+    AuditClient,
     RouteAsk,
     SchedulerClient,
     Schedulers,
@@ -29,6 +30,7 @@ from hpcc.rpc import (
 )
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import KEY, opened, row
+from hpcc.worker import load_identity_or_none
 
 SECONDS = 60.0
 
@@ -238,3 +240,38 @@ async def test_an_anchor_with_a_wrong_signature_is_refused_and_an_event(
         log.signed_anchor = forged  # type: ignore[method-assign,assignment]
         async with farm.serving(log):
             await until(lambda: "audit-anchor-refused" in [e.name for e in events(farm)])
+
+
+async def test_verify_asks_the_schedulers_itself_with_the_workers_certificate(
+    farm: FarmUnderTest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trail = tmp_path / "trail"
+    async with heard(farm, trail, rows=5):
+        await said(farm, 5, capsys)
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in _fields(farm).items()}
+    write_private_file(tmp_path / "worker.json", json.dumps(values).encode())
+    verify = ["audit", "verify", "--directory", str(trail), "--scheduler"]
+    verify += ["--config", str(tmp_path / "worker.json")]
+    assert await asyncio.to_thread(main, verify) == 0
+    assert "the newest of 5 records" in capsys.readouterr().out
+    path = spool_path(trail)
+    path.write_bytes(path.read_bytes()[:-500])
+    assert await asyncio.to_thread(main, verify) == 1
+    assert "the end is missing" in capsys.readouterr().err
+    # Nobody but the worker is told: a certificate, and its own chain alone.
+    identity = load_identity_or_none(farm.worker_config().keys)
+    assert identity is not None
+    peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())
+    async with open_channel(
+        f"127.0.0.1:{farm.scheduler.worker_port}",
+        certificate_pem=peer.certificate_pem,
+        name=peer.name,
+        client=identity.tls,
+    ) as channel:
+        asked = AuditClient(lambda: Schedulers((channel,))).anchors("w2")
+        assert (await fails(asked)).reason == "foreign-worker"
+
+
+def _fields(farm: FarmUnderTest) -> dict[str, object]:
+    config = farm.worker_config()
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}

@@ -1,0 +1,33 @@
+"""`hpcc audit verify --scheduler`: the anchors as the schedulers hold them now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcc.config import Paths, load_service_file
+from hpcc.core import NotFoundError
+
+if TYPE_CHECKING:
+    from hpcc.ports import SignedHead
+    from hpcc.worker import WorkerConfig
+
+
+def ask_scheduler(file: Path | None) -> tuple[WorkerConfig, list[SignedHead]]:
+    """Return a worker's config and the anchors that its schedulers hold of it.
+
+    Raises:
+        CallerError: the file is no worker's, or the worker has no certificate that is good now.
+        NotFoundError: the schedulers hold none: it would look as if there were nothing to compare.
+        HpccError: no scheduler answers, or one refuses.
+    """
+    from hpcc.worker import WorkerConfig, fetch_anchors
+
+    path = file or Paths.from_env(os.environ).state / "worker.json"
+    config = load_service_file(path.absolute(), WorkerConfig)
+    heads = asyncio.run(fetch_anchors(config))
+    if not heads:
+        raise NotFoundError(f"the schedulers hold no anchor of worker {config.worker_id} yet")
+    return config, heads

@@ -1,0 +1,41 @@
+"""What a worker's schedulers hold of its audit chain, for whoever checks the trail."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from hpcc.audit import AuditDamagedError, head_of_text
+from hpcc.core import CallerError
+from hpcc.identity import PinnedPeer
+from hpcc.rpc import AuditClient, open_schedulers
+from hpcc.worker._identity import load_identity_or_none
+
+if TYPE_CHECKING:
+    from hpcc.ports import SignedHead
+    from hpcc.worker._config import WorkerConfig
+
+
+async def fetch_anchors(config: WorkerConfig) -> list[SignedHead]:
+    """Ask for the heads of a worker, oldest first, as the worker itself.
+
+    Raises:
+        CallerError: the worker was never enrolled.
+        AuditDamagedError: what came is no head of it.
+        HpccError: no scheduler answers, or one refuses.
+    """
+    identity = await asyncio.to_thread(load_identity_or_none, config.keys)
+    if identity is None:
+        raise CallerError(
+            f"worker {config.worker_id} was never enrolled: nobody holds anchors of it",
+            reason="worker-identity",
+        )
+    peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
+    async with open_schedulers(
+        config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name, client=identity.tls
+    ) as schedulers:
+        lines = await AuditClient(lambda: schedulers).anchors(config.worker_id)
+    heads = [head_of_text(line) for line in lines]
+    if any(head.worker != config.worker_id for head in heads):
+        raise AuditDamagedError("a scheduler gave anchors of another worker")
+    return heads
