@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,16 +29,21 @@ from hpcc.rpc import (
     ClientTls,
     Schedulers,
     UnauthenticatedError,
+    UnavailableError,
     ask_to_enrol,
     ask_to_renew,
+    dial,
     open_channel,
     open_schedulers,
+    split_schedulers,
 )
 
 _log: Final = logging.getLogger(__name__)
 IDENTITY_NAME: Final = "farm-identity.pem"
 _MAX_FILE_BYTES: Final = 16 << 10
 _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+_END_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
+_DIAL_SECONDS: Final = 10.0
 MAX_TOKEN_CHARS: Final = 128
 # A renewal that fails is tried again after this share of what is left.
 _RETRY_SHARE: Final = 8
@@ -117,6 +123,7 @@ async def enrol_worker(
 ) -> tuple[WorkerIdentity, int]:
     """Make a key, have it certified, keep both; return them and the scheduler's port for workers.
 
+    `scheduler` is one or several addresses, `certificate_pem` one or all of their certificates.
     The key never leaves this machine. What was there before is replaced only by something good.
 
     Raises:
@@ -124,11 +131,31 @@ async def enrol_worker(
     """
     key, request = new_worker_key()
     peer = PinnedPeer.from_pem(certificate_pem)
-    async with open_channel(
-        scheduler, certificate_pem=peer.certificate_pem, name=peer.name
-    ) as channel:
-        grant, port = await ask_to_enrol(channel, token=token, request=request, worker_id=worker_id)
-    return await asyncio.to_thread(_keep, keys, key, grant.certificate_pem, worker_id), port
+    silent: UnavailableError | None = None
+    for address, pem in _doors(split_schedulers(scheduler), peer.certificate_pem):
+        async with open_channel(address, certificate_pem=pem, name=peer.name) as channel:
+            try:
+                # The token is sent once only, to one that has shown a certificate of ours.
+                await dial(channel, _DIAL_SECONDS)
+            except UnavailableError as error:
+                silent = error
+                continue
+            grant, port = await ask_to_enrol(
+                channel, token=token, request=request, worker_id=worker_id
+            )
+        return await asyncio.to_thread(_keep, keys, key, grant.certificate_pem, worker_id), port
+    raise UnavailableError(
+        f"no scheduler at {scheduler}, or none with a certificate that is given here",
+        reason="dial",
+    ) from silent
+
+
+def _doors(addresses: Sequence[str], certificates_pem: bytes) -> list[tuple[str, bytes]]:
+    """Return which certificate to expect where: in the order given, else any of them anywhere."""
+    pems = [pem + _END_CERTIFICATE for pem in certificates_pem.split(_END_CERTIFICATE)[:-1]]
+    if len(pems) == len(addresses):
+        return list(zip(addresses, pems, strict=True))
+    return list(itertools.product(addresses, pems))
 
 
 def _keep(keys: Path, key: bytes, certificate: bytes, worker_id: str) -> WorkerIdentity:

@@ -18,18 +18,26 @@ from cryptography.x509.oid import NameOID
 
 from hpcc.control import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError, PolicyError
-from hpcc.identity import PinnedPeer, WorkerCa, new_worker_key, read_request
+from hpcc.identity import (
+    PinnedPeer,
+    WorkerCa,
+    load_or_create_tls,
+    new_worker_key,
+    read_request,
+)
 from hpcc.ports import Entry, SystemClock
 from hpcc.rpc import (
     Beat,
     ClientTls,
     RegistryClient,
     UnauthenticatedError,
+    UnavailableError,
     ask_to_enrol,
     ask_to_renew,
     open_channel,
 )
 from hpcc.scheduler import Enrolment, open_enrolment
+from hpcc.scheduler._serve import TLS_NAME
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.worker import IDENTITY_NAME, enrol_worker, load_identity_or_none, read_token
 from hpcc.worker._identity import Tie
@@ -434,3 +442,36 @@ async def test_the_operators_commands_enrol_list_and_revoke(
     assert "enrolled" in await hpcc("scheduler", "workers", *named)
     assert "w9 is refused" in await hpcc("scheduler", "revoke-worker", "w9", *named)
     assert "revoked" in await hpcc("scheduler", "workers", *named)
+
+
+async def test_any_schedulers_certificate_will_do_among_several(
+    world: World, tmp_path: Path
+) -> None:
+    other = load_or_create_tls(tmp_path / "other", TLS_NAME, clock=SystemClock())
+    here, token = f"127.0.0.1:{world.farm.scheduler.port}", await world.token()
+    with pytest.raises(UnavailableError, match="none with a certificate that is given here"):
+        await enrol_worker(
+            world.directory / "k",
+            scheduler=here,
+            certificate_pem=other.certificate_pem,
+            token=token,
+            worker_id="w7",
+        )
+    # The token was sent to nobody, and is good. One address, the certificates of all.
+    certificates = other.certificate_pem + world.peer.certificate_pem
+    identity, port = await enrol_worker(
+        world.directory / "k",
+        scheduler=here,
+        certificate_pem=certificates,
+        token=token,
+        worker_id="w7",
+    )
+    assert (identity.worker_id, port) == ("w7", world.farm.scheduler.worker_port)
+    # Several addresses, of which the first one is away.
+    await enrol_worker(
+        world.directory / "k8",
+        scheduler=f"127.0.0.1:1,{here}",
+        certificate_pem=certificates,
+        token=await world.token(),
+        worker_id="w8",
+    )
