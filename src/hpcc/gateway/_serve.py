@@ -6,30 +6,26 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
-from hpcc.core import CallerError
+from hpcc.gateway._certificate import CertificateFiles
 from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._front import Front
 from hpcc.gateway._refusals import Refusals
 from hpcc.gateway._routes import Routes
 from hpcc.gateway._visitors import Visitors
-from hpcc.identity import PinnedPeer, read_own_file
+from hpcc.identity import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc import (
     MAX_RELAY_REQUEST_BYTES,
     RelayHandlers,
     SchedulerClient,
-    ServerTls,
     open_channel,
     start_server,
 )
 
 _GRACE_SECONDS: Final = 5.0
-_MAX_CHAIN_BYTES: Final = 256 << 10
-_MAX_KEY_BYTES: Final = 64 << 10
 # Calls above the limit are told so; this many more are heard at all.
 _MORE_RPCS: Final = 256
 _OPTIONS: Final = (
@@ -60,7 +56,8 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
         CallerError: certificate, key or the scheduler's certificate cannot be used.
         InfrastructureError: the address cannot be bound.
     """
-    tls = await asyncio.to_thread(_tls, config)
+    files = CertificateFiles(config.certificate, config.key)
+    tls = await asyncio.to_thread(files.read)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
     async with open_channel(
         config.scheduler, certificate_pem=peer.certificate_pem, name=peer.name
@@ -74,6 +71,7 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
             host=config.host,
             port=config.port,
             tls=tls,
+            files=files,
             more_rpcs=config.max_calls + _MORE_RPCS,
             options=_OPTIONS,
         )
@@ -82,24 +80,3 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
         finally:
             await server.stop(_GRACE_SECONDS)
             await routes.close()
-
-
-def _tls(config: GatewayConfig) -> ServerTls:
-    try:
-        key = read_own_file(config.key, max_bytes=_MAX_KEY_BYTES)
-    except FileNotFoundError as error:
-        raise CallerError(f"{config.key} is not there", reason="gateway-key") from error
-    return ServerTls(key, _chain(config.certificate))
-
-
-def _chain(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            chain = file.read(_MAX_CHAIN_BYTES + 1)
-    except OSError as error:
-        raise CallerError(
-            f"cannot read {path}: {error.strerror}", reason="gateway-certificate"
-        ) from error
-    if len(chain) > _MAX_CHAIN_BYTES or b"-----BEGIN CERTIFICATE-----" not in chain:
-        raise CallerError(f"{path} holds no PEM certificate", reason="gateway-certificate")
-    return chain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 
@@ -96,17 +96,30 @@ async def dial(channel: grpc.aio.Channel, seconds: float) -> None:
         raise UnavailableError(f"no connection in {seconds:g} s", reason="dial") from error
 
 
+class TlsFiles(Protocol):
+    """A server's key and certificate in files that somebody replaces while it runs."""
+
+    def changed_or_none(self) -> ServerTls | None:
+        """Return what is there now, if it is new and good. Called for each connection, in a thread.
+
+        Raises nothing: what cannot be used is said in a log, and the old one stays.
+        """
+        ...
+
+
 async def start_server(
     handlers: Sequence[grpc.GenericRpcHandler],
     *,
     host: str,
     port: int,
     tls: ServerTls,
+    files: TlsFiles | None = None,
     more_rpcs: int = 0,
     options: Sequence[tuple[str, int]] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """Start serving; return the server and its port (chosen by the system when 0).
 
+    `files` are asked at each new connection whether `tls` was replaced.
     `more_rpcs` calls that last are served beside the usual number; `options` are gRPC's, in
     place of ours.
 
@@ -123,11 +136,7 @@ async def start_server(
     most = MAX_CONCURRENT_RPCS + more_rpcs
     server = grpc.aio.server(options=tuple(chosen.items()), maximum_concurrent_rpcs=most)
     server.add_generic_rpc_handlers(tuple(handlers))
-    credentials = grpc.ssl_server_credentials(
-        [(tls.key_pem, tls.certificate_pem)],
-        root_certificates=tls.client_roots_pem or None,
-        require_client_auth=bool(tls.client_roots_pem),
-    )
+    credentials = _server_credentials(tls, files)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
@@ -136,3 +145,27 @@ async def start_server(
         raise InfrastructureError(f"cannot listen on {host}:{port}", reason="listen")
     await server.start()
     return server, bound
+
+
+def _server_credentials(tls: ServerTls, files: TlsFiles | None) -> grpc.ServerCredentials:
+    roots, asks = tls.client_roots_pem or None, bool(tls.client_roots_pem)
+    pair = (tls.key_pem, tls.certificate_pem)
+    if files is None:
+        return grpc.ssl_server_credentials(
+            [pair], root_certificates=roots, require_client_auth=asks
+        )
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        new = files.changed_or_none()
+        if new is None:
+            return None
+        return grpc.ssl_server_certificate_configuration(
+            [(new.key_pem, new.certificate_pem)], roots
+        )
+
+    first = grpc.ssl_server_certificate_configuration([pair], roots)
+    return grpc.dynamic_ssl_server_credentials(
+        first,
+        changed,  # type: ignore[arg-type]  # None is documented: nothing is new
+        require_client_authentication=asks,
+    )

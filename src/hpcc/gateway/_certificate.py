@@ -1,0 +1,101 @@
+"""The gateway's key and certificate, which somebody renews every few weeks while it serves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from hpcc.core import CallerError, HpccError
+from hpcc.identity import read_own_file
+from hpcc.rpc import ServerTls
+
+_log: Final = logging.getLogger(__name__)
+_MAX_CHAIN_BYTES: Final = 256 << 10
+_MAX_KEY_BYTES: Final = 64 << 10
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+class CertificateFiles:
+    """`TlsFiles`: looks at both files, and takes them together when they belong together."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key = certificate, key
+        self._lock = threading.Lock()
+        self._stamp: _Stamp = ()
+
+    def read(self) -> ServerTls:
+        """Read both.
+
+        Raises:
+            CallerError: one cannot be read or used, or the key is another certificate's.
+        """
+        with self._lock:
+            self._stamp = self._stamp_now()
+            return self._read()
+
+    def changed_or_none(self) -> ServerTls | None:
+        # Whatever it meets, those who connect get the certificate of before.
+        with self._lock:
+            stamp = self._stamp_now()
+            if stamp == self._stamp:
+                return None
+            # Once for each state of the files: a bad one is not read for each connection.
+            self._stamp = stamp
+            try:
+                found = self._read()
+            except (HpccError, OSError) as error:
+                _log.error("the certificate of before is shown: %s", error)
+                return None
+        _log.warning("connections from now on get the certificate that is in %s", self._certificate)
+        return found
+
+    def _stamp_now(self) -> _Stamp:
+        found = []
+        for path in (self._certificate, self._key):
+            try:
+                status = path.stat()
+            except OSError:
+                return ()
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return tuple(found)
+
+    def _read(self) -> ServerTls:
+        try:
+            key = read_own_file(self._key, max_bytes=_MAX_KEY_BYTES)
+        except FileNotFoundError as error:
+            raise CallerError(f"{self._key} is not there", reason="gateway-key") from error
+        chain = _chain(self._certificate)
+        try:
+            public = serialization.load_pem_private_key(key, None).public_key()
+            is_pair = public == x509.load_pem_x509_certificates(chain)[0].public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise CallerError(
+                f"{self._key} or {self._certificate} is no PEM, or the key has a password",
+                reason="gateway-certificate",
+            ) from error
+        # Of two that are being replaced, one comes first.
+        if not is_pair:
+            raise CallerError(
+                f"{self._key} is not the key of the first certificate in {self._certificate}",
+                reason="gateway-certificate",
+            )
+        return ServerTls(key, chain)
+
+
+def _chain(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            chain = file.read(_MAX_CHAIN_BYTES + 1)
+    except OSError as error:
+        raise CallerError(
+            f"cannot read {path}: {error.strerror}", reason="gateway-certificate"
+        ) from error
+    if len(chain) > _MAX_CHAIN_BYTES or b"-----BEGIN CERTIFICATE-----" not in chain:
+        raise CallerError(f"{path} holds no PEM certificate", reason="gateway-certificate")
+    return chain
