@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from hpcc.testing.server_certificate import ServerFiles
+
 _START_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.05
+_PORT: Final = 5432
 # Whatever happens to the test, its server is gone after this.
 _LIFE_SECONDS: Final = 1800
 # The role that makes databases and schemas.
@@ -47,10 +51,13 @@ class PrivatePostgres:
     def __init__(self, directory: Path, binaries: Path, uid: int | None) -> None:
         self._directory, self._binaries, self._uid = directory, binaries, uid
         self._process: subprocess.Popen[bytes] | None = None
+        self._more: tuple[str, ...] = ()
+        self.port = _PORT
         # Not `user=`: that forks in full, which gRPC's threads in a test do not survive.
         self._become = ("setpriv", f"--reuid={uid}", "--clear-groups") if uid is not None else ()
 
     def url(self, database: str, user: str = OWNER) -> str:
+        assert self.port == _PORT, "with TLS it is asked over TCP"
         return f"postgresql://{user}@/{database}?host={quote(str(self._directory))}"
 
     def create(self) -> None:
@@ -58,6 +65,30 @@ class PrivatePostgres:
             "initdb", "-D", str(self._data), "-A", "trust", "-U", OWNER, "-E", "UTF8",
             "--locale=C", "--no-sync",
         )  # fmt: skip
+
+    def use_tls(self, files: ServerFiles, password: str) -> int:
+        """Listen on loopback, too, from the next start: with TLS and a password alone.
+
+        Returns the port. The address 127.0.0.2 is listened on as well, which is not in the
+        certificate.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port: int = free.getsockname()[1]
+        self.sql("postgres", f"ALTER ROLE {OWNER} PASSWORD '{password}'")
+        for source, name in ((files.certificate, "server.crt"), (files.key, "server.key")):
+            target = self._data / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if self._uid is not None:
+                os.chown(target, self._uid, -1)
+        (self._data / "pg_hba.conf").write_text(
+            "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n"
+        )
+        self._more = (
+            "-c", "listen_addresses=127.0.0.1,127.0.0.2", "-c", f"port={port}", "-c", "ssl=on",
+        )  # fmt: skip
+        self.port = port
+        return port
 
     def start(self) -> None:
         """Start the server and wait until it answers; it keeps its data over stops."""
@@ -69,6 +100,7 @@ class PrivatePostgres:
                     str(self._binaries / "postgres"), "-D", str(self._data),
                     "-c", "listen_addresses=", "-c", f"unix_socket_directories={self._directory}",
                     "-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB",
+                    *self._more,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
             )  # fmt: skip
@@ -110,7 +142,10 @@ class PrivatePostgres:
 
     def _answers(self) -> bool:
         done = subprocess.run(
-            [str(self._binaries / "pg_isready"), "-q", "-h", str(self._directory)],
+            [
+                str(self._binaries / "pg_isready"), "-q", "-h", str(self._directory),
+                "-p", str(self.port),
+            ],
             check=False, timeout=30,
         )  # fmt: skip
         return done.returncode == 0

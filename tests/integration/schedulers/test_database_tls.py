@@ -1,0 +1,79 @@
+"""TLS to a real PostgreSQL that has a certificate: who it is, is checked, or nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpcc.config import write_private_file
+from hpcc.control import migrate, open_postgres, read_database_config
+from hpcc.control._connect import connect
+from hpcc.ports import ControlStoreError, SystemClock
+from hpcc.testing.postgres import OWNER, missing_or_none, private_postgres
+from hpcc.testing.server_certificate import make_server_files
+
+pytestmark = pytest.mark.timeout(120)
+PASSWORD = "a password of the database"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A server on loopback that takes TLS alone; `ca` signed its certificate."""
+
+    port: int
+    password_file: Path
+    ca: Path
+    other_ca: Path
+
+    def url(self, host: str = "127.0.0.1", ca: Path | None = None) -> str:
+        options = f"sslmode=verify-full&sslrootcert={ca or self.ca}"
+        return f"postgresql://{OWNER}@{host}:{self.port}/control?{options}"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if missing := missing_or_none():
+        pytest.skip(missing)
+    directory = tmp_path_factory.mktemp("tls")
+    (directory / "other").mkdir()
+    files, other = make_server_files(directory), make_server_files(directory / "other")
+    password = directory / "password"
+    write_private_file(password, PASSWORD.encode())
+    with private_postgres() as cluster:
+        cluster.make_database("control")
+        port = cluster.use_tls(files, PASSWORD)
+        cluster.stop()
+        cluster.start()
+        yield Database(port, password, files.ca, other.ca)
+
+
+async def test_a_store_works_over_tls_with_a_password(database: Database) -> None:
+    config = read_database_config(database.url(), str(database.password_file))
+    await migrate(config)
+    async with open_postgres(config, SystemClock()) as store:
+        await store.put("keys", "a", b"1")
+        assert [e.value for e in await store.entries("keys")] == [b"1"]
+    connection = await connect(config)
+    try:
+        encrypted = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl"
+        assert await connection.fetchval(encrypted) == "TLSv1.3"
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("wrong", ["ca", "name", "password", "plain"])
+async def test_whoever_is_not_that_database_gets_nothing(database: Database, wrong: str) -> None:
+    url = {
+        "ca": database.url(ca=database.other_ca),
+        # Its certificate is of 127.0.0.1 and localhost.
+        "name": database.url(host="127.0.0.2"),
+        # Loopback needs no TLS of ours, but this server does.
+        "plain": f"postgresql://{OWNER}@127.0.0.1:{database.port}/control",
+    }.get(wrong, database.url())
+    config = read_database_config(url, "" if wrong == "password" else str(database.password_file))
+    async with open_postgres(config, SystemClock()) as store:
+        with pytest.raises(ControlStoreError, match="does not answer"):
+            await store.check()
