@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,7 +31,7 @@ from hpcc.core import (
 )
 from hpcc.daemon._prepared_action import PreparedAction
 from hpcc.reapi import ForeignResult, parse_foreign_result
-from hpcc.rpc import MissingBlobsError, ReapiClient, ServiceConfig, connect_service
+from hpcc.rpc import MissingBlobsError, ReapiClient, ServiceConfig, check_token, connect_service
 
 _MAX_FILE_BYTES: Final = 1 << 20
 # Its words for a client and ours: any 2.x does what is asked of it here.
@@ -46,11 +46,38 @@ class Upload(Protocol):
     ) -> None: ...
 
 
+class _TokenFile:
+    """A bearer token that something else renews: read again whenever the file is another one."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+
+    def changed_or_none(self) -> str | None:
+        """Return the token, if it is new since the last time.
+
+        Raises:
+            CallerError: it cannot be read, or others can read it.
+        """
+        stamp = None
+        if self._path:
+            # Of one that is not there now, reading says why.
+            with suppress(OSError):
+                status = os.stat(self._path)
+                stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp is None or stamp != self._stamp:
+                token = _text(self._path, is_secret=True).strip()
+                check_token(token)
+                self._stamp = stamp
+                return token
+        return None
+
+
 class EngineConnection:
     """A service that the user named; asked once what it can do."""
 
-    def __init__(self, client: ReapiClient, image: ImageRef) -> None:
-        self._client, self.image = client, image
+    def __init__(self, client: ReapiClient, image: ImageRef, token: _TokenFile) -> None:
+        self._client, self.image, self._token = client, image, token
         self._lock = asyncio.Lock()
         self._is_checked = False
 
@@ -60,6 +87,8 @@ class EngineConnection:
         Raises:
             HpccError: it is away, refuses, cannot execute, or answers something else.
         """
+        if (token := self._token.changed_or_none()) is not None:
+            self._client.use_token(token)
         await self._check()
         result, is_cached = await self._result(prepared, upload)
         if not {o.path for o in result.outputs} <= set(prepared.outputs):
@@ -135,16 +164,17 @@ async def connect_engine(farm: Farm, *, timeout_seconds: float) -> AsyncGenerato
     Raises:
         CallerError: its address, token file or CA file is no good.
     """
+    token = _TokenFile(farm.engine_token_file)
     config = ServiceConfig(
         endpoint=farm.engine,
         instance=farm.engine_instance,
-        token=_text(farm.engine_token_file, is_secret=True).strip(),
+        token=token.changed_or_none() or "",
         ca_pem=_text(farm.engine_ca_file).encode(),
         execute_seconds=timeout_seconds,
         tool_version=__version__,
     )
     async with connect_service(config) as client:
-        yield EngineConnection(client, ImageRef.parse(farm.image))
+        yield EngineConnection(client, ImageRef.parse(farm.image), token)
 
 
 def _text(path: str, *, is_secret: bool = False) -> str:

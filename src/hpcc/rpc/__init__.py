@@ -41,7 +41,13 @@ from hpcc.rpc._foreign_service import (
 from hpcc.rpc._method import Call, OnRefusal, current_caller
 from hpcc.rpc._process import ServiceProcess, leaf_error, run_service
 from hpcc.rpc._pulse import Pulse
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, ServiceCapabilities, answers
+from hpcc.rpc._reapi_client import (
+    ReapiClient,
+    ReapiClientConfig,
+    ServiceCapabilities,
+    answers,
+    check_token,
+)
 from hpcc.rpc._reapi_server import (
     Authorizer,
     Client,
@@ -138,6 +144,7 @@ __all__ = [
     "ask_to_enrol",
     "ask_to_renew",
     "audit_handlers",
+    "check_token",
     "connect_service",
     "current_caller",
     "dial",

@@ -26,7 +26,7 @@ from hpcc.core import (
 from hpcc.reapi import encode_entry_result, parse_foreign_result
 from hpcc.rpc._channel import COMMON_OPTIONS
 from hpcc.rpc._errors import DeadlineError
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, check_token
 
 # Our entries are no actions of anybody's: their names say what they are and whose class.
 _ENTRY_DOMAIN: Final = b"hpcc-action-cache-1\0"
@@ -60,8 +60,7 @@ class ServiceConfig:
         reserved = {"blobs", "uploads", "actions", "operations", "compressed-blobs", "", "..", "."}
         if len(self.instance) > _MAX_INSTANCE_CHARS or reserved & set(parts):
             raise CallerError("not the name of a REAPI instance", reason="config")
-        if not self.token.isascii() or any(c.isspace() for c in self.token):
-            raise CallerError("the token is not one word", reason="config")
+        check_token(self.token)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from hpcc.core import HpccError
 from hpcc.rpc._errors import code_of, trailer_of
 
+AUTHORIZATION_METADATA: Final = "authorization"
 _BEARER: Final = "Bearer "
 # An identity provider that lists groups in its tokens makes them this long.
 _MAX_CREDENTIAL_CHARS: Final = 6 << 10
@@ -61,7 +62,7 @@ class Call:
     def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
         credential, tool, injected, proof = "", b"", b"", ""
         for key, value in context.invocation_metadata() or ():
-            if key == "authorization" and isinstance(value, str):
+            if key == AUTHORIZATION_METADATA and isinstance(value, str):
                 credential = value.removeprefix(_BEARER) if value.startswith(_BEARER) else ""
             elif key == TOOL_METADATA and isinstance(value, bytes):
                 tool = value
@@ -220,4 +221,4 @@ async def _abort(context: Any, error: HpccError, call: Call) -> None:  # noqa: A
 
 def bearer(credential: str) -> tuple[tuple[str, str], ...]:
     """Return the metadata that carries a credential."""
-    return (("authorization", f"{_BEARER}{credential}"),)
+    return ((AUTHORIZATION_METADATA, f"{_BEARER}{credential}"),)

@@ -14,7 +14,7 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
-from hpcc.core import Blob, Digest, IntegrityError, NotFoundError, TenantId
+from hpcc.core import Blob, CallerError, Digest, IntegrityError, NotFoundError, TenantId
 from hpcc.reapi import (
     Delta,
     ResultRecord,
@@ -27,7 +27,13 @@ from hpcc.reapi import (
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
 from hpcc.rpc._inline_blobs import encode_execute
-from hpcc.rpc._method import INJECTED_METADATA, PROOF_METADATA, TOOL_METADATA, bearer
+from hpcc.rpc._method import (
+    AUTHORIZATION_METADATA,
+    INJECTED_METADATA,
+    PROOF_METADATA,
+    TOOL_METADATA,
+    bearer,
+)
 
 _REAPI: Final = "/build.bazel.remote.execution.v2"
 _EXECUTE: Final = f"{_REAPI}.Execution/Execute"
@@ -84,6 +90,16 @@ class ServiceCapabilities:
     highest_api: tuple[int, int]
 
 
+def check_token(token: str) -> None:
+    """Refuse what is no bearer token.
+
+    Raises:
+        CallerError: it is not one word of ASCII.
+    """
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CallerError("the token is not one word", reason="config")
+
+
 class ReapiClient:
     """Calls over a channel that somebody else owns, with one route token."""
 
@@ -103,7 +119,7 @@ class ReapiClient:
             tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
             tool_invocation_id=config.build_id,
         )
-        is_ours = config.instance is None
+        self._is_ours = is_ours = config.instance is None
         self._metadata: tuple[tuple[str, str | bytes], ...] = (
             *(bearer(token) if token or is_ours else ()),
             (TOOL_METADATA, tool.SerializeToString()),
@@ -111,6 +127,11 @@ class ReapiClient:
         )
         self._instance = config.tenant.value if config.instance is None else config.instance
         self._max_batch_bytes = MAX_BATCH_BYTES if is_ours else _FOREIGN_BATCH_BYTES
+
+    def use_token(self, token: str) -> None:
+        """Send another token, one that `check_token` takes, from the next call on."""
+        rest = tuple(item for item in self._metadata if item[0] != AUTHORIZATION_METADATA)
+        self._metadata = (*(bearer(token) if token or self._is_ours else ()), *rest)
 
     def _metadata_of(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
         if self._prove is None:

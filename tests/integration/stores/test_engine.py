@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from hpcc.config import Paths, RemoteSettings, Settings, engine_farm_or_none, parse_settings
+from hpcc.config import (
+    Paths,
+    RemoteSettings,
+    Settings,
+    engine_farm_or_none,
+    parse_settings,
+    write_private_file,
+)
 from hpcc.core import (
     CallerError,
     Isolation,
@@ -20,6 +27,7 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
+from hpcc.daemon._dispatch_engine import _TokenFile
 from hpcc.daemon._remote import DispatcherClient, start_remote
 from hpcc.testing.buildbox import Casd, casd, missing_or_none
 
@@ -142,6 +150,25 @@ async def test_a_token_that_others_can_read_is_not_sent(service: Casd, tmp_path:
         client.close()
     assert isinstance(outcome, RemoteFailure)
     assert outcome.reason == "engine-file"
+
+
+def test_a_token_is_read_again_when_its_file_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    write_private_file(path, b"one\n")
+    token = _TokenFile(str(path))
+    assert token.changed_or_none() == "one"
+    assert token.changed_or_none() is None
+    write_private_file(path, b"two\n")
+    assert token.changed_or_none() == "two"
+    # What cannot be sent is said each time, until it is mended.
+    write_private_file(path, b"two words\n")
+    for _ in range(2):
+        with pytest.raises(CallerError, match="one word"):
+            token.changed_or_none()
+    path.unlink()
+    with pytest.raises(CallerError, match="cannot read"):
+        token.changed_or_none()
+    assert _TokenFile("").changed_or_none() is None
 
 
 async def test_an_engine_that_is_set_up_wrong_is_no_reason_to_use_a_farm(tmp_path: Path) -> None:
