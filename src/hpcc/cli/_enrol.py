@@ -48,15 +48,23 @@ def register_scheduler(actions: argparse._SubParsersAction[argparse.ArgumentPars
         )
 
 
-def register_worker(parser: argparse.ArgumentParser) -> None:
+def register_worker(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `enrol` below `hpcc worker`."""
-    actions = parser.add_subparsers(title="actions", metavar="ACTION")
     enrol = actions.add_parser(
         "enrol", help="get this worker's certificate from a scheduler", description=_enrol.__doc__
     )
-    enrol.add_argument("--scheduler", required=True, metavar="HOST:PORT", help="as daemons use it")
     enrol.add_argument(
-        "--ca", type=Path, required=True, metavar="FILE", help="the scheduler's certificate, PEM"
+        "--scheduler",
+        required=True,
+        metavar="HOST:PORT",
+        help="as daemons use it, or several with commas",
+    )
+    enrol.add_argument(
+        "--ca",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the scheduler's certificate, PEM; of several schedulers all",
     )
     enrol.add_argument(
         "--token-file", type=Path, required=True, metavar="FILE", help="mode 0600, of enrol-token"
@@ -104,6 +112,7 @@ def _revoke(args: argparse.Namespace) -> int:
 def _enrol(args: argparse.Namespace) -> int:
     """Make a key on this machine, and have the scheduler sign a certificate for it."""
     from hpcc.identity import PinnedPeer
+    from hpcc.rpc import split_schedulers
     from hpcc.worker import enrol_worker, read_token
 
     try:
@@ -116,7 +125,7 @@ def _enrol(args: argparse.Namespace) -> int:
         raise CallerError(f"{args.ca}: {error}", reason="usage") from error
     enrolling = enrol_worker(
         args.keys.absolute(),
-        scheduler=_one_address(args.scheduler),
+        scheduler=",".join(split_schedulers(args.scheduler)),
         certificate_pem=authority,
         token=read_token(args.token_file.absolute()),
         worker_id=args.name,
@@ -129,19 +138,11 @@ def _enrol(args: argparse.Namespace) -> int:
             " certificate?)",
             reason=error.reason,
         ) from error
-    host = args.scheduler.rpartition(":")[0]
+    hosts = [address.rpartition(":")[0] for address in split_schedulers(args.scheduler)]
+    schedulers = ",".join(f"{host}:{port}" for host in hosts)
     print(f"worker {args.name} is enrolled until {_when(identity.expires_at)}, and renews itself")
-    print(f'  in its config file:  "scheduler": "{host}:{port}"')
+    print(f'  in its config file:  "scheduler": "{schedulers}"')
     return 0
-
-
-def _one_address(text: str) -> str:
-    from hpcc.rpc import split_schedulers
-
-    found = split_schedulers(text)
-    if len(found) != 1:
-        raise CallerError("--scheduler: one of them is asked, host:port", reason="usage")
-    return found[0]
 
 
 def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awaitable[T]]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcc.cli import _control, _enrol, _result_keys, _scheduler_audit, _tenants
+from hpcc.cli import _control, _enrol, _result_keys, _scheduler_audit, _stores, _tenants
 from hpcc.core import CallerError
 
 
@@ -25,7 +25,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
                 module.register(actions)
             _enrol.register_scheduler(actions)
         elif name == "worker":
-            _enrol.register_worker(parser)
+            actions = parser.add_subparsers(title="actions", metavar="ACTION")
+            _enrol.register_worker(actions)
+            _stores.register(actions)
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:

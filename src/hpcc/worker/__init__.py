@@ -9,6 +9,7 @@ from hpcc.worker._pool import ImageProvider
 from hpcc.worker._reproduce import MAX_NAMED, Finding, Reproduction, Verdict, reproduce_row
 from hpcc.worker._retained import RetainedInputs
 from hpcc.worker._serve import RunningWorker, serve_worker
+from hpcc.worker._stores_book import StoresReport, read_stores_report
 from hpcc.worker._toolchains import ToolchainBook
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RunningWorker",
     "SegmentUploader",
     "Shipper",
+    "StoresReport",
     "ToolchainBook",
     "Verdict",
     "WorkerConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "fetch_anchors",
     "load_identity_or_none",
     "read_credential",
+    "read_stores_report",
     "read_token",
     "reproduce_row",
     "serve_worker",

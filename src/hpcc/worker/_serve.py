@@ -59,6 +59,7 @@ from hpcc.worker._runner import Runner, RunnerConfig
 from hpcc.worker._session import Desk, Gate
 from hpcc.worker._shared import ShareDesk, SharedStores
 from hpcc.worker._storage import TenantStorage
+from hpcc.worker._stores_book import StoresBook
 from hpcc.worker._stores_config import parse_stores
 from hpcc.worker._toolchains import Prober, ToolchainBook
 
@@ -121,6 +122,8 @@ class _Parts:
         self.chores: list[asyncio.Task[None]] = []
         if retained is not None:
             self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
+        book = StoresBook(config.state, self.shared.counters, clock)
+        self.chores.append(group.create_task(book.run(), name="stores report"))
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.signer, retained=retained
         )

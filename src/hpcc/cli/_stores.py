@@ -1,0 +1,74 @@
+"""`hpcc worker stores`: what a worker's shared stores did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from hpcc.config import load_service_file
+from hpcc.core import CallerError
+
+# Calls of a store, which have a number, bytes, milliseconds and failures each.
+_CALLS: Final = ("get", "put", "has")
+_DETAILS: Final = frozenset({"calls", "bytes", "ms", "absent"})
+
+
+def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `stores` below `hpcc worker`."""
+    parser = actions.add_parser(
+        "stores", help="what the shared stores of a worker did", description=_stores.__doc__
+    )
+    # Under another name: `hpcc worker --config FILE` must not be overwritten by ours.
+    parser.add_argument(
+        "--config", dest="worker_config", type=Path, metavar="FILE", help="of the worker"
+    )
+    parser.add_argument("--json", action="store_true", help="print the counters as JSON")
+    parser.set_defaults(handler=_stores)
+
+
+def _stores(args: argparse.Namespace) -> int:
+    """Show calls, bytes, mean times and failures by tenant, since the worker started."""
+    from hpcc.worker import WorkerConfig, read_stores_report
+
+    path = args.worker_config or getattr(args, "config", None)
+    if path is None:
+        raise CallerError("--config FILE is missing", reason="usage")
+    config = load_service_file(Path(path).absolute(), WorkerConfig)
+    report = read_stores_report(config.state)
+    if args.json:
+        print(json.dumps(asdict(report), sort_keys=True))
+        return 0
+    print(f"since {_when(report.since)}, as of {_when(report.at)}")
+    for tenant, counts in sorted(report.tenants.items()):
+        print(f"\n{tenant}")
+        for line in lines(counts):
+            print(f"  {line}")
+    return 0
+
+
+def lines(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield what is counted of one tenant: calls first, then all else."""
+    for call in _CALLS:
+        number = counts.get(f"{call}.calls", 0)
+        if not number:
+            continue
+        mean = counts.get(f"{call}.ms", 0) / number
+        text = f"{call:<4}{number:>10,} calls, {mean:.1f} ms each"
+        if size := counts.get(f"{call}.bytes", 0):
+            text += f", {size / 1e6:,.1f} MB"
+        if absent := counts.get(f"{call}.absent", 0):
+            text += f", {absent:,} absent"
+        yield text
+    for name, count in sorted(counts.items()):
+        call, _, detail = name.partition(".")
+        if count and not (call in _CALLS and detail in _DETAILS):
+            yield f"{name:<40}{count:>10,}"
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
