@@ -99,14 +99,17 @@ _STARTS: Final = ("action_digest", "image_digest", "guest_id", "peer")
 class AuditIndex:
     """The index of one audit directory; writer and readers fill it alike. Not thread-safe."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_kept: bool = True) -> None:
+        """Open the index beside the trail; one that is not kept is a file without a name."""
         path = directory / INDEX_NAME
         try:
-            if not path.exists():
+            if is_kept and not path.exists():
                 # As the trail's own files: SQLite goes by the umask.
                 path.touch(mode=0o600)
             # Used by one task at a time, from whichever thread that runs in.
-            self._db = sqlite3.connect(path, check_same_thread=False, timeout=_BUSY_SECONDS)
+            self._db = sqlite3.connect(
+                path if is_kept else "", check_same_thread=False, timeout=_BUSY_SECONDS
+            )
             self._create()
         except (OSError, sqlite3.Error) as error:
             raise InfrastructureError(f"cannot open {path}: {error}", reason="audit") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ def open_index(directory: Path) -> Generator[AuditIndex]:
         AuditDamagedError: the trail was changed.
     """
     require_trail(directory)
-    index = AuditIndex(directory)
+    # An auditor may have a copy that cannot be changed.
+    index = AuditIndex(directory, is_kept=os.access(directory, os.W_OK))
     try:
         index.catch_up(directory)
         yield index

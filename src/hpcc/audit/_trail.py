@@ -59,7 +59,10 @@ def walk(directory: Path, start: Start | None = None) -> Iterator[Placed | Retir
         file = _open(directory, at, is_sealed=seal is not None)
         if file is not None:
             with file:
-                at = yield from _segment(directory, at, file)
+                try:
+                    at = yield from _segment(directory, at, file)
+                except AuditDamagedError as error:
+                    raise AuditDamagedError(f"{file.name}: {error}") from error
             continue
         if seal is None:
             _refuse_later(directory, at)

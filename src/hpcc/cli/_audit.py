@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hpcc.audit import Query, Verified
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_STATUSES: Final = ("executed", "hit", "joined", "abandoned")
 # Options of `query` and `export`: their field of `Query`, and what they say.
 _FILTERS: Final = (
     ("tenant", "tenant", "rows and events of this tenant"),
@@ -108,10 +109,24 @@ def _command(
 
 def _filters(parser: argparse.ArgumentParser) -> None:
     for option, field, text in _FILTERS:
-        parser.add_argument(f"--{option}", dest=field, default="", metavar="X", help=text)
+        parser.add_argument(
+            f"--{option}",
+            dest=field,
+            default="",
+            metavar="X",
+            # A word that no row can have would find nothing, as if nothing had happened.
+            type=_status if option == "status" else str,
+            help=text,
+        )
     parser.add_argument("--exit-code", type=int, default=None, metavar="N", help="the compiler's")
     _kind(parser)
     _times(parser)
+
+
+def _status(text: str) -> str:
+    if text and text not in _STATUSES:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(_STATUSES)}")
+    return text
 
 
 def _kind(parser: argparse.ArgumentParser) -> None:
@@ -261,7 +276,7 @@ def _run_export(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from hpcc.audit import read_anchors, verify_trail
+    from hpcc.audit import AuditDamagedError, read_anchors, verify_trail
 
     directory = _directory(args)
     anchors = read_anchors(args.anchors, args.worker) if args.anchors is not None else []
@@ -275,7 +290,10 @@ def _run_verify(args: argparse.Namespace) -> int:
         directory = args.directory or config.audit
     elif args.config is not None:
         raise CallerError("--config is for --scheduler", reason="usage")
-    verified = verify_trail(directory, anchors)
+    try:
+        verified = verify_trail(directory, anchors)
+    except AuditDamagedError as error:
+        raise AuditDamagedError(f"this trail is NOT intact: {error}") from error
     _say_verified(verified, is_anchored=bool(anchors))
     return 0
 

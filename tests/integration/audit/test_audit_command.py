@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -163,6 +164,40 @@ async def test_verify_says_what_it_compared_and_fails_on_a_cut_tail(
     assert main([*where, *anchors]) != 0
     assert "the end is missing" in capsys.readouterr().err
     assert main([*where, *anchors, "--worker", "w9"]) == 2
+
+
+def test_verify_names_the_file_that_is_damaged(
+    trail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool = trail / "spool.hpcc"
+    data = bytearray(spool.read_bytes())
+    data[len(data) // 2] ^= 1
+    spool.write_bytes(data)
+    assert main(["audit", "verify", "--directory", str(trail)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"hpcc: this trail is NOT intact: {spool}: ")
+
+
+def test_a_copy_that_cannot_be_changed_is_read_all_the_same(
+    trail: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in trail.glob("index.sqlite*"):
+        index.unlink()
+    with monkeypatch.context() as patch:  # the tests may be root, who may write anywhere
+        patch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+        assert main(["audit", "query", "--directory", str(trail), "--tenant", "acme"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+    assert not list(trail.glob("index.sqlite*"))
+    assert main(["audit", "list", "--directory", str(trail)]) == 0
+    assert (trail / "index.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_status_that_no_row_has_is_refused(
+    trail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["audit", "query", "--directory", str(trail), "--status", "excuted"])
+    assert "must be one of executed, hit, joined, abandoned" in capsys.readouterr().err
 
 
 async def test_a_schedulers_events_are_read_from_its_state(
