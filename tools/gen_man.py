@@ -66,6 +66,21 @@ def rendered() -> str:
         ".TP",
         ".B HPCC_DISABLE",
         "1: run the compiler at once, without hpcc",
+        ".SH EXIT STATUS",
+        "Of a compile: the compiler's, or 127 where there is no such compiler. Of a command: 0; 1"
+        " when something failed; 2 when it was called or configured wrongly. `hpcc status`: 3 when"
+        " no daemon runs. `hpcc audit reproduce`: 3 when outputs differ, 4 when the inputs have"
+        " expired, 5 when it cannot run here.",
+        ".SH FILES",
+        ".TP",
+        ".I ~/.config/hpcc/hpcc.toml",
+        "settings; `hpcc config show` prints all of them",
+        ".TP",
+        ".I ~/.cache/hpcc",
+        "stored results and toolchain images; may be deleted",
+        ".TP",
+        ".I ~/.local/state/hpcc",
+        "keys, audit trail, logs",
         ".SH SEE ALSO",
         ".BR gcc (1),",
         ".BR clang (1)",

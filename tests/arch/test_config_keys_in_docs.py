@@ -1,0 +1,32 @@
+"""An operator finds every key of every config file in the operators' pages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from hpcc.config import Settings
+from hpcc.gateway import GatewayConfig
+from hpcc.scheduler import SchedulerConfig
+from hpcc.worker import WorkerConfig
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = "\n".join((DOCS / name).read_text() for name in ("operate.md", "windows.md"))
+# Written once in a table with their prefix: `audit_s3_endpoint`, `_bucket`, …
+WORDS = {*re.findall(r"[a-z][a-z0-9_]*", PAGE), *re.findall(r"audit_s3\w*|_[a-z_]+", PAGE)}
+
+
+@pytest.mark.parametrize("kind", [GatewayConfig, SchedulerConfig, WorkerConfig])
+def test_each_key_of_a_services_config_file_is_explained(kind: type) -> None:
+    keys = [f.name for f in fields(kind)]
+    assert [k for k in keys if k not in WORDS and k.removeprefix("audit_s3") not in WORDS] == []
+
+
+def test_each_setting_is_in_the_table() -> None:
+    sections = get_type_hints(Settings)
+    keys = [f"{name}.{key.name}" for name, kind in sections.items() for key in fields(kind)]
+    assert [k for k in keys if f"`{k}`" not in PAGE] == []
