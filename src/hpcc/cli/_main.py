@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Final, cast
 
 from hpcc import __version__
-from hpcc.cli import _selftest
+from hpcc.cli import _selftest, _windows_agent
 from hpcc.core import CallerError, HpccError
 
 # Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
@@ -48,11 +48,12 @@ if sys.platform != "win32":
         _doctor,
         _services,
         _selftest,
+        _windows_agent,
         _completion,
     )
 else:
     # The services and the client need POSIX yet (docs/windows.md).
-    _COMMANDS = (_selftest,)
+    _COMMANDS = (_selftest, _windows_agent)
 
 _EXIT_OTHER: Final = 1
 _EXIT_CALLER: Final = 2

@@ -1,0 +1,67 @@
+"""`hpcc windows-agent`: the layer that brings the agent into Windows containers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError
+
+# The embeddable package has 11 MB, the stub 30 kB.
+_MAX_INPUT_BYTES: Final = 64 << 20
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `windows-agent`."""
+    parser = subparsers.add_parser(
+        "windows-agent",
+        help="build the layer with the agent for Windows containers",
+        description=run.__doc__,
+    )
+    parser.add_argument("output", type=Path, help="the layer, a tar file: windows-agent.tar")
+    parser.add_argument(
+        "--python", type=Path, metavar="ZIP", required=True,
+        help="CPython's Windows embeddable package (64-bit), 3.12 or newer, from python.org",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sha256", metavar="HEX", required=True, help="the digest that python.org has for it"
+    )
+    parser.add_argument(
+        "--stub", type=Path, metavar="EXE", help="hpcc-agent.exe (default: that of a Windows wheel)"
+    )
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Put hpcc-agent.exe, CPython and the agent's program into a layer; no clock is in it."""
+    # Late: no other command needs it.
+    from hpcc.runtime import AGENT_STUB_SOURCE, build_agent_layer
+
+    stub = args.stub or AGENT_STUB_SOURCE.with_name("hpcc-agent.exe")
+    layer = build_agent_layer(_read(stub), _read(args.python), args.sha256.lower())
+    new = args.output.with_name(f".{args.output.name}.{secrets.token_hex(8)}")
+    try:
+        with new.open("xb") as file:
+            file.write(layer.tar)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(args.output)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise CallerError(f"the layer cannot be written: {error}", reason="output") from error
+    print(layer.diff_id)
+    return 0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise CallerError(f"{path} cannot be read: {error.strerror}", reason="input") from error
+    if len(data) > _MAX_INPUT_BYTES:
+        raise CallerError(f"{path} is larger than {_MAX_INPUT_BYTES} bytes", reason="too-large")
+    return data
