@@ -91,7 +91,7 @@ class Spool:
         except OSError as error:
             self.close()
             raise InfrastructureError(
-                f"cannot open the audit spool: {error.strerror}", reason="audit"
+                f"cannot open the audit spool in {directory}: {error.strerror}", reason="audit"
             ) from error
         except BaseException:
             self.close()
@@ -312,6 +312,6 @@ def _locked(directory: Path) -> int:
         if descriptor >= 0:
             os.close(descriptor)
         raise InfrastructureError(
-            f"cannot open the audit spool: {error.strerror}", reason="audit"
+            f"cannot open the audit spool in {directory}: {error.strerror}", reason="audit"
         ) from error
     return descriptor

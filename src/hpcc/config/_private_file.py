@@ -16,8 +16,17 @@ def make_private_directory(path: Path) -> None:
     Raises:
         InfrastructureError: it cannot be made.
     """
+    make_directory(path, mode=0o700)
+
+
+def make_directory(path: Path, *, mode: int = 0o777) -> None:
+    """Make a directory, unless it is there; the umask takes its part of `mode`.
+
+    Raises:
+        InfrastructureError: it cannot be made.
+    """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise InfrastructureError(
             f"cannot make the directory {path}: {error.strerror}", reason="directory"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit import open_audit_log
-from hpcc.config import load_service_file, make_private_directory
+from hpcc.config import load_service_file, make_directory, make_private_directory
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
 from hpcc.identity import load_or_create_signing_key
 from hpcc.images import ImageStore, label_trouble
@@ -82,7 +82,10 @@ async def main(process: ServiceProcess) -> None:
     """Serve until cancelled; every guest is gone then."""
     config = load_service_file(process.config_path, WorkerConfig)
     clock = SystemClock()
-    make_private_directory(config.state)
+    for private in (config.state, config.store):
+        make_private_directory(private)
+    for shared in (config.images, config.guest_assets):  # VMMs read there, under uids of theirs
+        make_directory(shared)
     # Before the minutes of a first start: a token that is no good is said at once.
     await ready_identity(config, clock, process.progress)
     async with (
