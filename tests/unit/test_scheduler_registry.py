@@ -420,6 +420,10 @@ def test_an_outbox_is_emptied_in_parts() -> None:
     assert registry.outbox_size == 1
     assert [x.worker_id for x in registry.outbox(2)] == ["w3"]
     assert registry.outbox(2) == []
+    registry.heartbeat(beat("w1", generation=registry.register(registration("w1"))[0].generation))
+    registry.remove("w1")
+    # Of who left nothing is kept, also where nobody ever empties it.
+    assert registry.outbox_size == 0
 
 
 def test_own_workers_are_those_that_spoke_here_lately() -> None:

@@ -41,7 +41,7 @@ class AuditBackend(Protocol):
     ) -> AuditPlace: ...
 
     async def anchors(self, certificate: bytes, worker_id: str) -> Sequence[bytes]:
-        """Return the signed heads of a worker's own chain, oldest first."""
+        """Return the signed heads of a worker's own chain, the newest last."""
         ...
 
 
@@ -102,7 +102,7 @@ class AuditClient:
         return AuditPlace(answer.next, answer.is_empty)
 
     async def anchors(self, worker_id: str) -> list[bytes]:
-        """Return the signed heads that the schedulers hold of the worker, as bytes, oldest first.
+        """Return the signed heads that the schedulers hold of the worker, as bytes.
 
         Raises:
             HpccError: refused, or none of them answers.

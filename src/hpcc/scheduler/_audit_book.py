@@ -144,6 +144,19 @@ def _split(value: bytes) -> tuple[bytes, ...]:
     return tuple(value[i : i + _KEY_BYTES] for i in range(0, len(value), _KEY_BYTES))
 
 
+async def kept_anchors(store: ControlStore, worker: str) -> list[bytes]:
+    """Return the lines that `export_anchors` is made of, of one worker, unread: the newest last.
+
+    Raises:
+        ControlStoreError: it does not answer.
+    """
+    lines = [entry.value for entry in await store.entries(checkpoint_space(worker))]
+    anchor = await store.anchor_or_none(worker)
+    if anchor is not None and anchor.signature:
+        lines.append(head_text(_signed(anchor)))
+    return lines
+
+
 async def export_anchors(store: ControlStore, worker: str = "") -> list[SignedHead]:
     """Return what the store holds of one worker or of all: checkpoints, then the newest anchor.
 
@@ -157,13 +170,15 @@ async def export_anchors(store: ControlStore, worker: str = "") -> list[SignedHe
         heads = [head_of_text(e.value) for e in await store.entries(checkpoint_space(name))]
         anchor = await store.anchor_or_none(name)
         if anchor is not None and anchor.signature:
-            heads.append(
-                SignedHead(
-                    worker=name, count=anchor.count, head=anchor.head, at=anchor.at,
-                    key=anchor.key, signature=anchor.signature,
-                )
-            )  # fmt: skip
+            heads.append(_signed(anchor))
         for head in heads:
             check_head(head)
         found += sorted(dict.fromkeys(heads), key=lambda h: (h.count, h.at))
     return found
+
+
+def _signed(anchor: Anchor) -> SignedHead:
+    return SignedHead(
+        worker=anchor.worker_id, count=anchor.count, head=anchor.head, at=anchor.at,
+        key=anchor.key, signature=anchor.signature,
+    )  # fmt: skip

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from hpcc.audit import GENESIS, Record, foreign_record, head_text
+from hpcc.audit import GENESIS, Record, foreign_record
 from hpcc.core import CallerError, IntegrityError
-from hpcc.ports import SignedHead
 from hpcc.rpc import AuditPlace
 
 # Each batch may be 15 MiB and be decoded: this bounds what they take of memory together.
@@ -39,15 +38,20 @@ class AuditIntake:
         self,
         admit: Callable[[bytes, str], Awaitable[str]],
         sink: AuditSink | None,
-        heads: Callable[[str], Awaitable[Sequence[SignedHead]]],
+        heads: Callable[[str], Awaitable[Sequence[bytes]]],
     ) -> None:
-        """`admit` raises for a certificate that is not that worker's; `heads` are its anchors."""
+        """`admit` raises for a certificate that is not that worker's; `heads` are its anchors.
+
+        They are handed on as they are kept: whoever asks checks them, and a worker that has made
+        very many must not keep a scheduler busy with its own signatures.
+        """
         self._admit, self._sink, self._heads = admit, sink, heads
         self._room = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def anchors(self, certificate: bytes, worker_id: str) -> Sequence[bytes]:
         await self._admit(certificate, worker_id)
-        return [head_text(head) for head in await self._heads(worker_id)]
+        async with self._room:
+            return await self._heads(worker_id)
 
     async def append_audit(
         self, certificate: bytes, worker_id: str, first: int, records: Sequence[bytes]

@@ -354,6 +354,7 @@ class Registry:
 
     def _drop(self, worker_id: str) -> RouteChange:
         row = self._rows.pop(worker_id)
+        self._dirty.pop(worker_id, None)
         self._fleet.drop(worker_id)
         return RouteChange(worker_id, row.member.generation, is_dead=True)
 

@@ -32,7 +32,7 @@ from hpcc.rpc import (
     scheduler_handlers,
     start_server,
 )
-from hpcc.scheduler._audit_book import AuditBook, export_anchors
+from hpcc.scheduler._audit_book import AuditBook, kept_anchors
 from hpcc.scheduler._audit_database import open_audit_sink
 from hpcc.scheduler._audit_events import Refusals
 from hpcc.scheduler._audit_intake import AuditIntake, AuditSink
@@ -96,7 +96,7 @@ async def serve_scheduler(
         service = SchedulerService(
             config, keys, store, clock, door=door, enrolment=enrolment, book=book
         )
-        intake = AuditIntake(service.admit, sink, partial(export_anchors, store))
+        intake = AuditIntake(service.admit, sink, partial(kept_anchors, store))
         parts = _Parts(service, enrolment, intake, Refusals(events))
         if collector is not None:
             collector.start()

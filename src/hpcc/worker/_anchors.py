@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def fetch_anchors(config: WorkerConfig) -> list[SignedHead]:
-    """Ask for the heads of a worker, oldest first, as the worker itself.
+    """Ask for the heads of a worker, as the worker itself; whether they are signed is not checked.
 
     Raises:
         CallerError: the worker was never enrolled.
