@@ -20,6 +20,8 @@ _FLAGS: Final = (
 )
 _FIRST_START_SECONDS: Final = 240.0
 _RUN_SECONDS: Final = 100.0
+# Else the whole of Windows goes when a program ends, and each start brings it up anew, for seconds.
+_KEEP_SECONDS: Final = 600
 
 
 def cross_build(source: Path, target: Path, *libraries: str) -> Path:
@@ -44,6 +46,7 @@ class Wine:
             "XDG_RUNTIME_DIR": str(runtime),
             "LC_ALL": "C.UTF-8",
         }
+        _quiet(["wineserver", f"-p{_KEEP_SECONDS}"], self.env)
         subprocess.run(
             ["wineboot", "--init"], env=self.env, check=True, timeout=_FIRST_START_SECONDS,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,0 +1,35 @@
+"""Windows' own calls: named pipes, who is at their other end, services. Not yet run on Windows.
+
+All of it goes through `Library`, a seam of four calls, so that it runs on Linux too: tests put a
+program under Wine behind it.
+"""
+
+from hpcc.windows._command_line import command_line
+from hpcc.windows._files import WindowsLock, directory_id, prepare_system_directory
+from hpcc.windows._library import Answer, Library, WindowsError, load_library, narrowed
+from hpcc.windows._pipes import PipeConnection, PipeListener, dial_pipe
+from hpcc.windows._processes import ServerProcess
+from hpcc.windows._services import ServiceSpec, install_service, remove_service, start_service
+from hpcc.windows._users import is_elevated, own_sid
+
+__all__ = [
+    "Answer",
+    "Library",
+    "PipeConnection",
+    "PipeListener",
+    "ServerProcess",
+    "ServiceSpec",
+    "WindowsError",
+    "WindowsLock",
+    "command_line",
+    "dial_pipe",
+    "directory_id",
+    "install_service",
+    "is_elevated",
+    "load_library",
+    "narrowed",
+    "own_sid",
+    "prepare_system_directory",
+    "remove_service",
+    "start_service",
+]

@@ -1,0 +1,48 @@
+"""One string of arguments, as Windows starts programs: what they read back is what was given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from hpcc.core import CallerError
+
+# CreateProcess takes 32,767 units with the last zero; the registry's limit is far above.
+MAX_UNITS: Final = 32_766
+_PLAIN: Final = re.compile(r"[^\s\"]+")
+_CONTROL: Final = re.compile(r"[\0-\x1f]")
+_BACKSLASHES: Final = re.compile(r"(\\*)(\"|\Z)")
+
+
+def command_line(argv: Sequence[str]) -> str:
+    r"""Join arguments by the rules of CommandLineToArgvW; the program is always in quotes.
+
+    Without them `C:\Program Files\x.exe` would start a `C:\Program.exe` that someone put there.
+
+    Raises:
+        CallerError: the program is no absolute path, an argument has a control character, or all
+            of it is too long (reason `command-line`).
+    """
+    program, *rest = argv
+    is_bad = '"' in program or not re.match(r"[A-Za-z]:\\", program)
+    if is_bad or any(_CONTROL.search(word) for word in argv):
+        raise CallerError(
+            "a program's path begins with a drive, and no argument has a control character",
+            reason="command-line",
+        )
+    line = " ".join([f'"{program}"', *map(_quoted, rest)])
+    if len(line.encode("utf-16-le", "surrogatepass")) // 2 > MAX_UNITS:
+        raise CallerError("the command line is longer than Windows allows", reason="command-line")
+    return line
+
+
+def _quoted(word: str) -> str:
+    if _PLAIN.fullmatch(word):
+        return word
+    # Backslashes count double before a quote only, and before the one that we put behind.
+    return '"' + _BACKSLASHES.sub(_doubled, word) + '"'
+
+
+def _doubled(match: re.Match[str]) -> str:
+    return match[1] * 2 + ('\\"' if match[2] else "")

@@ -1,0 +1,120 @@
+"""A lock that ends with its holder; directories: what names one, and one of the system's own."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from hpcc.core import CallerError
+from hpcc.windows._library import INVALID_HANDLE, Library, WindowsError, memory, text
+from hpcc.windows._security import owner_of_file, security_attributes
+
+_GENERIC_READ: Final = 0x8000_0000
+_GENERIC_WRITE: Final = 0x4000_0000
+_SHARE_ALL: Final = 7
+_OPEN_EXISTING: Final = 3
+_OPEN_ALWAYS: Final = 4
+_BACKUP_SEMANTICS: Final = 0x0200_0000
+_OPEN_REPARSE_POINT: Final = 0x0020_0000
+_READ_CONTROL: Final = 0x0002_0000
+_SHARING_VIOLATION: Final = 32
+_ALREADY_EXISTS: Final = 183
+_REPARSE_POINT: Final = 0x400
+# LocalSystem and Administrators: everything; all others: nothing, and nothing inherited.
+_SYSTEM_ONLY: Final = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
+_SYSTEM_OWNERS: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
+# BY_HANDLE_FILE_INFORMATION: attributes, three times, serial, size, links, index high and low.
+_INFORMATION: Final = struct.Struct("<I3Q6I")
+
+
+class WindowsLock:
+    """A file that nobody else can open while we live."""
+
+    def __init__(self, library: Library, handle: int) -> None:
+        self._library, self._handle = library, handle
+
+    @classmethod
+    def take(cls, library: Library, path: str) -> WindowsLock:
+        """Take it, without waiting.
+
+        Raises:
+            CallerError: another process has it (reason `already-running`).
+            WindowsError: the file cannot be made.
+        """
+        with memory(library, text(path)) as name:
+            # Shared with nobody: the system closes it when we end, however that happens.
+            answer = library.call(
+                "CreateFileW", name, _GENERIC_READ | _GENERIC_WRITE, 0, 0, _OPEN_ALWAYS,
+                _OPEN_REPARSE_POINT, 0,
+            )  # fmt: skip
+        if answer.value == INVALID_HANDLE:
+            if answer.error == _SHARING_VIOLATION:
+                raise CallerError("another process holds the lock", reason="already-running")
+            raise WindowsError("CreateFileW", answer.error)
+        return cls(library, answer.value)
+
+    def release(self) -> None:
+        """Give it up; may be called again."""
+        handle, self._handle = self._handle, 0
+        if handle:
+            self._library.call("CloseHandle", handle)
+
+
+def prepare_system_directory(library: Library, path: str) -> None:
+    """Make a directory that only the system and administrators can write to, or check one.
+
+    In C:/ProgramData anyone may have made one of this name first, with a link in it.
+
+    Raises:
+        CallerError: it is another user's, or a link (reason `directory-owner`).
+        WindowsError: it cannot be made.
+    """
+    with security_attributes(library, _SYSTEM_ONLY) as security, memory(library, text(path)) as at:
+        made = library.call("CreateDirectoryW", at, security)
+    if made.value:
+        return
+    if made.error != _ALREADY_EXISTS:
+        raise WindowsError("CreateDirectoryW", made.error)
+    flags = _BACKUP_SEMANTICS | _OPEN_REPARSE_POINT
+    handle = _open(library, path, _READ_CONTROL, flags)
+    try:
+        is_link = _information(library, handle)[0] & _REPARSE_POINT
+        is_system = owner_of_file(library, handle) in _SYSTEM_OWNERS
+    finally:
+        library.call("CloseHandle", handle)
+    if is_link or not is_system:
+        raise CallerError(
+            f"{path} is not the system's own directory; remove it, or name another one",
+            reason="directory-owner",
+        )
+
+
+def directory_id(library: Library, path: str) -> tuple[int, int]:
+    """Return volume and file number of a directory, as launcher/hpcc_win.c tells them.
+
+    Raises:
+        WindowsError: it cannot be opened.
+    """
+    handle = _open(library, path, 0, _BACKUP_SEMANTICS)
+    try:
+        fields = _information(library, handle)
+    finally:
+        library.call("CloseHandle", handle)
+    # 0 attributes, 1-3 times, 4 serial, 5-6 size, 7 links, 8-9 index
+    return fields[4], fields[8] << 32 | fields[9]
+
+
+def _open(library: Library, path: str, access: int, flags: int) -> int:
+    with memory(library, text(path)) as name:
+        answer = library.call("CreateFileW", name, access, _SHARE_ALL, 0, _OPEN_EXISTING, flags, 0)
+    if answer.value == INVALID_HANDLE:
+        raise WindowsError("CreateFileW", answer.error)
+    return answer.value
+
+
+def _information(library: Library, handle: int) -> tuple[int, ...]:
+    with memory(library, bytes(_INFORMATION.size)) as at:
+        told = library.call("GetFileInformationByHandle", handle, at)
+        if not told.value:
+            raise WindowsError("GetFileInformationByHandle", told.error)
+        return _INFORMATION.unpack(library.load(at, _INFORMATION.size))

@@ -1,0 +1,191 @@
+"""Windows' service manager: a service made, started, stopped and removed. Not yet run on Windows.
+
+Sources: Win32 CreateServiceW, ChangeServiceConfig2W and the structures it takes, "Service
+Security and Access Rights".
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import CallerError, InfrastructureError
+from hpcc.windows._library import Library, WindowsError, checked, memory, text
+
+# SC_MANAGER_CONNECT, SC_MANAGER_CREATE_SERVICE
+_MANAGER_RIGHTS: Final = 1 | 2
+# CHANGE_CONFIG, QUERY_STATUS, START, STOP, DELETE
+_SERVICE_RIGHTS: Final = 2 | 4 | 0x10 | 0x20 | 0x1_0000
+_OWN_PROCESS: Final = 0x10
+_AUTO_START: Final = 2
+_ERROR_NORMAL: Final = 1
+_CONTROL_STOP: Final = 1
+_STOPPED: Final = 1
+_DESCRIPTION, _FAILURE_ACTIONS, _DELAYED, _FAILURE_FLAG, _PRESHUTDOWN = 1, 2, 3, 4, 7
+_ACTION_RESTART: Final = 1
+_STATUS: Final = struct.Struct("<7I")
+_POLL_SECONDS: Final = 0.2
+
+_NOT_ACTIVE: Final = 1062
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """A service as the manager is to keep it.
+
+    `command_line` begins with a quoted program. `account`: "" is LocalSystem; an account without
+    a password, as of a service or a managed one. `restart_seconds`: how long after each failure
+    the manager starts it again; the last holds for all that follow.
+    """
+
+    name: str
+    display_name: str
+    description: str
+    command_line: str
+    account: str = ""
+    restart_seconds: tuple[int, ...] = (60, 300, 900)
+    stop_seconds: int = 60
+
+
+def install_service(library: Library, spec: ServiceSpec) -> None:
+    """Make the service; it starts with the system, after what must be fast. Whole or not at all.
+
+    Raises:
+        CallerError: it is there already (`service-exists`), we may not (`not-elevated`), or the
+            account is none (`bad-account`).
+        WindowsError: the manager failed.
+    """
+    with _manager(library) as manager, ExitStack() as stack:
+        words = [spec.name, spec.display_name, spec.command_line]
+        name, display, line = (stack.enter_context(memory(library, text(w))) for w in words)
+        account = stack.enter_context(memory(library, text(spec.account))) if spec.account else 0
+        answer = library.call(
+            "CreateServiceW", manager, name, display, _SERVICE_RIGHTS, _OWN_PROCESS, _AUTO_START,
+            _ERROR_NORMAL, line, 0, 0, 0, account, 0,
+        )  # fmt: skip
+        if not answer.value:
+            raise _refusal("CreateServiceW", answer.error, spec.name, spec.account)
+        try:
+            _configure(library, answer.value, spec)
+        except WindowsError:
+            library.call("DeleteService", answer.value)
+            raise
+        finally:
+            library.call("CloseServiceHandle", answer.value)
+
+
+def start_service(library: Library, name: str) -> None:
+    """Have the manager start it; does not wait until it runs.
+
+    Raises:
+        CallerError: there is no such service, or we may not.
+        WindowsError: it cannot be started.
+    """
+    with _manager(library) as manager, _service(library, manager, name) as service:
+        checked(library, "StartServiceW", service, 0, 0)
+
+
+def remove_service(library: Library, name: str, *, stop_seconds: float) -> None:
+    """Stop the service, wait until it has, and remove it.
+
+    Raises:
+        CallerError: there is no such service (`no-service`), or we may not (`not-elevated`).
+        InfrastructureError: it does not stop in time (`service-hangs`); it is kept then.
+    """
+    with _manager(library) as manager, _service(library, manager, name) as service:
+        with memory(library, bytes(_STATUS.size)) as at:
+            asked = library.call("ControlService", service, _CONTROL_STOP, at)
+        if not asked.value and asked.error != _NOT_ACTIVE:
+            raise WindowsError("ControlService", asked.error)
+        deadline = time.monotonic() + stop_seconds  # noqa: TID251 - the manager's time, not ours to fake
+        while _state(library, service) != _STOPPED:
+            if time.monotonic() > deadline:  # noqa: TID251 - as above
+                raise InfrastructureError(
+                    f"the service {name} did not stop in {stop_seconds:.0f} s and is kept",
+                    reason="service-hangs",
+                )
+            time.sleep(_POLL_SECONDS)  # noqa: TID251 - a command; there is no loop to block
+        checked(library, "DeleteService", service)
+
+
+def _configure(library: Library, service: int, spec: ServiceSpec) -> None:
+    count = len(spec.restart_seconds)
+    actions = b"".join(struct.pack("<II", _ACTION_RESTART, s * 1000) for s in spec.restart_seconds)
+    with (
+        memory(library, text(spec.description)) as description,
+        memory(library, actions) as list_at,
+    ):
+        # SERVICE_FAILURE_ACTIONS: a day without a failure, and the first delay counts again.
+        failure = struct.pack("<I4xQQI4xQ", 86_400, 0, 0, count, list_at)
+        for kind, data in (
+            (_DESCRIPTION, struct.pack("<Q", description)),
+            (_FAILURE_ACTIONS, failure),
+            # Also where it stopped by itself and says that it failed, as the host does.
+            (_FAILURE_FLAG, struct.pack("<I", 1)),
+            (_DELAYED, struct.pack("<I", 1)),
+            (_PRESHUTDOWN, struct.pack("<I", (spec.stop_seconds + 10) * 1000)),
+        ):
+            with memory(library, data) as at:
+                checked(library, "ChangeServiceConfig2W", service, kind, at)
+
+
+def _state(library: Library, service: int) -> int:
+    with memory(library, bytes(_STATUS.size)) as at:
+        checked(library, "QueryServiceStatus", service, at)
+        return int(_STATUS.unpack(library.load(at, _STATUS.size))[1])
+
+
+@contextmanager
+def _manager(library: Library) -> Iterator[int]:
+    answer = library.call("OpenSCManagerW", 0, 0, _MANAGER_RIGHTS)
+    if not answer.value:
+        raise _refusal("OpenSCManagerW", answer.error, "", "")
+    try:
+        yield answer.value
+    finally:
+        library.call("CloseServiceHandle", answer.value)
+
+
+@contextmanager
+def _service(library: Library, manager: int, name: str) -> Iterator[int]:
+    with memory(library, text(name)) as at:
+        answer = library.call("OpenServiceW", manager, at, _SERVICE_RIGHTS)
+    if not answer.value:
+        raise _refusal("OpenServiceW", answer.error, name, "")
+    try:
+        yield answer.value
+    finally:
+        library.call("CloseServiceHandle", answer.value)
+
+
+def _refusal(function: str, code: int, name: str, account: str) -> CallerError | WindowsError:
+    """Say what a person can do about an error; the numbers are winerror.h's."""
+    match code:
+        case 5:  # ERROR_ACCESS_DENIED
+            return CallerError(
+                "only an administrator may do this: use a PowerShell that was started as "
+                "administrator",
+                reason="not-elevated",
+            )
+        case 1060:  # ERROR_SERVICE_DOES_NOT_EXIST
+            return CallerError(f"there is no service {name}", reason="no-service")
+        case 1072:  # ERROR_SERVICE_MARKED_FOR_DELETE
+            return CallerError(
+                f"the service {name} is being removed; close what shows services, then try again",
+                reason="service-exists",
+            )
+        case 1073:  # ERROR_SERVICE_EXISTS
+            return CallerError(
+                f"the service {name} is there already; remove it first", reason="service-exists"
+            )
+        case 1057:  # ERROR_INVALID_SERVICE_ACCOUNT
+            return CallerError(
+                f"{account} is no account that a service can have without a password",
+                reason="bad-account",
+            )
+        case _:
+            return WindowsError(function, code)

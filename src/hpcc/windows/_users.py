@@ -1,0 +1,132 @@
+"""Who a process, a pipe's maker and a pipe's client are, as SIDs in text.
+
+Sources: Win32 "Access Tokens", "Impersonation" and ImpersonateNamedPipeClient; a client is known
+only after something it sent was read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from hpcc.windows._library import (
+    CURRENT_PROCESS,
+    CURRENT_THREAD,
+    Library,
+    checked,
+    load_pointer,
+    memory,
+)
+from hpcc.windows._security import sid_text
+
+_TOKEN_QUERY: Final = 8
+_TOKEN_USER: Final = 1
+_TOKEN_ELEVATION: Final = 20
+_QUERY_LIMITED: Final = 0x1000
+# A SID has at most 68 bytes; the structure before it 16.
+_USER_BYTES: Final = 256
+
+
+def own_sid(library: Library) -> str:
+    """Return the user that this process runs as.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    return _user_of_process(library, CURRENT_PROCESS)
+
+
+def is_elevated(library: Library) -> bool:
+    """Say whether this process has its user's full rights.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    with _out(library) as at:
+        checked(library, "OpenProcessToken", CURRENT_PROCESS, _TOKEN_QUERY, at)
+        token = load_pointer(library, at)
+    try:
+        return any(_token_information(library, token, _TOKEN_ELEVATION, 4))
+    finally:
+        library.call("CloseHandle", token)
+
+
+def server_of_pipe(library: Library, pipe: int) -> str:
+    """Return the user of the process that serves a pipe, of which we hold the client's end.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    process = checked(library, "OpenProcess", _QUERY_LIMITED, 0, server_number(library, pipe))
+    try:
+        return _user_of_process(library, process)
+    finally:
+        library.call("CloseHandle", process)
+
+
+def server_number(library: Library, pipe: int) -> int:
+    """Return the number of the process that serves a pipe, of which we hold the client's end.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    with _out(library) as at:
+        checked(library, "GetNamedPipeServerProcessId", pipe, at)
+        return load_pointer(library, at) & 0xFFFF_FFFF
+
+
+def client_of_pipe(library: Library, pipe: int) -> str:
+    """Return the user of a pipe's client, of which something was read already.
+
+    Its token is asked and not its process, whose number may be another's by now.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    checked(library, "ImpersonateNamedPipeClient", pipe)
+    try:
+        with _out(library) as at:
+            # As ourselves: what the client may do is not asked.
+            checked(library, "OpenThreadToken", CURRENT_THREAD, _TOKEN_QUERY, 1, at)
+            token = load_pointer(library, at)
+    finally:
+        if not library.call("RevertToSelf").value:
+            os.abort()  # "your application ... should shut down the process", says Microsoft
+    return _user_of_token(library, token)
+
+
+def _user_of_process(library: Library, process: int) -> str:
+    with _out(library) as at:
+        checked(library, "OpenProcessToken", process, _TOKEN_QUERY, at)
+        token = load_pointer(library, at)
+    return _user_of_token(library, token)
+
+
+def _user_of_token(library: Library, token: int) -> str:
+    """Return the user; the token is closed."""
+    try:
+        with memory(library, bytes(_USER_BYTES)) as at:
+            _fill(library, token, _TOKEN_USER, at, _USER_BYTES)
+            return sid_text(library, load_pointer(library, at))
+    finally:
+        library.call("CloseHandle", token)
+
+
+def _token_information(library: Library, token: int, kind: int, size: int) -> bytes:
+    with memory(library, bytes(size)) as at:
+        _fill(library, token, kind, at, size)
+        return library.load(at, size)
+
+
+def _fill(library: Library, token: int, kind: int, at: int, size: int) -> None:
+    with _out(library) as needed:
+        checked(library, "GetTokenInformation", token, kind, at, size, needed)
+
+
+@contextmanager
+def _out(library: Library) -> Iterator[int]:
+    """Hold room for one pointer that a call fills in."""
+    with memory(library, bytes(8)) as address:
+        yield address
