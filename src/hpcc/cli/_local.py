@@ -9,7 +9,6 @@ import os
 import sys
 from typing import Final
 
-from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.config import Paths, load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
 from hpcc.ports import SystemClock
@@ -133,6 +132,8 @@ def _farm_line(farm: object) -> str:
         return "none (`hpcc up` brings one up)"
     if "error" in farm:
         return str(farm["error"])
+    from hpcc.cli._lock import holder_or_none, lock_file  # POSIX, and so are farms' clients yet
+
     line = f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
     if holder_or_none(lock_file(Paths.from_env(os.environ))) is None:
         return f"{line}; it has ended without `hpcc down`: run `hpcc up`"

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Final, cast
 
 from hpcc import __version__
-from hpcc.cli import _selftest, _windows_agent
+from hpcc.cli import _config, _local, _selftest, _services, _stats, _windows_agent
 from hpcc.core import CallerError, HpccError
 
 # Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
@@ -22,14 +22,10 @@ if sys.platform != "win32":
         _audit,
         _checkout,
         _completion,
-        _config,
         _doctor,
         _explain,
         _image,
-        _local,
         _login,
-        _services,
-        _stats,
         _token,
         _up,
     )
@@ -52,8 +48,8 @@ if sys.platform != "win32":
         _completion,
     )
 else:
-    # The services and the client need POSIX yet (docs/windows.md).
-    _COMMANDS = (_selftest, _windows_agent)
+    # The others need POSIX yet (docs/windows.md).
+    _COMMANDS = (_local, _stats, _config, _services, _selftest, _windows_agent)
 
 _EXIT_OTHER: Final = 1
 _EXIT_CALLER: Final = 2

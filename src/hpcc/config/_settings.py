@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -63,6 +64,8 @@ def _default_processes() -> int:
 
 def default_guests_mib() -> int:
     """Return three quarters of the machine's memory, but room for one guest of the usual size."""
+    if sys.platform == "win32":  # a worker there says it: Python does not tell
+        return _DEFAULT_GUEST_MIB + GUEST_OVERHEAD_MIB
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     return max(machine * 3 // 4, _DEFAULT_GUEST_MIB + GUEST_OVERHEAD_MIB)
 

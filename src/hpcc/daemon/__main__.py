@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from hpcc.config import Paths, Settings
-from hpcc.daemon._api import CacheHandler, RemoteClient
-from hpcc.daemon._cache import open_cache
-from hpcc.daemon._main import run_daemon
-from hpcc.daemon._remote import start_remote
+if sys.platform == "win32":
+    from hpcc.daemon._windows_main import run_daemon
 
+    if __name__ == "__main__":
+        sys.exit(run_daemon())
+else:
+    from hpcc.config import Paths, Settings
+    from hpcc.daemon._api import CacheHandler, RemoteClient
+    from hpcc.daemon._cache import open_cache
+    from hpcc.daemon._main import run_daemon
+    from hpcc.daemon._remote import start_remote
 
-def product_parts(paths: Paths, settings: Settings) -> tuple[CacheHandler, RemoteClient | None]:
-    """Build what a real daemon consists of behind its front."""
-    remote = start_remote(paths, settings) if settings.remote.is_enabled else None
-    return open_cache(paths, settings, remote), remote
+    def product_parts(paths: Paths, settings: Settings) -> tuple[CacheHandler, RemoteClient | None]:
+        """Build what a real daemon consists of behind its front."""
+        remote = start_remote(paths, settings) if settings.remote.is_enabled else None
+        return open_cache(paths, settings, remote), remote
 
-
-if __name__ == "__main__":
-    sys.exit(run_daemon(parts=product_parts))
+    if __name__ == "__main__":
+        sys.exit(run_daemon(parts=product_parts))

@@ -6,11 +6,13 @@ Tuples and bytes instead of records: this is the hit path (docs/adr/0001-archite
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from hpcc.config import Farm, FarmSession
 from hpcc.core import RemoteOutcome, RemoteRequest
-from hpcc.daemon._replay import Replays
+
+if TYPE_CHECKING:  # on Windows there are none
+    from hpcc.daemon._replay import Replays
 
 # The launcher keeps at most this much of each stream; a compiler that says more is not stored.
 MAX_CAPTURE_BYTES: Final = 1 << 20
@@ -80,13 +82,8 @@ class Finish(NamedTuple):
     stderr: bytes
 
 
-class CacheHandler(Protocol):
+class CompileHandler(Protocol):
     """Decides each compile. Called from many threads at once."""
-
-    @property
-    def replays(self) -> Replays:
-        """Return what the front may answer without asking `begin`."""
-        ...
 
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; may block for minutes while a farm works on it.
@@ -109,6 +106,15 @@ class CacheHandler(Protocol):
 
     def close(self) -> None:
         """Write back what is only in memory; no call follows."""
+        ...
+
+
+class CacheHandler(CompileHandler, Protocol):
+    """One with a memory of hits that a front on a socket may use."""
+
+    @property
+    def replays(self) -> Replays:
+        """Return what the front may answer without asking `begin`."""
         ...
 
 

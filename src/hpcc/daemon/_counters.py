@@ -99,7 +99,7 @@ def write_counters(path: str, counts: dict[str, int]) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with open(aside, "w", encoding="utf-8") as file:
             json.dump(counts, file, sort_keys=True)
-        os.rename(aside, path)
+        os.replace(aside, path)
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(aside)

@@ -7,6 +7,8 @@ which is looked at when somebody asks for the counts. Beyond 64 KiB launchers le
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import threading
 from collections import Counter
@@ -15,6 +17,9 @@ from typing import Final
 FALLBACKS_NAME: Final = "fallbacks"
 MAX_FALLBACKS_BYTES: Final = 1 << 16
 _PREFIX: Final = "launcher."
+# Those that Windows has none of are of no use there: its directory is the user's own.
+_NAMES: Final = ("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT")
+_FLAGS: Final = functools.reduce(operator.or_, (getattr(os, name, 0) for name in _NAMES))
 _REASONS: Final = {
     ord("n"): "no-daemon",
     ord("b"): "daemon-left-alone",
@@ -46,7 +51,7 @@ def take_fallbacks(run_directory: str) -> dict[str, int]:
 
 def _read(path: str) -> dict[str, int]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, _FLAGS)
         try:
             marks = os.read(fd, MAX_FALLBACKS_BYTES)
         finally:

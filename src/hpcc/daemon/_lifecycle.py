@@ -1,38 +1,24 @@
-"""The life of the daemon: one per user, found by its socket, gone without traces.
-
-Who holds the lock of `daemon.lock` may bind the socket and remove it; the kernel gives the lock
-back when its holder dies, so that a socket left by a killed daemon is safely replaced.
-"""
+"""The life of the daemon: one per user, found by its socket or pipe, gone without traces."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import socket
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from hpcc import __version__
-from hpcc.config import Paths
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.daemon._api import CacheHandler, RemoteClient
-from hpcc.daemon._front import Front, FrontLimits
-from hpcc.daemon._helpers import Helpers
+from hpcc.daemon._api import CompileHandler, RemoteClient
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon")
 
-LOCK_NAME: Final = "daemon.lock"
 BACKOFF_NAME: Final = "backoff"
-# As many as the kernel allows; launchers that find the queue full wait and try again.
-_BACKLOG: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,137 +36,67 @@ class LifecycleLimits:
     check_seconds: float = 15.0
 
 
-def socket_path(paths: Paths) -> str:
-    """Return where the daemon of these paths listens."""
-    return os.fsdecode(wire.daemon_socket(os.fsencode(paths.run), os.getuid()))
+class DaemonDoor(Protocol):
+    """The right to be this user's daemon, and the name under which launchers find it."""
 
-
-def prepare_private_directory(directory: Path) -> None:
-    """Make the directory, 0700, or check that the one that is there is ours alone.
-
-    Raises:
-        CallerError: it is somebody else's, writable for others, or cannot be made.
-    """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.lstat()
-    except OSError as error:
-        raise CallerError(f"cannot make {directory}: {error.strerror}", reason="run-dir") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise CallerError(
-            f"{directory} must be a directory of yours that only you can write to; "
-            "remove it, or set HPCC_DIR to another place",
-            reason="run-dir",
-        )
-
-
-class Door:
-    """The locked right to a socket, and the socket."""
-
-    def __init__(self, lock: int, listener: socket.socket, path: str) -> None:
-        self._lock, self.listener, self.path = lock, listener, path
-        self._id = _socket_id(path)
-        self._guard = threading.Lock()
-
-    @classmethod
-    def open(cls, paths: Paths) -> Door:
-        """Take the lock and bind.
-
-        Raises:
-            CallerError: a daemon runs already (reason `already-running`), or the place is not ours.
-        """
-        path = socket_path(paths)
-        prepare_private_directory(paths.run)
-        prepare_private_directory(Path(path).parent)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.open(paths.run / LOCK_NAME, flags, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise CallerError("a daemon runs already", reason="already-running") from error
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            _unlink(path)
-            listener.bind(path)
-            os.chmod(path, 0o600)
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            listener.close()
-            os.close(lock)
-            raise CallerError(f"cannot listen on {path}: {error}", reason="run-dir") from error
-        return cls(lock, listener, path)
+    @property
+    def path(self) -> str: ...
 
     def is_reachable(self) -> bool:
-        """Whether the path still leads to this socket."""
-        return self._id is not None and _socket_id(self.path) == self._id
-
-    def close_copies(self) -> None:
-        """Close the right, but not the listener, in a process that was forked off."""
-        os.close(self._lock)
-        self._lock = -1
+        """Whether the name still leads to us."""
+        ...
 
     def leave(self) -> None:
-        """Remove the socket, then give up the right to it. May be called again."""
-        with self._guard:
-            if self._lock >= 0:
-                # Where the directory was swept, another daemon may have its own there.
-                if self.is_reachable():
-                    _unlink(self.path)
-                os.close(self._lock)
-                self._lock = -1
+        """Give up the name, so that another daemon can take it. May be called again."""
+        ...
 
 
-def _socket_id(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+class ServingFront(Protocol):
+    """What answers launchers: `_front` behind a socket, `_pipe_front` behind a pipe."""
+
+    @property
+    def helpers(self) -> list[int]:
+        """Return the processes that help it."""
+        ...
+
+    def start(self) -> None: ...
+    def close_door(self) -> None: ...
+    def cancel(self) -> None: ...
+    def in_flight(self) -> tuple[int, int]: ...
+    def snapshot(self) -> dict[str, int]: ...
+    def end(self) -> None: ...
 
 
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+OpenFront = Callable[[Callable[[bytes], bytes], Callable[[], bool]], ServingFront]
+"""Builds a front from what answers status questions, and what is asked of another build's."""
 
 
 class Daemon:
-    """One running daemon: door, front, cache handler and remote side."""
+    """One running daemon: door, front, handler and remote side."""
 
     def __init__(
         self,
-        door: Door,
-        handler: CacheHandler,
+        door: DaemonDoor,
+        handler: CompileHandler,
         remote: RemoteClient | None,
         *,
+        open_front: OpenFront,
+        engine: str,
         clock: Clock,
         build_id: str = wire.BUILD_ID,
         limits: LifecycleLimits | None = None,
-        front_limits: FrontLimits | None = None,
-        helpers: Helpers | None = None,
     ) -> None:
         self._door, self._handler, self._remote, self._clock = door, handler, remote, clock
         self._build_id, self._limits = build_id, limits or LifecycleLimits()
-        self._helpers = helpers or Helpers({})
+        self._engine = engine
         self._started = clock.monotonic()
         self._stopping = threading.Event()
         self._hurry = threading.Event()
-        self._front = Front(
-            door.listener,
-            handler,
-            clock=clock,
-            on_admin=self._on_admin,
-            on_version=self._on_version,
-            limits=front_limits,
-            build_id=build_id,
-        )
+        self._front = open_front(self._on_admin, self._on_version)
 
     def serve(self, on_ready: Callable[[], None]) -> None:
         """Serve until told to stop, then until nothing is under way; leaves nothing behind."""
         self._front.start()
-        self._helpers.start(self._front.adopt, self._front.count_replayed)
         on_ready()
         try:
             while not self._stopping.wait(self._limits.check_seconds):
@@ -191,7 +107,7 @@ class Daemon:
         finally:
             self._door.leave()
             self._front.close_door()
-            self._helpers.close()
+            self._front.end()
             self._handler.close()
             if self._remote is not None:
                 self._remote.close()
@@ -245,8 +161,8 @@ class Daemon:
             "socket": self._door.path,
             "version": __version__,
             "build_id": self._build_id,
-            "engine": self._handler.replays.engine.name,
-            "helpers": self._helpers.pids,
+            "engine": self._engine,
+            "helpers": self._front.helpers,
             "uptime_seconds": self._clock.monotonic() - self._started,
             "waiting": waiting,
             "running": running,

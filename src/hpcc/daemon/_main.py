@@ -18,10 +18,11 @@ from hpcc.config import Paths, Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
 from hpcc.daemon._api import CacheHandler, RemoteClient
+from hpcc.daemon._door import Door
 from hpcc.daemon._engine import open_engine
-from hpcc.daemon._front import FrontLimits
+from hpcc.daemon._front import Front, FrontLimits
 from hpcc.daemon._helpers import Helpers, fork_helpers
-from hpcc.daemon._lifecycle import Daemon, Door, LifecycleLimits
+from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import READY
 from hpcc.ports import SystemClock
@@ -96,16 +97,48 @@ def _build(parts: Parts, build_id: str, limits: LifecycleLimits | None, ready_fd
         helpers.close()
         raise
     begin_seconds = settings.remote.timeout_seconds + _REMOTE_MARGIN_SECONDS
+    clock = SystemClock()
+
+    def open_front(on_admin: Callable[[bytes], bytes], on_version: Callable[[], bool]) -> _Helped:
+        front = Front(
+            door.listener,
+            handler,
+            clock=clock,
+            on_admin=on_admin,
+            on_version=on_version,
+            limits=FrontLimits(begin_seconds=begin_seconds),
+            build_id=build_id,
+        )
+        return _Helped(front, helpers)
+
     return Daemon(
         door,
         handler,
         remote,
-        clock=SystemClock(),
+        open_front=open_front,
+        engine=handler.replays.engine.name,
+        clock=clock,
         build_id=build_id,
         limits=limits,
-        front_limits=FrontLimits(begin_seconds=begin_seconds),
-        helpers=helpers,
     )
+
+
+class _Helped:
+    """A front and the processes that answer hits beside it."""
+
+    def __init__(self, front: Front, helpers: Helpers) -> None:
+        self._front, self._helpers = front, helpers
+        self.close_door, self.cancel = front.close_door, front.cancel
+        self.in_flight, self.snapshot = front.in_flight, front.snapshot
+        self.end = helpers.close
+
+    @property
+    def helpers(self) -> list[int]:
+        return self._helpers.pids
+
+    def start(self) -> None:
+        self._front.start()
+        self._helpers.start(self._front.adopt, self._front.count_replayed)
 
 
 def _fork_helpers(door: Door, count: int, ready_fd: int) -> Helpers:

@@ -14,7 +14,9 @@ import os
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -87,7 +89,7 @@ async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) ->
     process = ServiceProcess(path, sys.stdout)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, process.stop)
+        _on_signal(loop, number, process.stop)
     _watch_parent(loop, process)
     try:
         async with asyncio.TaskGroup() as group:
@@ -116,6 +118,15 @@ async def _owned(
         process.stop()
 
 
+def _on_signal(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: Callable[[], None]
+) -> None:
+    try:
+        loop.add_signal_handler(number, stop)
+    except NotImplementedError:  # Windows: a handler of the process, which another thread may run
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+
+
 def _watch_parent(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> None:
     """Stop at the end of standard input, where that is a pipe held by a parent."""
     descriptor = sys.stdin.fileno()
@@ -128,4 +139,24 @@ def _watch_parent(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> N
             loop.remove_reader(descriptor)
             process.stop()
 
-    loop.add_reader(descriptor, on_input)
+    try:
+        loop.add_reader(descriptor, on_input)
+    except NotImplementedError:  # Windows: pipes are waited for by a read
+        watch_in_thread(loop, descriptor, process.stop)
+
+
+def watch_in_thread(
+    loop: asyncio.AbstractEventLoop, descriptor: int, stop: Callable[[], None]
+) -> threading.Thread:
+    """Call `stop` on the loop at the end of a pipe, which a thread of its own reads."""
+
+    def read() -> None:
+        with suppress(OSError):
+            while os.read(descriptor, 4096):
+                continue
+        with suppress(RuntimeError):  # the loop is closed: nothing is left to stop
+            loop.call_soon_threadsafe(stop)
+
+    thread = threading.Thread(target=read, name="hpcc-parent", daemon=True)
+    thread.start()
+    return thread

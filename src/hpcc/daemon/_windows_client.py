@@ -1,0 +1,232 @@
+"""What commands ask of the daemon on Windows: status, stats, start, stop. Not yet run there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from hpcc.config import Paths
+from hpcc.core import CallerError, InfrastructureError, NotFoundError
+from hpcc.daemon._lifecycle import BACKOFF_NAME
+from hpcc.daemon._windows_door import dial_daemon, prepare_directory
+from hpcc.windows import Library, PipeConnection, ServerProcess, load_library
+from hpcc.wire import launcher as wire
+
+# A person waits for a machine that is slow or busy; a launcher ten seconds.
+START_SECONDS: Final = 60.0
+LAUNCHER_START_SECONDS: Final = 9.0
+LOG_NAME: Final = "daemon.log"
+# What the daemon's process ends with where another one has the lock.
+EXIT_ALREADY_RUNNING: Final = 75
+_ANSWER_SECONDS: Final = 5.0
+_HURRY_SECONDS: Final = 2.0
+_DRAIN_SECONDS: Final = 900.0
+_STOP_SECONDS: Final = 15.0
+_PAUSE_SECONDS: Final = 0.05
+_READ_BYTES: Final = 64 << 10
+_MAX_LOG_BYTES: Final = 1 << 20
+_TAIL_BYTES: Final = 2048
+
+# DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP, CREATE_BREAKAWAY_FROM_JOB ("Process Creation Flags").
+_DETACHED: Final = 0x8 | 0x200
+_BREAKAWAY: Final = 0x0100_0000
+# What Windows, Python and the profile need; everything else is a build's own.
+_KEPT_NAMES: Final = frozenset(
+    {
+        "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "PATH", "PATHEXT", "COMSPEC", "TEMP", "TMP",
+        "USERPROFILE", "LOCALAPPDATA", "APPDATA", "USERNAME", "USERDOMAIN", "HOMEDRIVE", "HOMEPATH",
+        "PROGRAMDATA", "PROGRAMFILES", "PROCESSOR_ARCHITECTURE", "NUMBER_OF_PROCESSORS", "HPCC_DIR",
+    }
+)  # fmt: skip
+
+
+def daemon_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment the daemon gets; names are what they are in any case."""
+    return {name: value for name, value in env.items() if name.upper() in _KEPT_NAMES}
+
+
+def query(
+    paths: Paths,
+    what: str,
+    *,
+    timeout_seconds: float = _ANSWER_SECONDS,
+    library: Library | None = None,
+) -> dict[str, object]:
+    """Ask the running daemon: `status`, `stats`, `stop` or `stop-now`.
+
+    Raises:
+        NotFoundError: none is running (reason `no-daemon`).
+        CallerError: somebody else listens there.
+        InfrastructureError: it does not answer.
+    """
+    del paths  # the pipe's name is the user's, and HPCC_DIR's
+    connection = dial_daemon(library or load_library())
+    try:
+        return _ask(connection, what, timeout_seconds)
+    finally:
+        connection.close()
+
+
+def _ask(connection: PipeConnection, what: str, timeout_seconds: float) -> dict[str, object]:
+    deadline = time.monotonic() + timeout_seconds
+    data = b""
+    end = wire.HEADER_BYTES
+    try:
+        connection.send(wire.frame(wire.ADMIN, what.encode()), int(timeout_seconds * 1000))
+        while len(data) < end:
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            more = connection.receive(_READ_BYTES, max(left_ms, 0))
+            if not more:
+                raise ConnectionResetError("the daemon closed")
+            data += more
+            if len(data) >= wire.HEADER_BYTES:
+                kind, length = wire.parse_header(data)
+                end = wire.HEADER_BYTES + length
+        answer = json.loads(data[wire.HEADER_BYTES :]) if kind == wire.ADMIN_REPLY else None
+    except (OSError, ValueError, CallerError) as error:
+        raise InfrastructureError("the daemon does not answer", reason="daemon-hangs") from error
+    if not isinstance(answer, dict):
+        raise InfrastructureError("the daemon speaks another protocol", reason="daemon-hangs")
+    return answer
+
+
+def start(
+    paths: Paths, timeout_seconds: float = START_SECONDS, *, library: Library | None = None
+) -> bool:
+    """Have a daemon of this build running; returns whether it had to be started.
+
+    Raises:
+        InfrastructureError: it could not be started; the text says why and names the log.
+    """
+    library = library or load_library()
+    if _is_there(paths, library, end_others=True):
+        return False
+    (paths.run / BACKOFF_NAME).unlink(missing_ok=True)
+    deadline = time.monotonic() + timeout_seconds
+    process = _spawn(paths)
+    while time.monotonic() < deadline:
+        if _is_there(paths, library):
+            return True
+        code = process.poll()
+        if code == EXIT_ALREADY_RUNNING:
+            # One that is just starting, or one that is leaving.
+            threading.Event().wait(_PAUSE_SECONDS)
+            if _is_there(paths, library):
+                return False
+            process = _spawn(paths)
+        elif code is not None:
+            raise InfrastructureError(
+                f"the daemon did not start: {_last_line(paths)}", reason="daemon-start"
+            )
+        threading.Event().wait(_PAUSE_SECONDS)
+    raise InfrastructureError(
+        f"the daemon does not answer yet; see {paths.state / LOG_NAME}", reason="daemon-start"
+    )
+
+
+def _is_there(paths: Paths, library: Library, *, end_others: bool = False) -> bool:
+    """Say whether a daemon of this build answers; one of another build is told to go."""
+    try:
+        if query(paths, "status", library=library).get("build_id") == wire.BUILD_ID:
+            return True
+        if end_others:
+            query(paths, "stop", library=library)
+    except NotFoundError:
+        pass
+    except InfrastructureError as error:
+        if error.reason != "daemon-busy":  # that may be one which drains
+            raise
+    return False
+
+
+def stop(paths: Paths, *, now: bool = False, library: Library | None = None) -> bool:
+    """End the daemon and wait until it is gone; returns whether one was there.
+
+    With `now` launchers go on by themselves, and a daemon that does not even answer is killed.
+
+    Raises:
+        InfrastructureError: it hangs, and `now` was not asked for, or not even that helped.
+    """
+    try:
+        connection = dial_daemon(library or load_library())
+    except NotFoundError:
+        return False
+    process = None
+    try:
+        process = connection.server()
+        _stop_process(connection, process, now=now)
+    finally:
+        connection.close()
+        if process is not None:
+            process.close()
+    return True
+
+
+def _stop_process(connection: PipeConnection, process: ServerProcess, *, now: bool) -> None:
+    try:
+        _ask(connection, "stop-now" if now else "stop", _HURRY_SECONDS if now else _ANSWER_SECONDS)
+    except InfrastructureError:
+        if not now:
+            raise
+    else:
+        connection.close()  # it stays until its answer is read
+        if process.is_over(int(1000 * (_STOP_SECONDS if now else _DRAIN_SECONDS))):
+            return
+    if now:
+        process.kill()
+        if process.is_over(int(1000 * _STOP_SECONDS)):
+            return
+    raise InfrastructureError("the daemon does not end; see `hpcc status`", reason="daemon-hangs")
+
+
+def _spawn(paths: Paths) -> subprocess.Popen[bytes]:
+    """Start a daemon without a console, outside of the build's job where that lets it go."""
+    prepare_directory(paths.state)
+    log_file = paths.state / LOG_NAME
+    with contextlib.suppress(OSError):  # there is none, or a daemon writes to it
+        if log_file.stat().st_size > _MAX_LOG_BYTES:
+            log_file.replace(log_file.with_suffix(".log.1"))
+    try:
+        with log_file.open("ab") as log:
+            try:
+                return _popen(paths, log.fileno(), _DETACHED | _BREAKAWAY)
+            except PermissionError:  # the job does not let it: it ends with the build then
+                return _popen(paths, log.fileno(), _DETACHED)
+    except OSError as error:
+        raise InfrastructureError(
+            f"the daemon cannot be started: {error}", reason="daemon-start"
+        ) from error
+
+
+def _popen(paths: Paths, log: int, flags: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # -P: a directory that a build works in is no place to import from.
+        [sys.executable, "-P", "-m", "hpcc.daemon"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=paths.state,
+        env=daemon_environment(os.environ),
+        creationflags=flags,
+        close_fds=True,
+    )
+
+
+def _last_line(paths: Paths) -> str:
+    path: Path = paths.state / LOG_NAME
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return f"see {path}"
+    text = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"{text[:300]} (log: {path})"

@@ -1,0 +1,101 @@
+"""The daemon's pipe on Windows: the right to it, its name, and how a command reaches it.
+
+Who has `daemon.lock` open may make the pipe; the system closes it when its holder ends. The pipe
+is joined where a daemon that drains still has connections under its name. Not yet run on Windows.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from hpcc.config import DIR_VARIABLE, Paths
+from hpcc.core import CallerError
+from hpcc.windows import (
+    Library,
+    PipeConnection,
+    PipeListener,
+    WindowsError,
+    WindowsLock,
+    dial_pipe,
+    own_sid,
+)
+from hpcc.wire import daemon_pipe, pipe_sddl
+
+_LOCK_NAME: Final = "daemon.lock"
+_DIAL_MS: Final = 2000
+
+
+def pipe_name(library: Library, hpcc_dir: str) -> str:
+    """Return the pipe of this user's daemon; `hpcc_dir` is HPCC_DIR as it stands.
+
+    Raises:
+        WindowsError: the system does not tell who we are.
+    """
+    return daemon_pipe(own_sid(library), hpcc_dir)
+
+
+def dial_daemon(library: Library) -> PipeConnection:
+    """Connect to this user's daemon.
+
+    Raises:
+        NotFoundError: none is running (reason `no-daemon`).
+        CallerError: the pipe is another user's (reason `foreign-daemon`).
+        InfrastructureError: it is busy (reason `daemon-busy`), or cannot be reached.
+    """
+    owner = own_sid(library)
+    name = daemon_pipe(owner, os.environ.get(DIR_VARIABLE, ""))
+    return dial_pipe(library, name, owner, _DIAL_MS)
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make a directory of the user's profile, whose access it inherits.
+
+    Raises:
+        CallerError: it cannot be made (reason `run-dir`).
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CallerError(f"cannot make {directory}: {error.strerror}", reason="run-dir") from error
+
+
+class PipeDoor:
+    """The locked right to the pipe, and the pipe; a `DaemonDoor`."""
+
+    def __init__(self, lock: WindowsLock, listener: PipeListener, name: str, owner: str) -> None:
+        self._lock, self.listener = lock, listener
+        self.path, self.owner = name, owner
+        self._guard = threading.Lock()
+
+    @classmethod
+    def open(cls, library: Library, paths: Paths, hpcc_dir: str) -> PipeDoor:
+        """Take the lock and make the pipe.
+
+        Raises:
+            CallerError: a daemon runs already (reason `already-running`), somebody else has the
+                pipe (`pipe-taken`), or the place is not ours.
+            WindowsError: a call failed.
+        """
+        prepare_directory(paths.run)
+        owner = own_sid(library)
+        lock = WindowsLock.take(library, str(paths.run / _LOCK_NAME))
+        try:
+            name = daemon_pipe(owner, hpcc_dir)
+            listener = PipeListener.open(library, name, pipe_sddl(owner), owner)
+        except (CallerError, WindowsError):
+            lock.release()
+            raise
+        return cls(lock, listener, name, owner)
+
+    def is_reachable(self) -> bool:
+        """Whether the name leads to us: always, as nobody can take it while we have it."""
+        return True
+
+    def leave(self) -> None:
+        """Accept nobody any more, then give up the right. May be called again."""
+        with self._guard:
+            self.listener.close()
+            self._lock.release()
