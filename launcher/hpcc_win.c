@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <wchar.h>
 
+#include "win_line.h"
 #include "wire.h"
 
 #if !defined(HPCC_BUILD_ID) || !defined(HPCC_PROTOCOL)
@@ -34,9 +35,13 @@
 #ifndef NEXT_FRAME_MS
 #define NEXT_FRAME_MS 10000
 #endif
+#ifndef START_MS
+#define START_MS 10000 /* a daemon that is being started */
+#endif
+#define START_FAILED_MS 30000 /* leave a daemon that cannot start alone for this long */
+#define HUNG_MS 10000         /* and one that hangs for this long */
 #define MAX_DEPTH 8
 #define HOLD_BYTES (64u << 20)
-#define MAX_LINE 32768 /* of CreateProcess, in UTF-16 units with the last zero */
 #define MAX_LONG_PATH 32768
 #define MAX_SID_BYTES 256
 #define EXIT_CANNOT_RUN 127
@@ -58,7 +63,8 @@ static const wchar_t *const COMPILERS[] = {L"cl", L"clang-cl", L"icx-cl", L"clan
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
-static wchar_t line[MAX_LINE], found[MAX_LONG_PATH], self[MAX_LONG_PATH];
+static wchar_t found[MAX_LONG_PATH], self[MAX_LONG_PATH];
+static wchar_t run_directory[MAX_LONG_PATH], in_run[MAX_LONG_PATH];
 
 /* ---- small things ---- */
 
@@ -112,40 +118,6 @@ static bool is_compiler_name(const wchar_t *name) {
     for (size_t i = 0; i < LENGTH(COMPILERS); i++)
         if (is_same_text(stem, COMPILERS[i])) return true;
     return false;
-}
-
-/* ---- command lines: what CommandLineToArgvW and the C runtime read back the same ---- */
-
-static bool put(wchar_t c, size_t *at) {
-    if (*at + 1 >= MAX_LINE) return false;
-    line[(*at)++] = c;
-    line[*at] = L'\0';
-    return true;
-}
-
-static bool put_quoted(const wchar_t *argument, size_t *at) {
-    if (*at && !put(L' ', at)) return false;
-    bool is_plain = *argument && !wcspbrk(argument, L" \t\n\v\"");
-    if (!is_plain && !put(L'"', at)) return false;
-    for (const wchar_t *c = argument;; c++) {
-        size_t slashes = 0;
-        while (*c == L'\\') c++, slashes++;
-        size_t count = slashes;
-        if (!is_plain && (*c == L'"' || !*c)) count = slashes * 2 + (*c == L'"');
-        while (count--)
-            if (!put(L'\\', at)) return false;
-        if (!*c) break;
-        if (!put(*c, at)) return false;
-    }
-    return is_plain || put(L'"', at);
-}
-
-static bool put_line(wchar_t **argv) {
-    size_t at = 0;
-    line[0] = L'\0';
-    for (; *argv; argv++)
-        if (!put_quoted(*argv, &at)) return false;
-    return true;
 }
 
 /* ---- finding the compiler ---- */
@@ -306,14 +278,19 @@ static _Noreturn void become(const wchar_t *program, wchar_t **argv) {
     ExitProcess(wait_for_end(process));
 }
 
+/* Put the path of hpcc-cli.exe, beside this program, at `to`. */
+static bool find_cli(wchar_t *to) {
+    size_t at = (size_t)(base_name(self) - self);
+    if (at + 13 > MAX_LONG_PATH) return false;
+    wmemcpy(to, self, at);
+    wcscpy(to + at, L"hpcc-cli.exe");
+    return is_file(to);
+}
+
 static int run_cli(wchar_t **argv) {
-    wchar_t cli[MAX_LONG_PATH];
-    wcscpy(cli, self);
-    size_t at = (size_t)(base_name(cli) - cli);
-    if (at + 13 > LENGTH(cli)) return EXIT_CANNOT_RUN;
-    wcscpy(cli + at, L"hpcc-cli.exe");
-    if (is_file(cli)) become(cli, argv);
-    complain(cli, ": not there; install the hpcc package again");
+    static wchar_t cli[MAX_LONG_PATH];
+    if (find_cli(cli)) become(cli, argv);
+    complain(L"hpcc-cli.exe", " is not beside hpcc.exe; install the hpcc package again");
     return EXIT_CANNOT_RUN;
 }
 
@@ -380,27 +357,33 @@ static bool find_pipe(wchar_t *name) {
 
 struct pipe {
     HANDLE handle, event;
+    bool is_silent; /* what ended the last read or write was its deadline */
 };
 
 static int64_t now_ms(void) { return (int64_t)GetTickCount64(); }
 
-/* Connects; false when nobody listens, all are busy too long, or the other end is not this user's.
- * The server may learn who we are and cannot act as us. */
-static bool dial(const wchar_t *name, struct pipe *pipe) {
-    int64_t deadline = now_ms() + FIRST_FRAME_MS;
+/* Connects; returns 0, or why not: see is_nobody_there. The server may learn who we are and cannot act as us. */
+static DWORD dial(const wchar_t *name, struct pipe *pipe, int patience_ms) {
+    int64_t deadline = now_ms() + patience_ms;
     for (;;) {
         pipe->handle = CreateFileW(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING,
                                    FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION, NULL);
         if (pipe->handle != INVALID_HANDLE_VALUE) break;
+        DWORD error = GetLastError();
         int64_t left = deadline - now_ms();
-        if (GetLastError() != ERROR_PIPE_BUSY || left <= 0) return false;
+        if (error != ERROR_PIPE_BUSY || left <= 0) return error ? error : ERROR_ACCESS_DENIED;
         WaitNamedPipeW(name, (DWORD)left); /* 0 would be the server's own choice; the loop asks again */
     }
     pipe->event = CreateEventW(NULL, TRUE, FALSE, NULL);
-    if (pipe->event && is_own_object(pipe->handle) && is_own_server(pipe->handle)) return true;
+    if (pipe->event && is_own_object(pipe->handle) && is_own_server(pipe->handle)) return 0;
+    if (pipe->event) CloseHandle(pipe->event);
     CloseHandle(pipe->handle);
-    return false;
+    return ERROR_ACCESS_DENIED;
 }
+
+/* Else the daemon must be left alone. Busy for so long is one that drains: it has connections and takes
+ * no more, and `hpcc-cli start` tells that from one with too much to do. */
+static bool is_nobody_there(DWORD error) { return error == ERROR_FILE_NOT_FOUND || error == ERROR_PIPE_BUSY; }
 
 static void hang_up(struct pipe *pipe) {
     CloseHandle(pipe->handle);
@@ -411,12 +394,15 @@ static void hang_up(struct pipe *pipe) {
 static DWORD move_some(struct pipe *pipe, bool is_read, void *data, DWORD bytes, int64_t left) {
     OVERLAPPED call = {.hEvent = pipe->event};
     DWORD moved = 0;
+    pipe->is_silent = false;
     ResetEvent(pipe->event);
     BOOL is_done = is_read ? ReadFile(pipe->handle, data, bytes, NULL, &call) : WriteFile(pipe->handle, data, bytes, NULL, &call);
     if (!is_done && GetLastError() != ERROR_IO_PENDING) return 0;
     if (!is_done && WaitForSingleObject(pipe->event, left > 0 ? (DWORD)left : 0) != WAIT_OBJECT_0) CancelIoEx(pipe->handle, &call);
     /* Waits for the cancel, too: until then the system may write to `data`. */
-    return GetOverlappedResult(pipe->handle, &call, &moved, TRUE) ? moved : 0;
+    if (GetOverlappedResult(pipe->handle, &call, &moved, TRUE)) return moved;
+    pipe->is_silent = GetLastError() == ERROR_OPERATION_ABORTED;
+    return 0;
 }
 
 static bool send_all(struct pipe *pipe, const void *data, size_t bytes) {
@@ -456,6 +442,165 @@ static bool read_reply(struct pipe *pipe, struct reply *reply) {
             data = realloc(data, room = HEADER_BYTES + bytes);
     }
     return false;
+}
+
+/* ---- the daemon: starting it, and leaving it alone ---- */
+
+static bool is_drive_path(const wchar_t *path) {
+    return ((*path | 32) >= L'a' && (*path | 32) <= L'z') && path[1] == L':' && (path[2] == L'\\' || path[2] == L'/');
+}
+
+/* Put the value of a variable at `to` if it is a path on a drive, and `tail` behind it. */
+static bool take_directory(wchar_t *to, const wchar_t *variable, const wchar_t *tail) {
+    static wchar_t value[MAX_LONG_PATH];
+    DWORD n = GetEnvironmentVariableW(variable, value, LENGTH(value));
+    if (!n || n >= LENGTH(value) || !is_drive_path(value)) return false;
+    n = GetFullPathNameW(value, MAX_LONG_PATH, to, NULL);
+    if (!n || n + wcslen(tail) + 2 > MAX_LONG_PATH) return false;
+    if (to[n - 1] == L'\\') n--; /* a drive's root ends in one */
+    wcscpy(to + n, tail);
+    return true;
+}
+
+/* The twin of `_of_profile` in config/_paths.py. False when hpcc has no place for this user. */
+static bool find_run_directory(void) {
+    if (GetEnvironmentVariableW(L"HPCC_DIR", NULL, 0) > 1) return take_directory(run_directory, L"HPCC_DIR", L"\\run");
+    return take_directory(run_directory, L"LOCALAPPDATA", L"\\hpcc\\run") ||
+           take_directory(run_directory, L"USERPROFILE", L"\\AppData\\Local\\hpcc\\run");
+}
+
+/* Open a file of the run directory, and never what a link leads to. */
+static HANDLE open_in_run(const wchar_t *name, DWORD access, DWORD share, DWORD how) {
+    BY_HANDLE_FILE_INFORMATION info;
+    if (wcslen(run_directory) + wcslen(name) + 2 > LENGTH(in_run)) return INVALID_HANDLE_VALUE;
+    wcscpy(in_run, run_directory);
+    wcscat(in_run, L"\\");
+    wcscat(in_run, name);
+    HANDLE file = CreateFileW(in_run, access, share, NULL, how, FILE_ATTRIBUTE_NORMAL | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
+    if (file == INVALID_HANDLE_VALUE) return file;
+    DWORD odd = FILE_ATTRIBUTE_REPARSE_POINT | FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE;
+    if (GetFileType(file) == FILE_TYPE_DISK && GetFileInformationByHandle(file, &info) && !(info.dwFileAttributes & odd)) return file;
+    CloseHandle(file);
+    SetLastError(ERROR_ACCESS_DENIED);
+    return INVALID_HANDLE_VALUE;
+}
+
+#define SHARE_ALL (FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE)
+#define TICKS_PER_MS 10000u /* a FILETIME counts 100 ns */
+
+static uint64_t ticks(FILETIME time) { return (uint64_t)time.dwHighDateTime << 32 | time.dwLowDateTime; }
+
+/* When the marker was last written says until when the daemon is to be left alone. */
+static bool is_backing_off(void) {
+    FILETIME now, until;
+    HANDLE file = open_in_run(L"backoff", FILE_READ_ATTRIBUTES, SHARE_ALL, OPEN_EXISTING);
+    if (file == INVALID_HANDLE_VALUE) return false;
+    bool is_known = GetFileTime(file, NULL, NULL, &until);
+    CloseHandle(file);
+    GetSystemTimeAsFileTime(&now);
+    /* Far in the future is a clock that was set back, not one of ours. */
+    return is_known && ticks(until) > ticks(now) && ticks(until) < ticks(now) + 2ull * START_FAILED_MS * TICKS_PER_MS;
+}
+
+static void back_off(unsigned ms) {
+    FILETIME until;
+    HANDLE file = open_in_run(L"backoff", FILE_WRITE_ATTRIBUTES, SHARE_ALL, OPEN_ALWAYS);
+    if (file == INVALID_HANDLE_VALUE) return;
+    GetSystemTimeAsFileTime(&until);
+    uint64_t end = ticks(until) + (uint64_t)ms * TICKS_PER_MS;
+    until = (FILETIME){.dwLowDateTime = (DWORD)end, .dwHighDateTime = (DWORD)(end >> 32)};
+    SetFileTime(file, NULL, NULL, &until);
+    CloseHandle(file);
+}
+
+/* Leaves a mark for the daemon that counts. Whatever goes wrong here, the compile goes on. */
+static void mark_fallback(enum fallback reason) {
+    char mark = (char)reason;
+    LARGE_INTEGER size;
+    DWORD written;
+    HANDLE file = open_in_run(L"" FALLBACKS_NAME, FILE_APPEND_DATA | FILE_READ_ATTRIBUTES, SHARE_ALL, OPEN_ALWAYS);
+    if (file == INVALID_HANDLE_VALUE) return;
+    if (GetFileSizeEx(file, &size) && size.QuadPart < MAX_FALLBACKS_BYTES) WriteFile(file, &mark, 1, &written, NULL);
+    CloseHandle(file);
+}
+
+/* With the access that the profile gives: an inherited one. */
+static void make_directories(void) {
+    wcscpy(in_run, run_directory);
+    for (wchar_t *c = in_run + 3;; c++) {
+        if (*c && *c != L'\\' && *c != L'/') continue;
+        wchar_t end = *c;
+        *c = L'\0';
+        CreateDirectoryW(in_run, NULL);
+        if (!end) return;
+        *c = end;
+    }
+}
+
+/* Our environment without Python's variables: a build's PYTHONHOME is not meant for us. NULL without memory. */
+static wchar_t *make_environment(void) {
+    wchar_t *all = GetEnvironmentStringsW(), *kept = NULL;
+    if (!all) return NULL;
+    size_t length = 0, at = 0;
+    while (all[length]) length += wcslen(all + length) + 1;
+    if ((kept = malloc((length + 2) * sizeof *kept))) {
+        for (const wchar_t *e = all; *e; e += wcslen(e) + 1) {
+            if (begins_with(e, L"PYTHON")) continue;
+            wcscpy(kept + at, e);
+            at += wcslen(e) + 1;
+        }
+        kept[at] = kept[at + 1] = L'\0';
+    }
+    FreeEnvironmentStringsW(all);
+    return kept;
+}
+
+/* Runs `hpcc-cli start`, which returns once the daemon listens. Nothing of ours is inherited, so that
+ * nobody waits for our streams; outside of the build's job, where that lets it go. */
+static bool run_start(int64_t deadline) {
+    static wchar_t cli[MAX_LONG_PATH];
+    wchar_t words[] = L"hpcc-cli start --quiet";
+    STARTUPINFOW startup = {.cb = sizeof startup};
+    PROCESS_INFORMATION started;
+    DWORD flags = CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP | CREATE_UNICODE_ENVIRONMENT, code = 1;
+    if (!find_cli(cli)) return false;
+    wchar_t *environment = make_environment();
+    if (!environment) return false;
+    bool is_started = CreateProcessW(cli, words, NULL, NULL, FALSE, flags | CREATE_BREAKAWAY_FROM_JOB, environment, run_directory, &startup, &started);
+    if (!is_started && GetLastError() == ERROR_ACCESS_DENIED)
+        is_started = CreateProcessW(cli, words, NULL, NULL, FALSE, flags, environment, run_directory, &startup, &started);
+    free(environment);
+    if (!is_started) return false;
+    int64_t left = deadline - now_ms();
+    if (WaitForSingleObject(started.hProcess, left > 0 ? (DWORD)left : 0) == WAIT_OBJECT_0) GetExitCodeProcess(started.hProcess, &code);
+    else TerminateProcess(started.hProcess, 1);
+    CloseHandle(started.hThread);
+    CloseHandle(started.hProcess);
+    return code == 0;
+}
+
+/* Starts the daemon, or waits for whoever does that right now: one of many parallel compiles does,
+ * with a file that it alone has open. True when connected. */
+static bool start_daemon(const wchar_t *name, struct pipe *pipe) {
+    int64_t deadline = now_ms() + START_MS;
+    make_directories();
+    for (;;) {
+        HANDLE lock = open_in_run(L"start.lock", GENERIC_WRITE, 0, OPEN_ALWAYS);
+        DWORD error = GetLastError(), gone;
+        if (lock != INVALID_HANDLE_VALUE) {
+            gone = dial(name, pipe, 0); /* it may be there by now */
+            if (is_nobody_there(gone) && !is_backing_off()) {
+                if (run_start(deadline)) gone = dial(name, pipe, FIRST_FRAME_MS);
+                if (gone) back_off(START_FAILED_MS);
+            }
+            CloseHandle(lock);
+            return !gone;
+        }
+        if (error != ERROR_SHARING_VIOLATION) return false;
+        if (!dial(name, pipe, 0)) return true;
+        if (now_ms() >= deadline) return false;
+        Sleep(10);
+    }
 }
 
 /* ---- the request ---- */
@@ -693,23 +838,45 @@ static bool is_disabled(void) {
     return n >= LENGTH(text) || (n && wcscmp(text, L"0"));
 }
 
+/* True with a connection on which the request was sent and `reply` came; else `why` not. */
+static bool ask(const wchar_t *name, const unsigned char *frame, size_t bytes, struct pipe *pipe, struct reply *reply, enum fallback *why) {
+    DWORD error = dial(name, pipe, FIRST_FRAME_MS);
+    bool is_there = !error || (is_nobody_there(error) && start_daemon(name, pipe));
+    *why = FALLBACK_NO_DAEMON;
+    for (int attempt = 0; is_there; attempt++) {
+        bool is_answered = send_all(pipe, frame, bytes) && read_reply(pipe, reply);
+        bool is_other = is_answered && reply->type == FRAME_VERSION, is_silent = !is_answered && pipe->is_silent;
+        if (is_answered && !is_other && reply->type != FRAME_FINISH) return true;
+        hang_up(pipe);
+        *why = is_other ? FALLBACK_OTHER_VERSION : is_silent ? FALLBACK_SILENT : FALLBACK_LOST;
+        if (is_silent) back_off(HUNG_MS);
+        /* A daemon of another version leaves; it listens no more by now. */
+        if (!is_other || !(reply->flags & VERSION_IS_DRAINING) || attempt) return false;
+        is_there = start_daemon(name, pipe);
+    }
+    return false;
+}
+
 static int compile(wchar_t **argv) {
     wchar_t name[64];
     struct pipe pipe;
     struct reply reply;
     size_t bytes = 0;
     if (!find_compiler(argv[0]) || !count_depth()) return EXIT_CANNOT_RUN;
-    unsigned char *frame = !is_disabled() && find_pipe(name) ? make_request(argv, &bytes) : NULL;
-    if (frame && dial(name, &pipe)) {
-        bool is_answered = send_all(&pipe, frame, bytes) && read_reply(&pipe, &reply);
-        if (is_answered && reply.type == FRAME_DONE) {
-            write_all(GetStdHandle(STD_OUTPUT_HANDLE), reply.out, reply.out_bytes);
-            write_all(GetStdHandle(STD_ERROR_HANDLE), reply.err, reply.err_bytes);
-            ExitProcess(reply.exit_code);
-        }
-        if (is_answered && reply.type == FRAME_RUN) run_and_report(&pipe, &reply);
-        hang_up(&pipe);
+    if (is_disabled() || !find_run_directory() || !find_pipe(name)) become(found, argv);
+    unsigned char *frame = make_request(argv, &bytes);
+    enum fallback why = frame ? FALLBACK_LEFT_ALONE : FALLBACK_LONG_REQUEST;
+    if (!frame || is_backing_off() || !ask(name, frame, bytes, &pipe, &reply, &why)) {
+        mark_fallback(why);
+        become(found, argv);
     }
+    if (reply.type == FRAME_DONE) {
+        write_all(GetStdHandle(STD_OUTPUT_HANDLE), reply.out, reply.out_bytes);
+        write_all(GetStdHandle(STD_ERROR_HANDLE), reply.err, reply.err_bytes);
+        ExitProcess(reply.exit_code);
+    }
+    if (reply.type == FRAME_RUN) run_and_report(&pipe, &reply);
+    hang_up(&pipe);
     become(found, argv);
 }
 

@@ -175,9 +175,15 @@ def _build_script() -> ModuleType:
     return module
 
 
-def build_windows_launcher(output: Path, *flags: str) -> Path:
-    """Cross-build `hpcc.exe` as the wheel's build does."""
-    _build_script().build_windows_launcher(ROOT, output, flags=flags)
+def build_windows_launcher(output: Path, *flags: str, root: Path = ROOT) -> Path:
+    """Cross-build `hpcc.exe` as the wheel's build does, from the sources below `root`."""
+    _build_script().build_windows_launcher(root, output, flags=flags)
+    return output
+
+
+def build_windows_service(output: Path, *flags: str) -> Path:
+    """Cross-build `hpcc-service.exe` as the wheel's build does."""
+    _build_script().build_windows_service(ROOT, output, flags=flags)
     return output
 
 

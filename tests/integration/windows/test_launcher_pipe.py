@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import build_windows_launcher
+from hpcc.testing.launcher import ROOT, build_windows_launcher
 from hpcc.testing.wine import Wine, cross_build
 from hpcc.wire import daemon_pipe, launcher, pipe_sddl
 
@@ -57,6 +57,19 @@ class Desk:
     compiler: Path
     sid: str
 
+    @property
+    def home(self) -> Path:
+        return self.cwd / "home"
+
+    @property
+    def pipe(self) -> str:
+        return daemon_pipe(self.sid, windows(self.home))
+
+    def marks(self) -> str:
+        """What compiles without the daemon left for it to count."""
+        file = self.home / "run/fallbacks"
+        return file.read_text() if file.exists() else ""
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return self.wine.run(self.launcher, *arguments, cwd=self.cwd)
 
@@ -68,7 +81,7 @@ class Desk:
             words += [f"got{number}", "-" if reply is None else f"reply{number}"]
             if reply is not None:
                 (self.cwd / f"reply{number}").write_bytes(reply)
-        with self.wine.start(self.server, daemon_pipe(self.sid), *words, cwd=self.cwd) as process:
+        with self.wine.start(self.server, self.pipe, *words, cwd=self.cwd) as process:
             assert process.stdout is not None
             assert process.stdout.readline().split() == [b"ready"], process.stderr
             try:
@@ -84,6 +97,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_windows_launcher(directory / "hpcc.exe")
     (directory / "compiler.c").write_text(_COMPILER)
     cross_build(directory / "compiler.c", directory / "cl.exe", "-lshell32")
+    (directory / "cli.c").write_text(_CLI)
+    cross_build(directory / "cli.c", directory / "cli.exe")
     cross_build(_HERE / "pipe_server.c", directory / "server.exe", "-ladvapi32")
     return directory
 
@@ -94,10 +109,51 @@ def sid(wine: Wine, programs: Path) -> str:
 
 
 @pytest.fixture
-def desk(wine: Wine, programs: Path, sid: str, tmp_path: Path) -> Desk:
-    return Desk(
+def desk(wine: Wine, programs: Path, sid: str, tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(
         wine, tmp_path, programs / "hpcc.exe", programs / "server.exe", programs / "cl.exe", sid
     )
+    wine.env["HPCC_DIR"] = windows(desk.home)
+    yield desk
+    del wine.env["HPCC_DIR"]
+
+
+# Appends what it was called with; with "1" beside it leaves the server behind, from this directory.
+_CLI = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <windows.h>
+int main(int argc, char **argv) {
+    char line[2048], path[1024], answer;
+    STARTUPINFOA startup = {.cb = sizeof startup};
+    PROCESS_INFORMATION left;
+    GetModuleFileNameA(NULL, path, sizeof path);
+    *strrchr(path, '\\') = 0;
+    strcpy(line, path);
+    strcat(line, "\\starts");
+    FILE *log = fopen("started", "a"), *starts = fopen(line, "r");
+    for (int i = 1; i < argc; i++) fprintf(log, i > 1 ? " %s" : "%s", argv[i]);
+    fprintf(log, "|%s", getenv("PYTHONHOME") ? "PYTHONHOME" : "no PYTHONHOME");
+    fclose(log);
+    answer = (char)fgetc(starts);
+    if (answer != '1') return 1;
+    snprintf(line, sizeof line, "\"%s\\server.exe\" \"%s\" \"%s\" got0 \"%s\\reply0\"", path,
+             getenv("HPCC_TEST_PIPE"), getenv("HPCC_TEST_SDDL"), path);
+    if (!CreateProcessA(NULL, line, NULL, NULL, FALSE, 0, NULL, NULL, &startup, &left)) return 2;
+    for (int i = 0; i < 200 && !WaitNamedPipeA(getenv("HPCC_TEST_PIPE"), 1); i++) Sleep(20);
+    return 0;
+}
+"""
+
+
+def place_launcher(desk: Desk, programs: Path, directory: Path, *, starts: str) -> Path:
+    """A launcher with a stand-in for hpcc-cli.exe beside it."""
+    for name in ("hpcc.exe", "server.exe", "cl.exe"):
+        (directory / name).write_bytes((programs / name).read_bytes())
+    (directory / "hpcc-cli.exe").write_bytes((programs / "cli.exe").read_bytes())
+    (directory / "starts").write_text(starts)
+    return directory / "hpcc.exe"
 
 
 def windows(path: Path) -> str:
@@ -207,16 +263,19 @@ def test_a_tentative_run_that_fails_leaves_the_users_own_command(desk: Desk) -> 
         b"hpc1" + struct.pack("<II", launcher.RUN, 14) + struct.pack("<II", 0, 1) + b"cl.ex\0",
         launcher.frame(launcher.DONE, struct.pack("<III", 0, 0, 0)) + b"and more",
         launcher.encode_done(launcher.LauncherDone(0, b"half", b""))[:-1],
-        launcher.encode_version("other", is_draining=True),
+        launcher.encode_version("other", is_draining=False),
         launcher.encode_exec("no"),
     ],
     ids=["other protocol", "too long", "relative program", "two answers", "cut off",
          "other version", "exec"],
 )  # fmt: skip
 def test_nonsense_ends_in_the_compiler(desk: Desk, answer: bytes) -> None:
+    (desk.home / "run").mkdir(parents=True)
     with desk.answers(answer):
         done = desk.run(windows(desk.compiler), "/c")
     assert (done.returncode, said(done.stdout)) == (0, ["/c"]), done
+    marks = {launcher.VERSION: "v", launcher.EXEC: ""}  # the rest is a lost daemon
+    assert desk.marks() == marks.get(answer[4], "l")
 
 
 @pytest.mark.parametrize("owner", ["O:S-1-5-21-1-2-3-1001", ""], ids=["another", "none"])
@@ -228,10 +287,91 @@ def test_a_pipe_of_another_user_is_not_believed(desk: Desk, owner: str) -> None:
     assert not (desk.cwd / "got0").exists()  # and is told nothing
 
 
-def test_a_server_that_hangs_ends_in_the_compiler(desk: Desk) -> None:
+def test_without_the_owners_check_a_stranger_would_be_believed(desk: Desk, tmp_path: Path) -> None:
+    """So the two tests above hold because of that check."""
+    source = (ROOT / "launcher/hpcc_win.c").read_text()
+    check = "is_own_object(pipe->handle) && "
+    assert source.count(check) == 1
+    tree = tmp_path / "tree"
+    for name in (
+        "launcher/wire.h",
+        "launcher/win_line.h",
+        "src/hpcc/__init__.py",
+        "src/hpcc/wire/_launcher.py",
+    ):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text((ROOT / name).read_text())
+    unused = "__attribute__((unused)) static bool is_own_object"
+    source = source.replace(check, "").replace("static bool is_own_object", unused)
+    (tree / "launcher/hpcc_win.c").write_text(source)
+    desk.launcher = build_windows_launcher(tmp_path / "hpcc.exe", root=tree)
+    hit = launcher.encode_done(launcher.LauncherDone(0, b"from a stranger", b""))
+    with desk.answers(hit, sddl="O:S-1-5-21-1-2-3-1001D:(A;;GA;;;WD)"):
+        assert desk.run(windows(desk.compiler), "/c").stdout == b"from a stranger"
+
+
+def test_a_server_that_hangs_is_left_alone_for_a_while(desk: Desk) -> None:
+    (desk.home / "run").mkdir(parents=True)
     with desk.answers(None):
         done = desk.run(windows(desk.compiler), "/c")
     assert (done.returncode, said(done.stdout)) == (0, ["/c"]), done
+    hit = launcher.encode_done(launcher.LauncherDone(0, b"a hit", b""))
+    with desk.answers(hit):
+        assert said(desk.run(windows(desk.compiler), "/c").stdout) == ["/c"]
+        assert desk.marks() == "sb"
+        os.utime(desk.home / "run/backoff")
+        assert desk.run(windows(desk.compiler), "/c").stdout == b"a hit"
+
+
+def test_the_first_compile_starts_the_daemon(desk: Desk, programs: Path, tmp_path: Path) -> None:
+    """hpcc-cli.exe is a stand-in that leaves a server behind and ends."""
+    desk.launcher = place_launcher(desk, programs, tmp_path, starts="1")
+    (desk.cwd / "reply0").write_bytes(launcher.encode_done(launcher.LauncherDone(0, b"hit", b"")))
+    desk.wine.env.update({"PYTHONHOME": "C:\\builds", "HPCC_TEST_PIPE": desk.pipe})
+    desk.wine.env["HPCC_TEST_SDDL"] = pipe_sddl(desk.sid)
+    try:
+        done = desk.run(windows(desk.compiler), "/c")
+    finally:
+        for name in ("PYTHONHOME", "HPCC_TEST_PIPE", "HPCC_TEST_SDDL"):
+            del desk.wine.env[name]
+    assert (done.returncode, done.stdout) == (0, b"hit"), done
+    started = (desk.home / "run/started").read_text()
+    assert started == "start --quiet|no PYTHONHOME"
+    assert desk.marks() == ""
+
+
+def test_a_start_that_fails_is_not_tried_again_at_once_and_all_are_counted(
+    desk: Desk, programs: Path, tmp_path: Path
+) -> None:
+    desk.launcher = place_launcher(desk, programs, tmp_path, starts="0")
+    for _ in range(2):
+        assert said(desk.run(windows(desk.compiler), "/c").stdout) == ["/c"]
+    assert desk.marks() == "nb"
+    assert (desk.home / "run/started").read_text() == "start --quiet|no PYTHONHOME"
+
+
+def test_compiles_at_the_same_time_start_it_once(
+    desk: Desk, programs: Path, tmp_path: Path
+) -> None:
+    desk.launcher = place_launcher(desk, programs, tmp_path, starts="0")
+    compiles = [
+        desk.wine.start(desk.launcher, windows(desk.compiler), "/c", cwd=desk.cwd) for _ in range(4)
+    ]
+    outs = [compile_.communicate(timeout=100)[0] for compile_ in compiles]
+    assert [said(out) for out in outs] == [["/c"]] * 4
+    assert (desk.home / "run/started").read_text() == "start --quiet|no PYTHONHOME"
+    assert sorted(desk.marks()) in (
+        ["n"] * 4,
+        ["b", "n", "n", "n"],
+        ["b", "b", "n", "n"],
+        ["b", "b", "b", "n"],
+    )
+
+
+def test_a_place_that_is_on_no_drive_leaves_the_compile_alone(desk: Desk) -> None:
+    desk.wine.env["HPCC_DIR"] = "\\\\server\\share"
+    assert said(desk.run(windows(desk.compiler), "/c").stdout) == ["/c"]
+    assert not desk.home.exists()
 
 
 def test_a_compiler_that_is_not_there_is_said(desk: Desk) -> None:
