@@ -1,8 +1,9 @@
 """Builds what is C into the wheel: the launcher, as the program `hpcc` beside `hpcc-cli`, and the
 library of the daemon's hit path, beside the package.
 
-With HPCC_TARGET=win_amd64 it is the wheel for Windows: hpcc.exe, and hpcc-agent.exe beside its
-source, both cross-built. It has no library: that is of the hit path over Unix sockets.
+With HPCC_TARGET=win_amd64 it is the wheel for Windows: hpcc.exe and hpcc-service.exe, and
+hpcc-agent.exe beside its source, all cross-built. It has no library: that is of the hit path over
+Unix sockets.
 
 Also a program: `python tools/hatch_build.py OUTPUT` builds just the launcher.
 """
@@ -106,6 +107,12 @@ def build_windows_launcher(root: Path, output: Path, *, flags: tuple[str, ...] =
     build_windows(source, output, *all_flags, libraries=("-lshell32", "-ladvapi32"))
 
 
+def build_windows_service(root: Path, output: Path, *, flags: tuple[str, ...] = ()) -> None:
+    """Compile launcher/hpcc_service.c with mingw-w64."""
+    source = root / "launcher/hpcc_service.c"
+    build_windows(source, output, *flags, libraries=("-lshell32", "-ladvapi32"))
+
+
 def build_windows_agent(root: Path, output: Path) -> None:
     """Compile the first process of a Windows guest with mingw-w64."""
     build_windows(root / AGENT_SOURCE, output, libraries=("-lshell32",))
@@ -153,6 +160,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
         launcher = Path(self._directory.name, "hpcc.exe")
         build_windows_launcher(Path(self.root), launcher)
         build_data["shared_scripts"][str(launcher)] = launcher.name
+        service = Path(self._directory.name, "hpcc-service.exe")
+        build_windows_service(Path(self.root), service)
+        build_data["shared_scripts"][str(service)] = service.name
         agent = Path(self._directory.name, "hpcc-agent.exe")
         build_windows_agent(Path(self.root), agent)
         build_data["force_include"][str(agent)] = f"hpcc/runtime/_guest/{agent.name}"

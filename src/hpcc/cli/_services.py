@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcc.cli import _control, _enrol, _result_keys, _scheduler_audit, _stores, _tenants
+from hpcc.cli import (
+    _control,
+    _enrol,
+    _result_keys,
+    _scheduler_audit,
+    _stores,
+    _tenants,
+    _windows_service,
+)
 from hpcc.core import CallerError
 
 
@@ -28,6 +36,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
             _enrol.register_worker(actions)
             _stores.register(actions)
+            _windows_service.register_worker(actions)
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:

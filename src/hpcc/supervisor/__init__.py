@@ -3,8 +3,16 @@
 from hpcc.supervisor._policy import GiveUp, Restart, RestartPolicy
 from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError
 from hpcc.supervisor._run import Supervisor
+from hpcc.supervisor._windows_service import (
+    DEFAULT_STOP_SECONDS,
+    WorkerService,
+    install_worker,
+    uninstall_worker,
+    worker_spec,
+)
 
 __all__ = [
+    "DEFAULT_STOP_SECONDS",
     "ChildSpec",
     "GiveUp",
     "Ready",
@@ -12,4 +20,8 @@ __all__ = [
     "RestartPolicy",
     "Supervisor",
     "SupervisorError",
+    "WorkerService",
+    "install_worker",
+    "uninstall_worker",
+    "worker_spec",
 ]

@@ -42,6 +42,7 @@ def test_the_windows_wheel_has_windows_programs_and_no_others(tmp_path: Path) ->
     with zipfile.ZipFile(wheel) as archive:
         programs = [
             f"hpcc-{__version__}.data/scripts/hpcc.exe",
+            f"hpcc-{__version__}.data/scripts/hpcc-service.exe",
             "hpcc/runtime/_guest/hpcc-agent.exe",
         ]
         for name in programs:

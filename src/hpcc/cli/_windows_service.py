@@ -1,0 +1,111 @@
+"""`hpcc worker install-service` and `uninstall-service`: the worker as a service of Windows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hpcc.core import CallerError, InfrastructureError
+
+if TYPE_CHECKING:
+    from hpcc.windows import Library
+
+_HOST_NAME: Final = "hpcc-service.exe"
+_STOP_SECONDS: Final = 60
+
+
+def register_worker(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands below `hpcc worker`."""
+    install = actions.add_parser(
+        "install-service",
+        help="make a service of this worker (Windows, as administrator)",
+        description=_install.__doc__,
+    )
+    install.add_argument(
+        "--config", dest="service_config", type=Path, required=True, metavar="FILE",
+        help="JSON file of the worker, readable by administrators alone",
+    )  # fmt: skip
+    install.add_argument(
+        "--account", default="", metavar="NAME",
+        help="an account without a password, in Administrators (LocalSystem)",
+    )  # fmt: skip
+    install.add_argument(
+        "--stop-seconds", type=int, default=_STOP_SECONDS, metavar="N",
+        help=f"what a stop waits for compiles under way ({_STOP_SECONDS})",
+    )  # fmt: skip
+    install.set_defaults(handler=_install)
+    uninstall = actions.add_parser(
+        "uninstall-service",
+        help="stop that service and remove it (Windows, as administrator)",
+        description=_uninstall.__doc__,
+    )
+    uninstall.set_defaults(handler=_uninstall)
+
+
+def _install(args: argparse.Namespace) -> int:
+    """Make the service hpcc-worker, which starts with the system; does not start it now."""
+    from hpcc.supervisor import WorkerService, install_worker
+
+    library = _library()
+    config: Path = args.service_config
+    if not config.is_absolute() or not config.is_file():
+        raise CallerError(f"{config} is no file with an absolute path", reason="usage")
+    host = Path(sys.executable).with_name(_HOST_NAME)
+    if not host.is_file():
+        raise CallerError(
+            f"{host} is not there; install the hpcc package again", reason="no-service-host"
+        )
+    spec = install_worker(
+        library,
+        WorkerService(
+            host=str(host),
+            python=sys.executable,
+            config=str(config),
+            data=os.environ.get("PROGRAMDATA", ""),
+            account=args.account,
+            stop_seconds=args.stop_seconds,
+        ),
+    )
+    print(f"the service {spec.name} is made; `sc.exe start {spec.name}` starts it")
+    print(f"it runs  {spec.command_line}")
+    problem = _why_no_worker()
+    if problem:
+        print(
+            f"hpcc: the worker of this version does not run here ({problem}); "
+            "the service will end at once, see docs/windows.md",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _uninstall(_args: argparse.Namespace) -> int:
+    """Stop the service hpcc-worker in order, and remove it; its config and its log stay."""
+    from hpcc.supervisor import uninstall_worker
+
+    uninstall_worker(_library())
+    print("the service is removed")
+    return 0
+
+
+def _library() -> Library:
+    from hpcc.windows import load_library
+
+    try:
+        return load_library()
+    except InfrastructureError as error:
+        raise CallerError(
+            "services of Windows are made on Windows; here a unit of systemd does that: "
+            "docs/operate.md",
+            reason="not-windows",
+        ) from error
+
+
+def _why_no_worker() -> str:
+    try:
+        import hpcc.worker.__main__  # noqa: F401 - whether it can be is all that is asked
+    except ImportError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,114 @@
+"""hpcc's worker as a service of Windows: what it runs as, and what is checked first.
+
+The service's program is hpcc-service.exe, which the service manager talks to, with the worker as
+its child (launcher/hpcc_service.c). Not yet run on Windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.core import CallerError, parse_windows_path
+from hpcc.windows import (
+    Library,
+    ServiceSpec,
+    command_line,
+    install_service,
+    is_elevated,
+    prepare_system_directory,
+    remove_service,
+)
+
+WORKER_SERVICE: Final = "hpcc-worker"
+DEFAULT_STOP_SECONDS: Final = 60
+MAX_STOP_SECONDS: Final = 3600
+LOG_DIRECTORY: Final = ("hpcc", "logs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerService:
+    """Where the parts of it lie; all paths begin with a drive.
+
+    `data`: %ProgramData%. `account`: "" is LocalSystem, which may call containerd.
+    """
+
+    host: str
+    python: str
+    config: str
+    data: str
+    account: str = ""
+    stop_seconds: int = DEFAULT_STOP_SECONDS
+
+
+def worker_spec(service: WorkerService) -> ServiceSpec:
+    """Say what the service manager is to keep.
+
+    Raises:
+        CallerError: a path is not on a drive of this machine, or the time is out of range.
+    """
+    host, python, config = (
+        str(parse_windows_path(path)) for path in (service.host, service.python, service.config)
+    )
+    if not 0 < service.stop_seconds <= MAX_STOP_SECONDS:
+        raise CallerError(
+            f"--stop-seconds must be between 1 and {MAX_STOP_SECONDS}", reason="usage"
+        )
+    directories = _log_directories(service)
+    argv = [
+        host, "run", "--log", f"{directories[-1]}\\worker.log",
+        "--stop-seconds", str(service.stop_seconds), "--",
+        # -I: no variable and no directory of a user says what a service imports.
+        python, "-I", "-m", "hpcc.cli", "worker", "--config", config,
+    ]  # fmt: skip
+    return ServiceSpec(
+        name=WORKER_SERVICE,
+        display_name="hpcc worker",
+        description="Runs compiles of an hpcc farm in containers.",
+        command_line=command_line(argv),
+        account=service.account,
+        stop_seconds=service.stop_seconds,
+    )
+
+
+def install_worker(library: Library, service: WorkerService) -> ServiceSpec:
+    """Make the service, and the directory of its log before it; does not start it.
+
+    Raises:
+        CallerError: see `worker_spec` and `install_service`; or the log's directory is somebody
+            else's.
+    """
+    spec = worker_spec(service)
+    _check_rights(library)
+    for directory in _log_directories(service):
+        prepare_system_directory(library, directory)
+    install_service(library, spec)
+    return spec
+
+
+def uninstall_worker(library: Library, stop_seconds: float = DEFAULT_STOP_SECONDS) -> None:
+    """Stop the service and remove it; its config and its log stay.
+
+    Raises:
+        CallerError: there is none, or we may not.
+        InfrastructureError: it does not stop.
+    """
+    _check_rights(library)
+    remove_service(library, WORKER_SERVICE, stop_seconds=stop_seconds)
+
+
+def _check_rights(library: Library) -> None:
+    if not is_elevated(library):
+        raise CallerError(
+            "only an administrator may do this: use a PowerShell that was started as administrator",
+            reason="not-elevated",
+        )
+
+
+def _log_directories(service: WorkerService) -> list[str]:
+    found = str(parse_windows_path(service.data))
+    directories = []
+    for name in LOG_DIRECTORY:
+        found = f"{found}\\{name}"
+        directories.append(found)
+    return directories

@@ -1,0 +1,186 @@
+"""hpcc-service.exe under Wine: in a console, and as a service of Wine's service manager."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcc.core import CallerError
+from hpcc.testing.launcher import build_windows_service, wait_until
+from hpcc.testing.windows_bridge import Bridge, bridge, build_bridge
+from hpcc.testing.wine import Wine, cross_build
+from hpcc.windows import (
+    ServiceSpec,
+    command_line,
+    install_service,
+    prepare_system_directory,
+    remove_service,
+    start_service,
+)
+
+pytestmark = pytest.mark.timeout(500)
+# Stands in for a worker: says its arguments, then leaves at the end of its input, or never, or at once.
+_CHILD = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <windows.h>
+int main(int argc, char **argv) {
+    char byte, line[1200];
+    for (int i = 1; i < argc; i++) printf("[%s]", argv[i]);
+    printf("\n");
+    fprintf(stderr, "to stderr\n");
+    fflush(stdout);
+    if (!strcmp(argv[1], "exits")) return atoi(argv[2]);
+    if (!strcmp(argv[1], "talks")) {
+        memset(line, 'x', sizeof line - 1);
+        line[sizeof line - 1] = 0;
+        for (int i = 0; i < 8; i++) printf("%d%s\n", i, line);
+        return 2;
+    }
+    if (!strcmp(argv[1], "stays")) {
+        STARTUPINFOA startup = {.cb = sizeof startup};
+        PROCESS_INFORMATION other;
+        snprintf(line, sizeof line, "\"%s\" sleeps", argv[0]);
+        CreateProcessA(NULL, line, NULL, NULL, FALSE, 0, NULL, NULL, &startup, &other);
+    }
+    if (!strcmp(argv[1], "stays") || !strcmp(argv[1], "sleeps")) Sleep(300000);
+    while (fread(&byte, 1, 1, stdin) == 1) continue;
+    printf("left in order\n");
+    return 0;
+}
+"""
+_ODD = ["a b", 'a"b', "a\\", "c d\\", ""]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("service host")  # a space, as in Program Files
+    fast = ("-DFIRST_PAUSE_MS=10", "-DMAX_LOG_BYTES=4000")
+    build_windows_service(directory / "hpcc-service.exe", *fast)
+    (directory / "child.c").write_text(_CHILD)
+    cross_build(directory / "child.c", directory / "service-child.exe")
+    build_bridge(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def manager(wine: Wine, programs: Path) -> Iterator[Bridge]:
+    with bridge(wine, programs / "bridge.exe") as process:
+        yield process
+
+
+def windows(path: Path) -> str:
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def host_argv(programs: Path, verb: str, log: Path, *child: str) -> list[str]:
+    return [windows(programs / "hpcc-service.exe"), verb, "--log", windows(log), "--stop-seconds",
+            "2", "--", windows(programs / "service-child.exe"), *child]  # fmt: skip
+
+
+def spec(programs: Path, log: Path, *child: str) -> ServiceSpec:
+    return ServiceSpec(
+        name=f"hpcc-test-{child[0]}",
+        display_name="hpcc test",
+        description="for a test",
+        command_line=command_line(host_argv(programs, "run", log, *child)),
+    )
+
+
+def console(wine: Wine, programs: Path, log: Path, *child: str) -> int:
+    argv = host_argv(programs, "console", log, *child)
+    return wine.run(programs / "hpcc-service.exe", *argv[1:], cwd=programs).returncode
+
+
+def test_a_child_that_always_fails_is_started_again_and_then_given_up(
+    wine: Wine, programs: Path, tmp_path: Path
+) -> None:
+    assert console(wine, programs, tmp_path / "log", "exits", "7") == 7
+    text = (tmp_path / "log").read_text()
+    assert text.count("[exits][7]") == 6
+    assert text.count("to stderr") == 6
+    assert "given up with status 7" in text
+
+
+def test_a_child_that_was_told_something_wrong_is_not_started_again(
+    wine: Wine, programs: Path, tmp_path: Path
+) -> None:
+    assert console(wine, programs, tmp_path / "log", "exits", "2") == 2
+    assert (tmp_path / "log").read_text().count("[exits]") == 1
+
+
+def test_a_program_that_is_not_there_is_said(wine: Wine, programs: Path, tmp_path: Path) -> None:
+    done = wine.run(
+        programs / "hpcc-service.exe", "console", "--log", windows(tmp_path / "log"), "--",
+        "C:\\nowhere.exe", cwd=programs,
+    )  # fmt: skip
+    assert done.returncode == 2  # ERROR_FILE_NOT_FOUND
+    assert "cannot start the program; Windows error 2" in (tmp_path / "log").read_text()
+
+
+def test_logs_are_bounded(wine: Wine, programs: Path, tmp_path: Path) -> None:
+    console(wine, programs, tmp_path / "log", "talks")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["log", "log.1"]
+    assert all(f.stat().st_size <= 4000 for f in tmp_path.iterdir())
+    assert "given up" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("jump",), ("run",), ("run", "--"), ("console", "--stop-seconds", "0", "--", "x"),
+     ("console", "--stop-seconds", "9999999999", "--", "x"), ("console", "--odd", "1", "--", "x")],
+)  # fmt: skip
+def test_nonsense_is_refused(wine: Wine, programs: Path, arguments: tuple[str, ...]) -> None:
+    done = wine.run(programs / "hpcc-service.exe", *arguments, cwd=programs)
+    assert done.returncode == 2
+    assert b"install-service" in done.stderr
+
+
+def test_a_service_runs_and_leaves_in_order(
+    manager: Bridge, programs: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    service = spec(programs, log, "waits", *_ODD)
+    install_service(manager, service)
+    with pytest.raises(CallerError) as caught:
+        install_service(manager, service)
+    assert caught.value.reason == "service-exists"
+    start_service(manager, service.name)
+    wait_until(lambda: log.exists() and "to stderr" in log.read_text(), timeout_seconds=60)
+    remove_service(manager, service.name, stop_seconds=60)
+    text = log.read_text()
+    assert "".join(f"[{word}]" for word in ["waits", *_ODD]) in text
+    assert "left in order" in text
+    assert "stopped with status 0" in text
+    with pytest.raises(CallerError) as caught:
+        remove_service(manager, service.name, stop_seconds=1)
+    assert caught.value.reason == "no-service"
+
+
+def test_a_service_that_does_not_leave_is_ended_with_all_that_it_started(
+    wine: Wine, manager: Bridge, programs: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    service = spec(programs, log, "stays")
+    install_service(manager, service)
+    start_service(manager, service.name)
+    wait_until(lambda: bool(wine.processes("sleeps")), timeout_seconds=60)
+    remove_service(manager, service.name, stop_seconds=60)
+    wait_until(lambda: not wine.processes("service-child"), timeout_seconds=60)
+    assert "did not leave in time" in log.read_text()
+
+
+def test_a_directory_that_somebody_made_first_is_not_used(manager: Bridge, wine: Wine) -> None:
+    """Under Wine all of them are this user's, who is no administrator."""
+    made = Path(wine.env["WINEPREFIX"], "drive_c/logs")
+    made.mkdir()
+    with pytest.raises(CallerError) as caught:
+        prepare_system_directory(manager, "C:\\logs")
+    assert caught.value.reason == "directory-owner"
+    os.rmdir(made)
+    prepare_system_directory(manager, "C:\\logs")
+    assert made.is_dir()
