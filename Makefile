@@ -43,11 +43,12 @@ test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulat
 	./tools/bootstrap.sh firecracker
 	$(PY) -m pytest -q tests/vm tests/e2e
 
-test-windows: dev  ## what of the Windows parts can run here: paths, cl's grammar, clang-cl, Wine, a real containerd
+# Part of `make test`, which runs all of tests/; tests/arch/test_windows_tests.py holds the list complete.
+WINDOWS_TESTS := $(sort $(wildcard tests/*/test_*windows*.py tests/*/test_*msvc*.py)) tests/unit/test_wire_pipe.py \
+	tests/unit/test_folded_trees.py tests/unit/test_containerd_client.py tests/integration/msvc tests/integration/windows
+test-windows: dev  ## what of the Windows parts can run here, half an hour at most: paths, cl's grammar, clang-cl, Wine, a real containerd
 	./tools/bootstrap.sh windows-python
-	$(PY) -m pytest -q tests/golden/test_windows_paths.py tests/golden/test_msvc_golden_argv.py \
-		tests/unit/test_msvc_text.py $(wildcard tests/unit/test_windows_*.py) tests/unit/test_containerd_client.py \
-		tests/integration/msvc tests/integration/windows
+	timeout --foreground 1800 $(PY) -m pytest -q $(WINDOWS_TESTS)
 
 test-chaos: dev  ## a VM, a warden and a worker killed in a 50-unit build; then the host must be clean
 	$(PY) -m pytest -q tests/e2e/test_chaos.py tests/integration/test_crash_reaping.py
