@@ -16,7 +16,6 @@
 #define _WIN32_WINNT 0x0A00
 #include <windows.h>
 
-#include <shellapi.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,11 +73,13 @@ static void write_log(const char *data, DWORD bytes) {
     DWORD written;
     AcquireSRWLockExclusive(&log_lock);
     HANDLE to = plan.log ? log_file : GetStdHandle(STD_ERROR_HANDLE);
-    if (plan.log && GetFileSizeEx(to, &size) && size.QuadPart + bytes > MAX_LOG_BYTES) {
+    bool is_full = plan.log && GetFileSizeEx(to, &size) && size.QuadPart + bytes > MAX_LOG_BYTES;
+    if (is_full) {
         set_log_aside();
         to = log_file;
+        is_full = GetFileSizeEx(to, &size) && size.QuadPart + bytes > MAX_LOG_BYTES; /* a reader holds it: lost */
     }
-    if (to != INVALID_HANDLE_VALUE) WriteFile(to, data, bytes, &written, NULL); /* a full disk is no reason to stop */
+    if (to != INVALID_HANDLE_VALUE && !is_full) WriteFile(to, data, bytes, &written, NULL); /* a full disk is no reason to stop */
     ReleaseSRWLockExclusive(&log_lock);
 }
 
@@ -285,9 +286,11 @@ static int usage(void) {
     return EXIT_CALLER;
 }
 
-int main(void) {
-    int argc = 0;
-    wchar_t **argv = CommandLineToArgvW(GetCommandLineW(), &argc); /* ends in NULL */
+int _CRT_glob = 0; /* `*` is an argument like any other */
+
+/* Arguments from the C runtime, which reads them as CommandLineToArgvW does: shell32 brings a desktop along, and
+ * the service manager waits. */
+int wmain(int argc, wchar_t **argv) {
     bool is_run = argc > 1 && !wcscmp(argv[1], L"run"), is_console = argc > 1 && !wcscmp(argv[1], L"console");
     if (!(is_run || is_console) || !read_plan(argv + 2)) return usage();
     stop_event = CreateEventW(NULL, TRUE, FALSE, NULL);

@@ -110,7 +110,7 @@ def build_windows_launcher(root: Path, output: Path, *, flags: tuple[str, ...] =
 def build_windows_service(root: Path, output: Path, *, flags: tuple[str, ...] = ()) -> None:
     """Compile launcher/hpcc_service.c with mingw-w64."""
     source = root / "launcher/hpcc_service.c"
-    build_windows(source, output, *flags, libraries=("-lshell32", "-ladvapi32"))
+    build_windows(source, output, "-municode", *flags, libraries=("-ladvapi32",))
 
 
 def build_windows_agent(root: Path, output: Path) -> None:
