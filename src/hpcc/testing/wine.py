@@ -37,6 +37,7 @@ class Wine:
     def __init__(self, prefix: Path) -> None:
         runtime = prefix / "run"
         runtime.mkdir(parents=True, mode=0o700)
+        (prefix / "wine").mkdir()
         self.env: Final = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(prefix),
