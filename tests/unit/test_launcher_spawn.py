@@ -9,7 +9,7 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.daemon import daemon_environment
-from hpcc.daemon._lifecycle import prepare_private_directory
+from hpcc.daemon._door import prepare_private_directory
 from hpcc.daemon._spawn import MAX_LOG_BYTES, open_log
 
 
