@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -18,6 +19,12 @@ settings.load_profile("hpcc")
 _HONEST = ("has no -", "may not mount", "needs a Windows host", "needs Python 3.13")
 # Compilers that not every release of the distribution has.
 _RARE_COMPILER = re.compile(r"no (?:gcc-12|g\+\+-12|clang(?:\+\+)?-(?:14|18|22)) here")
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C's signal, which a shell has its background jobs ignore, and these theirs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
