@@ -27,6 +27,7 @@ from hpcc.audit._canonical import (
     decode_record,
 )
 from hpcc.audit._heads import check_head, head_of_table, head_text
+from hpcc.files import open_file, sync_directory
 from hpcc.ports import SignedHead
 
 LENGTH: Final = struct.Struct(">I")
@@ -103,10 +104,10 @@ def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
         }
     )  # fmt: skip
     aside = directory / f".seal-{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         fault("seal-open")
-        with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:
+        with os.fdopen(open_file(aside, flags), "wb") as file:
             fault("seal-write")
             file.write(data)
             file.flush()
@@ -119,14 +120,6 @@ def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:

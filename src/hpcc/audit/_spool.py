@@ -6,7 +6,6 @@ ends a frame visibly. Only the last frame of the open segment can be torn, by a 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from hpcc.audit._segments import (
     seals,
     segment_path,
     spool_path,
-    sync_directory,
     write_seal,
 )
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.files import lock_now, open_file, sync_directory, sync_file
 from hpcc.ports import Clock
 
 _LOCK_NAME: Final = "lock"
@@ -136,9 +135,8 @@ class Spool:
 
     def _open_segment(self) -> None:
         path = spool_path(self._directory)
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fault("open")
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             self._fault("open-directory-sync")
             sync_directory(self._directory)
@@ -216,7 +214,7 @@ class Spool:
                 self._fault("write")
                 view = view[os.write(self._file, view) :]
             self._fault("sync")
-            os.fdatasync(self._file)
+            sync_file(self._file)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._file, self.size_bytes)
@@ -298,9 +296,8 @@ def _locked(directory: Path) -> int:
     descriptor = -1
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(directory / _LOCK_NAME, flags, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = open_file(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT)
+        lock_now(descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
         raise InfrastructureError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from hpcc.config import Paths
 from hpcc.core import CallerError
+from hpcc.files import lock_now, open_file
 
 
 def lock_file(paths: Paths) -> Path:
@@ -24,10 +24,10 @@ def held_lock(path: Path) -> Iterator[None]:
     Raises:
         CallerError: another process holds it (reason `already-up`).
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_now(fd)
         except BlockingIOError as error:
             raise CallerError("hpcc is already up", reason="already-up") from error
         os.ftruncate(fd, 0)
@@ -40,11 +40,11 @@ def held_lock(path: Path) -> Iterator[None]:
 def holder_or_none(path: Path) -> int | None:
     """Pid of the process that holds the lock; None when nobody does."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_file(path, os.O_RDWR)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_now(fd)
     except BlockingIOError:
         text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
         return int(text) if text.isdigit() else 0

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hpcc.core import InfrastructureError
+from hpcc.files import open_file
 
 
 def make_private_directory(path: Path) -> None:
@@ -42,7 +43,7 @@ def write_private_file(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = open_file(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()

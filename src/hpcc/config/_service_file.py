@@ -6,13 +6,13 @@ import difflib
 import errno
 import json
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final, get_origin, get_type_hints
 
 from hpcc.core import CallerError
+from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
 
 MAX_SERVICE_FILE_BYTES: Final = 1 << 20
 
@@ -61,7 +61,7 @@ def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
 
 def _value(where: str, wanted: object, value: object) -> object:
     if wanted is Path:
-        if isinstance(value, str) and value.startswith("/"):
+        if isinstance(value, str) and Path(value).is_absolute():
             return Path(value)
         raise CallerError(f"{where}: must be an absolute path", reason="config")
     if wanted is float and type(value) is int:
@@ -83,17 +83,17 @@ def _value(where: str, wanted: object, value: object) -> object:
 
 def _read_private(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_file(path, os.O_RDONLY | NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+            access = access_of(descriptor)
             raw = file.read(MAX_SERVICE_FILE_BYTES + 1)
     except OSError as error:
         # What open(2) says of a link that it is not to follow; a loop is one, too.
         is_link = error.errno == errno.ELOOP
         why = "it is a symbolic link: name the file itself" if is_link else error.strerror
         raise CallerError(f"cannot read {path}: {why}", reason="config") from error
-    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
-        raise CallerError(f"others can read {path}, which holds secrets: chmod 600 it")
+    if not access.is_regular or not access.is_private:
+        raise CallerError(f"others can read {path}, which holds secrets: {privacy_remedy(path)}")
     if len(raw) > MAX_SERVICE_FILE_BYTES:
         raise CallerError(f"{path} is too large", reason="config")
     return raw

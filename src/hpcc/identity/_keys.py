@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import stat
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.identity._tls import TlsIdentity
 from hpcc.ports import Clock
 
@@ -123,14 +123,15 @@ def read_secret_file(path: Path) -> bytes:
 
 
 def _read_secret(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = open_file(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        access = access_of(descriptor)
+        if not access.is_regular or not access.is_own:
             raise CallerError(f"{path} is not your own ordinary file: remove it", reason="keys")
-        if status.st_mode & 0o077:
+        if not access.is_private:
             raise CallerError(
-                f"others can read {path}: chmod 600 it, or remove it for a new one", reason="keys"
+                f"others can read {path}: {privacy_remedy(path)}, or remove it for a new one",
+                reason="keys",
             )
         return file.read(MAX_KEY_FILE_BYTES)
 
@@ -138,7 +139,7 @@ def _read_secret(path: Path) -> bytes:
 def _write_secret(path: Path, data: bytes, *, exclusive: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = open_file(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

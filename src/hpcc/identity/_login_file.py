@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import stat
 import tomllib
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 
 from hpcc.config import parse_service_file, write_private_file
 from hpcc.core import CallerError, ImageRef, TenantId
+from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
 from hpcc.identity._oidc_http import check_provider_url
 from hpcc.identity._tls import PinnedPeer
 
@@ -133,19 +133,20 @@ def read_own_file(path: Path, *, max_bytes: int) -> bytes:
         CallerError: another owner, readable by others, not an ordinary file, too large.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_file(path, os.O_RDONLY | NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+            access = access_of(descriptor)
             raw = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise CallerError(f"cannot read {path}: {error.strerror}", reason="login-file") from error
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+    if not access.is_regular or not access.is_own:
         raise CallerError(f"{path} is not a file of your own: not used", reason="login-file")
-    if status.st_mode & 0o077:
+    if not access.is_private:
         raise CallerError(
-            f"others can read {path}, which holds a secret: chmod 600 it", reason="login-file"
+            f"others can read {path}, which holds a secret: {privacy_remedy(path)}",
+            reason="login-file",
         )
     if len(raw) > max_bytes:
         raise CallerError(f"{path} is too large", reason="login-file")

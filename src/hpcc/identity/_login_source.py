@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
+from hpcc.files import lock_now, open_file
 from hpcc.identity._login_file import (
     Login,
     load_login_or_none,
@@ -248,17 +248,13 @@ def _ended(login: Login) -> CallerError:
 async def _locked(path: Path, clock: Clock, *, polls: int = _LOCK_POLLS) -> AsyncIterator[None]:
     """Renew in one process at a time: a refresh token that is used twice ends the login."""
     try:
-        descriptor = os.open(
-            path.with_name(f"{path.name}.lock"),
-            os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600,
-        )
+        descriptor = open_file(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise InfrastructureError(f"cannot lock {path}: {error.strerror}") from error
     try:
         for _ in range(polls):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_now(descriptor)
                 break
             except BlockingIOError:
                 await clock.sleep(_LOCK_POLL_SECONDS)

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -175,6 +174,9 @@ def _seal(path: Path) -> tuple[int, str]:
 
 
 def _limit_self() -> None:
+    # Of POSIX alone, as this whole process is; the names above are used elsewhere, too.
+    import resource
+
     for what, wanted in (
         (resource.RLIMIT_AS, _ADDRESS_SPACE_BYTES),
         (resource.RLIMIT_CPU, _CPU_SECONDS),

@@ -1,15 +1,15 @@
-"""Locks between processes: `flock` on files that stay, so that a crash releases them."""
+"""Locks between processes, on files that stay, so that a crash releases them."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from hpcc.files import lock_now, open_file
 from hpcc.ports import Clock
 
 _POLL_SECONDS: Final = 0.1
@@ -18,9 +18,9 @@ _POLL_SECONDS: Final = 0.1
 def try_lock(path: Path, *, exclusive: bool) -> int | None:
     """Lock now or not at all. Returns the descriptor that holds the lock; closing it ends it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        lock_now(fd, exclusive=exclusive)
     except BlockingIOError:
         os.close(fd)
         return None

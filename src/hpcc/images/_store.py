@@ -22,6 +22,7 @@ from hpcc.core import (
     NotFoundError,
     Toolchain,
 )
+from hpcc.files import sync_directory
 from hpcc.images._erofs import BUILDER_VERSION, build_erofs
 from hpcc.images._layout import OciLayout
 from hpcc.images._limits import FlattenLimits
@@ -265,12 +266,8 @@ class ImageStore:
             json.dump(to_table(image), file, indent=1, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())
-        aside.rename(sidecar)
-        directory = os.open(self._prepared, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        aside.replace(sidecar)
+        sync_directory(self._prepared)
 
     def _checked(self, digest: ImageDigest) -> PreparedImage | None:
         try:

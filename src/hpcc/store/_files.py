@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import InfrastructureError
+from hpcc.files import open_file
 
 ASIDE_PREFIX: Final = ".aside-"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -51,12 +52,12 @@ def write_file(path: Path, data: bytes, *, sync: bool, fault: FaultPoint = no_fa
 
 
 def _create(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        return os.open(path, flags, 0o600)
+        return open_file(path, flags)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return os.open(path, flags, 0o600)
+        return open_file(path, flags)
 
 
 def read_file_or_none(path: Path, limit: int, *, fault: FaultPoint = no_fault) -> bytes | None:
@@ -67,7 +68,7 @@ def read_file_or_none(path: Path, limit: int, *, fault: FaultPoint = no_fault) -
     """
     try:
         fault("read")
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_file(path, os.O_RDONLY)
         with os.fdopen(descriptor, "rb") as file:
             return file.read(limit + 1)
     except FileNotFoundError:

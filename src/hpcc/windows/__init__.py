@@ -7,14 +7,28 @@ program under Wine behind it.
 from hpcc.windows._command_line import command_line
 from hpcc.windows._files import WindowsLock, directory_id, prepare_system_directory
 from hpcc.windows._library import Answer, Library, WindowsError, load_library, narrowed
+from hpcc.windows._open_files import (
+    CREATE_NEW,
+    OPEN_ALWAYS,
+    OPEN_EXISTING,
+    LinkRefusedError,
+    is_own_file,
+    is_private_file,
+    lock_handle,
+    open_handle,
+)
 from hpcc.windows._pipes import PipeConnection, PipeListener, dial_pipe
 from hpcc.windows._processes import ServerProcess
 from hpcc.windows._services import ServiceSpec, install_service, remove_service, start_service
 from hpcc.windows._users import is_elevated, own_sid
 
 __all__ = [
+    "CREATE_NEW",
+    "OPEN_ALWAYS",
+    "OPEN_EXISTING",
     "Answer",
     "Library",
+    "LinkRefusedError",
     "PipeConnection",
     "PipeListener",
     "ServerProcess",
@@ -26,8 +40,12 @@ __all__ = [
     "directory_id",
     "install_service",
     "is_elevated",
+    "is_own_file",
+    "is_private_file",
     "load_library",
+    "lock_handle",
     "narrowed",
+    "open_handle",
     "own_sid",
     "prepare_system_directory",
     "remove_service",

@@ -11,20 +11,20 @@ from hpcc.windows._security import owner_of_file, security_attributes
 
 _GENERIC_READ: Final = 0x8000_0000
 _GENERIC_WRITE: Final = 0x4000_0000
-_SHARE_ALL: Final = 7
+SHARE_ALL: Final = 7
 _OPEN_EXISTING: Final = 3
 _OPEN_ALWAYS: Final = 4
 _BACKUP_SEMANTICS: Final = 0x0200_0000
-_OPEN_REPARSE_POINT: Final = 0x0020_0000
+OPEN_REPARSE_POINT: Final = 0x0020_0000
 _READ_CONTROL: Final = 0x0002_0000
 _SHARING_VIOLATION: Final = 32
 _ALREADY_EXISTS: Final = 183
-_REPARSE_POINT: Final = 0x400
+REPARSE_POINT: Final = 0x400
 # LocalSystem and Administrators: everything; all others: nothing, and nothing inherited.
 _SYSTEM_ONLY: Final = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 _SYSTEM_OWNERS: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
 # BY_HANDLE_FILE_INFORMATION: attributes, three times, serial, size, links, index high and low.
-_INFORMATION: Final = struct.Struct("<I3Q6I")
+INFORMATION: Final = struct.Struct("<I3Q6I")
 
 
 class WindowsLock:
@@ -45,7 +45,7 @@ class WindowsLock:
             # Shared with nobody: the system closes it when we end, however that happens.
             answer = library.call(
                 "CreateFileW", name, _GENERIC_READ | _GENERIC_WRITE, 0, 0, _OPEN_ALWAYS,
-                _OPEN_REPARSE_POINT, 0,
+                OPEN_REPARSE_POINT, 0,
             )  # fmt: skip
         if answer.value == INVALID_HANDLE:
             if answer.error == _SHARING_VIOLATION:
@@ -75,10 +75,10 @@ def prepare_system_directory(library: Library, path: str) -> None:
         return
     if made.error != _ALREADY_EXISTS:
         raise WindowsError("CreateDirectoryW", made.error)
-    flags = _BACKUP_SEMANTICS | _OPEN_REPARSE_POINT
+    flags = _BACKUP_SEMANTICS | OPEN_REPARSE_POINT
     handle = _open(library, path, _READ_CONTROL, flags)
     try:
-        is_link = _information(library, handle)[0] & _REPARSE_POINT
+        is_link = _information(library, handle)[0] & REPARSE_POINT
         is_system = owner_of_file(library, handle) in _SYSTEM_OWNERS
     finally:
         library.call("CloseHandle", handle)
@@ -106,15 +106,15 @@ def directory_id(library: Library, path: str) -> tuple[int, int]:
 
 def _open(library: Library, path: str, access: int, flags: int) -> int:
     with memory(library, text(path)) as name:
-        answer = library.call("CreateFileW", name, access, _SHARE_ALL, 0, _OPEN_EXISTING, flags, 0)
+        answer = library.call("CreateFileW", name, access, SHARE_ALL, 0, _OPEN_EXISTING, flags, 0)
     if answer.value == INVALID_HANDLE:
         raise WindowsError("CreateFileW", answer.error)
     return answer.value
 
 
 def _information(library: Library, handle: int) -> tuple[int, ...]:
-    with memory(library, bytes(_INFORMATION.size)) as at:
+    with memory(library, bytes(INFORMATION.size)) as at:
         told = library.call("GetFileInformationByHandle", handle, at)
         if not told.value:
             raise WindowsError("GetFileInformationByHandle", told.error)
-        return _INFORMATION.unpack(library.load(at, _INFORMATION.size))
+        return INFORMATION.unpack(library.load(at, INFORMATION.size))

@@ -20,7 +20,13 @@ from hpcc.windows._library import (
 _ATTRIBUTES: Final = struct.Struct("<I4xQi4x")
 _REVISION: Final = 1
 _FILE_OBJECT, _KERNEL_OBJECT = 1, 6
-_OWNER: Final = 1
+_OWNER, _DACL = 1, 4
+# ACL: revision, size in bytes, number of entries. ACE: kind, flags, size in bytes, access mask.
+_ACL: Final = struct.Struct("<BxHHxx")
+_ACE: Final = struct.Struct("<BBHI")
+_MAX_ACES: Final = 1024
+_ALLOWED, _DENIED = 0, 1
+_INHERIT_ONLY: Final = 8
 
 
 @contextmanager
@@ -57,6 +63,40 @@ def owner_of_file(library: Library, handle: int) -> str:
         WindowsError: the system does not tell.
     """
     return _owner(library, handle, _FILE_OBJECT)
+
+
+def allowed_on_file(library: Library, handle: int) -> frozenset[str] | None:
+    """Return whom a file's list lets do anything; None: everyone, or more than can be told.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    with memory(library, bytes(8)) as out, memory(library, bytes(8)) as descriptor:
+        code = library.call(
+            "GetSecurityInfo", handle, _FILE_OBJECT, _DACL, 0, 0, out, 0, descriptor
+        ).value
+        if code:
+            raise WindowsError("GetSecurityInfo", code)
+        try:
+            acl = load_pointer(library, out)
+            return _allowed(library, acl) if acl else None
+        finally:
+            library.call("LocalFree", load_pointer(library, descriptor))
+
+
+def _allowed(library: Library, acl: int) -> frozenset[str] | None:
+    _, _, count = _ACL.unpack(library.load(acl, _ACL.size))
+    if count > _MAX_ACES:
+        return None
+    found, at = set(), acl + _ACL.size
+    for _ in range(count):
+        kind, flags, size, _ = _ACE.unpack(library.load(at, _ACE.size))
+        if kind == _ALLOWED and not flags & _INHERIT_ONLY:
+            found.add(sid_text(library, at + _ACE.size))
+        elif kind not in {_ALLOWED, _DENIED}:
+            return None  # for callbacks and objects: none that a file has by itself
+        at += size
+    return frozenset(found)
 
 
 def sid_text(library: Library, sid: int) -> str:

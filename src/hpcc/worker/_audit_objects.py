@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import ssl
-import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ import httpx
 
 from hpcc.audit import GENESIS, Seal, seal_or_none, seal_path, segment_path
 from hpcc.core import CallerError, HpccError, InfrastructureError
+from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
@@ -61,15 +61,15 @@ def read_credential(path: Path) -> tuple[str, str]:
         CallerError: others can read it, or it holds something else.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = open_file(path, os.O_RDONLY)
         with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
+            access = access_of(descriptor)
             raw = file.read(_MAX_CREDENTIAL_BYTES + 1)
         table = json.loads(raw)
     except (OSError, ValueError) as error:
         raise CallerError(f"cannot read the credential in {path}") from error
-    if not stat.S_ISREG(mode) or mode & 0o077:
-        raise CallerError(f"others can read {path}: chmod 600 it")
+    if not access.is_regular or not access.is_private:
+        raise CallerError(f"others can read {path}: {privacy_remedy(path)}")
     if not isinstance(table, dict):
         raise CallerError(f"{path} must hold access_key_id and secret_access_key")
     values = [table.get(name) for name in ("access_key_id", "secret_access_key")]

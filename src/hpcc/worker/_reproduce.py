@@ -7,7 +7,6 @@ its own, reads the stores without changing them, and writes nothing to the trail
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import posixpath
 from collections.abc import AsyncGenerator, Callable
@@ -29,6 +28,7 @@ from hpcc.core import (
     NotFoundError,
     TenantId,
 )
+from hpcc.files import lock_now, open_file
 from hpcc.ports import AuditRow, GuestIdentity, GuestSpec, Runtime
 from hpcc.reapi import ActionSpec, CommandSpec, TreeWalk, parse_action, parse_command
 from hpcc.worker._config import WorkerConfig
@@ -182,10 +182,10 @@ async def _own_state(config: WorkerConfig) -> AsyncGenerator[Path]:
     """
     directory = config.state.with_name(config.state.name + "-reproduce")
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_file(directory / "lock", os.O_RDWR | os.O_CREAT)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_now(descriptor)
         except BlockingIOError as error:
             raise InfrastructureError(
                 "another `hpcc audit reproduce` runs: wait for it", reason="reproduce-busy"

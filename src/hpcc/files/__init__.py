@@ -1,0 +1,37 @@
+"""Files as the services need them, on Linux and on Windows: locked, private, durable."""
+
+import sys
+
+from hpcc.files._access import FileAccess
+
+if sys.platform == "win32":
+    from hpcc.files._on_windows import (
+        NONBLOCK,
+        access_of,
+        lock_now,
+        open_file,
+        privacy_remedy,
+        sync_directory,
+        sync_file,
+    )
+else:
+    from hpcc.files._on_posix import (
+        NONBLOCK,
+        access_of,
+        lock_now,
+        open_file,
+        privacy_remedy,
+        sync_directory,
+        sync_file,
+    )
+
+__all__ = [
+    "NONBLOCK",
+    "FileAccess",
+    "access_of",
+    "lock_now",
+    "open_file",
+    "privacy_remedy",
+    "sync_directory",
+    "sync_file",
+]
