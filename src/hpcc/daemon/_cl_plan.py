@@ -44,7 +44,6 @@ from hpcc.core import (
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._cl_host import ClHost
-from hpcc.daemon._msvc_remote import image_version
 
 _MAX_SOURCE_BYTES: Final = 64 << 20
 # Search paths: they travel where all of them are the image's.
@@ -114,7 +113,7 @@ class ClPlanner:
         if len(named) != len(set(named)):
             return Bypass("odd-output")
         # A Windows image is not asked yet, and then has none in the list.
-        there = image_version(request, image or None) or version
+        there = _msvc.image_version(request, image or None) or version
         injected = reproducible_flags(
             invocation,
             there,

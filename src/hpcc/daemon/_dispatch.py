@@ -11,13 +11,22 @@ import os
 import socket
 import sys
 import uuid
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
 from hpcc.config import FARM_SESSION_NAME, Farm, load_farm_or_none
-from hpcc.core import PARITIES, CallerError, HpccError, Parity, RemoteFailure, RemoteOutcome
+from hpcc.core import (
+    PARITIES,
+    CallerError,
+    HpccError,
+    Parity,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteRequest,
+)
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_engine import EngineConnection, connect_engine
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
@@ -36,7 +45,7 @@ _log: Final = logging.getLogger(__name__)
 _NO_FARM: Final = RemoteFailure("no-farm", "there is no farm any more")
 
 
-class _Farms:
+class Farms:
     """The connection of today's farm.json; older ones close with the process."""
 
     def __init__(
@@ -69,6 +78,22 @@ class _Farms:
         )
 
 
+async def compile_on(
+    farms: Farms, dispatcher: Dispatcher, read_request: Callable[[], RemoteRequest]
+) -> RemoteOutcome:
+    """Compile on today's farm; only a cancel is raised."""
+    try:
+        connection = await farms.current()
+        if connection is None:
+            return _NO_FARM
+        return await dispatcher.compile(connection, read_request())
+    except HpccError as error:
+        return RemoteFailure(error.reason, str(error))
+    except Exception:  # noqa: BLE001 - the root of a task: one compile's fault must not end the others
+        _log.exception("a remote compile failed")
+        return RemoteFailure("dispatcher-error", "the dispatcher failed: see the daemon's log")
+
+
 class _Process:
     """Reads requests, runs each as a task, writes outcomes."""
 
@@ -76,7 +101,7 @@ class _Process:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        farms: _Farms,
+        farms: Farms,
         dispatcher: Dispatcher,
     ) -> None:
         self._reader, self._writer = reader, writer
@@ -106,21 +131,10 @@ class _Process:
 
     async def _compile(self, frame: Frame) -> None:
         try:
-            await self._send(encode_outcome(frame.request_id, await self._outcome(frame)))
+            outcome = await compile_on(self._farms, self._dispatcher, lambda: request_of(frame))
+            await self._send(encode_outcome(frame.request_id, outcome))
         finally:
             self._tasks.pop(frame.request_id, None)
-
-    async def _outcome(self, frame: Frame) -> RemoteOutcome:
-        try:
-            connection = await self._farms.current()
-            if connection is None:
-                return _NO_FARM
-            return await self._dispatcher.compile(connection, request_of(frame))
-        except HpccError as error:
-            return RemoteFailure(error.reason, str(error))
-        except Exception:  # noqa: BLE001 - the root of a task: one compile's fault must not end the others
-            _log.exception("a remote compile failed")
-            return RemoteFailure("dispatcher-error", "the dispatcher failed: see the daemon's log")
 
     async def _send(self, frame: bytes) -> None:
         async with self._write_lock:
@@ -144,7 +158,7 @@ async def serve(
     )
     try:
         async with AsyncExitStack() as stack:
-            farms = _Farms(farm_file, stack, clock, timeout_seconds)
+            farms = Farms(farm_file, stack, clock, timeout_seconds)
             await _Process(reader, writer, farms, dispatcher).run()
     finally:
         dispatcher.close()

@@ -14,6 +14,10 @@ _MAX_ENTRIES: Final = 200_000
 # A file that changed this recently may change again within one tick of its clock.
 _RACY_NS: Final = 2_000_000_000
 _CHUNK: Final = 1 << 20
+# Windows has neither: no name of a directory there is a pipe's.
+_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+# What a `stat` says there of a file that was changed is not proved: it is read each time.
+_REMEMBERS: Final = os.name == "posix"
 
 
 class _Entry(NamedTuple):
@@ -49,7 +53,7 @@ class DigestMemo:
             raise CallerError(f"cannot read an input: {error.strerror}", reason="input") from error
         if _key(after) != key or digest.size_bytes != after.st_size:
             raise CallerError("an input changes while it is read", reason="input-changed")
-        if now_ns - max(after.st_mtime_ns, after.st_ctime_ns) > _RACY_NS:
+        if _REMEMBERS and now_ns - max(after.st_mtime_ns, after.st_ctime_ns) > _RACY_NS:
             self._entries[path] = _Entry(key, digest)
             if len(self._entries) > _MAX_ENTRIES:
                 self._entries.popitem(last=False)
@@ -80,7 +84,7 @@ def read_blob(path: str, digest: Digest) -> Blob:
 
 def _open(path: str, flags: int) -> int:
     """Open without waiting: a named pipe in place of a header must not stop everything."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.open(path, flags | _FLAGS)
 
 
 def _key(status: os.stat_result) -> tuple[int, ...]:

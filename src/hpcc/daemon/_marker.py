@@ -21,7 +21,9 @@ VERSION: Final = 1
 MAX_EXCLUDED: Final = 256
 MAX_NAME: Final = 200
 _MAX_LEVELS: Final = 64
-_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# Windows has none of them, and a search of its own: `_windows_root`.
+_NAMES: Final = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
+_FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ the object (LF_BUILDINFO), so the files are then asked for in a second run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from hpcc.compilers import (
@@ -17,13 +18,17 @@ from hpcc.compilers import (
     Flag,
     Invocation,
     Language,
+    NotPortableError,
     Operand,
     expand_windows_responses,
     fold_variables,
     is_clang_cl,
     read_msvc_invocation,
 )
+from hpcc.core import Toolchain
 from hpcc.daemon._api import CompileRequest
+
+Version = tuple[int, ...]
 
 # Added to every command line, before and behind (cpp-docs, "CL environment variables").
 _BEFORE, _BEHIND = b"CL", b"_CL_"
@@ -38,6 +43,7 @@ MSVC_ENV: Final = frozenset(
 )  # fmt: skip
 # Sends the output to another process's handle.
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
+_EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 _DEBUG: Final = ("Z7", "Zi", "g")
 
 
@@ -73,6 +79,23 @@ def read_command(
         if isinstance(arguments, Bypass)
         else read_msvc_invocation(arguments, is_clang=is_clang)
     )
+
+
+def image_version(request: CompileRequest, image: Sequence[Toolchain] | None) -> Version | None:
+    """Return the version of the image's compiler; None where nobody has said what the image has.
+
+    Raises:
+        NotPortableError: it has none that is called so.
+    """
+    if image is None:
+        return None
+    base = re.split(rb"[\\/]", request.argv[0])[-1]
+    name = _EXE.sub(b"", base).decode("utf-8", "replace")
+    there = next((t for t in image if name in t.names), None)
+    is_own = is_clang_cl(name.encode()) is True
+    if there is None or (is_own and there.family != "clang-cl"):
+        raise NotPortableError("not-in-image")
+    return tuple(int(part) for part in there.version.split("."))
 
 
 def own_environment(env: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

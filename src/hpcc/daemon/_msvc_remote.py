@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -23,25 +22,20 @@ from hpcc.compilers import (
     clang_cl_guest_arguments,
     client_notes,
     guest_text,
-    is_clang_cl,
     reproducible_flags,
 )
 from hpcc.core import Toolchain
 from hpcc.daemon import _msvc
-from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._closure import absolute
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._tools import ask
 
 _MAX_REMEMBERED: Final = 256
-_EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 # Search paths, which a guest can have. All else that Visual Studio's prompts set leads to
 # installations of this machine (LLVM's MSVCPaths.cpp).
 _PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
 _HARMLESS: Final = frozenset({b"CL", b"_CL_", b"LIB", b"LIBPATH", b"VSLANG", *_PATHS})
 _ELSEWHERE: Final = _msvc.MSVC_ENV - _HARMLESS
-
-Version = tuple[int, ...]
 
 
 class ClangCl:
@@ -58,7 +52,7 @@ class ClangCl:
         Raises:
             NotPortableError: the image has no such compiler, or see `clang_cl_guest_arguments`.
         """
-        version = image_version(prepared.request, image)
+        version = _msvc.image_version(prepared.request, image)
         host = (prepared.identity.major,)
         is_same = version is None or version[:1] == host
 
@@ -96,23 +90,6 @@ def takes_in_silence(compiler: bytes, env: Mapping[bytes, bytes], flags: tuple[b
         except OSError:
             return False
     return answer.exit_code == 0 and not (answer.stdout or answer.stderr)
-
-
-def image_version(request: CompileRequest, image: Sequence[Toolchain] | None) -> Version | None:
-    """Return the version of the image's compiler; None where nobody has said what the image has.
-
-    Raises:
-        NotPortableError: it has none that is called so.
-    """
-    if image is None:
-        return None
-    base = re.split(rb"[\\/]", request.argv[0])[-1]
-    name = _EXE.sub(b"", base).decode("utf-8", "replace")
-    there = next((t for t in image if name in t.names), None)
-    is_own = is_clang_cl(name.encode()) is True
-    if there is None or (is_own and there.family != "clang-cl"):
-        raise NotPortableError("not-in-image")
-    return tuple(int(part) for part in there.version.split("."))
 
 
 def check_environment(env: Mapping[bytes, bytes]) -> None:

@@ -15,27 +15,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-from hpcc.config import (
-    Farm,
-    FarmSession,
-    Paths,
-    Settings,
-    engine_farm_or_none,
-    load_farm_or_none,
-    load_farm_session_or_none,
-    write_private_file,
-)
+from hpcc.config import Farm, FarmSession, Paths, Settings
 from hpcc.core import (
     CallerError,
-    InfrastructureError,
     RemoteFailure,
     RemoteOutcome,
     RemoteRequest,
     SharedInputs,
 )
+from hpcc.daemon._farm_files import FarmFiles
 from hpcc.daemon._remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
@@ -178,69 +168,23 @@ class _Link:
             self.process.wait(_STOP_SECONDS)
 
 
-def _farm_file(paths: Paths, settings: Settings) -> Path:
-    """Return where the farm is described; an engine of hpcc.toml goes before every farm."""
-    engine = paths.farm_file.with_name("engine.json")
-    try:
-        farm = engine_farm_or_none(settings.remote)
-        if farm is None:
-            return paths.farm_file
-        write_private_file(engine, farm.to_json().encode())
-    except (CallerError, InfrastructureError) as error:
-        # Not the farm instead: the user named who may see the sources.
-        _log.warning("no engine, all compiles are local: %s", error)
-        engine.unlink(missing_ok=True)
-    return engine
-
-
 class DispatcherClient:
     """`RemoteClient` over a dispatcher that is started at the first compile."""
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
-        self._paths, self._settings = paths, settings
-        self._farm_file = _farm_file(paths, settings)
+        self._settings = settings
+        self._files = FarmFiles(paths, settings)
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._quick_deaths = 0
         self._is_closed = False
         self._numbers = itertools.count(1)
-        self._farm_stat: tuple[int, ...] | None = None
-        self._farm: Farm | None = None
-        # One value, read and replaced at once by whichever thread looks.
-        self._session: tuple[tuple[int, ...], FarmSession | None] = ((), None)
 
     def farm(self) -> Farm | None:
-        if not self._settings.remote.is_enabled:
-            return None
-        try:
-            status = os.stat(self._farm_file)
-            stat = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        except OSError:
-            self._farm_stat = self._farm = None
-            return None
-        if stat != self._farm_stat:
-            try:
-                self._farm = load_farm_or_none(self._farm_file)
-            except CallerError as error:
-                _log.warning("%s", error)
-                self._farm = None
-            self._farm_stat = stat
-        return self._farm
+        return self._files.farm()
 
     def session(self) -> FarmSession | None:
-        farm = self.farm()
-        if farm is None:
-            return None
-        stat, session = self._session
-        try:
-            status = os.stat(self._paths.farm_session_file)
-            now = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        except OSError:
-            return None
-        if now != stat:
-            session = load_farm_session_or_none(self._paths.farm_session_file)
-            self._session = (now, session)
-        return session if session is not None and session.is_of(farm) else None
+        return self._files.session()
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
         try:
@@ -307,7 +251,7 @@ class DispatcherClient:
             sys.executable,
             "-m",
             "hpcc.daemon._dispatch",
-            str(self._farm_file),
+            str(self._files.path),
             str(self._settings.remote.timeout_seconds),
             self._settings.remote.parity,
         ]
