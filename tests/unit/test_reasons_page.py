@@ -12,6 +12,7 @@ _WORD = r'"([a-z]+(?:-[a-z]+)*)"'
 # Said by functions that return the word, or counted where there is neither class.
 _BYPASSES = {
     "windows-host",
+    "elevated-daemon",
     "assembler-flag",
     "cancelled",
     "flag-of-another-compiler",

@@ -92,7 +92,7 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=1, sort_keys=True))
         return 0
     lines = _status_lines(answer)
-    if isinstance(answer.get("farm"), dict):
+    if isinstance(answer.get("farm"), dict) and sys.platform != "win32":  # no records there yet
         lines.append(("fallback", _fallbacks()))
     for name, value in lines:
         print(f"{name:<9} {value}")
@@ -129,12 +129,14 @@ def _fallbacks() -> str:
 
 def _farm_line(farm: object) -> str:
     if not isinstance(farm, dict):
-        return "none (`hpcc up` brings one up)"
+        return "none" if sys.platform == "win32" else "none (`hpcc up` brings one up)"
     if "error" in farm:
         return str(farm["error"])
-    from hpcc.cli._lock import holder_or_none, lock_file  # POSIX, and so are farms' clients yet
-
     line = f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
+    if sys.platform == "win32":  # no `hpcc up` is there, and no lock of its
+        return line
+    from hpcc.cli._lock import holder_or_none, lock_file
+
     if holder_or_none(lock_file(Paths.from_env(os.environ))) is None:
         return f"{line}; it has ended without `hpcc down`: run `hpcc up`"
     return line

@@ -26,6 +26,11 @@ from hpcc.daemon._parity import forbidden_text, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
+_NO_PARITY: Final = (
+    'compilers on Windows are not compared yet, and parity is "refuse": set it to "warn" '
+    "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
+)
+
 
 class ClFarm:
     """Answers one compile after the other. Thread-safe like its parts."""
@@ -46,20 +51,25 @@ class ClFarm:
     ) -> Done | Exec:
         """Compile on the farm; `root` is the project's, where links and `subst` are resolved."""
         if self._remote.farm() is None:
-            return self._left("no-farm")
+            return self.left("no-farm")
         session = self._remote.session()
+        settings = self._settings
+        words = words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+        if words.parity == "refuse":
+            # No image for Windows says yet what compiler it has.
+            return self.fall_back("parity", _NO_PARITY)
         try:
             plan = self._planner.plan(request, root, None if session is None else session.compilers)
         except NotPortableError as error:
-            return self._fall_back(error.reason, "this compile cannot run on the farm")
+            return self.fall_back(error.reason, "this compile cannot run on the farm")
         if isinstance(plan, Bypass):
-            return self._left(plan.reason)
+            return self.left(plan.reason)
         outcome = self._remote.compile(plan.request, is_cancelled)
         if isinstance(outcome, RemoteFailure):
-            return self._fall_back(outcome.reason, outcome.message)
+            return self.fall_back(outcome.reason, outcome.message)
         if outcome.exit_code:
             # An added flag or the image may be at fault: the user's own compiler decides.
-            return self._fall_back("exit-code", "the compile failed in the guest")
+            return self.fall_back("exit-code", "the compile failed in the guest")
         return self._done(plan, outcome)
 
     def _done(self, plan: ClPlan, outcome: RemoteResult) -> Done | Exec:
@@ -72,10 +82,10 @@ class ClFarm:
             for path, place in plan.outputs:
                 self._machine.write(place, there[path])
         except (KeyError, CallerError):
-            return self._fall_back("bad-result", "the farm's answer lacks an output")
+            return self.fall_back("bad-result", "the farm's answer lacks an output")
         except OSError as error:
             _log.warning("an output cannot be written: %s", error)
-            return self._fall_back("output-not-ours", "an output cannot be written")
+            return self.fall_back("output-not-ours", "an output cannot be written")
         kind = "cached" if outcome.is_cached else "executed"
         self._counters.add(f"miss.remote.{kind}")
         return Done(
@@ -87,11 +97,12 @@ class ClFarm:
     def _is_here(self, path: str) -> bool:
         return self._machine.state(path) is not None
 
-    def _left(self, reason: str) -> Exec:
+    def left(self, reason: str) -> Exec:
+        """Leave it to the compiler, and count why."""
         self._counters.add(f"bypass.{reason}")
         return Exec(reason)
 
-    def _fall_back(self, reason: str, message: str) -> Done | Exec:
+    def fall_back(self, reason: str, message: str) -> Done | Exec:
         """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
         settings = self._settings

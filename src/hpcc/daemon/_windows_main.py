@@ -2,7 +2,7 @@
 
 It listens, answers, counts and ends in order. It keeps no results: the local cache rests on what
 a POSIX `stat` says of files, and what stands for that on Windows is not proved (docs/windows.md).
-So each compile is left to the compiler, and counted.
+So without a farm each compile is left to the compiler, and counted.
 """
 
 from __future__ import annotations
@@ -13,36 +13,54 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from hpcc.config import DIR_VARIABLE, Paths, Settings, load_settings
-from hpcc.core import HpccError
-from hpcc.daemon._api import CompileHandler, CompileRequest, Exec, Finish, Run, RunReport
+from hpcc.core import HpccError, WindowsPath, WindowsPathError
+from hpcc.daemon._api import (
+    CompileHandler,
+    CompileRequest,
+    Done,
+    Exec,
+    Finish,
+    RemoteClient,
+    Run,
+    RunReport,
+)
+from hpcc.daemon._cl_farm import ClFarm
+from hpcc.daemon._cl_host import ClHost
+from hpcc.daemon._cl_plan import ClPlanner
 from hpcc.daemon._counters import COUNTERS_NAME, Counters
 from hpcc.daemon._fallbacks import take_fallbacks
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
+from hpcc.daemon._msvc import is_msvc
 from hpcc.daemon._pipe_front import PipeFront
+from hpcc.daemon._remote_inside import InsideClient
 from hpcc.daemon._windows_client import EXIT_ALREADY_RUNNING
 from hpcc.daemon._windows_door import PipeDoor
+from hpcc.daemon._windows_machine import WindowsMachine
+from hpcc.daemon._windows_root import windows_root
 from hpcc.ports import SystemClock
-from hpcc.windows import Library, directory_id, load_library
+from hpcc.windows import Library, directory_id, is_raised, load_library, look_at, own_sid
 from hpcc.wire import launcher as wire
 
 _EXIT_FAILED: Final = 1
 REASON: Final = "windows-host"
+RAISED: Final = "elevated-daemon"
 
 
 class LeftAlone:
-    """A `CompileHandler` that has every compile run as it is, and counts it."""
+    """A `CompileHandler` that has every compile run as it is, and counts it under `reason`."""
 
-    def __init__(self, counters: Counters, run_directory: str) -> None:
-        self._counters, self._run_directory = counters, run_directory
+    def __init__(self, counters: Counters, run_directory: str, reason: str = REASON) -> None:
+        self._counters, self._run_directory, self._reason = counters, run_directory, reason
 
-    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Exec:
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
         """See `CompileHandler.begin`."""
         del request, is_cancelled
-        self._counters.add(f"bypass.{REASON}")
-        return Exec(REASON)
+        self._counters.add(f"bypass.{self._reason}")
+        return Exec(self._reason)
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
         """Show what the compiler said: no `Run` is ever given."""
@@ -67,13 +85,64 @@ class LeftAlone:
             self._counters.add(name, count)
 
 
-Parts = Callable[[Paths, Settings], CompileHandler]
+class OnFarm(LeftAlone):
+    """A `CompileHandler` that has compiles of cl and clang-cl made on the farm, where there is one.
+
+    `find_root` names the project of a working directory; it raises WindowsPathError.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        run_directory: str,
+        farm: ClFarm,
+        has_farm: Callable[[], bool],
+        find_root: Callable[[bytes], WindowsPath],
+    ) -> None:
+        super().__init__(counters, run_directory)
+        self._farm, self._has_farm, self._find_root = farm, has_farm, find_root
+
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec:
+        """See `CompileHandler.begin`."""
+        if not self._has_farm():
+            return super().begin(request, is_cancelled)
+        if not is_msvc(request.compiler, request.argv[1:]):
+            return self._farm.left("other-compiler")
+        try:
+            root = self._find_root(request.cwd)
+        except WindowsPathError as error:
+            return self._farm.fall_back(error.reason, "the working directory cannot travel")
+        return self._farm.begin(request, root, is_cancelled)
 
 
-def product_parts(paths: Paths, _settings: Settings) -> CompileHandler:
+Parts = Callable[[Paths, Settings], tuple[CompileHandler, RemoteClient | None]]
+
+
+def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:
     """Build what is behind the pipe of a real daemon."""
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
-    return LeftAlone(counters, os.fspath(paths.run))
+    run_directory = os.fspath(paths.run)
+    if not settings.remote.is_enabled:
+        return LeftAlone(counters, run_directory), None
+    library = load_library()
+    if is_raised(library):
+        # It would start programs and write files for launchers of fewer rights.
+        return LeftAlone(counters, run_directory, RAISED), None
+    remote, machine = InsideClient(paths, settings), WindowsMachine()
+    farm = ClFarm(remote, ClPlanner(ClHost(machine)), machine, counters, settings.remote)
+    find_root = partial(
+        windows_root,
+        machine,
+        partial(look_at, library),
+        home=os.environ.get("USERPROFILE", ""),
+        owner=own_sid(library),
+    )
+    has_farm = partial(_has_farm, remote)
+    return OnFarm(counters, run_directory, farm, has_farm, find_root), remote
+
+
+def _has_farm(remote: RemoteClient) -> bool:
+    return remote.farm() is not None
 
 
 def run_daemon(
@@ -85,6 +154,7 @@ def run_daemon(
 ) -> int:
     """Run one daemon until it is told to stop."""
     del argv  # it takes none here
+    _forget_switches()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
     try:
         paths = Paths.from_env(os.environ)
@@ -105,23 +175,30 @@ def run_daemon(
     return 0
 
 
+def _forget_switches() -> None:
+    """Leave gRPC no switch and no proxy of a user's shell, as its process elsewhere has none."""
+    for name in list(os.environ):
+        if name.upper().startswith("GRPC_") or name.upper().endswith("_PROXY"):
+            del os.environ[name]
+
+
 def open_daemon(
     library: Library,
     paths: Paths,
-    make_handler: Callable[[], CompileHandler],
+    make_parts: Callable[[], tuple[CompileHandler, RemoteClient | None]],
     *,
     hpcc_dir: str,
     build_id: str = wire.BUILD_ID,
     limits: LifecycleLimits | None = None,
 ) -> Daemon:
-    """Take the pipe and build a daemon around it, with a handler that is made only then.
+    """Take the pipe and build a daemon around it, with parts that are made only then.
 
     Raises:
-        HpccError: see `PipeDoor.open`; or what `make_handler` raises.
+        HpccError: see `PipeDoor.open`; or what `make_parts` raises.
     """
     door = PipeDoor.open(library, paths, hpcc_dir)
     try:
-        handler = make_handler()
+        handler, remote = make_parts()
     except BaseException:
         door.leave()
         raise
@@ -142,7 +219,7 @@ def open_daemon(
     return Daemon(
         door,
         handler,
-        None,
+        remote,
         open_front=open_front,
         engine="none",
         clock=clock,

@@ -130,11 +130,8 @@ def read_own_file(path: Path, *, max_bytes: int) -> bytes:
 
     Raises:
         FileNotFoundError: it is not there.
-        CallerError: another owner, readable by others, not an ordinary file, too large; or it is on
-            Windows.
+        CallerError: another owner, readable by others, not an ordinary file, too large.
     """
-    if os.name == "nt":  # neither owner nor mode says there who can read it
-        raise CallerError("logins are not there on Windows yet", reason="login-windows")
     try:
         descriptor = open_file(path, os.O_RDONLY | NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,9 +24,6 @@ from hpcc.identity._oidc_http import ProviderHttp
 from hpcc.identity._oidc_provider import discover
 from hpcc.identity._oidc_verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
 from hpcc.ports import Clock
-
-if sys.platform != "win32":  # where no login is read yet: see `read_own_file`
-    import fcntl
 
 _log: Final = logging.getLogger(__name__)
 MAX_SECRET_CHARS: Final = 4096

@@ -5,7 +5,13 @@ program under Wine behind it.
 """
 
 from hpcc.windows._command_line import command_line
-from hpcc.windows._files import WindowsLock, directory_id, prepare_system_directory
+from hpcc.windows._files import (
+    FileLook,
+    WindowsLock,
+    directory_id,
+    look_at,
+    prepare_system_directory,
+)
 from hpcc.windows._library import Answer, Library, WindowsError, load_library, narrowed
 from hpcc.windows._open_files import (
     CREATE_NEW,
@@ -20,13 +26,14 @@ from hpcc.windows._open_files import (
 from hpcc.windows._pipes import PipeConnection, PipeListener, dial_pipe
 from hpcc.windows._processes import ServerProcess
 from hpcc.windows._services import ServiceSpec, install_service, remove_service, start_service
-from hpcc.windows._users import is_elevated, own_sid
+from hpcc.windows._users import is_elevated, is_raised, own_sid
 
 __all__ = [
     "CREATE_NEW",
     "OPEN_ALWAYS",
     "OPEN_EXISTING",
     "Answer",
+    "FileLook",
     "Library",
     "LinkRefusedError",
     "PipeConnection",
@@ -42,8 +49,10 @@ __all__ = [
     "is_elevated",
     "is_own_file",
     "is_private_file",
+    "is_raised",
     "load_library",
     "lock_handle",
+    "look_at",
     "narrowed",
     "open_handle",
     "own_sid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError
@@ -19,6 +20,7 @@ OPEN_REPARSE_POINT: Final = 0x0020_0000
 _READ_CONTROL: Final = 0x0002_0000
 _SHARING_VIOLATION: Final = 32
 _ALREADY_EXISTS: Final = 183
+_DIRECTORY: Final = 0x10
 REPARSE_POINT: Final = 0x400
 # LocalSystem and Administrators: everything; all others: nothing, and nothing inherited.
 _SYSTEM_ONLY: Final = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
@@ -87,6 +89,34 @@ def prepare_system_directory(library: Library, path: str) -> None:
             f"{path} is not the system's own directory; remove it, or name another one",
             reason="directory-owner",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FileLook:
+    """One entry of a directory, itself where it is a link; `owner` is a SID."""
+
+    is_directory: bool
+    is_link: bool
+    owner: str
+
+
+def look_at(library: Library, path: str) -> FileLook | None:
+    """Look at a file or directory; None where there is none, or nobody tells."""
+    try:
+        handle = _open(library, path, _READ_CONTROL, _BACKUP_SEMANTICS | OPEN_REPARSE_POINT)
+    except WindowsError:
+        return None
+    try:
+        attributes = _information(library, handle)[0]
+        return FileLook(
+            is_directory=bool(attributes & _DIRECTORY),
+            is_link=bool(attributes & REPARSE_POINT),
+            owner=owner_of_file(library, handle),
+        )
+    except WindowsError:
+        return None
+    finally:
+        library.call("CloseHandle", handle)
 
 
 def directory_id(library: Library, path: str) -> tuple[int, int]:

@@ -24,6 +24,9 @@ from hpcc.windows._security import sid_text
 _TOKEN_QUERY: Final = 8
 _TOKEN_USER: Final = 1
 _TOKEN_ELEVATION: Final = 20
+# TOKEN_ELEVATION_TYPE: Default, Full, Limited, from 1 on.
+_TOKEN_ELEVATION_TYPE: Final = 18
+_ELEVATION_FULL: Final = 2
 _QUERY_LIMITED: Final = 0x1000
 # A SID has at most 68 bytes; the structure before it 16.
 _USER_BYTES: Final = 256
@@ -44,11 +47,26 @@ def is_elevated(library: Library) -> bool:
     Raises:
         WindowsError: the system does not tell.
     """
+    return any(_told_of_us(library, _TOKEN_ELEVATION))
+
+
+def is_raised(library: Library) -> bool:
+    """Say whether this process has more rights than its user's other ones: UAC raised it.
+
+    Where an administrator's processes all have full rights, none is.
+
+    Raises:
+        WindowsError: the system does not tell.
+    """
+    return _told_of_us(library, _TOKEN_ELEVATION_TYPE)[0] == _ELEVATION_FULL
+
+
+def _told_of_us(library: Library, kind: int) -> bytes:
     with _out(library) as at:
         checked(library, "OpenProcessToken", CURRENT_PROCESS, _TOKEN_QUERY, at)
         token = load_pointer(library, at)
     try:
-        return any(_token_information(library, token, _TOKEN_ELEVATION, 4))
+        return _token_information(library, token, kind, 4)
     finally:
         library.call("CloseHandle", token)
 

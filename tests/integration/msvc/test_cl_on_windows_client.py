@@ -12,8 +12,8 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,39 +21,26 @@ import pytest
 
 from hpcc.config import Paths, RemoteSettings, Settings
 from hpcc.core import (
-    ExecEvent,
-    ExecRequest,
     RemoteFailure,
     RemoteOutcome,
     RemoteRequest,
     WindowsPath,
     parse_windows_path,
 )
-from hpcc.daemon._api import CompileRequest, Done, Exec
+from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.daemon._cl_farm import ClFarm
 from hpcc.daemon._cl_host import ClHost
 from hpcc.daemon._cl_plan import ClPlanner
 from hpcc.daemon._counters import Counters
-from hpcc.daemon._remote import DispatcherClient, start_remote
+from hpcc.daemon._remote import start_remote
+from hpcc.daemon._remote_inside import InsideClient
 from hpcc.daemon._tools import Answer
-from hpcc.ports import BlobSource
-from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.compiles import FakeRemote
+from hpcc.testing.windows_image import OF_CL, windows_image
 
 pytestmark = pytest.mark.timeout(200)
 ENGLISH, GERMAN = b"Note: including file:", "Hinweis: Einlesen der Datei:".encode("cp850")
-_OF_CL = re.compile(r"-(?:experimental:|pathmap:|wd5049)")
-# Of a guest: cl's names are in lower case, and one header is the image's alone.
-REPORT = json.dumps(
-    {
-        "Version": "1.2",
-        "Data": {
-            "Source": "c:\\src\\x.c", "ProvidedModule": "", "PCH": "", "ImportedModules": [],
-            "Includes": ["c:\\src\\inc\\h.h", "c:\\sdk\\of-the-image.h"],
-        },
-    }
-)  # fmt: skip
 SOURCE = '#include "h.h"\nint f(void) { return X; }\n'
 
 
@@ -87,7 +74,7 @@ class Drive:
             at = words.index("-sourceDependencies")
             report = words[at + 1]
             words[at : at + 2] = ["-showIncludes"]
-        words = [w for w in words if not (is_cl and _OF_CL.match(w))]
+        words = [w for w in words if not (is_cl and OF_CL.match(w))]
         done = subprocess.run(
             [self.clang_cl, *words], cwd=posix(cwd.decode()), capture_output=True, check=False,
             env={n.decode(): v.decode() for n, v in env.items()}, timeout=60,
@@ -124,44 +111,13 @@ class Drive:
 class OnDrive:
     """The way to the farm, with inputs where this machine has them."""
 
-    def __init__(self, remote: DispatcherClient) -> None:
+    def __init__(self, remote: RemoteClient) -> None:
         self._remote = remote
         self.farm, self.session, self.close = remote.farm, remote.session, remote.close
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
         inputs = tuple(replace(i, host_path=posix(i.host_path)) for i in request.inputs)
         return self._remote.compile(replace(request, inputs=inputs), is_cancelled)
-
-
-def windows_image(clang_cl: Path) -> type[FakeGuest]:
-    """Return guests in which C:\\src is the root, with whatever case, as on NTFS."""
-
-    def spelled(word: str) -> str:
-        head, root, tail = word.partition("C:\\src")
-        return f"{head}/src{tail.lower()}".replace("\\", "/") if root else word
-
-    class Guest(FakeGuest):
-        async def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
-            words = [spelled(w) for w in request.argv[1:] if not _OF_CL.match(w)]
-            program = [str(clang_cl)]
-            if "-sourceDependencies" in request.argv:
-                at = words.index("-sourceDependencies")
-                program = [
-                    "sh",
-                    "-c",
-                    'printf %s "$0" > "$1"; shift; "$@"',
-                    REPORT,
-                    words[at + 1],
-                    *program,
-                ]
-                del words[at : at + 2]
-            env = (("PATH", "/usr/bin:/bin"),)
-            here = replace(request, argv=(*program, *words), env=env)
-            async with aclosing(super().exec(here, blobs)) as events:
-                async for event in events:
-                    yield event
-
-    return Guest
 
 
 def checkout(directory: Path, include: str = "inc", source: str = "x.c") -> WindowsPath:
@@ -197,7 +153,9 @@ def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tupl
         paths = Paths.from_env({"HPCC_DIR": str(directory / f"{name}-home")})
         paths.farm_file.parent.mkdir(parents=True)
         paths.farm_file.write_text(farm.farm().to_json())
-        remote = OnDrive(start_remote(paths, Settings()))
+        remote = OnDrive(
+            InsideClient(paths, Settings()) if reported else start_remote(paths, Settings())
+        )
         counters = Counters(str(directory / f"{name}-counters"), now=lambda: 0.0)
         client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, RemoteSettings())
         try:
@@ -293,6 +251,17 @@ def test_what_cannot_run_in_a_guest_is_left_to_the_compiler(
         (tmp_path / "p" / name).write_text(text)
     answer, remote = planned(drive, root, *argv, **env)
     assert answer == Exec(reason)
+    assert not remote.requests
+
+
+def test_a_policy_of_equal_compilers_keeps_all_here(tmp_path: Path, drive: Drive) -> None:
+    remote = FakeRemote()
+    counters = Counters(str(tmp_path / "counters"), now=lambda: 0.0)
+    settings = RemoteSettings(parity="refuse")
+    client = ClFarm(remote, ClPlanner(ClHost(drive)), drive, counters, settings)
+    root = checkout(tmp_path / "p")
+    assert client.begin(request_in(root, *ARGV), root, lambda: False) == Exec("parity")
+    assert counters.snapshot()["fallback.parity"] == 1
     assert not remote.requests
 
 

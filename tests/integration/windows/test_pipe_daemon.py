@@ -105,7 +105,7 @@ class Place:
     @contextmanager
     def daemon(self, **options: object) -> Iterator[Daemon]:
         daemon = open_daemon(
-            self.server, self.paths, lambda: self.script, hpcc_dir=self.hpcc_dir, **options,
+            self.server, self.paths, lambda: (self.script, None), hpcc_dir=self.hpcc_dir, **options,
         )  # fmt: skip
         thread = threading.Thread(target=daemon.serve, args=(lambda: None,))
         thread.start()

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from hpcc.testing._farm import farm_under_test
 from hpcc.testing.launcher import ROOT, build_windows_launcher, wait_until
-from hpcc.testing.windows_agent import drive_c, windows_python
+from hpcc.testing.windows_agent import drive_c, windows_packages, windows_python
+from hpcc.testing.windows_image import windows_image
 from hpcc.testing.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
-_COMPILER = '#include <stdio.h>\nint main(void) { printf("compiled"); return 3; }\n'
+# Says what it is and what it reads, as cl would, and compiles nothing.
+_COMPILER = r"""
+#include <stdio.h>
+#include <string.h>
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "-EP")) return puts("HPCC_PROBE cl 193833130") < 0;
+        if (!strcmp(argv[i], "-Foempty.obj")) return 0;
+        if (!strcmp(argv[i], "-sourceDependencies")) {
+            FILE *file = fopen(argv[i + 1], "wb");
+            fputs("{\"Version\":\"1.1\",\"Data\":{\"Source\":\"..\\\\x.c\",\"Includes\":[\"..\\\\inc\\\\h.h\"]}}", file);
+            return fclose(file);
+        }
+    }
+    printf("compiled");
+    return 3;
+}
+"""
 
 
 class Desk:
@@ -21,24 +44,39 @@ class Desk:
 
     def __init__(self, wine: Wine, directory: Path) -> None:
         self.wine, self.directory = wine, directory
+        self.cwd = directory
         self.home = drive_c(wine) / "hpcc-home"
         self.python = directory / "python/python.exe"
+
+    @contextmanager
+    def daemon(self) -> Iterator[None]:
+        """Run the daemon while the block runs, and end it as a user does."""
+        command = (self.python, "-B", "-m", "hpcc.daemon")
+        with self.wine.start(*command, cwd=self.directory) as daemon:
+            try:
+                wait_until(lambda: self.hpcc("status").returncode == 0, timeout_seconds=120)
+                yield
+                assert self.hpcc("stop").stdout.split() == b"the daemon is stopped".split()
+                assert daemon.wait(60) == 0
+            finally:
+                daemon.kill()
 
     def hpcc(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return self.wine.run(self.python, "-B", "-m", "hpcc.cli", *arguments, cwd=self.directory)
 
-    def compile(self) -> subprocess.CompletedProcess[bytes]:
+    def compile(self, *argv: str) -> subprocess.CompletedProcess[bytes]:
         cl = "Z:" + str(self.directory / "cl.exe").replace("/", "\\")
-        return self.wine.run(self.directory / "hpcc.exe", "wrap", cl, "/c", cwd=self.directory)
+        return self.wine.run(self.directory / "hpcc.exe", "wrap", cl, "/c", *argv, cwd=self.cwd)
 
 
 @pytest.fixture
 def desk(wine: Wine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     assert windows_python().is_dir(), "no CPython for Windows: tools/bootstrap.sh windows-python"
     shutil.copytree(windows_python(), tmp_path / "python")
-    (tmp_path / "python/python313._pth").write_text(
-        "python313.zip\n.\nZ:" + str(ROOT / "src").replace("/", "\\") + "\n"
-    )
+    assert windows_packages().is_dir(), "no packages for Windows: tools/bootstrap.sh windows-python"
+    places = (windows_packages(), ROOT / "src")
+    names = ["Z:" + str(place).replace("/", "\\") for place in places]
+    (tmp_path / "python/python313._pth").write_text("\n".join(["python313.zip", ".", *names, ""]))
     (tmp_path / "cl.c").write_text(_COMPILER)
     cross_build(tmp_path / "cl.c", tmp_path / "cl.exe")
     build_windows_launcher(tmp_path / "hpcc.exe")
@@ -47,19 +85,68 @@ def desk(wine: Wine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 def test_the_daemon_answers_a_launcher_and_commands_and_ends_when_told(desk: Desk) -> None:
-    with desk.wine.start(desk.python, "-B", "-m", "hpcc.daemon", cwd=desk.directory) as daemon:
-        try:
-            wait_until(lambda: desk.hpcc("status").returncode == 0, timeout_seconds=120)
-            done = desk.compile()
-            assert (done.returncode, done.stdout, done.stderr) == (3, b"compiled", b""), done
-            assert b"windows-host" in desk.hpcc("stats").stdout
-            assert desk.hpcc("stop").stdout.split() == b"the daemon is stopped".split()
-            assert daemon.wait(60) == 0
-        finally:
-            daemon.kill()
+    with desk.daemon():
+        done = desk.compile()
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"compiled", b""), done
+        assert b"windows-host" in desk.hpcc("stats").stdout
     # A mark of the launcher's, for the next daemon to count: nobody was there, nor could be started.
     assert desk.compile().stdout == b"compiled"
     assert (desk.home / "run/fallbacks").read_bytes() == b"n"
+
+
+def project(tmp_path: Path) -> Path:
+    """Make one in `p`; returns a program that is called clang-cl."""
+    clang = shutil.which("clang-19") or shutil.which("clang")
+    assert clang is not None, "no clang on this machine"
+    (tmp_path / "clang-cl").symlink_to(Path(clang).resolve())
+    (tmp_path / "p/inc").mkdir(parents=True)
+    (tmp_path / "p/sub").mkdir()
+    (tmp_path / "p/.hpcc").touch()
+    (tmp_path / "p/inc/h.h").write_text("#define X 3\n")
+    (tmp_path / "p/x.c").write_text('#include "h.h"\nint f(void) { return X; }\n')
+    return tmp_path / "clang-cl"
+
+
+async def test_cl_is_compiled_on_a_farm_or_else_by_the_users_own(
+    desk: Desk, tmp_path: Path
+) -> None:
+    clang_cl = project(tmp_path)
+    desk.cwd = tmp_path / "p/sub"
+    async with farm_under_test(tmp_path / "farm") as farm:
+        farm.runtime.guest_class = windows_image(clang_cl)
+        async with farm.serving():
+            await asyncio.to_thread(use_farm, desk, farm.farm().to_json())
+        assert [row.cache_status for row in farm.audit.rows] == ["executed", "hit"]
+    argv: list[str | Path] = [clang_cl, "/nologo", "/c", "/O1", "/Brepro", "-Iinc", "x.c"]
+    await asyncio.to_thread(lambda: subprocess.run(argv, cwd=tmp_path / "p", check=True))
+    assert (desk.cwd / "one.obj").read_bytes() == (tmp_path / "p/x.obj").read_bytes()
+
+
+def use_farm(desk: Desk, farm: str) -> None:
+    (desk.home / "state").mkdir(parents=True, exist_ok=True)
+    (desk.home / "state/farm.json").write_text(farm)
+    root = "Z:" + str(desk.cwd.parent).replace("/", "\\")
+    argv = ("/nologo", "/O1", f"/I{root}\\inc", "/Foone.obj", f"{root}\\x.c")
+    with desk.daemon():
+        for _ in range(2):
+            done = desk.compile(*argv)
+            assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), (
+                done,
+                desk.hpcc("stats").stdout,
+            )
+        assert desk.compile("/Zi", "x.c").stdout == b"compiled"
+        (desk.home / "state/farm.json").write_text(farm.replace("127.0.0.1:", "127.0.0.2:"))
+        assert desk.compile(*argv).stdout == b"compiled"
+        counted = json.loads(desk.hpcc("stats", "--json").stdout)
+    (desk.home / "state/farm.json").unlink()
+    for name in (
+        "miss.remote.executed",
+        "miss.remote.cached",
+        "bypass.pdb",
+        "fallback.unavailable",
+    ):
+        assert counted[name] == 1, counted
+    assert not list(desk.cwd.glob("*.hpcc"))
 
 
 def test_a_service_is_refused_without_an_administrator(desk: Desk) -> None:
