@@ -16,7 +16,7 @@ from hpcc.rpc import (
     ServiceConfig,
     connect_service,
 )
-from hpcc.testing.buildgrid import INSTANCE, BuildGrid, buildgrid, missing_or_none
+from hpcc.testing.buildgrid_server import INSTANCE, BuildGrid, buildgrid, missing_or_none
 from hpcc.testing.store_contract import BLOB, ActionCacheContract, BlobStoreContract
 
 pytestmark = pytest.mark.timeout(300)
