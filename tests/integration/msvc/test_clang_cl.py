@@ -87,7 +87,7 @@ def test_the_include_variables_are_search_paths(bench: ClBench, name: str) -> No
     assert found[0] != found[1]
     bench.write("two/h.h", "#define X 3\n")
     assert bench.twice("/c", "/Brepro", "x.c") != found[1]
-    (bench.cwd / "early").mkdir()
+    bench.write("early/other.h", "")  # a directory that is older than the next compile
     bench.env[name] = f"{bench.cwd}/early{';:'[name == 'CPATH']}{bench.cwd}/two"
     third = bench.twice("/c", "/Brepro", "x.c")
     bench.write("early/h.h", "#define X 4\n")
