@@ -28,7 +28,7 @@ def test_a_small_farm_is_simulated_and_every_figure_is_written(tmp_path: Path) -
     for what in (
         "routes a minute",
         "heartbeats a second",
-        "a call: the scheduler's CPU",
+        "a route: the scheduler's CPU",
         "the scheduler's memory",
     ):
         assert figures[what]["value"] > 0, what
