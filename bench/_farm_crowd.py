@@ -10,6 +10,7 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import resource
@@ -259,6 +260,10 @@ async def main() -> None:
         started = time.monotonic()
         members = await join_all(crowd, stack)
         workers = [m for m in members if isinstance(m, Worker)]
+        # A pause of this process would be taken for one of the scheduler's.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
         say({"joined": len(members), "seconds": time.monotonic() - started})
         while line := await asyncio.to_thread(sys.stdin.readline):
             for worker in workers:
