@@ -29,10 +29,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hpcc.daemon._closure import ClosureRequest, UncacheableError, find_closure
+from hpcc.daemon._closure import find_closure
+from hpcc.daemon._closure_words import ClosureRequest
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._results import Result, Results
+from hpcc.daemon._uncacheable import UncacheableError
 from hpcc.store import PrivateStore
 from hpcc.testing.include_model import (
     KINDS,

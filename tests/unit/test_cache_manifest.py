@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hpcc.compilers import ROOT_MARK
 from hpcc.core import IntegrityError
 from hpcc.daemon._cache_farm import BREAKER_FAILURES, BREAKER_SECONDS, Breaker
-from hpcc.daemon._closure import ClosureRequest, UncacheableError, absolute, find_closure
+from hpcc.daemon._closure import find_closure
+from hpcc.daemon._closure_words import ClosureRequest
 from hpcc.daemon._counters import Counters, read_counters
 from hpcc.daemon._fields import decode_fields, encode_fields
 from hpcc.daemon._files import FileMemo
@@ -27,6 +28,7 @@ from hpcc.daemon._manifest import (
     make_part,
     make_set,
 )
+from hpcc.daemon._uncacheable import UncacheableError, absolute
 
 
 @pytest.fixture

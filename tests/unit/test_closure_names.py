@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._closure import Closure, ClosureRequest, UncacheableError, find_closure
+from hpcc.daemon._closure import find_closure
+from hpcc.daemon._closure_words import Closure, ClosureRequest
 from hpcc.daemon._files import FileMemo
+from hpcc.daemon._uncacheable import UncacheableError
 
 
 @pytest.fixture

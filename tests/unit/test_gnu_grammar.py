@@ -21,11 +21,12 @@ from hpcc.compilers import (
     is_tame,
     read_invocation,
 )
-from hpcc.daemon._closure import Closure, UncacheableError
+from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Identity
 from hpcc.daemon._native_flags import NativeFlags
 from hpcc.daemon._tracked import _with_names
+from hpcc.daemon._uncacheable import UncacheableError
 
 
 def _read(argv: str) -> Invocation:

@@ -7,7 +7,6 @@ import sys
 
 from hpcc.daemon._api import (
     MAX_CAPTURE_BYTES,
-    CacheHandler,
     CompileHandler,
     CompileRequest,
     Done,
@@ -19,6 +18,7 @@ from hpcc.daemon._api import (
 )
 from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 from hpcc.daemon._fallbacks import read_fallbacks
+from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._lifecycle import LifecycleLimits
 
 if sys.platform == "win32":

@@ -11,8 +11,9 @@ if sys.platform == "win32":
         sys.exit(run_daemon())
 else:
     from hpcc.config import Paths, Settings
-    from hpcc.daemon._api import CacheHandler, RemoteClient
+    from hpcc.daemon._api import RemoteClient
     from hpcc.daemon._cache import open_cache
+    from hpcc.daemon._handler import CacheHandler
     from hpcc.daemon._main import run_daemon
     from hpcc.daemon._remote import start_remote
 

@@ -12,7 +12,7 @@ from hpcc.config import Farm, FarmSession
 from hpcc.core import RemoteOutcome, RemoteRequest
 
 if TYPE_CHECKING:  # on Windows there are none
-    from hpcc.daemon._replay import Replays
+    pass
 
 # The launcher keeps at most this much of each stream; a compiler that says more is not stored.
 MAX_CAPTURE_BYTES: Final = 1 << 20
@@ -106,15 +106,6 @@ class CompileHandler(Protocol):
 
     def close(self) -> None:
         """Write back what is only in memory; no call follows."""
-        ...
-
-
-class CacheHandler(CompileHandler, Protocol):
-    """One with a memory of hits that a front on a socket may use."""
-
-    @property
-    def replays(self) -> Replays:
-        """Return what the front may answer without asking `begin`."""
         ...
 
 

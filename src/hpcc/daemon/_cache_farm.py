@@ -23,7 +23,6 @@ from hpcc.core import (
     Toolchain,
 )
 from hpcc.daemon._api import Done, RemoteClient
-from hpcc.daemon._closure import UncacheableError
 from hpcc.daemon._completion import Completions
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._depfiles import Depfiles
@@ -37,6 +36,7 @@ from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import Records
 from hpcc.daemon._results import Result, Results
+from hpcc.daemon._uncacheable import UncacheableError
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-3"

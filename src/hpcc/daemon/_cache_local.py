@@ -11,7 +11,8 @@ from hpcc.compilers import MAX_DEPFILE_BYTES
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import Done, Run, RunReport
 from hpcc.daemon._clock_text import mentions_clock
-from hpcc.daemon._closure import Closure, ClosureRequest, UncacheableError, find_closure
+from hpcc.daemon._closure import find_closure
+from hpcc.daemon._closure_words import Closure, ClosureRequest
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._data import (
     embed_directories,
@@ -49,6 +50,7 @@ from hpcc.daemon._share import Sharing
 from hpcc.daemon._share_check import SourceCheck, why_not_shared
 from hpcc.daemon._share_results import SharedResults
 from hpcc.daemon._tracked import with_files_of_flags
+from hpcc.daemon._uncacheable import UncacheableError
 
 _DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; whoever waited that long compiles too.

@@ -14,25 +14,11 @@ from dataclasses import replace
 from typing import Final
 
 from hpcc.compilers import HAZARD_REASONS, Hazard, Scan, scan_arguments
-from hpcc.daemon._closure_words import (
-    Closure,
-    ClosureRequest,
-    UncacheableError,
-    absolute,
-    is_fresh,
-)
+from hpcc.daemon._closure_words import Closure, ClosureRequest
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._lookup import Lookup
+from hpcc.daemon._uncacheable import UncacheableError, absolute, is_fresh
 
-__all__ = [
-    "Closure",
-    "ClosureRequest",
-    "UncacheableError",
-    "absolute",
-    "find_closure",
-    "is_fresh",
-    "refuse_twins",
-]
 MAX_FILES: Final = 50_000
 
 

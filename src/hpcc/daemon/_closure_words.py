@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from hpcc.compilers import Hazard
 from hpcc.daemon._manifest import Absence, Part
-
-# A file system's clock may lag behind the one we read by a tick (10 ms at HZ=100).
-_TICK_NS: Final = 50_000_000
-_SECOND_NS: Final = 1_000_000_000
-
-
-class UncacheableError(Exception):
-    """The compile is fine and its result must not be kept; `reason` is counted."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +52,3 @@ class ClosureRequest:
     resolvable: Hazard = Hazard.NONE
     look_again: Callable[[Hazard], tuple[bytes, ...]] = field(default=lambda _hazards: ())
     counts: Callable[[bytes], bool] = field(default=lambda _directory: True)
-
-
-def absolute(cwd: bytes, path: bytes) -> bytes:
-    """Join without resolving `..`, which a symbolic link would make wrong."""
-    full = path if path.startswith(b"/") else cwd.rstrip(b"/") + b"/" + path
-    while b"//" in full or b"/./" in full:
-        full = full.replace(b"//", b"/").replace(b"/./", b"/")
-    return full
-
-
-def is_fresh(status: os.stat_result, started_ns: int) -> bool:
-    """Tell whether a file may have changed since `started_ns`."""
-    newest = max(status.st_mtime_ns, status.st_ctime_ns)
-    # Whole seconds on both stamps: a file system that keeps no finer ones.
-    is_coarse = status.st_mtime_ns % _SECOND_NS == 0 and status.st_ctime_ns % _SECOND_NS == 0
-    return newest >= started_ns - (2 * _SECOND_NS if is_coarse else _TICK_NS)

@@ -23,11 +23,11 @@ from hpcc.compilers import (
     may_be_included,
     wanted_headers,
 )
-from hpcc.daemon._closure import absolute
 from hpcc.daemon._guest_paths import is_under
 from hpcc.daemon._marker import Marker
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._remote_closure import search_of
+from hpcc.daemon._uncacheable import absolute
 
 MAX_ADDED_BYTES: Final = 4 << 20
 _MAX_COMMANDS: Final = 4_096

@@ -20,10 +20,10 @@ from typing import Final
 from hpcc.compilers import Directives, Hazard, Language, read_assembler, read_statements
 from hpcc.daemon import _msvc
 from hpcc.daemon._clock_text import mentions_clock, mentions_timestamp
-from hpcc.daemon._closure import UncacheableError, absolute
 from hpcc.daemon._discovery import parse_dependencies, without_outputs
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._tools import MAX_ANSWER_BYTES, ask
+from hpcc.daemon._uncacheable import UncacheableError, absolute
 
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
 _MAX_INCLUDED: Final = 200

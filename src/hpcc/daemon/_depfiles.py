@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from hpcc.compilers import client_depfile
-from hpcc.daemon._closure import absolute
+from hpcc.daemon._uncacheable import absolute
 
 _MAX_KNOWN: Final = 1_000
 _MAX_ONE_BYTES: Final = 64 << 10

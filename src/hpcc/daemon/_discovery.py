@@ -28,9 +28,9 @@ from hpcc.compilers import (
 )
 from hpcc.core import CallerError
 from hpcc.daemon import _msvc
-from hpcc.daemon._closure import UncacheableError
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._tools import ask
+from hpcc.daemon._uncacheable import UncacheableError
 
 _HEADER_LINE: Final = re.compile(rb"\.+ (.+)")
 _PCH_LINE: Final = re.compile(rb"[!x] .+")

@@ -22,7 +22,7 @@ from typing import Final
 
 from hpcc.core import CallerError, HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
-from hpcc.daemon._api import CacheHandler, CompileRequest, Done, Exec, Finish, Run, RunReport
+from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon._front_io import (
     is_gone,
     mount_ids,
@@ -30,6 +30,7 @@ from hpcc.daemon._front_io import (
     send_frame,
     stat_id,
 )
+from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._replay import Replay
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire

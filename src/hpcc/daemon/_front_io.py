@@ -7,30 +7,16 @@ import os
 import re
 import select
 import socket
-import struct
 import time
 from typing import Final
 
 from hpcc.core import CallerError
 from hpcc.wire import launcher as wire
 
-_UCRED: Final = struct.Struct("3i")
 # A request is nearly always shorter, and then one recv has all of it.
 _FIRST_READ_BYTES: Final = 64 << 10
 _MOUNT_NAMESPACE: Final = "/proc/self/ns/mnt"
 _MOUNT_ID: Final = re.compile(rb"^mnt_id:\t(\d+)$", re.MULTILINE)
-
-
-def peer_credentials(connection: socket.socket) -> tuple[int, int]:
-    """Return pid and uid of the process at the other end, as the kernel knows them."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, _ = _UCRED.unpack(raw)
-    return pid, uid
-
-
-def peer_uid(connection: socket.socket) -> int:
-    """Return the uid of the process at the other end."""
-    return peer_credentials(connection)[1]
 
 
 def stat_id(path: bytes | str) -> tuple[int, int]:

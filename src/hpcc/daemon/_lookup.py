@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from hpcc.compilers import Hazard, Scan
-from hpcc.daemon._closure_words import ClosureRequest, UncacheableError, absolute, is_fresh
+from hpcc.daemon._closure_words import ClosureRequest
 from hpcc.daemon._files import FileMemo, Listing
 from hpcc.daemon._include_names import by_directory, joined, merged, names_of, parent_of
 from hpcc.daemon._manifest import Absence
+from hpcc.daemon._uncacheable import UncacheableError, absolute, is_fresh
 
 MAX_CANDIDATES: Final = 400_000
 

@@ -17,10 +17,11 @@ from typing import Final
 from hpcc.config import Paths, Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
-from hpcc.daemon._api import CacheHandler, RemoteClient
+from hpcc.daemon._api import RemoteClient
 from hpcc.daemon._door import Door
 from hpcc.daemon._engine import open_engine
 from hpcc.daemon._front import Front, FrontLimits
+from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._helpers import Helpers, fork_helpers
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon._replay import Replays

@@ -26,9 +26,9 @@ from hpcc.compilers import (
 )
 from hpcc.core import Toolchain
 from hpcc.daemon import _msvc
-from hpcc.daemon._closure import absolute
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._tools import ask
+from hpcc.daemon._uncacheable import absolute
 
 _MAX_REMEMBERED: Final = 256
 # Search paths, which a guest can have. All else that Visual Studio's prompts set leads to

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import Final, NamedTuple
 
-from hpcc.daemon._closure import is_fresh
+from hpcc.daemon._uncacheable import is_fresh
 
 _CHUNK: Final = 1 << 20
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 from hpcc.compilers import MAX_DEPFILE_BYTES
-from hpcc.daemon._closure import UncacheableError
 from hpcc.daemon._data import read_listing
 from hpcc.daemon._discovery import Way
 from hpcc.daemon._files import Signature, signature_of
@@ -14,6 +13,7 @@ from hpcc.daemon._inflight import Flight
 from hpcc.daemon._outputs import read_output
 from hpcc.daemon._places import Place
 from hpcc.daemon._prepare import Prepared
+from hpcc.daemon._uncacheable import UncacheableError
 
 
 @dataclass(slots=True)

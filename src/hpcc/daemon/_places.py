@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from hpcc.daemon._closure import UncacheableError, absolute, is_fresh
+from hpcc.daemon._uncacheable import UncacheableError, absolute, is_fresh
 
 _MAX_LINKS: Final = 40  # as the kernel (ELOOP)
 _NEVER_FRESH: Final = 1 << 62

@@ -24,20 +24,15 @@ from hpcc.compilers import (
 )
 from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
 from hpcc.daemon import _msvc
-from hpcc.daemon._closure import (
-    Closure,
-    ClosureRequest,
-    UncacheableError,
-    absolute,
-    find_closure,
-    unchanged_since,
-)
+from hpcc.daemon._closure import find_closure, unchanged_since
+from hpcc.daemon._closure_words import Closure, ClosureRequest
 from hpcc.daemon._discovery import ask_dependencies
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._guest_paths import guest_path, is_under
 from hpcc.daemon._msvc_remote import ClangCl, check_environment, guest_environment
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._remote_closure import RemoteClosures, RemoteFiles, remote_inputs
+from hpcc.daemon._uncacheable import UncacheableError, absolute
 
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 _GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}

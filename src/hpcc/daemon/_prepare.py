@@ -22,7 +22,6 @@ from hpcc.compilers import (
 )
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest
-from hpcc.daemon._closure import absolute
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers, Identity
@@ -32,6 +31,7 @@ from hpcc.daemon._places import leads_to_a_process, names_a_process
 from hpcc.daemon._recorder import Recorders
 from hpcc.daemon._share import Share, Sharing, Standing
 from hpcc.daemon._terminal import Terminals
+from hpcc.daemon._uncacheable import absolute
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
 KEY_FORMAT: Final = b"local-5"

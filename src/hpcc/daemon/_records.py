@@ -25,11 +25,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hpcc.daemon._api import CompileRequest
-from hpcc.daemon._closure import absolute
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._manifest import InputSet
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._results import Results
+from hpcc.daemon._uncacheable import absolute
 
 _log: Final = logging.getLogger("hpcc.daemon.records")
 RECORDS_NAME: Final = "explain"

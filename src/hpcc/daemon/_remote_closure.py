@@ -30,7 +30,8 @@ from hpcc.compilers import (
 )
 from hpcc.core import RemoteInput, SharedInputs
 from hpcc.daemon import _msvc
-from hpcc.daemon._closure import Closure, absolute, refuse_twins
+from hpcc.daemon._closure import refuse_twins
+from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._engine import Engine, Outcome
 from hpcc.daemon._engine import Plan as Checks
 from hpcc.daemon._files import FileMemo
@@ -42,6 +43,7 @@ from hpcc.daemon._remote_frames import encode_inputs
 from hpcc.daemon._replay import NotPinnedError, Pins
 from hpcc.daemon._source_tree import DiskTree
 from hpcc.daemon._system_names import SystemNames
+from hpcc.daemon._uncacheable import absolute
 
 _MAX_PARTS: Final = 4_096
 _NOBODY: Final = -1

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from hpcc.core import IntegrityError
-from hpcc.daemon._closure import Closure
+from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._counters import Counters
 from hpcc.daemon._fields import decode_fields, encode_fields
 from hpcc.daemon._files import FileMemo

@@ -24,13 +24,13 @@ from hpcc.compilers import (
 )
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest
-from hpcc.daemon._closure import absolute
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._files import FileMemo, signature_of
 from hpcc.daemon._identity import Identity
 from hpcc.daemon._marker import Marker, MarkerError, MarkerSearch, read_marker, search_marker
 from hpcc.daemon._relocate import Checkout
 from hpcc.daemon._tools import ask
+from hpcc.daemon._uncacheable import absolute
 
 KEY_FORMAT: Final = b"shared-3"
 # A compile that fails with the maps is run again without them; one that always fails with them

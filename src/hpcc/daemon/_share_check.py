@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpcc.compilers import Hazard
-from hpcc.daemon._closure import Closure
+from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._files import MAX_SOURCE_BYTES, FileMemo
 from hpcc.daemon._results import Result
 from hpcc.daemon._share import Share

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from hpcc.daemon._closure import Closure
+from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._manifest import InputSet, make_set
 from hpcc.daemon._results import Found, Result, Results

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hpcc.compilers import Invocation, Language, is_tame
-from hpcc.daemon._closure import UncacheableError, absolute
 from hpcc.daemon._tools import ask
+from hpcc.daemon._uncacheable import UncacheableError, absolute
 
 _SPECS_FLAGS: Final = ("-specs=", "--specs=")
 # What a driver may run for -c and -S.

@@ -6,11 +6,12 @@ import os
 import stat
 from collections.abc import Sequence
 
-from hpcc.daemon._closure import Closure, UncacheableError, absolute, is_fresh
+from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._manifest import Absence
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._toolset import files_of_tools
+from hpcc.daemon._uncacheable import UncacheableError, absolute, is_fresh
 
 _NONE: frozenset[bytes] = frozenset()
 

@@ -18,8 +18,8 @@ from hpcc.daemon._engine import (
     check_fits,
 )
 from hpcc.daemon._files import signature_of
-from hpcc.daemon._front_io import peer_uid
 from hpcc.daemon._outputs import place
+from hpcc.daemon._peer import peer_uid
 
 
 class Twin:

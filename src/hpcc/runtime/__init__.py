@@ -8,7 +8,7 @@ from hpcc.runtime._exec_channel import NewStreams
 from hpcc.runtime._hyperv import HyperVRuntime
 from hpcc.runtime._pipe_streams import PipeStreams, pipe_streams
 from hpcc.runtime._windows_agent import build_agent_layer, build_agent_zip
-from hpcc.runtime._windows_host import WindowsConfig, WindowsHost, find_shim, shim_says
+from hpcc.runtime._windows_host import WindowsConfig, WindowsHost, find_shim, host_build, shim_says
 from hpcc.runtime._windows_layer import (
     AGENT_STUB_SOURCE,
     DIRECTORY_SDDL,
@@ -23,7 +23,6 @@ from hpcc.runtime._windows_pick import (
     AGENT_LAYER,
     WindowsChoice,
     check_windows_backend,
-    host_build,
     pick_windows_runtime,
 )
 from hpcc.runtime._windows_pipes import load_pipe_calls, windows_streams

@@ -18,9 +18,8 @@ from hpcc.runtime._hcs import ComputeService, load_computecore
 from hpcc.runtime._hvsocket import dial
 from hpcc.runtime._hyperv import Dial, HyperVRuntime
 from hpcc.runtime._threads import in_thread
-from hpcc.runtime._windows_host import WindowsConfig, WindowsHost
+from hpcc.runtime._windows_host import WindowsBackend, WindowsConfig, WindowsHost, host_build
 from hpcc.runtime._windows_layer import read_windows_layer
-from hpcc.runtime._windows_pick import WindowsBackend, host_build
 from hpcc.runtime._windows_pipes import load_pipe_calls, windows_streams
 from hpcc.runtime._windows_process import WindowsProcessRuntime
 from hpcc.runtime._windows_runtime import WindowsRuntime

@@ -9,11 +9,12 @@ import asyncio
 import datetime as dt
 import hashlib
 import shutil
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from hpcc.core import ImageDigest, ImageRef, InfrastructureError, NotFoundError
 from hpcc.ports import Clock
@@ -32,6 +33,23 @@ _LEASE_HOURS: Final = 1
 _SHIM_SECONDS: Final = 20.0
 _MAX_SHIM_BYTES: Final = 256 << 20
 _SHIM_PLACES: Final = ("containerd/bin", "containerd")
+_MAX_BUILD: Final = 1 << 20
+WindowsBackend = Literal["hyperv", "process"]
+
+
+def host_build() -> int:
+    """Return the build of Windows that this is.
+
+    Raises:
+        InfrastructureError: it is none.
+    """
+    version = getattr(sys, "getwindowsversion", None)
+    if version is None:
+        raise InfrastructureError(
+            'runtime = "hyperv" is for Windows Server, and this is none; try: runtime = "auto"',
+            reason="not-windows",
+        )
+    return int(version().build) % _MAX_BUILD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,10 @@ Not yet run on Windows.
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from hpcc.core import CallerError, ImageDigest, ImageRef, InfrastructureError
 from hpcc.ports import Clock
@@ -18,14 +17,18 @@ from hpcc.runtime._containerd import Connect, pipe_connector
 from hpcc.runtime._exec_channel import NewStreams
 from hpcc.runtime._hyperv import HyperVRuntime
 from hpcc.runtime._threads import in_thread
-from hpcc.runtime._windows_host import WindowsConfig, WindowsHost, find_shim
+from hpcc.runtime._windows_host import (
+    WindowsBackend,
+    WindowsConfig,
+    WindowsHost,
+    find_shim,
+    host_build,
+)
 from hpcc.runtime._windows_layer import read_windows_layer
 from hpcc.runtime._windows_process import WindowsProcessRuntime
 from hpcc.runtime._windows_runtime import WindowsRuntime
 
 AGENT_LAYER: Final = "windows-agent.tar"
-_MAX_BUILD: Final = 1 << 20
-WindowsBackend = Literal["hyperv", "process"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,21 +48,6 @@ class WindowsChoice:
     images: tuple[ImageDigest, ...] = ()
     pulled: tuple[ImageRef, ...] = ()
     program_files: str = ""
-
-
-def host_build() -> int:
-    """Return the build of Windows that this is.
-
-    Raises:
-        InfrastructureError: it is none.
-    """
-    version = getattr(sys, "getwindowsversion", None)
-    if version is None:
-        raise InfrastructureError(
-            'runtime = "hyperv" is for Windows Server, and this is none; try: runtime = "auto"',
-            reason="not-windows",
-        )
-    return int(version().build) % _MAX_BUILD
 
 
 async def pick_windows_runtime(
