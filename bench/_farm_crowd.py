@@ -25,20 +25,16 @@ from dataclasses import dataclass, fields
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit import HeadSigner
+from hpcc.audit._heads import HeadSigner
 from hpcc.core import HpccError, ImageDigest, ImageRef, Isolation, TenantId
-from hpcc.identity import PinnedPeer, ResultSigner, new_worker_key
+from hpcc.identity._results import ResultSigner
+from hpcc.identity._tls import PinnedPeer
+from hpcc.identity._worker_ca import new_worker_key
 from hpcc.ports import SystemClock
-from hpcc.rpc import (
-    Beat,
-    ClientTls,
-    Registration,
-    RegistryClient,
-    RouteAsk,
-    SchedulerClient,
-    ask_to_enrol,
-    open_channel,
-)
+from hpcc.rpc._channel import ClientTls, open_channel
+from hpcc.rpc._enrolment import ask_to_enrol
+from hpcc.rpc._scheduler_api import Beat, Registration, RouteAsk
+from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
 
 IMAGE = ImageRef("bench/gcc", ImageDigest("sha256:" + "ab" * 32))
 TENANT = TenantId("bench")

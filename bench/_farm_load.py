@@ -23,9 +23,10 @@ from _farm_process import Process, started
 from _farm_rows import Figure, quantile
 from _measure import BenchError, own_seconds
 
-from hpcc.config import load_service_file
+from hpcc.config._service_file import load_service_file
 from hpcc.ports import SystemClock
-from hpcc.scheduler import SchedulerConfig, open_enrolment
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import open_enrolment
 
 LEASE_SECONDS: Final = 10.0
 # What a worker does, in a lease as long as the scheduler says.

@@ -13,8 +13,10 @@ from _farm_rows import Figure
 from _measure import BenchError
 
 from hpcc.core import HpccError
-from hpcc.identity import PinnedPeer
-from hpcc.rpc import RouteAsk, SchedulerClient, open_schedulers
+from hpcc.identity._tls import PinnedPeer
+from hpcc.rpc._scheduler_api import RouteAsk
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc._schedulers import open_schedulers
 from hpcc.testing._farm import IMAGE, TENANT
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
 from hpcc.testing.replicas import Replica, ReplicaFarm, replica_farm

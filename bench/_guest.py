@@ -12,11 +12,14 @@ from pathlib import Path
 from _measure import BenchError, SkipRow
 from _trees import long_file
 
-from hpcc.config import Paths, load_farm_or_none
+from hpcc.config._farm import load_farm_or_none
+from hpcc.config._paths import Paths
 from hpcc.core import Digest, ExecRequest, InputFile, NotFoundError, ResultEvent
-from hpcc.images import ImageStore, PreparedImage
+from hpcc.images._prepared import PreparedImage
+from hpcc.images._store import ImageStore
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime import pick_runtime, prepare_assets
+from hpcc.runtime._assets import prepare_assets
+from hpcc.runtime._pick import pick_runtime
 
 REPEATS = 3
 

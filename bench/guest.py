@@ -25,21 +25,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpcc.config import Paths
+from hpcc.config._paths import Paths
 from hpcc.core import Digest, ExecRequest, ImageDigest, InputFile, ResultEvent
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime import (
-    FirecrackerRuntime,
-    QemuRuntime,
-    VmGuest,
-    WarmStart,
-    open_snapshots,
-    pick_runtime,
-    prepare_assets,
-)
+from hpcc.runtime._assets import prepare_assets
 from hpcc.runtime._call import encode_header  # what is counted is its length
+from hpcc.runtime._firecracker import FirecrackerRuntime
+from hpcc.runtime._pick import pick_runtime
+from hpcc.runtime._qemu import QemuRuntime
 from hpcc.runtime._snapshot_store import Snapshot
-from hpcc.runtime._vm import booted
+from hpcc.runtime._vm import VmGuest, booted
+from hpcc.runtime._warm import WarmStart
+from hpcc.runtime._warm import open_store as open_snapshots
 from hpcc.testing._guest_program import build_scratch_image
 
 RESULTS = Path(__file__).parent / "results"

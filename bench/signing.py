@@ -22,17 +22,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.identity import ProofKey, ResultSigner, check_proof, verify_result
+from hpcc.identity._proof import ProofKey, check_proof
+from hpcc.identity._results import ResultSigner, verify_result
 from hpcc.ports import SystemClock
-from hpcc.reapi import (
-    ResultOutput,
-    ResultRecord,
-    ResultScope,
-    ResultTerms,
-    encode_result,
-    parse_result,
-    signed_bytes,
-)
+from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi._signed import ResultScope, ResultTerms, signed_bytes
 
 RESULT = Path(__file__).parent / "results" / "signing.json"
 ROUNDS, CALLS = 15, 400

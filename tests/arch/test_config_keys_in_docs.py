@@ -9,10 +9,10 @@ from typing import get_type_hints
 
 import pytest
 
-from hpcc.config import Settings
-from hpcc.gateway import GatewayConfig
-from hpcc.scheduler import SchedulerConfig
-from hpcc.worker import WorkerConfig
+from hpcc.config._settings import Settings
+from hpcc.gateway._config import GatewayConfig
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.worker._config import WorkerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = "\n".join((DOCS / name).read_text() for name in ("operate.md", "windows.md"))

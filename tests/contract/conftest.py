@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Check, Engine, Plan, _native, encode_plan
+from hpcc.daemon import _native
+from hpcc.daemon._engine import Check, Engine, Plan
 from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon._plan_bytes import encode_plan
 from hpcc.daemon._twin import Twin
 
 NO_SOURCE = (0, 0)

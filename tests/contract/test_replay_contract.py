@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Check, CheckKind, Engine, Outcome, Plan
-from hpcc.daemon._engine import MAX_ANSWER_BYTES, MAX_OUTPUTS
+from hpcc.daemon._engine import (
+    MAX_ANSWER_BYTES,
+    MAX_OUTPUTS,
+    Check,
+    CheckKind,
+    Engine,
+    Outcome,
+    Plan,
+)
 from hpcc.daemon._files import signature_of
 from hpcc.daemon._outputs import OutputFile
 

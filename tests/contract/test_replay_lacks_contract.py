@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Check, CheckKind, Engine, Outcome, Plan
+from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan
 from hpcc.daemon._files import signature_of
 
 Ask = Callable[..., int]

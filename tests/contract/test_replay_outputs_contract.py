@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Outcome
+from hpcc.daemon._engine import Outcome
 from hpcc.daemon._outputs import OutputFile
 
 Write = Callable[..., int]
@@ -281,7 +281,7 @@ def test_outputs_are_written_in_the_order_of_the_plan(write: Write, tmp_path: Pa
 
 
 def test_an_output_may_be_one_of_the_names_that_were_checked(write: Write, tmp_path: Path) -> None:
-    from hpcc.daemon import Check, CheckKind
+    from hpcc.daemon._engine import Check, CheckKind
 
     path = tmp_path / "a.o"
     check = Check(CheckKind.ABSENT, bytes(path))

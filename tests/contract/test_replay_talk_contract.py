@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Engine, Outcome, Plan
-from hpcc.daemon._engine import MAX_ANSWER_BYTES, REQUEST_BUFFER_BYTES
+from hpcc.daemon._engine import MAX_ANSWER_BYTES, REQUEST_BUFFER_BYTES, Engine, Outcome, Plan
 from hpcc.daemon._outputs import OutputFile
 
 Receive = Callable[[], tuple[int, bytes]]

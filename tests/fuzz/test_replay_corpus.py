@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import Outcome, Plan
+from hpcc.daemon._engine import Outcome, Plan
 from hpcc.daemon._native import load_native
 from hpcc.daemon._outputs import OutputFile
 from hpcc.daemon._plan_bytes import encode_plan

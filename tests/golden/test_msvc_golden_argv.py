@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers import (
-    MSVC_FLAGS,
-    Bypass,
-    Dialect,
-    Effect,
-    Invocation,
-    is_clang_cl,
-    read_msvc_invocation,
-)
+from hpcc.compilers._invocation import Dialect, Invocation
+from hpcc.compilers._msvc_flags import MSVC_FLAGS
+from hpcc.compilers._msvc_invocation import is_clang_cl, read_msvc_invocation
+from hpcc.compilers._spec import Bypass, Effect
 
 _COMPILES = [
     # argv, language, source, output

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config import load_service_file
+from hpcc.config._service_file import load_service_file
 from hpcc.core import (
     Blob,
     ExecEvent,
@@ -24,17 +24,18 @@ from hpcc.core import (
     IntegrityError,
     Isolation,
 )
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
-from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
-from hpcc.rpc import (
-    ReapiClient,
-    RouteChange,
-    SchedulerClient,
-    UnavailableError,
-    open_channel,
-)
-from hpcc.scheduler import RunningScheduler, SchedulerConfig
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._tree import build_tree
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._errors import UnavailableError
+from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc._scheduler_api import RouteChange
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import RunningScheduler
 from hpcc.testing._fake_runtime import FakeGuest, FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._memory_audit import MemoryAuditLog

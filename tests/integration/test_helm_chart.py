@@ -18,11 +18,12 @@ from typing import Any, Final
 
 import pytest
 
-from hpcc.cli import build_parser
-from hpcc.config import parse_service_file
+from hpcc.cli._main import build_parser
+from hpcc.config._service_file import parse_service_file
 from hpcc.core import TenantId
 from hpcc.gateway._config import GatewayConfig
-from hpcc.identity import PinnedPeer, load_or_create_tls
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._tenants import parse_tenants

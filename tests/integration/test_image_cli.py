@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli import main
+from hpcc.cli._main import main
 from hpcc.core import ImageRef, IntegrityError
-from hpcc.images import OciLayout, unpack_layout
+from hpcc.images._layout import OciLayout
+from hpcc.images._unpack import unpack_layout
 from hpcc.testing._images import SYM, Item, LyingRegistry, SmallImage, make_image, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.images import DebianRequest, HostSystem, ImageStore, build_debian
+from hpcc.images._debian import DebianRequest, build_debian
+from hpcc.images._host import HostSystem
+from hpcc.images._store import ImageStore
 from hpcc.ports import SystemClock
 
 pytestmark = [

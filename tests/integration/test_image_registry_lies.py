@@ -16,7 +16,11 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.images import ImageStore, Login, Logins, PreparedImage, Registry, Timeouts
+from hpcc.images._auth import Login, Logins
+from hpcc.images._http import Timeouts
+from hpcc.images._prepared import PreparedImage
+from hpcc.images._registry import Registry
+from hpcc.images._store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc.testing._images import Answer, Asked, Item, LyingRegistry, make_image, tar_bytes
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import ImageRef, IntegrityError
-from hpcc.images import ImageStore, Registry
+from hpcc.images._registry import Registry
+from hpcc.images._store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc.testing._images import Item, make_image, tar_bytes
 

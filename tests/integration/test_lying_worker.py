@@ -28,10 +28,14 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
-from hpcc.identity import ResultSigner, load_or_create_signing_key
+from hpcc.identity._keys import load_or_create_signing_key
+from hpcc.identity._results import ResultSigner
 from hpcc.ports import SystemClock
-from hpcc.reapi import ResultOutput, ResultRecord, ResultScope
-from hpcc.rpc import ReapiClient, Route, SchedulerClient
+from hpcc.reapi._result import ResultOutput, ResultRecord
+from hpcc.reapi._signed import ResultScope
+from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc._scheduler_api import Route
+from hpcc.rpc._scheduler_client import SchedulerClient
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
 
 Lie = Callable[[ResultRecord], ResultRecord]

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.config import load_farm_session_or_none
+from hpcc.config._farm_session import load_farm_session_or_none
 from hpcc.core import (
     ClientPolicy,
     ExecEvent,
@@ -36,12 +36,14 @@ from hpcc.core import (
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.daemon._dispatch_routes import RouteBook
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
-from hpcc.rpc import SchedulerClient, SessionGrant, open_channel
+from hpcc.rpc._channel import open_channel
 from hpcc.rpc._method import bearer
-from hpcc.scheduler import Admitted, TenantPolicy
-from hpcc.scheduler._tenants import ImageRule
+from hpcc.rpc._scheduler_api import SessionGrant
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.scheduler._tenants import ImageRule, TenantPolicy
+from hpcc.scheduler._tenants_door import Admitted
 from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 

@@ -20,19 +20,16 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, CallerError, Digest, NotFoundError, PolicyError, TenantId
-from hpcc.identity import PinnedPeer
-from hpcc.reapi import (
-    ActionSpec,
-    Delta,
-    digest_to_proto,
-    encode_action,
-    encode_result,
-    make_delta,
-    parse_result,
-)
-from hpcc.rpc import BusyError, MissingBlobsError, ReapiClient, ReapiClientConfig, open_channel
+from hpcc.identity._tls import PinnedPeer
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._delta import Delta, make_delta
+from hpcc.reapi._digests import digest_to_proto
+from hpcc.reapi._result import encode_result, parse_result
 from hpcc.rpc._blob_room import MAX_TENANT_BYTES, BlobRoom
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._errors import BusyError, MissingBlobsError
 from hpcc.rpc._method import INJECTED_METADATA, TOOL_METADATA
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token, made_action, run_script
 
@@ -219,7 +216,7 @@ async def test_an_action_that_forbids_caching_or_fails_leaves_no_result(
     farm: FarmUnderTest,
 ) -> None:
     *rest, command, action = made_action(SCRIPT)
-    from hpcc.reapi import parse_action
+    from hpcc.reapi._action import parse_action
 
     uncached = Blob.of(encode_action(replace(parse_action(action.data), do_not_cache=True)))
     failing = made_action("false")
@@ -331,7 +328,7 @@ async def test_a_member_of_another_tenant_finds_neither_blob_nor_result_by_any_c
 
 
 def parse_action_root() -> Digest:
-    from hpcc.reapi import parse_action
+    from hpcc.reapi._action import parse_action
 
     return parse_action(made_action(SCRIPT)[-1].data).input_root
 
@@ -357,7 +354,7 @@ async def test_messages_larger_than_any_of_their_kind_are_refused_before_they_ar
     spec = ActionSpec(command=command.digest, input_root=huge.digest, image=IMAGE, salt=b"t")
     in_command = replace(spec, command=huge.digest, input_root=parse_action_root())
     actions = [Blob.of(encode_action(s)) for s in (spec, in_command)]
-    from hpcc.store import DiskBlobStore
+    from hpcc.store._disk_blobs import DiskBlobStore
 
     read: list[Digest] = []
     honest = DiskBlobStore.get
@@ -451,7 +448,7 @@ async def test_room_for_blobs_comes_back_however_a_transfer_ends(
 async def test_a_slow_reader_gives_its_room_back_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hpcc.rpc import DeadlineError
+    from hpcc.rpc._errors import DeadlineError
 
     monkeypatch.setattr("hpcc.rpc._blob_room.HOLD_SECONDS", 0.01)
     room = BlobRoom()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli import main
+from hpcc.cli._main import main
 from hpcc.core import (
     NotFoundError,
     PolicyError,
@@ -21,7 +21,7 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import connect_farm
-from hpcc.identity import key_id, load_or_create_signing_key
+from hpcc.identity._keys import key_id, load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import made_action, run_script

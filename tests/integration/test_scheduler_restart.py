@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from hpcc.config import Farm
+from hpcc.config._farm import Farm
 from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import connect_farm
 from hpcc.ports import SystemClock
-from hpcc.scheduler import SchedulerConfig, serve_scheduler
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import serve_scheduler
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages
 from hpcc.testing._memory_audit import MemoryAuditLog
-from hpcc.worker import WorkerConfig, serve_worker
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._serve import serve_worker
 
 
 def scheduler_config(directory: Path, port: int, worker_port: int = 0) -> SchedulerConfig:

@@ -14,10 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import Blob, Digest, GuestReuse, Isolation, NotFoundError, TenantId
-from hpcc.identity import ResultSigner
-from hpcc.reapi import ResultOutput, ResultRecord, ResultScope, encode_result
-from hpcc.rpc import ReapiClient
-from hpcc.store import DiskActionCache, DiskActionCacheConfig, action_cache_directory
+from hpcc.identity._results import ResultSigner
+from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result
+from hpcc.reapi._signed import ResultScope
+from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.store._disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token, made_action, run_script
 from hpcc.worker._entries import lineage_digest, pack_entry, unpack_entry

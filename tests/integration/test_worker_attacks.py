@@ -24,16 +24,14 @@ from hpcc.core import (
     PolicyError,
     TenantId,
 )
-from hpcc.identity import PinnedPeer, load_or_create_tls
-from hpcc.reapi import ActionSpec, digest_to_proto, encode_action
-from hpcc.rpc import (
-    MissingBlobsError,
-    RouteAsk,
-    SchedulerClient,
-    UnauthenticatedError,
-    UnavailableError,
-    open_channel,
-)
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._tls import PinnedPeer
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._digests import digest_to_proto
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._errors import MissingBlobsError, UnauthenticatedError, UnavailableError
+from hpcc.rpc._scheduler_api import RouteAsk
+from hpcc.rpc._scheduler_client import SchedulerClient
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token as forged
 from hpcc.testing._farm_actions import made_action as made

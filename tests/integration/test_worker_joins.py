@@ -16,16 +16,12 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, Digest, InputFile
-from hpcc.identity import PinnedPeer
-from hpcc.reapi import (
-    ActionSpec,
-    CommandSpec,
-    build_tree,
-    digest_to_proto,
-    encode_action,
-    encode_command,
-)
-from hpcc.rpc import open_channel
+from hpcc.identity._tls import PinnedPeer
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._digests import digest_to_proto
+from hpcc.reapi._tree import build_tree
+from hpcc.rpc._channel import open_channel
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 
 EXECUTION = "/build.bazel.remote.execution.v2.Execution"

@@ -17,8 +17,11 @@ from hpcc.core import (
     OutputEvent,
 )
 from hpcc.ports import BlobSource
-from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
-from hpcc.rpc import BusyError, ReapiClient, UnavailableError
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._tree import build_tree
+from hpcc.rpc._errors import BusyError, UnavailableError
+from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import hpcc.daemon._dispatch_farm as dispatch_farm
-from hpcc.config import Farm
+from hpcc.config._farm import Farm
 from hpcc.core import (
     Digest,
     GuestReuse,
@@ -36,8 +36,9 @@ from hpcc.core import (
 from hpcc.daemon._dispatch_compile import Dispatcher, PreparedAction
 from hpcc.daemon._dispatch_farm import DIAL_SECONDS, FarmConnection, RoutedWorker
 from hpcc.ports import GuestLostError
-from hpcc.routing import Wish
-from hpcc.rpc import (
+from hpcc.routing._fleet import Wish
+from hpcc.rpc._errors import UnavailableError
+from hpcc.rpc._scheduler_api import (
     WATCHING,
     Beat,
     Registration,
@@ -45,7 +46,6 @@ from hpcc.rpc import (
     RouteAsk,
     RouteChange,
     SessionGrant,
-    UnavailableError,
 )
 from hpcc.scheduler._registry import Registry
 from hpcc.scheduler._watchers import Watcher, Watchers

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hpcc.daemon import Check, CheckKind, Outcome, Plan
+from hpcc.daemon._engine import Check, CheckKind, Outcome, Plan
 from hpcc.daemon._native import load_native
 from hpcc.daemon._plan_bytes import _hash
 from hpcc.daemon._twin import Twin

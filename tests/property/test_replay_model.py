@@ -13,10 +13,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcc.daemon import Check, CheckKind, Engine, Outcome, Plan, encode_plan
+from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan
 from hpcc.daemon._files import signature_of
 from hpcc.daemon._native import Native, load_native
 from hpcc.daemon._outputs import OutputFile
+from hpcc.daemon._plan_bytes import encode_plan
 from hpcc.daemon._twin import Twin
 
 

@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import Digest, GuestReuse, Isolation, TenantId
-from hpcc.reapi import (
+from hpcc.reapi._result import (
     ResultOutput,
     ResultRecord,
-    ResultScope,
     ResultSignature,
     encode_result,
     parse_result,
-    signed_bytes,
 )
+from hpcc.reapi._signed import ResultScope, signed_bytes
 
 # Few and short, so that fields can be mistaken for each other.
 TEXTS = st.text("ab/\0é", max_size=3)

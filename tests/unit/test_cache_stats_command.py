@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli import main
+from hpcc.cli._main import main
 from hpcc.cli._stats import stats_lines
 
 
@@ -45,7 +45,7 @@ def test_a_store_never_used_is_said_to_be(home: Path) -> None:
 
 
 def test_clean_empties_the_store(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hpcc.store import PrivateStore
+    from hpcc.store._private import PrivateStore
 
     store = PrivateStore(
         str(home / "cache/private"),

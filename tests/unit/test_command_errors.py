@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli import main
-from hpcc.config import load_service_file, make_private_directory
+from hpcc.cli._main import main
+from hpcc.config._private_file import make_private_directory
+from hpcc.config._service_file import load_service_file
 from hpcc.core import CallerError, InfrastructureError, check_port
-from hpcc.gateway import GatewayConfig
-from hpcc.scheduler import SchedulerConfig
+from hpcc.gateway._config import GatewayConfig
+from hpcc.scheduler._config import SchedulerConfig
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def test_broken_settings_are_named_by_every_command_that_needs_them(
 def test_the_doctor_says_that_broken_settings_end_the_local_cache(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hpcc.runtime.warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
     (home / "config/hpcc.toml").write_text("[cache]\nmaxsize = 1\n")
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out

@@ -10,15 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.config import (
-    Farm,
-    Paths,
-    Settings,
-    load_farm_or_none,
-    load_settings,
-    parse_farm,
-    parse_settings,
-)
+from hpcc.config._farm import Farm, load_farm_or_none, parse_farm
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings, load_settings, parse_settings
 from hpcc.core import CallerError
 
 FARM = Farm(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.control import read_database_config
+from hpcc.control._database import read_database_config
 from hpcc.core import CallerError, ImageDigest
-from hpcc.scheduler import SchedulerConfig
+from hpcc.scheduler._config import SchedulerConfig
 
 GOOD = "postgresql://hpcc@db1.example:6432,db2.example/farm?sslmode=verify-full&sslrootcert=/etc/ca"
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpcc.config import Farm
+from hpcc.config._farm import Farm
 from hpcc.core import GuestReuse, Isolation
 from hpcc.daemon._dispatch_farm import _MAX_CHANNELS, FarmConnection
-from hpcc.identity import load_or_create_tls
+from hpcc.identity._keys import load_or_create_tls
 from hpcc.ports import SystemClock
-from hpcc.rpc import Route, Schedulers
+from hpcc.rpc._scheduler_api import Route
+from hpcc.rpc._schedulers import Schedulers
 
 
 async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_worker(

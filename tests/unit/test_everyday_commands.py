@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli import main
 from hpcc.cli._explain import changes_between, explain_lines
-from hpcc.cli._main import build_parser
+from hpcc.cli._main import build_parser, main
 from hpcc.cli._stats import stats_lines
-from hpcc.config import setting_origins
+from hpcc.config._settings import setting_origins
 from hpcc.core import CallerError
-from hpcc.daemon import CompileRecord, read_records
-from hpcc.store import PrivateStore
+from hpcc.daemon._records_read import CompileRecord, read_records
+from hpcc.store._private import PrivateStore
 
 RECORD = CompileRecord(
     at=1000.0, outcome="miss.local", reason="new-command", fallback="", output="/p/a.o",

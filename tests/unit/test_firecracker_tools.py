@@ -10,8 +10,10 @@ import pytest
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import SystemClock
-from hpcc.runtime import GuestAssets, find_firecracker, pick_runtime
 from hpcc.runtime import _firecracker_tools as tools
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._firecracker_tools import find_firecracker
+from hpcc.runtime._pick import pick_runtime
 
 
 def programs(directory: Path, *, vmm: str = "1.12.1", jailer: str = "1.12.1") -> str:

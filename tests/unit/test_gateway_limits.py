@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.gateway import GatewayConfig
+from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._limits import Budget, Calls
 from hpcc.gateway._lru import Lru
-from hpcc.rpc import BusyError
+from hpcc.rpc._errors import BusyError
 
 
 @asynccontextmanager

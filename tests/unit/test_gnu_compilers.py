@@ -2,24 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers import (
-    Bypass,
-    DepRule,
+from hpcc.compilers._depfile import DepRule, parse_depfile, prerequisites
+from hpcc.compilers._guest import (
     GuestMap,
-    Hazard,
-    Invocation,
     NotPortableError,
     client_depfile,
-    expand_responses,
     guest_arguments,
     guest_text,
-    is_cxx_driver,
-    parse_depfile,
-    prerequisites,
-    read_invocation,
-    scan_source,
-    split_response,
 )
+from hpcc.compilers._invocation import Invocation, is_cxx_driver, read_invocation
+from hpcc.compilers._response import expand_responses, split_response
+from hpcc.compilers._scan import Hazard, scan_source
+from hpcc.compilers._spec import Bypass
 from hpcc.core import CallerError
 from hpcc.daemon._discovery import strip_headers, without_outputs
 

@@ -20,12 +20,14 @@ from grpclib import GRPCError, Status
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import ChannelTiming, GuestChannel, launch_warden
+from hpcc.runtime._channel import ChannelTiming, GuestChannel
+from hpcc.runtime._warden_launch import launch_warden
 from hpcc.testing import _scripted_guest as scripted
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import Play, Script, welcome
 from hpcc.testing._wardens import local_wardens
-from hpcc.wire import MAX_FRAME_BYTES, MAX_JUNK_BYTES
+from hpcc.wire._exec_frames import MAX_FRAME_BYTES
+from hpcc.wire._link import MAX_JUNK_BYTES
 
 DATA = b"an input"
 OK = pb.Result(reason=pb.Result.REASON_ENDED)

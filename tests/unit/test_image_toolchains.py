@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
+from hpcc.compilers._probe import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
 from hpcc.core import (
     ExecEvent,
     ExecRequest,
@@ -19,8 +19,7 @@ from hpcc.core import (
     StdioEvent,
     Toolchain,
 )
-from hpcc.images import label_trouble, probe_guest
-from hpcc.images._toolchains import read_toolchains, write_toolchains
+from hpcc.images._toolchains import label_trouble, probe_guest, read_toolchains, write_toolchains
 from hpcc.ports import BlobSource, GuestLostError
 from hpcc.testing._fake_runtime import FakeGuest
 

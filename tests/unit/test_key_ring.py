@@ -11,19 +11,15 @@ from typing import Any
 
 import pytest
 
-from hpcc.control import EmbeddedControlStore
+from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError
-from hpcc.identity import (
-    KeyRing,
-    KeyRingError,
-    RingKey,
-    Sealer,
+from hpcc.identity._key_ring import MAX_KEYS, KeyRing, KeyRingError, RingKey, Sealer
+from hpcc.identity._session_token import (
     SessionClaims,
     SessionTokenError,
     open_session_token,
     seal_session,
 )
-from hpcc.identity._key_ring import MAX_KEYS
 from hpcc.ports import ConflictError
 from hpcc.scheduler._signing import ANNOUNCE_SECONDS, KEY, SPACE, SigningKeys
 from hpcc.testing._idp_tokens import FixedClock

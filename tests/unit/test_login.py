@@ -14,28 +14,25 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, IntegrityError
-from hpcc.identity import (
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._login_file import (
     FarmProfile,
-    Grants,
     Login,
-    LoginSource,
-    Provider,
-    ProviderError,
-    ProviderHttp,
-    RefusedError,
-    check_provider_url,
     load_login_or_none,
-    load_or_create_tls,
     load_profile,
     profile_text,
+    save_login,
+)
+from hpcc.identity._login_source import (
+    LoginSource,
+    _locked,
     read_token_file,
     remove_renewed,
     store_login,
 )
-from hpcc.identity._login_file import save_login
-from hpcc.identity._login_source import _locked
-from hpcc.identity._oidc_http import Answer
-from hpcc.identity._oidc_provider import parse_provider
+from hpcc.identity._oidc_grants import Grants, RefusedError
+from hpcc.identity._oidc_http import Answer, ProviderError, ProviderHttp, check_provider_url
+from hpcc.identity._oidc_provider import Provider, parse_provider
 from hpcc.ports import SystemClock
 from hpcc.testing._idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
 

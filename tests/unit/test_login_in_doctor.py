@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc import runtime
-from hpcc.cli import main
-from hpcc.config import Paths
-from hpcc.identity import FarmProfile, Login, load_or_create_tls, profile_text
-from hpcc.identity._login_file import save_login
+from hpcc.cli._main import main
+from hpcc.config._paths import Paths
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._login_file import FarmProfile, Login, profile_text, save_login
 from hpcc.testing._idp_tokens import ISSUER, FixedClock
 
 ALWAYS = 4e9
@@ -20,7 +19,7 @@ ALWAYS = 4e9
 @pytest.fixture
 def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
-    monkeypatch.setattr(runtime, "warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})

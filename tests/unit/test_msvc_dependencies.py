@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers import (
+from hpcc.compilers._msvc_deps import (
     PROBE_FILES,
     learn_show_includes,
     read_show_includes,

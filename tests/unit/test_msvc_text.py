@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers import (
-    Bypass,
+from hpcc.compilers._msvc_text import (
     expand_windows_responses,
     fold_variables,
     join_windows,
     split_windows,
 )
+from hpcc.compilers._spec import Bypass
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hpcc import runtime
-from hpcc.cli import main
 from hpcc.cli._fallback_line import fallback_line
-from hpcc.config import Farm, FarmSession, Paths
+from hpcc.cli._main import main
+from hpcc.config._farm import Farm
+from hpcc.config._farm_session import FarmSession
+from hpcc.config._paths import Paths
 from hpcc.core import ClientPolicy, Toolchain
-from hpcc.daemon import CompileRecord, HostToolchain
+from hpcc.daemon._host_toolchains import HostToolchain
+from hpcc.daemon._records_read import CompileRecord
 
 GCC = Toolchain(
     names=("gcc",), family="gcc", version="14.2.0", build="Debian 14.2.0-19",
@@ -28,7 +30,7 @@ FARM = Farm(
 @pytest.fixture
 def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
-    monkeypatch.setattr(runtime, "warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
     for name in ("gcc", "clang"):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_bytes(b"")
@@ -40,7 +42,7 @@ def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
         toolchain = GCC if called == b"gcc" else replace(GCC, names=("clang",), family="clang")
         return HostToolchain(called.decode(), toolchain, ""), frozenset()
 
-    monkeypatch.setattr("hpcc.daemon.ask_compiler", ask)
+    monkeypatch.setattr("hpcc.daemon._host_toolchains.ask_compiler", ask)
     return Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})
 
 

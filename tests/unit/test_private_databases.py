@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit import AuditIndex
-from hpcc.control import EmbeddedControlStore
+from hpcc.audit._index import AuditIndex
+from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.ports import SystemClock
 
 

@@ -19,29 +19,14 @@ from hpcc.core import (
     InputFile,
     Isolation,
 )
-from hpcc.reapi import (
-    ActionSpec,
-    CommandSpec,
-    ReapiError,
-    ResultOutput,
-    ResultRecord,
-    TreeBase,
-    TreeWalk,
-    build_tree,
-    digest_to_proto,
-    encode_action,
-    encode_command,
-    encode_output_tree,
-    encode_result,
-    output_tree_files,
-    parse_action,
-    parse_command,
-    parse_directory,
-    parse_read_name,
-    parse_result,
-    parse_write_name,
-    salt_of,
-)
+from hpcc.reapi._action import ActionSpec, encode_action, parse_action, salt_of
+from hpcc.reapi._command import CommandSpec, encode_command, parse_command
+from hpcc.reapi._digests import digest_to_proto
+from hpcc.reapi._limits import ReapiError
+from hpcc.reapi._output_tree import encode_output_tree, output_tree_files
+from hpcc.reapi._resource import parse_read_name, parse_write_name
+from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi._tree import TreeBase, TreeWalk, build_tree, parse_directory
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reapi_digests.json"
 IMAGE = ImageRef("local/gcc", ImageDigest("sha256:" + "ab" * 32))

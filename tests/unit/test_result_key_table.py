@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.control import EmbeddedControlStore
+from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, PolicyError
-from hpcc.identity import ResultSigner
+from hpcc.identity._results import ResultSigner
 from hpcc.ports import ControlStoreError, Entry
-from hpcc.rpc import Registration
+from hpcc.rpc._scheduler_api import Registration
 from hpcc.scheduler._result_keys import (
     REREAD_SECONDS,
     SPACE,

@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from hpcc.core import InfrastructureError
-from hpcc.runtime import ToolError, distribution_id, packages_for
-from hpcc.runtime._kernel import collect_modules, extract_vmlinux
+from hpcc.runtime._kernel import collect_modules, distribution_id, extract_vmlinux, packages_for
+from hpcc.runtime._tools import ToolError
 
 ELF = b"\x7fELF" + bytes(5000)
 

@@ -12,12 +12,12 @@ import pytest
 
 from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import SystemClock
-from hpcc.runtime import GuestAssets, kvm_state, pick_runtime
 from hpcc.runtime import _pick as pick
 from hpcc.runtime import _qemu as qemu
 from hpcc.runtime import _qemu_vm as qemu_vm
 from hpcc.runtime import _vm as vm
-from hpcc.runtime._assets import probe_spec
+from hpcc.runtime._assets import GuestAssets, probe_spec
+from hpcc.runtime._pick import kvm_state, pick_runtime
 from hpcc.runtime._users import VMM_NUMBERS, VmmUser
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.

@@ -8,19 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers import (
-    Bypass,
+from hpcc.compilers._invocation import read_invocation
+from hpcc.compilers._share import (
     canonical_arguments,
     is_plain_root,
-    mark_depfile,
-    mark_text,
     prefix_maps,
-    read_invocation,
-    render_depfile_for,
-    render_text,
     under_root,
     why_private,
 )
+from hpcc.compilers._share_text import mark_depfile, mark_text, render_depfile_for, render_text
+from hpcc.compilers._spec import Bypass
 from hpcc.daemon._manifest import Absence, InputSet, make_part
 from hpcc.daemon._relocate import Checkout
 from hpcc.daemon._share_check import why_object_is_private

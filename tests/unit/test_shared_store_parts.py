@@ -19,30 +19,21 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.store import (
-    Breaker,
-    BreakerConfig,
-    DegradingActionCache,
-    DegradingBlobStore,
-    GuardedObjects,
-    Held,
-    HeldObjects,
-    KnownBlobStore,
-    MemoryActionCache,
-    MemoryBlobStore,
-    MemoryObjects,
-    ObjectActionCache,
-    ObjectBlobsConfig,
-    ObjectBlobStore,
-    Objects,
-    PrefixObjects,
+from hpcc.store._breaker import Breaker, BreakerConfig, GuardedObjects
+from hpcc.store._degrading import DegradingActionCache, DegradingBlobStore
+from hpcc.store._held import Held, HeldObjects
+from hpcc.store._known import KnownBlobStore
+from hpcc.store._memory import MemoryActionCache, MemoryBlobStore
+from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
+from hpcc.store._objects import MemoryObjects, Objects, PrefixObjects
+from hpcc.store._tiered import ReadCachingBlobStore
+from hpcc.store._write_behind import (
     Publisher,
     PublishingActionCache,
-    ReadCachingBlobStore,
     WriteBehindBlobStore,
     WriteBehindConfig,
-    ZstdObjects,
 )
+from hpcc.store._zstd import ZstdObjects
 
 ACTION = Digest.of(b"action")
 BLOBS = [Blob.of(b"blob %d" % i) for i in range(6)]

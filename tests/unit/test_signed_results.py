@@ -19,24 +19,22 @@ from hpcc.core import (
     Isolation,
     TenantId,
 )
-from hpcc.identity import (
-    ResultError,
+from hpcc.identity._result_keys import (
+    FRESH_SECONDS,
+    MAX_ASKED,
+    MAX_REMEMBERED,
+    STALE_SECONDS,
     ResultKeys,
+)
+from hpcc.identity._results import (
+    ResultError,
     ResultSigner,
     check_possession,
     check_result,
     verify_result,
 )
-from hpcc.identity._result_keys import FRESH_SECONDS, MAX_ASKED, MAX_REMEMBERED, STALE_SECONDS
-from hpcc.reapi import (
-    ResultOutput,
-    ResultRecord,
-    ResultScope,
-    ResultTerms,
-    encode_result,
-    parse_result,
-    signed_bytes,
-)
+from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi._signed import ResultScope, ResultTerms, signed_bytes
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "signed_result.json"
 A, B = Digest.of(b"a"), Digest.of(b"b")

@@ -16,7 +16,8 @@ import pytest
 
 from hpcc.core import ImageDigest, IntegrityError
 from hpcc.ports import Clock, GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime import _warm, why_no_snapshots
+from hpcc.runtime import _warm
+from hpcc.runtime._qemu import why_no_snapshots
 from hpcc.runtime._snapshot_files import BLOCK_BYTES, digest_of, seal
 from hpcc.runtime._snapshot_store import Saved, Snapshot, SnapshotStore, snapshot_key
 from hpcc.runtime._vm import Vm, VmGuest

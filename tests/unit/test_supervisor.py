@@ -12,15 +12,9 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
-from hpcc.supervisor import (
-    ChildSpec,
-    GiveUp,
-    Ready,
-    Restart,
-    RestartPolicy,
-    Supervisor,
-    SupervisorError,
-)
+from hpcc.supervisor._policy import GiveUp, Restart, RestartPolicy
+from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError
+from hpcc.supervisor._run import Supervisor
 
 SERVE = "import sys,json;print(json.dumps({'progress':'warming'}));print(json.dumps({'ready':True,'port':7}),flush=True);sys.stdin.read()"
 

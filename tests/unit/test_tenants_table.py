@@ -15,15 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.control import EmbeddedControlStore
+from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
-from hpcc.identity import Sealer
-from hpcc.rpc import SessionGrant, UnauthenticatedError
-from hpcc.scheduler import SchedulerConfig, TenantPolicy, load_tenants, parse_tenants
+from hpcc.identity._key_ring import Sealer
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._scheduler_api import SessionGrant
+from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._signing import SigningKeys
-from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule, _matches
+from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule, TenantPolicy, _matches, parse_tenants
 from hpcc.scheduler._tenants_door import Admitted, Door, StaticDoor
-from hpcc.scheduler._tenants_file import POLL_SECONDS, TenantsFile
+from hpcc.scheduler._tenants_file import POLL_SECONDS, TenantsFile, load_tenants
 from hpcc.scheduler._tenants_sessions import Sessions
 from hpcc.testing._idp_tokens import FixedClock
 

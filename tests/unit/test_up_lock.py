@@ -10,7 +10,9 @@ import pytest
 
 from hpcc.cli._lock import held_lock, holder_or_none
 from hpcc.cli._up import lock_file, run_up
-from hpcc.config import Farm, Paths, write_private_file
+from hpcc.config._farm import Farm
+from hpcc.config._paths import Paths
+from hpcc.config._private_file import write_private_file
 from hpcc.core import CallerError
 
 

@@ -14,14 +14,15 @@ import pytest
 
 from hpcc.core import ExecLimits, OutputEvent, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import ChannelTiming, GuestChannel, WardenEnds, _warden
 from hpcc.runtime import _channel as channel_module
-from hpcc.runtime._warden import Zygote, cpu_seconds
+from hpcc.runtime import _warden
+from hpcc.runtime._channel import ChannelTiming, GuestChannel
+from hpcc.runtime._warden import WardenEnds, Zygote, cpu_seconds
 from hpcc.runtime._warden_budget import CpuBudget
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._wardens import lying_wardens
-from hpcc.wire import TOKEN_BYTES
-from hpcc.wire import warden as wire
+from hpcc.wire import _warden as wire
+from hpcc.wire._link import TOKEN_BYTES
 
 TOKEN = b"t" * TOKEN_BYTES
 SECONDS = 8

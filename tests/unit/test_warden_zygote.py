@@ -8,8 +8,9 @@ import socket
 
 import pytest
 
-from hpcc.warden import _zygote, serve
-from hpcc.wire import warden as wire
+from hpcc.warden import _zygote
+from hpcc.warden._session import serve
+from hpcc.wire import _warden as wire
 
 
 def test_a_fork_that_fails_costs_one_guest(monkeypatch: pytest.MonkeyPatch) -> None:

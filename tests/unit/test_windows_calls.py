@@ -15,9 +15,15 @@ from hypothesis import strategies as st
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.rpc._process import watch_in_thread
-from hpcc.supervisor import WorkerService, install_worker, uninstall_worker, worker_spec
-from hpcc.windows import Answer, PipeListener, WindowsError, command_line, load_library
-from hpcc.windows._library import _System
+from hpcc.supervisor._windows_service import (
+    WorkerService,
+    install_worker,
+    uninstall_worker,
+    worker_spec,
+)
+from hpcc.windows._command_line import command_line
+from hpcc.windows._library import Answer, WindowsError, _System, load_library
+from hpcc.windows._pipes import PipeListener
 
 SID = "S-1-5-21-1-2-3-1001"
 ACCESS_DENIED, PIPE_BUSY = 5, 231

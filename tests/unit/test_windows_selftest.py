@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from hpcc.cli import main
+from hpcc.cli._main import main
 from hpcc.ports import SystemClock
-from hpcc.runtime import SelfTestSettings, run_windows_checks, windows_report
 from hpcc.runtime import _windows_selftest as selftest
+from hpcc.runtime._windows_selftest import SelfTestSettings
+from hpcc.runtime._windows_selftest import report as windows_report
+from hpcc.runtime._windows_selftest import run_checks as run_windows_checks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -160,12 +162,12 @@ def test_the_command_needs_nothing_that_windows_lacks() -> None:
             sys.modules[name] = type(sys)(name)
             vars(sys.modules[name]).update(dict.fromkeys(there))
         sys.platform = "win32"
-        import hpcc.runtime
-        from hpcc.cli import build_parser
+        import hpcc.runtime._windows_pick
+        from hpcc.cli._main import build_parser
         sys.platform = "linux"
         text = build_parser().format_help()
         assert "selftest" in text and "doctor" not in text, text
-        from hpcc.cli import main
+        from hpcc.cli._main import main
         sys.exit(main(["selftest", "windows"]))
     """)
     done = subprocess.run(

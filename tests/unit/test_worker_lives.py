@@ -7,8 +7,10 @@ from typing import Any, cast
 import pytest
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.rpc import BusyError, Call, SchedulerBackend
+from hpcc.rpc._errors import BusyError
 from hpcc.rpc._lives import _MAX_REMEMBERED, BURST, PER_SECOND, Lives
+from hpcc.rpc._method import Call
+from hpcc.rpc._scheduler_api import SchedulerBackend
 from hpcc.rpc._scheduler_server import _WorkerSide
 
 CALL = Call(credential="", tool_metadata=b"")

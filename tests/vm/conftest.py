@@ -21,17 +21,12 @@ import pytest_asyncio
 
 from hpcc.core import ImageDigest, InfrastructureError
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import (
-    FirecrackerRuntime,
-    FirecrackerTools,
-    GuestAssets,
-    QemuConfig,
-    QemuRuntime,
-    VmGuest,
-    find_firecracker,
-    pick_runtime,
-    prepare_assets,
-)
+from hpcc.runtime._assets import GuestAssets, prepare_assets
+from hpcc.runtime._firecracker import FirecrackerRuntime
+from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
+from hpcc.runtime._pick import pick_runtime
+from hpcc.runtime._qemu import QemuConfig, QemuRuntime
+from hpcc.runtime._vm import VmGuest
 from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc.testing._guest_program import build_scratch_image
 from hpcc.testing._machine import Machine

@@ -10,13 +10,10 @@ import pytest
 import pytest_asyncio
 
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import (
-    FirecrackerConfig,
-    FirecrackerRuntime,
-    FirecrackerTools,
-    GuestAssets,
-    VmGuest,
-)
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime._firecracker_tools import FirecrackerTools
+from hpcc.runtime._vm import VmGuest
 from hpcc.testing._vm_contract import VmContract
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]

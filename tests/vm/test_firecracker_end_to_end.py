@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import ExecLimits, ImageRef, Isolation
-from hpcc.images import ImageStore
+from hpcc.images._store import ImageStore
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import FirecrackerConfig, FirecrackerRuntime, FirecrackerTools, GuestAssets
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime._firecracker_tools import FirecrackerTools
 from hpcc.testing._guest_contract import MemoryBlobs, request, run
 from hpcc.testing._machine import Machine
 

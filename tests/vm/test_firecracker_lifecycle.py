@@ -17,13 +17,10 @@ import pytest
 
 from hpcc.core import CallerError, ImageDigest, Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime import (
-    FirecrackerConfig,
-    FirecrackerRuntime,
-    FirecrackerTools,
-    GuestAssets,
-    pick_runtime,
-)
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime._firecracker_tools import FirecrackerTools
+from hpcc.runtime._pick import pick_runtime
 from hpcc.testing._guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]

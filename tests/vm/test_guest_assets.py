@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.runtime import GuestAssets, ToolError, prepare_assets
+from hpcc.runtime._assets import GuestAssets, prepare_assets
+from hpcc.runtime._tools import ToolError
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 

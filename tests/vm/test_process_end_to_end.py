@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import ImageRef, Isolation
-from hpcc.images import ImageStore
+from hpcc.images._store import ImageStore
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, RuncConfig, RuncRuntime
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._qemu import QemuConfig, QemuRuntime
+from hpcc.runtime._runc import RuncRuntime
+from hpcc.runtime._runc_tools import RuncConfig
 from hpcc.testing._containerd_daemon import ContainerdDaemon
 from hpcc.testing._guest_contract import MemoryBlobs, request, run
 from hpcc.testing._machine import Machine

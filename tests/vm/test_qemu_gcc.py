@@ -11,9 +11,12 @@ import pytest_asyncio
 
 from hpcc.core import ExecLimits, ImageRef, Level, compare
 from hpcc.daemon._host_toolchains import ask_compiler
-from hpcc.images import ImageStore, probe_guest
+from hpcc.images._store import ImageStore
+from hpcc.images._toolchains import probe_guest
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime, VmGuest
+from hpcc.runtime._assets import GuestAssets
+from hpcc.runtime._qemu import QemuConfig, QemuRuntime
+from hpcc.runtime._vm import VmGuest
 from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
 from hpcc.testing._machine import Machine
 

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcc.config import Paths, load_service_file
+from hpcc.config._paths import Paths
+from hpcc.config._service_file import load_service_file
 from hpcc.core import NotFoundError
 
 if TYPE_CHECKING:
     from hpcc.ports import SignedHead
-    from hpcc.worker import WorkerConfig
+    from hpcc.worker._config import WorkerConfig
 
 
 def ask_scheduler(file: Path | None) -> tuple[WorkerConfig, list[SignedHead]]:
@@ -23,7 +24,8 @@ def ask_scheduler(file: Path | None) -> tuple[WorkerConfig, list[SignedHead]]:
         NotFoundError: the schedulers hold none: it would look as if there were nothing to compare.
         HpccError: no scheduler answers, or one refuses.
     """
-    from hpcc.worker import WorkerConfig, fetch_anchors
+    from hpcc.worker._anchors import fetch_anchors
+    from hpcc.worker._config import WorkerConfig
 
     path = file or Paths.from_env(os.environ).state / "worker.json"
     config = load_service_file(path.absolute(), WorkerConfig)

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from hpcc.config import Paths, load_service_file
+from hpcc.config._paths import Paths
+from hpcc.config._service_file import load_service_file
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
 
 if TYPE_CHECKING:
     from hpcc.ports import AuditRow, Runtime
-    from hpcc.worker import Reproduction, WorkerConfig
+    from hpcc.worker._config import WorkerConfig
+    from hpcc.worker._reproduce import Reproduction
 
 # 1 and 2 are what every command ends with when it fails.
 EXIT_DIFFERENT: Final = 3
@@ -40,8 +42,9 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action again; the exit status says how it ended."""
-    from hpcc.audit import open_index, row_of
-    from hpcc.worker import WorkerConfig
+    from hpcc.audit._canonical import row_of
+    from hpcc.audit._reader import open_index
+    from hpcc.worker._config import WorkerConfig
 
     if args.scheduler_state is not None:
         raise CallerError("a scheduler's trail has no rows to reproduce")
@@ -58,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
-    from hpcc.images import ImageStore
+    from hpcc.images._store import ImageStore
     from hpcc.ports import SystemClock
-    from hpcc.runtime import pick_runtime, prepare_assets
-    from hpcc.worker import reproduce_row
+    from hpcc.runtime._assets import prepare_assets
+    from hpcc.runtime._pick import pick_runtime
+    from hpcc.worker._reproduce import reproduce_row
 
     clock = SystemClock()
     store = ImageStore(config.images, clock)
@@ -99,7 +103,7 @@ def _progress(line: str) -> None:
 
 def _say(row: AuditRow, result: Reproduction) -> int:
     from hpcc.cli._audit_text import printable
-    from hpcc.worker import MAX_NAMED, Verdict
+    from hpcc.worker._reproduce import MAX_NAMED, Verdict
 
     name = row.row_id[:_ROW_CHARS]
     for note in result.notes:

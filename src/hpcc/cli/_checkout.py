@@ -7,7 +7,7 @@ import os
 import re
 from typing import Final
 
-from hpcc.compilers import DEBUG_ROOT
+from hpcc.compilers._share import DEBUG_ROOT
 from hpcc.core import NotFoundError
 
 MARKER_REASONS: Final = {
@@ -78,7 +78,9 @@ def _debug_map(args: argparse.Namespace) -> int:
 
 
 def _root_of(directory: str) -> str:
-    from hpcc.daemon import search_marker  # late: the daemon's package is not needed for --help
+    from hpcc.daemon._marker import (
+        search_marker,  # late: the daemon's package is not needed for --help
+    )
 
     cwd = os.path.realpath(directory)
     found = search_marker(os.fsencode(cwd), home_directory())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
-    from hpcc.scheduler import SchedulerConfig
+    from hpcc.scheduler._config import SchedulerConfig
 
 
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -46,7 +46,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def _migrate(args: argparse.Namespace) -> int:
     """Make the tables in the config file's database, as the role that owns them."""
-    from hpcc.control import migrate, read_database_config
+    from hpcc.control._database import read_database_config
+    from hpcc.control._schema import migrate
 
     config = scheduler_config(args)
     if not config.database:
@@ -73,7 +74,8 @@ def _rotate(args: argparse.Namespace) -> int:
 
 async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, float]:
     from hpcc.ports import ConflictError, SystemClock
-    from hpcc.scheduler import ANNOUNCE_SECONDS, open_control
+    from hpcc.scheduler._serve import open_control
+    from hpcc.scheduler._signing import ANNOUNCE_SECONDS
 
     seconds = 0.0 if is_revoking else ANNOUNCE_SECONDS
     async with (
@@ -94,8 +96,8 @@ def scheduler_config(args: argparse.Namespace) -> SchedulerConfig:
     Raises:
         CallerError: it names none, or it is not good.
     """
-    from hpcc.config import load_service_file
-    from hpcc.scheduler import SchedulerConfig
+    from hpcc.config._service_file import load_service_file
+    from hpcc.scheduler._config import SchedulerConfig
 
     path = args.control_config or getattr(args, "config", None)
     if path is None:

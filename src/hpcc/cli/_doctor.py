@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli._checkout import MARKER_REASONS, home_directory
-from hpcc.config import Paths, load_settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
 
 # An image, its layers and the guest's pieces take about 1 GB.
@@ -118,7 +119,7 @@ def _print_summary(checks: Sequence[Check]) -> None:
 
 async def _sharing(_: Paths) -> Check:
     """Whether the checkout at hand shares its results with others."""
-    from hpcc.daemon import search_marker  # late: as elsewhere in this package
+    from hpcc.daemon._marker import search_marker  # late: as elsewhere in this package
 
     found = search_marker(os.fsencode(Path.cwd()), home_directory())
     if found.marker is not None:
@@ -230,7 +231,7 @@ def _check_launcher() -> Check:
 
 
 async def _hit_path(_: Paths) -> Check:
-    from hpcc.daemon import why_not_native
+    from hpcc.daemon._engine import why_not_native
 
     problem = await asyncio.to_thread(why_not_native)
     if problem is None:
@@ -243,7 +244,7 @@ async def _hit_path(_: Paths) -> Check:
 
 
 async def _daemon(paths: Paths) -> Check:
-    from hpcc.daemon import query
+    from hpcc.daemon._client import query
 
     try:
         answer = await asyncio.to_thread(query, paths, "status")
@@ -263,7 +264,7 @@ async def _daemon(paths: Paths) -> Check:
 
 async def _login(paths: Paths) -> Check:
     """Look at what is kept, and ask nobody: `hpcc whoami --check` does that."""
-    from hpcc.identity import load_login_or_none
+    from hpcc.identity._login_file import load_login_or_none
     from hpcc.ports import SystemClock
 
     login = load_login_or_none(paths.login_file)
@@ -309,7 +310,8 @@ async def _user(_: Paths) -> Check:
 
 
 async def _warden(_: Paths) -> Check:
-    from hpcc.runtime import Zygote, warden_label, warden_trouble
+    from hpcc.runtime._warden import Zygote, warden_trouble
+    from hpcc.runtime._warden_launch import warden_label
 
     zygote = Zygote()
     try:
@@ -334,7 +336,8 @@ async def _warden(_: Paths) -> Check:
 
 
 async def _qemu(paths: Paths) -> Check:
-    from hpcc.runtime import QEMU_PROGRAM, run_tool
+    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime._tools import run_tool
 
     if shutil.which(QEMU_PROGRAM) is None and _uses_containers(paths):
         return Check(
@@ -352,7 +355,8 @@ async def _qemu(paths: Paths) -> Check:
 
 
 async def _kvm(paths: Paths) -> Check:
-    from hpcc.runtime import QEMU_PROGRAM, kvm_state
+    from hpcc.runtime._pick import kvm_state
+    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
 
     cost = "guests are emulated (qemu/tcg): the same isolation, compiles 8 to 20 times slower"
     if shutil.which(QEMU_PROGRAM) is None:
@@ -370,7 +374,7 @@ async def _kvm(paths: Paths) -> Check:
 
 
 async def _firecracker(paths: Paths) -> Check:
-    from hpcc.runtime import firecracker_state
+    from hpcc.runtime._pick import firecracker_state
 
     state = await firecracker_state(paths.state / "runtime")
     found = ""
@@ -395,7 +399,10 @@ async def _firecracker(paths: Paths) -> Check:
 
 async def _warm_start(paths: Paths) -> Check:
     """Whether guests can be restored; Firecracker always can, QEMU from some version on."""
-    from hpcc.runtime import QEMU_PROGRAM, firecracker_state, snapshot_bytes, why_no_snapshots
+    from hpcc.runtime._pick import firecracker_state
+    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime._qemu import why_no_snapshots
+    from hpcc.runtime._warm import snapshot_bytes
 
     name, cost = "warm start", "every guest boots"
     settings = load_settings(paths.config_file).worker
@@ -424,7 +431,7 @@ def _uses_containers(paths: Paths) -> bool:
 
 
 async def _containers(paths: Paths) -> Check:
-    from hpcc.runtime import RuncConfig, find_runc
+    from hpcc.runtime._runc_tools import RuncConfig, find_runc
 
     weaker = "process/runc: a compile has this machine's own kernel, not one of its guest"
     if not _uses_containers(paths):
@@ -457,7 +464,8 @@ async def _windows(paths: Paths) -> Check:
 
 
 async def _kernel(paths: Paths) -> Check:
-    from hpcc.runtime import distribution_id, kernel_package_name, packages_for, run_tool
+    from hpcc.runtime._kernel import distribution_id, kernel_package_name, packages_for
+    from hpcc.runtime._tools import run_tool
 
     cost = "no guests: every miss compiles locally"
     prepared = sorted(p.name for p in paths.guest_assets.glob("kernel-*"))
@@ -476,7 +484,7 @@ async def _kernel(paths: Paths) -> Check:
 
 
 async def _init_compiler(_: Paths) -> Check:
-    from hpcc.runtime import find_static_compiler
+    from hpcc.runtime._assets import find_static_compiler
 
     compiler = find_static_compiler()
     remedy = "apt-get install musl-tools"

@@ -7,7 +7,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpcc.config import Paths, Settings, load_farm_or_none, load_farm_session_or_none
+from hpcc.config._farm import load_farm_or_none
+from hpcc.config._farm_session import load_farm_session_or_none
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings
 from hpcc.core import (
     ClientPolicy,
     Finding,
@@ -37,7 +40,8 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
     Raises:
         CallerError: farm.json is damaged.
     """
-    from hpcc.images import ImageStore, label_trouble
+    from hpcc.images._store import ImageStore
+    from hpcc.images._toolchains import label_trouble
 
     farm = load_farm_or_none(paths.farm_file)
     session = load_farm_session_or_none(paths.farm_session_file) if farm else None
@@ -64,7 +68,7 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
 
 def findings_here(subject: Subject, names: Sequence[str]) -> list[Finding]:
     """Ask each compiler of these names that is on PATH, a fraction of a second each."""
-    from hpcc.daemon import ask_compiler
+    from hpcc.daemon._host_toolchains import ask_compiler
 
     path = os.fsencode(os.environ.get("PATH", os.defpath))
     found = []

@@ -7,17 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from hpcc.config import WorkerSettings
+from hpcc.config._settings import WorkerSettings
 from hpcc.core import HpccError
-from hpcc.runtime import (
-    Connect,
-    Containerd,
-    check_containerd,
-    check_shim,
-    find_shim,
-    pipe_connector,
-    shim_says,
-)
+from hpcc.runtime._containerd import Connect, Containerd, pipe_connector
+from hpcc.runtime._windows_host import find_shim, shim_says
+from hpcc.runtime._windows_spec import check_containerd, check_shim
 
 _UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on this host"
 

@@ -15,7 +15,7 @@ from hpcc.core import CallerError, InfrastructureError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hpcc.scheduler import Enrolment
+    from hpcc.scheduler._enrolment import Enrolment
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
@@ -111,9 +111,9 @@ def _revoke(args: argparse.Namespace) -> int:
 
 def _enrol(args: argparse.Namespace) -> int:
     """Make a key on this machine, and have the scheduler sign a certificate for it."""
-    from hpcc.identity import PinnedPeer
-    from hpcc.rpc import split_schedulers
-    from hpcc.worker import enrol_worker, read_token
+    from hpcc.identity._tls import PinnedPeer
+    from hpcc.rpc._schedulers import split_schedulers
+    from hpcc.worker._identity import enrol_worker, read_token
 
     try:
         authority = args.ca.read_bytes()
@@ -148,7 +148,7 @@ def _enrol(args: argparse.Namespace) -> int:
 def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awaitable[T]]) -> T:
     from hpcc.cli._control import scheduler_config
     from hpcc.ports import SystemClock
-    from hpcc.scheduler import open_enrolment
+    from hpcc.scheduler._serve import open_enrolment
 
     logging.basicConfig(level=logging.ERROR)
     config = scheduler_config(args)

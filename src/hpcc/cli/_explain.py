@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli._checkout import PRIVATE_REASONS
-from hpcc.config import Paths, load_settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.daemon import CompileRecord
+    from hpcc.daemon._records_read import CompileRecord
 
 _MAX_SHOWN: Final = 20
 _MAX_OUTPUTS: Final = 10
@@ -65,7 +66,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _records(paths: Paths) -> list[CompileRecord]:
-    from hpcc.daemon import query, read_records
+    from hpcc.daemon._client import query
+    from hpcc.daemon._records_read import read_records
 
     with contextlib.suppress(HpccError):
         query(paths, "stats")  # a running daemon writes down what it has in memory
@@ -201,8 +203,9 @@ def _inspect(args: argparse.Namespace) -> int:
 
     Of a manifest (the digest of a command), the results it leads to and the files of each.
     """
-    from hpcc.daemon import STORE_NAME, describe_entry
-    from hpcc.store import PrivateStore
+    from hpcc.daemon._cache import STORE_NAME
+    from hpcc.daemon._inspect import describe_entry
+    from hpcc.store._private import PrivateStore
 
     paths = Paths.from_env(os.environ)
     records = _records(paths)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hpcc.daemon import CompileRecord
+    from hpcc.daemon._records_read import CompileRecord
 
 LATELY_SECONDS: Final = 3600.0
 

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcc.cli._image_progress import image_progress
-from hpcc.config import Paths
+from hpcc.config._paths import Paths
 from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.images import DebianRequest, ImageStore, PreparedImage, Registry
+    from hpcc.images._debian import DebianRequest
+    from hpcc.images._prepared import PreparedImage
+    from hpcc.images._registry import Registry
+    from hpcc.images._store import ImageStore
 
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -86,7 +89,8 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 async def _build(args: argparse.Namespace) -> int:
-    from hpcc.images import HostSystem, build_debian
+    from hpcc.images._debian import build_debian
+    from hpcc.images._host import HostSystem
 
     uid = os.getuid()
     host = HostSystem(uid=uid, user=_user_name(uid), env=dict(os.environ))
@@ -106,7 +110,7 @@ async def _build(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> DebianRequest:
-    from hpcc.images import DEFAULT_PACKAGES, DebianRequest
+    from hpcc.images._debian import DEFAULT_PACKAGES, DebianRequest
 
     name = args.name or DebianRequest.name_for(tuple(args.packages))
     return DebianRequest(
@@ -157,7 +161,8 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 async def _import(path: Path, ref_name: str, repository: str) -> int:
-    from hpcc.images import OciLayout, unpack_layout
+    from hpcc.images._layout import OciLayout
+    from hpcc.images._unpack import unpack_layout
 
     with (
         _store() as store,
@@ -179,7 +184,7 @@ def _run_list(args: argparse.Namespace) -> int:
     with _store() as store:
         images = store.list()
     if args.json:
-        from hpcc.images import to_table
+        from hpcc.images._prepared import to_table
 
         for image in images:
             print(json.dumps({**to_table(image), "last_used_at": image.last_used_at}))
@@ -204,7 +209,8 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _run_inspect(args: argparse.Namespace) -> int:
-    from hpcc.images import label_trouble, to_table
+    from hpcc.images._prepared import to_table
+    from hpcc.images._toolchains import label_trouble
 
     with _store() as store:
         image = store.find(args.image)
@@ -258,7 +264,7 @@ def _run(work: Coroutine[None, None, int]) -> int:
 
 @contextlib.contextmanager
 def _store() -> Iterator[ImageStore]:
-    from hpcc.images import ImageStore
+    from hpcc.images._store import ImageStore
 
     store = ImageStore(Paths.from_env(os.environ).images, SystemClock())
     try:
@@ -268,7 +274,8 @@ def _store() -> Iterator[ImageStore]:
 
 
 def _registry(mirrors: Sequence[str]) -> Registry:
-    from hpcc.images import Registry, load_logins, login_files
+    from hpcc.images._auth import load_logins, login_files
+    from hpcc.images._registry import Registry
 
     return Registry(mirrors=tuple(mirrors), logins=load_logins(login_files(os.environ)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hpcc.config import Paths
+from hpcc.config._paths import Paths
 from hpcc.core import InfrastructureError
 from hpcc.ports import SystemClock
 
@@ -18,7 +18,7 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
         NotFoundError: `wanted` is not here.
         HpccError: none could be made; the text says what is missing.
     """
-    from hpcc.images import ImageStore
+    from hpcc.images._store import ImageStore
 
     store = ImageStore(paths.images, SystemClock())
     try:

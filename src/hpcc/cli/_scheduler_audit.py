@@ -47,7 +47,7 @@ def register(actions: argparse._SubParsersAction[Any]) -> None:
 
 def _anchors(args: argparse.Namespace) -> int:
     """Print the anchors that the control store holds, one line of JSON each, for `audit verify`."""
-    from hpcc.audit import head_text
+    from hpcc.audit._heads import head_text
 
     path = args.control_config or getattr(args, "config", None)
     if path is None:
@@ -61,9 +61,11 @@ def _anchors(args: argparse.Namespace) -> int:
 
 
 async def _export(config: Path, worker: str) -> list[SignedHead]:
-    from hpcc.config import load_service_file
+    from hpcc.config._service_file import load_service_file
     from hpcc.ports import SystemClock
-    from hpcc.scheduler import SchedulerConfig, export_anchors, open_control
+    from hpcc.scheduler._audit_book import export_anchors
+    from hpcc.scheduler._config import SchedulerConfig
+    from hpcc.scheduler._serve import open_control
 
     read = load_service_file(config, SchedulerConfig)
     async with open_control(read, SystemClock(), is_waiting=False) as (store, _):
@@ -72,7 +74,7 @@ async def _export(config: Path, worker: str) -> list[SignedHead]:
 
 def _audit_sql(args: argparse.Namespace) -> int:
     """Print a script for psql; it may be run again. Nothing is changed by printing it."""
-    from hpcc.scheduler import AUDIT_SQL
+    from hpcc.scheduler._audit_schema import AUDIT_SQL
 
     readers = [_reader(text) for text in args.reader]
     print(AUDIT_SQL, end="")

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cli._checkout import PRIVATE_REASONS
-from hpcc.config import Paths, load_settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SystemClock
 
@@ -127,7 +128,9 @@ def _stats(args: argparse.Namespace) -> int:
 def _current(paths: Paths) -> dict[str, int]:
     """Ask the daemon; read what it left where none is running."""
     # Late: the daemon's package is not needed for --help.
-    from hpcc.daemon import COUNTERS_NAME, query, read_counters, read_fallbacks
+    from hpcc.daemon._client import query
+    from hpcc.daemon._counters import COUNTERS_NAME, read_counters
+    from hpcc.daemon._fallbacks import read_fallbacks
 
     try:
         answer = query(paths, "stats")
@@ -152,7 +155,7 @@ def _numbers(table: object) -> dict[str, int]:
 
 
 def _since_reset(paths: Paths, counts: dict[str, int]) -> dict[str, int]:
-    from hpcc.daemon import read_counters  # late: as above
+    from hpcc.daemon._counters import read_counters  # late: as above
 
     baseline = read_counters(os.fspath(paths.cache / _BASELINE))
     if not baseline:
@@ -265,8 +268,8 @@ def _clean(args: argparse.Namespace) -> int:
 
 def _store(paths: Paths):  # type: ignore[no-untyped-def]  # noqa: ANN202 - its type is imported late
     # Late: reads the whole directory, and its package pulls in the worker's stores.
-    from hpcc.daemon import STORE_NAME
-    from hpcc.store import PrivateStore
+    from hpcc.daemon._cache import STORE_NAME
+    from hpcc.store._private import PrivateStore
 
     cache = load_settings(paths.config_file).cache
     return PrivateStore(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import load_service_file
+from hpcc.config._service_file import load_service_file
 from hpcc.core import CallerError
 
 # Calls of a store, which have a number, bytes, milliseconds and failures each.
@@ -33,7 +33,8 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _stores(args: argparse.Namespace) -> int:
     """Show calls, bytes, mean times and failures by tenant, since the worker started."""
-    from hpcc.worker import WorkerConfig, read_stores_report
+    from hpcc.worker._config import WorkerConfig
+    from hpcc.worker._stores_book import read_stores_report
 
     path = args.worker_config or getattr(args, "config", None)
     if path is None:

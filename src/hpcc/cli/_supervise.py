@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli._lock import held_lock, lock_file
-from hpcc.config import Farm, Paths, Settings, load_settings, write_private_file
+from hpcc.config._farm import Farm
+from hpcc.config._paths import Paths
+from hpcc.config._private_file import write_private_file
+from hpcc.config._settings import Settings, load_settings
 from hpcc.core import HpccError, ImageRef, Isolation
-from hpcc.identity import load_or_create_secret
+from hpcc.identity._keys import load_or_create_secret
 from hpcc.ports import SystemClock
-from hpcc.runtime import prepare_assets
-from hpcc.scheduler import SchedulerConfig, open_enrolment
-from hpcc.supervisor import ChildSpec, Ready, Supervisor, SupervisorError
-from hpcc.worker import IDENTITY_NAME, WorkerConfig
+from hpcc.runtime._assets import prepare_assets
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import open_enrolment
+from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError
+from hpcc.supervisor._run import Supervisor
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._identity import IDENTITY_NAME
 
 # The one static tenant of a single machine.
 TENANT: Final = "local"

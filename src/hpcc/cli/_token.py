@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hpcc.config import Farm, Paths, load_farm_or_none, write_private_file
+from hpcc.config._farm import Farm, load_farm_or_none
+from hpcc.config._paths import Paths
+from hpcc.config._private_file import write_private_file
 from hpcc.core import CallerError
 
 # What Bazel asks a credential helper is one short object.
@@ -70,7 +72,7 @@ async def _current(farm: Farm) -> str:
     """Return what the farm may be shown; that of `hpcc up` knows one secret alone."""
     if not farm.login:
         return farm.secret
-    from hpcc.identity import LoginSource
+    from hpcc.identity._login_source import LoginSource
     from hpcc.ports import SystemClock
 
     return await LoginSource(Path(farm.login), SystemClock()).token()

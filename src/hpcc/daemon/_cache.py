@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers import Bypass
-from hpcc.config import Paths, Settings
+from hpcc.compilers._spec import Bypass
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings
 from hpcc.daemon._api import (
     CompileRequest,
     Done,
@@ -36,7 +37,7 @@ from hpcc.daemon._replay import Replays
 from hpcc.daemon._results import Results
 from hpcc.daemon._share import Sharing
 from hpcc.daemon._system_names import SystemNames
-from hpcc.store import FileOps, PrivateStore
+from hpcc.store._private import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
 STORE_NAME: Final = "private"

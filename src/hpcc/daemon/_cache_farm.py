@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.compilers import NotPortableError, guest_text
-from hpcc.config import Farm, FarmSession, RemoteSettings
+from hpcc.compilers._guest import NotPortableError, guest_text
+from hpcc.config._farm import Farm
+from hpcc.config._farm_session import FarmSession
+from hpcc.config._settings import RemoteSettings
 from hpcc.core import (
     CallerError,
     ImageRef,

@@ -10,13 +10,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers import (
-    Bypass,
-    NotPortableError,
-    client_source_dependencies,
-    windows_guest_text,
-)
-from hpcc.config import RemoteSettings
+from hpcc.compilers._guest import NotPortableError
+from hpcc.compilers._msvc_guest import client_source_dependencies, windows_guest_text
+from hpcc.compilers._spec import Bypass
+from hpcc.config._settings import RemoteSettings
 from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
 from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.daemon._cl_host import Machine

@@ -34,22 +34,13 @@ from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
 from hpcc.daemon._dispatch_packs import InputPacks, SentBlobs
 from hpcc.daemon._parity import judge, words_in_force
 from hpcc.daemon._prepared_action import PreparedAction, prepare_action
-from hpcc.identity import ResultError, check_result
+from hpcc.identity._results import ResultError, check_result
 from hpcc.ports import Clock
-from hpcc.reapi import (
-    ResultRecord,
-    ResultScope,
-    ResultTerms,
-)
-from hpcc.rpc import (
-    MAX_BATCH_BYTES,
-    BusyError,
-    MissingBlobsError,
-    ReapiClient,
-    ReapiClientConfig,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from hpcc.reapi._result import ResultRecord
+from hpcc.reapi._signed import ResultScope, ResultTerms
+from hpcc.rpc._channel import MAX_BATCH_BYTES
+from hpcc.rpc._errors import BusyError, MissingBlobsError, UnauthenticatedError, UnavailableError
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
 # Another route may help: the worker or its guest is gone, or the token is.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc import __version__
-from hpcc.config import Farm
+from hpcc.config._farm import Farm
 from hpcc.core import (
     MAX_OUTPUT_BYTES,
     MAX_STDIO_BYTES,
@@ -30,8 +30,10 @@ from hpcc.core import (
     RemoteResult,
 )
 from hpcc.daemon._prepared_action import PreparedAction
-from hpcc.reapi import ForeignResult, parse_foreign_result
-from hpcc.rpc import MissingBlobsError, ReapiClient, ServiceConfig, check_token, connect_service
+from hpcc.reapi._foreign import ForeignResult, parse_foreign_result
+from hpcc.rpc._errors import MissingBlobsError
+from hpcc.rpc._foreign_service import ServiceConfig, connect_service
+from hpcc.rpc._reapi_client import ReapiClient, check_token
 
 _MAX_FILE_BYTES: Final = 1 << 20
 # Its words for a client and ours: any 2.x does what is asked of it here.

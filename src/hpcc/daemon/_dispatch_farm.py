@@ -12,7 +12,9 @@ from typing import Final
 
 import grpc
 
-from hpcc.config import Farm, FarmSession, write_private_file
+from hpcc.config._farm import Farm
+from hpcc.config._farm_session import FarmSession
+from hpcc.config._private_file import write_private_file
 from hpcc.core import (
     MAX_TOOLCHAINS,
     CallerError,
@@ -26,22 +28,18 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_routes import RouteBook
 from hpcc.daemon._parity import toolchain_of
-from hpcc.identity import LoginSource, PinnedPeer, ProofKey, ResultKeys
+from hpcc.identity._login_source import LoginSource
+from hpcc.identity._proof import ProofKey
+from hpcc.identity._result_keys import ResultKeys
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc import (
-    WATCHING,
-    Route,
-    RouteAsk,
-    SchedulerClient,
-    Schedulers,
-    SessionGrant,
-    UnauthenticatedError,
-    UnavailableError,
-    answers,
-    dial,
-    open_schedulers,
-)
-from hpcc.rpc import open_channel as open_pinned
+from hpcc.rpc._channel import dial
+from hpcc.rpc._channel import open_channel as open_pinned
+from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc._reapi_client import answers
+from hpcc.rpc._scheduler_api import WATCHING, Route, RouteAsk, SessionGrant
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc._schedulers import Schedulers, open_schedulers
 
 _log: Final = logging.getLogger(__name__)
 # A token is renewed when it would end within this, so that it outlives the calls made with it.

@@ -14,7 +14,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hpcc.config import Paths, Settings, load_settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
 from hpcc.daemon._api import RemoteClient
@@ -27,7 +28,7 @@ from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import READY
 from hpcc.ports import SystemClock
-from hpcc.wire import launcher as wire
+from hpcc.wire import _launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon")
 

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from hpcc.compilers import Invocation, Language, is_tame
+from hpcc.compilers._invocation import Invocation, Language
+from hpcc.compilers._specs import is_tame
 from hpcc.daemon._tools import ask
 from hpcc.daemon._uncacheable import UncacheableError, absolute
 

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import Paths
+from hpcc.config._paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon._lifecycle import BACKOFF_NAME
 from hpcc.daemon._windows_door import dial_daemon, prepare_directory
-from hpcc.windows import Library, PipeConnection, ServerProcess, load_library
-from hpcc.wire import launcher as wire
+from hpcc.windows._library import Library, load_library
+from hpcc.windows._pipes import PipeConnection
+from hpcc.windows._processes import ServerProcess
+from hpcc.wire import _launcher as wire
 
 # A person waits for a machine that is slow or busy; a launcher ten seconds.
 START_SECONDS: Final = 60.0

@@ -11,18 +11,13 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import DIR_VARIABLE, Paths
+from hpcc.config._paths import DIR_VARIABLE, Paths
 from hpcc.core import CallerError
-from hpcc.windows import (
-    Library,
-    PipeConnection,
-    PipeListener,
-    WindowsError,
-    WindowsLock,
-    dial_pipe,
-    own_sid,
-)
-from hpcc.wire import daemon_pipe, pipe_sddl
+from hpcc.windows._files import WindowsLock
+from hpcc.windows._library import Library, WindowsError
+from hpcc.windows._pipes import PipeConnection, PipeListener, dial_pipe
+from hpcc.windows._users import own_sid
+from hpcc.wire._pipe import daemon_pipe, pipe_sddl
 
 _LOCK_NAME: Final = "daemon.lock"
 _DIAL_MS: Final = 2000

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from hpcc.config import DIR_VARIABLE, Paths, Settings, load_settings
+from hpcc.config._paths import DIR_VARIABLE, Paths
+from hpcc.config._settings import Settings, load_settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
 from hpcc.daemon._api import (
     CompileHandler,
@@ -42,8 +43,10 @@ from hpcc.daemon._windows_door import PipeDoor
 from hpcc.daemon._windows_machine import WindowsMachine
 from hpcc.daemon._windows_root import windows_root
 from hpcc.ports import SystemClock
-from hpcc.windows import Library, directory_id, is_raised, load_library, look_at, own_sid
-from hpcc.wire import launcher as wire
+from hpcc.windows._files import directory_id, look_at
+from hpcc.windows._library import Library, load_library
+from hpcc.windows._users import is_raised, own_sid
+from hpcc.wire import _launcher as wire
 
 _EXIT_FAILED: Final = 1
 REASON: Final = "windows-host"

@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcc.files._access import FileAccess
-from hpcc.windows import (
+from hpcc.windows._library import Library, WindowsError, load_library
+from hpcc.windows._open_files import (
     CREATE_NEW,
     OPEN_ALWAYS,
     OPEN_EXISTING,
-    Library,
     LinkRefusedError,
-    WindowsError,
     is_own_file,
     is_private_file,
-    load_library,
     lock_handle,
     open_handle,
-    own_sid,
 )
+from hpcc.windows._users import own_sid
 
 # Nothing waits for another end when it is opened here.
 NONBLOCK: Final = 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hpcc.config import load_service_file
+from hpcc.config._service_file import load_service_file
 from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._serve import serve_gateway
 from hpcc.ports import SystemClock
-from hpcc.rpc import ServiceProcess, run_service
+from hpcc.rpc._process import ServiceProcess, run_service
 
 
 async def main(process: ServiceProcess) -> None:

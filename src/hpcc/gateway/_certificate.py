@@ -12,8 +12,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from hpcc.core import CallerError, HpccError
-from hpcc.identity import read_own_file
-from hpcc.rpc import ServerTls
+from hpcc.identity._login_file import read_own_file
+from hpcc.rpc._channel import ServerTls
 
 _log: Final = logging.getLogger(__name__)
 _MAX_CHAIN_BYTES: Final = 256 << 10

@@ -14,20 +14,12 @@ from hpcc.gateway._limits import Budget, Calls, Hold
 from hpcc.gateway._refusals import Refusals
 from hpcc.gateway._routes import Place, Routes
 from hpcc.gateway._visitors import Visitor, Visitors
-from hpcc.reapi import image_of_action, image_of_command
-from hpcc.rpc import (
-    IMAGE_METADATA,
-    MAX_RELAY_REQUEST_BYTES,
-    RelayCall,
-    RelayedError,
-    RelayLink,
-    Shape,
-    Target,
-    UnauthenticatedError,
-    Upstream,
-    is_lost,
-    operation_name,
-)
+from hpcc.reapi._action import image_of_action
+from hpcc.reapi._command import image_of_command
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._relay_link import IMAGE_METADATA, RelayCall, RelayedError, RelayLink
+from hpcc.rpc._relay_methods import MAX_RELAY_REQUEST_BYTES, Shape, Target, operation_name
+from hpcc.rpc._relay_upstream import Upstream, is_lost
 
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096

@@ -13,14 +13,12 @@ import grpc
 from hpcc.core import ImageRef, TenantId
 from hpcc.gateway._lru import Lru
 from hpcc.gateway._visitors import Visitor
-from hpcc.identity import PinnedPeer, ProofKey
+from hpcc.identity._proof import ProofKey
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc import (
-    Route,
-    RouteAsk,
-    SchedulerClient,
-    open_channel,
-)
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._scheduler_api import Route, RouteAsk
+from hpcc.rpc._scheduler_client import SchedulerClient
 
 MAX_ROUTES: Final = 16_384
 MAX_CHANNELS: Final = 1024

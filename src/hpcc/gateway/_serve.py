@@ -15,15 +15,12 @@ from hpcc.gateway._front import Front
 from hpcc.gateway._refusals import Refusals
 from hpcc.gateway._routes import Routes
 from hpcc.gateway._visitors import Visitors
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc import (
-    MAX_RELAY_REQUEST_BYTES,
-    RelayHandlers,
-    SchedulerClient,
-    open_channel,
-    start_server,
-)
+from hpcc.rpc._channel import open_channel, start_server
+from hpcc.rpc._relay_link import RelayHandlers
+from hpcc.rpc._relay_methods import MAX_RELAY_REQUEST_BYTES
+from hpcc.rpc._scheduler_client import SchedulerClient
 
 _GRACE_SECONDS: Final = 5.0
 # Calls above the limit are told so; this many more are heard at all.

@@ -10,9 +10,10 @@ from weakref import WeakValueDictionary
 
 from hpcc.core import HpccError, TenantId
 from hpcc.gateway._lru import Lru
-from hpcc.identity import peek_claims
+from hpcc.identity._oidc_verify import peek_claims
 from hpcc.ports import Clock
-from hpcc.rpc import SchedulerClient, SessionGrant
+from hpcc.rpc._scheduler_api import SessionGrant
+from hpcc.rpc._scheduler_client import SchedulerClient
 
 MAX_VISITORS: Final = 8192
 _LOGINS_AT_ONCE: Final = 32

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hpcc.compilers import (
+from hpcc.compilers._invocation import is_cxx_driver
+from hpcc.compilers._msvc_invocation import is_clang_cl
+from hpcc.compilers._probe import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     PROBE_FORMAT,
-    is_clang_cl,
-    is_cxx_driver,
     probe_arguments,
     probe_source,
     read_probe,

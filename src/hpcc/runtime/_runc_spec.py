@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.runtime._runc_seccomp import seccomp_profile
-from hpcc.wire import (
+from hpcc.wire._container import (
     CONTAINER_LINK_DIRECTORY,
     CONTAINER_MEMORY_VARIABLE,
     CONTAINER_PIDS_VARIABLE,
@@ -52,7 +52,8 @@ _AGENT: Final = (
     "/.hpcc/lib/hpcc-ld.so", "--inhibit-cache", "--library-path", "/.hpcc/lib",
     "--argv0", "/.hpcc/bin/python3", "/.hpcc/bin/python3", "-I", "-S", "-B", "-u", "-X", "utf8",
     "-c",
-    "import sys;sys.path.append('/.hpcc/site');from hpcc.agent import main_in_container as m;m()",
+    "import sys;sys.path.append('/.hpcc/site');"
+    "from hpcc.agent._container import main_in_container as m;m()",
 )  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hpcc.config import load_service_file
+from hpcc.config._service_file import load_service_file
 from hpcc.ports import SystemClock
-from hpcc.rpc import ServiceProcess, run_service
+from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.scheduler._collector import Collector
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._limits import raise_descriptor_limit

@@ -12,10 +12,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.audit import AuditDamagedError, EventLimiter, check_head, head_of_text, head_text
+from hpcc.audit._canonical import AuditDamagedError
+from hpcc.audit._heads import check_head, head_of_text, head_text
+from hpcc.audit._limiter import EventLimiter
 from hpcc.core import HpccError
 from hpcc.ports import Anchor, Clock, ConflictError, ControlStore, ControlStoreError, SignedHead
-from hpcc.rpc import current_caller
+from hpcc.rpc._method import current_caller
 
 _log: Final = logging.getLogger(__name__)
 KEYS_SPACE: Final = "audit-keys"

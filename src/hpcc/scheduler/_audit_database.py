@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import asyncpg
 
-from hpcc.audit import Record
-from hpcc.control import DatabaseConfig, connect_arguments
+from hpcc.audit._canonical import Record
+from hpcc.control._connect import connect_arguments
+from hpcc.control._database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import Clock
-from hpcc.rpc import AuditPlace
+from hpcc.rpc._audit_api import AuditPlace
 from hpcc.scheduler._audit_schema import COLUMNS, DAMAGED, GAP, INSERT
 
 _log: Final = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from hpcc.audit import EventLimiter
+from hpcc.audit._limiter import EventLimiter
 from hpcc.core import CallerError, HpccError, IntegrityError, PolicyError, TenantId
-from hpcc.rpc import Call
+from hpcc.rpc._method import Call
 
 _WORKERS: Final = (
     "hpcc.v1.WorkerRegistryService",

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
-from hpcc.audit import GENESIS, Record, foreign_record
+from hpcc.audit._canonical import GENESIS, Record, foreign_record
 from hpcc.core import CallerError, IntegrityError
-from hpcc.rpc import AuditPlace
+from hpcc.rpc._audit_api import AuditPlace
 
 # Each batch may be 15 MiB and be decoded: this bounds what they take of memory together.
 _MAX_AT_ONCE: Final = 4

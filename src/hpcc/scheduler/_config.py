@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcc.audit import SpoolLimits
-from hpcc.control import read_database_config
+from hpcc.audit._spool import SpoolLimits
+from hpcc.control._database import read_database_config
 from hpcc.core import CallerError, ImageDigest, Isolation, TenantId, check_port
-from hpcc.identity import MAX_LIFETIME_SECONDS
+from hpcc.identity._token import MAX_LIFETIME_SECONDS
 
 _MIN_SECRET_CHARS = 32
 # A living worker's key is noted once a day.

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from hpcc.control import Mirror
+from hpcc.control._mirror import Mirror
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError, PolicyError
-from hpcc.identity import (
-    Sealer,
+from hpcc.identity._key_ring import Sealer
+from hpcc.identity._worker_ca import (
     WorkerCa,
     WorkerCertificateError,
     WorkerPass,
@@ -24,7 +24,9 @@ from hpcc.identity import (
     worker_key_id,
 )
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
-from hpcc.rpc import UnauthenticatedError, WorkerGrant, current_caller
+from hpcc.rpc._enrolment import WorkerGrant
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._method import current_caller
 
 _log: Final = logging.getLogger(__name__)
 TOKEN_SPACE: Final = "enrol-token"  # noqa: S105 - where they are kept, not one

@@ -6,16 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
-from hpcc.identity import certificate_id
+from hpcc.identity._tls import certificate_id
 from hpcc.ports import Clock, WorkerLease
-from hpcc.routing import Fleet, Member, Wish
-from hpcc.rpc import (
-    MAX_GENERATION,
-    Beat,
-    Registration,
-    RouteChange,
-    unpack_registration,
-)
+from hpcc.routing._fleet import Fleet, Member, Wish
+from hpcc.rpc._scheduler_api import Beat, Registration, RouteChange
+from hpcc.rpc._scheduler_words import MAX_GENERATION, unpack_registration
 from hpcc.scheduler._registry_row import Row, Worker
 
 MAX_WORKERS: Final = 10_000

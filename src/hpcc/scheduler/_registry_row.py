@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpcc.ports import WorkerLease
-from hpcc.routing import Member
-from hpcc.rpc import Registration, pack_registration
+from hpcc.routing._fleet import Member
+from hpcc.rpc._scheduler_api import Registration
+from hpcc.rpc._scheduler_words import pack_registration
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, NotFoundError, PolicyError
-from hpcc.identity import check_possession, result_key_id
+from hpcc.identity._results import check_possession, result_key_id
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
-from hpcc.rpc import Registration
+from hpcc.rpc._scheduler_api import Registration
 from hpcc.scheduler._config import SchedulerConfig
 
 _log: Final = logging.getLogger(__name__)

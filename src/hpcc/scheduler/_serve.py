@@ -10,28 +10,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from hpcc.audit import EventLimiter, open_audit_log
-from hpcc.config import make_private_directory
-from hpcc.control import EmbeddedControlStore, open_postgres, read_database_config
-from hpcc.identity import (
-    Sealer,
-    TlsIdentity,
+from hpcc.audit._limiter import EventLimiter
+from hpcc.audit._log import open_audit_log
+from hpcc.config._private_file import make_private_directory
+from hpcc.control._database import read_database_config
+from hpcc.control._embedded import EmbeddedControlStore
+from hpcc.control._postgres import open_postgres
+from hpcc.identity._key_ring import Sealer
+from hpcc.identity._keys import (
     load_or_create_secret,
     load_or_create_signing_key,
     load_or_create_tls,
     read_secret_file,
 )
+from hpcc.identity._tls import TlsIdentity
 from hpcc.ports import Clock, ControlStore, ControlStoreError
-from hpcc.rpc import (
-    OnRefusal,
-    ServerTls,
-    audit_handlers,
-    enrol_handlers,
-    registry_handlers,
-    renew_handlers,
-    scheduler_handlers,
-    start_server,
-)
+from hpcc.rpc._audit_api import audit_handlers
+from hpcc.rpc._channel import ServerTls, start_server
+from hpcc.rpc._enrolment import enrol_handlers, renew_handlers
+from hpcc.rpc._method import OnRefusal
+from hpcc.rpc._scheduler_server import registry_handlers, scheduler_handlers
 from hpcc.scheduler._audit_book import AuditBook, kept_anchors
 from hpcc.scheduler._audit_database import open_audit_sink
 from hpcc.scheduler._audit_events import Refusals

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
-from hpcc.identity import RouteClaims, SessionClaims
+from hpcc.identity._session_token import SessionClaims
+from hpcc.identity._token import RouteClaims
 from hpcc.ports import Clock, ControlStore
-from hpcc.routing import Wish
-from hpcc.rpc import (
+from hpcc.routing._fleet import Wish
+from hpcc.rpc._scheduler_api import (
     WATCHING,
     Admission,
     Beat,

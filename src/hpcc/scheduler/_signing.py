@@ -10,9 +10,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.control import Mirror
+from hpcc.control._mirror import Mirror
 from hpcc.core import CallerError
-from hpcc.identity import KeyRing, KeyRingError, Sealer, TokenSigner, derive_secret
+from hpcc.identity._key_ring import KeyRing, KeyRingError, Sealer, derive_secret
+from hpcc.identity._token import TokenSigner
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError
 
 _log: Final = logging.getLogger(__name__)

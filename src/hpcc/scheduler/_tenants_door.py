@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc.core import GuestReuse, HpccError, ImageDigest, Isolation, TenantId
-from hpcc.identity import (
-    IdentityPolicy,
-    IdpTokenError,
-    KeyCache,
-    KeyCacheLimits,
-    ProviderHttp,
-    read_header,
-    verify_idp_token,
-)
+from hpcc.identity._oidc_http import ProviderHttp
+from hpcc.identity._oidc_keys import KeyCache, KeyCacheLimits
+from hpcc.identity._oidc_verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
 from hpcc.ports import Clock
-from hpcc.rpc import UnauthenticatedError, UnavailableError
+from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy
 from hpcc.scheduler._tenants_file import TenantsFile

@@ -13,15 +13,16 @@ from dataclasses import asdict
 from typing import Final
 
 from hpcc.core import CallerError, PolicyError, TenantId
-from hpcc.identity import (
-    IdentityPolicy,
+from hpcc.identity._oidc_verify import IdentityPolicy
+from hpcc.identity._session_token import (
     SessionClaims,
     SessionTokenError,
     open_session_token,
     seal_session,
 )
 from hpcc.ports import Clock, ControlStore, SessionAsk, SessionFloor
-from hpcc.rpc import SessionGrant, UnauthenticatedError
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._scheduler_api import SessionGrant
 from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Admitted, Door

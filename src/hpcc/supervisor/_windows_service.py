@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError, parse_windows_path
-from hpcc.windows import (
-    Library,
-    ServiceSpec,
-    command_line,
-    install_service,
-    is_elevated,
-    prepare_system_directory,
-    remove_service,
-)
+from hpcc.windows._command_line import command_line
+from hpcc.windows._files import prepare_system_directory
+from hpcc.windows._library import Library
+from hpcc.windows._services import ServiceSpec, install_service, remove_service
+from hpcc.windows._users import is_elevated
 
 WORKER_SERVICE: Final = "hpcc-worker"
 DEFAULT_STOP_SECONDS: Final = 60

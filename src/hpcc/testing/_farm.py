@@ -12,23 +12,24 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.config import Farm
+from hpcc.config._farm import Farm
 from hpcc.core import ImageDigest, ImageRef, Isolation, NotFoundError, TenantId
-from hpcc.identity import KeyRing, PinnedPeer, Sealer
+from hpcc.identity._key_ring import KeyRing, Sealer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, SystemClock
-from hpcc.rpc import (
-    ReapiClient,
-    ReapiClientConfig,
-    Route,
-    RouteAsk,
-    SchedulerClient,
-    open_channel,
-)
-from hpcc.scheduler import Door, RunningScheduler, SchedulerConfig, serve_scheduler
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+from hpcc.rpc._scheduler_api import Route, RouteAsk
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
+from hpcc.scheduler._tenants_door import Door
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._memory_audit import MemoryAuditLog
-from hpcc.worker import RunningWorker, ToolchainBook, WorkerConfig, serve_worker
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._serve import RunningWorker, serve_worker
+from hpcc.worker._toolchains import ToolchainBook
 
 TENANT: Final = TenantId("acme")
 IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))

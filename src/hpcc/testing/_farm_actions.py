@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hpcc.core import Blob, ImageRef, InputFile, Isolation
-from hpcc.identity import (
-    RouteClaims,
-    TokenSigner,
-    certificate_id,
-    key_id,
-    load_or_create_tls,
-)
-from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
-from hpcc.rpc import ReapiClient
+from hpcc.identity._keys import key_id, load_or_create_tls
+from hpcc.identity._tls import certificate_id
+from hpcc.identity._token import RouteClaims, TokenSigner
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._tree import build_tree
+from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import GuestReuse, Isolation, TenantId
-from hpcc.gateway import GatewayConfig, serve_gateway
+from hpcc.gateway._config import GatewayConfig
+from hpcc.gateway._serve import serve_gateway
 from hpcc.ports import Clock, SystemClock
-from hpcc.rpc import UnauthenticatedError
-from hpcc.scheduler import Admitted, ImageRule, TenantPolicy
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.scheduler._tenants import ImageRule, TenantPolicy
+from hpcc.scheduler._tenants_door import Admitted
 from hpcc.testing._authority import issue
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test

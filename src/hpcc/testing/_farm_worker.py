@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit import open_audit_log
-from hpcc.config import load_service_file
+from hpcc.audit._log import open_audit_log
+from hpcc.config._service_file import load_service_file
 from hpcc.core import ImageDigest
-from hpcc.identity import load_or_create_signing_key
+from hpcc.identity._keys import load_or_create_signing_key
 from hpcc.ports import SystemClock
-from hpcc.rpc import ServiceProcess, run_service
+from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.testing._fake_runtime import FakeRuntime
-from hpcc.worker import AUDIT_KEY_NAME, WorkerConfig, serve_worker
+from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker._serve import serve_worker
 
 
 class _AnyImage:

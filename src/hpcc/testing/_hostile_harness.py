@@ -17,13 +17,13 @@ from typing import Final
 
 from hpcc.core import ExecEvent, ExecLimits
 from hpcc.ports import GuestLostError
-from hpcc.runtime import ChannelTiming, GuestChannel
+from hpcc.runtime._channel import ChannelTiming, GuestChannel
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._hostile_attack import ESCAPE, LOST, SILENT, VIOLATION
 from hpcc.testing._hostile_exec import AFTER, EXEC
 from hpcc.testing._hostile_link import IDLE, LINK
 from hpcc.testing._hostile_server import HostileGuest, HostileServer
-from hpcc.wire import TOKEN_BYTES
+from hpcc.wire._link import TOKEN_BYTES
 
 TOKEN: Final = b"t" * TOKEN_BYTES
 DATA: Final = b"int x;\n" * 100_000

@@ -7,9 +7,10 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 
-from hpcc.runtime import Launch, WardenEnds
-from hpcc.warden import serve
-from hpcc.wire import warden as wire
+from hpcc.runtime._warden import WardenEnds
+from hpcc.runtime._warden_link import Launch
+from hpcc.warden._session import serve
+from hpcc.wire import _warden as wire
 
 type WardenScript = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 type _Work = Callable[[socket.socket, socket.socket], Coroutine[None, None, None]]

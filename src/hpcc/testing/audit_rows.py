@@ -10,10 +10,14 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit import FaultPoint, SpoolAuditLog, SpoolLimits, no_fault, open_audit_log
+from hpcc.audit._log import SpoolAuditLog, open_audit_log
+from hpcc.audit._segments import FaultPoint, no_fault
+from hpcc.audit._spool import SpoolLimits
 from hpcc.core import Blob, InputFile
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock
-from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._tree import build_tree
 from hpcc.testing._farm import IMAGE
 
 # The key of every trail that a test opens without one of its own.

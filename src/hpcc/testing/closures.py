@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcc.compilers import parse_depfile, prerequisites
-from hpcc.config import Paths, RemoteSettings, Settings
+from hpcc.compilers._depfile import parse_depfile, prerequisites
+from hpcc.config._paths import Paths
+from hpcc.config._settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
-from hpcc.daemon import CacheHandler, Run, open_cache
+from hpcc.daemon._api import Run
+from hpcc.daemon._cache import open_cache
+from hpcc.daemon._handler import CacheHandler
 from hpcc.testing.compiles import FakeLauncher, FakeRemote, run_bare
 
 

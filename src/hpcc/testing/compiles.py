@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import Farm, FarmSession
+from hpcc.config._farm import Farm
+from hpcc.config._farm_session import FarmSession
 from hpcc.core import (
     Isolation,
     RemoteFailure,
@@ -24,7 +25,8 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
-from hpcc.daemon import MAX_CAPTURE_BYTES, CacheHandler, CompileRequest, Done, Exec, Run, RunReport
+from hpcc.daemon._api import MAX_CAPTURE_BYTES, CompileRequest, Done, Exec, Run, RunReport
+from hpcc.daemon._handler import CacheHandler
 
 _GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"

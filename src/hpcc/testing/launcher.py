@@ -21,25 +21,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from hpcc.config import Paths, Settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings
 from hpcc.core import HpccError
-from hpcc.daemon import (
-    CacheHandler,
-    CompileRequest,
-    Done,
-    Exec,
-    Finish,
-    LifecycleLimits,
-    RemoteClient,
-    Replays,
-    Run,
-    RunReport,
-    open_engine,
-    query,
-    run_daemon,
-    stop,
-)
-from hpcc.wire import launcher as wire
+from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, RemoteClient, Run, RunReport
+from hpcc.daemon._client import query, stop
+from hpcc.daemon._engine import open_engine
+from hpcc.daemon._handler import CacheHandler
+from hpcc.daemon._lifecycle import LifecycleLimits
+from hpcc.daemon._main import run_daemon
+from hpcc.daemon._replay import Replays
+from hpcc.wire import _launcher as wire
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 ANSWER_VARIABLE: Final = "HPCC_TEST_ANSWER"
@@ -195,7 +187,7 @@ def build_launcher(directory: Path, *flags: str, build_id: str = "") -> Path:
     cli = directory / "hpcc-cli"
     cli.write_text(
         f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'hpcc'\n"
-        "from hpcc.cli import main\nsys.exit(main())\n"
+        "from hpcc.cli._main import main\nsys.exit(main())\n"
     )
     cli.chmod(0o755)
     return launcher

@@ -13,19 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import Farm, write_private_file
-from hpcc.control import migrate, read_database_config
+from hpcc.config._farm import Farm
+from hpcc.config._private_file import write_private_file
+from hpcc.control._database import read_database_config
+from hpcc.control._schema import migrate
 from hpcc.core import Isolation
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc import SchedulerClient, open_channel
-from hpcc.scheduler import SchedulerConfig
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.scheduler._config import SchedulerConfig
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages
 from hpcc.testing._memory_audit import MemoryAuditLog
 from hpcc.testing.postgres import PrivatePostgres
-from hpcc.worker import WorkerConfig, enrol_worker, read_token, serve_worker
+from hpcc.worker._config import WorkerConfig
+from hpcc.worker._identity import enrol_worker, read_token
+from hpcc.worker._serve import serve_worker
 
 _START_SECONDS: Final = 60.0
 ROLE: Final = "schedulers"

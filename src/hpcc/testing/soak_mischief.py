@@ -13,9 +13,11 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcc.config import Paths
+from hpcc.config._paths import Paths
 from hpcc.core import HpccError
-from hpcc.daemon import COUNTERS_NAME, STORE_NAME, query, read_counters, stop
+from hpcc.daemon._cache import STORE_NAME
+from hpcc.daemon._client import query, stop
+from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 
 # Of the eight sets of inputs that a manifest keeps; the rest is room for sets that coincide.
 _SURE: Final = 5

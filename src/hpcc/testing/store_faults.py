@@ -15,9 +15,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hpcc.config import Paths, Settings
-from hpcc.daemon import CacheHandler, RemoteClient, open_cache, run_daemon
-from hpcc.store import SystemFileOps
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings
+from hpcc.daemon._api import RemoteClient
+from hpcc.daemon._cache import open_cache
+from hpcc.daemon._handler import CacheHandler
+from hpcc.daemon._main import run_daemon
+from hpcc.store._private import SystemFileOps
 
 # So that an entry takes several writes, and a fault can come between them.
 CHUNK_BYTES: Final = 40

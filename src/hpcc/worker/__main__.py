@@ -10,19 +10,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.audit import open_audit_log
-from hpcc.config import load_service_file, make_directory, make_private_directory
+from hpcc.audit._log import open_audit_log
+from hpcc.config._private_file import make_directory, make_private_directory
+from hpcc.config._service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
-from hpcc.identity import load_or_create_signing_key
-from hpcc.images import ImageStore, label_trouble
+from hpcc.identity._keys import load_or_create_signing_key
+from hpcc.images._store import ImageStore
+from hpcc.images._toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
-from hpcc.rpc import ServiceProcess, run_service
+from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._guests import runtime_of
 from hpcc.worker._serve import ready_identity, serve_worker
 
 if TYPE_CHECKING:
-    from hpcc.runtime import WarmStart
+    from hpcc.runtime._warm import WarmStart
 
 _log: Final = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ async def _warm_start(
     if not config.warm_start or sys.platform == "win32":  # every guest is booted there
         yield None
         return
-    from hpcc.runtime import WarmStart, open_snapshots
+    from hpcc.runtime._warm import WarmStart
+    from hpcc.runtime._warm import open_store as open_snapshots
 
     async def on_event(name: str, fields: tuple[tuple[str, str], ...]) -> None:
         await audit.event(SecurityEvent(name=name, at=clock.now(), fields=fields))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hpcc.audit import AuditDamagedError, head_of_text
+from hpcc.audit._canonical import AuditDamagedError
+from hpcc.audit._heads import head_of_text
 from hpcc.core import CallerError
-from hpcc.identity import PinnedPeer
-from hpcc.rpc import AuditClient, open_schedulers
+from hpcc.identity._tls import PinnedPeer
+from hpcc.rpc._audit_api import AuditClient
+from hpcc.rpc._schedulers import open_schedulers
 from hpcc.worker._identity import load_identity_or_none
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from hpcc.audit import SpoolAuditLog, TrailCursor
+from hpcc.audit._cursor import TrailCursor
+from hpcc.audit._log import SpoolAuditLog
 from hpcc.core import CallerError, HpccError, IntegrityError
 from hpcc.ports import Clock, SecurityEvent
-from hpcc.rpc import AuditPlace
+from hpcc.rpc._audit_api import AuditPlace
 
 _log: Final = logging.getLogger(__name__)
 _BATCH_RECORDS: Final = 500

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit import SpoolLimits
-from hpcc.config import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
+from hpcc.audit._spool import SpoolLimits
+from hpcc.config._settings import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
-from hpcc.rpc import split_schedulers
+from hpcc.rpc._schedulers import split_schedulers
 from hpcc.worker._stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"

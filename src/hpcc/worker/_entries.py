@@ -11,8 +11,11 @@ from dataclasses import asdict
 from typing import Final
 
 from hpcc.core import Digest
-from hpcc.identity import ResultKeys, check_result
-from hpcc.reapi import ReapiError, ResultRecord, ResultTerms, parse_result
+from hpcc.identity._result_keys import ResultKeys
+from hpcc.identity._results import check_result
+from hpcc.reapi._limits import ReapiError
+from hpcc.reapi._result import ResultRecord, parse_result
+from hpcc.reapi._signed import ResultTerms
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._rows import Lineage
 

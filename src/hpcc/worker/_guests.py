@@ -6,23 +6,22 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from hpcc.config import GUEST_OVERHEAD_MIB
+from hpcc.config._settings import GUEST_OVERHEAD_MIB
 from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import Clock, Runtime
-from hpcc.rpc import ServiceProcess
-from hpcc.runtime import (
+from hpcc.rpc._process import ServiceProcess
+from hpcc.runtime._windows_pick import (
     AGENT_LAYER,
-    VM_OVERHEAD_MIB,
     WindowsChoice,
     check_windows_backend,
-    load_pipe_calls,
     pick_windows_runtime,
-    windows_streams,
 )
+from hpcc.runtime._windows_pipes import load_pipe_calls, windows_streams
+from hpcc.runtime._windows_spec import VM_OVERHEAD_MIB
 from hpcc.worker._config import WorkerConfig
 
 if TYPE_CHECKING:
-    from hpcc.runtime import WarmStart
+    from hpcc.runtime._warm import WarmStart
 
 
 async def runtime_of(
@@ -46,7 +45,8 @@ async def runtime_of(
     if config.pull_images:
         raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
     # Of POSIX alone, as what they import.
-    from hpcc.runtime import Backend, pick_runtime, prepare_assets
+    from hpcc.runtime._assets import prepare_assets
+    from hpcc.runtime._pick import Backend, pick_runtime
 
     process.progress("preparing kernel and agent")
     assets = await prepare_assets(config.guest_assets, process.progress)

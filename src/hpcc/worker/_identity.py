@@ -13,30 +13,22 @@ from typing import Final
 
 from cryptography import x509
 
-from hpcc.config import write_private_file
+from hpcc.config._private_file import write_private_file
 from hpcc.core import CallerError, HpccError
-from hpcc.identity import (
-    PinnedPeer,
+from hpcc.identity._login_file import read_own_file
+from hpcc.identity._tls import PinnedPeer
+from hpcc.identity._worker_ca import (
     new_worker_key,
-    read_own_file,
     read_pass,
     read_request,
     request_of,
     worker_key_id,
 )
 from hpcc.ports import Clock
-from hpcc.rpc import (
-    ClientTls,
-    Schedulers,
-    UnauthenticatedError,
-    UnavailableError,
-    ask_to_enrol,
-    ask_to_renew,
-    dial,
-    open_channel,
-    open_schedulers,
-    split_schedulers,
-)
+from hpcc.rpc._channel import ClientTls, dial, open_channel
+from hpcc.rpc._enrolment import ask_to_enrol, ask_to_renew
+from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc._schedulers import Schedulers, open_schedulers, split_schedulers
 
 _log: Final = logging.getLogger(__name__)
 IDENTITY_NAME: Final = "farm-identity.pem"

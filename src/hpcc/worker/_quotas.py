@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hpcc.core import TenantId
-from hpcc.identity import RouteClaims, RouteQuotas
+from hpcc.identity._token import RouteClaims, RouteQuotas
 from hpcc.ports import Clock
-from hpcc.rpc import BusyError
+from hpcc.rpc._errors import BusyError
 from hpcc.worker._storage import TenantStorage
 
 # Compiles of one tenant that wait for a place below its limit, each with its action in memory.

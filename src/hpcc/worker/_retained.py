@@ -15,8 +15,9 @@ from typing import Final
 
 from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError, TenantId
 from hpcc.ports import BlobStore, Clock
-from hpcc.reapi import ActionSpec, TreeWalk
-from hpcc.store import DiskBlobStore, DiskBlobStoreConfig, blob_path
+from hpcc.reapi._action import ActionSpec
+from hpcc.reapi._tree import TreeWalk
+from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.worker._config import WorkerConfig
 
 _DIRECTORY: Final = "retained"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 
 from hpcc.core import Digest, TenantId
 from hpcc.ports import AuditRow
-from hpcc.reapi import ResultRecord
-from hpcc.rpc import Client
+from hpcc.reapi._result import ResultRecord
+from hpcc.rpc._reapi_server import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

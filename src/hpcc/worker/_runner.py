@@ -22,17 +22,16 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.identity import ResultSigner
+from hpcc.identity._results import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
-from hpcc.reapi import (
-    ActionSpec,
-    CommandSpec,
-    ResultRecord,
-    ResultScope,
-    TreeWalk,
-    encode_result,
-)
-from hpcc.rpc import Client, DeadlineError, MissingBlobsError, current_caller
+from hpcc.reapi._action import ActionSpec
+from hpcc.reapi._command import CommandSpec
+from hpcc.reapi._result import ResultRecord, encode_result
+from hpcc.reapi._signed import ResultScope
+from hpcc.reapi._tree import TreeWalk
+from hpcc.rpc._errors import DeadlineError, MissingBlobsError
+from hpcc.rpc._method import current_caller
+from hpcc.rpc._reapi_server import Client
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import lineage_digest, pack_entry

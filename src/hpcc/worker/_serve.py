@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit import EventLimiter, SpoolAuditLog
+from hpcc.audit._limiter import EventLimiter
+from hpcc.audit._log import SpoolAuditLog
 from hpcc.core import (
     CallerError,
     GuestReuse,
@@ -18,25 +19,18 @@ from hpcc.core import (
     InfrastructureError,
     TenantId,
 )
-from hpcc.identity import (
-    PinnedPeer,
-    ResultKeys,
-    ResultSigner,
-    load_or_create_signing_key,
-    load_or_create_tls,
-)
+from hpcc.identity._keys import load_or_create_signing_key, load_or_create_tls
+from hpcc.identity._result_keys import ResultKeys
+from hpcc.identity._results import ResultSigner
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
-from hpcc.rpc import (
-    Admission,
-    AuditClient,
-    Registration,
-    RegistryClient,
-    Schedulers,
-    ServerTls,
-    leaf_error,
-    reapi_handlers,
-    start_server,
-)
+from hpcc.rpc._audit_api import AuditClient
+from hpcc.rpc._channel import ServerTls, start_server
+from hpcc.rpc._process import leaf_error
+from hpcc.rpc._reapi_server import reapi_handlers
+from hpcc.rpc._scheduler_api import Admission, Registration
+from hpcc.rpc._scheduler_client import RegistryClient
+from hpcc.rpc._schedulers import Schedulers
 from hpcc.worker._audit_sinks import TrailSink, audit_sinks
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._domain import TrustDomain

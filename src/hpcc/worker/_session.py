@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hpcc.audit import EventLimiter
+from hpcc.audit._limiter import EventLimiter
 from hpcc.core import (
     Blob,
     Digest,
@@ -22,38 +22,21 @@ from hpcc.core import (
     PolicyError,
     TenantId,
 )
-from hpcc.identity import (
-    ResultError,
-    ResultKeys,
-    RouteClaims,
-    TokenError,
-    TokenVerifier,
-    check_proof,
-)
+from hpcc.identity._proof import check_proof
+from hpcc.identity._result_keys import ResultKeys
+from hpcc.identity._results import ResultError
+from hpcc.identity._token import RouteClaims, TokenError, TokenVerifier
 from hpcc.ports import AuditLog, AuditRow, Clock
-from hpcc.reapi import (
-    IMAGE_PROPERTY,
-    MAX_ACTION_BYTES,
-    MAX_COMMAND_BYTES,
-    CommandSpec,
-    ReapiError,
-    ResultRecord,
-    ResultScope,
-    ResultTerms,
-    TreeWalk,
-    encode_result,
-    output_tree_files,
-    parse_action,
-    parse_command,
-)
-from hpcc.rpc import (
-    BusyError,
-    Client,
-    Finished,
-    MissingBlobsError,
-    Running,
-    current_caller,
-)
+from hpcc.reapi._action import parse_action
+from hpcc.reapi._command import IMAGE_PROPERTY, CommandSpec, parse_command
+from hpcc.reapi._limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
+from hpcc.reapi._output_tree import output_tree_files
+from hpcc.reapi._result import ResultRecord, encode_result
+from hpcc.reapi._signed import ResultScope, ResultTerms
+from hpcc.reapi._tree import TreeWalk
+from hpcc.rpc._errors import BusyError, MissingBlobsError
+from hpcc.rpc._method import current_caller
+from hpcc.rpc._reapi_server import Client, Finished, Running
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import open_entry
 from hpcc.worker._flights import FlightKey, Flights, Landing

@@ -10,33 +10,23 @@ from typing import Final, Protocol
 
 import grpc
 
-from hpcc.config import load_service_file
+from hpcc.config._service_file import load_service_file
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, TenantId
 from hpcc.ports import ActionCache, BlobStore, Clock
-from hpcc.rpc import (
+from hpcc.rpc._foreign_service import (
     ServiceActionCache,
     ServiceBlobStore,
     ServiceConfig,
     open_service_channel,
     service_client,
 )
-from hpcc.store import (
-    Breaker,
-    GuardedActionCache,
-    GuardedBlobStore,
-    GuardedObjects,
-    Held,
-    HeldObjects,
-    MeteredObjects,
-    ObjectActionCache,
-    ObjectBlobsConfig,
-    ObjectBlobStore,
-    Objects,
-    PrefixObjects,
-    S3Config,
-    S3Objects,
-    ZstdObjects,
-)
+from hpcc.store._breaker import Breaker, GuardedActionCache, GuardedBlobStore, GuardedObjects
+from hpcc.store._held import Held, HeldObjects
+from hpcc.store._metered import MeteredObjects
+from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
+from hpcc.store._objects import Objects, PrefixObjects
+from hpcc.store._s3 import S3Config, S3Objects
+from hpcc.store._zstd import ZstdObjects
 from hpcc.worker._stores_config import SharedStore
 
 _MAX_CA_BYTES: Final = 1 << 20

@@ -7,13 +7,8 @@ from pathlib import Path
 
 from hpcc.core import TenantId
 from hpcc.ports import ActionCache, BlobStore
-from hpcc.store import (
-    DiskActionCache,
-    DiskActionCacheConfig,
-    DiskBlobStore,
-    DiskBlobStoreConfig,
-    action_cache_directory,
-)
+from hpcc.store._disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
+from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._shared import SharedStores
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit import GENESIS, Record, TrailCursor, decode_record
-from hpcc.control import read_database_config
+from hpcc.audit._canonical import GENESIS, Record, decode_record
+from hpcc.audit._cursor import TrailCursor
+from hpcc.control._database import read_database_config
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import SystemClock
-from hpcc.rpc import AuditPlace
-from hpcc.scheduler import PostgresAuditSink, open_audit_sink
+from hpcc.rpc._audit_api import AuditPlace
+from hpcc.scheduler._audit_database import PostgresAuditSink, open_audit_sink
 from hpcc.testing.audit_rows import SMALL, opened, refusal, row
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
 

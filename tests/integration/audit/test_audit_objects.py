@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hpcc.audit import SpoolLimits, verify_trail
+from hpcc.audit._spool import SpoolLimits
+from hpcc.audit._verify import verify_trail
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
 from hpcc.testing.audit_rows import SMALL, opened, row, written
@@ -23,7 +24,7 @@ from hpcc.testing.s3_servers import (
     seaweedfs,
     seaweedfs_missing_or_none,
 )
-from hpcc.worker import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
 
 SECONDS = 120.0
 LOCKED = "audit-locked"

@@ -21,7 +21,8 @@ from hpcc.core import (
 from hpcc.ports import AuditRow, Runtime, SystemClock
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import made
-from hpcc.worker import Reproduction, RetainedInputs, Verdict, reproduce_row
+from hpcc.worker._reproduce import Reproduction, Verdict, reproduce_row
+from hpcc.worker._retained import RetainedInputs
 
 SCRIPT = "cat dir/a.c > a.o; cat b.h >> a.o"
 
@@ -202,7 +203,7 @@ class Source:
 
 
 async def test_retained_inputs_expire_by_their_age_and_use_prolongs_them(tmp_path: Path) -> None:
-    from hpcc.reapi import parse_action
+    from hpcc.reapi._action import parse_action
 
     blobs = made(SCRIPT)
     spec, inputs = parse_action(blobs[-1].data), frozenset(b.digest for b in blobs[:2])

@@ -10,23 +10,23 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hpcc.audit import SpoolLimits, TrailCursor, verify_trail
+from hpcc.audit._cursor import TrailCursor
+from hpcc.audit._spool import SpoolLimits
+from hpcc.audit._verify import verify_trail
 from hpcc.core import CallerError, HpccError, InfrastructureError, IntegrityError
-from hpcc.identity import PinnedPeer, new_worker_key
+from hpcc.identity._tls import PinnedPeer
+from hpcc.identity._worker_ca import new_worker_key
 from hpcc.ports import SystemClock
-from hpcc.rpc import (
-    AuditClient,
-    AuditPlace,
-    ClientTls,
-    Schedulers,
-    ask_to_enrol,
-    open_channel,
-)
-from hpcc.scheduler import AUDIT_SQL, open_enrolment
+from hpcc.rpc._audit_api import AuditClient, AuditPlace
+from hpcc.rpc._channel import ClientTls, open_channel
+from hpcc.rpc._enrolment import ask_to_enrol
+from hpcc.rpc._schedulers import Schedulers
+from hpcc.scheduler._audit_schema import AUDIT_SQL
+from hpcc.scheduler._serve import open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import SMALL, made, opened, row, written
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
-from hpcc.worker import Shipper
+from hpcc.worker._audit_shipper import Shipper
 
 SECONDS = 100.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -150,7 +150,8 @@ async def test_a_peer_that_sends_no_chain_is_refused_and_leaves_an_event(
             await client.append("w2", 0, data)  # in another worker's name
         assert caught.value.reason == "foreign-worker"
         assert (await client.append("w1", 0, data)).next == 6
-    from hpcc.audit import Query, open_index
+    from hpcc.audit._index import Query
+    from hpcc.audit._reader import open_index
 
     with open_index(tmp_path / "scheduler/state/events") as index:
         names = [r.body["name"] for r in index.find(Query(kind="event"))]
@@ -251,7 +252,8 @@ async def test_an_empty_sink_begins_with_the_first_record_that_is_kept(tmp_path:
 async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
     tmp_path: Path, *, is_ahead: bool
 ) -> None:
-    from hpcc.audit import Query, open_index
+    from hpcc.audit._index import Query
+    from hpcc.audit._reader import open_index
 
     sink = Sink()
     if is_ahead:

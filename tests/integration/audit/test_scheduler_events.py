@@ -13,24 +13,28 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit import Query, SpoolAuditLog, event_of, open_index, spool_path, verify_trail
+from hpcc.audit._canonical import event_of
+from hpcc.audit._index import Query
+from hpcc.audit._log import SpoolAuditLog
+from hpcc.audit._reader import open_index
+from hpcc.audit._segments import spool_path
+from hpcc.audit._verify import verify_trail
 from hpcc.cli._main import main
-from hpcc.config import write_private_file
+from hpcc.config._private_file import write_private_file
 from hpcc.core import HpccError, Isolation, PolicyError, TenantId
-from hpcc.identity import PinnedPeer, new_worker_key
+from hpcc.identity._tls import PinnedPeer
+from hpcc.identity._worker_ca import new_worker_key
 from hpcc.ports import SecurityEvent
-from hpcc.rpc import (
-    AuditClient,
-    RouteAsk,
-    SchedulerClient,
-    Schedulers,
-    UnauthenticatedError,
-    ask_to_enrol,
-    open_channel,
-)
+from hpcc.rpc._audit_api import AuditClient
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._enrolment import ask_to_enrol
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._scheduler_api import RouteAsk
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc._schedulers import Schedulers
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import KEY, opened, row
-from hpcc.worker import load_identity_or_none
+from hpcc.worker._identity import load_identity_or_none
 
 SECONDS = 60.0
 
@@ -104,7 +108,8 @@ async def test_a_route_to_an_image_that_the_tenant_may_not_use_is_an_event_of_th
     tmp_path: Path,
 ) -> None:
     from hpcc.core import GuestReuse
-    from hpcc.scheduler import Admitted, ImageRule, TenantPolicy
+    from hpcc.scheduler._tenants import ImageRule, TenantPolicy
+    from hpcc.scheduler._tenants_door import Admitted
 
     policy = TenantPolicy(
         tenant=TENANT,

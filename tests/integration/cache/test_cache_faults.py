@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hpcc.config import CacheSettings, Paths, Settings
-from hpcc.daemon import Done, Exec, Run, RunReport
+from hpcc.config._paths import Paths
+from hpcc.config._settings import CacheSettings, Settings
+from hpcc.daemon._api import Done, Exec, Run, RunReport
 from hpcc.daemon._cache import Cache
 from hpcc.daemon._inflight import Inflight
 from hpcc.testing.compiles import FakeLauncher, run_bare
@@ -105,7 +106,7 @@ def test_results_larger_than_allowed_are_not_kept(
 
 
 def test_a_cleaned_store_is_noticed(launcher: FakeLauncher, cache: Cache, paths: Paths) -> None:
-    from hpcc.store import PrivateStore
+    from hpcc.store._private import PrivateStore
 
     launcher.compile(*_ARGV)
     assert launcher.compile(*_ARGV).answer == "done"

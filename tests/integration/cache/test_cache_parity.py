@@ -11,11 +11,14 @@ from dataclasses import replace
 import pytest
 
 from hpcc.cli._explain import explain_lines
-from hpcc.config import FarmSession, Paths, RemoteSettings, Settings
+from hpcc.config._farm_session import FarmSession
+from hpcc.config._paths import Paths
+from hpcc.config._settings import RemoteSettings, Settings
 from hpcc.core import ClientPolicy, Fallback, Level, Parity, RemoteFailure, Toolchain, compare
-from hpcc.daemon import Outcome, read_records
 from hpcc.daemon._cache import Cache
+from hpcc.daemon._engine import Outcome
 from hpcc.daemon._host_toolchains import RECHECK_SECONDS, HostToolchains, ask_compiler
+from hpcc.daemon._records_read import read_records
 from hpcc.daemon._remote import DispatcherClient
 from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote
 

@@ -11,20 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers import (
-    ASKED_CLANG,
-    ASKED_GCC,
-    CLANG_MAJORS,
-    GCC_MAJORS,
-    GNU_FLAGS,
-    Effect,
-    FlagSpec,
-    Invocation,
-    Written,
-    check_versions,
-    files_written,
-    read_invocation,
-)
+from hpcc.compilers._gnu_flags import GNU_FLAGS
+from hpcc.compilers._invocation import Invocation, read_invocation
+from hpcc.compilers._side import Written, files_written
+from hpcc.compilers._spec import ASKED_CLANG, ASKED_GCC, CLANG_MAJORS, GCC_MAJORS, Effect, FlagSpec
+from hpcc.compilers._versions import check_versions
 from hpcc.testing.compiles import run_bare
 
 # A value that makes sense; the rest of the rows take none, or any name.

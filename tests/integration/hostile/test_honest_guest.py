@@ -13,9 +13,10 @@ from grpclib.server import Server
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import ExecLimits, OutputEvent, StdioEvent
-from hpcc.runtime import GuestChannel
+from hpcc.runtime._channel import GuestChannel
 from hpcc.testing._guest_contract import MemoryBlobs, request
-from hpcc.wire import CHUNK_BYTES, GuestLink
+from hpcc.wire._exec_frames import CHUNK_BYTES
+from hpcc.wire._link import GuestLink
 
 TOKEN = b"t" * 32
 MIB = 1 << 20

@@ -10,9 +10,12 @@ import pytest
 
 from hpcc.core import Blob, CallerError, InputFile, Isolation
 from hpcc.ports import GuestIdentity, GuestSpec, Probe
-from hpcc.reapi import ActionSpec, CommandSpec, build_tree, encode_action, encode_command
-from hpcc.rpc import UnavailableError
-from hpcc.runtime import GuestChannel, VmGuest
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._tree import build_tree
+from hpcc.rpc._errors import UnavailableError
+from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime._vm import VmGuest
 from hpcc.testing._farm import IMAGE, farm_under_test
 from hpcc.testing._hostile_harness import TOKEN
 from hpcc.testing._hostile_server import HostileGuest, HostileServer

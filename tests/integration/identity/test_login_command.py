@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config import Paths, RemoteSettings, Settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.daemon._remote import start_remote
-from hpcc.identity import load_login_or_none
-from hpcc.identity._login_file import save_login
+from hpcc.identity._login_file import load_login_or_none, save_login
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 from hpcc.testing._identity_provider import (
     CI_CLIENT,

@@ -13,15 +13,11 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import HpccError, IntegrityError, TenantId
-from hpcc.identity import (
-    KeyCache,
-    KeyCacheLimits,
-    ProviderError,
-    ProviderHttp,
-    load_or_create_tls,
-)
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._oidc_http import ProviderError, ProviderHttp
+from hpcc.identity._oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
-from hpcc.rpc import UnauthenticatedError, UnavailableError
+from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._tenants_door import TableDoor
 from hpcc.testing._idp_tokens import FixedClock, MintKey, claims, mint
 

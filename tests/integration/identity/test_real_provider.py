@@ -12,24 +12,19 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, Isolation, TenantId
-from hpcc.identity import (
-    DeviceCode,
-    FarmProfile,
-    Grants,
-    Login,
-    LoginSource,
-    PinnedPeer,
-    ProviderHttp,
-    RefusedError,
-    Tokens,
-    discover,
-    load_login_or_none,
-    profile_text,
-    store_login,
-)
+from hpcc.identity._login_file import FarmProfile, Login, load_login_or_none, profile_text
+from hpcc.identity._login_source import LoginSource, store_login
+from hpcc.identity._oidc_grants import DeviceCode, Grants, RefusedError, Tokens
+from hpcc.identity._oidc_http import ProviderHttp
+from hpcc.identity._oidc_provider import discover
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc import RouteAsk, SchedulerClient, SessionGrant, UnauthenticatedError, open_channel
-from hpcc.scheduler import RunningScheduler, SchedulerConfig, serve_scheduler
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._scheduler_api import RouteAsk, SessionGrant
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE
 from hpcc.testing._identity_provider import (
     CI_CLIENT,

@@ -16,31 +16,27 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from hpcc.control import EmbeddedControlStore
+from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError, PolicyError
-from hpcc.identity import (
-    PinnedPeer,
-    WorkerCa,
-    load_or_create_tls,
-    new_worker_key,
-    read_request,
-)
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._tls import PinnedPeer
+from hpcc.identity._worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import Entry, SystemClock
-from hpcc.rpc import (
-    Beat,
-    ClientTls,
-    RegistryClient,
-    UnauthenticatedError,
-    UnavailableError,
-    ask_to_enrol,
-    ask_to_renew,
-    open_channel,
-)
-from hpcc.scheduler import Enrolment, open_enrolment
-from hpcc.scheduler._serve import TLS_NAME
+from hpcc.rpc._channel import ClientTls, open_channel
+from hpcc.rpc._enrolment import ask_to_enrol, ask_to_renew
+from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc._scheduler_api import Beat
+from hpcc.rpc._scheduler_client import RegistryClient
+from hpcc.scheduler._enrolment import Enrolment
+from hpcc.scheduler._serve import TLS_NAME, open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
-from hpcc.worker import IDENTITY_NAME, enrol_worker, load_identity_or_none, read_token
-from hpcc.worker._identity import Tie
+from hpcc.worker._identity import (
+    IDENTITY_NAME,
+    Tie,
+    enrol_worker,
+    load_identity_or_none,
+    read_token,
+)
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import HpccError, NotFoundError, PolicyError
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc import Beat, Pulse, RegistryClient, RouteChange, SchedulerClient, open_channel
-from hpcc.scheduler import open_enrolment
+from hpcc.rpc._channel import open_channel
+from hpcc.rpc._pulse import Pulse
+from hpcc.rpc._scheduler_api import Beat, RouteChange
+from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
 from hpcc.scheduler._registry import RETURN_SECONDS, Registry
+from hpcc.scheduler._serve import open_enrolment
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
-from hpcc.worker import load_identity_or_none
+from hpcc.worker._identity import load_identity_or_none
 
 pytestmark = pytest.mark.timeout(120)
 WAIT_SECONDS = 60.0

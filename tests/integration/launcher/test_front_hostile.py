@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import FrontLimits, socket_path
-from hpcc.daemon._front import Front
+from hpcc.daemon._door import socket_path
+from hpcc.daemon._front import Front, FrontLimits
 from hpcc.ports import SystemClock
 from hpcc.testing.launcher import (
     ANSWER_VARIABLE,
@@ -25,7 +25,7 @@ from hpcc.testing.launcher import (
     paths_of,
     wait_until,
 )
-from hpcc.wire import launcher as wire
+from hpcc.wire import _launcher as wire
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus" / "launcher_request"
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config import Paths
+from hpcc.config._paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
-from hpcc.daemon import query, socket_path, start, stop
+from hpcc.daemon._client import query, start, stop
+from hpcc.daemon._door import socket_path
 from hpcc.testing.launcher import (
     Bench,
     build_launcher,
@@ -23,7 +24,7 @@ from hpcc.testing.launcher import (
     stop_daemon,
     wait_until,
 )
-from hpcc.wire import launcher as wire
+from hpcc.wire import _launcher as wire
 
 
 def status(bench: Bench) -> dict[str, object]:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config import Paths, RemoteSettings, Settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import RemoteSettings, Settings
 from hpcc.core import (
     RemoteFailure,
     RemoteOutcome,

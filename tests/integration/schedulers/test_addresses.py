@@ -10,17 +10,13 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, Isolation
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc import (
-    SchedulerClient,
-    Schedulers,
-    UnauthenticatedError,
-    UnavailableError,
-    open_schedulers,
-    split_schedulers,
-)
-from hpcc.scheduler import RunningScheduler, SchedulerConfig, serve_scheduler
+from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc._schedulers import Schedulers, open_schedulers, split_schedulers
+from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
 from hpcc.testing._farm import TENANT
 
 pytestmark = pytest.mark.timeout(120)

@@ -14,8 +14,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from hpcc.config import Farm
-from hpcc.control import migrate, open_postgres, read_database_config
+from hpcc.config._farm import Farm
+from hpcc.control._database import read_database_config
+from hpcc.control._postgres import open_postgres
+from hpcc.control._schema import migrate
 from hpcc.core import (
     CallerError,
     HpccError,
@@ -27,23 +29,17 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
-from hpcc.identity import PinnedPeer
+from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import REREAD, ControlStore, News, SystemClock
-from hpcc.rpc import (
-    RegistryClient,
-    Route,
-    RouteAsk,
-    RouteChange,
-    SchedulerClient,
-    SessionGrant,
-    UnauthenticatedError,
-    open_schedulers,
-)
-from hpcc.scheduler import open_control
+from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc._scheduler_api import Route, RouteAsk, RouteChange, SessionGrant
+from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
+from hpcc.rpc._schedulers import open_schedulers
+from hpcc.scheduler._serve import open_control
 from hpcc.testing._farm import IMAGE, TENANT
 from hpcc.testing.postgres import PrivatePostgres
 from hpcc.testing.replicas import ROLE, Replica, ReplicaFarm, replica_farm
-from hpcc.worker import load_identity_or_none
+from hpcc.worker._identity import load_identity_or_none
 
 pytestmark = pytest.mark.timeout(240)
 WAIT_SECONDS = 90.0

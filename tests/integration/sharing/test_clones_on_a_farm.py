@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config import Paths, RemoteSettings, Settings
-from hpcc.daemon import CacheHandler, open_cache
+from hpcc.config._paths import Paths
+from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.daemon._cache import open_cache
+from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._remote import start_remote
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.compiles import Compiled, FakeLauncher, run_bare

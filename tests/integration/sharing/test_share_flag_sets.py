@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hpcc.config import Paths, Settings
+from hpcc.config._paths import Paths
+from hpcc.config._settings import Settings
 from hpcc.daemon._cache import Cache, open_cache
 
 from .conftest import FILES, Clone

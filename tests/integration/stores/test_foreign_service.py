@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, NotFoundError
-from hpcc.reapi import encode_entry_result, parse_foreign_result
-from hpcc.rpc import (
-    ReapiClient,
+from hpcc.reapi._foreign import encode_entry_result, parse_foreign_result
+from hpcc.rpc._foreign_service import (
     ServiceActionCache,
     ServiceBlobStore,
     ServiceConfig,
     connect_service,
 )
+from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing.buildbox import Casd, casd, missing_or_none
 from hpcc.testing.store_contract import BLOB, ActionCacheContract, BlobStoreContract
 

@@ -13,15 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from hpcc.core import Blob, Digest, InputFile, TenantId
-from hpcc.reapi import (
-    ActionSpec,
-    CommandSpec,
-    ResultRecord,
-    build_tree,
-    encode_action,
-    encode_command,
-)
-from hpcc.rpc import ReapiClient
+from hpcc.reapi._action import ActionSpec, encode_action
+from hpcc.reapi._command import CommandSpec, encode_command
+from hpcc.reapi._result import ResultRecord
+from hpcc.reapi._tree import build_tree
+from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 from hpcc.testing.buildbox import casd
 from hpcc.testing.buildbox import missing_or_none as casd_missing_or_none

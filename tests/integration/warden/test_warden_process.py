@@ -20,7 +20,9 @@ import pytest
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ResultEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import ChannelTiming, GuestChannel, Zygote, warden_label, warden_trouble
+from hpcc.runtime._channel import ChannelTiming, GuestChannel
+from hpcc.runtime._warden import Zygote, warden_trouble
+from hpcc.runtime._warden_launch import warden_label
 from hpcc.testing import _warden_probe as probe
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import scripted_guest

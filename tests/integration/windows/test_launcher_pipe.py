@@ -15,7 +15,8 @@ import pytest
 
 from hpcc.testing.launcher import ROOT, build_windows_launcher
 from hpcc.testing.wine import Wine, cross_build
-from hpcc.wire import daemon_pipe, launcher, pipe_sddl
+from hpcc.wire import _launcher as launcher
+from hpcc.wire._pipe import daemon_pipe, pipe_sddl
 
 pytestmark = pytest.mark.timeout(500)
 _HERE = Path(__file__).parent

@@ -16,8 +16,7 @@ import pytest
 
 from hpcc.core import Digest, ExecLimits, ExecRequest, InputFile
 from hpcc.ports import SystemClock
-from hpcc.runtime import unix_connector
-from hpcc.runtime._containerd import Containerd
+from hpcc.runtime._containerd import Containerd, unix_connector
 from hpcc.runtime._exec_channel import ExecChannel, ExecPlan
 from hpcc.runtime._windows_spec import WindowsPlan
 from hpcc.testing._fifo_streams import fifo_streams

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import hpcc
-from hpcc.runtime import build_agent_zip
+from hpcc.runtime._windows_agent import build_agent_zip
 from hpcc.testing.windows_agent import windows_python
 from hpcc.testing.wine import Wine
 

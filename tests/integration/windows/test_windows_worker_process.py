@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config import write_private_file
-from hpcc.identity import WorkerCa, load_or_create_tls, new_worker_key, read_request
+from hpcc.config._private_file import write_private_file
+from hpcc.identity._keys import load_or_create_tls
+from hpcc.identity._worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import SystemClock
-from hpcc.runtime import build_windows_layer
+from hpcc.runtime._windows_layer import build_windows_layer
 from hpcc.testing.launcher import ROOT
 from hpcc.testing.windows_agent import drive_c, windows_packages, windows_python
 from hpcc.testing.wine import Wine
-from hpcc.worker import IDENTITY_NAME
+from hpcc.worker._identity import IDENTITY_NAME
 
 pytestmark = pytest.mark.timeout(300)
 _DIRECTORIES = ("keys", "store", "audit", "images", "guest_assets", "state")

@@ -1,0 +1,33 @@
+"""The daemon as commands use it: start, stop and query, over a socket or over a Windows pipe."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    from hpcc.daemon._windows_client import (
+        LAUNCHER_START_SECONDS,
+        START_SECONDS,
+        daemon_environment,
+        query,
+        start,
+        stop,
+    )
+else:
+    from hpcc.daemon._lifecycle_client import (
+        LAUNCHER_START_SECONDS,
+        START_SECONDS,
+        query,
+        start,
+        stop,
+    )
+    from hpcc.daemon._spawn import daemon_environment
+
+__all__ = [
+    "LAUNCHER_START_SECONDS",
+    "START_SECONDS",
+    "daemon_environment",
+    "query",
+    "start",
+    "stop",
+]
