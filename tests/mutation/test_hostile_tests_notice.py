@@ -153,7 +153,7 @@ CASES = {
         f"{ATTACKS}::test_an_image_that_is_not_the_tokens_is_refused",
     ),
     "upload-digest": Case(
-        "core/_digest.py",
+        "core/digest.py",
         "if len(data) != digest.size_bytes or hashlib.sha256(data).hexdigest() != digest.hash:",
         "if False:",
         f"{ATTACKS}::test_bytes_that_do_not_match_their_digest_are_refused",
@@ -286,7 +286,7 @@ CASES = {
         "tests/unit/test_image_flatten_hostile.py::test_a_name_with_dotdot_is_refused",
     ),
     "guest-path": Case(
-        "core/_exec.py",
+        "core/exec.py",
         'p in {"", ".", ".."} or ',
         "",
         "tests/unit/test_dispatch_units.py::test_an_output_outside_the_root_is_refused",

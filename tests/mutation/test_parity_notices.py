@@ -17,11 +17,11 @@ CACHE = "tests/integration/cache/test_cache_parity.py::"
 
 CASES = {
     "description": Case(
-        "core/_toolchain.py", "if not is_good:", "if False:",
+        "core/toolchain.py", "if not is_good:", "if False:",
         UNIT + "test_a_description_that_could_mislead_or_fill_is_refused",
     ),
     "descriptions": Case(
-        "core/_toolchain.py", "or len(content) > MAX_TOOLCHAINS:", "or False:",
+        "core/toolchain.py", "or len(content) > MAX_TOOLCHAINS:", "or False:",
         UNIT + "test_descriptions_without_end_are_refused",
     ),
     "terminal": Case(

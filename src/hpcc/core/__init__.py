@@ -1,8 +1,8 @@
 """The words of hpcc: values without behaviour of their own and the errors all parts share."""
 
-from hpcc.core._digest import EMPTY_DIGEST, MAX_BLOB_BYTES, Blob, Digest
-from hpcc.core._endpoints import check_endpoint, check_port
-from hpcc.core._errors import (
+from hpcc.core.digest import EMPTY_DIGEST, MAX_BLOB_BYTES, Blob, Digest
+from hpcc.core.endpoints import check_endpoint, check_port
+from hpcc.core.errors import (
     CallerError,
     HpccError,
     InfrastructureError,
@@ -10,7 +10,7 @@ from hpcc.core._errors import (
     NotFoundError,
     PolicyError,
 )
-from hpcc.core._exec import (
+from hpcc.core.exec import (
     MAX_ARGV_BYTES,
     MAX_INPUTS,
     MAX_NAME_BYTES,
@@ -29,8 +29,8 @@ from hpcc.core._exec import (
     StdioEvent,
     check_guest_path,
 )
-from hpcc.core._names import GuestReuse, ImageDigest, ImageRef, Isolation, TenantId
-from hpcc.core._parity import (
+from hpcc.core.names import GuestReuse, ImageDigest, ImageRef, Isolation, TenantId
+from hpcc.core.parity import (
     FALLBACKS,
     PARITIES,
     ClientPolicy,
@@ -41,7 +41,7 @@ from hpcc.core._parity import (
     compare,
     sentence,
 )
-from hpcc.core._remote import (
+from hpcc.core.remote import (
     RemoteFailure,
     RemoteInput,
     RemoteOutcome,
@@ -50,7 +50,7 @@ from hpcc.core._remote import (
     RemoteResult,
     SharedInputs,
 )
-from hpcc.core._toolchain import (
+from hpcc.core.toolchain import (
     MAX_TOOLCHAINS,
     MAX_TOOLCHAINS_BYTES,
     Family,
@@ -62,7 +62,7 @@ from hpcc.core._toolchain import (
     toolchain_table,
     toolchains_of,
 )
-from hpcc.core._windows_paths import (
+from hpcc.core.windows_paths import (
     MAX_WINDOWS_PATH_UNITS,
     WindowsPath,
     WindowsPathError,

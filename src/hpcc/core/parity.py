@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from hpcc.core._names import ImageRef
-from hpcc.core._toolchain import Toolchain
+from hpcc.core.names import ImageRef
+from hpcc.core.toolchain import Toolchain
 
 Fallback = Literal["never", "warn", "quiet"]
 Parity = Literal["refuse", "warn", "ignore"]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from hpcc.core._errors import CallerError
+from hpcc.core.errors import CallerError
 
 _TENANT: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SHA256: Final = re.compile(r"sha256:[0-9a-f]{64}")

@@ -6,7 +6,7 @@ import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
-from hpcc.core._errors import CallerError
+from hpcc.core.errors import CallerError
 
 MAX_PORT: Final = 65_535
 _LOOPBACK_NAMES: Final = frozenset({"localhost"})

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from hpcc.core._digest import Digest
-from hpcc.core._errors import CallerError
+from hpcc.core.digest import Digest
+from hpcc.core.errors import CallerError
 
 SOURCE_ROOT: Final = "/src"
 

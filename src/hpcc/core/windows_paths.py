@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.core._digest import Digest
-from hpcc.core._errors import CallerError
-from hpcc.core._exec import InputFile
+from hpcc.core.digest import Digest
+from hpcc.core.errors import CallerError
+from hpcc.core.exec import InputFile
 
 # MAX_PATH less the final zero: cl.exe takes no longer ones, whatever the system is set to.
 MAX_WINDOWS_PATH_UNITS: Final = 259

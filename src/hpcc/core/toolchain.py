@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
-from hpcc.core._errors import CallerError
-from hpcc.core._names import ImageDigest, ImageRef
+from hpcc.core.errors import CallerError
+from hpcc.core.names import ImageDigest, ImageRef
 
 MAX_TOOLCHAINS: Final = 16
 MAX_TOOLCHAINS_BYTES: Final = 128 << 10

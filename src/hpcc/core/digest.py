@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from hpcc.core._errors import CallerError, IntegrityError
+from hpcc.core.errors import CallerError, IntegrityError
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 # Larger than any object file we would move; keeps a hostile size out of arithmetic and headers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpcc.core._names import Isolation
+from hpcc.core.names import Isolation
 
 
 @dataclass(frozen=True, slots=True)
