@@ -1,8 +1,8 @@
 """The seams: what each part asks of the ones below it."""
 
-from hpcc.ports._audit import AuditLog, AuditRow, SecurityEvent, SignedHead
-from hpcc.ports._clock import Clock, SystemClock
-from hpcc.ports._control import (
+from hpcc.ports.audit import AuditLog, AuditRow, SecurityEvent, SignedHead
+from hpcc.ports.clock import Clock, SystemClock
+from hpcc.ports.control import (
     ENTRY_TOPIC,
     MAX_FACTS_BYTES,
     MAX_NAME_CHARS,
@@ -20,9 +20,9 @@ from hpcc.ports._control import (
     SessionFloor,
     WorkerLease,
 )
-from hpcc.ports._errors import GuestBootError, GuestLostError
-from hpcc.ports._runtime import BlobSource, Guest, GuestIdentity, GuestSpec, Probe, Runtime
-from hpcc.ports._stores import ActionCache, BlobStore
+from hpcc.ports.errors import GuestBootError, GuestLostError
+from hpcc.ports.runtime import BlobSource, Guest, GuestIdentity, GuestSpec, Probe, Runtime
+from hpcc.ports.stores import ActionCache, BlobStore
 
 __all__ = [
     "ENTRY_TOPIC",
