@@ -2,10 +2,10 @@
 
 import sys
 
-from hpcc.files._access import FileAccess
+from hpcc.files.access import FileAccess
 
 if sys.platform == "win32":
-    from hpcc.files._on_windows import (
+    from hpcc.files.on_windows import (
         NONBLOCK,
         access_of,
         lock_now,
@@ -15,7 +15,7 @@ if sys.platform == "win32":
         sync_file,
     )
 else:
-    from hpcc.files._on_posix import (
+    from hpcc.files.on_posix import (
         NONBLOCK,
         access_of,
         lock_now,

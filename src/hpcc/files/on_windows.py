@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from hpcc.files._access import FileAccess
+from hpcc.files.access import FileAccess
 from hpcc.windows._library import Library, WindowsError, load_library
 from hpcc.windows._open_files import (
     CREATE_NEW,

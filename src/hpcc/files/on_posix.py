@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from hpcc.files._access import FileAccess
+from hpcc.files.access import FileAccess
 
 # Opening a pipe or a device must not hold us up.
 NONBLOCK: Final = os.O_NONBLOCK
