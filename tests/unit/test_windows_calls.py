@@ -21,9 +21,9 @@ from hpcc.supervisor._windows_service import (
     uninstall_worker,
     worker_spec,
 )
-from hpcc.windows._command_line import command_line
-from hpcc.windows._library import Answer, WindowsError, _System, load_library
-from hpcc.windows._pipes import PipeListener
+from hpcc.windows.command_line import command_line
+from hpcc.windows.library import Answer, WindowsError, _System, load_library
+from hpcc.windows.pipes import PipeListener
 
 SID = "S-1-5-21-1-2-3-1001"
 ACCESS_DENIED, PIPE_BUSY = 5, 231

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
-    from hpcc.windows._library import Library
+    from hpcc.windows.library import Library
 
 _HOST_NAME: Final = "hpcc-service.exe"
 _STOP_SECONDS: Final = 60
@@ -91,7 +91,7 @@ def _uninstall(_args: argparse.Namespace) -> int:
 
 
 def _library() -> Library:
-    from hpcc.windows._library import load_library
+    from hpcc.windows.library import load_library
 
     try:
         return load_library()

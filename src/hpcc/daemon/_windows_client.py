@@ -17,9 +17,9 @@ from hpcc.config._paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon._lifecycle import BACKOFF_NAME
 from hpcc.daemon._windows_door import dial_daemon, prepare_directory
-from hpcc.windows._library import Library, load_library
-from hpcc.windows._pipes import PipeConnection
-from hpcc.windows._processes import ServerProcess
+from hpcc.windows.library import Library, load_library
+from hpcc.windows.pipes import PipeConnection
+from hpcc.windows.processes import ServerProcess
 from hpcc.wire import _launcher as wire
 
 # A person waits for a machine that is slow or busy; a launcher ten seconds.

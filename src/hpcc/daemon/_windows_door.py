@@ -13,10 +13,10 @@ from typing import Final
 
 from hpcc.config._paths import DIR_VARIABLE, Paths
 from hpcc.core import CallerError
-from hpcc.windows._files import WindowsLock
-from hpcc.windows._library import Library, WindowsError
-from hpcc.windows._pipes import PipeConnection, PipeListener, dial_pipe
-from hpcc.windows._users import own_sid
+from hpcc.windows.files import WindowsLock
+from hpcc.windows.library import Library, WindowsError
+from hpcc.windows.pipes import PipeConnection, PipeListener, dial_pipe
+from hpcc.windows.users import own_sid
 from hpcc.wire._pipe import daemon_pipe, pipe_sddl
 
 _LOCK_NAME: Final = "daemon.lock"

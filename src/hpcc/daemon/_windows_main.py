@@ -43,9 +43,9 @@ from hpcc.daemon._windows_door import PipeDoor
 from hpcc.daemon._windows_machine import WindowsMachine
 from hpcc.daemon._windows_root import windows_root
 from hpcc.ports import SystemClock
-from hpcc.windows._files import directory_id, look_at
-from hpcc.windows._library import Library, load_library
-from hpcc.windows._users import is_raised, own_sid
+from hpcc.windows.files import directory_id, look_at
+from hpcc.windows.library import Library, load_library
+from hpcc.windows.users import is_raised, own_sid
 from hpcc.wire import _launcher as wire
 
 _EXIT_FAILED: Final = 1

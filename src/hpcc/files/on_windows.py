@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcc.files.access import FileAccess
-from hpcc.windows._library import Library, WindowsError, load_library
-from hpcc.windows._open_files import (
+from hpcc.windows.library import Library, WindowsError, load_library
+from hpcc.windows.open_files import (
     CREATE_NEW,
     OPEN_ALWAYS,
     OPEN_EXISTING,
@@ -25,7 +25,7 @@ from hpcc.windows._open_files import (
     lock_handle,
     open_handle,
 )
-from hpcc.windows._users import own_sid
+from hpcc.windows.users import own_sid
 
 # Nothing waits for another end when it is opened here.
 NONBLOCK: Final = 0

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError, parse_windows_path
-from hpcc.windows._command_line import command_line
-from hpcc.windows._files import prepare_system_directory
-from hpcc.windows._library import Library
-from hpcc.windows._services import ServiceSpec, install_service, remove_service
-from hpcc.windows._users import is_elevated
+from hpcc.windows.command_line import command_line
+from hpcc.windows.files import prepare_system_directory
+from hpcc.windows.library import Library
+from hpcc.windows.services import ServiceSpec, install_service, remove_service
+from hpcc.windows.users import is_elevated
 
 WORKER_SERVICE: Final = "hpcc-worker"
 DEFAULT_STOP_SECONDS: Final = 60

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.testing.wine import Wine, cross_build
-from hpcc.windows._library import Answer, narrowed
+from hpcc.windows.library import Answer, narrowed
 
 _SOURCE: Final = Path(__file__).with_name("_windows_bridge.c")
 _START_SECONDS: Final = 60.0

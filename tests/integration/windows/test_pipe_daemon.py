@@ -26,10 +26,10 @@ from hpcc.daemon._windows_main import open_daemon
 from hpcc.testing.launcher import build_windows_launcher, wait_until
 from hpcc.testing.windows_bridge import Bridge, bridge, build_bridge
 from hpcc.testing.wine import Wine, cross_build
-from hpcc.windows._files import WindowsLock, directory_id
-from hpcc.windows._library import WindowsError
-from hpcc.windows._pipes import PipeListener, _create
-from hpcc.windows._users import own_sid
+from hpcc.windows.files import WindowsLock, directory_id
+from hpcc.windows.library import WindowsError
+from hpcc.windows.pipes import PipeListener, _create
+from hpcc.windows.users import own_sid
 from hpcc.wire import _launcher as launcher
 from hpcc.wire._pipe import daemon_pipe, pipe_sddl
 
@@ -190,7 +190,7 @@ def test_commands_reach_the_daemon_and_end_it(
         assert (said["build_id"], said["engine"]) == (launcher.BUILD_ID, "none")
         assert query(place.paths, "stats", library=other)["counters"] == {"asked": 1}
         # Its process is the bridge here, which goes on.
-        monkeypatch.setattr("hpcc.windows._processes.ServerProcess.is_over", lambda *_: True)
+        monkeypatch.setattr("hpcc.windows.processes.ServerProcess.is_over", lambda *_: True)
         assert stop(place.paths, library=other)
         deadline = time.monotonic() + 30
         while True:
@@ -230,7 +230,7 @@ def test_nonsense_is_refused_and_the_next_one_served(place: Place, other: Bridge
 def test_a_client_of_another_user_is_not_served(
     place: Place, other: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcc.windows._pipes.PipeConnection.client", lambda _: _STRANGER)
+    monkeypatch.setattr("hpcc.windows.pipes.PipeConnection.client", lambda _: _STRANGER)
     with place.daemon() as daemon:
         with pytest.raises(InfrastructureError):
             query(place.paths, "status", library=other)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.windows._library import Library, WindowsError, checked, memory, text
+from hpcc.windows.library import Library, WindowsError, checked, memory, text
 
 # SC_MANAGER_CONNECT, SC_MANAGER_CREATE_SERVICE
 _MANAGER_RIGHTS: Final = 1 | 2

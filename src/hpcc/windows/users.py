@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hpcc.windows._library import (
+from hpcc.windows.library import (
     CURRENT_PROCESS,
     CURRENT_THREAD,
     Library,
@@ -19,7 +19,7 @@ from hpcc.windows._library import (
     load_pointer,
     memory,
 )
-from hpcc.windows._security import sid_text
+from hpcc.windows.security import sid_text
 
 _TOKEN_QUERY: Final = 8
 _TOKEN_USER: Final = 1

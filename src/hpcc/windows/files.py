@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError
-from hpcc.windows._library import INVALID_HANDLE, Library, WindowsError, memory, text
-from hpcc.windows._security import owner_of_file, security_attributes
+from hpcc.windows.library import INVALID_HANDLE, Library, WindowsError, memory, text
+from hpcc.windows.security import owner_of_file, security_attributes
 
 _GENERIC_READ: Final = 0x8000_0000
 _GENERIC_WRITE: Final = 0x4000_0000

@@ -13,7 +13,7 @@ import threading
 from typing import Final
 
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
-from hpcc.windows._library import (
+from hpcc.windows.library import (
     INVALID_HANDLE,
     Library,
     WindowsError,
@@ -21,9 +21,9 @@ from hpcc.windows._library import (
     memory,
     text,
 )
-from hpcc.windows._processes import ServerProcess
-from hpcc.windows._security import owner_of_pipe, security_attributes
-from hpcc.windows._users import client_of_pipe, server_number, server_of_pipe
+from hpcc.windows.processes import ServerProcess
+from hpcc.windows.security import owner_of_pipe, security_attributes
+from hpcc.windows.users import client_of_pipe, server_number, server_of_pipe
 
 # PIPE_ACCESS_DUPLEX, FILE_FLAG_OVERLAPPED
 _OPEN_MODE: Final = 3 | 0x4000_0000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hpcc.windows._library import (
+from hpcc.windows.library import (
     Library,
     WindowsError,
     checked,

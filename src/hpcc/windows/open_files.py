@@ -9,10 +9,10 @@ import struct
 from contextlib import nullcontext
 from typing import Final
 
-from hpcc.windows._files import INFORMATION, OPEN_REPARSE_POINT, REPARSE_POINT, SHARE_ALL
-from hpcc.windows._library import INVALID_HANDLE, Library, WindowsError, checked, memory, text
-from hpcc.windows._security import allowed_on_file, owner_of_file, security_attributes
-from hpcc.windows._users import own_sid
+from hpcc.windows.files import INFORMATION, OPEN_REPARSE_POINT, REPARSE_POINT, SHARE_ALL
+from hpcc.windows.library import INVALID_HANDLE, Library, WindowsError, checked, memory, text
+from hpcc.windows.security import allowed_on_file, owner_of_file, security_attributes
+from hpcc.windows.users import own_sid
 
 CREATE_NEW: Final = 1
 OPEN_EXISTING: Final = 3

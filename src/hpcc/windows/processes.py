@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.windows._library import Library, checked
+from hpcc.windows.library import Library, checked
 
 # SYNCHRONIZE, PROCESS_TERMINATE
 _RIGHTS: Final = 0x0010_0000 | 1
