@@ -42,7 +42,7 @@ from _tools import HPCC, clean_env
 from _trees import age, header_tree
 
 from hpcc.config._paths import Paths
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 60.0
 _WARM_UP_SECONDS: Final = 0.2

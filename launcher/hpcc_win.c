@@ -331,7 +331,7 @@ static bool is_own_server(HANDLE pipe) {
 }
 
 /* \\.\pipe\hpcc- and a hash of the user's SID, and of HPCC_DIR where it is set: the twin of
- * daemon_pipe in wire/_launcher.py. A name that anyone can guess and take: hence the checks above. */
+ * daemon_pipe in wire/launcher.py. A name that anyone can guess and take: hence the checks above. */
 static bool find_pipe(wchar_t *name) {
     char text[4096], hex[24];
     wchar_t wide[1024], *sid;

@@ -1,5 +1,5 @@
 /* The launcher's half of the protocol between launcher and daemon, and the rules for finding the
- * daemon's socket. The other half is src/hpcc/wire/_launcher.py; tests hold the two together.
+ * daemon's socket. The other half is src/hpcc/wire/launcher.py; tests hold the two together.
  * Pure: no I/O, no allocation, so that fuzz_reply.c can feed it anything.
  *
  * A frame is magic, type and body length (three little-endian 32-bit words), then the body. */
@@ -190,7 +190,7 @@ static inline size_t strip_headers(char *text, size_t bytes) {
     return kept;
 }
 
-/* ---- where the daemon is: the twin of config/_paths.py and wire/_launcher.py ---- */
+/* ---- where the daemon is: the twin of config/_paths.py and wire/launcher.py ---- */
 
 #define SOCKET_MAX 107u /* sun_path without its NUL */
 #define OWN_MAX 32u     /* "/tmp/hpcc-" and a uid */

@@ -51,7 +51,7 @@ def _constant(path: Path, pattern: str) -> str:
 def definitions(root: Path, build_id: str = "") -> list[str]:
     """Say which daemon the launcher belongs to, from the sources of that daemon."""
     version = _constant(root / "src/hpcc/__init__.py", r'^__version__: Final = "([^"]+)"')
-    protocol = _constant(root / "src/hpcc/wire/_launcher.py", r"^PROTOCOL_VERSION: Final = (\d+)$")
+    protocol = _constant(root / "src/hpcc/wire/launcher.py", r"^PROTOCOL_VERSION: Final = (\d+)$")
     build_id = build_id or f"{version}-{protocol}"
     return [f'-DHPCC_BUILD_ID="{build_id}"', f"-DHPCC_PROTOCOL={protocol}"]
 

@@ -15,10 +15,10 @@ from hpcc.core import ExecEvent, IntegrityError, OutputEvent, StdioEvent
 from hpcc.runtime._replies import ReplyChecker
 from hpcc.testing.guest_bytes import NONCE, REQUEST, STREAM, TOKEN, seeds
 from hpcc.warden._guest import reply_of
-from hpcc.wire import _warden as wire
-from hpcc.wire._exec_frames import MAX_FRAME_BYTES
-from hpcc.wire._frame_gate import PROTOCOL_VIOLATION, FrameGate
-from hpcc.wire._link import HostLink
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import MAX_FRAME_BYTES
+from hpcc.wire.frame_gate import PROTOCOL_VIOLATION, FrameGate
+from hpcc.wire.link import HostLink
 
 CORPUS = Path(__file__).parent / "corpus" / "guest_stream"
 INPUTS = {path.name: path.read_bytes() for path in sorted(CORPUS.iterdir())}

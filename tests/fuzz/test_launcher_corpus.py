@@ -10,7 +10,7 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.testing.launcher import build_tool
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 CORPUS = Path(__file__).parent / "corpus"
 REQUESTS = sorted((CORPUS / "launcher_request").iterdir())

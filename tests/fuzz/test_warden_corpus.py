@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import IntegrityError
-from hpcc.wire import _warden as wire
+from hpcc.wire import warden as wire
 
 CORPUS = Path(__file__).parent / "corpus" / "warden_frame"
 INPUTS = {path.name: path.read_bytes() for path in sorted(CORPUS.iterdir())}

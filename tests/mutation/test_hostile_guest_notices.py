@@ -26,7 +26,7 @@ from hpcc.testing._hostile_harness import Host
 from hpcc.testing._hostile_server import HostileServer
 
 ROOT = Path(__file__).resolve().parents[2]
-GATE, GUEST, LINK = "wire/_frame_gate.py", "warden/_guest.py", "wire/_link.py"
+GATE, GUEST, LINK = "wire/frame_gate.py", "warden/_guest.py", "wire/link.py"
 SESSION = "warden/_session.py"
 REPLIES, CALL, CHANNEL = "runtime/_replies.py", "runtime/_call.py", "runtime/_channel.py"
 NO_BUDGET = (GATE, "self._allowance < 0 or ", "")

@@ -191,7 +191,7 @@ CASES = {
         "test_a_length_prefix_of_4_gib_is_refused_before_it_is_read",
     ),
     "warden-frame-length": Case(
-        "wire/_warden.py",
+        "wire/warden.py",
         """unknown kind {kind}")
     if length > limit:""",
         """unknown kind {kind}")
@@ -199,7 +199,7 @@ CASES = {
         "tests/property/test_wire_warden.py::test_lengths_are_refused_before_anything_is_read",
     ),
     "warden-frame-number": Case(
-        "wire/_warden.py",
+        "wire/warden.py",
         "if (number == 0) != (kind in _OF_NO_EXEC):",
         "if False:",
         f"{LIES}::test_a_broken_frame_ends_the_guest[last words of an exec]",
@@ -273,7 +273,7 @@ CASES = {
         f"{WARDEN}::test_a_killed_worker_takes_zygote_and_wardens_along[warden]",
     ),
     "launcher-frame-length": Case(
-        "wire/_launcher.py",
+        "wire/launcher.py",
         "if length > limit:",
         "if False:",
         "tests/unit/test_wire_launcher.py::"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import CallerError
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 TEXT = st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"."))
 NAME = TEXT.map(lambda b: b"N" + b.replace(b"=", b"_"))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import MAX_PATH_BYTES, IntegrityError
-from hpcc.wire import _warden as wire
-from hpcc.wire._exec_frames import CHUNK_BYTES, MAX_DETAIL_BYTES
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import CHUNK_BYTES, MAX_DETAIL_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 DIGEST = st.binary(min_size=wire.DIGEST_BYTES, max_size=wire.DIGEST_BYTES)
 DATA = st.binary(max_size=200)

@@ -15,7 +15,7 @@ from hpcc.agent._greeter import Greeter
 from hpcc.agent._main import find_port, find_token, find_vsock_port
 from hpcc.agent._port import PortTransport
 from hpcc.agent._vsock import accept_from_host, session_of_host
-from hpcc.wire._link import NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
+from hpcc.wire.link import NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
 
 TOKEN = b"t" * TOKEN_BYTES
 

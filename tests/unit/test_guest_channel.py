@@ -26,8 +26,8 @@ from hpcc.testing import _scripted_guest as scripted
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import Play, Script, welcome
 from hpcc.testing._wardens import local_wardens
-from hpcc.wire._exec_frames import MAX_FRAME_BYTES
-from hpcc.wire._link import MAX_JUNK_BYTES
+from hpcc.wire.exec_frames import MAX_FRAME_BYTES
+from hpcc.wire.link import MAX_JUNK_BYTES
 
 DATA = b"an input"
 OK = pb.Result(reason=pb.Result.REASON_ENDED)

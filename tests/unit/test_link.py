@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import IntegrityError
-from hpcc.wire._link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+from hpcc.wire.link import MAX_JUNK_BYTES, NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
 
 TOKEN, NONCE = b"t" * TOKEN_BYTES, b"n" * NONCE_BYTES
 junk = st.binary(max_size=200)

@@ -21,8 +21,8 @@ from hpcc.runtime._warden import WardenEnds, Zygote, cpu_seconds
 from hpcc.runtime._warden_budget import CpuBudget
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._wardens import lying_wardens
-from hpcc.wire import _warden as wire
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire import warden as wire
+from hpcc.wire.link import TOKEN_BYTES
 
 TOKEN = b"t" * TOKEN_BYTES
 SECONDS = 8

@@ -10,7 +10,7 @@ import pytest
 
 from hpcc.warden import _zygote
 from hpcc.warden._session import serve
-from hpcc.wire import _warden as wire
+from hpcc.wire import warden as wire
 
 
 def test_a_fork_that_fails_costs_one_guest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hpcc.agent._windows_main import take_host
 from hpcc.agent._windows_tree import clear, list_directories, open_outputs
 from hpcc.core import Digest, ExecLimits
 from hpcc.testing._guest_contract import request
-from hpcc.wire._link import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+from hpcc.wire.link import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
 
 # What the stub does, as far as these tests go: its arguments up to "--", a program, a report.
 _STUB = """

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon._pipe_front import PipeFront, PipeLimits
 from hpcc.ports import SystemClock
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 OWNER, PLACE = "S-1-5-21-1-2-3-1001", (3, 4)
 

@@ -40,7 +40,7 @@ from hpcc.runtime._windows_spec import container_vmid, service_guid
 from hpcc.testing._fifo_streams import fifo_streams
 from hpcc.testing._guest_contract import request, run
 from hpcc.testing._scripted_containerd import ScriptedContainerd, serving, sha256
-from hpcc.wire._link import GuestLink
+from hpcc.wire.link import GuestLink
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "windows"
 MOUNT = json.loads((GOLDEN / "from_source_windows_layer_mount.json").read_text())["value"]

@@ -8,7 +8,7 @@ import pytest
 
 from hpcc.core import IntegrityError
 from hpcc.runtime._warden_windows import warden_argv, warden_label
-from hpcc.wire._warden_share import (
+from hpcc.wire.warden_share import (
     decode_warden_pid,
     decode_warden_share_length,
     encode_warden_pid,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 REQUEST = wire.LauncherRequest(
     build_id=b"0.1.0-1",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.wire import _launcher as launcher
-from hpcc.wire._pipe import check_sid, daemon_pipe, pipe_sddl
+from hpcc.wire import launcher
+from hpcc.wire.pipe import check_sid, daemon_pipe, pipe_sddl
 
 SID = "S-1-5-21-1004336348-1177238915-682003330-512"
 

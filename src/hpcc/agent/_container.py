@@ -17,13 +17,13 @@ from hpcc.agent._greeter import Greeter
 from hpcc.agent._linux import LinuxConfig, LinuxMachine
 from hpcc.agent._port import PortTransport
 from hpcc.agent._service import Agent
-from hpcc.wire._container import (
+from hpcc.wire.container import (
     CONTAINER_LINK,
     CONTAINER_MEMORY_VARIABLE,
     CONTAINER_PIDS_VARIABLE,
     CONTAINER_TOKEN_VARIABLE,
 )
-from hpcc.wire._link import GuestLink
+from hpcc.wire.link import GuestLink
 
 # The agent, and page cache of the image that is charged to the container.
 _RESERVED_BYTES: Final = 64 << 20

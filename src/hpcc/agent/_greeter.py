@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from hpcc.wire._link import READY, GuestLink
+from hpcc.wire.link import READY, GuestLink
 
 
 class Greeter(asyncio.Protocol):

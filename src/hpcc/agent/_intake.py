@@ -16,7 +16,7 @@ from hpcc.core import (
     ExecRequest,
     InputFile,
 )
-from hpcc.wire._exec_frames import (
+from hpcc.wire.exec_frames import (
     CHUNK_BYTES,
     ENTROPY_BYTES,
     GUEST_ID_PATTERN,

@@ -18,8 +18,8 @@ from hpcc.agent._linux import LinuxConfig, LinuxMachine
 from hpcc.agent._port import PortTransport
 from hpcc.agent._service import Agent
 from hpcc.agent._vsock import listen, session_of_host
-from hpcc.wire._exec_frames import PORT_NAME, TOKEN_PARAMETER, VSOCK_PARAMETER
-from hpcc.wire._link import GuestLink
+from hpcc.wire.exec_frames import PORT_NAME, TOKEN_PARAMETER, VSOCK_PARAMETER
+from hpcc.wire.link import GuestLink
 
 _PORTS: Final = "/sys/class/virtio-ports"
 # Kernel, agent and page tables; what a compile may not take.

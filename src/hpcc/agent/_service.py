@@ -17,7 +17,7 @@ from hpcc.agent._frames import need, receive
 from hpcc.agent._intake import Birth, Intake
 from hpcc.agent._machine import Machine, Workplace
 from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
-from hpcc.wire._exec_frames import (
+from hpcc.wire.exec_frames import (
     CHUNK_BYTES,
     MAX_DETAIL_BYTES,
     MAX_FRAME_BYTES,

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from hpcc.agent._ending import OnStdio, StreamName
-from hpcc.wire._exec_frames import MAX_STDIO_PIECES
+from hpcc.wire.exec_frames import MAX_STDIO_PIECES
 
 _READ_BYTES: Final = 64 << 10
 # After the first hundred pieces small ones are gathered: 100 a second of both streams at most.

@@ -26,7 +26,7 @@ from hpcc.agent._stream_pair import StreamPair
 from hpcc.agent._windows import WindowsConfig, WindowsMachine
 from hpcc.agent._windows_loop import new_loop
 from hpcc.agent._windows_native import make_private_directory, make_shared_directory, memory_bytes
-from hpcc.wire._link import GuestLink
+from hpcc.wire.link import GuestLink
 
 # The service of a vsock port among those of Hyper-V sockets; hpcc.runtime has the same.
 _SERVICE: Final = "{:08x}-facb-11e6-bd58-64006a7986d3"

@@ -21,7 +21,7 @@ from hpcc.daemon._engine import Outcome
 from hpcc.daemon._front_io import send_frame
 from hpcc.daemon._replay import Replay, Replays
 from hpcc.ports import Clock
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon.accept")
 _ANSWERED: Final = frozenset({Outcome.DONE, Outcome.UNSENT})

@@ -16,7 +16,7 @@ from typing import Final
 
 from hpcc.config._paths import Paths
 from hpcc.core import CallerError
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 LOCK_NAME: Final = "daemon.lock"
 # As many as the kernel allows; launchers that find the queue full wait and try again.

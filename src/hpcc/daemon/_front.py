@@ -33,7 +33,7 @@ from hpcc.daemon._front_io import (
 from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._replay import Replay
 from hpcc.ports import Clock
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon.front")
 

@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from hpcc.core import CallerError
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 # A request is nearly always shorter, and then one recv has all of it.
 _FIRST_READ_BYTES: Final = 64 << 10

@@ -21,7 +21,7 @@ from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import HIT, Records
 from hpcc.daemon._replay import NotPinnedError, Pins, Replays
 from hpcc.daemon._results import Found, Result, Results
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _NEW_FILE_MODE: Final = 0o666
 

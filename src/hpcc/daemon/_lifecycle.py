@@ -14,7 +14,7 @@ from hpcc import __version__
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.daemon._api import CompileHandler, RemoteClient
 from hpcc.ports import Clock
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon")
 

@@ -17,7 +17,7 @@ from hpcc.daemon._front_io import receive_frame, send_frame
 from hpcc.daemon._lifecycle import BACKOFF_NAME
 from hpcc.daemon._peer import peer_credentials
 from hpcc.daemon._spawn import spawn_daemon
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 5.0
 _HURRY_SECONDS: Final = 2.0

@@ -28,7 +28,7 @@ from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import READY
 from hpcc.ports import SystemClock
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon")
 

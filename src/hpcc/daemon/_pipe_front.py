@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from hpcc.core import CallerError, HpccError
 from hpcc.daemon._api import CompileHandler, CompileRequest, Done, Exec, Run, RunReport
 from hpcc.ports import Clock
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _log: Final = logging.getLogger("hpcc.daemon.pipe")
 # A request is nearly always shorter, and then one read has all of it.

@@ -20,7 +20,7 @@ from hpcc.daemon._windows_door import dial_daemon, prepare_directory
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.pipes import PipeConnection
 from hpcc.windows.processes import ServerProcess
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 # A person waits for a machine that is slow or busy; a launcher ten seconds.
 START_SECONDS: Final = 60.0

@@ -17,7 +17,7 @@ from hpcc.windows.files import WindowsLock
 from hpcc.windows.library import Library, WindowsError
 from hpcc.windows.pipes import PipeConnection, PipeListener, dial_pipe
 from hpcc.windows.users import own_sid
-from hpcc.wire._pipe import daemon_pipe, pipe_sddl
+from hpcc.wire.pipe import daemon_pipe, pipe_sddl
 
 _LOCK_NAME: Final = "daemon.lock"
 _DIAL_MS: Final = 2000

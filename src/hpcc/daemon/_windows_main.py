@@ -46,7 +46,7 @@ from hpcc.ports import SystemClock
 from hpcc.windows.files import directory_id, look_at
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.users import is_raised, own_sid
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _EXIT_FAILED: Final = 1
 REASON: Final = "windows-host"

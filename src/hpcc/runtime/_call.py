@@ -10,9 +10,9 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
 from hpcc.ports import BlobSource
 from hpcc.runtime._replies import Phase, ReplyChecker
-from hpcc.wire import _warden as wire
-from hpcc.wire._exec_frames import CHUNK_BYTES, MAX_HEADER_FRAME_BYTES
-from hpcc.wire._frame_gate import PROTOCOL_VIOLATION
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import CHUNK_BYTES, MAX_HEADER_FRAME_BYTES
+from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
 
 class Connection(Protocol):

@@ -21,9 +21,9 @@ from hpcc.runtime._warden_link import (
     Launch,
     WardenLink,
 )
-from hpcc.wire import _warden as wire
-from hpcc.wire._exec_frames import check_exec_request
-from hpcc.wire._frame_gate import PROTOCOL_VIOLATION
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import check_exec_request
+from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
 # From the request to the last input's arrival: 1 GiB at the slowest rate that was measured is 40 s.
 STAGE_SECONDS: Final = 300.0

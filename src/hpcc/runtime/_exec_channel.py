@@ -28,8 +28,8 @@ from hpcc.ports import BlobSource, Clock, GuestLostError
 from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._container_vm import whole
 from hpcc.runtime._containerd import Containerd, ContainerdError, Stdio
-from hpcc.wire._exec_frames import ENTROPY_BYTES, check_exec_request
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.exec_frames import ENTROPY_BYTES, check_exec_request
+from hpcc.wire.link import TOKEN_BYTES
 
 # An interpreter's start on a busy machine.
 _START_SECONDS: Final = 60.0

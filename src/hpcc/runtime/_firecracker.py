@@ -32,7 +32,7 @@ from hpcc.runtime._tools import sha256_of
 from hpcc.runtime._users import warden_label
 from hpcc.runtime._vm import Vm, VmGuest, booted
 from hpcc.runtime._warm import Template, WarmStart
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 __all__ = ["FirecrackerConfig", "FirecrackerRuntime"]
 _BOOT_TRIES: Final = 2

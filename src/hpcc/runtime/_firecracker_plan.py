@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import InfrastructureError, IntegrityError
-from hpcc.wire._exec_frames import TOKEN_PARAMETER, VSOCK_PARAMETER, VSOCK_PORT
+from hpcc.wire.exec_frames import TOKEN_PARAMETER, VSOCK_PARAMETER, VSOCK_PORT
 
 MINIMUM_VERSION: Final = (1, 12)
 RELEASES: Final = "https://github.com/firecracker-microvm/firecracker/releases"

@@ -45,7 +45,7 @@ from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import VMM_NUMBERS, vmm_user
 from hpcc.runtime._vm import Vm, wait_ready
 from hpcc.runtime._warm import TEMPLATE_NICE
-from hpcc.wire._exec_frames import VSOCK_PORT
+from hpcc.wire.exec_frames import VSOCK_PORT
 
 _RETRY_SECONDS: Final = 0.02
 # How long a connection may be silent at first, and doubled for each further one: a restored guest's

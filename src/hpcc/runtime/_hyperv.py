@@ -23,7 +23,7 @@ from hpcc.runtime._vm import SessionChannel
 from hpcc.runtime._windows_host import WindowsHost
 from hpcc.runtime._windows_runtime import WindowsContainer, WindowsRuntime
 from hpcc.runtime._windows_spec import AGENT_PORT, WindowsPlan, container_vmid, service_guid
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 # Of a boot's time, so long at the container's own address; the rest at the utility VM's.
 _OWN_ADDRESS: Final = 0.6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from hpcc.wire._exec_frames import PORT_NAME, TOKEN_PARAMETER
+from hpcc.wire.exec_frames import PORT_NAME, TOKEN_PARAMETER
 
 Accelerator = Literal["kvm", "tcg"]
 # Refuses obsolete calls, new privileges, new processes and scheduling changes.

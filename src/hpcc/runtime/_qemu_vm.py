@@ -30,7 +30,7 @@ from hpcc.runtime._snapshot_store import MEMORY, STATE, Saved, Snapshot
 from hpcc.runtime._users import VMM_NUMBERS, vmm_user
 from hpcc.runtime._vm import Vm, wait_ready
 from hpcc.runtime._warm import TEMPLATE_NICE
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 PROGRAM: Final = "qemu-system-x86_64"
 

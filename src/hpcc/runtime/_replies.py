@@ -21,15 +21,15 @@ from hpcc.core import (
     StdioEvent,
 )
 from hpcc.runtime._output_order import OutputOrder
-from hpcc.wire import _warden as wire
-from hpcc.wire._exec_frames import (
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import (
     CHUNK_BYTES,
     MAX_DETAIL_BYTES,
     MAX_STDIO_PIECES,
     MIN_CHUNK_BYTES,
     NEED_PER_FRAME,
 )
-from hpcc.wire._frame_gate import PROTOCOL_VIOLATION
+from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
 MAX_EXIT_CODE: Final = 255
 MAX_SIGNAL: Final = 64

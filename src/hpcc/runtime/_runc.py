@@ -43,7 +43,7 @@ from hpcc.runtime._runc_tools import RuncConfig, RuncTools, find_runc
 from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import Leases, warden_label
 from hpcc.runtime._vm import SessionChannel, Vm, VmGuest, booted
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 _RUNTIME: Final = "io.containerd.runc.v2"
 _AGENT: Final = "agent"

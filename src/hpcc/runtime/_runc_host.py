@@ -19,7 +19,7 @@ from hpcc.core import InfrastructureError
 from hpcc.runtime._containerd import RootMount
 from hpcc.runtime._runc_spec import CGROUP_PARENT, MOUNT_POINTS
 from hpcc.runtime._tools import ToolError
-from hpcc.wire._container import CONTAINER_LINK
+from hpcc.wire.container import CONTAINER_LINK
 
 _EROFS_AT: Final = 1024
 _EROFS_MAGIC: Final = bytes.fromhex("e2e1f5e0")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.runtime._runc_seccomp import seccomp_profile
-from hpcc.wire._container import (
+from hpcc.wire.container import (
     CONTAINER_LINK_DIRECTORY,
     CONTAINER_MEMORY_VARIABLE,
     CONTAINER_PIDS_VARIABLE,

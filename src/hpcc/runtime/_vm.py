@@ -31,8 +31,8 @@ from hpcc.ports import (
 from hpcc.runtime._leftovers import new_directory
 from hpcc.runtime._threads import in_thread
 from hpcc.runtime._users import Leases
-from hpcc.wire._exec_frames import ENTROPY_BYTES
-from hpcc.wire._link import MAX_JUNK_BYTES, READY
+from hpcc.wire.exec_frames import ENTROPY_BYTES
+from hpcc.wire.link import MAX_JUNK_BYTES, READY
 
 _CONSOLE_BYTES: Final = 64 << 10
 _LAST_WORDS_SECONDS: Final = 2.0

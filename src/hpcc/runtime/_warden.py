@@ -23,8 +23,8 @@ from hpcc.core import IntegrityError
 from hpcc.ports import GuestLostError
 from hpcc.runtime._users import warden_user
 from hpcc.runtime._warden_link import WARDEN_CPU, WARDEN_DIED, WARDEN_SECCOMP, OnEnd, OnPid
-from hpcc.wire import _warden as wire
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire import warden as wire
+from hpcc.wire.link import TOKEN_BYTES
 
 _OF_SIGNAL: Final[Mapping[int, str]] = {signal.SIGSYS: WARDEN_SECCOMP, signal.SIGXCPU: WARDEN_CPU}
 _PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"

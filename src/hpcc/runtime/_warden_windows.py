@@ -48,7 +48,7 @@ if sys.platform == "win32":
     from asyncio.windows_utils import PipeHandle, pipe
     from contextlib import suppress
 
-    from hpcc.wire._warden_share import WARDEN_PID_BYTES, decode_warden_pid, encode_warden_share
+    from hpcc.wire.warden_share import WARDEN_PID_BYTES, decode_warden_pid, encode_warden_share
 
     # winnt.h: PROCESS_QUERY_LIMITED_INFORMATION, JobObjectExtendedLimitInformation with its size on
     # 64 bits and where its flags are, JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE.

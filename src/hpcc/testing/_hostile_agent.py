@@ -15,8 +15,8 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc.testing import _hostile_peer as raw
 from hpcc.testing._hostile_exec import EXEC, Asked, need, result
 from hpcc.testing._hostile_peer import GoneError, Peer
-from hpcc.wire._exec_frames import PORT_NAME
-from hpcc.wire._link import READY
+from hpcc.wire.exec_frames import PORT_NAME
+from hpcc.wire.link import READY
 
 MARK: Final = "-DHPCC_ATTACK_"
 _PORTS: Final = "/sys/class/virtio-ports"

@@ -23,7 +23,7 @@ from hpcc.testing._hostile_attack import ESCAPE, LOST, SILENT, VIOLATION
 from hpcc.testing._hostile_exec import AFTER, EXEC
 from hpcc.testing._hostile_link import IDLE, LINK
 from hpcc.testing._hostile_server import HostileGuest, HostileServer
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 TOKEN: Final = b"t" * TOKEN_BYTES
 DATA: Final = b"int x;\n" * 100_000

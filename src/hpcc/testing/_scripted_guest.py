@@ -14,7 +14,7 @@ from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.runtime._channel import ChannelTiming, GuestChannel
 from hpcc.runtime._warden_launch import launch_warden
 from hpcc.runtime._warden_link import Launch
-from hpcc.wire._link import TOKEN_BYTES, GuestLink
+from hpcc.wire.link import TOKEN_BYTES, GuestLink
 
 TOKEN: Final = b"t" * TOKEN_BYTES
 _END_SECONDS: Final = 10.0

@@ -10,7 +10,7 @@ from contextlib import suppress
 from hpcc.runtime._warden import WardenEnds
 from hpcc.runtime._warden_link import Launch
 from hpcc.warden._session import serve
-from hpcc.wire import _warden as wire
+from hpcc.wire import warden as wire
 
 type WardenScript = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 type _Work = Callable[[socket.socket, socket.socket], Coroutine[None, None, None]]

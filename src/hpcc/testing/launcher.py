@@ -31,7 +31,7 @@ from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._lifecycle import LifecycleLimits
 from hpcc.daemon._main import run_daemon
 from hpcc.daemon._replay import Replays
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 ANSWER_VARIABLE: Final = "HPCC_TEST_ANSWER"

@@ -18,10 +18,10 @@ from grpclib.protocol import H2Protocol
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceStub
 from hpcc.core import IntegrityError
-from hpcc.wire import _warden as wire
-from hpcc.wire._exec_frames import MAX_FRAME_BYTES
-from hpcc.wire._frame_gate import FrameGate
-from hpcc.wire._link import NONCE_BYTES, HostLink
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import MAX_FRAME_BYTES
+from hpcc.wire.frame_gate import FrameGate
+from hpcc.wire.link import NONCE_BYTES, HostLink
 
 if TYPE_CHECKING:
     from grpclib.client import Stream

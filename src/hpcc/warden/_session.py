@@ -17,7 +17,7 @@ from grpclib.exceptions import StreamTerminatedError
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import IntegrityError
 from hpcc.warden._guest import GuestConnection, receive
-from hpcc.wire import _warden as wire
+from hpcc.wire import warden as wire
 
 if TYPE_CHECKING:
     from hpcc.warden._guest import ExecStream

@@ -13,7 +13,7 @@ import sys
 
 from hpcc.warden._harden import harden
 from hpcc.warden._session import serve_streams
-from hpcc.wire._warden_share import (
+from hpcc.wire.warden_share import (
     WARDEN_SHARE_HEAD_BYTES,
     decode_warden_share_length,
     encode_warden_pid,

@@ -20,7 +20,7 @@ from typing import Final
 
 from hpcc.warden._harden import harden
 from hpcc.warden._sandbox import confine, die_with_parent, keep_only, set_name
-from hpcc.wire import _warden as wire
+from hpcc.wire import warden as wire
 
 type Work = Callable[[socket.socket, socket.socket], Awaitable[None]]
 

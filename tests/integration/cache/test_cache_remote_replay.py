@@ -13,7 +13,7 @@ from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._cache import Cache
 from hpcc.daemon._engine import Outcome
 from hpcc.testing.compiles import FakeLauncher, FakeRemote, run_bare
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 _ARGV = ("gcc", "-Iearly", "-Iinc", "-O2", "-MD", "-c", "src/main.c", "-o", "out.o")
 _FRAME = b"the bytes of a request"

@@ -15,8 +15,8 @@ from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import ExecLimits, OutputEvent, StdioEvent
 from hpcc.runtime._channel import GuestChannel
 from hpcc.testing._guest_contract import MemoryBlobs, request
-from hpcc.wire._exec_frames import CHUNK_BYTES
-from hpcc.wire._link import GuestLink
+from hpcc.wire.exec_frames import CHUNK_BYTES
+from hpcc.wire.link import GuestLink
 
 TOKEN = b"t" * 32
 MIB = 1 << 20

@@ -25,7 +25,7 @@ from hpcc.testing.launcher import (
     paths_of,
     wait_until,
 )
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus" / "launcher_request"
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")

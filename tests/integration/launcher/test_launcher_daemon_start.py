@@ -24,7 +24,7 @@ from hpcc.testing.launcher import (
     stop_daemon,
     wait_until,
 )
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 
 def status(bench: Bench) -> dict[str, object]:

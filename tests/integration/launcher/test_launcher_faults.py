@@ -28,7 +28,7 @@ from hpcc.testing.launcher import (
     stop_daemon,
     wait_until,
 )
-from hpcc.wire import _launcher as wire
+from hpcc.wire import launcher as wire
 
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 

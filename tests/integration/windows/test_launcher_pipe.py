@@ -15,8 +15,8 @@ import pytest
 
 from hpcc.testing.launcher import ROOT, build_windows_launcher
 from hpcc.testing.wine import Wine, cross_build
-from hpcc.wire import _launcher as launcher
-from hpcc.wire._pipe import daemon_pipe, pipe_sddl
+from hpcc.wire import launcher
+from hpcc.wire.pipe import daemon_pipe, pipe_sddl
 
 pytestmark = pytest.mark.timeout(500)
 _HERE = Path(__file__).parent
@@ -298,7 +298,7 @@ def test_without_the_owners_check_a_stranger_would_be_believed(desk: Desk, tmp_p
         "launcher/wire.h",
         "launcher/win_line.h",
         "src/hpcc/__init__.py",
-        "src/hpcc/wire/_launcher.py",
+        "src/hpcc/wire/launcher.py",
     ):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text((ROOT / name).read_text())

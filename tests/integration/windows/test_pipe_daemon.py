@@ -30,8 +30,8 @@ from hpcc.windows.files import WindowsLock, directory_id
 from hpcc.windows.library import WindowsError
 from hpcc.windows.pipes import PipeListener, _create
 from hpcc.windows.users import own_sid
-from hpcc.wire import _launcher as launcher
-from hpcc.wire._pipe import daemon_pipe, pipe_sddl
+from hpcc.wire import launcher
+from hpcc.wire.pipe import daemon_pipe, pipe_sddl
 
 pytestmark = pytest.mark.timeout(500)
 _COMPILER = r"""

@@ -17,13 +17,13 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from hpcc.core import MAX_PATH_BYTES, IntegrityError
-from hpcc.wire._exec_frames import (
+from hpcc.wire.exec_frames import (
     CHUNK_BYTES,
     MAX_DETAIL_BYTES,
     MAX_HEADER_FRAME_BYTES,
     NEED_PER_FRAME,
 )
-from hpcc.wire._link import TOKEN_BYTES
+from hpcc.wire.link import TOKEN_BYTES
 
 WARDEN_PROTOCOL: Final = "warden-protocol"
 
