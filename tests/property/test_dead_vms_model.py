@@ -36,7 +36,7 @@ from hpcc.core import (
 from hpcc.daemon._dispatch_compile import Dispatcher, PreparedAction
 from hpcc.daemon._dispatch_farm import DIAL_SECONDS, FarmConnection, RoutedWorker
 from hpcc.ports import GuestLostError
-from hpcc.routing._fleet import Wish
+from hpcc.routing.fleet import Wish
 from hpcc.rpc._errors import UnavailableError
 from hpcc.rpc._scheduler_api import (
     WATCHING,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc.core import ImageDigest
-from hpcc.routing._fleet import Fleet, Member, Wish
+from hpcc.routing.fleet import Fleet, Member, Wish
 
 IMAGES = tuple(ImageDigest("sha256:" + c * 64) for c in "abc")
 NOW = 100.0

@@ -8,7 +8,7 @@ from typing import Final
 from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
 from hpcc.identity._tls import certificate_id
 from hpcc.ports import Clock, WorkerLease
-from hpcc.routing._fleet import Fleet, Member, Wish
+from hpcc.routing.fleet import Fleet, Member, Wish
 from hpcc.rpc._scheduler_api import Beat, Registration, RouteChange
 from hpcc.rpc._scheduler_words import MAX_GENERATION, unpack_registration
 from hpcc.scheduler._registry_row import Row, Worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpcc.ports import WorkerLease
-from hpcc.routing._fleet import Member
+from hpcc.routing.fleet import Member
 from hpcc.rpc._scheduler_api import Registration
 from hpcc.rpc._scheduler_words import pack_registration
 

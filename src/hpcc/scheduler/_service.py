@@ -14,7 +14,7 @@ from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity._session_token import SessionClaims
 from hpcc.identity._token import RouteClaims
 from hpcc.ports import Clock, ControlStore
-from hpcc.routing._fleet import Wish
+from hpcc.routing.fleet import Wish
 from hpcc.rpc._scheduler_api import (
     WATCHING,
     Admission,
