@@ -25,8 +25,8 @@ from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.identity._proof import ProofKey, check_proof
 from hpcc.identity._results import ResultSigner, verify_result
 from hpcc.ports import SystemClock
-from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
-from hpcc.reapi._signed import ResultScope, ResultTerms, signed_bytes
+from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi.signed import ResultScope, ResultTerms, signed_bytes
 
 RESULT = Path(__file__).parent / "results" / "signing.json"
 ROUNDS, CALLS = 15, 400

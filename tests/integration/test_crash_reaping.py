@@ -26,9 +26,9 @@ from hpcc.core import (
 )
 from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._errors import UnavailableError
 from hpcc.rpc._reapi_client import ReapiClient

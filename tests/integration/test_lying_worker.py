@@ -31,8 +31,8 @@ from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.identity._keys import load_or_create_signing_key
 from hpcc.identity._results import ResultSigner
 from hpcc.ports import SystemClock
-from hpcc.reapi._result import ResultOutput, ResultRecord
-from hpcc.reapi._signed import ResultScope
+from hpcc.reapi.result import ResultOutput, ResultRecord
+from hpcc.reapi.signed import ResultScope
 from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.rpc._scheduler_api import Route
 from hpcc.rpc._scheduler_client import SchedulerClient

@@ -21,10 +21,10 @@ from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, CallerError, Digest, NotFoundError, PolicyError, TenantId
 from hpcc.identity._tls import PinnedPeer
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._delta import Delta, make_delta
-from hpcc.reapi._digests import digest_to_proto
-from hpcc.reapi._result import encode_result, parse_result
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.delta import Delta, make_delta
+from hpcc.reapi.digests import digest_to_proto
+from hpcc.reapi.result import encode_result, parse_result
 from hpcc.rpc._blob_room import MAX_TENANT_BYTES, BlobRoom
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._errors import BusyError, MissingBlobsError
@@ -216,7 +216,7 @@ async def test_an_action_that_forbids_caching_or_fails_leaves_no_result(
     farm: FarmUnderTest,
 ) -> None:
     *rest, command, action = made_action(SCRIPT)
-    from hpcc.reapi._action import parse_action
+    from hpcc.reapi.action import parse_action
 
     uncached = Blob.of(encode_action(replace(parse_action(action.data), do_not_cache=True)))
     failing = made_action("false")
@@ -328,7 +328,7 @@ async def test_a_member_of_another_tenant_finds_neither_blob_nor_result_by_any_c
 
 
 def parse_action_root() -> Digest:
-    from hpcc.reapi._action import parse_action
+    from hpcc.reapi.action import parse_action
 
     return parse_action(made_action(SCRIPT)[-1].data).input_root
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import Blob, Digest, GuestReuse, Isolation, NotFoundError, TenantId
 from hpcc.identity._results import ResultSigner
-from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result
-from hpcc.reapi._signed import ResultScope
+from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result
+from hpcc.reapi.signed import ResultScope
 from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.store._disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test

@@ -26,8 +26,8 @@ from hpcc.core import (
 )
 from hpcc.identity._keys import load_or_create_tls
 from hpcc.identity._tls import PinnedPeer
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._digests import digest_to_proto
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.digests import digest_to_proto
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._errors import MissingBlobsError, UnauthenticatedError, UnavailableError
 from hpcc.rpc._scheduler_api import RouteAsk

@@ -17,10 +17,10 @@ from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, Digest, InputFile
 from hpcc.identity._tls import PinnedPeer
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._digests import digest_to_proto
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.digests import digest_to_proto
+from hpcc.reapi.tree import build_tree
 from hpcc.rpc._channel import open_channel
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 

@@ -17,9 +17,9 @@ from hpcc.core import (
     OutputEvent,
 )
 from hpcc.ports import BlobSource
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
 from hpcc.rpc._errors import BusyError, UnavailableError
 from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing._fake_runtime import FakeGuest

@@ -15,7 +15,7 @@ UNIT = "tests/unit/test_signed_results.py::"
 TABLE = "tests/unit/test_result_key_table.py::"
 LYING = "tests/integration/test_lying_worker.py::"
 SURFACE = "tests/integration/test_reapi_surface.py::"
-SIGNED, RESULTS = "reapi/_signed.py", "identity/_results.py"
+SIGNED, RESULTS = "reapi/signed.py", "identity/_results.py"
 ENTRIES, KEYS = "worker/_entries.py", "identity/_result_keys.py"
 LIST = "scheduler/_result_keys.py"
 CAUGHT = STORE + "test_a_store_writer_who_"
@@ -40,7 +40,7 @@ CASES = {
                    SURFACE + "test_a_stolen_laptop_cannot_write_a_result_not_even_a_truly_signed_one"),
     "room": Case("rpc/_blob_room.py", "self._held[tenant] + size_bytes > MAX_TENANT_BYTES", "False",
                  SURFACE + "test_uploads_that_never_end_take_a_tenants_room_and_not_the_worker"),
-    "directory-size": Case("reapi/_tree.py", "if digest.size_bytes > MAX_DIRECTORY_BYTES:", "if False:",
+    "directory-size": Case("reapi/tree.py", "if digest.size_bytes > MAX_DIRECTORY_BYTES:", "if False:",
                            SURFACE + "test_messages_larger_than_any_of_their_kind_are_refused_before_they_are_read"),
     "injected": Case("worker/_session.py", "replace(lineage, injected_flags=injected),", "lineage,",
                      SURFACE + "test_flags_that_one_client_calls_injected_are_not_in_a_colleagues_row"),

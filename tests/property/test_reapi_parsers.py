@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import CallerError, Digest, InputFile, check_guest_path
-from hpcc.reapi._action import parse_action
-from hpcc.reapi._command import parse_command
-from hpcc.reapi._limits import ReapiError
-from hpcc.reapi._resource import parse_read_name, parse_write_name
-from hpcc.reapi._result import parse_result
-from hpcc.reapi._tree import TreeWalk, build_tree, parse_directory
+from hpcc.reapi.action import parse_action
+from hpcc.reapi.command import parse_command
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.resource import parse_read_name, parse_write_name
+from hpcc.reapi.result import parse_result
+from hpcc.reapi.tree import TreeWalk, build_tree, parse_directory
 
 NAMES = st.text("abc.-", min_size=1, max_size=4).filter(lambda n: n not in {".", ".."})
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import Digest, GuestReuse, Isolation, TenantId
-from hpcc.reapi._result import (
+from hpcc.reapi.result import (
     ResultOutput,
     ResultRecord,
     ResultSignature,
     encode_result,
     parse_result,
 )
-from hpcc.reapi._signed import ResultScope, signed_bytes
+from hpcc.reapi.signed import ResultScope, signed_bytes
 
 # Few and short, so that fields can be mistaken for each other.
 TEXTS = st.text("ab/\0é", max_size=3)

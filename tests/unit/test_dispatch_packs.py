@@ -14,8 +14,8 @@ from hpcc.core import CallerError, Digest, InputFile, RemoteInput, TenantId
 from hpcc.daemon import _dispatch_packs
 from hpcc.daemon._dispatch_packs import InputPack, InputPacks, SentBlobs
 from hpcc.daemon._remote_frames import UNKNOWN_INPUTS, decode_inputs, encode_inputs
-from hpcc.reapi._delta import Delta
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.delta import Delta
+from hpcc.reapi.tree import build_tree
 
 A, B, C = Digest.of(b"a"), Digest.of(b"bb"), Digest.of(b"c" * 100_000)
 

@@ -19,14 +19,14 @@ from hpcc.core import (
     InputFile,
     Isolation,
 )
-from hpcc.reapi._action import ActionSpec, encode_action, parse_action, salt_of
-from hpcc.reapi._command import CommandSpec, encode_command, parse_command
-from hpcc.reapi._digests import digest_to_proto
-from hpcc.reapi._limits import ReapiError
-from hpcc.reapi._output_tree import encode_output_tree, output_tree_files
-from hpcc.reapi._resource import parse_read_name, parse_write_name
-from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
-from hpcc.reapi._tree import TreeBase, TreeWalk, build_tree, parse_directory
+from hpcc.reapi.action import ActionSpec, encode_action, parse_action, salt_of
+from hpcc.reapi.command import CommandSpec, encode_command, parse_command
+from hpcc.reapi.digests import digest_to_proto
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.output_tree import encode_output_tree, output_tree_files
+from hpcc.reapi.resource import parse_read_name, parse_write_name
+from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi.tree import TreeBase, TreeWalk, build_tree, parse_directory
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reapi_digests.json"
 IMAGE = ImageRef("local/gcc", ImageDigest("sha256:" + "ab" * 32))

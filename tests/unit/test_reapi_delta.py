@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import Blob, Digest
-from hpcc.reapi._delta import MAX_INLINE_BLOBS, Delta, apply_delta, check_deltas, make_delta
-from hpcc.reapi._limits import ReapiError
+from hpcc.reapi.delta import MAX_INLINE_BLOBS, Delta, apply_delta, check_deltas, make_delta
+from hpcc.reapi.limits import ReapiError
 
 _BYTES = st.text("ab", max_size=12).map(str.encode)
 OLD, NEW = Blob.of(b"one line\n" * 400), Blob.of(b"one line\n" * 200 + b"x" + b"one line\n" * 200)

@@ -33,8 +33,8 @@ from hpcc.identity._results import (
     check_result,
     verify_result,
 )
-from hpcc.reapi._result import ResultOutput, ResultRecord, encode_result, parse_result
-from hpcc.reapi._signed import ResultScope, ResultTerms, signed_bytes
+from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
+from hpcc.reapi.signed import ResultScope, ResultTerms, signed_bytes
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "signed_result.json"
 A, B = Digest.of(b"a"), Digest.of(b"b")

@@ -36,8 +36,8 @@ from hpcc.daemon._parity import judge, words_in_force
 from hpcc.daemon._prepared_action import PreparedAction, prepare_action
 from hpcc.identity._results import ResultError, check_result
 from hpcc.ports import Clock
-from hpcc.reapi._result import ResultRecord
-from hpcc.reapi._signed import ResultScope, ResultTerms
+from hpcc.reapi.result import ResultRecord
+from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import BusyError, MissingBlobsError, UnauthenticatedError, UnavailableError
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig

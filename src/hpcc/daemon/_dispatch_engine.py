@@ -30,7 +30,7 @@ from hpcc.core import (
     RemoteResult,
 )
 from hpcc.daemon._prepared_action import PreparedAction
-from hpcc.reapi._foreign import ForeignResult, parse_foreign_result
+from hpcc.reapi.foreign import ForeignResult, parse_foreign_result
 from hpcc.rpc._errors import MissingBlobsError
 from hpcc.rpc._foreign_service import ServiceConfig, connect_service
 from hpcc.rpc._reapi_client import ReapiClient, check_token

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 from hpcc.core import CallerError, Digest, InputFile, folded_inputs
 from hpcc.daemon._dispatch_farm import RoutedWorker
 from hpcc.daemon._remote_frames import UNKNOWN_INPUTS, decode_inputs
-from hpcc.reapi._delta import Delta, make_delta
-from hpcc.reapi._tree import TreeBase
+from hpcc.reapi.delta import Delta, make_delta
+from hpcc.reapi.tree import TreeBase
 
 _MAX_PACKS: Final = 512
 _MAX_PACK_BYTES: Final = 64 << 20

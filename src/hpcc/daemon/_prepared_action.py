@@ -18,9 +18,9 @@ from hpcc.core import (
     windows_key,
 )
 from hpcc.daemon._dispatch_packs import InputPack
-from hpcc.reapi._action import ActionSpec, encode_action, salt_of
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import InputTree, TreeBase
+from hpcc.reapi.action import ActionSpec, encode_action, salt_of
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import InputTree, TreeBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

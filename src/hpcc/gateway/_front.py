@@ -14,8 +14,8 @@ from hpcc.gateway._limits import Budget, Calls, Hold
 from hpcc.gateway._refusals import Refusals
 from hpcc.gateway._routes import Place, Routes
 from hpcc.gateway._visitors import Visitor, Visitors
-from hpcc.reapi._action import image_of_action
-from hpcc.reapi._command import image_of_command
+from hpcc.reapi.action import image_of_action
+from hpcc.reapi.command import image_of_command
 from hpcc.rpc._errors import UnauthenticatedError
 from hpcc.rpc._relay_link import IMAGE_METADATA, RelayCall, RelayedError, RelayLink
 from hpcc.rpc._relay_methods import MAX_RELAY_REQUEST_BYTES, Shape, Target, operation_name

@@ -12,9 +12,9 @@ from hpcc.core import CallerError, IntegrityError
 from hpcc.identity._keys import key_id
 from hpcc.identity._result_keys import ResultKeys
 from hpcc.ports import Clock
-from hpcc.reapi._limits import ReapiError
-from hpcc.reapi._result import ResultRecord, ResultSignature
-from hpcc.reapi._signed import ResultScope, ResultTerms, check_terms, signed_bytes
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.result import ResultRecord, ResultSignature
+from hpcc.reapi.signed import ResultScope, ResultTerms, check_terms, signed_bytes
 
 _POSSESSION_TAG = b"hpcc-result-key-1"
 

@@ -23,7 +23,7 @@ from hpcc.core import (
     TenantId,
     check_endpoint,
 )
-from hpcc.reapi._foreign import encode_entry_result, parse_foreign_result
+from hpcc.reapi.foreign import encode_entry_result, parse_foreign_result
 from hpcc.rpc._channel import COMMON_OPTIONS
 from hpcc.rpc._errors import DeadlineError
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, check_token

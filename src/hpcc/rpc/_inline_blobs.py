@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 
 from hpcc._proto import inline_pb2 as inline
 from hpcc.core import Blob, CallerError, Digest, IntegrityError, NotFoundError
-from hpcc.reapi._delta import Delta, apply_delta, check_deltas
-from hpcc.reapi._limits import ReapiError
+from hpcc.reapi.delta import Delta, apply_delta, check_deltas
+from hpcc.reapi.limits import ReapiError
 
 
 def encode_execute(request: pb.ExecuteRequest, deltas: Iterable[Delta]) -> bytes:

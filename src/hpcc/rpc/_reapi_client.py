@@ -15,10 +15,10 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, CallerError, Digest, IntegrityError, NotFoundError, TenantId
-from hpcc.reapi._delta import Delta
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto
-from hpcc.reapi._resource import read_name, write_name
-from hpcc.reapi._result import ResultRecord, parse_result
+from hpcc.reapi.delta import Delta
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto
+from hpcc.reapi.resource import read_name, write_name
+from hpcc.reapi.result import ResultRecord, parse_result
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
 from hpcc.rpc._inline_blobs import encode_execute

@@ -16,9 +16,9 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
 from hpcc.core import Blob, CallerError, Digest, HpccError, NotFoundError, PolicyError, TenantId
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto
-from hpcc.reapi._limits import MAX_TREE_BYTES
-from hpcc.reapi._resource import parse_read_name, parse_write_name
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto
+from hpcc.reapi.limits import MAX_TREE_BYTES
+from hpcc.reapi.resource import parse_read_name, parse_write_name
 from hpcc.rpc._blob_room import BlobRoom
 from hpcc.rpc._channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
 from hpcc.rpc._errors import code_of, status_of

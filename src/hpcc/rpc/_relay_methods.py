@@ -13,8 +13,8 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 from google.protobuf.message import DecodeError
 
 from hpcc.core import CallerError, Digest, NotFoundError
-from hpcc.reapi._digests import digest_from_proto
-from hpcc.reapi._resource import parse_read_name, parse_write_name
+from hpcc.reapi.digests import digest_from_proto
+from hpcc.reapi.resource import parse_read_name, parse_write_name
 from hpcc.rpc._channel import MAX_BATCH_BYTES
 
 _REAPI: Final = "build.bazel.remote.execution.v2"

@@ -12,7 +12,7 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 from google.protobuf.message import DecodeError
 
 from hpcc.core import Blob, CallerError, Digest, TenantId
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.rpc._errors import UnavailableError
 from hpcc.rpc._method import PROOF_METADATA, TOOL_METADATA, bearer
 from hpcc.rpc._relay_link import RelayedError, RelayLink

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
 from hpcc.core import Blob
-from hpcc.reapi._digests import digest_to_proto
+from hpcc.reapi.digests import digest_to_proto
 
 # Most compilers' messages; REAPI leaves the number to the server.
 MAX_INLINE_STDIO_BYTES: Final = 64 << 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 
 from hpcc.core import CallerError
-from hpcc.reapi._resource import parse_write_name
+from hpcc.reapi.resource import parse_write_name
 from hpcc.rpc._channel import MAX_UPLOAD_BYTES
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
 from hpcc.core import Blob, Digest
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto
-from hpcc.reapi._tree import TreeWalk
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto
+from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc._foreign_service import ServiceConfig, connect_service
 from hpcc.rpc._reapi_client import ReapiClient
 

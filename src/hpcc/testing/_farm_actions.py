@@ -8,9 +8,9 @@ from hpcc.core import Blob, ImageRef, InputFile, Isolation
 from hpcc.identity._keys import key_id, load_or_create_tls
 from hpcc.identity._tls import certificate_id
 from hpcc.identity._token import RouteClaims, TokenSigner
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
 from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest
 

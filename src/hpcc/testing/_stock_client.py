@@ -13,7 +13,7 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, Digest
-from hpcc.reapi._digests import digest_to_proto
+from hpcc.reapi.digests import digest_to_proto
 
 REAPI: Final = "/build.bazel.remote.execution.v2"
 BYTESTREAM: Final = "/google.bytestream.ByteStream"

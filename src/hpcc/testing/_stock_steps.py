@@ -6,9 +6,9 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, ImageRef, InputFile
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
 from hpcc.testing._farm import IMAGE
 from hpcc.testing._stock_client import StockClient
 

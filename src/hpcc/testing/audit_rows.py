@@ -15,9 +15,9 @@ from hpcc.audit._segments import FaultPoint, no_fault
 from hpcc.audit._spool import SpoolLimits
 from hpcc.core import Blob, InputFile
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
 from hpcc.testing._farm import IMAGE
 
 # The key of every trail that a test opens without one of its own.

@@ -13,9 +13,9 @@ from typing import Final
 from hpcc.core import Digest
 from hpcc.identity._result_keys import ResultKeys
 from hpcc.identity._results import check_result
-from hpcc.reapi._limits import ReapiError
-from hpcc.reapi._result import ResultRecord, parse_result
-from hpcc.reapi._signed import ResultTerms
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.result import ResultRecord, parse_result
+from hpcc.reapi.signed import ResultTerms
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._rows import Lineage
 

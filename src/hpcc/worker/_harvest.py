@@ -17,9 +17,9 @@ from hpcc.core import (
     StdioEvent,
 )
 from hpcc.ports import BlobStore
-from hpcc.reapi._command import CommandSpec
-from hpcc.reapi._output_tree import encode_output_tree
-from hpcc.reapi._result import ResultOutput
+from hpcc.reapi.command import CommandSpec
+from hpcc.reapi.output_tree import encode_output_tree
+from hpcc.reapi.result import ResultOutput
 
 
 @dataclass(slots=True)

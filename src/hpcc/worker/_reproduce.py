@@ -30,9 +30,9 @@ from hpcc.core import (
 )
 from hpcc.files import lock_now, open_file
 from hpcc.ports import AuditRow, GuestIdentity, GuestSpec, Runtime
-from hpcc.reapi._action import ActionSpec, parse_action
-from hpcc.reapi._command import CommandSpec, parse_command
-from hpcc.reapi._tree import TreeWalk
+from hpcc.reapi.action import ActionSpec, parse_action
+from hpcc.reapi.command import CommandSpec, parse_command
+from hpcc.reapi.tree import TreeWalk
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._harvest import Harvest
 from hpcc.worker._pool import ImageProvider

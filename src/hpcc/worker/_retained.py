@@ -15,8 +15,8 @@ from typing import Final
 
 from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError, TenantId
 from hpcc.ports import BlobStore, Clock
-from hpcc.reapi._action import ActionSpec
-from hpcc.reapi._tree import TreeWalk
+from hpcc.reapi.action import ActionSpec
+from hpcc.reapi.tree import TreeWalk
 from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.worker._config import WorkerConfig
 

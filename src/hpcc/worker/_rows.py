@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from hpcc.core import Digest, TenantId
 from hpcc.ports import AuditRow
-from hpcc.reapi._result import ResultRecord
+from hpcc.reapi.result import ResultRecord
 from hpcc.rpc._reapi_server import Client
 
 

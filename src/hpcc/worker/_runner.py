@@ -24,11 +24,11 @@ from hpcc.core import (
 )
 from hpcc.identity._results import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
-from hpcc.reapi._action import ActionSpec
-from hpcc.reapi._command import CommandSpec
-from hpcc.reapi._result import ResultRecord, encode_result
-from hpcc.reapi._signed import ResultScope
-from hpcc.reapi._tree import TreeWalk
+from hpcc.reapi.action import ActionSpec
+from hpcc.reapi.command import CommandSpec
+from hpcc.reapi.result import ResultRecord, encode_result
+from hpcc.reapi.signed import ResultScope
+from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc._errors import DeadlineError, MissingBlobsError
 from hpcc.rpc._method import current_caller
 from hpcc.rpc._reapi_server import Client

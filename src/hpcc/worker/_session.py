@@ -27,13 +27,13 @@ from hpcc.identity._result_keys import ResultKeys
 from hpcc.identity._results import ResultError
 from hpcc.identity._token import RouteClaims, TokenError, TokenVerifier
 from hpcc.ports import AuditLog, AuditRow, Clock
-from hpcc.reapi._action import parse_action
-from hpcc.reapi._command import IMAGE_PROPERTY, CommandSpec, parse_command
-from hpcc.reapi._limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
-from hpcc.reapi._output_tree import output_tree_files
-from hpcc.reapi._result import ResultRecord, encode_result
-from hpcc.reapi._signed import ResultScope, ResultTerms
-from hpcc.reapi._tree import TreeWalk
+from hpcc.reapi.action import parse_action
+from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec, parse_command
+from hpcc.reapi.limits import MAX_ACTION_BYTES, MAX_COMMAND_BYTES, ReapiError
+from hpcc.reapi.output_tree import output_tree_files
+from hpcc.reapi.result import ResultRecord, encode_result
+from hpcc.reapi.signed import ResultScope, ResultTerms
+from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc._errors import BusyError, MissingBlobsError
 from hpcc.rpc._method import current_caller
 from hpcc.rpc._reapi_server import Client, Finished, Running

@@ -203,7 +203,7 @@ class Source:
 
 
 async def test_retained_inputs_expire_by_their_age_and_use_prolongs_them(tmp_path: Path) -> None:
-    from hpcc.reapi._action import parse_action
+    from hpcc.reapi.action import parse_action
 
     blobs = made(SCRIPT)
     spec, inputs = parse_action(blobs[-1].data), frozenset(b.digest for b in blobs[:2])

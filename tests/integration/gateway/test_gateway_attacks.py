@@ -15,7 +15,7 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 
 from hpcc.core import Blob, ImageDigest, ImageRef
-from hpcc.reapi._resource import read_name, write_name
+from hpcc.reapi.resource import read_name, write_name
 from hpcc.testing._farm import TENANT
 from hpcc.testing._farm_gateway import GLOBEX, GatewayUnderTest, gateway_under_test
 from hpcc.testing._stock_client import BYTESTREAM, REAPI, StockClient

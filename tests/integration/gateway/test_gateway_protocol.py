@@ -13,7 +13,7 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, Digest
-from hpcc.reapi._resource import read_name, write_name
+from hpcc.reapi.resource import read_name, write_name
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT
 from hpcc.testing._farm_gateway import GatewayUnderTest, gateway_under_test
 from hpcc.testing._stock_client import BYTESTREAM, REAPI

@@ -10,9 +10,9 @@ import pytest
 
 from hpcc.core import Blob, CallerError, InputFile, Isolation
 from hpcc.ports import GuestIdentity, GuestSpec, Probe
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
 from hpcc.rpc._errors import UnavailableError
 from hpcc.runtime._channel import GuestChannel
 from hpcc.runtime._vm import VmGuest

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, NotFoundError
-from hpcc.reapi._foreign import encode_entry_result, parse_foreign_result
+from hpcc.reapi.foreign import encode_entry_result, parse_foreign_result
 from hpcc.rpc._foreign_service import (
     ServiceActionCache,
     ServiceBlobStore,

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from hpcc.core import Blob, Digest, InputFile, TenantId
-from hpcc.reapi._action import ActionSpec, encode_action
-from hpcc.reapi._command import CommandSpec, encode_command
-from hpcc.reapi._result import ResultRecord
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.result import ResultRecord
+from hpcc.reapi.tree import build_tree
 from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 from hpcc.testing.buildbox import casd

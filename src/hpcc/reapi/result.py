@@ -23,8 +23,8 @@ from hpcc.core import (
     Isolation,
     check_guest_path,
 )
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
-from hpcc.reapi._limits import MAX_RESULT_BYTES, ReapiError
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi.limits import MAX_RESULT_BYTES, ReapiError
 
 # 2: signed, with the digests of kernel, agent and lineage.
 _FORMAT: Final = 2

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
 from hpcc.core import MAX_OUTPUT_ENTRIES, Digest, InputFile
-from hpcc.reapi._digests import digest_from_proto, parse_message
-from hpcc.reapi._limits import ReapiError
-from hpcc.reapi._tree import build_tree
+from hpcc.reapi.digests import digest_from_proto, parse_message
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.tree import build_tree
 
 # Of 10,000 entries, each with a digest and a name of 255 bytes, and the directories that hold them.
 _MAX_BYTES = 16 << 20

@@ -6,7 +6,7 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from google.protobuf.message import DecodeError, Message
 
 from hpcc.core import CallerError, Digest
-from hpcc.reapi._limits import ReapiError
+from hpcc.reapi.limits import ReapiError
 
 
 def digest_to_proto(digest: Digest) -> pb.Digest:

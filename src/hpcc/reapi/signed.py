@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.reapi._limits import ReapiError
-from hpcc.reapi._result import ResultRecord, ResultSignature
+from hpcc.reapi.limits import ReapiError
+from hpcc.reapi.result import ResultRecord, ResultSignature
 
 # Raise the number with any change of the form: a signature over one never fits another.
 RESULT_TAG: Final = b"hpcc-result-1"

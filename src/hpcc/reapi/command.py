@@ -15,8 +15,8 @@ from hpcc.core import (
     ImageRef,
     check_guest_path,
 )
-from hpcc.reapi._digests import parse_message
-from hpcc.reapi._limits import MAX_COMMAND_BYTES, MAX_ENV, MAX_PROPERTIES, ReapiError
+from hpcc.reapi.digests import parse_message
+from hpcc.reapi.limits import MAX_COMMAND_BYTES, MAX_ENV, MAX_PROPERTIES, ReapiError
 
 IMAGE_PROPERTY: Final = "container-image"
 # Placement hints of stock clients that change nothing here.

@@ -9,9 +9,9 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from google.protobuf.duration_pb2 import Duration
 
 from hpcc.core import Digest, ImageRef
-from hpcc.reapi._command import parse_platform_image_or_none, platform_of
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
-from hpcc.reapi._limits import MAX_ACTION_BYTES, ReapiError
+from hpcc.reapi.command import parse_platform_image_or_none, platform_of
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi.limits import MAX_ACTION_BYTES, ReapiError
 
 # Raise it with any change that makes an old result wrong for a new request: the encoding here,
 # the include scan, the guest's layout or environment, the flags hpcc injects.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import Blob, Digest
-from hpcc.reapi._limits import ReapiError
+from hpcc.reapi.limits import ReapiError
 
 # Of content and bases that one call may carry.
 MAX_INLINE_BLOBS: Final = 64

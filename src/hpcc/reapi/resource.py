@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcc.core import CallerError, Digest
-from hpcc.reapi._limits import ReapiError
+from hpcc.reapi.limits import ReapiError
 
 _MAX_NAME_CHARS = 512
 

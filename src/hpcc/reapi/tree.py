@@ -17,8 +17,8 @@ from hpcc.core import (
     InputFile,
     check_guest_path,
 )
-from hpcc.reapi._digests import digest_from_proto, parse_message
-from hpcc.reapi._limits import (
+from hpcc.reapi.digests import digest_from_proto, parse_message
+from hpcc.reapi.limits import (
     MAX_DIRECTORIES,
     MAX_DIRECTORY_BYTES,
     MAX_TREE_BYTES,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
 from hpcc.core import MAX_OUTPUTS, Digest
-from hpcc.reapi._digests import digest_from_proto, digest_to_proto, parse_message
-from hpcc.reapi._limits import MAX_RESULT_BYTES, ReapiError
-from hpcc.reapi._result import ResultOutput
+from hpcc.reapi.digests import digest_from_proto, digest_to_proto, parse_message
+from hpcc.reapi.limits import MAX_RESULT_BYTES, ReapiError
+from hpcc.reapi.result import ResultOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
