@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers._invocation import DepMode, Invocation, Language, read_invocation
-from hpcc.compilers._side import Written, files_written
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, read_invocation
+from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.spec.table import Bypass
 
 _COMPILES = [
     # program, argv, language, source, output, dep mode, depfile

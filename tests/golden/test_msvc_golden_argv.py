@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers._invocation import Dialect, Invocation
-from hpcc.compilers._msvc_flags import MSVC_FLAGS
-from hpcc.compilers._msvc_invocation import is_clang_cl, read_msvc_invocation
-from hpcc.compilers._spec import Bypass, Effect
+from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.msvc.flags import MSVC_FLAGS
+from hpcc.compilers.msvc.invocation import is_clang_cl, read_msvc_invocation
+from hpcc.compilers.spec.table import Bypass, Effect
 
 _COMPILES = [
     # argv, language, source, output

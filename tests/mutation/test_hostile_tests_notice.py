@@ -352,14 +352,14 @@ CASES = {
         f"{REFUSALS}::test_a_directory_spelled_through_a_link_is_not_shared",
     ),
     "shared-text-in-key": Case(
-        "compilers/_share.py",
+        "compilers/invocation/share.py",
         "        return None\n    rest = under_root(value, root)",
         "        return tuple(p.replace(root, ROOT_MARK) for p in part.raw)\n"
         "    rest = under_root(value, root)",
         f"{REFUSALS}::test_a_macro_that_holds_the_root_is_no_path_to_be_stripped",
     ),
     "shared-flag-list": Case(
-        "compilers/_share.py",
+        "compilers/invocation/share.py",
         '    if not all(map(_is_shared, invocation.flags)):\n        return "flags"\n',
         "",
         f"{REFUSALS}::test_flags_off_the_list_keep_a_result_private_and_as_it_was",
@@ -371,13 +371,13 @@ CASES = {
         f"{REFUSALS}::test_a_compile_that_fails_for_the_maps_alone_succeeds_and_is_cached_without",
     ),
     "shared-message": Case(
-        "compilers/_share_text.py",
+        "compilers/invocation/share_text.py",
         "_AFTER.match(after)",
         "True",
         f"{TEXTS}::test_a_message_with_the_root_in_a_word_is_refused",
     ),
     "shared-depfile-columns": Case(
-        "compilers/_share_text.py",
+        "compilers/invocation/share_text.py",
         "_GCC_COLUMNS: Final = 72",
         "_GCC_COLUMNS: Final = 73",
         f"{TEXTS}::test_lines_break_where_the_compiler_breaks_them",
@@ -431,7 +431,7 @@ CASES = {
         f"{GRAMMAR}/test_grammar_tools.py::test_a_sanitizer_s_own_list_is_an_input",
     ),
     "flags-of-an-unknown-version": Case(
-        "compilers/_versions.py",
+        "compilers/versions.py",
         "is_known = all(map(_is_stable, invocation.flags))",
         "is_known = True",
         "tests/unit/test_gnu_grammar.py::test_only_what_is_known_of_a_version_is_cached",

@@ -25,7 +25,7 @@ CASES = {
         UNIT + "test_descriptions_without_end_are_refused",
     ),
     "terminal": Case(
-        "compilers/_probe.py", 'c if c.isascii() and c.isprintable() else "?"', "c",
+        "compilers/probe.py", 'c if c.isascii() and c.isprintable() else "?"', "c",
         UNIT + "test_escapes_in_an_answer_do_not_reach_a_terminal",
     ),
     "guest-output": Case(

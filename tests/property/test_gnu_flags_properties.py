@@ -3,12 +3,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers._depfile import DepRule, escape_name, parse_depfile, render_depfile
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._invocation import Invocation, read_invocation
-from hpcc.compilers._response import expand_responses, split_response
-from hpcc.compilers._scan import scan_source
-from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, FlagSpec, Operand
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.invocation.depfile import DepRule, escape_name, parse_depfile, render_depfile
+from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.scan.scan import scan_source
+from hpcc.compilers.spec.response import expand_responses, split_response
+from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, FlagSpec, Operand
 from hpcc.core import CallerError
 
 _VALUES = st.binary(min_size=1, max_size=20).filter(lambda v: b"\0" not in v)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers._assembler import Directives, read_assembler, read_statements
-from hpcc.compilers._scan import Hazard, scan_arguments, scan_source
+from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
+from hpcc.compilers.scan.scan import Hazard, scan_arguments, scan_source
 from hpcc.daemon._clock_text import mentions_timestamp
 from hpcc.daemon._driver_files import config_names, lists_its_files, named_target, specs_names
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers._share import ROOT_MARK
+from hpcc.compilers.invocation.share import ROOT_MARK
 from hpcc.core import IntegrityError
 from hpcc.daemon._cache_farm import BREAKER_FAILURES, BREAKER_SECONDS, Breaker
 from hpcc.daemon._closure import find_closure

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers._depfile import DepRule, parse_depfile, prerequisites
-from hpcc.compilers._guest import (
+from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, prerequisites
+from hpcc.compilers.invocation.guest import (
     GuestMap,
     NotPortableError,
     client_depfile,
     guest_arguments,
     guest_text,
 )
-from hpcc.compilers._invocation import Invocation, is_cxx_driver, read_invocation
-from hpcc.compilers._response import expand_responses, split_response
-from hpcc.compilers._scan import Hazard, scan_source
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.invocation import Invocation, is_cxx_driver, read_invocation
+from hpcc.compilers.scan.scan import Hazard, scan_source
+from hpcc.compilers.spec.response import expand_responses, split_response
+from hpcc.compilers.spec.table import Bypass
 from hpcc.core import CallerError
 from hpcc.daemon._discovery import strip_headers, without_outputs
 

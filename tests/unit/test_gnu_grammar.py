@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._guest import GuestMap, NotPortableError, guest_arguments
-from hpcc.compilers._inputs import files_looked_for
-from hpcc.compilers._invocation import Invocation, read_invocation
-from hpcc.compilers._spec import CLANG_MAJORS, GCC_MAJORS, Bypass
-from hpcc.compilers._specs import is_tame
-from hpcc.compilers._versions import check_versions
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.gnu.specs import is_tame
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, guest_arguments
+from hpcc.compilers.invocation.inputs import files_looked_for
+from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass
+from hpcc.compilers.versions import check_versions
 from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Identity

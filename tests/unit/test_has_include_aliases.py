@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers._scan import Hazard, may_be_read_once, scan_alias_uses, scan_source
+from hpcc.compilers.scan.scan import Hazard, may_be_read_once, scan_alias_uses, scan_source
 
 
 @pytest.mark.parametrize(

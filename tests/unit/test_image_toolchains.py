@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._probe import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
+from hpcc.compilers.probe import MAX_PREPROCESSED_BYTES, PROBE_FORMAT
 from hpcc.core import (
     ExecEvent,
     ExecRequest,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers._heads import Heads, head_of
-from hpcc.compilers._includes import _is_commented, _read, scan_includes
-from hpcc.compilers._scan import _include_lines, scan_source
+from hpcc.compilers.scan.heads import Heads, head_of
+from hpcc.compilers.scan.includes import _is_commented, _read, scan_includes
+from hpcc.compilers.scan.scan import _include_lines, scan_source
 
 _PIECES = st.sampled_from(
     [

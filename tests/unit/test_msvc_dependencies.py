@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._msvc_deps import (
+from hpcc.compilers.msvc.deps import (
     PROBE_FILES,
     learn_show_includes,
     read_show_includes,

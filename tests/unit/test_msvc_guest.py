@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers._guest import NotPortableError
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._msvc_guest import WindowsGuestMap, windows_guest_arguments
-from hpcc.compilers._msvc_invocation import read_msvc_invocation
-from hpcc.compilers._msvc_repro import REPRO_ROWS, reproducible_flags, trial
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.guest import WindowsGuestMap, windows_guest_arguments
+from hpcc.compilers.msvc.invocation import read_msvc_invocation
+from hpcc.compilers.msvc.repro import REPRO_ROWS, reproducible_flags, trial
 from hpcc.core import parse_windows_path
 
 SDK = parse_windows_path("C:\\Program Files\\SDK\\include")

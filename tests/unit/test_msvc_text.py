@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers._msvc_text import (
+from hpcc.compilers.msvc.text import (
     expand_windows_responses,
     fold_variables,
     join_windows,
     split_windows,
 )
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.spec.table import Bypass
 
 
 @pytest.mark.parametrize(

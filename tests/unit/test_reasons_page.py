@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._msvc_flags import MSVC_FLAGS
-from hpcc.compilers._scan import HAZARD_REASONS
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.msvc.flags import MSVC_FLAGS
+from hpcc.compilers.scan.scan import HAZARD_REASONS
 
 _ROOT = Path(__file__).parents[2]
 _WORD = r'"([a-z]+(?:-[a-z]+)*)"'

@@ -8,16 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers._invocation import read_invocation
-from hpcc.compilers._share import (
+from hpcc.compilers.invocation.invocation import read_invocation
+from hpcc.compilers.invocation.share import (
     canonical_arguments,
     is_plain_root,
     prefix_maps,
     under_root,
     why_private,
 )
-from hpcc.compilers._share_text import mark_depfile, mark_text, render_depfile_for, render_text
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.share_text import (
+    mark_depfile,
+    mark_text,
+    render_depfile_for,
+    render_text,
+)
+from hpcc.compilers.spec.table import Bypass
 from hpcc.daemon._manifest import Absence, InputSet, make_part
 from hpcc.daemon._relocate import Checkout
 from hpcc.daemon._share_check import why_object_is_private

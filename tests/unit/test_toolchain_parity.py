@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpcc.compilers._probe import MAX_PREPROCESSED_BYTES, probe_source, read_probe
+from hpcc.compilers.probe import MAX_PREPROCESSED_BYTES, probe_source, read_probe
 from hpcc.core import (
     CallerError,
     ClientPolicy,

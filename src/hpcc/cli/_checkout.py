@@ -7,7 +7,7 @@ import os
 import re
 from typing import Final
 
-from hpcc.compilers._share import DEBUG_ROOT
+from hpcc.compilers.invocation.share import DEBUG_ROOT
 from hpcc.core import NotFoundError
 
 MARKER_REASONS: Final = {

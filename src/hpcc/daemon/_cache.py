@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.spec.table import Bypass
 from hpcc.config._paths import Paths
 from hpcc.config._settings import Settings
 from hpcc.daemon._api import (

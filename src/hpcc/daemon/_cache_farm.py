@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.compilers._guest import NotPortableError, guest_text
+from hpcc.compilers.invocation.guest import NotPortableError, guest_text
 from hpcc.config._farm import Farm
 from hpcc.config._farm_session import FarmSession
 from hpcc.config._settings import RemoteSettings

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers._depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import Done, Run, RunReport
 from hpcc.daemon._clock_text import mentions_clock

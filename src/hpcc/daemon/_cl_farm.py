@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers._guest import NotPortableError
-from hpcc.compilers._msvc_guest import client_source_dependencies, windows_guest_text
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
+from hpcc.compilers.spec.table import Bypass
 from hpcc.config._settings import RemoteSettings
 from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
 from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient

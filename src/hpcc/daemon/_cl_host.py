@@ -6,17 +6,17 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
-from hpcc.compilers._depfile import MAX_DEPFILE_BYTES
-from hpcc.compilers._guest import NotPortableError
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._msvc_deps import (
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.deps import (
     PROBE_FILES,
     learn_show_includes,
     read_show_includes,
     read_source_dependencies,
 )
-from hpcc.compilers._msvc_invocation import CL_DRIVER_MODE, is_clang_cl
-from hpcc.compilers._msvc_probe import SOURCE_DEPENDENCIES_SINCE, VERSION_SOURCE, read_cl_version
+from hpcc.compilers.msvc.invocation import CL_DRIVER_MODE, is_clang_cl
+from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, VERSION_SOURCE, read_cl_version
 from hpcc.core import CallerError
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest

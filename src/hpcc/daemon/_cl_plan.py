@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
-from hpcc.compilers._guest import NotPortableError, as_text
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._msvc_guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
-from hpcc.compilers._msvc_invocation import is_clang_cl
-from hpcc.compilers._msvc_repro import reproducible_flags
-from hpcc.compilers._response import MAX_RESPONSE_BYTES
-from hpcc.compilers._scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.guest import NotPortableError, as_text
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
+from hpcc.compilers.msvc.invocation import is_clang_cl
+from hpcc.compilers.msvc.repro import reproducible_flags
+from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
+from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
+from hpcc.compilers.spec.table import Bypass
 from hpcc.core import (
     MAX_INPUTS,
     CallerError,

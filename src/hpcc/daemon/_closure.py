@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
+from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
 from hpcc.daemon._closure_words import Closure, ClosureRequest
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._lookup import Lookup

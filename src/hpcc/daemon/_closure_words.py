@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hpcc.compilers._scan import Hazard
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.daemon._manifest import Absence, Part
 
 

@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from hpcc.compilers._guest import GUEST_ROOT, GuestMap
-from hpcc.compilers._reach import UnscannableError
-from hpcc.compilers._wanted import Wanted, may_be_included, wanted_headers
+from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap
+from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.wanted import Wanted, may_be_included, wanted_headers
 from hpcc.daemon._guest_paths import is_under
 from hpcc.daemon._marker import Marker
 from hpcc.daemon._prepare import Prepared

@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers._assembler import Directives, read_assembler, read_statements
-from hpcc.compilers._invocation import Language
-from hpcc.compilers._scan import Hazard
+from hpcc.compilers.invocation.invocation import Language
+from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.daemon import _msvc
 from hpcc.daemon._clock_text import mentions_clock, mentions_timestamp
 from hpcc.daemon._discovery import parse_dependencies, without_outputs

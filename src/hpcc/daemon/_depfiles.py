@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from hpcc.compilers._guest import client_depfile
+from hpcc.compilers.invocation.guest import client_depfile
 from hpcc.daemon._uncacheable import absolute
 
 _MAX_KNOWN: Final = 1_000

@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hpcc.compilers._depfile import parse_depfile, prerequisites
-from hpcc.compilers._invocation import DepMode, Invocation
-from hpcc.compilers._spec import Effect, Operand
+from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
+from hpcc.compilers.invocation.invocation import DepMode, Invocation
+from hpcc.compilers.spec.table import Effect, Operand
 from hpcc.core import CallerError
 from hpcc.daemon import _msvc
 from hpcc.daemon._prepare import Prepared

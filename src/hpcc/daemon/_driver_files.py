@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Final
 
-from hpcc.compilers._depfile import parse_depfile, prerequisites
+from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
 from hpcc.core import CallerError
 from hpcc.daemon._tools import ask
 

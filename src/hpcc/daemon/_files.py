@@ -12,8 +12,8 @@ import stat
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, cast
 
-from hpcc.compilers._heads import Heads
-from hpcc.compilers._scan import Scan, may_be_read_once, scan_alias_uses, scan_source
+from hpcc.compilers.scan.heads import Heads
+from hpcc.compilers.scan.scan import Scan, may_be_read_once, scan_alias_uses, scan_source
 
 # Two seconds is the coarsest time stamp of a common file system (FAT).
 RACY_WINDOW_NS: Final = 2_000_000_000

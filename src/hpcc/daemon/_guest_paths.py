@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcc.compilers._guest import NotPortableError, as_text
+from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.core import CallerError, check_guest_path
 
 

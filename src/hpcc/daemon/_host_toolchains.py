@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._probe import (
+from hpcc.compilers.probe import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     header_files,

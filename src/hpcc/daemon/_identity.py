@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from hpcc.compilers._invocation import Invocation, is_cxx_driver
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.invocation import Invocation, is_cxx_driver
+from hpcc.compilers.spec.table import Bypass
 from hpcc.daemon import _msvc
 from hpcc.daemon._driver_files import (
     TARGET,

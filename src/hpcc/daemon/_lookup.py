@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from hpcc.compilers._scan import Hazard, Scan
+from hpcc.compilers.scan.scan import Hazard, Scan
 from hpcc.daemon._closure_words import ClosureRequest
 from hpcc.daemon._files import FileMemo, Listing
 from hpcc.daemon._include_names import by_directory, joined, merged, names_of, parent_of

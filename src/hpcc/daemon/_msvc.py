@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from hpcc.compilers._guest import NotPortableError
-from hpcc.compilers._invocation import Dialect, Invocation, Language
-from hpcc.compilers._msvc_invocation import CL_DRIVER_MODE, is_clang_cl, read_msvc_invocation
-from hpcc.compilers._msvc_text import expand_windows_responses, fold_variables
-from hpcc.compilers._spec import Bypass, Effect, Flag, Operand
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.invocation.invocation import Dialect, Invocation, Language
+from hpcc.compilers.msvc.invocation import CL_DRIVER_MODE, is_clang_cl, read_msvc_invocation
+from hpcc.compilers.msvc.text import expand_windows_responses, fold_variables
+from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.core import Toolchain
 from hpcc.daemon._api import CompileRequest
 

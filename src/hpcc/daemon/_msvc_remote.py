@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from hpcc.compilers._clang_cl_guest import INJECTED_CL, clang_cl_guest_arguments, client_notes
-from hpcc.compilers._guest import GUEST_ROOT, GuestMap, NotPortableError, guest_text
-from hpcc.compilers._msvc_invocation import CL_DRIVER_MODE
-from hpcc.compilers._msvc_repro import reproducible_flags
+from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap, NotPortableError, guest_text
+from hpcc.compilers.msvc.clang_cl_guest import INJECTED_CL, clang_cl_guest_arguments, client_notes
+from hpcc.compilers.msvc.invocation import CL_DRIVER_MODE
+from hpcc.compilers.msvc.repro import reproducible_flags
 from hpcc.core import Toolchain
 from hpcc.daemon import _msvc
 from hpcc.daemon._prepare import Prepared

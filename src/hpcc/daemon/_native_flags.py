@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from hpcc.compilers._invocation import Dialect, Invocation
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.spec.table import Bypass
 from hpcc.daemon._fields import encode_fields
 from hpcc.daemon._identity import Identity
 from hpcc.daemon._tools import ask

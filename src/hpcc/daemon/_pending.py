@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hpcc.compilers._depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.daemon._data import read_listing
 from hpcc.daemon._discovery import Way
 from hpcc.daemon._files import Signature, signature_of

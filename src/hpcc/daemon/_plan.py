@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
-from hpcc.compilers._guest import INJECTED, GuestMap, NotPortableError, as_text, guest_arguments
-from hpcc.compilers._reach import UnscannableError
-from hpcc.compilers._scan import Hazard
+from hpcc.compilers.invocation.guest import (
+    INJECTED,
+    GuestMap,
+    NotPortableError,
+    as_text,
+    guest_arguments,
+)
+from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
 from hpcc.daemon import _msvc
 from hpcc.daemon._closure import find_closure, unchanged_since

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from hpcc.compilers._inputs import files_looked_for
-from hpcc.compilers._invocation import Invocation, read_invocation
-from hpcc.compilers._response import MAX_RESPONSE_BYTES, expand_responses
-from hpcc.compilers._side import Written, files_written
-from hpcc.compilers._spec import Bypass
-from hpcc.compilers._versions import check_versions
+from hpcc.compilers.invocation.inputs import files_looked_for
+from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES, expand_responses
+from hpcc.compilers.spec.table import Bypass
+from hpcc.compilers.versions import check_versions
 from hpcc.daemon import _msvc
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._fields import encode_fields

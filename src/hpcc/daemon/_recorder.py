@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.daemon._identity import Identity
 from hpcc.daemon._tools import ask
 

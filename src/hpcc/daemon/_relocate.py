@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NamedTuple
 
-from hpcc.compilers._share import ROOT_MARK, under_root
-from hpcc.compilers._share_text import mark_depfile, mark_text, render_depfile_for, render_text
+from hpcc.compilers.invocation.share import ROOT_MARK, under_root
+from hpcc.compilers.invocation.share_text import (
+    mark_depfile,
+    mark_text,
+    render_depfile_for,
+    render_text,
+)
 from hpcc.daemon._manifest import Absence, InputSet
 
 _ORIGIN_BYTES: Final = 8

@@ -15,10 +15,10 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.compilers._guest import GuestMap, NotPortableError, as_text
-from hpcc.compilers._reach import Reach, Search, UnscannableError, plain_directory, reach
-from hpcc.compilers._scan import Hazard, scan_arguments
-from hpcc.compilers._spec import Effect
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.scan.reach import Reach, Search, UnscannableError, plain_directory, reach
+from hpcc.compilers.scan.scan import Hazard, scan_arguments
+from hpcc.compilers.spec.table import Effect
 from hpcc.core import RemoteInput, SharedInputs
 from hpcc.daemon import _msvc
 from hpcc.daemon._closure import refuse_twins

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._share import (
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.share import (
     canonical_arguments,
     is_plain_root,
     prefix_maps,

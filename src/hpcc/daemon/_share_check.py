@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from hpcc.compilers._scan import Hazard
+from hpcc.compilers.scan.scan import Hazard
 from hpcc.daemon._closure_words import Closure
 from hpcc.daemon._files import MAX_SOURCE_BYTES, FileMemo
 from hpcc.daemon._results import Result

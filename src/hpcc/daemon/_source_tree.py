@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 
-from hpcc.compilers._clang_cl_guest import definitions_with_slashes, slashed_names, with_slashes
-from hpcc.compilers._includes import Definitions, Includes, scan_definitions, scan_includes
-from hpcc.compilers._reach import UnscannableError
-from hpcc.compilers._scan import HAZARD_REASONS, Hazard, Scan
+from hpcc.compilers.msvc.clang_cl_guest import definitions_with_slashes, slashed_names, with_slashes
+from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
+from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
 from hpcc.daemon._files import FileMemo, Listing
 from hpcc.daemon._system_names import SystemNames
 

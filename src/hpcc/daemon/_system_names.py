@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hpcc.compilers._includes import Definitions, Includes, scan_definitions, scan_includes
+from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
 from hpcc.daemon._files import FileMemo, Signature, signature_of
 
 # Headers of packages are replaced by renaming, which changes their directory. What is found here

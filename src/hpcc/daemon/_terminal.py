@@ -13,8 +13,8 @@ import subprocess
 import tempfile
 from typing import Final
 
-from hpcc.compilers._invocation import Dialect, Invocation
-from hpcc.compilers._spec import Bypass, Effect
+from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.spec.table import Bypass, Effect
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._identity import Identity
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation, Language
-from hpcc.compilers._specs import is_tame
+from hpcc.compilers.gnu.specs import is_tame
+from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.daemon._tools import ask
 from hpcc.daemon._uncacheable import UncacheableError, absolute
 

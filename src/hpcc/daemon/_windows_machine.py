@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from hpcc.compilers._msvc_text import join_windows
+from hpcc.compilers.msvc.text import join_windows
 from hpcc.daemon._tools import MAX_ANSWER_BYTES, Answer
 
 _SECONDS: Final = 120.0

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hpcc.compilers._invocation import is_cxx_driver
-from hpcc.compilers._msvc_invocation import is_clang_cl
-from hpcc.compilers._probe import (
+from hpcc.compilers.invocation.invocation import is_cxx_driver
+from hpcc.compilers.msvc.invocation import is_clang_cl
+from hpcc.compilers.probe import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     PROBE_FORMAT,

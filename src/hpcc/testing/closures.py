@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcc.compilers._depfile import parse_depfile, prerequisites
+from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
 from hpcc.config._paths import Paths
 from hpcc.config._settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure

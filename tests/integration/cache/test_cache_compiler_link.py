@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.spec.table import Bypass
 from hpcc.daemon._engine import Outcome
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._identity import Compilers

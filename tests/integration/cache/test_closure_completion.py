@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.compilers._wanted import wanted_headers
+from hpcc.compilers.scan.wanted import wanted_headers
 from hpcc.core import RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.daemon._cache import Cache
 from hpcc.testing.compiles import FakeLauncher, FakeRemote

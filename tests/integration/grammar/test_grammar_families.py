@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._invocation import Invocation, read_invocation
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.invocation.invocation import Invocation, read_invocation
 from hpcc.testing.compiles import run_bare
 
 _FAMILIES = {"-f", "-g", "-m", "-W", "-O"}

@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._invocation import Invocation, read_invocation
-from hpcc.compilers._side import Written, files_written
-from hpcc.compilers._spec import ASKED_CLANG, ASKED_GCC, CLANG_MAJORS, GCC_MAJORS, Effect, FlagSpec
-from hpcc.compilers._versions import check_versions
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.spec.table import (
+    ASKED_CLANG,
+    ASKED_GCC,
+    CLANG_MAJORS,
+    GCC_MAJORS,
+    Effect,
+    FlagSpec,
+)
+from hpcc.compilers.versions import check_versions
 from hpcc.testing.compiles import run_bare
 
 # A value that makes sense; the rest of the rows take none, or any name.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.compilers._specs import is_tame
+from hpcc.compilers.gnu.specs import is_tame
 
 _SOURCE = "int f(int x) { return x + 1; }\n"
 _AS = "/usr/bin/x86_64-linux-gnu-as"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._msvc_flags import MSVC_FLAGS, MsvcSpec
-from hpcc.compilers._spec import Arity, Effect
+from hpcc.compilers.msvc.flags import MSVC_FLAGS, MsvcSpec
+from hpcc.compilers.spec.table import Arity, Effect
 from hpcc.testing.cl_bench import ClBench
 from hpcc.testing.compiles import run_bare
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._msvc_invocation import read_msvc_invocation
-from hpcc.compilers._msvc_repro import reproducible_flags
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.invocation import read_msvc_invocation
+from hpcc.compilers.msvc.repro import reproducible_flags
 
 pytestmark = pytest.mark.timeout(200)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from hpcc.compilers._spec import Effect, Flag, Operand
+from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 # Options of the assembler that read and write nothing; everything else may name a file (as(1),
 # -a=file, -I).

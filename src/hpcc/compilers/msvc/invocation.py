@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._invocation import DepMode, Dialect, Invocation, Language
-from hpcc.compilers._msvc_flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
-from hpcc.compilers._spec import Arity, Bypass, Effect, Flag, Operand
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.invocation.invocation import DepMode, Dialect, Invocation, Language
+from hpcc.compilers.msvc.flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
+from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, Operand
 
 _PROGRAM: Final = re.compile(
     rb"(?:.*[\\/])?(?:(clang-cl|icx-cl)(?:-[0-9][0-9.]*)?|(cl))(?:\.exe)?", re.IGNORECASE

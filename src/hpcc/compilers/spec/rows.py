@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.compilers._spec import CLANG_MAJORS, GCC_MAJORS, NO_MAJORS, Arity, Effect, FlagSpec
+from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, NO_MAJORS, Arity, Effect, FlagSpec
 
 ALONE, SEPARATE, JOINED, EITHER = Arity.ALONE, Arity.SEPARATE, Arity.JOINED, Arity.EITHER
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._depfile import DepRule, parse_depfile, render_depfile
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._spec import Effect, Flag, Operand
+from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, render_depfile
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import SOURCE_ROOT, CallerError
 
 GUEST_ROOT: Final = SOURCE_ROOT.encode()

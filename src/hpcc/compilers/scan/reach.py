@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from hpcc.compilers._includes import Definitions, Includes, argument_definitions
+from hpcc.compilers.scan.includes import Definitions, Includes, argument_definitions
 
 MAX_REACHED: Final = 50_000
 MAX_LOOKED_FOR: Final = 400_000

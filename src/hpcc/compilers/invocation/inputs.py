@@ -11,8 +11,8 @@ import posixpath
 from collections.abc import Iterator
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._spec import Bypass, Effect, Flag
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.spec.table import Bypass, Effect, Flag
 
 _CLANG_DEFAULT: Final = b"default.profdata"
 _AUTO_DEFAULT: Final = b"fbdata.afdo"

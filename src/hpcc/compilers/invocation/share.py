@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation, Language
-from hpcc.compilers._spec import Effect, Flag, Operand
+from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 PROVED_GCC: Final = frozenset({12, 13, 14})
 PROVED_CLANG: Final = frozenset({14, 17, 19})

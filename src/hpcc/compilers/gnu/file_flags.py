@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.compilers._rows import (
+from hpcc.compilers.spec.rows import (
     ALONE,
     CLANG,
     EITHER,
@@ -16,7 +16,7 @@ from hpcc.compilers._rows import (
     refuse,
     rows,
 )
-from hpcc.compilers._spec import NO_MAJORS, Effect
+from hpcc.compilers.spec.table import NO_MAJORS, Effect
 
 _DEVELOPER: Final = MANUAL + "Developer Options"
 _INSTRUMENT: Final = MANUAL + "Instrumentation Options"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.spec.table import Bypass
 
 # A compile's response file is include paths and macros; what is longer belongs to a link.
 MAX_RESPONSE_BYTES: Final = 256 << 10

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._assembler import has_asm_word, has_opaque_asm, mentions_directive
-from hpcc.compilers._heads import Heads
-from hpcc.compilers._text import joined, without_prose
+from hpcc.compilers.scan.assembler import has_asm_word, has_opaque_asm, mentions_directive
+from hpcc.compilers.scan.heads import Heads
+from hpcc.compilers.scan.text import joined, without_prose
 
 # A file with more directives than this is not a source anybody wrote.
 MAX_DIRECTIVES: Final = 20_000

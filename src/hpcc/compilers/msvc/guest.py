@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._guest import NotPortableError
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._msvc_deps import read_source_dependencies
-from hpcc.compilers._spec import Effect, Flag, Operand
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.deps import read_source_dependencies
+from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
 
 WINDOWS_GUEST_ROOT: Final = "C:\\src"

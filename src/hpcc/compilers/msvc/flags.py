@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from hpcc.compilers._spec import Arity, Effect, FlagSpec
+from hpcc.compilers.spec.table import Arity, Effect, FlagSpec
 
 _ALONE, _JOINED, _EITHER = Arity.ALONE, Arity.JOINED, Arity.EITHER
 _SEPARATE: Final = Arity.SEPARATE

@@ -9,11 +9,11 @@ import posixpath
 from collections.abc import Callable
 from typing import Final
 
-from hpcc.compilers._guest import GuestMap, NotPortableError, prefix_map
-from hpcc.compilers._includes import Definitions, Includes
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._msvc_flags import TO_CLANG
-from hpcc.compilers._spec import Effect, Flag, Operand
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, prefix_map
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.flags import TO_CLANG
+from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 INJECTED_CL: Final = (b"-Werror=date-time",)
 """Behind the flags of `reproducible_flags`: a clock in the object is an early, clear failure."""

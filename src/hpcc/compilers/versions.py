@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation
-from hpcc.compilers._spec import CLANG_MAJORS, GCC_MAJORS, Bypass, Flag
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Flag
 
 _FAMILIES: Final = frozenset({"-f", "-g", "-m"})
 # Each means the same in GCC 12 to 14 and Clang 14 to 22, and has for many versions before.

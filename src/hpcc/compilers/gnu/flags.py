@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.compilers._gnu_file_flags import FILES
-from hpcc.compilers._rows import (
+from hpcc.compilers.gnu.file_flags import FILES
+from hpcc.compilers.spec.rows import (
     ALONE,
     CLANG,
     EITHER,
@@ -22,7 +22,7 @@ from hpcc.compilers._rows import (
     refuse,
     rows,
 )
-from hpcc.compilers._spec import Effect, FlagTable
+from hpcc.compilers.spec.table import Effect, FlagTable
 
 _OVERALL: Final = MANUAL + "Overall Options"
 _CPP: Final = MANUAL + "Preprocessor Options"

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._heads import Heads
-from hpcc.compilers._scan import MAX_DIRECTIVES, Hazard, scan_source
-from hpcc.compilers._text import joined, without_comments
+from hpcc.compilers.scan.heads import Heads
+from hpcc.compilers.scan.scan import MAX_DIRECTIVES, Hazard, scan_source
+from hpcc.compilers.scan.text import joined, without_comments
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = rb"[ \t\f\v\0\r]*"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from hpcc.compilers._depfile import MAX_DEPENDENCIES, MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.depfile import MAX_DEPENDENCIES, MAX_DEPFILE_BYTES
 from hpcc.core import CallerError
 
 PROBE_OUTER: Final = "hpcc_probe_outer.h"

@@ -11,8 +11,8 @@ import itertools
 import re
 from typing import Final
 
-from hpcc.compilers._depfile import MAX_DEPFILE_BYTES, escape_name, unescape_name
-from hpcc.compilers._share import ROOT_MARK
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES, escape_name, unescape_name
+from hpcc.compilers.invocation.share import ROOT_MARK
 
 _GCC_COLUMNS: Final = 72
 _CLANG_COLUMNS: Final = 75

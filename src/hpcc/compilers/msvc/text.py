@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from hpcc.compilers._response import (
+from hpcc.compilers.spec.response import (
     MAX_EXPANDED_ARGUMENTS,
     MAX_EXPANDED_BYTES,
     MAX_RESPONSE_BYTES,
 )
-from hpcc.compilers._spec import Bypass
+from hpcc.compilers.spec.table import Bypass
 
 # Backslashes count before quotes alone; a row of quotes is read as one piece.
 _PIECE: Final = re.compile(rb'(\\*)("+)|([ \t\r\n\0]+)|(\\+|[^\\" \t\r\n\0]+)')

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation
+from hpcc.compilers.invocation.invocation import Invocation
 
 Version = tuple[int, ...]
 _FIELD: Final = b"{root}"

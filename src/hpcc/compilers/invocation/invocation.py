@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._spec import Bypass, Effect, Flag, Operand
-from hpcc.compilers._values import bad_sequence, bad_value, wp_depfile
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
+from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
 
 _COMPILER_NAME: Final = re.compile(
     rb"(?:[A-Za-z0-9_.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9][0-9.]*)?"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from hpcc.compilers._text import without_comments, without_prose
+from hpcc.compilers.scan.text import without_comments, without_prose
 
 
 class Directives(NamedTuple):

@@ -12,8 +12,8 @@ import posixpath
 import re
 from typing import Final
 
-from hpcc.compilers._invocation import is_cxx_driver
-from hpcc.compilers._msvc_invocation import is_clang_cl
+from hpcc.compilers.invocation.invocation import is_cxx_driver
+from hpcc.compilers.msvc.invocation import is_clang_cl
 from hpcc.core import CallerError, Family, Toolchain
 
 PROBE_FORMAT: Final = 1

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers._invocation import Invocation, Language
-from hpcc.compilers._spec import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
+from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
 
 _COVERAGE: Final = frozenset({"--coverage", "-coverage", "-ftest-coverage"})
 _SPLIT: Final = frozenset({"-gsplit-dwarf", "-gsplit-dwarf=split"})

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hpcc.compilers._gnu_flags import GNU_FLAGS
-from hpcc.compilers._spec import Bypass, Effect, Flag
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.spec.table import Bypass, Effect, Flag
 
 MAX_SPECS_BYTES: Final = 64 << 10
 

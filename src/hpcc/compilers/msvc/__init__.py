@@ -1,0 +1,1 @@
+"""cl, clang-cl and icx-cl: flag rows, quoting, dependency output, reproducible objects."""
