@@ -23,7 +23,7 @@ from _farm_process import Process, started
 from _farm_rows import Figure, quantile
 from _measure import BenchError, own_seconds
 
-from hpcc.config._service_file import load_service_file
+from hpcc.config.service_file import load_service_file
 from hpcc.ports import SystemClock
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import open_enrolment

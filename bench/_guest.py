@@ -12,8 +12,8 @@ from pathlib import Path
 from _measure import BenchError, SkipRow
 from _trees import long_file
 
-from hpcc.config._farm import load_farm_or_none
-from hpcc.config._paths import Paths
+from hpcc.config.farm import load_farm_or_none
+from hpcc.config.paths import Paths
 from hpcc.core import Digest, ExecRequest, InputFile, NotFoundError, ResultEvent
 from hpcc.images._prepared import PreparedImage
 from hpcc.images._store import ImageStore

@@ -27,7 +27,7 @@ from _tools import HPCC
 from _trees import header_tree, write_source
 from google.protobuf.message import Message
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.daemon._cache import STORE_NAME
 from hpcc.rpc import _method, _reapi_server
 from hpcc.testing._farm import farm_under_test

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import Digest, ExecRequest, ImageDigest, InputFile, ResultEvent
 from hpcc.ports import Guest, GuestSpec, SystemClock
 from hpcc.runtime._assets import prepare_assets

@@ -41,7 +41,7 @@ from _rows import Json
 from _tools import HPCC, clean_env
 from _trees import age, header_tree
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 60.0

@@ -462,7 +462,7 @@ static bool take_directory(wchar_t *to, const wchar_t *variable, const wchar_t *
     return true;
 }
 
-/* The twin of `_of_profile` in config/_paths.py. False when hpcc has no place for this user. */
+/* The twin of `_of_profile` in config/paths.py. False when hpcc has no place for this user. */
 static bool find_run_directory(void) {
     if (GetEnvironmentVariableW(L"HPCC_DIR", NULL, 0) > 1) return take_directory(run_directory, L"HPCC_DIR", L"\\run");
     return take_directory(run_directory, L"LOCALAPPDATA", L"\\hpcc\\run") ||

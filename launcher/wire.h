@@ -190,7 +190,7 @@ static inline size_t strip_headers(char *text, size_t bytes) {
     return kept;
 }
 
-/* ---- where the daemon is: the twin of config/_paths.py and wire/launcher.py ---- */
+/* ---- where the daemon is: the twin of config/paths.py and wire/launcher.py ---- */
 
 #define SOCKET_MAX 107u /* sun_path without its NUL */
 #define OWN_MAX 32u     /* "/tmp/hpcc-" and a uid */

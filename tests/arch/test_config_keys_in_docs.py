@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 import pytest
 
-from hpcc.config._settings import Settings
+from hpcc.config.settings import Settings
 from hpcc.gateway._config import GatewayConfig
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.worker._config import WorkerConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._service_file import load_service_file
+from hpcc.config.service_file import load_service_file
 from hpcc.core import (
     Blob,
     ExecEvent,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as pb
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
     Digest,
     RemoteFailure,

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pytest
 
 from hpcc.cli._main import build_parser
-from hpcc.config._service_file import parse_service_file
+from hpcc.config.service_file import parse_service_file
 from hpcc.core import TenantId
 from hpcc.gateway._config import GatewayConfig
 from hpcc.identity._keys import load_or_create_tls

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.config._farm_session import load_farm_session_or_none
+from hpcc.config.farm_session import load_farm_session_or_none
 from hpcc.core import (
     ClientPolicy,
     ExecEvent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import connect_farm

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.audit._verify import verify_trail
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.daemon._remote import DispatcherClient, start_remote
 from hpcc.ports import GuestBootError

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import hpcc.daemon._dispatch_farm as dispatch_farm
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.core import (
     Digest,
     GuestReuse,

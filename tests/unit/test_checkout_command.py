@@ -10,7 +10,7 @@ from hpcc.cli._checkout import MARKER_REASONS, PRIVATE_REASONS, gdb_lines, lldb_
 from hpcc.cli._doctor import _sharing
 from hpcc.cli._main import main
 from hpcc.cli._stats import stats_lines
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 
 _SOURCES = Path(__file__).resolve().parents[2] / "src/hpcc"
 

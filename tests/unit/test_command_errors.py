@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.cli._main import main
-from hpcc.config._private_file import make_private_directory
-from hpcc.config._service_file import load_service_file
+from hpcc.config.private_file import make_private_directory
+from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError, InfrastructureError, check_port
 from hpcc.gateway._config import GatewayConfig
 from hpcc.scheduler._config import SchedulerConfig

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.config._farm import Farm, load_farm_or_none, parse_farm
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings, load_settings, parse_settings
+from hpcc.config.farm import Farm, load_farm_or_none, parse_farm
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings, load_settings, parse_settings
 from hpcc.core import CallerError
 
 FARM = Farm(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.core import GuestReuse, Isolation
 from hpcc.daemon._dispatch_farm import _MAX_CHANNELS, FarmConnection
 from hpcc.identity._keys import load_or_create_tls

@@ -10,9 +10,9 @@ import pytest
 
 from hpcc.cli._fallback_line import fallback_line
 from hpcc.cli._main import main
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._paths import Paths
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
 from hpcc.core import ClientPolicy, Toolchain
 from hpcc.daemon._host_toolchains import HostToolchain
 from hpcc.daemon._records_read import CompileRecord

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteRequest
 from hpcc.daemon import _dispatch
 from hpcc.daemon._remote_inside import InsideClient

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.cli._main import main
-from hpcc.config._farm import Farm
-from hpcc.config._private_file import write_private_file
+from hpcc.config.farm import Farm
+from hpcc.config.private_file import write_private_file
 
 IMAGE = "test/gcc@sha256:" + "ab" * 32
 SECRET = "s" * 40

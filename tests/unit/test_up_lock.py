@@ -10,9 +10,9 @@ import pytest
 
 from hpcc.cli._lock import held_lock, holder_or_none
 from hpcc.cli._up import lock_file, run_up
-from hpcc.config._farm import Farm
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import write_private_file
+from hpcc.config.farm import Farm
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError
 
 

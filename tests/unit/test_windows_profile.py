@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
 PROFILE = "C:\\Users\\me"

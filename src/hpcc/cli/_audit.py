@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli import _audit_reproduce
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcc.config._paths import Paths
-from hpcc.config._service_file import load_service_file
+from hpcc.config.paths import Paths
+from hpcc.config.service_file import load_service_file
 from hpcc.core import NotFoundError
 
 if TYPE_CHECKING:

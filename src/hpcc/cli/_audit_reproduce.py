@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from hpcc.config._paths import Paths
-from hpcc.config._service_file import load_service_file
+from hpcc.config.paths import Paths
+from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import argparse
 import os
 from typing import Final
 
-from hpcc.config._paths import DIR_VARIABLE, Paths
-from hpcc.config._settings import setting_origins
+from hpcc.config.paths import DIR_VARIABLE, Paths
+from hpcc.config.settings import setting_origins
 
 _DIRECTORIES: Final = {
     "cache": "XDG_CACHE_HOME",

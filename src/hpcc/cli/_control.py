@@ -96,7 +96,7 @@ def scheduler_config(args: argparse.Namespace) -> SchedulerConfig:
     Raises:
         CallerError: it names none, or it is not good.
     """
-    from hpcc.config._service_file import load_service_file
+    from hpcc.config.service_file import load_service_file
     from hpcc.scheduler._config import SchedulerConfig
 
     path = args.control_config or getattr(args, "config", None)

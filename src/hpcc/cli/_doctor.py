@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli._checkout import MARKER_REASONS, home_directory
-from hpcc.config._paths import Paths
-from hpcc.config._settings import load_settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
 
 # An image, its layers and the guest's pieces take about 1 GB.

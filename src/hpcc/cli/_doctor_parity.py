@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpcc.config._farm import load_farm_or_none
-from hpcc.config._farm_session import load_farm_session_or_none
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.farm import load_farm_or_none
+from hpcc.config.farm_session import load_farm_session_or_none
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.core import (
     ClientPolicy,
     Finding,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from hpcc.config._settings import WorkerSettings
+from hpcc.config.settings import WorkerSettings
 from hpcc.core import HpccError
 from hpcc.runtime._containerd import Connect, Containerd, pipe_connector
 from hpcc.runtime._windows_host import find_shim, shim_says

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcc.cli._image_progress import image_progress
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
 from hpcc.ports import SystemClock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError
 from hpcc.ports import SystemClock
 

@@ -9,8 +9,8 @@ import os
 import sys
 from typing import Final
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import load_settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
 from hpcc.ports import SystemClock
 

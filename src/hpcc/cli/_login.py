@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.cli._lock import holder_or_none, lock_file
-from hpcc.config._farm import Farm, load_farm_or_none
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import write_private_file
+from hpcc.config.farm import Farm, load_farm_or_none
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError, InfrastructureError
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def _anchors(args: argparse.Namespace) -> int:
 
 
 async def _export(config: Path, worker: str) -> list[SignedHead]:
-    from hpcc.config._service_file import load_service_file
+    from hpcc.config.service_file import load_service_file
     from hpcc.ports import SystemClock
     from hpcc.scheduler._audit_book import export_anchors
     from hpcc.scheduler._config import SchedulerConfig

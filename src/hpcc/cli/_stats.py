@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cli._checkout import PRIVATE_REASONS
-from hpcc.config._paths import Paths
-from hpcc.config._settings import load_settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SystemClock
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli._lock import held_lock, lock_file
-from hpcc.config._farm import Farm
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import write_private_file
-from hpcc.config._settings import Settings, load_settings
+from hpcc.config.farm import Farm
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
+from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity._keys import load_or_create_secret
 from hpcc.ports import SystemClock

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hpcc.config._farm import Farm, load_farm_or_none
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import write_private_file
+from hpcc.config.farm import Farm, load_farm_or_none
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError
 
 # What Bazel asks a credential helper is one short object.

@@ -15,10 +15,10 @@ from typing import IO, Final
 
 from hpcc.cli._lock import holder_or_none, lock_file
 from hpcc.cli._progress import progress_lines
-from hpcc.config._farm import Farm, load_farm_or_none
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import make_private_directory
-from hpcc.config._settings import load_settings
+from hpcc.config.farm import Farm, load_farm_or_none
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import make_private_directory
+from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, InfrastructureError, Isolation
 
 # Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).

@@ -10,8 +10,8 @@ if sys.platform == "win32":
     if __name__ == "__main__":
         sys.exit(run_daemon())
 else:
-    from hpcc.config._paths import Paths
-    from hpcc.config._settings import Settings
+    from hpcc.config.paths import Paths
+    from hpcc.config.settings import Settings
     from hpcc.daemon._api import RemoteClient
     from hpcc.daemon._cache import open_cache
     from hpcc.daemon._handler import CacheHandler

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
 from hpcc.core import RemoteOutcome, RemoteRequest
 
 if TYPE_CHECKING:  # on Windows there are none

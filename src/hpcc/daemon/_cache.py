@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hpcc.compilers.spec.table import Bypass
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.daemon._api import (
     CompileRequest,
     Done,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hpcc.compilers.invocation.guest import NotPortableError, guest_text
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._settings import RemoteSettings
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.settings import RemoteSettings
 from hpcc.core import (
     CallerError,
     ImageRef,

@@ -13,7 +13,7 @@ from typing import Final
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
 from hpcc.compilers.spec.table import Bypass
-from hpcc.config._settings import RemoteSettings
+from hpcc.config.settings import RemoteSettings
 from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
 from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.daemon._cl_host import Machine

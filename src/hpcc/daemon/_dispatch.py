@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc import __version__
-from hpcc.config._farm import Farm, load_farm_or_none
-from hpcc.config._paths import FARM_SESSION_NAME
+from hpcc.config.farm import Farm, load_farm_or_none
+from hpcc.config.paths import FARM_SESSION_NAME
 from hpcc.core import (
     PARITIES,
     CallerError,

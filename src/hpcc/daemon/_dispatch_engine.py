@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc import __version__
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.core import (
     MAX_OUTPUT_BYTES,
     MAX_STDIO_BYTES,

@@ -12,9 +12,9 @@ from typing import Final
 
 import grpc
 
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._private_file import write_private_file
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.private_file import write_private_file
 from hpcc.core import (
     MAX_TOOLCHAINS,
     CallerError,

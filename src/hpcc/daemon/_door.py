@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 from hpcc.wire import launcher as wire
 

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._farm import Farm, engine_farm_or_none, load_farm_or_none
-from hpcc.config._farm_session import FarmSession, load_farm_session_or_none
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import write_private_file
-from hpcc.config._settings import Settings
+from hpcc.config.farm import Farm, engine_farm_or_none, load_farm_or_none
+from hpcc.config.farm_session import FarmSession, load_farm_session_or_none
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
+from hpcc.config.settings import Settings
 from hpcc.core import CallerError, InfrastructureError
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")

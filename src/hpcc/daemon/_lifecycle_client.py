@@ -10,7 +10,7 @@ import socket
 import time
 from typing import Final
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon._door import socket_path
 from hpcc.daemon._front_io import receive_frame, send_frame

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings, load_settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
 from hpcc.daemon._api import RemoteClient

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hpcc.config._farm_session import FarmSession
+from hpcc.config.farm_session import FarmSession
 from hpcc.core import (
     CallerError,
     ClientPolicy,

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.core import (
     CallerError,
     RemoteFailure,

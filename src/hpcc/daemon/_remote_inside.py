@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc import __version__
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteOutcome, RemoteRequest
 from hpcc.daemon._farm_files import FarmFiles
 from hpcc.ports import SystemClock

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
 LOG_NAME: Final = "daemon.log"

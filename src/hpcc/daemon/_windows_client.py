@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon._lifecycle import BACKOFF_NAME
 from hpcc.daemon._windows_door import dial_daemon, prepare_directory

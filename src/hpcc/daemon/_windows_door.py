@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._paths import DIR_VARIABLE, Paths
+from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.core import CallerError
 from hpcc.windows.files import WindowsLock
 from hpcc.windows.library import Library, WindowsError

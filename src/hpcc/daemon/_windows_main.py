@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from hpcc.config._paths import DIR_VARIABLE, Paths
-from hpcc.config._settings import Settings, load_settings
+from hpcc.config.paths import DIR_VARIABLE, Paths
+from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
 from hpcc.daemon._api import (
     CompileHandler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcc.config._service_file import load_service_file
+from hpcc.config.service_file import load_service_file
 from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._serve import serve_gateway
 from hpcc.ports import SystemClock

@@ -14,8 +14,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._private_file import write_private_file
-from hpcc.config._service_file import parse_service_file
+from hpcc.config.private_file import write_private_file
+from hpcc.config.service_file import parse_service_file
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
 from hpcc.identity._oidc_http import check_provider_url

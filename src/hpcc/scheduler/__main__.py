@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcc.config._service_file import load_service_file
+from hpcc.config.service_file import load_service_file
 from hpcc.ports import SystemClock
 from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.scheduler._collector import Collector

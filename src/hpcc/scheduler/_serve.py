@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.audit._limiter import EventLimiter
 from hpcc.audit._log import open_audit_log
-from hpcc.config._private_file import make_private_directory
+from hpcc.config.private_file import make_private_directory
 from hpcc.control._database import read_database_config
 from hpcc.control._embedded import EmbeddedControlStore
 from hpcc.control._postgres import open_postgres

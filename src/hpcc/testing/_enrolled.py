@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.ports import Clock
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import open_enrolment

@@ -12,7 +12,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.core import ImageDigest, ImageRef, Isolation, NotFoundError, TenantId
 from hpcc.identity._key_ring import KeyRing, Sealer
 from hpcc.identity._tls import PinnedPeer

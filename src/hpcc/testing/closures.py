@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
 from hpcc.daemon._api import Run
 from hpcc.daemon._cache import open_cache

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._farm import Farm
-from hpcc.config._farm_session import FarmSession
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
 from hpcc.core import (
     Isolation,
     RemoteFailure,

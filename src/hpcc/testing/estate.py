@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.testing._identity_provider import CLIENT, RealProvider, real_provider
 from hpcc.testing._machine import HPCC, Machine
 from hpcc.testing.postgres import PrivatePostgres, private_postgres

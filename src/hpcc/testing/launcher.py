@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.core import HpccError
 from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, RemoteClient, Run, RunReport
 from hpcc.daemon._client import query, stop

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._farm import Farm
-from hpcc.config._private_file import write_private_file
+from hpcc.config.farm import Farm
+from hpcc.config.private_file import write_private_file
 from hpcc.control._database import read_database_config
 from hpcc.control._schema import migrate
 from hpcc.core import Isolation

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 from hpcc.daemon._cache import STORE_NAME
 from hpcc.daemon._client import query, stop

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.daemon._api import RemoteClient
 from hpcc.daemon._cache import open_cache
 from hpcc.daemon._handler import CacheHandler

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hpcc.audit._log import open_audit_log
-from hpcc.config._private_file import make_directory, make_private_directory
-from hpcc.config._service_file import load_service_file
+from hpcc.config.private_file import make_directory, make_private_directory
+from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
 from hpcc.identity._keys import load_or_create_signing_key
 from hpcc.images._store import ImageStore

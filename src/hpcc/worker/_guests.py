@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from hpcc.config._settings import GUEST_OVERHEAD_MIB
+from hpcc.config.settings import GUEST_OVERHEAD_MIB
 from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import Clock, Runtime
 from hpcc.rpc._process import ServiceProcess

@@ -13,7 +13,7 @@ from typing import Final
 
 from cryptography import x509
 
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError
 from hpcc.identity._login_file import read_own_file
 from hpcc.identity._tls import PinnedPeer

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import grpc
 
-from hpcc.config._service_file import load_service_file
+from hpcc.config.service_file import load_service_file
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, TenantId
 from hpcc.ports import ActionCache, BlobStore, Clock
 from hpcc.rpc._foreign_service import (

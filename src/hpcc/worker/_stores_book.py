@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError, NotFoundError
 from hpcc.ports import Clock
 

@@ -20,7 +20,7 @@ from hpcc.audit._reader import open_index
 from hpcc.audit._segments import spool_path
 from hpcc.audit._verify import verify_trail
 from hpcc.cli._main import main
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.core import HpccError, Isolation, PolicyError, TenantId
 from hpcc.identity._tls import PinnedPeer
 from hpcc.identity._worker_ca import new_worker_key

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import CacheSettings, Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import CacheSettings, Settings
 from hpcc.daemon._api import Done, Exec, Run, RunReport
 from hpcc.daemon._cache import Cache
 from hpcc.daemon._inflight import Inflight

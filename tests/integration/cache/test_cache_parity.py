@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from hpcc.cli._explain import explain_lines
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ClientPolicy, Fallback, Level, Parity, RemoteFailure, Toolchain, compare
 from hpcc.daemon._cache import Cache
 from hpcc.daemon._engine import Outcome

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
 from hpcc.daemon._cache import Cache
 from hpcc.daemon._marker import find_root

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.daemon._api import CompileRequest
 from hpcc.daemon._cache import Cache
 from hpcc.daemon._engine import Outcome

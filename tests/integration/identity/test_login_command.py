@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.daemon._remote import start_remote
 from hpcc.identity._login_file import load_login_or_none, save_login

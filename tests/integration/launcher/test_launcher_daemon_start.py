@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon._client import query, start, stop
 from hpcc.daemon._door import socket_path

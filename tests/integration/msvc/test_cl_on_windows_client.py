@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
     RemoteFailure,
     RemoteOutcome,

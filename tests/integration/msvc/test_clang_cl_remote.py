@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._farm_session import FarmSession
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.core import ClientPolicy, Toolchain
 from hpcc.daemon._cache import open_cache
 from hpcc.testing.cl_bench import ClBench

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.control._connect import connect
 from hpcc.control._database import read_database_config
 from hpcc.control._postgres import open_postgres

@@ -14,7 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.control._database import read_database_config
 from hpcc.control._postgres import open_postgres
 from hpcc.control._schema import migrate

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import RemoteSettings, Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.daemon._cache import open_cache
 from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._remote import start_remote

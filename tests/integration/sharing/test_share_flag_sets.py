@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hpcc.config._paths import Paths
-from hpcc.config._settings import Settings
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
 from hpcc.daemon._cache import Cache, open_cache
 
 from .conftest import FILES, Clone

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from hpcc.config._farm import engine_farm_or_none
-from hpcc.config._paths import Paths
-from hpcc.config._private_file import write_private_file
-from hpcc.config._settings import RemoteSettings, Settings, parse_settings
+from hpcc.config.farm import engine_farm_or_none
+from hpcc.config.paths import Paths
+from hpcc.config.private_file import write_private_file
+from hpcc.config.settings import RemoteSettings, Settings, parse_settings
 from hpcc.core import (
     CallerError,
     Isolation,

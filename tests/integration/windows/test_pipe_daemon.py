@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._paths import Paths
+from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.config._private_file import write_private_file
+from hpcc.config.private_file import write_private_file
 from hpcc.identity._keys import load_or_create_tls
 from hpcc.identity._worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import SystemClock

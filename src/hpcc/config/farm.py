@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from hpcc.config._settings import RemoteSettings
+from hpcc.config.settings import RemoteSettings
 from hpcc.core import CallerError, ImageRef, Isolation, TenantId
 
 MAX_FARM_FILE_BYTES: Final = 64 << 10

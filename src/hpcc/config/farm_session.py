@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hpcc.config._farm import Farm
+from hpcc.config.farm import Farm
 from hpcc.core import (
     FALLBACKS,
     MAX_TOOLCHAINS_BYTES,
