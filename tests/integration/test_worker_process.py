@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit._verify import verify_trail
+from hpcc.audit.verify import verify_trail
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult

@@ -16,43 +16,43 @@ REPRODUCE = "tests/integration/audit/test_audit_reproduce.py::"
 
 CASES = {
     "chain": Case(
-        "audit/_segments.py",
+        "audit/segments.py",
         "if record.sequence != sequence or record.previous != head:",
         "if record.sequence != sequence:",
         TAMPERING + "test_a_changed_row_is_found",
     ),
     "end-by-anchor": Case(
-        "audit/_verify.py",
+        "audit/verify.py",
         "if newest > self.count:",
         "if False:",
         TAMPERING + "test_a_cut_tail_is_found_by_an_anchor_and_not_without_one",
     ),
     "head-by-anchor": Case(
-        "audit/_verify.py",
+        "audit/verify.py",
         "if wanted != head:",
         "if False:",
         TAMPERING + "test_a_tail_that_was_written_anew_is_found_by_an_anchor",
     ),
     "retention-said": Case(
-        "audit/_verify.py",
+        "audit/verify.py",
         "if self._until < self.first:",
         "if False:",
         TAMPERING + "test_removed_segments_at_the_beginning_are_not_taken_for_retention",
     ),
     "one-key": Case(
-        "audit/_verify.py",
+        "audit/verify.py",
         "if len(sealed) > 1 or len(anchored) > 1 or (sealed and anchored and sealed != anchored):",
         "if False:",
         TAMPERING + "test_a_seal_that_was_made_with_another_key_is_found",
     ),
     "seal-signature": Case(
-        "audit/_segments.py",
+        "audit/segments.py",
         "    check_head(signed)\n",
         "",
         TAMPERING + "test_a_seal_whose_bytes_were_changed_is_found",
     ),
     "anchor-signature": Case(
-        "audit/_verify.py",
+        "audit/verify.py",
         "        check_head(anchor)\n",
         "",
         TAMPERING + "test_an_anchor_that_was_changed_or_is_unsigned_is_refused",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from hpcc.audit._limiter import EventLimiter
+from hpcc.audit.limiter import EventLimiter
 from hpcc.ports import SecurityEvent
 
 

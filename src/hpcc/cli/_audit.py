@@ -15,8 +15,8 @@ from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
 if TYPE_CHECKING:
-    from hpcc.audit._index import Query
-    from hpcc.audit._verify import Verified
+    from hpcc.audit.index import Query
+    from hpcc.audit.verify import Verified
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = ("executed", "hit", "joined", "abandoned")
@@ -163,7 +163,7 @@ def _directory(args: argparse.Namespace) -> Path:
 
 
 def _query(args: argparse.Namespace, limit: int) -> Query:
-    from hpcc.audit._index import Query
+    from hpcc.audit.index import Query
 
     chosen = {field: getattr(args, field, "") for _, field, _ in _FILTERS}
     # A scheduler's trail has nothing but events.
@@ -207,8 +207,8 @@ def _now() -> datetime:
 
 
 def _run_query(args: argparse.Namespace) -> int:
-    from hpcc.audit._canonical import event_of, row_of
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.canonical import event_of, row_of
+    from hpcc.audit.reader import open_index
     from hpcc.cli import _audit_text as text
 
     # One more than is shown, to know whether that was all.
@@ -232,8 +232,8 @@ def _run_query(args: argparse.Namespace) -> int:
 
 
 def _run_show(args: argparse.Namespace) -> int:
-    from hpcc.audit._canonical import row_of
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.canonical import row_of
+    from hpcc.audit.reader import open_index
     from hpcc.cli._audit_text import TSV_FIELDS, printable, time_text
 
     with open_index(_directory(args)) as index:
@@ -254,8 +254,8 @@ def _run_show(args: argparse.Namespace) -> int:
 
 
 def _run_export(args: argparse.Namespace) -> int:
-    from hpcc.audit._canonical import row_of
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.canonical import row_of
+    from hpcc.audit.reader import open_index
     from hpcc.cli import _audit_text as text
 
     query = _query(args, 1 << 62)
@@ -280,8 +280,8 @@ def _run_export(args: argparse.Namespace) -> int:
 
 
 def _run_verify(args: argparse.Namespace) -> int:
-    from hpcc.audit._canonical import AuditDamagedError
-    from hpcc.audit._verify import read_anchors, verify_trail
+    from hpcc.audit.canonical import AuditDamagedError
+    from hpcc.audit.verify import read_anchors, verify_trail
 
     directory = _directory(args)
     anchors = read_anchors(args.anchors, args.worker) if args.anchors is not None else []

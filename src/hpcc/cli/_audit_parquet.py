@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
-from hpcc.audit._canonical import row_of
+from hpcc.audit.canonical import row_of
 from hpcc.cli._audit_text import TSV_FIELDS
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import AuditRow
 
 if TYPE_CHECKING:
-    from hpcc.audit._canonical import Record
+    from hpcc.audit.canonical import Record
 
 # Rows of one row group: what is in memory at once.
 _GROUP_ROWS: Final = 5000

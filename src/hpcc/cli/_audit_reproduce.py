@@ -42,8 +42,8 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action again; the exit status says how it ended."""
-    from hpcc.audit._canonical import row_of
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.canonical import row_of
+    from hpcc.audit.reader import open_index
     from hpcc.worker._config import WorkerConfig
 
     if args.scheduler_state is not None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hpcc.audit._canonical import Record
+    from hpcc.audit.canonical import Record
     from hpcc.ports import AuditRow, SecurityEvent
 
 _ID_CHARS: Final = 12

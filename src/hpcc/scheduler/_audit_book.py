@@ -12,9 +12,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.audit._canonical import AuditDamagedError
-from hpcc.audit._heads import check_head, head_of_text, head_text
-from hpcc.audit._limiter import EventLimiter
+from hpcc.audit.canonical import AuditDamagedError
+from hpcc.audit.heads import check_head, head_of_text, head_text
+from hpcc.audit.limiter import EventLimiter
 from hpcc.core import HpccError
 from hpcc.ports import Anchor, Clock, ConflictError, ControlStore, ControlStoreError, SignedHead
 from hpcc.rpc._method import current_caller

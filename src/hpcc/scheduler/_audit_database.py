@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from hpcc.audit._canonical import Record
+from hpcc.audit.canonical import Record
 from hpcc.control._connect import connect_arguments
 from hpcc.control._database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError

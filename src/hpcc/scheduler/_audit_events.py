@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from hpcc.audit._limiter import EventLimiter
+from hpcc.audit.limiter import EventLimiter
 from hpcc.core import CallerError, HpccError, IntegrityError, PolicyError, TenantId
 from hpcc.rpc._method import Call
 

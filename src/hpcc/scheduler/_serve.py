@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from hpcc.audit._limiter import EventLimiter
-from hpcc.audit._log import open_audit_log
+from hpcc.audit.limiter import EventLimiter
+from hpcc.audit.log import open_audit_log
 from hpcc.config.private_file import make_private_directory
 from hpcc.control._database import read_database_config
 from hpcc.control._embedded import EmbeddedControlStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit._log import open_audit_log
+from hpcc.audit.log import open_audit_log
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest
 from hpcc.identity._keys import load_or_create_signing_key

@@ -10,9 +10,9 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit._log import SpoolAuditLog, open_audit_log
-from hpcc.audit._segments import FaultPoint, no_fault
-from hpcc.audit._spool import SpoolLimits
+from hpcc.audit.log import SpoolAuditLog, open_audit_log
+from hpcc.audit.segments import FaultPoint, no_fault
+from hpcc.audit.spool import SpoolLimits
 from hpcc.core import Blob, InputFile
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock
 from hpcc.reapi.action import ActionSpec, encode_action

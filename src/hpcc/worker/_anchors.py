@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hpcc.audit._canonical import AuditDamagedError
-from hpcc.audit._heads import head_of_text
+from hpcc.audit.canonical import AuditDamagedError
+from hpcc.audit.heads import head_of_text
 from hpcc.core import CallerError
 from hpcc.identity._tls import PinnedPeer
 from hpcc.rpc._audit_api import AuditClient

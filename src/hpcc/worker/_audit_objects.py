@@ -23,8 +23,8 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from hpcc.audit._canonical import GENESIS
-from hpcc.audit._segments import Seal, seal_or_none, seal_path, segment_path
+from hpcc.audit.canonical import GENESIS
+from hpcc.audit.segments import Seal, seal_or_none, seal_path, segment_path
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
 from hpcc.ports import Clock

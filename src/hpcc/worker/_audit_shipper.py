@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from hpcc.audit._cursor import TrailCursor
-from hpcc.audit._log import SpoolAuditLog
+from hpcc.audit.cursor import TrailCursor
+from hpcc.audit.log import SpoolAuditLog
 from hpcc.core import CallerError, HpccError, IntegrityError
 from hpcc.ports import Clock, SecurityEvent
 from hpcc.rpc._audit_api import AuditPlace

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from hpcc.audit._cursor import TrailCursor
-from hpcc.audit._log import SpoolAuditLog
+from hpcc.audit.cursor import TrailCursor
+from hpcc.audit.log import SpoolAuditLog
 from hpcc.ports import AuditLog, Clock
 from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
 from hpcc.worker._audit_shipper import Receiver, Shipper

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit._spool import SpoolLimits
+from hpcc.audit.spool import SpoolLimits
 from hpcc.config.settings import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
 from hpcc.rpc._schedulers import split_schedulers

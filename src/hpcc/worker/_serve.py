@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit._limiter import EventLimiter
-from hpcc.audit._log import SpoolAuditLog
+from hpcc.audit.limiter import EventLimiter
+from hpcc.audit.log import SpoolAuditLog
 from hpcc.core import (
     CallerError,
     GuestReuse,

@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hpcc.audit._limiter import EventLimiter
+from hpcc.audit.limiter import EventLimiter
 from hpcc.core import (
     Blob,
     Digest,

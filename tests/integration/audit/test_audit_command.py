@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit._canonical import row_of
-from hpcc.audit._heads import head_text
+from hpcc.audit.canonical import row_of
+from hpcc.audit.heads import head_text
 from hpcc.cli._main import main
 from hpcc.testing.audit_rows import SMALL, opened, refusal, row, written
 
@@ -120,8 +120,8 @@ def test_rows_go_to_parquet_and_come_back(
 ) -> None:
     from arro3.io import read_parquet
 
-    from hpcc.audit._index import Query
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.index import Query
+    from hpcc.audit.reader import open_index
 
     file = tmp_path / "rows.parquet"
     where = ["--directory", str(trail), "--format", "parquet"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit._canonical import GENESIS, Record, decode_record
-from hpcc.audit._cursor import TrailCursor
+from hpcc.audit.canonical import GENESIS, Record, decode_record
+from hpcc.audit.cursor import TrailCursor
 from hpcc.control._database import read_database_config
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import SystemClock

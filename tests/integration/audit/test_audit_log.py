@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit._canonical import AuditDamagedError, row_of
-from hpcc.audit._index import Query
-from hpcc.audit._reader import open_index
-from hpcc.audit._segments import spool_path
-from hpcc.audit._verify import verify_trail
+from hpcc.audit.canonical import AuditDamagedError, row_of
+from hpcc.audit.index import Query
+from hpcc.audit.reader import open_index
+from hpcc.audit.segments import spool_path
+from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
 from hpcc.ports import SecurityEvent
 from hpcc.testing.audit_rows import opened, row

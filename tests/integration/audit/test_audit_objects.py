@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hpcc.audit._spool import SpoolLimits
-from hpcc.audit._verify import verify_trail
+from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
 from hpcc.testing.audit_rows import SMALL, opened, row, written

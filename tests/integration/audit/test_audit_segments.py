@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.audit._canonical import row_of
-from hpcc.audit._index import AuditIndex, Query
-from hpcc.audit._reader import open_index
-from hpcc.audit._segments import spool_path
-from hpcc.audit._spool import SpoolFullError, SpoolLimits
-from hpcc.audit._verify import verify_trail
+from hpcc.audit.canonical import row_of
+from hpcc.audit.index import AuditIndex, Query
+from hpcc.audit.reader import open_index
+from hpcc.audit.segments import spool_path
+from hpcc.audit.spool import SpoolFullError, SpoolLimits
+from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import SecurityEvent
 from hpcc.testing.audit_rows import SMALL, opened, row, written

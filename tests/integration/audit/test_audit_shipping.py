@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hpcc.audit._cursor import TrailCursor
-from hpcc.audit._spool import SpoolLimits
-from hpcc.audit._verify import verify_trail
+from hpcc.audit.cursor import TrailCursor
+from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, HpccError, InfrastructureError, IntegrityError
 from hpcc.identity._tls import PinnedPeer
 from hpcc.identity._worker_ca import new_worker_key
@@ -150,8 +150,8 @@ async def test_a_peer_that_sends_no_chain_is_refused_and_leaves_an_event(
             await client.append("w2", 0, data)  # in another worker's name
         assert caught.value.reason == "foreign-worker"
         assert (await client.append("w1", 0, data)).next == 6
-    from hpcc.audit._index import Query
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.index import Query
+    from hpcc.audit.reader import open_index
 
     with open_index(tmp_path / "scheduler/state/events") as index:
         names = [r.body["name"] for r in index.find(Query(kind="event"))]
@@ -252,8 +252,8 @@ async def test_an_empty_sink_begins_with_the_first_record_that_is_kept(tmp_path:
 async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
     tmp_path: Path, *, is_ahead: bool
 ) -> None:
-    from hpcc.audit._index import Query
-    from hpcc.audit._reader import open_index
+    from hpcc.audit.index import Query
+    from hpcc.audit.reader import open_index
 
     sink = Sink()
     if is_ahead:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit._canonical import AuditDamagedError
-from hpcc.audit._heads import HeadSigner, check_head, head_of_text, head_text
-from hpcc.audit._segments import segment_path, spool_path
-from hpcc.audit._spool import SpoolLimits
-from hpcc.audit._verify import read_anchors, verify_trail
+from hpcc.audit.canonical import AuditDamagedError
+from hpcc.audit.heads import HeadSigner, check_head, head_of_text, head_text
+from hpcc.audit.segments import segment_path, spool_path
+from hpcc.audit.spool import SpoolLimits
+from hpcc.audit.verify import read_anchors, verify_trail
 from hpcc.core import CallerError, IntegrityError
 from hpcc.ports import SignedHead
 from hpcc.testing.audit_rows import KEY, SMALL, opened, row, written

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit._canonical import event_of
-from hpcc.audit._index import Query
-from hpcc.audit._log import SpoolAuditLog
-from hpcc.audit._reader import open_index
-from hpcc.audit._segments import spool_path
-from hpcc.audit._verify import verify_trail
+from hpcc.audit.canonical import event_of
+from hpcc.audit.index import Query
+from hpcc.audit.log import SpoolAuditLog
+from hpcc.audit.reader import open_index
+from hpcc.audit.segments import spool_path
+from hpcc.audit.verify import verify_trail
 from hpcc.cli._main import main
 from hpcc.config.private_file import write_private_file
 from hpcc.core import HpccError, Isolation, PolicyError, TenantId

@@ -7,8 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcc.audit._index import AuditIndex
-from hpcc.audit._verify import require_trail
+from hpcc.audit.index import AuditIndex
+from hpcc.audit.verify import require_trail
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hpcc.audit._canonical import AuditDamagedError, canonical
+from hpcc.audit.canonical import AuditDamagedError, canonical
 from hpcc.ports import SignedHead
 
 _DOMAIN: Final = b"hpcc-audit-head-1\0"

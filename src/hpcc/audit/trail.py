@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from hpcc.audit._canonical import GENESIS, AuditDamagedError, decode_record
-from hpcc.audit._segments import (
+from hpcc.audit.canonical import GENESIS, AuditDamagedError, decode_record
+from hpcc.audit.segments import (
     LENGTH,
     Placed,
     Seal,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcc.audit._segments import LENGTH, Placed, seals, segment_path
-from hpcc.audit._trail import Retired, Start, walk
+from hpcc.audit.segments import LENGTH, Placed, seals, segment_path
+from hpcc.audit.trail import Retired, Start, walk
 from hpcc.core import NotFoundError
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit._canonical import GENESIS, AuditDamagedError, Record
-from hpcc.audit._heads import MAX_COUNT, check_head, head_of_text
-from hpcc.audit._segments import seals
-from hpcc.audit._trail import Retired, walk
+from hpcc.audit.canonical import GENESIS, AuditDamagedError, Record
+from hpcc.audit.heads import MAX_COUNT, check_head, head_of_text
+from hpcc.audit.segments import seals
+from hpcc.audit.trail import Retired, walk
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SignedHead
 

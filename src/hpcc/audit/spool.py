@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit._canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
-from hpcc.audit._heads import HeadSigner
-from hpcc.audit._segments import (
+from hpcc.audit.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
+from hpcc.audit.heads import HeadSigner
+from hpcc.audit.segments import (
     LENGTH,
     FaultPoint,
     Seal,

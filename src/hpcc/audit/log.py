@@ -12,11 +12,11 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.audit._canonical import MAX_RECORD_BYTES, encode_record
-from hpcc.audit._heads import HeadSigner
-from hpcc.audit._index import AuditIndex
-from hpcc.audit._segments import FaultPoint, Placed, Seal, frame_of, no_fault
-from hpcc.audit._spool import Spool, SpoolFullError, SpoolLimits
+from hpcc.audit.canonical import MAX_RECORD_BYTES, encode_record
+from hpcc.audit.heads import HeadSigner
+from hpcc.audit.index import AuditIndex
+from hpcc.audit.segments import FaultPoint, Placed, Seal, frame_of, no_fault
+from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
 from hpcc.core import InfrastructureError
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from hpcc.audit._canonical import (
+from hpcc.audit.canonical import (
     GENESIS,
     MAX_RECORD_BYTES,
     AuditDamagedError,
@@ -26,7 +26,7 @@ from hpcc.audit._canonical import (
     canonical,
     decode_record,
 )
-from hpcc.audit._heads import check_head, head_of_table, head_text
+from hpcc.audit.heads import check_head, head_of_table, head_text
 from hpcc.files import open_file, sync_directory
 from hpcc.ports import SignedHead
 

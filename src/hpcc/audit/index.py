@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.audit._canonical import AuditDamagedError, Record, decode_record, record_hash
-from hpcc.audit._segments import (
+from hpcc.audit.canonical import AuditDamagedError, Record, decode_record, record_hash
+from hpcc.audit.segments import (
     Placed,
     read_frames,
     seals,
     segment_path,
     spool_path,
 )
-from hpcc.audit._trail import Retired, Start, walk
+from hpcc.audit.trail import Retired, Start, walk
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 
 INDEX_NAME: Final = "index.sqlite"
