@@ -12,11 +12,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from hpcc.control._database import read_database_config
-from hpcc.control._embedded import EmbeddedControlStore
-from hpcc.control._mirror import Mirror
-from hpcc.control._postgres import open_postgres
-from hpcc.control._schema import migrate
+from hpcc.control.database import read_database_config
+from hpcc.control.embedded import EmbeddedControlStore
+from hpcc.control.mirror import Mirror
+from hpcc.control.postgres import open_postgres
+from hpcc.control.schema import migrate
 from hpcc.core import CallerError
 from hpcc.ports import (
     MAX_FACTS_BYTES,

@@ -137,7 +137,7 @@ CASES = {
                           TABLE + "test_a_session_ends_with_its_token_or_with_the_rules_it_was_made_under"),
     "session-room": Case(SESSIONS, "if claims.tenant != tenant.value:", "if False:",
                          TABLE + "test_a_tenants_flood_of_logins_ends_its_own_sessions_only"),
-    "session-fair": Case("control/_checks.py", "chosen = greediest", "chosen = min(room, key=lambda p: room[p][1])",
+    "session-fair": Case("control/checks.py", "chosen = greediest", "chosen = min(room, key=lambda p: room[p][1])",
                          TABLE + "test_a_members_flood_of_logins_ends_that_members_sessions_first"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ PARTS = "tests/unit/test_shared_store_parts.py::"
 CONTROL = "tests/contract/test_control_store.py::"
 OBJECTS, BLOBS = "store/_objects.py", "store/_object_blobs.py"
 BEHIND, KNOWN = "store/_write_behind.py", "store/_known.py"
-POSTGRES, CHECKS = "control/_postgres.py", "control/_checks.py"
+POSTGRES, CHECKS = "control/postgres.py", "control/checks.py"
 CASES = {
     # ---- what a service gives back ----
     "key": Case(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.control._database import read_database_config
+from hpcc.control.database import read_database_config
 from hpcc.core import CallerError, ImageDigest
 from hpcc.scheduler._config import SchedulerConfig
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.control._embedded import EmbeddedControlStore
+from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError
 from hpcc.identity._key_ring import MAX_KEYS, KeyRing, KeyRingError, RingKey, Sealer
 from hpcc.identity._session_token import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcc.audit.index import AuditIndex
-from hpcc.control._embedded import EmbeddedControlStore
+from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.ports import SystemClock
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.control._embedded import EmbeddedControlStore
+from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, PolicyError
 from hpcc.identity._results import ResultSigner
 from hpcc.ports import ControlStoreError, Entry

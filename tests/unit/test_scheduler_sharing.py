@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from hpcc.control._embedded import EmbeddedControlStore
+from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.ports import ControlStoreError, SystemClock
 from hpcc.scheduler._anchors import Anchors
 from hpcc.scheduler._registry import Registry

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.control._embedded import EmbeddedControlStore
+from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
 from hpcc.identity._key_ring import Sealer
 from hpcc.rpc._errors import UnauthenticatedError

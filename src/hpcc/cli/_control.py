@@ -46,8 +46,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def _migrate(args: argparse.Namespace) -> int:
     """Make the tables in the config file's database, as the role that owns them."""
-    from hpcc.control._database import read_database_config
-    from hpcc.control._schema import migrate
+    from hpcc.control.database import read_database_config
+    from hpcc.control.schema import migrate
 
     config = scheduler_config(args)
     if not config.database:

@@ -11,8 +11,8 @@ from typing import Any, Final
 import asyncpg
 
 from hpcc.audit.canonical import Record
-from hpcc.control._connect import connect_arguments
-from hpcc.control._database import DatabaseConfig
+from hpcc.control.connect import connect_arguments
+from hpcc.control.database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import Clock
 from hpcc.rpc._audit_api import AuditPlace

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcc.audit.spool import SpoolLimits
-from hpcc.control._database import read_database_config
+from hpcc.control.database import read_database_config
 from hpcc.core import CallerError, ImageDigest, Isolation, TenantId, check_port
 from hpcc.identity._token import MAX_LIFETIME_SECONDS
 

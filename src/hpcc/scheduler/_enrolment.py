@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from hpcc.control._mirror import Mirror
+from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError, PolicyError
 from hpcc.identity._key_ring import Sealer
 from hpcc.identity._worker_ca import (

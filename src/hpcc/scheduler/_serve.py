@@ -13,9 +13,9 @@ from typing import Final
 from hpcc.audit.limiter import EventLimiter
 from hpcc.audit.log import open_audit_log
 from hpcc.config.private_file import make_private_directory
-from hpcc.control._database import read_database_config
-from hpcc.control._embedded import EmbeddedControlStore
-from hpcc.control._postgres import open_postgres
+from hpcc.control.database import read_database_config
+from hpcc.control.embedded import EmbeddedControlStore
+from hpcc.control.postgres import open_postgres
 from hpcc.identity._key_ring import Sealer
 from hpcc.identity._keys import (
     load_or_create_secret,

@@ -10,7 +10,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hpcc.control._mirror import Mirror
+from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError
 from hpcc.identity._key_ring import KeyRing, KeyRingError, Sealer, derive_secret
 from hpcc.identity._token import TokenSigner

@@ -15,8 +15,8 @@ from typing import Final
 
 from hpcc.config.farm import Farm
 from hpcc.config.private_file import write_private_file
-from hpcc.control._database import read_database_config
-from hpcc.control._schema import migrate
+from hpcc.control.database import read_database_config
+from hpcc.control.schema import migrate
 from hpcc.core import Isolation
 from hpcc.identity._tls import PinnedPeer
 from hpcc.ports import SystemClock

@@ -11,7 +11,7 @@ import pytest
 
 from hpcc.audit.canonical import GENESIS, Record, decode_record
 from hpcc.audit.cursor import TrailCursor
-from hpcc.control._database import read_database_config
+from hpcc.control.database import read_database_config
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import SystemClock
 from hpcc.rpc._audit_api import AuditPlace

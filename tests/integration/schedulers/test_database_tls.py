@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from hpcc.config.private_file import write_private_file
-from hpcc.control._connect import connect
-from hpcc.control._database import read_database_config
-from hpcc.control._postgres import open_postgres
-from hpcc.control._schema import migrate
+from hpcc.control.connect import connect
+from hpcc.control.database import read_database_config
+from hpcc.control.postgres import open_postgres
+from hpcc.control.schema import migrate
 from hpcc.ports import ControlStoreError, SystemClock
 from hpcc.testing.postgres import OWNER, missing_or_none, private_postgres
 from hpcc.testing.server_certificate import make_server_files

@@ -15,9 +15,9 @@ import asyncpg
 import pytest
 
 from hpcc.config.farm import Farm
-from hpcc.control._database import read_database_config
-from hpcc.control._postgres import open_postgres
-from hpcc.control._schema import migrate
+from hpcc.control.database import read_database_config
+from hpcc.control.postgres import open_postgres
+from hpcc.control.schema import migrate
 from hpcc.core import (
     CallerError,
     HpccError,

@@ -8,9 +8,9 @@ import logging
 from contextlib import suppress
 from typing import Any, Final
 
-from hpcc.control._connect import connect, store_errors
-from hpcc.control._database import DatabaseConfig
-from hpcc.control._fanout import Fanout
+from hpcc.control.connect import connect, store_errors
+from hpcc.control.database import DatabaseConfig
+from hpcc.control.fanout import Fanout
 from hpcc.ports import MAX_NAME_CHARS, REREAD, Clock, ControlStoreError, News
 
 _log: Final = logging.getLogger(__name__)

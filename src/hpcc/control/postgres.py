@@ -11,17 +11,17 @@ from typing import Any, Final
 
 import asyncpg
 
-from hpcc.control._checks import check_name, check_news, check_value, victim
-from hpcc.control._connect import (
+from hpcc.control.checks import check_name, check_news, check_value, victim
+from hpcc.control.connect import (
     CONNECT_SECONDS,
     STATEMENT_SECONDS,
     connect_arguments,
     store_errors,
 )
-from hpcc.control._database import DatabaseConfig
-from hpcc.control._fanout import Fanout
-from hpcc.control._listen import CHANNEL, Listener
-from hpcc.control._schema import check_schema
+from hpcc.control.database import DatabaseConfig
+from hpcc.control.fanout import Fanout
+from hpcc.control.listen import CHANNEL, Listener
+from hpcc.control.schema import check_schema
 from hpcc.ports import (
     ENTRY_TOPIC,
     MAX_FACTS_BYTES,

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
-from hpcc.control._checks import check_name, check_news, check_value, victim
-from hpcc.control._fanout import Fanout
+from hpcc.control.checks import check_name, check_news, check_value, victim
+from hpcc.control.fanout import Fanout
 from hpcc.core import CallerError
 from hpcc.ports import (
     ENTRY_TOPIC,

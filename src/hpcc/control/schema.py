@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from hpcc.control._connect import connect, store_errors
-from hpcc.control._database import DatabaseConfig
+from hpcc.control.connect import connect, store_errors
+from hpcc.control.database import DatabaseConfig
 from hpcc.core import CallerError
 
 # One step per version; a step is never changed once it was released, the next one is appended.

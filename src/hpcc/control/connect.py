@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from hpcc.control._database import DatabaseConfig
+from hpcc.control.database import DatabaseConfig
 from hpcc.core import CallerError
 from hpcc.ports import ControlStoreError
 
