@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.audit.heads import HeadSigner
 from hpcc.core import HpccError, ImageDigest, ImageRef, Isolation, TenantId
-from hpcc.identity._results import ResultSigner
-from hpcc.identity._tls import PinnedPeer
-from hpcc.identity._worker_ca import new_worker_key
+from hpcc.identity.results import ResultSigner
+from hpcc.identity.tls import PinnedPeer
+from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SystemClock
 from hpcc.rpc._channel import ClientTls, open_channel
 from hpcc.rpc._enrolment import ask_to_enrol

@@ -13,7 +13,7 @@ from _farm_rows import Figure
 from _measure import BenchError
 
 from hpcc.core import HpccError
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc._scheduler_api import RouteAsk
 from hpcc.rpc._scheduler_client import SchedulerClient
 from hpcc.rpc._schedulers import open_schedulers

@@ -22,8 +22,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.identity._proof import ProofKey, check_proof
-from hpcc.identity._results import ResultSigner, verify_result
+from hpcc.identity.proof import ProofKey, check_proof
+from hpcc.identity.results import ResultSigner, verify_result
 from hpcc.ports import SystemClock
 from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
 from hpcc.reapi.signed import ResultScope, ResultTerms, signed_bytes

@@ -24,7 +24,7 @@ from hpcc.core import (
     IntegrityError,
     Isolation,
 )
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command

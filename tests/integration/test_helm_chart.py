@@ -22,8 +22,8 @@ from hpcc.cli._main import build_parser
 from hpcc.config.service_file import parse_service_file
 from hpcc.core import TenantId
 from hpcc.gateway._config import GatewayConfig
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._tenants import parse_tenants

@@ -28,8 +28,8 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
-from hpcc.identity._keys import load_or_create_signing_key
-from hpcc.identity._results import ResultSigner
+from hpcc.identity.keys import load_or_create_signing_key
+from hpcc.identity.results import ResultSigner
 from hpcc.ports import SystemClock
 from hpcc.reapi.result import ResultOutput, ResultRecord
 from hpcc.reapi.signed import ResultScope

@@ -36,7 +36,7 @@ from hpcc.core import (
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.daemon._dispatch_routes import RouteBook
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._method import bearer

@@ -20,7 +20,7 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, CallerError, Digest, NotFoundError, PolicyError, TenantId
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.delta import Delta, make_delta
 from hpcc.reapi.digests import digest_to_proto

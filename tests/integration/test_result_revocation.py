@@ -21,7 +21,7 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import connect_farm
-from hpcc.identity._keys import key_id, load_or_create_signing_key
+from hpcc.identity.keys import key_id, load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import made_action, run_script
@@ -33,7 +33,7 @@ SCRIPT = "cp a.c a.o"
 async def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[FarmUnderTest]:
     # What is a minute in the product is at once here.
     monkeypatch.setattr("hpcc.scheduler._result_keys.REREAD_SECONDS", 0.0)
-    monkeypatch.setattr("hpcc.identity._result_keys.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("hpcc.identity.result_keys.FRESH_SECONDS", 0.0)
     async with farm_under_test(tmp_path) as farm:
         yield farm
 

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import Blob, Digest, GuestReuse, Isolation, NotFoundError, TenantId
-from hpcc.identity._results import ResultSigner
+from hpcc.identity.results import ResultSigner
 from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
 from hpcc.rpc._reapi_client import ReapiClient

@@ -24,8 +24,8 @@ from hpcc.core import (
     PolicyError,
     TenantId,
 )
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.tls import PinnedPeer
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.digests import digest_to_proto
 from hpcc.rpc._channel import open_channel

@@ -16,7 +16,7 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 from google.protobuf.empty_pb2 import Empty
 
 from hpcc.core import Blob, Digest, InputFile
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.digests import digest_to_proto

@@ -123,19 +123,19 @@ CASES = {
         "tests/unit/test_agent_port.py::test_only_the_hosts_connection_is_taken",
     ),
     "token-signature": Case(
-        "identity/_token.py",
+        "identity/token.py",
         'key.verify(_decode(parts[2]), f"{parts[0]}.{parts[1]}".encode())',
         "_decode(parts[2])",
         "tests/unit/test_token.py::test_a_token_signed_by_another_key_under_our_name_is_refused",
     ),
     "token-expiry": Case(
-        "identity/_token.py",
+        "identity/token.py",
         "if now >= claims.expires_at:",
         "if False:",
         "tests/unit/test_token.py::test_an_expired_token_is_refused",
     ),
     "token-audience": Case(
-        "identity/_token.py",
+        "identity/token.py",
         "if claims.audience != self._audience:",
         "if False:",
         "tests/unit/test_token.py::test_a_token_for_another_worker_is_refused",

@@ -14,16 +14,16 @@ TOKEN = "tests/unit/test_idp_token.py::"
 LOGIN = "tests/unit/test_login.py::"
 TABLE = "tests/unit/test_tenants_table.py::"
 LIES = "tests/integration/identity/test_lying_provider.py::"
-VERIFY, KEYS = "identity/_oidc_verify.py", "identity/_oidc_keys.py"
-HTTP, PROVIDER = "identity/_oidc_http.py", "identity/_oidc_provider.py"
-FILE, DOOR = "identity/_login_file.py", "scheduler/_tenants_door.py"
+VERIFY, KEYS = "identity/oidc_verify.py", "identity/oidc_keys.py"
+HTTP, PROVIDER = "identity/oidc_http.py", "identity/oidc_provider.py"
+FILE, DOOR = "identity/login_file.py", "scheduler/_tenants_door.py"
 TENANTS, SESSIONS = "scheduler/_tenants.py", "scheduler/_tenants_sessions.py"
 
 
 PROOF = "tests/unit/test_proof.py::"
 ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
 PULSES, PULSE = "tests/unit/test_worker_pulses.py::", "rpc/_pulse.py"
-ENROLMENT, CA = "scheduler/_enrolment.py", "identity/_worker_ca.py"
+ENROLMENT, CA = "scheduler/_enrolment.py", "identity/worker_ca.py"
 CASES = {
     "pulse-admit": Case(PULSE, "await self._backend.admit(call.certificate, beat.worker_id)", "pass",
                         PULSES + "test_a_worker_that_is_revoked_is_refused_with_its_next_heartbeat"),
@@ -57,13 +57,13 @@ CASES = {
         "::test_a_token_that_was_copied_from_a_daemon_is_of_no_use",
     ),
     "proof-method": Case(
-        "identity/_proof.py",
+        "identity/proof.py",
         "(_PURPOSE, method.encode(), token.encode(), time.encode())",
         "(_PURPOSE, token.encode(), time.encode())",
         PROOF + "test_a_proof_of_another_call_token_or_time_is_refused",
     ),
     "proof-time": Case(
-        "identity/_proof.py",
+        "identity/proof.py",
         "if abs(int(time) / 1000 - now) > MAX_PROOF_AGE_SECONDS:",
         "if False:",
         PROOF + "test_a_proof_of_another_call_token_or_time_is_refused",

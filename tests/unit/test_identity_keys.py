@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.identity._keys import (
+from hpcc.identity.keys import (
     key_id,
     load_or_create_secret,
     load_or_create_signing_key,
     load_or_create_tls,
 )
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError
-from hpcc.identity._key_ring import MAX_KEYS, KeyRing, KeyRingError, RingKey, Sealer
-from hpcc.identity._session_token import (
+from hpcc.identity.key_ring import MAX_KEYS, KeyRing, KeyRingError, RingKey, Sealer
+from hpcc.identity.session_token import (
     SessionClaims,
     SessionTokenError,
     open_session_token,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, IntegrityError
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._login_file import (
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.login_file import (
     FarmProfile,
     Login,
     load_login_or_none,
@@ -23,16 +23,16 @@ from hpcc.identity._login_file import (
     profile_text,
     save_login,
 )
-from hpcc.identity._login_source import (
+from hpcc.identity.login_source import (
     LoginSource,
     _locked,
     read_token_file,
     remove_renewed,
     store_login,
 )
-from hpcc.identity._oidc_grants import Grants, RefusedError
-from hpcc.identity._oidc_http import Answer, ProviderError, ProviderHttp, check_provider_url
-from hpcc.identity._oidc_provider import Provider, parse_provider
+from hpcc.identity.oidc_grants import Grants, RefusedError
+from hpcc.identity.oidc_http import Answer, ProviderError, ProviderHttp, check_provider_url
+from hpcc.identity.oidc_provider import Provider, parse_provider
 from hpcc.ports import SystemClock
 from hpcc.testing._idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
 

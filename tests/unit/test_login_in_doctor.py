@@ -9,8 +9,8 @@ import pytest
 
 from hpcc.cli._main import main
 from hpcc.config.paths import Paths
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._login_file import FarmProfile, Login, profile_text, save_login
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.login_file import FarmProfile, Login, profile_text, save_login
 from hpcc.testing._idp_tokens import ISSUER, FixedClock
 
 ALWAYS = 4e9

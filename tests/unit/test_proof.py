@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.identity._proof import ProofKey, check_proof
-from hpcc.identity._token import TokenError
+from hpcc.identity.proof import ProofKey, check_proof
+from hpcc.identity.token import TokenError
 
 KEY, OTHER = ProofKey(), ProofKey()
 TOKEN, METHOD, NOW = "a.b.c", "/p.Service/Method", 1_800_000_000.0

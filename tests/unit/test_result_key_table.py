@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, PolicyError
-from hpcc.identity._results import ResultSigner
+from hpcc.identity.results import ResultSigner
 from hpcc.ports import ControlStoreError, Entry
 from hpcc.rpc._scheduler_api import Registration
 from hpcc.scheduler._result_keys import (

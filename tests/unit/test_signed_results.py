@@ -19,14 +19,14 @@ from hpcc.core import (
     Isolation,
     TenantId,
 )
-from hpcc.identity._result_keys import (
+from hpcc.identity.result_keys import (
     FRESH_SECONDS,
     MAX_ASKED,
     MAX_REMEMBERED,
     STALE_SECONDS,
     ResultKeys,
 )
-from hpcc.identity._results import (
+from hpcc.identity.results import (
     ResultError,
     ResultSigner,
     check_possession,

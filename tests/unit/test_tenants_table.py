@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
-from hpcc.identity._key_ring import Sealer
+from hpcc.identity.key_ring import Sealer
 from hpcc.rpc._errors import UnauthenticatedError
 from hpcc.rpc._scheduler_api import SessionGrant
 from hpcc.scheduler._config import SchedulerConfig

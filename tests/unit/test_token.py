@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.identity._token import RouteClaims, RouteQuotas, TokenError, TokenSigner, TokenVerifier
+from hpcc.identity.token import RouteClaims, RouteQuotas, TokenError, TokenSigner, TokenVerifier
 
 NOW = 1_900_000_000.0
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)

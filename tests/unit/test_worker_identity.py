@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.identity._worker_ca import WorkerCa, new_worker_key, read_request
+from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.worker._identity import WorkerIdentity
 
 NOW = 1_800_000_000.0

@@ -264,7 +264,7 @@ async def _daemon(paths: Paths) -> Check:
 
 async def _login(paths: Paths) -> Check:
     """Look at what is kept, and ask nobody: `hpcc whoami --check` does that."""
-    from hpcc.identity._login_file import load_login_or_none
+    from hpcc.identity.login_file import load_login_or_none
     from hpcc.ports import SystemClock
 
     login = load_login_or_none(paths.login_file)

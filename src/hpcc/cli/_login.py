@@ -16,8 +16,8 @@ from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError, HpccError, InfrastructureError
 
 if TYPE_CHECKING:
-    from hpcc.identity._login_file import FarmProfile, Login
-    from hpcc.identity._oidc_grants import DeviceCode
+    from hpcc.identity.login_file import FarmProfile, Login
+    from hpcc.identity.oidc_grants import DeviceCode
     from hpcc.rpc._scheduler_api import SessionGrant
 
 _MINUTE: Final = 60
@@ -66,7 +66,7 @@ def _login(args: argparse.Namespace) -> int:
     The tokens are kept in login.json of the state directory, mode 0600, and renewed before they
     end. There is no login by password: it is typed into the provider's own page.
     """
-    from hpcc.identity._login_file import load_login_or_none, load_profile
+    from hpcc.identity.login_file import load_login_or_none, load_profile
 
     paths = Paths.from_env(os.environ)
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _login(args: argparse.Namespace) -> int:
 
 
 async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace) -> None:
-    from hpcc.identity._login_source import read_token_file, store_login
+    from hpcc.identity.login_source import read_token_file, store_login
     from hpcc.ports import SystemClock
 
     clock = SystemClock()
@@ -120,12 +120,12 @@ async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace
 
 
 async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
-    from hpcc.identity._login_file import Login, profile_text
-    from hpcc.identity._login_source import read_client_secret, read_token_file
-    from hpcc.identity._oidc_grants import Grants
-    from hpcc.identity._oidc_http import ProviderHttp
-    from hpcc.identity._oidc_provider import discover
-    from hpcc.identity._oidc_verify import peek_claims
+    from hpcc.identity.login_file import Login, profile_text
+    from hpcc.identity.login_source import read_client_secret, read_token_file
+    from hpcc.identity.oidc_grants import Grants
+    from hpcc.identity.oidc_http import ProviderHttp
+    from hpcc.identity.oidc_provider import discover
+    from hpcc.identity.oidc_verify import peek_claims
     from hpcc.ports import SystemClock
 
     clock, text = SystemClock(), profile_text(profile)
@@ -197,7 +197,7 @@ def _ca_file() -> str:
 async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> SessionGrant:
     from hpcc import __version__
     from hpcc.core import TenantId
-    from hpcc.identity._tls import PinnedPeer
+    from hpcc.identity.tls import PinnedPeer
     from hpcc.rpc._scheduler_client import SchedulerClient
     from hpcc.rpc._schedulers import open_schedulers
 
@@ -221,8 +221,8 @@ async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> Sess
 
 def _logout(_args: argparse.Namespace) -> int:
     """End the login: revoke it at the provider if it can be told, and delete what is kept here."""
-    from hpcc.identity._login_file import load_login_or_none
-    from hpcc.identity._login_source import remove_renewed
+    from hpcc.identity.login_file import load_login_or_none
+    from hpcc.identity.login_source import remove_renewed
     from hpcc.ports import SystemClock
 
     paths = Paths.from_env(os.environ)
@@ -247,9 +247,9 @@ def _logout(_args: argparse.Namespace) -> int:
 
 
 async def _revoke(login: Login) -> bool:
-    from hpcc.identity._oidc_grants import Grants
-    from hpcc.identity._oidc_http import ProviderHttp
-    from hpcc.identity._oidc_provider import discover
+    from hpcc.identity.oidc_grants import Grants
+    from hpcc.identity.oidc_http import ProviderHttp
+    from hpcc.identity.oidc_provider import discover
     from hpcc.ports import SystemClock
 
     http, profile = ProviderHttp(proxy=login.proxy, ca_file=login.ca_file), login.farm
@@ -262,8 +262,8 @@ async def _revoke(login: Login) -> bool:
 
 def _whoami(args: argparse.Namespace) -> int:
     """Print who is logged in; exit status 1 when nobody is, or the login has ended."""
-    from hpcc.identity._login_file import load_login_or_none
-    from hpcc.identity._login_source import LoginSource
+    from hpcc.identity.login_file import load_login_or_none
+    from hpcc.identity.login_source import LoginSource
     from hpcc.ports import SystemClock
 
     paths, clock = Paths.from_env(os.environ), SystemClock()

@@ -21,7 +21,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, ImageRef, Isolation
-from hpcc.identity._keys import load_or_create_secret
+from hpcc.identity.keys import load_or_create_secret
 from hpcc.ports import SystemClock
 from hpcc.runtime._assets import prepare_assets
 from hpcc.scheduler._config import SchedulerConfig

@@ -72,7 +72,7 @@ async def _current(farm: Farm) -> str:
     """Return what the farm may be shown; that of `hpcc up` knows one secret alone."""
     if not farm.login:
         return farm.secret
-    from hpcc.identity._login_source import LoginSource
+    from hpcc.identity.login_source import LoginSource
     from hpcc.ports import SystemClock
 
     return await LoginSource(Path(farm.login), SystemClock()).token()

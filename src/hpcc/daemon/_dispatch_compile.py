@@ -34,7 +34,7 @@ from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
 from hpcc.daemon._dispatch_packs import InputPacks, SentBlobs
 from hpcc.daemon._parity import judge, words_in_force
 from hpcc.daemon._prepared_action import PreparedAction, prepare_action
-from hpcc.identity._results import ResultError, check_result
+from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.signed import ResultScope, ResultTerms

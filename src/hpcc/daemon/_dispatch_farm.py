@@ -28,10 +28,10 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_routes import RouteBook
 from hpcc.daemon._parity import toolchain_of
-from hpcc.identity._login_source import LoginSource
-from hpcc.identity._proof import ProofKey
-from hpcc.identity._result_keys import ResultKeys
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.login_source import LoginSource
+from hpcc.identity.proof import ProofKey
+from hpcc.identity.result_keys import ResultKeys
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc._channel import dial
 from hpcc.rpc._channel import open_channel as open_pinned

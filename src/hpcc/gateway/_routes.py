@@ -13,8 +13,8 @@ import grpc
 from hpcc.core import ImageRef, TenantId
 from hpcc.gateway._lru import Lru
 from hpcc.gateway._visitors import Visitor
-from hpcc.identity._proof import ProofKey
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.proof import ProofKey
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._scheduler_api import Route, RouteAsk

@@ -15,7 +15,7 @@ from hpcc.gateway._front import Front
 from hpcc.gateway._refusals import Refusals
 from hpcc.gateway._routes import Routes
 from hpcc.gateway._visitors import Visitors
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc._channel import open_channel, start_server
 from hpcc.rpc._relay_link import RelayHandlers

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from hpcc.core import HpccError, TenantId
 from hpcc.gateway._lru import Lru
-from hpcc.identity._oidc_verify import peek_claims
+from hpcc.identity.oidc_verify import peek_claims
 from hpcc.ports import Clock
 from hpcc.rpc._scheduler_api import SessionGrant
 from hpcc.rpc._scheduler_client import SchedulerClient

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpcc.audit.spool import SpoolLimits
 from hpcc.control.database import read_database_config
 from hpcc.core import CallerError, ImageDigest, Isolation, TenantId, check_port
-from hpcc.identity._token import MAX_LIFETIME_SECONDS
+from hpcc.identity.token import MAX_LIFETIME_SECONDS
 
 _MIN_SECRET_CHARS = 32
 # A living worker's key is noted once a day.

@@ -15,8 +15,8 @@ from typing import Final
 
 from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError, PolicyError
-from hpcc.identity._key_ring import Sealer
-from hpcc.identity._worker_ca import (
+from hpcc.identity.key_ring import Sealer
+from hpcc.identity.worker_ca import (
     WorkerCa,
     WorkerCertificateError,
     WorkerPass,

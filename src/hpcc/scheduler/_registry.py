@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
-from hpcc.identity._tls import certificate_id
+from hpcc.identity.tls import certificate_id
 from hpcc.ports import Clock, WorkerLease
 from hpcc.routing.fleet import Fleet, Member, Wish
 from hpcc.rpc._scheduler_api import Beat, Registration, RouteChange

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, NotFoundError, PolicyError
-from hpcc.identity._results import check_possession, result_key_id
+from hpcc.identity.results import check_possession, result_key_id
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
 from hpcc.rpc._scheduler_api import Registration
 from hpcc.scheduler._config import SchedulerConfig

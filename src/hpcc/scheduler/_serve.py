@@ -16,14 +16,14 @@ from hpcc.config.private_file import make_private_directory
 from hpcc.control.database import read_database_config
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.control.postgres import open_postgres
-from hpcc.identity._key_ring import Sealer
-from hpcc.identity._keys import (
+from hpcc.identity.key_ring import Sealer
+from hpcc.identity.keys import (
     load_or_create_secret,
     load_or_create_signing_key,
     load_or_create_tls,
     read_secret_file,
 )
-from hpcc.identity._tls import TlsIdentity
+from hpcc.identity.tls import TlsIdentity
 from hpcc.ports import Clock, ControlStore, ControlStoreError
 from hpcc.rpc._audit_api import audit_handlers
 from hpcc.rpc._channel import ServerTls, start_server

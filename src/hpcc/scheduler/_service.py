@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final
 
 from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
-from hpcc.identity._session_token import SessionClaims
-from hpcc.identity._token import RouteClaims
+from hpcc.identity.session_token import SessionClaims
+from hpcc.identity.token import RouteClaims
 from hpcc.ports import Clock, ControlStore
 from hpcc.routing.fleet import Wish
 from hpcc.rpc._scheduler_api import (

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError
-from hpcc.identity._key_ring import KeyRing, KeyRingError, Sealer, derive_secret
-from hpcc.identity._token import TokenSigner
+from hpcc.identity.key_ring import KeyRing, KeyRingError, Sealer, derive_secret
+from hpcc.identity.token import TokenSigner
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError
 
 _log: Final = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from hpcc.core import (
     Parity,
     TenantId,
 )
-from hpcc.identity._oidc_http import check_provider_url
-from hpcc.identity._oidc_keys import ALGORITHMS
-from hpcc.identity._oidc_verify import DEFAULT_ALGORITHMS, IdentityPolicy
-from hpcc.identity._token import RouteQuotas
+from hpcc.identity.oidc_http import check_provider_url
+from hpcc.identity.oidc_keys import ALGORITHMS
+from hpcc.identity.oidc_verify import DEFAULT_ALGORITHMS, IdentityPolicy
+from hpcc.identity.token import RouteQuotas
 
 MAX_TABLE_BYTES: Final = 1 << 20
 MAX_TENANTS: Final = 1024

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc.core import GuestReuse, HpccError, ImageDigest, Isolation, TenantId
-from hpcc.identity._oidc_http import ProviderHttp
-from hpcc.identity._oidc_keys import KeyCache, KeyCacheLimits
-from hpcc.identity._oidc_verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
+from hpcc.identity.oidc_http import ProviderHttp
+from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
+from hpcc.identity.oidc_verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
 from hpcc.ports import Clock
 from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._config import SchedulerConfig

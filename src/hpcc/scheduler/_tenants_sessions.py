@@ -13,8 +13,8 @@ from dataclasses import asdict
 from typing import Final
 
 from hpcc.core import CallerError, PolicyError, TenantId
-from hpcc.identity._oidc_verify import IdentityPolicy
-from hpcc.identity._session_token import (
+from hpcc.identity.oidc_verify import IdentityPolicy
+from hpcc.identity.session_token import (
     SessionClaims,
     SessionTokenError,
     open_session_token,

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hpcc.config.farm import Farm
 from hpcc.core import ImageDigest, ImageRef, Isolation, NotFoundError, TenantId
-from hpcc.identity._key_ring import KeyRing, Sealer
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.key_ring import KeyRing, Sealer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, SystemClock
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig

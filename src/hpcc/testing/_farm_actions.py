@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hpcc.core import Blob, ImageRef, InputFile, Isolation
-from hpcc.identity._keys import key_id, load_or_create_tls
-from hpcc.identity._tls import certificate_id
-from hpcc.identity._token import RouteClaims, TokenSigner
+from hpcc.identity.keys import key_id, load_or_create_tls
+from hpcc.identity.tls import certificate_id
+from hpcc.identity.token import RouteClaims, TokenSigner
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree

@@ -7,7 +7,7 @@ from pathlib import Path
 from hpcc.audit.log import open_audit_log
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest
-from hpcc.identity._keys import load_or_create_signing_key
+from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.testing._fake_runtime import FakeRuntime

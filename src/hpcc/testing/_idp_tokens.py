@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from hpcc.identity._oidc_verify import IdentityPolicy
+from hpcc.identity.oidc_verify import IdentityPolicy
 
 ISSUER: Final = "https://login.acme.example"
 AUDIENCE: Final = "hpcc"

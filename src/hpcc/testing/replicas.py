@@ -18,7 +18,7 @@ from hpcc.config.private_file import write_private_file
 from hpcc.control.database import read_database_config
 from hpcc.control.schema import migrate
 from hpcc.core import Isolation
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._scheduler_client import SchedulerClient

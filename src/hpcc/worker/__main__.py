@@ -14,7 +14,7 @@ from hpcc.audit.log import open_audit_log
 from hpcc.config.private_file import make_directory, make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
-from hpcc.identity._keys import load_or_create_signing_key
+from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.images._store import ImageStore
 from hpcc.images._toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock

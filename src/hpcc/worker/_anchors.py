@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hpcc.audit.canonical import AuditDamagedError
 from hpcc.audit.heads import head_of_text
 from hpcc.core import CallerError
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc._audit_api import AuditClient
 from hpcc.rpc._schedulers import open_schedulers
 from hpcc.worker._identity import load_identity_or_none

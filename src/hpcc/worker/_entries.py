@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Final
 
 from hpcc.core import Digest
-from hpcc.identity._result_keys import ResultKeys
-from hpcc.identity._results import check_result
+from hpcc.identity.result_keys import ResultKeys
+from hpcc.identity.results import check_result
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord, parse_result
 from hpcc.reapi.signed import ResultTerms

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hpcc.core import TenantId
-from hpcc.identity._token import RouteClaims, RouteQuotas
+from hpcc.identity.token import RouteClaims, RouteQuotas
 from hpcc.ports import Clock
 from hpcc.rpc._errors import BusyError
 from hpcc.worker._storage import TenantStorage

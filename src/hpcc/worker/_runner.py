@@ -22,7 +22,7 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.identity._results import ResultSigner
+from hpcc.identity.results import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.command import CommandSpec

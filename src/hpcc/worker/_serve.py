@@ -19,10 +19,10 @@ from hpcc.core import (
     InfrastructureError,
     TenantId,
 )
-from hpcc.identity._keys import load_or_create_signing_key, load_or_create_tls
-from hpcc.identity._result_keys import ResultKeys
-from hpcc.identity._results import ResultSigner
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.keys import load_or_create_signing_key, load_or_create_tls
+from hpcc.identity.result_keys import ResultKeys
+from hpcc.identity.results import ResultSigner
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
 from hpcc.rpc._audit_api import AuditClient
 from hpcc.rpc._channel import ServerTls, start_server

@@ -22,10 +22,10 @@ from hpcc.core import (
     PolicyError,
     TenantId,
 )
-from hpcc.identity._proof import check_proof
-from hpcc.identity._result_keys import ResultKeys
-from hpcc.identity._results import ResultError
-from hpcc.identity._token import RouteClaims, TokenError, TokenVerifier
+from hpcc.identity.proof import check_proof
+from hpcc.identity.result_keys import ResultKeys
+from hpcc.identity.results import ResultError
+from hpcc.identity.token import RouteClaims, TokenError, TokenVerifier
 from hpcc.ports import AuditLog, AuditRow, Clock
 from hpcc.reapi.action import parse_action
 from hpcc.reapi.command import IMAGE_PROPERTY, CommandSpec, parse_command

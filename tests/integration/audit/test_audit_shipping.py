@@ -14,8 +14,8 @@ from hpcc.audit.cursor import TrailCursor
 from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, HpccError, InfrastructureError, IntegrityError
-from hpcc.identity._tls import PinnedPeer
-from hpcc.identity._worker_ca import new_worker_key
+from hpcc.identity.tls import PinnedPeer
+from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SystemClock
 from hpcc.rpc._audit_api import AuditClient, AuditPlace
 from hpcc.rpc._channel import ClientTls, open_channel

@@ -22,8 +22,8 @@ from hpcc.audit.verify import verify_trail
 from hpcc.cli._main import main
 from hpcc.config.private_file import write_private_file
 from hpcc.core import HpccError, Isolation, PolicyError, TenantId
-from hpcc.identity._tls import PinnedPeer
-from hpcc.identity._worker_ca import new_worker_key
+from hpcc.identity.tls import PinnedPeer
+from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SecurityEvent
 from hpcc.rpc._audit_api import AuditClient
 from hpcc.rpc._channel import open_channel

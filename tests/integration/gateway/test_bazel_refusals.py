@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.testing._bazel import Bazel, bazel, missing_or_none
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE
 from hpcc.testing._farm_gateway import GatewayUnderTest, gateway_under_test

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import HpccError, IntegrityError, TenantId
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._oidc_http import ProviderError, ProviderHttp
-from hpcc.identity._oidc_keys import KeyCache, KeyCacheLimits
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.oidc_http import ProviderError, ProviderHttp
+from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
 from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._tenants_door import TableDoor

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, Isolation, TenantId
-from hpcc.identity._login_file import FarmProfile, Login, load_login_or_none, profile_text
-from hpcc.identity._login_source import LoginSource, store_login
-from hpcc.identity._oidc_grants import DeviceCode, Grants, RefusedError, Tokens
-from hpcc.identity._oidc_http import ProviderHttp
-from hpcc.identity._oidc_provider import discover
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.login_file import FarmProfile, Login, load_login_or_none, profile_text
+from hpcc.identity.login_source import LoginSource, store_login
+from hpcc.identity.oidc_grants import DeviceCode, Grants, RefusedError, Tokens
+from hpcc.identity.oidc_http import ProviderHttp
+from hpcc.identity.oidc_provider import discover
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._errors import UnauthenticatedError

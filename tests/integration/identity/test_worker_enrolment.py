@@ -18,9 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, HpccError, PolicyError
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._tls import PinnedPeer
-from hpcc.identity._worker_ca import WorkerCa, new_worker_key, read_request
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.tls import PinnedPeer
+from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import Entry, SystemClock
 from hpcc.rpc._channel import ClientTls, open_channel
 from hpcc.rpc._enrolment import ask_to_enrol, ask_to_renew

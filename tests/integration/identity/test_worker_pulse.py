@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import HpccError, NotFoundError, PolicyError
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.rpc._channel import open_channel
 from hpcc.rpc._pulse import Pulse

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, Isolation
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
 from hpcc.rpc._scheduler_client import SchedulerClient

@@ -29,7 +29,7 @@ from hpcc.core import (
 )
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import REREAD, ControlStore, News, SystemClock
 from hpcc.rpc._errors import UnauthenticatedError
 from hpcc.rpc._scheduler_api import Route, RouteAsk, RouteChange, SessionGrant

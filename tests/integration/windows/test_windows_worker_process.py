@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.config.private_file import write_private_file
-from hpcc.identity._keys import load_or_create_tls
-from hpcc.identity._worker_ca import WorkerCa, new_worker_key, read_request
+from hpcc.identity.keys import load_or_create_tls
+from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import SystemClock
 from hpcc.runtime._windows_layer import build_windows_layer
 from hpcc.testing.launcher import ROOT

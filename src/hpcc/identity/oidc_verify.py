@@ -18,8 +18,8 @@ from typing import Final, Literal
 import jwt
 
 from hpcc.core import PolicyError
-from hpcc.identity._oidc_keys import ALGORITHMS, MAX_KID_CHARS, ProviderKey
-from hpcc.identity._token import MAX_PRINCIPAL_CHARS
+from hpcc.identity.oidc_keys import ALGORITHMS, MAX_KID_CHARS, ProviderKey
+from hpcc.identity.token import MAX_PRINCIPAL_CHARS
 from hpcc.ports import Clock
 
 # Half of what gRPC metadata may hold; tokens of providers that list groups reach 4 KiB.

@@ -18,8 +18,8 @@ from hpcc.config.private_file import write_private_file
 from hpcc.config.service_file import parse_service_file
 from hpcc.core import CallerError, ImageRef, TenantId
 from hpcc.files import NONBLOCK, access_of, open_file, privacy_remedy
-from hpcc.identity._oidc_http import check_provider_url
-from hpcc.identity._tls import PinnedPeer
+from hpcc.identity.oidc_http import check_provider_url
+from hpcc.identity.tls import PinnedPeer
 
 MAX_LOGIN_FILE_BYTES: Final = 256 << 10
 _METHODS: Final = ("device", "client-credentials", "token-file")

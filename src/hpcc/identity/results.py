@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hpcc.core import CallerError, IntegrityError
-from hpcc.identity._keys import key_id
-from hpcc.identity._result_keys import ResultKeys
+from hpcc.identity.keys import key_id
+from hpcc.identity.result_keys import ResultKeys
 from hpcc.ports import Clock
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord, ResultSignature

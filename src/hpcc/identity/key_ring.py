@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from hpcc.core import CallerError, IntegrityError
-from hpcc.identity._keys import key_id
+from hpcc.identity.keys import key_id
 
 MAX_KEYS: Final = 16
 MIN_SEAL_BYTES: Final = 32

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
-from hpcc.identity._tls import TlsIdentity
+from hpcc.identity.tls import TlsIdentity
 from hpcc.ports import Clock
 
 MAX_KEY_FILE_BYTES: Final = 64 << 10

@@ -11,7 +11,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hpcc.core import InfrastructureError, TenantId
-from hpcc.identity._keys import key_id
+from hpcc.identity.keys import key_id
 from hpcc.ports import Clock
 
 # A revoked key is believed no longer than this where the scheduler answers.

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from hpcc.identity._token import TokenError
+from hpcc.identity.token import TokenError
 
 MAX_PROOF_AGE_SECONDS: Final = 60.0
 KEY_BYTES: Final = 32
