@@ -14,25 +14,25 @@ import pytest
 
 from hpcc.core import Blob, Digest, InfrastructureError, NotFoundError
 from hpcc.ports import ActionCache, BlobStore, SystemClock
-from hpcc.store._breaker import (
+from hpcc.store.breaker import (
     Breaker,
     BreakerConfig,
     GuardedActionCache,
     GuardedBlobStore,
     GuardedObjects,
 )
-from hpcc.store._degrading import DegradingActionCache, DegradingBlobStore
-from hpcc.store._disk_actions import DiskActionCache, DiskActionCacheConfig
-from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig
-from hpcc.store._held import Held, HeldObjects
-from hpcc.store._known import KnownBlobStore
-from hpcc.store._memory import MemoryActionCache, MemoryBlobStore
-from hpcc.store._metered import MeteredObjects
-from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobStore
-from hpcc.store._objects import MemoryObjects, Objects, PrefixObjects
-from hpcc.store._tiered import ReadCachingActionCache, ReadCachingBlobStore
-from hpcc.store._write_behind import Publisher, PublishingActionCache, WriteBehindBlobStore
-from hpcc.store._zstd import ZstdObjects
+from hpcc.store.degrading import DegradingActionCache, DegradingBlobStore
+from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig
+from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
+from hpcc.store.held import Held, HeldObjects
+from hpcc.store.known import KnownBlobStore
+from hpcc.store.memory import MemoryActionCache, MemoryBlobStore
+from hpcc.store.metered import MeteredObjects
+from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobStore
+from hpcc.store.objects import MemoryObjects, Objects, PrefixObjects
+from hpcc.store.tiered import ReadCachingActionCache, ReadCachingBlobStore
+from hpcc.store.write_behind import Publisher, PublishingActionCache, WriteBehindBlobStore
+from hpcc.store.zstd import ZstdObjects
 from hpcc.testing.store_contract import ACTION, BLOB, ActionCacheContract, BlobStoreContract
 
 

@@ -354,7 +354,7 @@ async def test_messages_larger_than_any_of_their_kind_are_refused_before_they_ar
     spec = ActionSpec(command=command.digest, input_root=huge.digest, image=IMAGE, salt=b"t")
     in_command = replace(spec, command=huge.digest, input_root=parse_action_root())
     actions = [Blob.of(encode_action(s)) for s in (spec, in_command)]
-    from hpcc.store._disk_blobs import DiskBlobStore
+    from hpcc.store.disk_blobs import DiskBlobStore
 
     read: list[Digest] = []
     honest = DiskBlobStore.get

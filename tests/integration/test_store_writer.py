@@ -18,7 +18,7 @@ from hpcc.identity.results import ResultSigner
 from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
 from hpcc.rpc._reapi_client import ReapiClient
-from hpcc.store._disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
+from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token, made_action, run_script
 from hpcc.worker._entries import lineage_digest, pack_entry, unpack_entry

@@ -51,7 +51,7 @@ CASES = {
         f"{POOL}::test_with_reuse_exec_a_rooted_guest_poisons_nobody_not_even_its_own_principal",
     ),
     "reuse-classes": Case(
-        "store/_disk_actions.py",
+        "store/disk_actions.py",
         '.replace("/", "_") / reuse.value',
         '.replace("/", "_")',
         f"{POOL}::test_results_of_one_reuse_class_are_not_found_in_another",

@@ -8,8 +8,8 @@ from hpcc.testing.mutants import Case, Mutants
 
 PARTS = "tests/unit/test_shared_store_parts.py::"
 CONTROL = "tests/contract/test_control_store.py::"
-OBJECTS, BLOBS = "store/_objects.py", "store/_object_blobs.py"
-BEHIND, KNOWN = "store/_write_behind.py", "store/_known.py"
+OBJECTS, BLOBS = "store/objects.py", "store/object_blobs.py"
+BEHIND, KNOWN = "store/write_behind.py", "store/known.py"
 POSTGRES, CHECKS = "control/postgres.py", "control/checks.py"
 CASES = {
     # ---- what a service gives back ----

@@ -35,7 +35,7 @@ from hpcc.daemon._counters import Counters
 from hpcc.daemon._files import FileMemo
 from hpcc.daemon._results import Result, Results
 from hpcc.daemon._uncacheable import UncacheableError
-from hpcc.store._private import PrivateStore
+from hpcc.store.private import PrivateStore
 from hpcc.testing.include_model import (
     KINDS,
     Compiled,

@@ -45,7 +45,7 @@ def test_a_store_never_used_is_said_to_be(home: Path) -> None:
 
 
 def test_clean_empties_the_store(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hpcc.store._private import PrivateStore
+    from hpcc.store.private import PrivateStore
 
     store = PrivateStore(
         str(home / "cache/private"),

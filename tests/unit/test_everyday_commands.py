@@ -15,7 +15,7 @@ from hpcc.cli._stats import stats_lines
 from hpcc.config.settings import setting_origins
 from hpcc.core import CallerError
 from hpcc.daemon._records_read import CompileRecord, read_records
-from hpcc.store._private import PrivateStore
+from hpcc.store.private import PrivateStore
 
 RECORD = CompileRecord(
     at=1000.0, outcome="miss.local", reason="new-command", fallback="", output="/p/a.o",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.store._private import PrivateStore, SystemFileOps
+from hpcc.store.private import PrivateStore, SystemFileOps
 
 _KEY = bytes(range(32))
 

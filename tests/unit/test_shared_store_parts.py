@@ -19,21 +19,21 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.store._breaker import Breaker, BreakerConfig, GuardedObjects
-from hpcc.store._degrading import DegradingActionCache, DegradingBlobStore
-from hpcc.store._held import Held, HeldObjects
-from hpcc.store._known import KnownBlobStore
-from hpcc.store._memory import MemoryActionCache, MemoryBlobStore
-from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
-from hpcc.store._objects import MemoryObjects, Objects, PrefixObjects
-from hpcc.store._tiered import ReadCachingBlobStore
-from hpcc.store._write_behind import (
+from hpcc.store.breaker import Breaker, BreakerConfig, GuardedObjects
+from hpcc.store.degrading import DegradingActionCache, DegradingBlobStore
+from hpcc.store.held import Held, HeldObjects
+from hpcc.store.known import KnownBlobStore
+from hpcc.store.memory import MemoryActionCache, MemoryBlobStore
+from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
+from hpcc.store.objects import MemoryObjects, Objects, PrefixObjects
+from hpcc.store.tiered import ReadCachingBlobStore
+from hpcc.store.write_behind import (
     Publisher,
     PublishingActionCache,
     WriteBehindBlobStore,
     WriteBehindConfig,
 )
-from hpcc.store._zstd import ZstdObjects
+from hpcc.store.zstd import ZstdObjects
 
 ACTION = Digest.of(b"action")
 BLOBS = [Blob.of(b"blob %d" % i) for i in range(6)]

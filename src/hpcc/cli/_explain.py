@@ -205,7 +205,7 @@ def _inspect(args: argparse.Namespace) -> int:
     """
     from hpcc.daemon._cache import STORE_NAME
     from hpcc.daemon._inspect import describe_entry
-    from hpcc.store._private import PrivateStore
+    from hpcc.store.private import PrivateStore
 
     paths = Paths.from_env(os.environ)
     records = _records(paths)

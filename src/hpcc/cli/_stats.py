@@ -269,7 +269,7 @@ def _clean(args: argparse.Namespace) -> int:
 def _store(paths: Paths):  # type: ignore[no-untyped-def]  # noqa: ANN202 - its type is imported late
     # Late: reads the whole directory, and its package pulls in the worker's stores.
     from hpcc.daemon._cache import STORE_NAME
-    from hpcc.store._private import PrivateStore
+    from hpcc.store.private import PrivateStore
 
     cache = load_settings(paths.config_file).cache
     return PrivateStore(

@@ -37,7 +37,7 @@ from hpcc.daemon._replay import Replays
 from hpcc.daemon._results import Results
 from hpcc.daemon._share import Sharing
 from hpcc.daemon._system_names import SystemNames
-from hpcc.store._private import FileOps, PrivateStore
+from hpcc.store.private import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
 STORE_NAME: Final = "private"

@@ -19,7 +19,7 @@ from hpcc.daemon._manifest import (
     make_set,
 )
 from hpcc.daemon._replay import Pins
-from hpcc.store._private import PrivateStore
+from hpcc.store.private import PrivateStore
 
 _FORMAT: Final = b"result-2"
 # Depfile and messages with a mark where a root was; `origin` comes second.

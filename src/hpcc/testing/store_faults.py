@@ -21,7 +21,7 @@ from hpcc.daemon._api import RemoteClient
 from hpcc.daemon._cache import open_cache
 from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._main import run_daemon
-from hpcc.store._private import SystemFileOps
+from hpcc.store.private import SystemFileOps
 
 # So that an entry takes several writes, and a fault can come between them.
 CHUNK_BYTES: Final = 40

@@ -17,7 +17,7 @@ from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError,
 from hpcc.ports import BlobStore, Clock
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.tree import TreeWalk
-from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
+from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
 from hpcc.worker._config import WorkerConfig
 
 _DIRECTORY: Final = "retained"

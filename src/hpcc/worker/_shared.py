@@ -15,11 +15,11 @@ from typing import Final
 
 from hpcc.core import Digest, TenantId
 from hpcc.ports import ActionCache, AuditLog, BlobStore, Clock, SecurityEvent
-from hpcc.store._breaker import Breaker, BreakerConfig
-from hpcc.store._degrading import DegradingActionCache, DegradingBlobStore
-from hpcc.store._known import KnownBlobStore
-from hpcc.store._tiered import ReadCachingActionCache, ReadCachingBlobStore
-from hpcc.store._write_behind import (
+from hpcc.store.breaker import Breaker, BreakerConfig
+from hpcc.store.degrading import DegradingActionCache, DegradingBlobStore
+from hpcc.store.known import KnownBlobStore
+from hpcc.store.tiered import ReadCachingActionCache, ReadCachingBlobStore
+from hpcc.store.write_behind import (
     Publisher,
     PublishingActionCache,
     WriteBehindBlobStore,

@@ -20,13 +20,13 @@ from hpcc.rpc._foreign_service import (
     open_service_channel,
     service_client,
 )
-from hpcc.store._breaker import Breaker, GuardedActionCache, GuardedBlobStore, GuardedObjects
-from hpcc.store._held import Held, HeldObjects
-from hpcc.store._metered import MeteredObjects
-from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
-from hpcc.store._objects import Objects, PrefixObjects
-from hpcc.store._s3 import S3Config, S3Objects
-from hpcc.store._zstd import ZstdObjects
+from hpcc.store.breaker import Breaker, GuardedActionCache, GuardedBlobStore, GuardedObjects
+from hpcc.store.held import Held, HeldObjects
+from hpcc.store.metered import MeteredObjects
+from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobsConfig, ObjectBlobStore
+from hpcc.store.objects import Objects, PrefixObjects
+from hpcc.store.s3 import S3Config, S3Objects
+from hpcc.store.zstd import ZstdObjects
 from hpcc.worker._stores_config import SharedStore
 
 _MAX_CA_BYTES: Final = 1 << 20

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hpcc.core import TenantId
 from hpcc.ports import ActionCache, BlobStore
-from hpcc.store._disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
-from hpcc.store._disk_blobs import DiskBlobStore, DiskBlobStoreConfig
+from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
+from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._shared import SharedStores
 

@@ -106,7 +106,7 @@ def test_results_larger_than_allowed_are_not_kept(
 
 
 def test_a_cleaned_store_is_noticed(launcher: FakeLauncher, cache: Cache, paths: Paths) -> None:
-    from hpcc.store._private import PrivateStore
+    from hpcc.store.private import PrivateStore
 
     launcher.compile(*_ARGV)
     assert launcher.compile(*_ARGV).answer == "done"

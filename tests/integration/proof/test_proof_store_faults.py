@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.store._private import FileOps, PrivateStore
+from hpcc.store.private import FileOps, PrivateStore
 from hpcc.testing.store_faults import CHUNK_BYTES, KILLS, Fault, FaultOps, faults_of
 
 _CHILD_FOUND_A_FAULT = 7

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.store._s3 import S3Config, S3Objects
+from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.testing.s3_servers import (
     BUCKET,
     S3Server,

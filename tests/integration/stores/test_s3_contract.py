@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, NotFoundError
-from hpcc.store._held import Held, HeldObjects
-from hpcc.store._object_blobs import ObjectActionCache, ObjectBlobStore
-from hpcc.store._objects import Objects, PrefixObjects
-from hpcc.store._s3 import S3Config, S3Objects
-from hpcc.store._zstd import ZstdObjects
+from hpcc.store.held import Held, HeldObjects
+from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobStore
+from hpcc.store.objects import Objects, PrefixObjects
+from hpcc.store.s3 import S3Config, S3Objects
+from hpcc.store.zstd import ZstdObjects
 from hpcc.testing.s3_servers import BUCKET, S3Server, radosgw, seaweedfs
 from hpcc.testing.server_certificate import make_server_files
 from hpcc.testing.store_contract import BIG, BLOB, ActionCacheContract, BlobStoreContract

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from hpcc.core import Blob, InfrastructureError, IntegrityError, NotFoundError
-from hpcc.store._object_blobs import ObjectBlobStore
-from hpcc.store._objects import PrefixObjects
-from hpcc.store._s3 import S3Config, S3Objects
-from hpcc.store._zstd import ZstdObjects
+from hpcc.store.object_blobs import ObjectBlobStore
+from hpcc.store.objects import PrefixObjects
+from hpcc.store.s3 import S3Config, S3Objects
+from hpcc.store.zstd import ZstdObjects
 from hpcc.testing.s3_servers import S3Server, radosgw, radosgw_missing_or_none
 from hpcc.testing.tcp_proxy import tcp_proxy
 

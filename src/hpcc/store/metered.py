@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from hpcc.core import HpccError, NotFoundError
 from hpcc.ports import Clock
-from hpcc.store._objects import Objects
+from hpcc.store.objects import Objects
 
 
 class MeteredObjects:

@@ -16,8 +16,8 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.store._disk_actions import MAX_RECORD_BYTES
-from hpcc.store._objects import Objects
+from hpcc.store.disk_actions import MAX_RECORD_BYTES
+from hpcc.store.objects import Objects
 
 _MAGIC: Final = b"hpcc-oa1"
 _HEADER_BYTES: Final = len(_MAGIC) + 32

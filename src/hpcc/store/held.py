@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from hpcc.core import InfrastructureError
-from hpcc.store._objects import Objects
+from hpcc.store.objects import Objects
 
 # Another one may be in the file by now.
 _REFUSED = "store-denied"

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from hpcc.core import CallerError, InfrastructureError, NotFoundError, check_endpoint
-from hpcc.store._objects import checked_key, too_large
+from hpcc.store.objects import checked_key, too_large
 
 if TYPE_CHECKING:
     from obstore import GetResult

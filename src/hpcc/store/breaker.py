@@ -10,7 +10,7 @@ from typing import Final
 
 from hpcc.core import Blob, Digest, HpccError, InfrastructureError
 from hpcc.ports import ActionCache, BlobStore, Clock
-from hpcc.store._objects import Objects
+from hpcc.store.objects import Objects
 
 # Told by name when the store is given up, works again, or is not what it should be.
 OnEvent = Callable[..., Awaitable[None]]

@@ -8,7 +8,7 @@ from typing import Final
 import zstandard
 
 from hpcc.core import IntegrityError
-from hpcc.store._objects import Objects, too_large
+from hpcc.store.objects import Objects, too_large
 
 _RAW: Final = b"\0"
 _ZSTD: Final = b"\1"
