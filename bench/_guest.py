@@ -15,8 +15,8 @@ from _trees import long_file
 from hpcc.config.farm import load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.core import Digest, ExecRequest, InputFile, NotFoundError, ResultEvent
-from hpcc.images._prepared import PreparedImage
-from hpcc.images._store import ImageStore
+from hpcc.images.prepared import PreparedImage
+from hpcc.images.store import ImageStore
 from hpcc.ports import Guest, GuestSpec, SystemClock
 from hpcc.runtime._assets import prepare_assets
 from hpcc.runtime._pick import pick_runtime

@@ -9,8 +9,8 @@ import pytest
 
 from hpcc.cli._main import main
 from hpcc.core import ImageRef, IntegrityError
-from hpcc.images._layout import OciLayout
-from hpcc.images._unpack import unpack_layout
+from hpcc.images.oci.layout import OciLayout
+from hpcc.images.oci.unpack import unpack_layout
 from hpcc.testing._images import SYM, Item, LyingRegistry, SmallImage, make_image, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")

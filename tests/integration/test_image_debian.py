@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.images._debian import DebianRequest, build_debian
-from hpcc.images._host import HostSystem
-from hpcc.images._store import ImageStore
+from hpcc.images.build.debian import DebianRequest, build_debian
+from hpcc.images.build.host import HostSystem
+from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 
 pytestmark = [

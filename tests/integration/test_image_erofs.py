@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, ImageDigest, InfrastructureError, IntegrityError
-from hpcc.images import _builder, _erofs
-from hpcc.images._erofs import ErofsImage, build_erofs
-from hpcc.images._tree import MOUNT_POINTS
+from hpcc.images.build import builder, erofs
+from hpcc.images.build.erofs import ErofsImage, build_erofs
+from hpcc.images.build.tree import MOUNT_POINTS
 from hpcc.testing._images import CHR, DIR, HARD, SYM, Item, layer_files, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")
@@ -106,15 +106,15 @@ async def test_a_parent_that_dies_takes_the_builder_along(tmp_path: Path) -> Non
     blobs = tmp_path / "blobs"
     blobs.mkdir()
     files = layer_files(blobs, [tar_bytes(items)])
-    request = _builder.BuildRequest(
+    request = builder.BuildRequest(
         layers=tuple(files),
         output=tmp_path / "out.partial",
         uuid="00000000-0000-0000-0000-000000000000",
-        mkfs=_erofs.find_mkfs(),
-        limits=_builder.FlattenLimits(),
+        mkfs=erofs.find_mkfs(),
+        limits=builder.FlattenLimits(),
     )
     process = await asyncio.create_subprocess_exec(
-        *_erofs.BUILDER_ARGV,
+        *erofs.BUILDER_ARGV,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         start_new_session=True,
@@ -138,7 +138,7 @@ async def test_a_tool_that_fails_is_reported_with_its_words(
         "echo 'No space left on device' >&2; exit 1\n"
     )
     tool.chmod(0o755)
-    monkeypatch.setattr(_erofs, "find_mkfs", lambda: str(tool))
+    monkeypatch.setattr(erofs, "find_mkfs", lambda: str(tool))
     with pytest.raises(InfrastructureError, match="No space left on device"):
         await build(tmp_path, [Item("a", text="1" * 1_000_000)])
     assert not (tmp_path / "out.erofs").exists()
@@ -149,23 +149,23 @@ def test_a_full_disk_is_refused_before_it_can_make_holes(
 ) -> None:
     blobs = tmp_path / "blobs"
     blobs.mkdir()
-    request = _builder.BuildRequest(
+    request = builder.BuildRequest(
         layers=tuple(layer_files(blobs, [tar_bytes([Item("a", text="1" * 1_000_000)])])),
         output=tmp_path / "out.partial",
         uuid="00000000-0000-0000-0000-000000000000",
-        mkfs=_erofs.find_mkfs(),
-        limits=_builder.FlattenLimits(),
+        mkfs=erofs.find_mkfs(),
+        limits=builder.FlattenLimits(),
     )
     real = os.statvfs(tmp_path)
     full = os.statvfs_result((1, 1, *(65 << 20,) * 6, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _path: full)
     with pytest.raises(InfrastructureError) as caught:
-        _builder.build(request, quiet)
+        builder.build(request, quiet)
     assert caught.value.reason == "disk-full"
     assert "hpcc image rm" in str(caught.value)
     assert not request.output.exists()
     monkeypatch.setattr(os, "statvfs", lambda _path: real)
-    assert _builder.build(request, quiet)["size_bytes"]
+    assert builder.build(request, quiet)["size_bytes"]
 
 
 async def test_a_tool_without_tar_input_says_what_to_install(
@@ -174,7 +174,7 @@ async def test_a_tool_without_tar_input_says_what_to_install(
     tool = tmp_path / "mkfs.erofs"
     tool.write_text("#!/bin/sh\necho usage\n")
     tool.chmod(0o755)
-    monkeypatch.setattr(_erofs, "find_mkfs", lambda: str(tool))
+    monkeypatch.setattr(erofs, "find_mkfs", lambda: str(tool))
     with pytest.raises(CallerError, match="apt-get install erofs-utils"):
         await build(tmp_path, LAYER)
 
@@ -182,4 +182,4 @@ async def test_a_tool_without_tar_input_says_what_to_install(
 def test_no_tool_at_all_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_a, **_k: None)
     with pytest.raises(CallerError, match="apt-get install erofs-utils"):
-        _erofs.find_mkfs()
+        erofs.find_mkfs()

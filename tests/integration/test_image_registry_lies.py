@@ -16,11 +16,11 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.images._auth import Login, Logins
-from hpcc.images._http import Timeouts
-from hpcc.images._prepared import PreparedImage
-from hpcc.images._registry import Registry
-from hpcc.images._store import ImageStore
+from hpcc.images.oci.auth import Login, Logins
+from hpcc.images.oci.http import Timeouts
+from hpcc.images.oci.registry import Registry
+from hpcc.images.prepared import PreparedImage
+from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc.testing._images import Answer, Asked, Item, LyingRegistry, make_image, tar_bytes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import ImageRef, IntegrityError
-from hpcc.images._registry import Registry
-from hpcc.images._store import ImageStore
+from hpcc.images.oci.registry import Registry
+from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc.testing._images import Item, make_image, tar_bytes
 

@@ -18,11 +18,11 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.images._erofs import BUILDER_VERSION
-from hpcc.images._layout import OciLayout
-from hpcc.images._registry import Registry
-from hpcc.images._source import FetchedImage, Progress
-from hpcc.images._store import ImageStore
+from hpcc.images.build.erofs import BUILDER_VERSION
+from hpcc.images.oci.layout import OciLayout
+from hpcc.images.oci.registry import Registry
+from hpcc.images.oci.source import FetchedImage, Progress
+from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc.testing._images import (
     PLAIN_LAYER,
@@ -243,7 +243,7 @@ async def test_kill_9_at_any_moment_leaves_a_store_that_works(tmp_path: Path) ->
     script = (
         "import asyncio, sys; from pathlib import Path\n"
         "from hpcc.core import ImageRef; from hpcc.ports import SystemClock\n"
-        "from hpcc.images._layout import OciLayout; from hpcc.images._store import ImageStore\n"
+        "from hpcc.images.oci.layout import OciLayout; from hpcc.images.store import ImageStore\n"
         "ref = ImageRef.parse(sys.argv[3])\n"
         "store = ImageStore(Path(sys.argv[1]), SystemClock())\n"
         "print('go', flush=True)\n"

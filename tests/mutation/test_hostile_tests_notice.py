@@ -280,7 +280,7 @@ CASES = {
         "test_a_header_that_is_not_ours_is_refused_before_anything_is_read",
     ),
     "image-parent-name": Case(
-        "images/_tree.py",
+        "images/build/tree.py",
         'if ".." in parts:',
         "if False:",
         "tests/unit/test_image_flatten_hostile.py::test_a_name_with_dotdot_is_refused",

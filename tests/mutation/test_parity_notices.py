@@ -29,15 +29,15 @@ CASES = {
         UNIT + "test_escapes_in_an_answer_do_not_reach_a_terminal",
     ),
     "guest-output": Case(
-        "images/_toolchains.py", "if path != _OUTPUT:", "if False:",
+        "images/toolchains.py", "if path != _OUTPUT:", "if False:",
         GUEST + "test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up",
     ),
     "guest-bytes": Case(
-        "images/_toolchains.py", "if len(sink) + len(data) > room:", "if False:",
+        "images/toolchains.py", "if len(sink) + len(data) > room:", "if False:",
         GUEST + "test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up",
     ),
     "guest-names": Case(
-        "images/_toolchains.py", "(await _names(guest))[:MAX_TOOLCHAINS]", "await _names(guest)",
+        "images/toolchains.py", "(await _names(guest))[:MAX_TOOLCHAINS]", "await _names(guest)",
         GUEST + "test_a_listing_without_end_starts_few_programs",
     ),
     "foreign-image": Case(

@@ -9,10 +9,10 @@ import pytest
 import zstandard
 
 from hpcc.core import IntegrityError
-from hpcc.images._blobfile import LayerFile
-from hpcc.images._flatten import FlattenReport, flatten
-from hpcc.images._limits import FlattenLimits
-from hpcc.images._tree import MOUNT_POINTS
+from hpcc.images.base.limits import FlattenLimits
+from hpcc.images.build.flatten import FlattenReport, flatten
+from hpcc.images.build.tree import MOUNT_POINTS
+from hpcc.images.oci.blobfile import LayerFile
 from hpcc.testing._images import (
     BLK,
     CHR,

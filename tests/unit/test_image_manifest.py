@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, IntegrityError
-from hpcc.images._apt import kept_options, parse_os_release, parse_sources, select_sources
-from hpcc.images._auth import load_logins, login_files, parse_challenges, parse_token
-from hpcc.images._debian import DebianRequest
-from hpcc.images._host import HostSystem
-from hpcc.images._http import check_base_url
-from hpcc.images._manifest import Index, Manifest, parse_config, parse_manifest, pick_platform
-from hpcc.images._registry import split_repository
+from hpcc.images.build.apt import kept_options, parse_os_release, parse_sources, select_sources
+from hpcc.images.build.debian import DebianRequest
+from hpcc.images.build.host import HostSystem
+from hpcc.images.oci.auth import load_logins, login_files, parse_challenges, parse_token
+from hpcc.images.oci.http import check_base_url
+from hpcc.images.oci.manifest import Index, Manifest, parse_config, parse_manifest, pick_platform
+from hpcc.images.oci.registry import split_repository
 from hpcc.testing._images import INDEX, MANIFEST, PLAIN_LAYER
 
 HEX = "a" * 64

@@ -19,7 +19,7 @@ from hpcc.core import (
     StdioEvent,
     Toolchain,
 )
-from hpcc.images._toolchains import label_trouble, probe_guest, read_toolchains, write_toolchains
+from hpcc.images.toolchains import label_trouble, probe_guest, read_toolchains, write_toolchains
 from hpcc.ports import BlobSource, GuestLostError
 from hpcc.testing._fake_runtime import FakeGuest
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import ExecLimits, ImageRef, Isolation
-from hpcc.images._store import ImageStore
+from hpcc.images.store import ImageStore
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime

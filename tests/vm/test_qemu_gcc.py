@@ -11,8 +11,8 @@ import pytest_asyncio
 
 from hpcc.core import ExecLimits, ImageRef, Level, compare
 from hpcc.daemon._host_toolchains import ask_compiler
-from hpcc.images._store import ImageStore
-from hpcc.images._toolchains import probe_guest
+from hpcc.images.store import ImageStore
+from hpcc.images.toolchains import probe_guest
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime._assets import GuestAssets
 from hpcc.runtime._qemu import QemuConfig, QemuRuntime

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
-    from hpcc.images._store import ImageStore
+    from hpcc.images.store import ImageStore
     from hpcc.ports import SystemClock
     from hpcc.runtime._assets import prepare_assets
     from hpcc.runtime._pick import pick_runtime

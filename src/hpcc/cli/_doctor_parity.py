@@ -40,8 +40,8 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
     Raises:
         CallerError: farm.json is damaged.
     """
-    from hpcc.images._store import ImageStore
-    from hpcc.images._toolchains import label_trouble
+    from hpcc.images.store import ImageStore
+    from hpcc.images.toolchains import label_trouble
 
     farm = load_farm_or_none(paths.farm_file)
     session = load_farm_session_or_none(paths.farm_session_file) if farm else None

@@ -22,10 +22,10 @@ from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.images._debian import DebianRequest
-    from hpcc.images._prepared import PreparedImage
-    from hpcc.images._registry import Registry
-    from hpcc.images._store import ImageStore
+    from hpcc.images.build.debian import DebianRequest
+    from hpcc.images.oci.registry import Registry
+    from hpcc.images.prepared import PreparedImage
+    from hpcc.images.store import ImageStore
 
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -89,8 +89,8 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 async def _build(args: argparse.Namespace) -> int:
-    from hpcc.images._debian import build_debian
-    from hpcc.images._host import HostSystem
+    from hpcc.images.build.debian import build_debian
+    from hpcc.images.build.host import HostSystem
 
     uid = os.getuid()
     host = HostSystem(uid=uid, user=_user_name(uid), env=dict(os.environ))
@@ -110,7 +110,7 @@ async def _build(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> DebianRequest:
-    from hpcc.images._debian import DEFAULT_PACKAGES, DebianRequest
+    from hpcc.images.build.debian import DEFAULT_PACKAGES, DebianRequest
 
     name = args.name or DebianRequest.name_for(tuple(args.packages))
     return DebianRequest(
@@ -161,8 +161,8 @@ def _run_import(args: argparse.Namespace) -> int:
 
 
 async def _import(path: Path, ref_name: str, repository: str) -> int:
-    from hpcc.images._layout import OciLayout
-    from hpcc.images._unpack import unpack_layout
+    from hpcc.images.oci.layout import OciLayout
+    from hpcc.images.oci.unpack import unpack_layout
 
     with (
         _store() as store,
@@ -184,7 +184,7 @@ def _run_list(args: argparse.Namespace) -> int:
     with _store() as store:
         images = store.list()
     if args.json:
-        from hpcc.images._prepared import to_table
+        from hpcc.images.prepared import to_table
 
         for image in images:
             print(json.dumps({**to_table(image), "last_used_at": image.last_used_at}))
@@ -209,8 +209,8 @@ def _run_list(args: argparse.Namespace) -> int:
 
 
 def _run_inspect(args: argparse.Namespace) -> int:
-    from hpcc.images._prepared import to_table
-    from hpcc.images._toolchains import label_trouble
+    from hpcc.images.prepared import to_table
+    from hpcc.images.toolchains import label_trouble
 
     with _store() as store:
         image = store.find(args.image)
@@ -264,7 +264,7 @@ def _run(work: Coroutine[None, None, int]) -> int:
 
 @contextlib.contextmanager
 def _store() -> Iterator[ImageStore]:
-    from hpcc.images._store import ImageStore
+    from hpcc.images.store import ImageStore
 
     store = ImageStore(Paths.from_env(os.environ).images, SystemClock())
     try:
@@ -274,8 +274,8 @@ def _store() -> Iterator[ImageStore]:
 
 
 def _registry(mirrors: Sequence[str]) -> Registry:
-    from hpcc.images._auth import load_logins, login_files
-    from hpcc.images._registry import Registry
+    from hpcc.images.oci.auth import load_logins, login_files
+    from hpcc.images.oci.registry import Registry
 
     return Registry(mirrors=tuple(mirrors), logins=load_logins(login_files(os.environ)))
 

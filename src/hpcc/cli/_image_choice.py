@@ -18,7 +18,7 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
         NotFoundError: `wanted` is not here.
         HpccError: none could be made; the text says what is missing.
     """
-    from hpcc.images._store import ImageStore
+    from hpcc.images.store import ImageStore
 
     store = ImageStore(paths.images, SystemClock())
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hpcc.images._source import Progress
+    from hpcc.images.oci.source import Progress
 
 _STAGES: Final = {
     "resolve": "reading the manifest",

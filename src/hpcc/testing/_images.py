@@ -16,7 +16,7 @@ from pathlib import Path
 import zstandard
 
 from hpcc.core import Digest, ImageDigest
-from hpcc.images._blobfile import LayerFile
+from hpcc.images.oci.blobfile import LayerFile
 
 REG, SYM, HARD = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 DIR, CHR, BLK, FIFO = tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE

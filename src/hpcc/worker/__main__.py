@@ -15,8 +15,8 @@ from hpcc.config.private_file import make_directory, make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
 from hpcc.identity.keys import load_or_create_signing_key
-from hpcc.images._store import ImageStore
-from hpcc.images._toolchains import label_trouble
+from hpcc.images.store import ImageStore
+from hpcc.images.toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc._process import ServiceProcess, run_service
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig

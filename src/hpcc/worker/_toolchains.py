@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from hpcc.core import HpccError, ImageDigest, ImageToolchains, Toolchain
-from hpcc.images._toolchains import probe_guest
+from hpcc.images.toolchains import probe_guest
 from hpcc.ports import Clock, GuestSpec, Runtime
 from hpcc.worker._pool import GuestShape, ImageProvider
 

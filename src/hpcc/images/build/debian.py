@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, ImageRef, InfrastructureError
-from hpcc.images._apt import kept_options
-from hpcc.images._host import HostSystem
-from hpcc.images._layer_writer import write_zstd_layer
-from hpcc.images._layout import NewLayer, OciLayout, blob_directory, write_layout
-from hpcc.images._locks import exclusive_lock
-from hpcc.images._manifest import host_architecture
-from hpcc.images._source import Progress
+from hpcc.images.base.locks import exclusive_lock
+from hpcc.images.build.apt import kept_options
+from hpcc.images.build.host import HostSystem
+from hpcc.images.build.layer_writer import write_zstd_layer
+from hpcc.images.oci.layout import NewLayer, OciLayout, blob_directory, write_layout
+from hpcc.images.oci.manifest import host_architecture
+from hpcc.images.oci.source import Progress
 from hpcc.ports import Clock
 
 DEFAULT_PACKAGES: Final = ("gcc", "g++")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import IntegrityError
-from hpcc.images._blobfile import ByteBudget, open_archive
-from hpcc.images._limits import MAX_LAYER_BYTES
-from hpcc.images._tar import Kind, TarReader
+from hpcc.images.base.limits import MAX_LAYER_BYTES
+from hpcc.images.base.tar import Kind, TarReader
+from hpcc.images.oci.blobfile import ByteBudget, open_archive
 
 # Everything else in such an archive (docker's own manifest.json, links) is not read.
 _WANTED: Final = re.compile(r"(?:\./)?(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from hpcc.core import IntegrityError
-from hpcc.images._limits import FlattenLimits
-from hpcc.images._tar import Kind, Member, shown
+from hpcc.images.base.limits import FlattenLimits
+from hpcc.images.base.tar import Kind, Member, shown
 
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"

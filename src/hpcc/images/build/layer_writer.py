@@ -10,10 +10,10 @@ from typing import Final
 import zstandard
 
 from hpcc.core import CallerError, Digest
-from hpcc.images._layout import NewLayer
-from hpcc.images._limits import FlattenLimits
-from hpcc.images._manifest import OCI_LAYER_ZSTD
-from hpcc.images._source import Progress
+from hpcc.images.base.limits import FlattenLimits
+from hpcc.images.oci.layout import NewLayer
+from hpcc.images.oci.manifest import OCI_LAYER_ZSTD
+from hpcc.images.oci.source import Progress
 
 # zstd's default: 3 % larger than level 9 for this content and five times as fast. One
 # thread: the bytes then depend on the pinned zstandard package only.

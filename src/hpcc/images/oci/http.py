@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from hpcc.core import CallerError, InfrastructureError, IntegrityError, NotFoundError
-from hpcc.images._auth import (
+from hpcc.images.oci.auth import (
     MAX_TOKEN_ANSWER_BYTES,
     Logins,
     is_loopback,

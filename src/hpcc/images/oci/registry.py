@@ -24,12 +24,12 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.images._auth import Logins, is_loopback
-from hpcc.images._blobfile import LayerFile
-from hpcc.images._http import Endpoint, Timeouts, read_bounded
-from hpcc.images._limits import MAX_MANIFEST_BYTES
-from hpcc.images._manifest import MANIFEST_TYPES, Descriptor
-from hpcc.images._source import FetchedImage, Progress, resolve
+from hpcc.images.base.limits import MAX_MANIFEST_BYTES
+from hpcc.images.oci.auth import Logins, is_loopback
+from hpcc.images.oci.blobfile import LayerFile
+from hpcc.images.oci.http import Endpoint, Timeouts, read_bounded
+from hpcc.images.oci.manifest import MANIFEST_TYPES, Descriptor
+from hpcc.images.oci.source import FetchedImage, Progress, resolve
 
 _log = logging.getLogger(__name__)
 

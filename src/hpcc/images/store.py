@@ -23,20 +23,20 @@ from hpcc.core import (
     Toolchain,
 )
 from hpcc.files import sync_directory
-from hpcc.images._erofs import BUILDER_VERSION, build_erofs
-from hpcc.images._layout import OciLayout
-from hpcc.images._limits import FlattenLimits
-from hpcc.images._locks import exclusive_lock, try_lock
-from hpcc.images._prepared import (
+from hpcc.images.base.limits import FlattenLimits
+from hpcc.images.base.locks import exclusive_lock, try_lock
+from hpcc.images.build.erofs import BUILDER_VERSION, build_erofs
+from hpcc.images.oci.layout import OciLayout
+from hpcc.images.oci.registry import Registry
+from hpcc.images.oci.source import ImageSource, Progress
+from hpcc.images.prepared import (
     MAX_SIDECAR_BYTES,
     PreparedImage,
     from_json,
     prepared_from,
     to_table,
 )
-from hpcc.images._registry import Registry
-from hpcc.images._source import ImageSource, Progress
-from hpcc.images._toolchains import read_toolchains, write_toolchains
+from hpcc.images.toolchains import read_toolchains, write_toolchains
 from hpcc.ports import Clock
 
 _log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, Digest, ImageDigest, ImageRef, IntegrityError, NotFoundError
-from hpcc.images._blobfile import LayerFile, checked_read, open_blob
-from hpcc.images._limits import MAX_MANIFEST_BYTES
-from hpcc.images._manifest import (
+from hpcc.images.base.limits import MAX_MANIFEST_BYTES
+from hpcc.images.oci.blobfile import LayerFile, checked_read, open_blob
+from hpcc.images.oci.manifest import (
     OCI_INDEX,
     OCI_MANIFEST,
     REF_NAME,
@@ -23,7 +23,7 @@ from hpcc.images._manifest import (
     Index,
     parse_manifest,
 )
-from hpcc.images._source import FetchedImage, Progress, resolve
+from hpcc.images.oci.source import FetchedImage, Progress, resolve
 
 _VERSION_FILE: Final = "oci-layout"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hpcc.core import IntegrityError
-from hpcc.images._limits import MAX_EXTENDED_HEADER_BYTES, MAX_EXTENDED_HEADERS
+from hpcc.images.base.limits import MAX_EXTENDED_HEADER_BYTES, MAX_EXTENDED_HEADERS
 
 BLOCK_BYTES: Final = 512
 _CHUNK_BYTES: Final = 1 << 18

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcc.core import Digest, HpccError, ImageDigest, ImageRef, IntegrityError
-from hpcc.images._erofs import BUILDER_VERSION, ErofsImage
-from hpcc.images._source import FetchedImage
+from hpcc.images.build.erofs import BUILDER_VERSION, ErofsImage
+from hpcc.images.oci.source import FetchedImage
 
 MAX_SIDECAR_BYTES: Final = 4 << 20
 

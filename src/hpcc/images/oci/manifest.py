@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError, Digest, ImageDigest, IntegrityError
-from hpcc.images._limits import MAX_LAYER_BYTES, MAX_LAYERS, MAX_MANIFEST_BYTES
+from hpcc.images.base.limits import MAX_LAYER_BYTES, MAX_LAYERS, MAX_MANIFEST_BYTES
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from hpcc.images._blobfile import ByteBudget, LayerFile, open_layer
-from hpcc.images._limits import FlattenLimits
-from hpcc.images._tar import BLOCK_BYTES, Kind, TarReader
-from hpcc.images._tree import Node, Tree
+from hpcc.images.base.limits import FlattenLimits
+from hpcc.images.base.tar import BLOCK_BYTES, Kind, TarReader
+from hpcc.images.build.tree import Node, Tree
+from hpcc.images.oci.blobfile import ByteBudget, LayerFile, open_layer
 
 _TYPES: Final = {
     Kind.FILE: tarfile.REGTYPE,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hpcc.core import CallerError, ImageDigest, ImageRef
-from hpcc.images._blobfile import LayerFile
-from hpcc.images._manifest import (
+from hpcc.images.oci.blobfile import LayerFile
+from hpcc.images.oci.manifest import (
     Descriptor,
     ImageConfig,
     Index,

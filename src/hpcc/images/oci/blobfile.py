@@ -16,8 +16,8 @@ from typing import IO, Final, cast
 import zstandard
 
 from hpcc.core import CallerError, Digest, InfrastructureError, IntegrityError, NotFoundError
-from hpcc.images._limits import MAX_ZSTD_WINDOW_BYTES
-from hpcc.images._tar import Readable
+from hpcc.images.base.limits import MAX_ZSTD_WINDOW_BYTES
+from hpcc.images.base.tar import Readable
 
 _CHUNK_BYTES: Final = 1 << 18
 _GZIP_MAGIC: Final = b"\x1f\x8b"

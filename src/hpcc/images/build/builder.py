@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, Digest, HpccError, InfrastructureError, IntegrityError
-from hpcc.images._blobfile import LayerFile
-from hpcc.images._flatten import FlattenReport, flatten
-from hpcc.images._limits import FlattenLimits
+from hpcc.images.base.limits import FlattenLimits
+from hpcc.images.build.flatten import FlattenReport, flatten
+from hpcc.images.oci.blobfile import LayerFile
 
 MAX_REQUEST_BYTES: Final = 1 << 20
 ERROR_FAMILIES: Final[dict[str, type[HpccError]]] = {

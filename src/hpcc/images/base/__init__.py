@@ -1,0 +1,1 @@
+"""What reading and building images rest on: limits, locks, the strict tar reader."""

@@ -1,0 +1,1 @@
+"""From layers or distribution packages to one read-only file system image."""
