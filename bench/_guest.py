@@ -18,8 +18,8 @@ from hpcc.core import Digest, ExecRequest, InputFile, NotFoundError, ResultEvent
 from hpcc.images.prepared import PreparedImage
 from hpcc.images.store import ImageStore
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime._assets import prepare_assets
-from hpcc.runtime._pick import pick_runtime
+from hpcc.runtime.assets.assets import prepare_assets
+from hpcc.runtime.registry.pick import pick_runtime
 
 REPEATS = 3
 

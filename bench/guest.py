@@ -28,15 +28,15 @@ from pathlib import Path
 from hpcc.config.paths import Paths
 from hpcc.core import Digest, ExecRequest, ImageDigest, InputFile, ResultEvent
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime._assets import prepare_assets
-from hpcc.runtime._call import encode_header  # what is counted is its length
-from hpcc.runtime._firecracker import FirecrackerRuntime
-from hpcc.runtime._pick import pick_runtime
-from hpcc.runtime._qemu import QemuRuntime
-from hpcc.runtime._snapshot_store import Snapshot
-from hpcc.runtime._vm import VmGuest, booted
-from hpcc.runtime._warm import WarmStart
-from hpcc.runtime._warm import open_store as open_snapshots
+from hpcc.runtime.assets.assets import prepare_assets
+from hpcc.runtime.channel.call import encode_header  # what is counted is its length
+from hpcc.runtime.firecracker.backend import FirecrackerRuntime
+from hpcc.runtime.qemu.backend import QemuRuntime
+from hpcc.runtime.registry.pick import pick_runtime
+from hpcc.runtime.vm.snapshot_store import Snapshot
+from hpcc.runtime.vm.vm import VmGuest, booted
+from hpcc.runtime.vm.warm import WarmStart
+from hpcc.runtime.vm.warm import open_store as open_snapshots
 from hpcc.testing._guest_program import build_scratch_image
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.runtime._warden_launch import warden_label
+from hpcc.runtime.channel.warden_launch import warden_label
 from hpcc.testing._machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]

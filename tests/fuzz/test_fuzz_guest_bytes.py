@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ExecEvent, IntegrityError, OutputEvent, StdioEvent
-from hpcc.runtime._replies import ReplyChecker
+from hpcc.runtime.channel.replies import ReplyChecker
 from hpcc.testing.guest_bytes import NONCE, REQUEST, STREAM, TOKEN, seeds
 from hpcc.warden._guest import reply_of
 from hpcc.wire import warden as wire

@@ -23,10 +23,10 @@ CASES = {
     "write-order": Case("rpc/_write_order.py", "if message.write_offset != self.received_bytes or (",
                         "if False and (",
                         ATTACKS + "test_an_upload_with_gaps_overlaps_or_another_name_is_refused"),
-    "output-parent": Case("runtime/_output_order.py",
+    "output-parent": Case("runtime/channel/output_order.py",
                           'if not is_new or path.rpartition("/")[0] not in self._seen_directories:',
                           "if not is_new:", ORDER + "test_an_output_that_may_not_come_now_is_a_breach"),
-    "output-count": Case("runtime/_output_order.py", "return self._entries <= MAX_OUTPUT_ENTRIES",
+    "output-count": Case("runtime/channel/output_order.py", "return self._entries <= MAX_OUTPUT_ENTRIES",
                          "return True",
                          ORDER + "test_a_million_entries_in_an_output_directory_are_a_breach"),
 }  # fmt: skip

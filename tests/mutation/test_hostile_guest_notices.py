@@ -21,14 +21,18 @@ from types import ModuleType
 import pytest
 
 from hpcc.core import OutputEvent, ResultEvent
-from hpcc.runtime._warden import Zygote
+from hpcc.runtime.channel.warden import Zygote
 from hpcc.testing._hostile_harness import Host
 from hpcc.testing._hostile_server import HostileServer
 
 ROOT = Path(__file__).resolve().parents[2]
 GATE, GUEST, LINK = "wire/frame_gate.py", "warden/_guest.py", "wire/link.py"
 SESSION = "warden/_session.py"
-REPLIES, CALL, CHANNEL = "runtime/_replies.py", "runtime/_call.py", "runtime/_channel.py"
+REPLIES, CALL, CHANNEL = (
+    "runtime/channel/replies.py",
+    "runtime/channel/call.py",
+    "runtime/channel/channel.py",
+)
 NO_BUDGET = (GATE, "self._allowance < 0 or ", "")
 
 

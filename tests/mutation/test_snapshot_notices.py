@@ -11,7 +11,7 @@ import pytest
 from hpcc.testing.mutants import Case, Mutants
 
 TESTS = "tests/unit/test_snapshots.py::"
-STORE, FILES = "runtime/_snapshot_store.py", "runtime/_snapshot_files.py"
+STORE, FILES = "runtime/vm/snapshot_store.py", "runtime/vm/snapshot_files.py"
 
 
 CASES = {
@@ -58,7 +58,7 @@ CASES = {
         "tests/unit/test_agent_birth.py::test_time_and_entropy_come_before_anything_runs",
     ),
     "tries": Case(
-        "runtime/_warm.py",
+        "runtime/vm/warm.py",
         "if self._making or self._is_given_up(key):",
         "if self._making:",
         f"{TESTS}test_a_failed_restore_is_a_boot_and_is_not_tried_for_ever",

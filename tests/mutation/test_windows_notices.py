@@ -11,7 +11,7 @@ import pytest
 from hpcc.testing.mutants import Case, Mutants
 
 SPEC_TESTS, HCS_TESTS = "tests/unit/test_windows_spec.py::", "tests/unit/test_windows_hcs.py::"
-SPEC, HCS = "runtime/_windows_spec.py", "runtime/_hcs.py"
+SPEC, HCS = "runtime/windows/spec.py", "runtime/windows/hcs.py"
 
 
 CASES = {
@@ -64,13 +64,13 @@ CASES = {
         f"{HCS_TESTS}test_a_wrong_answer_is_freed_too",
     ),
     "dial-again": Case(
-        "runtime/_hvsocket.py",
+        "runtime/windows/hvsocket.py",
         "if _code(error) not in RETRIED:",
         "if False:",
         "tests/unit/test_windows_hvsocket.py::test_missing_rights_are_not_tried_again",
     ),
     "applied": Case(
-        "runtime/_containerd_layers.py",
+        "runtime/windows/containerd_layers.py",
         "if applied != layer.diff_id:",
         "if False:",
         "tests/integration/windows/test_containerd_layers.py"

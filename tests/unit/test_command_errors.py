@@ -63,7 +63,7 @@ def test_broken_settings_are_named_by_every_command_that_needs_them(
 def test_the_doctor_says_that_broken_settings_end_the_local_cache(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime.channel.warden.warden_trouble", lambda _: "")
     (home / "config/hpcc.toml").write_text("[cache]\nmaxsize = 1\n")
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out

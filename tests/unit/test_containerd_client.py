@@ -23,7 +23,7 @@ from hpcc._proto.containerd import (
     version_pb2,
 )
 from hpcc.core import InfrastructureError
-from hpcc.runtime._containerd import (
+from hpcc.runtime.containerd.client import (
     Containerd,
     ContainerdError,
     RootMount,

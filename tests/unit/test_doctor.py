@@ -13,7 +13,7 @@ from hpcc.cli._main import main
 @pytest.fixture(autouse=True)
 def _own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
-    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime.channel.warden.warden_trouble", lambda _: "")
 
 
 def fake_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str) -> None:
@@ -96,8 +96,8 @@ def test_the_warden_is_tried_and_named_as_rows_name_it(
     words: str,
 ) -> None:
     fake_tools(monkeypatch, tmp_path, "gcc")
-    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: trouble)
-    monkeypatch.setattr("hpcc.runtime._warden_launch.warden_label", lambda: label)
+    monkeypatch.setattr("hpcc.runtime.channel.warden.warden_trouble", lambda _: trouble)
+    monkeypatch.setattr("hpcc.runtime.channel.warden_launch.warden_label", lambda: label)
     main(["doctor", "--json"])
     check = checks(capsys)["warden"]
     assert check["state"] == state

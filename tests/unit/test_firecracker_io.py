@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import IntegrityError
-from hpcc.runtime._firecracker_io import (
+from hpcc.runtime.firecracker.io import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     MAX_VSOCK_ANSWER_BYTES,
@@ -25,7 +25,7 @@ from hpcc.runtime._firecracker_io import (
     json_object,
     request_bytes,
 )
-from hpcc.runtime._firecracker_plan import START_CALL, VERSION_CALL
+from hpcc.runtime.firecracker.plan import START_CALL, VERSION_CALL
 
 NO_CONTENT = b"HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n"
 FOUND = b'HTTP/1.1 200 \r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hpcc.core import InfrastructureError, IntegrityError
-from hpcc.runtime._firecracker_plan import (
+from hpcc.runtime.firecracker.plan import (
     LOAD_CALL,
     Jail,
     Microvm,

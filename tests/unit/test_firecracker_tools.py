@@ -10,10 +10,10 @@ import pytest
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import SystemClock
-from hpcc.runtime import _firecracker_tools as tools
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._firecracker_tools import find_firecracker
-from hpcc.runtime._pick import pick_runtime
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.firecracker import tools
+from hpcc.runtime.firecracker.tools import find_firecracker
+from hpcc.runtime.registry.pick import pick_runtime
 
 
 def programs(directory: Path, *, vmm: str = "1.12.1", jailer: str = "1.12.1") -> str:

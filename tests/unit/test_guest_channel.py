@@ -20,8 +20,8 @@ from grpclib import GRPCError, Status
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime._channel import ChannelTiming, GuestChannel
-from hpcc.runtime._warden_launch import launch_warden
+from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
+from hpcc.runtime.channel.warden_launch import launch_warden
 from hpcc.testing import _scripted_guest as scripted
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import Play, Script, welcome

@@ -7,7 +7,7 @@ import stat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.runtime._initramfs import Entry, build_initramfs, newc
+from hpcc.runtime.assets.initramfs import Entry, build_initramfs, newc
 
 
 def parse(archive: bytes) -> list[tuple[str, int, bytes]]:

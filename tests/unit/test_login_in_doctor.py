@@ -19,7 +19,7 @@ ALWAYS = 4e9
 @pytest.fixture
 def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
-    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime.channel.warden.warden_trouble", lambda _: "")
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})

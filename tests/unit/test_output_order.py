@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcc.core import MAX_OUTPUT_ENTRIES
-from hpcc.runtime._output_order import OutputOrder
+from hpcc.runtime.channel.output_order import OutputOrder
 from hpcc.testing._guest_contract import request
 
 REQUEST = request("cc", outputs=("a.o", "both", "c.o"), output_directories=("both", "d", "z"))

@@ -30,7 +30,7 @@ FARM = Farm(
 @pytest.fixture
 def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
-    monkeypatch.setattr("hpcc.runtime._warden.warden_trouble", lambda _: "")
+    monkeypatch.setattr("hpcc.runtime.channel.warden.warden_trouble", lambda _: "")
     for name in ("gcc", "clang"):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_bytes(b"")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import IntegrityError
-from hpcc.runtime._qmp import MAX_LINE_BYTES, Qmp
+from hpcc.runtime.qemu.qmp import MAX_LINE_BYTES, Qmp
 
 GREETING = b'{"QMP": {}}\n'
 OK = b'{"return": {}}\n'

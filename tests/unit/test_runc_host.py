@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import InfrastructureError
-from hpcc.runtime._leftovers import is_owner_alive, owner_of
-from hpcc.runtime._runc_host import (
+from hpcc.runtime.host.leftovers import is_owner_alive, owner_of
+from hpcc.runtime.host.tools import ToolError
+from hpcc.runtime.runc.host import (
     AgentSocket,
     GuestPlaces,
     PidHandle,
@@ -25,8 +26,7 @@ from hpcc.runtime._runc_host import (
     has_file_system,
     rootfs,
 )
-from hpcc.runtime._runc_tools import version_numbers
-from hpcc.runtime._tools import ToolError
+from hpcc.runtime.runc.tools import version_numbers
 
 EROFS = bytes(1024) + bytes.fromhex("e2e1f5e0") + bytes(4096)
 
@@ -156,7 +156,7 @@ def test_a_group_that_was_not_made_for_the_container_is_not_given_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = [Path("/g/memory/hpcc/c-1"), Path("/g/unified/system.slice/containerd.service")]
-    monkeypatch.setattr("hpcc.runtime._runc_host.cgroups_of", lambda _: places)
+    monkeypatch.setattr("hpcc.runtime.runc.host.cgroups_of", lambda _: places)
     assert groups_of_container(1, "c-1") == places[:1]
 
 
@@ -192,9 +192,9 @@ def test_a_file_system_is_looked_for_among_modules_too(
     [
         ("os.geteuid", lambda: 1000, "run the worker as root"),
         ("shutil.which", lambda _: None, "apt-get install runc"),
-        ("hpcc.runtime._runc_host.has_file_system", lambda n: n != "overlay", "overlay; use a"),
-        ("hpcc.runtime._runc_host._limit_of_user_namespaces", lambda: 0, "sysctl user.max_user"),
-        ("hpcc.runtime._runc_host._missing_controllers", lambda: ["pids"], "for pids"),
+        ("hpcc.runtime.runc.host.has_file_system", lambda n: n != "overlay", "overlay; use a"),
+        ("hpcc.runtime.runc.host._limit_of_user_namespaces", lambda: 0, "sysctl user.max_user"),
+        ("hpcc.runtime.runc.host._missing_controllers", lambda: ["pids"], "for pids"),
     ],
 )
 def test_what_is_missing_is_said_with_the_remedy(
@@ -207,7 +207,7 @@ def test_what_is_missing_is_said_with_the_remedy(
         ("_limit_of_user_namespaces", lambda: 1),
         ("_missing_controllers", list),
     ):
-        monkeypatch.setattr(f"hpcc.runtime._runc_host.{piece}", answer)
+        monkeypatch.setattr(f"hpcc.runtime.runc.host.{piece}", answer)
     assert check_machine("runc") == Path("/bin/sh").resolve()
     monkeypatch.setattr(name, value)
     with pytest.raises(InfrastructureError, match=says):

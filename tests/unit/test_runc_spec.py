@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hpcc.runtime._runc_seccomp import seccomp_profile
-from hpcc.runtime._runc_spec import FIRST_UID, UIDS, ContainerPlan, uid_range
+from hpcc.runtime.runc.seccomp import seccomp_profile
+from hpcc.runtime.runc.spec import FIRST_UID, UIDS, ContainerPlan, uid_range
 
 PLAN = ContainerPlan(
     container_id="c-1", first_uid=FIRST_UID, memory_mib=512, vcpus=2, link=Path("/g/link")

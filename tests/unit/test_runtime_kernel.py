@@ -11,8 +11,13 @@ import pytest
 import zstandard
 
 from hpcc.core import InfrastructureError
-from hpcc.runtime._kernel import collect_modules, distribution_id, extract_vmlinux, packages_for
-from hpcc.runtime._tools import ToolError
+from hpcc.runtime.assets.kernel import (
+    collect_modules,
+    distribution_id,
+    extract_vmlinux,
+    packages_for,
+)
+from hpcc.runtime.host.tools import ToolError
 
 ELF = b"\x7fELF" + bytes(5000)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.runtime._leftovers import mounts_below, new_directory, record, start_time, sweep
+from hpcc.runtime.host.leftovers import mounts_below, new_directory, record, start_time, sweep
 
 
 def test_a_living_owner_keeps_its_directory(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import SystemClock
-from hpcc.runtime import _pick as pick
-from hpcc.runtime import _qemu as qemu
-from hpcc.runtime import _qemu_vm as qemu_vm
-from hpcc.runtime import _vm as vm
-from hpcc.runtime._assets import GuestAssets, probe_spec
-from hpcc.runtime._pick import kvm_state, pick_runtime
-from hpcc.runtime._users import VMM_NUMBERS, VmmUser
+from hpcc.runtime.assets.assets import GuestAssets, probe_spec
+from hpcc.runtime.host.users import VMM_NUMBERS, VmmUser
+from hpcc.runtime.qemu import backend as qemu
+from hpcc.runtime.qemu import vm as qemu_vm
+from hpcc.runtime.registry import pick
+from hpcc.runtime.registry.pick import kvm_state, pick_runtime
+from hpcc.runtime.vm import vm
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.
 ABORTS = 'echo "failed to set MSR 0x10a" >&2; kill -ABRT $$'

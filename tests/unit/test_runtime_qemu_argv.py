@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcc.runtime._qemu_argv import (
+from hpcc.runtime.qemu.argv import (
     Machine,
     SnapshotFds,
     cpu_model,

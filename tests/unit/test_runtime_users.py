@@ -7,8 +7,8 @@ import os
 import pytest
 
 from hpcc.ports import GuestBootError
-from hpcc.runtime._runc_spec import FIRST_UID
-from hpcc.runtime._users import Leases, vmm_user, warden_user
+from hpcc.runtime.host.users import Leases, vmm_user, warden_user
+from hpcc.runtime.runc.spec import FIRST_UID
 
 
 def test_a_number_in_use_is_passed_over_however_many_come_and_go() -> None:
@@ -37,7 +37,7 @@ def test_uids_of_vmms_wardens_and_containers_are_three_ranges(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "getpid", lambda: pid)
-    monkeypatch.setattr("hpcc.runtime._users._is_mapped", lambda _: True)
+    monkeypatch.setattr("hpcc.runtime.host.users._is_mapped", lambda _: True)
     vmms = [vmm_user(n).uid for n in range(200)]
     wardens = [warden_user(n) for n in range(200)]
     assert max(u or 0 for u in vmms) < min(u or 0 for u in wardens)

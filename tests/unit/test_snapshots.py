@@ -16,12 +16,12 @@ import pytest
 
 from hpcc.core import ImageDigest, IntegrityError
 from hpcc.ports import Clock, GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime import _warm
-from hpcc.runtime._qemu import why_no_snapshots
-from hpcc.runtime._snapshot_files import BLOCK_BYTES, digest_of, seal
-from hpcc.runtime._snapshot_store import Saved, Snapshot, SnapshotStore, snapshot_key
-from hpcc.runtime._vm import Vm, VmGuest
-from hpcc.runtime._warm import FORGIVE_SECONDS, WarmStart
+from hpcc.runtime.qemu.backend import why_no_snapshots
+from hpcc.runtime.vm import warm as _warm
+from hpcc.runtime.vm.snapshot_files import BLOCK_BYTES, digest_of, seal
+from hpcc.runtime.vm.snapshot_store import Saved, Snapshot, SnapshotStore, snapshot_key
+from hpcc.runtime.vm.vm import Vm, VmGuest
+from hpcc.runtime.vm.warm import FORGIVE_SECONDS, WarmStart
 from hpcc.testing._idp_tokens import FixedClock
 
 KEY = "0123456789abcdef" * 2

@@ -14,11 +14,11 @@ import pytest
 
 from hpcc.core import ExecLimits, OutputEvent, ResultEvent, StdioEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime import _channel as channel_module
-from hpcc.runtime import _warden
-from hpcc.runtime._channel import ChannelTiming, GuestChannel
-from hpcc.runtime._warden import WardenEnds, Zygote, cpu_seconds
-from hpcc.runtime._warden_budget import CpuBudget
+from hpcc.runtime.channel import channel as channel_module
+from hpcc.runtime.channel import warden as _warden
+from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
+from hpcc.runtime.channel.warden import WardenEnds, Zygote, cpu_seconds
+from hpcc.runtime.channel.warden_budget import CpuBudget
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._wardens import lying_wardens
 from hpcc.wire import warden as wire

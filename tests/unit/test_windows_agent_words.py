@@ -20,7 +20,7 @@ from hpcc.agent._windows_words import (
     stub_arguments,
 )
 from hpcc.core import CallerError, Digest, ExecLimits, InputFile
-from hpcc.runtime._windows_agent import build_agent_layer, build_agent_zip
+from hpcc.runtime.windows.agent import build_agent_layer, build_agent_zip
 from hpcc.testing._guest_contract import request
 
 MACHINE = {"SystemRoot": "C:\\Windows", "SECRET": "x", "Path": "C:\\agent", "TEMP": "C:\\t"}

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from hpcc.core import CallerError, InfrastructureError, IntegrityError
-from hpcc.runtime._hcs import (
+from hpcc.runtime.windows.hcs import (
     MAX_ANSWER_CHARS,
     MAX_SYSTEMS,
     ComputeService,

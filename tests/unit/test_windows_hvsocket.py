@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 
 from hpcc.core import InfrastructureError
-from hpcc.runtime._hvsocket import RETRIED, address_of, dial, hyperv_socket
-from hpcc.runtime._windows_spec import container_vmid, service_guid
+from hpcc.runtime.windows.hvsocket import RETRIED, address_of, dial, hyperv_socket
+from hpcc.runtime.windows.spec import container_vmid, service_guid
 
 ADDRESS = address_of(container_vmid("hpcc-1"), service_guid(17727))
 

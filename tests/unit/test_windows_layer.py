@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.runtime._windows_layer import (
+from hpcc.runtime.windows.layer import (
     DIRECTORY_SDDL,
     FILE_SDDL,
     build_windows_layer,

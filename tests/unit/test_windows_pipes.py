@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.runtime._windows_pipes import WindowsDoor, load_pipe_calls
+from hpcc.runtime.windows.pipes import WindowsDoor, load_pipe_calls
 
 NAME = "\\\\.\\pipe\\hpcc-0-in"
 

@@ -27,16 +27,16 @@ from hpcc.agent._greeter import Greeter
 from hpcc.agent._stream_pair import StreamPair
 from hpcc.core import ImageDigest, InfrastructureError, Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime._containerd import Connect, Stdio
-from hpcc.runtime._exec_channel import NewStreams
-from hpcc.runtime._hcs import ComputeSystem, HcsError
-from hpcc.runtime._hyperv import HyperVRuntime
-from hpcc.runtime._windows_guest_checks import GuestCheckError, GuestChecks
-from hpcc.runtime._windows_host import WindowsConfig, WindowsHost
-from hpcc.runtime._windows_layer import build_windows_layer
-from hpcc.runtime._windows_process import WindowsProcessRuntime, pipe_names
-from hpcc.runtime._windows_runtime import WindowsRuntime
-from hpcc.runtime._windows_spec import container_vmid, service_guid
+from hpcc.runtime.containerd.client import Connect, Stdio
+from hpcc.runtime.containerd.exec_channel import NewStreams
+from hpcc.runtime.windows.guest_checks import GuestCheckError, GuestChecks
+from hpcc.runtime.windows.hcs import ComputeSystem, HcsError
+from hpcc.runtime.windows.host import WindowsConfig, WindowsHost
+from hpcc.runtime.windows.hyperv import HyperVRuntime
+from hpcc.runtime.windows.layer import build_windows_layer
+from hpcc.runtime.windows.process import WindowsProcessRuntime, pipe_names
+from hpcc.runtime.windows.runtime import WindowsRuntime
+from hpcc.runtime.windows.spec import container_vmid, service_guid
 from hpcc.testing._fifo_streams import fifo_streams
 from hpcc.testing._guest_contract import request, run
 from hpcc.testing._scripted_containerd import ScriptedContainerd, serving, sha256

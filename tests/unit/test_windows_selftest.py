@@ -16,10 +16,10 @@ import pytest
 
 from hpcc.cli._main import main
 from hpcc.ports import SystemClock
-from hpcc.runtime import _windows_selftest as selftest
-from hpcc.runtime._windows_selftest import SelfTestSettings
-from hpcc.runtime._windows_selftest import report as windows_report
-from hpcc.runtime._windows_selftest import run_checks as run_windows_checks
+from hpcc.runtime.windows import selftest
+from hpcc.runtime.windows.selftest import SelfTestSettings
+from hpcc.runtime.windows.selftest import report as windows_report
+from hpcc.runtime.windows.selftest import run_checks as run_windows_checks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -162,7 +162,7 @@ def test_the_command_needs_nothing_that_windows_lacks() -> None:
             sys.modules[name] = type(sys)(name)
             vars(sys.modules[name]).update(dict.fromkeys(there))
         sys.platform = "win32"
-        import hpcc.runtime._windows_pick
+        import hpcc.runtime.registry.windows_pick
         from hpcc.cli._main import build_parser
         sys.platform = "linux"
         text = build_parser().format_help()

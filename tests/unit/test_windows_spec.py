@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.runtime._windows_spec import (
+from hpcc.runtime.windows.spec import (
     WindowsPlan,
     check_container_id,
     check_containerd,

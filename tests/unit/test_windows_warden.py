@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import IntegrityError
-from hpcc.runtime._warden_windows import warden_argv, warden_label
+from hpcc.runtime.channel.warden_windows import warden_argv, warden_label
 from hpcc.wire.warden_share import (
     decode_warden_pid,
     decode_warden_share_length,

@@ -13,12 +13,16 @@ from hpcc.cli._doctor_windows import windows_guests
 from hpcc.config.settings import WorkerSettings, parse_settings
 from hpcc.core import CallerError, ImageDigest, ImageRef, InfrastructureError
 from hpcc.ports import Probe, SystemClock
-from hpcc.runtime._containerd import Connect
-from hpcc.runtime._hyperv import HyperVRuntime
-from hpcc.runtime._pick import pick_runtime
-from hpcc.runtime._windows_layer import build_windows_layer, read_windows_layer
-from hpcc.runtime._windows_pick import WindowsChoice, check_windows_backend, pick_windows_runtime
-from hpcc.runtime._windows_spec import VM_OVERHEAD_MIB
+from hpcc.runtime.containerd.client import Connect
+from hpcc.runtime.registry.pick import pick_runtime
+from hpcc.runtime.registry.windows_pick import (
+    WindowsChoice,
+    check_windows_backend,
+    pick_windows_runtime,
+)
+from hpcc.runtime.windows.hyperv import HyperVRuntime
+from hpcc.runtime.windows.layer import build_windows_layer, read_windows_layer
+from hpcc.runtime.windows.spec import VM_OVERHEAD_MIB
 from hpcc.testing._scripted_containerd import ScriptedContainerd, serving
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._guests import overhead_mib, windows_choice

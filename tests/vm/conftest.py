@@ -21,12 +21,12 @@ import pytest_asyncio
 
 from hpcc.core import ImageDigest, InfrastructureError
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets, prepare_assets
-from hpcc.runtime._firecracker import FirecrackerRuntime
-from hpcc.runtime._firecracker_tools import FirecrackerTools, find_firecracker
-from hpcc.runtime._pick import pick_runtime
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime
-from hpcc.runtime._vm import VmGuest
+from hpcc.runtime.assets.assets import GuestAssets, prepare_assets
+from hpcc.runtime.firecracker.backend import FirecrackerRuntime
+from hpcc.runtime.firecracker.tools import FirecrackerTools, find_firecracker
+from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.registry.pick import pick_runtime
+from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc.testing._guest_program import build_scratch_image
 from hpcc.testing._machine import Machine

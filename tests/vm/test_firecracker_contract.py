@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
-from hpcc.runtime._firecracker_tools import FirecrackerTools
-from hpcc.runtime._vm import VmGuest
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime.firecracker.tools import FirecrackerTools
+from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._vm_contract import VmContract
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]

@@ -11,9 +11,9 @@ import pytest
 from hpcc.core import ExecLimits, ImageRef, Isolation
 from hpcc.images.store import ImageStore
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
-from hpcc.runtime._firecracker_tools import FirecrackerTools
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.testing._guest_contract import MemoryBlobs, request, run
 from hpcc.testing._machine import Machine
 

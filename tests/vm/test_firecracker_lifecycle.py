@@ -17,10 +17,10 @@ import pytest
 
 from hpcc.core import CallerError, ImageDigest, Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
-from hpcc.runtime._firecracker_tools import FirecrackerTools
-from hpcc.runtime._pick import pick_runtime
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime.firecracker.tools import FirecrackerTools
+from hpcc.runtime.registry.pick import pick_runtime
 from hpcc.testing._guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._firecracker import FirecrackerConfig, FirecrackerRuntime
-from hpcc.runtime._firecracker_tools import FirecrackerTools
-from hpcc.runtime._warm import WarmStart
-from hpcc.runtime._warm import open_store as open_snapshots
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
+from hpcc.runtime.firecracker.tools import FirecrackerTools
+from hpcc.runtime.vm.warm import WarmStart
+from hpcc.runtime.vm.warm import open_store as open_snapshots
 from hpcc.testing._guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.runtime._assets import GuestAssets, prepare_assets
-from hpcc.runtime._tools import ToolError
+from hpcc.runtime.assets.assets import GuestAssets, prepare_assets
+from hpcc.runtime.host.tools import ToolError
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ import hpcc
 from hpcc.core import Digest as Sha
 from hpcc.core import ExecLimits, ExecRequest, InputFile
 from hpcc.ports import Guest
-from hpcc.runtime._assets import find_static_compiler
+from hpcc.runtime.assets.assets import find_static_compiler
 from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
 
 pytestmark = [

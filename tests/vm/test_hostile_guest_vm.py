@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import hpcc
-from hpcc.runtime import _assets, _drive
+from hpcc.runtime.assets import assets, drive
 from hpcc.testing._hostile_agent import attack_flag
 from hpcc.testing._machine import Machine
 
@@ -28,7 +28,7 @@ ROOT = Path(hpcc.__file__).parent
 
 def with_hostile_agent() -> Iterator[tuple[str, Path]]:
     """What is on the drive: all that an agent has, and a hostile one in its place."""
-    for name, path in _drive._own_files():
+    for name, path in drive._own_files():
         if name != "hpcc/agent/__init__.py":
             yield name, path
     yield "hpcc/agent/__init__.py", ROOT / "testing/_hostile_agent.py"
@@ -38,22 +38,22 @@ def with_hostile_agent() -> Iterator[tuple[str, Path]]:
 
 async def prepared(shared: Path) -> Path:
     """Have the assets of all tests; returns the guest's init."""
-    await _assets.prepare_assets(shared, print)
-    return await _assets._build_init(shared, print)
+    await assets.prepare_assets(shared, print)
+    return await assets._build_init(shared, print)
 
 
 def hostile_assets(shared: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill a directory with those, and a hostile agent under the honest one's name."""
     init = asyncio.run(prepared(shared))
-    name = f"agent-{_drive.drive_key(init)}.erofs"
+    name = f"agent-{drive.drive_key(init)}.erofs"
     stage = to / "stage"
     stage.mkdir(parents=True)
     for path in shared.iterdir():
         if path.name not in {name, ".lock"}:
             (to / path.name).symlink_to(path)
     files = list(with_hostile_agent())
-    monkeypatch.setattr(_drive, "_own_files", lambda: iter(files))
-    asyncio.run(_drive.build_drive(stage / name, init))
+    monkeypatch.setattr(drive, "_own_files", lambda: iter(files))
+    asyncio.run(drive.build_drive(stage / name, init))
     (stage / name).rename(to / name)
 
 

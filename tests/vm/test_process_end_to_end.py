@@ -14,10 +14,10 @@ import pytest
 from hpcc.core import ImageRef, Isolation
 from hpcc.images.store import ImageStore
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime
-from hpcc.runtime._runc import RuncRuntime
-from hpcc.runtime._runc_tools import RuncConfig
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.runc.backend import RuncRuntime
+from hpcc.runtime.runc.tools import RuncConfig
 from hpcc.testing._containerd_daemon import ContainerdDaemon
 from hpcc.testing._guest_contract import MemoryBlobs, request, run
 from hpcc.testing._machine import Machine

@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._exec_channel import ExecChannel, ExecPlan
-from hpcc.runtime._runc import RuncRuntime, _Container
-from hpcc.runtime._runc_spec import ContainerPlan
-from hpcc.runtime._runc_tools import RuncConfig, RuncTools
-from hpcc.runtime._vm import SessionChannel, Vm, VmGuest
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.containerd.exec_channel import ExecChannel, ExecPlan
+from hpcc.runtime.runc.backend import RuncRuntime, _Container
+from hpcc.runtime.runc.spec import ContainerPlan
+from hpcc.runtime.runc.tools import RuncConfig, RuncTools
+from hpcc.runtime.vm.vm import SessionChannel, Vm, VmGuest
 from hpcc.testing._containerd_daemon import ContainerdDaemon
 from hpcc.testing._fifo_streams import fifo_streams
 from hpcc.testing._guest_contract import GuestContract, MemoryBlobs, request, run

@@ -19,11 +19,11 @@ import pytest_asyncio
 
 from hpcc.core import InfrastructureError, Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._pick import pick_runtime
-from hpcc.runtime._runc import RuncRuntime
-from hpcc.runtime._runc_tools import RuncConfig
-from hpcc.runtime._vm import VmGuest
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.registry.pick import pick_runtime
+from hpcc.runtime.runc.backend import RuncRuntime
+from hpcc.runtime.runc.tools import RuncConfig
+from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc.testing._guest_contract import request, run
 

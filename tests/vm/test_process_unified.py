@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._runc import RuncRuntime
-from hpcc.runtime._runc_tools import RuncConfig
-from hpcc.runtime._vm import VmGuest
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.runc.backend import RuncRuntime
+from hpcc.runtime.runc.tools import RuncConfig
+from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._containerd_daemon import ContainerdDaemon
 from hpcc.testing._guest_contract import request, run
 from hpcc.testing._vm_contract import VmContract, small

@@ -14,9 +14,9 @@ from hpcc.daemon._host_toolchains import ask_compiler
 from hpcc.images.store import ImageStore
 from hpcc.images.toolchains import probe_guest
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime
-from hpcc.runtime._vm import VmGuest
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
 from hpcc.testing._machine import Machine
 

@@ -16,9 +16,9 @@ import pytest
 
 from hpcc.core import Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._pick import pick_runtime
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.registry.pick import pick_runtime
 from hpcc.testing._guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]

@@ -14,12 +14,12 @@ import pytest
 import pytest_asyncio
 
 from hpcc.ports import Guest, GuestSpec, SystemClock
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._qemu import QemuConfig, QemuRuntime
-from hpcc.runtime._snapshot_store import Saved
-from hpcc.runtime._vm import VmGuest
-from hpcc.runtime._warm import WarmStart
-from hpcc.runtime._warm import open_store as open_snapshots
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
+from hpcc.runtime.vm.snapshot_store import Saved
+from hpcc.runtime.vm.vm import VmGuest
+from hpcc.runtime.vm.warm import WarmStart
+from hpcc.runtime.vm.warm import open_store as open_snapshots
 from hpcc.testing._guest_contract import request, run
 from hpcc.testing._vm_contract import VmContract
 

@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
 async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
     from hpcc.images.store import ImageStore
     from hpcc.ports import SystemClock
-    from hpcc.runtime._assets import prepare_assets
-    from hpcc.runtime._pick import pick_runtime
+    from hpcc.runtime.assets.assets import prepare_assets
+    from hpcc.runtime.registry.pick import pick_runtime
     from hpcc.worker._reproduce import reproduce_row
 
     clock = SystemClock()

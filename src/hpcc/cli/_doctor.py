@@ -310,8 +310,8 @@ async def _user(_: Paths) -> Check:
 
 
 async def _warden(_: Paths) -> Check:
-    from hpcc.runtime._warden import Zygote, warden_trouble
-    from hpcc.runtime._warden_launch import warden_label
+    from hpcc.runtime.channel.warden import Zygote, warden_trouble
+    from hpcc.runtime.channel.warden_launch import warden_label
 
     zygote = Zygote()
     try:
@@ -336,8 +336,8 @@ async def _warden(_: Paths) -> Check:
 
 
 async def _qemu(paths: Paths) -> Check:
-    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
-    from hpcc.runtime._tools import run_tool
+    from hpcc.runtime.host.tools import run_tool
+    from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
 
     if shutil.which(QEMU_PROGRAM) is None and _uses_containers(paths):
         return Check(
@@ -355,8 +355,8 @@ async def _qemu(paths: Paths) -> Check:
 
 
 async def _kvm(paths: Paths) -> Check:
-    from hpcc.runtime._pick import kvm_state
-    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime.registry.pick import kvm_state
 
     cost = "guests are emulated (qemu/tcg): the same isolation, compiles 8 to 20 times slower"
     if shutil.which(QEMU_PROGRAM) is None:
@@ -374,7 +374,7 @@ async def _kvm(paths: Paths) -> Check:
 
 
 async def _firecracker(paths: Paths) -> Check:
-    from hpcc.runtime._pick import firecracker_state
+    from hpcc.runtime.registry.pick import firecracker_state
 
     state = await firecracker_state(paths.state / "runtime")
     found = ""
@@ -399,10 +399,10 @@ async def _firecracker(paths: Paths) -> Check:
 
 async def _warm_start(paths: Paths) -> Check:
     """Whether guests can be restored; Firecracker always can, QEMU from some version on."""
-    from hpcc.runtime._pick import firecracker_state
-    from hpcc.runtime._qemu import PROGRAM as QEMU_PROGRAM
-    from hpcc.runtime._qemu import why_no_snapshots
-    from hpcc.runtime._warm import snapshot_bytes
+    from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
+    from hpcc.runtime.qemu.backend import why_no_snapshots
+    from hpcc.runtime.registry.pick import firecracker_state
+    from hpcc.runtime.vm.warm import snapshot_bytes
 
     name, cost = "warm start", "every guest boots"
     settings = load_settings(paths.config_file).worker
@@ -431,7 +431,7 @@ def _uses_containers(paths: Paths) -> bool:
 
 
 async def _containers(paths: Paths) -> Check:
-    from hpcc.runtime._runc_tools import RuncConfig, find_runc
+    from hpcc.runtime.runc.tools import RuncConfig, find_runc
 
     weaker = "process/runc: a compile has this machine's own kernel, not one of its guest"
     if not _uses_containers(paths):
@@ -464,8 +464,8 @@ async def _windows(paths: Paths) -> Check:
 
 
 async def _kernel(paths: Paths) -> Check:
-    from hpcc.runtime._kernel import distribution_id, kernel_package_name, packages_for
-    from hpcc.runtime._tools import run_tool
+    from hpcc.runtime.assets.kernel import distribution_id, kernel_package_name, packages_for
+    from hpcc.runtime.host.tools import run_tool
 
     cost = "no guests: every miss compiles locally"
     prepared = sorted(p.name for p in paths.guest_assets.glob("kernel-*"))
@@ -484,7 +484,7 @@ async def _kernel(paths: Paths) -> Check:
 
 
 async def _init_compiler(_: Paths) -> Check:
-    from hpcc.runtime._assets import find_static_compiler
+    from hpcc.runtime.assets.assets import find_static_compiler
 
     compiler = find_static_compiler()
     remedy = "apt-get install musl-tools"

@@ -9,9 +9,9 @@ from typing import Literal
 
 from hpcc.config.settings import WorkerSettings
 from hpcc.core import HpccError
-from hpcc.runtime._containerd import Connect, Containerd, pipe_connector
-from hpcc.runtime._windows_host import find_shim, shim_says
-from hpcc.runtime._windows_spec import check_containerd, check_shim
+from hpcc.runtime.containerd.client import Connect, Containerd, pipe_connector
+from hpcc.runtime.windows.host import find_shim, shim_says
+from hpcc.runtime.windows.spec import check_containerd, check_shim
 
 _UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on this host"
 

@@ -44,9 +44,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_windows(args: argparse.Namespace) -> int:
     """Run every check that can run here; 1 if one fails. Elsewhere all of them are skipped."""
     # Late: no other command needs it.
-    from hpcc.runtime._windows_selftest import SelfTestSettings
-    from hpcc.runtime._windows_selftest import report as windows_report
-    from hpcc.runtime._windows_selftest import run_checks as run_windows_checks
+    from hpcc.runtime.windows.selftest import SelfTestSettings
+    from hpcc.runtime.windows.selftest import report as windows_report
+    from hpcc.runtime.windows.selftest import run_checks as run_windows_checks
 
     settings = SelfTestSettings(
         containerd=args.containerd,

@@ -23,7 +23,7 @@ from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity.keys import load_or_create_secret
 from hpcc.ports import SystemClock
-from hpcc.runtime._assets import prepare_assets
+from hpcc.runtime.assets.assets import prepare_assets
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import open_enrolment
 from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from hpcc.runtime._containerd import Stdio
-from hpcc.runtime._pipe_streams import PipeStreams, pipe_streams
+from hpcc.runtime.containerd.client import Stdio
+from hpcc.runtime.windows.pipe_streams import PipeStreams, pipe_streams
 
 
 class FifoEnd:

@@ -17,7 +17,7 @@ from typing import Final
 
 from hpcc.core import ExecEvent, ExecLimits
 from hpcc.ports import GuestLostError
-from hpcc.runtime._channel import ChannelTiming, GuestChannel
+from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._hostile_attack import ESCAPE, LOST, SILENT, VIOLATION
 from hpcc.testing._hostile_exec import AFTER, EXEC

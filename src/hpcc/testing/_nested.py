@@ -18,9 +18,9 @@ from typing import Final
 
 import pytest
 
-from hpcc.runtime._assets import GuestAssets
-from hpcc.runtime._initramfs import build_initramfs
-from hpcc.runtime._kernel import collect_modules
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.assets.initramfs import build_initramfs
+from hpcc.runtime.assets.kernel import collect_modules
 from hpcc.testing._nested_report import DESCRIPTOR_VARIABLE, MARK
 
 # In the environment of the tests there: run, do not hand on.

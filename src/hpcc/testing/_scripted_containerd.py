@@ -40,8 +40,8 @@ from hpcc._proto.containerd import (
     version_pb2,
 )
 from hpcc.core import ImageDigest
-from hpcc.runtime._containerd import Connect, unix_connector
-from hpcc.runtime._containerd_layers import chain_id
+from hpcc.runtime.containerd.client import Connect, unix_connector
+from hpcc.runtime.windows.containerd_layers import chain_id
 
 _SIGKILL: Final = 137
 

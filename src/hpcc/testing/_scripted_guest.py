@@ -11,9 +11,9 @@ from typing import Any, Final
 from grpclib.server import Server
 
 from hpcc._proto.agent_grpc import AgentServiceBase
-from hpcc.runtime._channel import ChannelTiming, GuestChannel
-from hpcc.runtime._warden_launch import launch_warden
-from hpcc.runtime._warden_link import Launch
+from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
+from hpcc.runtime.channel.warden_launch import launch_warden
+from hpcc.runtime.channel.warden_link import Launch
 from hpcc.wire.link import TOKEN_BYTES, GuestLink
 
 TOKEN: Final = b"t" * TOKEN_BYTES

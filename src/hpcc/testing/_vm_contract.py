@@ -16,7 +16,7 @@ import pytest
 
 from hpcc.core import ExecLimits, StdioEvent
 from hpcc.ports import Guest
-from hpcc.runtime._warden_launch import warden_label
+from hpcc.runtime.channel.warden_launch import warden_label
 from hpcc.testing._guest_contract import GuestContract, MemoryBlobs, request, run
 
 MIB: Final = 1 << 20

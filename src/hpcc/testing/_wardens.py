@@ -7,8 +7,8 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 
-from hpcc.runtime._warden import WardenEnds
-from hpcc.runtime._warden_link import Launch
+from hpcc.runtime.channel.warden import WardenEnds
+from hpcc.runtime.channel.warden_link import Launch
 from hpcc.warden._session import serve
 from hpcc.wire import warden as wire
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from hpcc.runtime._windows_agent import build_agent_layer
+from hpcc.runtime.windows.agent import build_agent_layer
 from hpcc.testing.wine import Wine
 
 WINDOWS_PYTHON_VERSION: Final = "3.13.2"

@@ -24,7 +24,7 @@ from hpcc.worker._guests import runtime_of
 from hpcc.worker._serve import ready_identity, serve_worker
 
 if TYPE_CHECKING:
-    from hpcc.runtime._warm import WarmStart
+    from hpcc.runtime.vm.warm import WarmStart
 
 _log: Final = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ async def _warm_start(
     if not config.warm_start or sys.platform == "win32":  # every guest is booted there
         yield None
         return
-    from hpcc.runtime._warm import WarmStart
-    from hpcc.runtime._warm import open_store as open_snapshots
+    from hpcc.runtime.vm.warm import WarmStart
+    from hpcc.runtime.vm.warm import open_store as open_snapshots
 
     async def on_event(name: str, fields: tuple[tuple[str, str], ...]) -> None:
         await audit.event(SecurityEvent(name=name, at=clock.now(), fields=fields))

@@ -10,18 +10,18 @@ from hpcc.config.settings import GUEST_OVERHEAD_MIB
 from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import Clock, Runtime
 from hpcc.rpc._process import ServiceProcess
-from hpcc.runtime._windows_pick import (
+from hpcc.runtime.registry.windows_pick import (
     AGENT_LAYER,
     WindowsChoice,
     check_windows_backend,
     pick_windows_runtime,
 )
-from hpcc.runtime._windows_pipes import load_pipe_calls, windows_streams
-from hpcc.runtime._windows_spec import VM_OVERHEAD_MIB
+from hpcc.runtime.windows.pipes import load_pipe_calls, windows_streams
+from hpcc.runtime.windows.spec import VM_OVERHEAD_MIB
 from hpcc.worker._config import WorkerConfig
 
 if TYPE_CHECKING:
-    from hpcc.runtime._warm import WarmStart
+    from hpcc.runtime.vm.warm import WarmStart
 
 
 async def runtime_of(
@@ -45,8 +45,8 @@ async def runtime_of(
     if config.pull_images:
         raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
     # Of POSIX alone, as what they import.
-    from hpcc.runtime._assets import prepare_assets
-    from hpcc.runtime._pick import Backend, pick_runtime
+    from hpcc.runtime.assets.assets import prepare_assets
+    from hpcc.runtime.registry.pick import Backend, pick_runtime
 
     process.progress("preparing kernel and agent")
     assets = await prepare_assets(config.guest_assets, process.progress)

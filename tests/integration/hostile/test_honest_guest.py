@@ -13,7 +13,7 @@ from grpclib.server import Server
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import ExecLimits, OutputEvent, StdioEvent
-from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime.channel.channel import GuestChannel
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.wire.exec_frames import CHUNK_BYTES
 from hpcc.wire.link import GuestLink

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hpcc.core import OutputEvent, ResultEvent
-from hpcc.runtime import _channel as channel_module
+from hpcc.runtime.channel import channel as channel_module
 from hpcc.testing._hostile_exec import AFTER, EXEC
 from hpcc.testing._hostile_harness import Host
 from hpcc.testing._hostile_link import IDLE, LINK

@@ -14,8 +14,8 @@ from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
 from hpcc.rpc._errors import UnavailableError
-from hpcc.runtime._channel import GuestChannel
-from hpcc.runtime._vm import VmGuest
+from hpcc.runtime.channel.channel import GuestChannel
+from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._farm import IMAGE, farm_under_test
 from hpcc.testing._hostile_harness import TOKEN
 from hpcc.testing._hostile_server import HostileGuest, HostileServer

@@ -20,9 +20,9 @@ import pytest
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ResultEvent
 from hpcc.ports import GuestLostError
-from hpcc.runtime._channel import ChannelTiming, GuestChannel
-from hpcc.runtime._warden import Zygote, warden_trouble
-from hpcc.runtime._warden_launch import warden_label
+from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
+from hpcc.runtime.channel.warden import Zygote, warden_trouble
+from hpcc.runtime.channel.warden_launch import warden_label
 from hpcc.testing import _warden_probe as probe
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import scripted_guest
@@ -241,7 +241,7 @@ def test_a_warden_that_tries_nothing_lives(prober: Zygote) -> None:
 WORKER = """
 import asyncio, sys
 from hpcc.testing import _scripted_guest
-from hpcc.runtime._warden import process_zygote
+from hpcc.runtime.channel.warden import process_zygote
 async def script(stream): pass
 async def main():
     async with _scripted_guest.scripted_guest(script) as channel:

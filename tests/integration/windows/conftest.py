@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.runtime._windows_layer import AGENT_STUB_SOURCE
+from hpcc.runtime.windows.layer import AGENT_STUB_SOURCE
 from hpcc.testing.wine import Wine, cross_build
 
 

@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from hpcc.core import ImageDigest, ImageRef, IntegrityError, NotFoundError
-from hpcc.runtime._containerd import Containerd, ContainerdError, unix_connector
-from hpcc.runtime._containerd_images import ImageBook
-from hpcc.runtime._windows_images import HostBuild
+from hpcc.runtime.containerd.client import Containerd, ContainerdError, unix_connector
+from hpcc.runtime.windows.containerd_images import ImageBook
+from hpcc.runtime.windows.images import HostBuild
 from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
 from hpcc.testing._images import SmallImage, make_image, tar_bytes
 

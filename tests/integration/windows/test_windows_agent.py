@@ -21,7 +21,7 @@ from hpcc.core import (
     ResultEvent,
     StdioEvent,
 )
-from hpcc.runtime._channel import GuestChannel
+from hpcc.runtime.channel.channel import GuestChannel
 from hpcc.testing._guest_contract import MemoryBlobs
 from hpcc.testing.windows_agent import drive_c, install_agent, running_agent
 from hpcc.testing.wine import Wine, cross_build

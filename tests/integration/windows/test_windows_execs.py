@@ -16,9 +16,9 @@ import pytest
 
 from hpcc.core import Digest, ExecLimits, ExecRequest, InputFile
 from hpcc.ports import SystemClock
-from hpcc.runtime._containerd import Containerd, unix_connector
-from hpcc.runtime._exec_channel import ExecChannel, ExecPlan
-from hpcc.runtime._windows_spec import WindowsPlan
+from hpcc.runtime.containerd.client import Containerd, unix_connector
+from hpcc.runtime.containerd.exec_channel import ExecChannel, ExecPlan
+from hpcc.runtime.windows.spec import WindowsPlan
 from hpcc.testing._fifo_streams import fifo_streams
 from hpcc.testing._guest_contract import MemoryBlobs, Outcome, run
 from hpcc.testing._scripted_containerd import ScriptedContainerd, Task, serving

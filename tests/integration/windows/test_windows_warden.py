@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import hpcc
-from hpcc.runtime._windows_agent import build_agent_zip
+from hpcc.runtime.windows.agent import build_agent_zip
 from hpcc.testing.windows_agent import windows_python
 from hpcc.testing.wine import Wine
 
@@ -22,8 +22,8 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import ExecLimits, ExecRequest
 from hpcc.ports import GuestLostError
-from hpcc.runtime._channel import GuestChannel
-from hpcc.runtime._warden_windows import WindowsWardens
+from hpcc.runtime.channel.channel import GuestChannel
+from hpcc.runtime.channel.warden_windows import WindowsWardens
 from hpcc.wire import GuestLink
 
 TOKEN = bytes(range(32))

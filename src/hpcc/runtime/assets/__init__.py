@@ -1,0 +1,1 @@
+"""What a guest boots from besides its image: kernel, initramfs, agent drive."""

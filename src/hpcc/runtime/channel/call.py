@@ -1,0 +1,199 @@
+"""One exec on its way through a warden: what is sent, what may come back, and how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpcc._proto import agent_pb2 as pb
+from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
+from hpcc.ports import BlobSource
+from hpcc.runtime.channel.replies import Phase, ReplyChecker
+from hpcc.wire import warden as wire
+from hpcc.wire.exec_frames import CHUNK_BYTES, MAX_HEADER_FRAME_BYTES
+from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
+
+
+class Connection(Protocol):
+    """The way to the warden."""
+
+    def say(self, frame: bytes) -> None:
+        """Send a small frame."""
+
+    async def send(self, *pieces: bytes | memoryview) -> None:
+        """Send a frame and wait while the warden is slow.
+
+        Raises:
+            OSError: it is gone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How long a guest may take beside the compile itself."""
+
+    # From the request to the last input, and from the result to the last output.
+    stage_seconds: float
+    # Beyond the compile's own limit.
+    grace_seconds: float
+
+
+class Call:
+    """One exec on its way: `run` in its own task, `next_event` for the consumer."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        number: int,
+        request: ExecRequest,
+        header: bytes,
+        blobs: BlobSource,
+        limits: CallLimits,
+    ) -> None:
+        self._connection, self.number, self._limits = connection, number, limits
+        self._request, self._header, self._blobs = request, header, blobs
+        # Bounded by the credit that the warden has; None: nothing more comes.
+        self._replies: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
+        self._events: asyncio.Queue[ExecEvent | None] = asyncio.Queue()
+        self._ahead = 0
+        self._chunks = asyncio.Semaphore(wire.CHUNKS_AHEAD)
+        self._chunks_sent = 0
+        self._is_abandoned = False
+        # What the host's own store raised: no fault of the guest.
+        self.source_error: Exception | None = None
+        self.detail = ""
+
+    # Called by the channel.
+
+    def take(self, reply: wire.Reply) -> None:
+        """Take a reply.
+
+        Raises:
+            IntegrityError: the warden had no credit for it.
+        """
+        self._ahead += 1
+        if self._ahead > wire.REPLIES_AHEAD:
+            raise IntegrityError("a reply without credit", reason=wire.WARDEN_PROTOCOL)
+        if not self._is_abandoned:
+            self._replies.put_nowait(reply)
+
+    def chunk_taken(self) -> None:
+        """Send one chunk more.
+
+        Raises:
+            IntegrityError: none was on its way.
+        """
+        self._chunks_sent -= 1
+        if self._chunks_sent < 0:
+            raise IntegrityError("a chunk that was never sent", reason=wire.WARDEN_PROTOCOL)
+        self._chunks.release()
+
+    def ended(self) -> None:
+        self._replies.put_nowait(None)
+
+    def abandon(self) -> None:
+        """Keep nothing of what still comes."""
+        self._is_abandoned = True
+        while not self._replies.empty():
+            self._replies.get_nowait()
+
+    # Called by the consumer.
+
+    async def next_event(self) -> ExecEvent | None:
+        """Return the next event; None when `run` has ended, well or not."""
+        return await self._events.get()
+
+    def give_credit(self) -> None:
+        """Let the warden send one reply more."""
+        self._ahead -= 1
+        self._connection.say(wire.frame(wire.CREDIT, self.number))
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(self._limits.stage_seconds) as deadline:
+                await self._talk(deadline)
+        finally:
+            self._events.put_nowait(None)
+
+    async def _talk(self, deadline: asyncio.Timeout) -> None:
+        checker = ReplyChecker(self._request)
+        length = len(self._header)
+        await self._connection.send(wire.head(wire.EXEC, self.number, length), self._header)
+        while checker.phase is Phase.NEED:
+            checker.feed(_present(await self._replies.get()))
+            self.give_credit()
+        for digest in checker.needed:
+            await self._send_blob(digest)
+        await self._connection.send(wire.frame(wire.FINISH, self.number))
+        loop = asyncio.get_running_loop()
+        wall_seconds = self._request.limits.wall_seconds
+        deadline.reschedule(loop.time() + wall_seconds + self._limits.grace_seconds)
+        while (reply := await self._replies.get()) is not None:
+            event = checker.feed(reply)
+            assert event is not None
+            if isinstance(event, ResultEvent):
+                self.detail = checker.detail
+                deadline.reschedule(loop.time() + self._limits.stage_seconds)
+            self._events.put_nowait(event)
+        checker.end()
+
+    async def _send_blob(self, digest: Digest) -> None:
+        try:
+            data = await self._blobs.read(digest)
+        except Exception as error:
+            self.source_error = error
+            raise
+        raw = bytes.fromhex(digest.hash)
+        view = memoryview(data)
+        for at in range(0, max(len(data), 1), CHUNK_BYTES):
+            await self._chunks.acquire()
+            self._chunks_sent += 1
+            piece = view[at : at + CHUNK_BYTES]
+            prefix = wire.chunk_prefix(raw, last=at + CHUNK_BYTES >= len(data))
+            length = len(prefix) + len(piece)
+            await self._connection.send(wire.head(wire.CHUNK, self.number, length), prefix, piece)
+
+
+def _present(reply: wire.Reply | None) -> wire.Reply:
+    if reply is None:
+        raise IntegrityError("the answer ended before its first Need", reason=PROTOCOL_VIOLATION)
+    return reply
+
+
+def encode_header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
+    """Return the first ClientFrame of an exec.
+
+    Raises:
+        CallerError: it is too large.
+    """
+    limits = request.limits
+    header = pb.Header(
+        exec_id=request.exec_id,
+        argv=request.argv,
+        env=[pb.Variable(name=n, value=v) for n, v in request.env],
+        cwd=request.cwd,
+        inputs=[
+            pb.Input(
+                path=f.path,
+                digest=bytes.fromhex(f.digest.hash),
+                size_bytes=f.digest.size_bytes,
+                is_executable=f.is_executable,
+            )
+            for f in request.inputs
+        ],
+        outputs=request.outputs,
+        output_directories=request.output_directories,
+        limits=pb.Limits(
+            wall_seconds=limits.wall_seconds,
+            memory_bytes=limits.memory_bytes,
+            pids=limits.pids,
+            output_bytes=limits.output_bytes,
+            stdio_bytes=limits.stdio_bytes,
+        ),
+        guest=birth,
+    )
+    frame = pb.ClientFrame(header=header)
+    if frame.ByteSize() > MAX_HEADER_FRAME_BYTES:
+        raise CallerError(f"the request is larger than {MAX_HEADER_FRAME_BYTES} bytes")
+    return frame.SerializeToString()

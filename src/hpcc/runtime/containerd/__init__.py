@@ -1,0 +1,1 @@
+"""containerd's API, its images and layers, and what every container does."""

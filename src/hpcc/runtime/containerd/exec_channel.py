@@ -1,0 +1,180 @@
+"""A guest without an agent that stays: each exec starts one in the container, and ends it.
+
+The agent speaks on its standard streams, so that files cross as they do to any guest: checked, in
+bounds, and without a directory that host and guest share. One exec runs at a time, because all of
+a container's agents work in the same directories.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from hpcc._proto import agent_pb2 as pb
+from hpcc.core import ExecEvent, ExecRequest, InfrastructureError, IntegrityError
+from hpcc.ports import BlobSource, Clock, GuestLostError
+from hpcc.runtime.channel.channel import GuestChannel
+from hpcc.runtime.containerd.client import Containerd, ContainerdError, Stdio
+from hpcc.runtime.containerd.container_vm import whole
+from hpcc.wire.exec_frames import ENTROPY_BYTES, check_exec_request
+from hpcc.wire.link import TOKEN_BYTES
+
+# An interpreter's start on a busy machine.
+_START_SECONDS: Final = 60.0
+# For an agent to end by itself once its stream has ended, and the compile with it.
+_LEAVE_SECONDS: Final = 5.0
+_END_SECONDS: Final = 60.0
+
+
+class Streams(Protocol):
+    """The standard streams of one process that is about to be started.
+
+    `connect` waits until whoever starts it has opened them and gives a socket that is joined with
+    both: what is written to it the process reads, what the process writes is read from it.
+    """
+
+    @property
+    def stdio(self) -> Stdio: ...
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error; hostile, and printable."""
+
+    async def connect(self) -> socket.socket: ...
+
+
+type NewStreams = Callable[[], AbstractAsyncContextManager[Streams]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecPlan:
+    """What is started for each exec, in which container: `agent` gives an OCI process."""
+
+    container_id: str
+    agent: Callable[[], object]
+    streams: NewStreams
+
+
+class ExecChannel:
+    """`hpcc.runtime.vm.vm.SessionChannel` by one agent for each exec; `close` it in the end."""
+
+    def __init__(self, client: Containerd, plan: ExecPlan, clock: Clock) -> None:
+        self._client, self._plan, self._clock = client, plan, clock
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.last_detail = ""
+        self._turn = asyncio.Lock()
+        self._guest_id = plan.container_id
+        self._count = 0
+
+    async def connect(self) -> None:
+        """Nothing to connect to: there is an agent only while an exec runs."""
+
+    def retire(self, reason: str) -> None:
+        """Give the guest up: the exec that runs fails, none starts."""
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def close(self) -> None:
+        self.retire("closed")
+
+    async def exec(
+        self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
+    ) -> AsyncGenerator[ExecEvent]:
+        """Run one compile; see `hpcc.ports.Guest.exec`. `birth` is what the first is told."""
+        check_exec_request(request)
+        async with self._turn:
+            self._check()
+            try:
+                async with self._agent() as channel:
+                    events = channel.exec(request, blobs, birth or self._birth())
+                    async with aclosing(events):
+                        async for event in events:
+                            self.last_detail = channel.last_detail
+                            yield event
+            except GuestLostError as error:
+                self.retire(str(error))
+                raise
+
+    def _check(self) -> None:
+        if self.lost.done():
+            raise GuestLostError(f"guest lost: {self.lost.result()}")
+
+    def _birth(self) -> pb.Guest:
+        """Tell a new agent what the guest's first one was told; nothing of it is a secret."""
+        return pb.Guest(
+            guest_id=self._guest_id,
+            wall_time_ns=int(self._clock.now() * 1e9),
+            entropy=secrets.token_bytes(ENTROPY_BYTES),
+        )
+
+    @asynccontextmanager
+    async def _agent(self) -> AsyncGenerator[GuestChannel]:
+        """Start an agent and connect to it; it has ended with the block, and all it started."""
+        name, self._count = f"x{self._count}", self._count + 1
+        container = self._plan.container_id
+        async with AsyncExitStack() as stack:
+            try:
+                streams = await stack.enter_async_context(self._plan.streams())
+            except (OSError, InfrastructureError) as error:
+                raise GuestLostError(f"guest lost: no pipes for an exec: {error}") from error
+            try:
+                channel = await self._connected(name, streams)
+
+                def give_up(lost: asyncio.Future[str]) -> None:
+                    channel.retire(lost.result())
+
+                # The container's end is this exec's, too.
+                self.lost.add_done_callback(give_up)
+                try:
+                    yield channel
+                finally:
+                    self.lost.remove_done_callback(give_up)
+                    channel.close()
+            finally:
+                await whole(self._end(container, name))
+
+    async def _connected(self, name: str, streams: Streams) -> GuestChannel:
+        channel: GuestChannel | None = None
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                channel = await self._start(name, streams)
+                await channel.connect()
+        except (TimeoutError, InfrastructureError, IntegrityError, OSError) as error:
+            text = str(error) or "no answer from the exec's agent in time"
+            raise GuestLostError(f"guest lost: {text}\n{streams.last_words}".rstrip()) from error
+        finally:
+            if channel is not None and sys.exception() is not None:
+                channel.close()
+        return channel
+
+    async def _start(self, name: str, streams: Streams) -> GuestChannel:
+        container, agent = self._plan.container_id, self._plan.agent()
+        await whole(self._client.exec(container, name, agent, streams.stdio))
+        await whole(self._client.start(container, name))
+        token = secrets.token_hex(TOKEN_BYTES // 2).encode()
+        return GuestChannel(await streams.connect(), token)
+
+    async def _end(self, container: str, name: str) -> None:
+        """End the agent: by itself first, for it clears away what it made."""
+        with suppress(ContainerdError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._client.close_stdin(container, name)
+                await self._client.wait(container, name)
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self._client.remove_exec(container, name)
+        except (ContainerdError, TimeoutError) as error:
+            # What still runs there could reach into the next exec.
+            self.retire(f"an exec's agent cannot be ended: {error}")

@@ -1,0 +1,1 @@
+"""Guests as jailed Firecracker microVMs."""

@@ -1,0 +1,1 @@
+"""What backends ask of the host system: users, threads, tools, leftovers of killed processes."""

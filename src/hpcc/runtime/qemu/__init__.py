@@ -1,0 +1,1 @@
+"""Guests as QEMU microVMs, under KVM or emulated."""

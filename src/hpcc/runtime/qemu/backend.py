@@ -1,0 +1,169 @@
+"""Guests as QEMU microVMs, under KVM or emulated (TCG)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import Isolation
+from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
+from hpcc.runtime.assets.assets import GuestAssets, probe_spec
+from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
+from hpcc.runtime.host.users import warden_label
+from hpcc.runtime.qemu.argv import Accelerator, Machine, qemu_argv
+from hpcc.runtime.qemu.vm import PROGRAM, QemuConfig, QemuVm, host_tsc_khz
+from hpcc.runtime.vm.snapshot_store import Snapshot, snapshot_key
+from hpcc.runtime.vm.vm import Vm, VmGuest, booted
+from hpcc.runtime.vm.warm import Template, WarmStart
+
+__all__ = ["PROGRAM", "QemuConfig", "QemuRuntime", "why_no_snapshots"]
+# The first with memory files that are opened for reading and mapped to be written.
+_SNAPSHOT_VERSION: Final = (8, 2)
+_VERSION: Final = re.compile(r"version (\d{1,4})\.(\d{1,4})")
+
+
+class QemuRuntime:
+    """One VM for each guest; the VMM confined as far as its starter may.
+
+    With `warm`, guests are restored from snapshots where this QEMU can.
+    """
+
+    def __init__(
+        self,
+        config: QemuConfig,
+        assets: GuestAssets,
+        clock: Clock,
+        warm: WarmStart | None = None,
+    ) -> None:
+        self._config, self._assets, self._clock = config, assets, clock
+        self._warm = warm
+        self._vmm_digest = ""
+        self._no_snapshots: str | None = None
+
+    @property
+    def isolation(self) -> Isolation:
+        return Isolation.QEMU_KVM if self._config.accelerator == "kvm" else Isolation.QEMU_TCG
+
+    async def probe(self) -> Probe:
+        """Boot a guest from the agent drive alone, to its agent's answer."""
+        program = shutil.which(self._config.program)
+        if program is None:
+            return Probe(
+                is_usable=False, isolation=self.isolation,
+                summary=f"{self._config.program} is not installed",
+                remedy="apt-get install qemu-system-x86",
+            )  # fmt: skip
+        try:
+            async with self._boot(_probe_spec(self._assets, self._config.accelerator), tries=1):
+                pass
+        except GuestBootError as error:
+            lines = str(error).splitlines() or [""]
+            return Probe(
+                is_usable=False,
+                isolation=self.isolation,
+                summary=lines[0],
+                details=tuple(lines[1:]),
+            )
+        return Probe(
+            is_usable=True,
+            isolation=self.isolation,
+            summary=f"a guest answered ({self.isolation})",
+            no_warm_start=await why_no_snapshots(self._config.program),
+        )
+
+    @asynccontextmanager
+    async def guest(self, spec: GuestSpec) -> AsyncIterator[VmGuest]:
+        """Boot a guest, trying twice; see `hpcc.ports.Runtime.guest`."""
+        if self._warm is None or spec.is_passing or await self._why_no_snapshots():
+            async with self._boot(spec, tries=2) as guest:
+                yield guest
+            return
+        await self._ask_program()
+        async with self._warm.guest(self, spec, tries=2) as guest:
+            yield guest
+
+    @asynccontextmanager
+    async def _boot(self, spec: GuestSpec, *, tries: int) -> AsyncIterator[VmGuest]:
+        await self._ask_program()
+        async with booted(lambda: self.cold(spec), spec, self._clock, tries=tries) as guest:
+            yield guest
+
+    async def _ask_program(self) -> None:
+        if not self._vmm_digest:
+            self._vmm_digest = await asyncio.to_thread(_program_digest, self._config.program)
+
+    async def _why_no_snapshots(self) -> str:
+        if self._no_snapshots is None:
+            self._no_snapshots = await why_no_snapshots(self._config.program)
+        return self._no_snapshots
+
+    def key(self, spec: GuestSpec) -> str:
+        """Name everything that a snapshot of this guest depends on; reads files."""
+        machine = Machine(
+            name="", accelerator=self._config.accelerator, memory_mib=spec.memory_mib,
+            vcpus=spec.vcpus, kernel_fd=0, initramfs_fd=0, image_fd=0, drive_fd=0, port_fd=0,
+            firmware=str(self._assets.firmware or ""), token="",
+            tsc_khz=host_tsc_khz(), extra_options=self._config.extra_kernel_options,
+        )  # fmt: skip
+        firmware = sha256_of(self._assets.firmware) if self._assets.firmware else ""
+        return snapshot_key(
+            spec,
+            self._assets.kernel_digest,
+            self._assets.initramfs_digest,
+            self._assets.agent_digest,
+            self._vmm_digest,
+            firmware,
+            *qemu_argv(self._config.program, machine),
+        )
+
+    def cold(self, spec: GuestSpec) -> Vm:
+        """Return a guest to boot."""
+        return self._vm(spec)
+
+    def restored(self, spec: GuestSpec, snapshot: Snapshot) -> Vm:
+        """Return a guest to restore."""
+        return self._vm(spec, snapshot)
+
+    def template(self, spec: GuestSpec) -> Template:
+        """Return a guest that becomes a snapshot."""
+        return self._vm(spec)
+
+    def _vm(self, spec: GuestSpec, snapshot: Snapshot | None = None) -> QemuVm:
+        identity = GuestIdentity(
+            guest_id=f"q-{secrets.token_hex(8)}",
+            isolation=self.isolation,
+            kernel_digest=self._assets.kernel_digest,
+            vmm_digest=self._vmm_digest,
+            agent_digest=self._assets.agent_digest,
+            warden=warden_label(),
+            snapshot_digest=snapshot.digest if snapshot else "",
+        )
+        return QemuVm(self._config, self._assets, spec, identity, snapshot)
+
+
+async def why_no_snapshots(program: str) -> str:
+    """Say why this QEMU cannot restore guests as `hpcc` does; "" if it can."""
+    try:
+        text = await run_tool(program, "--version")
+    except ToolError as error:
+        return str(error)
+    found = _VERSION.search(text)
+    if found is None or (int(found[1]), int(found[2])) < _SNAPSHOT_VERSION:
+        wanted = ".".join(str(n) for n in _SNAPSHOT_VERSION)
+        return f"snapshots need QEMU {wanted} or newer, this is {text[:80].splitlines()[0]!r}"
+    return ""
+
+
+def _program_digest(program: str) -> str:
+    path = shutil.which(program)
+    return sha256_of(Path(path)) if path else ""
+
+
+def _probe_spec(assets: GuestAssets, accelerator: Accelerator) -> GuestSpec:
+    return probe_spec(assets, 15.0 if accelerator == "kvm" else 90.0)

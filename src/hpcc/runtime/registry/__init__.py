@@ -1,0 +1,1 @@
+"""Which backends there are, and the choice of one for a worker."""

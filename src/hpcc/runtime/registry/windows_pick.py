@@ -1,0 +1,124 @@
+"""The choice of a runtime on Windows: the one that was asked for, once a guest of it answered.
+
+Not yet run on Windows.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import CallerError, ImageDigest, ImageRef, InfrastructureError
+from hpcc.ports import Clock
+from hpcc.runtime.containerd.client import Connect, pipe_connector
+from hpcc.runtime.containerd.exec_channel import NewStreams
+from hpcc.runtime.host.threads import in_thread
+from hpcc.runtime.windows.host import (
+    WindowsBackend,
+    WindowsConfig,
+    WindowsHost,
+    find_shim,
+    host_build,
+)
+from hpcc.runtime.windows.hyperv import HyperVRuntime
+from hpcc.runtime.windows.layer import read_windows_layer
+from hpcc.runtime.windows.process import WindowsProcessRuntime
+from hpcc.runtime.windows.runtime import WindowsRuntime
+
+AGENT_LAYER: Final = "windows-agent.tar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowsChoice:
+    """What a worker says of its guests.
+
+    `agent` is the agent's layer, a tar file; `pulled` are images that containerd is to fetch;
+    `images` those that are offered, the first of which a probe guest is booted from. `worker`
+    names the worker: nobody else on this host may have that name. `program_files` is where
+    containerd is looked for, and its shim in it.
+    """
+
+    backend: WindowsBackend
+    worker: str
+    agent: Path
+    containerd: str
+    images: tuple[ImageDigest, ...] = ()
+    pulled: tuple[ImageRef, ...] = ()
+    program_files: str = ""
+
+
+async def pick_windows_runtime(
+    choice: WindowsChoice,
+    clock: Clock,
+    *,
+    streams: NewStreams,
+    build: Callable[[], int] = host_build,
+    connect: Callable[[str], Connect] = pipe_connector,
+    make: Callable[[WindowsHost], WindowsRuntime] | None = None,
+) -> WindowsRuntime:
+    """Return the runtime that was asked for, swept, with its images, and proved by a guest.
+
+    It is never replaced by another: process isolation, on the host's own kernel, is used where it
+    was asked for, and Hyper-V isolation that does not work is an error.
+
+    Raises:
+        InfrastructureError: it does not work here; the text says why and what to do.
+        CallerError: the agent's layer is not there.
+    """
+    layer = await in_thread(lambda: read_windows_layer(choice.agent))
+    number = build()
+    shim = await in_thread(lambda: find_shim(choice.program_files))
+    config = WindowsConfig(
+        worker=choice.worker,
+        boot=secrets.token_hex(8),
+        connect=connect(choice.containerd),
+        layer=layer,
+        build=number,
+        is_hyperv=choice.backend == "hyperv",
+        shim=shim,
+        pulled=choice.pulled,
+        probe_image=choice.images[0] if choice.images else None,
+    )
+    host = WindowsHost(config, clock)
+    # First: it says what is wrong, where the sweep could only say that nobody answered.
+    await host.tools()
+    runtime = make(host) if make is not None else _runtime(choice.backend, host, clock, streams)
+    await runtime.sweep()
+    await host.pull()
+    probe = await runtime.probe()
+    if not probe.is_usable:
+        lines = [
+            f"{runtime.isolation} guests do not work here: {probe.summary}",
+            *probe.details,
+            probe.remedy,
+        ]
+        raise InfrastructureError("\n".join(filter(None, lines)), reason="no-runtime")
+    return runtime
+
+
+def _runtime(
+    backend: WindowsBackend, host: WindowsHost, clock: Clock, streams: NewStreams
+) -> WindowsRuntime:
+    if backend == "hyperv":
+        return HyperVRuntime(host, clock)
+    return WindowsProcessRuntime(host, clock, streams)
+
+
+def check_windows_backend(name: str) -> WindowsBackend:
+    """Return the backend that a worker's `runtime` names on Windows; "auto" is Hyper-V there.
+
+    Raises:
+        CallerError: it is one of Linux.
+    """
+    match name:
+        case "auto" | "hyperv":
+            return "hyperv"
+        case "process":
+            return "process"
+        case _:
+            raise CallerError(
+                f'runtime = "{name}" is for Linux; on Windows it is "hyperv" or "process"'
+            )

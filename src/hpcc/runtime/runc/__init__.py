@@ -1,0 +1,1 @@
+"""Guests as containers of containerd and runc."""

@@ -1,0 +1,1 @@
+"""What every virtual machine backend shares: boot ladder, snapshots, warm start."""

@@ -1,0 +1,272 @@
+"""The store of snapshots: whole or absent, checked once a process, bounded, root's alone."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import IntegrityError
+from hpcc.ports import GuestSpec
+from hpcc.runtime.host.leftovers import new_directory, sweep
+from hpcc.runtime.host.tools import key_of
+from hpcc.runtime.vm.snapshot_files import MAX_STATE_BYTES, IsStopped, digest_of, never, seal
+
+DEFAULT_MAX_BYTES: Final = 8 << 30
+MEMORY: Final = "memory"
+STATE: Final = "state"
+_RECORD: Final = "snapshot.json"
+_LOCK: Final = ".making"
+_MAX_RECORD_BYTES: Final = 64 << 10
+_MAX_MEMORY_BYTES: Final = 1 << 40
+_SECTOR_BYTES: Final = 512  # the unit of st_blocks
+# Bumped when what is in a snapshot changes without any of the parts of its key.
+_FORMAT: Final = "1"
+_CPU_LINES: Final = frozenset({"vendor_id", "model name", "stepping", "microcode", "flags"})
+_KEY: Final = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A guest that waits for its host, as two files. `digest` names both: `sha256:…`."""
+
+    key: str
+    memory: Path
+    state: Path
+    token: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """What a VMM wrote: to be sealed, and gone with the VMM's directory."""
+
+    memory: Path
+    state: Path
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    """A checked file. Only its owner could change it, and then one of these changes as well."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    owner: int
+    mode: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Pin:
+        s = path.lstat()
+        return cls(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_uid, s.st_mode)
+
+
+def snapshot_key(spec: GuestSpec, *parts: str) -> str:
+    """Name what a snapshot depends on: `parts`, the image's file, this machine's CPU and kernel.
+
+    Reads files; raises OSError if the image's is not there.
+    """
+    image = spec.image_path.resolve(strict=True)
+    status = image.stat()
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = sorted({line for line in cpuinfo if line.partition("\t")[0].strip() in _CPU_LINES})
+    # The file, and not the digest alone: the guest's kernel has read from it and will read on.
+    file = (image, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    machine = (str(spec.memory_mib), str(spec.vcpus), platform.release(), platform.version())
+    return key_of(
+        [_FORMAT, spec.image.value, *map(str, file), *machine, *cpu, *parts],
+    )
+
+
+class SnapshotStore:
+    """Directories `<key>/{memory,state,snapshot.json}` under one of mode 0700.
+
+    Methods touch the disk: call them in a thread. Several processes may share it.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._directory, self._max_bytes = directory, max_bytes
+        self._checked: dict[str, tuple[Snapshot, tuple[_Pin, ...]]] = {}
+
+    def open(self) -> None:
+        """Make the directory, remove what killed makers left, and what has lost its image."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory.chmod(0o700)  # one that was there already
+        sweep(self._directory)
+        self.evict()
+
+    def find(self, key: str, is_stopped: IsStopped = never) -> Snapshot | None:
+        """Return a snapshot that is what it was when it was made.
+
+        The first time in this process its digest is taken (0.1 s for 100 MB); afterwards owner,
+        mode, inode, size and time of its files must be what they were then.
+
+        Raises:
+            IntegrityError: it is damaged; it is removed.
+            InterruptedError: somebody asked to stop.
+        """
+        directory = self._directory / key
+        if not (directory / _RECORD).exists():
+            self._checked.pop(key, None)
+            return None
+        try:
+            found = self._found(key, directory, is_stopped)
+        except InterruptedError:
+            raise
+        except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:
+            self.drop(key)
+            raise IntegrityError(f"snapshot {key}: {error}", reason="snapshot") from error
+        with suppress(OSError):
+            os.utime(directory)  # last use
+        return found
+
+    def _found(self, key: str, directory: Path, is_stopped: IsStopped) -> Snapshot:
+        files = (directory / MEMORY, directory / STATE)
+        pins = tuple(_Pin.of(f) for f in files)
+        known = self._checked.get(key)
+        if known is not None and known[1] == pins:
+            return known[0]
+        if any(p.owner != os.geteuid() or p.mode & 0o222 for p in pins):
+            raise IntegrityError("its files are another's, or can be written", reason="snapshot")
+        record = _read_record(directory / _RECORD)
+        digests = (
+            digest_of(files[0], max_bytes=_MAX_MEMORY_BYTES, is_stopped=is_stopped),
+            digest_of(files[1], max_bytes=MAX_STATE_BYTES),
+        )
+        if digests != (record["memory_digest"], record["state_digest"]):
+            raise IntegrityError("its bytes have changed", reason="snapshot")
+        snapshot = _snapshot(key, directory, str(record["token"]), digests)
+        self._checked[key] = snapshot, pins
+        return snapshot
+
+    def publish(
+        self,
+        key: str,
+        saved: Saved,
+        *,
+        memory_bytes: int,
+        image: Path,
+        is_stopped: IsStopped = never,
+    ) -> Snapshot:
+        """Seal what a VMM wrote and keep it. Who comes second finds the first one's.
+
+        Raises:
+            IntegrityError: the VMM wrote something else.
+            OSError: disk; InterruptedError, when it was asked to stop.
+        """
+        work = new_directory(self._directory)
+        try:
+            made = work / key
+            made.mkdir(mode=0o700)
+            if saved.memory.lstat().st_size != memory_bytes:
+                raise IntegrityError("memory of another size", reason="snapshot")
+            digests = (
+                seal(saved.memory, made / MEMORY, max_bytes=memory_bytes, is_stopped=is_stopped),
+                seal(saved.state, made / STATE, max_bytes=MAX_STATE_BYTES),
+            )
+            record = {
+                "memory_digest": digests[0], "state_digest": digests[1],
+                "token": saved.token, "image": str(image),
+            }  # fmt: skip
+            (made / _RECORD).write_text(json.dumps(record))
+            target = self._directory / key
+            if not (target / _RECORD).exists():
+                shutil.rmtree(target, ignore_errors=True)
+            with suppress(OSError):  # another was first, or `find` below says what is wrong
+                made.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        self.evict(keep=key)
+        found = self.find(key, is_stopped)
+        if found is None:
+            raise OSError(f"snapshot {key} was removed at once: it is larger than the store")
+        return found
+
+    def drop(self, key: str) -> None:
+        """Remove a snapshot. Guests that were restored from it keep what they have mapped."""
+        self._checked.pop(key, None)
+        doomed = self._directory / key
+        # The record first: without it the rest is nothing, whenever this stops.
+        with suppress(OSError):
+            (doomed / _RECORD).unlink()
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def evict(self, keep: str = "") -> None:
+        """Remove snapshots of images that are gone, and the longest unused beyond the bound."""
+        rows: list[tuple[float, str, int]] = []
+        for directory in self._directory.iterdir():
+            if not _KEY.fullmatch(directory.name):
+                continue
+            try:
+                image = Path(str(_read_record(directory / _RECORD)["image"]))
+                rows.append((directory.stat().st_mtime, directory.name, _disk_bytes(directory)))
+            except (OSError, ValueError, KeyError, TypeError):
+                self.drop(directory.name)
+                continue
+            if not image.is_file():
+                rows.pop()
+                self.drop(directory.name)
+        total = sum(size for _, _, size in rows)
+        for _, key, size in sorted(rows):
+            if total <= self._max_bytes:
+                return
+            if key != keep or size > self._max_bytes:
+                self.drop(key)
+                total -= size
+
+    def disk_bytes(self) -> int:
+        """Return how much disk all snapshots take, 0 where there is no store yet."""
+        try:
+            found = [d for d in self._directory.iterdir() if _KEY.fullmatch(d.name)]
+            return sum(_disk_bytes(d) for d in found)
+        except OSError:
+            return 0
+
+    @contextmanager
+    def making(self) -> Iterator[bool]:
+        """Hold the right to make snapshots, one maker on this machine; False if it is taken."""
+        fd = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(fd)
+
+
+def _snapshot(key: str, directory: Path, token: str, digests: tuple[str, str]) -> Snapshot:
+    both = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return Snapshot(
+        key=key,
+        memory=directory / MEMORY,
+        state=directory / STATE,
+        token=token,
+        digest="sha256:" + both,
+    )
+
+
+def _read_record(path: Path) -> dict[str, object]:
+    if path.lstat().st_size > _MAX_RECORD_BYTES:
+        raise ValueError("an overlong record")
+    record = json.loads(path.read_text())
+    if not isinstance(record, dict):
+        raise TypeError("not a record")
+    return record
+
+
+def _disk_bytes(directory: Path) -> int:
+    return sum(p.lstat().st_blocks * _SECTOR_BYTES for p in directory.iterdir())

@@ -1,0 +1,1 @@
+"""Guests on Windows: Hyper-V isolation and process isolation. Not yet run on Windows."""

@@ -1,0 +1,136 @@
+"""Checks of the Windows self-test that need a running guest: it is booted by the real runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hpcc.core import ExecLimits, ExecRequest, HpccError, ImageDigest, ResultEvent
+from hpcc.ports import Clock, Guest, GuestLostError, GuestSpec
+from hpcc.runtime.containerd.client import Connect
+from hpcc.runtime.containerd.exec_channel import NewStreams
+from hpcc.runtime.host.threads import in_thread
+from hpcc.runtime.windows.hcs import ComputeService, load_computecore
+from hpcc.runtime.windows.host import WindowsBackend, WindowsConfig, WindowsHost, host_build
+from hpcc.runtime.windows.hvsocket import dial
+from hpcc.runtime.windows.hyperv import Dial, HyperVRuntime
+from hpcc.runtime.windows.layer import read_windows_layer
+from hpcc.runtime.windows.pipes import load_pipe_calls, windows_streams
+from hpcc.runtime.windows.process import WindowsProcessRuntime
+from hpcc.runtime.windows.runtime import WindowsRuntime
+
+_BOOT_SECONDS: Final = 150.0
+_LOST_SECONDS: Final = 60.0
+_STATUS: Final = 7
+_MEMORY_MIB: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestChecks:
+    """What guests are booted from: an image that containerd has, and the agent's layer."""
+
+    image: ImageDigest
+    layer: Path
+    connect: Connect
+    clock: Clock
+    snapshotter: str = "windows"
+    build: Callable[[], int] = host_build
+    compute: Callable[[], ComputeService] = lambda: ComputeService(load_computecore())
+    dial: Dial = dial
+    streams: Callable[[], NewStreams] = lambda: windows_streams(load_pipe_calls())
+
+    async def address(self) -> str:
+        """Boot one in Hyper-V isolation and see at which address it was found."""
+        async with self._guest("hyperv") as guest:
+            said = guest.identity.vmm_version
+        if "dialled=utility-vm" in said:
+            raise GuestCheckError(f"nobody was at the container's own address ({said})")
+        return f"one answered at its container's own address ({said})"
+
+    async def answer(self) -> str:
+        """Boot one: its agent has bound its socket and runs an event loop without a network."""
+        async with self._guest("hyperv") as guest:
+            return f"the agent of {guest.identity.guest_id} answered, without a network interface"
+
+    async def start(self) -> str:
+        """Boot one and measure."""
+        began = self.clock.monotonic()
+        async with self._guest("hyperv"):
+            seconds = self.clock.monotonic() - began
+        return f"a guest of {_MEMORY_MIB} MiB answered after {seconds:.1f} s"
+
+    async def process(self) -> str:
+        """Run one program in process isolation; its status must come back."""
+        async with self._guest("process") as guest:
+            status = await _status(guest)
+        if status != _STATUS:
+            raise GuestCheckError(f"status {status}, not {_STATUS}")
+        return f"a program ran and its status came back ({guest.identity.vmm_version})"
+
+    async def loss(self) -> str:
+        """End a guest's utility VM under it; that must be noticed, and nothing be left."""
+        async with self._guest("hyperv") as guest:
+            await self.compute().terminate(guest.identity.guest_id)
+            try:
+                async with asyncio.timeout(_LOST_SECONDS):
+                    reason = await guest.lost
+            except TimeoutError:
+                raise GuestCheckError(f"nothing was noticed in {_LOST_SECONDS:.0f} s") from None
+            with suppress(GuestLostError):
+                await _status(guest)
+                raise GuestCheckError("a program ran in a guest that was lost")
+        return f"noticed: {reason}"
+
+    @asynccontextmanager
+    async def _guest(self, backend: WindowsBackend) -> AsyncIterator[Guest]:
+        layer = await in_thread(lambda: read_windows_layer(self.layer))
+        config = WindowsConfig(
+            worker=f"self-test-{secrets.token_hex(4)}",
+            boot=secrets.token_hex(8),
+            connect=self.connect,
+            layer=layer,
+            build=self.build(),
+            is_hyperv=backend == "hyperv",
+            snapshotter=self.snapshotter,
+        )
+        spec = GuestSpec(
+            image=self.image, image_path=Path(), memory_mib=_MEMORY_MIB,
+            boot_timeout_seconds=_BOOT_SECONDS,
+        )  # fmt: skip
+        async with self._runtime(backend, config).guest(spec) as guest:
+            yield guest
+
+    def _runtime(self, backend: WindowsBackend, config: WindowsConfig) -> WindowsRuntime:
+        host = WindowsHost(config, self.clock)
+        if backend == "hyperv":
+            return HyperVRuntime(host, self.clock, dial=self.dial, compute=self.compute)
+        return WindowsProcessRuntime(host, self.clock, self.streams())
+
+
+class GuestCheckError(HpccError):
+    """What was hoped for is not so."""
+
+    default_reason = "self-test"
+
+
+class _NoBlobs:
+    async def read(self, digest: object) -> bytes:
+        raise GuestCheckError(f"no input was named, and {digest} is asked for")
+
+
+async def _status(guest: Guest) -> int:
+    request = ExecRequest(
+        exec_id="self-test", argv=(r"C:\Windows\System32\cmd.exe", "/d", "/c", f"exit {_STATUS}"),
+        env=(), cwd="", inputs=(), outputs=(),
+        limits=ExecLimits(wall_seconds=60.0, memory_bytes=256 << 20),
+    )  # fmt: skip
+    status = -1
+    async for event in guest.exec(request, _NoBlobs()):
+        if isinstance(event, ResultEvent):
+            status = event.exit_code
+    return status

@@ -1,0 +1,192 @@
+"""Standard streams of a process that a shim starts: it opens pipes that are ours, we carry bytes.
+
+Threads, not the event loop: a pipe on Windows is waited for by blocking calls. Nothing here reads
+what it carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Protocol
+
+from hpcc.runtime.containerd.client import Stdio
+from hpcc.runtime.host.threads import in_thread
+
+_READ_BYTES: Final = 64 << 10
+_TAIL_BYTES: Final = 16 << 10
+_SHOWN_BYTES: Final = 800
+# For a process to take what was written to it, while it lives.
+_WRITE_MS: Final = 60_000
+_JOIN_SECONDS: Final = 0.1
+_JOIN_TRIES: Final = 100
+
+
+class PipeEnd(Protocol):
+    """Our end of a pipe that somebody has opened; see `hpcc.windows.PipeConnection`."""
+
+    def receive(self, size: int, wait_ms: int | None) -> bytes: ...
+
+    def send(self, data: bytes, wait_ms: int) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class PipeDoor(Protocol):
+    """A pipe that waits for who opens it; see `hpcc.windows.PipeListener`."""
+
+    def accept(self) -> PipeEnd | None: ...
+
+    def close(self) -> None: ...
+
+
+class _Carrier:
+    """One pipe and its thread: waits for the other end, then carries until either side ends."""
+
+    def __init__(self, door: PipeDoor, carry: Callable[[PipeEnd], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._door, self._carry = door, carry
+        self._lock = threading.Lock()
+        self._end: PipeEnd | None = None
+        self._is_stopped = False
+        self.opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="hpcc pipe", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            end = self._door.accept()
+        except OSError:
+            end = None
+        # One opens it, and nobody after that one.
+        self._door.close()
+        if end is None or not self._own(end):
+            return
+        try:
+            self._carry(end)
+        except OSError:
+            pass  # either side is gone: the other is told by the end of its stream
+        finally:
+            end.close()
+
+    def _own(self, end: PipeEnd) -> bool:
+        with self._lock:
+            if self._is_stopped:
+                end.close()
+                return False
+            self._end = end
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._say_opened)
+        return True
+
+    def _say_opened(self) -> None:
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def stop(self) -> None:
+        """Let the thread end; idempotent."""
+        self._call_off()
+        self.opened.cancel()
+
+    def join(self) -> None:
+        """Wait for the thread; it is called off again, for it may not have waited yet."""
+        for _ in range(_JOIN_TRIES):
+            self._thread.join(_JOIN_SECONDS)
+            if not self._thread.is_alive():
+                return
+            self._call_off()
+
+    def _call_off(self) -> None:
+        with self._lock:
+            self._is_stopped = True
+            end = self._end
+        self._door.close()
+        if end is not None:
+            end.cancel()
+
+
+class PipeStreams:
+    """The three streams of one process; `stdio` is what the shim is told."""
+
+    def __init__(self, stdio: Stdio, open_door: Callable[[str], PipeDoor]) -> None:
+        self.stdio = stdio
+        self.log = bytearray()
+        self._ours, self._inner = socket.socketpair()
+        self._open_door = open_door
+        self._carriers: list[_Carrier] = []
+
+    def open(self) -> None:
+        """Make the pipes; `close` ends those that could be made where one could not.
+
+        Raises:
+            OSError: one cannot be made.
+        """
+        for name, carry in (
+            (self.stdio.stdin, self._to_process),
+            (self.stdio.stdout, self._from_process),
+            (self.stdio.stderr, self._keep),
+        ):
+            self._carriers.append(_Carrier(self._open_door(name), carry))
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the process wrote to standard error; hostile, and printable."""
+        text = self.log[-_SHOWN_BYTES:].decode("utf-8", "replace")
+        return "".join(c if c.isprintable() or c == "\n" else "?" for c in text).strip()
+
+    async def connect(self) -> socket.socket:
+        """Wait, without a deadline, until all are open; the socket is the caller's from then on."""
+        await asyncio.wait([carrier.opened for carrier in self._carriers])
+        # Nobody else may hold it: its end is what the process is told by the end of its input.
+        return socket.socket(fileno=self._ours.detach())
+
+    def _to_process(self, end: PipeEnd) -> None:
+        while data := self._inner.recv(_READ_BYTES):
+            end.send(data, _WRITE_MS)
+
+    def _from_process(self, end: PipeEnd) -> None:
+        try:
+            while data := end.receive(_READ_BYTES, None):
+                self._inner.sendall(data)
+        finally:
+            with suppress(OSError):
+                self._inner.shutdown(socket.SHUT_WR)
+
+    def _keep(self, end: PipeEnd) -> None:
+        while data := end.receive(_READ_BYTES, None):
+            self.log += data
+            del self.log[:-_TAIL_BYTES]
+
+    async def close(self) -> None:
+        """End the threads; what was not carried yet is lost."""
+        with suppress(OSError):
+            self._inner.shutdown(socket.SHUT_RDWR)
+        for carrier in self._carriers:
+            carrier.stop()
+        try:
+            await in_thread(self._join)
+        finally:
+            self._ours.close()
+            self._inner.close()
+
+    def _join(self) -> None:
+        for carrier in self._carriers:
+            carrier.join()
+
+
+@asynccontextmanager
+async def pipe_streams(
+    stdio: Stdio, open_door: Callable[[str], PipeDoor]
+) -> AsyncGenerator[PipeStreams]:
+    """Have pipes under the names of `stdio` while the block runs."""
+    streams = PipeStreams(stdio, open_door)
+    try:
+        streams.open()
+        yield streams
+    finally:
+        await streams.close()
