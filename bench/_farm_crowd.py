@@ -31,10 +31,10 @@ from hpcc.identity.results import ResultSigner
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SystemClock
-from hpcc.rpc._channel import ClientTls, open_channel
-from hpcc.rpc._enrolment import ask_to_enrol
-from hpcc.rpc._scheduler_api import Beat, Registration, RouteAsk
-from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
+from hpcc.rpc.base.channel import ClientTls, open_channel
+from hpcc.rpc.scheduler.api import Beat, Registration, RouteAsk
+from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
+from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 
 IMAGE = ImageRef("bench/gcc", ImageDigest("sha256:" + "ab" * 32))
 TENANT = TenantId("bench")

@@ -14,9 +14,9 @@ from _measure import BenchError
 
 from hpcc.core import HpccError
 from hpcc.identity.tls import PinnedPeer
-from hpcc.rpc._scheduler_api import RouteAsk
-from hpcc.rpc._scheduler_client import SchedulerClient
-from hpcc.rpc._schedulers import open_schedulers
+from hpcc.rpc.scheduler.api import RouteAsk
+from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.rpc.scheduler.schedulers import open_schedulers
 from hpcc.testing._farm import IMAGE, TENANT
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
 from hpcc.testing.replicas import Replica, ReplicaFarm, replica_farm

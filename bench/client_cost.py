@@ -29,7 +29,8 @@ from google.protobuf.message import Message
 
 from hpcc.config.paths import Paths
 from hpcc.daemon._cache import STORE_NAME
-from hpcc.rpc import _method, _reapi_server
+from hpcc.rpc.base import method
+from hpcc.rpc.reapi import server
 from hpcc.testing._farm import farm_under_test
 
 HEADERS: Final = 300
@@ -169,10 +170,10 @@ async def serve(directory: Path) -> None:
     """Be the farm: print farm.json, then the bytes of requests to the worker for each line read."""
     sizes: list[int] = []
 
-    def counted(name: str, request: type[Message], *rest: Any, **more: Any) -> _method.Method:  # noqa: ANN401 - as Method takes them
-        return _method.Method(name, _Counted(request, sizes), *rest, **more)  # type: ignore[arg-type]  # it has what is used of a type
+    def counted(name: str, request: type[Message], *rest: Any, **more: Any) -> method.Method:  # noqa: ANN401 - as Method takes them
+        return method.Method(name, _Counted(request, sizes), *rest, **more)  # type: ignore[arg-type]  # it has what is used of a type
 
-    _reapi_server.Method = counted  # type: ignore[misc,assignment]  # the bench looks over its shoulder
+    server.Method = counted  # type: ignore[misc,assignment]  # the bench looks over its shoulder
     async with farm_under_test(directory) as farm, farm.serving():
         print(farm.farm().to_json().replace("\n", " "), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):

@@ -6,7 +6,7 @@
  * A program that the service manager starts must answer it within 30 seconds and whenever it is asked to
  * stop, which Python is too late and too busy for. This one answers, and has the real service as a child:
  * in a job, so that nothing of it outlives this process; with a pipe as standard input, whose end asks it to
- * leave in order (src/hpcc/rpc/_process.py); with both output streams in a log of bounded size. A child
+ * leave in order (src/hpcc/rpc/base/process.py); with both output streams in a log of bounded size. A child
  * that ends is started again, later each time, until it ended too often: then the service stops with the
  * child's status, and what the manager does is its recovery actions.
  *

@@ -29,11 +29,11 @@ from hpcc.ports import BlobSource, SystemClock
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._errors import UnavailableError
-from hpcc.rpc._reapi_client import ReapiClient
-from hpcc.rpc._scheduler_api import RouteChange
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.base.errors import UnavailableError
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.scheduler.api import RouteChange
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import RunningScheduler
 from hpcc.testing._fake_runtime import FakeGuest, FakeRuntime

@@ -24,7 +24,7 @@ from hpcc.core import (
 )
 from hpcc.daemon._remote import DispatcherClient, start_remote
 from hpcc.daemon._remote_frames import encode_inputs
-from hpcc.rpc import _inline_blobs
+from hpcc.rpc.reapi import inline_blobs
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 
 
@@ -293,13 +293,13 @@ async def test_a_changed_line_crosses_as_what_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = _inline_blobs.Extras.__init__
+    original = inline_blobs.Extras.__init__
 
-    def counted(extras: _inline_blobs.Extras, request: pb.ExecuteRequest) -> None:
+    def counted(extras: inline_blobs.Extras, request: pb.ExecuteRequest) -> None:
         sizes.append(request.ByteSize())
         original(extras, request)
 
-    monkeypatch.setattr(_inline_blobs.Extras, "__init__", counted)
+    monkeypatch.setattr(inline_blobs.Extras, "__init__", counted)
     async with farm_under_test(tmp_path) as farm, farm.serving():
         client = client_of(farm)
         try:

@@ -114,8 +114,8 @@ async def test_a_token_that_was_copied_from_a_daemon_is_of_no_use(tmp_path: Path
 
     from hpcc.core import Digest
     from hpcc.identity.proof import ProofKey
-    from hpcc.rpc._errors import UnauthenticatedError
-    from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+    from hpcc.rpc.base.errors import UnauthenticatedError
+    from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
 
     clock = SystemClock()
     async with (

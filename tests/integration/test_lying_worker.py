@@ -33,9 +33,9 @@ from hpcc.identity.results import ResultSigner
 from hpcc.ports import SystemClock
 from hpcc.reapi.result import ResultOutput, ResultRecord
 from hpcc.reapi.signed import ResultScope
-from hpcc.rpc._reapi_client import ReapiClient
-from hpcc.rpc._scheduler_api import Route
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.scheduler.api import Route
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
 
 Lie = Callable[[ResultRecord], ResultRecord]

@@ -38,10 +38,10 @@ from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.daemon._dispatch_routes import RouteBook
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._method import bearer
-from hpcc.rpc._scheduler_api import SessionGrant
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.base.method import bearer
+from hpcc.rpc.scheduler.api import SessionGrant
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy
 from hpcc.scheduler._tenants_door import Admitted
 from hpcc.testing._fake_runtime import FakeGuest

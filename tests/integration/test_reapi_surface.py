@@ -25,11 +25,11 @@ from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.delta import Delta, make_delta
 from hpcc.reapi.digests import digest_to_proto
 from hpcc.reapi.result import encode_result, parse_result
-from hpcc.rpc._blob_room import MAX_TENANT_BYTES, BlobRoom
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._errors import BusyError, MissingBlobsError
-from hpcc.rpc._method import INJECTED_METADATA, TOOL_METADATA
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+from hpcc.rpc.base.blob_room import MAX_TENANT_BYTES, BlobRoom
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.base.errors import BusyError, MissingBlobsError
+from hpcc.rpc.base.method import INJECTED_METADATA, TOOL_METADATA
+from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token, made_action, run_script
 
@@ -448,9 +448,9 @@ async def test_room_for_blobs_comes_back_however_a_transfer_ends(
 async def test_a_slow_reader_gives_its_room_back_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hpcc.rpc._errors import DeadlineError
+    from hpcc.rpc.base.errors import DeadlineError
 
-    monkeypatch.setattr("hpcc.rpc._blob_room.HOLD_SECONDS", 0.01)
+    monkeypatch.setattr("hpcc.rpc.base.blob_room.HOLD_SECONDS", 0.01)
     room = BlobRoom()
     with pytest.raises(DeadlineError):
         async with room.hold(TENANT, 1):
@@ -537,7 +537,7 @@ async def test_blobs_with_calls_take_a_tenants_room_and_not_the_worker(
     deltas = [Delta(b.digest, b.data) for b in blobs]
     async with farm.client() as client:
         with monkeypatch.context() as patch:
-            patch.setattr("hpcc.rpc._blob_room.MAX_TENANT_BYTES", 8)
+            patch.setattr("hpcc.rpc.base.blob_room.MAX_TENANT_BYTES", 8)
             with pytest.raises(BusyError):
                 await client.execute(ACTION, [], deltas)
             assert len(await client.find_missing(b.digest for b in blobs)) == len(blobs)

@@ -17,7 +17,7 @@ from hpcc.core import Blob, Digest, GuestReuse, Isolation, NotFoundError, Tenant
 from hpcc.identity.results import ResultSigner
 from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
-from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token, made_action, run_script

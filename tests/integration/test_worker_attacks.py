@@ -28,10 +28,10 @@ from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.tls import PinnedPeer
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.digests import digest_to_proto
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._errors import MissingBlobsError, UnauthenticatedError, UnavailableError
-from hpcc.rpc._scheduler_api import RouteAsk
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.base.errors import MissingBlobsError, UnauthenticatedError, UnavailableError
+from hpcc.rpc.scheduler.api import RouteAsk
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._farm_actions import forged_token as forged
 from hpcc.testing._farm_actions import made_action as made

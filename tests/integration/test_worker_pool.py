@@ -20,8 +20,8 @@ from hpcc.ports import BlobSource
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
-from hpcc.rpc._errors import BusyError, UnavailableError
-from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc.base.errors import BusyError, UnavailableError
+from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 

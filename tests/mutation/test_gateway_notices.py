@@ -11,7 +11,7 @@ from hpcc.testing.mutants import Case, Mutants
 
 ATTACKS = "tests/integration/gateway/test_gateway_attacks.py::"
 ORDER = "tests/unit/test_output_order.py::"
-LINK = "rpc/_relay_link.py"
+LINK = "rpc/relay/link.py"
 
 
 CASES = {
@@ -20,7 +20,7 @@ CASES = {
     "token-tenant": Case("gateway/_visitors.py", "key = (tenant.value, _hash(credential))",
                          'key = ("", _hash(credential))',
                          ATTACKS + "test_a_token_that_was_good_for_one_tenant_opens_no_other"),
-    "write-order": Case("rpc/_write_order.py", "if message.write_offset != self.received_bytes or (",
+    "write-order": Case("rpc/base/write_order.py", "if message.write_offset != self.received_bytes or (",
                         "if False and (",
                         ATTACKS + "test_an_upload_with_gaps_overlaps_or_another_name_is_refused"),
     "output-parent": Case("runtime/channel/output_order.py",

@@ -22,7 +22,7 @@ TENANTS, SESSIONS = "scheduler/_tenants.py", "scheduler/_tenants_sessions.py"
 
 PROOF = "tests/unit/test_proof.py::"
 ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
-PULSES, PULSE = "tests/unit/test_worker_pulses.py::", "rpc/_pulse.py"
+PULSES, PULSE = "tests/unit/test_worker_pulses.py::", "rpc/scheduler/pulse.py"
 ENROLMENT, CA = "scheduler/_enrolment.py", "identity/worker_ca.py"
 CASES = {
     "pulse-admit": Case(PULSE, "await self._backend.admit(call.certificate, beat.worker_id)", "pass",

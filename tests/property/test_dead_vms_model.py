@@ -37,8 +37,8 @@ from hpcc.daemon._dispatch_compile import Dispatcher, PreparedAction
 from hpcc.daemon._dispatch_farm import DIAL_SECONDS, FarmConnection, RoutedWorker
 from hpcc.ports import GuestLostError
 from hpcc.routing.fleet import Wish
-from hpcc.rpc._errors import UnavailableError
-from hpcc.rpc._scheduler_api import (
+from hpcc.rpc.base.errors import UnavailableError
+from hpcc.rpc.scheduler.api import (
     WATCHING,
     Beat,
     Registration,

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from hpcc.core import InfrastructureError
-from hpcc.rpc._errors import DeadlineError, UnavailableError, error_of_call
+from hpcc.rpc.base.errors import DeadlineError, UnavailableError, error_of_call
 
 
 @pytest.mark.parametrize(

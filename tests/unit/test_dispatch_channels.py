@@ -11,8 +11,8 @@ from hpcc.core import GuestReuse, Isolation
 from hpcc.daemon._dispatch_farm import _MAX_CHANNELS, FarmConnection
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.ports import SystemClock
-from hpcc.rpc._scheduler_api import Route
-from hpcc.rpc._schedulers import Schedulers
+from hpcc.rpc.scheduler.api import Route
+from hpcc.rpc.scheduler.schedulers import Schedulers
 
 
 async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_worker(

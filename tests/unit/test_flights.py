@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from hpcc.core import Digest, GuestReuse, HpccError, ImageDigest, Isolation, NotFoundError, TenantId
-from hpcc.rpc._reapi_server import Running
+from hpcc.rpc.reapi.server import Running
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._flights import FlightKey, Flights, Landing
 from hpcc.worker._rows import Made

@@ -12,7 +12,7 @@ from hpcc.core import CallerError
 from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._limits import Budget, Calls
 from hpcc.gateway._lru import Lru
-from hpcc.rpc._errors import BusyError
+from hpcc.rpc.base.errors import BusyError
 
 
 @asynccontextmanager

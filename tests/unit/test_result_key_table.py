@@ -13,7 +13,7 @@ from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, PolicyError
 from hpcc.identity.results import ResultSigner
 from hpcc.ports import ControlStoreError, Entry
-from hpcc.rpc._scheduler_api import Registration
+from hpcc.rpc.scheduler.api import Registration
 from hpcc.scheduler._result_keys import (
     REREAD_SECONDS,
     SPACE,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hpcc.core import PolicyError, TenantId
-from hpcc.rpc._scheduler_api import RouteChange
+from hpcc.rpc.scheduler.api import RouteChange
 from hpcc.scheduler._watchers import BACKLOG, Watcher, Watchers
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")

@@ -9,7 +9,7 @@ import pytest
 from hpcc.core import ImageDigest, Isolation, NotFoundError
 from hpcc.ports import WorkerLease
 from hpcc.routing.fleet import Wish
-from hpcc.rpc._scheduler_api import Beat, Registration
+from hpcc.rpc.scheduler.api import Beat, Registration
 from hpcc.scheduler._registry import RETURN_SECONDS, Registry
 from hpcc.scheduler._registry_row import Worker
 

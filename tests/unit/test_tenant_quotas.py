@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcc.core import Blob, ImageDigest, Isolation, NotFoundError, TenantId
 from hpcc.identity.token import RouteClaims, RouteQuotas
-from hpcc.rpc._errors import BusyError
+from hpcc.rpc.base.errors import BusyError
 from hpcc.testing._idp_tokens import FixedClock
 from hpcc.worker._quotas import MAX_WAITING, Quotas
 from hpcc.worker._storage import TenantStorage

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError, TenantId
 from hpcc.identity.key_ring import Sealer
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._scheduler_api import SessionGrant
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule, TenantPolicy, _matches, parse_tenants

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.rpc._process import watch_in_thread
+from hpcc.rpc.base.process import watch_in_thread
 from hpcc.supervisor._windows_service import (
     WorkerService,
     install_worker,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from hpcc.rpc._errors import UnavailableError
+from hpcc.rpc.base.errors import UnavailableError
 from hpcc.worker._link import SchedulerLink
 
 

@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.rpc._errors import BusyError
-from hpcc.rpc._lives import _MAX_REMEMBERED, BURST, PER_SECOND, Lives
-from hpcc.rpc._method import Call
-from hpcc.rpc._scheduler_api import SchedulerBackend
-from hpcc.rpc._scheduler_server import _WorkerSide
+from hpcc.rpc.base.errors import BusyError
+from hpcc.rpc.base.lives import _MAX_REMEMBERED, BURST, PER_SECOND, Lives
+from hpcc.rpc.base.method import Call
+from hpcc.rpc.scheduler.api import SchedulerBackend
+from hpcc.rpc.scheduler.server import _WorkerSide
 
 CALL = Call(credential="", tool_metadata=b"")
 

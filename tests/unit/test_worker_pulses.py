@@ -10,10 +10,10 @@ import pytest
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, HpccError
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._method import Call, Duplex
-from hpcc.rpc._pulse import BEATS_PER_SECOND, BURST, Pulses
-from hpcc.rpc._scheduler_api import Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.base.method import Call, Duplex
+from hpcc.rpc.scheduler.api import Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc.scheduler.pulse import BEATS_PER_SECOND, BURST, Pulses
 
 CALL = Call(credential="", tool_metadata=b"", certificate=b"w1's")
 

@@ -112,7 +112,7 @@ def _revoke(args: argparse.Namespace) -> int:
 def _enrol(args: argparse.Namespace) -> int:
     """Make a key on this machine, and have the scheduler sign a certificate for it."""
     from hpcc.identity.tls import PinnedPeer
-    from hpcc.rpc._schedulers import split_schedulers
+    from hpcc.rpc.scheduler.schedulers import split_schedulers
     from hpcc.worker._identity import enrol_worker, read_token
 
     try:

@@ -18,7 +18,7 @@ from hpcc.core import CallerError, HpccError, InfrastructureError
 if TYPE_CHECKING:
     from hpcc.identity.login_file import FarmProfile, Login
     from hpcc.identity.oidc_grants import DeviceCode
-    from hpcc.rpc._scheduler_api import SessionGrant
+    from hpcc.rpc.scheduler.api import SessionGrant
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -198,8 +198,8 @@ async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> Sess
     from hpcc import __version__
     from hpcc.core import TenantId
     from hpcc.identity.tls import PinnedPeer
-    from hpcc.rpc._scheduler_client import SchedulerClient
-    from hpcc.rpc._schedulers import open_schedulers
+    from hpcc.rpc.scheduler.client import SchedulerClient
+    from hpcc.rpc.scheduler.schedulers import open_schedulers
 
     peer = PinnedPeer.from_pem(profile.scheduler_certificate.encode())
     async with open_schedulers(

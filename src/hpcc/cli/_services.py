@@ -40,14 +40,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:
-    from hpcc.rpc._process import run_service
+    from hpcc.rpc.base.process import run_service
     from hpcc.scheduler.__main__ import main
 
     return run_service("scheduler", main, _config(args))
 
 
 def _run_worker(args: argparse.Namespace) -> int:
-    from hpcc.rpc._process import run_service
+    from hpcc.rpc.base.process import run_service
     from hpcc.worker.__main__ import main
 
     return run_service("worker", main, _config(args))
@@ -55,7 +55,7 @@ def _run_worker(args: argparse.Namespace) -> int:
 
 def _run_gateway(args: argparse.Namespace) -> int:
     from hpcc.gateway.__main__ import main
-    from hpcc.rpc._process import run_service
+    from hpcc.rpc.base.process import run_service
 
     return run_service("gateway", main, _config(args))
 

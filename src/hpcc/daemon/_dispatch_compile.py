@@ -38,9 +38,14 @@ from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.signed import ResultScope, ResultTerms
-from hpcc.rpc._channel import MAX_BATCH_BYTES
-from hpcc.rpc._errors import BusyError, MissingBlobsError, UnauthenticatedError, UnavailableError
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
+from hpcc.rpc.base.channel import MAX_BATCH_BYTES
+from hpcc.rpc.base.errors import (
+    BusyError,
+    MissingBlobsError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
 # Another route may help: the worker or its guest is gone, or the token is.

@@ -31,9 +31,9 @@ from hpcc.core import (
 )
 from hpcc.daemon._prepared_action import PreparedAction
 from hpcc.reapi.foreign import ForeignResult, parse_foreign_result
-from hpcc.rpc._errors import MissingBlobsError
-from hpcc.rpc._foreign_service import ServiceConfig, connect_service
-from hpcc.rpc._reapi_client import ReapiClient, check_token
+from hpcc.rpc.base.errors import MissingBlobsError
+from hpcc.rpc.reapi.client import ReapiClient, check_token
+from hpcc.rpc.reapi.foreign_service import ServiceConfig, connect_service
 
 _MAX_FILE_BYTES: Final = 1 << 20
 # Its words for a client and ours: any 2.x does what is asked of it here.

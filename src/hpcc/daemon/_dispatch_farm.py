@@ -33,13 +33,13 @@ from hpcc.identity.proof import ProofKey
 from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc._channel import dial
-from hpcc.rpc._channel import open_channel as open_pinned
-from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
-from hpcc.rpc._reapi_client import answers
-from hpcc.rpc._scheduler_api import WATCHING, Route, RouteAsk, SessionGrant
-from hpcc.rpc._scheduler_client import SchedulerClient
-from hpcc.rpc._schedulers import Schedulers, open_schedulers
+from hpcc.rpc.base.channel import dial
+from hpcc.rpc.base.channel import open_channel as open_pinned
+from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.reapi.client import answers
+from hpcc.rpc.scheduler.api import WATCHING, Route, RouteAsk, SessionGrant
+from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers
 
 _log: Final = logging.getLogger(__name__)
 # A token is renewed when it would end within this, so that it outlives the calls made with it.

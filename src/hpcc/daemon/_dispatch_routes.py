@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from hpcc.rpc._scheduler_api import Route, RouteChange
+from hpcc.rpc.scheduler.api import Route, RouteChange
 
 # A generation that let a dial or a call fail is not dialled again so long: a dead worker's lease
 # ends meanwhile, and the scheduler names it no more.

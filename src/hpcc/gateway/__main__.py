@@ -6,7 +6,7 @@ from hpcc.config.service_file import load_service_file
 from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._serve import serve_gateway
 from hpcc.ports import SystemClock
-from hpcc.rpc._process import ServiceProcess, run_service
+from hpcc.rpc.base.process import ServiceProcess, run_service
 
 
 async def main(process: ServiceProcess) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from hpcc.core import CallerError, HpccError
 from hpcc.identity.login_file import read_own_file
-from hpcc.rpc._channel import ServerTls
+from hpcc.rpc.base.channel import ServerTls
 
 _log: Final = logging.getLogger(__name__)
 _MAX_CHAIN_BYTES: Final = 256 << 10

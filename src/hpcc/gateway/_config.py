@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, ImageRef, TenantId, check_port
-from hpcc.rpc._relay_methods import MAX_RELAY_REQUEST_BYTES
+from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 
 # So that one tenant alone, with half of it, can have a few large messages under way.
 _MIN_BUFFER_BYTES: Final = 8 * MAX_RELAY_REQUEST_BYTES

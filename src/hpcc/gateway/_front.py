@@ -16,10 +16,10 @@ from hpcc.gateway._routes import Place, Routes
 from hpcc.gateway._visitors import Visitor, Visitors
 from hpcc.reapi.action import image_of_action
 from hpcc.reapi.command import image_of_command
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._relay_link import IMAGE_METADATA, RelayCall, RelayedError, RelayLink
-from hpcc.rpc._relay_methods import MAX_RELAY_REQUEST_BYTES, Shape, Target, operation_name
-from hpcc.rpc._relay_upstream import Upstream, is_lost
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.relay.link import IMAGE_METADATA, RelayCall, RelayedError, RelayLink
+from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES, Shape, Target, operation_name
+from hpcc.rpc.relay.upstream import Upstream, is_lost
 
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096

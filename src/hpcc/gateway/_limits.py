@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from hpcc.rpc._errors import BusyError
+from hpcc.rpc.base.errors import BusyError
 
 _RETRY_SECONDS = 1.0
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from hpcc.core import CallerError, HpccError, PolicyError
 from hpcc.ports import Clock
-from hpcc.rpc._errors import BusyError
-from hpcc.rpc._relay_link import RelayCall
+from hpcc.rpc.base.errors import BusyError
+from hpcc.rpc.relay.link import RelayCall
 
 _log: Final = logging.getLogger(__name__)
 # Refusals cost an attacker nothing: beyond this they are only counted.

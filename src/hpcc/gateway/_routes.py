@@ -16,9 +16,9 @@ from hpcc.gateway._visitors import Visitor
 from hpcc.identity.proof import ProofKey
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._scheduler_api import Route, RouteAsk
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.scheduler.api import Route, RouteAsk
+from hpcc.rpc.scheduler.client import SchedulerClient
 
 MAX_ROUTES: Final = 16_384
 MAX_CHANNELS: Final = 1024

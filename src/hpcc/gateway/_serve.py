@@ -17,10 +17,10 @@ from hpcc.gateway._routes import Routes
 from hpcc.gateway._visitors import Visitors
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
-from hpcc.rpc._channel import open_channel, start_server
-from hpcc.rpc._relay_link import RelayHandlers
-from hpcc.rpc._relay_methods import MAX_RELAY_REQUEST_BYTES
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel, start_server
+from hpcc.rpc.relay.link import RelayHandlers
+from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
+from hpcc.rpc.scheduler.client import SchedulerClient
 
 _GRACE_SECONDS: Final = 5.0
 # Calls above the limit are told so; this many more are heard at all.

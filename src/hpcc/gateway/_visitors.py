@@ -12,8 +12,8 @@ from hpcc.core import HpccError, TenantId
 from hpcc.gateway._lru import Lru
 from hpcc.identity.oidc_verify import peek_claims
 from hpcc.ports import Clock
-from hpcc.rpc._scheduler_api import SessionGrant
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.scheduler.api import SessionGrant
+from hpcc.rpc.scheduler.client import SchedulerClient
 
 MAX_VISITORS: Final = 8192
 _LOGINS_AT_ONCE: Final = 32

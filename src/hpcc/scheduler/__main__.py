@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpcc.config.service_file import load_service_file
 from hpcc.ports import SystemClock
-from hpcc.rpc._process import ServiceProcess, run_service
+from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.scheduler._collector import Collector
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._limits import raise_descriptor_limit

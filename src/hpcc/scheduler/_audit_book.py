@@ -17,7 +17,7 @@ from hpcc.audit.heads import check_head, head_of_text, head_text
 from hpcc.audit.limiter import EventLimiter
 from hpcc.core import HpccError
 from hpcc.ports import Anchor, Clock, ConflictError, ControlStore, ControlStoreError, SignedHead
-from hpcc.rpc._method import current_caller
+from hpcc.rpc.base.method import current_caller
 
 _log: Final = logging.getLogger(__name__)
 KEYS_SPACE: Final = "audit-keys"

@@ -15,7 +15,7 @@ from hpcc.control.connect import connect_arguments
 from hpcc.control.database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import Clock
-from hpcc.rpc._audit_api import AuditPlace
+from hpcc.rpc.scheduler.audit_api import AuditPlace
 from hpcc.scheduler._audit_schema import COLUMNS, DAMAGED, GAP, INSERT
 
 _log: Final = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from hpcc.audit.limiter import EventLimiter
 from hpcc.core import CallerError, HpccError, IntegrityError, PolicyError, TenantId
-from hpcc.rpc._method import Call
+from hpcc.rpc.base.method import Call
 
 _WORKERS: Final = (
     "hpcc.v1.WorkerRegistryService",

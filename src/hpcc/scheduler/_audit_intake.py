@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from hpcc.audit.canonical import GENESIS, Record, foreign_record
 from hpcc.core import CallerError, IntegrityError
-from hpcc.rpc._audit_api import AuditPlace
+from hpcc.rpc.scheduler.audit_api import AuditPlace
 
 # Each batch may be 15 MiB and be decoded: this bounds what they take of memory together.
 _MAX_AT_ONCE: Final = 4

@@ -24,9 +24,9 @@ from hpcc.identity.worker_ca import (
     worker_key_id,
 )
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
-from hpcc.rpc._enrolment import WorkerGrant
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._method import current_caller
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.base.method import current_caller
+from hpcc.rpc.scheduler.enrolment import WorkerGrant
 
 _log: Final = logging.getLogger(__name__)
 TOKEN_SPACE: Final = "enrol-token"  # noqa: S105 - where they are kept, not one

@@ -9,8 +9,8 @@ from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
 from hpcc.identity.tls import certificate_id
 from hpcc.ports import Clock, WorkerLease
 from hpcc.routing.fleet import Fleet, Member, Wish
-from hpcc.rpc._scheduler_api import Beat, Registration, RouteChange
-from hpcc.rpc._scheduler_words import MAX_GENERATION, unpack_registration
+from hpcc.rpc.scheduler.api import Beat, Registration, RouteChange
+from hpcc.rpc.scheduler.words import MAX_GENERATION, unpack_registration
 from hpcc.scheduler._registry_row import Row, Worker
 
 MAX_WORKERS: Final = 10_000

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from hpcc.ports import WorkerLease
 from hpcc.routing.fleet import Member
-from hpcc.rpc._scheduler_api import Registration
-from hpcc.rpc._scheduler_words import pack_registration
+from hpcc.rpc.scheduler.api import Registration
+from hpcc.rpc.scheduler.words import pack_registration
 
 
 @dataclass(frozen=True, slots=True)

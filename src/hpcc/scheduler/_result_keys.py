@@ -16,7 +16,7 @@ from typing import Final
 from hpcc.core import CallerError, HpccError, NotFoundError, PolicyError
 from hpcc.identity.results import check_possession, result_key_id
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
-from hpcc.rpc._scheduler_api import Registration
+from hpcc.rpc.scheduler.api import Registration
 from hpcc.scheduler._config import SchedulerConfig
 
 _log: Final = logging.getLogger(__name__)

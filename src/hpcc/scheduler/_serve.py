@@ -25,11 +25,11 @@ from hpcc.identity.keys import (
 )
 from hpcc.identity.tls import TlsIdentity
 from hpcc.ports import Clock, ControlStore, ControlStoreError
-from hpcc.rpc._audit_api import audit_handlers
-from hpcc.rpc._channel import ServerTls, start_server
-from hpcc.rpc._enrolment import enrol_handlers, renew_handlers
-from hpcc.rpc._method import OnRefusal
-from hpcc.rpc._scheduler_server import registry_handlers, scheduler_handlers
+from hpcc.rpc.base.channel import ServerTls, start_server
+from hpcc.rpc.base.method import OnRefusal
+from hpcc.rpc.scheduler.audit_api import audit_handlers
+from hpcc.rpc.scheduler.enrolment import enrol_handlers, renew_handlers
+from hpcc.rpc.scheduler.server import registry_handlers, scheduler_handlers
 from hpcc.scheduler._audit_book import AuditBook, kept_anchors
 from hpcc.scheduler._audit_database import open_audit_sink
 from hpcc.scheduler._audit_events import Refusals

@@ -15,7 +15,7 @@ from hpcc.identity.session_token import SessionClaims
 from hpcc.identity.token import RouteClaims
 from hpcc.ports import Clock, ControlStore
 from hpcc.routing.fleet import Wish
-from hpcc.rpc._scheduler_api import (
+from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
     Beat,

@@ -17,7 +17,7 @@ from typing import Final
 
 from hpcc.core import CallerError
 from hpcc.ports import Clock, ControlStore, ControlStoreError, News, SessionFloor
-from hpcc.rpc._scheduler_api import RouteChange
+from hpcc.rpc.scheduler.api import RouteChange
 from hpcc.scheduler._anchors import Anchors
 from hpcc.scheduler._registry import HOLD_SECONDS, Registry
 from hpcc.scheduler._tenants_sessions import Sessions, floor_text, parse_floor

@@ -13,7 +13,7 @@ from hpcc.identity.oidc_http import ProviderHttp
 from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.identity.oidc_verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
 from hpcc.ports import Clock
-from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy
 from hpcc.scheduler._tenants_file import TenantsFile

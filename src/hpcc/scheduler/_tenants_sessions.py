@@ -21,8 +21,8 @@ from hpcc.identity.session_token import (
     seal_session,
 )
 from hpcc.ports import Clock, ControlStore, SessionAsk, SessionFloor
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._scheduler_api import SessionGrant
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.scheduler._signing import SigningKeys
 from hpcc.scheduler._tenants import TenantPolicy
 from hpcc.scheduler._tenants_door import Admitted, Door

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpcc.core import PolicyError, TenantId
-from hpcc.rpc._scheduler_api import RouteChange
+from hpcc.rpc.scheduler.api import RouteChange
 
 MAX_WATCHERS: Final = 1000
 # News that one has not taken yet.

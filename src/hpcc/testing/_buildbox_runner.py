@@ -16,8 +16,8 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from hpcc.core import Blob, Digest
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.reapi.tree import TreeWalk
-from hpcc.rpc._foreign_service import ServiceConfig, connect_service
-from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.foreign_service import ServiceConfig, connect_service
 
 
 async def _stage(client: ReapiClient, root: Digest, directory: Path) -> None:

@@ -17,10 +17,10 @@ from hpcc.core import ImageDigest, ImageRef, Isolation, NotFoundError, TenantId
 from hpcc.identity.key_ring import KeyRing, Sealer
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, SystemClock
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig
-from hpcc.rpc._scheduler_api import Route, RouteAsk
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
+from hpcc.rpc.scheduler.api import Route, RouteAsk
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
 from hpcc.scheduler._tenants_door import Door

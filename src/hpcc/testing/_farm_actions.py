@@ -11,7 +11,7 @@ from hpcc.identity.token import RouteClaims, TokenSigner
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
-from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest
 
 

@@ -12,7 +12,7 @@ from hpcc.core import GuestReuse, Isolation, TenantId
 from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._serve import serve_gateway
 from hpcc.ports import Clock, SystemClock
-from hpcc.rpc._errors import UnauthenticatedError
+from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.scheduler._tenants import ImageRule, TenantPolicy
 from hpcc.scheduler._tenants_door import Admitted
 from hpcc.testing._authority import issue

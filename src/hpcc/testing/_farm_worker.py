@@ -9,7 +9,7 @@ from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest
 from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.ports import SystemClock
-from hpcc.rpc._process import ServiceProcess, run_service
+from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._serve import serve_worker

@@ -20,8 +20,8 @@ from hpcc.control.schema import migrate
 from hpcc.core import Isolation
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime

@@ -18,7 +18,7 @@ from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.images.store import ImageStore
 from hpcc.images.toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
-from hpcc.rpc._process import ServiceProcess, run_service
+from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
 from hpcc.worker._guests import runtime_of
 from hpcc.worker._serve import ready_identity, serve_worker

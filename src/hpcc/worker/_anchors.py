@@ -9,8 +9,8 @@ from hpcc.audit.canonical import AuditDamagedError
 from hpcc.audit.heads import head_of_text
 from hpcc.core import CallerError
 from hpcc.identity.tls import PinnedPeer
-from hpcc.rpc._audit_api import AuditClient
-from hpcc.rpc._schedulers import open_schedulers
+from hpcc.rpc.scheduler.audit_api import AuditClient
+from hpcc.rpc.scheduler.schedulers import open_schedulers
 from hpcc.worker._identity import load_identity_or_none
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hpcc.audit.cursor import TrailCursor
 from hpcc.audit.log import SpoolAuditLog
 from hpcc.core import CallerError, HpccError, IntegrityError
 from hpcc.ports import Clock, SecurityEvent
-from hpcc.rpc._audit_api import AuditPlace
+from hpcc.rpc.scheduler.audit_api import AuditPlace
 
 _log: Final = logging.getLogger(__name__)
 _BATCH_RECORDS: Final = 500

@@ -11,7 +11,7 @@ from typing import Final
 from hpcc.audit.spool import SpoolLimits
 from hpcc.config.settings import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
-from hpcc.rpc._schedulers import split_schedulers
+from hpcc.rpc.scheduler.schedulers import split_schedulers
 from hpcc.worker._stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"

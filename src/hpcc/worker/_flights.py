@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from hpcc.core import Digest, HpccError, InfrastructureError, NotFoundError
-from hpcc.rpc._reapi_server import Running
+from hpcc.rpc.reapi.server import Running
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._rows import Made
 

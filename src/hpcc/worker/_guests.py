@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from hpcc.config.settings import GUEST_OVERHEAD_MIB
 from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import Clock, Runtime
-from hpcc.rpc._process import ServiceProcess
+from hpcc.rpc.base.process import ServiceProcess
 from hpcc.runtime.registry.windows_pick import (
     AGENT_LAYER,
     WindowsChoice,

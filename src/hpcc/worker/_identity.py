@@ -25,10 +25,10 @@ from hpcc.identity.worker_ca import (
     worker_key_id,
 )
 from hpcc.ports import Clock
-from hpcc.rpc._channel import ClientTls, dial, open_channel
-from hpcc.rpc._enrolment import ask_to_enrol, ask_to_renew
-from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
-from hpcc.rpc._schedulers import Schedulers, open_schedulers, split_schedulers
+from hpcc.rpc.base.channel import ClientTls, dial, open_channel
+from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
+from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
 
 _log: Final = logging.getLogger(__name__)
 IDENTITY_NAME: Final = "farm-identity.pem"

@@ -13,9 +13,9 @@ from typing import Final
 
 from hpcc.core import HpccError, NotFoundError
 from hpcc.ports import Clock, SignedHead
-from hpcc.rpc._pulse import Pulse
-from hpcc.rpc._scheduler_api import Admission, Beat, BeatAnswer, Registration
-from hpcc.rpc._scheduler_client import RegistryClient
+from hpcc.rpc.scheduler.api import Admission, Beat, BeatAnswer, Registration
+from hpcc.rpc.scheduler.client import RegistryClient
+from hpcc.rpc.scheduler.pulse import Pulse
 
 _log: Final = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.5

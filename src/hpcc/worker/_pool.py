@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from hpcc.core import HpccError, ImageDigest, InfrastructureError
 from hpcc.ports import Clock, Guest, GuestSpec, Runtime
-from hpcc.rpc._errors import BusyError
+from hpcc.rpc.base.errors import BusyError
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._pool_core import PoolCore
 from hpcc.worker._pool_words import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire

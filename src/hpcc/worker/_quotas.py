@@ -14,7 +14,7 @@ from typing import Final
 from hpcc.core import TenantId
 from hpcc.identity.token import RouteClaims, RouteQuotas
 from hpcc.ports import Clock
-from hpcc.rpc._errors import BusyError
+from hpcc.rpc.base.errors import BusyError
 from hpcc.worker._storage import TenantStorage
 
 # Compiles of one tenant that wait for a place below its limit, each with its action in memory.

@@ -29,9 +29,9 @@ from hpcc.reapi.command import CommandSpec
 from hpcc.reapi.result import ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
 from hpcc.reapi.tree import TreeWalk
-from hpcc.rpc._errors import DeadlineError, MissingBlobsError
-from hpcc.rpc._method import current_caller
-from hpcc.rpc._reapi_server import Client
+from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError
+from hpcc.rpc.base.method import current_caller
+from hpcc.rpc.reapi.server import Client
 from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import lineage_digest, pack_entry

@@ -24,13 +24,13 @@ from hpcc.identity.result_keys import ResultKeys
 from hpcc.identity.results import ResultSigner
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import AuditLog, Clock, Runtime, SecurityEvent
-from hpcc.rpc._audit_api import AuditClient
-from hpcc.rpc._channel import ServerTls, start_server
-from hpcc.rpc._process import leaf_error
-from hpcc.rpc._reapi_server import reapi_handlers
-from hpcc.rpc._scheduler_api import Admission, Registration
-from hpcc.rpc._scheduler_client import RegistryClient
-from hpcc.rpc._schedulers import Schedulers
+from hpcc.rpc.base.channel import ServerTls, start_server
+from hpcc.rpc.base.process import leaf_error
+from hpcc.rpc.reapi.server import reapi_handlers
+from hpcc.rpc.scheduler.api import Admission, Registration
+from hpcc.rpc.scheduler.audit_api import AuditClient
+from hpcc.rpc.scheduler.client import RegistryClient
+from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.worker._audit_sinks import TrailSink, audit_sinks
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._domain import TrustDomain

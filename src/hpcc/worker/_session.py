@@ -34,9 +34,9 @@ from hpcc.reapi.output_tree import output_tree_files
 from hpcc.reapi.result import ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope, ResultTerms
 from hpcc.reapi.tree import TreeWalk
-from hpcc.rpc._errors import BusyError, MissingBlobsError
-from hpcc.rpc._method import current_caller
-from hpcc.rpc._reapi_server import Client, Finished, Running
+from hpcc.rpc.base.errors import BusyError, MissingBlobsError
+from hpcc.rpc.base.method import current_caller
+from hpcc.rpc.reapi.server import Client, Finished, Running
 from hpcc.worker._domain import TrustDomain
 from hpcc.worker._entries import open_entry
 from hpcc.worker._flights import FlightKey, Flights, Landing

@@ -13,7 +13,7 @@ import grpc
 from hpcc.config.service_file import load_service_file
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, TenantId
 from hpcc.ports import ActionCache, BlobStore, Clock
-from hpcc.rpc._foreign_service import (
+from hpcc.rpc.reapi.foreign_service import (
     ServiceActionCache,
     ServiceBlobStore,
     ServiceConfig,

@@ -17,10 +17,10 @@ from hpcc.core import CallerError, HpccError, InfrastructureError, IntegrityErro
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SystemClock
-from hpcc.rpc._audit_api import AuditClient, AuditPlace
-from hpcc.rpc._channel import ClientTls, open_channel
-from hpcc.rpc._enrolment import ask_to_enrol
-from hpcc.rpc._schedulers import Schedulers
+from hpcc.rpc.base.channel import ClientTls, open_channel
+from hpcc.rpc.scheduler.audit_api import AuditClient, AuditPlace
+from hpcc.rpc.scheduler.enrolment import ask_to_enrol
+from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.scheduler._audit_schema import AUDIT_SQL
 from hpcc.scheduler._serve import open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test

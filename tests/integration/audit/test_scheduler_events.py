@@ -25,13 +25,13 @@ from hpcc.core import HpccError, Isolation, PolicyError, TenantId
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import new_worker_key
 from hpcc.ports import SecurityEvent
-from hpcc.rpc._audit_api import AuditClient
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._enrolment import ask_to_enrol
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._scheduler_api import RouteAsk
-from hpcc.rpc._scheduler_client import SchedulerClient
-from hpcc.rpc._schedulers import Schedulers
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.scheduler.api import RouteAsk
+from hpcc.rpc.scheduler.audit_api import AuditClient
+from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.rpc.scheduler.enrolment import ask_to_enrol
+from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import KEY, opened, row
 from hpcc.worker._identity import load_identity_or_none

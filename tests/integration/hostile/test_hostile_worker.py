@@ -13,7 +13,7 @@ from hpcc.ports import GuestIdentity, GuestSpec, Probe
 from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
-from hpcc.rpc._errors import UnavailableError
+from hpcc.rpc.base.errors import UnavailableError
 from hpcc.runtime.channel.channel import GuestChannel
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc.testing._farm import IMAGE, farm_under_test

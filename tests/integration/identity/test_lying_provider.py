@@ -17,7 +17,7 @@ from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.oidc_http import ProviderError, ProviderHttp
 from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
-from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler._tenants_door import TableDoor
 from hpcc.testing._idp_tokens import FixedClock, MintKey, claims, mint
 

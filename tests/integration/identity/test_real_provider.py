@@ -19,10 +19,10 @@ from hpcc.identity.oidc_http import ProviderHttp
 from hpcc.identity.oidc_provider import discover
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._scheduler_api import RouteAsk, SessionGrant
-from hpcc.rpc._scheduler_client import SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.scheduler.api import RouteAsk, SessionGrant
+from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE

@@ -22,11 +22,11 @@ from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.tls import PinnedPeer
 from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import Entry, SystemClock
-from hpcc.rpc._channel import ClientTls, open_channel
-from hpcc.rpc._enrolment import ask_to_enrol, ask_to_renew
-from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
-from hpcc.rpc._scheduler_api import Beat
-from hpcc.rpc._scheduler_client import RegistryClient
+from hpcc.rpc.base.channel import ClientTls, open_channel
+from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.scheduler.api import Beat
+from hpcc.rpc.scheduler.client import RegistryClient
+from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
 from hpcc.scheduler._enrolment import Enrolment
 from hpcc.scheduler._serve import TLS_NAME, open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test

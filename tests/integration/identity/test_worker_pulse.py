@@ -13,10 +13,10 @@ import pytest
 from hpcc.core import HpccError, NotFoundError, PolicyError
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc._channel import open_channel
-from hpcc.rpc._pulse import Pulse
-from hpcc.rpc._scheduler_api import Beat, RouteChange
-from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
+from hpcc.rpc.base.channel import open_channel
+from hpcc.rpc.scheduler.api import Beat, RouteChange
+from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
+from hpcc.rpc.scheduler.pulse import Pulse
 from hpcc.scheduler._registry import RETURN_SECONDS, Registry
 from hpcc.scheduler._serve import open_enrolment
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test

@@ -12,9 +12,9 @@ import pytest
 from hpcc.core import CallerError, Isolation
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.rpc._errors import UnauthenticatedError, UnavailableError
-from hpcc.rpc._scheduler_client import SchedulerClient
-from hpcc.rpc._schedulers import Schedulers, open_schedulers, split_schedulers
+from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
+from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
 from hpcc.scheduler._config import SchedulerConfig
 from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
 from hpcc.testing._farm import TENANT

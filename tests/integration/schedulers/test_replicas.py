@@ -31,10 +31,10 @@ from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import REREAD, ControlStore, News, SystemClock
-from hpcc.rpc._errors import UnauthenticatedError
-from hpcc.rpc._scheduler_api import Route, RouteAsk, RouteChange, SessionGrant
-from hpcc.rpc._scheduler_client import RegistryClient, SchedulerClient
-from hpcc.rpc._schedulers import open_schedulers
+from hpcc.rpc.base.errors import UnauthenticatedError
+from hpcc.rpc.scheduler.api import Route, RouteAsk, RouteChange, SessionGrant
+from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
+from hpcc.rpc.scheduler.schedulers import open_schedulers
 from hpcc.scheduler._serve import open_control
 from hpcc.testing._farm import IMAGE, TENANT
 from hpcc.testing.postgres import PrivatePostgres

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from hpcc.core import Blob, Digest, InfrastructureError, NotFoundError
-from hpcc.rpc._foreign_service import (
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.foreign_service import (
     ServiceActionCache,
     ServiceBlobStore,
     ServiceConfig,
     connect_service,
 )
-from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing.buildgrid_server import INSTANCE, BuildGrid, buildgrid, missing_or_none
 from hpcc.testing.store_contract import BLOB, ActionCacheContract, BlobStoreContract
 

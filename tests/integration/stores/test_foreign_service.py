@@ -12,13 +12,13 @@ import pytest
 
 from hpcc.core import Blob, CallerError, Digest, InfrastructureError, NotFoundError
 from hpcc.reapi.foreign import encode_entry_result, parse_foreign_result
-from hpcc.rpc._foreign_service import (
+from hpcc.rpc.reapi.client import ReapiClient
+from hpcc.rpc.reapi.foreign_service import (
     ServiceActionCache,
     ServiceBlobStore,
     ServiceConfig,
     connect_service,
 )
-from hpcc.rpc._reapi_client import ReapiClient
 from hpcc.testing.buildbox import Casd, casd, missing_or_none
 from hpcc.testing.store_contract import BLOB, ActionCacheContract, BlobStoreContract
 

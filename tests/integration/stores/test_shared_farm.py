@@ -17,7 +17,7 @@ from hpcc.reapi.action import ActionSpec, encode_action
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.tree import build_tree
-from hpcc.rpc._reapi_client import ReapiClient
+from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 from hpcc.testing.buildbox import casd
 from hpcc.testing.buildbox import missing_or_none as casd_missing_or_none

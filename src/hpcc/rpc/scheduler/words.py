@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageDigest, Isolation
-from hpcc.rpc._scheduler_api import Registration
-from hpcc.rpc._toolchain_messages import image_message, images_of
+from hpcc.rpc.scheduler.api import Registration
+from hpcc.rpc.scheduler.toolchain_messages import image_message, images_of
 
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:-]{1,255}:[0-9]{1,5}")

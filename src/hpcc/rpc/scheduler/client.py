@@ -9,10 +9,9 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import GuestReuse, HostReport, Isolation, TenantId
-from hpcc.rpc._errors import UnavailableError, error_of_call
-from hpcc.rpc._method import bearer
-from hpcc.rpc._pulse import Pulse
-from hpcc.rpc._scheduler_api import (
+from hpcc.rpc.base.errors import UnavailableError, error_of_call
+from hpcc.rpc.base.method import bearer
+from hpcc.rpc.scheduler.api import (
     Admission,
     Registration,
     Route,
@@ -20,13 +19,14 @@ from hpcc.rpc._scheduler_api import (
     RouteChange,
     SessionGrant,
 )
-from hpcc.rpc._scheduler_words import registration_message
-from hpcc.rpc._schedulers import Schedulers
-from hpcc.rpc._toolchain_messages import (
+from hpcc.rpc.scheduler.pulse import Pulse
+from hpcc.rpc.scheduler.schedulers import Schedulers
+from hpcc.rpc.scheduler.toolchain_messages import (
     image_or_none,
     policy_of,
     report_message,
 )
+from hpcc.rpc.scheduler.words import registration_message
 
 
 class SchedulerClient:

@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 
 from hpcc.core import Blob, CallerError, Digest, TenantId
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto
-from hpcc.rpc._errors import UnavailableError
-from hpcc.rpc._method import PROOF_METADATA, TOOL_METADATA, bearer
-from hpcc.rpc._relay_link import RelayedError, RelayLink
-from hpcc.rpc._write_order import WriteOrder
+from hpcc.rpc.base.errors import UnavailableError
+from hpcc.rpc.base.method import PROOF_METADATA, TOOL_METADATA, bearer
+from hpcc.rpc.base.write_order import WriteOrder
+from hpcc.rpc.relay.link import RelayedError, RelayLink
 
 _BATCH_READ: Final = "/build.bazel.remote.execution.v2.ContentAddressableStorage/BatchReadBlobs"
 _STATUS: Final = "/google.bytestream.ByteStream/QueryWriteStatus"

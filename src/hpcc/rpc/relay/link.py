@@ -12,9 +12,9 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from google.protobuf.message import DecodeError
 
 from hpcc.core import CallerError, HpccError, PolicyError
-from hpcc.rpc._errors import DETAILS_KEY, UnauthenticatedError, code_of, trailer_of
-from hpcc.rpc._method import TOOL_METADATA
-from hpcc.rpc._relay_methods import RELAY_METHODS, RelayMethod
+from hpcc.rpc.base.errors import DETAILS_KEY, UnauthenticatedError, code_of, trailer_of
+from hpcc.rpc.base.method import TOOL_METADATA
+from hpcc.rpc.relay.methods import RELAY_METHODS, RelayMethod
 
 IMAGE_METADATA: Final = "hpcc-image"
 _OURS: Final = "hpcc-"

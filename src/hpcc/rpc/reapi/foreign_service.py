@@ -24,9 +24,9 @@ from hpcc.core import (
     check_endpoint,
 )
 from hpcc.reapi.foreign import encode_entry_result, parse_foreign_result
-from hpcc.rpc._channel import COMMON_OPTIONS
-from hpcc.rpc._errors import DeadlineError
-from hpcc.rpc._reapi_client import ReapiClient, ReapiClientConfig, check_token
+from hpcc.rpc.base.channel import COMMON_OPTIONS
+from hpcc.rpc.base.errors import DeadlineError
+from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig, check_token
 
 # Our entries are no actions of anybody's: their names say what they are and whose class.
 _ENTRY_DOMAIN: Final = b"hpcc-action-cache-1\0"

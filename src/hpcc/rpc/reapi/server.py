@@ -19,13 +19,13 @@ from hpcc.core import Blob, CallerError, Digest, HpccError, NotFoundError, Polic
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.reapi.limits import MAX_TREE_BYTES
 from hpcc.reapi.resource import parse_read_name, parse_write_name
-from hpcc.rpc._blob_room import BlobRoom
-from hpcc.rpc._channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
-from hpcc.rpc._errors import code_of, status_of
-from hpcc.rpc._inline_blobs import Extras
-from hpcc.rpc._method import Call, Method, service_handler
-from hpcc.rpc._stdio_blobs import BlobKeeper, shorten
-from hpcc.rpc._write_order import WriteOrder
+from hpcc.rpc.base.blob_room import BlobRoom
+from hpcc.rpc.base.channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
+from hpcc.rpc.base.errors import code_of, status_of
+from hpcc.rpc.base.method import Call, Method, service_handler
+from hpcc.rpc.base.write_order import WriteOrder
+from hpcc.rpc.reapi.inline_blobs import Extras
+from hpcc.rpc.reapi.stdio_blobs import BlobKeeper, shorten
 
 MAX_DIGESTS: Final = 50_000
 _READ_CHUNK: Final = 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hpcc.rpc._errors import BusyError
+from hpcc.rpc.base.errors import BusyError
 
 # All guests of a large host die at once, and more follow.
 BURST: Final = 128.0

@@ -21,7 +21,7 @@ import grpc
 from google.protobuf.message import Message
 
 from hpcc.core import HpccError
-from hpcc.rpc._errors import code_of, trailer_of
+from hpcc.rpc.base.errors import code_of, trailer_of
 
 AUTHORIZATION_METADATA: Final = "authorization"
 _BEARER: Final = "Bearer "

@@ -6,7 +6,7 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 
 from hpcc.core import CallerError
 from hpcc.reapi.resource import parse_write_name
-from hpcc.rpc._channel import MAX_UPLOAD_BYTES
+from hpcc.rpc.base.channel import MAX_UPLOAD_BYTES
 
 
 class WriteOrder:

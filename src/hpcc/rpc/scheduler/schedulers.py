@@ -12,9 +12,9 @@ import grpc
 
 from hpcc.core import CallerError, HpccError, InfrastructureError
 from hpcc.ports import Clock, SystemClock
-from hpcc.rpc._channel import ClientTls, open_channel
-from hpcc.rpc._errors import BusyError, DeadlineError, UnavailableError, error_of_call
-from hpcc.rpc._method import bearer
+from hpcc.rpc.base.channel import ClientTls, open_channel
+from hpcc.rpc.base.errors import BusyError, DeadlineError, UnavailableError, error_of_call
+from hpcc.rpc.base.method import bearer
 
 CALL_SECONDS: Final = 10.0
 # One that hangs is given up sooner where there are others.

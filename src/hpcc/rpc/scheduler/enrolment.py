@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
-from hpcc.rpc._errors import UnavailableError, error_of_call
-from hpcc.rpc._method import Call, Method, OnRefusal, bearer, service_handler
+from hpcc.rpc.base.errors import UnavailableError, error_of_call
+from hpcc.rpc.base.method import Call, Method, OnRefusal, bearer, service_handler
 
 _SERVICE: Final = "hpcc.v1.WorkerEnrolmentService"
 _CALL_SECONDS: Final = 10.0

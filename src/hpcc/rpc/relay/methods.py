@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from hpcc.core import CallerError, Digest, NotFoundError
 from hpcc.reapi.digests import digest_from_proto
 from hpcc.reapi.resource import parse_read_name, parse_write_name
-from hpcc.rpc._channel import MAX_BATCH_BYTES
+from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 
 _REAPI: Final = "build.bazel.remote.execution.v2"
 _BYTESTREAM: Final = "google.bytestream.ByteStream"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from hpcc.core import TenantId
-from hpcc.rpc._errors import BusyError, DeadlineError
+from hpcc.rpc.base.errors import BusyError, DeadlineError
 
 # Two of the largest blobs for one tenant, and as much again for others.
 MAX_TENANT_BYTES: Final = 512 << 20

@@ -10,10 +10,10 @@ import grpc
 
 from hpcc._proto import audit_pb2 as pb
 from hpcc.core import CallerError
-from hpcc.rpc._errors import error_of_call
-from hpcc.rpc._method import Call, Method, OnRefusal, service_handler
-from hpcc.rpc._scheduler_words import worker_id_of
-from hpcc.rpc._schedulers import Schedulers
+from hpcc.rpc.base.errors import error_of_call
+from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
+from hpcc.rpc.scheduler.schedulers import Schedulers
+from hpcc.rpc.scheduler.words import worker_id_of
 
 MAX_AUDIT_RECORDS: Final = 1000
 # One record may be as large as this alone; the message around it is small.

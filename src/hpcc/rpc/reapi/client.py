@@ -19,16 +19,16 @@ from hpcc.reapi.delta import Delta
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto
 from hpcc.reapi.resource import read_name, write_name
 from hpcc.reapi.result import ResultRecord, parse_result
-from hpcc.rpc._channel import MAX_BATCH_BYTES
-from hpcc.rpc._errors import UnavailableError, error_of_call, error_of_status
-from hpcc.rpc._inline_blobs import encode_execute
-from hpcc.rpc._method import (
+from hpcc.rpc.base.channel import MAX_BATCH_BYTES
+from hpcc.rpc.base.errors import UnavailableError, error_of_call, error_of_status
+from hpcc.rpc.base.method import (
     AUTHORIZATION_METADATA,
     INJECTED_METADATA,
     PROOF_METADATA,
     TOOL_METADATA,
     bearer,
 )
+from hpcc.rpc.reapi.inline_blobs import encode_execute
 
 _REAPI: Final = "/build.bazel.remote.execution.v2"
 _EXECUTE: Final = f"{_REAPI}.Execution/Execute"

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import grpc
 
 from hpcc.core import InfrastructureError
-from hpcc.rpc._errors import UnavailableError
+from hpcc.rpc.base.errors import UnavailableError
 
 # Inlined objects and batches; 4 MiB of blobs plus their digests fit with room to spare.
 MAX_MESSAGE_BYTES: Final = 16 << 20

@@ -12,20 +12,20 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
-from hpcc.rpc._lives import Lives
-from hpcc.rpc._method import Call, Method, OnRefusal, service_handler
-from hpcc.rpc._pulse import Pulses
-from hpcc.rpc._scheduler_api import RouteAsk, SchedulerBackend
-from hpcc.rpc._scheduler_words import (
+from hpcc.rpc.base.lives import Lives
+from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
+from hpcc.rpc.scheduler.api import RouteAsk, SchedulerBackend
+from hpcc.rpc.scheduler.pulse import Pulses
+from hpcc.rpc.scheduler.toolchain_messages import (
+    image_message,
+    policy_message,
+    report_or_none,
+)
+from hpcc.rpc.scheduler.words import (
     generation_of,
     isolation_of,
     registration_of,
     worker_id_of,
-)
-from hpcc.rpc._toolchain_messages import (
-    image_message,
-    policy_message,
-    report_or_none,
 )
 
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")

@@ -1,0 +1,1 @@
+"""Calls that a gateway passes on to a worker."""

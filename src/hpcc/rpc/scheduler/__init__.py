@@ -1,0 +1,1 @@
+"""The scheduler's services and their clients: routes, registration, heartbeats, audit."""
