@@ -25,8 +25,8 @@ from _measure import BenchError, own_seconds
 
 from hpcc.config.service_file import load_service_file
 from hpcc.ports import SystemClock
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import open_enrolment
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import open_enrolment
 
 LEASE_SECONDS: Final = 10.0
 # What a worker does, in a lease as long as the scheduler says.

@@ -11,7 +11,7 @@ import pytest
 
 from hpcc.config.settings import Settings
 from hpcc.gateway._config import GatewayConfig
-from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.worker._config import WorkerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"

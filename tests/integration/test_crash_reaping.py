@@ -34,8 +34,8 @@ from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.rpc.scheduler.api import RouteChange
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import RunningScheduler
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import RunningScheduler
 from hpcc.testing._fake_runtime import FakeGuest, FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing._memory_audit import MemoryAuditLog

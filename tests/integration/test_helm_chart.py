@@ -25,8 +25,8 @@ from hpcc.gateway._config import GatewayConfig
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._tenants import parse_tenants
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.tenants.table import parse_tenants
 from hpcc.worker._config import WorkerConfig
 
 pytestmark = pytest.mark.timeout(300)

@@ -42,8 +42,8 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.method import bearer
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler._tenants import ImageRule, TenantPolicy
-from hpcc.scheduler._tenants_door import Admitted
+from hpcc.scheduler.tenants.door import Admitted
+from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 

@@ -32,7 +32,7 @@ SCRIPT = "cp a.c a.o"
 @pytest.fixture
 async def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[FarmUnderTest]:
     # What is a minute in the product is at once here.
-    monkeypatch.setattr("hpcc.scheduler._result_keys.REREAD_SECONDS", 0.0)
+    monkeypatch.setattr("hpcc.scheduler.result_keys.REREAD_SECONDS", 0.0)
     monkeypatch.setattr("hpcc.identity.result_keys.FRESH_SECONDS", 0.0)
     async with farm_under_test(tmp_path) as farm:
         yield farm

@@ -10,8 +10,8 @@ from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, Remo
 from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import connect_farm
 from hpcc.ports import SystemClock
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import serve_scheduler
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import serve_scheduler
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages

@@ -16,14 +16,14 @@ TABLE = "tests/unit/test_tenants_table.py::"
 LIES = "tests/integration/identity/test_lying_provider.py::"
 VERIFY, KEYS = "identity/oidc_verify.py", "identity/oidc_keys.py"
 HTTP, PROVIDER = "identity/oidc_http.py", "identity/oidc_provider.py"
-FILE, DOOR = "identity/login_file.py", "scheduler/_tenants_door.py"
-TENANTS, SESSIONS = "scheduler/_tenants.py", "scheduler/_tenants_sessions.py"
+FILE, DOOR = "identity/login_file.py", "scheduler/tenants/door.py"
+TENANTS, SESSIONS = "scheduler/tenants/table.py", "scheduler/tenants/sessions.py"
 
 
 PROOF = "tests/unit/test_proof.py::"
 ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
 PULSES, PULSE = "tests/unit/test_worker_pulses.py::", "rpc/scheduler/pulse.py"
-ENROLMENT, CA = "scheduler/_enrolment.py", "identity/worker_ca.py"
+ENROLMENT, CA = "scheduler/enrolment.py", "identity/worker_ca.py"
 CASES = {
     "pulse-admit": Case(PULSE, "await self._backend.admit(call.certificate, beat.worker_id)", "pass",
                         PULSES + "test_a_worker_that_is_revoked_is_refused_with_its_next_heartbeat"),
@@ -131,7 +131,7 @@ CASES = {
                   TABLE + "test_two_tenants_that_would_take_the_same_tokens_are_refused"),
     "open-provider": Case(TENANTS, "if not policy.client_ids and not policy.claims:", "if False:",
                           TABLE + "test_a_provider_that_serves_everybody_needs_to_be_told_who_is_meant"),
-    "writable-table": Case("scheduler/_tenants_file.py", "if status.st_mode & 0o022:", "if False:",
+    "writable-table": Case("scheduler/tenants/file.py", "if status.st_mode & 0o022:", "if False:",
                            TABLE + "test_a_table_that_others_can_write_is_not_believed"),
     "session-rules": Case(SESSIONS, "_fingerprint(policy.identity) != claims.identity", "False",
                           TABLE + "test_a_session_ends_with_its_token_or_with_the_rules_it_was_made_under"),

@@ -41,7 +41,7 @@ CASES = {
         GUEST + "test_a_listing_without_end_starts_few_programs",
     ),
     "foreign-image": Case(
-        "scheduler/_service.py", "if host is not None and policy.allows(host.image):",
+        "scheduler/service.py", "if host is not None and policy.allows(host.image):",
         "if host is not None:",
         FARM + "test_nothing_is_said_of_an_image_that_the_tenant_may_not_use",
     ),

@@ -17,7 +17,7 @@ LYING = "tests/integration/test_lying_worker.py::"
 SURFACE = "tests/integration/test_reapi_surface.py::"
 SIGNED, RESULTS = "reapi/signed.py", "identity/results.py"
 ENTRIES, KEYS = "worker/_entries.py", "identity/result_keys.py"
-LIST = "scheduler/_result_keys.py"
+LIST = "scheduler/result_keys.py"
 CAUGHT = STORE + "test_a_store_writer_who_"
 
 

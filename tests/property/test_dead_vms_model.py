@@ -47,8 +47,8 @@ from hpcc.rpc.scheduler.api import (
     RouteChange,
     SessionGrant,
 )
-from hpcc.scheduler._registry import Registry
-from hpcc.scheduler._watchers import Watcher, Watchers
+from hpcc.scheduler.registry import Registry
+from hpcc.scheduler.watchers import Watcher, Watchers
 
 IMAGE = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
 LEASE = 10.0

@@ -8,7 +8,7 @@ import pytest
 
 from hpcc.control.database import read_database_config
 from hpcc.core import CallerError, ImageDigest
-from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler.base.config import SchedulerConfig
 
 GOOD = "postgresql://hpcc@db1.example:6432,db2.example/farm?sslmode=verify-full&sslrootcert=/etc/ca"
 

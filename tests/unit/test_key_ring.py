@@ -21,7 +21,7 @@ from hpcc.identity.session_token import (
     seal_session,
 )
 from hpcc.ports import ConflictError
-from hpcc.scheduler._signing import ANNOUNCE_SECONDS, KEY, SPACE, SigningKeys
+from hpcc.scheduler.base.signing import ANNOUNCE_SECONDS, KEY, SPACE, SigningKeys
 from hpcc.testing._idp_tokens import FixedClock
 
 SEALER = Sealer(b"s" * 32)

@@ -14,7 +14,7 @@ from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError, Policy
 from hpcc.identity.results import ResultSigner
 from hpcc.ports import ControlStoreError, Entry
 from hpcc.rpc.scheduler.api import Registration
-from hpcc.scheduler._result_keys import (
+from hpcc.scheduler.result_keys import (
     REREAD_SECONDS,
     SPACE,
     UNKNOWN_SECONDS,
@@ -200,7 +200,7 @@ async def test_an_entry_that_is_none_hides_no_other(
 async def test_the_list_is_bounded_and_makes_room_of_what_expired(
     table: ResultKeyTable, clock: At, signer: ResultSigner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcc.scheduler._result_keys.MAX_LISTED", 3)
+    monkeypatch.setattr("hpcc.scheduler.result_keys.MAX_LISTED", 3)
     old = ListedKey(key="00" * 32, worker="w", first_at=0.0, last_at=clock.at)
     table._keys = {f"{n:032x}": old for n in range(3)}
     table._read_at = clock.at

@@ -8,7 +8,7 @@ import pytest
 
 from hpcc.core import PolicyError, TenantId
 from hpcc.rpc.scheduler.api import RouteChange
-from hpcc.scheduler._watchers import BACKLOG, Watcher, Watchers
+from hpcc.scheduler.watchers import BACKLOG, Watcher, Watchers
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 NEWS = RouteChange("w1", 7, is_dead=True)

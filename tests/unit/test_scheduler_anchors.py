@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.audit.canonical import AuditDamagedError
 from hpcc.audit.heads import HeadSigner, check_head
 from hpcc.ports import Anchor, SignedHead
-from hpcc.scheduler._anchors import ANCHOR_SECONDS, Anchors
+from hpcc.scheduler.audit.anchors import ANCHOR_SECONDS, Anchors
 
 SIGNER = HeadSigner("w1", Ed25519PrivateKey.generate())
 

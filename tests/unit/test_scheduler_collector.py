@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpcc.scheduler._collector import Collector
+from hpcc.scheduler.base.collector import Collector
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from hpcc.scheduler._limits import WANTED_FILES, raise_descriptor_limit
+from hpcc.scheduler.limits import WANTED_FILES, raise_descriptor_limit
 
 Limits = tuple[int, int]
 

@@ -10,8 +10,8 @@ from hpcc.core import ImageDigest, Isolation, NotFoundError
 from hpcc.ports import WorkerLease
 from hpcc.routing.fleet import Wish
 from hpcc.rpc.scheduler.api import Beat, Registration
-from hpcc.scheduler._registry import RETURN_SECONDS, Registry
-from hpcc.scheduler._registry_row import Worker
+from hpcc.scheduler.registry import RETURN_SECONDS, Registry
+from hpcc.scheduler.registry_row import Worker
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 OTHER = ImageDigest("sha256:" + "cd" * 32)

@@ -8,10 +8,10 @@ import pytest
 
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.ports import ControlStoreError, SystemClock
-from hpcc.scheduler._anchors import Anchors
-from hpcc.scheduler._registry import Registry
-from hpcc.scheduler._sharing import WORKER_JOINED, Sharing
-from hpcc.scheduler._watchers import Watchers
+from hpcc.scheduler.audit.anchors import Anchors
+from hpcc.scheduler.registry import Registry
+from hpcc.scheduler.sharing import WORKER_JOINED, Sharing
+from hpcc.scheduler.watchers import Watchers
 
 
 class Store:

@@ -20,12 +20,18 @@ from hpcc.core import CallerError, GuestReuse, ImageRef, Isolation, PolicyError,
 from hpcc.identity.key_ring import Sealer
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import SessionGrant
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._signing import SigningKeys
-from hpcc.scheduler._tenants import MAX_TENANTS, ImageRule, TenantPolicy, _matches, parse_tenants
-from hpcc.scheduler._tenants_door import Admitted, Door, StaticDoor
-from hpcc.scheduler._tenants_file import POLL_SECONDS, TenantsFile, load_tenants
-from hpcc.scheduler._tenants_sessions import Sessions
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.tenants.door import Admitted, Door, StaticDoor
+from hpcc.scheduler.tenants.file import POLL_SECONDS, TenantsFile, load_tenants
+from hpcc.scheduler.tenants.sessions import Sessions
+from hpcc.scheduler.tenants.table import (
+    MAX_TENANTS,
+    ImageRule,
+    TenantPolicy,
+    _matches,
+    parse_tenants,
+)
 from hpcc.testing._idp_tokens import FixedClock
 
 ACME = TenantId("acme")
@@ -303,7 +309,7 @@ def test_a_table_that_changes_while_it_is_read_is_read_again(
 
     looks.look()
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr("hpcc.scheduler._tenants_file.os.fdopen", fdopen)
+        patch.setattr("hpcc.scheduler.tenants.file.os.fdopen", fdopen)
         assert looks.look(3) == [False, False, True]
     assert [r.message for r in caplog.records] == ["tenants table reloaded: 2 tenants"]
 

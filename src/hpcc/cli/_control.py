@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hpcc.core import CallerError, InfrastructureError
 
 if TYPE_CHECKING:
-    from hpcc.scheduler._config import SchedulerConfig
+    from hpcc.scheduler.base.config import SchedulerConfig
 
 
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,8 +74,8 @@ def _rotate(args: argparse.Namespace) -> int:
 
 async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, float]:
     from hpcc.ports import ConflictError, SystemClock
-    from hpcc.scheduler._serve import open_control
-    from hpcc.scheduler._signing import ANNOUNCE_SECONDS
+    from hpcc.scheduler.base.signing import ANNOUNCE_SECONDS
+    from hpcc.scheduler.serve import open_control
 
     seconds = 0.0 if is_revoking else ANNOUNCE_SECONDS
     async with (
@@ -97,7 +97,7 @@ def scheduler_config(args: argparse.Namespace) -> SchedulerConfig:
         CallerError: it names none, or it is not good.
     """
     from hpcc.config.service_file import load_service_file
-    from hpcc.scheduler._config import SchedulerConfig
+    from hpcc.scheduler.base.config import SchedulerConfig
 
     path = args.control_config or getattr(args, "config", None)
     if path is None:

@@ -15,7 +15,7 @@ from hpcc.core import CallerError, InfrastructureError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hpcc.scheduler._enrolment import Enrolment
+    from hpcc.scheduler.enrolment import Enrolment
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
@@ -148,7 +148,7 @@ def _enrol(args: argparse.Namespace) -> int:
 def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awaitable[T]]) -> T:
     from hpcc.cli._control import scheduler_config
     from hpcc.ports import SystemClock
-    from hpcc.scheduler._serve import open_enrolment
+    from hpcc.scheduler.serve import open_enrolment
 
     logging.basicConfig(level=logging.ERROR)
     config = scheduler_config(args)

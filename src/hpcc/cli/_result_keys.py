@@ -13,7 +13,7 @@ from hpcc.cli._control import add_config, scheduler_config
 from hpcc.core import CallerError
 
 if TYPE_CHECKING:
-    from hpcc.scheduler._result_keys import ResultKeyTable
+    from hpcc.scheduler.result_keys import ResultKeyTable
 
 _TIMEOUT_SECONDS = 60.0
 _ID_CHARS = 32
@@ -65,8 +65,8 @@ def _revoke(args: argparse.Namespace) -> int:
 
 def _with_table[T](args: argparse.Namespace, use: Callable[[ResultKeyTable], Awaitable[T]]) -> T:
     from hpcc.ports import SystemClock
-    from hpcc.scheduler._result_keys import result_key_table
-    from hpcc.scheduler._serve import open_control
+    from hpcc.scheduler.result_keys import result_key_table
+    from hpcc.scheduler.serve import open_control
 
     logging.basicConfig(level=logging.WARNING)
     config, clock = scheduler_config(args), SystemClock()

@@ -63,9 +63,9 @@ def _anchors(args: argparse.Namespace) -> int:
 async def _export(config: Path, worker: str) -> list[SignedHead]:
     from hpcc.config.service_file import load_service_file
     from hpcc.ports import SystemClock
-    from hpcc.scheduler._audit_book import export_anchors
-    from hpcc.scheduler._config import SchedulerConfig
-    from hpcc.scheduler._serve import open_control
+    from hpcc.scheduler.audit.book import export_anchors
+    from hpcc.scheduler.base.config import SchedulerConfig
+    from hpcc.scheduler.serve import open_control
 
     read = load_service_file(config, SchedulerConfig)
     async with open_control(read, SystemClock(), is_waiting=False) as (store, _):
@@ -74,7 +74,7 @@ async def _export(config: Path, worker: str) -> list[SignedHead]:
 
 def _audit_sql(args: argparse.Namespace) -> int:
     """Print a script for psql; it may be run again. Nothing is changed by printing it."""
-    from hpcc.scheduler._audit_schema import AUDIT_SQL
+    from hpcc.scheduler.audit.schema import AUDIT_SQL
 
     readers = [_reader(text) for text in args.reader]
     print(AUDIT_SQL, end="")

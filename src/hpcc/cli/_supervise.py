@@ -24,8 +24,8 @@ from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity.keys import load_or_create_secret
 from hpcc.ports import SystemClock
 from hpcc.runtime.assets.assets import prepare_assets
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import open_enrolment
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import open_enrolment
 from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError
 from hpcc.supervisor._run import Supervisor
 from hpcc.worker._config import WorkerConfig

@@ -19,7 +19,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _check(args: argparse.Namespace) -> int:
     """Read a tenants table as the scheduler does; exit status 2 and one line when it is wrong."""
-    from hpcc.scheduler._tenants_file import load_tenants
+    from hpcc.scheduler.tenants.file import load_tenants
 
     tenants, _ = load_tenants(args.file.absolute())
     for tenant, policy in sorted(tenants.items()):

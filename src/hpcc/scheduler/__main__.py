@@ -5,10 +5,10 @@ from __future__ import annotations
 from hpcc.config.service_file import load_service_file
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
-from hpcc.scheduler._collector import Collector
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._limits import raise_descriptor_limit
-from hpcc.scheduler._serve import serve_scheduler
+from hpcc.scheduler.base.collector import Collector
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.limits import raise_descriptor_limit
+from hpcc.scheduler.serve import serve_scheduler
 
 
 async def main(process: ServiceProcess) -> None:

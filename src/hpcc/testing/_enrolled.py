@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hpcc.config.private_file import write_private_file
 from hpcc.ports import Clock
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import open_enrolment
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import open_enrolment
 
 
 async def token_file(

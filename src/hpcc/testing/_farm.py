@@ -21,9 +21,9 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
 from hpcc.rpc.scheduler.api import Route, RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
-from hpcc.scheduler._tenants_door import Door
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
+from hpcc.scheduler.tenants.door import Door
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._memory_audit import MemoryAuditLog

@@ -13,8 +13,8 @@ from hpcc.gateway._config import GatewayConfig
 from hpcc.gateway._serve import serve_gateway
 from hpcc.ports import Clock, SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError
-from hpcc.scheduler._tenants import ImageRule, TenantPolicy
-from hpcc.scheduler._tenants_door import Admitted
+from hpcc.scheduler.tenants.door import Admitted
+from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 from hpcc.testing._authority import issue
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test

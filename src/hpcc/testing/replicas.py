@@ -22,7 +22,7 @@ from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages

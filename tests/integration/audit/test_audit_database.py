@@ -15,7 +15,7 @@ from hpcc.control.database import read_database_config
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import SystemClock
 from hpcc.rpc.scheduler.audit_api import AuditPlace
-from hpcc.scheduler._audit_database import PostgresAuditSink, open_audit_sink
+from hpcc.scheduler.audit.database import PostgresAuditSink, open_audit_sink
 from hpcc.testing.audit_rows import SMALL, opened, refusal, row
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
 

@@ -21,8 +21,8 @@ from hpcc.rpc.base.channel import ClientTls, open_channel
 from hpcc.rpc.scheduler.audit_api import AuditClient, AuditPlace
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 from hpcc.rpc.scheduler.schedulers import Schedulers
-from hpcc.scheduler._audit_schema import AUDIT_SQL
-from hpcc.scheduler._serve import open_enrolment
+from hpcc.scheduler.audit.schema import AUDIT_SQL
+from hpcc.scheduler.serve import open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import SMALL, made, opened, row, written
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres

@@ -108,8 +108,8 @@ async def test_a_route_to_an_image_that_the_tenant_may_not_use_is_an_event_of_th
     tmp_path: Path,
 ) -> None:
     from hpcc.core import GuestReuse
-    from hpcc.scheduler._tenants import ImageRule, TenantPolicy
-    from hpcc.scheduler._tenants_door import Admitted
+    from hpcc.scheduler.tenants.door import Admitted
+    from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 
     policy = TenantPolicy(
         tenant=TENANT,

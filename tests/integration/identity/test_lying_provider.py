@@ -18,7 +18,7 @@ from hpcc.identity.oidc_http import ProviderError, ProviderHttp
 from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
-from hpcc.scheduler._tenants_door import TableDoor
+from hpcc.scheduler.tenants.door import TableDoor
 from hpcc.testing._idp_tokens import FixedClock, MintKey, claims, mint
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")

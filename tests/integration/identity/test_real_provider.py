@@ -23,8 +23,8 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import RouteAsk, SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE
 from hpcc.testing._identity_provider import (
     CI_CLIENT,

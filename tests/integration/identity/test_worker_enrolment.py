@@ -27,8 +27,8 @@ from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.api import Beat
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
-from hpcc.scheduler._enrolment import Enrolment
-from hpcc.scheduler._serve import TLS_NAME, open_enrolment
+from hpcc.scheduler.enrolment import Enrolment
+from hpcc.scheduler.serve import TLS_NAME, open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.worker._identity import (
     IDENTITY_NAME,

@@ -17,8 +17,8 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.scheduler.api import Beat, RouteChange
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.pulse import Pulse
-from hpcc.scheduler._registry import RETURN_SECONDS, Registry
-from hpcc.scheduler._serve import open_enrolment
+from hpcc.scheduler.registry import RETURN_SECONDS, Registry
+from hpcc.scheduler.serve import open_enrolment
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
 from hpcc.worker._identity import load_identity_or_none
 

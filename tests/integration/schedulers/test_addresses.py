@@ -15,8 +15,8 @@ from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._serve import RunningScheduler, serve_scheduler
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
 from hpcc.testing._farm import TENANT
 
 pytestmark = pytest.mark.timeout(120)

@@ -35,7 +35,7 @@ from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import Route, RouteAsk, RouteChange, SessionGrant
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
-from hpcc.scheduler._serve import open_control
+from hpcc.scheduler.serve import open_control
 from hpcc.testing._farm import IMAGE, TENANT
 from hpcc.testing.postgres import PrivatePostgres
 from hpcc.testing.replicas import ROLE, Replica, ReplicaFarm, replica_farm

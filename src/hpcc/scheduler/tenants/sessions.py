@@ -23,9 +23,9 @@ from hpcc.identity.session_token import (
 from hpcc.ports import Clock, ControlStore, SessionAsk, SessionFloor
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import SessionGrant
-from hpcc.scheduler._signing import SigningKeys
-from hpcc.scheduler._tenants import TenantPolicy
-from hpcc.scheduler._tenants_door import Admitted, Door
+from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.tenants.door import Admitted, Door
+from hpcc.scheduler.tenants.table import TenantPolicy
 
 # Checked sessions, so that each is not checked for every route.
 _MAX_CHECKED: Final = 16_384

@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.core import CallerError, TenantId
 from hpcc.ports import Clock
-from hpcc.scheduler._tenants import MAX_TABLE_BYTES, TenantPolicy, parse_tenants
+from hpcc.scheduler.tenants.table import MAX_TABLE_BYTES, TenantPolicy, parse_tenants
 
 _log: Final = logging.getLogger(__name__)
 POLL_SECONDS: Final = 1.0

@@ -6,8 +6,8 @@ import logging
 import resource
 from typing import Final
 
-from hpcc.scheduler._registry import MAX_WORKERS
-from hpcc.scheduler._watchers import MAX_WATCHERS
+from hpcc.scheduler.registry import MAX_WORKERS
+from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
 # A connection for each worker and each watching daemon, and room for all else.

@@ -30,18 +30,18 @@ from hpcc.rpc.base.method import OnRefusal
 from hpcc.rpc.scheduler.audit_api import audit_handlers
 from hpcc.rpc.scheduler.enrolment import enrol_handlers, renew_handlers
 from hpcc.rpc.scheduler.server import registry_handlers, scheduler_handlers
-from hpcc.scheduler._audit_book import AuditBook, kept_anchors
-from hpcc.scheduler._audit_database import open_audit_sink
-from hpcc.scheduler._audit_events import Refusals
-from hpcc.scheduler._audit_intake import AuditIntake, AuditSink
-from hpcc.scheduler._collector import Collector
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._enrolment import Enrolment
-from hpcc.scheduler._registry import MAX_LEASE_SECONDS, MAX_WORKERS
-from hpcc.scheduler._service import SchedulerService
-from hpcc.scheduler._signing import SigningKeys
-from hpcc.scheduler._tenants_door import Door, open_door
-from hpcc.scheduler._watchers import MAX_WATCHERS
+from hpcc.scheduler.audit.book import AuditBook, kept_anchors
+from hpcc.scheduler.audit.database import open_audit_sink
+from hpcc.scheduler.audit.events import Refusals
+from hpcc.scheduler.audit.intake import AuditIntake, AuditSink
+from hpcc.scheduler.base.collector import Collector
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.enrolment import Enrolment
+from hpcc.scheduler.registry import MAX_LEASE_SECONDS, MAX_WORKERS
+from hpcc.scheduler.service import SchedulerService
+from hpcc.scheduler.tenants.door import Door, open_door
+from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
 TLS_NAME = "scheduler.hpcc.internal"

@@ -17,7 +17,7 @@ from hpcc.core import CallerError, HpccError, NotFoundError, PolicyError
 from hpcc.identity.results import check_possession, result_key_id
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
 from hpcc.rpc.scheduler.api import Registration
-from hpcc.scheduler._config import SchedulerConfig
+from hpcc.scheduler.base.config import SchedulerConfig
 
 _log: Final = logging.getLogger(__name__)
 SPACE: Final = "result-key"

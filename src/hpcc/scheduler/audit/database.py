@@ -16,7 +16,7 @@ from hpcc.control.database import DatabaseConfig
 from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.audit_api import AuditPlace
-from hpcc.scheduler._audit_schema import COLUMNS, DAMAGED, GAP, INSERT
+from hpcc.scheduler.audit.schema import COLUMNS, DAMAGED, GAP, INSERT
 
 _log: Final = logging.getLogger(__name__)
 _CONNECTIONS: Final = 4

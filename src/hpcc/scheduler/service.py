@@ -26,21 +26,21 @@ from hpcc.rpc.scheduler.api import (
     RouteChange,
     SessionGrant,
 )
-from hpcc.scheduler._anchors import Anchors
-from hpcc.scheduler._audit_book import AuditBook
-from hpcc.scheduler._collector import Collector
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._enrolment import Enrolment
-from hpcc.scheduler._parity import note_parity
-from hpcc.scheduler._registry import Registry
-from hpcc.scheduler._registry_row import Worker
-from hpcc.scheduler._result_keys import result_key_table
-from hpcc.scheduler._sharing import Sharing
-from hpcc.scheduler._signing import SigningKeys
-from hpcc.scheduler._tenants import TenantPolicy
-from hpcc.scheduler._tenants_door import Door
-from hpcc.scheduler._tenants_sessions import Sessions
-from hpcc.scheduler._watchers import Watcher, Watchers
+from hpcc.scheduler.audit.anchors import Anchors
+from hpcc.scheduler.audit.book import AuditBook
+from hpcc.scheduler.base.collector import Collector
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.base.signing import SigningKeys
+from hpcc.scheduler.enrolment import Enrolment
+from hpcc.scheduler.parity import note_parity
+from hpcc.scheduler.registry import Registry
+from hpcc.scheduler.registry_row import Worker
+from hpcc.scheduler.result_keys import result_key_table
+from hpcc.scheduler.sharing import Sharing
+from hpcc.scheduler.tenants.door import Door
+from hpcc.scheduler.tenants.sessions import Sessions
+from hpcc.scheduler.tenants.table import TenantPolicy
+from hpcc.scheduler.watchers import Watcher, Watchers
 
 _log: Final = logging.getLogger(__name__)
 # Expired leases are looked for at least so often.

@@ -11,7 +11,7 @@ from hpcc.ports import Clock, WorkerLease
 from hpcc.routing.fleet import Fleet, Member, Wish
 from hpcc.rpc.scheduler.api import Beat, Registration, RouteChange
 from hpcc.rpc.scheduler.words import MAX_GENERATION, unpack_registration
-from hpcc.scheduler._registry_row import Row, Worker
+from hpcc.scheduler.registry_row import Row, Worker
 
 MAX_WORKERS: Final = 10_000
 # What a worker may be ahead of this clock with its generation.

@@ -18,10 +18,10 @@ from typing import Final
 from hpcc.core import CallerError
 from hpcc.ports import Clock, ControlStore, ControlStoreError, News, SessionFloor
 from hpcc.rpc.scheduler.api import RouteChange
-from hpcc.scheduler._anchors import Anchors
-from hpcc.scheduler._registry import HOLD_SECONDS, Registry
-from hpcc.scheduler._tenants_sessions import Sessions, floor_text, parse_floor
-from hpcc.scheduler._watchers import Watchers
+from hpcc.scheduler.audit.anchors import Anchors
+from hpcc.scheduler.registry import HOLD_SECONDS, Registry
+from hpcc.scheduler.tenants.sessions import Sessions, floor_text, parse_floor
+from hpcc.scheduler.watchers import Watchers
 
 _log: Final = logging.getLogger(__name__)
 ROUTE_ENDED: Final = "route-ended"

@@ -14,9 +14,9 @@ from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.identity.oidc_verify import IdentityPolicy, IdpTokenError, read_header, verify_idp_token
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
-from hpcc.scheduler._config import SchedulerConfig
-from hpcc.scheduler._tenants import ImageRule, TenantPolicy
-from hpcc.scheduler._tenants_file import TenantsFile
+from hpcc.scheduler.base.config import SchedulerConfig
+from hpcc.scheduler.tenants.file import TenantsFile
+from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 
 _log: Final = logging.getLogger(__name__)
 # Two answers, discovery and keys, within the ten seconds that a daemon waits.

@@ -1,0 +1,1 @@
+"""Workers' audit chains at the scheduler: anchors, records in PostgreSQL, security events."""

@@ -1,0 +1,1 @@
+"""Tenants: the table, its file, who is let in, sessions."""
