@@ -10,7 +10,7 @@ from typing import get_type_hints
 import pytest
 
 from hpcc.config.settings import Settings
-from hpcc.gateway._config import GatewayConfig
+from hpcc.gateway.config import GatewayConfig
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.worker._config import WorkerConfig
 

@@ -21,7 +21,7 @@ import pytest
 from hpcc.cli._main import build_parser
 from hpcc.config.service_file import parse_service_file
 from hpcc.core import TenantId
-from hpcc.gateway._config import GatewayConfig
+from hpcc.gateway.config import GatewayConfig
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock

@@ -17,7 +17,7 @@ LINK = "rpc/relay/link.py"
 CASES = {
     "two-tokens": Case(LINK, "is_bearer = len(values) == 1 and", "is_bearer = bool(values) and",
                        ATTACKS + "test_two_tokens_in_one_call_are_refused"),
-    "token-tenant": Case("gateway/_visitors.py", "key = (tenant.value, _hash(credential))",
+    "token-tenant": Case("gateway/visitors.py", "key = (tenant.value, _hash(credential))",
                          'key = ("", _hash(credential))',
                          ATTACKS + "test_a_token_that_was_good_for_one_tenant_opens_no_other"),
     "write-order": Case("rpc/base/write_order.py", "if message.write_offset != self.received_bytes or (",

@@ -13,7 +13,7 @@ from hpcc.cli._main import main
 from hpcc.config.private_file import make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError, InfrastructureError, check_port
-from hpcc.gateway._config import GatewayConfig
+from hpcc.gateway.config import GatewayConfig
 from hpcc.scheduler.base.config import SchedulerConfig
 
 

@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.gateway._config import GatewayConfig
-from hpcc.gateway._limits import Budget, Calls
-from hpcc.gateway._lru import Lru
+from hpcc.gateway.config import GatewayConfig
+from hpcc.gateway.limits import Budget, Calls
+from hpcc.gateway.lru import Lru
 from hpcc.rpc.base.errors import BusyError
 
 

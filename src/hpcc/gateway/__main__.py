@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hpcc.config.service_file import load_service_file
-from hpcc.gateway._config import GatewayConfig
-from hpcc.gateway._serve import serve_gateway
+from hpcc.gateway.config import GatewayConfig
+from hpcc.gateway.serve import serve_gateway
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import GuestReuse, Isolation, TenantId
-from hpcc.gateway._config import GatewayConfig
-from hpcc.gateway._serve import serve_gateway
+from hpcc.gateway.config import GatewayConfig
+from hpcc.gateway.serve import serve_gateway
 from hpcc.ports import Clock, SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.scheduler.tenants.door import Admitted

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.gateway._certificate import CertificateFiles
+from hpcc.gateway.certificate import CertificateFiles
 from hpcc.testing._farm_gateway import gateway_under_test
 from hpcc.testing.server_certificate import ServerFiles, make_server_files
 

@@ -9,7 +9,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from hpcc.core import HpccError, TenantId
-from hpcc.gateway._lru import Lru
+from hpcc.gateway.lru import Lru
 from hpcc.identity.oidc_verify import peek_claims
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.api import SessionGrant

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 import grpc
 
 from hpcc.core import ImageRef, TenantId
-from hpcc.gateway._lru import Lru
-from hpcc.gateway._visitors import Visitor
+from hpcc.gateway.lru import Lru
+from hpcc.gateway.visitors import Visitor
 from hpcc.identity.proof import ProofKey
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock

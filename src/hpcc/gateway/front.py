@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, ImageRef, NotFoundError, TenantId
-from hpcc.gateway._config import GatewayConfig
-from hpcc.gateway._limits import Budget, Calls, Hold
-from hpcc.gateway._refusals import Refusals
-from hpcc.gateway._routes import Place, Routes
-from hpcc.gateway._visitors import Visitor, Visitors
+from hpcc.gateway.config import GatewayConfig
+from hpcc.gateway.limits import Budget, Calls, Hold
+from hpcc.gateway.refusals import Refusals
+from hpcc.gateway.routes import Place, Routes
+from hpcc.gateway.visitors import Visitor, Visitors
 from hpcc.reapi.action import image_of_action
 from hpcc.reapi.command import image_of_command
 from hpcc.rpc.base.errors import UnauthenticatedError

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc import __version__
-from hpcc.gateway._certificate import CertificateFiles
-from hpcc.gateway._config import GatewayConfig
-from hpcc.gateway._front import Front
-from hpcc.gateway._refusals import Refusals
-from hpcc.gateway._routes import Routes
-from hpcc.gateway._visitors import Visitors
+from hpcc.gateway.certificate import CertificateFiles
+from hpcc.gateway.config import GatewayConfig
+from hpcc.gateway.front import Front
+from hpcc.gateway.refusals import Refusals
+from hpcc.gateway.routes import Routes
+from hpcc.gateway.visitors import Visitors
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import Clock
 from hpcc.rpc.base.channel import open_channel, start_server
