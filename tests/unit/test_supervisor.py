@@ -12,9 +12,9 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
-from hpcc.supervisor._policy import GiveUp, Restart, RestartPolicy
-from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError
-from hpcc.supervisor._run import Supervisor
+from hpcc.supervisor.policy import GiveUp, Restart, RestartPolicy
+from hpcc.supervisor.process import ChildSpec, Ready, SupervisorError
+from hpcc.supervisor.run import Supervisor
 
 SERVE = "import sys,json;print(json.dumps({'progress':'warming'}));print(json.dumps({'ready':True,'port':7}),flush=True);sys.stdin.read()"
 
@@ -105,7 +105,7 @@ async def test_a_service_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
 async def test_a_service_that_keeps_dying_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcc.supervisor._policy.FIRST_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr("hpcc.supervisor.policy.FIRST_DELAY_SECONDS", 0.0)
     code = "print('{\"ready\": true}',flush=True)"
     with pytest.raises(SupervisorError, match="given up"):
         await Harness(tmp_path, code).supervisor.run(asyncio.Event())

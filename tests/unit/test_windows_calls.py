@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.rpc.base.process import watch_in_thread
-from hpcc.supervisor._windows_service import (
+from hpcc.supervisor.windows_service import (
     WorkerService,
     install_worker,
     uninstall_worker,

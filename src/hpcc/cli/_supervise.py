@@ -26,8 +26,8 @@ from hpcc.ports import SystemClock
 from hpcc.runtime.assets.assets import prepare_assets
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import open_enrolment
-from hpcc.supervisor._process import ChildSpec, Ready, SupervisorError
-from hpcc.supervisor._run import Supervisor
+from hpcc.supervisor.process import ChildSpec, Ready, SupervisorError
+from hpcc.supervisor.run import Supervisor
 from hpcc.worker._config import WorkerConfig
 from hpcc.worker._identity import IDENTITY_NAME
 

@@ -47,7 +47,7 @@ def register_worker(actions: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _install(args: argparse.Namespace) -> int:
     """Make the service hpcc-worker, which starts with the system; does not start it now."""
-    from hpcc.supervisor._windows_service import WorkerService, install_worker
+    from hpcc.supervisor.windows_service import WorkerService, install_worker
 
     library = _library()
     config: Path = args.service_config
@@ -83,7 +83,7 @@ def _install(args: argparse.Namespace) -> int:
 
 def _uninstall(_args: argparse.Namespace) -> int:
     """Stop the service hpcc-worker in order, and remove it; its config and its log stay."""
-    from hpcc.supervisor._windows_service import uninstall_worker
+    from hpcc.supervisor.windows_service import uninstall_worker
 
     uninstall_worker(_library())
     print("the service is removed")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hpcc.core import HpccError
 from hpcc.ports import Clock
-from hpcc.supervisor._policy import GiveUp, RestartPolicy
-from hpcc.supervisor._process import Child, ChildSpec, Ready, SupervisorError
+from hpcc.supervisor.policy import GiveUp, RestartPolicy
+from hpcc.supervisor.process import Child, ChildSpec, Ready, SupervisorError
 
 # A spec may need what an earlier service said when it was ready (its port).
 SpecFactory = Callable[[Mapping[str, Ready]], ChildSpec]
