@@ -14,7 +14,7 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ExecEvent, IntegrityError, OutputEvent, StdioEvent
 from hpcc.runtime.channel.replies import ReplyChecker
 from hpcc.testing.guest_bytes import NONCE, REQUEST, STREAM, TOKEN, seeds
-from hpcc.warden._guest import reply_of
+from hpcc.warden.guest import reply_of
 from hpcc.wire import warden as wire
 from hpcc.wire.exec_frames import MAX_FRAME_BYTES
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION, FrameGate

@@ -13,7 +13,7 @@ from hpcc.agent._intake import Intake
 from hpcc.core import CallerError, ExecLimits, IntegrityError, OutputEvent, ResultEvent, StdioEvent
 from hpcc.runtime.channel.replies import ReplyChecker
 from hpcc.testing._guest_contract import request
-from hpcc.warden._guest import reply_of
+from hpcc.warden.guest import reply_of
 
 REQUEST = request(
     "cc", inputs=[("a.c", b"1"), ("b.h", b"2")], outputs=("a.o", "d/b.o", "c.d"),

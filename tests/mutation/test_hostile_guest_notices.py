@@ -26,8 +26,8 @@ from hpcc.testing._hostile_harness import Host
 from hpcc.testing._hostile_server import HostileServer
 
 ROOT = Path(__file__).resolve().parents[2]
-GATE, GUEST, LINK = "wire/frame_gate.py", "warden/_guest.py", "wire/link.py"
-SESSION = "warden/_session.py"
+GATE, GUEST, LINK = "wire/frame_gate.py", "warden/guest.py", "wire/link.py"
+SESSION = "warden/session.py"
 REPLIES, CALL, CHANNEL = (
     "runtime/channel/replies.py",
     "runtime/channel/call.py",

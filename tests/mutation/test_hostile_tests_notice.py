@@ -184,7 +184,7 @@ CASES = {
         "test_an_input_that_is_not_what_was_planned_with_is_refused",
     ),
     "guest-frame-length": Case(
-        "warden/_guest.py",
+        "warden/guest.py",
         "if prefix[0] or size > MAX_FRAME_BYTES:",
         "if prefix[0]:",
         "tests/unit/test_guest_channel.py::"
@@ -255,19 +255,19 @@ CASES = {
         f"{LIES}::test_a_warden_that_works_for_nothing_is_given_up",
     ),
     "warden-seccomp": Case(
-        "warden/_sandbox.py",
+        "warden/sandbox.py",
         "_prctl(_PR_SET_SECCOMP, ",
         "_ = (",
         f"{WARDEN}::test_a_warden_that_is_taken_over_gets_nowhere[open]",
     ),
     "warden-descriptors": Case(
-        "warden/_zygote.py",
+        "warden/zygote.py",
         "        keep_only([",
         "        print([",
         f"{WARDEN}::test_what_a_warden_has_and_is",
     ),
     "warden-death": Case(
-        "warden/_sandbox.py",
+        "warden/sandbox.py",
         "    # After the change of uid, which clears it.\n    die_with_parent(parent_pid)\n",
         "",
         f"{WARDEN}::test_a_killed_worker_takes_zygote_and_wardens_along[warden]",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.warden._filter import (
+from hpcc.warden.filter import (
     ALLOW,
     ARCHITECTURES,
     CHECKED,

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from hpcc.warden import _zygote
-from hpcc.warden._session import serve
+from hpcc.warden import zygote as _zygote
+from hpcc.warden.session import serve
 from hpcc.wire import warden as wire
 
 

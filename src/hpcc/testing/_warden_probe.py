@@ -85,8 +85,8 @@ async def try_it(guest: socket.socket, worker: socket.socket) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from hpcc.warden._harden import harden
-    from hpcc.warden._zygote import run
+    from hpcc.warden.harden import harden
+    from hpcc.warden.zygote import run
 
     harden()
     run(socket.socket(fileno=int(sys.argv[1])), try_it)

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from hpcc.runtime.channel.warden import WardenEnds
 from hpcc.runtime.channel.warden_link import Launch
-from hpcc.warden._session import serve
+from hpcc.warden.session import serve
 from hpcc.wire import warden as wire
 
 type WardenScript = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

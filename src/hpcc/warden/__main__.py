@@ -12,10 +12,10 @@ if __name__ == "__main__":
     # This very copy of hpcc, whatever else is installed: isolated mode knows no PYTHONPATH.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     if sys.argv[1:]:
-        from hpcc.warden._zygote import main
+        from hpcc.warden.zygote import main
 
         main(int(sys.argv[1]), int(sys.argv[2]))
     else:
-        from hpcc.warden._windows import main_on_windows
+        from hpcc.warden.windows import main_on_windows
 
         main_on_windows()

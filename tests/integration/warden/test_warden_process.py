@@ -26,7 +26,7 @@ from hpcc.runtime.channel.warden_launch import warden_label
 from hpcc.testing import _warden_probe as probe
 from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.testing._scripted_guest import scripted_guest
-from hpcc.warden._sandbox import ADDRESS_SPACE_BYTES
+from hpcc.warden.sandbox import ADDRESS_SPACE_BYTES
 
 SECONDS = 20
 REQUEST = request("cc", outputs=("o",))

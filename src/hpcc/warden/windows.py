@@ -11,8 +11,8 @@ import os
 import socket
 import sys
 
-from hpcc.warden._harden import harden
-from hpcc.warden._session import serve_streams
+from hpcc.warden.harden import harden
+from hpcc.warden.session import serve_streams
 from hpcc.wire.warden_share import (
     WARDEN_SHARE_HEAD_BYTES,
     decode_warden_share_length,

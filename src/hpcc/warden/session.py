@@ -16,11 +16,11 @@ from grpclib.exceptions import StreamTerminatedError
 
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import IntegrityError
-from hpcc.warden._guest import GuestConnection, receive
+from hpcc.warden.guest import GuestConnection, receive
 from hpcc.wire import warden as wire
 
 if TYPE_CHECKING:
-    from hpcc.warden._guest import ExecStream
+    from hpcc.warden.guest import ExecStream
 
 # The last words to a worker that may not listen.
 _FAREWELL_SECONDS: Final = 5.0

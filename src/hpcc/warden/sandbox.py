@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hpcc.core import InfrastructureError
-from hpcc.warden._filter import ARCHITECTURES, assemble, pack
+from hpcc.warden.filter import ARCHITECTURES, assemble, pack
 
 # linux/prctl.h, linux/seccomp.h
 _PR_SET_PDEATHSIG: Final = 1

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.warden._harden import harden
-from hpcc.warden._sandbox import confine, die_with_parent, keep_only, set_name
+from hpcc.warden.harden import harden
+from hpcc.warden.sandbox import confine, die_with_parent, keep_only, set_name
 from hpcc.wire import warden as wire
 
 type Work = Callable[[socket.socket, socket.socket], Awaitable[None]]
@@ -138,7 +138,7 @@ def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote:
 
 def main(descriptor: int, worker_pid: int) -> None:
     """Run as a worker's zygote, on an inherited socket."""
-    from hpcc.warden._session import serve
+    from hpcc.warden.session import serve
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir("/")
