@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.agent._intake import Intake
+from hpcc.agent.base.intake import Intake
 from hpcc.core import CallerError, ExecLimits, IntegrityError, OutputEvent, ResultEvent, StdioEvent
 from hpcc.runtime.channel.replies import ReplyChecker
 from hpcc.testing._guest_contract import request

@@ -117,7 +117,7 @@ CASES = {
         f"{FIRECRACKER}_tools.py::test_a_program_that_others_can_change_is_never_run",
     ),
     "vsock-stranger": Case(
-        "agent/_vsock.py",
+        "agent/linux/vsock.py",
         "if cid == socket.VMADDR_CID_HOST:",
         "if True:",
         "tests/unit/test_agent_port.py::test_only_the_hosts_connection_is_taken",

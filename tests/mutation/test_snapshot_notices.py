@@ -52,7 +52,7 @@ CASES = {
         f"{TESTS}test_only_a_regular_file_of_the_right_size_is_sealed",
     ),
     "reseed": Case(
-        "agent/_linux.py",
+        "agent/linux/machine.py",
         "fcntl.ioctl(device, _RNDRESEEDCRNG)",
         "pass",
         "tests/unit/test_agent_birth.py::test_time_and_entropy_come_before_anything_runs",

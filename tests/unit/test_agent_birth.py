@@ -10,9 +10,10 @@ import pytest
 from grpclib import GRPCError
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.agent import _linux, _service
-from hpcc.agent._linux import LinuxConfig, LinuxMachine
-from hpcc.agent._service import Agent
+from hpcc.agent.base import service
+from hpcc.agent.base.service import Agent
+from hpcc.agent.linux import machine
+from hpcc.agent.linux.machine import LinuxConfig, LinuxMachine
 
 BIRTH = pb.Guest(guest_id="q-1", wall_time_ns=1_800_000_000 * 10**9, entropy=bytes(range(64)))
 
@@ -46,9 +47,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     async def receive(stream: Stream, _: int) -> pb.ClientFrame:
         return stream.frame
 
-    monkeypatch.setattr(_linux.time, "clock_settime_ns", settime)
-    monkeypatch.setattr(_linux.fcntl, "ioctl", ioctl)
-    monkeypatch.setattr(_service, "receive", receive)
+    monkeypatch.setattr(machine.time, "clock_settime_ns", settime)
+    monkeypatch.setattr(machine.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(service, "receive", receive)
     return done
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.agent._cgroup import Room, enable_controllers, new_cgroup
+from hpcc.agent.linux.cgroup import Room, enable_controllers, new_cgroup
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._tree import (
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.linux.tree import (
     OutputTreeError,
     list_directories,
     open_listed,

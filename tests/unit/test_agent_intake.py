@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpcc._proto import agent_pb2 as pb
-from hpcc.agent._intake import Intake
+from hpcc.agent.base.intake import Intake
 from hpcc.core import MAX_INPUTS, CallerError, Digest
 
 DATA = b"int main;"

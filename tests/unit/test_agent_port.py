@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.agent._greeter import Greeter
-from hpcc.agent._main import find_port, find_token, find_vsock_port
-from hpcc.agent._port import PortTransport
-from hpcc.agent._vsock import accept_from_host, session_of_host
+from hpcc.agent.base.greeter import Greeter
+from hpcc.agent.linux.main import find_port, find_token, find_vsock_port
+from hpcc.agent.linux.port import PortTransport
+from hpcc.agent.linux.vsock import accept_from_host, session_of_host
 from hpcc.wire.link import NONCE_BYTES, READY, TOKEN_BYTES, GuestLink, HostLink
 
 TOKEN = b"t" * TOKEN_BYTES

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from hpcc.agent import _stdio
-from hpcc.agent._stdio import Stdio, StdioFullError
+from hpcc.agent.base import stdio
+from hpcc.agent.base.stdio import Stdio, StdioFullError
 
 
 async def pieces_of(writes: int) -> list[int]:
@@ -41,8 +41,8 @@ async def test_many_small_pieces_are_gathered() -> None:
 
 
 async def test_too_many_pieces_are_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stdio, "MAX_STDIO_PIECES", 10)
-    monkeypatch.setattr(_stdio, "_SLOW_BELOW_PIECES", 0)
+    monkeypatch.setattr(stdio, "MAX_STDIO_PIECES", 10)
+    monkeypatch.setattr(stdio, "_SLOW_BELOW_PIECES", 0)
     with pytest.raises(ExceptionGroup) as caught:
         await pieces_of(60)
     assert caught.group_contains(StdioFullError)

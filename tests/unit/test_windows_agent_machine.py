@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.agent import _windows_tree
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._ending import Output, OutputTreeError
-from hpcc.agent._windows import WindowsConfig, WindowsMachine
-from hpcc.agent._windows_job import WindowsJob
-from hpcc.agent._windows_main import take_host
-from hpcc.agent._windows_tree import clear, list_directories, open_outputs
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.base.ending import Output, OutputTreeError
+from hpcc.agent.windows import tree
+from hpcc.agent.windows.job import WindowsJob
+from hpcc.agent.windows.machine import WindowsConfig, WindowsMachine
+from hpcc.agent.windows.main import take_host
+from hpcc.agent.windows.tree import clear, list_directories, open_outputs
 from hpcc.core import Digest, ExecLimits
 from hpcc.testing._guest_contract import request
 from hpcc.wire.link import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
@@ -64,7 +64,7 @@ async def test_a_job_that_writes_too_much_is_ended(tmp_path: Path) -> None:
 async def test_a_stub_that_keeps_no_deadline_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcc.agent._windows_job._LATE_SECONDS", 0.0)
+    monkeypatch.setattr("hpcc.agent.windows.job._LATE_SECONDS", 0.0)
     endless = job(tmp_path, "import time; time.sleep(600)", wall_seconds=0.01)
     ending = await endless.run(quiet)
     assert ending.reason == "deadline"
@@ -73,8 +73,8 @@ async def test_a_stub_that_keeps_no_deadline_is_ended(
 async def test_a_program_that_is_in_no_job_gives_the_guest_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcc.agent._windows_job._LATE_SECONDS", 0.0)
-    monkeypatch.setattr("hpcc.agent._windows_job._END_SECONDS", 0.2)
+    monkeypatch.setattr("hpcc.agent.windows.job._LATE_SECONDS", 0.0)
+    monkeypatch.setattr("hpcc.agent.windows.job._END_SECONDS", 0.2)
     outlives = "import subprocess; subprocess.run(['sleep', '5'])"
     with pytest.raises(OSError, match="outlived"):
         await job(tmp_path, outlives, wall_seconds=1.0).run(quiet)
@@ -121,7 +121,7 @@ async def test_each_exec_finds_an_empty_place_and_waits_for_the_one_before(tmp_p
 async def test_a_place_that_stays_in_use_gives_the_guest_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_windows_tree, "_BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(tree, "_BUSY_SECONDS", 0.0)
     one = machine(tmp_path)
 
     def in_use(*_: object) -> None:
@@ -177,7 +177,7 @@ def test_a_listed_file_that_was_swapped_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/x").symlink_to("/etc/hostname")
     with pytest.raises(OSError, match="plain"):
-        _windows_tree.open_listed(str(tmp_path), Output("d/x", -1, 1, is_executable=False))
+        tree.open_listed(str(tmp_path), Output("d/x", -1, 1, is_executable=False))
 
 
 class Listener:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpcc.agent._windows_words import (
+from hpcc.agent.windows.words import (
     NoProgramError,
     check_line,
     check_request,
@@ -148,7 +148,7 @@ def test_the_agents_program_is_the_same_bytes_each_time_and_python_alone() -> No
         assert {i.compress_type for i in infos} == {zipfile.ZIP_STORED}
     assert names == sorted(set(names))
     assert all(name.endswith(".py") for name in names)
-    assert {"__main__.py", "hpcc/agent/_windows_main.py", "hpcc/core/__init__.py", "google/__init__.py",
+    assert {"__main__.py", "hpcc/agent/windows/main.py", "hpcc/core/__init__.py", "google/__init__.py",
             "grpclib/server.py", "google/protobuf/message.py"} <= set(names)  # fmt: skip
     assert not [n for n in names if n.startswith(("hpcc/runtime", "hpcc/testing", "grpc/"))]
 

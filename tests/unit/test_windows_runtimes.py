@@ -23,8 +23,8 @@ from grpclib.server import Server
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc._proto.containerd import containers_pb2
-from hpcc.agent._greeter import Greeter
-from hpcc.agent._stream_pair import StreamPair
+from hpcc.agent.base.greeter import Greeter
+from hpcc.agent.base.stream_pair import StreamPair
 from hpcc.core import ImageDigest, InfrastructureError, Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
 from hpcc.runtime.containerd.client import Connect, Stdio

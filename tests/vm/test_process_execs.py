@@ -27,12 +27,12 @@ import asyncio, os, sys
 sys.path.append("/.hpcc/site")
 from dataclasses import replace
 from grpclib.server import Server
-from hpcc.agent._cgroup import enable_controllers
-from hpcc.agent._container import _config
-from hpcc.agent._greeter import Greeter
-from hpcc.agent._linux import LinuxMachine
-from hpcc.agent._service import Agent
-from hpcc.agent._stream_pair import StreamPair
+from hpcc.agent.linux.cgroup import enable_controllers
+from hpcc.agent.linux.container import _config
+from hpcc.agent.base.greeter import Greeter
+from hpcc.agent.linux.machine import LinuxMachine
+from hpcc.agent.base.service import Agent
+from hpcc.agent.base.stream_pair import StreamPair
 from hpcc.wire import GuestLink
 
 async def main():

@@ -378,7 +378,7 @@ static void build_root(void) {
 static void run_agent(void) {
     char *argv[] = {"/.hpcc/lib/hpcc-ld.so", "--inhibit-cache", "--library-path", "/.hpcc/lib",
         "--argv0", "/.hpcc/bin/python3", "/.hpcc/bin/python3", "-I", "-S", "-B", "-u", "-X", "utf8", "-c",
-        "import sys;sys.path.append('/.hpcc/site');from hpcc.agent._main import main;main()", 0};
+        "import sys;sys.path.append('/.hpcc/site');from hpcc.agent.linux.main import main;main()", 0};
     char *envp[] = {"PATH=/usr/bin:/bin", "HOME=/", "LANG=C.UTF-8", 0};
     pid_t agent = fork();
     if (agent < 0) die("fork", "agent");

@@ -53,7 +53,7 @@ _AGENT: Final = (
     "--argv0", "/.hpcc/bin/python3", "/.hpcc/bin/python3", "-I", "-S", "-B", "-u", "-X", "utf8",
     "-c",
     "import sys;sys.path.append('/.hpcc/site');"
-    "from hpcc.agent._container import main_in_container as m;m()",
+    "from hpcc.agent.linux.container import main_in_container as m;m()",
 )  # fmt: skip
 
 

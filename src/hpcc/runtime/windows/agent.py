@@ -21,7 +21,7 @@ AGENT_ZIP_NAME: Final = "app.pyz"
 # socket.AF_HYPERV came with it.
 MINIMUM_PYTHON: Final = 12
 _PTH: Final = re.compile(r"python/python3([0-9]{1,3})\._pth", re.IGNORECASE)
-_MAIN: Final = b"""from hpcc.agent._windows_main import main_on_windows
+_MAIN: Final = b"""from hpcc.agent.windows.main import main_on_windows
 
 main_on_windows()
 """

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._cgroup import Room, new_cgroup
-from hpcc.agent._ending import Ending, OnStdio, Output
-from hpcc.agent._intake import Birth
-from hpcc.agent._sandbox import Sandbox, uid_of
-from hpcc.agent._tree import list_directories, open_listed, open_outputs, remove_tree, stage
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.base.ending import Ending, OnStdio, Output
+from hpcc.agent.base.intake import Birth
+from hpcc.agent.linux.cgroup import Room, new_cgroup
+from hpcc.agent.linux.sandbox import Sandbox, uid_of
+from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, remove_tree, stage
 from hpcc.core import ExecRequest
 
 # linux/random.h
@@ -43,7 +43,7 @@ class LinuxConfig:
 
 
 class LinuxMachine:
-    """See `hpcc.agent._machine`; several execs at once."""
+    """See `hpcc.agent.base.machine`; several execs at once."""
 
     def __init__(self, config: LinuxConfig) -> None:
         self._config = config

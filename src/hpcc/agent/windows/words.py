@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from hpcc.agent._ending import Ending
+from hpcc.agent.base.ending import Ending
 from hpcc.core import (
     CallerError,
     ExecRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from hpcc.agent._ending import OnStdio, StreamName
+from hpcc.agent.base.ending import OnStdio, StreamName
 from hpcc.wire.exec_frames import MAX_STDIO_PIECES
 
 _READ_BYTES: Final = 64 << 10

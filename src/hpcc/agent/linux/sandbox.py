@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from hpcc.agent._cgroup import Cgroup
-from hpcc.agent._ending import Ending, OnStdio, Reason
-from hpcc.agent._stdio import Stdio, StdioFullError, drain
+from hpcc.agent.base.ending import Ending, OnStdio, Reason
+from hpcc.agent.base.stdio import Stdio, StdioFullError, drain
+from hpcc.agent.linux.cgroup import Cgroup
 from hpcc.core import SOURCE_ROOT, ExecRequest
 
 _REPORT_BYTES: Final = 512

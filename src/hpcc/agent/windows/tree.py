@@ -15,8 +15,8 @@ import stat
 import time
 from typing import Final
 
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._ending import Output, OutputTreeError
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.base.ending import Output, OutputTreeError
 from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_path
 
 _FILES_PER_TURN: Final = 16

@@ -12,11 +12,11 @@ from typing import Final
 
 from grpclib.server import Server
 
-from hpcc.agent._cgroup import enable_controllers
-from hpcc.agent._greeter import Greeter
-from hpcc.agent._linux import LinuxConfig, LinuxMachine
-from hpcc.agent._port import PortTransport
-from hpcc.agent._service import Agent
+from hpcc.agent.base.greeter import Greeter
+from hpcc.agent.base.service import Agent
+from hpcc.agent.linux.cgroup import enable_controllers
+from hpcc.agent.linux.machine import LinuxConfig, LinuxMachine
+from hpcc.agent.linux.port import PortTransport
 from hpcc.wire.container import (
     CONTAINER_LINK,
     CONTAINER_MEMORY_VARIABLE,

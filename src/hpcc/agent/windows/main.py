@@ -19,13 +19,13 @@ from typing import Any, Final
 
 from grpclib.server import Server
 
-from hpcc.agent._greeter import Greeter
-from hpcc.agent._machine import Machine
-from hpcc.agent._service import Agent
-from hpcc.agent._stream_pair import StreamPair
-from hpcc.agent._windows import WindowsConfig, WindowsMachine
-from hpcc.agent._windows_loop import new_loop
-from hpcc.agent._windows_native import make_private_directory, make_shared_directory, memory_bytes
+from hpcc.agent.base.greeter import Greeter
+from hpcc.agent.base.machine import Machine
+from hpcc.agent.base.service import Agent
+from hpcc.agent.base.stream_pair import StreamPair
+from hpcc.agent.windows.loop import new_loop
+from hpcc.agent.windows.machine import WindowsConfig, WindowsMachine
+from hpcc.agent.windows.native import make_private_directory, make_shared_directory, memory_bytes
 from hpcc.wire.link import GuestLink
 
 # The service of a vsock port among those of Hyper-V sockets; hpcc.runtime has the same.

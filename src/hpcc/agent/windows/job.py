@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.agent._ending import Ending, OnStdio, Reason
-from hpcc.agent._stdio import Stdio, StdioFullError, drain
-from hpcc.agent._windows_words import EXIT_DEADLINE, check_line, read_report, stub_arguments
+from hpcc.agent.base.ending import Ending, OnStdio, Reason
+from hpcc.agent.base.stdio import Stdio, StdioFullError, drain
+from hpcc.agent.windows.words import EXIT_DEADLINE, check_line, read_report, stub_arguments
 from hpcc.core import ExecRequest
 
 _MAX_REPORT_BYTES: Final = 200

@@ -10,8 +10,8 @@ from contextlib import closing
 from functools import partial
 from typing import Final
 
-from hpcc.agent._greeter import Greeter
-from hpcc.agent._port import PortTransport
+from hpcc.agent.base.greeter import Greeter
+from hpcc.agent.linux.port import PortTransport
 
 _BACKLOG: Final = 4
 # The host connects twice at most: to see that a guest is ready, and for its session.

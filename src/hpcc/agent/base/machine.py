@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._ending import Ending, OnStdio, Output
-from hpcc.agent._intake import Birth
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.base.ending import Ending, OnStdio, Output
+from hpcc.agent.base.intake import Birth
 from hpcc.core import ExecRequest
 
 

@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._ending import Ending, OnStdio, Output
-from hpcc.agent._intake import Birth
-from hpcc.agent._windows_job import WindowsJob
-from hpcc.agent._windows_tree import (
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.base.ending import Ending, OnStdio, Output
+from hpcc.agent.base.intake import Birth
+from hpcc.agent.windows.job import WindowsJob
+from hpcc.agent.windows.tree import (
     clear,
     list_directories,
     open_listed,
@@ -27,7 +27,7 @@ from hpcc.agent._windows_tree import (
     stage,
     verbatim,
 )
-from hpcc.agent._windows_words import NoProgramError, check_request, environment, find_program
+from hpcc.agent.windows.words import NoProgramError, check_request, environment, find_program
 from hpcc.core import ExecRequest
 
 
@@ -54,7 +54,7 @@ class WindowsConfig:
 
 
 class WindowsMachine:
-    """See `hpcc.agent._machine`; one exec at a time, the others wait."""
+    """See `hpcc.agent.base.machine`; one exec at a time, the others wait."""
 
     def __init__(self, config: WindowsConfig) -> None:
         self._config = config

@@ -11,11 +11,11 @@ from grpclib import GRPCError, Status
 
 from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
-from hpcc.agent._blobs import BlobCache
-from hpcc.agent._ending import Ending, Output, OutputTreeError, StreamName
-from hpcc.agent._frames import need, receive
-from hpcc.agent._intake import Birth, Intake
-from hpcc.agent._machine import Machine, Workplace
+from hpcc.agent.base.blobs import BlobCache
+from hpcc.agent.base.ending import Ending, Output, OutputTreeError, StreamName
+from hpcc.agent.base.frames import need, receive
+from hpcc.agent.base.intake import Birth, Intake
+from hpcc.agent.base.machine import Machine, Workplace
 from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
 from hpcc.wire.exec_frames import (
     CHUNK_BYTES,
