@@ -12,7 +12,7 @@ import pytest
 from hpcc.config.settings import Settings
 from hpcc.gateway.config import GatewayConfig
 from hpcc.scheduler.base.config import SchedulerConfig
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker.base.config import WorkerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = "\n".join((DOCS / name).read_text() for name in ("operate.md", "windows.md"))

@@ -235,7 +235,7 @@ async def test_a_guest_that_is_as_good_as_dead_is_treated_as_dead(
             async for event in super().exec(request, blobs):
                 yield event
 
-    monkeypatch.setattr("hpcc.worker._runner._TRANSFER_SECONDS", 0.2)
+    monkeypatch.setattr("hpcc.worker.execute.runner._TRANSFER_SECONDS", 0.2)
     async with farm_under_test(tmp_path, max_wall_seconds=0.2) as farm, farm.serving():
         farm.runtime.guest_class = Broken
         before = await farm.route()

@@ -10,7 +10,7 @@ from hpcc.daemon._dispatch_compile import Dispatcher
 from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
 from hpcc.ports import SystemClock
 from hpcc.testing._farm import farm_under_test
-from hpcc.worker._session import EventLimiter
+from hpcc.worker.execute.session import EventLimiter
 
 
 def request_of(directory: Path, number: int) -> RemoteRequest:

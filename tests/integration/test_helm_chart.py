@@ -27,7 +27,7 @@ from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import SystemClock
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.tenants.table import parse_tenants
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker.base.config import WorkerConfig
 
 pytestmark = pytest.mark.timeout(300)
 

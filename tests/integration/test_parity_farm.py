@@ -178,7 +178,7 @@ class Hanging(FakeGuest):
 async def test_an_image_whose_compilers_hang_is_given_up_and_offered(
     tmp_path: Path, door: PolicyDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpcc.worker._toolchains._PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("hpcc.worker.execute.toolchains._PROBE_SECONDS", 0.05)
     async with farm_under_test(tmp_path, door=door, boot_timeout_seconds=0.05) as farm:
         farm.book = book = Book()
         farm.runtime.guest_class = Hanging

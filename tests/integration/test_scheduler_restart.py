@@ -16,8 +16,8 @@ from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages
 from hpcc.testing._memory_audit import MemoryAuditLog
-from hpcc.worker._config import WorkerConfig
-from hpcc.worker._serve import serve_worker
+from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.serve import serve_worker
 
 
 def scheduler_config(directory: Path, port: int, worker_port: int = 0) -> SchedulerConfig:

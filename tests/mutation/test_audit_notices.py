@@ -58,13 +58,13 @@ CASES = {
         TAMPERING + "test_an_anchor_that_was_changed_or_is_unsigned_is_refused",
     ),
     "reproduced-outputs": Case(
-        "worker/_reproduce.py",
+        "worker/execute/reproduce.py",
         "if made.get(path) != before.get(path)",
         "if False",
         REPRODUCE + "test_a_row_with_a_forged_output_digest_is_not_reproduced",
     ),
     "reproduced-isolation": Case(
-        "worker/_reproduce.py",
+        "worker/execute/reproduce.py",
         "if runtime.isolation.value != row.isolation:",
         "if False:",
         REPRODUCE + "test_another_isolation_than_the_rows_is_no_reproduction",

@@ -25,7 +25,7 @@ FIRECRACKER = "tests/unit/test_firecracker"
 
 CASES = {
     "lost-before-answer": Case(
-        "worker/_pool.py",
+        "worker/pool/pool.py",
         "await self._slot.gone.wait()",
         "pass",
         "tests/integration/test_crash_reaping.py"
@@ -39,13 +39,13 @@ CASES = {
         "::test_a_vmm_that_was_never_recorded_is_found_by_where_it_lives",
     ),
     "reuse-principal": Case(
-        "worker/_domain.py",
+        "worker/base/domain.py",
         "kept = principal if reuse is GuestReuse.PRINCIPAL else",
         "kept =",
         f"{POOL}::test_a_guest_rooted_by_one_principal_cannot_poison_a_colleague",
     ),
     "reuse-exec": Case(
-        "worker/_domain.py",
+        "worker/base/domain.py",
         "return self.reuse is GuestReuse.EXEC",
         "return False",
         f"{POOL}::test_with_reuse_exec_a_rooted_guest_poisons_nobody_not_even_its_own_principal",
@@ -57,19 +57,19 @@ CASES = {
         f"{POOL}::test_results_of_one_reuse_class_are_not_found_in_another",
     ),
     "queue-share": Case(
-        "worker/_pool_core.py",
+        "worker/pool/core.py",
         "elif not self._queue.is_full or self._displace(domain):",
         "elif not self._queue.is_full:",
         f"{POOL_CORE}::test_a_full_queue_makes_place_for_who_has_none_of_it",
     ),
     "turns": Case(
-        "worker/_pool_core.py",
+        "worker/pool/core.py",
         "if any(g.domain == domain and g.serves for g in guests):",
         "if True:",
         f"{POOL_CORE}::test_a_tenant_that_floods_starves_nobody",
     ),
     "guest-memory": Case(
-        "worker/_pool_words.py",
+        "worker/pool/words.py",
         "return min(self.max_guests, self.memory_mib // self.guest_mib)",
         "return self.max_guests",
         f"{POOL_CORE}::test_memory_bounds_the_guests_whatever_max_guests_says",
@@ -141,13 +141,13 @@ CASES = {
         "tests/unit/test_token.py::test_a_token_for_another_worker_is_refused",
     ),
     "token-tenant": Case(
-        "worker/_session.py",
+        "worker/execute/session.py",
         "if client.instance != claims.tenant.value:",
         "if False:",
         f"{ATTACKS}::test_another_tenants_instance_name_is_refused_and_recorded",
     ),
     "token-image": Case(
-        "worker/_session.py",
+        "worker/execute/session.py",
         "if images != {self._claims.image}:",
         "if False:",
         f"{ATTACKS}::test_an_image_that_is_not_the_tokens_is_refused",
@@ -159,19 +159,19 @@ CASES = {
         f"{ATTACKS}::test_bytes_that_do_not_match_their_digest_are_refused",
     ),
     "audit-before-release": Case(
-        "worker/_runner.py",
+        "worker/execute/runner.py",
         "await self._audit.append(self.row(work, record, lineage))",
         "self.row(work, record, lineage)",
         f"{ATTACKS}::test_a_result_is_not_released_when_its_row_cannot_be_written",
     ),
     "audit-of-who-joined": Case(
-        "worker/_session.py",
+        "worker/execute/session.py",
         "if update.is_joined:",
         "if False:",
         f"{JOINS}::test_whoever_joins_a_running_compile_gets_a_row_of_its_own",
     ),
     "cancel-own-waiting": Case(
-        "worker/_flights.py",
+        "worker/execute/flights.py",
         "if w.principal == principal",
         "if True",
         f"{JOINS}::test_a_cancel_by_name_ends_the_callers_waiting_and_nobody_elses",

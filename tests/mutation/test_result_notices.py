@@ -16,7 +16,7 @@ TABLE = "tests/unit/test_result_key_table.py::"
 LYING = "tests/integration/test_lying_worker.py::"
 SURFACE = "tests/integration/test_reapi_surface.py::"
 SIGNED, RESULTS = "reapi/signed.py", "identity/results.py"
-ENTRIES, KEYS = "worker/_entries.py", "identity/result_keys.py"
+ENTRIES, KEYS = "worker/stores/entries.py", "identity/result_keys.py"
 LIST = "scheduler/result_keys.py"
 CAUGHT = STORE + "test_a_store_writer_who_"
 
@@ -42,9 +42,9 @@ CASES = {
                  SURFACE + "test_uploads_that_never_end_take_a_tenants_room_and_not_the_worker"),
     "directory-size": Case("reapi/tree.py", "if digest.size_bytes > MAX_DIRECTORY_BYTES:", "if False:",
                            SURFACE + "test_messages_larger_than_any_of_their_kind_are_refused_before_they_are_read"),
-    "injected": Case("worker/_session.py", "replace(lineage, injected_flags=injected),", "lineage,",
+    "injected": Case("worker/execute/session.py", "replace(lineage, injected_flags=injected),", "lineage,",
                      SURFACE + "test_flags_that_one_client_calls_injected_are_not_in_a_colleagues_row"),
-    "rights": Case("worker/_session.py", "self._may_execute()\n        self._desk.flights.cancel",
+    "rights": Case("worker/execute/session.py", "self._may_execute()\n        self._desk.flights.cancel",
                    "self._desk.flights.cancel",
                    SURFACE + "test_a_token_for_the_cache_alone_cannot_join_or_cancel_a_compile"),
     "stderr": Case(SIGNED, "hashlib.sha256(record.stderr).digest(),", "",

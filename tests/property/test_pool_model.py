@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._pool_core import PoolCore
-from hpcc.worker._pool_words import (
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.core import PoolCore
+from hpcc.worker.pool.words import (
     Boot,
     Decision,
     Grant,

@@ -11,9 +11,9 @@ import pytest
 
 from hpcc.core import Digest, GuestReuse, HpccError, ImageDigest, Isolation, NotFoundError, TenantId
 from hpcc.rpc.reapi.server import Running
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._flights import FlightKey, Flights, Landing
-from hpcc.worker._rows import Made
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import Made
+from hpcc.worker.execute.flights import FlightKey, Flights, Landing
 
 DOMAIN = TrustDomain.of(
     tenant=TenantId("acme"),

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.testing._idp_tokens import FixedClock
-from hpcc.worker._deaths import MAX_REMEMBERED, REMEMBERED_SECONDS, Deaths
-from hpcc.worker._domain import TrustDomain
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.deaths import MAX_REMEMBERED, REMEMBERED_SECONDS, Deaths
 
 ANN = TrustDomain.of(
     tenant=TenantId("acme"),

@@ -13,9 +13,9 @@ import pytest
 from hpcc.core import GuestReuse, ImageDigest, InfrastructureError, Isolation, TenantId
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.testing._fake_runtime import FakeGuest, FakeRuntime
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._pool import GuestPool, GuestShape
-from hpcc.worker._pool_words import PoolLimits
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.pool import GuestPool, GuestShape
+from hpcc.worker.pool.words import PoolLimits
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 LIMITS = PoolLimits(

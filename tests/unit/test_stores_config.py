@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hpcc.core import CallerError, TenantId
-from hpcc.worker._stores_config import parse_stores
+from hpcc.worker.base.stores_config import parse_stores
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 S3: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 from hpcc.cli._stores import lines
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SystemClock
-from hpcc.worker._stores_book import STORES_NAME, StoresBook, read_stores_report
+from hpcc.worker.stores.book import STORES_NAME, StoresBook, read_stores_report
 
 
 async def test_what_was_counted_is_read_again(tmp_path: Path) -> None:

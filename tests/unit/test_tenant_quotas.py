@@ -14,8 +14,8 @@ from hpcc.core import Blob, ImageDigest, Isolation, NotFoundError, TenantId
 from hpcc.identity.token import RouteClaims, RouteQuotas
 from hpcc.rpc.base.errors import BusyError
 from hpcc.testing._idp_tokens import FixedClock
-from hpcc.worker._quotas import MAX_WAITING, Quotas
-from hpcc.worker._storage import TenantStorage
+from hpcc.worker.stores.quotas import MAX_WAITING, Quotas
+from hpcc.worker.stores.storage import TenantStorage
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 CLAIMS = RouteClaims(

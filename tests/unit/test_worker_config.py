@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker.base.config import WorkerConfig
 
 PATHS = ("keys", "store", "audit", "images", "guest_assets", "state")
 

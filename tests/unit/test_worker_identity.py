@@ -6,7 +6,7 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
-from hpcc.worker._identity import WorkerIdentity
+from hpcc.worker.base.identity import WorkerIdentity
 
 NOW = 1_800_000_000.0
 

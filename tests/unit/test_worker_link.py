@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from hpcc.rpc.base.errors import UnavailableError
-from hpcc.worker._link import SchedulerLink
+from hpcc.worker.link import SchedulerLink
 
 
 class Clock:

@@ -13,7 +13,7 @@ from hpcc.core import NotFoundError
 
 if TYPE_CHECKING:
     from hpcc.ports import SignedHead
-    from hpcc.worker._config import WorkerConfig
+    from hpcc.worker.base.config import WorkerConfig
 
 
 def ask_scheduler(file: Path | None) -> tuple[WorkerConfig, list[SignedHead]]:
@@ -24,8 +24,8 @@ def ask_scheduler(file: Path | None) -> tuple[WorkerConfig, list[SignedHead]]:
         NotFoundError: the schedulers hold none: it would look as if there were nothing to compare.
         HpccError: no scheduler answers, or one refuses.
     """
-    from hpcc.worker._anchors import fetch_anchors
-    from hpcc.worker._config import WorkerConfig
+    from hpcc.worker.audit.anchors import fetch_anchors
+    from hpcc.worker.base.config import WorkerConfig
 
     path = file or Paths.from_env(os.environ).state / "worker.json"
     config = load_service_file(path.absolute(), WorkerConfig)

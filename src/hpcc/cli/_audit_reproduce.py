@@ -15,8 +15,8 @@ from hpcc.core import CallerError, ImageDigest, Isolation, NotFoundError
 
 if TYPE_CHECKING:
     from hpcc.ports import AuditRow, Runtime
-    from hpcc.worker._config import WorkerConfig
-    from hpcc.worker._reproduce import Reproduction
+    from hpcc.worker.base.config import WorkerConfig
+    from hpcc.worker.execute.reproduce import Reproduction
 
 # 1 and 2 are what every command ends with when it fails.
 EXIT_DIFFERENT: Final = 3
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the action again; the exit status says how it ended."""
     from hpcc.audit.canonical import row_of
     from hpcc.audit.reader import open_index
-    from hpcc.worker._config import WorkerConfig
+    from hpcc.worker.base.config import WorkerConfig
 
     if args.scheduler_state is not None:
         raise CallerError("a scheduler's trail has no rows to reproduce")
@@ -65,7 +65,7 @@ async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
     from hpcc.ports import SystemClock
     from hpcc.runtime.assets.assets import prepare_assets
     from hpcc.runtime.registry.pick import pick_runtime
-    from hpcc.worker._reproduce import reproduce_row
+    from hpcc.worker.execute.reproduce import reproduce_row
 
     clock = SystemClock()
     store = ImageStore(config.images, clock)
@@ -103,7 +103,7 @@ def _progress(line: str) -> None:
 
 def _say(row: AuditRow, result: Reproduction) -> int:
     from hpcc.cli._audit_text import printable
-    from hpcc.worker._reproduce import MAX_NAMED, Verdict
+    from hpcc.worker.execute.reproduce import MAX_NAMED, Verdict
 
     name = row.row_id[:_ROW_CHARS]
     for note in result.notes:

@@ -113,7 +113,7 @@ def _enrol(args: argparse.Namespace) -> int:
     """Make a key on this machine, and have the scheduler sign a certificate for it."""
     from hpcc.identity.tls import PinnedPeer
     from hpcc.rpc.scheduler.schedulers import split_schedulers
-    from hpcc.worker._identity import enrol_worker, read_token
+    from hpcc.worker.base.identity import enrol_worker, read_token
 
     try:
         authority = args.ca.read_bytes()

@@ -28,8 +28,8 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import open_enrolment
 from hpcc.supervisor.process import ChildSpec, Ready, SupervisorError
 from hpcc.supervisor.run import Supervisor
-from hpcc.worker._config import WorkerConfig
-from hpcc.worker._identity import IDENTITY_NAME
+from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.base.identity import IDENTITY_NAME
 
 # The one static tenant of a single machine.
 TENANT: Final = "local"

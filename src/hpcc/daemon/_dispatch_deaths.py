@@ -1,6 +1,6 @@
 """Actions that ended guests, whichever workers these were at. Bounded; does no I/O.
 
-Each worker counts for itself, too (`hpcc.worker._deaths`); an action that is routed to another
+Each worker counts for itself, too (`hpcc.worker.pool.deaths`); an action that is routed to another
 worker after each death would otherwise end two guests at every one of them.
 """
 

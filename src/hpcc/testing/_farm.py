@@ -27,9 +27,9 @@ from hpcc.scheduler.tenants.door import Door
 from hpcc.testing._enrolled import token_file
 from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._memory_audit import MemoryAuditLog
-from hpcc.worker._config import WorkerConfig
-from hpcc.worker._serve import RunningWorker, serve_worker
-from hpcc.worker._toolchains import ToolchainBook
+from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.execute.toolchains import ToolchainBook
+from hpcc.worker.serve import RunningWorker, serve_worker
 
 TENANT: Final = TenantId("acme")
 IMAGE: Final = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))

@@ -11,8 +11,8 @@ from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
 from hpcc.testing._fake_runtime import FakeRuntime
-from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
-from hpcc.worker._serve import serve_worker
+from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker.serve import serve_worker
 
 
 class _AnyImage:

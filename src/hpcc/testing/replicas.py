@@ -28,9 +28,9 @@ from hpcc.testing._fake_runtime import FakeRuntime
 from hpcc.testing._farm import IMAGE, TENANT, FakeImages
 from hpcc.testing._memory_audit import MemoryAuditLog
 from hpcc.testing.postgres import PrivatePostgres
-from hpcc.worker._config import WorkerConfig
-from hpcc.worker._identity import enrol_worker, read_token
-from hpcc.worker._serve import serve_worker
+from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.base.identity import enrol_worker, read_token
+from hpcc.worker.serve import serve_worker
 
 _START_SECONDS: Final = 60.0
 ROLE: Final = "schedulers"

@@ -19,9 +19,9 @@ from hpcc.images.store import ImageStore
 from hpcc.images.toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
-from hpcc.worker._config import AUDIT_KEY_NAME, WorkerConfig
-from hpcc.worker._guests import runtime_of
-from hpcc.worker._serve import ready_identity, serve_worker
+from hpcc.worker.base.config import AUDIT_KEY_NAME, WorkerConfig
+from hpcc.worker.pool.guests import runtime_of
+from hpcc.worker.serve import ready_identity, serve_worker
 
 if TYPE_CHECKING:
     from hpcc.runtime.vm.warm import WarmStart

@@ -24,7 +24,7 @@ from hpcc.testing.s3_servers import (
     seaweedfs,
     seaweedfs_missing_or_none,
 )
-from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc.worker.audit.objects import ObjectSinkConfig, SegmentUploader, read_credential
 
 SECONDS = 120.0
 LOCKED = "audit-locked"

@@ -21,8 +21,8 @@ from hpcc.core import (
 from hpcc.ports import AuditRow, Runtime, SystemClock
 from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import made
-from hpcc.worker._reproduce import Reproduction, Verdict, reproduce_row
-from hpcc.worker._retained import RetainedInputs
+from hpcc.worker.execute.reproduce import Reproduction, Verdict, reproduce_row
+from hpcc.worker.stores.retained import RetainedInputs
 
 SCRIPT = "cat dir/a.c > a.o; cat b.h >> a.o"
 

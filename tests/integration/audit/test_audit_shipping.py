@@ -26,7 +26,7 @@ from hpcc.scheduler.serve import open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import SMALL, made, opened, row, written
 from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
-from hpcc.worker._audit_shipper import Shipper
+from hpcc.worker.audit.shipper import Shipper
 
 SECONDS = 100.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -34,7 +34,7 @@ from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc.testing.audit_rows import KEY, opened, row
-from hpcc.worker._identity import load_identity_or_none
+from hpcc.worker.base.identity import load_identity_or_none
 
 SECONDS = 60.0
 

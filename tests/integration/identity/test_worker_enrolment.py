@@ -30,7 +30,7 @@ from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.serve import TLS_NAME, open_enrolment
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
-from hpcc.worker._identity import (
+from hpcc.worker.base.identity import (
     IDENTITY_NAME,
     Tie,
     enrol_worker,

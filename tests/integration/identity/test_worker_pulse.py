@@ -20,7 +20,7 @@ from hpcc.rpc.scheduler.pulse import Pulse
 from hpcc.scheduler.registry import RETURN_SECONDS, Registry
 from hpcc.scheduler.serve import open_enrolment
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
-from hpcc.worker._identity import load_identity_or_none
+from hpcc.worker.base.identity import load_identity_or_none
 
 pytestmark = pytest.mark.timeout(120)
 WAIT_SECONDS = 60.0

@@ -39,7 +39,7 @@ from hpcc.scheduler.serve import open_control
 from hpcc.testing._farm import IMAGE, TENANT
 from hpcc.testing.postgres import PrivatePostgres
 from hpcc.testing.replicas import ROLE, Replica, ReplicaFarm, replica_farm
-from hpcc.worker._identity import load_identity_or_none
+from hpcc.worker.base.identity import load_identity_or_none
 
 pytestmark = pytest.mark.timeout(240)
 WAIT_SECONDS = 90.0

@@ -18,7 +18,7 @@ from hpcc.runtime.windows.layer import build_windows_layer
 from hpcc.testing.launcher import ROOT
 from hpcc.testing.windows_agent import drive_c, windows_packages, windows_python
 from hpcc.testing.wine import Wine
-from hpcc.worker._identity import IDENTITY_NAME
+from hpcc.worker.base.identity import IDENTITY_NAME
 
 pytestmark = pytest.mark.timeout(300)
 _DIRECTORIES = ("keys", "store", "audit", "images", "guest_assets", "state")

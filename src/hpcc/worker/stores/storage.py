@@ -9,8 +9,8 @@ from hpcc.core import TenantId
 from hpcc.ports import ActionCache, BlobStore
 from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._shared import SharedStores
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.stores.shared import SharedStores
 
 
 class TenantStorage:

@@ -7,7 +7,7 @@ from typing import Final
 
 from hpcc.core import Digest
 from hpcc.ports import Clock
-from hpcc.worker._domain import TrustDomain
+from hpcc.worker.base.domain import TrustDomain
 
 # An action that ended this many guests is not run again for a while.
 MAX_GUEST_DEATHS: Final = 2

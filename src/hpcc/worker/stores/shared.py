@@ -25,8 +25,8 @@ from hpcc.store.write_behind import (
     WriteBehindBlobStore,
     WriteBehindConfig,
 )
-from hpcc.worker._shared_leaves import Leaves, S3Leaves, ServiceLeaves
-from hpcc.worker._stores_config import SharedStore, StoresConfig
+from hpcc.worker.base.stores_config import SharedStore, StoresConfig
+from hpcc.worker.stores.shared_leaves import Leaves, S3Leaves, ServiceLeaves
 
 # An operator is told of damage, not of each object that somebody damaged.
 _DAMAGE_EVENT_SECONDS: Final = 60.0

@@ -32,14 +32,14 @@ from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError
 from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.server import Client
-from hpcc.worker._deaths import MAX_GUEST_DEATHS, Deaths
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._entries import lineage_digest, pack_entry
-from hpcc.worker._harvest import Harvest, keep_outputs
-from hpcc.worker._pool import GuestPool, Lease
-from hpcc.worker._retained import RetainedInputs
-from hpcc.worker._rows import Caller, Lineage, Made, audit_row
-from hpcc.worker._storage import TenantStorage
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import Caller, Lineage, Made, audit_row
+from hpcc.worker.execute.harvest import Harvest, keep_outputs
+from hpcc.worker.pool.deaths import MAX_GUEST_DEATHS, Deaths
+from hpcc.worker.pool.pool import GuestPool, Lease
+from hpcc.worker.stores.entries import lineage_digest, pack_entry
+from hpcc.worker.stores.retained import RetainedInputs
+from hpcc.worker.stores.storage import TenantStorage
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0

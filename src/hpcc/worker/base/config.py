@@ -12,7 +12,7 @@ from hpcc.audit.spool import SpoolLimits
 from hpcc.config.settings import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
 from hpcc.rpc.scheduler.schedulers import split_schedulers
-from hpcc.worker._stores_config import parse_stores
+from hpcc.worker.base.stores_config import parse_stores
 
 AUDIT_KEY_NAME: Final = "audit-signing.key"
 _ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104 - refused, not bound
@@ -92,7 +92,7 @@ class WorkerConfig:
     # Guests restored from snapshots, kept under `state` up to so many bytes of disk.
     warm_start: bool = True
     max_snapshot_bytes: int = 8 << 30
-    # Where blobs and results are shared with other workers: `hpcc.worker._stores_config`.
+    # Where blobs and results are shared with other workers: `hpcc.worker.base.stores_config`.
     stores: Mapping[str, object] = field(default_factory=dict)
     prewarm_tenant: str = ""
     prewarm_principal: str = ""

@@ -15,9 +15,9 @@ from typing import Final, Protocol
 from hpcc.core import HpccError, ImageDigest, InfrastructureError
 from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.rpc.base.errors import BusyError
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._pool_core import PoolCore
-from hpcc.worker._pool_words import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.core import PoolCore
+from hpcc.worker.pool.words import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
 
 _log: Final = logging.getLogger(__name__)
 # A compile is short, a boot is not: come back when one of either has probably ended.

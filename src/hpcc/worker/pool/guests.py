@@ -18,7 +18,7 @@ from hpcc.runtime.registry.windows_pick import (
 )
 from hpcc.runtime.windows.pipes import load_pipe_calls, windows_streams
 from hpcc.runtime.windows.spec import VM_OVERHEAD_MIB
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker.base.config import WorkerConfig
 
 if TYPE_CHECKING:
     from hpcc.runtime.vm.warm import WarmStart

@@ -16,8 +16,8 @@ from hpcc.identity.results import check_result
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord, parse_result
 from hpcc.reapi.signed import ResultTerms
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._rows import Lineage
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import Lineage
 
 _HEAD_BYTES: Final = 4
 _MAX_HEAD_BYTES: Final = 4 << 20

@@ -8,9 +8,9 @@ from typing import Protocol
 from hpcc.audit.cursor import TrailCursor
 from hpcc.audit.log import SpoolAuditLog
 from hpcc.ports import AuditLog, Clock
-from hpcc.worker._audit_objects import ObjectSinkConfig, SegmentUploader, read_credential
-from hpcc.worker._audit_shipper import Receiver, Shipper
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker.audit.objects import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc.worker.audit.shipper import Receiver, Shipper
+from hpcc.worker.base.config import WorkerConfig
 
 
 class TrailSink(Protocol):

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 from hpcc.core import TenantId
-from hpcc.worker._domain import TrustDomain
+from hpcc.worker.base.domain import TrustDomain
 
 type _Line = OrderedDict[int, None]
 

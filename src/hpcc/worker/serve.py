@@ -31,31 +31,31 @@ from hpcc.rpc.scheduler.api import Admission, Registration
 from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.schedulers import Schedulers
-from hpcc.worker._audit_sinks import TrailSink, audit_sinks
-from hpcc.worker._config import WorkerConfig
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._entries import outputs_of
-from hpcc.worker._flights import Flights
-from hpcc.worker._guests import overhead_mib
-from hpcc.worker._identity import (
+from hpcc.worker.audit.sinks import TrailSink, audit_sinks
+from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.identity import (
     Tie,
     WorkerIdentity,
     enrol_worker,
     load_identity_or_none,
     read_token,
 )
-from hpcc.worker._link import LinkState, SchedulerLink
-from hpcc.worker._pool import GuestPool, GuestShape, ImageProvider
-from hpcc.worker._pool_words import PoolLimits
-from hpcc.worker._quotas import Quotas
-from hpcc.worker._retained import retained_inputs_or_none
-from hpcc.worker._runner import Runner, RunnerConfig
-from hpcc.worker._session import Desk, Gate
-from hpcc.worker._shared import ShareDesk, SharedStores
-from hpcc.worker._storage import TenantStorage
-from hpcc.worker._stores_book import StoresBook
-from hpcc.worker._stores_config import parse_stores
-from hpcc.worker._toolchains import Prober, ToolchainBook
+from hpcc.worker.base.stores_config import parse_stores
+from hpcc.worker.execute.flights import Flights
+from hpcc.worker.execute.runner import Runner, RunnerConfig
+from hpcc.worker.execute.session import Desk, Gate
+from hpcc.worker.execute.toolchains import Prober, ToolchainBook
+from hpcc.worker.link import LinkState, SchedulerLink
+from hpcc.worker.pool.guests import overhead_mib
+from hpcc.worker.pool.pool import GuestPool, GuestShape, ImageProvider
+from hpcc.worker.pool.words import PoolLimits
+from hpcc.worker.stores.book import StoresBook
+from hpcc.worker.stores.entries import outputs_of
+from hpcc.worker.stores.quotas import Quotas
+from hpcc.worker.stores.retained import retained_inputs_or_none
+from hpcc.worker.stores.shared import ShareDesk, SharedStores
+from hpcc.worker.stores.storage import TenantStorage
 
 TLS_NAME: Final = "worker.hpcc.internal"
 # Of its own: the TLS key may be renewed, and what it signed would be worth nothing then.

@@ -18,7 +18,7 @@ from hpcc.ports import BlobStore, Clock
 from hpcc.reapi.action import ActionSpec
 from hpcc.reapi.tree import TreeWalk
 from hpcc.store.disk_blobs import DiskBlobStore, DiskBlobStoreConfig, blob_path
-from hpcc.worker._config import WorkerConfig
+from hpcc.worker.base.config import WorkerConfig
 
 _DIRECTORY: Final = "retained"
 _DAY_SECONDS: Final = 86_400.0

@@ -33,11 +33,11 @@ from hpcc.ports import AuditRow, GuestIdentity, GuestSpec, Runtime
 from hpcc.reapi.action import ActionSpec, parse_action
 from hpcc.reapi.command import CommandSpec, parse_command
 from hpcc.reapi.tree import TreeWalk
-from hpcc.worker._config import WorkerConfig
-from hpcc.worker._harvest import Harvest
-from hpcc.worker._pool import ImageProvider
-from hpcc.worker._retained import RetainedReader
-from hpcc.worker._runner import exec_request
+from hpcc.worker.base.config import WorkerConfig
+from hpcc.worker.execute.harvest import Harvest
+from hpcc.worker.execute.runner import exec_request
+from hpcc.worker.pool.pool import ImageProvider
+from hpcc.worker.stores.retained import RetainedReader
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0

@@ -37,13 +37,13 @@ from hpcc.reapi.tree import TreeWalk
 from hpcc.rpc.base.errors import BusyError, MissingBlobsError
 from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.server import Client, Finished, Running
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._entries import open_entry
-from hpcc.worker._flights import FlightKey, Flights, Landing
-from hpcc.worker._quotas import Quotas
-from hpcc.worker._rows import Caller, Lineage, Made, audit_row
-from hpcc.worker._runner import Runner, Work
-from hpcc.worker._storage import TenantStorage
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import Caller, Lineage, Made, audit_row
+from hpcc.worker.execute.flights import FlightKey, Flights, Landing
+from hpcc.worker.execute.runner import Runner, Work
+from hpcc.worker.stores.entries import open_entry
+from hpcc.worker.stores.quotas import Quotas
+from hpcc.worker.stores.storage import TenantStorage
 
 # Leaves room in a message for stdout, stderr and labels.
 _MAX_INLINE_BYTES: Final = 7 << 20

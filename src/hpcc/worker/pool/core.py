@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpcc.core import TenantId
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._pool_queue import FairQueue
-from hpcc.worker._pool_words import (
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.queue import FairQueue
+from hpcc.worker.pool.words import (
     Boot,
     Decision,
     Grant,

@@ -27,7 +27,7 @@ from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobsConfig, Object
 from hpcc.store.objects import Objects, PrefixObjects
 from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.store.zstd import ZstdObjects
-from hpcc.worker._stores_config import SharedStore
+from hpcc.worker.base.stores_config import SharedStore
 
 _MAX_CA_BYTES: Final = 1 << 20
 OnDamage = Callable[[str, str], Awaitable[None]]

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from hpcc.core import HpccError, ImageDigest, ImageToolchains, Toolchain
 from hpcc.images.toolchains import probe_guest
 from hpcc.ports import Clock, GuestSpec, Runtime
-from hpcc.worker._pool import GuestShape, ImageProvider
+from hpcc.worker.pool.pool import GuestShape, ImageProvider
 
 _log: Final = logging.getLogger(__name__)
 # Of one image after its boot, and of all of them: a hostile one must not keep the others away.

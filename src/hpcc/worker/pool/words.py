@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from hpcc.worker._domain import TrustDomain
+from hpcc.worker.base.domain import TrustDomain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

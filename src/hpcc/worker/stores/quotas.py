@@ -15,7 +15,7 @@ from hpcc.core import TenantId
 from hpcc.identity.token import RouteClaims, RouteQuotas
 from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
-from hpcc.worker._storage import TenantStorage
+from hpcc.worker.stores.storage import TenantStorage
 
 # Compiles of one tenant that wait for a place below its limit, each with its action in memory.
 MAX_WAITING: Final = 256

@@ -11,11 +11,11 @@ from hpcc.core import CallerError
 from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
-from hpcc.worker._identity import load_identity_or_none
+from hpcc.worker.base.identity import load_identity_or_none
 
 if TYPE_CHECKING:
     from hpcc.ports import SignedHead
-    from hpcc.worker._config import WorkerConfig
+    from hpcc.worker.base.config import WorkerConfig
 
 
 async def fetch_anchors(config: WorkerConfig) -> list[SignedHead]:

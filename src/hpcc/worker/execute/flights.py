@@ -17,8 +17,8 @@ from typing import Final
 
 from hpcc.core import Digest, HpccError, InfrastructureError, NotFoundError
 from hpcc.rpc.reapi.server import Running
-from hpcc.worker._domain import TrustDomain
-from hpcc.worker._rows import Made
+from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.base.rows import Made
 
 _log: Final = logging.getLogger(__name__)
 

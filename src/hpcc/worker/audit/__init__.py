@@ -1,0 +1,1 @@
+"""Where a worker's audit trail goes besides its own disk."""

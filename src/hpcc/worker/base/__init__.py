@@ -1,0 +1,1 @@
+"""What all parts of a worker rest on: configuration, trust domains, identity, audit rows."""

@@ -1,0 +1,1 @@
+"""One action from its digest to a signed result."""

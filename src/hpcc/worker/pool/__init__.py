@@ -1,0 +1,1 @@
+"""Warm guests: which are kept, who waits for one, which are retired."""

@@ -1,0 +1,1 @@
+"""A tenant's stores, shared ones included, and what each may take."""
