@@ -22,8 +22,8 @@ from hpcc.core import (
     RemoteResult,
     SharedInputs,
 )
-from hpcc.daemon._remote import DispatcherClient, start_remote
-from hpcc.daemon._remote_frames import encode_inputs
+from hpcc.dispatch.remote import DispatcherClient, start_remote
+from hpcc.dispatch.remote_frames import encode_inputs
 from hpcc.rpc.reapi import inline_blobs
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from hpcc.core import RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.farm import FarmConnection, connect_farm
 from hpcc.ports import SystemClock
 from hpcc.testing._farm import farm_under_test
 from hpcc.worker.execute.session import EventLimiter

@@ -26,8 +26,8 @@ from hpcc.core import (
     RemoteResult,
     TenantId,
 )
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.farm import FarmConnection, connect_farm
 from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.identity.results import ResultSigner
 from hpcc.ports import SystemClock

@@ -33,9 +33,9 @@ from hpcc.core import (
     Toolchain,
     encode_toolchains,
 )
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
-from hpcc.daemon._dispatch_routes import RouteBook
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.farm import FarmConnection, connect_farm
+from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc.base.channel import open_channel

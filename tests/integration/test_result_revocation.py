@@ -19,8 +19,8 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_farm import connect_farm
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.farm import connect_farm
 from hpcc.identity.keys import key_id, load_or_create_signing_key
 from hpcc.ports import SystemClock
 from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test

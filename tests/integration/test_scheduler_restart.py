@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hpcc.config.farm import Farm
 from hpcc.core import Isolation, RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_farm import connect_farm
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.farm import connect_farm
 from hpcc.ports import SystemClock
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import serve_scheduler

@@ -19,7 +19,7 @@ from hpcc.audit.verify import verify_trail
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
-from hpcc.daemon._remote import DispatcherClient, start_remote
+from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.ports import GuestBootError
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 

@@ -177,7 +177,7 @@ CASES = {
         f"{JOINS}::test_a_cancel_by_name_ends_the_callers_waiting_and_nobody_elses",
     ),
     "input-as-planned": Case(
-        "daemon/_prepared_action.py",
+        "dispatch/prepared_action.py",
         "if item.sha256 and digest.hash != item.sha256:",
         "if False:",
         "tests/unit/test_dispatch_units.py::"

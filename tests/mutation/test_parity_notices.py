@@ -51,7 +51,7 @@ CASES = {
         CACHE + "test_results_of_the_image_are_not_served_where_its_compiler_is_refused",
     ),
     "other-farm": Case(
-        "daemon/_farm_files.py", "session is not None and session.is_of(farm)", "session is not None",
+        "dispatch/farm_files.py", "session is not None and session.is_of(farm)", "session is not None",
         CACHE + "test_a_session_of_another_farm_says_nothing",
     ),
 }  # fmt: skip

@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import hpcc.daemon._dispatch_farm as dispatch_farm
+import hpcc.dispatch.farm as dispatch_farm
 from hpcc.config.farm import Farm
 from hpcc.core import (
     Digest,
@@ -33,8 +33,8 @@ from hpcc.core import (
     RemoteRequest,
     TenantId,
 )
-from hpcc.daemon._dispatch_compile import Dispatcher, PreparedAction
-from hpcc.daemon._dispatch_farm import DIAL_SECONDS, FarmConnection, RoutedWorker
+from hpcc.dispatch.compile import Dispatcher, PreparedAction
+from hpcc.dispatch.farm import DIAL_SECONDS, FarmConnection, RoutedWorker
 from hpcc.ports import GuestLostError
 from hpcc.routing.fleet import Wish
 from hpcc.rpc.base.errors import UnavailableError

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcc.config.farm import Farm
 from hpcc.core import GuestReuse, Isolation
-from hpcc.daemon._dispatch_farm import _MAX_CHANNELS, FarmConnection
+from hpcc.dispatch.farm import _MAX_CHANNELS, FarmConnection
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.ports import SystemClock
 from hpcc.rpc.scheduler.api import Route

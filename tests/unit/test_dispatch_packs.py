@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from hpcc.core import CallerError, Digest, InputFile, RemoteInput, TenantId
-from hpcc.daemon import _dispatch_packs
-from hpcc.daemon._dispatch_packs import InputPack, InputPacks, SentBlobs
-from hpcc.daemon._remote_frames import UNKNOWN_INPUTS, decode_inputs, encode_inputs
+from hpcc.dispatch import packs as _dispatch_packs
+from hpcc.dispatch.packs import InputPack, InputPacks, SentBlobs
+from hpcc.dispatch.remote_frames import UNKNOWN_INPUTS, decode_inputs, encode_inputs
 from hpcc.reapi.delta import Delta
 from hpcc.reapi.tree import build_tree
 

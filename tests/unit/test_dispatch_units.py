@@ -24,9 +24,9 @@ from hpcc.core import (
     RemoteResult,
     SharedInputs,
 )
-from hpcc.daemon._dispatch_compile import PreparedAction, prepare_action
-from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
-from hpcc.daemon._remote_frames import (
+from hpcc.dispatch.compile import PreparedAction, prepare_action
+from hpcc.dispatch.memo import DigestMemo, read_blob
+from hpcc.dispatch.remote_frames import (
     LENGTH,
     Kind,
     decode_frame,

@@ -17,9 +17,9 @@ from hpcc.core import (
     WindowsPathError,
     folded_inputs,
 )
-from hpcc.daemon._dispatch_packs import InputPacks
-from hpcc.daemon._prepared_action import PreparedAction, prepare_action
-from hpcc.daemon._remote_frames import decode_frame, encode_inputs, encode_request, request_of
+from hpcc.dispatch.packs import InputPacks
+from hpcc.dispatch.prepared_action import PreparedAction, prepare_action
+from hpcc.dispatch.remote_frames import decode_frame, encode_inputs, encode_request, request_of
 
 NAMES = st.text("aAbBéÉßKk\u212a/.", min_size=1, max_size=8)
 IMAGE = ImageRef("test/cl", ImageDigest("sha256:" + "ab" * 32))

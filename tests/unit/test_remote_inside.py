@@ -12,8 +12,8 @@ import pytest
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteRequest
-from hpcc.daemon import _dispatch
-from hpcc.daemon._remote_inside import InsideClient
+from hpcc.dispatch import main
+from hpcc.dispatch.remote_inside import InsideClient
 
 REQUEST = RemoteRequest(
     argv=("cl.exe",), env=(), cwd="", inputs=(), outputs=("x.obj",), client_version="t"
@@ -51,7 +51,7 @@ def test_a_compile_that_nobody_waits_for_ends(
         finally:
             ended.set()
 
-    monkeypatch.setattr(_dispatch, "compile_on", forever)
+    monkeypatch.setattr(main, "compile_on", forever)
     client = client_in(tmp_path)
     assert reason_of(client, is_cancelled=True) == "cancelled"
     assert ended.wait(60)
@@ -61,7 +61,7 @@ def test_a_compile_that_nobody_waits_for_ends(
 def test_without_grpc_each_compile_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "hpcc.daemon._dispatch", None)
+    monkeypatch.setitem(sys.modules, "hpcc.dispatch.main", None)
     client = client_in(tmp_path)
     assert reason_of(client) == "dispatcher-start"
     client.close()

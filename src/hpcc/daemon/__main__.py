@@ -16,7 +16,7 @@ else:
     from hpcc.daemon._cache import open_cache
     from hpcc.daemon._handler import CacheHandler
     from hpcc.daemon._main import run_daemon
-    from hpcc.daemon._remote import start_remote
+    from hpcc.dispatch.remote import start_remote
 
     def product_parts(paths: Paths, settings: Settings) -> tuple[CacheHandler, RemoteClient | None]:
         """Build what a real daemon consists of behind its front."""

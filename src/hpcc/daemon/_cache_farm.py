@@ -33,12 +33,12 @@ from hpcc.daemon._hits import Hits
 from hpcc.daemon._host_toolchains import HostToolchain, HostToolchains
 from hpcc.daemon._marker import Marker
 from hpcc.daemon._msvc_remote import client_stdout, search_variables
-from hpcc.daemon._parity import Judgement, Words, forbidden_text, judge, words_in_force
 from hpcc.daemon._plan import Plan, Planner
 from hpcc.daemon._prepare import Prepared
 from hpcc.daemon._records import Records
 from hpcc.daemon._results import Result, Results
 from hpcc.daemon._uncacheable import UncacheableError
+from hpcc.dispatch.parity import Judgement, Words, forbidden_text, judge, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-3"

@@ -19,7 +19,7 @@ from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.daemon._cl_host import Machine
 from hpcc.daemon._cl_plan import ClPlan, ClPlanner
 from hpcc.daemon._counters import Counters
-from hpcc.daemon._parity import forbidden_text, words_in_force
+from hpcc.dispatch.parity import forbidden_text, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 

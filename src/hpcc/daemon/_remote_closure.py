@@ -30,11 +30,11 @@ from hpcc.daemon._guest_paths import guest_path, is_under
 from hpcc.daemon._manifest import Absence, InputSet, Part, make_part
 from hpcc.daemon._msvc_remote import environment_directories
 from hpcc.daemon._prepare import Prepared
-from hpcc.daemon._remote_frames import encode_inputs
 from hpcc.daemon._replay import NotPinnedError, Pins
 from hpcc.daemon._source_tree import DiskTree
 from hpcc.daemon._system_names import SystemNames
 from hpcc.daemon._uncacheable import absolute
+from hpcc.dispatch.remote_frames import encode_inputs
 
 _MAX_PARTS: Final = 4_096
 _NOBODY: Final = -1

@@ -37,11 +37,11 @@ from hpcc.daemon._fallbacks import take_fallbacks
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon._msvc import is_msvc
 from hpcc.daemon._pipe_front import PipeFront
-from hpcc.daemon._remote_inside import InsideClient
 from hpcc.daemon._windows_client import EXIT_ALREADY_RUNNING
 from hpcc.daemon._windows_door import PipeDoor
 from hpcc.daemon._windows_machine import WindowsMachine
 from hpcc.daemon._windows_root import windows_root
+from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.ports import SystemClock
 from hpcc.windows.files import directory_id, look_at
 from hpcc.windows.library import Library, load_library

@@ -19,7 +19,7 @@ from hpcc.daemon._cache import Cache
 from hpcc.daemon._engine import Outcome
 from hpcc.daemon._host_toolchains import RECHECK_SECONDS, HostToolchains, ask_compiler
 from hpcc.daemon._records_read import read_records
-from hpcc.daemon._remote import DispatcherClient
+from hpcc.dispatch.remote import DispatcherClient
 from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote
 
 _ARGV = ("gcc", "-Iinc", "-O2", "-c", "src/main.c", "-o", "out.o")

@@ -17,7 +17,7 @@ import pytest
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
-from hpcc.daemon._remote import start_remote
+from hpcc.dispatch.remote import start_remote
 from hpcc.identity.login_file import load_login_or_none, save_login
 from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
 from hpcc.testing._identity_provider import (

@@ -33,9 +33,9 @@ from hpcc.daemon._cl_farm import ClFarm
 from hpcc.daemon._cl_host import ClHost
 from hpcc.daemon._cl_plan import ClPlanner
 from hpcc.daemon._counters import Counters
-from hpcc.daemon._remote import start_remote
-from hpcc.daemon._remote_inside import InsideClient
 from hpcc.daemon._tools import Answer
+from hpcc.dispatch.remote import start_remote
+from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.compiles import FakeRemote
 from hpcc.testing.windows_image import OF_CL, windows_image

@@ -19,7 +19,7 @@ from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ExecEvent, ExecRequest
 from hpcc.daemon._cache import open_cache
 from hpcc.daemon._host_toolchains import ask_compiler
-from hpcc.daemon._remote import start_remote
+from hpcc.dispatch.remote import start_remote
 from hpcc.ports import BlobSource
 from hpcc.testing._fake_runtime import FakeGuest
 from hpcc.testing._farm import FarmUnderTest, farm_under_test

@@ -27,8 +27,8 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.farm import FarmConnection, connect_farm
 from hpcc.identity.tls import PinnedPeer
 from hpcc.ports import REREAD, ControlStore, News, SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError

@@ -23,8 +23,8 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
-from hpcc.daemon._dispatch_engine import _TokenFile
-from hpcc.daemon._remote import DispatcherClient, start_remote
+from hpcc.dispatch.engine import _TokenFile
+from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.testing.buildbox import Casd, casd, missing_or_none
 
 pytestmark = pytest.mark.timeout(300)

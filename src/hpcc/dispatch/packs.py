@@ -10,8 +10,8 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from hpcc.core import CallerError, Digest, InputFile, folded_inputs
-from hpcc.daemon._dispatch_farm import RoutedWorker
-from hpcc.daemon._remote_frames import UNKNOWN_INPUTS, decode_inputs
+from hpcc.dispatch.farm import RoutedWorker
+from hpcc.dispatch.remote_frames import UNKNOWN_INPUTS, decode_inputs
 from hpcc.reapi.delta import Delta, make_delta
 from hpcc.reapi.tree import TreeBase
 

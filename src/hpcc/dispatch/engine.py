@@ -29,7 +29,7 @@ from hpcc.core import (
     RemoteOutput,
     RemoteResult,
 )
-from hpcc.daemon._prepared_action import PreparedAction
+from hpcc.dispatch.prepared_action import PreparedAction
 from hpcc.reapi.foreign import ForeignResult, parse_foreign_result
 from hpcc.rpc.base.errors import MissingBlobsError
 from hpcc.rpc.reapi.client import ReapiClient, check_token

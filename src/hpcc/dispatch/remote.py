@@ -28,8 +28,8 @@ from hpcc.core import (
     RemoteRequest,
     SharedInputs,
 )
-from hpcc.daemon._farm_files import FarmFiles
-from hpcc.daemon._remote_frames import (
+from hpcc.dispatch.farm_files import FarmFiles
+from hpcc.dispatch.remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
     UNKNOWN_INPUTS,
@@ -253,7 +253,7 @@ class DispatcherClient:
         return [
             sys.executable,
             "-m",
-            "hpcc.daemon._dispatch",
+            "hpcc.dispatch.main",
             str(self._files.path),
             str(self._settings.remote.timeout_seconds),
             self._settings.remote.parity,

@@ -17,7 +17,7 @@ from hpcc.core import (
     folded_inputs,
     windows_key,
 )
-from hpcc.daemon._dispatch_packs import InputPack
+from hpcc.dispatch.packs import InputPack
 from hpcc.reapi.action import ActionSpec, encode_action, salt_of
 from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import InputTree, TreeBase

@@ -1,4 +1,4 @@
-"""The dispatcher process: `python -m hpcc.daemon._dispatch FARM_FILE TIMEOUT PARITY FD`.
+"""The dispatcher process: `python -m hpcc.dispatch.main FARM_FILE TIMEOUT PARITY FD`.
 
 Frames of `_remote_frames` come over the inherited socket; it ends when its other end closes.
 """
@@ -28,10 +28,10 @@ from hpcc.core import (
     RemoteOutcome,
     RemoteRequest,
 )
-from hpcc.daemon._dispatch_compile import Dispatcher
-from hpcc.daemon._dispatch_engine import EngineConnection, connect_engine
-from hpcc.daemon._dispatch_farm import FarmConnection, connect_farm
-from hpcc.daemon._remote_frames import (
+from hpcc.dispatch.compile import Dispatcher
+from hpcc.dispatch.engine import EngineConnection, connect_engine
+from hpcc.dispatch.farm import FarmConnection, connect_farm
+from hpcc.dispatch.remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
     Frame,

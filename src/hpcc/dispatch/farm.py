@@ -26,8 +26,8 @@ from hpcc.core import (
     TenantId,
     Toolchain,
 )
-from hpcc.daemon._dispatch_routes import RouteBook
-from hpcc.daemon._parity import toolchain_of
+from hpcc.dispatch.parity import toolchain_of
+from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.login_source import LoginSource
 from hpcc.identity.proof import ProofKey
 from hpcc.identity.result_keys import ResultKeys

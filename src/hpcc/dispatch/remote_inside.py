@@ -23,12 +23,12 @@ from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteOutcome, RemoteRequest
-from hpcc.daemon._farm_files import FarmFiles
+from hpcc.dispatch.farm_files import FarmFiles
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.daemon._dispatch import Farms
-    from hpcc.daemon._dispatch_compile import Dispatcher
+    from hpcc.dispatch.compile import Dispatcher
+    from hpcc.dispatch.main import Farms
 
 _log: Final = logging.getLogger(__name__)
 # As of a dispatcher's process, see `_remote`.
@@ -157,13 +157,13 @@ class _Life:
         except ImportError as error:
             _log.warning("no compile goes to the farm: %s", error)
             return RemoteFailure("dispatcher-start", f"the dispatcher cannot be loaded: {error}")
-        from hpcc.daemon._dispatch import compile_on
+        from hpcc.dispatch.main import compile_on
 
         return await compile_on(farms, dispatcher, lambda: request)
 
     def _open(self) -> tuple[Farms, Dispatcher]:
-        from hpcc.daemon._dispatch import Farms
-        from hpcc.daemon._dispatch_compile import Dispatcher
+        from hpcc.dispatch.compile import Dispatcher
+        from hpcc.dispatch.main import Farms
 
         clock, settings = SystemClock(), self._settings
         dispatcher = Dispatcher(

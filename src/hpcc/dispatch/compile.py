@@ -27,13 +27,13 @@ from hpcc.core import (
     RemoteResult,
     Toolchain,
 )
-from hpcc.daemon._dispatch_deaths import GuestDeaths
-from hpcc.daemon._dispatch_engine import EngineConnection
-from hpcc.daemon._dispatch_farm import FarmConnection, RoutedWorker
-from hpcc.daemon._dispatch_memo import DigestMemo, read_blob
-from hpcc.daemon._dispatch_packs import InputPacks, SentBlobs
-from hpcc.daemon._parity import judge, words_in_force
-from hpcc.daemon._prepared_action import PreparedAction, prepare_action
+from hpcc.dispatch.deaths import GuestDeaths
+from hpcc.dispatch.engine import EngineConnection
+from hpcc.dispatch.farm import FarmConnection, RoutedWorker
+from hpcc.dispatch.memo import DigestMemo, read_blob
+from hpcc.dispatch.packs import InputPacks, SentBlobs
+from hpcc.dispatch.parity import judge, words_in_force
+from hpcc.dispatch.prepared_action import PreparedAction, prepare_action
 from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
 from hpcc.reapi.result import ResultRecord

@@ -1,0 +1,1 @@
+"""The client side of farms: routes, uploads, execution, checked results."""
