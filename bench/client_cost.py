@@ -27,8 +27,8 @@ from _tools import HPCC
 from _trees import header_tree, write_source
 from google.protobuf.message import Message
 
+from hpcc.cache.cache import STORE_NAME
 from hpcc.config.paths import Paths
-from hpcc.daemon._cache import STORE_NAME
 from hpcc.rpc.base import method
 from hpcc.rpc.reapi import server
 from hpcc.testing._farm import farm_under_test

@@ -46,7 +46,7 @@ enum frame_type {
 #define REPORT_IS_TRUNCATED 1u
 
 /* A compile that the daemon never heard of leaves one byte in this file of the run directory. The
- * daemon counts and removes it: daemon/_fallbacks.py. */
+ * daemon counts and removes it: cache/fallbacks.py. */
 #define FALLBACKS_NAME "fallbacks"
 #define MAX_FALLBACKS_BYTES (1 << 16)
 

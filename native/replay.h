@@ -2,7 +2,7 @@
  *
  * No state, no allocation, no thread: every function works on what it is given and leaves nothing
  * open but what it returns. Called through ctypes, so without Python's lock. The twin in Python is
- * src/hpcc/daemon/_twin.py; tests/contract/test_replay_contract.py holds both to the same answers. */
+ * src/hpcc/cache/replay/python_engine.py; tests/contract/test_replay_contract.py holds both to the same answers. */
 #ifndef HPCC_REPLAY_H
 #define HPCC_REPLAY_H
 

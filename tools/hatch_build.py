@@ -137,7 +137,7 @@ def build_native(root: Path, output: Path, *, flags: tuple[str, ...] = ()) -> No
 class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # see the import
     """Ships the launcher through shared_scripts: wheels and editable installs alike.
 
-    The library is found by its module name, in both kinds of install (daemon/_native.py).
+    The library is found by its module name, in both kinds of install (cache/replay/native.py).
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import _native
-from hpcc.daemon._engine import Check, Engine, Plan
-from hpcc.daemon._outputs import OutputFile
-from hpcc.daemon._plan_bytes import encode_plan
-from hpcc.daemon._twin import Twin
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay import native
+from hpcc.cache.replay.engine import Check, Engine, Plan
+from hpcc.cache.replay.plan_bytes import encode_plan
+from hpcc.cache.replay.python_engine import Twin
 
 NO_SOURCE = (0, 0)
 
@@ -24,9 +24,9 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
     if request.param == "native-grouped":
         # Every directory is opened, as where many names are in it.
         grouped = functools.partial(encode_plan, min_group=1)
-        monkeypatch.setattr(_native, "encode_plan", grouped)
+        monkeypatch.setattr(native, "encode_plan", grouped)
     # Without the library this is an error, no skip: every install builds it.
-    return _native.load_native()
+    return native.load_native()
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._engine import (
+from hpcc.cache.base.files import signature_of
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay.engine import (
     MAX_ANSWER_BYTES,
     MAX_OUTPUTS,
     Check,
@@ -18,8 +20,6 @@ from hpcc.daemon._engine import (
     Outcome,
     Plan,
 )
-from hpcc.daemon._files import signature_of
-from hpcc.daemon._outputs import OutputFile
 
 Ask = Callable[..., int]
 HOLDS, CHANGED = Outcome.DONE, Outcome.CHANGED

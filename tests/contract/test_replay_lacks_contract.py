@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan
-from hpcc.daemon._files import signature_of
+from hpcc.cache.base.files import signature_of
+from hpcc.cache.replay.engine import Check, CheckKind, Engine, Outcome, Plan
 
 Ask = Callable[..., int]
 HOLDS, CHANGED = Outcome.DONE, Outcome.CHANGED

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._engine import Outcome
-from hpcc.daemon._outputs import OutputFile
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay.engine import Outcome
 
 Write = Callable[..., int]
 DONE, NOT_OURS = Outcome.DONE, Outcome.NOT_OURS
@@ -281,7 +281,7 @@ def test_outputs_are_written_in_the_order_of_the_plan(write: Write, tmp_path: Pa
 
 
 def test_an_output_may_be_one_of_the_names_that_were_checked(write: Write, tmp_path: Path) -> None:
-    from hpcc.daemon._engine import Check, CheckKind
+    from hpcc.cache.replay.engine import Check, CheckKind
 
     path = tmp_path / "a.o"
     check = Check(CheckKind.ABSENT, bytes(path))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._engine import MAX_ANSWER_BYTES, REQUEST_BUFFER_BYTES, Engine, Outcome, Plan
-from hpcc.daemon._outputs import OutputFile
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay.engine import MAX_ANSWER_BYTES, REQUEST_BUFFER_BYTES, Engine, Outcome, Plan
 
 Receive = Callable[[], tuple[int, bytes]]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._engine import Outcome, Plan
-from hpcc.daemon._native import load_native
-from hpcc.daemon._outputs import OutputFile
-from hpcc.daemon._plan_bytes import encode_plan
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay.engine import Outcome, Plan
+from hpcc.cache.replay.native import load_native
+from hpcc.cache.replay.plan_bytes import encode_plan
 from hpcc.testing.launcher import ROOT, build_tool
 from hpcc.testing.replay_plans import write_plans
 

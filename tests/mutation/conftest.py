@@ -17,7 +17,7 @@ def mutants(tmp_path_factory: pytest.TempPathFactory) -> Mutants:
     """Copy the source; see that the copy, library included, is what is imported there."""
     copied = Mutants(ROOT, tmp_path_factory.mktemp("mutants"))
     names = "hpcc.__file__, u.find_spec(n.LIBRARY).origin"
-    text = f"import hpcc, hpcc.daemon._native as n, importlib.util as u; print({names}, sep='\\n')"
+    text = f"import hpcc, hpcc.cache.replay.native as n, importlib.util as u; print({names}, sep='\\n')"
     code, said = copied.run([sys.executable, "-c", text], 60)
     assert code == 0, said
     assert all(Path(line).is_relative_to(copied.source) for line in said.split())

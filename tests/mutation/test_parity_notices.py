@@ -46,7 +46,7 @@ CASES = {
         FARM + "test_nothing_is_said_of_an_image_that_the_tenant_may_not_use",
     ),
     "stale-hit": Case(
-        "daemon/_cache_farm.py", "None if judged.refuses else self._results.find(key)",
+        "cache/farm.py", "None if judged.refuses else self._results.find(key)",
         "self._results.find(key)",
         CACHE + "test_results_of_the_image_are_not_served_where_its_compiler_is_refused",
     ),

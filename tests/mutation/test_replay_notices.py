@@ -19,10 +19,10 @@ LACKS = "tests/contract/test_replay_lacks_contract.py"
 C, NAMES, PINS, HITS, TWIN, FILES = (
     "native/replay.c",
     "native/names.h",
-    "daemon/_replay.py",
-    "daemon/_hits.py",
-    "daemon/_twin.py",
-    "daemon/_outputs.py",
+    "cache/replay/replay.py",
+    "cache/results/hits.py",
+    "cache/replay/python_engine.py",
+    "cache/base/outputs.py",
 )
 
 
@@ -180,13 +180,13 @@ CASES = {
         f"{REAL}::test_a_name_that_appears_where_every_compile_leaves_something_is_seen[native]",
     ),
     "pins-compiler": Case(
-        "daemon/_identity.py",
+        "cache/host/identity.py",
         "    pins.files(known.files)\n",
         "",
         f"{REAL}::test_a_driver_that_is_overwritten_is_another[native]",
     ),
     "pins-programs-that-appear": Case(
-        "daemon/_identity.py",
+        "cache/host/identity.py",
         "    pins.absent(known.absent)\n",
         "",
         f"{REAL}::test_an_assembler_that_appears_earlier_on_the_path_is_used[native]",

@@ -29,12 +29,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hpcc.daemon._closure import find_closure
-from hpcc.daemon._closure_words import ClosureRequest
-from hpcc.daemon._counters import Counters
-from hpcc.daemon._files import FileMemo
-from hpcc.daemon._results import Result, Results
-from hpcc.daemon._uncacheable import UncacheableError
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.closure import find_closure
+from hpcc.cache.inputs.closure_types import ClosureRequest
+from hpcc.cache.results.results import Result, Results
 from hpcc.store.private import PrivateStore
 from hpcc.testing.include_model import (
     KINDS,

@@ -10,10 +10,10 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hpcc.daemon._engine import Check, CheckKind, Outcome, Plan
-from hpcc.daemon._native import load_native
-from hpcc.daemon._plan_bytes import _hash
-from hpcc.daemon._twin import Twin
+from hpcc.cache.replay.engine import Check, CheckKind, Outcome, Plan
+from hpcc.cache.replay.native import load_native
+from hpcc.cache.replay.plan_bytes import _hash
+from hpcc.cache.replay.python_engine import Twin
 
 # Few letters, so that names are alike, or the same but for case; ends are where words end.
 NAMES = st.one_of(

@@ -13,12 +13,12 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcc.daemon._engine import Check, CheckKind, Engine, Outcome, Plan
-from hpcc.daemon._files import signature_of
-from hpcc.daemon._native import Native, load_native
-from hpcc.daemon._outputs import OutputFile
-from hpcc.daemon._plan_bytes import encode_plan
-from hpcc.daemon._twin import Twin
+from hpcc.cache.base.files import signature_of
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay.engine import Check, CheckKind, Engine, Outcome, Plan
+from hpcc.cache.replay.native import Native, load_native
+from hpcc.cache.replay.plan_bytes import encode_plan
+from hpcc.cache.replay.python_engine import Twin
 
 
 class Grouping(Native):

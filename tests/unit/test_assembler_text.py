@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcc.cache.base.clock_text import mentions_timestamp
+from hpcc.cache.host.driver_files import config_names, lists_its_files, named_target, specs_names
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
 from hpcc.compilers.scan.scan import Hazard, scan_arguments, scan_source
-from hpcc.daemon._clock_text import mentions_timestamp
-from hpcc.daemon._driver_files import config_names, lists_its_files, named_target, specs_names
 
 _OPAQUE = Hazard.OPAQUE_ASSEMBLY
 

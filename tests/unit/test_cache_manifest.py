@@ -9,16 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers.invocation.share import ROOT_MARK
-from hpcc.core import IntegrityError
-from hpcc.daemon._cache_farm import BREAKER_FAILURES, BREAKER_SECONDS, Breaker
-from hpcc.daemon._closure import find_closure
-from hpcc.daemon._closure_words import ClosureRequest
-from hpcc.daemon._counters import Counters, read_counters
-from hpcc.daemon._fields import decode_fields, encode_fields
-from hpcc.daemon._files import FileMemo
-from hpcc.daemon._identity import _search_lines
-from hpcc.daemon._manifest import (
+from hpcc.cache.base.counters import Counters, read_counters
+from hpcc.cache.base.fields import decode_fields, encode_fields
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import (
     MAX_SETS,
     Absence,
     InputSet,
@@ -28,7 +22,13 @@ from hpcc.daemon._manifest import (
     make_part,
     make_set,
 )
-from hpcc.daemon._uncacheable import UncacheableError, absolute
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.farm import BREAKER_FAILURES, BREAKER_SECONDS, Breaker
+from hpcc.cache.host.identity import _search_lines
+from hpcc.cache.inputs.closure import find_closure
+from hpcc.cache.inputs.closure_types import ClosureRequest
+from hpcc.compilers.invocation.share import ROOT_MARK
+from hpcc.core import IntegrityError
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ async def test_doctor_says_why_a_marker_does_not_count(
 def test_every_reason_has_words() -> None:
     text = "".join(
         (_SOURCES / name).read_text()
-        for name in ("daemon/_share.py", "daemon/_share_check.py", "daemon/_marker.py")
+        for name in ("cache/key/share.py", "cache/results/share_check.py", "cache/key/marker.py")
     )
     used = set(re.findall(r'"(marker-[a-z]+)"', text))
     used |= set(re.findall(r'(?:return|else|reason=) ?"([a-z]+(?:-[a-z]+)*)"', text))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._closure import find_closure
-from hpcc.daemon._closure_words import Closure, ClosureRequest
-from hpcc.daemon._files import FileMemo
-from hpcc.daemon._uncacheable import UncacheableError
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.closure import find_closure
+from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.remote.depfiles import Depfiles
 from hpcc.core import CallerError
-from hpcc.daemon._depfiles import Depfiles
 
 
 def test_a_remembered_file_follows_the_headers_that_come_and_go(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from hpcc.cache.inputs.discovery import strip_headers, without_outputs
 from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, prerequisites
 from hpcc.compilers.invocation.guest import (
     GuestMap,
@@ -15,7 +16,6 @@ from hpcc.compilers.scan.scan import Hazard, scan_source
 from hpcc.compilers.spec.response import expand_responses, split_response
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import CallerError
-from hpcc.daemon._discovery import strip_headers, without_outputs
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.host.identity import Identity
+from hpcc.cache.host.native_flags import NativeFlags
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.flag_inputs import _with_names
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.gnu.specs import is_tame
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, guest_arguments
@@ -14,12 +20,6 @@ from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import Invocation, read_invocation
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass
 from hpcc.compilers.versions import check_versions
-from hpcc.daemon._closure_words import Closure
-from hpcc.daemon._files import FileMemo
-from hpcc.daemon._identity import Identity
-from hpcc.daemon._native_flags import NativeFlags
-from hpcc.daemon._tracked import _with_names
-from hpcc.daemon._uncacheable import UncacheableError
 
 
 def _read(argv: str) -> Invocation:

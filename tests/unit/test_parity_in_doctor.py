@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.host.host_toolchains import HostToolchain
+from hpcc.cache.results.records_read import CompileRecord
 from hpcc.cli._fallback_line import fallback_line
 from hpcc.cli._main import main
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.core import ClientPolicy, Toolchain
-from hpcc.daemon._host_toolchains import HostToolchain
-from hpcc.daemon._records_read import CompileRecord
 
 GCC = Toolchain(
     names=("gcc",), family="gcc", version="14.2.0", build="Debian 14.2.0-19",
@@ -42,7 +42,7 @@ def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
         toolchain = GCC if called == b"gcc" else replace(GCC, names=("clang",), family="clang")
         return HostToolchain(called.decode(), toolchain, ""), frozenset()
 
-    monkeypatch.setattr("hpcc.daemon._host_toolchains.ask_compiler", ask)
+    monkeypatch.setattr("hpcc.cache.host.host_toolchains.ask_compiler", ask)
     return Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})
 
 

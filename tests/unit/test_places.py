@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._places import leads_to_a_process, names_a_process
+from hpcc.cache.base.path_stability import leads_to_a_process, names_a_process
 
 
 @pytest.mark.parametrize(

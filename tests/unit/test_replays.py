@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon import _replay
-from hpcc.daemon._engine import MAX_ANSWER_BYTES, Check, CheckKind, Plan, open_engine
-from hpcc.daemon._files import FileMemo, signature_of
-from hpcc.daemon._manifest import Absence, InputSet
-from hpcc.daemon._outputs import OutputFile
-from hpcc.daemon._replay import (
+from hpcc.cache.base.files import FileMemo, signature_of
+from hpcc.cache.base.manifest import Absence, InputSet
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay import replay as _replay
+from hpcc.cache.replay.engine import MAX_ANSWER_BYTES, Check, CheckKind, Plan, open_engine
+from hpcc.cache.replay.replay import (
     MAX_ABSENT_NAMES,
     MAX_ONE_BYTES,
     MAX_RENEW_SECONDS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._scratch import Scratch
+from hpcc.cache.results.scratch import Scratch
 
 
 @pytest.fixture

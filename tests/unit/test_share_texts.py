@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcc.cache.base.manifest import Absence, InputSet, make_part
+from hpcc.cache.key.relocate import Checkout
+from hpcc.cache.results.share_check import why_object_is_private
 from hpcc.compilers.invocation.invocation import read_invocation
 from hpcc.compilers.invocation.share import (
     canonical_arguments,
@@ -23,9 +26,6 @@ from hpcc.compilers.invocation.share_text import (
     render_text,
 )
 from hpcc.compilers.spec.table import Bypass
-from hpcc.daemon._manifest import Absence, InputSet, make_part
-from hpcc.daemon._relocate import Checkout
-from hpcc.daemon._share_check import why_object_is_private
 
 _ROOT = b"/home/me/project"
 _ROOTS = st.from_regex(rb"(/[a-z0-9._ +-]{1,12}[a-z]){1,6}", fullmatch=True)

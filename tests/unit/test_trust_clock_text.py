@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hpcc.daemon._clock_text import mentions_clock
+from hpcc.cache.base.clock_text import mentions_clock
 
 _NOON = calendar.timegm((2026, 3, 7, 12, 30, 20)) * 10**9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 
-from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, Run, RunReport
+from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon._pipe_front import PipeFront, PipeLimits
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire

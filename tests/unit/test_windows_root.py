@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hpcc.cache.remote.windows_root import windows_root
 from hpcc.core import WindowsPathError
-from hpcc.daemon._windows_root import windows_root
 from hpcc.windows.files import FileLook
 
 ME, SYSTEM, STRANGER = "S-1-5-21-1-2-3-1001", "S-1-5-18", "S-1-5-21-1-2-3-1002"

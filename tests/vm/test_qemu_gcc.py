@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from hpcc.cache.host.host_toolchains import ask_compiler
 from hpcc.core import ExecLimits, ImageRef, Level, compare
-from hpcc.daemon._host_toolchains import ask_compiler
 from hpcc.images.store import ImageStore
 from hpcc.images.toolchains import probe_guest
 from hpcc.ports import GuestSpec, SystemClock

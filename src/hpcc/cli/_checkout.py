@@ -78,7 +78,7 @@ def _debug_map(args: argparse.Namespace) -> int:
 
 
 def _root_of(directory: str) -> str:
-    from hpcc.daemon._marker import (
+    from hpcc.cache.key.marker import (
         search_marker,  # late: the daemon's package is not needed for --help
     )
 

@@ -119,7 +119,7 @@ def _print_summary(checks: Sequence[Check]) -> None:
 
 async def _sharing(_: Paths) -> Check:
     """Whether the checkout at hand shares its results with others."""
-    from hpcc.daemon._marker import search_marker  # late: as elsewhere in this package
+    from hpcc.cache.key.marker import search_marker  # late: as elsewhere in this package
 
     found = search_marker(os.fsencode(Path.cwd()), home_directory())
     if found.marker is not None:
@@ -231,7 +231,7 @@ def _check_launcher() -> Check:
 
 
 async def _hit_path(_: Paths) -> Check:
-    from hpcc.daemon._engine import why_not_native
+    from hpcc.cache.replay.engine import why_not_native
 
     problem = await asyncio.to_thread(why_not_native)
     if problem is None:

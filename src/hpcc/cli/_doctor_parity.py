@@ -68,7 +68,7 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
 
 def findings_here(subject: Subject, names: Sequence[str]) -> list[Finding]:
     """Ask each compiler of these names that is on PATH, a fraction of a second each."""
-    from hpcc.daemon._host_toolchains import ask_compiler
+    from hpcc.cache.host.host_toolchains import ask_compiler
 
     path = os.fsencode(os.environ.get("PATH", os.defpath))
     found = []

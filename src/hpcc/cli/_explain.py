@@ -17,7 +17,7 @@ from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.daemon._records_read import CompileRecord
+    from hpcc.cache.results.records_read import CompileRecord
 
 _MAX_SHOWN: Final = 20
 _MAX_OUTPUTS: Final = 10
@@ -66,8 +66,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _records(paths: Paths) -> list[CompileRecord]:
+    from hpcc.cache.results.records_read import read_records
     from hpcc.daemon._client import query
-    from hpcc.daemon._records_read import read_records
 
     with contextlib.suppress(HpccError):
         query(paths, "stats")  # a running daemon writes down what it has in memory
@@ -203,8 +203,8 @@ def _inspect(args: argparse.Namespace) -> int:
 
     Of a manifest (the digest of a command), the results it leads to and the files of each.
     """
-    from hpcc.daemon._cache import STORE_NAME
-    from hpcc.daemon._inspect import describe_entry
+    from hpcc.cache.cache import STORE_NAME
+    from hpcc.cache.results.inspect import describe_entry
     from hpcc.store.private import PrivateStore
 
     paths = Paths.from_env(os.environ)

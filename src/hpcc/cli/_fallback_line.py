@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hpcc.daemon._records_read import CompileRecord
+    from hpcc.cache.results.records_read import CompileRecord
 
 LATELY_SECONDS: Final = 3600.0
 

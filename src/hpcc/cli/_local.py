@@ -119,9 +119,9 @@ def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
 
 
 def _fallbacks() -> str:
+    from hpcc.cache.results.records_read import read_records
     from hpcc.cli._fallback_line import fallback_line
     from hpcc.daemon._client import query
-    from hpcc.daemon._records_read import read_records
 
     paths = Paths.from_env(os.environ)
     with contextlib.suppress(HpccError):

@@ -128,9 +128,9 @@ def _stats(args: argparse.Namespace) -> int:
 def _current(paths: Paths) -> dict[str, int]:
     """Ask the daemon; read what it left where none is running."""
     # Late: the daemon's package is not needed for --help.
+    from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
+    from hpcc.cache.fallbacks import read_fallbacks
     from hpcc.daemon._client import query
-    from hpcc.daemon._counters import COUNTERS_NAME, read_counters
-    from hpcc.daemon._fallbacks import read_fallbacks
 
     try:
         answer = query(paths, "stats")
@@ -155,7 +155,7 @@ def _numbers(table: object) -> dict[str, int]:
 
 
 def _since_reset(paths: Paths, counts: dict[str, int]) -> dict[str, int]:
-    from hpcc.daemon._counters import read_counters  # late: as above
+    from hpcc.cache.base.counters import read_counters  # late: as above
 
     baseline = read_counters(os.fspath(paths.cache / _BASELINE))
     if not baseline:
@@ -268,7 +268,7 @@ def _clean(args: argparse.Namespace) -> int:
 
 def _store(paths: Paths):  # type: ignore[no-untyped-def]  # noqa: ANN202 - its type is imported late
     # Late: reads the whole directory, and its package pulls in the worker's stores.
-    from hpcc.daemon._cache import STORE_NAME
+    from hpcc.cache.cache import STORE_NAME
     from hpcc.store.private import PrivateStore
 
     cache = load_settings(paths.config_file).cache

@@ -10,11 +10,11 @@ if sys.platform == "win32":
     if __name__ == "__main__":
         sys.exit(run_daemon())
 else:
+    from hpcc.cache.base.api import RemoteClient
+    from hpcc.cache.cache import open_cache
+    from hpcc.cache.replay.handler import CacheHandler
     from hpcc.config.paths import Paths
     from hpcc.config.settings import Settings
-    from hpcc.daemon._api import RemoteClient
-    from hpcc.daemon._cache import open_cache
-    from hpcc.daemon._handler import CacheHandler
     from hpcc.daemon._main import run_daemon
     from hpcc.dispatch.remote import start_remote
 

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.daemon._engine import Outcome
+from hpcc.cache.replay.engine import Outcome
+from hpcc.cache.replay.replay import Replay, Replays
 from hpcc.daemon._front_io import send_frame
-from hpcc.daemon._replay import Replay, Replays
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 

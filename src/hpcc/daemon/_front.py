@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
+from hpcc.cache.replay.handler import CacheHandler
+from hpcc.cache.replay.replay import Replay
 from hpcc.core import CallerError, HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
-from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon._front_io import (
     is_gone,
     mount_ids,
@@ -30,8 +32,6 @@ from hpcc.daemon._front_io import (
     send_frame,
     stat_id,
 )
-from hpcc.daemon._handler import CacheHandler
-from hpcc.daemon._replay import Replay
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 

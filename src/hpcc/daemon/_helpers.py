@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from hpcc.daemon._engine import REQUEST_BUFFER_BYTES, Engine
-from hpcc.daemon._replay import MAX_REPLAYS, Replay, Replays
+from hpcc.cache.replay.engine import REQUEST_BUFFER_BYTES, Engine
+from hpcc.cache.replay.replay import MAX_REPLAYS, Replay, Replays
 
 _log: Final = logging.getLogger("hpcc.daemon.helpers")
 _ASK: Final = b"A"

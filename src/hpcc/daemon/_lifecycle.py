@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hpcc import __version__
+from hpcc.cache.base.api import CompileHandler, RemoteClient
 from hpcc.core import CallerError, InfrastructureError
-from hpcc.daemon._api import CompileHandler, RemoteClient
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 

@@ -14,18 +14,18 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from hpcc.cache.base.api import RemoteClient
+from hpcc.cache.replay.engine import open_engine
+from hpcc.cache.replay.handler import CacheHandler
+from hpcc.cache.replay.replay import Replays
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon._accept import AcceptLimits, Acceptor
-from hpcc.daemon._api import RemoteClient
 from hpcc.daemon._door import Door
-from hpcc.daemon._engine import open_engine
 from hpcc.daemon._front import Front, FrontLimits
-from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._helpers import Helpers, fork_helpers
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
-from hpcc.daemon._replay import Replays
 from hpcc.daemon._spawn import READY
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire

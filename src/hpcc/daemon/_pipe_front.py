@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
+from hpcc.cache.base.api import CompileHandler, CompileRequest, Done, Exec, Run, RunReport
 from hpcc.core import CallerError, HpccError
-from hpcc.daemon._api import CompileHandler, CompileRequest, Done, Exec, Run, RunReport
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 

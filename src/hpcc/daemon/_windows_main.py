@@ -16,10 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from hpcc.config.paths import DIR_VARIABLE, Paths
-from hpcc.config.settings import Settings, load_settings
-from hpcc.core import HpccError, WindowsPath, WindowsPathError
-from hpcc.daemon._api import (
+from hpcc.cache.base.api import (
     CompileHandler,
     CompileRequest,
     Done,
@@ -29,18 +26,21 @@ from hpcc.daemon._api import (
     Run,
     RunReport,
 )
-from hpcc.daemon._cl_farm import ClFarm
-from hpcc.daemon._cl_host import ClHost
-from hpcc.daemon._cl_plan import ClPlanner
-from hpcc.daemon._counters import COUNTERS_NAME, Counters
-from hpcc.daemon._fallbacks import take_fallbacks
+from hpcc.cache.base.counters import COUNTERS_NAME, Counters
+from hpcc.cache.fallbacks import take_fallbacks
+from hpcc.cache.host.msvc import is_msvc
+from hpcc.cache.remote.cl_farm import ClFarm
+from hpcc.cache.remote.cl_host import ClHost
+from hpcc.cache.remote.cl_plan import ClPlanner
+from hpcc.cache.remote.windows_machine import WindowsMachine
+from hpcc.cache.remote.windows_root import windows_root
+from hpcc.config.paths import DIR_VARIABLE, Paths
+from hpcc.config.settings import Settings, load_settings
+from hpcc.core import HpccError, WindowsPath, WindowsPathError
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
-from hpcc.daemon._msvc import is_msvc
 from hpcc.daemon._pipe_front import PipeFront
 from hpcc.daemon._windows_client import EXIT_ALREADY_RUNNING
 from hpcc.daemon._windows_door import PipeDoor
-from hpcc.daemon._windows_machine import WindowsMachine
-from hpcc.daemon._windows_root import windows_root
 from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.ports import SystemClock
 from hpcc.windows.files import directory_id, look_at

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from hpcc.daemon._handler import CacheHandler
+from hpcc.cache.replay.handler import CacheHandler
 from hpcc.testing.compiles import Compiled, FakeLauncher, run_bare
 
 _LONG_AGO: Final = 3600

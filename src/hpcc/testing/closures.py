@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcc.cache.base.api import Run
+from hpcc.cache.cache import open_cache
+from hpcc.cache.replay.handler import CacheHandler
 from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
-from hpcc.daemon._api import Run
-from hpcc.daemon._cache import open_cache
-from hpcc.daemon._handler import CacheHandler
 from hpcc.testing.compiles import FakeLauncher, FakeRemote, run_bare
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from hpcc.cache.base.api import MAX_CAPTURE_BYTES, CompileRequest, Done, Exec, Run, RunReport
+from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.core import (
@@ -25,8 +27,6 @@ from hpcc.core import (
     RemoteRequest,
     RemoteResult,
 )
-from hpcc.daemon._api import MAX_CAPTURE_BYTES, CompileRequest, Done, Exec, Run, RunReport
-from hpcc.daemon._handler import CacheHandler
 
 _GUEST_PATH: Final = re.compile(r"^((?:-[A-Za-z:-]+=?)?)/src(?=[/=]|$)")
 _PATH: Final = "/usr/local/bin:/usr/bin:/bin"

@@ -21,16 +21,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, RemoteClient, Run, RunReport
+from hpcc.cache.replay.engine import open_engine
+from hpcc.cache.replay.handler import CacheHandler
+from hpcc.cache.replay.replay import Replays
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError
-from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, RemoteClient, Run, RunReport
 from hpcc.daemon._client import query, stop
-from hpcc.daemon._engine import open_engine
-from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._lifecycle import LifecycleLimits
 from hpcc.daemon._main import run_daemon
-from hpcc.daemon._replay import Replays
 from hpcc.wire import launcher as wire
 
 ROOT: Final = Path(__file__).resolve().parents[3]

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from hpcc.daemon._engine import Check, CheckKind, Plan
-from hpcc.daemon._outputs import OutputFile
-from hpcc.daemon._plan_bytes import encode_plan
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.replay.engine import Check, CheckKind, Plan
+from hpcc.cache.replay.plan_bytes import encode_plan
 
 # What every file and directory of that world says of itself.
 _STATE: Final = (1, 3, 4, 5, 6)

@@ -23,7 +23,7 @@ from hpcc.daemon._client import query
 from hpcc.testing.launcher import front_counters, launcher_environment, paths_of, wait_until
 
 OUTPUTS: Final = "out"
-# Past the window in which a stat cannot tell a change (daemon/_files.py).
+# Past the window in which a stat cannot tell a change (cache/base/files.py).
 _YOUNG_SECONDS: Final = 2.1
 # A helper says twice a second what it served.
 _FLUSH_SECONDS: Final = 0.5

@@ -13,11 +13,11 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Final
 
+from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
+from hpcc.cache.cache import STORE_NAME
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
-from hpcc.daemon._cache import STORE_NAME
 from hpcc.daemon._client import query, stop
-from hpcc.daemon._counters import COUNTERS_NAME, read_counters
 
 # Of the eight sets of inputs that a manifest keeps; the rest is room for sets that coincide.
 _SURE: Final = 5

@@ -15,11 +15,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from hpcc.cache.base.api import RemoteClient
+from hpcc.cache.cache import open_cache
+from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.daemon._api import RemoteClient
-from hpcc.daemon._cache import open_cache
-from hpcc.daemon._handler import CacheHandler
 from hpcc.daemon._main import run_daemon
 from hpcc.store.private import SystemFileOps
 

@@ -170,7 +170,7 @@ def test_a_second_build_from_clean_is_all_hits_with_the_same_objects(
 
 
 def _explained(builder: Builder, objects: dict[str, bytes]) -> set[str]:
-    from hpcc.daemon._records_read import read_records
+    from hpcc.cache.results.records_read import read_records
 
     records = read_records(os.path.join(builder.env["HPCC_DIR"], "cache"))
     last = {record.output: record.outcome for record in records}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.base.api import RemoteClient
+from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.daemon._api import RemoteClient
-from hpcc.daemon._cache import Cache, open_cache
 from hpcc.testing.compiles import FakeLauncher
 
 _LONG_AGO = 3600

@@ -5,11 +5,11 @@ import shutil
 import time
 from pathlib import Path
 
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.host.identity import Compilers
+from hpcc.cache.replay.engine import Outcome
+from hpcc.cache.replay.python_engine import Twin
 from hpcc.compilers.spec.table import Bypass
-from hpcc.daemon._engine import Outcome
-from hpcc.daemon._files import FileMemo
-from hpcc.daemon._identity import Compilers
-from hpcc.daemon._twin import Twin
 
 
 def test_a_link_that_leads_to_another_compiler_is_another_compiler(tmp_path: Path) -> None:

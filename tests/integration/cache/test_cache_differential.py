@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.daemon._cache import Cache
+from hpcc.cache.cache import Cache
 from hpcc.testing.compiles import FakeLauncher, run_bare
 
 _ENDINGS = (".o", ".d", ".P")

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from hpcc.cache.base.api import Done, Exec, Run, RunReport
+from hpcc.cache.cache import Cache
+from hpcc.cache.results.inflight import Inflight
 from hpcc.config.paths import Paths
 from hpcc.config.settings import CacheSettings, Settings
-from hpcc.daemon._api import Done, Exec, Run, RunReport
-from hpcc.daemon._cache import Cache
-from hpcc.daemon._inflight import Inflight
 from hpcc.testing.compiles import FakeLauncher, run_bare
 
 _ARGV = ("gcc", "-Iinc", "-MD", "-c", "src/main.c", "-o", "out.o")

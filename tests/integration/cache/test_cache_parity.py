@@ -10,15 +10,15 @@ from dataclasses import replace
 
 import pytest
 
+from hpcc.cache.cache import Cache
+from hpcc.cache.host.host_toolchains import RECHECK_SECONDS, HostToolchains, ask_compiler
+from hpcc.cache.replay.engine import Outcome
+from hpcc.cache.results.records_read import read_records
 from hpcc.cli._explain import explain_lines
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ClientPolicy, Fallback, Level, Parity, RemoteFailure, Toolchain, compare
-from hpcc.daemon._cache import Cache
-from hpcc.daemon._engine import Outcome
-from hpcc.daemon._host_toolchains import RECHECK_SECONDS, HostToolchains, ask_compiler
-from hpcc.daemon._records_read import read_records
 from hpcc.dispatch.remote import DispatcherClient
 from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote
 
@@ -224,14 +224,14 @@ def test_a_compiler_is_asked_once_and_again_when_a_header_changed(
         asked.append(args)
         return object(), frozenset(header)
 
-    monkeypatch.setattr("hpcc.daemon._host_toolchains.ask_compiler", fake)
+    monkeypatch.setattr("hpcc.cache.host.host_toolchains.ask_compiler", fake)
     header.append("/usr/include/stdio.h")
     first = hosts.of(b"/usr/bin/gcc", b"gcc", b"id", b"/usr/bin")
     assert hosts.of(b"/usr/bin/gcc", b"gcc", b"id", b"/usr/bin") is first
     clock.at += RECHECK_SECONDS
     assert hosts.of(b"/usr/bin/gcc", b"gcc", b"id", b"/usr/bin") is first
     assert len(asked) == 1
-    monkeypatch.setattr("hpcc.daemon._host_toolchains._signature", lambda _: (0,))
+    monkeypatch.setattr("hpcc.cache.host.host_toolchains._signature", lambda _: (0,))
     clock.at += RECHECK_SECONDS
     hosts.of(b"/usr/bin/gcc", b"gcc", b"id", b"/usr/bin")
     assert len(asked) == 2

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from hpcc.cache.cache import Cache
+from hpcc.cache.key.marker import find_root
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
-from hpcc.daemon._cache import Cache
-from hpcc.daemon._marker import find_root
 from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote, run_bare
 
 _ARGV = ("gcc", "-Iearly", "-Iinc", "-O2", "-MD", "-MP", "-c", "src/main.c", "-o", "out.o")

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.cache import Cache
+from hpcc.cache.replay.engine import Outcome
 from hpcc.config.paths import Paths
-from hpcc.daemon._api import CompileRequest
-from hpcc.daemon._cache import Cache
-from hpcc.daemon._engine import Outcome
 from hpcc.testing.compiles import FakeLauncher, FakeRemote, run_bare
 from hpcc.wire import launcher as wire
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from hpcc.cache.cache import Cache
 from hpcc.compilers.scan.wanted import wanted_headers
 from hpcc.core import RemoteOutcome, RemoteRequest, RemoteResult
-from hpcc.daemon._cache import Cache
 from hpcc.testing.compiles import FakeLauncher, FakeRemote
 
 _ARGV = ("gcc", "-Icfg", "-c", "src/sdk.c", "-o", "out.o")

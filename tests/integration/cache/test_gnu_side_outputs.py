@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._cache import Cache
+from hpcc.cache.cache import Cache
 from hpcc.testing.compiles import FakeLauncher, run_bare
 
 _OTHERS = ("gcc-13", "gcc-14", "clang-17", "clang-19")

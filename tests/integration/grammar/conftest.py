@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.daemon._cache import Cache, open_cache
 from hpcc.testing.compiles import Compiled, FakeLauncher, run_bare
 
 _LONG_AGO = 3600

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.cache import open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.daemon._cache import open_cache
 from hpcc.testing.cl_bench import ClBench
 
 

@@ -19,6 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.base.api import CompileRequest, Done, Exec, RemoteClient
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.tools import Answer
+from hpcc.cache.remote.cl_farm import ClFarm
+from hpcc.cache.remote.cl_host import ClHost
+from hpcc.cache.remote.cl_plan import ClPlanner
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import (
@@ -28,12 +34,6 @@ from hpcc.core import (
     WindowsPath,
     parse_windows_path,
 )
-from hpcc.daemon._api import CompileRequest, Done, Exec, RemoteClient
-from hpcc.daemon._cl_farm import ClFarm
-from hpcc.daemon._cl_host import ClHost
-from hpcc.daemon._cl_plan import ClPlanner
-from hpcc.daemon._counters import Counters
-from hpcc.daemon._tools import Answer
 from hpcc.dispatch.remote import start_remote
 from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.testing._farm import FarmUnderTest, farm_under_test

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.cache import open_cache
+from hpcc.cache.host.host_toolchains import ask_compiler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ExecEvent, ExecRequest
-from hpcc.daemon._cache import open_cache
-from hpcc.daemon._host_toolchains import ask_compiler
 from hpcc.dispatch.remote import start_remote
 from hpcc.ports import BlobSource
 from hpcc.testing._fake_runtime import FakeGuest

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.cache import open_cache
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import ClientPolicy, Toolchain
-from hpcc.daemon._cache import open_cache
 from hpcc.testing.cl_bench import ClBench
 from hpcc.testing.compiles import FARM, FakeRemote
 

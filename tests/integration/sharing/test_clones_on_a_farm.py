@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.cache import open_cache
+from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
-from hpcc.daemon._cache import open_cache
-from hpcc.daemon._handler import CacheHandler
 from hpcc.dispatch.remote import start_remote
 from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.testing.compiles import Compiled, FakeLauncher, run_bare

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._records_read import read_records
+from hpcc.cache.results.records_read import read_records
 from hpcc.testing.launcher import build_launcher, counters, launcher_environment, stop_daemon
 
 from .conftest import FILES

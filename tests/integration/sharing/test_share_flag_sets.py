@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.daemon._cache import Cache, open_cache
 
 from .conftest import FILES, Clone
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._cache import Cache
-from hpcc.daemon._engine import Outcome
-from hpcc.daemon._files import RACY_WINDOW_NS
-from hpcc.daemon._marker import MAX_MARKER_BYTES, find_root, search_marker
+from hpcc.cache.base.files import RACY_WINDOW_NS
+from hpcc.cache.cache import Cache
+from hpcc.cache.key.marker import MAX_MARKER_BYTES, find_root, search_marker
+from hpcc.cache.replay.engine import Outcome
 from hpcc.testing.compiles import FakeLauncher
 
 from .conftest import Clone

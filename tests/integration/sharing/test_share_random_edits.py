@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcc.daemon._cache import Cache
+from hpcc.cache.cache import Cache
 
 from .conftest import FILES, Clone
 

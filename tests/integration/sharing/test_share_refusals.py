@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._cache import Cache
+from hpcc.cache.cache import Cache
 from hpcc.testing.compiles import FakeLauncher, run_bare
 
 from .conftest import FILES, Clone

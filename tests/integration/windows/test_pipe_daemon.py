@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
-from hpcc.daemon._api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon._windows_client import query, stop
 from hpcc.daemon._windows_door import PipeDoor

@@ -1,0 +1,303 @@
+"""The direct manifest: under which state of the file system a stored result is the right one.
+
+request key -> a few `InputSet`s -> result key. A set holds when every file has its digest, every
+`present` name is there and no directory, and every directory of `absences` still lacks the names
+that would have been found earlier, or at all.
+
+What the sets of many compiles have in common is a `Part`: encoded and hashed once, and stored once
+in each manifest that has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.fields import decode_fields, encode_fields
+from hpcc.cache.base.files import FileMemo, Signature, signature_of
+from hpcc.core import IntegrityError
+
+_FORMAT: Final = b"manifest-3"
+# Parts come second; without any a manifest is written in the older format.
+_FORMAT_WITH_PARTS: Final = b"manifest-4"
+# A header edited back and forth gives new sets; older ones are hardly ever asked for.
+MAX_SETS: Final = 8
+_FEW_NAMES: Final = 8
+_DIGEST_BYTES: Final = 32
+_PAIR: Final = struct.Struct(">II")
+
+
+class Absence:
+    """Names that must not be in one existing directory.
+
+    `signature` is the directory's stat when the names were last looked up and found absent; None
+    when that stat cannot answer (too fresh, or read from disk). The one mutable thing here: it
+    is a memo, and assigning it is atomic.
+    """
+
+    __slots__ = ("directories", "directory", "files", "signature")
+
+    def __init__(
+        self, directory: bytes, files: frozenset[bytes], directories: frozenset[bytes]
+    ) -> None:
+        self.directory, self.files, self.directories = directory, files, directories
+        self.signature: Signature | None = None
+
+    def holds(self, memo: FileMemo) -> bool:
+        """Check the directory; one stat when it did not change."""
+        try:
+            status = os.stat(self.directory)
+        except OSError:
+            return False
+        signature = signature_of(status)
+        if signature == self.signature:
+            return True
+        if len(self.files) + len(self.directories) <= _FEW_NAMES:
+            holds = not any(map(self._is_file, self.files)) and not any(
+                map(self._is_directory, self.directories)
+            )
+        else:
+            listing = memo.listing(self.directory)
+            holds = (
+                listing is not None
+                and all(map(listing.is_directory, self.files & listing.names))
+                and not any(map(listing.is_directory, self.directories & listing.names))
+            )
+        self.signature = signature if holds and memo.is_quiet(signature) else None
+        return holds
+
+    def _is_file(self, name: bytes) -> bool:
+        path = self.directory + b"/" + name
+        return os.path.lexists(path) and not os.path.isdir(path)
+
+    def _is_directory(self, name: bytes) -> bool:
+        return os.path.isdir(self.directory + b"/" + name)
+
+
+class Part(NamedTuple):
+    """Files and absences that many compiles share, such as all headers of a project's units.
+
+    `body` is the part as it is stored, `digest` that of `body`. Made by `make_part`.
+    """
+
+    files: tuple[tuple[bytes, bytes], ...]
+    absences: tuple[Absence, ...]
+    body: bytes
+    digest: bytes
+
+
+def make_part(files: tuple[tuple[bytes, bytes], ...], absences: tuple[Absence, ...]) -> Part:
+    """Encode and hash what many sets will share."""
+    absences = tuple(sorted(absences, key=lambda a: a.directory))
+    body = _encode_body(files, (), absences)
+    return Part(files, absences, body, hashlib.sha256(body).digest())
+
+
+class InputSet(NamedTuple):
+    """One state of the inputs and the result it leads to.
+
+    `body` is the state as it is stored, while that is at hand. With a `part` that is the state
+    without it; `files` end with its files, and `absences` are its own.
+    """
+
+    files: tuple[tuple[bytes, bytes], ...]
+    present: tuple[bytes, ...]
+    absences: tuple[Absence, ...]
+    result_key: bytes
+    body: bytes = b""
+    part: Part | None = None
+
+    def holds(self, memo: FileMemo, first: dict[bytes, bytes | None] | None = None) -> bool:
+        """Tell whether the file system is in this state now.
+
+        `first` has the digests of sources that were asked for in this look-up, and gets this one's.
+        """
+        digest, files = memo.digest, self.files
+        if first is not None and files:
+            path, expected = files[0]
+            if path not in first:
+                first[path] = digest(path)
+            if first[path] != expected:
+                return False
+            files = files[1:]
+        for path, expected in files:
+            if digest(path) != expected:
+                return False
+        return all(map(_is_there, self.present)) and all(
+            absence.holds(memo) for absence in self.absences
+        )
+
+
+def _is_there(path: bytes) -> bool:
+    """Answer as `__has_include` does, for which a directory is not there."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def make_set(
+    request_key: bytes,
+    files: tuple[tuple[bytes, bytes], ...],
+    present: tuple[bytes, ...],
+    absences: tuple[Absence, ...],
+    part: Part | None = None,
+) -> InputSet:
+    """Name the result by everything that led to it; with a `part`, by what comes on top of it."""
+    if part is not None:
+        assert not absences, "a part's absences are all"
+        body = _encode_body(files, present, ())
+        key = hashlib.sha256(encode_fields([request_key, body, part.digest])).digest()
+        return InputSet((*files, *part.files), present, part.absences, key, body, part)
+    absences = tuple(sorted(absences, key=lambda a: a.directory))
+    body = _encode_body(files, present, absences)
+    key = hashlib.sha256(encode_fields([request_key, body])).digest()
+    return InputSet(files, present, absences, key, body)
+
+
+def add_set(sets: tuple[InputSet, ...], new: InputSet) -> tuple[InputSet, ...]:
+    """Put the newest first and drop the oldest beyond `MAX_SETS`."""
+    return (new, *(s for s in sets if s.result_key != new.result_key))[:MAX_SETS]
+
+
+def encode_manifest(sets: tuple[InputSet, ...]) -> bytes:
+    parts = {s.part.digest: s.part.body for s in sets if s.part is not None}
+    numbers = {digest: bytes([number]) for number, digest in enumerate(parts)}
+    encoded = [_encode_set(s, numbers) for s in sets]
+    if not parts:
+        return encode_fields([_FORMAT, *encoded])
+    return encode_fields([_FORMAT_WITH_PARTS, encode_fields(parts.values()), *encoded])
+
+
+def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
+    """Read `encode_manifest`'s bytes.
+
+    Raises:
+        IntegrityError: they are not that.
+    """
+    fields = decode_fields(data)
+    parts: tuple[Part, ...] = ()
+    if len(fields) > 1 and fields[0] == _FORMAT_WITH_PARTS:
+        parts = tuple(map(_decode_part, decode_fields(fields.pop(1))))
+    elif not fields or fields[0] != _FORMAT:
+        raise IntegrityError("not a manifest of this version", reason="bad-record")
+    if max(len(fields) - 1, len(parts)) > MAX_SETS:
+        raise IntegrityError("not a manifest of this version", reason="bad-record")
+    return tuple(_decode_set(field, parts) for field in fields[1:])
+
+
+def _encode_set(inputs: InputSet, numbers: Mapping[bytes, bytes]) -> bytes:
+    part = inputs.part
+    if part is None:
+        body = inputs.body or _encode_body(inputs.files, inputs.present, inputs.absences)
+        return encode_fields([inputs.result_key, body])
+    own = inputs.files[: len(inputs.files) - len(part.files)]
+    body = inputs.body or _encode_body(own, inputs.present, ())
+    return encode_fields([inputs.result_key, body, numbers[part.digest]])
+
+
+def _decode_set(data: bytes, parts: tuple[Part, ...]) -> InputSet:
+    fields = decode_fields(data)
+    if len(fields) not in {2, 3} or len(fields[0]) != _DIGEST_BYTES:
+        raise IntegrityError("not a set of inputs", reason="bad-record")
+    result_key, body, *number = fields
+    files, present, absences = _decode_body(body)
+    if not number:
+        return InputSet(files, present, absences, result_key)
+    if absences or len(number[0]) != 1 or number[0][0] >= len(parts):
+        raise IntegrityError("not a set of inputs", reason="bad-record")
+    part = parts[number[0][0]]
+    return InputSet((*files, *part.files), present, part.absences, result_key, b"", part)
+
+
+def _decode_part(body: bytes) -> Part:
+    files, present, absences = _decode_body(body)
+    if present:
+        raise IntegrityError("not a part of a set", reason="bad-record")
+    return Part(files, absences, body, hashlib.sha256(body).digest())
+
+
+def _decode_body(
+    body: bytes,
+) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...], tuple[Absence, ...]]:
+    """Read `_encode_body`'s bytes."""
+    parts = decode_fields(body)
+    if len(parts) < 4:
+        raise IntegrityError("not a set of inputs", reason="bad-record")
+    paths, digests, present, sets, *absences = parts
+    names = decode_fields(paths)
+    if len(digests) != _DIGEST_BYTES * len(names):
+        raise IntegrityError("not a set of inputs", reason="bad-record")
+    files = tuple(
+        (name, digests[i * _DIGEST_BYTES : (i + 1) * _DIGEST_BYTES]) for i, name in enumerate(names)
+    )
+    known = _decode_sets(sets)
+    found = tuple(_decode_absence(absence, known) for absence in absences)
+    return files, tuple(decode_fields(present)), found
+
+
+def _encode_body(
+    files: tuple[tuple[bytes, bytes], ...],
+    present: tuple[bytes, ...],
+    absences: tuple[Absence, ...],
+) -> bytes:
+    """Lay out one state, the same for equal ones.
+
+    Many directories lack the same names, or all but a few: each set of names stands there once,
+    and as what it has less and more than the largest, where that is shorter.
+    """
+    sets = dict.fromkeys(names for a in absences for names in (a.files, a.directories))
+    base = max(sets, key=len, default=frozenset[bytes]())
+    numbers = {names: number for number, names in enumerate(sets)}
+    encoded = [_join(base)]
+    for names in sets:
+        less, more = base - names, names - base
+        is_near = len(less) + len(more) < len(names)
+        encoded.append(encode_fields([_join(less), _join(more)] if is_near else [_join(names)]))
+    return encode_fields(
+        [
+            # Not joined by NUL: in a shared set the mark of a root holds one.
+            encode_fields(path for path, _ in files),
+            b"".join(digest for _, digest in files),
+            encode_fields(present),
+            encode_fields(encoded),
+            *(_PAIR.pack(numbers[a.files], numbers[a.directories]) + a.directory for a in absences),
+        ]
+    )
+
+
+def _decode_sets(data: bytes) -> list[frozenset[bytes]]:
+    first, *others = decode_fields(data) or [b""]
+    base = frozenset(_split(first))
+    found = []
+    for other in others:
+        match decode_fields(other):
+            case [names]:
+                found.append(frozenset(_split(names)))
+            case [less, more]:
+                found.append((base - frozenset(_split(less))) | frozenset(_split(more)))
+            case _:
+                raise IntegrityError("not a set of names", reason="bad-record")
+    return found
+
+
+def _decode_absence(data: bytes, sets: list[frozenset[bytes]]) -> Absence:
+    if len(data) < _PAIR.size:
+        raise IntegrityError("not an absence", reason="bad-record")
+    files, directories = _PAIR.unpack_from(data)
+    if max(files, directories) >= len(sets):
+        raise IntegrityError("not an absence", reason="bad-record")
+    return Absence(data[_PAIR.size :], sets[files], sets[directories])
+
+
+def _join(names: Iterable[bytes]) -> bytes:
+    """File names hold no NUL, so it can stand between them."""
+    return b"\0".join(sorted(names))
+
+
+def _split(text: bytes) -> list[bytes]:
+    return text.split(b"\0") if text else []

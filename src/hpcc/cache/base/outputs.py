@@ -1,0 +1,131 @@
+"""The user's output files: read back after a compile, put in place on a hit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.uncacheable import is_fresh
+
+_CHUNK: Final = 1 << 20
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class OutputFile(NamedTuple):
+    """One file to put in place.
+
+    `keeps_mode`: an existing file keeps its mode, as one does that a compiler truncates.
+    """
+
+    path: bytes
+    data: bytes
+    keeps_mode: bool = False
+
+
+def is_special(path: bytes) -> bool:
+    """Tell whether something that is not a regular file is in the way (/dev/null, a directory)."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
+    """Return what the compiler wrote; None unless it is a whole, new, regular file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode) or before.st_size > limit:
+            return None
+        if not is_fresh(before, started_ns):
+            return None
+        data = b""
+        # Nearly always one read: of the file's size, and one byte more to see its end.
+        while chunk := os.read(fd, min(before.st_size + 1, _CHUNK)):
+            data = data + chunk if data else chunk
+            if len(data) > limit:
+                return None
+        after = os.fstat(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return data if unchanged and len(data) == after.st_size else None
+
+
+def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int) -> bool:
+    """Write all files in order; False when the compiler has to do it.
+
+    Only a new file, or a regular one of ours with one link that is not the source (device, inode),
+    is written; everything else is left to the compiler, who knows what it does then. After a
+    failure no file that was touched is left. `mode` is that of new files.
+    """
+    touched: list[bytes] = []
+    try:
+        for output in outputs:
+            if not _write(output, source, mode, touched):
+                _remove(touched)
+                return False
+    except OSError:
+        _remove(touched)
+        return False
+    return True
+
+
+def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
+    old: os.stat_result | None = None
+    try:
+        # Before it is opened: an open alone wakes who waits at a FIFO, and rewinds a tape.
+        if not _is_ours(os.lstat(output.path), source):
+            return False
+        fd = os.open(output.path, _OLD)
+        old = os.fstat(fd)
+    except FileNotFoundError:
+        fd = os.open(output.path, _NEW, 0o600)  # until the bytes are there
+    try:
+        if old is not None and not _is_ours(old, source):
+            return False
+        touched.append(output.path)
+        _fill(fd, old, output.data)
+        if old is None or (not output.keeps_mode and stat.S_IMODE(old.st_mode) != mode):
+            os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _fill(fd: int, old: os.stat_result | None, data: bytes) -> None:
+    """Write over the old bytes and cut afterwards.
+
+    Ext4 writes a file out at once that was cut to nothing first (auto_da_alloc), which costs more
+    than all the rest.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    if old is not None and old.st_size > len(data):
+        os.ftruncate(fd, len(data))
+    elif old is not None and not data:
+        os.utime(fd)  # nothing was written: the file must look new all the same
+
+
+def _is_ours(status: os.stat_result, source: tuple[int, int]) -> bool:
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_nlink == 1
+        and status.st_uid == os.geteuid()
+        and (status.st_dev, status.st_ino) != source
+    )
+
+
+def _remove(paths: list[bytes]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)

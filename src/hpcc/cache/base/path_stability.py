@@ -1,0 +1,179 @@
+"""Whether the names on the way to a file led to the same place all the time a compile ran.
+
+A file's own times say that its content is old, not that it stood there: a directory renamed, or a
+link led elsewhere, brings old files to new names. What a directory holds under a name is proved by
+the directory's times, and where these are fresh (objects are written beside sources) by the times
+of what is there: making or renaming a link or a directory changes its ctime on Linux.
+
+Names below /proc (and so /dev/fd, /dev/stdin) mean something else in every process, and are nothing
+that can be looked at here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
+
+_MAX_LINKS: Final = 40  # as the kernel (ELOOP)
+_NEVER_FRESH: Final = 1 << 62
+_OF_A_PROCESS: Final = rb"/+(?:proc|dev/+(?:fd|stdin|stdout|stderr))(?:/|$)"
+_IN_ARGUMENT: Final = re.compile(rb"(?:@|-[A-Za-z+-]*=?|[^/]*[=,])?" + _OF_A_PROCESS)
+# Builds in sandboxes map /proc/self/cwd, and set PWD to it: compilers write it, nobody follows it.
+_ONLY_TEXT: Final = (
+    b"-D",
+    b"-U",
+    b"-fdebug-prefix-map=",
+    b"-ffile-prefix-map=",
+    b"-fmacro-prefix-map=",
+    b"-fcoverage-prefix-map=",
+    b"-fprofile-prefix-map=",
+    b"-fdebug-compilation-dir=",
+)
+_IN_LIST: Final = re.compile(rb"(?:^|:)" + _OF_A_PROCESS.replace(rb"(?:/|$)", rb"(?:[/:]|$)"))
+Place = tuple[int, int]
+"""Device and inode."""
+
+
+def note_places(cwd: bytes, directories: Iterable[bytes]) -> dict[bytes, Place]:
+    """Say where directories and those above them are, before a compile begins."""
+    found: dict[bytes, Place] = {}
+    for directory in (cwd, *directories):
+        path = absolute(cwd, directory)
+        while path not in found:
+            try:
+                status = os.lstat(path or b"/")
+            except OSError:
+                pass
+            else:
+                found[path] = (status.st_dev, status.st_ino)
+            if not path.strip(b"/"):
+                break
+            path = path.rpartition(b"/")[0]
+    return found
+
+
+def names_a_process(arguments: Iterable[bytes], env: Mapping[bytes, bytes]) -> bool:
+    """Tell whether an argument or a list of directories plainly leads below /proc."""
+    return any(
+        (b"/proc" in text or b"/dev/" in text)
+        and not text.startswith(_ONLY_TEXT)
+        and _IN_ARGUMENT.match(text)
+        for text in arguments
+    ) or any(
+        (b"/proc" in text or b"/dev/" in text) and name != b"PWD" and _IN_LIST.search(text)
+        for name, text in env.items()
+    )
+
+
+def leads_to_a_process(path: bytes) -> bool:
+    """Tell whether an absolute path leads below /proc, be it by links."""
+    return _Walk({}, _NEVER_FRESH).follows_to_a_process(path)
+
+
+def check_places(
+    paths: Iterable[bytes],
+    before: Mapping[bytes, Place],
+    started_ns: int,
+    *,
+    plain: Mapping[bytes, int] = MappingProxyType({}),
+    outputs: Iterable[bytes] = (),
+) -> None:
+    """Check the names of these absolute paths, and of all directories and links on the way.
+
+    `plain` are the devices of those that were seen to be files, and no links, since the compile
+    ended. `outputs` must not lead to a process, and may have changed in every other way.
+
+    Raises:
+        UncacheableError: one of them may have led elsewhere since the compile began.
+    """
+    walk = _Walk(before, started_ns)
+    try:
+        for path in paths:
+            if not walk.is_plain_file(path, plain.get(path)):
+                walk.check(path)
+    except OSError as error:
+        raise UncacheableError("input-vanished") from error
+    if any(map(walk.follows_to_a_process, outputs)):
+        raise UncacheableError("process-path")
+
+
+class _Walk:
+    def __init__(self, before: Mapping[bytes, Place], started_ns: int) -> None:
+        self._before, self._started_ns = before, started_ns
+        self._checked: set[bytes] = set()
+        self._changed: dict[bytes, bool] = {}
+        self._processes: int | None = None
+        with contextlib.suppress(OSError):
+            self._processes = os.lstat("/proc/self").st_dev
+
+    def is_plain_file(self, path: bytes, device: int | None) -> bool:
+        """Tell whether this is a file, no link, in a directory that was checked: most are.
+
+        `device` is that of a path of which it is known.
+        """
+        if path.rpartition(b"/")[0] not in self._checked:
+            return False
+        if device is None:
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            device = status.st_dev
+        return device != self._processes
+
+    def follows_to_a_process(self, path: bytes) -> bool:
+        """Tell whether a path leads below /proc; what was checked before does not."""
+        self._before, self._started_ns = {}, _NEVER_FRESH
+        try:
+            self.check(path)
+        except UncacheableError as error:
+            return error.reason == "process-path"
+        except OSError:
+            return False  # it leads nowhere
+        return False
+
+    def check(self, path: bytes, links: int = 0) -> None:
+        path = path.rstrip(b"/")
+        if not path or path in self._checked:
+            return
+        self._checked.add(path)
+        parent, _, name = path.rpartition(b"/")
+        self.check(parent, links)
+        if name == b"..":
+            return  # where that leads changes when the directory itself is moved
+        status = os.lstat(path)
+        if status.st_dev == self._processes:
+            raise UncacheableError("process-path")
+        if stat.S_ISLNK(status.st_mode):
+            if links >= _MAX_LINKS:
+                raise UncacheableError("input-vanished")
+            if is_fresh(status, self._started_ns) and self._has_changed(parent):
+                raise UncacheableError("modified-during-compile")
+            self.check(absolute(parent or b"/", os.readlink(path)), links + 1)
+        elif stat.S_ISDIR(status.st_mode):
+            self._check_directory(path, parent, status)
+
+    def _check_directory(self, path: bytes, parent: bytes, status: os.stat_result) -> None:
+        place = (status.st_dev, status.st_ino)
+        if self._before.get(path, place) != place:  # something was mounted there
+            raise UncacheableError("modified-during-compile")
+        if not (is_fresh(status, self._started_ns) and self._has_changed(parent)):
+            return
+        # A new name in it sets both times to one moment, a new name of itself the ctime alone.
+        is_filled = status.st_ctime_ns == status.st_mtime_ns
+        known = self._before.get(path) or self._before.get(os.path.realpath(path))
+        if not is_filled or known != place:
+            raise UncacheableError("modified-during-compile")
+
+    def _has_changed(self, directory: bytes) -> bool:
+        known = self._changed.get(directory)
+        if known is None:
+            known = is_fresh(os.stat(directory or b"/"), self._started_ns)
+            self._changed[directory] = known
+        return known

@@ -1,0 +1,221 @@
+"""The cache handler behind the front: classify, look up, run, store. Never raises to the front."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.base.api import (
+    CompileRequest,
+    Done,
+    Exec,
+    Finish,
+    RemoteClient,
+    Run,
+    RunReport,
+)
+from hpcc.cache.base.counters import COUNTERS_NAME, Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.fallbacks import take_fallbacks
+from hpcc.cache.farm import FarmCache
+from hpcc.cache.host.identity import Compilers
+from hpcc.cache.inputs.system_names import SystemNames
+from hpcc.cache.key.prepare import Classifier, Prepared
+from hpcc.cache.key.share import Sharing
+from hpcc.cache.local import LocalCache
+from hpcc.cache.remote.plan import Planner
+from hpcc.cache.remote.remote_closure import RemoteClosures
+from hpcc.cache.replay.engine import open_engine
+from hpcc.cache.replay.replay import Replays
+from hpcc.cache.results.hits import Hits
+from hpcc.cache.results.pending import Pending
+from hpcc.cache.results.records import Records, make_records
+from hpcc.cache.results.results import Results
+from hpcc.compilers.spec.table import Bypass
+from hpcc.config.paths import Paths
+from hpcc.config.settings import Settings
+from hpcc.store.private import FileOps, PrivateStore
+
+_log: Final = logging.getLogger("hpcc.daemon.cache")
+STORE_NAME: Final = "private"
+
+
+class Cache:
+    """Implements `CacheHandler`: bypass, local hit and miss, remote hit and compile."""
+
+    def __init__(
+        self,
+        *,
+        classifier: Classifier,
+        local: LocalCache,
+        farm: FarmCache | None,
+        counters: Counters,
+        records: Records,
+        store: PrivateStore,
+        replays: Replays,
+        run_directory: str,
+    ) -> None:
+        self._classifier, self._local, self._farm = classifier, local, farm
+        self._counters, self._records, self._store = counters, records, store
+        self._replays, self._run_directory = replays, run_directory
+
+    @property
+    def replays(self) -> Replays:
+        """See `CacheHandler.replays`."""
+        return self._replays
+
+    def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
+        """See `CacheHandler.begin`."""
+        try:
+            return self._begin(request, is_cancelled)
+        except Exception:  # noqa: BLE001 - the front must get an answer: a fault of ours costs a local compile
+            _log.exception("begin failed")
+            return self._bypass(request, "internal-error")
+
+    def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
+        """See `CacheHandler.finish`."""
+        del request
+        pending = run.token
+        assert isinstance(pending, Pending)
+        try:
+            return Finish(b"", self._local.finish(pending, report))
+        except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
+            _log.exception("finish failed")
+            self._counters.add("uncacheable.internal-error")
+            return Finish(b"", report.stderr if run.filter_headers else b"")
+
+    def abandon(self, request: CompileRequest, run: Run) -> None:
+        """See `CacheHandler.abandon`."""
+        del request
+        self._counters.add("miss.abandoned")
+        if isinstance(run.token, Pending):
+            self._local.abandon(run.token)
+
+    def counters(self) -> dict[str, int]:
+        """See `CacheHandler.counters`."""
+        self._records.flush()  # who asks for the counts may look at the records next
+        self._count_fallbacks()
+        return {
+            **self._counters.snapshot(),
+            "store.size_bytes": self._store.size_bytes,
+            "store.entries": self._store.entries,
+        }
+
+    def close(self) -> None:
+        """See `CacheHandler.close`."""
+        self._count_fallbacks()
+        self._counters.close()
+
+    def _count_fallbacks(self) -> None:
+        for name, count in take_fallbacks(self._run_directory).items():
+            self._counters.add(name, count)
+
+    def _begin(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec | Run:
+        prepared = self._classifier.prepare(request, is_cancelled)
+        if isinstance(prepared, Bypass):
+            return self._bypass(request, prepared.reason)
+        if is_cancelled():
+            return self._bypass(request, "cancelled")
+        if self._farm is not None:
+            done = self._try_farm(self._farm, prepared, is_cancelled)
+            if done is not None:
+                return done
+        return self._local.begin(prepared, is_cancelled)
+
+    def _try_farm(
+        self, farm: FarmCache, prepared: Prepared, is_cancelled: Callable[[], bool]
+    ) -> Done | None:
+        try:
+            return farm.begin(prepared, is_cancelled)
+        except Exception:  # noqa: BLE001 - a fault of ours on the way to the farm: the local half still works
+            _log.exception("the remote half failed")
+            return farm.fall_back("internal-error", "hpcc failed: see the daemon's log")
+
+    def _bypass(self, request: CompileRequest, reason: str) -> Exec:
+        self._counters.add(f"bypass.{reason}")
+        self._records.bypass(request, reason)
+        return Exec(reason)
+
+
+def open_cache(
+    paths: Paths,
+    settings: Settings,
+    remote: RemoteClient | None,
+    *,
+    store_ops: FileOps | None = None,
+) -> Cache:
+    """Build the handler with its store, memory and counters; tests put faults into `store_ops`.
+
+    Raises:
+        OSError: the run directory cannot be made.
+    """
+    counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
+    memo = FileMemo(time.time_ns)
+    store = PrivateStore(
+        os.path.join(paths.cache, STORE_NAME),
+        max_size_bytes=settings.cache.max_size_bytes,
+        max_entry_bytes=settings.cache.max_entry_bytes,
+        now=time.time,
+        count=counters.add,
+        ops=store_ops,
+    )
+    counters.on_flush(store.flush)
+    engine = open_engine()
+    compilers = Compilers(memo, engine)
+    results = Results(store, memo, counters)
+    records = make_records(os.fspath(paths.cache), results, counters)
+    is_remote = remote is not None and settings.remote.is_enabled
+    replays = Replays(engine, time.monotonic)
+    hits = Hits(
+        replays,
+        results,
+        memo,
+        compilers,
+        counters,
+        records,
+        farm_file=os.fsencode(paths.farm_file) if is_remote else None,
+        session_file=os.fsencode(paths.farm_session_file),
+    )
+    sharing = Sharing(memo, home=os.fsencode(os.path.realpath(os.path.expanduser("~"))))
+    local = LocalCache(
+        results,
+        memo,
+        compilers,
+        counters,
+        records,
+        hits,
+        sharing,
+        run_directory=os.fspath(paths.run),
+        max_output_bytes=settings.cache.max_entry_bytes,
+    )
+    farm = None
+    if remote is not None and settings.remote.is_enabled:
+        farm = FarmCache(
+            remote,
+            results=results,
+            planner=Planner(
+                memo,
+                local.search_path,
+                RemoteClosures(memo, engine, SystemNames(memo, time.monotonic), local.search_path),
+            ),
+            counters=counters,
+            records=records,
+            hits=hits,
+            settings=settings.remote,
+            monotonic=time.monotonic,
+        )
+    return Cache(
+        classifier=Classifier(memo, compilers, sharing),
+        local=local,
+        farm=farm,
+        counters=counters,
+        records=records,
+        store=store,
+        replays=replays,
+        run_directory=os.fspath(paths.run),
+    )

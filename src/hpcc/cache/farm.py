@@ -1,0 +1,313 @@
+"""The remote half of the cache: results of an image, under keys that no host compiler shares."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hpcc.cache.base.api import Done, RemoteClient
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.host.host_toolchains import HostToolchain, HostToolchains
+from hpcc.cache.key.marker import Marker
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.completion import Completions
+from hpcc.cache.remote.depfiles import Depfiles
+from hpcc.cache.remote.msvc_remote import client_stdout, search_variables
+from hpcc.cache.remote.plan import Plan, Planner
+from hpcc.cache.results.hits import Hits
+from hpcc.cache.results.records import Records
+from hpcc.cache.results.results import Result, Results
+from hpcc.compilers.invocation.guest import NotPortableError, guest_text
+from hpcc.config.farm import Farm
+from hpcc.config.farm_session import FarmSession
+from hpcc.config.settings import RemoteSettings
+from hpcc.core import (
+    CallerError,
+    ImageRef,
+    Isolation,
+    RemoteFailure,
+    RemoteOutcome,
+    RemoteResult,
+    Toolchain,
+)
+from hpcc.dispatch.parity import Judgement, Words, forbidden_text, judge, words_in_force
+
+_log: Final = logging.getLogger("hpcc.daemon.farm")
+KEY_FORMAT: Final = b"remote-3"
+_HIT: Final = "hit.remote"
+_ENGINE_HIT: Final = "hit.engine"
+BREAKER_FAILURES: Final = 3
+BREAKER_SECONDS: Final = 10.0
+# How long a refusal is remembered without asking the compiler again.
+REFUSAL_SECONDS: Final = 30.0
+_MAX_REFUSALS: Final = 4096
+_MAX_WARNED: Final = 64
+# These say something of one compile, not of the farm.
+_NOT_THE_FARM: Final = frozenset(
+    {"cancelled", "bad-request", "quota", "resource-exhausted", "parity", "quarantined"}
+    # Local files, before anything is asked of anybody.
+    | {"input", "input-kind", "input-changed"}
+)
+
+
+class Breaker:
+    """Stops asking a farm that fails again and again. Thread-safe."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._open_until = 0.0
+        # What failed last, so that the reason is not lost behind the breaker's own.
+        self.why = ""
+
+    def is_open(self) -> bool:
+        with self._lock:
+            return self._monotonic() < self._open_until
+
+    def note(self, *, worked: bool, why: str = "") -> None:
+        with self._lock:
+            self.why = why or self.why
+            self._failures = 0 if worked else self._failures + 1
+            if self._failures >= BREAKER_FAILURES:
+                self._failures = 0
+                self._open_until = self._monotonic() + BREAKER_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One compile for a farm: where its project begins, its command's key, the host's toolchain."""
+
+    prepared: Prepared
+    root: bytes
+    marker: Marker | None
+    key: bytes
+    toolchain: str
+    image: tuple[Toolchain, ...] | None
+
+
+class FarmCache:
+    """Looks up, compiles on the farm, stores. None from `begin` means: do it locally."""
+
+    def __init__(
+        self,
+        remote: RemoteClient,
+        *,
+        results: Results,
+        planner: Planner,
+        counters: Counters,
+        records: Records,
+        hits: Hits,
+        settings: RemoteSettings,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._remote, self._results = remote, results
+        self._counters, self._records, self._hits = counters, records, hits
+        self._settings, self._monotonic = settings, monotonic
+        self._planner = planner
+        self._breaker = Breaker(monotonic)
+        self._completions = Completions()
+        self._depfiles = Depfiles()
+        self._refusals: dict[bytes, tuple[str, float]] = {}
+        self._hosts = HostToolchains(monotonic)
+        self._warned: set[str] = set()
+
+    def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | None:
+        """Answer from the image's results or from the farm; None when this machine has to."""
+        farm = self._remote.farm()
+        if farm is None:
+            return None
+        host, judged, session = self._judged(prepared, farm, is_cancelled)
+        if judged.refuses and session is not None and time.time() < session.expires_at:
+            # Longer than its session no word counts: the dispatcher asks anew then.
+            return self.fall_back("parity", judged.text)
+        marker = prepared.standing.search.marker
+        root = prepared.cwd if marker is None else marker.root
+        key = remote_key(prepared, farm, root)
+        found = None if judged.refuses else self._results.find(key)
+        if found is not None and self._hits.put(
+            prepared, found, key=key, outcome=_ENGINE_HIT if farm.engine else _HIT
+        ):
+            return Done(0, found.result.stdout, found.result.stderr)
+        refusal = self._refusals.get(key)
+        if refusal is not None and self._monotonic() < refusal[1]:
+            return self.fall_back(refusal[0], "this compile cannot run on the farm")
+        if self._breaker.is_open():
+            why = self._breaker.why
+            return self.fall_back("breaker", f"the farm failed repeatedly ({why}); trying soon")
+        image = None if session is None else session.compilers
+        return self._compile(_Job(prepared, root, marker, key, host.text, image), is_cancelled)
+
+    def _judged(
+        self, prepared: Prepared, farm: Farm, is_cancelled: Callable[[], bool]
+    ) -> tuple[HostToolchain, Judgement, FarmSession | None]:
+        session = self._remote.session()
+        words = self._words(session)
+        request = prepared.request
+        name = os.path.basename(request.argv[0])
+        if words.parity == "ignore":
+            host = HostToolchain(os.fsdecode(name), None, "")
+        else:
+            path = request.env.get(b"PATH", b"")
+            identity = prepared.identity.digest
+            host = self._hosts.of(request.compiler, name, identity, path, is_cancelled)
+        image = ImageRef.parse(farm.image)
+        judged = judge(session, words.parity, host.name, host.toolchain, image)
+        if judged.warns:
+            self._warn_once(judged.text)
+        return host, judged, session
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            if len(self._warned) >= _MAX_WARNED:
+                self._warned.clear()
+            self._warned.add(text)
+            _log.warning("%s", text)
+
+    def _words(self, session: FarmSession | None) -> Words:
+        settings = self._settings
+        return words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+
+    def fall_back(self, reason: str, message: str) -> Done | None:
+        """Count why it is done here; with `fallback = "never"` it is not done at all."""
+        self._counters.add(f"fallback.{reason}")
+        self._records.fell_back(f"{reason}: {message}" if reason == "parity" else reason)
+        words = self._words(self._remote.session())
+        match words.fallback:
+            case "never":
+                return Done(1, b"", forbidden_text(words, reason, message))
+            case "warn":
+                _log.warning("compiled locally (%s): %s", reason, message)
+            case "quiet":
+                pass
+        return None
+
+    def _compile(self, job: _Job, is_cancelled: Callable[[], bool]) -> Done | None:
+        started_ns = time.time_ns()
+        is_last = False
+        while True:
+            extra = self._completions.of(job.key)
+            try:
+                plan = self._planner.plan(
+                    job.prepared, job.root, is_cancelled=is_cancelled, extra=extra, image=job.image
+                )
+            except (NotPortableError, UncacheableError) as error:
+                self._refuse(job.key, error.reason)
+                return self.fall_back(error.reason, "this compile cannot run on the farm")
+            self._counters.add(f"closure.asked.{plan.asked}" if plan.asked else "closure.scanned")
+            request = replace(plan.request, toolchain=job.toolchain)
+            outcome = self._remote.compile(request, is_cancelled)
+            if isinstance(outcome, RemoteFailure):
+                self._breaker.note(worked=_is_farm_well(outcome), why=outcome.reason)
+                return self.fall_back(outcome.reason, outcome.message)
+            self._breaker.note(worked=True)
+            if outcome.exit_code == 0:
+                return self._succeeded(job, plan, outcome, started_ns)
+            if is_last or not self._learn(job, plan, outcome):
+                return self._failed(outcome, job.root)
+            self._counters.add("closure.completed")
+            is_last = True
+
+    def _learn(self, job: _Job, plan: Plan, outcome: RemoteResult) -> bool:
+        """Tell whether a file that the guest lacked can be added; then it is worth another try."""
+        guest = self._planner.guest_map(job.prepared, job.root)
+        sent = frozenset(path for path, _ in plan.closure.files)
+        return self._completions.learn(
+            job.key, outcome.stderr, job.prepared, guest, job.marker, sent
+        )
+
+    def _refuse(self, key: bytes, reason: str) -> None:
+        if reason in {"dependencies-failed", "modified-during-compile", "input-vanished"}:
+            return  # the sources as they are this minute, not the command
+        if len(self._refusals) >= _MAX_REFUSALS:
+            self._refusals.clear()
+        self._refusals[key] = (reason, self._monotonic() + REFUSAL_SECONDS)
+
+    def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
+        """An injected flag or the image may be at fault: the user's own compiler decides."""
+        if self._words(self._remote.session()).fallback != "never":
+            return self.fall_back("exit-code", "the compile failed in the guest")
+        self._counters.add("miss.failed")
+        return Done(
+            outcome.exit_code, guest_text(outcome.stdout, root), guest_text(outcome.stderr, root)
+        )
+
+    def _succeeded(
+        self, job: _Job, plan: Plan, outcome: RemoteResult, started_ns: int
+    ) -> Done | None:
+        prepared, key = job.prepared, job.key
+        outputs = {o.path: o.data for o in outcome.outputs}
+        try:
+            result = _client_result(prepared, plan, outcome, outputs, self._depfiles)
+        except (KeyError, CallerError):
+            return self.fall_back("bad-result", "the farm's answer lacks an output")
+        if not self._hits.put_new(prepared, result):
+            return self.fall_back("output-not-ours", "an output file is one hpcc does not replace")
+        who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
+        name = f"miss.{who}.cached" if outcome.is_cached else f"miss.{who}.executed"
+        self._counters.add(name)
+        if plan.may_keep(started_ns):
+            self._results.keep(key, plan.closure, result)
+        else:
+            self._counters.add("uncacheable.modified-during-compile")
+        farm = self._remote.farm()
+        self._records.compiled(
+            prepared,
+            name,
+            key=key,
+            started_ns=started_ns,
+            image=farm.image if farm is not None else "",
+        )
+        return Done(0, result.stdout, result.stderr)
+
+
+def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
+    """Name a compile by its image instead of by a compiler of this machine."""
+    request = prepared.request
+    return hashlib.sha256(
+        encode_fields(
+            [
+                KEY_FORMAT,
+                ImageRef.parse(farm.image).digest.value.encode(),
+                farm.isolation.encode(),
+                farm.tenant.encode(),
+                root,
+                request.cwd,
+                request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
+                os.path.basename(request.argv[0]),
+                *prepared.invocation.arguments,
+                *search_variables(prepared),
+            ]
+        )
+    ).digest()
+
+
+def _client_result(
+    prepared: Prepared,
+    plan: Plan,
+    outcome: RemoteResult,
+    outputs: dict[str, bytes],
+    depfiles: Depfiles,
+) -> Result:
+    names = plan.request.outputs
+    depfile: bytes | None = None
+    if prepared.invocation.depfile is not None:
+        depfile = depfiles.of(outputs[names[1]], plan.root, prepared.cwd)
+    return Result(
+        outputs[names[0]],
+        depfile,
+        client_stdout(prepared, outcome.stdout, plan.root),
+        guest_text(outcome.stderr, plan.root),
+    )
+
+
+def _is_farm_well(outcome: RemoteOutcome) -> bool:
+    return isinstance(outcome, RemoteResult) or outcome.reason in _NOT_THE_FARM

@@ -1,0 +1,1 @@
+"""What the compiler of this machine is: programs, files and switches that decide its output."""

@@ -1,0 +1,139 @@
+"""What this machine's compilers say of themselves: asked once, and again when files change.
+
+Not in the way of a hit that is remembered: asked where a compile is looked up in a farm's results.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.cache.base.tools import ask
+from hpcc.compilers.probe import (
+    MAX_ABOUT_BYTES,
+    MAX_PREPROCESSED_BYTES,
+    header_files,
+    probe_arguments,
+    probe_source,
+    read_probe,
+)
+from hpcc.core import CallerError, Toolchain, encode_toolchains
+
+# Headers change with an upgrade of the system: to stat some hundreds of them costs a millisecond.
+RECHECK_SECONDS: Final = 600.0
+_MAX_KNOWN: Final = 256
+_OUTPUT: Final = "probe.i"
+_ENV: Final = {b"LC_ALL": b"C"}
+
+
+@dataclass(frozen=True, slots=True)
+class HostToolchain:
+    """A compiler of this machine. `text` is it as a request carries it."""
+
+    name: str
+    toolchain: Toolchain | None
+    text: str
+
+
+@dataclass(slots=True)
+class _Known:
+    found: HostToolchain
+    # Of every header that the probe read.
+    state: tuple[tuple[str, tuple[int, ...]], ...]
+    checked_at: float
+
+    def is_unchanged(self) -> bool:
+        return bool(self.state) and self.state == _state(name for name, _ in self.state)
+
+
+class HostToolchains:
+    """Answers by identity and name. Thread-safe: one thread asks, the others wait for it."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._known: dict[tuple[bytes, bytes, bytes], _Known] = {}
+
+    def of(
+        self,
+        compiler: bytes,
+        called: bytes,
+        identity: bytes,
+        path: bytes,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> HostToolchain:
+        """Return the compiler at `compiler`, whose content is `identity`, `called` so by the user.
+
+        `path` is PATH, where it looks for its programs. One that does not answer is not known.
+        """
+        key = (identity, compiler, called)
+        known = self._known.get(key)
+        now = self._monotonic()
+        if known is not None and now - known.checked_at < RECHECK_SECONDS:
+            return known.found
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None and now - known.checked_at < RECHECK_SECONDS:
+                return known.found
+            if (
+                known is not None
+                and known.state
+                and _state(n for n, _ in known.state) == known.state
+            ):
+                known.checked_at = now
+                return known.found
+            found, files = ask_compiler(compiler, called, path, is_cancelled)
+            if not is_cancelled():
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[key] = _Known(found, _state(sorted(files)), now)
+            return found
+
+
+def ask_compiler(
+    compiler: bytes,
+    called: bytes,
+    path: bytes,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[HostToolchain, frozenset[str]]:
+    """Give a compiler the probe; return what it said and which headers it read."""
+    name = posixpath.basename(called).decode("utf-8", "replace")
+    nothing = HostToolchain(name, None, "")
+    source, content = probe_source(name)
+    try:
+        with tempfile.TemporaryDirectory(prefix="hpcc-probe-") as directory:
+            with open(os.path.join(directory, source), "wb") as file:
+                file.write(content)
+            arguments = probe_arguments(name, source, _OUTPUT)
+            answer = ask(
+                [compiler, *(a.encode() for a in arguments)],
+                env={**_ENV, b"PATH": path},
+                cwd=os.fsencode(directory),
+                is_cancelled=is_cancelled,
+            )
+            output = b""
+            if answer.exit_code == 0:
+                with open(os.path.join(directory, _OUTPUT), "rb") as file:
+                    output = file.read(MAX_PREPROCESSED_BYTES + 1)
+        toolchain = read_probe((name,), answer.stderr[:MAX_ABOUT_BYTES], output)
+        files = header_files(output)
+    except (OSError, CallerError):
+        return nothing, frozenset()
+    return HostToolchain(name, toolchain, encode_toolchains([toolchain])), files
+
+
+def _state(names: Iterable[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, _signature(name)) for name in names)
+
+
+def _signature(name: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

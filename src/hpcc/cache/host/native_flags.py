@@ -1,0 +1,68 @@
+"""What `-march=native` and its like mean on this machine, as the compiler itself says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.tools import ask
+from hpcc.cache.host.identity import Identity
+from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.spec.table import Bypass
+
+# The command line of the compiler proper, as both drivers print it under -###.
+_COMMAND: Final = re.compile(rb"^ .*(?:/cc1\w*\"? |\"-cc1\").*$", re.MULTILINE)
+_MAX_REMEMBERED: Final = 256
+
+
+class NativeFlags:
+    """Asks once per compiler and set of flags. Thread-safe: a lost update only costs a question."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], bytes] = {}
+
+    def resolve(
+        self,
+        invocation: Invocation,
+        identity: Identity,
+        compiler: bytes,
+        env: Mapping[bytes, bytes],
+    ) -> bytes | Bypass:
+        """Return a digest of the flags that "native" stands for; b"" where it is not used.
+
+        Two machines share a key when, and only when, their compilers would be told the same.
+        """
+        if not invocation.is_native:
+            return b""
+        if invocation.dialect is Dialect.MSVC:
+            return Bypass("native")
+        language, flags = invocation.language.value, invocation.search_arguments
+        key = (identity.digest, compiler, language, flags)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        argv = [
+            compiler,
+            *flags,
+            b"-###",
+            b"-S",
+            b"-o",
+            b"/dev/null",
+            b"-x",
+            language,
+            b"/dev/null",
+        ]
+        try:
+            answer = ask(argv, env={**env, b"LC_ALL": b"C"}, cwd=b"/")
+        except OSError:
+            return Bypass("native")
+        commands = _COMMAND.findall(answer.stderr)
+        if answer.exit_code != 0 or not commands:
+            return Bypass("native")
+        if len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        found = self._known[key] = hashlib.sha256(encode_fields(commands)).digest()
+        return found

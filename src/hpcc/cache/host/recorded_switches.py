@@ -1,0 +1,59 @@
+"""Whether a Clang writes its command line into debug information without being told to.
+
+Debian's Clang 18 does. Its objects would then hold what is added here to learn what was read.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Final
+
+from hpcc.cache.base.tools import ask
+from hpcc.cache.host.identity import Identity
+from hpcc.compilers.invocation.invocation import Invocation
+
+_MARK: Final = b"hpcc_asks_for_this"
+_MAX_OBJECT_BYTES: Final = 1 << 20
+_MAX_REMEMBERED: Final = 256
+
+
+class Recorders:
+    """Asks each Clang once. Thread-safe: a lost update only costs a question."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, bool] = {}
+
+    def records(
+        self,
+        invocation: Invocation,
+        identity: Identity,
+        compiler: bytes,
+        env: Mapping[bytes, bytes],
+    ) -> bool:
+        """Tell whether this compile's object will hold every flag; True in doubt."""
+        is_debug = any(f.spec.spelling.startswith("-g") for f in invocation.flags)
+        if not identity.is_clang or not is_debug:
+            return False
+        known = self._known.get(identity.digest)
+        if known is None:
+            if len(self._known) >= _MAX_REMEMBERED:
+                self._known.clear()
+            known = self._known[identity.digest] = _ask(compiler, env)
+        return known
+
+
+def _ask(compiler: bytes, env: Mapping[bytes, bytes]) -> bool:
+    with tempfile.TemporaryDirectory(prefix="hpcc-records-") as name:
+        root = os.fsencode(name)
+        source, output = root + b"/a.c", root + b"/a.o"
+        try:
+            with open(source, "wb") as file:
+                file.write(b"int i;\n")
+            argv = [compiler, b"-D" + _MARK, b"-g", b"-c", source, b"-o", output]
+            answer = ask(argv, env=env, cwd=b"/")
+            with open(output, "rb") as file:
+                return answer.exit_code != 0 or _MARK in file.read(_MAX_OBJECT_BYTES)
+        except OSError:
+            return True

@@ -1,0 +1,120 @@
+"""What a compiler would do on the user's terminal, while its messages go through a pipe.
+
+Compilers decide by the terminal, by variables, by version and by the terminal's description, each
+in its own way (GCC: gcc/diagnostic-color.cc; LLVM: Process.inc). So each is asked, on a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+from typing import Final
+
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.host.identity import Identity
+from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.spec.table import Bypass, Effect
+
+_COLOUR: Final = b"\x1b["
+_LINK: Final = b"\x1b]8;;"
+_QUESTION: Final = b"#warning colours\n"
+_SECONDS: Final = 10.0
+_MAX_ANSWER_BYTES: Final = 64 << 10
+_MAX_REMEMBERED: Final = 256
+_DECIDE: Final = (b"TERM", b"COLORTERM", b"NO_COLOR", b"GCC_COLORS", b"GCC_URLS", b"TERM_URLS")
+_WIDTH: Final = b"-fmessage-length="
+_URLS: Final = b"-fdiagnostics-urls="
+
+
+class Terminals:
+    """Remembers what compilers said. Thread-safe: a lost update costs a question."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes | None, ...], bytes] = {}
+
+    def flags(
+        self, request: CompileRequest, invocation: Invocation, identity: Identity
+    ) -> tuple[bytes, ...] | Bypass:
+        """Return the flags that make the compiler write to a pipe what it would to a terminal."""
+        if not request.stderr_is_tty:
+            return ()
+        width = _width(request)
+        if width and not identity.is_clang:
+            return Bypass("terminal-width")  # GCC cuts source lines, and has no flag for it
+        is_given = any(a.startswith(_WIDTH) for a in invocation.arguments)
+        wrap = (_WIDTH + width,) if width and not is_given else ()
+        return (*wrap, *self._colours(request, invocation, identity))
+
+    def _colours(
+        self, request: CompileRequest, invocation: Invocation, identity: Identity
+    ) -> tuple[bytes, ...]:
+        colours = [f.raw[-1] for f in invocation.flags if f.spec.effect is Effect.COLOUR]
+        urls = [a for a in invocation.arguments if a.startswith(_URLS)]
+        wants_colour = not colours or colours[-1].endswith(b"=auto")
+        wants_urls = not identity.is_clang and (not urls or urls[-1].endswith(b"=auto"))
+        is_plain = any(c == b"-fdiagnostics-plain-output" for c in colours)
+        if is_plain or not (wants_colour or wants_urls):
+            return ()
+        text = self._ask(request, invocation, identity)
+        flags = [b"-fdiagnostics-color=always"] if wants_colour and _COLOUR in text else []
+        flags += [_URLS + b"always"] if wants_urls and _LINK in text else []
+        return tuple(flags)
+
+    def _ask(self, request: CompileRequest, invocation: Invocation, identity: Identity) -> bytes:
+        dialect = invocation.dialect.value.encode()
+        key = (
+            identity.digest,
+            dialect,
+            request.compiler,
+            *(request.env.get(name) for name in _DECIDE),
+        )
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _MAX_REMEMBERED:
+                self._known.clear()
+            known = self._known[key] = _speak(request, invocation)
+        return known
+
+
+def _width(request: CompileRequest) -> bytes:
+    """Return COLUMNS where it is a number, for which compilers take a terminal's width."""
+    match = re.match(rb"\s*\+?0*([1-9]\d{0,5})", request.env.get(b"COLUMNS", b""))
+    return b"" if match is None else match[1]
+
+
+def _speak(request: CompileRequest, invocation: Invocation) -> bytes:
+    """Return what the compiler writes to a terminal for a warning; nothing if it cannot say."""
+    question = [b"-x", b"c", b"-E", b"-o", b"/dev/null", b"-"]
+    if invocation.dialect is Dialect.MSVC:
+        question = [*invocation.search_arguments, b"/TC", b"-E", b"-"]
+    ours, theirs = os.openpty()
+    try:
+        with tempfile.TemporaryFile() as source:
+            source.write(_QUESTION)
+            source.seek(0)
+            try:
+                subprocess.run(
+                    [request.compiler, *question],
+                    env=dict(request.env),
+                    cwd=b"/",
+                    stdin=source,
+                    stdout=subprocess.DEVNULL,
+                    stderr=theirs,
+                    start_new_session=True,
+                    check=False,
+                    timeout=_SECONDS,
+                )
+            except (OSError, subprocess.TimeoutExpired):
+                return b""
+        os.set_blocking(ours, False)
+        text = bytearray()
+        with contextlib.suppress(OSError):  # nothing more is there
+            while len(text) < _MAX_ANSWER_BYTES and (chunk := os.read(ours, _MAX_ANSWER_BYTES)):
+                text += chunk
+        return bytes(text)
+    finally:
+        os.close(ours)
+        os.close(theirs)

@@ -1,0 +1,211 @@
+"""What `-B`, `-specs` and Objective-C bring into a compile: programs and specs files.
+
+Looked at when a result is kept; a hit then checks the names, there or not there, like any other
+input.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from hpcc.cache.base.tools import ask
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.compilers.gnu.specs import is_tame
+from hpcc.compilers.invocation.invocation import Invocation, Language
+
+_SPECS_FLAGS: Final = ("-specs=", "--specs=")
+# What a driver may run for -c and -S.
+_PROGRAMS: Final = (b"cc1", b"cc1plus", b"cc1obj", b"cc1objplus", b"as", b"objcopy", b"collect2")
+_MORE_LANGUAGES: Final = {Language.OBJC: b"cc1obj", Language.OBJCXX: b"cc1objplus"}
+_OWN_HEADERS: Final = re.compile(rb"/clang/[0-9.]+/include/?$")
+_SANITIZER_LISTS: Final = (
+    *(
+        sanitizer + b"_ignorelist.txt"
+        for sanitizer in b"asan hwasan memtag msan tsan tysan cfi ubsan".split()
+    ),
+    b"dfsan_abilist.txt",
+)
+_LISTS: Final = re.compile(rb"^(programs|libraries): =(.*)$", re.MULTILINE)
+_TARGET: Final = re.compile(rb"^Target: (\S+)$", re.MULTILINE)
+_INSTALLED: Final = re.compile(rb"^InstalledDir: (/.*)$", re.MULTILINE)
+# Where Clang has an assembler of its own, and takes it.
+_INTEGRATED: Final = re.compile(
+    rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
+)
+_READ: Final = re.compile(rb"^Reading specs from (.+)$", re.MULTILINE)
+_LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
+_HEADERS: Final = (b"include", b"include-fixed")
+_ELF: Final = b"\x7fELF"
+_MAX_SPECS_BYTES: Final = 1 << 20
+
+
+def files_of_tools(
+    invocation: Invocation,
+    compiler: bytes,
+    env: Mapping[bytes, bytes],
+    cwd: bytes,
+    *,
+    is_clang: bool,
+    search: tuple[bytes, ...],
+) -> tuple[bytes, ...]:
+    """Name every file that these flags make the driver look for; `search` is the include path.
+
+    Raises:
+        UncacheableError: one of them may do more than is known.
+    """
+    arguments = invocation.tool_arguments
+    if is_clang:
+        own = _default_lists(invocation, compiler, env, cwd, search)
+        own += _assemblers(invocation, compiler, env, cwd)
+    else:
+        own = _own_program(invocation, compiler, env, cwd)
+    if not arguments:
+        return own
+    try:
+        about = _ask([compiler, *arguments, b"-v"], env, cwd)
+        searched = _ask([compiler, *arguments, b"-print-search-dirs"], env, cwd)
+    except OSError as error:
+        raise UncacheableError("toolset") from error
+    target = _TARGET.search(about)
+    if target is None:
+        raise UncacheableError("toolset")
+    lists = {m[1]: m[2].split(b":") for m in _LISTS.finditer(searched)}
+    names = {
+        *own,
+        *_in_prefixes(invocation, lists, target[1], cwd),
+        *_specs(invocation, lists, _READ.findall(about), cwd),
+    }
+    for path in [absolute(cwd, name) for name in names]:
+        if path.rpartition(b"/")[2] in _programs(target[1]):
+            names.update(_libraries(path, env))
+    return tuple(sorted(names))
+
+
+def _ask(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> bytes:
+    answer = ask(argv, env={**env, b"LC_ALL": b"C"}, cwd=cwd)
+    if answer.exit_code != 0:
+        raise UncacheableError("toolset")
+    return answer.stdout + answer.stderr
+
+
+def _own_program(
+    invocation: Invocation, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
+) -> tuple[bytes, ...]:
+    """Name GCC's compiler proper of a language that is not part of the identity."""
+    base = _MORE_LANGUAGES.get(invocation.language)
+    if base is None:
+        return ()
+    argv = [compiler, *invocation.tool_arguments, b"-print-prog-name=" + base]
+    path = _ask(argv, env, cwd).strip()
+    if not path.startswith(b"/"):
+        raise UncacheableError("toolset")
+    return (path, *_libraries(path, env))
+
+
+def _default_lists(
+    invocation: Invocation,
+    compiler: bytes,
+    env: Mapping[bytes, bytes],
+    cwd: bytes,
+    search: tuple[bytes, ...],
+) -> tuple[bytes, ...]:
+    """Name the lists that Clang's sanitizers read where they are there (SanitizerArgs.cpp)."""
+    if not any(a.startswith(b"-fsanitize=") for a in invocation.arguments):
+        return ()
+    found = [d for d in search if _OWN_HEADERS.search(d)]
+    if not found:
+        argv = [compiler, *invocation.search_arguments, b"-print-resource-dir"]
+        found = [posixpath.join(_ask(argv, env, cwd).strip(), b"include")]
+    return tuple(
+        posixpath.join(posixpath.dirname(d.rstrip(b"/")), b"share", name)
+        for d in found
+        for name in _SANITIZER_LISTS
+    )
+
+
+def _assemblers(
+    invocation: Invocation, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
+) -> tuple[bytes, ...]:
+    """Name what may assemble for another target than Clang's own: `TARGET-as` before `as`."""
+    targets = invocation.values("--target=", "-target")
+    is_external = b"-fno-integrated-as" in invocation.arguments or not all(
+        map(_INTEGRATED.match, targets)
+    )
+    arguments = invocation.search_arguments
+    if not is_external or not arguments:
+        return ()
+    about = _ask([compiler, *arguments, b"-v"], env, cwd)
+    found = _ask([compiler, *arguments, b"-print-prog-name=as"], env, cwd).strip()
+    if b"/" not in found:
+        raise UncacheableError("toolset")
+    found = absolute(cwd, found)
+    prefixes = {b"", *(t + b"-" for t in (*targets, *_TARGET.findall(about)))}
+    places = [*_INSTALLED.findall(about), *filter(None, env.get(b"PATH", b"").split(b":"))]
+    return (
+        *(
+            posixpath.join(place, prefix + base)
+            for place in places
+            for prefix in sorted(prefixes)
+            for base in (b"as", b"objcopy")
+        ),
+        found,
+        *_libraries(found, env),
+    )
+
+
+def _programs(target: bytes) -> frozenset[bytes]:
+    return frozenset(name for base in _PROGRAMS for name in (base, target + b"-" + base))
+
+
+def _in_prefixes(
+    invocation: Invocation, lists: dict[bytes, list[bytes]], target: bytes, cwd: bytes
+) -> Iterator[bytes]:
+    for prefix in invocation.values("-B"):
+        if not prefix or b":" in prefix or b"\n" in prefix:
+            raise UncacheableError("program-prefix")
+        # GCC lists the places itself; Clang takes the directory, or the text as it is.
+        places = {prefix, posixpath.join(prefix, b"")}
+        if any(os.path.isdir(absolute(cwd, place)) for place in places):
+            places = {posixpath.join(prefix, b"")}
+        for places_of_gcc in lists.values():
+            places.update(p for p in places_of_gcc if p.startswith(prefix))
+        for place in places:
+            for base in (*_programs(target), *_HEADERS, b"specs"):
+                yield place + base
+
+
+def _specs(
+    invocation: Invocation, lists: dict[bytes, list[bytes]], read: list[bytes], cwd: bytes
+) -> Iterator[bytes]:
+    named = invocation.values(*_SPECS_FLAGS)
+    for name in named:
+        if not name.startswith(b"/"):
+            yield from (place + name for place in lists.get(b"libraries", ()))
+    for name in read:
+        yield name
+        with open(absolute(cwd, name), "rb") as file:
+            if not is_tame(file.read(_MAX_SPECS_BYTES)):
+                raise UncacheableError("specs")
+
+
+def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """Yield what the loader gives a program, if it is there.
+
+    Raises:
+        UncacheableError: it is a script, which may read and run anything.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_ELF)) != _ELF:
+                raise UncacheableError("program-prefix")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UncacheableError("program-prefix") from error
+    answer = ask([path], env={**env, b"LD_TRACE_LOADED_OBJECTS": b"1"}, cwd=b"/")
+    for match in _LIBRARY.finditer(answer.stdout):
+        yield match[1]

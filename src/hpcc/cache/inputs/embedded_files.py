@@ -1,0 +1,183 @@
+"""Files that a compile reads as data, and what only macro expansion can show.
+
+| assembler | how `.incbin` and `.include` become known |
+| --- | --- |
+| GNU as, run by the driver | `-Wa,--MD`: it lists every file it opened, however that was spelled |
+| Clang's own | from sources whose `asm` is all literal; else from the preprocessor's output |
+| GNU as with `-flto` | in the same way: LTO sections would keep the `-Wa` option |
+
+Where pieces could make `__DATE__` or its like, the preprocessor's output shows whether they do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.base.clock_text import mentions_clock, mentions_timestamp
+from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.host import msvc
+from hpcc.cache.inputs.discovery import parse_dependencies, without_outputs
+from hpcc.cache.key.prepare import Prepared
+from hpcc.compilers.invocation.invocation import Language
+from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
+from hpcc.compilers.scan.scan import Hazard
+
+_ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
+_MAX_INCLUDED: Final = 200
+_MAX_INCLUDED_BYTES: Final = 8 << 20
+_EXPANSION_SECONDS: Final = 120.0
+# `-Wa,` splits at commas, and the driver's specs know white space and quotes.
+_PLAIN_PATH: Final = re.compile(rb"[\w/.+@:=-]+")
+# `__asm` then needs no string, and looks like prose.
+_BARE_ASM: Final = frozenset({b"-fasm-blocks", b"-fms-extensions", b"-fms-compatibility"})
+# Asked of Clang 19 and 22; no other compiler's list of embedded files was seen.
+_PROVED_EMBED: Final = range(19, 23)
+
+
+def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
+    """Return the flag by which GNU as lists its inputs in `path`; empty where it would not."""
+    arguments = prepared.invocation.arguments
+    if (
+        prepared.invocation.is_assembly_output
+        or not prepared.identity.lists_assembler_files
+        or prepared.is_recorded
+        or prepared.invocation.tool_arguments  # may bring another assembler
+        or (prepared.identity.is_clang and b"-fno-integrated-as" not in arguments)
+        or any(a.startswith((b"-flto", b"-fembed-bitcode")) for a in arguments)
+        or not _PLAIN_PATH.fullmatch(path)
+    ):
+        return ()
+    return (b"-Wa,--MD," + path,)
+
+
+def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
+    """Return the names of the files that the assembler's list holds beside its own source.
+
+    Raises:
+        UncacheableError: the list cannot be read, or a file of it is gone.
+    """
+    cwd, invocation = prepared.cwd, prepared.invocation
+    listed = parse_dependencies(data)
+    side = set(prepared.side_paths)
+    paths = [path for path in listed if absolute(cwd, path) not in side]
+    # The first file that it opened comes last: the driver's temporary one.
+    if len(paths) == len(listed) and b"-pipe" not in invocation.arguments:
+        paths.pop()
+    directories = tuple(absolute(cwd, d.rstrip(b"/") or b"/") for d in invocation.include_dirs)
+    names: dict[bytes, None] = {}
+    for path in paths:
+        full = absolute(cwd, path)
+        # `.file "main.c"` puts the source's own name there, in whatever directory it is.
+        if path != invocation.source.rpartition(b"/")[2] and not os.path.exists(full):
+            raise UncacheableError("input-vanished")
+        names[path] = None
+        for directory in directories:
+            if full.startswith(directory + b"/"):
+                names[full[len(directory) + 1 :]] = None
+    return tuple(names)
+
+
+def known_doubts(prepared: Prepared) -> Hazard:
+    """Say what is to be looked at whatever the sources hold: macros may make a directive."""
+    if prepared.invocation.language is Language.ASSEMBLER:
+        return Hazard.ASSEMBLER_FILE
+    # Blocks of `__asm` are part of cl's language.
+    is_bare = msvc.is_of(prepared.invocation) or not _BARE_ASM.isdisjoint(
+        prepared.invocation.arguments
+    )
+    return Hazard.OPAQUE_ASSEMBLY if is_bare else Hazard.NONE
+
+
+def watched_names(prepared: Prepared, configs: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return the paths where a file for the driver might appear."""
+    return tuple(absolute(prepared.cwd, n) for n in (*configs, *prepared.identity.relative_names))
+
+
+def embed_directories(prepared: Prepared) -> tuple[bytes, ...]:
+    """Return where `#embed` looks beside the source's own directory."""
+    return prepared.invocation.values("--embed-dir=")
+
+
+def resolvable(prepared: Prepared) -> Hazard:
+    """Say which hazards of the sources `look_again` and the closure can settle."""
+    is_proved = prepared.identity.is_clang and prepared.identity.major in _PROVED_EMBED
+    settled = _ASSEMBLY | Hazard.PASTED_CLOCK
+    return settled | Hazard.EMBED if is_proved else settled
+
+
+def look_again(
+    prepared: Prepared,
+    doubts: Hazard,
+    directories: tuple[bytes, ...],
+    is_cancelled: Callable[[], bool],
+    *,
+    has_listing: bool,
+) -> tuple[bytes, ...]:
+    """Return the names that assembler directives give, from the preprocessed source.
+
+    Raises:
+        UncacheableError: a clock, a directive that cannot be read, or no answer.
+    """
+    is_assembler = prepared.invocation.language is Language.ASSEMBLER
+    if has_listing or (prepared.invocation.is_assembly_output and not prepared.identity.is_clang):
+        doubts &= ~_ASSEMBLY
+    if not doubts & (_ASSEMBLY | Hazard.PASTED_CLOCK):
+        return ()
+    started_ns = time.time_ns()
+    text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
+    if Hazard.PASTED_CLOCK in doubts:
+        if mentions_timestamp(text):
+            raise UncacheableError("timestamp")
+        if not prepared.dates_are_pinned and mentions_clock(text, started_ns, time.time_ns()):
+            raise UncacheableError("date-time")
+    if not doubts & _ASSEMBLY:
+        return ()
+    found = read_assembler(text) if is_assembler else read_statements(text)
+    return _follow(found, (prepared.cwd, *(absolute(prepared.cwd, d) for d in directories)))
+
+
+def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assembler: bool) -> bytes:
+    # Line markers would stand between the strings of one asm; an assembler's lines must stay.
+    plain = b"-clang:-P" if msvc.is_of(prepared.invocation) else b"-P"
+    mode = (b"-E",) if is_assembler else (b"-E", plain)
+    argv = [prepared.request.compiler, *without_outputs(prepared.invocation), *mode]
+    try:
+        answer = ask(
+            argv,
+            env=msvc.own_environment(prepared.request.env),
+            cwd=prepared.cwd,
+            is_cancelled=is_cancelled,
+            timeout_seconds=_EXPANSION_SECONDS,
+        )
+    except OSError as error:
+        raise UncacheableError("expansion-failed") from error
+    if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
+        raise UncacheableError("expansion-failed")
+    return answer.stdout
+
+
+def _follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Add the names in included files, wherever such a file may be found."""
+    names: dict[bytes, None] = {}
+    pending = [found]
+    followed: set[bytes] = set()
+    while pending:
+        found = pending.pop()
+        if found.is_opaque or len(followed) > _MAX_INCLUDED:
+            raise UncacheableError("incbin")
+        names.update(dict.fromkeys(found.names))
+        for name in found.included:
+            for path in {absolute(directory, name) for directory in directories} - followed:
+                followed.add(path)
+                if os.path.isfile(path):
+                    with open(path, "rb") as file:
+                        text = file.read(_MAX_INCLUDED_BYTES + 1)
+                    if len(text) > _MAX_INCLUDED_BYTES:
+                        raise UncacheableError("incbin")
+                    pending.append(read_assembler(text))
+    return tuple(names)

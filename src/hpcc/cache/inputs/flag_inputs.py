@@ -1,0 +1,96 @@
+"""Files that flags name (profiles, lists, programs): inputs by content, or by not being there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import Absence
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
+from hpcc.cache.host.toolset import files_of_tools
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.key.prepare import Prepared
+
+_NONE: frozenset[bytes] = frozenset()
+
+
+def with_files_of_flags(
+    closure: Closure,
+    prepared: Prepared,
+    search: tuple[bytes, ...],
+    *,
+    memo: FileMemo,
+    started_ns: int,
+) -> Closure:
+    """Add what the compiler looked for because of its flags; `search` is the include path.
+
+    Raises:
+        UncacheableError: one of them changed during the compile, is no file, or may do more.
+    """
+    request = prepared.request
+    tools = files_of_tools(
+        prepared.invocation,
+        request.compiler,
+        request.env,
+        request.cwd,
+        is_clang=prepared.identity.is_clang,
+        search=search,
+    )
+    names = (*prepared.looked_for, *tools)
+    return _with_names(closure, names, memo=memo, cwd=request.cwd, started_ns=started_ns)
+
+
+def _with_names(
+    closure: Closure, names: Sequence[bytes], *, memo: FileMemo, cwd: bytes, started_ns: int
+) -> Closure:
+    if not names:
+        return closure
+    files = dict(closure.files)
+    absences: list[Absence] = []
+    for path in dict.fromkeys(absolute(cwd, name) for name in names):
+        digest = _digest(memo, path, started_ns)
+        if digest is not None:
+            files[path] = digest
+        else:
+            absences.append(_absence(path))
+    return Closure(
+        tuple(files.items()), closure.present, (*closure.absences, *absences), closure.existing
+    )
+
+
+def _digest(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
+    """Return a file's digest; None for a directory and for what is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise UncacheableError("special-input")
+    digest = memo.digest(path)
+    # After it was read: what is quiet now has been so since the compile began.
+    if digest is None or is_fresh(os.stat(path), started_ns):
+        raise UncacheableError("modified-during-compile")
+    return digest
+
+
+def _absence(path: bytes) -> Absence:
+    """Say what must stay as it is for `path` to stay no file: its name, or that of a directory."""
+    path = path.rstrip(b"/")
+    if os.path.isdir(path):
+        parent, _, base = path.rpartition(b"/")
+        return Absence(parent or b"/", frozenset({base}), _NONE)
+    is_whole = True
+    while True:
+        parent, _, base = path.rpartition(b"/")
+        parent = parent or b"/"
+        if os.path.isdir(parent) and base:
+            if os.path.islink(path):
+                raise UncacheableError("directory-link")  # where it leads may change
+            return Absence(parent, frozenset({base}) if is_whole else _NONE, frozenset({base}))
+        if parent == path or not base:
+            raise UncacheableError("odd-input")
+        path, is_whole = parent, False

@@ -1,0 +1,308 @@
+"""Which names a compile looked for, or could have, and did not find: directory by directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from hpcc.cache.base.files import FileMemo, Listing
+from hpcc.cache.base.manifest import Absence
+from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
+from hpcc.cache.inputs.closure_types import ClosureRequest
+from hpcc.cache.inputs.include_names import by_directory, joined, merged, names_of, parent_of
+from hpcc.compilers.scan.scan import Hazard, Scan
+
+MAX_CANDIDATES: Final = 400_000
+
+
+class Lookup:
+    """Collects every name that was, or could have been, looked for, directory by directory."""
+
+    def __init__(self, memo: FileMemo, request: ClosureRequest, plain: dict[bytes, int]) -> None:
+        self._memo, self._request, self._plain = memo, request, plain
+        self._listings: dict[bytes, Listing | None] = {}
+        # By directory, sets whose union is absent. Most directories lack everything, so that they
+        # share these sets, and unions of them, instead of having each its own thousand names.
+        self._absent_files: dict[bytes, dict[frozenset[bytes], None]] = {}
+        self._absent_directories: dict[bytes, dict[frozenset[bytes], None]] = {}
+        self._precompiled: dict[frozenset[bytes], frozenset[bytes]] = {}
+        self._closure: frozenset[bytes] = frozenset()
+        self._reached: set[bytes] = set()
+        self._seen = 0
+        self.present: dict[bytes, None] = {}
+        self.existing: dict[bytes, os.stat_result] = {}
+        self.data: dict[bytes, None] = {}
+
+    def add_all(self, scans: dict[bytes, Scan]) -> None:
+        """Look for all that the sources name, and for the names of `ClosureRequest.data`."""
+        self._closure = frozenset(scans)
+        cwd, forced, data = self._request.cwd, self._request.forced, self._request.data
+        chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
+        names: set[bytes] = {*forced, *data}
+        questions: set[bytes] = set()
+        # Clang looks for foo.h.pch beside a foo.h given with -include.
+        precompiled = {name + b".pch" for name in forced}
+        own: dict[bytes, set[bytes]] = {cwd: {*names, *precompiled}}
+        for path, scan in scans.items():
+            names.update(scan.quoted, scan.angled)
+            quoted = set(scan.quoted)
+            for is_quoted, name in scan.questions:
+                questions.add(name)
+                if is_quoted:
+                    quoted.add(name)
+            if quoted:
+                own.setdefault(parent_of(path), set()).update(quoted)
+        names |= precompiled
+        source = absolute(cwd, self._request.source)
+        everywhere = by_directory(names | questions)
+        bases = frozenset[bytes]().union(*everywhere.values())
+        # Nearly always GCC's stdc-predef.h alone.
+        unnamed = [p for p in scans if p.rpartition(b"/")[2] not in bases and p != source]
+        if unnamed:
+            homes = dict.fromkeys(map(parent_of, scans))
+            derived = names_of(unnamed, (*chain, *homes))
+            everywhere = merged(everywhere, derived)
+            for home in homes:
+                own.setdefault(home, set())
+        else:
+            derived = {}
+        for directory in chain:
+            self._look(directory, everywhere, questions)
+        for directory, quoted in own.items():
+            self._look(directory, merged(by_directory(quoted), derived), questions)
+        self._note_data(dict.fromkeys((cwd, *chain)), data)
+        self._add_unexplained(scans, tuple(chain), everywhere, frozenset(unnamed))
+
+    def _add_unexplained(
+        self,
+        scans: dict[bytes, Scan],
+        chain: tuple[bytes, ...],
+        everywhere: Mapping[bytes, frozenset[bytes]],
+        done: frozenset[bytes],
+    ) -> None:
+        """Derive names of files no readable include line leads to (`#include MACRO`).
+
+        `everywhere` was looked for in all of `chain`, `done` in all directories already.
+        """
+        source = absolute(self._request.cwd, self._request.source)
+        lost = [p for p in scans if p not in self._reached and p not in done and p != source]
+        if lost:
+            self._derive(lost, (*chain, *map(parent_of, scans)), chain, everywhere)
+        # Where one name is a macro's, a file that a plain line reaches may have that name as well.
+        # It is looked for beside the file with that line, and along the path.
+        computed = [
+            path
+            for path, scan in scans.items()
+            if scan.hazards is not Hazard.NONE and Hazard.COMPUTED_INCLUDE in scan.hazards
+        ]
+        if computed:
+            paths = [path for path in scans if path != source]
+            self._derive(paths, (*chain, *map(parent_of, computed)), chain, everywhere)
+
+    def _derive(
+        self,
+        paths: list[bytes],
+        directories: tuple[bytes, ...],
+        chain: tuple[bytes, ...],
+        everywhere: Mapping[bytes, frozenset[bytes]],
+    ) -> None:
+        """Look for each of the paths in each directory by every name that leads to it from one."""
+        every = names_of(paths, directories)
+        new = {
+            below: rest
+            for below, names in every.items()
+            if (rest := names - everywhere.get(below, frozenset()))
+        }
+        for directory in dict.fromkeys(directories):
+            self._look(directory, new if directory in chain else every, set())
+
+    def add_data(self, names: tuple[bytes, ...], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:
+        """Look for files read as data: whatever has such a name is an input, wherever it is."""
+        cwd = self._request.cwd
+        wanted: dict[bytes, set[bytes]] = {}
+        chain = dict.fromkeys((cwd, *(absolute(cwd, d) for d in self._request.search)))
+        for path, (_, scan) in scans.items():
+            for is_quoted, name in scan.embeds:
+                names = (*names, name)
+                if is_quoted:
+                    wanted.setdefault(path.rpartition(b"/")[0] or b"/", set()).add(name)
+        for directory in chain:
+            wanted.setdefault(directory, set()).update(names)
+        for directory, here in wanted.items():
+            self._look(directory, by_directory(here), set())
+            self._note_data((directory,), here)
+
+    def _note_data(self, directories: Iterable[bytes], names: Collection[bytes]) -> None:
+        for directory in directories if names else ():
+            listing = self._listing(directory)
+            for name in names:
+                if listing is not None and b"/" not in name and listing.lacks(name):
+                    continue
+                path = absolute(directory, name)
+                if os.path.lexists(path):
+                    self.data[path] = None
+
+    def add_absent(self, paths: tuple[bytes, ...]) -> None:
+        """Watch names beside the driver: nobody knows here what a file there would do."""
+        for path in paths:
+            if os.path.lexists(path):
+                raise UncacheableError("config-file")
+            names = {b"": frozenset({path.rpartition(b"/")[2]})}
+            self._look(path.rpartition(b"/")[0] or b"/", names, set())
+
+    def _look(
+        self, start: bytes, names: Mapping[bytes, frozenset[bytes]], questions: set[bytes]
+    ) -> None:
+        missing = self._missing_below(start, names)
+        if missing is None:
+            self._missing_directory(start)
+            names = {below: names[below] for below in names if below.startswith(b"/")}
+            missing = frozenset()
+        for below, bases in names.items():
+            if below.startswith(b"/"):
+                directory = absolute(b"/", below)
+            elif not below:
+                directory = start
+            elif below.partition(b"/")[0] in missing:
+                continue
+            else:
+                directory = absolute(b"/", start + b"/" + below)
+            if not self._request.counts(directory):
+                continue
+            self._seen += len(bases)
+            if self._seen > MAX_CANDIDATES:
+                raise UncacheableError("too-many-names")
+            listing = self._listing(directory)
+            if listing is None:
+                self._missing_directory(directory)
+            else:
+                self._look_in(directory, listing, bases, below, questions)
+
+    def _missing_below(
+        self, start: bytes, names: Mapping[bytes, frozenset[bytes]]
+    ) -> frozenset[bytes] | None:
+        """Return, and note, which first directories of names are not there, nor what is below.
+
+        None when there is no such directory to begin with.
+        """
+        if not names or not self._request.counts(start):
+            return frozenset()
+        listing = self._listing(start)
+        if listing is None:
+            return None
+        firsts = frozenset(n.partition(b"/")[0] for n in names if n and not n.startswith(b"/"))
+        missing = listing.without(firsts)
+        if missing:
+            self._absent_directories.setdefault(start, {})[missing] = None
+            self._absent_files.setdefault(start, {})[missing] = None
+        return missing
+
+    def _look_in(
+        self,
+        directory: bytes,
+        listing: Listing,
+        bases: frozenset[bytes],
+        below: bytes,
+        questions: set[bytes],
+    ) -> None:
+        precompiled = self._precompiled.get(bases)
+        if precompiled is None:
+            precompiled = frozenset(base + b".gch" for base in bases)
+            self._precompiled[bases] = precompiled
+        # GCC takes a directory foo.h.gch full of candidates, too.
+        if not precompiled.isdisjoint(listing.names):
+            raise UncacheableError("pch")
+        self._absent_directories.setdefault(directory, {})[precompiled] = None
+        prefix = directory.rstrip(b"/") + b"/"
+        there = bases & listing.names
+        if there:
+            files = set()
+            for base in there:
+                path = prefix + base
+                if path in self._closure:
+                    self._reached.add(path)
+                elif not self._exists(path, is_question=joined(below, base) in questions):
+                    continue
+                files.add(base)
+            bases = bases - files
+        absent = self._absent_files.setdefault(directory, {})
+        absent[precompiled] = None
+        absent[bases] = None
+
+    def _exists(self, path: bytes, *, is_question: bool) -> bool:
+        """Handle a file that is there and was not read: it must not be new.
+
+        Returns whether it is one, and no directory, which no compiler takes for a header.
+        """
+        try:
+            status = os.lstat(path)
+            is_link = stat.S_ISLNK(status.st_mode)
+            if is_link:
+                status = os.stat(path)
+        except OSError:
+            raise UncacheableError("input-vanished") from None
+        if stat.S_ISDIR(status.st_mode):
+            # What a link leads to may become a file, and this directory would not change.
+            if is_link:
+                raise UncacheableError("directory-link")
+            return False
+        if path.endswith(b".pch"):
+            raise UncacheableError("pch")
+        if is_fresh(status, self._request.started_ns):
+            raise UncacheableError("modified-during-compile")
+        self.existing[path] = status
+        if not is_link:
+            self._plain[path] = status.st_dev
+        if is_question:
+            self.present[path] = None
+        return True
+
+    def _listing(self, directory: bytes) -> Listing | None:
+        try:
+            return self._listings[directory]
+        except KeyError:
+            found = self._listings[directory] = self._memo.listing(directory)
+            return found
+
+    def _missing_directory(self, path: bytes) -> None:
+        while path:
+            parent, _, base = path.rpartition(b"/")
+            listing = self._listing(parent or b"/")
+            if listing is not None:
+                if base in listing.names and not listing.is_directory(base):
+                    # A link that may lead somewhere one day, or a header map.
+                    raise UncacheableError("odd-directory")
+                self._note_missing(parent or b"/", base)
+                return
+            path = parent
+
+    def _note_missing(self, directory: bytes, base: bytes) -> None:
+        # GCC warns of a file in place of a directory and fails on a link that loops.
+        name = frozenset({base})
+        self._absent_directories.setdefault(directory, {})[name] = None
+        self._absent_files.setdefault(directory, {})[name] = None
+
+    def absences(self) -> tuple[Absence, ...]:
+        """Return the absent names by directory, with the directory's stat where it may answer."""
+        result = []
+        unions: dict[tuple[frozenset[bytes], ...], frozenset[bytes]] = {}
+
+        def union(parts: Iterable[frozenset[bytes]]) -> frozenset[bytes]:
+            key = tuple(parts)
+            if key not in unions:
+                unions[key] = frozenset().union(*key)
+            return unions[key]
+
+        for directory in dict.fromkeys((*self._absent_files, *self._absent_directories)):
+            absence = Absence(
+                directory,
+                union(self._absent_files.get(directory, ())),
+                union(self._absent_directories.get(directory, ())),
+            )
+            listing = self._listing(directory)
+            if listing is not None and listing.is_quiet:
+                absence.signature = listing.signature
+            result.append(absence)
+        return tuple(result)

@@ -1,0 +1,119 @@
+"""The files of this machine as the walk of `hpcc.compilers.reach` sees them, and their digests."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from hpcc.cache.base.files import FileMemo, Listing
+from hpcc.cache.inputs.system_names import SystemNames
+from hpcc.compilers.msvc.clang_cl_guest import definitions_with_slashes, slashed_names, with_slashes
+from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
+from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
+
+
+class DiskTree:
+    """One walk over real files: a `SourceTree`. `digests` are those of every file that was read.
+
+    `tolerated` are hazards that do not matter here. `is_msvc`: a backslash in a name is a slash.
+    """
+
+    def __init__(
+        self,
+        memo: FileMemo,
+        system: SystemNames,
+        *,
+        system_dirs: tuple[bytes, ...],
+        tolerated: Hazard,
+        is_msvc: bool = False,
+    ) -> None:
+        self._memo, self._system, self._tolerated = memo, system, tolerated
+        self.system_dirs, self.is_msvc = system_dirs, is_msvc
+        self._listings: dict[bytes, Listing | None] = {}
+        self.digests: dict[bytes, bytes] = {}
+
+    def includes(self, path: bytes) -> Includes:
+        """See `SourceTree.includes`; refuses what no list of headers shows."""
+        found = self._memo.examine(path)
+        if found is None:
+            raise UnscannableError("input-vanished")
+        self.check(found.scan)
+        self.digests[path] = found.digest
+        found_includes = self._memo.derived(path, found.digest, "includes", self._scan_includes)
+        includes = _known(found_includes)
+        return with_slashes(includes) if self.is_msvc else includes
+
+    def _scan_includes(self, data: bytes) -> Includes:
+        return scan_includes(data, self._memo.heads)
+
+    def check(self, scan: Scan) -> None:
+        """Refuse the hazards that are not tolerated.
+
+        Raises:
+            UnscannableError: there is one.
+        """
+        left = scan.hazards & ~self._tolerated
+        if left:
+            for hazard, reason in HAZARD_REASONS.items():
+                if hazard in left:
+                    raise UnscannableError(reason)
+
+    def definitions(self, path: bytes, names: frozenset[bytes]) -> Definitions:
+        question = ("definitions", names)
+        found = _known(
+            self._memo.derived(
+                path, self.digests[path], question, lambda data: scan_definitions(data, names)
+            )
+        )
+        return definitions_with_slashes(found) if self.is_msvc else found
+
+    def system_definitions(self, names: frozenset[bytes]) -> Definitions:
+        return self._system.definitions(names, self.system_dirs)
+
+    def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
+        found = _known(self._memo.alias_uses(path, self.digests[path], aliases))
+        self.check(found)
+        questions = frozenset(found.questions)
+        return questions | slashed_names(questions) if self.is_msvc else questions
+
+    def names(self, directory: bytes) -> frozenset[bytes] | None:
+        listing = self.listing(directory)
+        return None if listing is None else listing.names
+
+    def listing(self, directory: bytes) -> Listing | None:
+        """Return a directory's names as they were when the walk first asked."""
+        try:
+            return self._listings[directory]
+        except KeyError:
+            found = self._listings[directory] = self._memo.listing(directory)
+            return found
+
+    def is_file(self, path: bytes) -> bool:
+        try:
+            status = os.lstat(path)
+            is_link = stat.S_ISLNK(status.st_mode)
+            if is_link:
+                status = os.stat(path)
+        except OSError as error:
+            # A link that leads nowhere may lead somewhere tomorrow.
+            raise UnscannableError("input-vanished") from error
+        if stat.S_ISDIR(status.st_mode):
+            if is_link:
+                raise UnscannableError("directory-link")
+            return False
+        if not stat.S_ISREG(status.st_mode):
+            raise UnscannableError("special-input")
+        return True
+
+    def is_link(self, path: bytes) -> bool:
+        return os.path.islink(path)
+
+    def system(self, names: frozenset[bytes]) -> tuple[frozenset[bytes], frozenset[bytes]]:
+        return self._system.asked_by(names, self.system_dirs)
+
+
+def _known[T](found: T | None) -> T:
+    if found is None:
+        raise UnscannableError("input-vanished")  # it changes this instant
+    return found

@@ -1,0 +1,275 @@
+"""From a launcher's request to a compile with a key, or the reason why it is not for the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.outputs import is_special
+from hpcc.cache.base.path_stability import leads_to_a_process, names_a_process
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.host import msvc
+from hpcc.cache.host.identity import Compilers, Identity
+from hpcc.cache.host.native_flags import NativeFlags
+from hpcc.cache.host.recorded_switches import Recorders
+from hpcc.cache.host.terminal import Terminals
+from hpcc.cache.key.share import Share, Sharing, Standing
+from hpcc.compilers.invocation.inputs import files_looked_for
+from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES, expand_responses
+from hpcc.compilers.spec.table import Bypass
+from hpcc.compilers.versions import check_versions
+
+# Part of every local key: a change in what a key or an entry means starts afresh.
+KEY_FORMAT: Final = b"local-5"
+_MAX_REMEMBERED: Final = 4096
+
+# Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
+# identity, TERM and NO_COLOR the flags for a terminal, PWD is compared with the directory.
+_NOT_IN_KEY: Final = frozenset(
+    {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
+)
+_DEPENDENCY_ENV: Final = frozenset({b"DEPENDENCIES_OUTPUT", b"SUNPRO_DEPENDENCIES"})
+# Where a driver looks for its programs: one that appears there would not be noticed.
+_SEARCHED_ENV: Final = frozenset({b"COMPILER_PATH", b"GCC_EXEC_PREFIX"})
+# Edit the command line, or write files or messages that nobody captures.
+_REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
+
+
+@dataclass(frozen=True)  # no slots: paths are joined once
+class Prepared:
+    """A compile that may be cached. `colour` are the flags to add for a terminal.
+
+    `written` says what it writes beside the depfile. `replay_ok`: it follows from the request, the
+    compiler's files, the markers and the inputs alone, so that a hit can be remembered (`_replay`).
+    `looked_for` are files that flags name; `is_recorded`: the object will hold every flag.
+    """
+
+    request: CompileRequest
+    invocation: Invocation
+    identity: Identity
+    colour: tuple[bytes, ...]
+    key: bytes
+    written: Written
+    standing: Standing
+    replay_ok: bool = True
+    looked_for: tuple[bytes, ...] = ()
+    is_recorded: bool = False
+
+    @property
+    def share(self) -> Share | None:
+        """How other checkouts share the result; None for one that is private."""
+        return self.standing.share
+
+    @property
+    def injected(self) -> tuple[bytes, ...]:
+        """The flags of ours that a local compile gets."""
+        return () if self.share is None else self.share.injected
+
+    @property
+    def cwd(self) -> bytes:
+        return self.request.cwd
+
+    @cached_property
+    def source(self) -> bytes:
+        return absolute(self.cwd, self.invocation.source)
+
+    @cached_property
+    def output(self) -> bytes:
+        return absolute(self.cwd, self.invocation.output)
+
+    @cached_property
+    def depfile(self) -> bytes | None:
+        name = self.invocation.depfile
+        return None if name is None else absolute(self.cwd, name)
+
+    @cached_property
+    def side_paths(self) -> tuple[bytes, ...]:
+        """The further outputs, in the order in which a result holds them."""
+        return tuple(absolute(self.cwd, s.name) for s in self.written.side)
+
+    @property
+    def dates_are_pinned(self) -> bool:
+        """GCC honours SOURCE_DATE_EPOCH since 7; older Clangs (before 16) do not."""
+        return b"SOURCE_DATE_EPOCH" in self.request.env and not self.identity.is_clang
+
+
+class Classifier:
+    """Decides what is cacheable; remembers command lines it has read."""
+
+    def __init__(self, memo: FileMemo, compilers: Compilers, sharing: Sharing) -> None:
+        self._memo, self._compilers, self._sharing = memo, compilers, sharing
+        self._read: dict[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = {}
+        self._native = NativeFlags()
+        self._recorders = Recorders()
+        self._terminals = Terminals()
+
+    def prepare(
+        self, request: CompileRequest, is_cancelled: Callable[[], bool]
+    ) -> Prepared | Bypass:
+        """Classify one request and compute its key."""
+        invocation = self._invocation(request)
+        if isinstance(invocation, Bypass):
+            return invocation
+        env = request.env if msvc.is_of(invocation) else _without_msvc(request.env)
+        refusal = _environment(env, invocation.arguments)
+        if refusal is not None:
+            return refusal
+        for name in (invocation.output, invocation.depfile):
+            if name is not None and is_special(absolute(request.cwd, name)):
+                return Bypass("special-output")
+        identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
+        if isinstance(identity, Bypass):
+            return identity
+        files = _files_of_flags(request, invocation, identity)
+        if isinstance(files, Bypass):
+            return files
+        written, looked_for = files
+        colour = self._terminals.flags(request, invocation, identity)
+        if isinstance(colour, Bypass):
+            return colour
+        cpu = self._native.resolve(invocation, identity, request.compiler, request.env)
+        if isinstance(cpu, Bypass):
+            return cpu
+        is_recorded = self._recorders.records(invocation, identity, request.compiler, request.env)
+        is_recorded = is_recorded or (msvc.is_of(invocation) and msvc.records_flags(invocation))
+        if is_recorded and colour:
+            return Bypass("record-switches")
+        rest = (cpu, _environment_key(env), *colour)
+        standing = self._sharing.standing(request, invocation, identity, rest)
+        key = _key(request, invocation, identity, rest, standing.share)
+        # A response file is read anew each time; of a marker that does not count not all is pinned.
+        is_plain = invocation.arguments == request.argv[1:] and not standing.search.refusal
+        prepared = Prepared(
+            request, invocation, identity, colour, key, written, standing, is_plain, looked_for,
+            is_recorded,
+        )  # fmt: skip
+        return _check_side_paths(prepared) or prepared
+
+    def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
+        arguments = request.argv[1:]
+        if msvc.is_msvc(request.compiler, arguments):
+            return msvc.read_request(request, _response_reader(request.cwd))
+        memo_key = (request.compiler, arguments)
+        known = self._read.get(memo_key)
+        if known is not None:
+            return known
+        expanded = expand_responses(arguments, _response_reader(request.cwd))
+        if isinstance(expanded, Bypass):
+            return expanded
+        invocation = read_invocation(request.compiler, expanded)
+        if expanded is arguments or expanded == arguments:
+            if len(self._read) >= _MAX_REMEMBERED:
+                self._read.clear()
+            self._read[memo_key] = invocation
+        return invocation
+
+
+def _files_of_flags(
+    request: CompileRequest, invocation: Invocation, identity: Identity
+) -> tuple[Written, tuple[bytes, ...]] | Bypass:
+    """Say what this compiler, with these flags, writes and looks for beside the usual."""
+    is_clang, major = identity.is_clang, identity.major
+    refusal = check_versions(invocation, is_clang=is_clang, major=major)
+    if refusal is not None:
+        return refusal
+    written = files_written(invocation, is_clang=is_clang, major=major)
+    if isinstance(written, Bypass):
+        return written
+    directories = tuple(dict.fromkeys((request.cwd, request.env.get(b"PWD") or request.cwd)))
+    looked_for = files_looked_for(invocation, is_clang=is_clang, directories=directories)
+    return looked_for if isinstance(looked_for, Bypass) else (written, looked_for)
+
+
+def _check_side_paths(prepared: Prepared) -> Bypass | None:
+    """Refuse further outputs that meet another file of the compile, or a special one."""
+    side = prepared.side_paths
+    if not side:
+        return None
+    named = {prepared.output, prepared.source, prepared.depfile, *side}
+    if len(named) != len(side) + 3:  # output, source and depfile (or None)
+        return Bypass("odd-output")
+    return Bypass("special-output") if any(map(is_special, side)) else None
+
+
+def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
+    def read(name: bytes) -> bytes | None:
+        if leads_to_a_process(absolute(cwd, name)):
+            return None
+        try:
+            fd = os.open(absolute(cwd, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError):
+            return None
+        with open(fd, "rb") as file:
+            try:
+                return file.read(MAX_RESPONSE_BYTES + 1)
+            except OSError:
+                return None
+
+    return read
+
+
+def _without_msvc(env: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leave out what gcc and clang do not look at."""
+    if msvc.MSVC_ENV.isdisjoint(env):
+        return env
+    return {name: value for name, value in env.items() if name not in msvc.MSVC_ENV}
+
+
+def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypass | None:
+    for name in env:
+        if name in _DEPENDENCY_ENV:
+            return Bypass("dependencies-output")
+        if name.startswith(_REFUSED_ENV):
+            return Bypass("environment")
+        if name in _SEARCHED_ENV:
+            return Bypass("compiler-path")
+    # What is found by a relative part changes with the directory, and when a program appears there.
+    if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
+        return Bypass("relative-path")
+    return Bypass("process-path") if names_a_process(arguments, env) else None
+
+
+def _environment_key(env: dict[bytes, bytes]) -> bytes:
+    return encode_fields(
+        part
+        for name, value in sorted(env.items())
+        if name not in _NOT_IN_KEY and not name.startswith(b"HPCC_")
+        for part in (name, value)
+    )
+
+
+def _key(
+    request: CompileRequest,
+    invocation: Invocation,
+    identity: Identity,
+    rest: tuple[bytes, ...],
+    share: Share | None,
+) -> bytes:
+    # No argument holds NUL: with flags of ours it is another key.
+    injected = () if share is None else (b"\0", *share.injected)
+    # GCC and Clang take $PWD as the compilation directory when it names the current one.
+    pwd = request.env.get(b"PWD", b"")
+    return hashlib.sha256(
+        encode_fields(
+            [
+                KEY_FORMAT,
+                identity.digest,
+                request.compiler,
+                request.cwd,
+                pwd if pwd != request.cwd else b"",
+                *rest,
+                b"",
+                *invocation.arguments,
+                *injected,
+            ]
+        )
+    ).digest()

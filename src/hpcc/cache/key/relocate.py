@@ -1,0 +1,69 @@
+"""Paths in shared entries: a mark where the root was, and each clone's own root again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.manifest import Absence, InputSet
+from hpcc.compilers.invocation.share import ROOT_MARK, under_root
+from hpcc.compilers.invocation.share_text import (
+    mark_depfile,
+    mark_text,
+    render_depfile_for,
+    render_text,
+)
+
+_ORIGIN_BYTES: Final = 8
+
+
+class Checkout(NamedTuple):
+    """One clone. `is_clang` says by whose rule its depfiles are laid out."""
+
+    root: bytes
+    is_clang: bool
+
+    @property
+    def origin(self) -> bytes:
+        """A short name of this clone, to tell whose entry it was."""
+        return hashlib.sha256(self.root).digest()[:_ORIGIN_BYTES]
+
+    def mark(self, path: bytes) -> bytes:
+        rest = under_root(path, self.root)
+        return path if rest is None else ROOT_MARK + rest
+
+    def spell(self, path: bytes) -> bytes:
+        """Reverse `mark`; by text, so that `..` and links mean here what they mean here."""
+        return self.root + path[len(ROOT_MARK) :] if path.startswith(ROOT_MARK) else path
+
+    def marked_absences(self, absences: tuple[Absence, ...]) -> tuple[Absence, ...]:
+        return tuple(Absence(self.mark(a.directory), a.files, a.directories) for a in absences)
+
+    def spelled_set(self, inputs: InputSet) -> InputSet:
+        """Return a stored set of inputs with this clone's names."""
+        return InputSet(
+            files=tuple((self.spell(path), digest) for path, digest in inputs.files),
+            present=tuple(map(self.spell, inputs.present)),
+            absences=tuple(
+                Absence(self.spell(a.directory), a.files, a.directories) for a in inputs.absences
+            ),
+            result_key=inputs.result_key,
+        )
+
+    def marked_texts(
+        self, depfile: bytes | None, stderr: bytes
+    ) -> tuple[bytes | None, bytes] | None:
+        """Return depfile and messages as they are stored; None where that cannot be."""
+        text = mark_text(stderr, self.root)
+        rules = (
+            None if depfile is None else mark_depfile(depfile, self.root, is_clang=self.is_clang)
+        )
+        if text is None or (rules is None) is not (depfile is None):
+            return None
+        return rules, text
+
+    def spelled_texts(self, depfile: bytes | None, stderr: bytes) -> tuple[bytes | None, bytes]:
+        """Reverse `marked_texts`."""
+        if depfile is not None:
+            depfile = render_depfile_for(depfile, self.root, is_clang=self.is_clang)
+        return depfile, render_text(stderr, self.root)

@@ -1,0 +1,285 @@
+"""Sharing between checkouts: whether a compile takes part, and under which key.
+
+With a marker at the root and a command line on the allow-list the compiler gets prefix maps, and
+its result a key without the root. Everything else stays private and as the user wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.base.fields import encode_fields
+from hpcc.cache.base.files import FileMemo, signature_of
+from hpcc.cache.base.tools import ask
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.host import msvc
+from hpcc.cache.host.identity import Identity
+from hpcc.cache.key.marker import Marker, MarkerError, MarkerSearch, read_marker, search_marker
+from hpcc.cache.key.relocate import Checkout
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.share import (
+    canonical_arguments,
+    is_plain_root,
+    prefix_maps,
+    under_root,
+    why_private,
+)
+
+KEY_FORMAT: Final = b"shared-3"
+# A compile that fails with the maps is run again without them; one that always fails with them
+# would be compiled twice for ever.
+FAILURES_BEFORE_PLAIN: Final = 3
+_MAX_REMEMBERED: Final = 4096
+# Where the compiler's own headers are: below such a root they would count as the project's.
+_SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
+# Search directories whose headers GCC spells by their real names, and so as no key foresees.
+_SEARCH_ENV: Final = (
+    b"CPATH",
+    b"C_INCLUDE_PATH",
+    b"CPLUS_INCLUDE_PATH",
+    b"OBJC_INCLUDE_PATH",
+    b"OBJCPLUS_INCLUDE_PATH",
+)
+_NOT_IN_KEY: Final = frozenset({b"PATH", b"PWD", b"TMPDIR"})
+_SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How one compile is shared.
+
+    `injected` are the flags to add, `system_dirs` the directories of -isystem and its like,
+    `secrets` the paths that must not show in an object.
+    """
+
+    checkout: Checkout
+    key: bytes
+    injected: tuple[bytes, ...]
+    system_dirs: tuple[bytes, ...]
+    secrets: tuple[bytes, ...]
+
+    def is_foreign(self, origin: bytes) -> bool:
+        """Tell whether a result is of another checkout; b"" is one that is not shared."""
+        return origin not in {b"", self.checkout.origin}
+
+    def has_other_names(self, paths: Iterable[bytes]) -> bool:
+        """Tell whether a compiler may know one of these headers by another, real name."""
+        if not self.system_dirs:
+            return False
+        prefixes = tuple(d + b"/" for d in self.system_dirs)
+        headers = (p for p in paths if p.startswith(prefixes))
+        return any(b"/../" in p or os.path.realpath(p) != p for p in headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a compile stands to the markers above it.
+
+    `share` is None for a compile that keeps its result to itself; `reason` says why a marker did
+    not change that, "" where there is none.
+    """
+
+    search: MarkerSearch
+    share: Share | None = None
+    reason: str = ""
+
+
+class Sharing:
+    """Decides for each compile. Thread-safe like `FileMemo`."""
+
+    def __init__(self, memo: FileMemo, home: bytes) -> None:
+        self._memo, self._home = memo, home
+        self._markers: dict[bytes, tuple[tuple[int, ...], Marker | MarkerError]] = {}
+        self._accepted: dict[tuple[bytes, bytes], bool] = {}
+        self._failures: dict[bytes, int] = {}
+        self._straight: dict[bytes, tuple[int, int]] = {}
+
+    def standing(
+        self,
+        request: CompileRequest,
+        invocation: Invocation,
+        identity: Identity,
+        rest_of_key: tuple[bytes, ...],
+    ) -> Standing:
+        """Decide one compile. `rest_of_key` is what the key holds besides paths and arguments."""
+        search = search_marker(request.cwd, self._home, self._read)
+        marker = search.marker
+        if marker is None:
+            return Standing(search, reason=search.refusal)
+        reason = self._why_private(request, invocation, identity, marker)
+        if reason:
+            return Standing(search, reason=reason)
+        root = marker.root
+        key = _key(request, invocation, identity, root, rest_of_key)
+        if self._failures.get(key, 0) >= FAILURES_BEFORE_PLAIN:
+            return Standing(search, reason="fails-with-maps")
+        if not self._accepts(request, identity, root):
+            return Standing(search, reason="maps-refused")
+        secrets = {root, os.path.realpath(root), request.cwd, self._home} - {b"/"}
+        share = Share(
+            Checkout(root, identity.is_clang),
+            key,
+            prefix_maps(root, request.cwd),
+            tuple(absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS)),
+            tuple(sorted(secrets)),
+        )
+        return Standing(search, share)
+
+    def note(self, share: Share, *, failed: bool) -> None:
+        """Remember how a compile with the maps ended."""
+        if not failed:
+            self._failures.pop(share.key, None)
+            return
+        if len(self._failures) >= _MAX_REMEMBERED:
+            self._failures.clear()
+        self._failures[share.key] = self._failures.get(share.key, 0) + 1
+
+    def _read(self, root: bytes, status: os.stat_result) -> Marker:
+        """Read a marker, or answer from memory while its stat is the same and old enough."""
+        signature = (*signature_of(status), status.st_mode, status.st_uid)
+        known = self._markers.get(root)
+        if known is None or known[0] != signature:
+            try:
+                found: Marker | MarkerError = read_marker(root)
+            except MarkerError as error:
+                found = error
+            known = (signature, found)
+            if self._memo.is_quiet(signature_of(status)):
+                if len(self._markers) >= _MAX_REMEMBERED:
+                    self._markers.clear()
+                self._markers[root] = known
+        if isinstance(known[1], MarkerError):
+            raise known[1]
+        return known[1]
+
+    def _why_private(
+        self, request: CompileRequest, invocation: Invocation, identity: Identity, marker: Marker
+    ) -> str:
+        root = marker.root
+        if msvc.is_of(invocation):
+            return "msvc"
+        if root in {self._home, b"/"} or not is_plain_root(root) or _is_system(root):
+            return "root"
+        inside = under_root(posixpath.normpath(absolute(request.cwd, invocation.source)), root)
+        if inside is not None and marker.excludes(inside[1:]):
+            return "excluded"
+        reason = why_private(
+            invocation, root, is_clang=identity.is_clang, major=identity.major
+        ) or _environment(request, root)
+        if reason:
+            return reason
+        is_odd = any(
+            f.spec.spelling in _SYSTEM_DIRS
+            and _may_be_respelled(absolute(request.cwd, f.value), root)
+            for f in invocation.flags
+        )
+        if is_odd:
+            return "system-directory"
+        directories = (absolute(request.cwd, d) for d in invocation.include_dirs)
+        own = (d for d in directories if under_root(d, root) is not None)
+        return "" if all(map(self._is_straight, own)) else "linked-directory"
+
+    def _is_straight(self, directory: bytes) -> bool:
+        """Tell whether no link leads to a search directory.
+
+        Compilers drop the second of two names of one directory, and so the order of the search
+        would depend on what the links of each checkout lead to.
+        """
+        try:
+            status = os.stat(directory)
+        except OSError:
+            return True  # its absence is an input
+        place = (status.st_dev, status.st_ino)
+        if self._straight.get(directory) == place:
+            return True
+        if os.path.realpath(directory) != os.path.normpath(directory):
+            return False
+        if len(self._straight) >= _MAX_REMEMBERED:
+            self._straight.clear()
+        self._straight[directory] = place
+        return True
+
+    def _accepts(self, request: CompileRequest, identity: Identity, root: bytes) -> bool:
+        """Ask a compiler once per root whether it takes the maps and does what they say."""
+        key = (identity.digest, root)
+        known = self._accepted.get(key)
+        if known is None:
+            known = _try_maps(request.compiler, request.env, root)
+            if len(self._accepted) >= _MAX_REMEMBERED:
+                self._accepted.clear()
+            self._accepted[key] = known
+        return known
+
+
+def _key(
+    request: CompileRequest,
+    invocation: Invocation,
+    identity: Identity,
+    root: bytes,
+    rest: tuple[bytes, ...],
+) -> bytes:
+    arguments = canonical_arguments(invocation, root)
+    inside = under_root(request.cwd, root)
+    assert arguments is not None  # `why_private` asked
+    assert inside is not None  # the search began there
+    fields = [KEY_FORMAT, identity.digest, request.compiler, inside, *rest, b"", *arguments]
+    return hashlib.sha256(encode_fields(fields)).digest()
+
+
+def _environment(request: CompileRequest, root: bytes) -> str:
+    env = request.env
+    if root in request.compiler or any(name in env for name in _SEARCH_ENV):
+        return "environment"
+    pwd = env.get(b"PWD", b"")
+    if pwd != request.cwd and _is_same_directory(pwd, request.cwd):
+        return "directory-spelling"  # compilers then write down $PWD, which no map covers
+    names = (n for n, value in env.items() if root in value and n not in _NOT_IN_KEY)
+    return "" if all(name.startswith(b"HPCC_") for name in names) else "environment"
+
+
+def _is_same_directory(one: bytes, other: bytes) -> bool:
+    if not one.startswith(b"/"):
+        return False
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_system(root: bytes) -> bool:
+    return any(under_root(root, s) is not None or under_root(s, root) is not None for s in _SYSTEM)
+
+
+def _may_be_respelled(directory: bytes, root: bytes) -> bool:
+    """Tell whether a compiler may call headers there by another, real name.
+
+    GCC takes the real name of a system header when it is shorter than the one on the search path,
+    so that the choice would depend on the length of the root; Clang takes it in depfiles.
+    """
+    if under_root(directory, root) is None:
+        return False
+    is_odd = b".." in directory.split(b"/") or directory.endswith((b"/.", b"/"))
+    return is_odd or os.path.realpath(directory) != directory
+
+
+def _try_maps(compiler: bytes, env: Mapping[bytes, bytes], root: bytes) -> bool:
+    """Compile a line in the root with the maps and look for the root in the object."""
+    with tempfile.TemporaryDirectory(prefix="hpcc-maps-") as name:
+        source, output = (os.fsencode(os.path.join(name, n)) for n in ("probe.c", "probe.o"))
+        argv = [compiler, *prefix_maps(root, root), b"-g", b"-c", b"-x", b"c", source]
+        try:
+            with open(source, "wb") as file:
+                file.write(b"int probe;\n")
+            answer = ask([*argv, b"-o", output], env={**env, b"PWD": root}, cwd=root)
+            with open(output, "rb") as file:
+                data = file.read()
+        except OSError:
+            return False
+    return answer.exit_code == 0 and not answer.stderr and root not in data

@@ -1,0 +1,366 @@
+"""The local half of the cache: hits put in place, misses run by the launcher and stored."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.base.api import Done, Run, RunReport
+from hpcc.cache.base.clock_text import mentions_clock
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.outputs import read_output
+from hpcc.cache.base.path_stability import check_places, note_places
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.host import msvc
+from hpcc.cache.host.identity import Compilers
+from hpcc.cache.inputs.closure import find_closure
+from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
+from hpcc.cache.inputs.discovery import (
+    Headers,
+    Way,
+    ask_dependencies,
+    parse_dependencies,
+    strip_headers,
+    way_for,
+)
+from hpcc.cache.inputs.embedded_files import (
+    embed_directories,
+    known_doubts,
+    listing_flag,
+    look_again,
+    resolvable,
+    watched_names,
+)
+from hpcc.cache.inputs.flag_inputs import with_files_of_flags
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.key.share import Sharing
+from hpcc.cache.results.hits import Hits
+from hpcc.cache.results.inflight import Flight, Inflight
+from hpcc.cache.results.pending import (
+    Pending,
+    names_listed,
+    read_side_outputs,
+    signature_or_none,
+)
+from hpcc.cache.results.records import HIT, Records
+from hpcc.cache.results.results import Found, Result, Results
+from hpcc.cache.results.scratch import Scratch
+from hpcc.cache.results.share_check import SourceCheck, why_not_shared
+from hpcc.cache.results.share_results import SharedResults
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+
+_DEPS_DIRECTORY: Final = "deps"
+# Longer than nearly every compile; whoever waited that long compiles too.
+DEDUP_SECONDS: Final = 300.0
+
+
+class LocalCache:
+    """Keys of the host's own compilers."""
+
+    def __init__(
+        self,
+        results: Results,
+        memo: FileMemo,
+        compilers: Compilers,
+        counters: Counters,
+        records: Records,
+        hits: Hits,
+        sharing: Sharing,
+        *,
+        run_directory: str,
+        max_output_bytes: int,
+    ) -> None:
+        self._results, self._memo, self._compilers = results, memo, compilers
+        self._counters, self._records, self._hits = counters, records, hits
+        self._sharing, self._shared = sharing, SharedResults(results, memo)
+        self._sources = SourceCheck(memo)
+        self._max_output_bytes = max_output_bytes
+        self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
+        self._scratch = Scratch(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
+
+    def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | Run:
+        """Answer from the store, or say how to run the compiler."""
+        while True:
+            done = self.hit(prepared)
+            if done is not None:
+                return done
+            flight = self._inflight.lead(prepared.key)
+            if flight is not None:
+                break
+            self._counters.add("dedup.waited")
+            if not self._inflight.wait(prepared.key, is_cancelled):
+                break
+        try:
+            self._counters.add("miss.local")
+            return self._run(prepared, flight)
+        except BaseException:
+            self._inflight.release(flight)
+            raise
+
+    def hit(self, prepared: Prepared) -> Done | None:
+        """Put a stored result in place; None when there is none or the compiler must write."""
+        share = prepared.share
+        if share is not None:
+            found = self._shared.find(share)
+            if found is not None:
+                return self._put(prepared, found, share.key)
+        found = self._results.find(prepared.key)
+        return None if found is None else self._put(prepared, found, prepared.key)
+
+    def _put(self, prepared: Prepared, found: Found, key: bytes) -> Done | None:
+        if not self._hits.put(prepared, found, key=key, outcome=HIT):
+            self._counters.add("uncacheable.output-not-ours")
+            return None
+        return Done(0, found.result.stdout, found.result.stderr)
+
+    def finish(self, pending: Pending, report: RunReport) -> bytes:
+        """Store what may be stored; return what the user still has to see on stderr."""
+        headers: Headers | None = None
+        shown = b""
+        pending.is_compiled = not (report.signal or report.exit_code)
+        try:
+            if pending.way is Way.HEADERS:
+                headers = strip_headers(report.stderr)
+                shown = headers.stderr
+            self._record(pending, self._store(pending, report, headers), pending.missed)
+        except UncacheableError as error:
+            self._counters.add(f"uncacheable.{error.reason}")
+            self._record(pending, "uncacheable", error.reason)
+        finally:
+            self.abandon(pending)
+        return shown
+
+    def abandon(self, pending: Pending) -> None:
+        """Remove what a `Run` left and let a waiter take over; idempotent."""
+        self._inflight.release(pending.flight)
+        for path in (pending.private_depfile, pending.listing):
+            if path is not None:
+                self._scratch.give_back(path, is_written=pending.is_compiled)
+
+    def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
+        way = way_for(prepared)
+        extra: list[bytes] = [*prepared.injected, *prepared.colour]
+        private: bytes | None = None
+        if way is Way.PRIVATE_FILE:
+            private = self._scratch.take()
+            is_msvc = msvc.is_of(prepared.invocation)
+            extra += msvc.depfile_flags(private) if is_msvc else [b"-MD", b"-MF", private]
+        elif way is Way.HEADERS:
+            extra.append(b"-H")
+        listing = self._scratch.take()
+        lists = listing_flag(prepared, listing)
+        argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra, *lists)
+        if msvc.is_of(prepared.invocation):
+            argv = msvc.command(prepared.request, extra)
+        if not lists:
+            self._scratch.put_back(listing)
+        missed = self._why_missed(prepared)
+        self._counters.add(f"missed.{missed}")
+        if prepared.standing.reason:
+            self._counters.add(f"private.{prepared.standing.reason}")
+        fallback = self._records.fallback()
+        side = tuple(map(signature_or_none, prepared.side_paths))
+        pending = Pending(
+            prepared,
+            way,
+            time.time_ns(),
+            private,
+            listing if lists else None,
+            flight,
+            missed,
+            fallback,
+            side,
+            note_places(
+                prepared.cwd,
+                (prepared.source.rpartition(b"/")[0], *prepared.invocation.include_dirs),
+            ),
+            prepared.key,
+            prepared.standing.reason,
+        )
+        is_tentative = bool(prepared.injected)
+        return Run(argv, pending, filter_headers=way is Way.HEADERS, is_tentative=is_tentative)
+
+    def _why_missed(self, prepared: Prepared) -> str:
+        new = "new-command"
+        keys = [prepared.key] if prepared.share is None else [prepared.share.key, prepared.key]
+        reasons = [reason for key in keys if (reason := self._results.why_missed(key)) != new]
+        return reasons[0] if reasons else new
+
+    def _store(self, pending: Pending, report: RunReport, headers: Headers | None) -> str:
+        share = pending.prepared.share
+        if share is not None and not report.signal:
+            self._sharing.note(share, failed=report.exit_code != 0)
+        if report.signal or report.exit_code:
+            self._counters.add("miss.failed")
+            return "miss.failed"
+        if report.is_truncated:
+            raise UncacheableError("long-diagnostics")
+        stderr = report.stderr if headers is None else headers.stderr
+        prepared = pending.prepared
+        if report.stdout and stderr and not msvc.separates_streams(prepared.invocation):
+            # Which came first would be lost for whoever has both in one file.
+            raise UncacheableError("both-streams")
+        started = pending.started_ns
+        depfile = self._read_depfile(prepared, started)
+        files = self._files_read(pending, depfile, headers)
+        data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
+        if data is None:
+            raise UncacheableError("output-unreadable")
+        closure = self._closure(pending, files)
+        if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
+            raise UncacheableError("date-time")
+        side = read_side_outputs(pending, self._max_output_bytes)
+        result = Result(data, depfile, report.stdout, stderr, side)
+        if not self._keep(pending, closure, result):
+            raise UncacheableError("store")
+        return "miss.local"
+
+    def _keep(self, pending: Pending, closure: Closure, result: Result) -> bool:
+        """Store a result for every checkout if nothing in it names this one, else for this one."""
+        share = pending.prepared.share
+        if share is not None:
+            reason = why_not_shared(share, closure, result, self._sources)
+            if not reason:
+                pending.key = share.key
+                return self._shared.keep(share, closure, result)
+            pending.private = reason
+            self._counters.add(f"private.{reason}")
+        return self._results.keep(pending.key, closure, result)
+
+    def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
+        prepared = pending.prepared
+        search = (*self.search_path(prepared), *embed_directories(prepared))
+        if msvc.is_of(prepared.invocation):
+            search = (*search, *msvc.homes((prepared.invocation.source, *files)))
+        has_listing = pending.listing is not None
+        closure = find_closure(
+            self._memo,
+            ClosureRequest(
+                cwd=prepared.cwd,
+                source=prepared.invocation.source,
+                files=(prepared.invocation.source, *files),
+                search=search,
+                forced=prepared.invocation.forced_includes,
+                started_ns=pending.started_ns,
+                allow_date=prepared.dates_are_pinned,
+                arguments=prepared.invocation.arguments,
+                data=names_listed(pending),
+                absent=watched_names(prepared, self._config_names(prepared)),
+                doubts=known_doubts(prepared),
+                resolvable=resolvable(prepared),
+                look_again=lambda doubts: look_again(
+                    prepared, doubts, search, lambda: False, has_listing=has_listing
+                ),
+            ),
+        )
+        directories = (a.directory for a in closure.absences)
+        paths = (*(path for path, _ in closure.files), *closure.existing, *directories)
+        depfile = prepared.depfile
+        check_places(
+            paths,
+            pending.places,
+            pending.started_ns,
+            plain=closure.plain,
+            outputs=(*((depfile,) if depfile else ()), prepared.output, *prepared.side_paths),
+        )
+        return with_files_of_flags(
+            closure, prepared, search, memo=self._memo, started_ns=pending.started_ns
+        )
+
+    def _config_names(self, prepared: Prepared) -> tuple[bytes, ...]:
+        try:
+            return self._compilers.config_names(
+                prepared.identity,
+                prepared.request.compiler,
+                prepared.invocation,
+                prepared.request.env,
+                prepared.cwd,
+            )
+        except OSError as error:
+            raise UncacheableError("search-path") from error
+
+    def _record(self, pending: Pending, outcome: str, reason: str) -> None:
+        self._records.compiled(
+            pending.prepared,
+            outcome,
+            key=pending.key,
+            private=pending.private,
+            started_ns=pending.started_ns,
+            reason=reason,
+            fallback=pending.fallback,
+        )
+
+    def search_path(self, prepared: Prepared) -> tuple[bytes, ...]:
+        """Return every directory an include may be looked up in.
+
+        Raises:
+            UncacheableError: the compiler does not tell.
+        """
+        try:
+            own = self._compilers.search_path(
+                prepared.identity,
+                prepared.request.compiler,
+                prepared.invocation,
+                prepared.request.env,
+                prepared.cwd,
+            )
+        except OSError as error:
+            raise UncacheableError("search-path") from error
+        return (*prepared.invocation.include_dirs, *own)
+
+    def _read_depfile(self, prepared: Prepared, started_ns: int) -> bytes | None:
+        if prepared.depfile is None:
+            return None
+        data = read_output(prepared.depfile, started_ns=started_ns, limit=MAX_DEPFILE_BYTES)
+        if data is None:
+            raise UncacheableError("depfile-unreadable")
+        return data
+
+    def _files_read(
+        self, pending: Pending, depfile: bytes | None, headers: Headers | None
+    ) -> tuple[bytes, ...]:
+        """Return the files the compile read, by the way chosen in `begin`."""
+        match pending.way:
+            case Way.PRIVATE_FILE:
+                assert pending.private_depfile is not None
+                data = read_output(
+                    pending.private_depfile,
+                    started_ns=pending.started_ns,
+                    limit=MAX_DEPFILE_BYTES,
+                )
+                if data is None:
+                    raise UncacheableError("depfile-unreadable")
+                return parse_dependencies(data)
+            case Way.USER_FILE:
+                return parse_dependencies(depfile or b"")
+            case Way.HEADERS:
+                assert headers is not None
+                if headers.has_pch:
+                    raise UncacheableError("pch")
+                return (
+                    *headers.names,
+                    *parse_dependencies(depfile or b""),
+                    *self._omitted(pending),
+                )
+            case Way.SECOND_RUN:
+                return ask_dependencies(
+                    pending.prepared, lambda: False, injected=pending.prepared.injected
+                )
+
+    def _omitted(self, pending: Pending) -> tuple[bytes, ...]:
+        """Return what `-H` does not list: stdc-predef.h and the files of -include and -imacros."""
+        prepared = pending.prepared
+        search = self.search_path(prepared)
+        found = []
+        for name in (b"stdc-predef.h", *prepared.invocation.forced_includes):
+            for directory in (prepared.cwd, *search):
+                path = name if name.startswith(b"/") else directory + b"/" + name
+                if not path.startswith(b"/"):
+                    path = prepared.cwd + b"/" + path
+                if os.path.isfile(path):
+                    found.append(path)
+                    # Which of several wins is the compiler's affair: all of them are inputs.
+        return tuple(found)

@@ -1,0 +1,1 @@
+"""What may be sent to a guest: input tree, guest paths, the request for one compile."""

@@ -1,0 +1,112 @@
+"""cl and clang-cl on a Windows client: on the farm, or left to the compiler. Not yet run there.
+
+There is no local cache behind it: what a `stat` says of a file on Windows is not proved. What a
+farm has made once it answers from its own results.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.base.api import CompileRequest, Done, Exec, RemoteClient
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.remote.cl_host import Machine
+from hpcc.cache.remote.cl_plan import ClPlan, ClPlanner
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
+from hpcc.compilers.spec.table import Bypass
+from hpcc.config.settings import RemoteSettings
+from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
+from hpcc.dispatch.parity import forbidden_text, words_in_force
+
+_log: Final = logging.getLogger("hpcc.daemon.cl")
+
+_NO_PARITY: Final = (
+    'compilers on Windows are not compared yet, and parity is "refuse": set it to "warn" '
+    "(remote.parity in hpcc.toml; of a farm, its operator in the tenants table)"
+)
+
+
+class ClFarm:
+    """Answers one compile after the other. Thread-safe like its parts."""
+
+    def __init__(
+        self,
+        remote: RemoteClient,
+        planner: ClPlanner,
+        machine: Machine,
+        counters: Counters,
+        settings: RemoteSettings,
+    ) -> None:
+        self._remote, self._planner = remote, planner
+        self._machine, self._counters, self._settings = machine, counters, settings
+
+    def begin(
+        self, request: CompileRequest, root: WindowsPath, is_cancelled: Callable[[], bool]
+    ) -> Done | Exec:
+        """Compile on the farm; `root` is the project's, where links and `subst` are resolved."""
+        if self._remote.farm() is None:
+            return self.left("no-farm")
+        session = self._remote.session()
+        settings = self._settings
+        words = words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+        if words.parity == "refuse":
+            # No image for Windows says yet what compiler it has.
+            return self.fall_back("parity", _NO_PARITY)
+        try:
+            plan = self._planner.plan(request, root, None if session is None else session.compilers)
+        except NotPortableError as error:
+            return self.fall_back(error.reason, "this compile cannot run on the farm")
+        if isinstance(plan, Bypass):
+            return self.left(plan.reason)
+        outcome = self._remote.compile(plan.request, is_cancelled)
+        if isinstance(outcome, RemoteFailure):
+            return self.fall_back(outcome.reason, outcome.message)
+        if outcome.exit_code:
+            # An added flag or the image may be at fault: the user's own compiler decides.
+            return self.fall_back("exit-code", "the compile failed in the guest")
+        return self._done(plan, outcome)
+
+    def _done(self, plan: ClPlan, outcome: RemoteResult) -> Done | Exec:
+        there = {output.path: output.data for output in outcome.outputs}
+        try:
+            if plan.report:
+                there[plan.report] = client_source_dependencies(
+                    there[plan.report], plan.root, self._is_here
+                )
+            for path, place in plan.outputs:
+                self._machine.write(place, there[path])
+        except (KeyError, CallerError):
+            return self.fall_back("bad-result", "the farm's answer lacks an output")
+        except OSError as error:
+            _log.warning("an output cannot be written: %s", error)
+            return self.fall_back("output-not-ours", "an output cannot be written")
+        kind = "cached" if outcome.is_cached else "executed"
+        self._counters.add(f"miss.remote.{kind}")
+        return Done(
+            0,
+            windows_guest_text(outcome.stdout, plan.root),
+            windows_guest_text(outcome.stderr, plan.root),
+        )
+
+    def _is_here(self, path: str) -> bool:
+        return self._machine.state(path) is not None
+
+    def left(self, reason: str) -> Exec:
+        """Leave it to the compiler, and count why."""
+        self._counters.add(f"bypass.{reason}")
+        return Exec(reason)
+
+    def fall_back(self, reason: str, message: str) -> Done | Exec:
+        """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
+        self._counters.add(f"fallback.{reason}")
+        settings = self._settings
+        session = self._remote.session()
+        words = words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+        if words.fallback == "never":
+            return Done(1, b"", forbidden_text(words, reason, message))
+        if words.fallback == "warn":
+            _log.warning("compiled locally (%s): %s", reason, message)
+        return Exec(reason)

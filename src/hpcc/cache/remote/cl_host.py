@@ -1,0 +1,177 @@
+"""Questions to a cl or clang-cl of this machine, for a client on Windows. Not yet run there."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, Protocol
+
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.base.tools import Answer
+from hpcc.cache.host import msvc
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.compilers.invocation.guest import NotPortableError
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.deps import (
+    PROBE_FILES,
+    learn_show_includes,
+    read_show_includes,
+    read_source_dependencies,
+)
+from hpcc.compilers.msvc.invocation import CL_DRIVER_MODE, is_clang_cl
+from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, VERSION_SOURCE, read_cl_version
+from hpcc.core import CallerError
+
+Version = tuple[int, ...]
+_MAX_REMEMBERED: Final = 256
+_REPORT: Final = "files.json"
+_SILENT: Final = b"-nologo"
+
+
+class Machine(Protocol):
+    """What is asked of the machine. Paths are as Windows spells them.
+
+    `encoding` is the code page in which compilers write. `run` and `scratch` raise OSError.
+    """
+
+    encoding: str
+
+    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> Answer:
+        """Run a program to its end, within a time."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[str]:
+        """Give an empty directory that is gone afterwards."""
+        ...
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """Read a regular file; None where there is none, or more of it than `limit` bytes."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file in place, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
+    def real(self, path: str) -> str:
+        """Return where a path leads once links, junctions, `subst` and short names are resolved."""
+        ...
+
+    def state(self, path: str) -> Hashable:
+        """Return what changes when a file is replaced; None where there is none."""
+        ...
+
+
+class ClHost:
+    """Asks each compiler once what it is. Thread-safe: the worst of a race is double work."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._answers: dict[Hashable, object] = {}
+
+    def version(self, request: CompileRequest) -> tuple[bool, Version]:
+        """Return whether it is clang's, and its version.
+
+        Raises:
+            NotPortableError: it does not say, or cannot be asked.
+        """
+        key = ("version", *self._identity(request))
+        known = self._answers.get(key)
+        if known is None:
+            answer = self._compile(request, {"v.c": VERSION_SOURCE}, _SILENT, b"-EP", b"v.c")
+            try:
+                known = self._remember(key, read_cl_version(answer.stdout))
+            except CallerError as error:
+                raise NotPortableError(error.reason) from error
+        return known  # type: ignore[return-value]  # made four lines above
+
+    def takes(self, request: CompileRequest, flags: tuple[bytes, ...]) -> bool:
+        """Tell whether it takes these flags in silence; cl repeats the source's name."""
+        key = ("takes", flags, *self._identity(request))
+        known = self._answers.get(key)
+        if known is None:
+            argv = (_SILENT, b"-c", b"-Z7", b"-Foempty.obj", *flags, b"empty.c")
+            answer = self._compile(request, {"empty.c": b""}, *argv)
+            said = answer.stderr + answer.stdout.strip().removeprefix(b"empty.c")
+            known = self._remember(key, answer.exit_code == 0 and not said)
+        return known is True
+
+    def files(self, request: CompileRequest, invocation: Invocation) -> tuple[str, ...]:
+        """Return the files that the compile reads, by the compiler's own word.
+
+        Raises:
+            NotPortableError: it does not tell, or reads what cannot travel (modules, a PCH).
+        """
+        is_clang, version = self.version(request)
+        bare = (request.compiler, *msvc.without_outputs(invocation), _SILENT, b"-Zs")
+        try:
+            if not is_clang and version >= SOURCE_DEPENDENCIES_SINCE:
+                return self._reported(request, bare)
+            words = self._words(request)
+            answer = self._run(request, (*bare, b"-showIncludes"), request.cwd)
+            names, _ = read_show_includes(
+                answer.stdout + answer.stderr, words, encoding=self.machine.encoding
+            )
+        except CallerError as error:
+            raise NotPortableError(error.reason) from error
+        return names
+
+    def _reported(self, request: CompileRequest, bare: tuple[bytes, ...]) -> tuple[str, ...]:
+        with self._scratch() as directory:
+            report = f"{directory}\\{_REPORT}"
+            self._run(request, (*bare, b"-sourceDependencies", report.encode()), request.cwd)
+            data = self.machine.read(report, MAX_DEPFILE_BYTES)
+        return read_source_dependencies(data or b"")
+
+    def _words(self, request: CompileRequest) -> bytes:
+        """Learn what stands before a file's name, in the language that is set."""
+        key = ("words", request.env.get(b"VSLANG"), *self._identity(request))
+        known = self._answers.get(key)
+        if known is None:
+            sources = {name: text.encode() for name, text in PROBE_FILES.items()}
+            argv = (_SILENT, b"-Zs", b"-showIncludes", next(iter(PROBE_FILES)).encode())
+            answer = self._compile(request, sources, *argv)
+            known = self._remember(key, learn_show_includes(answer.stdout + answer.stderr))
+        return known  # type: ignore[return-value]  # made just above
+
+    def _compile(
+        self, request: CompileRequest, sources: Mapping[str, bytes], *argv: bytes
+    ) -> Answer:
+        # clang itself takes cl's words in this mode alone.
+        mode = () if is_clang_cl(request.compiler) is not None else (CL_DRIVER_MODE,)
+        with self._scratch() as directory:
+            for name, data in sources.items():
+                self.machine.write(f"{directory}\\{name}", data)
+            line = (request.compiler, *mode, *argv)
+            return self._run(request, line, directory.encode(), check=False)
+
+    def _run(
+        self, request: CompileRequest, argv: Sequence[bytes], cwd: bytes, *, check: bool = True
+    ) -> Answer:
+        try:
+            answer = self.machine.run(argv, msvc.own_environment(request.env), cwd)
+        except OSError as error:
+            raise NotPortableError("dependencies-failed") from error
+        if check and answer.exit_code:
+            raise NotPortableError("dependencies-failed")
+        return answer
+
+    @contextmanager
+    def _scratch(self) -> Iterator[str]:
+        try:
+            with self.machine.scratch() as directory:
+                yield directory
+        except OSError as error:
+            raise NotPortableError("dependencies-failed") from error
+
+    def _identity(self, request: CompileRequest) -> tuple[Hashable, ...]:
+        return request.compiler, self.machine.state(request.compiler.decode("utf-8", "replace"))
+
+    def _remember[T](self, key: Hashable, answer: T) -> T:
+        if len(self._answers) >= _MAX_REMEMBERED:
+            self._answers.clear()
+        self._answers[key] = answer
+        return answer

@@ -1,0 +1,262 @@
+"""A compile of cl or clang-cl on a Windows client as a request for a Windows guest.
+
+Nothing is kept on the client: which files a compile reads is asked of its own compiler each time.
+Files below the root travel, those of the compiler's and the SDK's installation are the image's,
+which has them at the same place: a guest starts programs by the PATH of the request alone.
+Text and answers in, values out: the machine is a `Machine`. Not yet run on Windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc import __version__
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.host import msvc
+from hpcc.cache.remote.cl_host import ClHost
+from hpcc.compilers.invocation.guest import NotPortableError, as_text
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
+from hpcc.compilers.msvc.invocation import is_clang_cl
+from hpcc.compilers.msvc.repro import reproducible_flags
+from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
+from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
+from hpcc.compilers.spec.table import Bypass
+from hpcc.core import (
+    MAX_INPUTS,
+    CallerError,
+    RemoteInput,
+    RemoteRequest,
+    Toolchain,
+    WindowsPath,
+    WindowsPathError,
+    parse_windows_path,
+    windows_key,
+)
+
+_MAX_SOURCE_BYTES: Final = 64 << 20
+# Search paths: they travel where all of them are the image's.
+_PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
+_PROGRAMS: Final = frozenset({"program files", "program files (x86)"})
+_WINDOWS: Final = "C:\\Windows\\System32;C:\\Windows"
+# Where what the image has, too, is on this machine (LLVM's MSVCPaths.cpp).
+_SYSTEM_ENV: Final = (
+    b"VCToolsInstallDir",
+    b"VCINSTALLDIR",
+    b"WindowsSdkDir",
+    b"UniversalCRTSdkDir",
+)
+# Edit clang-cl's command line, or add to its search path what a guest has not.
+_REFUSED_ENV: Final = (b"CCC_", b"CLANG_", b"CPATH", b"C_INCLUDE_PATH", b"CPLUS_INCLUDE_PATH")
+_PASSED_ENV: Final = (b"SOURCE_DATE_EPOCH", b"VSLANG")
+
+
+@dataclass(frozen=True, slots=True)
+class ClPlan:
+    """A request, and where its outputs go: the guest's path by path, the machine's file.
+
+    `report` is that of `/sourceDependencies` among them, "" where none was asked for.
+    """
+
+    request: RemoteRequest
+    root: WindowsPath
+    outputs: tuple[tuple[str, str], ...]
+    report: str = ""
+
+
+class ClPlanner:
+    """Makes plans; see `ClHost`."""
+
+    def __init__(self, host: ClHost) -> None:
+        self._host = host
+
+    def plan(
+        self, request: CompileRequest, root: WindowsPath, image: Sequence[Toolchain] | None
+    ) -> ClPlan | Bypass:
+        """Work out the request; `image` are the compilers of the farm's image, None: not known.
+
+        Raises:
+            NotPortableError: it cannot run in a guest.
+        """
+        if not msvc.is_msvc(request.compiler, request.argv[1:]):
+            return Bypass("other-compiler")
+        cwd = _path(_text(request.cwd), None)
+        invocation = self._read(request, cwd)
+        if isinstance(invocation, Bypass):
+            return invocation
+        if any(name.startswith(_REFUSED_ENV) for name in request.env):
+            return Bypass("environment")
+        system = _System(request, root)
+        env = _environment(request, system, cwd)
+        is_clang, version = self._host.version(request)
+        if is_clang is (is_clang_cl(request.compiler) is False):
+            return Bypass("other-compiler")
+        guest = WindowsGuestMap(root, cwd, system)
+        arguments = windows_guest_arguments(invocation, guest)
+        inputs = self._inputs(request, invocation, guest)
+        reports = invocation.values("sourceDependencies")
+        # Written in this order: the object last, which builds look at.
+        written = [_path(_text(name), cwd) for name in (*reports, invocation.output)]
+        places = [_inside(path, root) for path in written]
+        named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
+        if len(named) != len(set(named)):
+            return Bypass("odd-output")
+        # A Windows image is not asked yet, and then has none in the list.
+        there = msvc.image_version(request, image or None) or version
+        injected = reproducible_flags(
+            invocation,
+            there,
+            WINDOWS_GUEST_ROOT.encode(),
+            is_clang=is_clang,
+            accepts=lambda flags: there != version or self._host.takes(request, flags),
+        )
+        program = request.argv[0].replace(b"/", b"\\").rpartition(b"\\")[2]
+        argv = (program, *arguments, *injected)
+        remote = RemoteRequest(
+            argv=as_text(argv),
+            env=env,
+            cwd="" if _is_same(cwd, root) else _inside(cwd, root),
+            inputs=inputs,
+            outputs=tuple(reversed(places)),
+            injected=as_text(injected),
+            client_version=__version__,
+            folds_case=True,
+        )
+        outputs = tuple(zip(places, map(str, written), strict=True))
+        return ClPlan(remote, root, outputs, places[0] if reports else "")
+
+    def _read(self, request: CompileRequest, cwd: WindowsPath) -> Invocation | Bypass:
+        def read(name: bytes) -> bytes | None:
+            try:
+                path = parse_windows_path(name.decode(), cwd=cwd)
+            except (WindowsPathError, UnicodeDecodeError):
+                return None
+            return self._host.machine.read(str(path), MAX_RESPONSE_BYTES)
+
+        return msvc.read_command(request, read)
+
+    def _inputs(
+        self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap
+    ) -> tuple[RemoteInput, ...]:
+        """Read every file of the project that the compile reads; refuse what no list shows."""
+        _refuse_hazards(scan_arguments(invocation.arguments).hazards)
+        source = _text(invocation.source)
+        found: dict[str, RemoteInput] = {}
+        for name in (source, *self._host.files(request, invocation)):
+            path = _path(name, guest.cwd)
+            if guest.is_system(path):
+                continue
+            place = _inside(path, guest.root)
+            key = windows_key(place)  # cl writes names in lower case
+            if key not in found:
+                found[key] = self._input(place, path, guest.root)
+            if len(found) > MAX_INPUTS:
+                raise NotPortableError("too-many-files")
+        return tuple(found[key] for key in sorted(found))
+
+    def _input(self, place: str, path: WindowsPath, root: WindowsPath) -> RemoteInput:
+        if not _is_in(_path(self._host.machine.real(str(path)), None), root):
+            raise NotPortableError("symlink-outside-root")
+        data = self._host.machine.read(str(path), _MAX_SOURCE_BYTES)
+        if data is None:
+            raise NotPortableError("input-vanished")
+        scan = scan_source(data)
+        _refuse_hazards(scan.hazards)
+        if scan.questions or b"__has_include" in data:
+            # The guest has what is read here and no other file: it would say no where it is yes.
+            raise NotPortableError("has-include")
+        return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())
+
+
+class _System:
+    """Tells paths that are the image's own."""
+
+    def __init__(self, request: CompileRequest, root: WindowsPath) -> None:
+        names = [request.env[n] for n in _SYSTEM_ENV if request.env.get(n)]
+        compiler = _parsed([request.compiler], None)
+        home = compiler[0].components[:-2] if compiler else ()
+        own = [WindowsPath(compiler[0].drive, home)] if home else []
+        self._root = root
+        self._directories = [d for d in (*_parsed(names, None), *own) if d.components]
+
+    def __call__(self, path: WindowsPath) -> bool:
+        if _is_in(path, self._root):
+            return False
+        first = windows_key(path.components[0]) if path.components else ""
+        return first in _PROGRAMS or any(_is_in(path, d) for d in self._directories)
+
+
+def _environment(
+    request: CompileRequest, system: _System, cwd: WindowsPath
+) -> tuple[tuple[str, str], ...]:
+    """Return the guest's variables.
+
+    Raises:
+        NotPortableError: a search path leads to what the image has not, and so to other headers.
+    """
+    (compiler,) = _parsed([request.compiler], None) or (None,)
+    if compiler is None:
+        raise NotPortableError("windows-path")
+    home = WindowsPath(compiler.drive, compiler.components[:-1])
+    found = {"PATH": f"{home};{_WINDOWS}"}
+    for raw in _PATHS:
+        names = [d for d in request.env.get(raw, b"").split(b";") if d]
+        paths = _parsed(names, cwd)
+        if len(paths) != len(names) or not all(map(system, paths)):
+            raise NotPortableError("environment")
+        if paths:
+            found[raw.decode()] = ";".join(map(str, paths))
+    found |= {n.decode(): _text(request.env[n]) for n in _PASSED_ENV if n in request.env}
+    return tuple(sorted(found.items()))
+
+
+def _parsed(names: Iterable[bytes], cwd: WindowsPath | None) -> list[WindowsPath]:
+    found = []
+    for name in names:
+        try:
+            found.append(parse_windows_path(name.decode(), cwd=cwd))
+        except (WindowsPathError, UnicodeDecodeError):
+            continue  # such a directory has no file that a guest could have
+    return found
+
+
+def _text(raw: bytes) -> str:
+    return as_text([raw])[0]
+
+
+def _path(text: str, cwd: WindowsPath | None) -> WindowsPath:
+    try:
+        return parse_windows_path(text, cwd=cwd)
+    except WindowsPathError as error:
+        raise NotPortableError("windows-path") from error
+
+
+def _inside(path: WindowsPath, root: WindowsPath) -> str:
+    try:
+        return path.relative_to(root)
+    except WindowsPathError as error:
+        raise NotPortableError("outside-root") from error
+
+
+def _is_in(path: WindowsPath, directory: WindowsPath) -> bool:
+    if _is_same(path, directory):
+        return True
+    try:
+        path.relative_to(directory)
+    except CallerError:
+        return False
+    return True
+
+
+def _is_same(one: WindowsPath, other: WindowsPath) -> bool:
+    return windows_key(str(one)) == windows_key(str(other))
+
+
+def _refuse_hazards(hazards: Hazard) -> None:
+    """Refuse what a list of headers does not show; a guest's assembler can read no other file."""
+    for hazard, reason in HAZARD_REASONS.items():
+        if hazard in hazards & ~Hazard.OPAQUE_ASSEMBLY:
+            raise NotPortableError(reason)

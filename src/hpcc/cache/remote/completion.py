@@ -1,0 +1,99 @@
+"""Files that a guest was found to lack: found here, checked, and remembered for the command.
+
+The scan may miss a file: the image's own headers may name one that no header here does. The guest
+then fails and names it. What it names chooses what this machine sends, so that it is held against
+everything a hostile guest could ask for: the file must lie where argv's search path, or the file
+that includes it, leads; under the root, links followed; be no hidden file, nor in one; look like a
+header; and be in no directory that the marker leaves out.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.key.marker import Marker
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.guest_paths import is_under
+from hpcc.cache.remote.remote_closure import search_of
+from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap
+from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.wanted import Wanted, may_be_included, wanted_headers
+
+MAX_ADDED_BYTES: Final = 4 << 20
+_MAX_COMMANDS: Final = 4_096
+_MAX_FILES: Final = 64
+
+
+class Completions:
+    """What each command was found to need beside its closure. Thread-safe: one dict operation."""
+
+    def __init__(self) -> None:
+        self._needed: dict[bytes, tuple[bytes, ...]] = {}
+
+    def of(self, key: bytes) -> tuple[bytes, ...]:
+        """Return the files to add; those that are gone by now are left out."""
+        return tuple(filter(os.path.isfile, self._needed.get(key, ())))
+
+    def learn(
+        self,
+        key: bytes,
+        stderr: bytes,
+        prepared: Prepared,
+        guest: GuestMap,
+        marker: Marker | None,
+        sent: frozenset[bytes],
+    ) -> bool:
+        """Read a failed compile's messages; tell whether there is a file to try again with."""
+        known = self._needed.get(key, ())
+        found: dict[bytes, None] = dict.fromkeys(known)
+        for wanted in wanted_headers(stderr):
+            for path in _candidates(wanted, prepared, guest):
+                if path not in sent and _may_be_sent(path, guest.root, marker):
+                    found[path] = None
+        if len(found) == len(known) or len(found) > _MAX_FILES:
+            return False
+        if len(self._needed) >= _MAX_COMMANDS:
+            self._needed.clear()
+        self._needed[key] = tuple(sorted(found))
+        return True
+
+
+def _candidates(wanted: Wanted, prepared: Prepared, guest: GuestMap) -> Iterator[bytes]:
+    """Yield where a compiler would look for the name, under the root."""
+    try:
+        search = search_of(prepared, guest)
+    except UnscannableError:
+        return
+    for directory in (*_home(wanted.at, prepared, guest), search.cwd, *search.chain):
+        path = posixpath.normpath(directory + b"/" + wanted.name)
+        if is_under(path, guest.root) and path != guest.root:
+            yield path
+
+
+def _home(at: bytes, prepared: Prepared, guest: GuestMap) -> Iterable[bytes]:
+    if at.startswith(GUEST_ROOT + b"/"):
+        at = guest.root + at[len(GUEST_ROOT) :]
+    directory = posixpath.normpath(absolute(prepared.cwd, at)).rpartition(b"/")[0]
+    return (directory,) if is_under(directory, guest.root) else ()
+
+
+def _may_be_sent(path: bytes, root: bytes, marker: Marker | None) -> bool:
+    """Hold a path against what must never leave because a guest asks for it."""
+    try:
+        status = os.stat(path)
+        real, real_root = os.path.realpath(path), os.path.realpath(root)
+    except (OSError, ValueError):
+        return False
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ADDED_BYTES:
+        return False
+    if not is_under(real, real_root):
+        return False
+    for inside in (path[len(root.rstrip(b"/")) + 1 :], real[len(real_root.rstrip(b"/")) + 1 :]):
+        if not may_be_included(inside) or (marker is not None and marker.excludes(inside)):
+            return False
+    return True

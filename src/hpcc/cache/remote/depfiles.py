@@ -1,0 +1,51 @@
+"""Guests' dependency files as this machine's own compiles would spell them, remembered.
+
+Most edits leave a unit's dependency file as it was.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.compilers.invocation.guest import client_depfile
+
+_MAX_KNOWN: Final = 1_000
+_MAX_ONE_BYTES: Final = 64 << 10
+
+_Known = tuple[bytes, tuple[tuple[bytes, bool], ...]]
+
+
+class Depfiles:
+    """Texts by what they were made from. Thread-safe: a race costs double work."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes, bytes], _Known] = {}
+
+    def of(self, data: bytes, root: bytes, cwd: bytes) -> bytes:
+        """Return what `client_depfile` makes of a guest's file today.
+
+        Raises:
+            CallerError: the bytes are no dependency file.
+        """
+        key = (data, root, cwd)
+        known = self._known.get(key)
+        if known is not None and all(os.path.exists(p) is is_there for p, is_there in known[1]):
+            return known[0]
+        asked: dict[bytes, bool] = {}
+
+        def exists(name: bytes) -> bool:
+            path = absolute(cwd, name)
+            asked[path] = os.path.exists(path)
+            return asked[path]
+
+        below = root + b"/"
+        text = client_depfile(
+            data, root, exists, keeps=lambda n: not n.startswith(b"/") or n.startswith(below)
+        )
+        if len(data) <= _MAX_ONE_BYTES:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = (text, tuple(asked.items()))
+        return text

@@ -1,0 +1,233 @@
+"""Whether a compile can run in a guest, and the request that makes it.
+
+The closure comes from the sources' text, or from the host compiler's `-M` where that does not tell.
+Files under the project root travel; the image has its own system headers; anything else keeps the
+compile here.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hpcc import __version__
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.cache.host import msvc
+from hpcc.cache.inputs.closure import find_closure, unchanged_since
+from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
+from hpcc.cache.inputs.discovery import ask_dependencies
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.guest_paths import guest_path, is_under
+from hpcc.cache.remote.msvc_remote import ClangCl, check_environment, guest_environment
+from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
+from hpcc.compilers.invocation.guest import (
+    INJECTED,
+    GuestMap,
+    NotPortableError,
+    as_text,
+    guest_arguments,
+)
+from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.scan import Hazard
+from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
+
+_SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
+_GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
+_ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
+# Changes what is found or said, and means nothing in the guest.
+_REFUSED_ENV: Final = (
+    b"CPATH",
+    b"C_INCLUDE_PATH",
+    b"CPLUS_INCLUDE_PATH",
+    b"OBJC_INCLUDE_PATH",
+    b"OBJCPLUS_INCLUDE_PATH",
+    b"GCC_EXEC_PREFIX",
+    b"COMPILER_PATH",
+)
+# Whether a file changed meanwhile is asked after the compile, before the result is kept.
+_NEVER_FRESH: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compile for a guest, and the local state it was made from.
+
+    `asked`: why the compiler was asked for the closure; "" when the sources' text told.
+    """
+
+    request: RemoteRequest
+    closure: Closure
+    root: bytes
+    asked: str = ""
+
+    def may_keep(self, started_ns: int) -> bool:
+        """Tell whether a result of this plan is one of just the state that the closure names.
+
+        A guest reads nothing but the inputs, which are named by their digests; and a closure found
+        by text was found in those very bytes. It does not matter what the files are by now. A
+        compiler that was asked may have read what the files held before, or since.
+        """
+        if not self.asked:
+            return True
+        return unchanged_since([path for path, _ in self.closure.files], started_ns)
+
+
+class Planner:
+    """Makes plans. Thread-safe."""
+
+    def __init__(
+        self,
+        memo: FileMemo,
+        search_path: Callable[[Prepared], tuple[bytes, ...]],
+        closures: RemoteClosures,
+    ) -> None:
+        self._memo, self._search_path, self._closures = memo, search_path, closures
+        self._clang_cl = ClangCl()
+
+    def guest_map(self, prepared: Prepared, root: bytes) -> GuestMap:
+        """Return the path translation of one compile."""
+
+        def is_system(path: bytes) -> bool:
+            return not is_under(path, root) and any(is_under(path, s) for s in _SYSTEM)
+
+        return GuestMap(root, prepared.cwd, is_system)
+
+    def plan(
+        self,
+        prepared: Prepared,
+        root: bytes,
+        *,
+        is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...] = (),
+        image: Sequence[Toolchain] | None = None,
+    ) -> Plan:
+        """Work out the request; `extra` are files that it was found to need before.
+
+        `image` are the compilers that the farm's image has; None: nobody has said.
+
+        Raises:
+            NotPortableError: it cannot run in a guest.
+            UncacheableError: the closure cannot be known or kept.
+        """
+        if root == b"/" or any(is_under(root, s) or is_under(s, root) for s in _SYSTEM):
+            raise NotPortableError("system-root")
+        if prepared.written.side or prepared.invocation.is_assembly_output:
+            raise NotPortableError("side-output")
+        guest = self.guest_map(prepared, root)
+        env = _environment(prepared, guest)
+        argv, injected = self._argv(prepared, guest, image)
+        outputs = self._outputs(prepared, guest)
+        files, asked = self._files(prepared, guest, is_cancelled, extra)
+        if len(files.inputs) > MAX_INPUTS:
+            raise NotPortableError("too-many-files")
+        request = RemoteRequest(
+            argv=argv,
+            env=tuple(
+                zip(as_text(sorted(env)), as_text([env[n] for n in sorted(env)]), strict=True)
+            ),
+            cwd=as_text([guest.relative(prepared.cwd)])[0],
+            inputs=files.inputs,
+            directories=files.directories,
+            shared=files.shared,
+            outputs=outputs,
+            injected=as_text(injected),
+            client_version=__version__,
+        )
+        return Plan(request, files.closure, root, asked)
+
+    def _argv(
+        self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None
+    ) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+        """Return argv, and the flags in it that are ours."""
+        if msvc.is_of(prepared.invocation):
+            arguments, injected = self._clang_cl.arguments(prepared, guest, image)
+        else:
+            arguments, injected = guest_arguments(prepared.invocation, guest), INJECTED
+        program = posixpath.basename(prepared.request.argv[0])
+        return as_text([program, *arguments]), injected
+
+    def _outputs(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
+        names = [prepared.invocation.output]
+        if prepared.invocation.depfile is not None:
+            names.append(prepared.invocation.depfile)
+        return tuple(guest_path(guest.relative(name)) for name in names)
+
+    def _files(
+        self,
+        prepared: Prepared,
+        guest: GuestMap,
+        is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...],
+    ) -> tuple[RemoteFiles, str]:
+        """Return what travels, and why the compiler had to be asked ("" if the text told)."""
+        try:
+            return self._closures.scan(prepared, guest, extra), ""
+        except UnscannableError as error:
+            if error.is_final:
+                raise NotPortableError(error.reason) from error
+            closure = self._asked(prepared, guest, is_cancelled, extra)
+            inputs = remote_inputs(self._memo, dict(closure.files).items(), guest)
+            return RemoteFiles(closure, inputs), error.reason
+
+    def _asked(
+        self,
+        prepared: Prepared,
+        guest: GuestMap,
+        is_cancelled: Callable[[], bool],
+        extra: tuple[bytes, ...],
+    ) -> Closure:
+        named = (*ask_dependencies(prepared, is_cancelled), *extra)
+        search = self._search_path(prepared)
+        if msvc.is_of(prepared.invocation):
+            search = (*search, *msvc.homes(named))
+        own = [absolute(prepared.cwd, d) for d in search if d.startswith(b"/")]
+        inside: list[bytes] = []
+        for name in named:
+            path = absolute(prepared.cwd, name)
+            normal = posixpath.normpath(path)
+            if is_under(normal, guest.root):
+                inside.append(path)
+            elif not guest.is_system(normal) and not any(is_under(normal, d) for d in own):
+                raise NotPortableError("outside-root")
+        found = find_closure(
+            self._memo,
+            ClosureRequest(
+                cwd=prepared.cwd,
+                source=prepared.invocation.source,
+                files=tuple(inside),
+                search=tuple(
+                    d
+                    for d in search
+                    if is_under(posixpath.normpath(absolute(prepared.cwd, d)), guest.root)
+                ),
+                forced=prepared.invocation.forced_includes,
+                started_ns=_NEVER_FRESH,
+                allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
+                # A guest has no file but those it is given, so that nothing else can be read.
+                resolvable=Hazard.OPAQUE_ASSEMBLY,
+                counts=lambda d: is_under(posixpath.normpath(d), guest.root),
+            ),
+        )
+        # The guest may take a branch that the host does not: what is there travels, and counts.
+        more = []
+        for path in found.existing:
+            digest = self._memo.digest(path)
+            if digest is None:
+                raise UncacheableError("input-vanished")
+            more.append((path, digest))
+        return Closure((*found.files, *more), found.present, found.absences)
+
+
+def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
+    """Return the guest's environment; what would mean something only here is refused."""
+    env = prepared.request.env
+    if any(name in env for name in _REFUSED_ENV):
+        raise NotPortableError("environment")
+    own = {n: env[n] for n in _ALLOWED_ENV if n in env}
+    if msvc.is_of(prepared.invocation):
+        check_environment(env)
+        return {**_GUEST_ENV, **own, **guest_environment(env, guest)}
+    return {**_GUEST_ENV, **own}

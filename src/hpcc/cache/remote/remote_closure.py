@@ -1,0 +1,305 @@
+"""The closure of a compile for a guest: from the sources' text, else from the compiler's `-M`.
+
+What headers lead to is remembered per set of names that a source includes: one call of the engine
+tells that no header and no directory on the way has changed, and then only the source is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import Absence, InputSet, Part, make_part
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.host import msvc
+from hpcc.cache.inputs.closure import refuse_twins
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.inputs.source_tree import DiskTree
+from hpcc.cache.inputs.system_names import SystemNames
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.guest_paths import guest_path, is_under
+from hpcc.cache.remote.msvc_remote import environment_directories
+from hpcc.cache.replay.engine import Engine, Outcome
+from hpcc.cache.replay.engine import Plan as Checks
+from hpcc.cache.replay.replay import NotPinnedError, Pins
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
+from hpcc.compilers.scan.reach import Reach, Search, UnscannableError, plain_directory, reach
+from hpcc.compilers.scan.scan import Hazard, scan_arguments
+from hpcc.compilers.spec.table import Effect
+from hpcc.core import RemoteInput, SharedInputs
+from hpcc.dispatch.remote_frames import encode_inputs
+
+_MAX_PARTS: Final = 4_096
+_NOBODY: Final = -1
+_NONE: Final[frozenset[bytes]] = frozenset()
+# A guest has no file but those it is given, so that no other can be read.
+_TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
+_MACRO_FLAGS: Final = ("-D", "D")
+_PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFiles:
+    """What travels. `directories` (from the root) must exist although no file is in them."""
+
+    closure: Closure
+    inputs: tuple[RemoteInput, ...]
+    directories: tuple[str, ...] = ()
+    shared: SharedInputs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a source's includes lead to: `state`, and the `paths` of its files.
+
+    `checks` tell at once whether it still is so. `encoded` are its inputs for the dispatcher, as
+    long as their stats answer for them.
+    """
+
+    state: Part
+    paths: frozenset[bytes]
+    inputs: tuple[RemoteInput, ...]
+    directories: tuple[str, ...]
+    is_bound: bool
+    checks: object = None
+    encoded: bytes = b""
+    encoded_name: bytes = b""
+
+
+class RemoteClosures:
+    """Finds closures by their text. Thread-safe: the worst of a race is double work."""
+
+    def __init__(
+        self,
+        memo: FileMemo,
+        engine: Engine,
+        system: SystemNames,
+        search_path: Callable[[Prepared], tuple[bytes, ...]],
+    ) -> None:
+        self._memo, self._engine, self._system = memo, engine, system
+        self._search_path = search_path
+        self._parts: dict[Hashable, _Part] = {}
+
+    def scan(
+        self, prepared: Prepared, guest: GuestMap, extra: tuple[bytes, ...] = ()
+    ) -> RemoteFiles:
+        """Find the closure; `extra` are further files that the guest was found to need.
+
+        Raises:
+            UnscannableError: the text does not tell.
+            NotPortableError: a file must not travel.
+            UncacheableError: the compiler does not tell its search path.
+        """
+        search = search_of(prepared, guest)
+        source = plain_directory(prepared.source, os.path.islink)
+        tolerated = _TOLERATED
+        if b"SOURCE_DATE_EPOCH" in prepared.request.env:
+            tolerated |= Hazard.DATE_OR_TIME
+        tree = self._tree(prepared, guest, tolerated)
+        tree.check(scan_arguments(prepared.invocation.arguments))
+        includes = tree.includes(source)
+        key = (
+            search.root, search.cwd, search.chain, search.forced, search.macros, tree.system_dirs,
+            tolerated, source.rpartition(b"/")[0], extra, includes,
+        )  # fmt: skip
+        bound = (key, tree.digests[source])
+        part = self._known(key, source) or self._known(bound, source)
+        if part is None:
+            part = self._walk(source, search, guest, tree, extra)
+            self._remember(bound if part.is_bound else key, part)
+        files = ((source, tree.digests[source]), *part.state.files)
+        own = remote_inputs(self._memo, files[:1], guest)
+        at = bisect_left(part.inputs, own[0].path, key=lambda item: item.path)
+        inputs = (*part.inputs[:at], *own, *part.inputs[at:])
+        shared = None
+        if part.encoded:
+            text = self._memo.text(tree.digests[source])
+            shared = SharedInputs(part.encoded, own, part.encoded_name, text)
+        closure = Closure(files, (), part.state.absences, part=part.state)
+        return RemoteFiles(closure, inputs, part.directories, shared)
+
+    def _tree(self, prepared: Prepared, guest: GuestMap, tolerated: Hazard) -> DiskTree:
+        dirs = (absolute(prepared.cwd, d) for d in self._search_path(prepared))
+        plain = dict.fromkeys(map(posixpath.normpath, dirs))
+        outside = tuple(d for d in plain if not is_under(d, guest.root))
+        return DiskTree(
+            self._memo,
+            self._system,
+            system_dirs=outside,
+            tolerated=tolerated,
+            is_msvc=msvc.is_of(prepared.invocation),
+        )
+
+    def _known(self, key: Hashable, source: bytes) -> _Part | None:
+        part = self._parts.get(key)
+        if part is None or source in part.paths:
+            return None
+        if part.checks is not None:
+            if self._holds(part.checks):
+                return part
+        elif InputSet(part.state.files, (), part.state.absences, b"").holds(self._memo):
+            # Made when a header had just been written: its stat may answer for it by now.
+            checks = self._checks(part.state.files, part.state.absences)
+            encoded = self._encoded(part.state.files, part.inputs)
+            name = hashlib.sha256(encoded).digest()
+            part = replace(part, checks=checks, encoded=encoded, encoded_name=name)
+            self._remember(key, part)
+            return part
+        self._parts.pop(key, None)
+        return None
+
+    def _holds(self, checks: object) -> bool:
+        return self._engine.replay(checks, _NOBODY) == Outcome.DONE
+
+    def _remember(self, key: Hashable, part: _Part) -> None:
+        if len(self._parts) >= _MAX_PARTS:
+            self._parts.clear()
+        self._parts[key] = part
+
+    def _walk(
+        self,
+        source: bytes,
+        search: Search,
+        guest: GuestMap,
+        tree: DiskTree,
+        extra: tuple[bytes, ...],
+    ) -> _Part:
+        found = _reach((source, *extra), search, tree)
+        digests = tuple((path, tree.digests[path]) for path in found.files)
+        refuse_twins(self._memo, digests, {})
+        files = digests[1:]
+        absences = _absences(found, tree)
+        inputs = remote_inputs(self._memo, files, guest)
+        encoded = self._encoded(files, inputs)
+        return _Part(
+            make_part(files, absences),
+            frozenset(path for path, _ in files),
+            inputs,
+            tuple(sorted(guest_path(guest.relative(d)) for d in found.passed if d != guest.root)),
+            found.is_bound,
+            self._checks(files, absences),
+            encoded,
+            hashlib.sha256(encoded).digest(),
+        )
+
+    def _encoded(
+        self, files: tuple[tuple[bytes, bytes], ...], inputs: tuple[RemoteInput, ...]
+    ) -> bytes:
+        sizes: dict[str, int] = {}
+        for path, digest in files:
+            signature = self._memo.signature(path, digest)
+            if signature is None:
+                return b""  # changed too lately for its size to be known for certain
+            sizes[digest.hex()] = signature[2]
+        return encode_inputs((item, sizes[item.sha256]) for item in inputs)
+
+    def _checks(
+        self, files: tuple[tuple[bytes, bytes], ...], absences: tuple[Absence, ...]
+    ) -> object:
+        pins = Pins(self._memo)
+        with contextlib.suppress(NotPinnedError, ValueError):
+            # Objects are written beside sources: names count, not a directory's times.
+            directories = {absence.directory for absence in absences}
+            pins.inputs(InputSet(files, (), absences, b""), directories)
+            return self._engine.prepare(Checks(pins.checks(), (), 0, (0, 0), b""))
+        return None
+
+
+def _reach(starts: tuple[bytes, ...], search: Search, tree: DiskTree) -> Reach:
+    """Walk; in cl's way each file's directory is one of the search path for what it leads to."""
+    found = reach(starts, search, tree)
+    while tree.is_msvc:
+        chain = tuple(dict.fromkeys((*search.chain, *msvc.homes(found.files))))
+        if chain == search.chain:
+            break
+        search = replace(search, chain=chain)
+        found = reach(starts, search, tree)
+    return found
+
+
+def search_of(prepared: Prepared, guest: GuestMap) -> Search:
+    """Read from argv where names are looked for.
+
+    Raises:
+        UnscannableError: argv has something that this module does not follow.
+    """
+    invocation = prepared.invocation
+    for flag in invocation.flags:
+        if flag.spec.spelling == "-traditional-cpp":
+            raise UnscannableError("traditional")
+        if flag.spec.effect is Effect.TOOLS:
+            raise UnscannableError("tools")
+    chain = (
+        plain_directory(absolute(prepared.cwd, d), os.path.islink)
+        for d in (*invocation.include_dirs, *environment_directories(prepared))
+    )
+    return Search(
+        root=guest.root,
+        cwd=prepared.cwd,
+        chain=tuple(dict.fromkeys(d for d in chain if is_under(d, guest.root))),
+        forced=invocation.forced_includes,
+        macros=(*invocation.values(*_MACRO_FLAGS), *_passed_on(invocation.values(*_PASSED_ON))),
+        is_system=guest.is_system,
+    )
+
+
+def _passed_on(values: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Return macros that reach the preprocessor through another flag."""
+    pieces = (piece for value in values for piece in value.split(b","))
+    return tuple(piece[2:] for piece in pieces if piece.startswith(b"-D"))
+
+
+def _absences(found: Reach, tree: DiskTree) -> tuple[Absence, ...]:
+    result = []
+    for directory, names in found.absent.items():
+        absence = Absence(directory, names, found.absent_directories.get(directory, _NONE))
+        listing = tree.listing(directory)
+        if listing is not None and listing.is_quiet:
+            absence.signature = listing.signature
+        result.append(absence)
+    return tuple(result)
+
+
+def remote_inputs(
+    memo: FileMemo, files: Iterable[tuple[bytes, bytes]], guest: GuestMap
+) -> tuple[RemoteInput, ...]:
+    """Place files in the guest's tree, sorted by path; one reached by two names travels once.
+
+    Raises:
+        NotPortableError: a link leads out of the root, or a name cannot be in a tree.
+    """
+    real_root = os.path.realpath(guest.root)
+    homes = {guest.root: _without_slash(real_root)}
+    inputs: dict[str, RemoteInput] = {}
+    for path, digest in files:
+        home, _, base = path.rpartition(b"/")
+        if home not in homes:
+            homes[home] = _real_directory(home)
+        real = homes[home] + b"/" + base
+        if os.path.islink(path):
+            real = os.path.realpath(path)
+        if not is_under(real, real_root):
+            raise NotPortableError("symlink-outside-root")
+        place = guest_path(guest.relative(path))
+        inputs[place] = RemoteInput(place, as_text([real])[0], False, digest.hex())
+    return tuple(inputs[place] for place in sorted(inputs))
+
+
+def _real_directory(path: bytes) -> bytes:
+    real = os.path.realpath(path)
+    normal = posixpath.normpath(path)
+    if normal != path and os.path.realpath(normal) != real:
+        # `link/../x` is another file in the guest, where directories are real.
+        raise NotPortableError("symlink-and-dots")
+    return _without_slash(real)
+
+
+def _without_slash(real: bytes) -> bytes:
+    return b"" if real == b"/" else real

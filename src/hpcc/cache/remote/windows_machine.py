@@ -1,0 +1,88 @@
+"""`Machine` on Windows itself: programs, files and their state. Not yet run there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import subprocess
+import tempfile
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from hpcc.cache.base.tools import MAX_ANSWER_BYTES, Answer
+from hpcc.compilers.msvc.text import join_windows
+
+_SECONDS: Final = 120.0
+# No console flashes up for a service's question (Win32, "Process Creation Flags").
+_CREATE_NO_WINDOW: Final = 0x08000000
+
+# Programs of Windows do not start, or have nowhere to write, without these.
+_OWN: Final = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
+
+
+class WindowsMachine:
+    """See `Machine`."""
+
+    # What a program writes into a pipe is in the code page of consoles.
+    encoding: str = "oem"
+
+    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> Answer:
+        # Files, not pipes: nothing is lost and nothing waits, however much it says.
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = subprocess.Popen(
+                join_windows(argv).decode(),
+                executable=argv[0].decode(),
+                env=_OWN | {n.decode(): v.decode() for n, v in env.items()},
+                cwd=cwd.decode(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                creationflags=_CREATE_NO_WINDOW,
+            )
+            try:
+                code = process.wait(_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                code = -1
+            for file in (out, err):
+                file.seek(0)
+            return Answer(code, out.read(MAX_ANSWER_BYTES), err.read(MAX_ANSWER_BYTES))
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        with tempfile.TemporaryDirectory(prefix="hpcc-cl-", ignore_cleanup_errors=True) as name:
+            yield name
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        try:
+            with open(path, "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return None
+                data = file.read(limit + 1)
+        except (OSError, ValueError):
+            return None
+        return data if len(data) <= limit else None
+
+    def write(self, path: str, data: bytes) -> None:
+        aside = f"{path}.{secrets.token_hex(8)}.hpcc"
+        try:
+            with open(aside, "xb") as file:
+                file.write(data)
+            os.replace(aside, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise
+
+    def real(self, path: str) -> str:
+        return os.path.realpath(path)
+
+    def state(self, path: str) -> Hashable:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return status.st_size, status.st_mtime_ns

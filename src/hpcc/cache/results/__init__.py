@@ -1,0 +1,1 @@
+"""Stored results: checked, placed as outputs, recorded, shared between checkouts."""

@@ -1,0 +1,170 @@
+"""A hit: outputs put in place, counted, noted, and remembered for the next time.
+
+What a hit rests on besides its inputs is pinned here, once for every way to one; see `_replay`.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable
+from typing import Final
+
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.base.outputs import OutputFile
+from hpcc.cache.host.identity import Compilers
+from hpcc.cache.key.marker import MARKER
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.replay.engine import Plan
+from hpcc.cache.replay.replay import NotPinnedError, Pins, Replays
+from hpcc.cache.results.records import HIT, Records
+from hpcc.cache.results.results import Found, Result, Results
+from hpcc.wire import launcher as wire
+
+_NEW_FILE_MODE: Final = 0o666
+
+
+class Hits:
+    """Serves what `Results` found. Thread-safe."""
+
+    def __init__(
+        self,
+        replays: Replays,
+        results: Results,
+        memo: FileMemo,
+        compilers: Compilers,
+        counters: Counters,
+        records: Records,
+        *,
+        farm_file: bytes | None,
+        session_file: bytes,
+    ) -> None:
+        self._replays, self._results, self._memo = replays, results, memo
+        self._compilers, self._counters, self._records = compilers, counters, records
+        self._farm_file, self._session_file = farm_file, session_file
+
+    def put(self, prepared: Prepared, found: Found, *, key: bytes, outcome: str) -> bool:
+        """Put a stored result in place; False when the compiler has to write."""
+        plan = plan_of(prepared, found.result)
+        if plan is None or not self._replays.put(plan):
+            return False
+        is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
+        self._note(prepared, found.result.size_bytes, key, outcome, is_foreign=is_foreign)
+        if prepared.replay_ok and prepared.request.frame:
+            # Without the data: the plan holds it, once.
+            size, result_key = found.result.size_bytes, found.inputs.result_key
+
+            def on_hit() -> None:
+                self._note(prepared, size, key, outcome, is_foreign=is_foreign)
+                self._results.touch(key, result_key)
+
+            self._remember(prepared, found.inputs, plan, outcome, on_hit)
+        return True
+
+    def put_new(self, prepared: Prepared, result: Result) -> bool:
+        """Put a result in place that was made just now."""
+        plan = plan_of(prepared, result)
+        return plan is not None and self._replays.put(plan)
+
+    def _note(
+        self, prepared: Prepared, size_bytes: int, key: bytes, outcome: str, *, is_foreign: bool
+    ) -> None:
+        self._counters.add(outcome)
+        if is_foreign:
+            self._counters.add("hit.shared")
+        self._records.hit(prepared, key, outcome)
+        self._counters.add("bytes.served", size_bytes)
+
+    def _remember(
+        self,
+        prepared: Prepared,
+        inputs: InputSet,
+        plan: Plan,
+        outcome: str,
+        on_hit: Callable[[], None],
+    ) -> None:
+        pins = Pins(self._memo)
+        try:
+            pins.place(prepared.cwd)
+            self._results.pin_epoch(pins)
+            self._pin_farm(pins, outcome)
+            self._compilers.pin(
+                prepared.identity, prepared.request.compiler, prepared.request.env, pins
+            )
+            pins.inputs(inputs, {output.path.rpartition(b"/")[0] for output in plan.outputs})
+            _pin_markers(pins, prepared)
+        except NotPinnedError:
+            return
+        plan = plan._replace(checks=pins.checks())
+        frame, is_provisional = prepared.request.frame, pins.is_provisional
+        if self._replays.remember(frame, plan, on_hit, is_provisional=is_provisional):
+            self._results.release(inputs.result_key)
+
+    def _pin_farm(self, pins: Pins, outcome: str) -> None:
+        """Pin which farm there is, or that there is none: with a farm its key is asked for first.
+
+        Raises:
+            NotPinnedError: a hit of this machine's compiler beside a farm, or a farm of just now.
+        """
+        if self._farm_file is None:
+            return
+        if outcome != HIT:
+            pins.quiet(self._farm_file)
+            # What the farm said last decides, too: its policy, and the image's compilers.
+            if os.path.lexists(self._session_file):
+                pins.quiet(self._session_file)
+            else:
+                pins.absent_each((self._session_file,))
+        elif os.path.lexists(self._farm_file):
+            raise NotPinnedError
+        else:
+            pins.absent_each((self._farm_file,))
+
+
+def _pin_markers(pins: Pins, prepared: Prepared) -> None:
+    """Pin that the same marker decides, or that there is none.
+
+    Raises:
+        NotPinnedError: it was changed too lately.
+    """
+    search = prepared.standing.search
+    if search.marker is None:
+        pins.absent_each(posixpath.join(d, MARKER) for d in search.directories)
+        return
+    *below, root = search.directories
+    pins.absent_each(posixpath.join(d, MARKER) for d in below)
+    for directory in search.directories:
+        pins.place(directory)
+    pins.thing(posixpath.join(root, MARKER))
+
+
+def plan_of(prepared: Prepared, result: Result) -> Plan | None:
+    """Lay out what a result writes: depfile first, object last; None where it does not fit."""
+    written = prepared.written
+    if len(result.side) != len(written.side):
+        return None
+    outputs = [
+        OutputFile(path, data, keeps_mode=file.keeps_mode)
+        for path, data, file in zip(prepared.side_paths, result.side, written.side, strict=True)
+    ]
+    outputs.append(
+        OutputFile(prepared.output, result.object_data, keeps_mode=written.output_keeps_mode)
+    )
+    if prepared.depfile is not None:
+        if result.depfile is None:
+            return None
+        # Both compilers truncate the depfile; objects they mostly make anew (binutils, clang).
+        outputs.insert(0, OutputFile(prepared.depfile, result.depfile, keeps_mode=True))
+    try:
+        source = os.stat(prepared.source)
+    except OSError:
+        return None
+    return Plan(
+        checks=(),
+        outputs=tuple(outputs),
+        mode=_NEW_FILE_MODE & ~prepared.request.umask,
+        source=(source.st_dev, source.st_ino),
+        answer=wire.encode_done(wire.LauncherDone(0, result.stdout, result.stderr)),
+    )

@@ -1,0 +1,48 @@
+"""What an entry of the private store holds, told in parts: for `hpcc inspect`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import NamedTuple
+
+from hpcc.cache.base.manifest import decode_manifest
+from hpcc.cache.results.results import _decode_result
+from hpcc.core import IntegrityError
+
+
+class EntryPart(NamedTuple):
+    """One thing in an entry; `digest` is a SHA-256 in hex, `size_bytes` -1 where it has no size."""
+
+    name: str
+    size_bytes: int
+    digest: str
+
+
+def describe_entry(payload: bytes) -> tuple[str, list[EntryPart]]:
+    """Return what kind of entry this is and its parts.
+
+    Raises:
+        IntegrityError: it is none that this version writes.
+    """
+    try:
+        result = _decode_result(payload)
+    except IntegrityError:
+        sets = decode_manifest(payload)
+        parts = []
+        for inputs in sets:
+            parts.append(EntryPart("result", -1, inputs.result_key.hex()))
+            parts += [EntryPart(os.fsdecode(path), -1, d.hex()) for path, d in inputs.files]
+        return "manifest", parts
+    named = {
+        "object": result.object_data,
+        "depfile": result.depfile,
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+        **{f"output {number}": data for number, data in enumerate(getattr(result, "side", ()), 2)},
+    }
+    return "result", [
+        EntryPart(name, len(data), hashlib.sha256(data).hexdigest())
+        for name, data in named.items()
+        if data is not None
+    ]

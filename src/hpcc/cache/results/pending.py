@@ -1,0 +1,75 @@
+"""One compile under way: what is known when it begins, and what it left when it ended."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from hpcc.cache.base.files import Signature, signature_of
+from hpcc.cache.base.outputs import read_output
+from hpcc.cache.base.path_stability import Place
+from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.inputs.discovery import Way
+from hpcc.cache.inputs.embedded_files import read_listing
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.results.inflight import Flight
+from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+
+
+@dataclass(slots=True)
+class Pending:
+    """The token of a `Run`: what `finish` needs to know, and what it finds out.
+
+    `key` is the one under which the result is kept; `private` why other checkouts do not get it.
+    """
+
+    prepared: Prepared
+    way: Way
+    started_ns: int
+    private_depfile: bytes | None
+    listing: bytes | None
+    flight: Flight | None
+    missed: str
+    fallback: str
+    side_before: tuple[Signature | None, ...]
+    places: dict[bytes, Place]
+    key: bytes
+    private: str
+    is_compiled: bool = False  # to its end, and well
+
+
+def signature_or_none(path: bytes) -> Signature | None:
+    try:
+        return signature_of(os.stat(path))
+    except OSError:
+        return None
+
+
+def names_listed(pending: Pending) -> tuple[bytes, ...]:
+    """Return the names of the files that the assembler opened; nothing where it is not asked.
+
+    Raises:
+        UncacheableError: it did not tell.
+    """
+    if pending.listing is None:
+        return ()
+    data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
+    if data is None:
+        raise UncacheableError("depfile-unreadable")
+    return read_listing(pending.prepared, data)
+
+
+def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
+    """Return what the compiler wrote beside the object: all of it, and by this compile.
+
+    Raises:
+        UncacheableError: some file is missing or is an older one.
+    """
+    found = []
+    for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
+        data = read_output(path, started_ns=pending.started_ns, limit=limit)
+        # A compile may leave out a file that its flags announce.
+        if data is None or signature_or_none(path) == before:
+            raise UncacheableError("side-output-missing")
+        found.append(data)
+    return tuple(found)

@@ -1,0 +1,309 @@
+"""What happened to each compile, kept for `hpcc explain`: cheap to note, written in batches.
+
+On the hit path noting is one append to a bounded deque. A thread that runs anyway (the counters')
+turns the notes into JSON lines in one private file, which is renamed and begun anew when it is
+full: two files are the ring. A line is a list whose first item says what it is:
+
+`["f", SCOPE, N, PATH, DIGEST]`: state of a file, named SCOPE and N (a scope has one writer);
+`["c", ID, AT, RECORD]`: one compile, `RECORD` as `_record_table` makes it;
+`["h", ID, AT]`: the compile ID again, and this time a hit.
+
+A compile whose request and inputs did not change since costs such a short line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.api import CompileRequest
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.manifest import InputSet
+from hpcc.cache.base.uncacheable import absolute
+from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.results.results import Results
+
+_log: Final = logging.getLogger("hpcc.daemon.records")
+RECORDS_NAME: Final = "explain"
+FILE_NAME: Final = "records.jsonl"
+OLD_NAME: Final = "records-old.jsonl"
+# Half of the ring: about ten thousand different compiles.
+MAX_FILE_BYTES: Final = 8 << 20
+# More than a machine compiles between two flushes; beyond it the oldest notes are lost.
+_MAX_PENDING: Final = 8192
+_MAX_ARGV_BYTES: Final = 64 << 10
+_MAX_FILES: Final = 5000
+# Decide nothing that is in a key: see `_prepare`.
+_LEFT_OUT: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR"})
+HIT: Final = "hit.local"
+
+
+class Note(NamedTuple):
+    """One compile as the hit path leaves it: references only, nothing computed."""
+
+    at: float
+    outcome: str
+    request: CompileRequest
+    prepared: Prepared | None
+    reason: str = ""
+    key: bytes = b""
+    image: str = ""
+    duration_ms: int = 0
+    fallback: str = ""
+    private: str = ""
+
+
+class Records:
+    """Takes notes from any thread; `flush` writes them. Never raises for a fault of the disk."""
+
+    def __init__(self, directory: str, results: Results, counters: Counters) -> None:
+        self._directory, self._results, self._counters = directory, results, counters
+        self._pending: deque[Note] = deque(maxlen=_MAX_PENDING)
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+        self._written = _Written("")
+        self._inode = -1
+        self._cost_ms: dict[str, int] | None = None
+
+    def hit(self, prepared: Prepared, key: bytes, outcome: str = HIT) -> None:
+        """Note a hit; the whole cost of this module on the hit path."""
+        self._pending.append(
+            Note(time.time(), outcome, prepared.request, prepared, "", key, "", 0, self.fallback())
+        )
+
+    def bypass(self, request: CompileRequest, reason: str) -> None:
+        self._pending.append(Note(time.time(), "bypass", request, None, reason))
+
+    def compiled(
+        self,
+        prepared: Prepared,
+        outcome: str,
+        *,
+        key: bytes,
+        started_ns: int,
+        reason: str = "",
+        image: str = "",
+        fallback: str = "",
+        private: str = "",
+    ) -> None:
+        """Note a compile that was run, here or on a farm.
+
+        `private` says why no other checkout gets its result.
+        """
+        duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
+        self._pending.append(
+            Note(
+                time.time(), outcome, prepared.request, prepared, reason, key, image, duration_ms,
+                fallback, private,
+            )
+        )  # fmt: skip
+
+    def fell_back(self, reason: str) -> None:
+        """Remember, for the compile this thread is at, why the farm did not do it."""
+        self._thread.reason = reason
+
+    def fallback(self) -> str:
+        """Return that reason once; "" when there is none."""
+        reason: str = getattr(self._thread, "reason", "")
+        if reason:
+            self._thread.reason = ""
+        return reason
+
+    def flush(self) -> None:
+        """Write what was noted since the last call, in one write."""
+        with self._lock:
+            notes = self._drain()
+            if not notes:
+                return
+            try:
+                self._write(notes)
+            except OSError as error:
+                _log.warning("cannot write records of compiles: %s", error.strerror)
+
+    def _drain(self) -> list[Note]:
+        notes = []
+        with contextlib.suppress(IndexError):
+            while True:
+                notes.append(self._pending.popleft())
+        return notes
+
+    def _write(self, notes: list[Note]) -> None:
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        path = os.path.join(self._directory, FILE_NAME)
+        if self._cost_ms is None:
+            self._cost_ms = _known_costs(self._directory)
+        fd = _open(path)
+        try:
+            status = os.fstat(fd)
+            if status.st_size > MAX_FILE_BYTES:
+                os.rename(path, os.path.join(self._directory, OLD_NAME))
+                os.close(fd)
+                fd = _open(path)
+                status = os.fstat(fd)
+            if status.st_ino != self._inode or not status.st_size:
+                # Numbers and ids refer to lines of the same file: another file, none are known.
+                self._written = _Written(f"{os.getpid():x}.{status.st_size:x}")
+                self._inode = status.st_ino
+            text = "".join(line + "\n" for note in notes for line in self._lines(note))
+            os.write(fd, text.encode("ascii"))
+        except BaseException:
+            self._inode = -1
+            raise
+        finally:
+            os.close(fd)
+
+    def _lines(self, note: Note) -> Iterable[str]:
+        inputs = self._inputs(note)
+        result = inputs.result_key.hex() if inputs is not None else ""
+        is_hit = note.outcome.startswith("hit.")
+        if is_hit and self._cost_ms:
+            self._counters.add("saved.milliseconds", self._cost_ms.get(result, 0))
+        elif result and note.duration_ms:
+            assert self._cost_ms is not None
+            self._cost_ms[result] = note.duration_ms
+        place = output_of(note.request, note.prepared)
+        identity = hashlib.sha256(f"{place}\0{result}\0".encode("utf-8", "surrogateescape"))
+        identity.update(note.key)
+        name = identity.hexdigest()[:16]
+        if is_hit and not note.fallback and name in self._written.names:
+            yield _json(["h", name, round(note.at, 3)])
+            return
+        numbers = []
+        for path, digest in inputs.files[:_MAX_FILES] if inputs is not None else ():
+            number, is_new = self._written.number(path, digest)
+            numbers.append(number)
+            if is_new:
+                yield _json(["f", self._written.scope, number, os.fsdecode(path), digest.hex()])
+        if result:
+            self._written.names.add(name)
+        table = {**_record_table(note), "output": place, "result": result}
+        if numbers:
+            table |= {"scope": self._written.scope, "files": numbers}
+        yield _json(["c", name, round(note.at, 3), table])
+
+    def _inputs(self, note: Note) -> InputSet | None:
+        inputs = self._results.latest(note.key) if note.key and not _is_unkept(note) else None
+        share = None if note.prepared is None else note.prepared.share
+        if inputs is None or share is None or note.key != share.key:
+            return inputs
+        return share.checkout.spelled_set(inputs)
+
+
+class _Written:
+    """What the present file holds already, as far as this process wrote it."""
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        self.names: set[str] = set()
+        self._files: dict[tuple[bytes, bytes], int] = {}
+
+    def number(self, path: bytes, digest: bytes) -> tuple[int, bool]:
+        """Return the number of a file's state, and whether it is a new one."""
+        number = len(self._files)
+        known = self._files.setdefault((path, digest), number)
+        return known, known == number
+
+
+def _is_unkept(note: Note) -> bool:
+    return note.outcome in {"miss.failed", "uncacheable"}
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _record_table(note: Note) -> dict[str, object]:
+    request, prepared = note.request, note.prepared
+    argv, size = [], 0
+    for argument in request.argv if prepared is None else (
+        request.argv[0], *prepared.invocation.arguments, *prepared.colour
+    ):  # fmt: skip
+        size += len(argument)
+        if size > _MAX_ARGV_BYTES:
+            break
+        argv.append(os.fsdecode(argument))
+    table: dict[str, object] = {
+        "outcome": note.outcome,
+        "argv": argv,
+        "cwd": os.fsdecode(request.cwd),
+        "compiler": os.fsdecode(request.compiler),
+        "env": environment_of(request.env),
+        "sources": sources_of(request, prepared),
+    }
+    if prepared is not None:
+        table |= {"key": note.key.hex(), "identity": prepared.identity.digest.hex()}
+    for name, value in (
+        ("reason", note.reason),
+        ("image", note.image),
+        ("fallback", note.fallback),
+        ("private", note.private),
+        ("ms", note.duration_ms),
+    ):
+        if value:
+            table[name] = value
+    return table
+
+
+def environment_of(env: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the variables that may decide the output."""
+    return {
+        os.fsdecode(name): os.fsdecode(value)
+        for name, value in sorted(env.items())
+        if name not in _LEFT_OUT and not name.startswith(b"HPCC_")
+    }
+
+
+def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
+    """Return the object's path; for a bypass what follows -o, "" where that cannot be told."""
+    if prepared is not None:
+        return os.path.normpath(os.fsdecode(prepared.output))
+    found = b""
+    for argument, after in zip(request.argv, (*request.argv[1:], b""), strict=True):
+        if argument == b"-o":
+            found = after
+        elif argument.startswith(b"-o") and len(argument) > 2:
+            found = argument[2:]
+    return os.path.normpath(os.fsdecode(absolute(request.cwd, found))) if found else ""
+
+
+def sources_of(request: CompileRequest, prepared: Prepared | None) -> list[str]:
+    """Return the sources' paths; for a bypass all arguments that are no flags."""
+    if prepared is not None:
+        return [os.path.normpath(os.fsdecode(prepared.source))]
+    output = output_of(request, None)
+    names = [a for a in request.argv[1:] if a and not a.startswith((b"-", b"@"))][:64]
+    paths = [os.path.normpath(os.fsdecode(absolute(request.cwd, name))) for name in names]
+    return [path for path in paths if path != output]
+
+
+def _known_costs(directory: str) -> dict[str, int]:
+    """Return what the results in the ring took to make, so that hits can say what they saved."""
+    from hpcc.cache.results.records_read import read_lines  # late: only at the first write
+
+    costs: dict[str, int] = {}
+    for line in read_lines(directory):
+        if line[0] == "c" and isinstance(line[3], dict):
+            result, cost = line[3].get("result"), line[3].get("ms")
+            if isinstance(result, str) and result and type(cost) is int:
+                costs[result] = cost
+    return costs
+
+
+def make_records(directory: str, results: Results, counters: Counters) -> Records:
+    """Build the keeper and have it written with the counters."""
+    records = Records(os.path.join(directory, RECORDS_NAME), results, counters)
+    counters.on_flush(records.flush)
+    return records

@@ -1,0 +1,239 @@
+"""Results by request key: manifests and outputs, on disk with a bounded copy in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from hpcc.cache.base.counters import Counters
+from hpcc.cache.base.fields import decode_fields, encode_fields
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import (
+    InputSet,
+    add_set,
+    decode_manifest,
+    encode_manifest,
+    make_set,
+)
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.replay.replay import Pins
+from hpcc.core import IntegrityError
+from hpcc.store.private import PrivateStore
+
+_FORMAT: Final = b"result-2"
+# Depfile and messages with a mark where a root was; `origin` comes second.
+_SHARED_FORMAT: Final = b"shared-result-1"
+# A few thousand translation units: more than an edit-compile loop touches.
+MAX_MANIFESTS: Final = 4096
+MAX_RESULT_BYTES: Final = 64 << 20
+# Larger outputs are read from disk each time, where the read is small beside writing them.
+MAX_ONE_RESULT_BYTES: Final = 2 << 20
+
+
+class Result(NamedTuple):
+    """What a successful compile left behind. `depfile` is None when none was asked for.
+
+    `side` are the contents of the further outputs, in `Prepared.side_paths`' order. `origin` names
+    the checkout that made a shared result (`_share_results`).
+    """
+
+    object_data: bytes
+    depfile: bytes | None
+    stdout: bytes
+    stderr: bytes
+    side: tuple[bytes, ...] = ()
+    origin: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        all_parts = (self.object_data, self.depfile or b"", self.stdout, self.stderr, *self.side)
+        return sum(map(len, all_parts))
+
+
+class Found(NamedTuple):
+    """A result, and the state of the inputs under which it is the right one."""
+
+    inputs: InputSet
+    result: Result
+
+
+class Results:
+    """Looks up and keeps results. Thread-safe; a fault of the disk is a miss."""
+
+    def __init__(self, store: PrivateStore, memo: FileMemo, counters: Counters) -> None:
+        self._store, self._memo, self._counters = store, memo, counters
+        self._lock = threading.Lock()
+        self._manifests: OrderedDict[bytes, tuple[InputSet, ...]] = OrderedDict()
+        self._results: OrderedDict[bytes, Result] = OrderedDict()
+        self._result_bytes = 0
+        self._epoch = store.epoch()
+
+    def find(self, request_key: bytes) -> Found | None:
+        """Return the result that fits the files as they are now."""
+        sets = self.sets(request_key)
+        # A source that was just written is hashed for each question: once for all sets is enough.
+        first: dict[bytes, bytes | None] = {}
+        for index, inputs in enumerate(sets):
+            if not inputs.holds(self._memo, first):
+                continue
+            result = self.result(inputs.result_key)
+            if result is None:
+                return None
+            if index:
+                self.prefer(request_key, sets, inputs)
+            return Found(inputs, result)
+        return None
+
+    def pin_epoch(self, pins: Pins) -> None:
+        """Pin that nobody cleaned the store meanwhile."""
+        pins.state(*self._store.epoch_state())
+
+    def touch(self, request_key: bytes, result_key: bytes) -> None:
+        """Note a hit that was served from elsewhere."""
+        self._store.touch(request_key)
+        self._store.touch(result_key)
+
+    def release(self, result_key: bytes) -> None:
+        """Drop the copy in memory: somebody else holds one."""
+        with self._lock:
+            old = self._results.pop(result_key, None)
+            self._result_bytes -= old.size_bytes if old else 0
+
+    def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
+        """Store a result under the state of the files it was made from."""
+        part = closure.part
+        if part is None:
+            inputs = make_set(request_key, closure.files, closure.present, closure.absences)
+        else:
+            own = closure.files[: len(closure.files) - len(part.files)]
+            inputs = make_set(request_key, own, closure.present, (), part)
+        return self.keep_set(request_key, inputs, result)
+
+    def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bool:
+        """Store a result under a state of the files that is named already."""
+        if not self._store.put(inputs.result_key, _encode_result(result)):
+            return False
+        older = self._sets(request_key) if self._store.has(request_key) else ()
+        sets = add_set(older, inputs)
+        if not self._store.put(request_key, encode_manifest(sets)):
+            return False
+        self._remember_sets(request_key, (sets[0]._replace(body=b""), *sets[1:]))
+        self._remember_result(inputs.result_key, result)
+        self._counters.add("bytes.stored", result.size_bytes)
+        return True
+
+    def latest(self, request_key: bytes) -> InputSet | None:
+        """Return the inputs that led to the newest hit or result, as far as they are in memory."""
+        with self._lock:
+            sets = self._manifests.get(request_key)
+        return sets[0] if sets else None
+
+    def why_missed(self, request_key: bytes) -> str:
+        """Say, after `find` gave nothing: a new command, other inputs, or a result that is gone."""
+        with self._lock:
+            sets = self._manifests.get(request_key)  # `find` has just read what there is
+        if not sets:
+            return "new-command"
+        is_there = any(self._store.has(inputs.result_key) for inputs in sets)
+        return "inputs-changed" if is_there else "evicted"
+
+    def sets(self, request_key: bytes) -> tuple[InputSet, ...]:
+        """Return the states of the inputs under which there is a result, the latest first."""
+        self._notice_clean()
+        return self._sets(request_key)
+
+    def prefer(self, request_key: bytes, sets: tuple[InputSet, ...], inputs: InputSet) -> None:
+        """Look at this one of the sets first, the next time."""
+        self._remember_sets(request_key, add_set(sets, inputs))
+
+    def _sets(self, request_key: bytes) -> tuple[InputSet, ...]:
+        with self._lock:
+            known = self._manifests.get(request_key)
+            if known is not None:
+                self._manifests.move_to_end(request_key)
+        if known is not None:
+            self._store.touch(request_key)
+            return known
+        data = self._store.get(request_key)
+        if data is None:
+            return ()
+        try:
+            sets = decode_manifest(data)
+        except IntegrityError:
+            self._counters.add("store.corrupt")
+            self._store.remove(request_key)
+            return ()
+        self._remember_sets(request_key, sets)
+        return sets
+
+    def result(self, key: bytes) -> Result | None:
+        """Return one result by the key that a set of inputs leads to."""
+        with self._lock:
+            known = self._results.get(key)
+            if known is not None:
+                self._results.move_to_end(key)
+        if known is not None:
+            self._store.touch(key)
+            return known
+        data = self._store.get(key)
+        if data is None:
+            return None
+        try:
+            result = _decode_result(data)
+        except IntegrityError:
+            self._counters.add("store.corrupt")
+            self._store.remove(key)
+            return None
+        self._remember_result(key, result)
+        return result
+
+    def _remember_sets(self, request_key: bytes, sets: tuple[InputSet, ...]) -> None:
+        with self._lock:
+            self._manifests[request_key] = sets
+            self._manifests.move_to_end(request_key)
+            if len(self._manifests) > MAX_MANIFESTS:
+                self._manifests.popitem(last=False)
+
+    def _remember_result(self, key: bytes, result: Result) -> None:
+        if result.size_bytes > MAX_ONE_RESULT_BYTES:
+            return
+        with self._lock:
+            old = self._results.pop(key, None)
+            self._results[key] = result
+            self._result_bytes += result.size_bytes - (old.size_bytes if old else 0)
+            while self._result_bytes > MAX_RESULT_BYTES:
+                _, dropped = self._results.popitem(last=False)
+                self._result_bytes -= dropped.size_bytes
+
+    def _notice_clean(self) -> None:
+        """Drop what is in memory when `hpcc clean` emptied the directory."""
+        epoch = self._store.epoch()
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        with self._lock:
+            self._manifests.clear()
+            self._results.clear()
+            self._result_bytes = 0
+        self._store.rescan()
+
+
+def _encode_result(result: Result) -> bytes:
+    depfile = encode_fields([] if result.depfile is None else [result.depfile])
+    head = [_SHARED_FORMAT, result.origin] if result.origin else [_FORMAT]
+    return encode_fields(
+        [*head, result.object_data, result.stdout, result.stderr, depfile, *result.side]
+    )
+
+
+def _decode_result(data: bytes) -> Result:
+    fields = decode_fields(data)
+    origin = fields.pop(1) if len(fields) > 1 and fields[0] == _SHARED_FORMAT else b""
+    if len(fields) < 5 or fields[0] not in {_FORMAT, _SHARED_FORMAT}:
+        raise IntegrityError("not a result of this version", reason="bad-record")
+    _, object_data, stdout, stderr, wrapped, *side = fields
+    depfile = decode_fields(wrapped)
+    if len(depfile) > 1:
+        raise IntegrityError("not a result of this version", reason="bad-record")
+    return Result(object_data, depfile[0] if depfile else None, stdout, stderr, tuple(side), origin)

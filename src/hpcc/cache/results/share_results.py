@@ -1,0 +1,74 @@
+"""Results that every clone of a project may have: stored without a root, given out with one."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from hpcc.cache.base.files import FileMemo
+from hpcc.cache.base.manifest import InputSet, make_set
+from hpcc.cache.inputs.closure_types import Closure
+from hpcc.cache.key.share import Share
+from hpcc.cache.results.results import Found, Result, Results
+
+MAX_VIEWS: Final = 4096
+
+
+class SharedResults:
+    """`Results` as one clone sees them. Thread-safe."""
+
+    def __init__(self, results: Results, memo: FileMemo) -> None:
+        self._results, self._memo = results, memo
+        self._lock = threading.Lock()
+        # What is stored, and the same with a clone's own names, by key and root.
+        self._views: OrderedDict[bytes, tuple[tuple[InputSet, ...], tuple[InputSet, ...]]] = (
+            OrderedDict()
+        )
+
+    def find(self, share: Share) -> Found | None:
+        """Return the result that fits this clone's files as they are now, with its names."""
+        stored = self._results.sets(share.key)
+        for inputs, view in zip(stored, self._view(share, stored), strict=True):
+            if not view.holds(self._memo):
+                continue
+            if share.has_other_names(path for path, _ in view.files):
+                continue
+            result = self._results.result(inputs.result_key)
+            if result is None:
+                return None
+            if inputs is not stored[0]:
+                self._results.prefer(share.key, stored, inputs)
+            depfile, stderr = share.checkout.spelled_texts(result.depfile, result.stderr)
+            return Found(view, result._replace(depfile=depfile, stderr=stderr))
+        return None
+
+    def keep(self, share: Share, closure: Closure, result: Result) -> bool:
+        """Store what `why_not_shared` let pass."""
+        checkout = share.checkout
+        texts = checkout.marked_texts(result.depfile, result.stderr)
+        if texts is None:
+            return False
+        inputs = make_set(
+            share.key,
+            tuple((checkout.mark(path), digest) for path, digest in closure.files),
+            tuple(map(checkout.mark, closure.present)),
+            checkout.marked_absences(closure.absences),
+        )
+        depfile, stderr = texts
+        marked = result._replace(depfile=depfile, stderr=stderr, origin=checkout.origin)
+        return self._results.keep_set(share.key, inputs, marked)
+
+    def _view(self, share: Share, stored: tuple[InputSet, ...]) -> tuple[InputSet, ...]:
+        key = share.key + share.checkout.root
+        with self._lock:
+            known = self._views.get(key)
+        if known is not None and known[0] is stored:
+            return known[1]
+        view = tuple(map(share.checkout.spelled_set, stored))
+        with self._lock:
+            self._views[key] = (stored, view)
+            self._views.move_to_end(key)
+            if len(self._views) > MAX_VIEWS:
+                self._views.popitem(last=False)
+        return view
