@@ -9,8 +9,8 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.daemon._client import daemon_environment
-from hpcc.daemon._door import prepare_private_directory
-from hpcc.daemon._spawn import MAX_LOG_BYTES, open_log
+from hpcc.daemon.door import prepare_private_directory
+from hpcc.daemon.spawn import MAX_LOG_BYTES, open_log
 
 
 def test_the_daemon_gets_no_variable_of_a_build() -> None:

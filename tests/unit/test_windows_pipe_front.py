@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable
 
 from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
-from hpcc.daemon._pipe_front import PipeFront, PipeLimits
+from hpcc.daemon.pipe_front import PipeFront, PipeLimits
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
 

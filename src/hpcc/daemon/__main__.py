@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from hpcc.daemon._windows_main import run_daemon
+    from hpcc.daemon.windows_main import run_daemon
 
     if __name__ == "__main__":
         sys.exit(run_daemon())
@@ -15,7 +15,7 @@ else:
     from hpcc.cache.replay.handler import CacheHandler
     from hpcc.config.paths import Paths
     from hpcc.config.settings import Settings
-    from hpcc.daemon._main import run_daemon
+    from hpcc.daemon.main import run_daemon
     from hpcc.dispatch.remote import start_remote
 
     def product_parts(paths: Paths, settings: Settings) -> tuple[CacheHandler, RemoteClient | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from hpcc.daemon._windows_client import (
+    from hpcc.daemon.windows_client import (
         LAUNCHER_START_SECONDS,
         START_SECONDS,
         daemon_environment,
@@ -14,14 +14,14 @@ if sys.platform == "win32":
         stop,
     )
 else:
-    from hpcc.daemon._lifecycle_client import (
+    from hpcc.daemon.lifecycle_client import (
         LAUNCHER_START_SECONDS,
         START_SECONDS,
         query,
         start,
         stop,
     )
-    from hpcc.daemon._spawn import daemon_environment
+    from hpcc.daemon.spawn import daemon_environment
 
 __all__ = [
     "LAUNCHER_START_SECONDS",

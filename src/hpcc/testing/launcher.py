@@ -29,8 +29,8 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError
 from hpcc.daemon._client import query, stop
-from hpcc.daemon._lifecycle import LifecycleLimits
-from hpcc.daemon._main import run_daemon
+from hpcc.daemon.lifecycle import LifecycleLimits
+from hpcc.daemon.main import run_daemon
 from hpcc.wire import launcher as wire
 
 ROOT: Final = Path(__file__).resolve().parents[3]

@@ -20,7 +20,7 @@ from hpcc.cache.cache import open_cache
 from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.daemon._main import run_daemon
+from hpcc.daemon.main import run_daemon
 from hpcc.store.private import SystemFileOps
 
 # So that an entry takes several writes, and a fault can come between them.

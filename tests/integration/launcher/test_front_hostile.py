@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon._door import socket_path
-from hpcc.daemon._front import Front, FrontLimits
+from hpcc.daemon.door import socket_path
+from hpcc.daemon.front import Front, FrontLimits
 from hpcc.ports import SystemClock
 from hpcc.testing.launcher import (
     ANSWER_VARIABLE,

@@ -13,7 +13,7 @@ import pytest
 from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon._client import query, start, stop
-from hpcc.daemon._door import socket_path
+from hpcc.daemon.door import socket_path
 from hpcc.testing.launcher import (
     Bench,
     build_launcher,

@@ -19,10 +19,10 @@ import pytest
 from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
-from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
-from hpcc.daemon._windows_client import query, stop
-from hpcc.daemon._windows_door import PipeDoor
-from hpcc.daemon._windows_main import open_daemon
+from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
+from hpcc.daemon.windows_client import query, stop
+from hpcc.daemon.windows_door import PipeDoor
+from hpcc.daemon.windows_main import open_daemon
 from hpcc.testing.launcher import build_windows_launcher, wait_until
 from hpcc.testing.windows_bridge import Bridge, bridge, build_bridge
 from hpcc.testing.wine import Wine, cross_build
@@ -212,7 +212,7 @@ def test_a_launcher_of_another_build_is_told_so(place: Place) -> None:
 
 
 def test_nonsense_is_refused_and_the_next_one_served(place: Place, other: Bridge) -> None:
-    from hpcc.daemon._windows_door import dial_daemon
+    from hpcc.daemon.windows_door import dial_daemon
 
     nonsense = [b"GET / HTTP/1.1\r\n\r\n", b"hpc1" + b"\1\0\0\0" + b"\xff" * 4,
                 launcher.frame(launcher.ADMIN, b"status") + b"x", launcher.WAIT_FRAME]  # fmt: skip

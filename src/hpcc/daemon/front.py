@@ -24,8 +24,8 @@ from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunRepo
 from hpcc.cache.replay.handler import CacheHandler
 from hpcc.cache.replay.replay import Replay
 from hpcc.core import CallerError, HpccError
-from hpcc.daemon._accept import AcceptLimits, Acceptor
-from hpcc.daemon._front_io import (
+from hpcc.daemon.accept import AcceptLimits, Acceptor
+from hpcc.daemon.front_io import (
     is_gone,
     mount_ids,
     receive_frame,

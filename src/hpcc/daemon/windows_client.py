@@ -15,8 +15,8 @@ from typing import Final
 
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
-from hpcc.daemon._lifecycle import BACKOFF_NAME
-from hpcc.daemon._windows_door import dial_daemon, prepare_directory
+from hpcc.daemon.lifecycle import BACKOFF_NAME
+from hpcc.daemon.windows_door import dial_daemon, prepare_directory
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.pipes import PipeConnection
 from hpcc.windows.processes import ServerProcess

@@ -13,10 +13,10 @@ from typing import Final
 from hpcc.cache.base.peer import peer_credentials
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
-from hpcc.daemon._door import socket_path
-from hpcc.daemon._front_io import receive_frame, send_frame
-from hpcc.daemon._lifecycle import BACKOFF_NAME
-from hpcc.daemon._spawn import spawn_daemon
+from hpcc.daemon.door import socket_path
+from hpcc.daemon.front_io import receive_frame, send_frame
+from hpcc.daemon.lifecycle import BACKOFF_NAME
+from hpcc.daemon.spawn import spawn_daemon
 from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 5.0

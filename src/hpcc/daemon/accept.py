@@ -19,7 +19,7 @@ from typing import Final
 
 from hpcc.cache.replay.engine import Outcome
 from hpcc.cache.replay.replay import Replay, Replays
-from hpcc.daemon._front_io import send_frame
+from hpcc.daemon.front_io import send_frame
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 

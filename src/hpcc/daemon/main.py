@@ -21,12 +21,12 @@ from hpcc.cache.replay.replay import Replays
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError
-from hpcc.daemon._accept import AcceptLimits, Acceptor
-from hpcc.daemon._door import Door
-from hpcc.daemon._front import Front, FrontLimits
-from hpcc.daemon._helpers import Helpers, fork_helpers
-from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
-from hpcc.daemon._spawn import READY
+from hpcc.daemon.accept import AcceptLimits, Acceptor
+from hpcc.daemon.door import Door
+from hpcc.daemon.front import Front, FrontLimits
+from hpcc.daemon.hit_processes import Helpers, fork_helpers
+from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
+from hpcc.daemon.spawn import READY
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
 

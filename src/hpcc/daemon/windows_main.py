@@ -37,10 +37,10 @@ from hpcc.cache.remote.windows_root import windows_root
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
-from hpcc.daemon._lifecycle import Daemon, LifecycleLimits
-from hpcc.daemon._pipe_front import PipeFront
-from hpcc.daemon._windows_client import EXIT_ALREADY_RUNNING
-from hpcc.daemon._windows_door import PipeDoor
+from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
+from hpcc.daemon.pipe_front import PipeFront
+from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
+from hpcc.daemon.windows_door import PipeDoor
 from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.ports import SystemClock
 from hpcc.windows.files import directory_id, look_at
