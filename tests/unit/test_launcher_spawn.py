@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.daemon._client import daemon_environment
+from hpcc.daemon.client import daemon_environment
 from hpcc.daemon.door import prepare_private_directory
 from hpcc.daemon.spawn import MAX_LOG_BYTES, open_log
 

@@ -244,7 +244,7 @@ async def _hit_path(_: Paths) -> Check:
 
 
 async def _daemon(paths: Paths) -> Check:
-    from hpcc.daemon._client import query
+    from hpcc.daemon.client import query
 
     try:
         answer = await asyncio.to_thread(query, paths, "status")

@@ -67,7 +67,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _records(paths: Paths) -> list[CompileRecord]:
     from hpcc.cache.results.records_read import read_records
-    from hpcc.daemon._client import query
+    from hpcc.daemon.client import query
 
     with contextlib.suppress(HpccError):
         query(paths, "stats")  # a running daemon writes down what it has in memory

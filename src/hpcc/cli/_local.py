@@ -50,7 +50,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def start_daemon(*, for_launcher: bool = False) -> bool:
     """Have the user's daemon running; returns whether it had to be started."""
-    from hpcc.daemon._client import LAUNCHER_START_SECONDS, START_SECONDS, start
+    from hpcc.daemon.client import LAUNCHER_START_SECONDS, START_SECONDS, start
 
     seconds = LAUNCHER_START_SECONDS if for_launcher else START_SECONDS
     return start(Paths.from_env(os.environ), seconds)
@@ -58,7 +58,7 @@ def start_daemon(*, for_launcher: bool = False) -> bool:
 
 def stop_daemon(*, now: bool = False) -> bool:
     """End the user's daemon; returns whether one was running."""
-    from hpcc.daemon._client import stop
+    from hpcc.daemon.client import stop
 
     return stop(Paths.from_env(os.environ), now=now)
 
@@ -80,7 +80,7 @@ def _stop(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     """Show the daemon; exit code 3 if none is running."""
-    from hpcc.daemon._client import query
+    from hpcc.daemon.client import query
 
     paths = Paths.from_env(os.environ)
     try:
@@ -121,7 +121,7 @@ def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
 def _fallbacks() -> str:
     from hpcc.cache.results.records_read import read_records
     from hpcc.cli._fallback_line import fallback_line
-    from hpcc.daemon._client import query
+    from hpcc.daemon.client import query
 
     paths = Paths.from_env(os.environ)
     with contextlib.suppress(HpccError):

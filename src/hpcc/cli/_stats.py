@@ -130,7 +130,7 @@ def _current(paths: Paths) -> dict[str, int]:
     # Late: the daemon's package is not needed for --help.
     from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
     from hpcc.cache.fallbacks import read_fallbacks
-    from hpcc.daemon._client import query
+    from hpcc.daemon.client import query
 
     try:
         answer = query(paths, "stats")

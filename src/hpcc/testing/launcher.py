@@ -28,7 +28,7 @@ from hpcc.cache.replay.replay import Replays
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError
-from hpcc.daemon._client import query, stop
+from hpcc.daemon.client import query, stop
 from hpcc.daemon.lifecycle import LifecycleLimits
 from hpcc.daemon.main import run_daemon
 from hpcc.wire import launcher as wire

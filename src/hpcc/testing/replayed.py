@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import HpccError
-from hpcc.daemon._client import query
+from hpcc.daemon.client import query
 from hpcc.testing.launcher import front_counters, launcher_environment, paths_of, wait_until
 
 OUTPUTS: Final = "out"

@@ -17,7 +17,7 @@ from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
 from hpcc.cache.cache import STORE_NAME
 from hpcc.config.paths import Paths
 from hpcc.core import HpccError
-from hpcc.daemon._client import query, stop
+from hpcc.daemon.client import query, stop
 
 # Of the eight sets of inputs that a manifest keeps; the rest is room for sets that coincide.
 _SURE: Final = 5

@@ -12,7 +12,7 @@ import pytest
 
 from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
-from hpcc.daemon._client import query, start, stop
+from hpcc.daemon.client import query, start, stop
 from hpcc.daemon.door import socket_path
 from hpcc.testing.launcher import (
     Bench,

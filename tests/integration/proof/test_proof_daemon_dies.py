@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import HpccError
-from hpcc.daemon._client import query
+from hpcc.daemon.client import query
 from hpcc.testing.launcher import counters, launcher_environment, paths_of, stop_daemon
 from hpcc.testing.store_faults import Fault
 
