@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from hpcc import __version__
-from hpcc.cli._completion import walk
-from hpcc.cli._main import build_parser
+from hpcc.cli.completion import walk
+from hpcc.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/man/hpcc.1"

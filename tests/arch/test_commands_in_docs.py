@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import build_parser
+from hpcc.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 # The launcher's: what follows is a compiler's command line.

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 
-from hpcc.cli._main import build_parser
+from hpcc.cli.main import build_parser
 from hpcc.config.service_file import parse_service_file
 from hpcc.core import TenantId
 from hpcc.gateway.config import GatewayConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.core import ImageRef, IntegrityError
 from hpcc.images.oci.layout import OciLayout
 from hpcc.images.oci.unpack import unpack_layout
@@ -141,7 +141,7 @@ def _main_without_signals(image: str) -> int:
     """Outside of the main thread no signal handler can be set."""
     import asyncio
 
-    from hpcc.cli import _image
+    from hpcc.cli.image import image as _image
 
     return asyncio.run(_image._pull(image, []))
 

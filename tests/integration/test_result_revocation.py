@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.core import (
     NotFoundError,
     PolicyError,

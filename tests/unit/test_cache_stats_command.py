@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
-from hpcc.cli._stats import stats_lines
+from hpcc.cli.cache.stats import stats_lines
+from hpcc.cli.main import main
 
 
 @pytest.fixture

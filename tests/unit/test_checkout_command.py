@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._checkout import MARKER_REASONS, PRIVATE_REASONS, gdb_lines, lldb_line
-from hpcc.cli._doctor import _sharing
-from hpcc.cli._main import main
-from hpcc.cli._stats import stats_lines
+from hpcc.cli.cache.checkout import MARKER_REASONS, PRIVATE_REASONS, gdb_lines, lldb_line
+from hpcc.cli.cache.stats import stats_lines
+from hpcc.cli.doctor.doctor import _sharing
+from hpcc.cli.main import main
 from hpcc.config.paths import Paths
 
 _SOURCES = Path(__file__).resolve().parents[2] / "src/hpcc"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.config.private_file import make_private_directory
 from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError, InfrastructureError, check_port

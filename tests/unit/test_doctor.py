@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.results.records_read import CompileRecord, read_records
-from hpcc.cli._explain import changes_between, explain_lines
-from hpcc.cli._main import build_parser, main
-from hpcc.cli._stats import stats_lines
+from hpcc.cli.cache.explain import changes_between, explain_lines
+from hpcc.cli.cache.stats import stats_lines
+from hpcc.cli.main import build_parser, main
 from hpcc.config.settings import setting_origins
 from hpcc.core import CallerError
 from hpcc.store.private import PrivateStore

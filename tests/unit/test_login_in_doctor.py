@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.config.paths import Paths
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.login_file import FarmProfile, Login, profile_text, save_login

@@ -10,8 +10,8 @@ import pytest
 
 from hpcc.cache.host.host_toolchains import HostToolchain
 from hpcc.cache.results.records_read import CompileRecord
-from hpcc.cli._fallback_line import fallback_line
-from hpcc.cli._main import main
+from hpcc.cli.base.fallback_line import fallback_line
+from hpcc.cli.main import main
 from hpcc.config.farm import Farm
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._stores import lines
+from hpcc.cli.farm.stores import lines
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SystemClock
 from hpcc.worker.stores.book import STORES_NAME, StoresBook, read_stores_report

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.config.farm import Farm
 from hpcc.config.private_file import write_private_file
 

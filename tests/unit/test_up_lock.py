@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._lock import held_lock, holder_or_none
-from hpcc.cli._up import lock_file, run_up
+from hpcc.cli.base.lock import held_lock, holder_or_none
+from hpcc.cli.farm.up import lock_file, run_up
 from hpcc.config.farm import Farm
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 
 
 def package(path: Path, version: str = "313") -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.ports import SystemClock
 from hpcc.runtime.windows import selftest
 from hpcc.runtime.windows.selftest import SelfTestSettings
@@ -163,11 +163,11 @@ def test_the_command_needs_nothing_that_windows_lacks() -> None:
             vars(sys.modules[name]).update(dict.fromkeys(there))
         sys.platform = "win32"
         import hpcc.runtime.registry.windows_pick
-        from hpcc.cli._main import build_parser
+        from hpcc.cli.main import build_parser
         sys.platform = "linux"
         text = build_parser().format_help()
         assert "selftest" in text and "doctor" not in text, text
-        from hpcc.cli._main import main
+        from hpcc.cli.main import main
         sys.exit(main(["selftest", "windows"]))
     """)
     done = subprocess.run(

@@ -1,5 +1,5 @@
 """`python -m hpcc.cli`: the same as `hpcc-cli`."""
 
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 
 raise SystemExit(main())

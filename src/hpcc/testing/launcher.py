@@ -187,7 +187,7 @@ def build_launcher(directory: Path, *flags: str, build_id: str = "") -> Path:
     cli = directory / "hpcc-cli"
     cli.write_text(
         f"#!{sys.executable}\nimport sys\nsys.argv[0] = 'hpcc'\n"
-        "from hpcc.cli._main import main\nsys.exit(main())\n"
+        "from hpcc.cli.main import main\nsys.exit(main())\n"
     )
     cli.chmod(0o755)
     return launcher

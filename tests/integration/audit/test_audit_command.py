@@ -11,7 +11,7 @@ import pytest
 
 from hpcc.audit.canonical import row_of
 from hpcc.audit.heads import head_text
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.testing.audit_rows import SMALL, opened, refusal, row, written
 
 

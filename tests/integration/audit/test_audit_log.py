@@ -198,7 +198,7 @@ def test_a_trail_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 async def test_the_command_line_lists_shows_and_exports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hpcc.cli._main import main
+    from hpcc.cli.main import main
 
     async with opened(tmp_path) as log:
         await log.append(row(1, isolation="qemu/tcg", row_id="ab" * 16, principal="ev\x1b[31mil"))

@@ -19,7 +19,7 @@ from hpcc.audit.log import SpoolAuditLog
 from hpcc.audit.reader import open_index
 from hpcc.audit.segments import spool_path
 from hpcc.audit.verify import verify_trail
-from hpcc.cli._main import main
+from hpcc.cli.main import main
 from hpcc.config.private_file import write_private_file
 from hpcc.core import HpccError, Isolation, PolicyError, TenantId
 from hpcc.identity.tls import PinnedPeer

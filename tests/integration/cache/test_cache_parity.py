@@ -14,7 +14,7 @@ from hpcc.cache.cache import Cache
 from hpcc.cache.host.host_toolchains import RECHECK_SECONDS, HostToolchains, ask_compiler
 from hpcc.cache.replay.engine import Outcome
 from hpcc.cache.results.records_read import read_records
-from hpcc.cli._explain import explain_lines
+from hpcc.cli.cache.explain import explain_lines
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings

@@ -411,7 +411,7 @@ async def test_the_operators_commands_enrol_list_and_revoke(
     import json
     from dataclasses import asdict
 
-    from hpcc.cli._main import main
+    from hpcc.cli.main import main
 
     caplog.set_level(logging.ERROR)
     config = world.directory / "scheduler.json"

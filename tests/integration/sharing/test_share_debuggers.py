@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli._checkout import gdb_lines, lldb_line
+from hpcc.cli.cache.checkout import gdb_lines, lldb_line
 
 from .conftest import Clone
 

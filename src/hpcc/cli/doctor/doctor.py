@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.cli._checkout import MARKER_REASONS, home_directory
+from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
@@ -170,7 +170,7 @@ async def _compilers(_: Paths) -> Check:
 
 async def _parity(paths: Paths) -> Check:
     """Whether the compilers here are those of the image."""
-    from hpcc.cli._doctor_parity import described, findings_here, remedies, subject_or_none
+    from hpcc.cli.doctor.parity import described, findings_here, remedies, subject_or_none
 
     name = "parity"
     subject = await asyncio.to_thread(subject_or_none, paths, load_settings(paths.config_file))
@@ -454,7 +454,7 @@ async def _containers(paths: Paths) -> Check:
 
 
 async def _windows(paths: Paths) -> Check:
-    from hpcc.cli._doctor_windows import windows_guests
+    from hpcc.cli.doctor.windows import windows_guests
 
     settings = load_settings(paths.config_file).worker
     said = await windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from hpcc.cli._checkout import PRIVATE_REASONS
+from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError

@@ -24,7 +24,7 @@ def _completion(args: argparse.Namespace) -> int:
     bash: `source <(hpcc completion bash)`; zsh, after compinit: the same with zsh;
     fish: `hpcc completion fish > ~/.config/fish/completions/hpcc.fish`.
     """
-    from hpcc.cli._main import build_parser  # late: that module imports this one
+    from hpcc.cli.main import build_parser  # late: that module imports this one
 
     writers: dict[str, Callable[[argparse.ArgumentParser], str]] = {
         "bash": _bash, "zsh": _zsh, "fish": _fish,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from hpcc.cli._control import add_config, scheduler_config
+from hpcc.cli.farm.control import add_config, scheduler_config
 from hpcc.core import CallerError
 
 if TYPE_CHECKING:

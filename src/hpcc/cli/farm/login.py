@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.cli._lock import holder_or_none, lock_file
+from hpcc.cli.base.lock import holder_or_none, lock_file
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.cli._lock import held_lock, lock_file
+from hpcc.cli.base.lock import held_lock, lock_file
 from hpcc.config.farm import Farm
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
@@ -239,7 +239,7 @@ def _plain(value: object) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m hpcc.cli._supervise IMAGE`, which `hpcc up` starts."""
+    """`python -m hpcc.cli.farm.supervise IMAGE`, which `hpcc up` starts."""
     try:
         return supervise(Paths.from_env(os.environ), argv[0])
     except HpccError as error:

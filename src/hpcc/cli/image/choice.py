@@ -36,7 +36,7 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
 
 
 def _build_default() -> None:
-    from hpcc.cli._image import run_build
+    from hpcc.cli.image.image import run_build
 
     print("no toolchain image yet: making one with gcc and g++ from this system's packages")
     run_build(argparse.Namespace(packages=[], suite="", mirror="", name="", if_missing=False))

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from hpcc.cli._lock import holder_or_none, lock_file
-from hpcc.cli._progress import progress_lines
+from hpcc.cli.base.lock import holder_or_none, lock_file
+from hpcc.cli.base.progress import progress_lines
 from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import make_private_directory
@@ -56,7 +56,7 @@ def run_up(args: argparse.Namespace) -> int:
         print(f"hpcc is already up{where}")
         return 0
     _refuse_login(paths)
-    from hpcc.cli._image_choice import choose_image
+    from hpcc.cli.image.choice import choose_image
 
     started = time.monotonic()  # noqa: TID251 - shown to the person who waits, decides nothing
     image = choose_image(paths, args.image)
@@ -94,7 +94,7 @@ def _start_supervisor(
     log = paths.state / "up.log"
     with log.open("ab") as errors:
         process = subprocess.Popen(  # noqa: TID251, S603 - no event loop here; our own interpreter
-            [sys.executable, "-m", "hpcc.cli._supervise", image],
+            [sys.executable, "-m", "hpcc.cli.farm.supervise", image],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -134,7 +134,7 @@ def _last_words(log: Path) -> str:
 
 
 def _start_daemon() -> None:
-    from hpcc.cli._local import start_daemon
+    from hpcc.cli.cache.local import start_daemon
 
     start_daemon()
 
@@ -150,7 +150,7 @@ def run_down(_args: argparse.Namespace) -> int:
     if _login_farm_or_none(paths) is None:
         paths.farm_file.unlink(missing_ok=True)
         paths.farm_session_file.unlink(missing_ok=True)
-    from hpcc.cli._local import stop_daemon
+    from hpcc.cli.cache.local import stop_daemon
 
     stop_daemon()
     print("hpcc is down" if holder else "hpcc was not up")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.cli import _audit_reproduce
+from hpcc.cli.audit import reproduce as _audit_reproduce
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError
 
@@ -209,7 +209,7 @@ def _now() -> datetime:
 def _run_query(args: argparse.Namespace) -> int:
     from hpcc.audit.canonical import event_of, row_of
     from hpcc.audit.reader import open_index
-    from hpcc.cli import _audit_text as text
+    from hpcc.cli.audit import text
 
     # One more than is shown, to know whether that was all.
     query = _query(args, args.limit + 1)
@@ -234,7 +234,7 @@ def _run_query(args: argparse.Namespace) -> int:
 def _run_show(args: argparse.Namespace) -> int:
     from hpcc.audit.canonical import row_of
     from hpcc.audit.reader import open_index
-    from hpcc.cli._audit_text import TSV_FIELDS, printable, time_text
+    from hpcc.cli.audit.text import TSV_FIELDS, printable, time_text
 
     with open_index(_directory(args)) as index:
         record = index.row(args.row)
@@ -256,7 +256,7 @@ def _run_show(args: argparse.Namespace) -> int:
 def _run_export(args: argparse.Namespace) -> int:
     from hpcc.audit.canonical import row_of
     from hpcc.audit.reader import open_index
-    from hpcc.cli import _audit_text as text
+    from hpcc.cli.audit import text
 
     query = _query(args, 1 << 62)
     if query.kind == "event" and args.format != "jsonl":
@@ -266,7 +266,7 @@ def _run_export(args: argparse.Namespace) -> int:
     with open_index(_directory(args)) as index:
         records = index.find(query, oldest_first=True)
         if args.format == "parquet":
-            from hpcc.cli._audit_parquet import write_parquet
+            from hpcc.cli.audit.parquet import write_parquet
 
             count = write_parquet(args.output, records)
             print(f"{count} rows in {args.output}")
@@ -286,7 +286,7 @@ def _run_verify(args: argparse.Namespace) -> int:
     directory = _directory(args)
     anchors = read_anchors(args.anchors, args.worker) if args.anchors is not None else []
     if args.scheduler:
-        from hpcc.cli._audit_anchors import ask_scheduler
+        from hpcc.cli.audit.anchors import ask_scheduler
 
         if args.scheduler_state is not None:
             raise CallerError("nobody keeps anchors of a scheduler's own trail")

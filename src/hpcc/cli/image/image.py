@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcc.cli._image_progress import image_progress
+from hpcc.cli.image.progress import image_progress
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
 from hpcc.ports import SystemClock

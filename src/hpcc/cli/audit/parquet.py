@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
 from hpcc.audit.canonical import row_of
-from hpcc.cli._audit_text import TSV_FIELDS
+from hpcc.cli.audit.text import TSV_FIELDS
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import AuditRow
 

@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcc.cli import (
-    _control,
-    _enrol,
-    _result_keys,
-    _scheduler_audit,
-    _stores,
-    _tenants,
-    _windows_service,
-)
+from hpcc.cli.audit import scheduler_audit
+from hpcc.cli.farm import control, enrol, result_keys, stores, tenants, windows_service
 from hpcc.core import CallerError
 
 
@@ -29,14 +22,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.set_defaults(handler=handler)
         if name == "scheduler":
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
-            for module in (_tenants, _control, _result_keys, _scheduler_audit):
+            for module in (tenants, control, result_keys, scheduler_audit):
                 module.register(actions)
-            _enrol.register_scheduler(actions)
+            enrol.register_scheduler(actions)
         elif name == "worker":
             actions = parser.add_subparsers(title="actions", metavar="ACTION")
-            _enrol.register_worker(actions)
-            _stores.register(actions)
-            _windows_service.register_worker(actions)
+            enrol.register_worker(actions)
+            stores.register(actions)
+            windows_service.register_worker(actions)
 
 
 def _run_scheduler(args: argparse.Namespace) -> int:

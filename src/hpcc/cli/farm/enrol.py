@@ -146,7 +146,7 @@ def _enrol(args: argparse.Namespace) -> int:
 
 
 def _with_enrolment[T](args: argparse.Namespace, act: Callable[[Enrolment], Awaitable[T]]) -> T:
-    from hpcc.cli._control import scheduler_config
+    from hpcc.cli.farm.control import scheduler_config
     from hpcc.ports import SystemClock
     from hpcc.scheduler.serve import open_enrolment
 

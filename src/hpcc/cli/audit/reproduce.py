@@ -102,7 +102,7 @@ def _progress(line: str) -> None:
 
 
 def _say(row: AuditRow, result: Reproduction) -> int:
-    from hpcc.cli._audit_text import printable
+    from hpcc.cli.audit.text import printable
     from hpcc.worker.execute.reproduce import MAX_NAMED, Verdict
 
     name = row.row_id[:_ROW_CHARS]

@@ -18,7 +18,7 @@ _UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One line, without its name; as `hpcc.cli._doctor.Check`."""
+    """One line, without its name; as `hpcc.cli.doctor.doctor.Check`."""
 
     state: Literal["ok", "degraded", "missing"]
     detail: str

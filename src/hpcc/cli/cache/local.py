@@ -120,7 +120,7 @@ def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
 
 def _fallbacks() -> str:
     from hpcc.cache.results.records_read import read_records
-    from hpcc.cli._fallback_line import fallback_line
+    from hpcc.cli.base.fallback_line import fallback_line
     from hpcc.daemon.client import query
 
     paths = Paths.from_env(os.environ)
@@ -137,7 +137,7 @@ def _farm_line(farm: object) -> str:
     line = f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
     if sys.platform == "win32":  # no `hpcc up` is there, and no lock of its
         return line
-    from hpcc.cli._lock import holder_or_none, lock_file
+    from hpcc.cli.base.lock import holder_or_none, lock_file
 
     if holder_or_none(lock_file(Paths.from_env(os.environ))) is None:
         return f"{line}; it has ended without `hpcc down`: run `hpcc up`"

@@ -12,44 +12,41 @@ from types import ModuleType
 from typing import Final, cast
 
 from hpcc import __version__
-from hpcc.cli import _config, _local, _selftest, _services, _stats, _windows_agent
+from hpcc.cli.cache import config, local, stats
+from hpcc.cli.doctor import selftest
+from hpcc.cli.farm import services, windows_agent
 from hpcc.core import CallerError, HpccError
 
 # Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
 _COMMANDS: tuple[ModuleType, ...]
 if sys.platform != "win32":
-    from hpcc.cli import (
-        _audit,
-        _checkout,
-        _completion,
-        _doctor,
-        _explain,
-        _image,
-        _login,
-        _token,
-        _up,
-    )
+    from hpcc.cli import completion
+    from hpcc.cli.audit import audit
+    from hpcc.cli.cache import checkout, explain
+    from hpcc.cli.doctor import doctor
+    from hpcc.cli.farm import login, token, up
+    from hpcc.cli.image import image
 
     _COMMANDS = (
-        _up,
-        _login,
-        _token,
-        _local,
-        _stats,
-        _explain,
-        _checkout,
-        _config,
-        _image,
-        _audit,
-        _doctor,
-        _services,
-        _selftest,
-        _windows_agent,
-        _completion,
+        up,
+        login,
+        token,
+        local,
+        stats,
+        explain,
+        checkout,
+        config,
+        image,
+        audit,
+        doctor,
+        services,
+        selftest,
+        windows_agent,
+        completion,
     )
 else:
     # The others need POSIX yet (docs/windows.md).
-    _COMMANDS = (_local, _stats, _config, _services, _selftest, _windows_agent)
+    _COMMANDS = (local, stats, config, services, selftest, windows_agent)
 
 _EXIT_OTHER: Final = 1
 _EXIT_CALLER: Final = 2

@@ -1,0 +1,1 @@
+"""`hpcc audit`: rows, events, verification, reproduction."""

@@ -1,0 +1,1 @@
+"""`hpcc doctor` and `hpcc selftest`: what this machine has and lacks."""

@@ -1,0 +1,1 @@
+"""Commands about farms: a farm on this machine, logins, services and their operation."""

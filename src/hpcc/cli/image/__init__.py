@@ -1,0 +1,1 @@
+"""`hpcc image`: toolchain images."""
