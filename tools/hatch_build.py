@@ -36,7 +36,9 @@ CHOICES = [["musl-gcc", "-static"], ["cc", "-static"], ["gcc", "-static"], ["cc"
 
 TARGET_VARIABLE = "HPCC_TARGET"
 WINDOWS_TARGET = "win_amd64"
-AGENT_SOURCE = "src/hpcc/runtime/_guest/hpcc_agent.c"
+AGENT_SOURCE = "guest/hpcc_agent.c"
+# Built where guests are: the wheel brings their sources.
+GUEST_PROGRAMS = ("init.c", "hpcc_agent.c")
 WINDOWS_COMPILER = "x86_64-w64-mingw32-gcc"
 WINDOWS_FLAGS = [*COMMON[:3], *COMMON[4:], "-Werror", "-Wl,--no-insert-timestamp"]
 
@@ -166,6 +168,10 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
         agent = Path(self._directory.name, "hpcc-agent.exe")
         build_windows_agent(Path(self.root), agent)
         build_data["force_include"][str(agent)] = f"hpcc/runtime/_guest/{agent.name}"
+        for name in GUEST_PROGRAMS:
+            build_data["force_include"][str(Path(self.root, "guest", name))] = (
+                f"hpcc/runtime/_guest/{name}"
+            )
 
     def _add_native(self, version: str, build_data: dict[str, Any]) -> None:
         output = Path(self._directory.name, "hpcc")
@@ -173,6 +179,12 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
         build_data["shared_scripts"][str(output)] = "hpcc"
         library = Path(self._directory.name, LIBRARY)
         build_native(Path(self.root), library)
+        if version != "editable":
+            # In a source tree, editable installs included, they are found in guest/.
+            for name in GUEST_PROGRAMS:
+                build_data["force_include"][str(Path(self.root, "guest", name))] = (
+                    f"hpcc/runtime/_guest/{name}"
+                )
         kind = "force_include_editable" if version == "editable" else "force_include"
         build_data[kind][str(library)] = LIBRARY
 

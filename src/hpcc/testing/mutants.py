@@ -15,7 +15,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final, NamedTuple
 
-_COPIED: Final = ("src", "native", "launcher", "tools")
+_COPIED: Final = ("src", "guest", "native", "launcher", "tools")
 _TESTS_FAILED: Final = 1
 # Under pytest's own for a test, so that what is reported is which case hung.
 _SECONDS: Final = 110

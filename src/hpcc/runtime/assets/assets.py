@@ -14,6 +14,7 @@ from hpcc.ports import GuestSpec
 from hpcc.runtime.assets.drive import build_drive, drive_key
 from hpcc.runtime.assets.initramfs import build_initramfs
 from hpcc.runtime.assets.kernel import GuestLinkKind, Kernel, prepare_kernel
+from hpcc.runtime.host.guest_programs import guest_program
 from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.host.tools import (
     ToolError,
@@ -25,7 +26,7 @@ from hpcc.runtime.host.tools import (
     sha256_of,
 )
 
-_SOURCE: Final = Path(__file__).parents[1] / "_guest" / "init.c"
+_SOURCE: Final = guest_program("init.c")
 _FLAGS: Final = ("-std=c11", "-O2", "-static", "-s")
 # musl first: 40 kB instead of 700, and no libc warnings about static NSS.
 _COMPILERS: Final = ("musl-gcc", "cc", "gcc")

@@ -17,9 +17,10 @@ from typing import Final
 import hpcc
 from hpcc.ports import GuestLostError
 from hpcc.runtime.channel.warden_link import WARDEN_DIED, OnEnd, OnPid
+from hpcc.runtime.host.guest_programs import guest_program
 
 _PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"
-_STUB: Final = Path(hpcc.__file__).parent / "runtime" / "_guest" / "hpcc-agent.exe"
+_STUB: Final = guest_program("hpcc-agent.exe")
 _MEMORY_BYTES: Final = 512 << 20
 # python.exe of a virtual environment is a launcher, which starts another.
 _MAX_PROCESSES: Final = 2

@@ -20,8 +20,9 @@ from typing import Final
 
 from hpcc.core import CallerError, WindowsPathError, check_windows_relative, windows_keys
 from hpcc.core import Digest as BlobDigest
+from hpcc.runtime.host.guest_programs import guest_program
 
-AGENT_STUB_SOURCE: Final = Path(__file__).parents[1] / "_guest" / "hpcc_agent.c"
+AGENT_STUB_SOURCE: Final = guest_program("hpcc_agent.c")
 AGENT_DIRECTORY: Final = ".hpcc"
 MAX_LAYER_BYTES: Final = 256 << 20
 MAX_FILES: Final = 5000
