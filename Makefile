@@ -20,7 +20,7 @@ $(STAMP): requirements-dev.lock pyproject.toml launcher/hpcc.c native/replay.c n
 check: dev  ## format, lint, types, layers, generated files, fast tests; under 3 minutes, no network, no VM
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy src
+	$(VENV)/bin/mypy src testkit
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) tools/gen.py --check
 	$(PY) -m pytest -q tests/unit tests/property tests/contract tests/golden tests/fuzz tests/arch
@@ -68,7 +68,7 @@ demo:  ## a real project behind a VM boundary, then from the cache
 
 N ?= 10000
 soak: dev  ## random edits, bare and through hpcc, compared byte for byte: make soak N=10000
-	$(PY) -m hpcc.testing.soak --operations $(N)
+	$(PY) -m hpcc_testkit.cache.soak --operations $(N)
 
 bench:  ## figures beside ccache and sccache, about half an hour: make bench ARGS=--quick
 	./tools/bootstrap.sh packages base bench || [ $$? = 77 ]

@@ -41,7 +41,7 @@ jobs=$(nproc)
 [ "$jobs" -le 4 ] || jobs=4
 .venv/bin/ruff format --check -q .
 .venv/bin/ruff check -q .
-.venv/bin/mypy src
+.venv/bin/mypy src testkit
 .venv/bin/lint-imports --no-cache
 .venv/bin/python tools/gen.py --check
 code=0

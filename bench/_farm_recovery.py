@@ -17,9 +17,9 @@ from hpcc.identity.tls import PinnedPeer
 from hpcc.rpc.scheduler.api import RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
-from hpcc.testing._farm import IMAGE, TENANT
-from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
-from hpcc.testing.replicas import Replica, ReplicaFarm, replica_farm
+from hpcc_testkit.farm.in_process import IMAGE, TENANT
+from hpcc_testkit.farm.replicas import Replica, ReplicaFarm, replica_farm
+from hpcc_testkit.services.postgres import PrivatePostgres, missing_or_none, private_postgres
 
 GOAL_MS: Final = 2000.0
 _WAIT_SECONDS: Final = 60.0

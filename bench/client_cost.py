@@ -31,7 +31,7 @@ from hpcc.cache.cache import STORE_NAME
 from hpcc.config.paths import Paths
 from hpcc.rpc.base import method
 from hpcc.rpc.reapi import server
-from hpcc.testing._farm import farm_under_test
+from hpcc_testkit.farm.in_process import farm_under_test
 
 HEADERS: Final = 300
 GOAL_MS: Final = 3.0

@@ -37,7 +37,7 @@ from hpcc.runtime.vm.snapshot_store import Snapshot
 from hpcc.runtime.vm.vm import VmGuest, booted
 from hpcc.runtime.vm.warm import WarmStart
 from hpcc.runtime.vm.warm import open_store as open_snapshots
-from hpcc.testing._guest_program import build_scratch_image
+from hpcc_testkit.guests.guest_program import build_scratch_image
 
 RESULTS = Path(__file__).parent / "results"
 MEMORY_MIB = 512

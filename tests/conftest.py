@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Generator[Any]:
     """Give a PostgreSQL of this test process; each test makes a database of its own in it."""
-    from hpcc.testing.postgres import missing_or_none, private_postgres
+    from hpcc_testkit.services.postgres import missing_or_none, private_postgres
 
     if missing := missing_or_none():
         pytest.skip(missing)
@@ -54,7 +54,7 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Deal tests to several processes; see `Schedule`."""
-    from hpcc.testing._schedule import Schedule
+    from hpcc_testkit.suite.schedule import Schedule
 
     return Schedule(config, log)
 
@@ -62,6 +62,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put what takes longest first, where tests are dealt to several processes."""
     if hasattr(config, "workerinput"):
-        from hpcc.testing._schedule import dealt
+        from hpcc_testkit.suite.schedule import dealt
 
         items[:] = [items[i] for i in dealt([item.nodeid for item in items])]

@@ -21,7 +21,7 @@ if [ -n "$source" ]; then
     trap 'rm -rf "$work"' EXIT
     cp -r "tests/fuzz/corpus/$target" "$work/corpus"
     # The plans of real hits, written anew so that they are of today's format.
-    [ "$target" != replay_plan ] || .venv/bin/python -m hpcc.testing.replay_plans "$work/corpus"
+    [ "$target" != replay_plan ] || .venv/bin/python -m hpcc_testkit.cache.replay_plans "$work/corpus"
     clang -std=c11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined "$source" -o "$work/fuzz"
     status=0
     "$work/fuzz" -max_total_time="$seconds" -max_len=4096 -artifact_prefix="$work/crash-" "$work/corpus" 2>&1 | tail -n 20 || status=$?

@@ -89,7 +89,7 @@ def test_every_silenced_check_has_its_reason_beside_it() -> None:
 def test_each_test_that_the_security_page_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
     there = {
-        name for file in [*tracked("tests/*.py"), *tracked("src/hpcc/testing/*.py")]
+        name for file in [*tracked("tests/*.py"), *tracked("testkit/*.py")]
         for name in re.findall(r"def (test_\w+)", file.read_text())
     }  # fmt: skip
     assert len(named) > 40

@@ -33,7 +33,7 @@ from hpcc.store.objects import MemoryObjects, Objects, PrefixObjects
 from hpcc.store.tiered import ReadCachingActionCache, ReadCachingBlobStore
 from hpcc.store.write_behind import Publisher, PublishingActionCache, WriteBehindBlobStore
 from hpcc.store.zstd import ZstdObjects
-from hpcc.testing.store_contract import ACTION, BLOB, ActionCacheContract, BlobStoreContract
+from hpcc_testkit.cache.store_contract import ACTION, BLOB, ActionCacheContract, BlobStoreContract
 
 
 def files(directory: Path, pattern: str = "??/*") -> list[Path]:

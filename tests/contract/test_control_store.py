@@ -32,7 +32,7 @@ from hpcc.ports import (
     SystemClock,
     WorkerLease,
 )
-from hpcc.testing.postgres import PrivatePostgres
+from hpcc_testkit.services.postgres import PrivatePostgres
 
 pytestmark = pytest.mark.timeout(120)
 WAIT_SECONDS = 30.0

@@ -9,9 +9,9 @@ import pytest
 
 from hpcc.core import ImageDigest
 from hpcc.ports import Guest, GuestSpec
-from hpcc.testing._fake_runtime import FakeRuntime
-from hpcc.testing._guest_contract import GuestContract
-from hpcc.testing._guest_program import build_program
+from hpcc_testkit.guests.fake_runtime import FakeRuntime
+from hpcc_testkit.guests.guest_contract import GuestContract
+from hpcc_testkit.guests.guest_program import build_program
 
 
 @pytest.fixture(scope="module")

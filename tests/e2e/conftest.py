@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing._authority import IssuedFiles, issue
-from hpcc.testing._bazel import bazel, missing_or_none
-from hpcc.testing._machine import HPCC, Machine
+from hpcc_testkit.farm.bazel import bazel, missing_or_none
+from hpcc_testkit.farm.machine import HPCC, Machine
+from hpcc_testkit.services.authority import IssuedFiles, issue
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 

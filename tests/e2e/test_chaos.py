@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing._host import Process, ProcessTracker, files_below, traces_of
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.guests.host import Process, ProcessTracker, files_below, traces_of
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing._host import ProcessTracker
-from hpcc.testing._machine import Machine
-from hpcc.testing.estate import Estate, Service, estate
+from hpcc_testkit.farm.estate import Estate, Service, estate
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.guests.host import ProcessTracker
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).parents[2]

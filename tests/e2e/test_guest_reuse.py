@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

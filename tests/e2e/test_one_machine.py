@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.runtime.channel.warden_launch import warden_label
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

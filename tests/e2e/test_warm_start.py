@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing._machine import POLL_SECONDS, Machine
+from hpcc_testkit.farm.machine import POLL_SECONDS, Machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ExecEvent, IntegrityError, OutputEvent, StdioEvent
 from hpcc.runtime.channel.replies import ReplyChecker
-from hpcc.testing.guest_bytes import NONCE, REQUEST, STREAM, TOKEN, seeds
 from hpcc.warden.guest import reply_of
 from hpcc.wire import warden as wire
 from hpcc.wire.exec_frames import MAX_FRAME_BYTES
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION, FrameGate
 from hpcc.wire.link import HostLink
+from hpcc_testkit.hostile.guest_bytes import NONCE, REQUEST, STREAM, TOKEN, seeds
 
 CORPUS = Path(__file__).parent / "corpus" / "guest_stream"
 INPUTS = {path.name: path.read_bytes() for path in sorted(CORPUS.iterdir())}
@@ -98,7 +98,7 @@ def read(data: bytes) -> bool:
 def test_the_corpus_has_todays_seeds() -> None:
     assert set(seeds()) <= set(INPUTS)
     assert all(INPUTS[name] == data for name, data in seeds().items()), (
-        "run: python -m hpcc.testing.guest_bytes tests/fuzz/corpus/guest_stream"
+        "run: python -m hpcc_testkit.hostile.guest_bytes tests/fuzz/corpus/guest_stream"
     )
 
 

@@ -12,8 +12,8 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc.agent.base.intake import Intake
 from hpcc.core import CallerError, ExecLimits, IntegrityError, OutputEvent, ResultEvent, StdioEvent
 from hpcc.runtime.channel.replies import ReplyChecker
-from hpcc.testing._guest_contract import request
 from hpcc.warden.guest import reply_of
+from hpcc_testkit.guests.guest_contract import request
 
 REQUEST = request(
     "cc", inputs=[("a.c", b"1"), ("b.h", b"2")], outputs=("a.o", "d/b.o", "c.d"),

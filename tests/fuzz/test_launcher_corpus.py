@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.testing.launcher import build_tool
 from hpcc.wire import launcher as wire
+from hpcc_testkit.cache.launcher import build_tool
 
 CORPUS = Path(__file__).parent / "corpus"
 REQUESTS = sorted((CORPUS / "launcher_request").iterdir())

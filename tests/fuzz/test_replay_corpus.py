@@ -14,8 +14,8 @@ from hpcc.cache.base.outputs import OutputFile
 from hpcc.cache.replay.engine import Outcome, Plan
 from hpcc.cache.replay.native import load_native
 from hpcc.cache.replay.plan_bytes import encode_plan
-from hpcc.testing.launcher import ROOT, build_tool
-from hpcc.testing.replay_plans import write_plans
+from hpcc_testkit.cache.launcher import ROOT, build_tool
+from hpcc_testkit.cache.replay_plans import write_plans
 
 HOSTILE = sorted((Path(__file__).parent / "corpus" / "replay_plan").iterdir())
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")

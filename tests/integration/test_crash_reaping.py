@@ -36,9 +36,9 @@ from hpcc.rpc.scheduler.api import RouteChange
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import RunningScheduler
-from hpcc.testing._fake_runtime import FakeGuest, FakeRuntime
-from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing._memory_audit import MemoryAuditLog
+from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.memory_audit import MemoryAuditLog
+from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
 
 
 @asynccontextmanager

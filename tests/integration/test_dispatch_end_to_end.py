@@ -25,7 +25,7 @@ from hpcc.core import (
 from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.dispatch.remote_frames import encode_inputs
 from hpcc.rpc.reapi import inline_blobs
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 
 
 def paths_of(directory: Path) -> Paths:

@@ -9,8 +9,8 @@ from hpcc.core import RemoteFailure, RemoteInput, RemoteRequest, RemoteResult
 from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.farm import FarmConnection, connect_farm
 from hpcc.ports import SystemClock
-from hpcc.testing._farm import farm_under_test
 from hpcc.worker.execute.session import EventLimiter
+from hpcc_testkit.farm.in_process import farm_under_test
 
 
 def request_of(directory: Path, number: int) -> RemoteRequest:

@@ -11,7 +11,7 @@ from hpcc.cli.main import main
 from hpcc.core import ImageRef, IntegrityError
 from hpcc.images.oci.layout import OciLayout
 from hpcc.images.oci.unpack import unpack_layout
-from hpcc.testing._images import SYM, Item, LyingRegistry, SmallImage, make_image, tar_bytes
+from hpcc_testkit.guests.images import SYM, Item, LyingRegistry, SmallImage, make_image, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")
 

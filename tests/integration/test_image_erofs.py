@@ -12,7 +12,7 @@ from hpcc.core import CallerError, ImageDigest, InfrastructureError, IntegrityEr
 from hpcc.images.build import builder, erofs
 from hpcc.images.build.erofs import ErofsImage, build_erofs
 from hpcc.images.build.tree import MOUNT_POINTS
-from hpcc.testing._images import CHR, DIR, HARD, SYM, Item, layer_files, tar_bytes
+from hpcc_testkit.guests.images import CHR, DIR, HARD, SYM, Item, layer_files, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")
 

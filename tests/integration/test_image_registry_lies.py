@@ -22,7 +22,7 @@ from hpcc.images.oci.registry import Registry
 from hpcc.images.prepared import PreparedImage
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
-from hpcc.testing._images import Answer, Asked, Item, LyingRegistry, make_image, tar_bytes
+from hpcc_testkit.guests.images import Answer, Asked, Item, LyingRegistry, make_image, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")
 

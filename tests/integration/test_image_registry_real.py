@@ -14,7 +14,7 @@ from hpcc.core import ImageRef, IntegrityError
 from hpcc.images.oci.registry import Registry
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
-from hpcc.testing._images import Item, make_image, tar_bytes
+from hpcc_testkit.guests.images import Item, make_image, tar_bytes
 
 pytestmark = [
     pytest.mark.skipif(

@@ -24,7 +24,7 @@ from hpcc.images.oci.registry import Registry
 from hpcc.images.oci.source import FetchedImage, Progress
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
-from hpcc.testing._images import (
+from hpcc_testkit.guests.images import (
     PLAIN_LAYER,
     ZSTD_LAYER,
     Item,

@@ -36,7 +36,7 @@ from hpcc.reapi.signed import ResultScope
 from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.rpc.scheduler.api import Route
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
 
 Lie = Callable[[ResultRecord], ResultRecord]
 

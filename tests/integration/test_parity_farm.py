@@ -44,8 +44,8 @@ from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler.tenants.door import Admitted
 from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
-from hpcc.testing._fake_runtime import FakeGuest
-from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
+from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -30,8 +30,8 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.errors import BusyError, MissingBlobsError
 from hpcc.rpc.base.method import INJECTED_METADATA, TOOL_METADATA
 from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
-from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing._farm_actions import forged_token, made_action, run_script
+from hpcc_testkit.farm.actions import forged_token, made_action, run_script
+from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 
 REAPI = "/build.bazel.remote.execution.v2"
 SCRIPT = "cp a.c a.o"

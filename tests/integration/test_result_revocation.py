@@ -23,8 +23,8 @@ from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.farm import connect_farm
 from hpcc.identity.keys import key_id, load_or_create_signing_key
 from hpcc.ports import SystemClock
-from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing._farm_actions import made_action, run_script
+from hpcc_testkit.farm.actions import made_action, run_script
+from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
 
 SCRIPT = "cp a.c a.o"
 

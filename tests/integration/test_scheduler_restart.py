@@ -12,12 +12,12 @@ from hpcc.dispatch.farm import connect_farm
 from hpcc.ports import SystemClock
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import serve_scheduler
-from hpcc.testing._enrolled import token_file
-from hpcc.testing._fake_runtime import FakeRuntime
-from hpcc.testing._farm import IMAGE, TENANT, FakeImages
-from hpcc.testing._memory_audit import MemoryAuditLog
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.serve import serve_worker
+from hpcc_testkit.farm.enrolled import token_file
+from hpcc_testkit.farm.in_process import IMAGE, TENANT, FakeImages
+from hpcc_testkit.farm.memory_audit import MemoryAuditLog
+from hpcc_testkit.guests.fake_runtime import FakeRuntime
 
 
 def scheduler_config(directory: Path, port: int, worker_port: int = 0) -> SchedulerConfig:

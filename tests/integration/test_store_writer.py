@@ -19,9 +19,9 @@ from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result
 from hpcc.reapi.signed import ResultScope
 from hpcc.rpc.reapi.client import ReapiClient
 from hpcc.store.disk_actions import DiskActionCache, DiskActionCacheConfig, action_cache_directory
-from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing._farm_actions import forged_token, made_action, run_script
 from hpcc.worker.stores.entries import lineage_digest, pack_entry, unpack_entry
+from hpcc_testkit.farm.actions import forged_token, made_action, run_script
+from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 
 SCRIPT = "cp a.c a.o; echo said; echo warned >&2"
 ACTION = made_action(SCRIPT)[-1].digest

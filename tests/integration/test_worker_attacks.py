@@ -32,10 +32,10 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.errors import MissingBlobsError, UnauthenticatedError, UnavailableError
 from hpcc.rpc.scheduler.api import RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing._farm_actions import forged_token as forged
-from hpcc.testing._farm_actions import made_action as made
-from hpcc.testing._farm_actions import run_script as run
+from hpcc_testkit.farm.actions import forged_token as forged
+from hpcc_testkit.farm.actions import made_action as made
+from hpcc_testkit.farm.actions import run_script as run
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 
 REAPI = "/build.bazel.remote.execution.v2"
 

@@ -22,7 +22,7 @@ from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.digests import digest_to_proto
 from hpcc.reapi.tree import build_tree
 from hpcc.rpc.base.channel import open_channel
-from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
 
 EXECUTION = "/build.bazel.remote.execution.v2.Execution"
 

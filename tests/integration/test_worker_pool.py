@@ -22,8 +22,8 @@ from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
 from hpcc.rpc.base.errors import BusyError, UnavailableError
 from hpcc.rpc.reapi.client import ReapiClient
-from hpcc.testing._fake_runtime import FakeGuest
-from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 GOOD, EVIL = b"int x;\n", b"evil"
 

@@ -21,7 +21,7 @@ from hpcc.config.settings import Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.dispatch.remote import DispatcherClient, start_remote
 from hpcc.ports import GuestBootError
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def worker_process(farm: FarmUnderTest) -> AsyncGenerator[asyncio.subproce
     file.touch(mode=0o600)
     file.write_text(json.dumps(asdict(await farm.enrolling()), default=str))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "hpcc.testing._farm_worker", "--config", str(file),
+        sys.executable, "-m", "hpcc_testkit.farm.worker", "--config", str(file),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.mutants import Mutants
+from hpcc_testkit.suite.mutants import Mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 TAMPERING = "tests/integration/audit/test_audit_tampering.py::"
 REPRODUCE = "tests/integration/audit/test_audit_reproduce.py::"

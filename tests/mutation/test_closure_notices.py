@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 ATTACK = (
     "tests/integration/cache/test_closure_completion.py"

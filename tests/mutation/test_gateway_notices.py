@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 ATTACKS = "tests/integration/gateway/test_gateway_attacks.py::"
 ORDER = "tests/unit/test_output_order.py::"

@@ -22,8 +22,8 @@ import pytest
 
 from hpcc.core import OutputEvent, ResultEvent
 from hpcc.runtime.channel.warden import Zygote
-from hpcc.testing._hostile_harness import Host
-from hpcc.testing._hostile_server import HostileServer
+from hpcc_testkit.hostile.harness import Host
+from hpcc_testkit.hostile.server import HostileServer
 
 ROOT = Path(__file__).resolve().parents[2]
 GATE, GUEST, LINK = "wire/frame_gate.py", "warden/guest.py", "wire/link.py"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 ATTACKS = "tests/integration/test_worker_attacks.py"
 JOINS = "tests/integration/test_worker_joins.py"

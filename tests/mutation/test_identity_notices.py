@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 TOKEN = "tests/unit/test_idp_token.py::"
 LOGIN = "tests/unit/test_login.py::"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 UNIT = "tests/unit/test_toolchain_parity.py::"
 GUEST = "tests/unit/test_image_toolchains.py::"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 CHECKS = "tests/contract/test_replay_contract.py"
 OUTPUTS = "tests/contract/test_replay_outputs_contract.py"

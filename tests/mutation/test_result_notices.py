@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 STORE = "tests/integration/test_store_writer.py::"
 UNIT = "tests/unit/test_signed_results.py::"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 TESTS = "tests/unit/test_snapshots.py::"
 STORE, FILES = "runtime/vm/snapshot_store.py", "runtime/vm/snapshot_files.py"

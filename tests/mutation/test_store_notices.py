@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 PARTS = "tests/unit/test_shared_store_parts.py::"
 CONTROL = "tests/contract/test_control_store.py::"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing.mutants import Case, Mutants
+from hpcc_testkit.suite.mutants import Case, Mutants
 
 SPEC_TESTS, HCS_TESTS = "tests/unit/test_windows_spec.py::", "tests/unit/test_windows_hcs.py::"
 SPEC, HCS = "runtime/windows/spec.py", "runtime/windows/hcs.py"

@@ -11,7 +11,7 @@ from hpcc.core import IntegrityError
 from hpcc.images.base.tar import TarReader
 from hpcc.images.build.flatten import flatten
 from hpcc.images.build.tree import MOUNT_POINTS
-from hpcc.testing._images import DIR, HARD, SYM, Item, layer_files, read_clean_tar, tar_bytes
+from hpcc_testkit.guests.images import DIR, HARD, SYM, Item, layer_files, read_clean_tar, tar_bytes
 
 MOUNTS = {path for path, _ in MOUNT_POINTS}
 _names = st.sampled_from("abcd")

@@ -36,7 +36,7 @@ from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import ClosureRequest
 from hpcc.cache.results.results import Result, Results
 from hpcc.store.private import PrivateStore
-from hpcc.testing.include_model import (
+from hpcc_testkit.cache.include_model import (
     KINDS,
     Compiled,
     FailedError,

@@ -19,7 +19,7 @@ from hpcc.agent.linux.tree import (
     stage,
 )
 from hpcc.core import Digest, IntegrityError
-from hpcc.testing._guest_contract import request
+from hpcc_testkit.guests.guest_contract import request
 
 
 def put(cache: BlobCache, data: bytes) -> Digest:

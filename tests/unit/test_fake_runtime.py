@@ -21,7 +21,7 @@ from hpcc.core import (
     StdioEvent,
 )
 from hpcc.ports import Guest, GuestBootError, GuestLostError, GuestSpec, Runtime
-from hpcc.testing._fake_runtime import FakeFaults, FakeRuntime
+from hpcc_testkit.guests.fake_runtime import FakeFaults, FakeRuntime
 
 SPEC = GuestSpec(image=ImageDigest("sha256:" + "0" * 64), image_path=Path("/nowhere"))
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from hpcc.files import access_of, lock_now, open_file, privacy_remedy, sync_directory
-from hpcc.testing.launcher import ROOT
 from hpcc.windows.library import Answer, WindowsError
 from hpcc.windows.open_files import LinkRefusedError, lock_handle, open_handle
 from hpcc.windows.security import allowed_on_file
+from hpcc_testkit.cache.launcher import ROOT
 
 NEW = os.O_RDWR | os.O_CREAT
 _HOLDER = """

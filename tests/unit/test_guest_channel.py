@@ -22,12 +22,12 @@ from hpcc.core import CallerError, ExecLimits, NotFoundError, ResultEvent, Stdio
 from hpcc.ports import GuestLostError
 from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
 from hpcc.runtime.channel.warden_launch import launch_warden
-from hpcc.testing import _scripted_guest as scripted
-from hpcc.testing._guest_contract import MemoryBlobs, request
-from hpcc.testing._scripted_guest import Play, Script, welcome
-from hpcc.testing._wardens import local_wardens
 from hpcc.wire.exec_frames import MAX_FRAME_BYTES
 from hpcc.wire.link import MAX_JUNK_BYTES
+from hpcc_testkit.guests import scripted_guest as scripted
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, request
+from hpcc_testkit.guests.scripted_guest import Play, Script, welcome
+from hpcc_testkit.guests.wardens import local_wardens
 
 DATA = b"an input"
 OK = pb.Result(reason=pb.Result.REASON_ENDED)

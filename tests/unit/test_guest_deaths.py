@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
-from hpcc.testing._idp_tokens import FixedClock
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.deaths import MAX_REMEMBERED, REMEMBERED_SECONDS, Deaths
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 ANN = TrustDomain.of(
     tenant=TenantId("acme"),

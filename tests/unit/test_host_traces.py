@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpcc.testing._host import ProcessTracker, files_below, traces_of
+from hpcc_testkit.guests.host import ProcessTracker, files_below, traces_of
 
 HIDING = """
 import os, sys, time

@@ -13,7 +13,7 @@ from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.build.flatten import FlattenReport, flatten
 from hpcc.images.build.tree import MOUNT_POINTS
 from hpcc.images.oci.blobfile import LayerFile
-from hpcc.testing._images import (
+from hpcc_testkit.guests.images import (
     BLK,
     CHR,
     DIR,

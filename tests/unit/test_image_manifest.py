@@ -14,7 +14,7 @@ from hpcc.images.oci.auth import load_logins, login_files, parse_challenges, par
 from hpcc.images.oci.http import check_base_url
 from hpcc.images.oci.manifest import Index, Manifest, parse_config, parse_manifest, pick_platform
 from hpcc.images.oci.registry import split_repository
-from hpcc.testing._images import INDEX, MANIFEST, PLAIN_LAYER
+from hpcc_testkit.guests.images import INDEX, MANIFEST, PLAIN_LAYER
 
 HEX = "a" * 64
 

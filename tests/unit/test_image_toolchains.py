@@ -21,7 +21,7 @@ from hpcc.core import (
 )
 from hpcc.images.toolchains import label_trouble, probe_guest, read_toolchains, write_toolchains
 from hpcc.ports import BlobSource, GuestLostError
-from hpcc.testing._fake_runtime import FakeGuest
+from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 DIGEST = ImageDigest("sha256:" + "ab" * 32)
 ABOUT = b"Target: x86_64-linux-gnu\ngcc version 14.2.0 (Debian 14.2.0-19)\n"

@@ -22,7 +22,7 @@ from hpcc.identity.session_token import (
 )
 from hpcc.ports import ConflictError
 from hpcc.scheduler.base.signing import ANNOUNCE_SECONDS, KEY, SPACE, SigningKeys
-from hpcc.testing._idp_tokens import FixedClock
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 SEALER = Sealer(b"s" * 32)
 LIFE = 3600.0

@@ -34,7 +34,7 @@ from hpcc.identity.oidc_grants import Grants, RefusedError
 from hpcc.identity.oidc_http import Answer, ProviderError, ProviderHttp, check_provider_url
 from hpcc.identity.oidc_provider import Provider, parse_provider
 from hpcc.ports import SystemClock
-from hpcc.testing._idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
+from hpcc_testkit.services.idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
 
 KEY = MintKey.make("k")
 PROVIDER = Provider(

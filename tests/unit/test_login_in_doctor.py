@@ -11,7 +11,7 @@ from hpcc.cli.main import main
 from hpcc.config.paths import Paths
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.login_file import FarmProfile, Login, profile_text, save_login
-from hpcc.testing._idp_tokens import ISSUER, FixedClock
+from hpcc_testkit.services.idp_tokens import ISSUER, FixedClock
 
 ALWAYS = 4e9
 

@@ -6,7 +6,7 @@ import pytest
 
 from hpcc.core import MAX_OUTPUT_ENTRIES
 from hpcc.runtime.channel.output_order import OutputOrder
-from hpcc.testing._guest_contract import request
+from hpcc_testkit.guests.guest_contract import request
 
 REQUEST = request("cc", outputs=("a.o", "both", "c.o"), output_directories=("both", "d", "z"))
 

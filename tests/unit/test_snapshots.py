@@ -22,7 +22,7 @@ from hpcc.runtime.vm.snapshot_files import BLOCK_BYTES, digest_of, seal
 from hpcc.runtime.vm.snapshot_store import Saved, Snapshot, SnapshotStore, snapshot_key
 from hpcc.runtime.vm.vm import Vm, VmGuest
 from hpcc.runtime.vm.warm import FORGIVE_SECONDS, WarmStart
-from hpcc.testing._idp_tokens import FixedClock
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 KEY = "0123456789abcdef" * 2
 MIB = 1 << 20

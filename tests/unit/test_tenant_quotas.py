@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hpcc.core import Blob, ImageDigest, Isolation, NotFoundError, TenantId
 from hpcc.identity.token import RouteClaims, RouteQuotas
 from hpcc.rpc.base.errors import BusyError
-from hpcc.testing._idp_tokens import FixedClock
 from hpcc.worker.stores.quotas import MAX_WAITING, Quotas
 from hpcc.worker.stores.storage import TenantStorage
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 CLAIMS = RouteClaims(

@@ -32,7 +32,7 @@ from hpcc.scheduler.tenants.table import (
     _matches,
     parse_tenants,
 )
-from hpcc.testing._idp_tokens import FixedClock
+from hpcc_testkit.services.idp_tokens import FixedClock
 
 ACME = TenantId("acme")
 DIGEST = "sha256:" + "ab" * 32

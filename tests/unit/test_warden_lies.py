@@ -19,10 +19,10 @@ from hpcc.runtime.channel import warden as _warden
 from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
 from hpcc.runtime.channel.warden import WardenEnds, Zygote, cpu_seconds
 from hpcc.runtime.channel.warden_budget import CpuBudget
-from hpcc.testing._guest_contract import MemoryBlobs, request
-from hpcc.testing._wardens import lying_wardens
 from hpcc.wire import warden as wire
 from hpcc.wire.link import TOKEN_BYTES
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, request
+from hpcc_testkit.guests.wardens import lying_wardens
 
 TOKEN = b"t" * TOKEN_BYTES
 SECONDS = 8

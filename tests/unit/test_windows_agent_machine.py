@@ -17,8 +17,8 @@ from hpcc.agent.windows.machine import WindowsConfig, WindowsMachine
 from hpcc.agent.windows.main import take_host
 from hpcc.agent.windows.tree import clear, list_directories, open_outputs
 from hpcc.core import Digest, ExecLimits
-from hpcc.testing._guest_contract import request
 from hpcc.wire.link import NONCE_BYTES, TOKEN_BYTES, GuestLink, HostLink
+from hpcc_testkit.guests.guest_contract import request
 
 # What the stub does, as far as these tests go: its arguments up to "--", a program, a report.
 _STUB = """

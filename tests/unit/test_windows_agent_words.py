@@ -21,7 +21,7 @@ from hpcc.agent.windows.words import (
 )
 from hpcc.core import CallerError, Digest, ExecLimits, InputFile
 from hpcc.runtime.windows.agent import build_agent_layer, build_agent_zip
-from hpcc.testing._guest_contract import request
+from hpcc_testkit.guests.guest_contract import request
 
 MACHINE = {"SystemRoot": "C:\\Windows", "SECRET": "x", "Path": "C:\\agent", "TEMP": "C:\\t"}
 
@@ -150,7 +150,7 @@ def test_the_agents_program_is_the_same_bytes_each_time_and_python_alone() -> No
     assert all(name.endswith(".py") for name in names)
     assert {"__main__.py", "hpcc/agent/windows/main.py", "hpcc/core/__init__.py", "google/__init__.py",
             "grpclib/server.py", "google/protobuf/message.py"} <= set(names)  # fmt: skip
-    assert not [n for n in names if n.startswith(("hpcc/runtime", "hpcc/testing", "grpc/"))]
+    assert not [n for n in names if n.startswith(("hpcc/runtime", "hpcc_testkit", "grpc/"))]
 
 
 def test_a_layer_of_the_whole_agent_wants_a_python_with_hyperv_sockets() -> None:

@@ -37,10 +37,10 @@ from hpcc.runtime.windows.layer import build_windows_layer
 from hpcc.runtime.windows.process import WindowsProcessRuntime, pipe_names
 from hpcc.runtime.windows.runtime import WindowsRuntime
 from hpcc.runtime.windows.spec import container_vmid, service_guid
-from hpcc.testing._fifo_streams import fifo_streams
-from hpcc.testing._guest_contract import request, run
-from hpcc.testing._scripted_containerd import ScriptedContainerd, serving, sha256
 from hpcc.wire.link import GuestLink
+from hpcc_testkit.guests.fifo_streams import fifo_streams
+from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.windows.scripted_containerd import ScriptedContainerd, serving, sha256
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "windows"
 MOUNT = json.loads((GOLDEN / "from_source_windows_layer_mount.json").read_text())["value"]

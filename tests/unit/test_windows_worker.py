@@ -23,9 +23,9 @@ from hpcc.runtime.registry.windows_pick import (
 from hpcc.runtime.windows.hyperv import HyperVRuntime
 from hpcc.runtime.windows.layer import build_windows_layer, read_windows_layer
 from hpcc.runtime.windows.spec import VM_OVERHEAD_MIB
-from hpcc.testing._scripted_containerd import ScriptedContainerd, serving
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.pool.guests import overhead_mib, windows_choice
+from hpcc_testkit.windows.scripted_containerd import ScriptedContainerd, serving
 
 DIGEST = "sha256:" + "a" * 64
 PULLED = f"mcr.microsoft.com/windows/servercore@{DIGEST}"

@@ -27,10 +27,10 @@ from hpcc.runtime.firecracker.tools import FirecrackerTools, find_firecracker
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
 from hpcc.runtime.registry.pick import pick_runtime
 from hpcc.runtime.vm.vm import VmGuest
-from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
-from hpcc.testing._guest_program import build_scratch_image
-from hpcc.testing._machine import Machine
-from hpcc.testing._nested import INSIDE_VARIABLE, NestedMachine, hand_on
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
+from hpcc_testkit.guests.guest_program import build_scratch_image
+from hpcc_testkit.guests.nested import INSIDE_VARIABLE, NestedMachine, hand_on
 
 FIRECRACKER = "firecracker-1.12.1"
 IS_NATIVE = pytest.StashKey[bool]()

@@ -14,7 +14,7 @@ from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
 from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.runtime.vm.vm import VmGuest
-from hpcc.testing._vm_contract import VmContract
+from hpcc_testkit.guests.vm_contract import VmContract
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 

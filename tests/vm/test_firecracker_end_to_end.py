@@ -14,8 +14,8 @@ from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
 from hpcc.runtime.firecracker.tools import FirecrackerTools
-from hpcc.testing._guest_contract import MemoryBlobs, request, run
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 

@@ -21,7 +21,7 @@ from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
 from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.runtime.registry.pick import pick_runtime
-from hpcc.testing._guest_contract import request, run
+from hpcc_testkit.guests.guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 

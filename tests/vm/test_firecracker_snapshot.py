@@ -15,7 +15,7 @@ from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRunti
 from hpcc.runtime.firecracker.tools import FirecrackerTools
 from hpcc.runtime.vm.warm import WarmStart
 from hpcc.runtime.vm.warm import open_store as open_snapshots
-from hpcc.testing._guest_contract import request, run
+from hpcc_testkit.guests.guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 

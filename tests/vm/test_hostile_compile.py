@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import hpcc
+import hpcc_testkit
 from hpcc.core import Digest as Sha
 from hpcc.core import ExecLimits, ExecRequest, InputFile
 from hpcc.ports import Guest
 from hpcc.runtime.assets.assets import find_static_compiler
-from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, Outcome, request, run
 
 pytestmark = [
     pytest.mark.vm, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module"),
@@ -28,7 +28,7 @@ LIMITS = ExecLimits(wall_seconds=60.0, memory_bytes=128 * MIB, output_bytes=16 *
 def evil(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The hostile compile, a static program."""
     target = tmp_path_factory.mktemp("evil") / "evil"
-    source = Path(hpcc.__file__).parent / "testing/_hostile_compile.c"
+    source = Path(hpcc_testkit.__file__).parent / "hostile/compile.c"
     compiler = find_static_compiler()
     assert compiler is not None
     subprocess.run([compiler, "-O1", "-static", "-w", "-o", target, source], check=True)

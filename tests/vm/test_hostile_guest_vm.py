@@ -13,27 +13,27 @@ from pathlib import Path
 
 import pytest
 
-import hpcc
+import hpcc_testkit
 from hpcc.runtime.assets import assets, drive
-from hpcc.testing._hostile_agent import attack_flag
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.hostile.agent import attack_flag
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Three: after as many failures the daemon compiles locally for a while without asking.
 ATTACKS = ["stdio-flood", "million-outputs", "hpack-bomb"]
 MAX_GROWTH_KIB = 128 << 10
-ROOT = Path(hpcc.__file__).parent
+KIT = Path(hpcc_testkit.__file__).parent
 
 
 def with_hostile_agent() -> Iterator[tuple[str, Path]]:
     """What is on the drive: all that an agent has, and a hostile one in its place."""
     for name, path in drive._own_files():
-        if name != "hpcc/agent/__init__.py":
+        if name != "hpcc/agent/linux/main.py":
             yield name, path
-    yield "hpcc/agent/__init__.py", ROOT / "testing/_hostile_agent.py"
-    for path in (ROOT / "testing/__init__.py", *ROOT.glob("testing/_hostile_*.py")):
-        yield f"hpcc/testing/{path.name}", path
+    yield "hpcc/agent/linux/main.py", KIT / "hostile/agent.py"
+    for path in (KIT / "__init__.py", *sorted(KIT.glob("hostile/*.py"))):
+        yield f"hpcc_testkit/{path.relative_to(KIT)}", path
 
 
 async def prepared(shared: Path) -> Path:

@@ -18,9 +18,9 @@ from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
 from hpcc.runtime.runc.backend import RuncRuntime
 from hpcc.runtime.runc.tools import RuncConfig
-from hpcc.testing._containerd_daemon import ContainerdDaemon
-from hpcc.testing._guest_contract import MemoryBlobs, request, run
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 

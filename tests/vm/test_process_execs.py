@@ -17,9 +17,9 @@ from hpcc.runtime.runc.backend import RuncRuntime, _Container
 from hpcc.runtime.runc.spec import ContainerPlan
 from hpcc.runtime.runc.tools import RuncConfig, RuncTools
 from hpcc.runtime.vm.vm import SessionChannel, Vm, VmGuest
-from hpcc.testing._containerd_daemon import ContainerdDaemon
-from hpcc.testing._fifo_streams import fifo_streams
-from hpcc.testing._guest_contract import GuestContract, MemoryBlobs, request, run
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon
+from hpcc_testkit.guests.fifo_streams import fifo_streams
+from hpcc_testkit.guests.guest_contract import GuestContract, MemoryBlobs, request, run
 
 # What an agent is on its standard streams, with a directory of its own: each exec has another.
 _AGENT: Final = """

@@ -24,8 +24,8 @@ from hpcc.runtime.registry.pick import pick_runtime
 from hpcc.runtime.runc.backend import RuncRuntime
 from hpcc.runtime.runc.tools import RuncConfig
 from hpcc.runtime.vm.vm import VmGuest
-from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
-from hpcc.testing._guest_contract import request, run
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
+from hpcc_testkit.guests.guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 CAP_SYS_ADMIN = 21

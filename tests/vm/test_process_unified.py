@@ -16,9 +16,9 @@ from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.runc.backend import RuncRuntime
 from hpcc.runtime.runc.tools import RuncConfig
 from hpcc.runtime.vm.vm import VmGuest
-from hpcc.testing._containerd_daemon import ContainerdDaemon
-from hpcc.testing._guest_contract import request, run
-from hpcc.testing._vm_contract import VmContract, small
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon
+from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.guests.vm_contract import VmContract, small
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 CGROUPS = Path("/sys/fs/cgroup")

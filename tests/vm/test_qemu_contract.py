@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.testing._vm_contract import VmContract
+from hpcc_testkit.guests.vm_contract import VmContract
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 

@@ -17,8 +17,8 @@ from hpcc.ports import GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
 from hpcc.runtime.vm.vm import VmGuest
-from hpcc.testing._guest_contract import MemoryBlobs, Outcome, request, run
-from hpcc.testing._machine import Machine
+from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, Outcome, request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 

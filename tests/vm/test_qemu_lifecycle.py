@@ -19,7 +19,7 @@ from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.qemu.backend import QemuConfig, QemuRuntime
 from hpcc.runtime.registry.pick import pick_runtime
-from hpcc.testing._guest_contract import request, run
+from hpcc_testkit.guests.guest_contract import request, run
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 

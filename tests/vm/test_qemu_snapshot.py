@@ -20,8 +20,8 @@ from hpcc.runtime.vm.snapshot_store import Saved
 from hpcc.runtime.vm.vm import VmGuest
 from hpcc.runtime.vm.warm import WarmStart
 from hpcc.runtime.vm.warm import open_store as open_snapshots
-from hpcc.testing._guest_contract import request, run
-from hpcc.testing._vm_contract import VmContract
+from hpcc_testkit.guests.guest_contract import request, run
+from hpcc_testkit.guests.vm_contract import VmContract
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 

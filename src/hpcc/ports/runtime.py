@@ -1,4 +1,4 @@
-"""The one interface of every isolation backend. Contract: `hpcc.testing` and tests/vm."""
+"""The one interface of every isolation backend. Contract: `hpcc_testkit` and tests/vm."""
 
 from __future__ import annotations
 

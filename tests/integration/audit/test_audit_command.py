@@ -12,7 +12,7 @@ import pytest
 from hpcc.audit.canonical import row_of
 from hpcc.audit.heads import head_text
 from hpcc.cli.main import main
-from hpcc.testing.audit_rows import SMALL, opened, refusal, row, written
+from hpcc_testkit.farm.audit_rows import SMALL, opened, refusal, row, written
 
 
 @pytest.fixture

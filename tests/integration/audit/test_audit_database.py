@@ -16,8 +16,8 @@ from hpcc.core import InfrastructureError, IntegrityError
 from hpcc.ports import SystemClock
 from hpcc.rpc.scheduler.audit_api import AuditPlace
 from hpcc.scheduler.audit.database import PostgresAuditSink, open_audit_sink
-from hpcc.testing.audit_rows import SMALL, opened, refusal, row
-from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
+from hpcc_testkit.farm.audit_rows import SMALL, opened, refusal, row
+from hpcc_testkit.services.postgres import PrivatePostgres, missing_or_none, private_postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 READERS = ("--reader", "acme=acme_reader", "--reader", "globex=globex_reader")

@@ -19,7 +19,7 @@ from hpcc.audit.segments import spool_path
 from hpcc.audit.verify import verify_trail
 from hpcc.core import InfrastructureError, IntegrityError, NotFoundError
 from hpcc.ports import SecurityEvent
-from hpcc.testing.audit_rows import opened, row
+from hpcc_testkit.farm.audit_rows import opened, row
 
 
 def index_files(directory: Path) -> list[Path]:

@@ -15,8 +15,9 @@ from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError
 from hpcc.ports import SystemClock
-from hpcc.testing.audit_rows import SMALL, opened, row, written
-from hpcc.testing.s3_servers import (
+from hpcc.worker.audit.objects import ObjectSinkConfig, SegmentUploader, read_credential
+from hpcc_testkit.farm.audit_rows import SMALL, opened, row, written
+from hpcc_testkit.services.s3_servers import (
     ADMIN,
     S3Server,
     radosgw,
@@ -24,7 +25,6 @@ from hpcc.testing.s3_servers import (
     seaweedfs,
     seaweedfs_missing_or_none,
 )
-from hpcc.worker.audit.objects import ObjectSinkConfig, SegmentUploader, read_credential
 
 SECONDS = 120.0
 LOCKED = "audit-locked"

@@ -19,10 +19,10 @@ from hpcc.core import (
     NotFoundError,
 )
 from hpcc.ports import AuditRow, Runtime, SystemClock
-from hpcc.testing._farm import IMAGE, TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing.audit_rows import made
 from hpcc.worker.execute.reproduce import Reproduction, Verdict, reproduce_row
 from hpcc.worker.stores.retained import RetainedInputs
+from hpcc_testkit.farm.audit_rows import made
+from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 
 SCRIPT = "cat dir/a.c > a.o; cat b.h >> a.o"
 

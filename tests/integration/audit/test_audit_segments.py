@@ -19,7 +19,7 @@ from hpcc.audit.spool import SpoolFullError, SpoolLimits
 from hpcc.audit.verify import verify_trail
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.ports import SecurityEvent
-from hpcc.testing.audit_rows import SMALL, opened, row, written
+from hpcc_testkit.farm.audit_rows import SMALL, opened, row, written
 
 
 def segments(directory: Path) -> list[Path]:
@@ -143,7 +143,7 @@ async def test_a_disk_that_fails_at_any_step_loses_no_row_that_was_promised(
 _CRASHING = """
 import asyncio, os, sys
 from pathlib import Path
-from hpcc.testing.audit_rows import SMALL, opened, row
+from hpcc_testkit.farm.audit_rows import SMALL, opened, row
 step, directory, sync = sys.argv[1], Path(sys.argv[2]), sys.stdout
 armed = False
 def fault(at):

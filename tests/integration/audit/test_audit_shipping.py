@@ -23,10 +23,10 @@ from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.scheduler.audit.schema import AUDIT_SQL
 from hpcc.scheduler.serve import open_enrolment
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
-from hpcc.testing.audit_rows import SMALL, made, opened, row, written
-from hpcc.testing.postgres import PrivatePostgres, missing_or_none, private_postgres
 from hpcc.worker.audit.shipper import Shipper
+from hpcc_testkit.farm.audit_rows import SMALL, made, opened, row, written
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
+from hpcc_testkit.services.postgres import PrivatePostgres, missing_or_none, private_postgres
 
 SECONDS = 100.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

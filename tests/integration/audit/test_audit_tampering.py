@@ -15,7 +15,7 @@ from hpcc.audit.spool import SpoolLimits
 from hpcc.audit.verify import read_anchors, verify_trail
 from hpcc.core import CallerError, IntegrityError
 from hpcc.ports import SignedHead
-from hpcc.testing.audit_rows import KEY, SMALL, opened, row, written
+from hpcc_testkit.farm.audit_rows import KEY, SMALL, opened, row, written
 
 
 def frames(path: Path) -> list[bytes]:

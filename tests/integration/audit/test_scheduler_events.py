@@ -32,9 +32,9 @@ from hpcc.rpc.scheduler.audit_api import AuditClient
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 from hpcc.rpc.scheduler.schedulers import Schedulers
-from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
-from hpcc.testing.audit_rows import KEY, opened, row
 from hpcc.worker.base.identity import load_identity_or_none
+from hpcc_testkit.farm.audit_rows import KEY, opened, row
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 
 SECONDS = 60.0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.testing.launcher import build_launcher
+from hpcc_testkit.cache.launcher import build_launcher
 
 BENCH = Path(__file__).resolve().parents[3] / "bench"
 SPREAD = {"median", "q1", "q3"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import build_launcher, counters, launcher_environment, stop_daemon
+from hpcc_testkit.cache.launcher import build_launcher, counters, launcher_environment, stop_daemon
 
 SOURCES = {
     "hello.h": "int twice(int);\n",

@@ -11,7 +11,7 @@ from hpcc.cache.base.api import RemoteClient
 from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.testing.compiles import FakeLauncher
+from hpcc_testkit.cache.compiles import FakeLauncher
 
 _LONG_AGO = 3600
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.testing.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _ENDINGS = (".o", ".d", ".P")
 

@@ -15,7 +15,7 @@ from hpcc.cache.cache import Cache
 from hpcc.cache.results.inflight import Inflight
 from hpcc.config.paths import Paths
 from hpcc.config.settings import CacheSettings, Settings
-from hpcc.testing.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _ARGV = ("gcc", "-Iinc", "-MD", "-c", "src/main.c", "-o", "out.o")
 

@@ -20,7 +20,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ClientPolicy, Fallback, Level, Parity, RemoteFailure, Toolchain, compare
 from hpcc.dispatch.remote import DispatcherClient
-from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote
+from hpcc_testkit.cache.compiles import FARM, FakeLauncher, FakeRemote
 
 _ARGV = ("gcc", "-Iinc", "-O2", "-c", "src/main.c", "-o", "out.o")
 _FRAME = b"the bytes of a request"

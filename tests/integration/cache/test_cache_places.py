@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.testing.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _ARGV = ("gcc", "-Ifirst", "-Ilink", "-Itop/inc", "-c", "src/main.c", "-o", "main.o")
 

@@ -15,7 +15,7 @@ from hpcc.cache.cache import Cache
 from hpcc.cache.key.marker import find_root
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure
-from hpcc.testing.compiles import FARM, FakeLauncher, FakeRemote, run_bare
+from hpcc_testkit.cache.compiles import FARM, FakeLauncher, FakeRemote, run_bare
 
 _ARGV = ("gcc", "-Iearly", "-Iinc", "-O2", "-MD", "-MP", "-c", "src/main.c", "-o", "out.o")
 

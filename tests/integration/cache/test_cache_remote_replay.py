@@ -12,8 +12,8 @@ from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.cache import Cache
 from hpcc.cache.replay.engine import Outcome
 from hpcc.config.paths import Paths
-from hpcc.testing.compiles import FakeLauncher, FakeRemote, run_bare
 from hpcc.wire import launcher as wire
+from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote, run_bare
 
 _ARGV = ("gcc", "-Iearly", "-Iinc", "-O2", "-MD", "-c", "src/main.c", "-o", "out.o")
 _FRAME = b"the bytes of a request"

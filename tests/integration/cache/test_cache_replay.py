@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import build_launcher, paths_of
-from hpcc.testing.replayed import Build, ReplayDaemon, clear, fill, rewrite_unseen, settle
+from hpcc_testkit.cache.launcher import build_launcher, paths_of
+from hpcc_testkit.cache.replayed import Build, ReplayDaemon, clear, fill, rewrite_unseen, settle
 
 ENGINES = {"native": ("native", 1), "python": ("python", 1), "processes": ("native", 3)}
 ARGV = [

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import build_launcher
-from hpcc.testing.replayed import Build, ReplayDaemon, clear, rewrite_unseen, settle
+from hpcc_testkit.cache.launcher import build_launcher
+from hpcc_testkit.cache.replayed import Build, ReplayDaemon, clear, rewrite_unseen, settle
 
 SEED = int(os.environ.get("HPCC_TEST_SEED", "1"))
 ROUNDS = int(os.environ.get("HPCC_TEST_ROUNDS", "2"))

@@ -13,7 +13,7 @@ import pytest
 from hpcc.cache.cache import Cache
 from hpcc.compilers.scan.wanted import wanted_headers
 from hpcc.core import RemoteOutcome, RemoteRequest, RemoteResult
-from hpcc.testing.compiles import FakeLauncher, FakeRemote
+from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote
 
 _ARGV = ("gcc", "-Icfg", "-c", "src/sdk.c", "-o", "out.o")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.closures import ClosureAudit, audit_closures
-from hpcc.testing.launcher import ROOT
+from hpcc_testkit.cache.closures import ClosureAudit, audit_closures
+from hpcc_testkit.cache.launcher import ROOT
 
 pytestmark = pytest.mark.timeout(400)
 

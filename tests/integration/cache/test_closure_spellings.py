@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.compilers.scan.includes import scan_includes
-from hpcc.testing.closures import ClosureAudit, audit_closures
+from hpcc_testkit.cache.closures import ClosureAudit, audit_closures
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.testing.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 _OTHERS = ("gcc-13", "gcc-14", "clang-17", "clang-19")
 # The distribution's own, and those that it offers beside them.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.identity.tls import PinnedPeer
-from hpcc.testing._bazel import Bazel, bazel, missing_or_none
-from hpcc.testing._farm import IMAGE, OTHER_IMAGE
-from hpcc.testing._farm_gateway import GatewayUnderTest, gateway_under_test
+from hpcc_testkit.farm.bazel import Bazel, bazel, missing_or_none
+from hpcc_testkit.farm.gateway import GatewayUnderTest, gateway_under_test
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE
 
 pytestmark = pytest.mark.timeout(600)
 UNPINNED = "docker://test/gcc:latest"

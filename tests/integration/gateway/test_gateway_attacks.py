@@ -16,10 +16,10 @@ from buildgrid.common.protos.google.bytestream import bytestream_pb2 as bs
 
 from hpcc.core import Blob, ImageDigest, ImageRef
 from hpcc.reapi.resource import read_name, write_name
-from hpcc.testing._farm import TENANT
-from hpcc.testing._farm_gateway import GLOBEX, GatewayUnderTest, gateway_under_test
-from hpcc.testing._stock_client import BYTESTREAM, REAPI, StockClient
-from hpcc.testing._stock_steps import made, result_of, run
+from hpcc_testkit.farm.gateway import GLOBEX, GatewayUnderTest, gateway_under_test
+from hpcc_testkit.farm.in_process import TENANT
+from hpcc_testkit.farm.stock_client import BYTESTREAM, REAPI, StockClient
+from hpcc_testkit.farm.stock_steps import made, result_of, run
 
 Codes = grpc.StatusCode
 FOREIGN = ImageRef("other/gcc", ImageDigest("sha256:" + "ef" * 32))

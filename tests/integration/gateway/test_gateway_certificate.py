@@ -13,8 +13,8 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.gateway.certificate import CertificateFiles
-from hpcc.testing._farm_gateway import gateway_under_test
-from hpcc.testing.server_certificate import ServerFiles, make_server_files
+from hpcc_testkit.farm.gateway import gateway_under_test
+from hpcc_testkit.services.server_certificate import ServerFiles, make_server_files
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -14,10 +14,10 @@ from buildgrid.common.protos.google.longrunning import operations_pb2 as ops
 
 from hpcc.core import Blob, Digest
 from hpcc.reapi.resource import read_name, write_name
-from hpcc.testing._farm import IMAGE, OTHER_IMAGE, TENANT
-from hpcc.testing._farm_gateway import GatewayUnderTest, gateway_under_test
-from hpcc.testing._stock_client import BYTESTREAM, REAPI
-from hpcc.testing._stock_steps import made, result_of, run
+from hpcc_testkit.farm.gateway import GatewayUnderTest, gateway_under_test
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT
+from hpcc_testkit.farm.stock_client import BYTESTREAM, REAPI
+from hpcc_testkit.farm.stock_steps import made, result_of, run
 
 
 @pytest.fixture

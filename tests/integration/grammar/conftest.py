@@ -12,7 +12,7 @@ import pytest
 from hpcc.cache.cache import Cache, open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.testing.compiles import Compiled, FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
 
 _LONG_AGO = 3600
 

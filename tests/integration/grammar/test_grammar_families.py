@@ -17,7 +17,7 @@ import pytest
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.invocation.invocation import Invocation, read_invocation
-from hpcc.testing.compiles import run_bare
+from hpcc_testkit.cache.compiles import run_bare
 
 _FAMILIES = {"-f", "-g", "-m", "-W", "-O"}
 _FILES = re.compile(

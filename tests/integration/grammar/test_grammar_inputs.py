@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.testing.compiles import run_bare
+from hpcc_testkit.cache.compiles import run_bare
 
 _SOURCE = """int g(int);
 int f(int x) { if (x > 3) return g(x) + 1; return x * 2; }

@@ -11,7 +11,7 @@ import pytest
 
 from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import Invocation, read_invocation
-from hpcc.testing.compiles import run_bare
+from hpcc_testkit.cache.compiles import run_bare
 
 _WARNING = re.compile(rb"'([^'\n]*\.gcda)' profile count data file not found")
 _GCC = [name for n in range(12, 16) if shutil.which(name := f"gcc-{n}")]

@@ -23,7 +23,7 @@ from hpcc.compilers.spec.table import (
     FlagSpec,
 )
 from hpcc.compilers.versions import check_versions
-from hpcc.testing.compiles import run_bare
+from hpcc_testkit.cache.compiles import run_bare
 
 # A value that makes sense; the rest of the rows take none, or any name.
 _VALUES = {

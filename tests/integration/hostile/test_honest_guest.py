@@ -14,9 +14,9 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.core import ExecLimits, OutputEvent, StdioEvent
 from hpcc.runtime.channel.channel import GuestChannel
-from hpcc.testing._guest_contract import MemoryBlobs, request
 from hpcc.wire.exec_frames import CHUNK_BYTES
 from hpcc.wire.link import GuestLink
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, request
 
 TOKEN = b"t" * 32
 MIB = 1 << 20

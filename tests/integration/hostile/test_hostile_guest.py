@@ -8,10 +8,10 @@ import pytest
 
 from hpcc.core import OutputEvent, ResultEvent
 from hpcc.runtime.channel import channel as channel_module
-from hpcc.testing._hostile_exec import AFTER, EXEC
-from hpcc.testing._hostile_harness import Host
-from hpcc.testing._hostile_link import IDLE, LINK
-from hpcc.testing._hostile_server import HostileServer
+from hpcc_testkit.hostile.exec import AFTER, EXEC
+from hpcc_testkit.hostile.harness import Host
+from hpcc_testkit.hostile.link import IDLE, LINK
+from hpcc_testkit.hostile.server import HostileServer
 
 
 @pytest.fixture(scope="module")

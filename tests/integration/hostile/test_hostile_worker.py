@@ -16,9 +16,9 @@ from hpcc.reapi.tree import build_tree
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.runtime.channel.channel import GuestChannel
 from hpcc.runtime.vm.vm import VmGuest
-from hpcc.testing._farm import IMAGE, farm_under_test
-from hpcc.testing._hostile_harness import TOKEN
-from hpcc.testing._hostile_server import HostileGuest, HostileServer
+from hpcc_testkit.farm.in_process import IMAGE, farm_under_test
+from hpcc_testkit.hostile.harness import TOKEN
+from hpcc_testkit.hostile.server import HostileGuest, HostileServer
 
 ATTACKS = {
     "output-above": "protocol-violation",

@@ -19,8 +19,8 @@ from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteInput, RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc.dispatch.remote import start_remote
 from hpcc.identity.login_file import load_login_or_none, save_login
-from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
-from hpcc.testing._identity_provider import (
+from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.services.identity_provider import (
     CI_CLIENT,
     CI_SECRET,
     CLIENT,

@@ -19,7 +19,7 @@ from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
 from hpcc.scheduler.tenants.door import TableDoor
-from hpcc.testing._idp_tokens import FixedClock, MintKey, claims, mint
+from hpcc_testkit.services.idp_tokens import FixedClock, MintKey, claims, mint
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 KEY, OTHER = MintKey.make("acme-1"), MintKey.make("globex-1")

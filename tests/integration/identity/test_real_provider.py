@@ -25,8 +25,8 @@ from hpcc.rpc.scheduler.api import RouteAsk, SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
-from hpcc.testing._farm import IMAGE, OTHER_IMAGE
-from hpcc.testing._identity_provider import (
+from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE
+from hpcc_testkit.services.identity_provider import (
     CI_CLIENT,
     CI_SECRET,
     CLIENT,

@@ -29,7 +29,6 @@ from hpcc.rpc.scheduler.client import RegistryClient
 from hpcc.rpc.scheduler.enrolment import ask_to_enrol, ask_to_renew
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.serve import TLS_NAME, open_enrolment
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
 from hpcc.worker.base.identity import (
     IDENTITY_NAME,
     Tie,
@@ -37,6 +36,7 @@ from hpcc.worker.base.identity import (
     load_identity_or_none,
     read_token,
 )
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 
 pytestmark = pytest.mark.timeout(120)
 

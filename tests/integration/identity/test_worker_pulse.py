@@ -19,8 +19,8 @@ from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.pulse import Pulse
 from hpcc.scheduler.registry import RETURN_SECONDS, Registry
 from hpcc.scheduler.serve import open_enrolment
-from hpcc.testing._farm import TENANT, FarmUnderTest, farm_under_test
 from hpcc.worker.base.identity import load_identity_or_none
+from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
 
 pytestmark = pytest.mark.timeout(120)
 WAIT_SECONDS = 60.0

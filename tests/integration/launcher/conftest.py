@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import (
+from hpcc_testkit.cache.launcher import (
     Bench,
     build_launcher,
     launcher_environment,

@@ -17,7 +17,8 @@ import pytest
 from hpcc.daemon.door import socket_path
 from hpcc.daemon.front import Front, FrontLimits
 from hpcc.ports import SystemClock
-from hpcc.testing.launcher import (
+from hpcc.wire import launcher as wire
+from hpcc_testkit.cache.launcher import (
     ANSWER_VARIABLE,
     Bench,
     ScriptedHandler,
@@ -25,7 +26,6 @@ from hpcc.testing.launcher import (
     paths_of,
     wait_until,
 )
-from hpcc.wire import launcher as wire
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus" / "launcher_request"
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")

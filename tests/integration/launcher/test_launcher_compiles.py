@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import (
+from hpcc_testkit.cache.launcher import (
     Bench,
     build_tool,
     counters,

@@ -14,7 +14,8 @@ from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon.client import query, start, stop
 from hpcc.daemon.door import socket_path
-from hpcc.testing.launcher import (
+from hpcc.wire import launcher as wire
+from hpcc_testkit.cache.launcher import (
     Bench,
     build_launcher,
     build_tool,
@@ -24,7 +25,6 @@ from hpcc.testing.launcher import (
     stop_daemon,
     wait_until,
 )
-from hpcc.wire import launcher as wire
 
 
 def status(bench: Bench) -> dict[str, object]:

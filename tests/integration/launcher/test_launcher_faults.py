@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import pytest
 
-from hpcc.testing.launcher import (
+from hpcc.wire import launcher as wire
+from hpcc_testkit.cache.launcher import (
     Bench,
     build_launcher,
     counters,
@@ -28,7 +29,6 @@ from hpcc.testing.launcher import (
     stop_daemon,
     wait_until,
 )
-from hpcc.wire import launcher as wire
 
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
@@ -274,7 +274,7 @@ def test_the_socket_of_a_killed_daemon_is_replaced(bench: Bench) -> None:
 
 def test_a_second_daemon_leaves_the_first_ones_socket_alone(bench: Bench) -> None:
     with scripted_daemon(bench.env):
-        command = [sys.executable, "-P", "-m", "hpcc.testing.launcher"]
+        command = [sys.executable, "-P", "-m", "hpcc_testkit.cache.launcher"]
         second = subprocess.run(
             command, env=bench.env, capture_output=True, text=True, timeout=20, check=False
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hpcc import __version__
-from hpcc.testing.launcher import ROOT, launcher_environment, stop_daemon
+from hpcc_testkit.cache.launcher import ROOT, launcher_environment, stop_daemon
 
 pytest.importorskip("hatchling")
 pytestmark = pytest.mark.timeout(180)

@@ -12,7 +12,7 @@ import pytest
 from hpcc.cache.cache import open_cache
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
-from hpcc.testing.cl_bench import ClBench
+from hpcc_testkit.cache.cl_bench import ClBench
 
 
 @pytest.fixture(scope="session")

@@ -36,9 +36,9 @@ from hpcc.core import (
 )
 from hpcc.dispatch.remote import start_remote
 from hpcc.dispatch.remote_inside import InsideClient
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
-from hpcc.testing.compiles import FakeRemote
-from hpcc.testing.windows_image import OF_CL, windows_image
+from hpcc_testkit.cache.compiles import FakeRemote
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
+from hpcc_testkit.windows.image import OF_CL, windows_image
 
 pytestmark = pytest.mark.timeout(200)
 ENGLISH, GERMAN = b"Note: including file:", "Hinweis: Einlesen der Datei:".encode("cp850")

@@ -10,8 +10,8 @@ import pytest
 
 from hpcc.compilers.msvc.flags import MSVC_FLAGS, MsvcSpec
 from hpcc.compilers.spec.table import Arity, Effect
-from hpcc.testing.cl_bench import ClBench
-from hpcc.testing.compiles import run_bare
+from hpcc_testkit.cache.cl_bench import ClBench
+from hpcc_testkit.cache.compiles import run_bare
 
 pytestmark = pytest.mark.timeout(300)
 SOURCE = '#include "h.h"\nint f(int a) { int unused; return a + X; }\n'

@@ -21,9 +21,9 @@ from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import ExecEvent, ExecRequest
 from hpcc.dispatch.remote import start_remote
 from hpcc.ports import BlobSource
-from hpcc.testing._fake_runtime import FakeGuest
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
-from hpcc.testing.cl_bench import ClBench
+from hpcc_testkit.cache.cl_bench import ClBench
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
+from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 pytestmark = pytest.mark.timeout(200)
 FLAGS = ("/nologo", "/c", "/Brepro", "/O1", "--target=x86_64-pc-windows-msvc", "/Iinc", "src/x.c")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.cl_bench import ClBench
-from hpcc.testing.compiles import run_bare
+from hpcc_testkit.cache.cl_bench import ClBench
+from hpcc_testkit.cache.compiles import run_bare
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[3]

@@ -13,8 +13,8 @@ from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import ClientPolicy, Toolchain
-from hpcc.testing.cl_bench import ClBench
-from hpcc.testing.compiles import FARM, FakeRemote
+from hpcc_testkit.cache.cl_bench import ClBench
+from hpcc_testkit.cache.compiles import FARM, FakeRemote
 
 pytestmark = pytest.mark.timeout(200)
 SOURCE = '#include "inc/h.h"\nint f(void) { return X; }\nconst char *g(void) { return name(); }\n'

@@ -17,8 +17,8 @@ import pytest
 
 from hpcc.core import HpccError
 from hpcc.daemon.client import query
-from hpcc.testing.launcher import counters, launcher_environment, paths_of, stop_daemon
-from hpcc.testing.store_faults import Fault
+from hpcc_testkit.cache.launcher import counters, launcher_environment, paths_of, stop_daemon
+from hpcc_testkit.cache.store_faults import Fault
 
 _ARGV = ("gcc", "-O1", "-MD", "-c", "main.c", "-o", "main.o")
 _START_SECONDS = 20.0
@@ -67,7 +67,7 @@ class Build:
 def _daemon(
     env: dict[str, str], at: int, fault: Fault, preexec: Callable[[], None] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-P", "-m", "hpcc.testing.store_faults", str(at), fault.value]
+    command = [sys.executable, "-P", "-m", "hpcc_testkit.cache.store_faults", str(at), fault.value]
     process = subprocess.Popen(
         command,
         env=env,

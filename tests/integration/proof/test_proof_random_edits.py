@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import ROOT
-from hpcc.testing.soak import soak
+from hpcc_testkit.cache.launcher import ROOT
+from hpcc_testkit.cache.soak import soak
 
 _OPERATIONS = 260  # half a minute on an idle machine of two cores
 _SECONDS = 240

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.store.private import FileOps, PrivateStore
-from hpcc.testing.store_faults import CHUNK_BYTES, KILLS, Fault, FaultOps, faults_of
+from hpcc_testkit.cache.store_faults import CHUNK_BYTES, KILLS, Fault, FaultOps, faults_of
 
 _CHILD_FOUND_A_FAULT = 7
 _LIMIT = 1000

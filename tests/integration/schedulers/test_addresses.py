@@ -17,7 +17,7 @@ from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers, split_schedulers
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
-from hpcc.testing._farm import TENANT
+from hpcc_testkit.farm.in_process import TENANT
 
 pytestmark = pytest.mark.timeout(120)
 SECRET = "t" * 43

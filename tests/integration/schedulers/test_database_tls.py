@@ -14,8 +14,8 @@ from hpcc.control.database import read_database_config
 from hpcc.control.postgres import open_postgres
 from hpcc.control.schema import migrate
 from hpcc.ports import ControlStoreError, SystemClock
-from hpcc.testing.postgres import OWNER, missing_or_none, private_postgres
-from hpcc.testing.server_certificate import make_server_files
+from hpcc_testkit.services.postgres import OWNER, missing_or_none, private_postgres
+from hpcc_testkit.services.server_certificate import make_server_files
 
 pytestmark = pytest.mark.timeout(120)
 PASSWORD = "a password of the database"

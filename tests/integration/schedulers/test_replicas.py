@@ -36,10 +36,10 @@ from hpcc.rpc.scheduler.api import Route, RouteAsk, RouteChange, SessionGrant
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.schedulers import open_schedulers
 from hpcc.scheduler.serve import open_control
-from hpcc.testing._farm import IMAGE, TENANT
-from hpcc.testing.postgres import PrivatePostgres
-from hpcc.testing.replicas import ROLE, Replica, ReplicaFarm, replica_farm
 from hpcc.worker.base.identity import load_identity_or_none
+from hpcc_testkit.farm.in_process import IMAGE, TENANT
+from hpcc_testkit.farm.replicas import ROLE, Replica, ReplicaFarm, replica_farm
+from hpcc_testkit.services.postgres import PrivatePostgres
 
 pytestmark = pytest.mark.timeout(240)
 WAIT_SECONDS = 90.0

@@ -17,8 +17,8 @@ from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.dispatch.remote import start_remote
-from hpcc.testing._farm import FarmUnderTest, farm_under_test
-from hpcc.testing.compiles import Compiled, FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import Compiled, FakeLauncher, run_bare
+from hpcc_testkit.farm.in_process import FarmUnderTest, farm_under_test
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.results.records_read import read_records
-from hpcc.testing.launcher import build_launcher, counters, launcher_environment, stop_daemon
+from hpcc_testkit.cache.launcher import build_launcher, counters, launcher_environment, stop_daemon
 
 from .conftest import FILES
 

@@ -13,7 +13,7 @@ from hpcc.cache.base.files import RACY_WINDOW_NS
 from hpcc.cache.cache import Cache
 from hpcc.cache.key.marker import MAX_MARKER_BYTES, find_root, search_marker
 from hpcc.cache.replay.engine import Outcome
-from hpcc.testing.compiles import FakeLauncher
+from hpcc_testkit.cache.compiles import FakeLauncher
 
 from .conftest import Clone
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.testing.compiles import FakeLauncher, run_bare
+from hpcc_testkit.cache.compiles import FakeLauncher, run_bare
 
 from .conftest import FILES, Clone
 

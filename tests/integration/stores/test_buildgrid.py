@@ -16,8 +16,8 @@ from hpcc.rpc.reapi.foreign_service import (
     ServiceConfig,
     connect_service,
 )
-from hpcc.testing.buildgrid_server import INSTANCE, BuildGrid, buildgrid, missing_or_none
-from hpcc.testing.store_contract import BLOB, ActionCacheContract, BlobStoreContract
+from hpcc_testkit.cache.store_contract import BLOB, ActionCacheContract, BlobStoreContract
+from hpcc_testkit.services.buildgrid_server import INSTANCE, BuildGrid, buildgrid, missing_or_none
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -25,7 +25,7 @@ from hpcc.core import (
 )
 from hpcc.dispatch.engine import _TokenFile
 from hpcc.dispatch.remote import DispatcherClient, start_remote
-from hpcc.testing.buildbox import Casd, casd, missing_or_none
+from hpcc_testkit.services.buildbox import Casd, casd, missing_or_none
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -16,9 +16,9 @@ from hpcc.store.object_blobs import ObjectActionCache, ObjectBlobStore
 from hpcc.store.objects import Objects, PrefixObjects
 from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.store.zstd import ZstdObjects
-from hpcc.testing.s3_servers import BUCKET, S3Server, radosgw, seaweedfs
-from hpcc.testing.server_certificate import make_server_files
-from hpcc.testing.store_contract import BIG, BLOB, ActionCacheContract, BlobStoreContract
+from hpcc_testkit.cache.store_contract import BIG, BLOB, ActionCacheContract, BlobStoreContract
+from hpcc_testkit.services.s3_servers import BUCKET, S3Server, radosgw, seaweedfs
+from hpcc_testkit.services.server_certificate import make_server_files
 
 pytestmark = pytest.mark.timeout(300)
 

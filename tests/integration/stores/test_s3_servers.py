@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from hpcc.testing.s3_servers import BUCKET, S3Server
-from hpcc.testing.s3_signing import S3Key
+from hpcc_testkit.services.s3_servers import BUCKET, S3Server
+from hpcc_testkit.services.s3_signing import S3Key
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -17,8 +17,8 @@ from hpcc.store.object_blobs import ObjectBlobStore
 from hpcc.store.objects import PrefixObjects
 from hpcc.store.s3 import S3Config, S3Objects
 from hpcc.store.zstd import ZstdObjects
-from hpcc.testing.s3_servers import S3Server, radosgw, radosgw_missing_or_none
-from hpcc.testing.tcp_proxy import tcp_proxy
+from hpcc_testkit.services.s3_servers import S3Server, radosgw, radosgw_missing_or_none
+from hpcc_testkit.services.tcp_proxy import tcp_proxy
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -18,16 +18,16 @@ from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.result import ResultRecord
 from hpcc.reapi.tree import build_tree
 from hpcc.rpc.reapi.client import ReapiClient
-from hpcc.testing._farm import IMAGE, FarmUnderTest, farm_under_test
-from hpcc.testing.buildbox import casd
-from hpcc.testing.buildbox import missing_or_none as casd_missing_or_none
-from hpcc.testing.s3_servers import (
+from hpcc_testkit.farm.in_process import IMAGE, FarmUnderTest, farm_under_test
+from hpcc_testkit.services.buildbox import casd
+from hpcc_testkit.services.buildbox import missing_or_none as casd_missing_or_none
+from hpcc_testkit.services.s3_servers import (
     BUCKET,
     S3Server,
     radosgw,
     radosgw_missing_or_none,
 )
-from hpcc.testing.tcp_proxy import tcp_proxy
+from hpcc_testkit.services.tcp_proxy import tcp_proxy
 
 pytestmark = pytest.mark.timeout(300)
 

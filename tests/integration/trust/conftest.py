@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import build_launcher
+from hpcc_testkit.cache.launcher import build_launcher
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.trust import Outcome, Scenario, differences, run_in_parallel
-from hpcc.testing.trust_scenarios import SCENARIOS
+from hpcc_testkit.trust.scenarios import SCENARIOS
+from hpcc_testkit.trust.steps import Outcome, Scenario, differences, run_in_parallel
 
 
 @pytest.fixture(scope="module")

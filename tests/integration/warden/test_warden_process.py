@@ -23,10 +23,10 @@ from hpcc.ports import GuestLostError
 from hpcc.runtime.channel.channel import ChannelTiming, GuestChannel
 from hpcc.runtime.channel.warden import Zygote, warden_trouble
 from hpcc.runtime.channel.warden_launch import warden_label
-from hpcc.testing import _warden_probe as probe
-from hpcc.testing._guest_contract import MemoryBlobs, request
-from hpcc.testing._scripted_guest import scripted_guest
 from hpcc.warden.sandbox import ADDRESS_SPACE_BYTES
+from hpcc_testkit.guests import warden_probe as probe
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, request
+from hpcc_testkit.guests.scripted_guest import scripted_guest
 
 SECONDS = 20
 REQUEST = request("cc", outputs=("o",))
@@ -240,7 +240,7 @@ def test_a_warden_that_tries_nothing_lives(prober: Zygote) -> None:
 
 WORKER = """
 import asyncio, sys
-from hpcc.testing import _scripted_guest
+from hpcc_testkit import _scripted_guest
 from hpcc.runtime.channel.warden import process_zygote
 async def script(stream): pass
 async def main():

@@ -16,8 +16,8 @@ from hpcc.core import ImageDigest, ImageRef, IntegrityError, NotFoundError
 from hpcc.runtime.containerd.client import Containerd, ContainerdError, unix_connector
 from hpcc.runtime.windows.containerd_images import ImageBook
 from hpcc.runtime.windows.images import HostBuild
-from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
-from hpcc.testing._images import SmallImage, make_image, tar_bytes
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
+from hpcc_testkit.guests.images import SmallImage, make_image, tar_bytes
 
 pytestmark = pytest.mark.timeout(120)
 HOST = HostBuild(build=20348, is_hyperv=True)

@@ -18,7 +18,7 @@ from hpcc.runtime.windows.containerd_layers import LayerStore, chain_id
 from hpcc.runtime.windows.layer import WindowsLayer, build_windows_layer
 from hpcc.runtime.windows.selftest import SelfTestSettings
 from hpcc.runtime.windows.selftest import run_checks as run_windows_checks
-from hpcc.testing._containerd_daemon import ContainerdDaemon, containerd_daemon
+from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon, containerd_daemon
 
 pytestmark = pytest.mark.timeout(300)
 NOW, LATER = "2026-11-25T12:00:00Z", "2099-01-01T00:00:00Z"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing.launcher import ROOT, build_windows_launcher
-from hpcc.testing.wine import Wine, cross_build
 from hpcc.wire import launcher
 from hpcc.wire.pipe import daemon_pipe, pipe_sddl
+from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher
+from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
 _HERE = Path(__file__).parent

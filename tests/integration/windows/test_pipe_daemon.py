@@ -1,6 +1,6 @@
 """The daemon's named pipe, for real under Wine: its server in Python, hpcc.exe at the other end.
 
-The server's calls are made by a program under Wine (hpcc.testing.windows_bridge); all above the
+The server's calls are made by a program under Wine (hpcc_testkit.windows.bridge); all above the
 seam of those calls is what runs on Windows.
 """
 
@@ -23,15 +23,15 @@ from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon.windows_client import query, stop
 from hpcc.daemon.windows_door import PipeDoor
 from hpcc.daemon.windows_main import open_daemon
-from hpcc.testing.launcher import build_windows_launcher, wait_until
-from hpcc.testing.windows_bridge import Bridge, bridge, build_bridge
-from hpcc.testing.wine import Wine, cross_build
 from hpcc.windows.files import WindowsLock, directory_id
 from hpcc.windows.library import WindowsError
 from hpcc.windows.pipes import PipeListener, _create
 from hpcc.windows.users import own_sid
 from hpcc.wire import launcher
 from hpcc.wire.pipe import daemon_pipe, pipe_sddl
+from hpcc_testkit.cache.launcher import build_windows_launcher, wait_until
+from hpcc_testkit.windows.bridge import Bridge, bridge, build_bridge
+from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
 _COMPILER = r"""

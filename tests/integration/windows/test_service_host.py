@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.testing.launcher import build_windows_service, wait_until
-from hpcc.testing.windows_bridge import Bridge, bridge, build_bridge
-from hpcc.testing.wine import Wine, cross_build
 from hpcc.windows.command_line import command_line
 from hpcc.windows.files import prepare_system_directory
 from hpcc.windows.library import WindowsError
 from hpcc.windows.services import ServiceSpec, install_service, remove_service, start_service
+from hpcc_testkit.cache.launcher import build_windows_service, wait_until
+from hpcc_testkit.windows.bridge import Bridge, bridge, build_bridge
+from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
 # Stands in for a worker: says its arguments, then leaves at the end of its input, or never, or at once.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcc import __version__
-from hpcc.testing.launcher import ROOT
+from hpcc_testkit.cache.launcher import ROOT
 
 pytestmark = pytest.mark.timeout(400)
 _X86_64 = 0x8664

@@ -22,9 +22,9 @@ from hpcc.core import (
     StdioEvent,
 )
 from hpcc.runtime.channel.channel import GuestChannel
-from hpcc.testing._guest_contract import MemoryBlobs
-from hpcc.testing.windows_agent import drive_c, install_agent, running_agent
-from hpcc.testing.wine import Wine, cross_build
+from hpcc_testkit.guests.guest_contract import MemoryBlobs
+from hpcc_testkit.windows.agent import drive_c, install_agent, running_agent
+from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 # A program with the manners of a compiler, and some of a hostile one's.

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.testing._farm import farm_under_test
-from hpcc.testing.launcher import ROOT, build_windows_launcher, wait_until
-from hpcc.testing.windows_agent import drive_c, windows_packages, windows_python
-from hpcc.testing.windows_image import windows_image
-from hpcc.testing.wine import Wine, cross_build
+from hpcc_testkit.cache.launcher import ROOT, build_windows_launcher, wait_until
+from hpcc_testkit.farm.in_process import farm_under_test
+from hpcc_testkit.windows.agent import drive_c, windows_packages, windows_python
+from hpcc_testkit.windows.image import windows_image
+from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
 # Says what it is and what it reads, as cl would, and compiles nothing.

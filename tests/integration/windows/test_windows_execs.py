@@ -19,11 +19,11 @@ from hpcc.ports import SystemClock
 from hpcc.runtime.containerd.client import Containerd, unix_connector
 from hpcc.runtime.containerd.exec_channel import ExecChannel, ExecPlan
 from hpcc.runtime.windows.spec import WindowsPlan
-from hpcc.testing._fifo_streams import fifo_streams
-from hpcc.testing._guest_contract import MemoryBlobs, Outcome, run
-from hpcc.testing._scripted_containerd import ScriptedContainerd, Task, serving
-from hpcc.testing.windows_agent import drive_c, install_agent
-from hpcc.testing.wine import Wine, cross_build
+from hpcc_testkit.guests.fifo_streams import fifo_streams
+from hpcc_testkit.guests.guest_contract import MemoryBlobs, Outcome, run
+from hpcc_testkit.windows.agent import drive_c, install_agent
+from hpcc_testkit.windows.scripted_containerd import ScriptedContainerd, Task, serving
+from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 _PROGRAM = r"""

@@ -9,8 +9,8 @@ import pytest
 
 import hpcc
 from hpcc.runtime.windows.agent import build_agent_zip
-from hpcc.testing.windows_agent import windows_python
-from hpcc.testing.wine import Wine
+from hpcc_testkit.windows.agent import windows_python
+from hpcc_testkit.windows.wine import Wine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 # The worker's end, and guests that answer as they should, lie, and go away.

@@ -15,10 +15,10 @@ from hpcc.identity.keys import load_or_create_tls
 from hpcc.identity.worker_ca import WorkerCa, new_worker_key, read_request
 from hpcc.ports import SystemClock
 from hpcc.runtime.windows.layer import build_windows_layer
-from hpcc.testing.launcher import ROOT
-from hpcc.testing.windows_agent import drive_c, windows_packages, windows_python
-from hpcc.testing.wine import Wine
 from hpcc.worker.base.identity import IDENTITY_NAME
+from hpcc_testkit.cache.launcher import ROOT
+from hpcc_testkit.windows.agent import drive_c, windows_packages, windows_python
+from hpcc_testkit.windows.wine import Wine
 
 pytestmark = pytest.mark.timeout(300)
 _DIRECTORIES = ("keys", "store", "audit", "images", "guest_assets", "state")

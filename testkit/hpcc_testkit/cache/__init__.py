@@ -1,0 +1,1 @@
+"""Harnesses of the compile cache: launchers, replays, models, random edits."""

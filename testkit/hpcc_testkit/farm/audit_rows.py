@@ -1,0 +1,99 @@
+"""Rows, events and trails for tests of the audit trail."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hpcc.audit.log import SpoolAuditLog, open_audit_log
+from hpcc.audit.segments import FaultPoint, no_fault
+from hpcc.audit.spool import SpoolLimits
+from hpcc.core import Blob, InputFile
+from hpcc.ports import AuditRow, Clock, SecurityEvent, SystemClock
+from hpcc.reapi.action import ActionSpec, encode_action
+from hpcc.reapi.command import CommandSpec, encode_command
+from hpcc.reapi.tree import build_tree
+from hpcc_testkit.farm.in_process import IMAGE
+
+# The key of every trail that a test opens without one of its own.
+KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+# About four rows a segment.
+SMALL: Final = SpoolLimits(segment_bytes=6000, max_bytes=600_000)
+
+
+def row(number: int = 0, **changes: object) -> AuditRow:
+    """A row whose texts all end in its number."""
+    values: dict[str, object] = {}
+    for field in dataclasses.fields(AuditRow):
+        values[field.name] = {"str": f"{field.name}-{number}", "float": 1.5, "int": number}.get(
+            str(field.type), ()
+        )
+    values["outputs"] = (("out/a.o", "ab/1"),)
+    values["argv"] = ("gcc", "-c", 'ä\n\t"')
+    return AuditRow(**{**values, **changes})  # type: ignore[arg-type]  # built by name just above
+
+
+def refusal(number: int = 0, **changes: object) -> SecurityEvent:
+    """An event with a number."""
+    values: dict[str, object] = {"name": "token-refused", "at": 1.5 + number, **changes}
+    return SecurityEvent(**values)  # type: ignore[arg-type]  # as above
+
+
+@asynccontextmanager
+async def opened(
+    directory: Path,
+    *,
+    worker: str = "w1",
+    key: Ed25519PrivateKey = KEY,
+    limits: SpoolLimits | None = None,
+    clock: Clock | None = None,
+    fault: FaultPoint = no_fault,
+) -> AsyncGenerator[SpoolAuditLog]:
+    """A trail, opened by its writer."""
+    async with open_audit_log(
+        directory,
+        worker=worker,
+        key=key,
+        clock=clock or SystemClock(),
+        limits=limits,
+        fault=fault,
+    ) as log:
+        yield log
+
+
+async def written(
+    directory: Path, rows: int, *, start: int = 0, limits: SpoolLimits = SMALL
+) -> tuple[int, str]:
+    """Write rows, each synced by itself; return the anchor."""
+    async with opened(directory, limits=limits) as log:
+        for number in range(start, start + rows):
+            await log.append(row(number))
+        return log.anchor
+
+
+def made(script: str) -> list[Blob]:
+    """The blobs of an action with two inputs in two directories; command and action last."""
+    one, two = Blob.of(b"int x;\n"), Blob.of(b"int y;\n")
+    tree = build_tree([InputFile("dir/a.c", one.digest), InputFile("b.h", two.digest)])
+    command = Blob.of(
+        encode_command(
+            CommandSpec(
+                argv=("sh", "-c", script),
+                env=(("PATH", "/usr/bin:/bin"),),
+                cwd="",
+                outputs=("a.o",),
+                image=IMAGE,
+            )
+        )
+    )
+    action = Blob.of(
+        encode_action(
+            ActionSpec(command=command.digest, input_root=tree.root, image=IMAGE, salt=b"t")
+        )
+    )
+    return [one, two, *(Blob.of(d) for d in tree.directories.values()), command, action]

@@ -1,0 +1,238 @@
+"""What every guest does in which the agent sandboxes compiles, beside the guest contract.
+
+That is: in a virtual machine and in a container.
+
+A backend's test class inherits VmContract and gives the fixtures that GuestContract asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from hpcc.core import ExecLimits, StdioEvent
+from hpcc.ports import Guest
+from hpcc.runtime.channel.warden_launch import warden_label
+from hpcc_testkit.guests.guest_contract import GuestContract, MemoryBlobs, request, run
+
+MIB: Final = 1 << 20
+_SCRATCH: Final = (
+    "/tmp/x", "/var/tmp/x", "/dev/shm/x", "/out/x", "/src/x",  # noqa: S108 - places in the guest
+)  # fmt: skip
+
+
+_SMALL: Final = ExecLimits(wall_seconds=60.0, memory_bytes=64 * MIB)
+
+
+def small(
+    *,
+    memory_bytes: int = 64 * MIB,
+    pids: int = _SMALL.pids,
+    output_bytes: int = _SMALL.output_bytes,
+) -> ExecLimits:
+    """Return limits that a test can reach."""
+    return replace(_SMALL, memory_bytes=memory_bytes, pids=pids, output_bytes=output_bytes)
+
+
+class VmContract(GuestContract):
+    """Inherit it in a test module; every method is a test."""
+
+    async def test_its_row_says_how_its_warden_is_kept_apart(self, guest: Guest) -> None:
+        assert guest.identity.warden == warden_label()
+
+    async def test_host_name_ids_and_umask_are_pinned(self, guest: Guest, program: str) -> None:
+        seen = {(await run(guest, request(program, "who", cwd="a/b"))).stdout for _ in range(2)}
+        assert seen == {b"host=hpcc uid=1000 gid=1000 cwd=/src/a/b umask=022 sid=1\n"}
+
+    async def test_process_ids_domain_and_time_zone_are_pinned(
+        self, guest: Guest, program: str
+    ) -> None:
+        seen = {(await run(guest, request(program, "pinned"))).stdout for _ in range(2)}
+        assert seen == {b"pid=2 ppid=1 domain=(none) zone=0\n"}
+
+    async def test_the_clock_is_the_hosts(self, guest: Guest, program: str) -> None:
+        done = await run(guest, request(program, "time"))
+        assert abs(int(done.stdout) - time.time()) < 30
+
+    async def test_what_a_compile_may_not_call_is_refused(self, guest: Guest, program: str) -> None:
+        done = await run(guest, request(program, "forbidden"))
+        eperm, enosys = 1, 38
+        answers = dict(word.split("=") for word in done.stdout.decode().split())
+        assert answers == {
+            **dict.fromkeys(
+                [
+                    "vsock",
+                    "netlink",
+                    "packet",
+                    "mount",
+                    "ptrace",
+                    "bpf",
+                    "keyctl",
+                    "unshare",
+                    "clone",
+                    "uring",
+                    "chroot",
+                ],
+                str(eperm),
+            ),
+            "clone3": str(enosys),
+            "setuid": "22",  # EINVAL: there is no root in its user namespace
+            "unix": "0",
+        }
+
+    async def test_a_link_in_an_output_directory_is_that_compiles_error(
+        self, guest: Guest, program: str
+    ) -> None:
+        link = request(program, "link", "/etc/passwd", "d/l", output_directories=("d",))
+        done = await run(guest, link)
+        assert (done.result.exit_code, done.result.reason) == (1, "output-tree")
+        assert done.outputs == {}
+        # And no more than that.
+        assert (await run(guest, request(program, "exit", "0"))).result.reason == ""
+
+    async def test_there_is_no_network(self, guest: Guest, program: str) -> None:
+        done = await run(guest, request(program, "copy", "/proc/net/dev", "o", outputs=("o",)))
+        names = [
+            line.split(":")[0].strip()
+            for line in done.outputs["o"].decode().splitlines()
+            if ":" in line
+        ]
+        assert names == ["lo"]
+
+    async def test_only_its_own_processes_are_seen(self, guest: Guest, program: str) -> None:
+        assert (await run(guest, request(program, "pids"))).stdout == b"2\n"
+
+    @pytest.mark.parametrize("directory", ["/.hpcc", "/sys", "/run", "/run/hpcc"])
+    async def test_the_agents_places_are_empty_or_absent(
+        self, guest: Guest, program: str, directory: str
+    ) -> None:
+        assert (await run(guest, request(program, "list", directory))).stdout in (
+            b"\n",
+            b"errno=2\n",
+        )
+
+    async def test_devices_are_the_harmless_ones(self, guest: Guest, program: str) -> None:
+        done = await run(guest, request(program, "list", "/dev"))
+        assert set(done.stdout.decode().split()) == {
+            "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("path", ["/x", "/etc-x", "/dev/x", "/probe", "/var/x", "/run/x"])
+    async def test_the_image_cannot_be_written(self, guest: Guest, program: str, path: str) -> None:
+        done = await run(guest, request(program, "touch", path))
+        assert done.stdout in (b"errno=30\n", b"errno=13\n")
+
+    @pytest.mark.parametrize("path", _SCRATCH)
+    async def test_scratch_places_are_private_to_one_exec(
+        self, guest: Guest, program: str, path: str
+    ) -> None:
+        assert (await run(guest, request(program, "touch", path))).stdout == b"errno=0\n"
+        directory = path.rpartition("/")[0]
+        assert (await run(guest, request(program, "list", directory))).stdout == b"\n"
+
+    async def test_memory_is_limited(self, guest: Guest, program: str) -> None:
+        done = await run(guest, request(program, "eat", "300", limits=small()))
+        assert (done.result.reason, done.result.signal) == ("memory", 9)
+
+    async def test_files_count_as_memory(self, guest: Guest, program: str) -> None:
+        done = await run(
+            guest, request(program, "write", "/src/big", str(200 * MIB), limits=small())
+        )
+        assert done.result.reason == "memory"
+
+    async def test_a_full_disk_is_the_compilers_error_and_leaves_the_guest_usable(
+        self, guest: Guest, program: str
+    ) -> None:
+        limits = small(memory_bytes=1 << 40)
+        done = await run(
+            guest, request(program, "write", f"{_SCRATCH[0]}-big", str(1000 * MIB), limits=limits)
+        )
+        # Lowered to what the guest has: the tmpfs limit or the memory limit comes first.
+        assert (done.result.exit_code, done.result.reason) in [(3, ""), (137, "memory")]
+        assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
+
+    async def test_inputs_that_do_not_fit_are_an_agent_error(
+        self, guest: Guest, program: str
+    ) -> None:
+        data = bytes(250 * MIB)
+        done = await run(
+            guest, request(program, "exit", "0", inputs=[("a", data)]), MemoryBlobs(data)
+        )
+        assert done.result.reason == "agent-error"
+        assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
+
+    async def test_processes_are_limited(self, guest: Guest, program: str) -> None:
+        done = await run(guest, request(program, "forks", "100", limits=small(pids=16)))
+        assert 0 < int(done.stdout) < 16
+
+    async def test_an_output_over_the_limit_is_not_sent(self, guest: Guest, program: str) -> None:
+        limits = small(output_bytes=MIB)
+        done = await run(
+            guest, request(program, "write", "o", str(2 * MIB), outputs=("o",), limits=limits)
+        )
+        assert (done.result.reason, done.outputs) == ("output-limit", {})
+        both = request(
+            program, "write", "o", str(MIB), inputs=[("p", b"x")], outputs=("o", "p"), limits=limits
+        )
+        done = await run(guest, both, MemoryBlobs(b"x"))
+        assert (done.result.reason, done.outputs) == ("output-limit", {})
+
+    async def test_what_a_compile_leaves_running_is_ended(self, guest: Guest, program: str) -> None:
+        started = time.monotonic()
+        done = await run(guest, request(program, "orphan"))
+        assert done.result.exit_code == 0
+        assert time.monotonic() - started < 30
+        # A new exec's /proc shows only itself, so count what the guest can still start instead.
+        assert (
+            await run(guest, request(program, "forks", "5", limits=small(pids=16)))
+        ).stdout == b"5\n"
+
+    async def test_two_execs_cannot_see_each_other(self, guest: Guest, program: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(
+                run(
+                    guest,
+                    request(program, "sleep", "3", inputs=[("secret", b"s")]),
+                    MemoryBlobs(b"s"),
+                )
+            )
+            await asyncio.sleep(1.5)
+            files = group.create_task(run(guest, request(program, "list", "/src")))
+            pids = group.create_task(run(guest, request(program, "pids")))
+        assert one.result().result.exit_code == 0
+        assert files.result().stdout == b"\n"
+        assert pids.result().stdout == b"2\n"
+
+    async def test_a_crash_starts_no_handler(self, guest: Guest, program: str) -> None:
+        """A container's host may have one that runs as root; a limit of 1 byte keeps it out."""
+        req = request(program, "copy", "/proc/self/limits", "o", outputs=("o",))
+        lines = (await run(guest, req)).outputs["o"].decode().splitlines()
+        (core,) = [line.split() for line in lines if line.startswith("Max core file size")]
+        assert core[4:6] == ["1", "1"]
+
+    async def test_execs_at_once_cannot_kill_each_other(self, guest: Guest, program: str) -> None:
+        tiny = small(memory_bytes=32 * MIB)
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(run(guest, request(program, "sleep", "3")))
+            await asyncio.sleep(1.0)
+            kill = group.create_task(run(guest, request(program, "killall", limits=small())))
+            eat = group.create_task(run(guest, request(program, "eat", "64", limits=tiny)))
+        # Nothing to be killed in its own namespace: PID 1 does not take it from within.
+        assert kill.result().result.exit_code == 0
+        assert eat.result().result.reason == "memory"
+        assert (one.result().result.exit_code, one.result().result.signal) == (0, 0)
+
+    async def test_a_cancelled_compile_gives_back_what_its_tree_held(
+        self, guest: Guest, program: str
+    ) -> None:
+        """Two halves of 150 MiB, in two sessions; the guest has no room for it twice."""
+        limits = small(memory_bytes=200 * MIB)
+        events = guest.exec(request(program, "hold", "150", limits=limits), MemoryBlobs())
+        assert isinstance(await anext(events), StdioEvent)
+        await events.aclose()
+        done = await run(guest, request(program, "eat", "150", limits=limits))
+        assert (done.result.exit_code, done.result.reason) == (0, "")

@@ -1,0 +1,1 @@
+"""Hostile guests: attack programs, raw peers, and a harness that measures an attack."""

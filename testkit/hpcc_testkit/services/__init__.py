@@ -1,0 +1,1 @@
+"""Services that tests start on loopback: stores, databases, identity providers."""

@@ -1,0 +1,1 @@
+"""How the suite itself runs: mutation rows, the deal to processes."""

@@ -1,0 +1,1 @@
+"""Black-box scenarios: each step by the bare compiler and through hpcc."""

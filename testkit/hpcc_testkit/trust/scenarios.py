@@ -1,0 +1,19 @@
+"""All black-box scenarios, each name once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc_testkit.trust import data, driver, inputs, outputs, places, search, world
+from hpcc_testkit.trust.steps import Scenario
+
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    *search.scenarios(),
+    *inputs.scenarios(),
+    *outputs.scenarios(),
+    *data.scenarios(),
+    *driver.scenarios(),
+    *places.scenarios(),
+    *world.scenarios(),
+)
+assert len({s.name for s in SCENARIOS}) == len(SCENARIOS), "two scenarios of one name"

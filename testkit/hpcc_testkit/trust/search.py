@@ -1,0 +1,364 @@
+"""Scenarios of the search path: which file a name leads to, and when that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hpcc_testkit.trust.steps import (
+    Edit,
+    Scenario,
+    copy,
+    delete,
+    link,
+    mkdir,
+    move,
+    set_times,
+    step,
+    write,
+    write_keeping_times,
+)
+
+_MAIN: Final = write("src/main.c", "#include <a.h>\nint value = A;\n")
+_A1: Final = write("inc/a.h", "#define A 1\n")
+_A2: Final = "#define A 2\n"
+_PATH: Final = "-Ifirst -Iinc"
+
+COMPILERS: Final = ("gcc", "g++", "clang", "clang++")
+
+
+def _c(cc: str, flags: str, source: str = "src/main.c") -> str:
+    return f"{cc} {flags} -c {source} -o main.o"
+
+
+def _appears(
+    name: str,
+    cc: str,
+    flags: str,
+    before: tuple[Edit, ...],
+    change: Edit,
+    undo: Edit | None = None,
+    *,
+    again: str = "hit",
+) -> Scenario:
+    """Compile, hit, change the search, compile anew, hit; undone, the old result is right again."""
+    command = _c(cc, flags)
+    steps = [
+        step(command, "miss", *before),
+        step(command, again),
+        step(command, "nohit", change),
+        step(command),
+    ]
+    if undo is not None:
+        steps.append(step(command, "any", undo))
+    return Scenario(name=f"{name}-{cc}", steps=tuple(steps))
+
+
+def _earlier(cc: str) -> Iterator[Scenario]:
+    base = (mkdir("first"), _A1, _MAIN)
+    yield _appears("earlier-header", cc, _PATH, base, write("first/a.h", _A2), delete("first/a.h"))
+    yield _appears(
+        "earlier-header-with-depfile", cc, _PATH + " -MMD", base, write("first/a.h", _A2)
+    )
+    yield _appears(
+        "earlier-directory", cc, _PATH, (_A1, _MAIN), write("first/a.h", _A2), delete("first")
+    )
+    yield _appears(
+        "earlier-directory-renamed-in",
+        cc,
+        _PATH,
+        (_A1, _MAIN, write("other/a.h", _A2)),
+        move("other", "first"),
+        move("first", "other"),
+    )
+    yield _appears(
+        "earlier-deep-directory",
+        cc,
+        "-Inot/yet/there -Iinc",
+        (_A1, _MAIN),
+        write("not/yet/there/a.h", _A2),
+        delete("not"),
+    )
+    yield _appears(
+        "earlier-directory-is-a-dangling-link",
+        cc,
+        "-Ilinks/first -Iinc",
+        (_A1, _MAIN, mkdir("real"), link("../real/first", "links/first")),
+        write("real/first/a.h", _A2),
+        again="any",
+    )
+    yield _appears(
+        "earlier-header-is-a-dangling-link",
+        cc,
+        _PATH,
+        (_A1, _MAIN, mkdir("real"), link("../real/a.h", "first/a.h")),
+        write("real/a.h", _A2),
+        again="any",
+    )
+    yield _appears(
+        "earlier-name-was-a-directory-by-link",
+        cc,
+        _PATH,
+        (_A1, _MAIN, mkdir("real/a.h"), link("../real/a.h", "first/a.h")),
+        lambda root: (
+            delete("real/a.h")(root),
+            write("real/a.h", _A2)(root),
+        )[0],
+        again="any",
+    )
+    yield _appears(
+        "search-directory-link-moved",
+        cc,
+        "-Icurrent -Iinc",
+        (_A1, _MAIN, mkdir("v1"), write("v2/a.h", _A2), link("v1", "current")),
+        link("v2", "current"),
+        link("v1", "current"),
+    )
+    yield _appears(
+        "quoted-beside-the-source",
+        cc,
+        _PATH,
+        (_A1, write("src/main.c", '#include "a.h"\nint value = A;\n')),
+        write("src/a.h", _A2),
+        delete("src/a.h"),
+    )
+    yield _appears(
+        "quoted-beside-the-header",
+        cc,
+        "-Iinc -Iinc/sub",
+        (
+            write("src/main.c", '#include "sub/b.h"\nint value = A;\n'),
+            write("inc/sub/b.h", '#include "deep/a.h"\n'),
+            write("inc/deep/a.h", "#define A 1\n"),
+        ),
+        write("inc/sub/deep/a.h", _A2),
+        delete("inc/sub/deep"),
+    )
+    yield _appears(
+        "iquote-directory", cc, "-iquote first -Iinc",
+        (mkdir("first"), _A1, write("src/main.c", '#include "a.h"\nint value = A;\n')),
+        write("first/a.h", _A2), delete("first/a.h"),
+    )  # fmt: skip
+    yield _appears(
+        "isystem-shadows-a-system-header", cc, "-isystem first",
+        (mkdir("first"), write("src/main.c", "#include <limits.h>\nint value = CHAR_BIT;\n")),
+        write("first/limits.h", "#define CHAR_BIT 99\n"), delete("first/limits.h"),
+    )  # fmt: skip
+    yield _appears(
+        "include-next", cc, "-Ione -Itwo -Ithree",
+        (
+            write("src/main.c", "#include <a.h>\nint value = A;\n"),
+            write("one/a.h", "#include_next <a.h>\n"),
+            mkdir("two"),
+            write("three/a.h", "#define A 1\n"),
+        ),
+        write("two/a.h", _A2), delete("two/a.h"),
+    )  # fmt: skip
+    yield _appears(
+        "forced-include-in-the-current-directory", cc, "-include a.h -Iinc",
+        (_A1, write("src/main.c", "int value = A;\n")),
+        write("a.h", _A2), delete("a.h"),
+    )  # fmt: skip
+    yield _appears(
+        "include-of-a-macro", cc, "'-DHEADER=<a.h>' " + _PATH,
+        (mkdir("first"), _A1, write("src/main.c", "#include HEADER\nint value = A;\n")),
+        write("first/a.h", _A2), delete("first/a.h"),
+    )  # fmt: skip
+    yield _appears(
+        "include-of-a-macro-also-reached-by-a-plain-line", cc, "'-DHEADER=<sub/a.h>' " + _PATH,
+        (
+            mkdir("first/sub"),
+            write("inc/sub/a.h", "#ifndef A\n#define A 1\n#endif\n"),
+            write("inc/sub/b.h", '#include "a.h"\n'),
+            write("src/main.c", "#include HEADER\n#include <sub/b.h>\nint value = A;\n"),
+        ),
+        write("first/sub/a.h", _A2), delete("first/sub/a.h"),
+    )  # fmt: skip
+    yield _appears(
+        "include-line-with-comments", cc, _PATH,
+        (mkdir("first"), _A1, write("src/main.c", "/**/ # /**/ include /**/ <a.h>\nint v = A;\n")),
+        write("first/a.h", _A2), delete("first/a.h"),
+    )  # fmt: skip
+    yield _appears(
+        "include-line-broken-by-a-backslash", cc, _PATH,
+        (mkdir("first"), _A1, write("src/main.c", "#inc\\\nlude <a\\\n.h>\nint v = A;\n")),
+        write("first/a.h", _A2), delete("first/a.h"),
+    )  # fmt: skip
+
+
+def _questions(cc: str) -> Iterator[Scenario]:
+    source = "#if __has_include(<maybe.h>)\nint value = 2;\n#else\nint value = 1;\n#endif\n"
+    here = (write("src/main.c", source), mkdir("first", "inc"))
+    yield _appears(
+        "has-include-flips-to-yes", cc, _PATH, here, write("inc/maybe.h", ""), delete("inc/maybe.h")
+    )
+    yield _appears(
+        "has-include-flips-to-no",
+        cc,
+        _PATH,
+        (*here, write("inc/maybe.h", "")),
+        delete("inc/maybe.h"),
+        write("inc/maybe.h", ""),
+    )
+    yield _appears(
+        "has-include-in-a-header-beside-it",
+        cc,
+        _PATH,
+        (
+            write("inc/a.h", source.replace("<maybe.h>", '"maybe.h"')),
+            write("src/main.c", "#include <a.h>\n"),
+        ),
+        write("inc/maybe.h", ""),
+        delete("inc/maybe.h"),
+    )
+    for name, text in {
+        "alias": "#define Q __has_include\n#if Q(<maybe.h>)\nint v;\n#endif\n",
+        "alias-of-an-alias": "#define P(x) __has_include(x)\n#define Q(x) P(x)\n#if Q(<maybe.h>)\n"
+        "int v;\n#endif\n",
+        "macro-argument": "#define N <maybe.h>\n#if __has_include(N)\nint v;\n#endif\n",
+        "broken-by-a-backslash": "#if __has_inc\\\nlude(<maybe.h>)\nint v;\n#endif\n",
+        "comment": "#if __has_include(/* x */ <maybe.h>)\nint v;\n#endif\n",
+        "space": "#if __has_include  (  <maybe.h>  )\nint v;\n#endif\n",
+    }.items():
+        command = _c(cc, "-Iinc")
+        yield Scenario(
+            name=f"has-include-{name}-{cc}",
+            steps=(
+                step(command, "any", write("src/main.c", text), mkdir("inc")),
+                step(command),
+                step(command, "nohit", write("inc/maybe.h", "")),
+            ),
+        )
+    # The macro of one file asked in another, as {fmt} and others do; the answer is watched.
+    command = _c(cc, "-Iinc -Imore")
+    text = '#include "ask.h"\n#if Q(<maybe.h>)\nint v = 2;\n#else\nint v = 1;\n#endif\n'
+    ask = "#ifdef __has_include\n#  define Q(x) __has_include(x)\n#else\n#  define Q(x) 0\n#endif\n"
+    yield Scenario(
+        name=f"has-include-by-a-macro-with-a-parameter-{cc}",
+        steps=(
+            step(command, "any", write("src/main.c", text), write("src/ask.h", ask), mkdir("inc")),
+            step(command, "hit"),
+            step(command, "miss", write("inc/maybe.h", "")),
+            step(command, "hit"),
+            step(command, "hit", delete("inc/maybe.h")),
+            step(command, "miss", write("more/maybe.h", "")),
+        ),
+    )
+    command = _c(cc, "-Iinc '-DQ(x)=__has_include(x)'")
+    text = "#if Q(<maybe.h>)\nint v = 2;\n#else\nint v = 1;\n#endif\n"
+    yield Scenario(
+        name=f"has-include-by-an-argument-{cc}",
+        steps=(
+            step(command, "any", write("src/main.c", text), mkdir("inc")),
+            step(command),
+            step(command, "nohit", write("inc/maybe.h", "")),
+        ),
+    )
+
+
+def _content(cc: str) -> Iterator[Scenario]:
+    command = _c(cc, "-Iinc")
+    yield Scenario(
+        name=f"edited-header-{cc}",
+        steps=(
+            step(command, "miss", _MAIN, _A1),
+            step(command, "hit"),
+            step(command, "nohit", write("inc/a.h", _A2)),
+            step(command, "hit"),
+            step(command, "hit", _A1),
+        ),
+    )
+    yield Scenario(
+        name=f"edited-header-with-the-same-times-{cc}",
+        steps=(
+            step(command, "miss", _MAIN, _A1),
+            step(command, "hit"),
+            step(command, "nohit", write_keeping_times("inc/a.h", _A2)),
+            step(command, "nohit", write_keeping_times("inc/a.h", "#define A 3\n"), settles=False),
+            step(command, "any", write_keeping_times("inc/a.h", "#define A 4\n"), settles=False),
+        ),
+    )
+    yield Scenario(
+        name=f"header-replaced-by-an-older-one-{cc}",
+        steps=(
+            step(command, "miss", _MAIN, _A1, write("old.h", _A2), set_times("old.h", 10**9)),
+            step(command, "hit"),
+            step(command, "nohit", move("old.h", "inc/a.h")),
+        ),
+    )
+    yield Scenario(
+        name=f"deleted-header-{cc}",
+        steps=(
+            step(command, "miss", _MAIN, _A1),
+            step(command, "nohit", delete("inc/a.h")),
+            step(command, "hit", _A1),
+        ),
+    )
+    yield Scenario(
+        name=f"directory-of-headers-exchanged-{cc}",
+        steps=(
+            step(command, "miss", _MAIN, _A1, write("new/a.h", _A2)),
+            step(command, "hit"),
+            step(command, "nohit", move("inc", "old"), move("new", "inc")),
+        ),
+    )
+    yield Scenario(
+        name=f"header-by-link-moved-{cc}",
+        steps=(
+            step(
+                command, "miss", _MAIN, write("a1.h", "#define A 1\n"), write("a2.h", _A2),
+                link("../a1.h", "inc/a.h"),
+            ),
+            step(command, "hit"),
+            step(command, "nohit", link("../a2.h", "inc/a.h")),
+            step(command, "hit", link("../a1.h", "inc/a.h")),
+        ),
+    )  # fmt: skip
+    once = "#pragma once\nenum { A_ = 1 };\n"
+    both = write("src/main.c", '#include "one/x.h"\n#include "two/x.h"\nint value = A_;\n')
+    twin = (write("one/x.h", once), write("two/x.h", once), both)
+    same = (set_times("one/x.h", 10**9), set_times("two/x.h", 10**9))
+    yield Scenario(
+        name=f"once-headers-that-are-twins-{cc}",
+        steps=(
+            step(_c(cc, "-I."), "any", *twin, *same),
+            step(_c(cc, "-I.")),
+            step(_c(cc, "-I."), "nohit", write("two/x.h", "int other;\n")),
+            step(_c(cc, "-I."), "nohit", write("two/x.h", "int other2;\n")),
+        ),
+    )
+    yield Scenario(
+        name=f"once-headers-told-apart-by-time-{cc}",
+        steps=(
+            step(_c(cc, "-I."), "any", *twin, *same),
+            step(_c(cc, "-I."), "any", set_times("two/x.h", 10**9 + 5)),
+            step(_c(cc, "-I."), "any", set_times("one/x.h", 10**9 + 5)),
+        ),
+    )
+    yield Scenario(
+        name=f"once-header-and-a-link-to-it-{cc}",
+        steps=(
+            step(_c(cc, "-I."), "any", write("one/x.h", once), link("../one/x.h", "two/x.h"), both),
+            step(_c(cc, "-I.")),
+            step(_c(cc, "-I."), "nohit", delete("two/x.h"), write("two/x.h", "int other;\n")),
+        ),
+    )
+    yield Scenario(
+        name=f"two-checkouts-{cc}",
+        steps=(
+            step(command, "miss", write("c1/src/main.c", "#include <a.h>\nint v = A;\n"),
+                 write("c1/inc/a.h", "#define A 1\n"), copy("c1", "c2"), cwd="c1"),
+            step(command, "hit", cwd="c1"),
+            step(command, "any", cwd="c2"),
+            step(command, "nohit", write("c2/inc/a.h", _A2), cwd="c2"),
+            step(command, "hit", cwd="c1"),
+        ),
+    )  # fmt: skip
+
+
+def scenarios() -> Iterator[Scenario]:
+    """Yield every scenario of this family."""
+    for cc in COMPILERS:
+        yield from _earlier(cc)
+        yield from _content(cc)
+        yield from _questions(cc)

@@ -1,0 +1,1 @@
+"""Windows parts on Linux: Wine, a scripted containerd, stand-ins."""
