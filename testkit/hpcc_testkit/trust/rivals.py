@@ -1,8 +1,8 @@
 """The trust scenarios through ccache and sccache: where they are wrong, and where they hit.
 
 `python -m hpcc_testkit.trust.rivals [--only WORD] LAUNCHER DIRECTORY` runs every scenario bare,
-through hpcc, ccache and sccache, each with its defaults and a cache of its own. It prints what differs from
-the bare compiler and the steps in which another cache has a right hit where hpcc has none. Needs
+through hpcc, ccache and sccache, each with its defaults and its own cache. It prints what differs
+from the bare compiler and the steps where another cache hits rightly and hpcc does not. Needs
 both programs; no test depends on them.
 """
 
