@@ -10,7 +10,7 @@ import pytest
 from hpcc_testkit.suite.mutants import Case, Mutants
 
 ATTACKS = "tests/integration/gateway/test_gateway_attacks.py::"
-ORDER = "tests/unit/test_output_order.py::"
+ORDER = "tests/unit/runtime/channel/test_output_order.py::"
 LINK = "rpc/relay/link.py"
 
 

@@ -15,10 +15,10 @@ JOINS = "tests/integration/test_worker_joins.py"
 REFUSALS = "tests/integration/sharing/test_share_refusals.py"
 MARKERS = "tests/integration/sharing/test_share_markers.py"
 GRAMMAR = "tests/integration/grammar"
-TEXTS = "tests/unit/test_share_texts.py"
+TEXTS = "tests/unit/compilers/invocation/test_share_texts.py"
 POOL = "tests/integration/test_worker_pool.py"
-POOL_CORE = "tests/unit/test_pool_core.py"
-LIES = "tests/unit/test_warden_lies.py"
+POOL_CORE = "tests/unit/worker/pool/test_core.py"
+LIES = "tests/unit/runtime/channel/test_warden_lies.py"
 WARDEN = "tests/integration/warden/test_warden_process.py"
 FIRECRACKER = "tests/unit/test_firecracker"
 
@@ -35,7 +35,7 @@ CASES = {
         "runtime/host/leftovers.py",
         "_end([*processes[1:], *_living_in(directory)])",
         "_end(processes[1:])",
-        "tests/unit/test_runtime_leftovers.py"
+        "tests/unit/runtime/host/test_leftovers.py"
         "::test_a_vmm_that_was_never_recorded_is_found_by_where_it_lives",
     ),
     "reuse-principal": Case(
@@ -120,25 +120,25 @@ CASES = {
         "agent/linux/vsock.py",
         "if cid == socket.VMADDR_CID_HOST:",
         "if True:",
-        "tests/unit/test_agent_port.py::test_only_the_hosts_connection_is_taken",
+        "tests/unit/agent/linux/test_port.py::test_only_the_hosts_connection_is_taken",
     ),
     "token-signature": Case(
         "identity/token.py",
         'key.verify(_decode(parts[2]), f"{parts[0]}.{parts[1]}".encode())',
         "_decode(parts[2])",
-        "tests/unit/test_token.py::test_a_token_signed_by_another_key_under_our_name_is_refused",
+        "tests/unit/identity/test_token.py::test_a_token_signed_by_another_key_under_our_name_is_refused",
     ),
     "token-expiry": Case(
         "identity/token.py",
         "if now >= claims.expires_at:",
         "if False:",
-        "tests/unit/test_token.py::test_an_expired_token_is_refused",
+        "tests/unit/identity/test_token.py::test_an_expired_token_is_refused",
     ),
     "token-audience": Case(
         "identity/token.py",
         "if claims.audience != self._audience:",
         "if False:",
-        "tests/unit/test_token.py::test_a_token_for_another_worker_is_refused",
+        "tests/unit/identity/test_token.py::test_a_token_for_another_worker_is_refused",
     ),
     "token-tenant": Case(
         "worker/execute/session.py",
@@ -180,14 +180,14 @@ CASES = {
         "dispatch/prepared_action.py",
         "if item.sha256 and digest.hash != item.sha256:",
         "if False:",
-        "tests/unit/test_dispatch_units.py::"
+        "tests/unit/dispatch/test_units.py::"
         "test_an_input_that_is_not_what_was_planned_with_is_refused",
     ),
     "guest-frame-length": Case(
         "warden/guest.py",
         "if prefix[0] or size > MAX_FRAME_BYTES:",
         "if prefix[0]:",
-        "tests/unit/test_guest_channel.py::"
+        "tests/unit/runtime/channel/test_channel.py::"
         "test_a_length_prefix_of_4_gib_is_refused_before_it_is_read",
     ),
     "warden-frame-length": Case(
@@ -276,20 +276,20 @@ CASES = {
         "wire/launcher.py",
         "if length > limit:",
         "if False:",
-        "tests/unit/test_wire_launcher.py::"
+        "tests/unit/wire/test_launcher.py::"
         "test_a_header_that_is_not_ours_is_refused_before_anything_is_read",
     ),
     "image-parent-name": Case(
         "images/build/tree.py",
         'if ".." in parts:',
         "if False:",
-        "tests/unit/test_image_flatten_hostile.py::test_a_name_with_dotdot_is_refused",
+        "tests/unit/images/build/test_flatten_hostile.py::test_a_name_with_dotdot_is_refused",
     ),
     "guest-path": Case(
         "core/exec.py",
         'p in {"", ".", ".."} or ',
         "",
-        "tests/unit/test_dispatch_units.py::test_an_output_outside_the_root_is_refused",
+        "tests/unit/dispatch/test_units.py::test_an_output_outside_the_root_is_refused",
     ),
     "peer-uid": Case(
         "cache/replay/python_engine.py",  # the native half has its own case in test_replay_notices.py
@@ -434,7 +434,7 @@ CASES = {
         "compilers/versions.py",
         "is_known = all(map(_is_stable, invocation.flags))",
         "is_known = True",
-        "tests/unit/test_gnu_grammar.py::test_only_what_is_known_of_a_version_is_cached",
+        "tests/unit/cache/key/test_gnu_grammar.py::test_only_what_is_known_of_a_version_is_cached",
     ),
 }
 

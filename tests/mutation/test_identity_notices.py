@@ -10,9 +10,9 @@ import pytest
 
 from hpcc_testkit.suite.mutants import Case, Mutants
 
-TOKEN = "tests/unit/test_idp_token.py::"
-LOGIN = "tests/unit/test_login.py::"
-TABLE = "tests/unit/test_tenants_table.py::"
+TOKEN = "tests/unit/identity/test_idp_token.py::"
+LOGIN = "tests/unit/identity/test_login.py::"
+TABLE = "tests/unit/scheduler/tenants/test_table.py::"
 LIES = "tests/integration/identity/test_lying_provider.py::"
 VERIFY, KEYS = "identity/oidc_verify.py", "identity/oidc_keys.py"
 HTTP, PROVIDER = "identity/oidc_http.py", "identity/oidc_provider.py"
@@ -20,9 +20,9 @@ FILE, DOOR = "identity/login_file.py", "scheduler/tenants/door.py"
 TENANTS, SESSIONS = "scheduler/tenants/table.py", "scheduler/tenants/sessions.py"
 
 
-PROOF = "tests/unit/test_proof.py::"
+PROOF = "tests/unit/identity/test_proof.py::"
 ENROLS = "tests/integration/identity/test_worker_enrolment.py::"
-PULSES, PULSE = "tests/unit/test_worker_pulses.py::", "rpc/scheduler/pulse.py"
+PULSES, PULSE = "tests/unit/rpc/scheduler/test_pulse.py::", "rpc/scheduler/pulse.py"
 ENROLMENT, CA = "scheduler/enrolment.py", "identity/worker_ca.py"
 CASES = {
     "pulse-admit": Case(PULSE, "await self._backend.admit(call.certificate, beat.worker_id)", "pass",

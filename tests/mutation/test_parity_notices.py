@@ -9,8 +9,8 @@ import pytest
 
 from hpcc_testkit.suite.mutants import Case, Mutants
 
-UNIT = "tests/unit/test_toolchain_parity.py::"
-GUEST = "tests/unit/test_image_toolchains.py::"
+UNIT = "tests/unit/compilers/test_probe.py::"
+GUEST = "tests/unit/images/test_toolchains.py::"
 FARM = "tests/integration/test_parity_farm.py::"
 CACHE = "tests/integration/cache/test_cache_parity.py::"
 

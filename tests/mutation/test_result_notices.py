@@ -11,8 +11,8 @@ import pytest
 from hpcc_testkit.suite.mutants import Case, Mutants
 
 STORE = "tests/integration/test_store_writer.py::"
-UNIT = "tests/unit/test_signed_results.py::"
-TABLE = "tests/unit/test_result_key_table.py::"
+UNIT = "tests/unit/identity/test_signed_results.py::"
+TABLE = "tests/unit/scheduler/test_result_keys.py::"
 LYING = "tests/integration/test_lying_worker.py::"
 SURFACE = "tests/integration/test_reapi_surface.py::"
 SIGNED, RESULTS = "reapi/signed.py", "identity/results.py"

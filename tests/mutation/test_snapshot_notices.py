@@ -10,7 +10,7 @@ import pytest
 
 from hpcc_testkit.suite.mutants import Case, Mutants
 
-TESTS = "tests/unit/test_snapshots.py::"
+TESTS = "tests/unit/runtime/vm/test_snapshots.py::"
 STORE, FILES = "runtime/vm/snapshot_store.py", "runtime/vm/snapshot_files.py"
 
 
@@ -55,7 +55,7 @@ CASES = {
         "agent/linux/machine.py",
         "fcntl.ioctl(device, _RNDRESEEDCRNG)",
         "pass",
-        "tests/unit/test_agent_birth.py::test_time_and_entropy_come_before_anything_runs",
+        "tests/unit/agent/base/test_birth.py::test_time_and_entropy_come_before_anything_runs",
     ),
     "tries": Case(
         "runtime/vm/warm.py",

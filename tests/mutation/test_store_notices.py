@@ -6,7 +6,7 @@ import pytest
 
 from hpcc_testkit.suite.mutants import Case, Mutants
 
-PARTS = "tests/unit/test_shared_store_parts.py::"
+PARTS = "tests/unit/store/test_shared_parts.py::"
 CONTROL = "tests/contract/test_control_store.py::"
 OBJECTS, BLOBS = "store/objects.py", "store/object_blobs.py"
 BEHIND, KNOWN = "store/write_behind.py", "store/known.py"

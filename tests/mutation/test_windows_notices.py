@@ -10,7 +10,10 @@ import pytest
 
 from hpcc_testkit.suite.mutants import Case, Mutants
 
-SPEC_TESTS, HCS_TESTS = "tests/unit/test_windows_spec.py::", "tests/unit/test_windows_hcs.py::"
+SPEC_TESTS, HCS_TESTS = (
+    "tests/unit/runtime/windows/test_spec.py::",
+    "tests/unit/runtime/windows/test_hcs.py::",
+)
 SPEC, HCS = "runtime/windows/spec.py", "runtime/windows/hcs.py"
 
 
@@ -67,7 +70,7 @@ CASES = {
         "runtime/windows/hvsocket.py",
         "if _code(error) not in RETRIED:",
         "if False:",
-        "tests/unit/test_windows_hvsocket.py::test_missing_rights_are_not_tried_again",
+        "tests/unit/runtime/windows/test_hvsocket.py::test_missing_rights_are_not_tried_again",
     ),
     "applied": Case(
         "runtime/windows/containerd_layers.py",

@@ -149,7 +149,7 @@ def _encode(node: _Node, places: dict[Digest, str], path: str, depth: int) -> Di
 # Tags of length-delimited fields in remote_execution.proto: Directory.files = 1, .directories = 2;
 # FileNode and DirectoryNode: name = 1, digest = 2; Digest.hash = 1. Then varints: Digest.size_bytes
 # = 2, FileNode.is_executable = 4. Written by hand: a message object per file costs more than all
-# else in a compile's tree. tests/unit/test_reapi_core.py holds the bytes against protobuf's own.
+# else in a compile's tree. tests/unit/reapi/test_core.py holds the bytes against protobuf's own.
 _FILES, _DIRECTORIES, _NAME, _DIGEST, _HASH = b"\x0a", b"\x12", b"\x0a", b"\x12", b"\x0a"
 _SIZE, _IS_EXECUTABLE = b"\x10", b"\x20\x01"
 

@@ -36,7 +36,7 @@ from hpcc.identity.results import (
 from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
 from hpcc.reapi.signed import ResultScope, ResultTerms, signed_bytes
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "signed_result.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "signed_result.json"
 A, B = Digest.of(b"a"), Digest.of(b"b")
 NOW = 1_800_000_000.25
 IMAGE = ImageDigest("sha256:" + "ab" * 32)

@@ -28,7 +28,7 @@ from hpcc.runtime.windows.hcs import (
 
 ANSWER = json.loads(
     (
-        Path(__file__).parent.parent / "golden/windows/from_source_hcs_enumeration.json"
+        Path(__file__).parents[3] / "golden/windows/from_source_hcs_enumeration.json"
     ).read_text()
 )["value"]  # fmt: skip
 VM = UUID("0b7f2c51-6c3f-4c56-9d0f-7a4b8e1c2d30")

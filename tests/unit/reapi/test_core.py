@@ -28,7 +28,7 @@ from hpcc.reapi.resource import parse_read_name, parse_write_name
 from hpcc.reapi.result import ResultOutput, ResultRecord, encode_result, parse_result
 from hpcc.reapi.tree import TreeBase, TreeWalk, build_tree, parse_directory
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "reapi_digests.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "reapi_digests.json"
 IMAGE = ImageRef("local/gcc", ImageDigest("sha256:" + "ab" * 32))
 A, B = Digest.of(b"a"), Digest.of(b"b")
 

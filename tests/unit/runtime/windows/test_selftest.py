@@ -21,7 +21,7 @@ from hpcc.runtime.windows.selftest import SelfTestSettings
 from hpcc.runtime.windows.selftest import report as windows_report
 from hpcc.runtime.windows.selftest import run_checks as run_windows_checks
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def settings(**changes: Any) -> SelfTestSettings:

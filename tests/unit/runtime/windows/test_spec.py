@@ -24,7 +24,7 @@ from hpcc.runtime.windows.spec import (
     utility_vm_id,
 )
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "windows"
+GOLDEN = Path(__file__).parents[3] / "golden" / "windows"
 PLANS = st.builds(
     WindowsPlan,
     container_id=st.from_regex(r"hpcc-[a-z0-9]{1,40}", fullmatch=True).filter(

@@ -12,7 +12,7 @@ from hpcc.cli.doctor.doctor import _sharing
 from hpcc.cli.main import main
 from hpcc.config.paths import Paths
 
-_SOURCES = Path(__file__).resolve().parents[2] / "src/hpcc"
+_SOURCES = Path(__file__).resolve().parents[4] / "src/hpcc"
 
 
 def test_debug_map_names_the_root_of_this_checkout(

@@ -42,7 +42,7 @@ from hpcc_testkit.guests.fifo_streams import fifo_streams
 from hpcc_testkit.guests.guest_contract import request, run
 from hpcc_testkit.windows.scripted_containerd import ScriptedContainerd, serving, sha256
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "windows"
+GOLDEN = Path(__file__).parents[3] / "golden" / "windows"
 MOUNT = json.loads((GOLDEN / "from_source_windows_layer_mount.json").read_text())["value"]
 LAYER = build_windows_layer({"hpcc-agent.exe": b"MZ"})
 LAYERS = (sha256(b"base"), sha256(b"tools"))
