@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def mutants(tmp_path_factory: pytest.TempPathFactory) -> Mutants:
+def mutants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mutants]:
     """Copy the source; see that the copy, library included, is what is imported there."""
     copied = Mutants(ROOT, tmp_path_factory.mktemp("mutants"))
     names = "hpcc.__file__, u.find_spec(n.LIBRARY).origin"
@@ -21,4 +22,5 @@ def mutants(tmp_path_factory: pytest.TempPathFactory) -> Mutants:
     code, said = copied.run([sys.executable, "-c", text], 60)
     assert code == 0, said
     assert all(Path(line).is_relative_to(copied.source) for line in said.split())
-    return copied
+    yield copied
+    copied.close()

@@ -50,6 +50,11 @@ class Case:
     attack: str
     also: tuple[tuple[str, str, str], ...] = ()
 
+    @property
+    def test(self) -> str:
+        """The test that notices, as in the other files' cases: this file's own."""
+        return "tests/mutation/test_hostile_guest_notices.py"
+
 
 def reply(check: str, attack: str, without: str = "if False:") -> Case:
     return Case(REPLIES, check, without, "exec", attack)

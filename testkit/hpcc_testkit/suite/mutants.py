@@ -8,15 +8,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final, NamedTuple
 
+from hpcc_testkit.suite.row_client import RowServer
+
 _COPIED: Final = ("src", "testkit", "guest", "native", "launcher", "tools")
-_TESTS_FAILED: Final = 1
 # Under pytest's own for a test, so that what is reported is which case hung.
 _SECONDS: Final = 110
 
@@ -48,6 +48,7 @@ class Mutants:
             self.source, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH
         )
         self.build_library()
+        self._rows = RowServer(root, directory / "rows", self._env)
 
     @property
     def source(self) -> Path:
@@ -62,25 +63,32 @@ class Mutants:
             raise FileNotFoundError(path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        module.build_native(self._directory, self.source / module.LIBRARY)
+        self._library = self.source / module.LIBRARY
+        module.build_native(self._directory, self._library)
 
     def check(self, case: Case, seconds: float = _SECONDS) -> None:
         """Take the check out, and see that the test notices.
 
-        AssertionError: it passed, or could not run, or the text is there no more (it moved, and so
-        must the case). subprocess.TimeoutExpired: it did not end, which is no notice.
+        Raises:
+            AssertionError: the test passed or could not run, the copy without the check cannot be
+                imported, or the text is there no more (it moved, and so must the case).
+            subprocess.TimeoutExpired: the test did not end, which is no notice.
         """
-        with self._without(case):
-            code, said = self.run([sys.executable, "-m", "pytest", *_OPTIONS, case.test], seconds)
-        assert code == _TESTS_FAILED, f"not noticed:\n{said[-2000:]}"
-        assert "failed" in said, said[-2000:]
+        with self._without(case) as file:
+            result = self._rows.run(
+                [*_OPTIONS, case.test], module=self._module(file), file=file, seconds=seconds
+            )
+        assert result.is_noticed, f"not noticed, {result.reason}:\n{result.said[-2000:]}"
+
+    def close(self) -> None:
+        """End the process that runs the rows."""
+        self._rows.close()
 
     def run(self, argv: list[str], seconds: float) -> tuple[int, str]:
         """Run a program that imports the copy; its exit code and what it printed."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-        env |= {"PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1"}
         with subprocess.Popen(
-            argv, cwd=self._root, env=env, text=True, errors="replace", start_new_session=True,
+            argv, cwd=self._root, env=self._env, start_new_session=True,
+            text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as process:  # fmt: skip
             try:
@@ -90,21 +98,41 @@ class Mutants:
                 raise
         return process.returncode, said
 
+    @property
+    def _env(self) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        return env | {"PYTHONPATH": f"{self.source}{os.pathsep}{self._directory / 'testkit'}", "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def _module(self, file: Path) -> str:
+        """Return the name that the file is imported by, or nothing if it is not of the package."""
+        if file.suffix != ".py" or not file.is_relative_to(self.source):
+            return ""
+        parts = file.relative_to(self.source).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
     @contextmanager
-    def _without(self, case: Case) -> Iterator[None]:
+    def _without(self, case: Case) -> Iterator[Path]:
         is_native = case.file.startswith("native/")
         file = (self._directory if is_native else self.source / "hpcc") / case.file
         text = file.read_text()
         assert text.count(case.check) == 1, f"{case.file} has the check no more, or twice"
+        library = self._library.read_bytes() if is_native else b""
         file.write_text(text.replace(case.check, case.without))
         try:
             if is_native:
                 self.build_library()
-            yield
+            yield file
         finally:
             file.write_text(text)
             if is_native:
-                self.build_library()
+                self._put_back(library)
+
+    def _put_back(self, library: bytes) -> None:
+        """Replace the file, which a process that is left over may still have mapped."""
+        new = self._library.with_suffix(".new")
+        new.write_bytes(library)
+        new.chmod(0o755)
+        new.replace(self._library)
 
 
 _OPTIONS: Final = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist")
