@@ -161,7 +161,7 @@ class FarmCache:
             host = self._hosts.of(request.compiler, name, identity, path, is_cancelled)
         image = ImageRef.parse(farm.image)
         judged = judge(session, words.parity, host.name, host.toolchain, image)
-        if judged.warns:
+        if judged.warns or judged.is_image_unknown:
             self._warn_once(judged.text)
         return host, judged, session
 

@@ -40,6 +40,7 @@ from hpcc.core.parity import (
     Parity,
     compare,
     sentence,
+    unknown_sentence,
 )
 from hpcc.core.remote import (
     RemoteFailure,
@@ -144,6 +145,7 @@ __all__ = [
     "sentence",
     "toolchain_table",
     "toolchains_of",
+    "unknown_sentence",
     "windows_key",
     "windows_keys",
 ]

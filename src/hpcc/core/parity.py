@@ -117,6 +117,16 @@ def sentence(finding: Finding, image: ImageRef) -> str:
     return f"{text}: {_remedy(mend, here)}"
 
 
+def unknown_sentence(name: str, image: ImageRef) -> str:
+    """Say why a compiler was not compared although the farm has the image."""
+    where = f"image {image.repository}@{image.digest.value[: len('sha256:') + _SHORT_DIGEST]}"
+    return (
+        f"{name} here was not compared with {where}: its compilers are unknown, no worker has got"
+        " an answer to every question yet. The compile goes to the farm, and the next session"
+        " asks the scheduler again"
+    )
+
+
 def _remedy(first: str, here: Toolchain) -> str:
     return (
         f'{first}use an image with {here.family} {here.version}, or set parity = "warn" '

@@ -19,15 +19,21 @@ from hpcc.core import (
     compare,
     parse_toolchains,
     sentence,
+    unknown_sentence,
 )
 
 
 class Judgement(NamedTuple):
-    """What a comparison means for a compile. `text` says it to a person; "" if nothing differs."""
+    """What a comparison means for a compile. `text` is the sentence for a person.
+
+    It is "" if nothing differs. An image that no worker has understood differs from nothing: the
+    compile goes to the farm, and `text` explains why nothing was compared.
+    """
 
     parity: Parity
     finding: Finding
     text: str
+    is_image_unknown: bool = False
 
     @property
     def refuses(self) -> bool:
@@ -72,6 +78,8 @@ def judge(
     """Compare by what the farm said of its image; before that nothing is refused."""
     compilers = None if session is None else session.compilers
     finding = compare(name, host, compilers)
+    if session is not None and compilers is None and host is not None and parity != "ignore":
+        return Judgement(parity, finding, unknown_sentence(name, image), is_image_unknown=True)
     return Judgement(parity, finding, sentence(finding, image))
 
 

@@ -99,6 +99,22 @@ def test_a_difference_that_is_not_refused_goes_to_the_farm(
     assert sum("gcc here is" in r.getMessage() for r in caplog.records) == 1
 
 
+def test_an_image_that_was_not_understood_goes_to_the_farm_and_the_log_says_so_once(
+    launcher: FakeLauncher,
+    remote: FakeRemote,
+    cache: Cache,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remote.said = said("refuse", image=None)
+    with caplog.at_level(logging.WARNING):
+        for name in ("a", "b"):
+            launcher.compile(*_ARGV[:-1], f"{name}.o")
+    assert len(remote.requests) == 2
+    assert "fallback.parity" not in cache.counters()
+    (text,) = [r.getMessage() for r in caplog.records if "was not compared" in r.getMessage()]
+    assert "its compilers are unknown" in text
+
+
 def test_where_it_is_ignored_on_both_sides_no_compiler_is_asked(
     make_cache: Callable[..., Cache], launcher: FakeLauncher, remote: FakeRemote
 ) -> None:
