@@ -37,6 +37,7 @@ from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.farm import FarmConnection, connect_farm
 from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.tls import PinnedPeer
+from hpcc.images.survey import Survey
 from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.method import bearer
@@ -90,8 +91,9 @@ class Book:
     async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
         return self.found.get(image)
 
-    async def keep(self, image: ImageDigest, found: tuple[Toolchain, ...]) -> None:
-        self.found[image] = found
+    async def keep(self, image: ImageDigest, survey: Survey) -> None:
+        if survey.is_understood:
+            self.found[image] = survey.compilers
 
 
 @pytest.fixture

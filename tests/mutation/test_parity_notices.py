@@ -11,6 +11,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 UNIT = "tests/unit/compilers/test_probe.py::"
 GUEST = "tests/unit/images/test_toolchains.py::"
+SURVEY = "tests/unit/images/test_survey.py::"
 FARM = "tests/integration/test_parity_farm.py::"
 CACHE = "tests/integration/cache/test_cache_parity.py::"
 
@@ -37,8 +38,25 @@ CASES = {
         GUEST + "test_a_guest_that_sends_more_than_it_was_asked_for_is_given_up",
     ),
     "guest-names": Case(
-        "images/toolchains.py", "(await _names(guest))[:MAX_TOOLCHAINS]", "await _names(guest)",
+        "images/toolchains.py", "(await _names(guest, log, limits))[:MAX_TOOLCHAINS]",
+        "await _names(guest, log, limits)",
         GUEST + "test_a_listing_without_end_starts_few_programs",
+    ),
+    "partial-answer": Case(
+        "images/kept_answers.py", "if survey.is_understood:", "if survey.compilers:",
+        SURVEY + "test_what_is_not_understood_is_kept_for_people_and_asked_again",
+    ),
+    "no-compiler": Case(
+        "images/kept_answers.py", "if survey.is_understood:", "if survey.is_complete:",
+        SURVEY + "test_what_is_not_understood_is_kept_for_people_and_asked_again",
+    ),
+    "empty-list": Case(
+        "images/toolchains.py", 'toolchains_of(table["compilers"]) or None', 'toolchains_of(table["compilers"])',
+        SURVEY + "test_a_file_of_an_earlier_release_is_asked_again",
+    ),
+    "late-compiler": Case(
+        "images/toolchains.py", "if answer.why_none:\n        return Answer", "if False:\n        return Answer",
+        SURVEY + "test_one_question_without_an_answer_is_not_an_absent_compiler",
     ),
     "foreign-image": Case(
         "scheduler/service.py", "if host is not None and policy.allows(host.image):",

@@ -20,12 +20,12 @@ from hpcc.core import (
     InfrastructureError,
     IntegrityError,
     NotFoundError,
-    Toolchain,
 )
 from hpcc.files import sync_directory
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.base.locks import exclusive_lock, try_lock
 from hpcc.images.build.erofs import BUILDER_VERSION, build_erofs
+from hpcc.images.kept_answers import KeptAnswers
 from hpcc.images.oci.layout import OciLayout
 from hpcc.images.oci.registry import Registry
 from hpcc.images.oci.source import ImageSource, Progress
@@ -36,7 +36,6 @@ from hpcc.images.prepared import (
     prepared_from,
     to_table,
 )
-from hpcc.images.toolchains import read_toolchains, write_toolchains
 from hpcc.ports import Clock
 
 _log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ DEFAULT_MAX_BYTES: Final = 20 << 30
 LOCAL_PREFIX: Final = "localhost/"
 # What an interrupted pull left is of use for the next try, not for ever.
 _STALE_WORK_SECONDS: Final = 86_400.0
-_FILE: Final = re.compile(r"([0-9a-f]{64})\.v([0-9]+)\.(erofs|json|compilers)(\.new)?")
+_FILE: Final = re.compile(r"([0-9a-f]{64})\.v([0-9]+)\.(erofs|json|compilers|asked)(\.new)?")
 
 
 def _no_progress(_stage: str, _done: int, _total: int) -> None:
@@ -158,17 +157,9 @@ class ImageStore:
             f"image {text[:200]!r} {problem}; `hpcc image list` shows what is", reason="no-image"
         )
 
-    def toolchains(self, digest: ImageDigest) -> tuple[Toolchain, ...] | None:
-        """Return the compilers that a probe found in an image; None: it was not asked yet."""
-        return read_toolchains(self._toolchains(digest), digest)
-
-    def keep_toolchains(self, digest: ImageDigest, found: tuple[Toolchain, ...]) -> None:
-        """Keep what `probe_guest` found, for as long as the image is here.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        write_toolchains(self._toolchains(digest), digest, found)
+    def answers(self, digest: ImageDigest) -> KeptAnswers:
+        """Return the kept answers of an image's compilers; they go when the image goes."""
+        return KeptAnswers(self._prepared / f"{digest.hex}.v{BUILDER_VERSION}", digest)
 
     def source_for(self, ref: ImageRef, registry: Registry) -> ImageSource:
         """Where `ref` comes from: its local layout if there is one, else `registry`.
@@ -327,7 +318,7 @@ class ImageStore:
 
     def _unlink(self, digest: ImageDigest) -> None:
         self._sidecar(digest).unlink(missing_ok=True)
-        self._toolchains(digest).unlink(missing_ok=True)
+        self.answers(digest).remove()
         self._image(digest).unlink(missing_ok=True)
         self._verified.pop(digest, None)
 
@@ -371,9 +362,6 @@ class ImageStore:
 
     def _sidecar(self, digest: ImageDigest) -> Path:
         return self._prepared / f"{digest.hex}.v{BUILDER_VERSION}.json"
-
-    def _toolchains(self, digest: ImageDigest) -> Path:
-        return self._prepared / f"{digest.hex}.v{BUILDER_VERSION}.compilers"
 
     def _work(self, digest: ImageDigest) -> Path:
         return self._directory / "work" / digest.hex

@@ -1,7 +1,8 @@
-"""Which compilers an image has: asked in a guest once, kept beside the image, a label no proof.
+"""Asks a guest which compilers its image has; an understood answer is kept beside the image.
 
-What the guest says is hostile; `Toolchain` refuses what is not a plain description. No program of
-ours runs in the guest for this: its shell lists names, its compilers describe themselves.
+The guest's output is hostile input: `Toolchain` rejects everything but a plain description. The
+image's own shell lists names and its compilers describe themselves; hpcc adds no program for this.
+Each question has a typed answer, see `_survey.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from hpcc.core import (
     ExecEvent,
     ExecLimits,
     ExecRequest,
+    HpccError,
     ImageDigest,
     InputFile,
     NotFoundError,
@@ -43,14 +45,16 @@ from hpcc.core import (
     toolchain_table,
     toolchains_of,
 )
+from hpcc.images.survey import LIST, Answer, Kind, SurveyLog, write_whole
 from hpcc.ports import Guest, GuestLostError
 
 _log: Final = logging.getLogger(__name__)
 LABEL_PREFIX: Final = "io.hpcc.toolchain."
 _SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")  # PATH of every compile in a guest
 _ENV: Final = (("LC_ALL", "C"), ("PATH", ":".join(_SEARCHED)))
-# Raise it when more names are asked for: an image is then asked once more.
-_ASKED: Final = 2
+# Raise it when more names are asked for: an image is then asked once more. 3: files of earlier
+# numbers can hold an incomplete answer.
+_ASKED: Final = 3
 _PLAIN: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++", "clang-cl")
 # Each program, and the first one that is the same file.
 _SCRIPT: Final = (
@@ -94,6 +98,23 @@ class _Answer:
     def __init__(self) -> None:
         self.stdout, self.stderr, self.output = bytearray(), bytearray(), bytearray()
         self.result: ResultEvent | None = None
+        self.failure = ""
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the guest looked the program up and there is none."""
+        if self.result is None or self.failure:
+            return False
+        return self.result.reason == "no-such-program"
+
+    @property
+    def why_none(self) -> str:
+        """Why the program's end shows nothing; "" if it is absent or ended by itself."""
+        if self.failure or self.result is None:
+            return self.failure or "the guest sent no result"
+        if self.result.signal:
+            return self.result.reason or f"ended by signal {self.result.signal}"
+        return "" if self.is_absent else self.result.reason
 
     @property
     def is_good(self) -> bool:
@@ -115,26 +136,54 @@ class _Answer:
         sink += data
 
 
-async def probe_guest(guest: Guest) -> tuple[Toolchain, ...]:
-    """Ask a guest which compilers its image has; () when it has none that answers.
+async def probe_guest(
+    guest: Guest, log: SurveyLog | None = None, *, patience: float = 1.0
+) -> tuple[Toolchain, ...]:
+    """Ask a guest which compilers its image has, and return those that were found.
+
+    `log` receives the answer to each question; without it, an absent compiler and one that did not
+    answer in time look the same. `patience` multiplies the deadline of each question.
 
     Raises:
         GuestLostError: the guest died, or broke the protocol.
     """
+    log = SurveyLog() if log is None else log
+    limits = replace(_LIMITS, wall_seconds=_LIMITS.wall_seconds * patience)
     found: list[Toolchain] = []
-    for number, names in enumerate((await _names(guest))[:MAX_TOOLCHAINS]):
-        answer = await _ask(guest, number, names[0])
-        if answer is None:
-            continue
-        # Where the probe does not compile, -v has answered all the same.
-        output = bytes(answer.output) if answer.is_good else b""
-        try:
-            toolchain = read_probe(names, bytes(answer.stderr), output)
-        except CallerError as error:
-            _log.info("%s in the image: %s", names[0], error)
-            continue
-        _merge(found, toolchain)
+    programs = (await _names(guest, log, limits))[:MAX_TOOLCHAINS]
+    for names in programs:
+        log.plan(names[0])
+    for number, names in enumerate(programs):
+        source, content = probe_source(names[0])
+        argv = (names[0], *probe_arguments(names[0], source, _OUTPUT))
+        answer = await _run(guest, f"probe-{number}", argv, limits, (source, content))
+        said, toolchain = _understood(names, answer)
+        log.note(said)
+        if toolchain is not None:
+            _merge(found, toolchain)
+            log.found(tuple(found))
     return tuple(found)
+
+
+def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[Answer, Toolchain | None]:
+    """Return the typed answer of one compiler, and the compiler if it was found."""
+    name = names[0]
+    if answer.is_absent:
+        return Answer(name, Kind.ABSENT), None
+    if answer.why_none:
+        return Answer(name, Kind.UNANSWERED, answer.why_none), None
+    # Where the probe does not compile, -v has answered all the same.
+    output = bytes(answer.output) if answer.is_good else b""
+    try:
+        toolchain = read_probe(names, bytes(answer.stderr), output)
+    except CallerError as error:
+        _log.info("%s in the image: %s", name, error)
+        if answer.is_good:
+            return Answer(name, Kind.FOREIGN, str(error)), None
+        assert answer.result is not None
+        why = f"exit code {answer.result.exit_code} without a description"
+        return Answer(name, Kind.UNANSWERED, why), None
+    return Answer(name, Kind.FOUND), toolchain
 
 
 def _merge(found: list[Toolchain], toolchain: Toolchain) -> None:
@@ -147,10 +196,18 @@ def _merge(found: list[Toolchain], toolchain: Toolchain) -> None:
     found.append(toolchain)
 
 
-async def _names(guest: Guest) -> list[tuple[str, ...]]:
-    """Return names by compiler; what an image without a shell has is asked by name."""
-    answer = await _run(guest, "probe-list", ("sh", "-c", _SCRIPT))
+async def _names(guest: Guest, log: SurveyLog, limits: ExecLimits) -> list[tuple[str, ...]]:
+    """Return names by compiler; an image without a usable shell is asked for the plain names.
+
+    An unanswered list leads to no further question: a survey without it is never complete.
+    """
+    answer = await _run(guest, f"probe-{LIST}", ("sh", "-c", _SCRIPT), limits)
+    if answer.why_none:
+        log.note(Answer(LIST, Kind.UNANSWERED, answer.why_none))
+        return []
     listed = _grouped(answer.stdout.decode("latin-1").splitlines()) if answer.is_good else []
+    kind = Kind.ABSENT if answer.is_absent else Kind.FOUND if listed else Kind.FOREIGN
+    log.note(Answer(LIST, kind))
     return listed or [(name,) for name in _PLAIN]
 
 
@@ -177,16 +234,12 @@ def _kind(name: bytes) -> str:
     return "" if is_cxx is None else "c++" if is_cxx else "c"
 
 
-async def _ask(guest: Guest, number: int, name: str) -> _Answer | None:
-    source, content = probe_source(name)
-    argv = (name, *probe_arguments(name, source, _OUTPUT))
-    answer = await _run(guest, f"probe-{number}", argv, (source, content))
-    is_there = answer.result is not None and answer.result.reason != "no-such-program"
-    return answer if is_there else None
-
-
 async def _run(
-    guest: Guest, exec_id: str, argv: tuple[str, ...], *inputs: tuple[str, bytes]
+    guest: Guest,
+    exec_id: str,
+    argv: tuple[str, ...],
+    limits: ExecLimits,
+    *inputs: tuple[str, bytes],
 ) -> _Answer:
     request = ExecRequest(
         exec_id=exec_id,
@@ -195,13 +248,18 @@ async def _run(
         cwd="",
         inputs=tuple(InputFile(name, Digest.of(content)) for name, content in inputs),
         outputs=(_OUTPUT,) if inputs else (),
-        limits=_LIMITS,
+        limits=limits,
     )
     answer = _Answer()
     events: AsyncGenerator[ExecEvent] = guest.exec(request, _Sources(*(c for _, c in inputs)))
     async with aclosing(events) as running:
-        async for event in running:
-            answer.take(event)
+        try:
+            async for event in running:
+                answer.take(event)
+        except GuestLostError:
+            raise
+        except HpccError as error:  # the guest lives: the other questions can be asked
+            answer.failure = str(error)
     return answer
 
 
@@ -227,20 +285,21 @@ def label_trouble(labels: Mapping[str, str], compilers: Iterable[Toolchain]) -> 
 
 
 def read_toolchains(path: Path, digest: ImageDigest) -> tuple[Toolchain, ...] | None:
-    """Read what was kept of an image; None: nothing, by another probe, or damaged."""
+    """Read the compilers of an image; None: no file, of another probe, empty or damaged."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_TOOLCHAINS_BYTES + 1)
         table: Any = json.loads(raw) if len(raw) <= MAX_TOOLCHAINS_BYTES else None
         said = (table["image"], table["probe"], table["asked"])
         is_ours = said == (digest.value, PROBE_FORMAT, _ASKED)
-        return toolchains_of(table["compilers"]) if is_ours else None
+        # Earlier releases kept an empty list when a loaded machine answered nothing in time.
+        return (toolchains_of(table["compilers"]) or None) if is_ours else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError, CallerError):
         return None
 
 
 def write_toolchains(path: Path, digest: ImageDigest, compilers: Iterable[Toolchain]) -> None:
-    """Keep what was found, whole or not at all; what cannot be kept is asked again.
+    """Write the compilers of an image that was understood.
 
     Raises:
         OSError: it cannot be written.
@@ -251,9 +310,4 @@ def write_toolchains(path: Path, digest: ImageDigest, compilers: Iterable[Toolch
         "asked": _ASKED,
         "compilers": [toolchain_table(c) for c in compilers],
     }
-    aside = path.with_name(f"{path.name}.new")
-    try:
-        aside.write_text(json.dumps(table, indent=1), encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, json.dumps(table, indent=1))

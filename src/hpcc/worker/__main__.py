@@ -16,6 +16,7 @@ from hpcc.config.service_file import load_service_file
 from hpcc.core import ImageDigest, NotFoundError, Toolchain
 from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.images.store import ImageStore
+from hpcc.images.survey import Survey
 from hpcc.images.toolchains import label_trouble
 from hpcc.ports import AuditLog, Clock, SecurityEvent, SystemClock
 from hpcc.rpc.base.process import ServiceProcess, run_service
@@ -32,8 +33,8 @@ _log: Final = logging.getLogger(__name__)
 class _Images:
     """`ImageProvider` and `ToolchainBook` over the images prepared on this machine."""
 
-    def __init__(self, store: ImageStore) -> None:
-        self._store = store
+    def __init__(self, store: ImageStore, clock: Clock) -> None:
+        self._store, self._clock = store, clock
 
     async def image(self, digest: ImageDigest) -> Path:
         if sys.platform == "win32":  # in containerd, which knows it by its digest
@@ -48,15 +49,19 @@ class _Images:
         return found.path
 
     async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
-        return await asyncio.to_thread(self._store.toolchains, image)
+        return await asyncio.to_thread(self._store.answers(image).toolchains)
 
-    async def keep(self, image: ImageDigest, found: tuple[Toolchain, ...]) -> None:
+    async def keep(self, image: ImageDigest, survey: Survey) -> None:
         try:
-            await asyncio.to_thread(self._store.keep_toolchains, image, found)
+            await asyncio.to_thread(self._store.answers(image).keep, survey, self._clock.now())
         except OSError as error:
             _log.warning("compilers of image %s cannot be kept: %s", image, error)
+        if not survey.is_complete:
+            return  # a label is held against the whole answer only
         prepared = await asyncio.to_thread(self._store.get, image)
-        if prepared is not None and (trouble := label_trouble(dict(prepared.labels), found)):
+        if prepared is None:
+            return
+        if trouble := label_trouble(dict(prepared.labels), survey.compilers):
             _log.warning("image %s: %s", image, trouble)
 
 
@@ -64,7 +69,7 @@ class _Images:
 async def _images(config: WorkerConfig, clock: Clock) -> AsyncGenerator[_Images]:
     store = ImageStore(config.images, clock)
     try:
-        yield _Images(store)
+        yield _Images(store, clock)
     finally:
         await asyncio.to_thread(store.close)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hpcc.core import HpccError, NotFoundError
+from hpcc.core import HpccError, ImageToolchains, NotFoundError
 from hpcc.ports import Clock, SignedHead
 from hpcc.rpc.scheduler.api import Admission, Beat, BeatAnswer, Registration
 from hpcc.rpc.scheduler.client import RegistryClient
@@ -61,6 +61,8 @@ class SchedulerLink:
         self._unreported: deque[tuple[str, str]] = deque(maxlen=_MAX_UNREPORTED)
         self._admission: Admission | None = None
         self._refresh_lock = asyncio.Lock()
+        # The registration has changed since the scheduler took it.
+        self._is_changed = False
         self._refreshed_at = float("-inf")
 
     async def register(self) -> Admission:
@@ -74,6 +76,7 @@ class SchedulerLink:
             # A scheduler that does not know this worker goes on with the life it is in, unless
             # that one is over and nobody knows.
             generation = 0 if self._unreported else self._generation
+            self._is_changed = False
             try:
                 admission = await self._client.register(
                     replace(self._registration, generation=generation)
@@ -102,6 +105,13 @@ class SchedulerLink:
                 self._on_admission(admission)
                 return admission
 
+    def learned(self, toolchains: ImageToolchains) -> None:
+        """Add an image's compilers to the registration; the next heartbeat registers anew."""
+        known = self._registration.toolchains
+        rest = tuple(t for t in known if t.image != toolchains.image)
+        self._registration = replace(self._registration, toolchains=(*rest, toolchains))
+        self._is_changed = True
+
     async def run(self, lease_seconds: float) -> None:
         """Send heartbeats until cancelled; a scheduler that forgot us is told again.
 
@@ -112,6 +122,8 @@ class SchedulerLink:
             while True:
                 try:
                     await self._report_rest()
+                    if self._is_changed:
+                        self._lease_seconds = (await self.register()).lease_seconds
                     await self._renew()
                 except NotFoundError:
                     self._lease_seconds = (await self.register()).lease_seconds

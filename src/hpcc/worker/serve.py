@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ from hpcc.worker.stores.retained import retained_inputs_or_none
 from hpcc.worker.stores.shared import ShareDesk, SharedStores
 from hpcc.worker.stores.storage import TenantStorage
 
+_log: Final = logging.getLogger(__name__)
 TLS_NAME: Final = "worker.hpcc.internal"
 # Of its own: the TLS key may be renewed, and what it signed would be worth nothing then.
 RESULT_KEY_NAME: Final = "result-signing.key"
@@ -94,6 +96,7 @@ class _Parts:
         self.config, self.runtime, self.audit, self.clock = config, runtime, audit, clock
         self.reuse = GuestReuse(config.guest_reuse)
         self.link: SchedulerLink | None = None
+        self.prober: Prober | None = None
         self.images = images
         self.shape = GuestShape(
             memory_mib=config.guest_memory_mib, boot_timeout_seconds=config.boot_timeout_seconds
@@ -178,7 +181,7 @@ class _Parts:
         self, book: ToolchainBook, progress: Callable[[str], None]
     ) -> tuple[ImageToolchains, ...]:
         """Return which compilers the offered images have."""
-        prober = Prober(
+        self.prober = Prober(
             self.runtime,
             self.images,
             book,
@@ -186,7 +189,16 @@ class _Parts:
             vcpus=self.config.vcpus,
             clock=self.clock,
         )
-        return await prober.learn(map(ImageDigest, self.config.image_digests), progress)
+        return await self.prober.learn(map(ImageDigest, self.config.image_digests), progress)
+
+    async def learn_rest(self, link: SchedulerLink) -> None:
+        """Ask the images again that did not answer, beside the compiles."""
+        if self.prober is None:
+            return
+        try:
+            await self.prober.learn_rest(lambda: self.pool.has_room, link.learned)
+        except Exception:  # noqa: BLE001 - the root of a task: without it the worker serves as well
+            _log.exception("images cannot be asked again for their compilers")
 
     async def prewarm(self) -> None:
         """Boot a guest for the tenant and principal of this machine; wait until it answers."""
@@ -362,6 +374,7 @@ async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[N
     parts.link = link
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(link.run(admission.lease_seconds), name="heartbeats")]
+        tasks += [group.create_task(parts.learn_rest(link), name="image probes")]
         tasks += [group.create_task(sink.run(), name="audit sink") for sink in parts.sinks]
         try:
             yield

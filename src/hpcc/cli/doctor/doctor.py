@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
+from hpcc.cli.image import answers
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
@@ -177,10 +178,18 @@ async def _parity(paths: Paths) -> Check:
     if subject is None:
         return Check(name=name, state="ok", detail="no farm and no image to compare with")
     where = f"image {subject.image.repository}@{subject.image.digest.value[:19]}"
+    if subject.survey is not None:
+        return Check(
+            name=name, state="degraded",
+            detail=f"{where} was not understood: {subject.survey.trouble}",
+            cost=answers.cost(subject.survey),
+            remedy=answers.remedy(subject.survey, subject.image),
+        )  # fmt: skip
     if subject.compilers is None:
         return Check(
             name=name, state="ok",
-            detail=f"{where} was not asked for its compilers yet: its first worker does that",
+            detail=f"{where} was not asked for its compilers yet, or did not answer every question:"
+            " its workers ask",
         )  # fmt: skip
     findings = await asyncio.to_thread(findings_here, subject, _COMPILERS)
     told = "; ".join(map(described, findings)) or "no compiler here"

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hpcc.config.farm import load_farm_or_none
 from hpcc.config.farm_session import load_farm_session_or_none
@@ -23,6 +24,9 @@ from hpcc.core import (
 )
 from hpcc.ports import SystemClock
 
+if TYPE_CHECKING:
+    from hpcc.images.survey import Survey
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -32,6 +36,8 @@ class Subject:
     compilers: tuple[Toolchain, ...] | None
     parity: Parity
     label_trouble: str = ""
+    # The last survey of a worker on this machine, if the image was not understood.
+    survey: Survey | None = None
 
 
 def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
@@ -53,7 +59,8 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
         if farm is None and not prepared:
             return None
         image = ImageRef.parse(farm.image) if farm else prepared[0].ref
-        compilers = store.toolchains(image.digest)
+        answers = store.answers(image.digest)
+        compilers, survey = answers.toolchains(), answers.not_understood()
     finally:
         store.close()
     if session is not None and session.compilers is not None:
@@ -63,7 +70,7 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
     remote = settings.remote
     _, parity = policy.stricter(fallback=remote.fallback, parity=remote.parity)
     trouble = "" if compilers is None else label_trouble(labels, compilers)
-    return Subject(image, compilers, parity, trouble)
+    return Subject(image, compilers, parity, trouble, None if compilers else survey)
 
 
 def findings_here(subject: Subject, names: Sequence[str]) -> list[Finding]:

@@ -19,7 +19,7 @@ from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import make_private_directory
 from hpcc.config.settings import load_settings
-from hpcc.core import CallerError, InfrastructureError, Isolation
+from hpcc.core import CallerError, ImageRef, InfrastructureError, Isolation
 
 # Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
 DOWN_SECONDS: Final = 50.0
@@ -54,6 +54,7 @@ def run_up(args: argparse.Namespace) -> int:
             )
         where = f": {farm.isolation}, image {farm.image}" if farm else ", and still starting"
         print(f"hpcc is already up{where}")
+        _say_not_understood(paths, farm.image if farm else "")
         return 0
     _refuse_login(paths)
     from hpcc.cli.image.choice import choose_image
@@ -67,8 +68,21 @@ def run_up(args: argparse.Namespace) -> int:
     print(f"hpcc is up ({seconds:.1f} s)")
     for name in ("isolation", "image", "scheduler", "worker", "audit"):
         print(f"  {name + ':':<11}{ready.get(name, '?')}{_note(name, ready)}")
+    _say_not_understood(paths, image)
     print('  try:       make CC="hpcc gcc"')
     return 0
+
+
+def _say_not_understood(paths: Paths, image: str) -> None:
+    """Warn about an image whose compilers the worker could not learn."""
+    from hpcc.cli.image import answers
+
+    if not image:
+        return
+    ref = ImageRef.parse(image)
+    survey = answers.not_understood(paths, ref)
+    for line in answers.lines(survey, ref) if survey is not None else []:
+        print(f"  warning:   {line}")
 
 
 def _note(name: str, ready: Mapping[str, object]) -> str:

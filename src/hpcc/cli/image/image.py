@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcc.cli.image import answers as _image_answers
 from hpcc.cli.image.progress import image_progress
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
@@ -210,21 +211,33 @@ def _run_list(args: argparse.Namespace) -> int:
 
 def _run_inspect(args: argparse.Namespace) -> int:
     from hpcc.images.prepared import to_table
+    from hpcc.images.survey import survey_table
     from hpcc.images.toolchains import label_trouble
 
     with _store() as store:
         image = store.find(args.image)
-        compilers = store.toolchains(image.digest)
+        answers = store.answers(image.digest)
+        compilers, survey = answers.toolchains(), answers.not_understood()
     known = None if compilers is None else [toolchain_table(c) for c in compilers]
     trouble = label_trouble(dict(image.labels), compilers) if compilers is not None else ""
     table = {
         **to_table(image),
         "path": str(image.path),
-        # null: no worker asked it yet; []: it has none that answers.
+        # null: no worker has asked it yet, or it was not understood.
         "compilers": known,
         "label_trouble": trouble,
+        # null: the image was understood, or no worker has asked it yet.
+        "not_understood": survey
+        and {
+            **survey_table(survey),
+            "trouble": survey.trouble,
+            "ask_again": _image_answers.ask_again(image.ref),
+        },
     }
     print(json.dumps(table, indent=None if args.json else 2, sort_keys=True))
+    if survey is not None and not args.json:
+        for line in _image_answers.lines(survey, image.ref):
+            print(f"hpcc: {line}", file=sys.stderr)
     return 0
 
 

@@ -1,8 +1,10 @@
-"""Which compilers the offered images have: from memory, or asked in a guest of its own, once.
+"""Learns which compilers the offered images have, from memory or by asking a guest.
 
-The guest serves nobody and ends with its answer. It is booted before the worker is registered, when
-no other guest takes memory. An image that does not answer is offered all the same: nobody
-compares with it then, and it is asked again when the worker starts anew.
+The first time, the guest is booted before the worker is registered, when no other guest takes
+memory. It serves nobody and ends with its answers. An image that does not answer every question is
+offered all the same. Its compilers are then unknown to the scheduler, so clients compare nothing
+and refuse nothing. The worker asks such an image again while it serves: after a pause that doubles,
+with a longer deadline, and only while the pool has room for one more guest.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from hpcc.core import HpccError, ImageDigest, ImageToolchains, Toolchain
+from hpcc.images.survey import Survey, SurveyLog
 from hpcc.images.toolchains import probe_guest
 from hpcc.ports import Clock, GuestSpec, Runtime
 from hpcc.worker.pool.pool import GuestShape, ImageProvider
@@ -21,17 +24,24 @@ _log: Final = logging.getLogger(__name__)
 # Of one image after its boot, and of all of them: a hostile one must not keep the others away.
 _PROBE_SECONDS: Final = 180.0
 _ALL_SECONDS: Final = 600.0
+# Between two attempts at the images that did not answer: doubled after each, up to an hour.
+_FIRST_PAUSE_SECONDS: Final = 60.0
+_MAX_PAUSE_SECONDS: Final = 3600.0
+# A machine that was too slow for the deadlines can be as loaded the next time.
+_MAX_PATIENCE: Final = 4.0
+# How long a probe can hold memory after the pool needs it for a compile.
+_LOOK_SECONDS: Final = 0.5
 
 
 class ToolchainBook(Protocol):
     """Where the answers of probes are kept, beside the images."""
 
     async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
-        """Return what was found; None: the image was not asked yet."""
+        """Return the compilers of an image that was understood, else None."""
         ...
 
-    async def keep(self, image: ImageDigest, found: tuple[Toolchain, ...]) -> None:
-        """Keep an answer; one that cannot be kept is asked for again."""
+    async def keep(self, image: ImageDigest, survey: Survey) -> None:
+        """Keep a survey. Only one that is understood may be returned by `known`."""
         ...
 
 
@@ -50,37 +60,75 @@ class Prober:
     ) -> None:
         self._runtime, self._images, self._book = runtime, images, book
         self._shape, self._vcpus, self._clock = shape, vcpus, clock
+        self._unknown: list[ImageDigest] = []
 
     async def learn(
         self, images: Iterable[ImageDigest], progress: Callable[[str], None]
     ) -> tuple[ImageToolchains, ...]:
-        """Return what is known of these images, having asked those that nobody has asked."""
+        """Return what is known of these images, having asked those that are not understood."""
         deadline = self._clock.monotonic() + _ALL_SECONDS
         found: list[ImageToolchains] = []
         for image in images:
             compilers = await self._book.known(image)
             if compilers is None and self._clock.monotonic() < deadline:
                 progress("asking the image for its compilers")
-                compilers = await self._asked(image)
-            if compilers is not None:
+                compilers = await self._asked(image, 1.0)
+            if compilers is None:
+                self._unknown.append(image)
+            else:
                 found.append(ImageToolchains(image, compilers))
         return tuple(found)
 
-    async def _asked(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
-        seconds = _PROBE_SECONDS + self._shape.boot_timeout_seconds
+    async def learn_rest(
+        self, has_room: Callable[[], bool], tell: Callable[[ImageToolchains], None]
+    ) -> None:
+        """Ask the other images again until all of them have answered, and pass on each answer."""
+        pause, patience = _FIRST_PAUSE_SECONDS, 2.0
+        while self._unknown:
+            await self._clock.sleep(pause)
+            if not has_room():
+                continue
+            for image in tuple(self._unknown):
+                compilers = await self._asked_beside(image, patience, has_room)
+                if compilers is not None:
+                    self._unknown.remove(image)
+                    tell(ImageToolchains(image, compilers))
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+            patience = min(2 * patience, _MAX_PATIENCE)
+
+    async def _asked_beside(
+        self, image: ImageDigest, patience: float, has_room: Callable[[], bool]
+    ) -> tuple[Toolchain, ...] | None:
+        """Ask while the pool works; a compile that needs the guest's memory ends the attempt."""
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(self._asked(image, patience), name="image probe")
+            while not asking.done() and has_room():
+                await asyncio.wait({asking}, timeout=_LOOK_SECONDS)
+            asking.cancel()
+        if asking.cancelled():
+            _log.info("compilers of image %s: a compile needed the memory", image)
+            return None
+        return asking.result()
+
+    async def _asked(self, image: ImageDigest, patience: float) -> tuple[Toolchain, ...] | None:
+        """Return the compilers of an image that answered every question, () if it has none."""
+        log = SurveyLog()
+        seconds = (_PROBE_SECONDS + self._shape.boot_timeout_seconds) * patience
         try:
             async with asyncio.timeout(seconds):
-                compilers = await self._ask(image)
+                await self._ask(image, log, patience)
         except (HpccError, TimeoutError) as error:
-            why = str(error) or "no answer in time"
-            _log.warning("compilers of image %s are not known: %s", image, why)
+            log.stop(str(error) or "no answer in time")
+        survey = log.survey
+        await self._book.keep(image, survey)
+        if not survey.is_complete:
+            _log.warning("compilers of image %s are not known: %s", image, survey.trouble)
             return None
-        if not compilers:
+        if not survey.compilers:
             _log.warning("image %s has no compiler that answers", image)
-        await self._book.keep(image, compilers)
-        return compilers
+        return survey.compilers
 
-    async def _ask(self, image: ImageDigest) -> tuple[Toolchain, ...]:
+    async def _ask(self, image: ImageDigest, log: SurveyLog, patience: float) -> None:
         spec = GuestSpec(
             image=image,
             image_path=await self._images.image(image),
@@ -90,4 +138,4 @@ class Prober:
             is_passing=True,
         )
         async with self._runtime.guest(spec) as guest:
-            return await probe_guest(guest)
+            await probe_guest(guest, log, patience=patience)

@@ -139,6 +139,11 @@ class GuestPool:
     def queued(self) -> int:
         return self._core.queued
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the limits allow one more guest than there is now."""
+        return len(self._slots) < self._limits.capacity
+
     @asynccontextmanager
     async def lease(self, domain: TrustDomain) -> AsyncGenerator[Lease]:
         """Give a guest of the domain, booted if need be, for one compile.

@@ -1,0 +1,173 @@
+"""The answers of one image, question by question: found, absent, foreign, or not answered.
+
+A worker asks an image's guest a list of questions: which compilers there are, then what each of
+them is. On a loaded machine a question can time out, or the guest can die between two questions.
+Neither shows that the image lacks a compiler. Only a survey in which every question was answered
+and at least one compiler was found counts as understood. Only that is kept for good; anything else
+is asked again.
+
+Example: the list names gcc and g++, gcc answers, g++ runs into its deadline. The survey has one
+compiler and one unanswered question. A client that was sent this compiler alone would read
+"the image has no g++" and keep every C++ compile away from the farm.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from hpcc.core import ImageDigest, Toolchain
+
+LIST: Final = "list"
+"""The first question: which compilers the image has by name."""
+
+_MAX_BYTES: Final = 64 << 10
+_MAX_ANSWERS: Final = 64
+_MAX_TEXT: Final = 200
+_NOT_ASKED: Final = "not asked"
+
+
+class Kind(StrEnum):
+    """What came of one question."""
+
+    FOUND = "found"
+    # The guest ran the lookup, and there is no such program.
+    ABSENT = "absent"
+    # A program of that name ran to its end and does not describe itself as GCC or Clang.
+    FOREIGN = "foreign"
+    # A timeout, a lost guest, an error of the agent, a failed exec: nothing is proven.
+    UNANSWERED = "unanswered"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question, by the name of the program it was about, and what came of it."""
+
+    asked: str
+    kind: Kind
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that one guest answered, in the order of the questions."""
+
+    answers: tuple[Answer, ...]
+    compilers: tuple[Toolchain, ...] = ()
+    # Seconds since the epoch; 0 while nobody has written it down.
+    asked_at: float = 0.0
+
+    @property
+    def unanswered(self) -> tuple[Answer, ...]:
+        return tuple(a for a in self.answers if a.kind is Kind.UNANSWERED)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every question was answered, so that what was not found is proven absent."""
+        return bool(self.answers) and not self.unanswered
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether it may be kept: complete, with at least one compiler."""
+        return self.is_complete and bool(self.compilers)
+
+    @property
+    def trouble(self) -> str:
+        """What was asked and what was not answered, in one sentence; "" if it is understood."""
+        if self.is_understood:
+            return ""
+        asked = ", ".join(a.asked for a in self.answers)
+        if self.is_complete:
+            return f"asked: {asked}; every question was answered, and no compiler was found"
+        missing = ", ".join(f"{a.asked} ({a.why})" for a in self.unanswered)
+        return f"asked: {asked}; not answered: {missing or 'everything'}"
+
+
+class SurveyLog:
+    """Collects answers while the guest is asked; what was answered survives a cancel."""
+
+    def __init__(self) -> None:
+        self._answers = {LIST: Answer(LIST, Kind.UNANSWERED, _NOT_ASKED)}
+        self._compilers: tuple[Toolchain, ...] = ()
+
+    def plan(self, name: str) -> None:
+        """Add a question that is still to be asked."""
+        if len(self._answers) < _MAX_ANSWERS:
+            self._answers.setdefault(name, Answer(name, Kind.UNANSWERED, _NOT_ASKED))
+
+    def note(self, answer: Answer) -> None:
+        """Store what came of a question."""
+        self._answers[answer.asked] = replace(answer, why=_plain(answer.why))
+
+    def found(self, compilers: tuple[Toolchain, ...]) -> None:
+        """Store the compilers that are known so far."""
+        self._compilers = compilers
+
+    def stop(self, why: str) -> None:
+        """End the survey early: this is why the first open question has no answer."""
+        for name, answer in self._answers.items():
+            if answer.why == _NOT_ASKED:
+                self._answers[name] = Answer(name, Kind.UNANSWERED, _plain(why))
+                return
+
+    @property
+    def survey(self) -> Survey:
+        return Survey(tuple(self._answers.values()), self._compilers)
+
+
+def survey_table(survey: Survey) -> dict[str, object]:
+    """Return a survey as JSON spells it, without its compilers."""
+    return {
+        "at": survey.asked_at,
+        "answers": [
+            {"asked": a.asked, "answer": a.kind.value, "why": a.why} for a in survey.answers
+        ],
+    }
+
+
+def write_survey(path: Path, digest: ImageDigest, survey: Survey) -> None:
+    """Write a survey without its compilers.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_whole(path, json.dumps({"image": digest.value, **survey_table(survey)}, indent=1))
+
+
+def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
+    """Return what `write_survey` wrote for this image; None: nothing, or a damaged file."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        table: Any = json.loads(raw) if len(raw) <= _MAX_BYTES else None
+        if table["image"] != digest.value or len(table["answers"]) > _MAX_ANSWERS:
+            return None
+        answers = tuple(
+            Answer(_plain(a["asked"]), Kind(a["answer"]), _plain(a["why"]))
+            for a in table["answers"]
+        )
+        return Survey(answers, asked_at=float(table["at"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step, so that no reader ever sees a part of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    aside = path.with_name(f"{path.name}.new")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _plain(text: str) -> str:
+    """Bound a text, which can carry a guest's bytes, and make it safe for a terminal."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:_MAX_TEXT])
