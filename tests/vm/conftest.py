@@ -93,6 +93,12 @@ def is_handed_on(item: pytest.Item) -> bool:
     return not item.config.stash[IS_NATIVE]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark tests that need KVM or cgroup version 2, by name: no probe runs at collection."""
+    if is_for_firecracker(item) or is_for_cgroup2(item):
+        item.add_marker("nested")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Hand a test on to a machine that has what it needs."""
