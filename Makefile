@@ -6,7 +6,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
-.PHONY: help dev check lint types layers test test-fast test-vm test-chaos test-windows test-farm test-integration fuzz demo bench bench-guest bench-farm soak gen gen-check docs clean lock
+.PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-integration nightly nightly-restart \
+	fuzz demo bench bench-guest bench-signing bench-farm soak gen docs clean lock
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -17,16 +18,25 @@ $(STAMP): requirements-dev.lock pyproject.toml launcher/hpcc.c native/replay.c n
 	./tools/bootstrap.sh venv
 	@touch $@
 
-check: dev  ## format, lint, types, layers, generated files, fast tests; under 3 minutes, no network, no VM
+check: static  ## before each commit: format, lint, types, layers, generated files, fast tests; under 2 minutes, no network, no VM
+	$(PY) -m pytest -q -n 2 --no-loadscope-reorder tests/unit tests/property tests/contract tests/golden tests/fuzz tests/arch
+
+static: dev  ## the part of `make check` that runs no test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy src testkit
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) tools/gen.py --check
-	$(PY) -m pytest -q tests/unit tests/property tests/contract tests/golden tests/fuzz tests/arch
 
-test: ## everything, with what it needs installed first (the README's command)
+test:  ## ./test.sh: installs what the tests need and runs them, without what the last nightly covered; 25 minutes
 	./test.sh
+
+nightly:  ## everything, in stages, 90 minutes at most; again: only stages that are not green for this tree
+	./tools/bootstrap.sh tests
+	$(PY) tools/nightly.py $(ARGS)
+
+nightly-restart:  ## everything, also stages that are green for this tree
+	@$(MAKE) --no-print-directory nightly ARGS=--restart
 
 test-fast: dev  ## all tests that boot no guest
 	$(PY) -m pytest -q -m "not vm"

@@ -1,7 +1,7 @@
 """A pytest plugin: a table of seconds per directory ends each run of more than 50 tests.
 
-The controller of a parallel run sees all reports, so it alone prints. Worker-seconds are the sums of
-set-up, call and teardown over all workers; two workers spend up to two of them in each second.
+The controller of a parallel run sees all reports, so only the controller prints. Worker-seconds are
+the sums of set-up, call and teardown over all workers; two workers spend two of them each second.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Reports:
         self._seconds = seconds
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._seconds.add(report.nodeid, report.when or "", report.duration)
+        self._seconds.add(report.nodeid, report.when, report.duration)
 
 
 def pytest_terminal_summary(

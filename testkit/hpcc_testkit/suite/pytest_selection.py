@@ -47,6 +47,7 @@ _FIXTURES: Final = {"mutants": Kind.MUTATION, "wine": Kind.WINE}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options; without them the plugin selects nothing."""
     group = parser.getgroup("hpcc")
     group.addoption(
         "--select", choices=("changed",),
@@ -173,7 +174,8 @@ def _keep(
 
 
 def _is_first_worker(config: pytest.Config) -> bool:
-    return getattr(config, "workerinput", {"workerid": "gw0"})["workerid"] == "gw0"
+    worker: str = getattr(config, "workerinput", {"workerid": "gw0"})["workerid"]
+    return worker == "gw0"
 
 
 def _dump(file: Path, items: list[Item], selection: Selection) -> None:

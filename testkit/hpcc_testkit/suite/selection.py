@@ -1,7 +1,7 @@
 """Decides which tests a run takes and which stage of `make nightly` each test belongs to.
 
 Tests have one of four kinds. Plain tests run each time. Mutation rows, Wine tests and nested-VM
-tests ("items") cost most of the suite's time, so `./test.sh` runs only those whose hash differs from
+tests ("items") cost most of the suite's time. `./test.sh` runs only those whose hash differs from
 `tests/nightly.lock`, the hashes at the last green nightly, up to a bound in seconds for each kind.
 
 Where more items differ than the bound allows, items whose own text changed come first. Among equals
@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import Final
 
 _OWN_DIGITS: Final = 16
@@ -117,19 +118,27 @@ def _own_text_changed(item: Item, known: Mapping[str, str]) -> bool:
 
 
 def _batch(items: Sequence[Item], room: float, seed: int) -> list[Item]:
-    """Divide items into batches of at most `room` seconds; return the one whose turn it is.
+    """Return the items whose turn it is, at most `room` seconds of them.
 
-    An item longer than the room is a batch by itself, because otherwise it would never run.
+    The items form a ring, cut into batches that fit. The turn starts at one of the cuts and goes on
+    until the room is used, so a short last batch is filled up. An item longer than the room has a
+    turn by itself, because otherwise it would never run.
     """
     if room <= 0 or not items:
         return []
-    batches: list[list[Item]] = [[]]
-    left = room
     # By a hash of the name, so that neighbours, which resemble each other, run on different days.
-    for item in sorted(items, key=lambda i: hashlib.sha256(i.node_id.encode()).digest()):
-        if batches[-1] and item.seconds > left:
-            batches.append([])
-            left = room
-        batches[-1].append(item)
-        left -= item.seconds
-    return batches[seed % len(batches)]
+    ring = sorted(items, key=lambda i: hashlib.sha256(i.node_id.encode()).digest())
+    cuts = [0]
+    while (end := cuts[-1] + _fitting(ring[cuts[-1] :], room)) < len(ring):
+        cuts.append(end)
+    start = cuts[seed % len(cuts)]
+    turned = ring[start:] + ring[:start]
+    return turned[: _fitting(turned, room)]
+
+
+def _fitting(items: Sequence[Item], room: float) -> int:
+    """Return how many of the first items fit; one at least."""
+    for count, end in enumerate(accumulate(i.seconds for i in items)):
+        if end > room:
+            return max(count, 1)
+    return len(items)

@@ -34,6 +34,8 @@ _IMPORT_ROOTS: Final = ("src", "testkit")
 # Directories of C files, beside the import roots.
 _C_ROOTS: Final = ("launcher", "native", "guest")
 _HALF: Final = 16
+# Re-exports that are followed; a limit, because two packages may import each other.
+_MAX_DEPTH: Final = 4
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -132,7 +134,7 @@ class SourceHashes:
         if name and (submodule := self._file_of(f"{module}.{name}")):
             return submodule
         path = self._file_of(module)
-        if path is None or path.name != "__init__.py" or depth > 4:  # noqa: PLR2004 - cycles end
+        if path is None or path.name != "__init__.py" or depth > _MAX_DEPTH:
             return path
         source = self._module(path).exports.get(name)
         if source is None:
