@@ -78,6 +78,8 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"{directory:{width}} {tests:8} {numbers}")
     if not os.environ.get("HPCC_NESTED"):  # its file system is a layer in memory
         write(config.rootpath / TABLE, rows)
+        reports = [TABLE, config.option.xmlpath] if config.option.xmlpath else [TABLE]
+        terminalreporter.write_line(f"kept in {' and '.join(reports)}")
 
 
 def total(rows: list[tuple[str, int, float, float, float, float]]) -> tuple[float, ...]:
