@@ -197,11 +197,14 @@ def run_limited(command: Sequence[str], seconds: float) -> int | None:
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
         try:
             return process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             # First as Ctrl-C does, so that tests end the guests and services that they started.
-            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=_GRACE_SECONDS)
+            if isinstance(error, KeyboardInterrupt):
+                raise
             return None
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -213,10 +216,12 @@ def collect(root: Path) -> dict[str, Any]:
     file = root / REPORTS / "items.json"
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-qq", "--collect-only", f"--items-to={file}"],
-        cwd=root, check=True, stdout=subprocess.DEVNULL, timeout=_COLLECT_SECONDS,
+        cwd=root, check=False, capture_output=True, text=True, timeout=_COLLECT_SECONDS,
     )  # fmt: skip
+    if done.returncode != 0:
+        raise SystemExit(f"nightly: pytest cannot collect the tests\n{done.stdout[-4000:]}")
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 

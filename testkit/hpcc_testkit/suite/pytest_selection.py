@@ -226,7 +226,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print what was left out, and write the names of what the bound left out to a file."""
-    if _SUMMARY not in config.stash or config.option.collectonly:
+    is_worker = hasattr(config, "workerinput")  # workers have a reporter that nobody sees
+    if _SUMMARY not in config.stash or config.option.collectonly or is_worker:
         return
     found = config.stash[_SUMMARY]
     terminalreporter.section("left out of this run; `make nightly` runs everything")

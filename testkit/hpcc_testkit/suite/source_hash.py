@@ -117,8 +117,7 @@ class SourceHashes:
 
     def _is_helper(self, path: Path, test: Path) -> bool:
         """Say whether `path` is a module of the package that holds the test helpers."""
-        own = Path(__file__).parent.relative_to(Path(__file__).parents[2])
-        places = [root / own for root in self._roots]
+        places = [root.joinpath(*__name__.split(".")[:-1]) for root in self._roots]
         return path != test and any(path.is_relative_to(place) for place in places)
 
     def _c_files(self) -> set[Path]:

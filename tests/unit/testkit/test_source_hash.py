@@ -10,6 +10,8 @@ import pytest
 from hpcc_testkit.suite.source_hash import SourceHashes
 
 HALF = 16
+# The package of test helpers: the one that holds the code under test.
+HELPERS = SourceHashes.__module__.rpartition(".")[0]
 TEST = "tests/unit/test_lock.py"
 TREE = {
     "src/shop/__init__.py": '"""A package."""\nfrom shop._door import Door as Door\n',
@@ -17,7 +19,7 @@ TREE = {
     "src/shop/wood.py": "OAK = 1\n",
     "src/shop/lock.py": '"""Locks."""\n\n\ndef turn(key: int) -> bool:\n    return key == 3\n',
     "src/shop/worker.py": "import sys\n",
-    "src/hpcc/testing/tool.py": "from shop.wood import OAK\n",
+    f"src/{HELPERS.replace('.', '/')}/tool.py": "from shop.wood import OAK\n",
     "native/replay.c": "int main(void) { return 0; }\n",
     "tests/conftest.py": "import pytest\n",
     "tests/unit/conftest.py": "from shop import Door\n",
@@ -116,7 +118,7 @@ def test_a_row_may_change_a_file_outside_the_packages(tree: Path) -> None:
 
 def test_a_wine_or_nested_test_depends_on_c_files_and_on_its_helpers_imports(tree: Path) -> None:
     path = tree / TEST
-    edit(tree, TEST, "from shop.lock", "import hpcc_testkit.tool\nfrom shop.lock")
+    edit(tree, TEST, "from shop.lock", f"import {HELPERS}.tool\nfrom shop.lock")
     before = SourceHashes(tree).of_test(path)
     edit(tree, "src/shop/wood.py", "OAK = 1", "OAK = 2")
     after = SourceHashes(tree).of_test(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -198,9 +199,13 @@ def test_a_command_that_takes_too_long_ends_with_its_children(
 ) -> None:
     monkeypatch.setattr(NIGHTLY, "ROOT", tmp_path)
     monkeypatch.setattr(NIGHTLY, "_GRACE_SECONDS", 0.2)
-    script = "trap '' INT; sleep 300 & echo $! > child; wait; wait"
-    assert NIGHTLY.run_limited(["sh", "-c", script], 0.5) is None
-    child = (tmp_path / "child").read_text().strip()
-    state = Path("/proc", child, "stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    os.mkfifo(tmp_path / "held")
+    reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        script = "trap '' INT; exec 3>held; sleep 300 & wait; wait"
+        assert NIGHTLY.run_limited(["sh", "-c", script], 0.5) is None
+        os.set_blocking(reader, True)
+        assert os.read(reader, 1) == b""  # the end comes when no process has it open
+    finally:
+        os.close(reader)
     assert NIGHTLY.run_limited(["sh", "-c", "exit 3"], 100) == 3
