@@ -54,8 +54,8 @@ test-vm: dev  ## real guests: QEMU, Firecracker (KVM where it works, else emulat
 	$(PY) -m pytest -q tests/vm tests/e2e
 
 # Part of `make test`, which runs all of tests/; tests/arch/test_windows_tests.py holds the list complete.
-WINDOWS_TESTS := $(sort $(wildcard tests/*/test_*windows*.py tests/*/test_*msvc*.py)) tests/unit/wire/test_pipe.py tests/unit/windows/test_file_locks.py \
-	tests/unit/dispatch/test_folded_trees.py tests/unit/runtime/containerd/test_client.py tests/integration/msvc tests/integration/windows
+WINDOWS_TESTS := $(sort $(shell find tests -name 'test_*.py' | grep -E 'windows|msvc|clang_cl|wine')) tests/unit/wire/test_pipe.py \
+	tests/unit/dispatch/test_folded_trees.py tests/unit/runtime/containerd/test_client.py
 test-windows: dev  ## what of the Windows parts can run here, half an hour at most: paths, cl's grammar, clang-cl, Wine, a real containerd
 	./tools/bootstrap.sh windows-python
 	timeout --foreground 1800 $(PY) -m pytest -q $(WINDOWS_TESTS)

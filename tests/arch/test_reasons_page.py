@@ -32,8 +32,8 @@ _UNCACHEABLE = {"internal-error", "output-not-ours"}
 
 def _said(name: str) -> set[str]:
     found: set[str] = set()
-    for package in ("compilers", "daemon"):
-        for path in (_ROOT / "src/hpcc" / package).glob("*.py"):
+    for package in ("compilers", "cache", "dispatch", "daemon"):
+        for path in (_ROOT / "src/hpcc" / package).rglob("*.py"):
             found |= set(re.findall(name + r"\(\s*" + _WORD, path.read_text()))
     return found
 

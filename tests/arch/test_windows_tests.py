@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _NAME = re.compile(r"windows|msvc|clang_cl|wine")
-_CONTENT = re.compile(r"^from hpcc\.(?:windows|testing\.wine|testing\.windows)", re.MULTILINE)
+_CONTENT = re.compile(r"^from hpcc(?:\.|_testkit\.)windows\b", re.MULTILINE)
 
 
 def listed() -> list[Path]:

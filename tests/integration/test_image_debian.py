@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.images.build.debian import DebianRequest, build_debian
-from hpcc.images.build.host import HostSystem
+from hpcc.images.assembly.debian import DebianRequest, build_debian
+from hpcc.images.assembly.host import HostSystem
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, ImageDigest, InfrastructureError, IntegrityError
-from hpcc.images.build import builder, erofs
-from hpcc.images.build.erofs import ErofsImage, build_erofs
-from hpcc.images.build.tree import MOUNT_POINTS
+from hpcc.images.assembly import builder, erofs
+from hpcc.images.assembly.erofs import ErofsImage, build_erofs
+from hpcc.images.assembly.tree import MOUNT_POINTS
 from hpcc_testkit.guests.images import CHR, DIR, HARD, SYM, Item, layer_files, tar_bytes
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.erofs") is None, reason="no erofs-utils")

@@ -18,7 +18,7 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.images.build.erofs import BUILDER_VERSION
+from hpcc.images.assembly.erofs import BUILDER_VERSION
 from hpcc.images.oci.layout import OciLayout
 from hpcc.images.oci.registry import Registry
 from hpcc.images.oci.source import FetchedImage, Progress

@@ -174,14 +174,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mutants(
-    root: Path, pid_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mutants]:
+def rows(root: Path, pid_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mutants]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PID_FILE", str(pid_file))
-        mutants = Mutants(root, tmp_path_factory.mktemp("copy"))
-        yield mutants
-        mutants.close()
+        rows = Mutants(root, tmp_path_factory.mktemp("copy"))
+        yield rows
+        rows.close()
 
 
 def row(
@@ -223,8 +221,8 @@ def is_running(pid: int) -> bool:
         "test_rows.py",
     ],
 )
-def test_a_test_that_fails_against_the_copy_is_a_notice(test: str, mutants: Mutants) -> None:
-    mutants.check(row(test))
+def test_a_test_that_fails_against_the_copy_is_a_notice(test: str, rows: Mutants) -> None:
+    rows.check(row(test))
 
 
 @pytest.mark.slow
@@ -249,39 +247,39 @@ def test_a_test_that_fails_against_the_copy_is_a_notice(test: str, mutants: Muta
         (row("test_rows.py::test_limit", check="0"), "or twice"),
     ],
 )
-def test_whatever_else_goes_wrong_is_no_notice(case: Case, reason: str, mutants: Mutants) -> None:
+def test_whatever_else_goes_wrong_is_no_notice(case: Case, reason: str, rows: Mutants) -> None:
     with pytest.raises(AssertionError, match=reason):
-        mutants.check(case)
+        rows.check(case)
 
 
 @pytest.mark.slow
-def test_each_row_sees_its_own_mutation_and_the_next_one_the_original(mutants: Mutants) -> None:
+def test_each_row_sees_its_own_mutation_and_the_next_one_the_original(rows: Mutants) -> None:
     unchanged = "return LIMIT > size"
     for _ in range(3):
-        mutants.check(row("test_rows.py::test_importer", "return size <LIMIT+1"))
+        rows.check(row("test_rows.py::test_importer", "return size <LIMIT+1"))
         with pytest.raises(AssertionError, match="no test failed of 1"):
-            mutants.check(row("test_rows.py::test_importer", unchanged))
+            rows.check(row("test_rows.py::test_importer", unchanged))
 
 
 @pytest.mark.slow
-def test_a_row_in_c_has_its_library_built_and_put_back(mutants: Mutants) -> None:
+def test_a_row_in_c_has_its_library_built_and_put_back(rows: Mutants) -> None:
     case = row("test_rows.py::test_library", "limit = 4", "limit = 3", "native/lib.c")
-    mutants.check(case)
-    library = mutants.source / "_lib.so"
+    rows.check(case)
+    library = rows.source / "_lib.so"
     assert library.read_text() == f"{PACKAGE['native/lib.c']}\n"
     with pytest.raises(AssertionError, match="no test failed of 1"):
-        mutants.check(case._replace(without="limit = 3 "))
+        rows.check(case._replace(without="limit = 3 "))
 
 
 @pytest.mark.slow
 def test_a_row_that_hangs_is_killed_with_its_programs_and_is_no_notice(
-    mutants: Mutants, pid_file: Path
+    rows: Mutants, pid_file: Path
 ) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
-        mutants.check(row("test_rows.py::test_hangs"), seconds=5)
+        rows.check(row("test_rows.py::test_hangs"), seconds=5)
     pids = [int(pid) for pid in pid_file.read_text().split()]
     wait_until(lambda: not any(map(is_running, pids)))
-    mutants.check(row("test_rows.py::test_limit"))
+    rows.check(row("test_rows.py::test_limit"))
 
 
 @pytest.mark.slow

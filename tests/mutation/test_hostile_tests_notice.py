@@ -280,10 +280,10 @@ CASES = {
         "test_a_header_that_is_not_ours_is_refused_before_anything_is_read",
     ),
     "image-parent-name": Case(
-        "images/build/tree.py",
+        "images/assembly/tree.py",
         'if ".." in parts:',
         "if False:",
-        "tests/unit/images/build/test_flatten_hostile.py::test_a_name_with_dotdot_is_refused",
+        "tests/unit/images/assembly/test_flatten_hostile.py::test_a_name_with_dotdot_is_refused",
     ),
     "guest-path": Case(
         "core/exec.py",

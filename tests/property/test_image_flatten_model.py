@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc.core import IntegrityError
+from hpcc.images.assembly.flatten import flatten
+from hpcc.images.assembly.tree import MOUNT_POINTS
 from hpcc.images.base.tar import TarReader
-from hpcc.images.build.flatten import flatten
-from hpcc.images.build.tree import MOUNT_POINTS
 from hpcc_testkit.guests.images import DIR, HARD, SYM, Item, layer_files, read_clean_tar, tar_bytes
 
 MOUNTS = {path for path, _ in MOUNT_POINTS}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcc.core import Digest, HpccError, ImageDigest, ImageRef, IntegrityError
-from hpcc.images.build.erofs import BUILDER_VERSION, ErofsImage
+from hpcc.images.assembly.erofs import BUILDER_VERSION, ErofsImage
 from hpcc.images.oci.source import FetchedImage
 
 MAX_SIDECAR_BYTES: Final = 4 << 20

@@ -22,9 +22,9 @@ from hpcc.core import (
     NotFoundError,
 )
 from hpcc.files import sync_directory
+from hpcc.images.assembly.erofs import BUILDER_VERSION, build_erofs
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.base.locks import exclusive_lock, try_lock
-from hpcc.images.build.erofs import BUILDER_VERSION, build_erofs
 from hpcc.images.kept_answers import KeptAnswers
 from hpcc.images.oci.layout import OciLayout
 from hpcc.images.oci.registry import Registry

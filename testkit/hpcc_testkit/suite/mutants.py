@@ -101,7 +101,10 @@ class Mutants:
     @property
     def _env(self) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-        return env | {"PYTHONPATH": f"{self.source}{os.pathsep}{self._directory / 'testkit'}", "PYTHONDONTWRITEBYTECODE": "1"}
+        return env | {
+            "PYTHONPATH": f"{self.source}{os.pathsep}{self._directory / 'testkit'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
 
     def _module(self, file: Path) -> str:
         """Return the name that the file is imported by, or nothing if it is not of the package."""

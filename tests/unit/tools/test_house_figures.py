@@ -94,7 +94,6 @@ def test_a_helper_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
     ("name", "is_msvc"),
     [
         ("hpcc.compilers.msvc.flags", True),
-        ("hpcc.compilers.msvc.flags", True),
         ("hpcc.cache.remote.cl_plan", True),
         ("hpcc.compilers.msvc.clang_cl_guest", True),
         ("hpcc.compilers.clang.flags", False),

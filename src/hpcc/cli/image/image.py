@@ -23,7 +23,7 @@ from hpcc.core import CallerError, ImageDigest, ImageRef, toolchain_table
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
-    from hpcc.images.build.debian import DebianRequest
+    from hpcc.images.assembly.debian import DebianRequest
     from hpcc.images.oci.registry import Registry
     from hpcc.images.prepared import PreparedImage
     from hpcc.images.store import ImageStore
@@ -90,8 +90,8 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 async def _build(args: argparse.Namespace) -> int:
-    from hpcc.images.build.debian import build_debian
-    from hpcc.images.build.host import HostSystem
+    from hpcc.images.assembly.debian import build_debian
+    from hpcc.images.assembly.host import HostSystem
 
     uid = os.getuid()
     host = HostSystem(uid=uid, user=_user_name(uid), env=dict(os.environ))
@@ -111,7 +111,7 @@ async def _build(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> DebianRequest:
-    from hpcc.images.build.debian import DEFAULT_PACKAGES, DebianRequest
+    from hpcc.images.assembly.debian import DEFAULT_PACKAGES, DebianRequest
 
     name = args.name or DebianRequest.name_for(tuple(args.packages))
     return DebianRequest(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import CallerError, HpccError, IntegrityError
-from hpcc.images.build.apt import kept_options, parse_os_release, parse_sources, select_sources
-from hpcc.images.build.debian import DebianRequest
-from hpcc.images.build.host import HostSystem
+from hpcc.images.assembly.apt import kept_options, parse_os_release, parse_sources, select_sources
+from hpcc.images.assembly.debian import DebianRequest
+from hpcc.images.assembly.host import HostSystem
 from hpcc.images.oci.auth import load_logins, login_files, parse_challenges, parse_token
 from hpcc.images.oci.http import check_base_url
 from hpcc.images.oci.manifest import Index, Manifest, parse_config, parse_manifest, pick_platform

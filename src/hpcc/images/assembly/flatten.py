@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from hpcc.images.assembly.tree import Node, Tree
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.base.tar import BLOCK_BYTES, Kind, TarReader
-from hpcc.images.build.tree import Node, Tree
 from hpcc.images.oci.blobfile import ByteBudget, LayerFile, open_layer
 
 _TYPES: Final = {

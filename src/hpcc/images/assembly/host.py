@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcc.core import CallerError
-from hpcc.images.build.apt import AptSource, parse_os_release, parse_sources, select_sources
+from hpcc.images.assembly.apt import AptSource, parse_os_release, parse_sources, select_sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

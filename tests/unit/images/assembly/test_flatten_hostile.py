@@ -9,9 +9,9 @@ import pytest
 import zstandard
 
 from hpcc.core import IntegrityError
+from hpcc.images.assembly.flatten import FlattenReport, flatten
+from hpcc.images.assembly.tree import MOUNT_POINTS
 from hpcc.images.base.limits import FlattenLimits
-from hpcc.images.build.flatten import FlattenReport, flatten
-from hpcc.images.build.tree import MOUNT_POINTS
 from hpcc.images.oci.blobfile import LayerFile
 from hpcc_testkit.guests.images import (
     BLK,

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, Digest, HpccError, InfrastructureError, IntegrityError
+from hpcc.images.assembly.flatten import FlattenReport, flatten
 from hpcc.images.base.limits import FlattenLimits
-from hpcc.images.build.flatten import FlattenReport, flatten
 from hpcc.images.oci.blobfile import LayerFile
 
 MAX_REQUEST_BYTES: Final = 1 << 20

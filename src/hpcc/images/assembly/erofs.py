@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcc.core import CallerError, HpccError, ImageDigest, InfrastructureError
+from hpcc.images.assembly.builder import ERROR_FAMILIES, BuildRequest
 from hpcc.images.base.limits import FlattenLimits
-from hpcc.images.build.builder import ERROR_FAMILIES, BuildRequest
 from hpcc.images.oci.blobfile import LayerFile
 
 # Part of a prepared image's name: goes up when the same layers would give other bytes.
 BUILDER_VERSION: Final = 1
 # -P: a file called hpcc.py in the current directory is not ours.
-BUILDER_ARGV: Final = (sys.executable, "-P", "-m", "hpcc.images.build.builder")
+BUILDER_ARGV: Final = (sys.executable, "-P", "-m", "hpcc.images.assembly.builder")
 INSTALL_HINT: Final = "install erofs-utils 1.7 or newer: sudo apt-get install erofs-utils"
 _UUID_SPACE: Final = uuid.UUID("6f6a1c0a-6f0b-5c0e-9d52-2b6d3f6d1f6e")
 _MAX_LINE_BYTES: Final = 1 << 20

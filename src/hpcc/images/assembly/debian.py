@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError, ImageRef, InfrastructureError
+from hpcc.images.assembly.apt import kept_options
+from hpcc.images.assembly.host import HostSystem
+from hpcc.images.assembly.layer_writer import write_zstd_layer
 from hpcc.images.base.locks import exclusive_lock
-from hpcc.images.build.apt import kept_options
-from hpcc.images.build.host import HostSystem
-from hpcc.images.build.layer_writer import write_zstd_layer
 from hpcc.images.oci.layout import NewLayer, OciLayout, blob_directory, write_layout
 from hpcc.images.oci.manifest import host_architecture
 from hpcc.images.oci.source import Progress
