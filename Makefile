@@ -27,6 +27,7 @@ static: dev  ## the part of `make check` that runs no test
 	$(VENV)/bin/mypy src testkit
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) tools/gen.py --check
+	$(PY) tools/check_prose.py
 
 test:  ## ./test.sh: installs what the tests need and runs them, without what the last nightly covered; 25 minutes
 	./test.sh
