@@ -7,7 +7,7 @@ STAMP := $(VENV)/.hpcc-dev-stamp
 JOBS ?= auto
 
 .PHONY: help dev check static test test-fast test-vm test-chaos test-windows test-farm test-integration nightly nightly-restart \
-	fuzz demo bench bench-guest bench-signing bench-farm soak gen docs clean lock changelog release-notes
+	fuzz demo bench bench-guest bench-signing bench-farm soak gen docs clean lock changelog release-notes hooks
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -109,6 +109,9 @@ changelog: dev  ## the changelog section that the fragments in changes/ make, wi
 release-notes: dev  ## the same written into CHANGELOG.md, fragments removed: make release-notes VERSION=0.2.0
 	@[ -n "$(VERSION)" ] || { echo "make release-notes VERSION=x.y.z" >&2; exit 2; }
 	$(VENV)/bin/towncrier build --yes --version "$(VERSION)"
+
+hooks: dev  ## install the git hooks: lint at each commit, `make check` before a push
+	$(VENV)/bin/pre-commit install
 
 lock:  ## write the lock files anew
 	$(VENV)/bin/uv pip compile -q --universal --python-version 3.12 --generate-hashes pyproject.toml -o requirements.lock
