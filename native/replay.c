@@ -108,8 +108,9 @@ static bool is_same(const struct check *check, const struct stat *st) {
 static bool lacks(int directory, const struct check *check) {
     const struct names *names = &check->names;
     struct stat st;
+    /* A state is that of a directory. Where a file took its place, the check fails, however it is grouped. */
     if (names->is_state_known && !fstatat(directory, check->name, &st, *check->name ? 0 : AT_EMPTY_PATH) &&
-        is_same(check, &st))
+        S_ISDIR(st.st_mode) && is_same(check, &st))
         return true;
     const char *path = *check->name ? check->name : ".";
     int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

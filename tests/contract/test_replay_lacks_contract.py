@@ -134,6 +134,19 @@ def test_where_there_is_no_directory_nothing_holds(
 
 
 @pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_file_whose_state_was_recorded_is_no_directory(
+    ask: Ask, directory: Path, count: int, is_alone: bool
+) -> None:
+    """The plan may open the directory first (many checks in it) or not: both say the same."""
+    file = directory / "b.h"
+    check = lacks(file, *many(count), values=signature_of(os.stat(file)))
+    beside = [Check(CheckKind.ABSENT, os.fsencode(file / f"x{i}")) for i in range(9)]
+    assert ask(*beside) == HOLDS
+    assert ask(*([check] if is_alone else [*beside, check])) == CHANGED
+
+
+@pytest.mark.parametrize("count", COUNTS)
 def test_a_directory_behind_a_link_is_the_one_it_leads_to(
     ask: Ask, directory: Path, tmp_path: Path, count: int
 ) -> None:

@@ -150,9 +150,21 @@ CASES = {
     ),
     "state-of-a-directory": Case(
         C,
-        " &&\n        is_same(check, &st))",
+        " && is_same(check, &st))",
         ")",
         f"{LACKS}::test_a_directory_as_it_was_needs_no_other_look",
+    ),
+    "state-of-a-file": Case(
+        C,
+        "S_ISDIR(st.st_mode) && is_same",
+        "is_same",
+        f"{LACKS}::test_a_file_whose_state_was_recorded_is_no_directory",
+    ),
+    "twin-state-of-a-file": Case(
+        TWIN,
+        "    if not stat.S_ISDIR(status.st_mode):\n        return False\n",
+        "",
+        f"{LACKS}::test_a_file_whose_state_was_recorded_is_no_directory",
     ),
     "search-directory-that-is-closed": Case(
         C,

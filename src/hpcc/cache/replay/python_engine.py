@@ -80,12 +80,13 @@ def _lacks(check: Check) -> bool:
         status = os.stat(check.path)
     except OSError:
         return False
+    # A file in the directory's place fails the check, even if its signature is the recorded one.
+    if not stat.S_ISDIR(status.st_mode):
+        return False
     if signature_of(status) == check.values:
         return True
     # Each by itself: here, a name that a file system finds and does not list needs no thought.
-    return stat.S_ISDIR(status.st_mode) and all(
-        holds(Check(CheckKind.ABSENT, check.path + b"/" + name)) for name in check.names
-    )
+    return all(holds(Check(CheckKind.ABSENT, check.path + b"/" + name)) for name in check.names)
 
 
 def _send(connection: int, answer: bytes) -> int:
