@@ -6,14 +6,23 @@ import os
 import re
 import signal
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hpcc_testkit.suite.examples import examples, profile_name
+
 # How long an example takes says something of the machine, and tests assert no times.
-settings.register_profile("hpcc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("hpcc")
+_ANY_SPEED: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run, so that `make check` and `./test.sh` are never red by chance.
+settings.register_profile("ci", _ANY_SPEED, derandomize=True, database=None)
+# Different examples in every run; with HPCC_HYPOTHESIS=soak also more of them (see `examples`).
+# `--hypothesis-seed` selects it, because `derandomize` ignores a seed.
+settings.register_profile("soak", _ANY_SPEED, max_examples=examples(100), print_blob=True)
+
+# Instead of the default for one test in pyproject.toml.
+_SOAK_TEST_SECONDS: Final = 1200
 
 # What no installation mends: a flag that this compiler does not have, a kernel that forbids mounts.
 _HONEST = ("has no -", "may not mount", "needs a Windows host", "needs Python 3.13")
@@ -21,10 +30,15 @@ _HONEST = ("has no -", "may not mount", "needs a Windows host", "needs Python 3.
 _RARE_COMPILER = re.compile(r"no (?:gcc-12|g\+\+-12|clang(?:\+\+)?-(?:14|18|22)) here")
 
 
-def pytest_configure() -> None:
-    """Take Ctrl-C's signal, which a shell has its background jobs ignore, and these theirs."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose Hypothesis' profile; take Ctrl-C's signal, which a shell's background jobs ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    is_seeded = config.getoption("hypothesis_seed", None) is not None
+    settings.load_profile("soak" if is_seeded else profile_name())
+    if profile_name() == "soak" and config.getoption("timeout", None) is None:
+        config.option.timeout = _SOAK_TEST_SECONDS
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,6 @@ set -- tests/property/test_"$target"*.py
 [ -e "$1" ] || { echo "fuzz: no target '$target'; there are launcher_reply, replay_plan and:" >&2; ls tests/property tests/fuzz | sed -n 's/^test_\(fuzz_\)\{0,1\}\(.*\)\.py$/  \2/p' >&2; exit 2; }
 end=$(($(date +%s) + seconds))
 while [ "$(date +%s)" -lt "$end" ]; do
-    # A fresh seed each round; the plugin's own flag, so that no profile has to be registered.
+    # A fresh seed each round. A seed also switches off the fixed examples of the `ci` profile.
     .venv/bin/python -m pytest -q --hypothesis-seed="$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')" "$@"
 done

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,42 @@ def test_each_test_that_the_security_page_names_exists() -> None:
     }  # fmt: skip
     assert len(named) > 40
     assert named - there == set()
+
+
+def test_every_hypothesis_test_grows_in_a_soak() -> None:
+    """A bare `max_examples=100` overrides the profile: a soak would try no more than a check."""
+    bare = re.compile(rb"max_examples=\s*[0-9]")
+    files = (f for f in tracked("tests/*.py", "src/*.py") if f != Path(__file__))
+    found = [f.name for f in files if bare.search(f.read_bytes())]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "arguments", "expected"),
+    [
+        ("", (), "True 100"),
+        ("ci", (), "True 100"),
+        ("ci", ("--hypothesis-seed=7",), "False 100"),
+        ("soak", (), "False 1000"),
+    ],
+)
+def test_a_check_tries_the_same_examples_each_time_and_a_soak_does_not(
+    tmp_path: Path, profile: str, arguments: tuple[str, ...], expected: str
+) -> None:
+    """tests/conftest.py chooses before any test module is imported."""
+    shutil.copy(ROOT / "tests/conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(
+        "from hypothesis import settings\nNOW = settings()\n"
+        "def test_it():\n    print('profile', NOW.derandomize, NOW.max_examples)\n"
+    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "HPCC_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *arguments, "."],
+        cwd=tmp_path,
+        env=env | ({"HPCC_HYPOTHESIS": profile} if profile else {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"profile {expected}\n" in done.stdout, done.stdout + done.stderr

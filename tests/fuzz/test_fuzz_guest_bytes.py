@@ -19,6 +19,7 @@ from hpcc.wire.exec_frames import MAX_FRAME_BYTES
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION, FrameGate
 from hpcc.wire.link import HostLink
 from hpcc_testkit.hostile.guest_bytes import NONCE, REQUEST, STREAM, TOKEN, seeds
+from hpcc_testkit.suite.examples import examples
 
 CORPUS = Path(__file__).parent / "corpus" / "guest_stream"
 INPUTS = {path.name: path.read_bytes() for path in sorted(CORPUS.iterdir())}
@@ -107,7 +108,7 @@ def test_each_input_is_an_answer_or_the_one_error(name: str) -> None:
     assert read(INPUTS[name]) is name.startswith("good-")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(SMALL), st.data())
 def test_each_input_may_be_damaged(seed: bytes, data: st.DataObject) -> None:
     damaged = bytearray(seed)
@@ -117,7 +118,7 @@ def test_each_input_may_be_damaged(seed: bytes, data: st.DataObject) -> None:
     read(bytes(damaged))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.sampled_from(SMALL), st.lists(st.integers(1, 40), max_size=30))
 def test_the_gate_sees_the_same_however_the_bytes_are_cut(seed: bytes, cuts: list[int]) -> None:
     whole, pieces = FrameGate({1}, 0.0), FrameGate({1}, 0.0)
@@ -141,7 +142,7 @@ def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
     return [*parts, data[at:]]
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=400))
 def test_any_bytes_are_an_answer_or_the_one_error(data: bytes) -> None:
     read(b"<hpcc" + b"t" * 32 + b"n" * 16 + data)

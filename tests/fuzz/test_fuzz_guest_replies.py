@@ -14,6 +14,7 @@ from hpcc.core import CallerError, ExecLimits, IntegrityError, OutputEvent, Resu
 from hpcc.runtime.channel.replies import ReplyChecker
 from hpcc.warden.guest import reply_of
 from hpcc_testkit.guests.guest_contract import request
+from hpcc_testkit.suite.examples import examples
 
 REQUEST = request(
     "cc", inputs=[("a.c", b"1"), ("b.h", b"2")], outputs=("a.o", "d/b.o", "c.d"),
@@ -43,7 +44,7 @@ frames = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.lists(frames, max_size=12))
 def test_any_sequence_keeps_every_promise(sequence: list[pb.ServerFrame]) -> None:
     checker = ReplyChecker(REQUEST)
@@ -64,7 +65,7 @@ def test_any_sequence_keeps_every_promise(sequence: list[pb.ServerFrame]) -> Non
     assert len(set(checker.needed)) == len(checker.needed) <= 2
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_frame_or_an_error(data: bytes) -> None:
     checker = ReplyChecker(REQUEST)

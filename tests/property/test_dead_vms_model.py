@@ -49,6 +49,7 @@ from hpcc.rpc.scheduler.api import (
 )
 from hpcc.scheduler.registry import Registry
 from hpcc.scheduler.watchers import Watcher, Watchers
+from hpcc_testkit.suite.examples import examples
 
 IMAGE = ImageRef("test/gcc", ImageDigest("sha256:" + "ab" * 32))
 LEASE = 10.0
@@ -515,7 +516,7 @@ class DeadVms(RuleBasedStateMachine):
             self.dispatcher.close()
 
 
-DeadVms.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+DeadVms.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40)
 TestDeadVms = DeadVms.TestCase
 
 

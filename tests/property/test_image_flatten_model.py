@@ -12,6 +12,7 @@ from hpcc.images.assembly.flatten import flatten
 from hpcc.images.assembly.tree import MOUNT_POINTS
 from hpcc.images.base.tar import TarReader
 from hpcc_testkit.guests.images import DIR, HARD, SYM, Item, layer_files, read_clean_tar, tar_bytes
+from hpcc_testkit.suite.examples import examples
 
 MOUNTS = {path for path, _ in MOUNT_POINTS}
 _names = st.sampled_from("abcd")
@@ -163,13 +164,13 @@ def flattened(layers: list[list[Item]]) -> dict[str, str] | None:
 
 
 @given(_layers)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_flatten_agrees_with_a_slow_model(layers: list[list[Item]]) -> None:
     assert flattened(layers) == modelled(layers)
 
 
 @given(st.binary(max_size=3000), st.booleans(), st.integers(0, 2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_any_bytes_are_a_tree_or_one_documented_error(
     noise: bytes, is_tar: bool, where: int
 ) -> None:
@@ -187,7 +188,7 @@ def test_any_bytes_are_a_tree_or_one_documented_error(
 
 
 @given(st.binary(max_size=1500))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_a_reader_of_noise_ends(noise: bytes) -> None:
     reader = TarReader(io.BytesIO(noise), label="noise")
     try:

@@ -19,6 +19,7 @@ from hpcc.worker.pool.words import (
     Refuse,
     Retire,
 )
+from hpcc_testkit.suite.examples import examples
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 IDLE, SESSION = 60.0, 600.0
@@ -226,4 +227,4 @@ class Pool(RuleBasedStateMachine):
 
 
 TestPool = Pool.TestCase
-TestPool.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPool.settings = settings(max_examples=examples(150), stateful_step_count=40)

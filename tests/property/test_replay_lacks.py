@@ -14,6 +14,7 @@ from hpcc.cache.replay.engine import Check, CheckKind, Outcome, Plan
 from hpcc.cache.replay.native import load_native
 from hpcc.cache.replay.plan_bytes import _hash
 from hpcc.cache.replay.python_engine import Twin
+from hpcc_testkit.suite.examples import examples
 
 # Few letters, so that names are alike, or the same but for case; ends are where words end.
 NAMES = st.one_of(
@@ -25,7 +26,7 @@ ENTRIES = st.one_of(NAMES, st.sampled_from(["ü.h", "\u017f.h", "\u212a"]))
 ENGINES = (load_native(), Twin())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.sets(NAMES, min_size=9, max_size=60), st.sets(ENTRIES, max_size=12), st.booleans())
 @example({f"{i}" for i in range(9)}, {"8"}, False)
 def test_names_and_entries(names: Set[str], entries: Set[str], is_mixed: bool) -> None:
@@ -41,7 +42,7 @@ def test_names_and_entries(names: Set[str], entries: Set[str], is_mixed: bool) -
             assert engine.replay(engine.prepare(plan), -1) == expected, engine.name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 10_000), st.integers(9, 400))
 def test_names_that_follow_one_another_are_spread(first: int, count: int) -> None:
     """A table in which all are neighbours would be searched from end to end for every entry."""

@@ -19,6 +19,7 @@ from hpcc.cache.replay.engine import Check, CheckKind, Engine, Outcome, Plan
 from hpcc.cache.replay.native import Native, load_native
 from hpcc.cache.replay.plan_bytes import encode_plan
 from hpcc.cache.replay.python_engine import Twin
+from hpcc_testkit.suite.examples import examples
 
 
 class Grouping(Native):
@@ -184,7 +185,7 @@ def expected(
     return Outcome.DONE, after
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(TREES, CHECKS, OUTPUTS, st.sampled_from([0o600, 0o644, 0o666]))
 # A file whose signature is the one recorded of a directory: engines that open directories disagreed.
 @example({"a": ("file", b"", 0o600)}, [Asked(CheckKind.LACKS, "a", None)], [], 0o600)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hpcc.core import ImageDigest
 from hpcc.routing.fleet import Fleet, Member, Wish
+from hpcc_testkit.suite.examples import examples
 
 IMAGES = tuple(ImageDigest("sha256:" + c * 64) for c in "abc")
 NOW = 100.0
@@ -127,7 +128,7 @@ def test_a_preferred_worker_is_taken_however_full_and_only_if_it_is_fit(
     assert not is_good or (chosen is not None and chosen.worker_id == name)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 1 << 32), st.integers(10, 120))
 def test_many_routes_fill_no_worker_far_beyond_the_mean(seed: int, count: int) -> None:
     chance = random.Random(seed)

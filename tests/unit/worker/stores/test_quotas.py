@@ -16,6 +16,7 @@ from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.stores.quotas import MAX_WAITING, Quotas
 from hpcc.worker.stores.storage import TenantStorage
 from hpcc_testkit.services.idp_tokens import FixedClock
+from hpcc_testkit.suite.examples import examples
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 CLAIMS = RouteClaims(
@@ -170,7 +171,7 @@ def test_uploads_are_counted_in_a_window_and_each_tenants_apart(tmp_path: Path) 
     quotas.upload(ACME, 1000)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(sizes=st.lists(st.integers(0, 400), max_size=60), steps=st.lists(st.integers(0, 9)))
 def test_no_window_takes_more_than_its_limit(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], steps: list[int]
