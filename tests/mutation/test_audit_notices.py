@@ -12,6 +12,7 @@ from hpcc_testkit.suite.mutants import Case, Mutants
 
 TAMPERING = "tests/integration/audit/test_audit_tampering.py::"
 REPRODUCE = "tests/integration/audit/test_audit_reproduce.py::"
+VERIFY = "tests/unit/audit/test_verify.py::"
 
 
 CASES = {
@@ -68,6 +69,73 @@ CASES = {
         "if runtime.isolation.value != row.isolation:",
         "if False:",
         REPRODUCE + "test_another_isolation_than_the_rows_is_no_reproduction",
+    ),
+    "middle": Case(
+        "audit/verify.py",
+        "if self.first != self.count:",
+        "if False:",
+        VERIFY + "test_a_segment_missing_in_the_middle_is_named_by_its_first_record",
+    ),
+    "older-anchors": Case(
+        "audit/verify.py",
+        "self.count < count < item.seal.end",
+        "self.count < count <= item.seal.end",
+        VERIFY + "test_what_retention_removed_is_not_missing",
+    ),
+    "retired-worker": Case(
+        "audit/verify.py",
+        "self._workers.add(item.seal.signed.worker)",
+        "pass",
+        VERIFY + "test_a_removed_segment_of_another_worker_counts_as_another_worker",
+    ),
+    "retired-event": Case(
+        "audit/verify.py",
+        'record.kind == "event" and record.body.get("name") == "audit-retired"',
+        'record.kind == "event"',
+        VERIFY + "test_another_event_that_says_until_is_no_retention",
+    ),
+    "several-workers": Case(
+        "audit/verify.py",
+        "if len(self._workers) > 1:",
+        "if False:",
+        VERIFY + "test_records_of_two_workers_are_no_trail",
+    ),
+    "anchor-file-size": Case(
+        "audit/verify.py",
+        "if len(data) > MAX_ANCHOR_FILE_BYTES:",
+        "if False:",
+        VERIFY + "test_a_file_of_anchors_is_bounded",
+    ),
+    "anchors-of-one-worker": Case(
+        "audit/verify.py",
+        "if len(workers) > 1:",
+        "if False:",
+        VERIFY + "test_anchors_of_two_workers_are_not_mixed",
+    ),
+    "frame-size": Case(
+        "audit/segments.py",
+        "if length > MAX_RECORD_BYTES:",
+        "if length >= MAX_RECORD_BYTES:",
+        VERIFY + "test_a_record_of_the_largest_size_may_be_announced",
+    ),
+    "named-file": Case(
+        "audit/trail.py",
+        'raise AuditDamagedError(f"{file.name}: {error}") from error',
+        "raise",
+        VERIFY + "test_each_damage_is_named_with_its_file",
+    ),
+    "seal-place": Case(
+        "audit/segments.py",
+        "if seal.first != first or seal.previous != previous or seal.end <= first:",
+        "if seal.end <= first:",
+        VERIFY + "test_every_field_of_a_seal_counts",
+    ),
+    "row-lost": Case(
+        "worker/execute/runner.py",
+        'await self._event("audit-row-lost", work, ("reason", reason))',
+        "pass",
+        "tests/unit/worker/execute/test_runner.py"
+        "::test_a_row_that_cannot_be_written_is_an_event_with_the_compiles_reason",
     ),
 }
 

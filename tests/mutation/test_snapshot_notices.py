@@ -63,6 +63,54 @@ CASES = {
         "if self._making:",
         f"{TESTS}test_a_failed_restore_is_a_boot_and_is_not_tried_for_ever",
     ),
+    "owner": Case(
+        STORE,
+        "p.owner != os.geteuid() or p.mode & 0o222",
+        "p.mode & 0o222",
+        f"{TESTS}test_a_snapshot_of_another_user_is_not_used",
+    ),
+    "stopped": Case(
+        STORE,
+        "        except InterruptedError:\n            raise\n",
+        "",
+        f"{TESTS}test_who_asks_to_stop_is_told_so_and_the_snapshot_stays",
+    ),
+    "find-missing-file": Case(
+        STORE,
+        "except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:",
+        "except (IntegrityError, ValueError, KeyError, TypeError) as error:",
+        f"{TESTS}test_a_snapshot_without_one_of_its_files_is_removed",
+    ),
+    "find-missing-field": Case(
+        STORE,
+        "except (IntegrityError, OSError, ValueError, KeyError, TypeError) as error:",
+        "except (IntegrityError, OSError, ValueError, TypeError) as error:",
+        f"{TESTS}test_a_record_that_is_none_removes_its_snapshot",
+    ),
+    "evict-missing-field": Case(
+        STORE,
+        "except (OSError, ValueError, KeyError, TypeError):",
+        "except (OSError, ValueError, TypeError):",
+        f"{TESTS}test_a_record_that_is_none_removes_its_snapshot",
+    ),
+    "evict-no-object": Case(
+        STORE,
+        "except (OSError, ValueError, KeyError, TypeError):",
+        "except (OSError, ValueError, KeyError):",
+        f"{TESTS}test_a_record_that_is_none_removes_its_snapshot",
+    ),
+    "long-record": Case(
+        STORE,
+        'raise ValueError("an overlong record")',
+        "pass",
+        f"{TESTS}test_a_record_that_is_none_removes_its_snapshot",
+    ),
+    "larger-than-the-store": Case(
+        STORE,
+        'raise OSError(f"snapshot {key} was removed at once: it is larger than the store")',
+        "pass",
+        f"{TESTS}test_a_snapshot_larger_than_the_store_is_an_error_that_says_so",
+    ),
 }
 
 

@@ -333,6 +333,22 @@ def test_what_could_not_be_shared_is_shared_the_next_time(registry: Registry) ->
     assert [x.facts is not None for x in registry.outbox()] == [True]
 
 
+def test_news_of_a_former_life_says_nothing_of_the_next(registry: Registry, clock: Clock) -> None:
+    """A worker may start anew, or leave, while its news is being written to the store."""
+    registry.register(registration("w1"))
+    registry.register(registration("w2"))
+    former = registry.outbox()
+    clock.at += 1.0
+    registry.register(registration("w1"))
+    registry.remove("w2")
+    registry.shared(former, frozenset(), done=True)
+    (lease,) = registry.outbox()
+    # The store has the facts of the former life only.
+    assert (lease.worker_id, lease.facts is not None) == ("w1", True)
+    registry.shared(former, frozenset({"w1", "w2"}), done=False)
+    assert registry.outbox() == []
+
+
 def test_a_worker_whose_stream_broke_gets_no_route_where_another_can_have_it(
     registry: Registry,
 ) -> None:

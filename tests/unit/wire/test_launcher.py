@@ -90,6 +90,10 @@ def patched(offset: int, value: int) -> bytes:
         (body_of(wire.encode_request(REQUEST._replace(cwd=b"here"))), "absolute"),
         (body_of(wire.encode_request(REQUEST._replace(compiler=b"gcc"))), "absolute"),
         (body_of(wire.encode_request(REQUEST._replace(env=((b"", b"x"),)))), "name"),
+        # A string without "=", which `encode_request` cannot write.
+        (body_of(wire.encode_request(REQUEST)).replace(b"PATH=/bin", b"PATH-/bin"), "name"),
+        (body_of(wire.encode_request(REQUEST)).replace(b"LANG=", b"LANG-"), "name"),
+        (body_of(wire.encode_request(REQUEST)).replace(b"LANG=", bytes([1]) * 5), "name"),
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(body: bytes, word: str) -> None:
@@ -159,3 +163,16 @@ def test_a_socket_path_that_fits_is_kept_and_a_longer_one_is_hashed() -> None:
 )
 def test_fnv1a_has_the_values_its_authors_publish(data: bytes, expected: int) -> None:
     assert wire.fnv1a(data) == expected
+
+
+@pytest.mark.parametrize("is_draining", [True, False])
+def test_the_build_id_of_another_daemon_reads_back_and_is_bounded(*, is_draining: bool) -> None:
+    for name, expected in (("0.9-1", "0.9-1"), ("x" * 300, "x" * wire.MAX_REASON_BYTES)):
+        body = body_of(wire.encode_version(name, is_draining=is_draining))
+        assert wire.decode_version(body) == (expected, is_draining)
+    assert wire.decode_version(bytes(4)) == ("", False)
+    assert "cut off" in refused(wire.decode_version, bytes(3))
+
+
+def test_a_reason_is_bounded() -> None:
+    assert body_of(wire.encode_exec("x" * 300)) == b"x" * wire.MAX_REASON_BYTES

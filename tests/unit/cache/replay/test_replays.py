@@ -10,7 +10,15 @@ from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.base.manifest import Absence, InputSet
 from hpcc.cache.base.outputs import OutputFile
 from hpcc.cache.replay import replay as _replay
-from hpcc.cache.replay.engine import MAX_ANSWER_BYTES, Check, CheckKind, Plan, open_engine
+from hpcc.cache.replay.engine import (
+    MAX_ANSWER_BYTES,
+    MAX_OUTPUTS,
+    Check,
+    CheckKind,
+    Plan,
+    check_fits,
+    open_engine,
+)
 from hpcc.cache.replay.replay import (
     MAX_ABSENT_NAMES,
     MAX_ONE_BYTES,
@@ -80,6 +88,45 @@ def test_what_is_too_large_is_not_remembered() -> None:
     large = NOTHING._replace(outputs=(OutputFile(b"/a.o", bytes(MAX_ONE_BYTES)),))
     assert not replays.remember(b"one", large, nobody)
     assert replays.find(b"one") is None
+
+
+def test_the_limit_of_one_replay_is_what_it_takes_in_memory() -> None:
+    """Frame, answer, outputs and checks count; the limit itself is allowed."""
+    frame, answer, path = b"f" * 10, b"a" * 20, b"/watched"
+    rest = 5 * len(frame) + len(answer) + len(path) + 120
+    plan = NOTHING._replace(answer=answer, checks=(Check(CheckKind.ABSENT, path),))
+    for more, is_kept in ((0, True), (1, False)):
+        replays = Replays(open_engine(), time.monotonic)
+        output = OutputFile(b"/a.o", bytes(MAX_ONE_BYTES - rest + more))
+        assert replays.remember(frame, plan._replace(outputs=(output,)), nobody) is is_kept
+        assert (replays.find(frame) is not None) is is_kept
+
+
+def test_a_plan_holds_so_many_outputs_and_so_long_an_answer() -> None:
+    outputs = tuple(OutputFile(b"/%d.o" % i, b"") for i in range(MAX_OUTPUTS + 1))
+    check_fits(NOTHING._replace(outputs=outputs[1:], answer=bytes(MAX_ANSWER_BYTES)))
+    for plan in (
+        NOTHING._replace(outputs=outputs),
+        NOTHING._replace(answer=bytes(MAX_ANSWER_BYTES + 1)),
+    ):
+        with pytest.raises(ValueError, match="too much"):
+            check_fits(plan)
+    replays = Replays(open_engine(), time.monotonic)
+    assert not replays.remember(b"one", NOTHING._replace(outputs=outputs), nobody)
+    assert not replays.put(NOTHING._replace(outputs=outputs))
+
+
+@pytest.mark.parametrize(
+    ("length", "is_apart"), [(MAX_ANSWER_BYTES, False), (MAX_ANSWER_BYTES + 1, True)]
+)
+def test_an_answer_that_is_too_long_for_a_plan_is_sent_apart(
+    length: int, *, is_apart: bool
+) -> None:
+    replays = Replays(open_engine(), time.monotonic)
+    assert replays.remember(b"one", NOTHING._replace(answer=bytes(length)), nobody)
+    replay = replays.find(b"one")
+    assert replay is not None
+    assert (replay.is_answered_apart, len(replay.answer)) == (is_apart, length if is_apart else 0)
 
 
 def test_a_provisional_replay_is_renewed_ever_more_seldom_but_within_the_hour() -> None:
@@ -213,8 +260,10 @@ def test_a_directory_that_can_answer_is_pinned_as_it_was_looked_at(tmp_path: Pat
 
 
 def test_too_many_names_to_look_for_are_not_pinned(tmp_path: Path) -> None:
-    names = frozenset(b"%d.h" % i for i in range(MAX_ABSENT_NAMES + 1))
+    names = frozenset(b"%d.h" % i for i in range(MAX_ABSENT_NAMES))
     absence = Absence(os.fsencode(tmp_path), names, frozenset())
+    Pins(FileMemo(time.time_ns)).inputs(InputSet((), (), (absence,), b""))
+    absence = Absence(os.fsencode(tmp_path), names | {b"one-more.h"}, frozenset())
     with pytest.raises(NotPinnedError):
         Pins(FileMemo(time.time_ns)).inputs(InputSet((), (), (absence,), b""))
 

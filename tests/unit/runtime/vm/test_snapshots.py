@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -159,6 +160,80 @@ def test_a_snapshot_that_is_not_whole_is_removed(
     with pytest.raises(IntegrityError):
         reader.find(KEY)
     assert reader.find(KEY) is None
+
+
+# Each raises another error where it is read.
+NO_RECORDS = {
+    "no-json": "nonsense",
+    "no-field": "{}",
+    "no-object": "[]",
+    "too-long": json.dumps({"image": "/", "more": "x" * (64 << 10)}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_RECORDS)
+@pytest.mark.parametrize("how", ["found", "evicted"])
+def test_a_record_that_is_none_removes_its_snapshot(
+    store: SnapshotStore, tmp_path: Path, image: Path, kind: str, how: str
+) -> None:
+    other = publish(store, tmp_path / "vm", image, "b" * 32)
+    made = publish(store, tmp_path / "vm", image)
+    (made.memory.parent / "snapshot.json").write_text(NO_RECORDS[kind])
+    if how == "evicted":
+        store.evict()
+    else:
+        with pytest.raises(IntegrityError):
+            SnapshotStore(tmp_path / "snapshots").find(KEY)
+    assert not made.memory.parent.exists()
+    assert store.find("b" * 32) == other
+
+
+@pytest.mark.parametrize("name", ["memory", "state", "snapshot.json"])
+def test_a_snapshot_without_one_of_its_files_is_removed(
+    store: SnapshotStore, tmp_path: Path, image: Path, name: str
+) -> None:
+    made = publish(store, tmp_path / "vm", image)
+    (made.memory.parent / name).unlink()
+    if name != "snapshot.json":
+        with pytest.raises(IntegrityError):
+            store.find(KEY)
+    assert store.find(KEY) is None
+    store.evict()
+    assert not made.memory.parent.exists()
+
+
+def test_who_asks_to_stop_is_told_so_and_the_snapshot_stays(
+    store: SnapshotStore, tmp_path: Path, image: Path
+) -> None:
+    made = publish(store, tmp_path / "vm", image)
+    with pytest.raises(InterruptedError):
+        again(tmp_path).find(KEY, lambda: True)
+    with pytest.raises(InterruptedError):
+        store.publish(
+            "b" * 32, saved(tmp_path / "vm"), memory_bytes=MIB, image=image, is_stopped=lambda: True
+        )
+    assert store.find(KEY) == made
+    assert [p.name for p in (tmp_path / "snapshots").iterdir() if p.is_dir()] == [KEY]
+
+
+def test_a_snapshot_larger_than_the_store_is_an_error_that_says_so(
+    tmp_path: Path, image: Path
+) -> None:
+    store = SnapshotStore(tmp_path / "snapshots", max_bytes=1)
+    store.open()
+    with pytest.raises(OSError, match="larger than the store"):
+        publish(store, tmp_path / "vm", image)
+    assert store.find(KEY) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_snapshot_of_another_user_is_not_used(
+    store: SnapshotStore, tmp_path: Path, image: Path
+) -> None:
+    made = publish(store, tmp_path / "vm", image)
+    os.chown(made.memory, 65534, -1)
+    with pytest.raises(IntegrityError, match="another's"):
+        again(tmp_path).find(KEY)
 
 
 def test_memory_of_another_size_is_refused(

@@ -137,6 +137,32 @@ def test_an_idle_guest_ends_after_a_while_and_a_used_one_does_not() -> None:
     assert pool.after(60.0) == [Retire(1)]
 
 
+def test_a_busy_guest_is_looked_at_when_its_session_ends() -> None:
+    pool = Driver()
+    pool.now = 1000.0
+    pool.ask(ANN)
+    assert pool.core.next_deadline is None, "a boot has its own limit"
+    pool.now += 7.0
+    pool.booted(1)
+    ready_at = pool.now
+    assert pool.core.next_deadline == ready_at + LIMITS.session_seconds
+    assert pool.after(LIMITS.session_seconds - 1.0) == []
+    assert pool.core.next_deadline == ready_at + LIMITS.session_seconds
+    assert pool.after(1.0) == []
+    assert pool.core.next_deadline is None, "it ends with its last compile"
+
+
+def test_an_idle_guest_ends_with_its_session_if_that_is_sooner() -> None:
+    pool = Driver(session_seconds=100.0)
+    pool.ask(ANN)
+    pool.booted(1)
+    pool.now += 90.0
+    pool.release(1)
+    assert pool.core.next_deadline == 100.0
+    assert pool.after(9.0) == []
+    assert pool.after(1.0) == [Retire(1)]
+
+
 def test_an_old_guest_ends_with_its_last_compile_and_takes_no_other() -> None:
     pool = Driver()
     pool.ask(ANN)
