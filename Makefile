@@ -18,8 +18,9 @@ $(STAMP): requirements-dev.lock pyproject.toml launcher/hpcc.c native/replay.c n
 	./tools/bootstrap.sh venv
 	@touch $@
 
+FAST_TESTS := tests/unit tests/property tests/contract tests/golden tests/fuzz tests/arch
 check: static  ## before each commit: format, lint, types, layers, generated files, fast tests; under 2 minutes, no network, no VM
-	$(PY) -m pytest -q -n 2 --no-loadscope-reorder tests/unit tests/property tests/contract tests/golden tests/fuzz tests/arch
+	$(PY) -m pytest -q -n 2 --no-loadscope-reorder $(FAST_TESTS)
 
 static: dev  ## the part of `make check` that runs no test
 	$(VENV)/bin/ruff format --check .
@@ -39,8 +40,8 @@ nightly:  ## everything, in stages, 90 minutes at most; again: only stages that 
 nightly-restart:  ## everything, also stages that are green for this tree
 	@$(MAKE) --no-print-directory nightly ARGS=--restart
 
-test-fast: dev  ## all tests that boot no guest
-	$(PY) -m pytest -q -m "not vm"
+test-fast: dev  ## the tests of `make check` without its other steps
+	$(PY) -m pytest -q -n 2 --no-loadscope-reorder $(FAST_TESTS)
 
 test-integration: dev  ## services on loopback, real compilers, a real registry and identity provider
 	./tools/bootstrap.sh identity-provider

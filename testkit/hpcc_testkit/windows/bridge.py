@@ -18,6 +18,8 @@ from hpcc.windows.library import Answer, narrowed
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 _SOURCE: Final = Path(__file__).with_name("bridge.c")
+# The least that is a service; a test builds it with `cross_build`.
+CONTROL_SERVICE: Final = _SOURCE.with_name("control_service.c")
 _START_SECONDS: Final = 60.0
 
 
