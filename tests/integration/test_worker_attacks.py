@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -407,14 +406,13 @@ async def test_a_guest_that_dies_is_reported_and_its_action_quarantined(
     assert farm.audit.names().count("guest-lost-in-compile") == 2
 
 
-async def test_a_guest_that_cannot_boot_fails_quickly(farm: FarmUnderTest) -> None:
+async def test_a_guest_that_cannot_boot_fails_at_the_first_try(farm: FarmUnderTest) -> None:
     farm.runtime.faults.boot_error = "no VMM"
-    async with farm.client() as client:
-        started = time.monotonic()
+    async with farm.client() as client, asyncio.timeout(60):
         with pytest.raises(UnavailableError) as caught:
             await run(client, "cp a.c a.o")
     assert caught.value.reason == "guest-boot"
-    assert time.monotonic() - started < 5
+    assert farm.runtime.failed_boots == 1
 
 
 async def test_a_failed_compile_is_recorded_and_not_cached(farm: FarmUnderTest) -> None:

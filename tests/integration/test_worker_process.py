@@ -88,20 +88,21 @@ async def gone(pid: int) -> bool:
     return False
 
 
-async def test_a_worker_killed_in_mid_compile_is_a_quick_failure(tmp_path: Path) -> None:
+async def test_a_worker_killed_in_mid_compile_is_a_failure_before_the_compile_ends(
+    tmp_path: Path,
+) -> None:
     async with farm_under_test(tmp_path) as farm:
         client = client_of(farm)
         try:
             async with worker_process(farm) as process:
-                slow = request_of(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 30")
-                async with asyncio.TaskGroup() as group:
+                slow = request_of(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 600")
+                async with asyncio.timeout(60), asyncio.TaskGroup() as group:
                     task = group.create_task(compile_(client, slow))
                     pid = await pid_in(tmp_path / "pid")
-                    killed = time.monotonic()
                     process.kill()
                 assert isinstance(task.result(), RemoteFailure)
-                assert time.monotonic() - killed < 3
-                os.kill(pid, signal.SIGKILL)  # without a VM nothing else ends it
+                # It is still there: without a VM nothing else ends it.
+                os.kill(pid, signal.SIGKILL)
             async with worker_process(farm):
                 again = await compile_(client, request_of(tmp_path, "cp a.c a.o"))
                 assert isinstance(again, RemoteResult), again

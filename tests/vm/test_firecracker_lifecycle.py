@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,8 +133,8 @@ async def test_a_killed_microvm_is_noticed_at_once(
     runtime: FirecrackerRuntime, spec: GuestSpec
 ) -> None:
     async with runtime.guest(spec) as guest:
-        started = time.monotonic()
-        async with asyncio.TaskGroup() as group:
+        # The compile would take 600 s.
+        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
 
             async def lost_in_mid_compile() -> None:
                 with pytest.raises(GuestLostError):
@@ -145,7 +144,6 @@ async def test_a_killed_microvm_is_noticed_at_once(
             await asyncio.sleep(2)
             os.kill(guest.vmm_pid, signal.SIGKILL)
             assert await guest.lost
-        assert time.monotonic() - started < 20
         with pytest.raises(GuestLostError):
             await run(guest, request("/probe", "exit", "0"))
 

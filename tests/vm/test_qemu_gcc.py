@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -103,18 +102,6 @@ async def test_a_compiler_without_memory_is_a_limit_and_not_an_error_of_the_user
     limits = ExecLimits(memory_bytes=12 << 20)
     done = await compile_(guest, large_source(), "-O2", limits=limits)
     assert done.result.reason == "memory"
-
-
-async def test_what_is_around_a_warm_compile_is_small(guest: VmGuest) -> None:
-    source = large_source()
-    await compile_(guest, source, "-O0")
-    started = time.monotonic()
-    done = await compile_(guest, source, "-O0")
-    total = time.monotonic() - started
-    assert done.result.exit_code == 0, done.stderr
-    around = (total - done.result.wall_seconds) / done.result.wall_seconds
-    # 2 % on an idle machine; the figure to keep is 15 %, and a busy machine gets some room.
-    assert around < 0.25, f"{around:.0%} of {done.result.wall_seconds:.2f} s"
 
 
 async def test_the_images_compiler_says_what_it_is_as_the_hosts_own_does(guest: VmGuest) -> None:

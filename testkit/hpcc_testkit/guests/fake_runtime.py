@@ -225,6 +225,7 @@ class FakeRuntime:
     isolation: Isolation = Isolation.LOCAL_NONE
     running: list[FakeGuest] = field(default_factory=list)
     booted: int = 0
+    failed_boots: int = 0
     guest_class: type[FakeGuest] = FakeGuest
 
     async def probe(self) -> Probe:
@@ -238,6 +239,7 @@ class FakeRuntime:
     async def guest(self, spec: GuestSpec) -> AsyncIterator[FakeGuest]:
         """Give a guest; it is dead when the block ends."""
         if self.faults.boot_error:
+            self.failed_boots += 1
             raise GuestBootError(self.faults.boot_error)
         del spec
         self.booted += 1

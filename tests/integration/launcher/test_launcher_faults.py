@@ -33,17 +33,18 @@ from hpcc_testkit.cache.launcher import (
 NEEDS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root")
 
 
-def compiles(bench: Bench, **kwargs: Any) -> float:
-    """Compile once, successfully and with the right object; returns the seconds it took."""
+def compiles(bench: Bench, **kwargs: Any) -> None:
+    """Compile once, successfully and with the right object.
+
+    How long it took is nothing to assert: `run` ends a launcher that hangs, and what the launcher
+    gave up is in `left_marks`.
+    """
     (bench.work / "a.o").unlink(missing_ok=True)
-    started = time.monotonic()
     done = bench.run("gcc", "-c", "a.c", **kwargs)
-    elapsed = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(b"seen") >= 1
     assert b"hpcc" not in done.stderr
     assert (bench.work / "a.o").read_bytes()[:4] == b"\x7fELF"
-    return elapsed
 
 
 def left_marks(bench: Bench) -> str:
@@ -127,16 +128,16 @@ def raw(kind: int, body: bytes) -> bytes:
 )
 def test_nonsense_from_the_daemon_is_a_local_compile(bench: Bench, answer: bytes) -> None:
     with FakeDaemon(bench, say(answer)) as fake:
-        assert compiles(bench) < 2.0
+        compiles(bench)
     assert fake.connections == 1
     assert left_marks(bench) in ("l", "v")
 
 
-def test_a_hung_daemon_costs_two_seconds_once(bench: Bench) -> None:
+def test_a_hung_daemon_is_waited_for_once(bench: Bench) -> None:
     with FakeDaemon(bench, lambda _: None) as fake:
-        assert 1.5 < compiles(bench) < 4.0
+        compiles(bench)
         # The next ones do not even ask.
-        assert compiles(bench) < 1.0
+        compiles(bench)
     assert fake.connections == 1
     assert left_marks(bench) == "sb"
 
@@ -152,11 +153,13 @@ def test_a_daemon_that_falls_silent_after_a_sign_of_life_is_given_up(
     bench: Bench, hasty_launcher: Path
 ) -> None:
     bench.launcher = hasty_launcher
-    with FakeDaemon(bench, lambda c: c.sendall(wire.WAIT_FRAME)):
-        assert 1.8 < compiles(bench) < 5.0
+    with FakeDaemon(bench, lambda c: c.sendall(wire.WAIT_FRAME)) as fake:
+        compiles(bench)
+    assert fake.connections == 1
+    assert left_marks(bench) == "s"
 
 
-def test_a_daemon_whose_queue_is_full_costs_two_seconds(bench: Bench) -> None:
+def test_a_daemon_whose_queue_is_full_is_given_up(bench: Bench) -> None:
     bench.run_dir.mkdir(parents=True, mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(bench.run_dir / "daemon.sock"))
@@ -170,15 +173,17 @@ def test_a_daemon_whose_queue_is_full_costs_two_seconds(bench: Bench) -> None:
                 caller.connect(str(bench.run_dir / "daemon.sock"))
             except BlockingIOError:
                 break
-        assert compiles(bench) < 4.0
+        compiles(bench)
+        assert left_marks(bench) == "n"
         for caller in waiting:
             caller.close()
 
 
 def test_a_slow_answer_is_waited_for_as_long_as_the_daemon_lives(bench: Bench) -> None:
     with scripted_daemon(bench.env):
-        assert compiles(bench, answer="block:4") > 4.0
+        compiles(bench, answer="block:4")  # twice as long as a hung daemon gets
         assert counters(bench.env)["begin"] == 1
+        assert left_marks(bench) == ""
 
 
 @NEEDS_ROOT
@@ -321,12 +326,15 @@ def test_a_daemon_that_cannot_start_is_tried_once_and_then_left_alone(bench: Ben
     no_start(bench)
     compiles(bench)
     assert (bench.run_dir / "backoff").exists()
-    assert compiles(bench) < 0.5
+    compiles(bench)
     # Long ago, as a clock that was set back would have it: tried again.
     os.utime(bench.run_dir / "backoff", (time.time() + 1e6, time.time() + 1e6))
+    before = time.time()
     compiles(bench)
     assert left_marks(bench) == "nbn"
-    assert abs(os.stat(bench.run_dir / "backoff").st_mtime - time.time() - 30) < 10
+    # Its time is the end of the pause: 30 s after the failure.
+    until = os.stat(bench.run_dir / "backoff").st_mtime
+    assert before - 1 <= until - 30 <= time.time() + 1
 
 
 @pytest.mark.timeout(60)
@@ -357,7 +365,8 @@ def test_a_start_that_hangs_is_given_up_and_ended(
     (own / "hpcc-cli").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 50\n")
     (own / "hpcc-cli").chmod(0o755)
     bench.launcher = own / "hpcc"
-    assert 1.8 < compiles(bench) < 5.0
+    compiles(bench)
+    assert left_marks(bench) == "n"
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -377,7 +386,7 @@ def test_marks_are_bounded_and_go_into_a_file_of_ours_only(bench: Bench) -> None
     compiles(bench)
     marks.unlink()
     os.mkfifo(marks)
-    assert compiles(bench) < 1.0
+    compiles(bench)
     assert victim.read_text() == "mine"
 
 
@@ -421,7 +430,8 @@ def test_a_lock_that_somebody_keeps_costs_no_build(bench: Bench, hasty_launcher:
     bench.run_dir.mkdir(parents=True, mode=0o700)
     with (bench.run_dir / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert compiles(bench) < 5.0
+        compiles(bench)
+    assert left_marks(bench) == "n"
 
 
 def test_stop_now_lets_running_launchers_finish_by_themselves(bench: Bench) -> None:

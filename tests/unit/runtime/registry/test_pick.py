@@ -88,9 +88,8 @@ async def test_a_vmm_that_hangs_under_kvm_is_ended_at_the_deadline(
     assert spec.boot_timeout_seconds == 15.0
     monkeypatch.setattr(qemu, "_probe_spec", lambda *_: replace(spec, boot_timeout_seconds=1.0))
     fake_vmm(monkeypatch, tmp_path, starts, HANGS)
-    started = time.monotonic()
-    assert await pick_auto(assets, tmp_path / "state") is Isolation.QEMU_TCG
-    assert time.monotonic() - started < 10
+    async with asyncio.timeout(60):  # the VMM itself would take 600 s
+        assert await pick_auto(assets, tmp_path / "state") is Isolation.QEMU_TCG
     assert "no answer" in (await kvm_state(tmp_path / "state")).reason
 
 
