@@ -89,6 +89,38 @@ CASES = {
         "min(self._allowance + more, BURST_FRAMES), self._at\n",
         GATE + "test_the_same_moment_is_paid_for_once",
     ),
+    "block-timeout": Case(
+        "dispatch/farm.py",
+        'reason="worker-gone") from error\n            raise\n',
+        'reason="worker-gone") from error\n',
+        "tests/unit/dispatch/test_channels.py"
+        "::test_only_a_worker_that_is_gone_ends_the_block_that_uses_it",
+    ),
+    "pipe-waiting": Case(
+        "daemon/pipe_front.py",
+        "if peer.waits_since is not None)",
+        "if peer.waits_since is None)",
+        "tests/unit/daemon/test_pipe_front.py::test_what_is_under_way_is_counted_where_it_is",
+    ),
+    "known-costs": Case(
+        "cache/results/records.py",
+        'line[3].get("ms")',
+        'line[3].get("cost")',
+        "tests/unit/cache/results/test_records.py"
+        "::test_a_hit_saves_what_the_result_took_also_after_a_restart",
+    ),
+    "exec-limits": Case(
+        "wire/exec_frames.py",
+        "min(counts) > 0",
+        "min(counts) >= 0",
+        "tests/unit/wire/test_exec_request_checks.py::test_every_limit_is_positive",
+    ),
+    "foreign-record": Case(
+        "audit/canonical.py",
+        "if not is_canonical:",
+        "if False:",
+        "tests/unit/audit/test_records.py::test_what_a_peer_may_not_send_is_refused",
+    ),
 }
 
 

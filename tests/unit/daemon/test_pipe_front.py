@@ -187,3 +187,25 @@ def test_with_its_last_thread_a_front_says_that_it_is_busy() -> None:
     front = front_of(Handler(lambda _: Exec("no")), PipeLimits(threads=1, idle_threads=1))
     front._threads = front._idle = 1
     assert front._become_busy()
+
+
+def test_what_is_under_way_is_counted_where_it_is() -> None:
+    """A daemon that is told to stop waits for these."""
+    seen: list[tuple[int, int]] = []
+
+    def answer(_: CompileRequest) -> Run:
+        seen.append(front.in_flight())
+        return Run((b"C:\\b\\cl.exe", b"/c"), token=None)
+
+    class Running(Talk):
+        def receive(self, size: int, wait_ms: int | None) -> bytes:
+            seen.append(front.in_flight())
+            return super().receive(size, wait_ms)
+
+    front = front_of(Handler(answer))
+    front._serve(Running(request()), False)
+    # Before its request is whole, a launcher waits for nothing yet.
+    assert seen[0] == (0, 0)
+    assert (1, 0) in seen
+    assert seen[-1] == (0, 1)
+    assert front.in_flight() == (0, 0)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hpcc.config.farm import Farm
 from hpcc.core import GuestReuse, Isolation
+from hpcc.dispatch import farm as _dispatch_farm
 from hpcc.dispatch.farm import _MAX_CHANNELS, FarmConnection
 from hpcc.identity.keys import load_or_create_tls
 from hpcc.ports import SystemClock
+from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.scheduler.api import Route
 from hpcc.rpc.scheduler.schedulers import Schedulers
 
 
-async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_worker(
-    tmp_path: Path,
-) -> None:
-    tls = load_or_create_tls(tmp_path, "worker.hpcc.internal", clock=SystemClock())
+def connected(directory: Path) -> tuple[FarmConnection, Route]:
+    """A connection to a farm whose scheduler nobody asks, and a route to a worker of it."""
+    tls = load_or_create_tls(directory, "worker.hpcc.internal", clock=SystemClock())
     route = Route(
         endpoint="127.0.0.1:1",
         worker_certificate=tls.certificate_der,
@@ -41,9 +45,46 @@ async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_wo
         isolation="",
     )
     channel: Any = object()
-    connection = FarmConnection(farm, Schedulers((channel,)), SystemClock(), "t")
+    return FarmConnection(farm, Schedulers((channel,)), SystemClock(), "t"), route
+
+
+async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_worker(
+    tmp_path: Path,
+) -> None:
+    connection, route = connected(tmp_path)
     for port in range(2 * _MAX_CHANNELS):
         worker = connection._routed(replace(route, endpoint=f"127.0.0.1:{port + 1}"))
     assert len(connection._channels) == _MAX_CHANNELS
     assert connection._routed(worker.route).channel is worker.channel
+    await connection.close()
+
+
+async def test_only_a_worker_that_is_gone_ends_the_block_that_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit of the block's own is no news of the worker."""
+
+    async def dialed(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(_dispatch_farm, "dial", dialed)
+    connection, route = connected(tmp_path)
+    monkeypatch.setattr(connection, "_start_watch", lambda _: None)
+    worker = connection._routed(route)
+    with pytest.raises(TimeoutError):
+        async with connection.reached(worker):
+            raise TimeoutError
+
+    async def use_until_it_is_gone() -> None:
+        async with asyncio.timeout(20), connection.reached(worker):
+            (scope,) = connection._scopes
+            scope.reschedule(asyncio.get_running_loop().time())
+            await asyncio.Event().wait()
+
+    with pytest.raises(UnavailableError) as caught:
+        await use_until_it_is_gone()
+    assert caught.value.reason == "worker-gone"
+    async with connection.reached(worker):
+        assert list(connection._scopes.values()) == [worker]
+    assert connection._scopes == {}
     await connection.close()
