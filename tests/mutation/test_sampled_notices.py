@@ -121,6 +121,20 @@ CASES = {
         "if False:",
         "tests/unit/audit/test_records.py::test_what_a_peer_may_not_send_is_refused",
     ),
+    "isolation-label": Case(
+        "worker/execute/runner.py",
+        "if lease.guest.identity.isolation is not domain.isolation:",
+        "if False:",
+        "tests/unit/worker/execute/test_runner.py"
+        "::test_nothing_runs_in_a_guest_with_another_isolation_than_was_promised",
+    ),
+    "deaths-count": Case(
+        "dispatch/deaths.py",
+        "MAX_GUEST_DEATHS: Final = 2",
+        "MAX_GUEST_DEATHS: Final = 1",
+        "tests/unit/dispatch/test_deaths.py"
+        "::test_an_action_that_ended_two_guests_stays_home_for_half_an_hour",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -77,6 +78,7 @@ class Machine:
     def __init__(self) -> None:
         self.started = asyncio.Event()
         self.is_lost = True
+        self.identity = IDENTITY
 
     async def blobs(self, tenant: TenantId) -> Machine:
         return self
@@ -90,7 +92,7 @@ class Machine:
     @asynccontextmanager
     async def lease(self, domain: TrustDomain) -> AsyncIterator[Any]:
         yield SimpleNamespace(
-            guest=SimpleNamespace(identity=IDENTITY, exec=self._exec),
+            guest=SimpleNamespace(identity=self.identity, exec=self._exec),
             execs_before=3,
             is_recalled=True,
         )
@@ -145,3 +147,13 @@ async def test_the_row_of_a_cancelled_compile_that_is_lost_is_an_event_too() -> 
     assert [(e.name, dict(e.fields)["reason"]) for e in trail.events] == [
         ("audit-row-lost", "cancelled")
     ]
+
+
+async def test_nothing_runs_in_a_guest_with_another_isolation_than_was_promised() -> None:
+    trail, machine = Trail("takes"), Machine()
+    machine.identity = replace(IDENTITY, isolation=Isolation.LOCAL_NONE)
+    with pytest.raises(InfrastructureError) as caught:
+        await runner_of(machine, trail).run(WORK)
+    assert caught.value.reason == "isolation"
+    assert not machine.started.is_set()
+    assert (trail.rows, trail.events) == ([], [])
