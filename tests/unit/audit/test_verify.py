@@ -24,7 +24,7 @@ from hpcc.audit.canonical import (
     Record,
     encode_record,
 )
-from hpcc.audit.heads import HeadSigner, head_text
+from hpcc.audit.heads import HeadSigner, head_of_table, head_text
 from hpcc.audit.segments import (
     LENGTH,
     Seal,
@@ -484,3 +484,20 @@ def test_a_line_that_is_no_anchor_is_damage(tmp_path: Path, junk: bytes) -> None
     file.write_bytes(junk)
     with pytest.raises(AuditDamagedError):
         verify.read_anchors(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("at", "1"), ("at", None), ("at", True), ("at", 10**400), ("count", 1.0), ("count", True),
+        ("format", 2), ("head", 1), ("key", "zz"), ("key", "a"), ("signature", "zz"),
+        ("signature", None), ("worker", 1), ("extra", 1),
+    ],
+)  # fmt: skip
+def test_every_field_of_an_anchor_has_its_type(trail: Trail, name: str, value: object) -> None:
+    table = json.loads(head_text(trail.anchors[-1]))
+    assert head_of_table(table) == trail.anchors[-1]
+    with pytest.raises(AuditDamagedError, match="other fields"):
+        head_of_table({**table, name: value})
+    with pytest.raises(AuditDamagedError, match="other fields"):
+        head_of_table({key: kept for key, kept in table.items() if key != name} | {"x": 1})

@@ -303,5 +303,9 @@ def test_a_key_set_that_is_none_or_endless_is_refused(body: dict[str, object]) -
 
 def test_peeking_believes_nothing_and_says_what_is_written() -> None:
     assert peek_claims(raw({}, {"sub": "x"})) == {"sub": "x"}
-    with pytest.raises(IdpTokenError):
-        peek_claims("x.y")
+    # Two parts, four parts, too long; no base64, no text, no JSON, no object.
+    for token in ("x.y", "e30.e30.e30.e30", "e30." + "x" * 7000 + ".e30", "e30.A.e30", "e30.é.e30",
+                  "e30._w.e30", "e30.ew.e30", "e30.W10.e30"):  # fmt: skip
+        with pytest.raises(IdpTokenError) as refused:
+            peek_claims(token)
+        assert refused.value.reason == "idp-token-malformed"
