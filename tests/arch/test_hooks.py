@@ -30,7 +30,9 @@ def test_hooks_are_local_and_take_nothing_from_the_network() -> None:
 def test_a_commit_runs_each_command_of_check_but_the_tests_and_a_push_runs_all() -> None:
     at_commit = [hook["entry"] for hook in HOOKS if "stages" not in hook]
     at_push = [hook["entry"] for hook in HOOKS if hook.get("stages") == ["pre-push"]]
-    assert at_commit == static_commands(), "write the commands of `check` in .pre-commit-config.yaml"
+    assert at_commit == static_commands(), (
+        "write the commands of `check` in .pre-commit-config.yaml"
+    )
     assert at_push == ["make check"]
     assert len(at_commit) + len(at_push) == len(HOOKS)
 
