@@ -395,11 +395,11 @@ def _ask_the_other_way(machine: ManifestMachine) -> None:
 @pytest.mark.parametrize(
     ("script", "target", "wrong"),
     [
-        (_edit_the_source, "_manifest.InputSet.holds", lambda *_: True),
-        (_edit_meanwhile, "_closure.is_fresh", lambda *_: False),
-        (_add_a_header, "_manifest.Absence.holds", lambda *_: True),
-        (_add_a_directory, "_lookup.Lookup._missing_directory", lambda *_: None),
-        (_ask_the_other_way, "_lookup.Lookup._exists", lambda *_, **__: True),
+        (_edit_the_source, "base.manifest.InputSet.holds", lambda *_: True),
+        (_edit_meanwhile, "inputs.closure.is_fresh", lambda *_: False),
+        (_add_a_header, "base.manifest.Absence.holds", lambda *_: True),
+        (_add_a_directory, "inputs.lookup.Lookup._missing_directory", lambda *_: None),
+        (_ask_the_other_way, "inputs.lookup.Lookup._exists", lambda *_, **__: True),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else value,
 )
@@ -416,7 +416,7 @@ def test_the_model_notices_a_cache_that_looks_away(
             if not is_wrong:
                 script(machine)
                 continue
-            monkeypatch.setattr(f"hpcc.daemon.{target}", wrong)
+            monkeypatch.setattr(f"hpcc.cache.{target}", wrong)
             with pytest.raises(AssertionError):
                 script(machine)
         finally:
