@@ -65,6 +65,13 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the seed of the tests that take every n-th case; see `hpcc_testkit.suite.sampling`."""
+    from hpcc_testkit.suite.sampling import SEED_VARIABLE, seed_of
+
+    terminalreporter.write_line(f"sampled tests: {SEED_VARIABLE}={seed_of(os.environ)}")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Deal tests to several processes; see `Schedule`."""

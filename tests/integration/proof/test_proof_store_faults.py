@@ -12,9 +12,12 @@ import pytest
 
 from hpcc.store.private import FileOps, PrivateStore
 from hpcc_testkit.cache.store_faults import CHUNK_BYTES, KILLS, Fault, FaultOps, faults_of
+from hpcc_testkit.suite.sampling import every_nth
 
 _CHILD_FOUND_A_FAULT = 7
 _LIMIT = 1000
+# A run takes every fourth point; see `hpcc_testkit.suite.sampling`.
+_NTH = 4
 
 
 def _key(number: int) -> bytes:
@@ -151,7 +154,7 @@ def test_at_every_point_what_is_read_is_whole_and_right_or_missing(
     points = [at for at, name in enumerate(calls) if fault in faults_of(name)]
     assert points
     missed = []
-    for at in points:
+    for at in every_nth(points, _NTH):
         directory = tmp_path / "faulty"
         was_hit, status = _run_child(directory, at, fault)
         expected = signal.SIGKILL if fault in KILLS else 0
