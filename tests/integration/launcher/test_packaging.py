@@ -30,8 +30,9 @@ def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> s
 
 
 def pip(python: Path | str, *args: str | Path, cwd: Path) -> None:
+    """Run this environment's pip for `python`, so that a new environment needs none."""
     flags = ("--no-deps", "--no-build-isolation", "--no-index", "-q", "--disable-pip-version-check")
-    run(python, "-m", "pip", args[0], *flags, *args[1:], cwd=cwd)
+    run(sys.executable, "-m", "pip", "--python", python, args[0], *flags, *args[1:], cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
     """Make an environment with our dependencies and without hpcc."""
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    venv.create(tmp_path / "venv", symlinks=True)
     made = tmp_path / "venv" / "bin" / "python"
     site = Path(
         run(made, "-c", "import site; print(site.getsitepackages()[0])", cwd=tmp_path).strip()
