@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import re
 import shutil
 import subprocess
@@ -135,3 +136,9 @@ def test_a_check_tries_the_same_examples_each_time_and_a_soak_does_not(
         check=False,
     )
     assert f"profile {expected}\n" in done.stdout, done.stdout + done.stderr
+def test_the_identity_provider_of_the_tests_is_locked_to_one_version() -> None:
+    directory = ROOT / "tests" / "oidc"
+    wanted = json.loads((directory / "package.json").read_text())["dependencies"]
+    locked = json.loads((directory / "package-lock.json").read_text())["packages"]
+    assert {n: locked[f"node_modules/{n}"]["version"] for n in wanted} == wanted
+    assert all("integrity" in p for name, p in locked.items() if name)

@@ -55,6 +55,11 @@ function newProvider(issuer, options, keys) {
       },
     },
   });
+  // RFC 8628: without an interval the client asks every five seconds.
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.route === 'device_authorization') ctx.body = { ...ctx.body, interval: 1 };
+  });
   provider.on('server_error', (_ctx, error) => console.error(error));
   return provider;
 }

@@ -26,12 +26,12 @@ from hpcc_testkit.services.identity_provider import (
     CLIENT,
     RealProvider,
     missing_or_none,
-    real_provider,
 )
 
 pytestmark = [
     pytest.mark.skipif(missing_or_none() is not None, reason=missing_or_none() or ""),
     pytest.mark.timeout(180),
+    pytest.mark.asyncio(loop_scope="module"),
 ]
 HPCC = Path(sys.prefix, "bin", "hpcc")
 RESOURCE = "urn:hpcc:farm"
@@ -130,20 +130,22 @@ client_ids = ["{client}"]
 
 
 @asynccontextmanager
-async def site(directory: Path, **table: str) -> AsyncIterator[Site]:
-    async with real_provider() as provider:
-        path = directory / "tenants.toml"
-        path.write_text(tenants(provider.issuer, **table))
-        async with farm_under_test(directory / "farm", tenants=path) as farm, farm.serving():
-            there = Site(directory, provider, farm)
-            try:
-                yield there
-            finally:
-                await there.hpcc("stop")
+async def site(directory: Path, provider: RealProvider, **table: str) -> AsyncIterator[Site]:
+    path = directory / "tenants.toml"
+    path.write_text(tenants(provider.issuer, **table))
+    async with farm_under_test(directory / "farm", tenants=path) as farm, farm.serving():
+        there = Site(directory, provider, farm)
+        try:
+            yield there
+        finally:
+            await there.hpcc("stop")
 
 
-async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(tmp_path: Path) -> None:
-    async with site(tmp_path) as there:
+async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(
+    tmp_path: Path, provider: RealProvider
+) -> None:
+    revoked = (await provider.asked()).get("/token/revocation", 0)
+    async with site(tmp_path, provider) as there:
         assert (await there.hpcc("whoami"))[0] == 1
         said = await there.log_in()
         assert "as ann of acme\nthe scheduler accepts it" in said
@@ -175,15 +177,17 @@ async def test_a_person_logs_in_builds_on_the_farm_and_logs_out(tmp_path: Path) 
         assert await there.hpcc("logout") == (0, "logged out\n")
         assert not there.paths.login_file.exists()
         assert not there.paths.farm_file.exists()
-        assert (await there.provider.asked())["/token/revocation"] == 1
+        assert (await there.provider.asked())["/token/revocation"] == revoked + 1
         assert await there.hpcc("logout") == (0, "nobody was logged in\n")
         gone = await there.compile()
         assert isinstance(gone, RemoteFailure)
         assert gone.reason == "no-farm"
 
 
-async def test_a_login_that_the_scheduler_refuses_is_not_kept(tmp_path: Path) -> None:
-    async with site(tmp_path, audience="another", client="another") as there:
+async def test_a_login_that_the_scheduler_refuses_is_not_kept(
+    tmp_path: Path, provider: RealProvider
+) -> None:
+    async with site(tmp_path, provider, audience="another", client="another") as there:
         process = await there.start("login", str(there.farm_file()))
         assert process.stdout is not None
         page = ""
@@ -197,8 +201,10 @@ async def test_a_login_that_the_scheduler_refuses_is_not_kept(tmp_path: Path) ->
         assert not there.paths.farm_file.exists()
 
 
-async def test_ci_logs_in_by_client_credentials_or_by_a_token_file(tmp_path: Path) -> None:
-    async with site(tmp_path, audience=RESOURCE, client=CI_CLIENT) as there:
+async def test_ci_logs_in_by_client_credentials_or_by_a_token_file(
+    tmp_path: Path, provider: RealProvider
+) -> None:
+    async with site(tmp_path, provider, audience=RESOURCE, client=CI_CLIENT) as there:
         secret = tmp_path / "secret"
         secret.touch(mode=0o600)
         secret.write_text(CI_SECRET)
@@ -224,8 +230,10 @@ async def test_ci_logs_in_by_client_credentials_or_by_a_token_file(tmp_path: Pat
         assert gone.reason == "login-token-file"
 
 
-async def test_a_tenant_that_has_uploaded_what_it_may_compiles_here(tmp_path: Path) -> None:
-    async with site(tmp_path, quotas="upload_bytes = 100") as there:
+async def test_a_tenant_that_has_uploaded_what_it_may_compiles_here(
+    tmp_path: Path, provider: RealProvider
+) -> None:
+    async with site(tmp_path, provider, quotas="upload_bytes = 100") as there:
         await there.log_in()
         outcome = await there.compile()
         assert isinstance(outcome, RemoteFailure)
@@ -242,8 +250,10 @@ async def stats(there: Site) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("how", ["ended", "refused", "unreadable", "gone"])
-async def test_a_login_that_is_no_good_costs_no_build(tmp_path: Path, how: str) -> None:
-    async with site(tmp_path) as there:
+async def test_a_login_that_is_no_good_costs_no_build(
+    tmp_path: Path, provider: RealProvider, how: str
+) -> None:
+    async with site(tmp_path, provider) as there:
         await there.log_in()
         paths = there.paths
         login = load_login_or_none(paths.login_file)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from hpcc_testkit.services.identity_provider import (
 pytestmark = [
     pytest.mark.skipif(missing_or_none() is not None, reason=missing_or_none() or ""),
     pytest.mark.timeout(120),
+    pytest.mark.asyncio(loop_scope="module"),
 ]
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
@@ -92,29 +92,16 @@ class World:
 
 
 @asynccontextmanager
-async def two_providers(token_seconds: int) -> AsyncIterator[tuple[RealProvider, RealProvider]]:
-    """Started beside each other: each takes a second to make its keys."""
-    async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        entering = [
-            group.create_task(stack.enter_async_context(real_provider(token_seconds=s)))
-            for s in (token_seconds, 300)
-        ]
-        a, b = [await task for task in entering]
-        yield a, b
-
-
-@asynccontextmanager
-async def world(directory: Path, *, token_seconds: int = 300) -> AsyncIterator[World]:
+async def world(directory: Path, a: RealProvider, b: RealProvider) -> AsyncIterator[World]:
     table = directory / "tenants.toml"
-    async with two_providers(token_seconds) as (a, b):
-        table.write_text(section("acme", a.issuer) + section("globex", b.issuer))
-        config = SchedulerConfig(
-            keys=directory / "keys",
-            state=directory / "state",
-            tenants=str(table),
-        )
-        async with serve_scheduler(config, SystemClock()) as scheduler:
-            yield World(a, b, table, scheduler)
+    table.write_text(section("acme", a.issuer) + section("globex", b.issuer))
+    config = SchedulerConfig(
+        keys=directory / "keys",
+        state=directory / "state",
+        tenants=str(table),
+    )
+    async with serve_scheduler(config, SystemClock()) as scheduler:
+        yield World(a, b, table, scheduler)
 
 
 async def grants_of(profile: FarmProfile) -> Grants:
@@ -126,6 +113,7 @@ async def log_in(provider: RealProvider, profile: FarmProfile, person: str) -> T
     grants = await grants_of(profile)
     code = await grants.device_code()
     assert code.user_code in code.complete_uri
+    assert code.interval_seconds == 1
     assert code.verification_uri.startswith(provider.issuer)
     await provider.confirm(code.complete_uri, person)
     return await grants.wait_device(quick(code))
@@ -135,8 +123,10 @@ def quick(code: DeviceCode) -> DeviceCode:
     return replace(code, interval_seconds=0.05)
 
 
-async def test_two_tenants_log_in_and_neither_is_let_in_as_the_other(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_two_tenants_log_in_and_neither_is_let_in_as_the_other(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         ann = await log_in(there.a, there.profile("acme"), "ann")
         gus = await log_in(there.b, there.profile("globex"), "gus")
         grant = await there.authenticate(ann.token, ACME)
@@ -160,8 +150,10 @@ async def test_two_tenants_log_in_and_neither_is_let_in_as_the_other(tmp_path: P
             assert nobody.value.reason == "no-worker"
 
 
-async def test_a_declined_login_ends_the_wait(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_a_declined_login_ends_the_wait(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         grants = await grants_of(there.profile())
         code = await grants.device_code()
         await there.a.decline(code.complete_uri)
@@ -170,12 +162,15 @@ async def test_a_declined_login_ends_the_wait(tmp_path: Path) -> None:
         assert refused.value.code == "access_denied"
 
 
-async def test_waiting_goes_on_while_nobody_has_answered(tmp_path: Path) -> None:
-    async with world(tmp_path) as there, asyncio.TaskGroup() as group:
+async def test_waiting_goes_on_while_nobody_has_answered(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there, asyncio.TaskGroup() as group:
         grants = await grants_of(there.profile())
         code = await grants.device_code()
+        before = (await there.a.asked()).get("/token", 0)
         waiting = group.create_task(grants.wait_device(quick(code)))
-        while (await there.a.asked()).get("/token", 0) < 3:  # noqa: ASYNC110 - of another process
+        while (await there.a.asked()).get("/token", 0) < before + 3:  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.05)
         assert not waiting.done()
         await there.a.confirm(code.complete_uri, "ann")
@@ -183,9 +178,12 @@ async def test_waiting_goes_on_while_nobody_has_answered(tmp_path: Path) -> None
 
 
 async def test_a_token_is_renewed_before_it_ends_and_its_refresh_token_is_used_once(
-    tmp_path: Path,
+    tmp_path: Path, other_provider: RealProvider
 ) -> None:
-    async with world(tmp_path, token_seconds=4) as there:
+    async with (
+        real_provider(token_seconds=4) as hasty,
+        world(tmp_path, hasty, other_provider) as there,
+    ):
         path, profile = tmp_path / "login.json", there.profile()
         first = await log_in(there.a, profile, "ann")
         await store_login(path, login_of(profile, first), SystemClock())
@@ -207,8 +205,10 @@ async def test_a_token_is_renewed_before_it_ends_and_its_refresh_token_is_used_o
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_processes_that_renew_at_once_do_not_end_the_login(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_processes_that_renew_at_once_do_not_end_the_login(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         path, profile = tmp_path / "login.json", there.profile()
         first = await log_in(there.a, profile, "ann")
         await store_login(path, ended(login_of(profile, first)), SystemClock())
@@ -218,8 +218,10 @@ async def test_processes_that_renew_at_once_do_not_end_the_login(tmp_path: Path)
         await there.authenticate(tasks[0].result(), ACME)
 
 
-async def test_a_revoked_login_says_so_once_and_asks_nobody_again(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_a_revoked_login_says_so_once_and_asks_nobody_again(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         path, profile = tmp_path / "login.json", there.profile()
         first = await log_in(there.a, profile, "ann")
         await store_login(path, ended(login_of(profile, first)), SystemClock())
@@ -235,8 +237,10 @@ async def test_a_revoked_login_says_so_once_and_asks_nobody_again(tmp_path: Path
         assert (await there.a.asked())["/token"] == asked
 
 
-async def test_client_credentials_let_ci_in_and_a_wrong_secret_does_not(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_client_credentials_let_ci_in_and_a_wrong_secret_does_not(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         resource = "urn:hpcc:farm"
         there.table.write_text(
             section("acme", there.a.issuer)
@@ -279,8 +283,10 @@ async def eventually_lets_in(there: World, token: str) -> None:
                 return
 
 
-async def test_new_keys_are_found_and_old_ones_forgotten(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_new_keys_are_found_and_old_ones_forgotten(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         old = await log_in(there.a, there.profile(), "ann")
         await there.a.rotate()
         # Never asked before, so the scheduler sees the new keys only.
@@ -291,8 +297,10 @@ async def test_new_keys_are_found_and_old_ones_forgotten(tmp_path: Path) -> None
         assert refused.value.reason == "idp-token-unknown-key"
 
 
-async def test_a_tenant_that_leaves_the_table_is_out_at_once(tmp_path: Path) -> None:
-    async with world(tmp_path) as there:
+async def test_a_tenant_that_leaves_the_table_is_out_at_once(
+    tmp_path: Path, provider: RealProvider, other_provider: RealProvider
+) -> None:
+    async with world(tmp_path, provider, other_provider) as there:
         ann = await log_in(there.a, there.profile(), "ann")
         grant = await there.authenticate(ann.token, ACME)
         async with there.client() as client:
@@ -329,11 +337,3 @@ def login_of(profile: FarmProfile, tokens: Tokens) -> Login:
 def ended(login: Login) -> Login:
     """The same login, as if its token were over."""
     return replace(login, token="", obtained_at=0.0, expires_at=1.0)
-
-
-def test_the_fixture_is_locked_to_one_version() -> None:
-    directory = Path(__file__).parents[2] / "oidc"
-    wanted = json.loads((directory / "package.json").read_text())["dependencies"]
-    locked = json.loads((directory / "package-lock.json").read_text())["packages"]
-    assert {n: locked[f"node_modules/{n}"]["version"] for n in wanted} == wanted
-    assert all("integrity" in p for name, p in locked.items() if name)

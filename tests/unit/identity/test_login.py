@@ -165,6 +165,16 @@ async def test_polling_ends_when_the_code_does(profile: FarmProfile) -> None:
     assert len(http.answers) == 7
 
 
+async def test_a_provider_that_names_no_interval_is_asked_every_five_seconds(
+    profile: FarmProfile,
+) -> None:
+    clock = FixedClock()
+    device = {name: value for name, value in DEVICE.items() if name != "interval"}
+    grants = Grants(Script(Answer(200, device), tokens()), PROVIDER, profile, clock)
+    await grants.wait_device(await grants.device_code())
+    assert clock.slept == [5]
+
+
 async def test_a_provider_cannot_make_us_wait_for_ever_or_poll_without_pause(
     profile: FarmProfile,
 ) -> None:
