@@ -61,6 +61,18 @@ def is_for_cgroup2(item: pytest.Item) -> bool:
     return item.path.name == "test_process_unified.py"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the contract's rows that say nothing about Firecracker as `nightly`.
+
+    They ask the agent, which is the same program in QEMU's guests, where every run asks it.
+    """
+    for item in items:
+        is_row = item.path.name == "test_firecracker_contract.py"
+        if is_row and item.get_closest_marker("transport") is None:
+            item.add_marker("nightly")
+
+
 @cache
 def containers_may_run() -> bool:
     """Say whether this user may mount an overlay here, as a container's root is one."""

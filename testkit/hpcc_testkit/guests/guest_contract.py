@@ -96,13 +96,19 @@ async def run(guest: Guest, req: ExecRequest, blobs: BlobSource | None = None) -
 
 
 class GuestContract:
-    """Inherit it in a test module; every method is a test."""
+    """Inherit it in a test module; every method is a test.
 
+    The mark `transport` is on the rows whose answer depends on the VMM: its channel, its devices,
+    its clock. Other rows ask the agent inside, which is the same in every guest.
+    """
+
+    @pytest.mark.transport
     async def test_stdout_and_stderr_come_back_apart(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "say", "out", "err"))
         assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
         assert (done.result.exit_code, done.result.signal, done.result.reason) == (0, 0, "")
 
+    @pytest.mark.transport
     async def test_an_exit_code_is_a_result(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "exit", "7"))
         assert (done.result.exit_code, done.result.reason) == (7, "")
@@ -111,6 +117,7 @@ class GuestContract:
         done = await run(guest, request(program, "raise", "11"))
         assert (done.result.exit_code, done.result.signal) == (139, 11)
 
+    @pytest.mark.transport
     async def test_inputs_are_staged_and_outputs_collected(
         self, guest: Guest, program: str
     ) -> None:
@@ -123,6 +130,7 @@ class GuestContract:
         done = await run(guest, req, MemoryBlobs(big, b""))
         assert done.outputs == {"w/b.bin": big, "in/empty": b""}
 
+    @pytest.mark.transport
     async def test_output_directories_come_back_with_all_below_them(
         self, guest: Guest, program: str
     ) -> None:
@@ -136,6 +144,7 @@ class GuestContract:
             "empty/": b"",
         }  # fmt: skip
 
+    @pytest.mark.transport
     async def test_a_blob_crosses_once(self, guest: Guest, program: str) -> None:
         data = b"crosses once"
         req = request(program, "copy", "a", "b", inputs=[("a", data), ("c", data)], outputs=("b",))
@@ -145,6 +154,7 @@ class GuestContract:
         assert blobs.reads == [Digest.of(data)]
         assert first.outputs == second.outputs == {"b": data}
 
+    @pytest.mark.transport
     async def test_a_missing_blob_leaves_the_guest_usable(self, guest: Guest, program: str) -> None:
         with pytest.raises(NotFoundError):
             await run(guest, request(program, "exit", "0", inputs=[("a", b"never uploaded")]))
@@ -187,6 +197,7 @@ class GuestContract:
         assert done.result.reason == "deadline"
         assert done.result.exit_code != 0
 
+    @pytest.mark.transport
     async def test_too_much_stdio_ends_it(self, guest: Guest, program: str) -> None:
         limits = ExecLimits(wall_seconds=60.0, memory_bytes=64 << 20, stdio_bytes=100_000)
         done = await run(guest, request(program, "spam", "1000000", limits=limits))
@@ -196,12 +207,14 @@ class GuestContract:
         with pytest.raises(CallerError):
             await run(guest, request(program, "exit", "0", outputs=("../escape",)))
 
+    @pytest.mark.transport
     async def test_closing_the_events_ends_the_compile(self, guest: Guest, program: str) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.5):
                 await run(guest, request(program, "sleep", "600"))
         assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
 
+    @pytest.mark.transport
     async def test_execs_at_once_do_not_mix(self, guest: Guest, program: str) -> None:
         async def one(word: str) -> Outcome:
             data = word.encode()
@@ -213,6 +226,7 @@ class GuestContract:
             tasks = [group.create_task(one(w)) for w in words]
         assert [t.result().outputs["out"] for t in tasks] == [w.encode() for w in words]
 
+    @pytest.mark.transport
     async def test_the_same_input_gives_the_same_events(self, guest: Guest, program: str) -> None:
         req = request(program, "copy", "a", "b", inputs=[("a", b"stable")], outputs=("b",), env=())
         first, second = [await run(guest, req, MemoryBlobs(b"stable")) for _ in range(2)]

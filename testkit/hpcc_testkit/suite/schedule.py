@@ -9,13 +9,14 @@ from typing import Final
 
 from xdist.scheduler import LoadScopeScheduling
 
-# Guests share images, assets and one emulated machine, and use most of a processor each.
-_GUESTS: Final = ("tests/vm/", "tests/e2e/", "tests/chaos/")
+# Each guest uses most of a processor, so guests run in two shares and not in one per file. The
+# shares may run side by side: images and assets are made under locks, each `Machine` has a private
+# directory, and only `tests/vm` starts the emulated machine.
+_GUESTS: Final = ("tests/e2e/", "tests/vm/")
 # Hundreds of cases that know nothing of each other: dealt in pieces. (Not the scenarios of trust:
 # those of one process share one round.)
 _LARGE: Final = ("test_grammar_rows.py", "test_share_flag_sets.py")
 _PIECES: Final = 8
-_TOGETHER: Final = "guests"
 # Each case is a pytest of its own.
 _MUTATION: Final = "tests/mutation/"
 
@@ -38,15 +39,16 @@ def dealt(nodeids: Sequence[str]) -> list[int]:
     def rank(index: int) -> tuple[bool, bool, int, str]:
         share = shares[index]
         is_slow = share.startswith(_MUTATION)
-        return share != _TOGETHER, not is_slow, -sizes[share], share
+        return share not in _GUESTS, not is_slow, -sizes[share], share
 
     return sorted(range(len(shares)), key=rank)
 
 
 def _share(nodeid: str) -> str:
     path = nodeid.partition("::")[0]
-    if path.startswith(_GUESTS):
-        return _TOGETHER
+    for share in _GUESTS:
+        if path.startswith(share):
+            return share
     if path.endswith(_LARGE):
         return f"{path} {zlib.crc32(nodeid.encode()) % _PIECES}"
     return path
