@@ -41,6 +41,7 @@ def small(
 class VmContract(GuestContract):
     """Inherit it in a test module; every method is a test."""
 
+    @pytest.mark.transport
     async def test_its_row_says_how_its_warden_is_kept_apart(self, guest: Guest) -> None:
         assert guest.identity.warden == warden_label()
 
@@ -54,10 +55,12 @@ class VmContract(GuestContract):
         seen = {(await run(guest, request(program, "pinned"))).stdout for _ in range(2)}
         assert seen == {b"pid=2 ppid=1 domain=(none) zone=0\n"}
 
+    @pytest.mark.transport
     async def test_the_clock_is_the_hosts(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "time"))
         assert abs(int(done.stdout) - time.time()) < 30
 
+    @pytest.mark.transport
     async def test_what_a_compile_may_not_call_is_refused(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "forbidden"))
         eperm, enosys = 1, 38
@@ -84,6 +87,7 @@ class VmContract(GuestContract):
             "unix": "0",
         }
 
+    @pytest.mark.transport
     async def test_a_link_in_an_output_directory_is_that_compiles_error(
         self, guest: Guest, program: str
     ) -> None:
@@ -94,6 +98,7 @@ class VmContract(GuestContract):
         # And no more than that.
         assert (await run(guest, request(program, "exit", "0"))).result.reason == ""
 
+    @pytest.mark.transport
     async def test_there_is_no_network(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "copy", "/proc/net/dev", "o", outputs=("o",)))
         names = [
@@ -115,6 +120,7 @@ class VmContract(GuestContract):
             b"errno=2\n",
         )
 
+    @pytest.mark.transport
     async def test_devices_are_the_harmless_ones(self, guest: Guest, program: str) -> None:
         done = await run(guest, request(program, "list", "/dev"))
         assert set(done.stdout.decode().split()) == {
@@ -158,11 +164,20 @@ class VmContract(GuestContract):
     async def test_inputs_that_do_not_fit_are_an_agent_error(
         self, guest: Guest, program: str
     ) -> None:
-        data = bytes(250 * MIB)
-        done = await run(
-            guest, request(program, "exit", "0", inputs=[("a", data)]), MemoryBlobs(data)
-        )
-        assert done.result.reason == "agent-error"
+        """A running compile has most of the room: few bytes must cross, and few more do not fit."""
+        held, data = bytes(16 * MIB), bytes(60 * MIB)
+        names = [(f"held{number}", held) for number in range(12)]
+        running = guest.exec(request(program, "hold", "1", inputs=names), MemoryBlobs(held))
+        try:
+            assert isinstance(await anext(running), StdioEvent)
+            received = await run(
+                guest, request(program, "exit", "0", inputs=[("a", data)]), MemoryBlobs(data)
+            )
+            # Its blob is in the guest already: the copies are too many.
+            staged = await run(guest, request(program, "exit", "0", inputs=names))
+        finally:
+            await running.aclose()
+        assert (received.result.reason, staged.result.reason) == ("agent-error", "agent-error")
         assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
 
     async def test_processes_are_limited(self, guest: Guest, program: str) -> None:
