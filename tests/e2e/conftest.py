@@ -1,14 +1,18 @@
-"""One machine for the end-to-end tests: a toolchain image made once, everything else per test."""
+"""One machine for the end-to-end tests: a toolchain image and a guest's snapshot are made once.
+
+Everything else is made per test.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hpcc_testkit.farm.machine import Machine
+from hpcc_testkit.farm.machine import POLL_SECONDS, Machine
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +32,39 @@ def toolchain(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.fixture(scope="session")
+def snapshots(
+    shared_cache: Path, toolchain: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path | None:
+    """Where the workers of all tests keep guests' snapshots, with one in it: they boot nothing.
+
+    Tests of booting and of making snapshots override it with None.
+    """
+    directory = tmp_path_factory.mktemp("snapshots")
+    machine = Machine(tmp_path_factory.mktemp("first"), shared_cache, directory)
+    try:
+        machine.hpcc("up", "--image", toolchain)
+        (machine.root / "first.c").write_text("int first;\n")
+        machine.run(["hpcc", "gcc", "-c", "first.c"])
+        wait_for_snapshot(directory)
+    finally:
+        machine.close()
+    return directory
+
+
+def wait_for_snapshot(directory: Path, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not list(directory.glob("*/snapshot.json")):
+        assert time.monotonic() < deadline, f"no snapshot within {seconds} s"
+        time.sleep(POLL_SECONDS)
+
+
 @pytest.fixture
-def machine(tmp_path: Path, shared_cache: Path, toolchain: str) -> Iterator[Machine]:
-    """hpcc with a state of its own; down, and checked to have left nothing, at the end."""
-    machine = Machine(tmp_path, shared_cache)
+def machine(
+    tmp_path: Path, shared_cache: Path, toolchain: str, snapshots: Path | None
+) -> Iterator[Machine]:
+    """hpcc with a private state; down, and checked to have left nothing, at the end."""
+    machine = Machine(tmp_path, shared_cache, snapshots)
     try:
         yield machine
     finally:

@@ -32,6 +32,12 @@ clean:
 """
 
 
+@pytest.fixture(scope="module")
+def snapshots() -> Path | None:
+    """None: the guests here boot, and templates are made beside them."""
+    return None
+
+
 @pytest.fixture
 def tracker() -> Iterator[ProcessTracker]:
     with ProcessTracker() as tracker:

@@ -13,6 +13,12 @@ from hpcc_testkit.farm.machine import POLL_SECONDS, Machine
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+@pytest.fixture(scope="module")
+def snapshots() -> Path | None:
+    """None: the guests here boot, and templates are made beside them."""
+    return None
+
+
 def executed(machine: Machine, name: str) -> dict[str, object]:
     """Compile a file of that name and return its audit row."""
     source = machine.root / f"{name}.c"

@@ -17,10 +17,19 @@ POLL_SECONDS: Final = 0.05
 
 
 class Machine:
-    """Runs the installed `hpcc` with `HPCC_DIR` under `root`; images and assets are shared."""
+    """Runs the installed `hpcc` with `HPCC_DIR` under `root`; images and assets are shared.
 
-    def __init__(self, root: Path, shared_cache: Path) -> None:
+    With `snapshots` its worker keeps snapshots of guests there, and restores what another machine
+    of the tests has saved instead of booting.
+    """
+
+    def __init__(self, root: Path, shared_cache: Path, snapshots: Path | None = None) -> None:
         self.root, self.directory = root, root / "hpcc"
+        if snapshots is not None:
+            runtime = self.directory / "state" / "runtime"
+            for directory in (self.directory, runtime.parent, runtime):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (runtime / "snapshots").symlink_to(snapshots)
         cache = self.directory / "cache"
         cache.mkdir(parents=True, exist_ok=True)
         for name in ("images", "guest"):
