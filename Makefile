@@ -79,7 +79,7 @@ demo:  ## a real project behind a VM boundary, then from the cache
 	./demo.sh
 
 N ?= 10000
-soak: dev  ## random edits, bare and through hpcc, compared byte for byte, after every kill point: make soak N=10000
+soak: dev  ## every kill point, then random edits, bare and through hpcc, compared byte for byte: make soak N=10000
 	HPCC_ALL_POINTS=1 $(PY) -m pytest -q tests/integration/proof
 	$(PY) -m hpcc_testkit.cache.soak --operations $(N)
 
