@@ -52,6 +52,8 @@ def check_schema(report: dict[str, Any]) -> None:
         assert entry["why"]
 
 
+# It builds Lua a dozen times, 67 s of a processor; the tests below run the same script in each run.
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(450)
 def test_a_quick_run_takes_every_row_and_finds_the_objects_identical(
