@@ -136,6 +136,8 @@ def test_a_check_tries_the_same_examples_each_time_and_a_soak_does_not(
         check=False,
     )
     assert f"profile {expected}\n" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_identity_provider_of_the_tests_is_locked_to_one_version() -> None:
     directory = ROOT / "tests" / "oidc"
     wanted = json.loads((directory / "package.json").read_text())["dependencies"]

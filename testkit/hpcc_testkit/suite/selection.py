@@ -1,7 +1,7 @@
 """Decides which tests a run takes and which stage of `make nightly` each test belongs to.
 
-Tests have one of four kinds. Plain tests run each time. Mutation rows, Wine tests and nested-VM
-tests ("items") cost most of the suite's time. `./test.sh` runs only those whose hash differs from
+Tests have one of five kinds. Plain tests run each time. Mutation rows, Wine tests, nested-VM tests
+and tests marked `nightly` ("items") cost most of the suite's time. `./test.sh` runs only those whose hash differs from
 `tests/nightly.lock`, the hashes at the last green nightly, up to a bound in seconds for each kind.
 
 Where more items differ than the bound allows, items whose own text changed come first. Among equals
@@ -28,12 +28,23 @@ class Kind(StrEnum):
     MUTATION = "mutation"
     WINE = "wine"
     NESTED = "nested"
+    NIGHTLY = "nightly"
 
 
 # Worker-seconds that a run may spend on items of each kind.
-BOUNDS: Final[Mapping[Kind, float]] = {Kind.MUTATION: 240, Kind.WINE: 120, Kind.NESTED: 240}
+BOUNDS: Final[Mapping[Kind, float]] = {
+    Kind.MUTATION: 240,
+    Kind.WINE: 120,
+    Kind.NESTED: 240,
+    Kind.NIGHTLY: 60,
+}
 # Estimates for an item that no kept report names: means of a whole run on two cores.
-DEFAULT_SECONDS: Final[Mapping[Kind, float]] = {Kind.MUTATION: 3, Kind.WINE: 4, Kind.NESTED: 8}
+DEFAULT_SECONDS: Final[Mapping[Kind, float]] = {
+    Kind.MUTATION: 3,
+    Kind.WINE: 4,
+    Kind.NESTED: 8,
+    Kind.NIGHTLY: 30,
+}
 
 # Stages of pytest in `make nightly`: a kind's own, else the first directory that holds the test.
 _STAGE_OF_KIND: Final = {
