@@ -1,8 +1,9 @@
 """Decides which tests a run takes and which stage of `make nightly` each test belongs to.
 
 Tests have one of five kinds. Plain tests run each time. Mutation rows, Wine tests, nested-VM tests
-and tests marked `nightly` ("items") cost most of the suite's time. `./test.sh` runs only those whose hash differs from
-`tests/nightly.lock`, the hashes at the last green nightly, up to a bound in seconds for each kind.
+and tests marked `nightly` ("items") cost most of the suite's time. `./test.sh` runs only those
+whose hash differs from `tests/nightly.lock`, the hashes at the last green nightly, up to a bound in
+seconds for each kind.
 
 Where more items differ than the bound allows, items whose own text changed come first. Among equals
 the run takes one batch of a fixed division; a seed that moves each day picks it, so every item gets

@@ -49,7 +49,7 @@ def test_each_kind_has_its_bound() -> None:
     items = [Item(f"{kind}{i}", kind, OWN + IMPORTS, 60) for kind in BOUNDS for i in range(9)]
     taken = choose(items, {}, 0).taken
     assert {k: sum(n.startswith(k) for n in taken) for k in BOUNDS} == {
-        Kind.MUTATION: 4, Kind.WINE: 2, Kind.NESTED: 4
+        Kind.MUTATION: 4, Kind.WINE: 2, Kind.NESTED: 4, Kind.NIGHTLY: 1
     }  # fmt: skip
 
 
