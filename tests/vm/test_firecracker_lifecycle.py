@@ -200,7 +200,10 @@ async def test_a_killed_worker_takes_its_microvm_along(
         from pathlib import Path
         from hpcc.core import ImageDigest
         from hpcc.ports import GuestSpec, SystemClock
-        from hpcc.runtime import FirecrackerConfig, FirecrackerRuntime, find_firecracker, prepare_assets
+        from hpcc.runtime.assets.assets import prepare_assets
+        from hpcc.runtime.firecracker.backend import FirecrackerRuntime
+        from hpcc.runtime.firecracker.tools import find_firecracker
+        from hpcc.runtime.firecracker.vm import FirecrackerConfig
         spec = GuestSpec(image=ImageDigest({str(spec.image)!r}), image_path=Path({str(spec.image_path)!r}), memory_mib=256)
         async def main():
             assets = await prepare_assets(Path({str(assets.agent_drive.parent)!r}), lambda _: None)

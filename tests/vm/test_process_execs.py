@@ -33,7 +33,7 @@ from hpcc.agent.base.greeter import Greeter
 from hpcc.agent.linux.machine import LinuxMachine
 from hpcc.agent.base.service import Agent
 from hpcc.agent.base.stream_pair import StreamPair
-from hpcc.wire import GuestLink
+from hpcc.wire.link import GuestLink
 
 async def main():
     config = replace(_config(), directory=sys.argv[1])

@@ -286,7 +286,9 @@ import asyncio, json, sys
 from pathlib import Path
 from hpcc.core import ImageDigest
 from hpcc.ports import GuestSpec, SystemClock
-from hpcc.runtime import GuestAssets, RuncConfig, RuncRuntime
+from hpcc.runtime.assets.assets import GuestAssets
+from hpcc.runtime.runc.backend import RuncRuntime
+from hpcc.runtime.runc.tools import RuncConfig
 drive, image, guests, socket = sys.argv[1:]
 assets = GuestAssets(
     kernel=Path("unused"), kernel_digest="", initramfs=Path("unused"), initramfs_digest="",

@@ -172,7 +172,9 @@ async def test_a_killed_worker_takes_its_vm_along(
         from pathlib import Path
         from hpcc.core import ImageDigest
         from hpcc.ports import GuestSpec, SystemClock
-        from hpcc.runtime import GuestAssets, QemuConfig, QemuRuntime
+        from hpcc.runtime.assets.assets import GuestAssets
+        from hpcc.runtime.qemu.backend import QemuRuntime
+        from hpcc.runtime.qemu.vm import QemuConfig
         assets = GuestAssets(
             kernel=Path({str(assets.kernel)!r}), kernel_digest="", initramfs=Path({str(assets.initramfs)!r}),
             initramfs_digest="", vmlinux=Path("unused"), vmlinux_digest="", vsock_initramfs=Path("unused"), agent_drive=Path({str(assets.agent_drive)!r}), agent_digest="",

@@ -24,7 +24,7 @@ import asyncio, os, socket, sys
 home = r"C:\.hpcc"
 sys.argv[0] = home + r"\app.pyz"
 sys.path.insert(0, sys.argv[0])
-from hpcc.agent import _windows_main as agent
+from hpcc.agent.windows import main as agent
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 with asyncio.Runner(loop_factory=agent.new_loop) as runner:

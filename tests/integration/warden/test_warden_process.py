@@ -240,11 +240,11 @@ def test_a_warden_that_tries_nothing_lives(prober: Zygote) -> None:
 
 WORKER = """
 import asyncio, sys
-from hpcc_testkit import _scripted_guest
+from hpcc_testkit.guests.scripted_guest import scripted_guest
 from hpcc.runtime.channel.warden import process_zygote
 async def script(stream): pass
 async def main():
-    async with _scripted_guest.scripted_guest(script) as channel:
+    async with scripted_guest(script) as channel:
         print(process_zygote().pid, channel.warden_pid, flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())

@@ -24,7 +24,7 @@ from hpcc.core import ExecLimits, ExecRequest
 from hpcc.ports import GuestLostError
 from hpcc.runtime.channel.channel import GuestChannel
 from hpcc.runtime.channel.warden_windows import WindowsWardens
-from hpcc.wire import GuestLink
+from hpcc.wire.link import GuestLink
 
 TOKEN = bytes(range(32))
 LAUNCH = WindowsWardens(Path(sys.argv[1])).launch

@@ -27,11 +27,11 @@ _FILES = r"""
 import asyncio, os, sys
 from pathlib import Path
 from dataclasses import dataclass
-from hpcc.audit import open_audit_log
-from hpcc.config import load_service_file
+from hpcc.audit.log import open_audit_log
+from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import access_of, lock_now, open_file
-from hpcc.identity import load_or_create_signing_key
+from hpcc.identity.keys import load_or_create_signing_key
 from hpcc.ports import SecurityEvent, SystemClock
 
 @dataclass
