@@ -20,7 +20,7 @@ POOL = "tests/integration/test_worker_pool.py"
 POOL_CORE = "tests/unit/worker/pool/test_core.py"
 LIES = "tests/unit/runtime/channel/test_warden_lies.py"
 WARDEN = "tests/integration/warden/test_warden_process.py"
-FIRECRACKER = "tests/unit/test_firecracker"
+FIRECRACKER = "tests/unit/runtime/firecracker/test"
 
 
 CASES = {
