@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 # What the recipes create.
-NEW = re.compile(r"NAME|_root\.py$|test_root_command\.py$")
+NEW = re.compile(r"NAME|/root\.py$|test_root_command\.py$")
 
 
 def test_each_path_of_the_recipes_exists() -> None:

@@ -12,6 +12,15 @@ from ruamel.yaml import YAML
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / ".github/workflows").glob("*.yml"))
 
 
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_each_path_filter_of_a_workflow_matches_a_file(file: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    for pattern in re.findall(
+        r'^ +- "((?:\.github|[a-z_]+)/[^"]+)"$', file.read_text(), re.MULTILINE
+    ):
+        assert any(root.glob(pattern)), pattern
+
+
 def test_there_are_workflows() -> None:
     assert WORKFLOWS
 

@@ -1,6 +1,6 @@
 """The daemon's front door: launchers in, answers out, on a Unix socket.
 
-What is not a replay (`_accept`) comes here, on the thread that accepted it. A connection whose
+What is not a replay (`accept`) comes here, on the thread that accepted it. A connection whose
 launcher is running a compiler holds no thread: it is parked with the watcher, which also sends WAIT
 for answers that take long.
 

@@ -52,7 +52,7 @@ class DaemonDoor(Protocol):
 
 
 class ServingFront(Protocol):
-    """What answers launchers: `_front` behind a socket, `_pipe_front` behind a pipe."""
+    """What answers launchers: `_front` behind a socket, `hpcc.daemon.pipe_front` behind a pipe."""
 
     @property
     def helpers(self) -> list[int]:

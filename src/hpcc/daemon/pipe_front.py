@@ -1,6 +1,6 @@
 """The daemon's front door on Windows: launchers in, answers out, on a named pipe.
 
-The same questions and answers as `_front`'s, and the same handler behind them. A thread serves a
+The same questions and answers as `front`'s, and the same handler behind them. A thread serves a
 launcher from its request to its last answer, also while it runs a compiler: Windows has nothing
 like epoll for pipes, and a build has as many launchers as the machine has processors. Nothing is
 replayed here: every request is the handler's. Not yet run on Windows.

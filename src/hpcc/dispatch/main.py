@@ -1,6 +1,6 @@
 """The dispatcher process: `python -m hpcc.dispatch.main FARM_FILE TIMEOUT PARITY FD`.
 
-Frames of `_remote_frames` come over the inherited socket; it ends when its other end closes.
+Frames of `remote_frames` come over the inherited socket; it ends when its other end closes.
 """
 
 from __future__ import annotations

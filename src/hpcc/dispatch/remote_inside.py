@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hpcc.dispatch.main import Farms
 
 _log: Final = logging.getLogger(__name__)
-# As of a dispatcher's process, see `_remote`.
+# As of a dispatcher's process, see `hpcc.dispatch.remote`.
 _POLL_SECONDS: Final = 0.5
 _SLACK_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0

@@ -1,4 +1,4 @@
-"""The calls of POSIX; `_on_windows` has the same functions."""
+"""The calls of POSIX; `hpcc.files.on_windows` has the same functions."""
 
 from __future__ import annotations
 

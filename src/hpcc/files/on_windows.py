@@ -1,4 +1,4 @@
-"""What `_on_posix` has, by Windows' calls. Not yet run on Windows; tried under Wine."""
+"""What `hpcc.files.on_posix` has, by Windows' calls. Not yet run on Windows; tried under Wine."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The guest's output is hostile input: `Toolchain` rejects everything but a plain description. The
 image's own shell lists names and its compilers describe themselves; hpcc adds no program for this.
-Each question has a typed answer, see `_survey.py`.
+Each question has a typed answer, see `hpcc.images.survey`.
 """
 
 from __future__ import annotations

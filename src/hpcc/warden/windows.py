@@ -1,6 +1,6 @@
 """A warden on Windows: started for one guest, with a token that is nobody's, in a job of its own.
 
-Its standard input is a duplex pipe to the worker (`hpcc.wire`, `_warden_share`). See
+Its standard input is a duplex pipe to the worker (`hpcc.wire`, `hpcc.wire.warden_share`). See
 docs/adr/0038-warden-on-windows.md; run under Wine, not yet on Windows.
 """
 

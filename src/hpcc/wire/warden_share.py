@@ -1,4 +1,4 @@
-"""How a warden on Windows gets its guest's stream, before the frames of `_warden.py`: two messages.
+"""How a warden on Windows gets its guest's stream, before the frames of `warden`: two messages.
 
 The warden says its process id; the worker answers with the socket, shared with that process: what
 WSADuplicateSocket gave, with its length before it. No I/O.

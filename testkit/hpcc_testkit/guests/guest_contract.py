@@ -1,7 +1,7 @@
 """What every guest does, whatever isolates it.
 
 A backend's test class inherits GuestContract and gives two fixtures: `guest`, and `program`, the
-path of `_guest_program` in the guest.
+path of `hpcc_testkit.guests.guest_program` in the guest.
 """
 
 from __future__ import annotations

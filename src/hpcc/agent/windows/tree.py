@@ -1,6 +1,6 @@
 """The files of one compile on Windows: inputs copied in, outputs read back, all cleared away.
 
-The twin of `_tree.py` without descriptors of directories, which Windows has not: nothing of the
+The twin of `linux.tree` without descriptors of directories, which Windows has not: nothing of the
 program runs any more when this looks, and no link is followed. The functions run on any system,
 where the tests try them; not yet run on Windows.
 """

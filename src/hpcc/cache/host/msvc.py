@@ -47,7 +47,7 @@ def read_request(
 ) -> Invocation | Bypass:
     """Read a command line of cl's kind with everything that is added to it."""
     if is_clang_cl(request.compiler) is False:
-        return Bypass("other-compiler")  # cl itself runs on Windows alone: `_cl_farm`
+        return Bypass("other-compiler")  # cl itself runs on Windows alone: `cl_farm`
     return read_command(request, read_file)
 
 

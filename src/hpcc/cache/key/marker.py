@@ -21,7 +21,7 @@ VERSION: Final = 1
 MAX_EXCLUDED: Final = 256
 MAX_NAME: Final = 200
 _MAX_LEVELS: Final = 64
-# Windows has none of them, and a search of its own: `_windows_root`.
+# Windows has none of them, and a search of its own: `hpcc.cache.remote.windows_root`.
 _NAMES: Final = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 _FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
 

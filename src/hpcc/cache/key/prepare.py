@@ -49,7 +49,7 @@ class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
 
     `written` says what it writes beside the depfile. `replay_ok`: it follows from the request, the
-    compiler's files, the markers and the inputs alone, so that a hit can be remembered (`_replay`).
+    compiler's files, the markers and the inputs alone, so that a hit can be remembered.
     `looked_for` are files that flags name; `is_recorded`: the object will hold every flag.
     """
 

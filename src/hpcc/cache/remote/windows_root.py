@@ -1,6 +1,6 @@
 """The project's root on Windows: the nearest directory upward with a `.hpcc`. Not yet run there.
 
-As `_marker` has it: a marker is hostile until checked, and directories above may be anybody's. One
+As in `key.marker`: a marker is hostile until checked, and directories above may be anybody's. One
 counts that is no link and that this user, the system or administrators own; the search ends at the
 profile, and before a drive's own directory, in which everyone may make directories.
 """

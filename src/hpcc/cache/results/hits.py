@@ -1,6 +1,6 @@
 """A hit: outputs put in place, counted, noted, and remembered for the next time.
 
-What a hit rests on besides its inputs is pinned here, once for every way to one; see `_replay`.
+What a hit rests on besides its inputs is pinned here, once for every way to one; see `Replays`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ MAX_FILE_BYTES: Final = 8 << 20
 _MAX_PENDING: Final = 8192
 _MAX_ARGV_BYTES: Final = 64 << 10
 _MAX_FILES: Final = 5000
-# Decide nothing that is in a key: see `_prepare`.
+# Decide nothing that is in a key: see `hpcc.cache.key.prepare`.
 _LEFT_OUT: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR"})
 HIT: Final = "hit.local"
 

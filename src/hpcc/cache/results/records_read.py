@@ -1,4 +1,4 @@
-"""Reads what `_records` wrote. Torn and damaged lines are skipped."""
+"""Reads what `hpcc.cache.results.records` wrote. Torn and damaged lines are skipped."""
 
 from __future__ import annotations
 

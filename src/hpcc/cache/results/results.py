@@ -35,7 +35,7 @@ class Result(NamedTuple):
     """What a successful compile left behind. `depfile` is None when none was asked for.
 
     `side` are the contents of the further outputs, in `Prepared.side_paths`' order. `origin` names
-    the checkout that made a shared result (`_share_results`).
+    the checkout that made a shared result (`hpcc.cache.results.share_results`).
     """
 
     object_data: bytes

@@ -22,7 +22,7 @@ _DEVELOPER: Final = MANUAL + "Developer Options"
 _INSTRUMENT: Final = MANUAL + "Instrumentation Options"
 _DIAGNOSTICS: Final = MANUAL + "Diagnostic Message Formatting Options"
 
-# Which files these write is in `_side`.
+# Which files these write is in `hpcc.compilers.invocation.side`.
 _WRITTEN: Final = [
     *rows(
         ALONE,
@@ -139,7 +139,7 @@ _PROFILE: Final = [
         "-fprofile-selected-function-group=",
         since=17,
     ),
-    # The data of an earlier run: `_inputs` says which files.
+    # The data of an earlier run: `hpcc.compilers.invocation.inputs` says which files.
     *rows(ALONE, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use"),
     *rows(JOINED, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use="),
     *rows(JOINED, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fauto-profile="),

@@ -1,6 +1,7 @@
 """One compile of clang-cl as a guest on Linux will see it, where the project root is `/src`.
 
-The twin of `_guest.py` for cl's command line; `_msvc_guest.py` is that of guests on Windows.
+The twin of `compilers.invocation.guest` for cl's command line. `compilers.msvc.guest` is the one
+for guests on Windows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One compile's arguments as a guest on Windows will see them, where the root is `C:/src`.
 
-The twin of `_guest.py` for cl's command line and Windows paths. Not yet run on Windows.
+The twin of `invocation.guest` for cl's command line and Windows paths. Not yet run on Windows.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _OWN_ADDRESS: Final = 0.6
 
 
 class Dial(Protocol):
-    """How a service of a machine is reached; `dial` of `_hvsocket`."""
+    """How a service of a machine is reached; `dial` of `hpcc.runtime.windows.hvsocket`."""
 
     def __call__(self, address: Address, *, timeout_seconds: float) -> Awaitable[socket.socket]: ...
 
