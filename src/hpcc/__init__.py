@@ -1,4 +1,7 @@
-"""hpcc: a distributed compiler cache that a security reviewer will approve."""
+"""hpcc: a distributed compiler cache that a security reviewer will approve.
+
+ARCHITECTURE.md says what each package is for. Nothing but the version is here.
+"""
 
 from typing import Final
 

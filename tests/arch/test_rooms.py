@@ -83,6 +83,17 @@ def test_only_faces_have_more_than_an_essay_in_their_init() -> None:
         assert isinstance(body[0], ast.Expr), module
 
 
+def test_each_room_has_an_essay() -> None:
+    """What the room is for, then what it may not do: two to ten lines."""
+    lengths = {
+        str(module.parent): len((ast.get_docstring(tree) or "").splitlines())
+        for module in modules()
+        if module.name == "__init__.py" and str(module).startswith("src/")
+        for tree in [ast.parse((ROOT / module).read_text())]
+    }
+    assert {room: n for room, n in lengths.items() if not 2 <= n <= 10} == {}
+
+
 @pytest.mark.parametrize(
     "text",
     [

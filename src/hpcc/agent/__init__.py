@@ -1,4 +1,6 @@
-"""The guest's agent: stage inputs, run the compiler in a sandbox, stream back what it made.
+"""The guest's agent: stages inputs, runs the compiler in a sandbox, streams outputs back.
 
-What starts it on Windows is in app.pyz (`hpcc.runtime`, `build_agent_zip`).
+It is the only service in a guest and serves one session. It ships with `core`, `wire`, its
+generated stubs and grpclib only, because its files are part of the agent's digest and so of the
+farm's keys. On Windows the modules are started from app.pyz (`hpcc.runtime.windows.agent`).
 """

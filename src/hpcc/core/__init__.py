@@ -1,4 +1,8 @@
-"""The words of hpcc: values without behaviour of their own and the errors all parts share."""
+"""The values that all parts share: digests, names, requests, errors.
+
+A value checks its fields when it is made and does nothing else. This package imports no other
+package of hpcc.
+"""
 
 from hpcc.core.digest import EMPTY_DIGEST, MAX_BLOB_BYTES, Blob, Digest
 from hpcc.core.endpoints import check_endpoint, check_port

@@ -1,4 +1,8 @@
-"""Files as the services need them, on Linux and on Windows: locked, private, durable."""
+"""Files as the services need them, on Linux and on Windows: locked, private, durable.
+
+The two modules have the same functions; this face chooses one. Nothing else may ask which system
+it runs on to open, lock or sync a file.
+"""
 
 import sys
 

@@ -1,4 +1,8 @@
-"""The seams: what each part asks of the ones below it."""
+"""The seams: Protocols that adapters implement and services are written against.
+
+Each port has one contract suite that every implementation passes. No implementation is here, except
+the system clock.
+"""
 
 from hpcc.ports.audit import AuditLog, AuditRow, SecurityEvent, SignedHead
 from hpcc.ports.clock import Clock, SystemClock

@@ -1,1 +1,4 @@
-"""The scheduler's brain: which worker, among those that may. Pure: no clock, no chance, no I/O."""
+"""The scheduler's choice: which worker, among those that may. Pure: no clock, no I/O.
+
+Randomness and time are passed in, so that tests can repeat every choice.
+"""

@@ -1,1 +1,5 @@
-"""The network: gRPC clients and servers over pinned TLS; the only home of generated types."""
+"""The network: gRPC clients and servers over pinned TLS.
+
+With `runtime`, `warden` and `agent` it is the only user of generated code. Messages become values
+of `core` here, once, and gRPC's errors become ours.
+"""

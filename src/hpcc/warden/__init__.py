@@ -1,5 +1,6 @@
-"""Reads what a guest says, in a process of its own with nothing to lose (docs/adr/0015-warden.md).
+"""Parses what one guest sends, in a process without rights (docs/adr/0015-warden.md).
 
-Started by `hpcc.runtime`; a worker never imports it. On Windows there is no zygote
+Everything that reads hostile bytes of a guest is here or in `wire`. A worker starts wardens through
+`hpcc.runtime.channel` and never imports this room. On Windows there is no zygote
 (docs/adr/0038-warden-on-windows.md).
 """

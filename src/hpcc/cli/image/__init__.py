@@ -1,1 +1,4 @@
-"""`hpcc image`: toolchain images."""
+"""`hpcc image`: make, pull, list, inspect and remove toolchain images.
+
+The work is done by `hpcc.images`; this room shows progress and explains what could not be learned.
+"""

@@ -1,1 +1,5 @@
-"""What reading and building images rest on: limits, locks, the strict tar reader."""
+"""What reading and building images need: limits, locks, the strict tar reader.
+
+The tar reader rejects every entry that it does not understand. It may not import `oci` or
+`assembly`.
+"""

@@ -1,1 +1,4 @@
-"""What backends ask of the host system: users, threads, tools, leftovers of killed processes."""
+"""What backends need of the host system: users, threads, tools, leftovers of killed processes.
+
+Tools run with a deadline and bounded output. It knows no backend.
+"""

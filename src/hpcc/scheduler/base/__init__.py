@@ -1,1 +1,4 @@
-"""What all parts of a scheduler rest on: configuration, signing keys, limits of the process."""
+"""What all parts of a scheduler need: configuration, signing keys, tuning of the process.
+
+It may not import a decision of the scheduler.
+"""

@@ -1,1 +1,4 @@
-"""What all parts of a worker rest on: configuration, trust domains, identity, audit rows."""
+"""What all parts of a worker need: configuration, trust domains, identity, audit rows.
+
+It may not import another room of the worker.
+"""
