@@ -12,6 +12,8 @@ from hpcc.core import InfrastructureError
 
 PACKAGES: Final = ("grpclib", "h2", "hpack", "hyperframe", "multidict", "google")
 _HPCC_PACKAGES: Final = ("core", "wire", "agent")
+# Texts for people: a change of one must not change the agent's digest, and so the farm's keys.
+_NOT_IN_GUEST: Final = Path("core/reasons")
 _LEFT_OUT: Final = frozenset({"__pycache__", "tests", "testing", "compiler"})
 _NO_CODE: Final = (".pyi", ".pyc", ".proto", ".pyx", ".c", ".h")
 
@@ -22,7 +24,9 @@ def own_files() -> Iterator[tuple[str, Path]]:
     yield "hpcc/__init__.py", root / "__init__.py"
     for package in _HPCC_PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
-            yield f"hpcc/{path.relative_to(root).as_posix()}", path
+            below = path.relative_to(root)
+            if not below.is_relative_to(_NOT_IN_GUEST):
+                yield f"hpcc/{below.as_posix()}", path
     for name in ("__init__.py", "agent_pb2.py", "agent_grpc.py"):
         yield f"hpcc/_proto/{name}", root / "_proto" / name
 

@@ -1,0 +1,231 @@
+"""Why the compiler ran as if hpcc were not there: `bypass.REASON`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core.reasons.reason import Reason
+
+_LEAVE_OUT: Final = "Leave the option out of builds that should be cached."
+_NOT_NEEDED: Final = "Nothing to do: such a command makes no object that could be cached."
+_SPLIT: Final = "Compile each source in a command with `-c` and `-o`."
+_NAME_OUTPUT: Final = "Name a plain file with `-o`."
+_UNSET: Final = "Unset the variable for the build."
+_DEPENDENCIES: Final = "Use `-MD -MF FILE` or `-MMD -MF FILE`, once."
+
+
+class BypassReason(Reason, prefix="bypass"):
+    """The command line, the environment or the compiler is not for the cache."""
+
+    # fmt: off
+    ABSOLUTE_PATHS = (
+        "absolute-paths", "whole paths in messages and in `__FILE__`: `/FC` (clang-cl)", _LEAVE_OUT)
+    ANALYSIS = "analysis", "the result is more than an object: `/analyze` (cl)", _LEAVE_OUT
+    ASSEMBLER_FLAG = (
+        "assembler-flag", "an option behind `-Wa,` or `-Xassembler` that may name a file",
+        _LEAVE_OUT)
+    CANCELLED = (
+        "cancelled", "the compile was interrupted", "Nothing to do: the next compile is cached.")
+    COMPILATION_DATABASE = (
+        "compilation-database", "a description of the command line is written, as by `-MJ`",
+        "Let the build system write the compilation database.")
+    COMPILER_PATH = (
+        "compiler-path", "`COMPILER_PATH` or `GCC_EXEC_PREFIX` is set",
+        "Use `-B`, which is cached.", "Another program may appear there.")
+    COMPILER_UNREADABLE = (
+        "compiler-unreadable", "the compiler, or a program that it runs, cannot be read",
+        "Give yourself the right to read the compiler's programs.")
+    CONFIG_FILE = (
+        "config-file", "a configuration file of Clang that does more than add flags",
+        "Put the flags on the command line.",
+        "Either `--config` names the file, or Clang reads it without being asked.")
+    COVERAGE = (
+        "coverage", "coverage notes whose name does not come from the object's name",
+        "Use `--coverage` with one source and `-o`.")
+    DEPENDENCIES_ONLY = (
+        "dependencies-only", "`-M`, `-MM` or `-MG`: no object is made",
+        "Use `-MD` or `-MMD` in the compile, which are cached.")
+    DEPENDENCIES_OUTPUT = (
+        "dependencies-output", "a variable makes the compiler write another file",
+        "Unset the variable and use `-MD -MF FILE`.",
+        "The variable is `DEPENDENCIES_OUTPUT` or `SUNPRO_DEPENDENCIES`.")
+    DEPENDENCY_FORMAT = (
+        "dependency-format", "`-MV`: dependencies in NMake's form",
+        "Leave `-MV` out, if the build can read make's form.")
+    DUMP = (
+        "dump", "the compiler dumps internal files", _LEAVE_OUT,
+        "`-d…`, `-fdump-…`, `-fcompare-debug`: the names of the files change with each version.")
+    ELEVATED_DAEMON = (
+        "elevated-daemon", "the daemon was started by an elevated prompt",
+        "`hpcc stop`, then compile from a plain prompt.",
+        "It starts nothing and writes nothing for others.")
+    ENVIRONMENT = (
+        "environment", "a variable edits the compiler's command line or makes it write files",
+        _UNSET,
+        "`CCC_OVERRIDE_OPTIONS`, `CC_PRINT_…` and others.")
+    EXTERNAL_ENV = (
+        "external-env", "search paths from a variable that only cl reads: `/external:env:`",
+        "Use `/external:I`.")
+    EXTRA_INPUT = (
+        "extra-input", "the flag reads a file that hpcc does not track", _LEAVE_OUT,
+        "`-fapinotes…`, `-remap` and others.")
+    FLAG_OF_ANOTHER_COMPILER = (
+        "flag-of-another-compiler", "this compiler, or this version of it, does not have the flag",
+        "Remove the flag for this compiler.")
+    FRAMEWORK = "framework", "Apple's way to find headers: `-F`, `-iframework`", "Use `-I`."
+    HOT_PATCH_FILE = (
+        "hot-patch-file", "a flag whose use by the linker is not known to hpcc", _LEAVE_OUT,
+        "`/functionpadmin` and `/dynamicdeopt` (cl).")
+    INFORMATION = (
+        "information", "a question to the compiler, no compile", _NOT_NEEDED,
+        "`--version`, `-v`, `-###`, `-print-…`, `-dumpmachine`, `--help`.")
+    INPUT_CHARSET = (
+        "input-charset", "`-finput-charset`: hpcc cannot search the source's text",
+        "Convert the source to UTF-8.",
+        "The bytes of the source are then not the characters that hpcc looks for.")
+    INTERNAL_ERROR = (
+        "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
+    LANGUAGE = (
+        "language", "a language that hpcc does not cache", "Nothing to do.",
+        "hpcc caches C, C++, Objective-C, Objective-C++ and assembler with preprocessing.")
+    LINK = (
+        "link", "no compile of one source to an object (-c)",
+        "Compile with `-c`. Links are not cached.")
+    LINKER_INPUT = "linker-input", "given objects or libraries", "Compile with `-c` and link later."
+    MANAGED_CODE = (
+        "managed-code", "`/clr` or `/ZW` (cl): assemblies, not only objects", "Nothing to do.")
+    MEASURES_TIME = (
+        "measures-time", "the output is the time that the compile took", _LEAVE_OUT,
+        "`-ftime-trace`, `-ftime-report`.")
+    MISSING_VALUE = "missing-value", "the last flag has no value", "Complete the command line."
+    MIXED_DEPENDENCIES = (
+        "mixed-dependencies", "a mix of `-MD`, `-MF` and `-Wp,-MD`", _DEPENDENCIES,
+        "Compilers differ in what they make of it.")
+    MODULES = (
+        "modules", "C++20 modules, header units or Clang's modules", "Nothing to do.",
+        "`-fmodules`, `-fmodule-map-file` and others: compilers find compiled interfaces by rules "
+        "that hpcc does not know.")
+    MULTIPLE_OUTPUTS = "multiple-outputs", "more than one output in a command", _SPLIT
+    MULTIPLE_SOURCES = "multiple-sources", "several sources in one command", _SPLIT
+    NATIVE = (
+        "native", "`-march=native`, and the compiler does not report what that means",
+        "Name the processor in `-march=`.")
+    NO_FARM = (
+        "no-farm", "there is no farm any more, and the client is on Windows",
+        "`hpcc status` shows the farm.", "On Windows only a farm keeps results.")
+    NO_PREPROCESSING = (
+        "no-preprocessing", "a source that is preprocessed already, or plain assembler",
+        "Compile the original source. Name assembler `.S` if it may be preprocessed.",
+        "`.i`, `.ii`, `.s`.")
+    NO_SOURCE = "no-source", "no source in the command", _NOT_NEEDED
+    NVCC = (
+        "nvcc", "nvcc, which is not GCC or Clang", "Nothing to do.",
+        "Its command line has a grammar that hpcc does not know.")
+    ODD_DEPENDENCIES = (
+        "odd-dependencies", "`-MF` and its like in a form whose effect differs", _DEPENDENCIES,
+        "Compilers differ in what they make of it.")
+    ODD_INPUT = (
+        "odd-input", "a file that a flag names is standard input, or has no name",
+        "Name an ordinary file.")
+    ODD_OUTPUT = (
+        "odd-output", "the output is `-`, a directory, or another file of the compile",
+        _NAME_OUTPUT)
+    OFFLOAD = "offload", "code for several processors at once", "Nothing to do."
+    OTHER_COMPILER = (
+        "other-compiler", "a compiler that is not GCC or Clang", "Use GCC or Clang.",
+        "icc, armcc and others have command lines whose grammar hpcc does not know.")
+    OTHER_MOUNT_NAMESPACE = (
+        "other-mount-namespace", "the compile sees other file systems than the daemon does",
+        "Start the daemon inside the same container.")
+    OTHER_OUTPUT = "other-output", "`-emit-ast`: the output is no object", _NOT_NEEDED
+    PASS_THROUGH = (
+        "pass-through", "`-Xclang` or `-mllvm` with something that may not be harmless", _LEAVE_OUT)
+    PCH = (
+        "pch", "precompiled headers", "Build without precompiled headers.",
+        "A precompiled header is made or named.")
+    PDB = (
+        "pdb", "a program database that compiles share",
+        "Use `/Z7`, which is cached.",
+        "`/ZI`, and `/Zi` and `/Fd` of cl. What clang-cl takes instead is cached: `/Zi` and `/Fd`.")
+    PLUGIN = (
+        "plugin", "a plug-in, which may read any file or a clock", _LEAVE_OUT,
+        "`-fplugin`, `-fpass-plugin`.")
+    PREPROCESS_ONLY = "preprocess-only", "only preprocessing, no object: `-E`", _NOT_NEEDED
+    PREPROCESSOR_FLAG = (
+        "preprocessor-flag", "an option behind `-Wp,` or `-Xpreprocessor` that hpcc does not know",
+        "Give the option directly.", "Only macros and depfiles are accepted there.")
+    PROCESS_PATH = (
+        "process-path", "a name that is another file in every process",
+        "Name an ordinary file.", "A name below `/proc` or `/dev/fd`, or one like `/dev/stdin`.")
+    PROFILE = (
+        "profile", "`-fprofile-note`, or a prefix that is cut from the names of profiles",
+        _LEAVE_OUT)
+    RECORD_SWITCHES = (
+        "record-switches", "the object would hold the command line with the flags that hpcc adds",
+        "Use GCC's `-frecord-gcc-switches`, which leaves those out and is cached.",
+        "`-frecord-command-line`, `-fembed-bitcode` and others.")
+    RELATIVE_PATH = (
+        "relative-path", "`PATH` has a part that is not absolute",
+        "Write only absolute directories in `PATH`.")
+    RESPONSE_FILE = (
+        "response-file", "an `@file` that is too long or nests too deep", "Shorten the file.")
+    SANITIZER = (
+        "sanitizer", "`/fsanitize` (cl, clang-cl)", _LEAVE_OUT,
+        "hpcc does not track lists and libraries there.")
+    SAVE_STATS = (
+        "save-stats", "`-save-stats`: a further file whose name is not known for certain",
+        _LEAVE_OUT)
+    SAVE_TEMPS = (
+        "save-temps", "`-save-temps`: further files whose names are not known for certain",
+        _LEAVE_OUT)
+    SEVERAL_ARCHITECTURES = (
+        "several-architectures", "`-arch`", "Use `-m64`, `-march=` or `--target=`.")
+    SEVERAL_MODES = "several-modes", "more than one of `-c`, `-S` and `-E`", _SPLIT
+    SIDE_OUTPUT = (
+        "side-output", "further files under names that are not known for certain", _LEAVE_OUT)
+    SPECIAL_OUTPUT = "special-output", "the output is a device or a pipe", _NAME_OUTPUT
+    SPECS = (
+        "specs", "`-specs FILE` in two words, which versions of GCC read differently",
+        "Write `-specs=FILE`, which is cached.")
+    SPLIT_DWARF = (
+        "split-dwarf", "`-gsplit-dwarf` with a name that is not known for certain",
+        "Name the object with `-o`.")
+    SPLIT_INCLUDE = "split-include", "`-I-`", "Use `-iquote`."
+    STDIN = "stdin", "the source comes from standard input", "Compile a file."
+    SYNTAX_ONLY = "syntax-only", "only a check, no object: `-fsyntax-only`", _NOT_NEEDED
+    SYSROOT_INCLUDE = (
+        "sysroot-include", "a directory below the sysroot: `-I=dir`, `-iwithsysroot`",
+        "Write the whole directory behind `-I`.")
+    TERMINAL_WIDTH = (
+        "terminal-width", "GCC on a terminal, and `COLUMNS` is exported",
+        "Do not export `COLUMNS`.", "GCC cuts the source lines of its messages at that width.")
+    THINLTO_BACKEND = (
+        "thinlto-backend", "a link step: `-x ir`, `-fthinlto-index=`", "Nothing to do.")
+    UNKNOWN_COMPILER = (
+        "unknown-compiler", "a program that hpcc does not recognize as GCC or Clang",
+        "Call GCC or Clang by its usual name.")
+    UNKNOWN_FLAG = (
+        "unknown-flag", "a flag hpcc does not know", "Report the flag, or leave it out.",
+        "The flag is not in the table.")
+    UNPROVED_COMPILER = (
+        "unproved-compiler", "a flag that may mean something new in this version",
+        "Use a version that is in the table.",
+        "Nobody asked a compiler of this version: [which are known](#which-compilers-are-known).")
+    VERBOSE_ASM = (
+        "verbose-asm", "`-S -fverbose-asm` writes the command line into the output", _LEAVE_OUT)
+    VFS_OVERLAY = "vfs-overlay", "files that stand for other files: `-ivfsoverlay`", _LEAVE_OUT
+    WHOLE_PROGRAM = (
+        "whole-program",
+        "`/GL` (cl): the output is for one compiler build only, no object",
+        _LEAVE_OUT)
+    WINDOWS_HOST = (
+        "windows-host", "the client is on Windows, and there is no farm",
+        "Set up a farm.",
+        "The daemon keeps no results on Windows: [docs/windows.md](windows.md).")
+    WRAPPER = (
+        "wrapper", "the compiler is another cache or a wrapper", "Call the compiler itself.",
+        "hpcc does not know what it runs.")
+    WRAPPER_SCRIPT = (
+        "wrapper-script", "the compiler is a script", "Call the compiler itself.",
+        "hpcc does not know what it runs.")
+    # fmt: on

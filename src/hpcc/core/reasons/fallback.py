@@ -1,0 +1,103 @@
+"""Why a compile was made here instead of on the farm: `fallback.REASON`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core.reasons.reason import Reason
+
+_LOCAL: Final = "Nothing to do: such compiles are made here."
+_RETRY: Final = "Nothing to do: the next compile tries the farm again."
+_LOG: Final = "Read `daemon.log`."
+_INSIDE: Final = "Move the files into the project."
+_LITERAL: Final = "Write the file's name literally."
+_CLOCK: Final = "Remove the macro."
+_SYSROOT: Final = "Put the sysroot into the image."
+_NAME_CPU: Final = "Name the processor in `-march=`."
+
+
+class FallbackReason(Reason, prefix="fallback"):
+    """What the client itself found, and what it can explain of a farm's failures.
+
+    The set is open: a farm's own refusals are counted under the `reason` of their error.
+    """
+
+    # fmt: off
+    ABSOLUTE_INCLUDE = (
+        "absolute-include", "a source asks for a header by its whole path",
+        "Use a relative name.", "The path is another one in a guest.")
+    BAD_RESULT = "bad-result", "the farm's answer lacks an output", _LOG
+    BREAKER = (
+        "breaker", "the farm failed repeatedly",
+        "Wait: hpcc tries again soon. `daemon.log` has the cause.")
+    CANCELLED = "cancelled", "the compile was interrupted", _RETRY
+    DATE_TIME = "date-time", "the source holds the time of the compile", _CLOCK
+    DEADLINE = "deadline", "the farm took too long", "Ask the farm's operator if it happens often."
+    DEPENDENCIES_FAILED = (
+        "dependencies-failed", "the compiler did not list the files that it reads", _LOG)
+    DISPATCHER_CLOSED = "dispatcher-closed", "the daemon is closing", _RETRY
+    DISPATCHER_ERROR = "dispatcher-error", "the dispatcher process failed", _LOG
+    DISPATCHER_LOST = "dispatcher-lost", "the dispatcher process ended", _LOG
+    DISPATCHER_START = "dispatcher-start", "the dispatcher process could not be started", _LOG
+    DISPATCHER_TIMEOUT = "dispatcher-timeout", "the dispatcher did not answer in time", _LOG
+    EMBED = "embed", "a source embeds a file that the farm would not have", _LITERAL
+    ENVIRONMENT = (
+        "environment", "a variable holds a search path that the image does not have",
+        "Unset the variable, or use flags.")
+    EXIT_CODE = (
+        "exit-code", "the compile failed in the guest", "Nothing to do: the compiler here decides.",
+        "The image or a flag that hpcc adds may be the cause.")
+    EXTRA_INPUT = "extra-input", "a flag reads a file that hpcc does not send", _LOCAL
+    FARM_DOWN = "farm-down", "the farm does not answer", "Wait, or ask the farm's operator."
+    GUEST_LOST = "guest-lost", "its guest died, and no other took it over", _RETRY
+    HAS_INCLUDE = "has-include", "a macro decides which file `__has_include` asks for", _LITERAL
+    INCBIN = "incbin", "the assembler reads a file that hpcc does not send", _LITERAL
+    INPUT = "input", "an input cannot be read", "Give yourself the right to read it."
+    INPUT_CHANGED = "input-changed", "an input changed before it was sent", _RETRY
+    INPUT_KIND = "input-kind", "an input is not an ordinary file", "Use ordinary files."
+    INPUT_VANISHED = "input-vanished", "an input is gone", _RETRY
+    INTERNAL_ERROR = (
+        "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
+    MISSING_INCLUDE_DIRS = (
+        "missing-include-dirs", "`-Wmissing-include-dirs` would warn about other directories",
+        "Leave the warning out.", "A guest does not have directories without inputs.")
+    NATIVE = "native", "the flags mean this machine's processor", _NAME_CPU
+    NO_FARM = "no-farm", "there is no farm any more", "`hpcc status` shows the farm."
+    NOT_IN_IMAGE = (
+        "not-in-image", "the farm's image has no compiler of this name",
+        "Use an image that has it, or call a compiler that the image has.",
+        "This is asked for clang-cl.")
+    NOT_UTF_8 = "not-utf-8", "an argument or a name is not UTF-8", "Rename the file."
+    OUTPUT_NOT_OURS = (
+        "output-not-ours", "an output file is one that hpcc does not replace", "Remove the file.")
+    OUTSIDE_ROOT = "outside-root", "a file outside the project is named or read", _INSIDE
+    PARITY = (
+        "parity", "the compiler here is not the image's",
+        "Install the image's compiler here, or set `parity = \"warn\"` if the farm permits it.",
+        "`refuse` is in force. `hpcc explain` names both compilers. "
+        "See [levels and remedies](operate.md#host-and-image-compilers).")
+    PASS_THROUGH = "pass-through", "what `/clang:` passes on may hold any path", _LOCAL
+    PATH = "path", "a name that a guest cannot have", "Rename the file."
+    PATH_IN_FLAG = (
+        "path-in-flag", "a flag that is no path holds the project's path", "Use a relative path.")
+    PRAGMA_DEPENDENCY = (
+        "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
+        "Remove the pragma.")
+    QUARANTINED = (
+        "quarantined", "it ended two guests, so it is compiled here for half an hour",
+        "Ask the farm's operator: the event `action-quarantined` names the compile.")
+    RECORD_SWITCHES = (
+        "record-switches", "the object would hold the flags that hpcc adds for a guest",
+        "Leave `-frecord-gcc-switches` out.")
+    SIDE_OUTPUT = "side-output", "the compile writes other files than an object", _LOCAL
+    SYMLINK_AND_DOTS = "symlink-and-dots", "a link before a `..`", "Name the file without `..`."
+    SYMLINK_OUTSIDE_ROOT = "symlink-outside-root", "a link leads out of the project", _INSIDE
+    SYSROOT = "sysroot", "a flag names a sysroot or a compiler's directory", _SYSROOT
+    SYSTEM_ROOT = (
+        "system-root", "the project is a directory of the system", "Build in another directory.")
+    TIMESTAMP = "timestamp", "the source holds `__TIMESTAMP__`", _CLOCK
+    TOO_MANY_FILES = "too-many-files", "more files than a request holds", _LOCAL
+    WINDOWS_PATH = (
+        "windows-path", "a path that hpcc cannot use on a farm", "Use a plain path on a drive.")
+    WORKER_GONE = "worker-gone", "its worker died, and no other took it over", _RETRY
+    # fmt: on

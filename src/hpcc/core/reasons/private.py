@@ -1,0 +1,95 @@
+"""Why a result is kept only for the checkout that made it: `private.REASON`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core.reasons.reason import Reason
+
+_RENAME: Final = "Give the checkout another place."
+_MARKER: Final = "Mend the `.hpcc` file."
+
+
+class PrivateReason(Reason, prefix="private"):
+    """A `.hpcc` marker asks for sharing, and this result cannot be shared."""
+
+    # fmt: off
+    COMPRESSED_DEBUG = (
+        "compressed-debug", "compressed sections, which cannot be searched for paths",
+        "Compile with `-gz=none`.")
+    COMPUTED_INCLUDE = (
+        "computed-include", "an #include of a macro, and a source that names a directory above",
+        "Write the header's name literally.", "The directory is one above the checkout.")
+    DIRECTORY_SPELLING = (
+        "directory-spelling", "the shell spells the directory through a link",
+        "`cd` to the directory's real name.", "Compilers write `$PWD` down.")
+    EMBEDS_PATH = (
+        "embeds-path", "the object holds the path of the checkout or of the home directory",
+        "Remove the path from macros and sources.")
+    ENVIRONMENT = (
+        "environment", "a variable or the compiler's name holds the path of the checkout",
+        "Unset the variable, or use a compiler outside the checkout.",
+        "`CPATH` and its like also count.")
+    EXCLUDED = "excluded", "left out by the marker", "Change `exclude` in the marker."
+    FAILS_WITH_MAPS = (
+        "fails-with-maps", "it compiles only without prefix maps", "Nothing to do.",
+        "The command failed with them several times.")
+    FLAGS = (
+        "flags", "flags that are not proved to give one object in every checkout",
+        "Leave the unusual flags out.")
+    INPUT_CHANGED = (
+        "input-changed", "a source changed meanwhile", "Nothing to do: the next compile is shared.")
+    LINKED_DIRECTORY = (
+        "linked-directory", "a search directory is a link", "Name the directory itself.",
+        "The order of the search path would depend on where links lead.")
+    MAPS_REFUSED = (
+        "maps-refused", "the compiler does not take the prefix maps", "Use a newer compiler.")
+    MSVC = (
+        "msvc", "clang-cl: results stay in their checkout", "Nothing to do.",
+        "This is about what this machine compiled.")
+    NEIGHBOUR = (
+        "neighbour", "reads a directory whose name begins like the root's", _RENAME,
+        "A file such as `ROOT-2/x.h` was read.")
+    OBJECT_FORMAT = (
+        "object-format", "no object that can be searched for paths", "Nothing to do.")
+    ROOT = (
+        "root", "the root is the home directory, holds system headers or has an odd name", _RENAME,
+        "The root may also not be `/`. Its name may hold letters, digits, blanks and `._+~@-`.")
+    ROOT_IN_ARGUMENT = (
+        "root-in-argument", "a flag that is no path holds the path of the checkout",
+        "Use a relative path in flags such as `-D`.")
+    ROOT_IN_SOURCE = (
+        "root-in-source", "a source names the checkout", "Use relative names in sources.")
+    SYSTEM_DIRECTORY = (
+        "system-directory",
+        "-isystem leads over `..` or a link: compilers call such headers otherwise",
+        "Name the directory without `..` and links.", "Headers behind `-isystem` count, too.")
+    TEXT = (
+        "text", "a message or the depfile names the checkout in a way that cannot be rendered",
+        "Mend the warning.", "hpcc cannot make the text again for another checkout.")
+    TWIN_HEADERS = (
+        "twin-headers", "two names of one header that asks to be read once",
+        "Use include guards in place of `#pragma once`.")
+    UNPROVED_COMPILER = (
+        "unproved-compiler", "a version of a compiler for which nothing is proved",
+        "Use GCC 12 to 14, or Clang 14, 17 or 19.")
+    MARKER_KEY = (
+        "marker-key", "the marker holds another key than name, exclude and version", _MARKER)
+    MARKER_KIND = (
+        "marker-kind", "the marker is neither a file nor a directory; a link does not count",
+        "Put a file there.")
+    MARKER_OWNER = (
+        "marker-owner", "the marker belongs to somebody else", "`chown` it to yourself.")
+    MARKER_SIZE = "marker-size", "the marker is too large", _MARKER
+    MARKER_SYNTAX = "marker-syntax", "the marker is not TOML", _MARKER
+    MARKER_UNREADABLE = (
+        "marker-unreadable", "the marker cannot be read", "Give yourself the right to read it.")
+    MARKER_VALUE = (
+        "marker-value", "name must be a short text, exclude a list of paths below the root",
+        _MARKER)
+    MARKER_VERSION = (
+        "marker-version", "the marker is of a version that this hpcc does not know",
+        "Update hpcc, or change `version` in the marker.")
+    MARKER_WRITABLE = (
+        "marker-writable", "everybody may write the marker; chmod o-w .hpcc", "`chmod o-w .hpcc`")
+    # fmt: on

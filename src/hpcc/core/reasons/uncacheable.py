@@ -1,0 +1,99 @@
+"""Why a result was not stored after the compiler ran under hpcc: `uncacheable.REASON`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hpcc.core.reasons.reason import Reason
+
+_AGAIN: Final = "Compile again: a second later it is cached."
+_FIXED_NAME: Final = "Write the file's name literally."
+_READS: Final = "Check that the compiler runs, and read `daemon.log`."
+_CLOCK: Final = "Use GCC with `SOURCE_DATE_EPOCH`, which is cached, or remove the macro."
+
+
+class UncacheableReason(Reason, prefix="uncacheable"):
+    """What was found during the compile that makes its result one that must not be kept."""
+
+    # fmt: off
+    BOTH_STREAMS = (
+        "both-streams", "messages on stdout and on stderr", "Mend what writes to stdout.",
+        "Their order would be lost where both lead to one file. clang-cl's list of headers "
+        "(`/showIncludes`) does not count.")
+    CONFIG_FILE = (
+        "config-file", "a configuration or specs file that hpcc does not accept",
+        "Put the flags on the command line.",
+        "Clang reads a configuration file that does more than add flags, or one for another "
+        "target, or GCC reads a specs file of a relative `LIBRARY_PATH`.")
+    DATE_TIME = (
+        "date-time", "the source or the object holds the time of the compile", _CLOCK,
+        "`__DATE__`, `__TIME__`.")
+    DEPENDENCIES_FAILED = (
+        "dependencies-failed", "the compiler did not list the files that it read", _READS)
+    DEPFILE = "depfile", "the depfile cannot be parsed", _READS
+    DEPFILE_UNREADABLE = "depfile-unreadable", "the depfile cannot be read", _READS
+    DIRECTORY_LINK = (
+        "directory-link", "a symbolic link where a header or list might appear",
+        "Put a directory or a file in place of the link.")
+    EMBED = (
+        "embed", "a macro decides which file `#embed` reads or asks for", _FIXED_NAME)
+    EXPANSION_FAILED = (
+        "expansion-failed", "the preprocessor did not show the source's expansion", _READS)
+    HAS_INCLUDE = (
+        "has-include", "a macro decides which file `__has_include` asks for", _FIXED_NAME)
+    INCBIN = (
+        "incbin", "a macro decides which file the assembler reads", _FIXED_NAME,
+        "GCC: `.incbin` and `.include` are followed however they are spelled. Clang: where the "
+        "preprocessor's output holds them literally.")
+    INPUT_VANISHED = "input-vanished", "a file vanished during the compile", _AGAIN
+    INTERNAL_ERROR = (
+        "internal-error", "a fault of hpcc", "Read `daemon.log`, and report what it says.")
+    LONG_DIAGNOSTICS = (
+        "long-diagnostics", "more messages than hpcc keeps", "Mend or silence the warnings.")
+    MODIFIED_DURING_COMPILE = (
+        "modified-during-compile", "a file changed or is younger than the compile", _AGAIN)
+    ODD_DIRECTORY = (
+        "odd-directory", "a file or link where a directory of headers belongs",
+        "Put a directory there, or remove it from the search path.")
+    ODD_INPUT = (
+        "odd-input", "a flag led to something that is not an ordinary file",
+        "Name an ordinary file.", "A device or pipe was read.")
+    OUTPUT_NOT_OURS = (
+        "output-not-ours",
+        "a hit could not be written: the output has a second link or another owner",
+        "Remove the output file.")
+    OUTPUT_UNREADABLE = (
+        "output-unreadable", "the compiler did not write an object that can be read",
+        "Check where the output goes, and its size.")
+    PCH = (
+        "pch", "a precompiled header lies beside a header", "Remove the `.gch` or `.pch` file.",
+        "It is not known from which files it was made.")
+    PRAGMA_DEPENDENCY = (
+        "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
+        "Remove the pragma.")
+    PROCESS_PATH = "process-path", "a link leads below `/proc`", "Let it lead elsewhere."
+    PROGRAM_PREFIX = (
+        "program-prefix", "a script below a `-B` directory", "Put the program itself there.")
+    SEARCH_PATH = "search-path", "the compiler did not report where it looks for headers", _READS
+    SIDE_OUTPUT_MISSING = (
+        "side-output-missing", "the compiler did not write a file that its flags announce", _READS)
+    SPECIAL_INPUT = "special-input", "a device or pipe was read", "Compile ordinary files."
+    SPECS = (
+        "specs", "a specs file that does more than add flags", "Use a simpler specs file.",
+        "It includes others, asks the environment or replaces what GCC does.")
+    STORE = (
+        "store", "the result could not be written to the store",
+        "Look for a full or broken disk; `daemon.log` has the error.")
+    TIMESTAMP = "timestamp", "the source holds `__TIMESTAMP__`", _CLOCK
+    TOO_MANY_FILES = (
+        "too-many-files", "more files were read than hpcc tracks",
+        "Nothing to do: a limit of hpcc.")
+    TOO_MANY_NAMES = (
+        "too-many-names", "more names were looked for than hpcc tracks",
+        "Shorten the search path: this is a limit of hpcc.")
+    TOOLSET = "toolset", "GCC or Clang did not report where it finds its programs", _READS
+    TWIN_HEADERS = (
+        "twin-headers", "two headers of one content and `#pragma once`",
+        "Use include guards, or remove one of the two.",
+        "Which of them is read depends on their times.")
+    # fmt: on
