@@ -28,6 +28,7 @@ static: dev  ## the part of `make check` that runs no test
 	$(VENV)/bin/mypy src testkit
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) tools/gen.py --check
+	$(PY) tools/gen_reasons.py --check
 	$(PY) tools/check_prose.py
 
 test:  ## ./test.sh: installs what the tests need and runs them, without what the last nightly covered; 25 minutes
@@ -97,10 +98,11 @@ bench-signing: dev  ## figures of signed results: to sign one, to check one
 bench-farm: dev  ## a simulated farm: routes, heartbeats, memory, recovery; what a client pays: make bench-farm ARGS=--quick
 	$(PY) bench/farm.py $(ARGS)
 
-gen: dev  ## rebuild src/hpcc/_proto and the command reference in the README
+gen: dev  ## rebuild src/hpcc/_proto, the command reference in the README, the manual page and docs/reasons.md
 	$(PY) tools/gen.py
 	$(PY) tools/gen_help.py
 	$(PY) tools/gen_man.py
+	$(PY) tools/gen_reasons.py
 
 docs: dev  ## check links and that the README's command reference is what --help prints
 	$(PY) -m pytest -q tests/arch
