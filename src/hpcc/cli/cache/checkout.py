@@ -1,4 +1,4 @@
-"""`hpcc debug-map`, and the words for what keeps a result in one checkout."""
+"""`hpcc debug-map`: where debuggers find the sources of this checkout."""
 
 from __future__ import annotations
 
@@ -9,43 +9,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.share import DEBUG_ROOT
 from hpcc.core import NotFoundError
-
-MARKER_REASONS: Final = {
-    "marker-kind": "the marker is neither a file nor a directory; a link does not count",
-    "marker-owner": "the marker belongs to somebody else",
-    "marker-writable": "everybody may write the marker; chmod o-w .hpcc",
-    "marker-unreadable": "the marker cannot be read",
-    "marker-size": "the marker is too large",
-    "marker-syntax": "the marker is not TOML",
-    "marker-key": "the marker holds another key than name, exclude and version",
-    "marker-version": "the marker is of a version that this hpcc does not know",
-    "marker-value": "name must be a short text, exclude a list of paths below the root",
-}
-PRIVATE_REASONS: Final = {
-    **MARKER_REASONS,
-    "computed-include": "an #include of a macro, and a source that names a directory above",
-    "compressed-debug": "compressed sections, which cannot be searched for paths",
-    "directory-spelling": "the shell spells the directory through a link",
-    "embeds-path": "the object holds the path of the checkout or of the home directory",
-    "environment": "a variable or the compiler's name holds the path of the checkout",
-    "excluded": "left out by the marker",
-    "fails-with-maps": "it compiles only without prefix maps",
-    "flags": "flags that are not proved to give one object in every checkout",
-    "input-changed": "a source changed meanwhile",
-    "linked-directory": "a search directory is a link",
-    "maps-refused": "the compiler does not take the prefix maps",
-    "msvc": "clang-cl: results stay in their checkout",
-    "neighbour": "reads a directory whose name begins like the root's",
-    "object-format": "no object that can be searched for paths",
-    "root": "the root is the home directory, holds system headers or has an odd name",
-    "root-in-argument": "a flag that is no path holds the path of the checkout",
-    "root-in-source": "a source names the checkout",
-    "system-directory": "-isystem leads over `..` or a link: compilers call such headers otherwise",
-    "text": "a message or the depfile names the checkout in a way that cannot be rendered",
-    "twin-headers": "two names of one header that asks to be read once",
-    "unproved-compiler": "a version of a compiler for which nothing is proved",
-}
-"""Why a result is kept for the checkout that made it, by the names of the counters `private.*`."""
+from hpcc.core.reasons.private import PrivateReason
 
 _BARE: Final = re.compile(r"[A-Za-z0-9/._+~@-]+")
 
@@ -85,7 +49,8 @@ def _root_of(directory: str) -> str:
     cwd = os.path.realpath(directory)
     found = search_marker(os.fsencode(cwd), home_directory())
     if found.marker is None:
-        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc there or above")
+        refusal = PrivateReason.of_word(found.refusal)
+        why = refusal.text if refusal else "there is no .hpcc there or above"
         raise NotFoundError(f"{directory} is in no checkout that is shared: {why}")
     return os.fsdecode(found.marker.root)
 

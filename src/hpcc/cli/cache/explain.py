@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.private import PrivateReason
+from hpcc.core.reasons.reason import Reason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
@@ -39,11 +43,6 @@ _MISSED: Final = {
     "new-command": "this command has no result yet",
     "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
     "evicted": "its result was removed, by `hpcc clean` or to make room",
-}
-_FALLBACKS: Final = {
-    "quarantined": "it ended two guests, so it is compiled here for half an hour",
-    "guest-lost": "its guest died, and no other took it over",
-    "worker-gone": "its worker died, and no other took it over",
 }
 
 
@@ -110,12 +109,14 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
         f"  last compile  {_when(last.at)}: {_OUTCOMES.get(last.outcome, last.outcome)}",
     ]
     if last.reason:
-        lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
+        lines.append(f"  because       {_why(last)}")
     if last.fallback:
-        why = _FALLBACKS.get(last.fallback)
-        lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
+        # What cannot be kept is not sent to a farm, either.
+        why = FallbackReason.of_word(last.fallback) or UncacheableReason.of_word(last.fallback)
+        lines.append(f"  not on farm   {last.fallback}{f': {why.text}' if why else ''}")
     if last.private:
-        lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
+        unshared = PrivateReason.of_word(last.private)
+        lines.append(f"  not shared    {unshared.text if unshared else last.private}")
     if last.duration_ms:
         lines.append(f"  took          {last.duration_ms / 1000:.2f} s")
     if last.result:
@@ -128,6 +129,19 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
     if not changes:
         lines.append("    nothing changed that hpcc has on record")
     return [*lines, *(f"    {change}" for change in changes)]
+
+
+def _why(record: CompileRecord) -> str:
+    """Return why a compile had its outcome; its word too, where the page of reasons has it."""
+    found: Reason | None = None
+    match record.outcome:
+        case "bypass":
+            found = BypassReason.of_word(record.reason)
+        case "uncacheable":
+            found = UncacheableReason.of_word(record.reason)
+        case _:
+            pass
+    return f"{found}: {found.text}" if found else _MISSED.get(record.reason, record.reason)
 
 
 def changes_between(before: CompileRecord, now: CompileRecord) -> list[str]:

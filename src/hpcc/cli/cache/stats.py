@@ -10,10 +10,13 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.private import PrivateReason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.ports import SystemClock
 
 _BASELINE: Final = "stats-baseline.json"
@@ -40,14 +43,11 @@ _MISSED: Final = {
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
 }
-_BYPASSED: Final = {
-    "link": "no compile of one source to an object (-c)",
-    "multiple-sources": "several sources in one command",
-    "linker-input": "given objects or libraries",
-    "unknown-flag": "a flag hpcc does not know",
-    "no-source": "no source in the command",
-    "pch": "precompiled headers",
-}
+_BYPASSED: Final[dict[str, str]] = {reason: reason.text for reason in BypassReason}
+_UNKEPT: Final[dict[str, str]] = {reason: reason.text for reason in UncacheableReason}
+_PRIVATE: Final[dict[str, str]] = {reason: reason.text for reason in PrivateReason}
+# What cannot be kept is not sent to a farm, either.
+_NOT_ON_FARM: Final[dict[str, str]] = _UNKEPT | {r: r.text for r in FallbackReason}
 _UNASKED: Final = {
     "no-daemon": "none was there and none could be started",
     "daemon-left-alone": "it hung or could not start a moment before",
@@ -195,9 +195,9 @@ def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
     lines += _section(counts, "missed.", "why nothing was found", _MISSED)
-    lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", {})
-    lines += _section(counts, "private.", "not shared with other checkouts", PRIVATE_REASONS)
-    lines += _section(counts, "fallback.", "compiled here instead of on the farm", {})
+    lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", _UNKEPT)
+    lines += _section(counts, "private.", "not shared with other checkouts", _PRIVATE)
+    lines += _section(counts, "fallback.", "compiled here instead of on the farm", _NOT_ON_FARM)
     lines += _section(counts, "bypass.", "not for the cache: the compiler ran unchanged", _BYPASSED)
     lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)
     lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)

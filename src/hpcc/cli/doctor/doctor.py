@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
+from hpcc.cli.cache.checkout import home_directory
 from hpcc.cli.image import answers
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
+from hpcc.core.reasons.private import PrivateReason
 
 # An image, its layers and the guest's pieces take about 1 GB.
 _ENOUGH_BYTES: Final = 4 << 30
@@ -131,9 +132,10 @@ async def _sharing(_: Paths) -> Check:
         return Check(
             name="sharing", state="ok", detail="not asked for: no .hpcc above this directory"
         )
+    why = PrivateReason(found.refusal).text
     return Check(
         name="sharing", state="degraded",
-        detail=f"the .hpcc above this directory does not count: {MARKER_REASONS[found.refusal]}",
+        detail=f"the .hpcc above this directory does not count: {why}",
         cost="results are not shared with other checkouts",
         remedy="mend or remove the marker (docs/cookbook.md)",
     )  # fmt: skip

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cli.cache.checkout import MARKER_REASONS, PRIVATE_REASONS, gdb_lines, lldb_line
+from hpcc.cli.cache.checkout import gdb_lines, lldb_line
 from hpcc.cli.cache.stats import stats_lines
 from hpcc.cli.doctor.doctor import _sharing
 from hpcc.cli.main import main
 from hpcc.config.paths import Paths
-
-_SOURCES = Path(__file__).resolve().parents[4] / "src/hpcc"
+from hpcc.core.reasons.private import PrivateReason
 
 
 def test_debug_map_names_the_root_of_this_checkout(
@@ -39,7 +38,7 @@ def test_debug_map_says_why_there_is_no_checkout(
     if marker is not None:
         (tmp_path / ".hpcc").write_text(marker)
     assert main(["debug-map", str(tmp_path)]) == 1
-    expected = "no .hpcc" if marker is None else MARKER_REASONS["marker-key"]
+    expected = "no .hpcc" if marker is None else PrivateReason.MARKER_KEY.text
     assert expected in capsys.readouterr().err
 
 
@@ -60,26 +59,7 @@ async def test_doctor_says_why_a_marker_does_not_count(
     (tmp_path / ".hpcc").chmod(0o666)
     check = await _sharing(paths)
     assert (check.state, check.is_local) == ("degraded", False)
-    assert MARKER_REASONS["marker-writable"] in check.detail
-
-
-def test_every_reason_has_words() -> None:
-    text = "".join(
-        (_SOURCES / name).read_text()
-        for name in ("cache/key/share.py", "cache/results/share_check.py", "cache/key/marker.py")
-    )
-    used = set(re.findall(r'"(marker-[a-z]+)"', text))
-    used |= set(re.findall(r'(?:return|else|reason=) ?"([a-z]+(?:-[a-z]+)*)"', text))
-    assert used <= set(PRIVATE_REASONS)
-    assert len(used) > 20
-
-
-def test_the_page_of_reasons_has_each_of_them() -> None:
-    text = (_SOURCES.parents[1] / "docs/reasons.md").read_text()
-    section = text.split("\n## Not shared with other checkouts")[1].split("\n## ")[0]
-    cells = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
-    words = {word for cell in cells for word in re.findall(r"`([a-z-]+)`", cell)}
-    assert words == set(PRIVATE_REASONS) - set(MARKER_REASONS)
+    assert PrivateReason.MARKER_WRITABLE.text in check.detail
 
 
 def test_stats_shows_what_came_from_another_checkout_and_what_stayed() -> None:
