@@ -137,7 +137,7 @@ class BypassReason(Reason, prefix="bypass"):
     OTHER_MOUNT_NAMESPACE = (
         "other-mount-namespace", "the compile sees other file systems than the daemon does",
         "Start the daemon inside the same container.")
-    OTHER_OUTPUT = "other-output", "`-emit-ast`: the output is no object", _NOT_NEEDED
+    OTHER_OUTPUT = "other-output", "`-emit-ast`: the output is not an object", _NOT_NEEDED
     PASS_THROUGH = (
         "pass-through", "`-Xclang` or `-mllvm` with something that may not be harmless", _LEAVE_OUT)
     PCH = (

@@ -79,7 +79,8 @@ class FallbackReason(Reason, prefix="fallback"):
     PASS_THROUGH = "pass-through", "what `/clang:` passes on may hold any path", _LOCAL
     PATH = "path", "a name that a guest cannot have", "Rename the file."
     PATH_IN_FLAG = (
-        "path-in-flag", "a flag that is no path holds the project's path", "Use a relative path.")
+        "path-in-flag", "a flag that is not a path holds the project's path",
+        "Use a relative path.")
     PRAGMA_DEPENDENCY = (
         "pragma-dependency", "`#pragma GCC dependency` compares the times of files",
         "Remove the pragma.")
