@@ -97,10 +97,10 @@ CASES = {
         "::test_only_a_worker_that_is_gone_ends_the_block_that_uses_it",
     ),
     "pipe-waiting": Case(
-        "daemon/pipe_front.py",
-        "if peer.waits_since is not None)",
-        "if peer.waits_since is None)",
-        "tests/unit/daemon/test_pipe_front.py::test_what_is_under_way_is_counted_where_it_is",
+        "daemon/accept_threads.py",
+        "return len(self.since)",
+        "return 0",
+        "tests/unit/daemon/test_pipe_listener.py::test_what_is_under_way_is_counted_where_it_is",
     ),
     "known-costs": Case(
         "cache/results/records.py",
@@ -136,10 +136,10 @@ CASES = {
         "::test_an_action_that_ended_two_guests_stays_home_for_half_an_hour",
     ),
     "bytes-after-a-frame": Case(
-        "daemon/front_io.py",
+        "daemon/transport.py",
         "if len(buffer) > end:",
         "if len(buffer) > end + 1:",
-        "tests/unit/daemon/test_front_io.py::test_what_is_no_single_frame_is_refused",
+        "tests/unit/daemon/test_transport.py::test_what_is_no_single_frame_is_refused",
     ),
     "peeked-claims": Case(
         "identity/oidc_verify.py",

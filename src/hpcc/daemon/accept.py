@@ -1,7 +1,17 @@
-"""Accepting launchers: threads that replay known requests and give every other one away.
+"""Accepting launchers on a Unix socket: replays known requests, gives every other one away.
 
-Threads block in accept() and each serves a connection from request to answer, so that a hit costs
-no hand-over. Used by the daemon and by its helper processes.
+Threads block in accept(), and each serves a connection from request to answer, so that a hit costs
+no hand-over between threads. The daemon and its hit processes both run an `Acceptor`. Named pipes
+have no replays and no such class.
+
+This is the hit path. Per hit it makes two calls of the native engine, each without Python's lock:
+one accepts, checks the peer's user and reads the request; one checks the plan's stats, writes the
+outputs and sends the answer. Between them is one lookup in a dict by the bytes of the request.
+There is no `Connection` and no socket object: a hit is served on the number of its descriptor.
+
+What must never happen: a WAIT frame inside an answer (`Waits.lock`), a thread that blocks when no
+other thread accepts (`is_busy`), or a descriptor that is closed twice (after `_serve` has answered
+or given it away, its number may belong to another connection).
 """
 
 from __future__ import annotations
@@ -12,14 +22,14 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 from hpcc.cache.replay.engine import Outcome
 from hpcc.cache.replay.replay import Replay, Replays
-from hpcc.daemon.front_io import send_frame
+from hpcc.daemon.accept_threads import AcceptThreads, Waits
+from hpcc.daemon.transport import FrontLimits
+from hpcc.daemon.unix_connection import send_all
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 
@@ -27,27 +37,13 @@ _log: Final = logging.getLogger("hpcc.daemon.accept")
 _ANSWERED: Final = frozenset({Outcome.DONE, Outcome.UNSENT})
 _PAUSE_SECONDS: Final = 0.1
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptLimits:
-    """What the accepting side of one process allows itself."""
-
-    # A thread is needed only while a request is worked at; hits need one or two at any core count.
-    threads: int = 64
-    idle_threads: int = 4
-    receive_seconds: float = 10.0
-    # The launcher gives up after 2 s, then 10 s, of silence.
-    tick_seconds: float = 0.5
-    # Longer than any remote compile may take: then WAIT stops and the launcher helps itself.
-    begin_seconds: float = 900.0
+OnOther = Callable[[socket.socket, bytes, bool], None]
+"""Gets a connection that no replay answered, the bytes read so far, and whether no thread is left
+to accept, in which case it must not block. It owns the connection."""
 
 
 class Acceptor:
-    """Serves one listening socket until it is closed. Thread-safe.
-
-    `on_other` gets a connection with the bytes read so far, and whether nobody else is left to
-    accept, so that it must not block; the connection is then its own.
-    """
+    """Serves one listening socket until it is closed. Thread-safe."""
 
     def __init__(
         self,
@@ -55,114 +51,71 @@ class Acceptor:
         replays: Replays,
         *,
         clock: Clock,
-        limits: AcceptLimits,
-        on_other: Callable[[socket.socket, bytes, bool], None],
-        count: Callable[[str], None],
+        limits: FrontLimits,
     ) -> None:
         self._listener, self._replays, self._clock = listener, replays, clock
-        self._limits, self._on_other, self._count = limits, on_other, count
+        self._limits = limits
+        self._on_other: OnOther
+        self._count: Callable[[str], None]
         self._uid = os.getuid()
-        self._lock = threading.Lock()
-        self._threads = self._idle = 0
         self._is_closed = False
-        # Since when a launcher waits, by descriptor, which is open until it is taken out.
-        self._waiting: dict[int, float] = {}
+        self._threads = AcceptThreads(self._run, most=limits.threads, idle=limits.idle_threads)
+        # By descriptor. A descriptor stays open until its entry is removed.
+        self.waits = Waits(
+            _send_wait,
+            clock,
+            tick_seconds=limits.tick_seconds,
+            most_seconds=limits.begin_seconds,
+        )
 
     # ---- life ----
 
-    def start(self) -> None:
-        """Begin to serve, on threads of its own."""
-        with self._lock:
-            for _ in range(self._limits.idle_threads):
-                self._add_thread()
+    def start(self, on_other: OnOther, count: Callable[[str], None]) -> None:
+        """Begin to serve, on threads of this object. `count` increments a counter."""
+        self._on_other, self._count = on_other, count
+        self.waits.start()
+        self._threads.start()
 
     def close(self) -> None:
-        """Accept nobody any more; what is under way goes on."""
+        """Stop accepting; requests under way continue."""
         self._is_closed = True
         with contextlib.suppress(OSError):  # it is closed already
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the threads in accept()
         self._listener.close()
 
     def adopt(self, connection: socket.socket, data: bytes, done: Callable[[], None]) -> None:
-        """Serve a connection that somebody else accepted, then call `done`."""
-        with self._lock:
-            is_busy = self._threads >= self._limits.threads
-            self._threads += 1
-
-        def serve() -> None:
-            try:
-                self._serve(number, data, is_busy)
-                done()
-            finally:
-                with self._lock:
-                    self._threads -= 1
-
+        """Serve a connection that a hit process accepted, then call `done`."""
         number = connection.detach()
-        threading.Thread(target=serve, name="hpcc-adopted", daemon=True).start()
 
-    # ---- who waits ----
+        def serve(is_busy: bool) -> None:
+            self._serve(number, data, is_busy)
+            done()
 
-    @contextmanager
-    def waiting(self, connection: socket.socket) -> Iterator[None]:
-        """Let the launcher be told that we live, inside the block."""
-        number = connection.fileno()
-        with self._lock:
-            self._waiting[number] = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            # Under the lock, as WAIT is sent: it never lands inside an answer.
-            with self._lock:
-                del self._waiting[number]
-
-    def waiting_count(self) -> int:
-        return len(self._waiting)
-
-    def send_waits(self) -> None:
-        """Tell launchers that we live. Short frames, never blocking."""
-        now, limits = self._clock.monotonic(), self._limits
-        with self._lock:
-            for number, started in self._waiting.items():
-                age = now - started
-                # Each tick, but for what is young (a hit in the making) or older than can be.
-                if limits.tick_seconds / 2 <= age <= limits.begin_seconds:
-                    connection = _connection_of(number)
-                    # Gone, or not reading: whoever answers finds out.
-                    with contextlib.suppress(OSError):
-                        connection.send(wire.WAIT_FRAME, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                    connection.detach()
+        self._threads.run_apart(serve)
 
     # ---- threads ----
 
-    def _add_thread(self) -> None:
-        self._threads += 1
-        self._idle += 1
-        threading.Thread(target=self._run, name="hpcc-front", daemon=True).start()
-
-    def _run(self) -> None:
-        is_surplus = False
-        # Closed before we came: no dup, no work.
+    def _run(self) -> bool:
+        # OSError: the listener was closed before this thread came to dup it.
         with contextlib.suppress(OSError), self._listener.dup() as own:
-            # The thread's own, so that the number in its hands stays this socket's.
-            is_surplus = self._run_on(self._replays.engine.receiver(own, self._uid))
-        if not is_surplus:
-            with self._lock:
-                self._idle -= 1
-                self._threads -= 1
+            # A duplicate per thread: its number stays this socket's while the thread uses it.
+            return self._run_on(self._replays.engine.receiver(own, self._uid))
+        return False
 
     def _run_on(self, receive: Callable[[], tuple[int, bytes]]) -> bool:
-        """Serve until the door closes; true if the thread ends because there are enough."""
+        """Serve until the listener closes; True if the thread ends because there are enough."""
+        become_busy, become_idle = self._threads.become_busy, self._threads.become_idle
         while not self._has_closed():
             try:
                 number, data = receive()
             except OSError as error:
                 if error.errno == errno.EINVAL:
-                    break  # shut down, by us or by the process we help
+                    break  # shut down by us or, in a hit process, by the daemon
                 self._note_refusal(error)
                 continue
-            is_busy = self._become_busy()
+            is_busy = become_busy()
             self._serve(number, data, is_busy)
-            if not self._become_idle():
+            if not become_idle():
                 return True
         return False
 
@@ -173,58 +126,40 @@ class Acceptor:
         if isinstance(error, PermissionError):
             self._count("refused.foreign-user")
         elif not self._has_closed():
-            # EMFILE and its like: without a pause this would spin.
+            # EMFILE and similar errors: without a pause this would spin.
             _log.warning("accept: %s", error)
             threading.Event().wait(_PAUSE_SECONDS)
-
-    def _become_busy(self) -> bool:
-        """Leave accept(); true if nobody else is there and the caller must not block."""
-        with self._lock:
-            self._idle -= 1
-            if self._idle:
-                return False
-            if self._threads >= self._limits.threads:
-                return True
-            self._add_thread()
-            return False
-
-    def _become_idle(self) -> bool:
-        """Go back to accept(); false if enough are there, and the caller ends."""
-        with self._lock:
-            if self._idle >= 2 * self._limits.idle_threads:
-                self._threads -= 1
-                return False
-            self._idle += 1
-            return True
 
     # ---- one connection ----
 
     def _serve(self, number: int, data: bytes, is_busy: bool) -> None:
-        """Answer on a descriptor, or give it away; it is not ours any more then."""
+        """Answer on a descriptor, or give it away. Afterwards the number must not be used."""
         try:
             replay = self._replays.find(data)
             if replay is not None and self._replay(number, replay):
                 return
-        except Exception:  # noqa: BLE001 - a thread's root: logged, and the long way may still work
+        except Exception:  # noqa: BLE001 - a thread's root: logged, and the front may still answer
             _log.exception("a replay failed")
         self._on_other(_connection_of(number), data, is_busy)
 
     def _replay(self, number: int, replay: Replay) -> bool:
-        """Answer as last time; false if that does not hold any more, and nothing is answered.
+        """Repeat the stored answer. False if it does not hold any more; then nothing was sent.
 
-        A hit needs no socket object: two more calls and as much Python as the rest of this.
+        A hit uses no socket object: that would be two more system calls and would double the
+        Python code of this method.
         """
         now = self._clock.monotonic()
         if now >= replay.renew_at:
             return False
-        with self._lock:
-            self._waiting[number] = now
+        waits = self.waits
+        with waits.lock:
+            waits.since[number] = now
         try:
             outcome = self._replays.engine.replay(replay.prepared, number)
         finally:
-            # As in `waiting`. The engine sends an answer in one piece, or none.
-            with self._lock:
-                del self._waiting[number]
+            # See `Waits`. The engine sends its answer in one piece or not at all.
+            with waits.lock:
+                del waits.since[number]
         if outcome not in _ANSWERED:
             return False
         self._note(replay, outcome)
@@ -235,9 +170,9 @@ class Acceptor:
         return True
 
     def _answer_apart(self, number: int, answer: bytes) -> None:
+        # OSError: the launcher is gone; its outputs are in place.
         with contextlib.suppress(OSError), _connection_of(number) as connection:
-            # It may be gone, and has its files.
-            send_frame(connection, answer, self._limits.receive_seconds)
+            send_all(connection, answer, self._limits.receive_seconds)
 
     def _note(self, replay: Replay, outcome: int) -> None:
         if outcome == Outcome.UNSENT:
@@ -247,9 +182,17 @@ class Acceptor:
         self._count("replayed")
         try:
             replay.on_hit()
-        except Exception:  # noqa: BLE001 - the answer is given; only its note is lost
+        except Exception:  # noqa: BLE001 - the answer was sent; only its note is lost
             _log.exception("a replayed hit could not be noted")
 
 
 def _connection_of(number: int) -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=number)
+
+
+def _send_wait(number: int) -> None:
+    connection = _connection_of(number)
+    try:
+        connection.send(wire.WAIT_FRAME, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    finally:
+        connection.detach()

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from hpcc import __version__
 from hpcc.cache.base.api import CompileHandler, RemoteClient
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.daemon.front import Front
 from hpcc.ports import Clock
 from hpcc.wire import launcher as wire
 
@@ -51,23 +52,7 @@ class DaemonDoor(Protocol):
         ...
 
 
-class ServingFront(Protocol):
-    """What answers launchers: `_front` behind a socket, `hpcc.daemon.pipe_front` behind a pipe."""
-
-    @property
-    def helpers(self) -> list[int]:
-        """Return the processes that help it."""
-        ...
-
-    def start(self) -> None: ...
-    def close_door(self) -> None: ...
-    def cancel(self) -> None: ...
-    def in_flight(self) -> tuple[int, int]: ...
-    def snapshot(self) -> dict[str, int]: ...
-    def end(self) -> None: ...
-
-
-OpenFront = Callable[[Callable[[bytes], bytes], Callable[[], bool]], ServingFront]
+OpenFront = Callable[[Callable[[bytes], bytes], Callable[[], bool]], Front]
 """Builds a front from what answers status questions, and what is asked of another build's."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -14,9 +13,10 @@ from hpcc.cache.base.peer import peer_credentials
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon.door import socket_path
-from hpcc.daemon.front_io import receive_frame, send_frame
 from hpcc.daemon.lifecycle import BACKOFF_NAME
 from hpcc.daemon.spawn import spawn_daemon
+from hpcc.daemon.transport import ask
+from hpcc.daemon.unix_connection import UnixConnection
 from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 5.0
@@ -68,21 +68,7 @@ def query(
         InfrastructureError: it does not answer.
     """
     with _connect(paths) as connection:
-        return _ask(connection, what, timeout_seconds)
-
-
-def _ask(connection: socket.socket, what: str, timeout_seconds: float) -> dict[str, object]:
-    try:
-        send_frame(connection, wire.frame(wire.ADMIN, what.encode()), timeout_seconds)
-        kind, body = receive_frame(connection, timeout_seconds)
-        answer = json.loads(body) if kind == wire.ADMIN_REPLY else None
-    except (OSError, ValueError) as error:
-        raise InfrastructureError(
-            "the daemon does not answer; `hpcc stop --now` ends it", reason="daemon-hangs"
-        ) from error
-    if not isinstance(answer, dict):
-        raise InfrastructureError("the daemon speaks another protocol; `hpcc stop --now` ends it")
-    return answer
+        return ask(UnixConnection(connection), what, timeout_seconds)
 
 
 def start(paths: Paths, timeout_seconds: float = START_SECONDS) -> bool:
@@ -153,7 +139,8 @@ def _open_process(pid: int) -> int:
 
 def _stop_process(connection: socket.socket, process: int, *, now: bool) -> None:
     try:
-        _ask(connection, "stop-now" if now else "stop", _HURRY_SECONDS if now else _ANSWER_SECONDS)
+        what, seconds = ("stop-now", _HURRY_SECONDS) if now else ("stop", _ANSWER_SECONDS)
+        ask(UnixConnection(connection), what, seconds)
     except InfrastructureError:
         if not now:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.config.paths import Paths
-from hpcc.core import CallerError, InfrastructureError, NotFoundError
+from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon.lifecycle import BACKOFF_NAME
+from hpcc.daemon.pipe_listener import PipeConnection
+from hpcc.daemon.transport import ask
 from hpcc.daemon.windows_door import dial_daemon, prepare_directory
+from hpcc.windows import pipes
 from hpcc.windows.library import Library, load_library
-from hpcc.windows.pipes import PipeConnection
 from hpcc.windows.processes import ServerProcess
 from hpcc.wire import launcher as wire
 
@@ -33,7 +34,6 @@ _HURRY_SECONDS: Final = 2.0
 _DRAIN_SECONDS: Final = 900.0
 _STOP_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.05
-_READ_BYTES: Final = 64 << 10
 _MAX_LOG_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 2048
 
@@ -72,32 +72,9 @@ def query(
     del paths  # the pipe's name is the user's, and HPCC_DIR's
     connection = dial_daemon(library or load_library())
     try:
-        return _ask(connection, what, timeout_seconds)
+        return ask(PipeConnection(connection), what, timeout_seconds)
     finally:
         connection.close()
-
-
-def _ask(connection: PipeConnection, what: str, timeout_seconds: float) -> dict[str, object]:
-    deadline = time.monotonic() + timeout_seconds
-    data = b""
-    end = wire.HEADER_BYTES
-    try:
-        connection.send(wire.frame(wire.ADMIN, what.encode()), int(timeout_seconds * 1000))
-        while len(data) < end:
-            left_ms = int((deadline - time.monotonic()) * 1000)
-            more = connection.receive(_READ_BYTES, max(left_ms, 0))
-            if not more:
-                raise ConnectionResetError("the daemon closed")
-            data += more
-            if len(data) >= wire.HEADER_BYTES:
-                kind, length = wire.parse_header(data)
-                end = wire.HEADER_BYTES + length
-        answer = json.loads(data[wire.HEADER_BYTES :]) if kind == wire.ADMIN_REPLY else None
-    except (OSError, ValueError, CallerError) as error:
-        raise InfrastructureError("the daemon does not answer", reason="daemon-hangs") from error
-    if not isinstance(answer, dict):
-        raise InfrastructureError("the daemon speaks another protocol", reason="daemon-hangs")
-    return answer
 
 
 def start(
@@ -172,9 +149,10 @@ def stop(paths: Paths, *, now: bool = False, library: Library | None = None) -> 
     return True
 
 
-def _stop_process(connection: PipeConnection, process: ServerProcess, *, now: bool) -> None:
+def _stop_process(connection: pipes.PipeConnection, process: ServerProcess, *, now: bool) -> None:
     try:
-        _ask(connection, "stop-now" if now else "stop", _HURRY_SECONDS if now else _ANSWER_SECONDS)
+        what, seconds = ("stop-now", _HURRY_SECONDS) if now else ("stop", _ANSWER_SECONDS)
+        ask(PipeConnection(connection), what, seconds)
     except InfrastructureError:
         if not now:
             raise

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from hpcc.daemon.door import socket_path
-from hpcc.daemon.front import Front, FrontLimits
+from hpcc.daemon.front import Front
+from hpcc.daemon.transport import FrontLimits
+from hpcc.daemon.unix_listener import UnixListener
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
 from hpcc_testkit.cache.launcher import (
@@ -72,12 +74,10 @@ class Harness:
         self.listener.bind(path)
         self.listener.listen(64)
         self.front = Front(
-            self.listener,
+            UnixListener(self.listener, self.handler.replays, clock=SystemClock(), limits=limits),
             self.handler,
-            clock=SystemClock(),
             on_admin=lambda body: b'{"asked": "%s"}' % body,
             on_version=lambda: True,
-            limits=limits,
         )
         self.front.start()
 

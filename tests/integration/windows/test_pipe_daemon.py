@@ -20,9 +20,10 @@ from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunRepo
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
+from hpcc.daemon.main import open_daemon
 from hpcc.daemon.windows_client import query, stop
 from hpcc.daemon.windows_door import PipeDoor
-from hpcc.daemon.windows_main import open_daemon
+from hpcc.daemon.windows_process import WindowsPlace
 from hpcc.windows.files import WindowsLock, directory_id
 from hpcc.windows.library import WindowsError
 from hpcc.windows.pipes import PipeListener, _create
@@ -107,8 +108,9 @@ class Place:
 
     @contextmanager
     def daemon(self, **options: object) -> Iterator[Daemon]:
+        door = PipeDoor.open(self.server, self.paths, self.hpcc_dir)
         daemon = open_daemon(
-            self.server, self.paths, lambda: (self.script, None), hpcc_dir=self.hpcc_dir, **options,
+            WindowsPlace(self.server, door), lambda: (self.script, None), begin_seconds=900, **options,
         )  # fmt: skip
         thread = threading.Thread(target=daemon.serve, args=(lambda: None,))
         thread.start()

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from hpcc.core import CallerError
-from hpcc.daemon.front_io import receive_frame, send_frame
+from hpcc.daemon.transport import receive_frame
+from hpcc.daemon.unix_connection import UnixConnection
 from hpcc.wire import launcher as wire
 
 BODY = b"12345678"
@@ -20,13 +21,13 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+def pair() -> Iterator[tuple[UnixConnection, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield ours, theirs
+        yield UnixConnection(ours), theirs
 
 
-Pair = tuple[socket.socket, socket.socket]
+Pair = tuple[UnixConnection, socket.socket]
 
 
 @pytest.mark.parametrize("here", [0, 1, wire.HEADER_BYTES, len(FRAME) - 1, len(FRAME)])
@@ -44,7 +45,7 @@ def test_a_frame_without_a_body_is_its_header(pair: Pair) -> None:
 
 def test_a_frame_larger_than_the_sockets_buffers_is_sent_and_read(pair: Pair) -> None:
     ours, theirs = pair
-    sender = threading.Thread(target=send_frame, args=(theirs, LARGE, PATIENCE))
+    sender = threading.Thread(target=UnixConnection(theirs).send, args=(LARGE, PATIENCE))
     sender.start()
     kind, body = receive_frame(ours, PATIENCE)
     sender.join(PATIENCE)
@@ -88,4 +89,4 @@ def test_a_peer_that_stops_in_the_middle_is_given_up(pair: Pair, sent: int) -> N
 def test_a_peer_that_does_not_read_is_given_up(pair: Pair) -> None:
     ours, _ = pair
     with pytest.raises(TimeoutError):
-        send_frame(ours, LARGE, 0.01)
+        ours.send(LARGE, 0.01)

@@ -7,12 +7,11 @@ So without a farm each compile is left to the compiler, and counted.
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -35,18 +34,16 @@ from hpcc.cache.remote.cl_plan import ClPlanner
 from hpcc.cache.remote.windows_machine import WindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
 from hpcc.config.paths import DIR_VARIABLE, Paths
-from hpcc.config.settings import Settings, load_settings
+from hpcc.config.settings import Settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
-from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
-from hpcc.daemon.pipe_front import PipeFront
+from hpcc.daemon.pipe_listener import PIPE_LIMITS, PipeListener
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
 from hpcc.daemon.windows_door import PipeDoor
 from hpcc.dispatch.remote_inside import InsideClient
-from hpcc.ports import SystemClock
+from hpcc.ports import Clock
 from hpcc.windows.files import directory_id, look_at
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.users import is_raised, own_sid
-from hpcc.wire import launcher as wire
 
 _EXIT_FAILED: Final = 1
 REASON: Final = "windows-host"
@@ -118,9 +115,6 @@ class OnFarm(LeftAlone):
         return self._farm.begin(request, root, is_cancelled)
 
 
-Parts = Callable[[Paths, Settings], tuple[CompileHandler, RemoteClient | None]]
-
-
 def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:
     """Build what is behind the pipe of a real daemon."""
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
@@ -148,84 +142,57 @@ def _has_farm(remote: RemoteClient) -> bool:
     return remote.farm() is not None
 
 
-def run_daemon(
-    argv: Sequence[str] | None = None,
-    *,
-    parts: Parts = product_parts,
-    build_id: str = wire.BUILD_ID,
-    limits: LifecycleLimits | None = None,
-) -> int:
-    """Run one daemon until it is told to stop."""
-    del argv  # it takes none here
-    _forget_switches()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
-    try:
-        paths = Paths.from_env(os.environ)
-        daemon = open_daemon(
-            load_library(),
-            paths,
-            lambda: parts(paths, load_settings(paths.config_file)),
-            hpcc_dir=os.environ.get(DIR_VARIABLE, ""),
-            build_id=build_id,
-            limits=limits,
+class WindowsPlace:
+    """The locked pipe. `daemon.main.Place` has the contract."""
+
+    def __init__(self, library: Library, door: PipeDoor) -> None:
+        self._library, self.door = library, door
+
+    def engine_name(self, handler: CompileHandler) -> str:
+        """Return `none`: there are no replays."""
+        del handler
+        return "none"
+
+    def listener(self, handler: CompileHandler, clock: Clock, begin_seconds: float) -> PipeListener:
+        """Build the listener on the pipe."""
+        del handler
+        return PipeListener(
+            self.door.listener,
+            owner=self.door.owner,
+            directory_id=partial(directory_id, self._library),
+            clock=clock,
+            limits=replace(PIPE_LIMITS, begin_seconds=begin_seconds),
         )
-    except HpccError as error:
+
+    def leave(self) -> None:
+        """Release the pipe and its lock."""
+        self.door.leave()
+
+
+class WindowsProcess:
+    """A daemon's process on Windows. `daemon.main.Process` has the contract."""
+
+    def prepare(self, argv: Sequence[str] | None) -> None:
+        """Remove gRPC's switches and proxies of a user's shell from the environment.
+
+        On Unix the dispatcher's process does not inherit them. Here it is this process.
+        """
+        del argv  # no options
+        for name in list(os.environ):
+            if name.upper().startswith("GRPC_") or name.upper().endswith("_PROXY"):
+                del os.environ[name]
+
+    def take_place(self, paths: Paths, settings: Settings) -> WindowsPlace:
+        """Take the lock and make the pipe; see `Process.take_place`."""
+        del settings
+        library = load_library()
+        door = PipeDoor.open(library, paths, os.environ.get(DIR_VARIABLE, ""))
+        return WindowsPlace(library, door)
+
+    def report_ready(self) -> None:
+        """Do nothing: the starter asks the pipe."""
+
+    def report_failure(self, error: HpccError) -> int:
+        """Write the reason to the log; the exit code tells the starter of a second daemon."""
         sys.stderr.write(f"{error}\n")
         return EXIT_ALREADY_RUNNING if error.reason == "already-running" else _EXIT_FAILED
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop(now=True))
-    daemon.serve(lambda: None)
-    return 0
-
-
-def _forget_switches() -> None:
-    """Leave gRPC no switch and no proxy of a user's shell, as its process elsewhere has none."""
-    for name in list(os.environ):
-        if name.upper().startswith("GRPC_") or name.upper().endswith("_PROXY"):
-            del os.environ[name]
-
-
-def open_daemon(
-    library: Library,
-    paths: Paths,
-    make_parts: Callable[[], tuple[CompileHandler, RemoteClient | None]],
-    *,
-    hpcc_dir: str,
-    build_id: str = wire.BUILD_ID,
-    limits: LifecycleLimits | None = None,
-) -> Daemon:
-    """Take the pipe and build a daemon around it, with parts that are made only then.
-
-    Raises:
-        HpccError: see `PipeDoor.open`; or what `make_parts` raises.
-    """
-    door = PipeDoor.open(library, paths, hpcc_dir)
-    try:
-        handler, remote = make_parts()
-    except BaseException:
-        door.leave()
-        raise
-    clock = SystemClock()
-
-    def open_front(on_admin: Callable[[bytes], bytes], on_version: Callable[[], bool]) -> PipeFront:
-        return PipeFront(
-            door.listener,
-            handler,
-            owner=door.owner,
-            directory_id=lambda path: directory_id(library, path),
-            clock=clock,
-            on_admin=on_admin,
-            on_version=on_version,
-            build_id=build_id,
-        )
-
-    return Daemon(
-        door,
-        handler,
-        remote,
-        open_front=open_front,
-        engine="none",
-        clock=clock,
-        build_id=build_id,
-        limits=limits,
-    )

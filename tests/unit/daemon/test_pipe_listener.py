@@ -6,7 +6,9 @@ import queue
 from collections.abc import Callable
 
 from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
-from hpcc.daemon.pipe_front import PipeFront, PipeLimits
+from hpcc.daemon.accept_threads import AcceptThreads
+from hpcc.daemon.front import Front
+from hpcc.daemon.pipe_listener import PipeListener
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
 
@@ -94,16 +96,22 @@ def request(*, cwd_id: tuple[int, int] = PLACE, build_id: bytes = wire.BUILD_ID.
     )
 
 
-def front_of(handler: Handler, limits: PipeLimits | None = None) -> PipeFront:
-    return PipeFront(
-        Door(), handler, owner=OWNER, directory_id=lambda _: PLACE, clock=SystemClock(),
-        on_admin=lambda body: body.upper(), on_version=lambda: False, limits=limits,
-    )  # fmt: skip
+def front_of(handler: Handler) -> Front:
+    listener = PipeListener(Door(), owner=OWNER, directory_id=lambda _: PLACE, clock=SystemClock())
+    return Front(listener, handler, on_admin=lambda body: body.upper(), on_version=lambda: False)
+
+
+def serve(front: Front, talk: Talk, *, is_busy: bool = False) -> None:
+    """Serve one connection on this thread, as an accepting thread would."""
+    listener = front._listener
+    assert isinstance(listener, PipeListener)
+    listener._serve = front._serve_connection
+    listener._serve_end(talk, is_busy)
 
 
 def served(talk: Talk, handler: Handler | None = None, *, is_busy: bool = False) -> dict[str, int]:
     front = front_of(handler or Handler(lambda _: Exec("scripted")))
-    front._serve(talk, is_busy)
+    serve(front, talk, is_busy=is_busy)
     assert talk.is_closed
     assert front.in_flight() == (0, 0)
     return front.snapshot()
@@ -184,9 +192,9 @@ def test_a_command_is_answered() -> None:
 
 
 def test_with_its_last_thread_a_front_says_that_it_is_busy() -> None:
-    front = front_of(Handler(lambda _: Exec("no")), PipeLimits(threads=1, idle_threads=1))
-    front._threads = front._idle = 1
-    assert front._become_busy()
+    threads = AcceptThreads(lambda: True, most=1, idle=1)
+    threads._threads = threads._idle = 1
+    assert threads.become_busy()
 
 
 def test_what_is_under_way_is_counted_where_it_is() -> None:
@@ -203,7 +211,7 @@ def test_what_is_under_way_is_counted_where_it_is() -> None:
             return super().receive(size, wait_ms)
 
     front = front_of(Handler(answer))
-    front._serve(Running(request()), False)
+    serve(front, Running(request()))
     # Before its request is whole, a launcher waits for nothing yet.
     assert seen[0] == (0, 0)
     assert (1, 0) in seen
