@@ -1,4 +1,33 @@
-"""One remote compile: files to an action, probe, upload, execute, outputs."""
+"""One remote compile, from the daemon's request to a checked result.
+
+The steps, in `Dispatcher.compile`:
+
+1. Prepare: hash the input files and build the action. Its digest is the key of the result.
+2. Route: get a worker from the connection's current route, or ask the scheduler for one.
+3. Look up: ask the worker for the result. If it is not there, upload what the worker lacks and
+   execute. `_result` merges these calls where that saves a round trip.
+4. Check: compare the result with what was asked, and its signature with who may sign for this
+   tenant, action and image. Only then are outputs downloaded and returned to the daemon.
+
+Example: the second developer on a branch compiles `a.c`. The first compile of the branch was a
+hit, so this one asks for the result before it sends anything, and gets it in one call. A developer
+who edits `a.c` gets a miss, so the next compile sends the changed blobs together with the call that
+executes.
+
+Every failure is a value, a `RemoteFailure` with a stable reason: the daemon then compiles locally,
+unless a policy forbids it. Only a cancel is raised. A worker or guest that is gone costs one new
+route. A farm that does not answer closes the way to it for a few seconds, so that not every
+compile waits for the same refusal.
+
+What must never happen:
+
+- An unchecked byte in an output. `_check` runs before any download, `Blob.checked` after it.
+- A result under weaker isolation than the route promised, or for another action, image, tenant or
+  principal. A cached failure is rejected too: workers never store one.
+- An upload of content that is not in the action. A worker that asks for a digest the action does
+  not have gets an `IntegrityError`, not a file.
+- The same action sent to guest after guest that it ends (`deaths`).
+"""
 
 from __future__ import annotations
 
@@ -48,7 +77,7 @@ from hpcc.rpc.base.errors import (
 from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig
 
 _log: Final = logging.getLogger(__name__)
-# Another route may help: the worker or its guest is gone, or the token is.
+# Another route may help: the worker or its guest is gone, or the token has expired.
 _REROUTE_REASONS: Final = frozenset(
     {"unavailable", "guest-lost", "guest-lost-by-another", "draining", "not-ready"}
     | {"worker-gone", "dial"}
@@ -57,7 +86,11 @@ _DOWN_SECONDS: Final = 3.0
 
 
 class Dispatcher:
-    """Compiles on a farm. Values come back for every failure; only a cancel is raised."""
+    """Compiles on a farm or an engine. Runs in one event loop.
+
+    `timeout_seconds` limits one compile. `version` and `build_id` go to the worker as request
+    metadata. `parity` is the user's setting; a tenant's policy can make it stricter.
+    """
 
     def __init__(
         self,
@@ -76,7 +109,7 @@ class Dispatcher:
         self._deaths = GuestDeaths()
         # One thread owns the memo; hashing releases the interpreter lock anyway.
         self._files = ThreadPoolExecutor(1, thread_name_prefix="hpcc-files")
-        # What is true of one compile is likely to be of the next: a branch that others have built.
+        # One compile predicts the next: on a branch that others have built, most are hits.
         self._was_cached = True
         self._closed_until = 0.0
         self._closed_failure = RemoteFailure("farm-down", "the farm does not answer")
@@ -84,6 +117,7 @@ class Dispatcher:
     async def compile(
         self, connection: FarmConnection | EngineConnection, request: RemoteRequest
     ) -> RemoteOutcome:
+        """Compile one request; every failure is a `RemoteFailure`, only a cancel is raised."""
         if self._clock.monotonic() < self._closed_until:
             return self._closed_failure
         try:
@@ -101,10 +135,11 @@ class Dispatcher:
             return RemoteFailure(error.reason, str(error))
 
     def close(self) -> None:
+        """End the thread that reads files."""
         self._files.shutdown(cancel_futures=True)
 
     def _close(self, seconds: float, error: HpccError) -> None:
-        """Ask nobody for a while: every compile would wait for the same refusal."""
+        """Answer with this failure for a while, instead of waiting for the same refusal again."""
         self._closed_until = self._clock.monotonic() + seconds
         self._closed_failure = RemoteFailure(error.reason, str(error))
 
@@ -145,9 +180,10 @@ class Dispatcher:
     def _refusal(
         self, connection: FarmConnection, request: RemoteRequest, toolchain: Toolchain | None
     ) -> RemoteFailure | None:
-        """Keep a compile here whose compiler is not the image's, where that is the policy.
+        """Refuse a compile whose compiler differs from the image's, if the policy says so.
 
-        The daemon knows the policy of the last login and seldom asks in vain; this one is new.
+        The daemon checks the same with the policy of the last login, so this seldom refuses. Here
+        the policy is the current one.
         """
         said = connection.said
         words = words_in_force(said, fallback="quiet", parity=self._parity)
@@ -198,7 +234,7 @@ class Dispatcher:
         worker: RoutedWorker,
         prepared: PreparedAction,
     ) -> None:
-        """Hold a result against what was asked and who may sign it, before anything is written."""
+        """Check a result against what was asked and who may sign it. Nothing is written before."""
         _check_record(record, worker, prepared)
         terms = _terms(worker, prepared)
         try:
@@ -216,11 +252,11 @@ class Dispatcher:
     async def _result(
         self, client: ReapiClient, worker: RoutedWorker, prepared: PreparedAction
     ) -> tuple[ResultRecord, bool]:
-        """Ask for the result, or make it.
+        """Return the result, and whether it was cached; execute if it was not.
 
-        Whether it is there already is asked first after a compile whose result was, or where much
-        would have to be sent in vain; else what the worker lacks goes with the call that looks
-        for it and makes it.
+        The result is looked up first if the last compile's was cached, or if much would have to be
+        sent. Otherwise the blobs that the worker lacks go with the call that looks the result up
+        and executes.
         """
         inline = tuple(prepared.outputs)
         deltas = None if self._was_cached else self._sent.deltas(worker, prepared)
@@ -237,7 +273,7 @@ class Dispatcher:
                 prepared.digest, inline, deltas or (), at_once=self._sent.is_brief(worker)
             )
         except MissingBlobsError as error:
-            # Evicted meanwhile: once more, with what it named and what else is gone.
+            # Evicted meanwhile: execute again, with the blobs it named and what else is missing.
             self._sent.lacked(worker, deltas or (), error.digests)
             missing = await client.find_missing(prepared.digests)
             await self._upload(client, prepared, missing | frozenset(error.digests))
@@ -275,7 +311,7 @@ class Dispatcher:
         folds_case = request.folds_case
         is_here = shared is not None and shared.text is not None
         if shared and is_here and self._packs.known(shared.name, folds_case=folds_case):
-            # No file is asked for: two hand-overs between threads would cost more than all else.
+            # No file has to be read. Two hand-overs between threads would cost more than the rest.
             return self._prepare(request, image)
         return await self._in_files_thread(self._prepare, request, image)
 
@@ -313,10 +349,10 @@ def _terms(worker: RoutedWorker, prepared: PreparedAction) -> ResultTerms:
 
 
 def _check_record(record: ResultRecord, worker: RoutedWorker, prepared: PreparedAction) -> None:
-    """Hold a worker's answer against what was asked.
+    """Check that a result matches the route and the action.
 
     Raises:
-        IntegrityError: weaker isolation than routed, or files nobody asked for.
+        IntegrityError: weaker isolation than routed, or files that were not asked for.
     """
     if record.isolation.rank < worker.route.isolation.rank:
         raise IntegrityError("the result ran under weaker isolation", reason="isolation")

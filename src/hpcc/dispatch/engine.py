@@ -1,8 +1,8 @@
-"""Another REAPI service as the engine of compiles, in place of a farm of ours.
+"""Another REAPI service that runs compiles in place of a farm.
 
-Nothing vouches for its results but the user who named it: they carry no signature, and what
-isolates a compile there is unknown. They have keys of their own, so that none is ever taken for a
-farm's.
+Only the user who named the service vouches for its results: they carry no signature, and how the
+service isolates compiles is unknown. They have separate keys, so that a result of such a service
+is never taken for a farm's.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from hpcc.rpc.reapi.client import ReapiClient, check_token
 from hpcc.rpc.reapi.foreign_service import ServiceConfig, connect_service
 
 _MAX_FILE_BYTES: Final = 1 << 20
-# Its words for a client and ours: any 2.x does what is asked of it here.
+# Every REAPI 2.x has the calls that are used here.
 _API_MAJOR: Final = 2
 
 
 class Upload(Protocol):
-    """Sends what a service lacks of an action."""
+    """Uploads the blobs of an action that a service lacks."""
 
     async def __call__(
         self, client: ReapiClient, prepared: PreparedAction, missing: frozenset[Digest]
@@ -49,21 +49,21 @@ class Upload(Protocol):
 
 
 class _TokenFile:
-    """A bearer token that something else renews: read again whenever the file is another one."""
+    """A bearer token that another program renews: read again when the file has changed."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
 
     def changed_or_none(self) -> str | None:
-        """Return the token, if it is new since the last time.
+        """Return the token if the file has changed since the last call.
 
         Raises:
             CallerError: it cannot be read, or others can read it.
         """
         stamp = None
         if self._path:
-            # Of one that is not there now, reading says why.
+            # If it is missing, the read below reports why.
             with suppress(OSError):
                 status = os.stat(self._path)
                 stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -76,7 +76,7 @@ class _TokenFile:
 
 
 class EngineConnection:
-    """A service that the user named; asked once what it can do."""
+    """A connection to a service that the user named. Its capabilities are asked for once."""
 
     def __init__(self, client: ReapiClient, image: ImageRef, token: _TokenFile) -> None:
         self._client, self.image, self._token = client, image, token
@@ -87,7 +87,7 @@ class EngineConnection:
         """Run one action, or take its result from the service's cache.
 
         Raises:
-            HpccError: it is away, refuses, cannot execute, or answers something else.
+            HpccError: it is unreachable, refuses, cannot execute, or answers something else.
         """
         if (token := self._token.changed_or_none()) is not None:
             self._client.use_token(token)
@@ -161,10 +161,10 @@ class EngineConnection:
 
 @asynccontextmanager
 async def connect_engine(farm: Farm, *, timeout_seconds: float) -> AsyncGenerator[EngineConnection]:
-    """Give the connection to an engine; nothing is sent before the first compile.
+    """Open a connection to an engine; nothing is sent before the first compile.
 
     Raises:
-        CallerError: its address, token file or CA file is no good.
+        CallerError: its address, token file or CA file is not usable.
     """
     token = _TokenFile(farm.engine_token_file)
     config = ServiceConfig(

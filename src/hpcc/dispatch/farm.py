@@ -44,16 +44,16 @@ from hpcc.rpc.scheduler.schedulers import Schedulers, open_schedulers
 _log: Final = logging.getLogger(__name__)
 # A token is renewed when it would end within this, so that it outlives the calls made with it.
 _RENEW_BEFORE_SECONDS: Final = 60.0
-# A proof is good for a minute of one method; to sign costs as much as the rest of a call.
+# A proof is valid for one method for a minute. Signing costs as much as the rest of a call.
 _PROOF_SECONDS: Final = 10.0
 _MAX_PROOFS: Final = 64
-# Workers come and go, each with an address and a certificate of its own.
+# Workers come and go, each with its own address and certificate.
 _MAX_CHANNELS: Final = 64
-# What a worker has to take a connection, and to answer when it is said to be dead.
+# How long a worker has to accept a connection, and to answer when its death was reported.
 DIAL_SECONDS: Final = 5.0
-# What the scheduler has to say that it will tell of deaths.
+# How long the scheduler has to confirm that it will report deaths.
 _WATCH_SECONDS: Final = 2.0
-# Between watches that break, while calls are under way that want to know.
+# Pause before a broken watch is opened again, while calls are under way.
 _REWATCH_SECONDS: Final = 1.0
 
 
@@ -68,7 +68,7 @@ class RoutedWorker:
 
 
 class FarmConnection:
-    """Everything that hangs on one content of farm.json."""
+    """The session, route and channels that belong to one content of farm.json."""
 
     def __init__(
         self,
@@ -84,24 +84,24 @@ class FarmConnection:
         self.image = ImageRef.parse(farm.image)
         self._client, self._clock, self._version = SchedulerClient(schedulers), clock, version
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
-        # Of this process and this farm alone: a token that was copied is of no use elsewhere.
+        # Only this process has the key, so that a copied token does not work elsewhere.
         self._key = ProofKey()
         self._proofs: dict[tuple[str, str], tuple[str, float]] = {}
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
         self._book = RouteBook()
-        # Whose guests may be warm for us, whichever scheduler is asked.
+        # Its guests may be warm for us. Any scheduler gets it as a hint.
         self._last_worker = ""
         self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._session_file = session_file
-        # What the scheduler said at the last login; None before the first.
+        # The scheduler's answer to the last login; None before the first.
         self.said: FarmSession | None = None
-        # The compilers that compiles were asked for with, by name, for the next login's report.
+        # The compilers named by requests, by name, for the next login's report.
         self._hosts: dict[str, Toolchain] = {}
         self._read: dict[str, Toolchain | None] = {"": None}
-        # A watch is under way; and its scheduler tells, or it has ended.
+        # `_is_watching`: a watch is open. `_is_told`: it delivers deaths, or has ended.
         self._is_watching = False
         self._is_told = asyncio.Event()
         # Calls under way, each with the scope that ends it when its worker is gone.
@@ -109,7 +109,7 @@ class FarmConnection:
         self._probes: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def host(self, text: str) -> Toolchain | None:
-        """Read the compiler that a request carries, and have it in the next login's report."""
+        """Parse the compiler that a request carries, and add it to the next login's report."""
         if text not in self._read:
             if len(self._read) >= MAX_TOOLCHAINS:
                 self._read.clear()
@@ -120,10 +120,10 @@ class FarmConnection:
         return self._read[text]
 
     async def worker(self) -> RoutedWorker:
-        """Return a worker whose token is good for a while.
+        """Return a worker with a token that stays valid for at least a minute.
 
         Raises:
-            HpccError: the scheduler is away, refuses us, or knows no worker.
+            HpccError: the scheduler is unreachable, refuses us, or knows no worker.
         """
         async with self._lock:
             route = self._book.current
@@ -132,10 +132,10 @@ class FarmConnection:
             return self._routed(route)
 
     async def reroute(self, failed: Route, error: HpccError) -> RoutedWorker:
-        """Give up a route that failed; all compiles that used it share one question.
+        """Replace a route that failed; all compiles that used it share one route request.
 
         Raises:
-            HpccError: as `worker`; the failed route is never given again while it is shunned.
+            HpccError: see `worker`. The failed route is not returned while it is shunned.
         """
         async with self._lock:
             self._book.give_up(
@@ -145,17 +145,18 @@ class FarmConnection:
 
     @asynccontextmanager
     async def reached(self, worker: RoutedWorker) -> AsyncGenerator[None]:
-        """Dial a worker and run the block; it ends early when the worker is gone meanwhile.
+        """Dial a worker and run the block; the block is cancelled if the worker is gone.
 
-        A route that is told dead is no proof: often one guest of many died. The worker is asked.
+        A reported death does not prove that the worker is gone: often one guest of many died. So
+        the worker itself is asked.
 
         Raises:
-            UnavailableError: the worker takes no connection, or does not answer any more.
+            UnavailableError: the worker accepts no connection, or does not answer any more.
         """
         scope = asyncio.timeout(None)
         self._scopes[scope] = worker
         if self._watcher is None or self._watcher.done():
-            # It broke while this route was asked for.
+            # The watch broke while this route was requested.
             self._start_watch(None)
         try:
             async with scope:
@@ -182,6 +183,7 @@ class FarmConnection:
         return RoutedWorker(self._channel(route), route, self.tenant, prove)
 
     async def close(self) -> None:
+        """End the watch and all probes, and close the channels."""
         if self._watcher is not None:
             await _ended(self._watcher)
         for probe in list(self._probes.values()):
@@ -190,7 +192,7 @@ class FarmConnection:
             await channel.close(0)
 
     async def _ask(self, failed_generation: int) -> Route:
-        """Ask for a route that nothing is known against; once more if the first one is dead."""
+        """Request a route that is neither dead nor shunned; a second time if the first one is."""
         route = await self._answer(failed_generation)
         if self._book.take(route, self._clock.monotonic()):
             return route
@@ -212,7 +214,7 @@ class FarmConnection:
         try:
             route = await self._client.route(session, ask)
         except UnauthenticatedError:
-            self._session = None  # it was ended, or its key was
+            self._session = None  # the scheduler ended it, or revoked its key
             route = await self._client.route(await self._login(), ask)
         self._last_worker = route.worker_id
         return route
@@ -236,7 +238,7 @@ class FarmConnection:
                 await _ended(self._watcher)
             self._start_watch(session)
         if not self._is_told.is_set():
-            # A death between the answer and the first news would never be told.
+            # A death between the route's answer and the first news would never be reported.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_SECONDS):
                     await self._is_told.wait()
@@ -261,7 +263,10 @@ class FarmConnection:
         self._watcher = asyncio.Task(self._keep_watch(session), name="routes")
 
     async def _keep_watch(self, session: str | None) -> None:
-        """Watch; again for as long as calls are under way. Any question starts it anew."""
+        """Watch for deaths, and reopen the watch while calls are under way.
+
+        Without calls the watch ends; the next login starts it again.
+        """
         if session is not None:
             await self._watch(session)
         while self._scopes:
@@ -277,7 +282,7 @@ class FarmConnection:
             await self._watch(session)
 
     async def _keep(self, grant: SessionGrant) -> None:
-        """Tell the daemon what the scheduler said; a full disk costs it the news, nothing else."""
+        """Write the scheduler's answer for the daemon. If that fails, the daemon keeps the old."""
         image = grant.image
         is_ours = image is not None and image.image == self.image.digest
         self.said = FarmSession(
@@ -298,9 +303,9 @@ class FarmConnection:
             _log.warning("%s", error)
 
     async def _watch(self, session: str) -> None:
-        """Drop the route as soon as the scheduler says that it died, or stops telling.
+        """Drop the route when the scheduler reports its death, or when the stream ends.
 
-        The next compile asks again then, before it dials a dead worker.
+        The next compile then requests a new route instead of dialling a dead worker.
         """
         try:
             async with aclosing(self._client.watch(session, self.tenant)) as changes:
@@ -308,7 +313,7 @@ class FarmConnection:
                     self._is_told.set()
                     self._book.told(change)
                     if change == WATCHING:
-                        # Of deaths before this nobody told: workers in use are asked.
+                        # Deaths before this were not delivered, so workers in use are asked.
                         self._suspect(lambda _: True)
                     self._suspect(lambda w: self._book.is_dead(w.route))
         except HpccError as error:
@@ -317,14 +322,14 @@ class FarmConnection:
             if is_ours and isinstance(error, UnauthenticatedError):
                 self._session = None
         finally:
-            # Nobody may wait for news of a stream that has ended.
+            # Wakes `_login`, which must not wait for a stream that has ended.
             self._is_told.set()
             self._is_watching = False
         self._book.silent()
         self._suspect(lambda _: True)
 
     def _suspect(self, is_suspect: Callable[[RoutedWorker], bool]) -> None:
-        """Ask the workers of suspect calls whether they are there, each once at a time."""
+        """Ask the workers of suspect calls whether they are alive; one probe per worker."""
         for channel in {w.channel for w in self._scopes.values() if is_suspect(w)}:
             if channel not in self._probes:
                 self._probes[channel] = asyncio.Task(self._probe(channel), name="probe")
@@ -348,13 +353,13 @@ class FarmConnection:
                 route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
             )
             while len(self._channels) >= _MAX_CHANNELS:
-                del self._channels[next(iter(self._channels))]  # closes when nobody holds it
+                del self._channels[next(iter(self._channels))]  # closes with its last reference
             self._channels[key] = channel
         return channel
 
 
 def _is_workers_fault(error: HpccError) -> bool:
-    """A token that ended, or a worker that has only just started, may be asked again at once."""
+    """Return False where the worker may be asked again at once: old token, or just started."""
     return not isinstance(error, UnauthenticatedError) and error.reason != "not-ready"
 
 
@@ -365,7 +370,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def _minimum(label: str) -> Isolation | None:
-    """A farm that came up with some isolation is not used with a weaker one."""
+    """Return the isolation that the farm came up with; a weaker one is not accepted."""
     try:
         return Isolation(label)
     except ValueError:
@@ -376,7 +381,7 @@ def _minimum(label: str) -> Isolation | None:
 async def connect_farm(
     farm: Farm, clock: Clock, version: str, *, session_file: Path | None = None
 ) -> AsyncGenerator[FarmConnection]:
-    """Give the connection to a farm; nothing is sent before the first compile.
+    """Open the connection to a farm; nothing is sent before the first compile.
 
     Raises:
         CallerError: farm.json holds no certificate.

@@ -1,4 +1,4 @@
-"""Which farm there is, and what it said last: files that commands and dispatchers leave."""
+"""The current farm and its last session, read from files of commands and dispatchers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log: Final = logging.getLogger("hpcc.daemon.farm")
 
 
 class FarmFiles:
-    """Reads a file when it is another one than the last time; see `RemoteClient`. Thread-safe."""
+    """Reads each file again when its stat has changed; see `RemoteClient`. Thread-safe."""
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self._paths, self._is_enabled = paths, settings.remote.is_enabled
         self.path = _farm_file(paths, settings)
         self._farm_stat: tuple[int, ...] | None = None
         self._farm: Farm | None = None
-        # One value, read and replaced at once by whichever thread looks.
+        # One tuple, so that a thread reads or replaces stat and session together.
         self._session: tuple[tuple[int, ...], FarmSession | None] = ((), None)
 
     def farm(self) -> Farm | None:
@@ -65,7 +65,7 @@ class FarmFiles:
 
 
 def _farm_file(paths: Paths, settings: Settings) -> Path:
-    """Return where the farm is described; an engine of hpcc.toml goes before every farm."""
+    """Return the path of the farm's file; an engine in hpcc.toml takes precedence over a farm."""
     engine = paths.farm_file.with_name("engine.json")
     try:
         farm = engine_farm_or_none(settings.remote)
@@ -73,7 +73,7 @@ def _farm_file(paths: Paths, settings: Settings) -> Path:
             return paths.farm_file
         write_private_file(engine, farm.to_json().encode())
     except (CallerError, InfrastructureError) as error:
-        # Not the farm instead: the user named who may see the sources.
+        # No fallback to the farm: the user chose which service may see the sources.
         _log.warning("no engine, all compiles are local: %s", error)
         engine.unlink(missing_ok=True)
     return engine

@@ -1,6 +1,6 @@
 """The dispatcher process: `python -m hpcc.dispatch.main FARM_FILE TIMEOUT PARITY FD`.
 
-Frames of `remote_frames` come over the inherited socket; it ends when its other end closes.
+It reads frames of `remote_frames` from the inherited socket and ends when the other end closes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NO_FARM: Final = RemoteFailure("no-farm", "there is no farm any more")
 
 
 class Farms:
-    """The connection of today's farm.json; older ones close with the process."""
+    """The connection that belongs to the current farm.json. Older ones close with the process."""
 
     def __init__(
         self, path: Path, stack: AsyncExitStack, clock: Clock, timeout_seconds: float
@@ -58,6 +58,7 @@ class Farms:
         self._current: FarmConnection | EngineConnection | None = None
 
     async def current(self) -> FarmConnection | EngineConnection | None:
+        """Return the connection, opened again if farm.json has changed; None without a farm."""
         try:
             status = os.stat(self._path)
         except OSError:
@@ -82,7 +83,7 @@ class Farms:
 async def compile_on(
     farms: Farms, dispatcher: Dispatcher, read_request: Callable[[], RemoteRequest]
 ) -> RemoteOutcome:
-    """Compile on today's farm; only a cancel is raised."""
+    """Compile on the current farm; every failure is a value, only a cancel is raised."""
     try:
         connection = await farms.current()
         if connection is None:
@@ -96,7 +97,7 @@ async def compile_on(
 
 
 class _Process:
-    """Reads requests, runs each as a task, writes outcomes."""
+    """Reads requests, runs each as a task, and writes outcomes."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class _Process:
         self._write_lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve until the daemon's end closes; running compiles are cancelled then."""
+        """Serve until the daemon closes its end, then cancel running compiles."""
         async with asyncio.TaskGroup() as group:
             try:
                 while True:
@@ -167,7 +168,7 @@ async def serve(
 
 
 def main(argv: list[str]) -> int:
-    """Run the process."""
+    """Run the process; `argv` is FARM_FILE TIMEOUT PARITY FD."""
     logging.basicConfig(level=logging.WARNING, format="hpcc-dispatch: %(message)s")
     farm_file, timeout, word, descriptor = argv
     parity: Parity = next(p for p in PARITIES if p == word)

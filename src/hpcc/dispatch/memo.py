@@ -14,9 +14,9 @@ _MAX_ENTRIES: Final = 200_000
 # A file that changed this recently may change again within one tick of its clock.
 _RACY_NS: Final = 2_000_000_000
 _CHUNK: Final = 1 << 20
-# Windows has neither: no name of a directory there is a pipe's.
+# Windows has neither flag, and no path in a directory opens a pipe there.
 _FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-# What a `stat` says there of a file that was changed is not proved: it is read each time.
+# It is not proved that a `stat` on Windows shows every change, so files are read each time there.
 _REMEMBERS: Final = os.name == "posix"
 
 
@@ -26,16 +26,16 @@ class _Entry(NamedTuple):
 
 
 class DigestMemo:
-    """Used by one thread at a time."""
+    """Digests of files by path and stat, bounded. Used by one thread at a time."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
     def digest(self, path: str, now_ns: int) -> Digest:
-        """Return the digest of a file's content.
+        """Return the digest of a file's content; `now_ns` is the wall time in nanoseconds.
 
         Raises:
-            CallerError: it is no ordinary file, cannot be read, or changes while it is read.
+            CallerError: it is not a regular file, cannot be read, or changes while it is read.
         """
         try:
             with open(path, "rb", buffering=0, opener=_open) as file:
@@ -60,11 +60,12 @@ class DigestMemo:
         return digest
 
     def forget(self, path: str) -> None:
+        """Drop what is stored for a path."""
         self._entries.pop(path, None)
 
 
 def read_blob(path: str, digest: Digest) -> Blob:
-    """Read what is sent and hold it against the digest that is in the action.
+    """Read a file to be sent, and check it against the digest that is in the action.
 
     Raises:
         CallerError: the file is gone or has other content now.

@@ -1,4 +1,4 @@
-"""What the dispatcher remembers between compiles: trees that many share, and what workers hold."""
+"""What the dispatcher keeps between compiles: shared input trees, and what each worker holds."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _MAX_PACKS: Final = 512
 _MAX_PACK_BYTES: Final = 64 << 20
 _MAX_WORKERS: Final = 64
 _MAX_SENT: Final = 50_000
-# Sent without asking whether it is there: the question costs more than so many bytes.
+# Less than this is sent without asking for missing blobs: the call would cost more.
 _ASK_ABOVE_BYTES: Final = 64 << 10
 _ASK_ABOVE_BLOBS: Final = 16
-# What it was to change may be evicted once; a worker that has upgraded has another generation.
+# A delta can fail because its base was evicted. After this many failures in a row the worker is
+# taken for a build without deltas; an upgraded worker has a new generation.
 _MAX_IGNORED: Final = 3
-# Of one worker, for the next change of each file and directory.
+# Per worker: the bases of later deltas, one per file and directory.
 _MAX_LATEST_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputPack:
-    """Inputs that many compiles share: their tree, and where each content lies on this machine."""
+    """Inputs that many compiles share: their tree, and the path of each content on this machine."""
 
     base: TreeBase
     files: dict[Digest, str]
@@ -38,9 +39,9 @@ class InputPack:
 
 
 class InputPacks:
-    """Packs by the SHA-256 of the bytes that stand for them, the latest used.
+    """Packs by the SHA-256 of their encoded bytes; least recently used ones are dropped.
 
-    `of` is called by one thread at a time, `known` by any.
+    One thread at a time calls `of`; any thread may call `known`.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class InputPacks:
         self._size_bytes = 0
 
     def known(self, name: bytes, *, folds_case: bool = False) -> InputPack | None:
-        """Return a pack that was read before."""
+        """Return a pack that was decoded before."""
         known = self._packs.get((name, folds_case))
         if known is not None:
             with suppress(KeyError):  # dropped this instant
@@ -56,12 +57,12 @@ class InputPacks:
         return known
 
     def of(self, encoded: bytes, name: bytes = b"", *, folds_case: bool = False) -> InputPack:
-        """Return the pack of `encode_inputs`'s bytes, or the one known by its name alone.
+        """Return the pack of the bytes of `encode_inputs`.
 
-        See `folded_inputs`.
+        With empty `encoded` only a known `name` is found. `folds_case`: see `folded_inputs`.
 
         Raises:
-            CallerError: they are not that, two inputs have one place, or the name is not known.
+            CallerError: the bytes are malformed, two inputs have one path, or the name is unknown.
         """
         name = name or sha256(encoded).digest()
         known = self.known(name, folds_case=folds_case)
@@ -101,28 +102,28 @@ class _Action(Protocol):
 class _Held:
     packs: set[InputPack] = field(default_factory=set)
     blobs: set[Digest] = field(default_factory=set)
-    # What was sent last for each place, oldest first.
+    # The content sent last for each place, oldest first.
     latest: OrderedDict[str, tuple[Digest, bytes]] = field(default_factory=OrderedDict)
     latest_bytes: int = 0
 
 
 class SentBlobs:
-    """What each worker was found to hold, so that it is not asked for each header each time.
+    """Blobs that each worker holds, so that not every compile asks for every header.
 
-    A worker evicts as it likes: it says so when it executes, and everything is asked anew.
+    A worker may evict at any time. It reports that when it executes; then all is asked again.
     """
 
     def __init__(self) -> None:
         self._held: OrderedDict[_Key, _Held] = OrderedDict()
-        # How often each lacked what had come with a call, since it took some, and in which life.
+        # Generation, and how often it lacked what came with a call since it last took a delta.
         self._ignored: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
-        # In which life each told of an execution's end alone, as it was asked to.
+        # The generation in which a worker answered an execution with one message, as asked.
         self._brief: OrderedDict[_Key, int] = OrderedDict()
 
     async def unknown(
         self, client: _Asks, worker: RoutedWorker, action: _Action
     ) -> frozenset[Digest]:
-        """Return what has to be sent."""
+        """Return the blobs to be sent; asks the worker where they are many or not known."""
         held = self._of(worker)
         if action.shared is None or action.shared not in held.packs:
             return await client.find_missing(action.digests)
@@ -130,9 +131,9 @@ class SentBlobs:
         return left if _is_little(left) else await client.find_missing(left)
 
     def deltas(self, worker: RoutedWorker, action: _Action) -> tuple[Delta, ...] | None:
-        """Return what the worker lacks in the form that goes with the call, if it is that little.
+        """Return what the worker lacks as deltas that fit into the call that executes.
 
-        None: more is to be sent, or something has to be asked first.
+        None: there is more to send, or the worker has to be asked first.
         """
         held = self._of(worker)
         is_asked = action.shared is None or action.shared not in held.packs
@@ -149,16 +150,16 @@ class SentBlobs:
         return tuple(found)
 
     def taken(self, worker: RoutedWorker, action: _Action) -> None:
-        """Remember that the worker has all of an action, and took what came with the call."""
+        """Note that the worker has all blobs of an action and took what came with the call."""
         self.note(worker, action)
         self._ignored.pop(_key(worker), None)
 
     def lacked(
         self, worker: RoutedWorker, sent: tuple[Delta, ...], missing: Iterable[Digest]
     ) -> None:
-        """Hear that a worker lacks blobs: nothing is known of it any more.
+        """Note that a worker lacks blobs: everything noted for it is dropped.
 
-        One that again and again lacks what it was just sent is of a build that looks for none.
+        A worker that keeps lacking what was just sent is of a build that ignores deltas.
         """
         self.forget(worker)
         if {delta.digest for delta in sent}.isdisjoint(missing):
@@ -170,11 +171,11 @@ class SentBlobs:
             self._ignored.popitem(last=False)
 
     def is_brief(self, worker: RoutedWorker) -> bool:
-        """Tell whether a worker answers an execution with one message."""
+        """Report whether a worker answers an execution with one message."""
         return self._brief.get(_key(worker)) == worker.route.generation
 
     def was_brief(self, worker: RoutedWorker) -> None:
-        """Hear that it did."""
+        """Note that the worker answered an execution with one message."""
         self._brief[_key(worker)] = worker.route.generation
         if len(self._brief) > _MAX_WORKERS:
             self._brief.popitem(last=False)
@@ -184,7 +185,7 @@ class SentBlobs:
         return generation == worker.route.generation and count >= _MAX_IGNORED
 
     def note(self, worker: RoutedWorker, action: _Action) -> None:
-        """Remember that the worker has all of an action."""
+        """Note that the worker has all blobs of an action."""
         held = self._of(worker)
         if action.shared is not None:
             if len(held.packs) >= _MAX_PACKS:
@@ -199,7 +200,7 @@ class SentBlobs:
                 _put_latest(held, place, digest, data)
 
     def forget(self, worker: RoutedWorker) -> None:
-        """Something was evicted: nothing is known of that worker any more."""
+        """Drop everything noted for a worker, because it has evicted something."""
         self._held.pop(_key(worker), None)
 
     def _of(self, worker: RoutedWorker) -> _Held:

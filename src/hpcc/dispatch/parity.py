@@ -1,6 +1,6 @@
 """What follows from a difference between this machine's compiler and the image's.
 
-Of the tenant's word and the user's own setting the stricter one counts, for parity and fallback.
+The stricter of the tenant's policy and the user's setting counts, for parity and for fallback.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ class Judgement(NamedTuple):
 
     @property
     def refuses(self) -> bool:
-        """Say whether the compile must not go to the farm."""
+        """Report whether the compile must not go to the farm."""
         return self.parity == "refuse" and self.finding.level.differs
 
     @property
     def warns(self) -> bool:
+        """Report whether the user gets a warning; the compile goes to the farm."""
         return self.parity == "warn" and self.finding.level.differs
 
 
 class Words(NamedTuple):
-    """What is in force, and whether the tenant's table made it stricter than hpcc.toml."""
+    """The settings in force, and whether the tenant's policy made fallback stricter."""
 
     fallback: Fallback
     parity: Parity
@@ -54,14 +55,14 @@ class Words(NamedTuple):
 
 
 def words_in_force(session: FarmSession | None, *, fallback: Fallback, parity: Parity) -> Words:
-    """Put the user's settings and what the farm said last together."""
+    """Combine the user's settings with the policy of the last login; the stricter ones count."""
     policy = ClientPolicy() if session is None else session.policy
     strict = policy.stricter(fallback=fallback, parity=parity)
     return Words(*strict, is_tenants_fallback=strict[0] != fallback)
 
 
 def forbidden_text(words: Words, reason: str, message: str) -> bytes:
-    """Say to a person that a compile was not made here, since a setting forbids it."""
+    """Return what a user reads whose compile was not made locally because a setting forbids it."""
     where = (
         "for this tenant, by the farm's operator" if words.is_tenants_fallback else "in hpcc.toml"
     )
@@ -75,7 +76,10 @@ def forbidden_text(words: Words, reason: str, message: str) -> bytes:
 def judge(
     session: FarmSession | None, parity: Parity, name: str, host: Toolchain | None, image: ImageRef
 ) -> Judgement:
-    """Compare by what the farm said of its image; before that nothing is refused."""
+    """Compare the host's compiler with the image's, as the last login described it.
+
+    Before the first login nothing is refused. `name` is the compiler as the user spelled it.
+    """
     compilers = None if session is None else session.compilers
     finding = compare(name, host, compilers)
     if session is not None and compilers is None and host is not None and parity != "ignore":
@@ -84,7 +88,7 @@ def judge(
 
 
 def toolchain_of(text: str) -> Toolchain | None:
-    """Read what a request carries; None for nothing, or for what is none."""
+    """Parse the compiler that a request carries; None if it is empty or malformed."""
     try:
         found = parse_toolchains(text) if text else ()
     except CallerError:

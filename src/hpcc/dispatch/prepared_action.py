@@ -25,10 +25,13 @@ from hpcc.reapi.tree import InputTree, TreeBase
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedAction:
-    """An action ready to send. `messages` are its protos, `files` the host paths by digest.
+    """An action ready to send.
 
-    `own` are digests that other actions hardly have; `shared` is what it has in common with some.
-    `texts` are contents of files that are here, `places` what a blob is the latest state of.
+    `messages` are its encoded protos and `files` the host paths, both by digest. `outputs` maps a
+    path as REAPI spells it (relative to the working directory) to the daemon's (relative to the
+    root). `own` are digests that other actions rarely have, `shared` the inputs it has in common
+    with others. `texts` are file contents already in memory. `places` names the file or directory
+    that a blob is the latest state of.
     """
 
     digest: Digest
@@ -42,12 +45,13 @@ class PreparedAction:
     places: Mapping[Digest, str] = field(default_factory=dict)
 
     def content(self, digest: Digest) -> bytes | None:
-        """Return a blob that is at hand without reading a file."""
+        """Return a blob if it is in memory."""
         found = self.messages.get(digest)
         return self.texts.get(digest) if found is None else found
 
     @property
     def digests(self) -> frozenset[Digest]:
+        """Return the digests of all blobs that the action needs."""
         return frozenset(self.messages) | frozenset(self.files)
 
 
@@ -60,11 +64,12 @@ def prepare_action(
 ) -> PreparedAction:
     """Build the action of a request; a pure function of it, the file contents and `version`.
 
-    `pack` are the inputs that `request.shared` stands for. With its text no file is asked for.
+    `digest_of` returns the digest of a host file. `pack` are the inputs that `request.shared`
+    names. If the request carries its source's text, `digest_of` is not called.
 
     Raises:
-        CallerError: a path is not allowed, an input cannot be read, or it is not any more what
-            the compile was planned with.
+        CallerError: a path is not allowed, an input cannot be read, or it has changed since the
+            compile was planned.
     """
     files: dict[Digest, str] = {}
     inputs: list[InputFile] = []
@@ -88,7 +93,7 @@ def prepare_action(
     cwd = fold(request.cwd)
     placed = folded_inputs(inputs) if request.folds_case else inputs
     tree = base.with_files(placed, [cwd, *map(fold, request.directories)])
-    # REAPI spells outputs from the working directory, the daemon from the root.
+    # In REAPI output paths are relative to the working directory, in the daemon to the root.
     outputs = {posixpath.relpath(check_guest_path(fold(o)), cwd or "."): o for o in request.outputs}
     command = encode_command(
         CommandSpec(
@@ -122,6 +127,6 @@ def prepare_action(
 
 
 def _places(tree: InputTree, inputs: Iterable[InputFile]) -> dict[Digest, str]:
-    """Name what is sent again after each change: its next state has much of this one."""
+    """Name the files and directories whose next state can be sent as a delta to this one."""
     places = {item.digest: f"file:{item.path}" for item in inputs}
     return places | {digest: f"directory:{path}" for digest, path in tree.changed.items()}

@@ -1,7 +1,7 @@
-"""The daemon's way to a farm: a dispatcher process behind a socketpair, started when needed.
+"""The daemon's client of the dispatcher process, which it starts at the first remote compile.
 
-gRPC and its threads live there, so that the daemon stays forkable and small. Requests of many
-threads share the pair; one reader thread hands the answers out.
+gRPC and its threads are in that process, so that the daemon stays small and can fork. Requests of
+many threads share one socketpair; one reader thread delivers the answers.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from hpcc.dispatch.remote_frames import (
 )
 
 _log: Final = logging.getLogger(__name__)
-# How soon a compile whose launcher is gone is called off; each look is a wake-up.
+# How soon a compile whose launcher is gone is cancelled; each check costs a wake-up.
 _POLL_SECONDS: Final = 0.5
-# The dispatcher keeps the deadline; this is for one that hangs.
+# The dispatcher enforces the deadline; this margin is for a dispatcher that hangs.
 _SLACK_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0
 _MAX_TOLD: Final = 4_096
-# A dispatcher that dies at once would be started by every compile.
+# Without this limit every compile would start a dispatcher that dies at once.
 _MAX_QUICK_DEATHS: Final = 5
 _LOST: Final = RemoteFailure("dispatcher-lost", "the dispatcher process ended")
 
@@ -65,7 +65,7 @@ class _Pending:
 
 
 class _Link:
-    """One life of the dispatcher: its process, our end of the pair, and who waits."""
+    """One dispatcher process, our end of the pair, and the requests that wait for it."""
 
     def __init__(self, argv: list[str], env: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
@@ -90,7 +90,7 @@ class _Link:
         self._reader.start()
 
     def is_news(self, shared: SharedInputs | None) -> bool:
-        """Tell whether the process was not told of these inputs; it will be now."""
+        """Report whether the process lacks these inputs, and note that it gets them now."""
         if shared is None or shared.name in self._told:
             return False
         if len(self._told) >= _MAX_TOLD:
@@ -120,7 +120,7 @@ class _Link:
             self._pending.pop(request_id, None)
 
     def close(self) -> None:
-        """End the process: its end of the pair closes, then a signal, then a harder one."""
+        """End the process: shut our end of the pair, wait, then kill it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         try:
@@ -166,13 +166,13 @@ class _Link:
             waiting.settle(_LOST)
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        # Collects its status, so that no zombie stays; it has lost its pair and leaves by itself.
+        # Reaps the process, which ends by itself once its pair is shut.
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_STOP_SECONDS)
 
 
 class DispatcherClient:
-    """`RemoteClient` over a dispatcher that is started at the first compile."""
+    """A `RemoteClient` over a dispatcher process that it starts at the first compile."""
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self._settings = settings
@@ -184,18 +184,21 @@ class DispatcherClient:
         self._numbers = itertools.count(1)
 
     def farm(self) -> Farm | None:
+        """See `RemoteClient.farm`."""
         return self._files.farm()
 
     def session(self) -> FarmSession | None:
+        """See `RemoteClient.session`."""
         return self._files.session()
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        """See `RemoteClient.compile`."""
         try:
             link = self._ready_link()
             shared = request.shared
             outcome = self._ask(link, request, is_cancelled, link.is_news(shared))
             if shared and isinstance(outcome, RemoteFailure) and outcome.reason == UNKNOWN_INPUTS:
-                # It has forgotten them, or another compile's frame with them is still on the way.
+                # It has dropped them, or another compile's frame with them is still on the way.
                 outcome = self._ask(link, request, is_cancelled, True)
         except CallerError as error:
             return RemoteFailure(error.reason, str(error))
@@ -226,6 +229,7 @@ class DispatcherClient:
         return RemoteFailure("dispatcher-timeout", "the dispatcher did not answer in time")
 
     def close(self) -> None:
+        """End the dispatcher; later compiles fail with `dispatcher-closed`."""
         with self._lock:
             self._is_closed = True
             link, self._link = self._link, None
@@ -261,7 +265,7 @@ class DispatcherClient:
 
 
 def _dispatcher_env() -> dict[str, str]:
-    """Only what Python and the locale need: no proxies, no gRPC switches from a user's shell."""
+    """Return what Python and the locale need, without a shell's proxies and gRPC switches."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in kept if name in os.environ}
 

@@ -26,9 +26,10 @@ from hpcc.core import (
     SharedInputs,
 )
 
-# One object of MAX_OUTPUT_BYTES and its company.
+# One object of MAX_OUTPUT_BYTES and what is sent with it.
 MAX_FRAME_BYTES: Final = 640 << 20
-# Why a request for shared inputs by name alone fails; asked again with all of them it does not.
+# The reason if a request names shared inputs that the dispatcher does not have; the daemon then
+# sends it again with the inputs.
 UNKNOWN_INPUTS: Final = "unknown-inputs"
 _PREFIX: Final = struct.Struct(">IBQI")
 LENGTH: Final = struct.Struct(">I")
@@ -54,6 +55,11 @@ class Frame:
 
 
 def encode_frame(kind: Kind, request_id: int, head: Mapping[str, object], *blobs: bytes) -> bytes:
+    """Encode a frame with its length.
+
+    Raises:
+        CallerError: it is larger than `MAX_FRAME_BYTES` (reason `frame-size`).
+    """
     raw = json.dumps(head, separators=(",", ":")).encode()
     body = b"".join(blobs)
     length = _PREFIX.size - LENGTH.size + len(raw) + len(body)
@@ -63,7 +69,7 @@ def encode_frame(kind: Kind, request_id: int, head: Mapping[str, object], *blobs
 
 
 def decode_frame(payload: bytes) -> Frame:
-    """Read a frame's bytes after its length.
+    """Decode the bytes that follow a frame's length.
 
     Raises:
         CallerError: they are not a frame.
@@ -80,10 +86,10 @@ def decode_frame(payload: bytes) -> Frame:
 
 
 def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool = True) -> bytes:
-    """Encode a compile; without the shared inputs for a dispatcher that knows them by name.
+    """Encode a compile; leave the shared inputs out for a dispatcher that has them already.
 
     Raises:
-        CallerError: argv, env or a path is not UTF-8, or all is too large.
+        CallerError: argv, env or a path is not UTF-8, or the frame is too large.
     """
     shared = request.shared
     encoded = shared.encoded if shared is not None and with_shared else b""
@@ -110,7 +116,7 @@ def _input(item: RemoteInput) -> tuple[str, str, bool, str]:
 
 
 def encode_inputs(inputs: Iterable[tuple[RemoteInput, int]]) -> bytes:
-    """Encode inputs with their sizes for `SharedInputs`; equal ones give equal bytes.
+    """Encode inputs with their sizes in bytes for `SharedInputs`; equal inputs give equal bytes.
 
     Raises:
         CallerError: a path is not UTF-8.
@@ -120,10 +126,10 @@ def encode_inputs(inputs: Iterable[tuple[RemoteInput, int]]) -> bytes:
 
 
 def decode_inputs(encoded: bytes) -> list[tuple[str, str, Digest]]:
-    """Return path, host path and digest of each input of `encode_inputs`.
+    """Return path, host path and digest of each input; the reverse of `encode_inputs`.
 
     Raises:
-        CallerError: these are not such bytes.
+        CallerError: the bytes are malformed.
     """
     try:
         return [
@@ -142,7 +148,7 @@ def _json(value: object) -> bytes:
 
 
 def request_of(frame: Frame) -> RemoteRequest:
-    """Read a compile; `inputs` are its own alone where it shares others."""
+    """Decode a compile. If it has shared inputs, `inputs` holds only the others."""
     head = frame.head
     inputs = tuple(RemoteInput(*item) for item in head["inputs"])
     return RemoteRequest(
@@ -170,6 +176,7 @@ def _shared(
 
 
 def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
+    """Encode an outcome; a result that is too large becomes a failure `frame-size`."""
     if isinstance(outcome, RemoteFailure):
         head: dict[str, object] = {"reason": outcome.reason, "message": outcome.message}
         return encode_frame(Kind.OUTCOME, request_id, head)
@@ -189,10 +196,10 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
 
 
 def outcome_of(frame: Frame) -> RemoteOutcome:
-    """Read an outcome.
+    """Decode an outcome.
 
     Raises:
-        CallerError: the frame does not hold one.
+        CallerError: it is malformed.
     """
     head = frame.head
     try:

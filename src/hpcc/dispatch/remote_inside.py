@@ -1,7 +1,7 @@
-"""The daemon's way to a farm on Windows: the dispatcher on a thread of its own. Not yet run there.
+"""The daemon's dispatcher on Windows: a thread in its own process. Not yet run on Windows.
 
-Nothing is forked there, and no socket is inherited, so gRPC needs no process of its own. It is
-loaded at the first compile for a farm: that takes seconds, which a daemon that starts has not.
+The daemon does not fork there and no socket is inherited, so gRPC needs no separate process. It is
+imported at the first compile for a farm, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hpcc.dispatch.main import Farms
 
 _log: Final = logging.getLogger(__name__)
-# As of a dispatcher's process, see `hpcc.dispatch.remote`.
+# As for a dispatcher process, see `remote`.
 _POLL_SECONDS: Final = 0.5
 _SLACK_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0
@@ -40,7 +40,7 @@ _CLOSED: Final = RemoteFailure("dispatcher-closed", "the daemon is closing")
 
 
 class InsideClient:
-    """`RemoteClient` in the daemon's own process."""
+    """A `RemoteClient` whose dispatcher runs in the daemon's process."""
 
     def __init__(self, paths: Paths, settings: Settings) -> None:
         self._files, self._settings = FarmFiles(paths, settings), settings.remote
@@ -49,12 +49,15 @@ class InsideClient:
         self._is_closed = False
 
     def farm(self) -> Farm | None:
+        """See `RemoteClient.farm`."""
         return self._files.farm()
 
     def session(self) -> FarmSession | None:
+        """See `RemoteClient.session`."""
         return self._files.session()
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
+        """See `RemoteClient.compile`."""
         with self._lock:
             if self._is_closed:
                 return _CLOSED
@@ -83,6 +86,7 @@ class InsideClient:
         return self._life
 
     def close(self) -> None:
+        """End the thread; later compiles fail with `dispatcher-closed`."""
         with self._lock:
             self._is_closed = True
             life, self._life = self._life, None
@@ -95,7 +99,7 @@ class _Life:
 
     def __init__(self, farm_file: Path, settings: RemoteSettings) -> None:
         self._farm_file, self._settings = farm_file, settings
-        # gRPC wants to watch sockets, which is more than the loop for Windows' own calls can do.
+        # gRPC needs to watch sockets, which the default (proactor) loop of Windows cannot do.
         self._loop = asyncio.SelectorEventLoop()
         self._stopping, self._opening = asyncio.Event(), asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -108,7 +112,7 @@ class _Life:
         return self._thread.is_alive()
 
     def ask(self, request: RemoteRequest) -> Future[RemoteOutcome] | None:
-        """Have one compile made; None when all is over."""
+        """Start one compile; None if the loop is closed."""
         asked = self._compile(request)
         try:
             return asyncio.run_coroutine_threadsafe(asked, self._loop)
@@ -117,7 +121,7 @@ class _Life:
             return None
 
     def close(self) -> None:
-        """Cancel what is under way and end the thread."""
+        """Cancel compiles under way and end the thread."""
         try:
             self._loop.call_soon_threadsafe(self._stopping.set)
         except RuntimeError:

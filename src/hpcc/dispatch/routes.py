@@ -1,4 +1,4 @@
-"""Which route a dispatcher may dial: decisions about deaths told and dials that failed. No I/O."""
+"""Which route a dispatcher may dial, given reported deaths and failed dials. No I/O."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Final
 
 from hpcc.rpc.scheduler.api import Route, RouteChange
 
-# A generation that let a dial or a call fail is not dialled again so long: a dead worker's lease
-# ends meanwhile, and the scheduler names it no more.
+# A generation with a failed dial or call is not dialled again for this long. By then a dead
+# worker's lease has ended, and the scheduler does not name it any more.
 SHUN_SECONDS: Final = 10.0
-# Workers whose deaths are remembered; what is forgotten costs one dial.
+# Workers whose deaths are kept; a dropped one costs one dial.
 MAX_REMEMBERED: Final = 16_384
 
 
 class RouteBook:
-    """The current route, and what is known against routes.
+    """The current route, and which routes are dead or shunned.
 
-    News and answers come over different streams in any order: a death may be told before the
-    answer comes that still names the dead.
+    Deaths and routes come over different streams in any order: a death may be reported before the
+    route to that worker arrives.
     """
 
     def __init__(self) -> None:
@@ -29,21 +29,22 @@ class RouteBook:
         self._shunned: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def is_dead(self, route: Route) -> bool:
+        """Report whether this generation of the worker, or a later one, was reported dead."""
         return route.generation <= self._dead.get(route.worker_id, 0)
 
     def is_good(self, route: Route, now: float) -> bool:
-        """Say whether nothing is known against a route at the monotonic time `now`."""
+        """Report whether a route is neither dead nor shunned at the monotonic time `now`."""
         generation, until = self._shunned.get(route.worker_id, (0, 0.0))
         is_shunned = route.generation <= generation and now < until
         return not is_shunned and not self.is_dead(route)
 
     def take(self, route: Route, now: float) -> bool:
-        """Make a route the current one, unless something is known against it."""
+        """Make a route the current one if it `is_good`; returns whether it is."""
         self.current = route if self.is_good(route, now) else None
         return self.current is not None
 
     def told(self, change: RouteChange) -> None:
-        """Hear of a generation: it is dead, or it lives and those before it are dead."""
+        """Note a generation's death, or its life: then all generations before it are dead."""
         dead = change.generation if change.is_dead else change.generation - 1
         if dead > self._dead.get(change.worker_id, 0):
             self._dead[change.worker_id] = dead
@@ -54,11 +55,11 @@ class RouteBook:
             self.current = None
 
     def silent(self) -> None:
-        """Hear nothing any more: anything may have died."""
+        """Drop the current route, because deaths are not reported any more."""
         self.current = None
 
     def give_up(self, route: Route, now: float, *, is_workers_fault: bool) -> None:
-        """Drop a route that failed; shun its generation for a while if its worker is at fault."""
+        """Drop a route that failed; shun its generation for 10 s if its worker is at fault."""
         if self.current is route:
             self.current = None
         if not is_workers_fault:
