@@ -215,7 +215,9 @@ class Dispatcher:
         record, is_cached = await self._result(client, worker, prepared)
         await self._check(record, connection, worker, prepared)
         if is_cached and record.exit_code:
-            raise IntegrityError("a compile that failed is no hit", reason="result-failed")
+            raise IntegrityError(
+                "a cached result of a failed compile does not count", reason="result-failed"
+            )
         outputs = await _outputs(client, record, prepared.outputs)
         return RemoteResult(
             exit_code=record.exit_code,

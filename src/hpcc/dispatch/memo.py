@@ -41,7 +41,7 @@ class DigestMemo:
             with open(path, "rb", buffering=0, opener=_open) as file:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode) or before.st_size > MAX_OUTPUT_BYTES:
-                    raise CallerError("an input is no ordinary file", reason="input-kind")
+                    raise CallerError("an input is not a regular file", reason="input-kind")
                 key = _key(before)
                 known = self._entries.get(path)
                 if known is not None and known.stat == key:
