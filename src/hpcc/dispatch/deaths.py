@@ -1,7 +1,7 @@
-"""Actions that ended guests, whichever workers these were at. Bounded; does no I/O.
+"""Actions that ended guests, counted over all workers. Bounded; does no I/O.
 
-Each worker counts for itself, too (`hpcc.worker.pool.deaths`); an action that is routed to another
-worker after each death would otherwise end two guests at every one of them.
+Each worker has its own count (`hpcc.worker.pool.deaths`). Without this one, an action that is
+routed to another worker after each death would end two guests at every worker.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Final
 
 from hpcc.core import CallerError, Digest
 
-# As at the worker: not for ever, it may have shared its guests with the one that ended them.
+# As at the worker. Limited in time, because another action in the same guest may be to blame.
 MAX_GUEST_DEATHS: Final = 2
 REMEMBERED_SECONDS: Final = 1800.0
 MAX_REMEMBERED: Final = 1024
-# A death that is known to be another compile's fault has a reason of its own, and does not count.
+# A death that is known to be another compile's fault has another reason and does not count.
 COUNTED_REASON: Final = "guest-lost"
 
 
 class GuestDeaths:
-    """Guest deaths by action."""
+    """Guest deaths by action; see the module."""
 
     def __init__(self) -> None:
         # Count and monotonic time of the last, oldest first.
         self._deaths: OrderedDict[Digest, tuple[int, float]] = OrderedDict()
 
     def note(self, action: Digest, reason: str, now: float) -> None:
-        """Count a failure for this reason, if it is a guest's death."""
+        """Count a failure if its reason is a guest's death; `now` is monotonic, in seconds."""
         if reason != COUNTED_REASON:
             return
         self._deaths[action] = self._count(action, now) + 1, now
@@ -39,7 +39,7 @@ class GuestDeaths:
         """Refuse an action that ended too many guests.
 
         Raises:
-            CallerError: with the reason `quarantined`.
+            CallerError: the action is quarantined (reason `quarantined`).
         """
         if self._count(action, now) >= MAX_GUEST_DEATHS:
             raise CallerError(
