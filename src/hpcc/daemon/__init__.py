@@ -1,6 +1,4 @@
-"""The per-user daemon: takes launchers' requests, asks the cache, answers.
+"""The per-user daemon: decides each compile, keeps the private cache, talks to a farm.
 
-This room has sockets, pipes, threads and the life cycle of the process. It reads no compiler flag
-and no stored result; that is `hpcc.cache`, which it calls through `hpcc.cache.base.api`. No fault
-here may fail a build: the launcher is then told to run the compiler itself.
+Commands use `start`, `stop` and `query` of `client`; other packages use nothing else.
 """

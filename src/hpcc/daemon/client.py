@@ -1,4 +1,4 @@
-"""The daemon as commands use it: start, stop and query, over a socket or over a Windows pipe."""
+"""The daemon as commands use it: start, stop and query, over a Unix socket or a named pipe."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The daemon's socket on Linux: who may bind it, and who may remove it.
+"""The daemon's socket on Linux: which process may bind and remove it.
 
-Who holds the lock of `daemon.lock` may bind the socket and remove it; the kernel gives the lock
-back when its holder dies, so that a socket left by a killed daemon is safely replaced.
+Only the process that holds the lock of `daemon.lock` may bind the socket or remove it. The kernel
+releases the lock when its holder dies, so that the next daemon can safely replace a socket that a
+killed daemon left.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ from hpcc.core import CallerError
 from hpcc.wire import launcher as wire
 
 LOCK_NAME: Final = "daemon.lock"
-# As many as the kernel allows; launchers that find the queue full wait and try again.
+# The kernel lowers it to its own limit. Launchers that find the queue full wait and try again.
 _BACKLOG: Final = 4096
 
 
 def socket_path(paths: Paths) -> str:
-    """Return where the daemon of these paths listens."""
+    """Return the path of the socket of this user's daemon."""
     return os.fsdecode(wire.daemon_socket(os.fsencode(paths.run), os.getuid()))
 
 
 def prepare_private_directory(directory: Path) -> None:
-    """Make the directory, 0700, or check that the one that is there is ours alone.
+    """Make a directory with mode 0700, or check that only we can write to the existing one.
 
     Raises:
-        CallerError: it is somebody else's, writable for others, or cannot be made.
+        CallerError: it belongs to another user, others can write to it, or it cannot be made
+            (reason `run-dir`).
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,7 +50,7 @@ def prepare_private_directory(directory: Path) -> None:
 
 
 class Door:
-    """The locked right to a socket, and the socket."""
+    """The lock that allows a process to bind the socket, and the bound socket; a `DaemonDoor`."""
 
     def __init__(self, lock: int, listener: socket.socket, path: str) -> None:
         self._lock, self.listener, self.path = lock, listener, path
@@ -60,7 +62,8 @@ class Door:
         """Take the lock and bind.
 
         Raises:
-            CallerError: a daemon runs already (reason `already-running`), or the place is not ours.
+            CallerError: a daemon runs already (reason `already-running`), or the directory or
+                path is not usable (reason `run-dir`).
         """
         path = socket_path(paths)
         prepare_private_directory(paths.run)
@@ -85,19 +88,19 @@ class Door:
         return cls(lock, listener, path)
 
     def is_reachable(self) -> bool:
-        """Whether the path still leads to this socket."""
+        """Report whether the path still leads to this socket."""
         return self._id is not None and _socket_id(self.path) == self._id
 
     def close_copies(self) -> None:
-        """Close the right, but not the listener, in a process that was forked off."""
+        """Close the lock, but not the listener, in a forked process. The daemon keeps the lock."""
         os.close(self._lock)
         self._lock = -1
 
     def leave(self) -> None:
-        """Remove the socket, then give up the right to it. May be called again."""
+        """Remove the socket, then release the lock. May be called again."""
         with self._guard:
             if self._lock >= 0:
-                # Where the directory was swept, another daemon may have its own there.
+                # If a cleaner removed our socket, the path may be another daemon's now.
                 if self.is_reachable():
                     _unlink(self.path)
                 os.close(self._lock)

@@ -10,8 +10,8 @@ A connection takes one of three ways:
 - A request of another protocol or build is answered with our version. The lifecycle decides
   whether this daemon ends, so that a newer one can take over.
 - A compile request is first checked for meaning: a launcher in another mount namespace, or whose
-  working directory is another directory here, names other files than ours. Such a launcher is told
-  to exec its compiler (`other-mount-namespace`, `other-directory`). For the rest the handler
+  working directory is another directory here, names other files than ours. Such a launcher gets
+  `Exec` (`other-mount-namespace`, `other-directory`). For the rest the handler
   answers `Done` (outputs are in place), `Exec` (compile without us) or `Run` (compile and report).
 
 After `Run` the listener watches the connection until the report comes. Example: gcc with a miss.
@@ -55,7 +55,7 @@ _log: Final = logging.getLogger("hpcc.daemon.front")
 
 
 class Front:
-    """Serves one listener until it is told to stop.
+    """Serves one listener until `close_door`.
 
     `on_admin` answers a status question; it may raise CallerError. `on_version` decides what to do
     about a launcher of another build and returns whether this daemon ends.

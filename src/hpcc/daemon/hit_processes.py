@@ -1,13 +1,13 @@
-"""Further processes that answer hits on the daemon's socket, so that many cores are not one lock's.
+"""Further processes that answer hits on the daemon's socket, because one Python uses one core.
 
-A helper is forked before the daemon has any thread. It knows replays and nothing else: a request
-it does not know, or whose replay does not hold any more, it hands to the daemon with the
-connection. The daemon answers, and sends the helper what may be replayed the next time. Helpers
-say which replays they served; a helper whose daemon is gone ends.
+A helper is forked before the daemon has any thread, and serves only replays. A request without a
+replay, or whose replay does not hold any more, goes to the daemon together with its connection.
+The daemon answers it and sends the helper the replay for the next time. Helpers report which
+replays they served. A helper ends when its daemon is gone.
 
-One SOCK_SEQPACKET pair per helper, each message whole or absent. To the daemon: `ASK` + frame,
-with the connection; `HITS` + numbers. To the helper: `LEARN` + number, the time to renew, frame,
-with a memory file that holds the plan.
+Each helper has one SOCK_SEQPACKET pair, so that a message arrives whole or not at all. To the
+daemon: `ASK` + frame, with the connection; `HITS` + numbers. To the helper: `LEARN` + number, the
+time to renew in milliseconds (0 for never), frame, with a memory file that holds the plan.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _STOP_SECONDS: Final = 5.0
 Serve = Callable[
     [socket.socket, Replays, Callable[[socket.socket, bytes], None]], Callable[[], None]
 ]
-"""Starts a front on a listener that answers replays and gives the rest away; returns its end."""
+"""Starts to answer replays on a listener and gives other connections away; returns its stop."""
 Adopt = Callable[[socket.socket, bytes, Callable[[Replay | None], None]], None]
-"""Answers a connection that a helper gave away, then says what the helper may replay."""
+"""Answers a connection that a helper gave away, then passes on the replay, if there is one."""
 
 
 def _ignore() -> None:
@@ -53,7 +53,7 @@ def _ignore() -> None:
 
 
 class Helpers:
-    """The daemon's side. Thread-safe."""
+    """The daemon's side of its helpers, by pid. Thread-safe."""
 
     def __init__(self, pairs: dict[int, socket.socket]) -> None:
         self._pairs = pairs
@@ -65,10 +65,11 @@ class Helpers:
 
     @property
     def pids(self) -> list[int]:
+        """Return the pids of the helpers, those that ended too."""
         return sorted(self._pairs)
 
     def start(self, adopt: Adopt, on_replayed: Callable[[], None]) -> None:
-        """Listen to the helpers; `on_replayed` is told of each request they answered."""
+        """Listen to the helpers; `on_replayed` is called for each request they answered."""
         self._on_replayed = on_replayed
         for pid, pair in self._pairs.items():
             thread = threading.Thread(
@@ -78,7 +79,7 @@ class Helpers:
             thread.start()
 
     def close(self) -> None:
-        """End all helpers once what they are at is done, and hear their last counts."""
+        """Let the helpers finish what is under way, receive their last counts, and end them."""
         for pair in self._pairs.values():
             with contextlib.suppress(OSError):
                 pair.shutdown(socket.SHUT_WR)
@@ -116,7 +117,7 @@ class Helpers:
                 on_hit()
 
     def _teach(self, pair: socket.socket, frame: bytes, replay: Replay | None) -> None:
-        """Send a replay to one helper; one it cannot get now it asks for again."""
+        """Send a replay to one helper. If that fails, the helper asks again at the next request."""
         if replay is None or replay.is_answered_apart or type(replay.prepared) is not bytes:
             return
         number = next(self._numbers)
@@ -140,9 +141,9 @@ class Helpers:
 def fork_helpers(
     count: int, listener: socket.socket, engine: Engine, serve: Serve, close: Callable[[], None]
 ) -> Helpers:
-    """Fork so many helpers; to be called before there is any thread.
+    """Fork `count` helpers. The caller must not have started a thread yet.
 
-    `close` closes in the child what is the daemon's alone.
+    `close` runs in the child and closes what only the daemon may hold.
     """
     pairs: dict[int, socket.socket] = {}
     for _ in range(count):
@@ -160,15 +161,15 @@ def fork_helpers(
 
 
 def _run(pair: socket.socket, listener: socket.socket, engine: Engine, serve: Serve) -> NoReturn:
-    """Be a helper."""
+    """Run as a helper process; never returns."""
     status = 1
     try:
-        # A terminal's Ctrl-C is the daemon's affair: its end is ours.
+        # On a terminal's Ctrl-C the daemon ends, and a helper ends with its daemon.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         _Helper(pair, listener, engine, serve).run()
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing of the daemon's may run on in this process
+    except BaseException:  # noqa: BLE001 - no code of the daemon may continue in this process
         _log.exception("a helper failed")
     finally:
         os._exit(status)
@@ -186,7 +187,7 @@ class _Helper:
         self._stop = serve(listener, self._replays, self._give_away)
 
     def run(self) -> None:
-        """Learn until the daemon has no more to say, then finish."""
+        """Receive replays until the daemon closes the pair, then finish what is under way."""
         flusher = threading.Thread(target=self._flush_often, name="hpcc-flush", daemon=True)
         flusher.start()
         while True:
@@ -220,7 +221,7 @@ class _Helper:
             self._hits.append(number)
 
     def _give_away(self, connection: socket.socket, data: bytes) -> None:
-        """Hand a connection to the daemon; the launcher of one that cannot be handed compiles."""
+        """Pass a connection to the daemon. If that fails, it closes and its launcher compiles."""
         with contextlib.suppress(OSError), connection:
             socket.send_fds(self._pair, [_ASK + data], [connection.fileno()], socket.MSG_NOSIGNAL)
 
@@ -233,5 +234,5 @@ class _Helper:
             hits, self._hits = self._hits, []
         for start in range(0, len(hits), _HITS_PER_MESSAGE):
             numbers = b"".join(map(_NUMBER.pack, hits[start : start + _HITS_PER_MESSAGE]))
-            with contextlib.suppress(OSError):  # the daemon is gone: nobody counts
+            with contextlib.suppress(OSError):  # the daemon is gone, so the counts are lost
                 self._pair.send(_HITS + numbers, socket.MSG_NOSIGNAL)

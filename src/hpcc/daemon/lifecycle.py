@@ -1,4 +1,4 @@
-"""The life of the daemon: one per user, found by its socket or pipe, gone without traces."""
+"""The daemon's life: one per user, found by its socket or pipe, and leaving neither behind."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ BACKOFF_NAME: Final = "backoff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LifecycleLimits:
-    """Times of one daemon's life."""
+    """Time limits of one daemon's life."""
 
-    # Two builds of hpcc used side by side must not spend their time replacing each other's daemon.
+    # A younger daemon is not replaced by another build's launcher. Otherwise two builds used side
+    # by side would replace each other's daemon all the time.
     min_age_seconds: float = 10.0
-    # A remote compile may take this long; whoever drains us has a new daemon already.
+    # A remote compile may take this long. A new daemon already serves later launchers.
     drain_seconds: float = 900.0
     # `stop --now`: launchers compile by themselves once their connection is gone.
     stop_seconds: float = 5.0
     poll_seconds: float = 0.05
-    # /tmp is swept on some machines: a daemon nobody can reach any more must not stay.
+    # Some machines clean /tmp: a daemon whose socket is gone must end.
     check_seconds: float = 15.0
 
 
@@ -41,23 +42,25 @@ class DaemonDoor(Protocol):
     """The right to be this user's daemon, and the name under which launchers find it."""
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Return the name: the path of a socket or the name of a pipe."""
+        ...
 
     def is_reachable(self) -> bool:
-        """Whether the name still leads to us."""
+        """Report whether the name still leads to this daemon."""
         ...
 
     def leave(self) -> None:
-        """Give up the name, so that another daemon can take it. May be called again."""
+        """Release the name, so that another daemon can take it. May be called again."""
         ...
 
 
 OpenFront = Callable[[Callable[[bytes], bytes], Callable[[], bool]], Front]
-"""Builds a front from what answers status questions, and what is asked of another build's."""
+"""Builds a front from `on_admin` and `on_version`; see `Front`."""
 
 
 class Daemon:
-    """One running daemon: door, front, handler and remote side."""
+    """One running daemon: door, front, handler and client of a farm."""
 
     def __init__(
         self,
@@ -80,7 +83,10 @@ class Daemon:
         self._front = open_front(self._on_admin, self._on_version)
 
     def serve(self, on_ready: Callable[[], None]) -> None:
-        """Serve until told to stop, then until nothing is under way; leaves nothing behind."""
+        """Serve until `stop`, then until nothing is under way; releases everything.
+
+        `on_ready` is called once launchers can connect.
+        """
         self._front.start()
         on_ready()
         try:
@@ -98,7 +104,7 @@ class Daemon:
                 self._remote.close()
 
     def stop(self, *, now: bool) -> None:
-        """Ask `serve` to end; with `now` without waiting for what is under way."""
+        """Make `serve` end; with `now` it cancels what is under way instead of waiting."""
         if now:
             self._hurry.set()
         self._stopping.set()
@@ -120,7 +126,7 @@ class Daemon:
     def _on_version(self) -> bool:
         if self._clock.monotonic() - self._started < self._limits.min_age_seconds:
             return False
-        self._door.leave()  # before the answer: whoever gets it starts the next daemon
+        self._door.leave()  # before the answer: the launcher that gets it starts the next daemon
         self.stop(now=False)
         return True
 

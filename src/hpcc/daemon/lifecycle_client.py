@@ -1,4 +1,4 @@
-"""What commands ask of the daemon: status, stats, start, stop."""
+"""Commands' side of the daemon on Unix: status, stats, start, stop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpcc.wire import launcher as wire
 
 _ANSWER_SECONDS: Final = 5.0
 _HURRY_SECONDS: Final = 2.0
-# A person waits for a machine that is slow or busy; a launcher ten seconds.
+# A person waits for a slow or busy machine; a launcher gives up after ten seconds.
 START_SECONDS: Final = 60.0
 LAUNCHER_START_SECONDS: Final = 9.0
 _DRAIN_SECONDS: Final = 900.0
@@ -33,8 +33,8 @@ def _connect(paths: Paths) -> socket.socket:
     """Connect to the daemon.
 
     Raises:
-        NotFoundError: none is running (reason `no-daemon`).
-        CallerError: somebody else listens there.
+        NotFoundError: no daemon is running (reason `no-daemon`).
+        CallerError: another user listens there (reason `foreign-daemon`).
     """
     path = socket_path(paths)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -60,22 +60,25 @@ def query(
 ) -> dict[str, object]:
     """Ask the running daemon: `status` or `stats` (and `stop`, `stop-now`: see `stop`).
 
-    `stats` answers `counters` (the cache handler's), `front` (what never reached it), `pid` and
-    `uptime_seconds`.
+    `stats` returns `counters` (of the cache handler), `front` (counters of requests that did not
+    reach it), `pid` and `uptime_seconds`.
 
     Raises:
-        NotFoundError: none is running (reason `no-daemon`).
-        InfrastructureError: it does not answer.
+        NotFoundError: no daemon is running (reason `no-daemon`).
+        InfrastructureError: it does not answer (reason `daemon-hangs`).
     """
     with _connect(paths) as connection:
         return ask(UnixConnection(connection), what, timeout_seconds)
 
 
 def start(paths: Paths, timeout_seconds: float = START_SECONDS) -> bool:
-    """Have a daemon of this build running; returns whether it had to be started.
+    """Start a daemon of this build unless one runs; returns whether it was started.
+
+    A daemon of another build is stopped first.
 
     Raises:
-        InfrastructureError: it could not be started; the text says why and names the log.
+        InfrastructureError: it could not be started (reason `daemon-start`); the text gives the
+            cause or the path of the log.
     """
     try:
         if query(paths, "status").get("build_id") == wire.BUILD_ID:
@@ -108,11 +111,12 @@ def start(paths: Paths, timeout_seconds: float = START_SECONDS) -> bool:
 def stop(paths: Paths, *, now: bool = False) -> bool:
     """End the daemon and wait until it is gone; returns whether one was there.
 
-    It finishes what is under way first; with `now` launchers go on by themselves, and a daemon
-    that does not even answer is killed.
+    The daemon first finishes what is under way. With `now` it does not wait: launchers continue
+    without it, and a daemon that does not answer is killed.
 
     Raises:
-        InfrastructureError: it hangs, and `now` was not asked for, or not even that helped.
+        InfrastructureError: it hangs and `now` was not set, or it did not end when killed
+            (reason `daemon-hangs`).
     """
     try:
         connection = _connect(paths)

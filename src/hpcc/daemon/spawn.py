@@ -1,7 +1,8 @@
-"""Starting the daemon so that nothing of its starter stays with it.
+"""Starting the daemon on Unix so that it keeps nothing of its starter.
 
-Own session, double fork, working directory `/`, stdio to a log, no inherited descriptor, a
-scrubbed environment: `make -j2 | cat` must end although it started a daemon.
+It gets its own session, a double fork, `/` as working directory, a log as output, no inherited
+descriptor and a reduced environment. Otherwise `make -j2 | cat` would not end after it started a
+daemon.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ MAX_LOG_BYTES: Final = 1 << 20
 _MAX_ANSWER_BYTES: Final = 4096
 READY: Final = b"ready"
 
-# Everything else is a build's own: MAKEFLAGS would tie us to its jobserver.
+# All other variables belong to a build: MAKEFLAGS would tie the daemon to its jobserver.
 _KEPT_NAMES: Final = frozenset(
     {"HOME", "PATH", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "HPCC_DIR"}
-    | {"HPCC_NATIVE"}  # a switch for those who look for a fault in the native library
+    | {"HPCC_NATIVE"}  # a switch to debug the native library
 )
 _KEPT_PREFIXES: Final = ("LC_", "XDG_")
 
 
 def daemon_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return what of an environment the daemon gets."""
+    """Return the variables of an environment that the daemon gets."""
     return {
         name: value
         for name, value in env.items()
@@ -41,7 +42,7 @@ def daemon_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def open_log(directory: Path) -> int:
-    """Open the daemon's log for appending; one that has grown large is set aside first."""
+    """Open the daemon's log for appending; a log over 1 MiB is renamed to `daemon.log.1` first."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / LOG_NAME
     try:
@@ -56,8 +57,11 @@ def open_log(directory: Path) -> int:
 def spawn_daemon(paths: Paths, timeout_seconds: float) -> str:
     """Start a daemon and wait until it listens.
 
-    Returns "" when it does, `already-running` when another one holds the lock, else a sentence
-    that says why not.
+    Returns "" once it listens, `already-running` if another daemon holds the lock, else a sentence
+    with the cause.
+
+    Raises:
+        CallerError: the log cannot be written (reason `run-dir`).
     """
     try:
         log = open_log(paths.state)
@@ -68,7 +72,7 @@ def spawn_daemon(paths: Paths, timeout_seconds: float) -> str:
     ready, ready_child = os.pipe2(os.O_CLOEXEC)
     try:
         process = subprocess.Popen(
-            # -P: a directory that a build works in is no place to import from.
+            # -P: the working directory of a build must not be on the import path.
             [sys.executable, "-P", "-m", "hpcc.daemon", "--ready-fd", str(ready_child)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -81,7 +85,7 @@ def spawn_daemon(paths: Paths, timeout_seconds: float) -> str:
         os.close(ready_child)
         ready_child = -1
         answer = _read_answer(ready, timeout_seconds)
-        # Our child forked and ended, or never got that far.
+        # Our child has forked and ended, or it failed before that.
         _reap(process)
     finally:
         os.close(log)

@@ -1,4 +1,4 @@
-"""What commands ask of the daemon on Windows: status, stats, start, stop. Not yet run there."""
+"""Commands' side of the daemon on Windows: status, stats, start, stop. Not yet run there."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from hpcc.windows.library import Library, load_library
 from hpcc.windows.processes import ServerProcess
 from hpcc.wire import launcher as wire
 
-# A person waits for a machine that is slow or busy; a launcher ten seconds.
+# A person waits for a slow or busy machine; a launcher gives up after ten seconds.
 START_SECONDS: Final = 60.0
 LAUNCHER_START_SECONDS: Final = 9.0
 LOG_NAME: Final = "daemon.log"
-# What the daemon's process ends with where another one has the lock.
+# Exit code of a daemon's process that finds another one holding the lock.
 EXIT_ALREADY_RUNNING: Final = 75
 _ANSWER_SECONDS: Final = 5.0
 _HURRY_SECONDS: Final = 2.0
@@ -40,7 +40,7 @@ _TAIL_BYTES: Final = 2048
 # DETACHED_PROCESS, CREATE_NEW_PROCESS_GROUP, CREATE_BREAKAWAY_FROM_JOB ("Process Creation Flags").
 _DETACHED: Final = 0x8 | 0x200
 _BREAKAWAY: Final = 0x0100_0000
-# What Windows, Python and the profile need; everything else is a build's own.
+# What Windows, Python and the profile need; all other variables belong to a build.
 _KEPT_NAMES: Final = frozenset(
     {
         "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "PATH", "PATHEXT", "COMSPEC", "TEMP", "TMP",
@@ -51,7 +51,7 @@ _KEPT_NAMES: Final = frozenset(
 
 
 def daemon_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return what of an environment the daemon gets; names are what they are in any case."""
+    """Return the variables of an environment that the daemon gets; names ignore case."""
     return {name: value for name, value in env.items() if name.upper() in _KEPT_NAMES}
 
 
@@ -65,11 +65,11 @@ def query(
     """Ask the running daemon: `status`, `stats`, `stop` or `stop-now`.
 
     Raises:
-        NotFoundError: none is running (reason `no-daemon`).
-        CallerError: somebody else listens there.
-        InfrastructureError: it does not answer.
+        NotFoundError: no daemon is running (reason `no-daemon`).
+        CallerError: another user listens there (reason `foreign-daemon`).
+        InfrastructureError: it does not answer (reason `daemon-hangs`) or is busy (`daemon-busy`).
     """
-    del paths  # the pipe's name is the user's, and HPCC_DIR's
+    del paths  # user and HPCC_DIR determine the pipe's name
     connection = dial_daemon(library or load_library())
     try:
         return ask(PipeConnection(connection), what, timeout_seconds)
@@ -80,10 +80,13 @@ def query(
 def start(
     paths: Paths, timeout_seconds: float = START_SECONDS, *, library: Library | None = None
 ) -> bool:
-    """Have a daemon of this build running; returns whether it had to be started.
+    """Start a daemon of this build unless one runs; returns whether it was started.
+
+    A daemon of another build is stopped first.
 
     Raises:
-        InfrastructureError: it could not be started; the text says why and names the log.
+        InfrastructureError: it could not be started (reason `daemon-start`); the text gives the
+            cause or the path of the log.
     """
     library = library or load_library()
     if _is_there(paths, library, end_others=True):
@@ -96,7 +99,7 @@ def start(
             return True
         code = process.poll()
         if code == EXIT_ALREADY_RUNNING:
-            # One that is just starting, or one that is leaving.
+            # The other daemon is just starting, or about to end.
             threading.Event().wait(_PAUSE_SECONDS)
             if _is_there(paths, library):
                 return False
@@ -112,7 +115,7 @@ def start(
 
 
 def _is_there(paths: Paths, library: Library, *, end_others: bool = False) -> bool:
-    """Say whether a daemon of this build answers; one of another build is told to go."""
+    """Report whether a daemon of this build answers; `end_others` stops one of another build."""
     try:
         if query(paths, "status", library=library).get("build_id") == wire.BUILD_ID:
             return True
@@ -121,7 +124,7 @@ def _is_there(paths: Paths, library: Library, *, end_others: bool = False) -> bo
     except NotFoundError:
         pass
     except InfrastructureError as error:
-        if error.reason != "daemon-busy":  # that may be one which drains
+        if error.reason != "daemon-busy":  # a daemon that drains may look busy
             raise
     return False
 
@@ -129,10 +132,11 @@ def _is_there(paths: Paths, library: Library, *, end_others: bool = False) -> bo
 def stop(paths: Paths, *, now: bool = False, library: Library | None = None) -> bool:
     """End the daemon and wait until it is gone; returns whether one was there.
 
-    With `now` launchers go on by themselves, and a daemon that does not even answer is killed.
+    With `now` launchers continue without it, and a daemon that does not answer is killed.
 
     Raises:
-        InfrastructureError: it hangs, and `now` was not asked for, or not even that helped.
+        InfrastructureError: it hangs and `now` was not set, or it did not end when killed
+            (reason `daemon-hangs`).
     """
     try:
         connection = dial_daemon(library or load_library())
@@ -157,7 +161,7 @@ def _stop_process(connection: pipes.PipeConnection, process: ServerProcess, *, n
         if not now:
             raise
     else:
-        connection.close()  # it stays until its answer is read
+        connection.close()  # the daemon keeps its end until its answer is read
         if process.is_over(int(1000 * (_STOP_SECONDS if now else _DRAIN_SECONDS))):
             return
     if now:
@@ -168,17 +172,17 @@ def _stop_process(connection: pipes.PipeConnection, process: ServerProcess, *, n
 
 
 def _spawn(paths: Paths) -> subprocess.Popen[bytes]:
-    """Start a daemon without a console, outside of the build's job where that lets it go."""
+    """Start a daemon without a console, and outside the build's job if the job allows that."""
     prepare_directory(paths.state)
     log_file = paths.state / LOG_NAME
-    with contextlib.suppress(OSError):  # there is none, or a daemon writes to it
+    with contextlib.suppress(OSError):  # it does not exist, or a daemon writes to it
         if log_file.stat().st_size > _MAX_LOG_BYTES:
             log_file.replace(log_file.with_suffix(".log.1"))
     try:
         with log_file.open("ab") as log:
             try:
                 return _popen(paths, log.fileno(), _DETACHED | _BREAKAWAY)
-            except PermissionError:  # the job does not let it: it ends with the build then
+            except PermissionError:  # the job forbids it: the daemon ends with the build
                 return _popen(paths, log.fileno(), _DETACHED)
     except OSError as error:
         raise InfrastructureError(
@@ -188,7 +192,7 @@ def _spawn(paths: Paths) -> subprocess.Popen[bytes]:
 
 def _popen(paths: Paths, log: int, flags: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        # -P: a directory that a build works in is no place to import from.
+        # -P: the working directory of a build must not be on the import path.
         [sys.executable, "-P", "-m", "hpcc.daemon"],
         stdin=subprocess.DEVNULL,
         stdout=log,

@@ -1,7 +1,8 @@
-"""The daemon's pipe on Windows: the right to it, its name, and how a command reaches it.
+"""The daemon's pipe on Windows: the right to it, its name, and how a command connects.
 
-Who has `daemon.lock` open may make the pipe; the system closes it when its holder ends. The pipe
-is joined where a daemon that drains still has connections under its name. Not yet run on Windows.
+Only the process that has `daemon.lock` open may make the pipe; the system closes the lock when its
+holder ends. While an older daemon still drains connections under the same name, the new one joins
+the existing pipe. Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _DIAL_MS: Final = 2000
 
 
 def pipe_name(library: Library, hpcc_dir: str) -> str:
-    """Return the pipe of this user's daemon; `hpcc_dir` is HPCC_DIR as it stands.
+    """Return the pipe's name of this user's daemon; `hpcc_dir` is the value of HPCC_DIR or "".
 
     Raises:
-        WindowsError: the system does not tell who we are.
+        WindowsError: the system does not report our user.
     """
     return daemon_pipe(own_sid(library), hpcc_dir)
 
@@ -36,7 +37,7 @@ def dial_daemon(library: Library) -> PipeConnection:
     """Connect to this user's daemon.
 
     Raises:
-        NotFoundError: none is running (reason `no-daemon`).
+        NotFoundError: no daemon is running (reason `no-daemon`).
         CallerError: the pipe is another user's (reason `foreign-daemon`).
         InfrastructureError: it is busy (reason `daemon-busy`), or cannot be reached.
     """
@@ -46,7 +47,7 @@ def dial_daemon(library: Library) -> PipeConnection:
 
 
 def prepare_directory(directory: Path) -> None:
-    """Make a directory of the user's profile, whose access it inherits.
+    """Make a directory in the user's profile; it inherits the profile's access rights.
 
     Raises:
         CallerError: it cannot be made (reason `run-dir`).
@@ -58,7 +59,7 @@ def prepare_directory(directory: Path) -> None:
 
 
 class PipeDoor:
-    """The locked right to the pipe, and the pipe; a `DaemonDoor`."""
+    """The lock that allows a process to make the pipe, and the pipe; a `DaemonDoor`."""
 
     def __init__(self, lock: WindowsLock, listener: PipeListener, name: str, owner: str) -> None:
         self._lock, self.listener = lock, listener
@@ -70,8 +71,8 @@ class PipeDoor:
         """Take the lock and make the pipe.
 
         Raises:
-            CallerError: a daemon runs already (reason `already-running`), somebody else has the
-                pipe (`pipe-taken`), or the place is not ours.
+            CallerError: a daemon runs already (reason `already-running`), another user has the
+                pipe (`pipe-taken`), or the directory cannot be made (`run-dir`).
             WindowsError: a call failed.
         """
         prepare_directory(paths.run)
@@ -86,11 +87,11 @@ class PipeDoor:
         return cls(lock, listener, name, owner)
 
     def is_reachable(self) -> bool:
-        """Whether the name leads to us: always, as nobody can take it while we have it."""
+        """Return True: no other process can take the name while this one has it."""
         return True
 
     def leave(self) -> None:
-        """Accept nobody any more, then give up the right. May be called again."""
+        """Stop accepting, then release the lock. May be called again."""
         with self._guard:
             self.listener.close()
             self._lock.release()

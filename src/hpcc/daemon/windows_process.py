@@ -1,8 +1,8 @@
-"""The daemon's process on Windows: `python -m hpcc.daemon`. Not yet run there.
+"""The daemon's process on Windows, and what is behind its front. Not yet run there.
 
-It listens, answers, counts and ends in order. It keeps no results: the local cache rests on what
-a POSIX `stat` says of files, and what stands for that on Windows is not proved (docs/windows.md).
-So without a farm each compile is left to the compiler, and counted.
+The daemon listens, answers, counts and ends in order. It keeps no local results: the local cache
+relies on a POSIX `stat` of files, and it is not proved that its equivalent on Windows shows every
+change (docs/windows.md). So without a farm each compile is left to the compiler, and counted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RAISED: Final = "elevated-daemon"
 
 
 class LeftAlone:
-    """A `CompileHandler` that has every compile run as it is, and counts it under `reason`."""
+    """A `CompileHandler` that leaves every compile to the compiler, and counts `bypass.REASON`."""
 
     def __init__(self, counters: Counters, run_directory: str, reason: str = REASON) -> None:
         self._counters, self._run_directory, self._reason = counters, run_directory, reason
@@ -63,12 +63,12 @@ class LeftAlone:
         return Exec(self._reason)
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
-        """Show what the compiler said: no `Run` is ever given."""
+        """Return the compiler's output. Never called, because `begin` returns no `Run`."""
         del request, run
         return Finish(report.stdout, report.stderr)
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
-        """Forget nothing: see `finish`."""
+        """Do nothing: see `finish`."""
 
     def counters(self) -> dict[str, int]:
         """See `CompileHandler.counters`."""
@@ -86,9 +86,9 @@ class LeftAlone:
 
 
 class OnFarm(LeftAlone):
-    """A `CompileHandler` that has compiles of cl and clang-cl made on the farm, where there is one.
+    """A `CompileHandler` that compiles cl and clang-cl on the farm, if there is one.
 
-    `find_root` names the project of a working directory; it raises WindowsPathError.
+    `find_root` returns the project's root of a working directory, or raises WindowsPathError.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class OnFarm(LeftAlone):
 
 
 def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, RemoteClient | None]:
-    """Build what is behind the pipe of a real daemon."""
+    """Build what is behind the front of a real daemon."""
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
     run_directory = os.fspath(paths.run)
     if not settings.remote.is_enabled:
         return LeftAlone(counters, run_directory), None
     library = load_library()
     if is_raised(library):
-        # It would start programs and write files for launchers of fewer rights.
+        # An elevated daemon would start programs and write files for launchers with fewer rights.
         return LeftAlone(counters, run_directory, RAISED), None
     remote, machine = InsideClient(paths, settings), WindowsMachine()
     farm = ClFarm(remote, ClPlanner(ClHost(machine)), machine, counters, settings.remote)
