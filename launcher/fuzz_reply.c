@@ -1,4 +1,4 @@
-/* Feeds the launcher's reply parser with anything: libFuzzer calls it (-fsanitize=fuzzer,address),
+/* Feeds the launcher's reply parser with any bytes: libFuzzer calls it (-fsanitize=fuzzer,address),
  * and with -DCORPUS_MAIN it runs the files named on its command line once each, which is what the
  * tests do with the checked-in corpus and gcc's address sanitizer. An input is a whole frame. */
 #include <stdio.h>
@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint32_t type, bytes;
     size_t start = 0, half = 0;
     struct reply reply;
-    /* In two pieces, as it may arrive: what was skipped in the first stays skipped. */
+    /* In two pieces, as it may arrive: frames skipped in the first stay skipped. */
     enum split first = split_frames(data, size / 2, &half, &type, &bytes);
     enum split whole = split_frames(data, size, &start, &type, &bytes);
     if (start > size || half > size / 2 || (first == SPLIT_BAD && whole != SPLIT_BAD)) abort();
@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
         if (!file) return 2;
         size_t size = fread(data, 1, sizeof data, file);
         fclose(file);
-        /* An exact allocation, so that the sanitizer sees one byte too far. */
+        /* An exact allocation, so that the sanitizer reports a read past the end. */
         uint8_t *copy = malloc(size ? size : 1);
         if (!copy) return 2;
         memcpy(copy, data, size);

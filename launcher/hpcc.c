@@ -1,16 +1,16 @@
 /* hpcc, the launcher: one process per compile.
  *
- * It asks the user's daemon with one framed request and then prints what the daemon already made
- * (DONE), runs the compiler and reports (RUN), or becomes the compiler (EXEC). Whatever goes wrong
- * before DONE - no daemon, silence, nonsense - the compiler runs as if hpcc were not there.
- * Everything that is not a compile is handed to hpcc-cli, a Python program beside this one.
+ * It sends the user's daemon one framed request. Then it prints what the daemon has made (DONE), runs
+ * the compiler and reports (RUN), or becomes the compiler (EXEC). If anything goes wrong before DONE
+ * (no daemon, silence, a malformed answer), the compiler runs as if hpcc were not there. Every other
+ * command is passed to hpcc-cli, a Python program beside this one.
  *
  * Single-threaded, no state outside this process, no allocation that a peer can size freely.
  *
- * A hit is a few dozen system calls in a process that lives for a fraction of a millisecond. What
- * costs there, beside starting it, is each page that is touched for the first time and each look
- * into /proc, which the kernel builds anew for every process: hence no printf, no allocator, no
- * clock, one buffer for everything, and one statx instead of /proc/self/ns/mnt. */
+ * A hit is a few dozen system calls in a process that lives for a fraction of a millisecond. Apart
+ * from its start, the cost is each page that is touched for the first time and each read of /proc,
+ * which the kernel builds for every process: hence no printf, no allocator, no clock, one buffer for
+ * everything, and one statx instead of /proc/self/ns/mnt. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -36,24 +36,24 @@
 
 extern char **environ;
 
-/* Deadlines, in milliseconds. The daemon sends WAIT after half a second and twice a second then.
- * A test builds with shorter ones. */
+/* Deadlines in milliseconds. The daemon sends WAIT after half a second, then twice a second. A test
+ * builds with shorter ones. */
 #ifndef NEXT_FRAME_MS
-#define NEXT_FRAME_MS 10000 /* it was alive and fell silent */
+#define NEXT_FRAME_MS 10000 /* the daemon was alive and fell silent */
 #endif
 #ifndef START_MS
-#define START_MS 10000 /* a daemon that is being started */
+#define START_MS 10000 /* for a daemon that is being started */
 #endif
-#define FIRST_FRAME_MS 2000   /* nothing at all: the daemon hangs */
-#define START_FAILED_MS 30000 /* leave a daemon that cannot start alone for this long */
-#define HUNG_MS 10000         /* and one that hangs for this long */
+#define FIRST_FRAME_MS 2000   /* no first frame: the daemon hangs */
+#define START_FAILED_MS 30000 /* do not try a daemon that cannot start for this long */
+#define HUNG_MS 10000         /* nor one that hangs for this long */
 #define MAX_DEPTH 8           /* hpcc under hpcc under …: a wrapper script may add one or two */
-#define HOLD_BYTES (64u << 20) /* stderr that is kept back for filtering; then it is passed on */
+#define HOLD_BYTES (64u << 20) /* stderr held back for filtering; more is passed on unfiltered */
 
-#define EXIT_CANNOT_RUN 127 /* as the shell says it */
+#define EXIT_CANNOT_RUN 127 /* as in the shell */
 #define EXIT_NOT_EXECUTABLE 126
 
-/* Variables that change what a compiler does or says, and ours. A name that ends in "_" is a prefix.
+/* Variables that change what a compiler does or prints, and ours. A name that ends in "_" is a prefix.
  * Sources: GCC manual, "Environment Variables" and "Diagnostic Message Formatting Options"; clang
  * driver and LLVM Process.inc; ld.so(8). MAKEFLAGS stays here: no compiler result depends on it. */
 static const char *const ENV_NAMES[] = {
@@ -71,9 +71,9 @@ static const char *const ENV_NAMES[] = {
 
 static const char *const COMPILERS[] = {"clang++", "clang-cl", "clang", "g++", "gcc", "c++", "cc"};
 
-/* ---- small things ---- */
+/* ---- helpers ---- */
 
-/* Strings up to a NULL, on one line of stderr. */
+/* Prints strings up to a NULL as one line on stderr. */
 static void complain_of(const char *const *parts) {
     char text[2 * PATH_MAX];
     size_t length = 0;
@@ -87,12 +87,12 @@ static void complain_of(const char *const *parts) {
 }
 #define complain(...) complain_of((const char *const[]){"hpcc: ", __VA_ARGS__, NULL})
 
-/* Paths, the request and the reply lie here, one behind the other, so that few pages are touched. */
+/* Paths, the request and the reply follow each other here, so that few pages are touched. */
 static _Alignas(16) char memory[1u << 17];
-static char *spare = memory; /* free from here on: room for some more paths, always */
+static char *spare = memory; /* free from here on; always has room for some more paths */
 #define SPARE_BYTES ((size_t)(memory + sizeof memory - spare))
 
-/* Keep the string that was built in spare memory. At most a handful are kept. */
+/* Keep the string that was built in spare memory. Only a handful are kept. */
 static char *keep_string(void) {
     char *kept = spare;
     spare += strlen(kept) + 1;
@@ -110,7 +110,7 @@ static void nap_ms(long ms) {
     nanosleep(&t, NULL);
 }
 
-/* Returns the signal that a closed reader deserves, or 0. */
+/* Returns SIGPIPE if the reader has closed, else 0. */
 static int write_all(int fd, const void *data, size_t bytes) {
     const char *p = data;
     while (bytes) {
@@ -119,7 +119,7 @@ static int write_all(int fd, const void *data, size_t bytes) {
             p += n;
             bytes -= (size_t)n;
         } else if (errno == EAGAIN) {
-            /* A terminal or pipe that somebody made non-blocking. */
+            /* Another process made the terminal or pipe non-blocking. */
             struct pollfd pfd = {.fd = fd, .events = POLLOUT};
             poll(&pfd, 1, -1);
         } else if (errno != EINTR) {
@@ -140,7 +140,7 @@ static bool is_self(const struct stat *st) {
     static struct stat self;
     static int state; /* 0 not asked, 1 known, -1 unknown */
     if (!state) {
-        /* The path that was executed, as the kernel hands it over; rarely it cannot be opened. */
+        /* The executed path as the kernel passes it; rarely it cannot be opened. */
         const char *path = (const char *)getauxval(AT_EXECFN);
         state = (path && !stat(path, &self)) || !stat("/proc/self/exe", &self) ? 1 : -1;
     }
@@ -152,7 +152,7 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-/* gcc, x86_64-linux-gnu-g++-12, clang-19: a triplet before, a version behind. */
+/* gcc, x86_64-linux-gnu-g++-12, clang-19: with an optional triplet before and version after. */
 static bool is_compiler_name(const char *name) {
     size_t length = strlen(name), end = length;
     while (end > 0 && ((name[end - 1] >= '0' && name[end - 1] <= '9') || name[end - 1] == '.')) end--;
@@ -167,7 +167,7 @@ static bool is_compiler_name(const char *name) {
 
 /* ---- finding the compiler ---- */
 
-/* Keep the path that lies in spare memory, as an absolute one; NULL when it is too long. */
+/* Make the path in spare memory absolute and keep it; NULL when it is too long. */
 static char *keep_absolute(void) {
     char *cwd = spare + strlen(spare) + 1;
     if (*spare == '/') return keep_string();
@@ -176,16 +176,16 @@ static char *keep_absolute(void) {
     return keep_string();
 }
 
-/* Caches that put links named like a compiler in front of PATH. Under hpcc they would cache once
- * more what hpcc caches, and keep it from doing so. distcc and icecc are left where they are: who
- * put them there wants compiles to be distributed, and the daemon leaves those alone. */
+/* Caches that put links named like a compiler at the front of PATH. Behind hpcc they would cache the
+ * same compiles again, and hpcc could not cache them. distcc and icecc stay: their users want
+ * distributed compiles, and the daemon does not touch those. */
 static const char *const OTHER_CACHES[] = {"ccache", "sccache", "buildcache"};
 
 enum kind { COMPILER, OURSELVES, OTHER_CACHE };
 
 /* What the path in spare memory leads to. A link to a second copy of hpcc counts as hpcc: the two
- * would call each other for ever. Only the last name counts, so that the directories on the way
- * need not be resolved, as realpath would. */
+ * would call each other without end. Only the last name counts, so the directories on the way are
+ * not resolved as realpath would do. */
 static enum kind kind_of_file(const struct stat *st) {
     size_t length = strlen(spare) + 1;
     char *at = spare + length;
@@ -194,7 +194,7 @@ static enum kind kind_of_file(const struct stat *st) {
     for (int hops = 0; hops < 16; hops++) {
         char *target = at + strlen(at) + 1;
         ssize_t n = readlink(at, target, PATH_MAX);
-        if (n < 0) break; /* not a link: here it ends */
+        if (n < 0) break; /* not a link: the end of the chain */
         char *name = target[0] == '/' ? at : strrchr(at, '/') + 1; /* there is a slash */
         if (n + (name - at) >= PATH_MAX) return COMPILER;
         target[n] = '\0';
@@ -207,7 +207,7 @@ static enum kind kind_of_file(const struct stat *st) {
     return COMPILER;
 }
 
-/* Put `name` in that part of PATH into spare memory; an empty part is the working directory. */
+/* Put the path of `name` in one part of PATH into spare memory; an empty part is the working directory. */
 static bool put_candidate(const char *part, size_t length, const char *name) {
     if (length >= PATH_MAX) return false;
     memcpy(spare, length ? part : ".", length ? length : 1);
@@ -215,7 +215,7 @@ static bool put_candidate(const char *part, size_t length, const char *name) {
     return !join_path(spare, PATH_MAX, spare, name);
 }
 
-/* The compiler on PATH, behind hpcc and other caches; an other cache if there is nothing else. */
+/* The first compiler on PATH that is not hpcc or another cache; that cache if there is nothing else. */
 static char *search_compiler(const char *name, bool *is_shadowed) {
     struct stat st;
     char *cache = NULL;
@@ -234,8 +234,8 @@ static char *search_compiler(const char *name, bool *is_shadowed) {
     }
 }
 
-/* The file that `name` means, without hpcc, as an absolute path. `*is_shadowed` tells that PATH
- * leads to something else first. Says what is wrong if there is none. */
+/* The file that `name` would mean without hpcc, as an absolute path. `*is_shadowed` is set if PATH
+ * leads to hpcc or a cache first. Returns NULL and prints the reason if there is no compiler. */
 static char *find_compiler(const char *name, bool *is_shadowed) {
     struct stat st;
     *is_shadowed = false;
@@ -251,9 +251,9 @@ static char *find_compiler(const char *name, bool *is_shadowed) {
     if (*name != '/') {
         char *path = keep_absolute();
         if (!path) return complain(name, ": the path is too long"), NULL;
-        spare = path; /* looked at first */
+        spare = path; /* checked below */
     }
-    /* A cache that is named by its path is what the user wants; exec says what else is wrong. */
+    /* A cache named by its path is what the user wants. exec reports any other error. */
     if (stat(spare, &st) || kind_of_file(&st) != OURSELVES) return keep_string();
     complain(spare, " is hpcc itself, not a compiler");
     return NULL;
@@ -261,7 +261,7 @@ static char *find_compiler(const char *name, bool *is_shadowed) {
 
 /* ---- becoming the compiler ---- */
 
-static unsigned own_depth; /* how deep hpcc is inside hpcc, as with scripts named gcc that call `hpcc gcc` */
+static unsigned own_depth; /* nesting of hpcc in hpcc, as with scripts named gcc that call `hpcc gcc` */
 
 static bool read_depth(void) {
     const char *text = getenv(DEPTH_VARIABLE);
@@ -325,14 +325,14 @@ static bool is_our_directory(const char *path) {
     return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == own_uid() && !(st.st_mode & 022);
 }
 
-/* Where one of these is closed, a socket or pipe of ours could become it. Closed again by exec. */
+/* Opens closed standard streams, so that no socket or pipe of ours gets their number. exec closes them. */
 static bool has_standard_streams(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) return false;
     return true;
 }
 
-/* A socket that does not block, and is no standard stream. */
+/* A non-blocking socket whose number is not a standard stream's. */
 static int open_socket(void) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || fd > 2) return fd; /* the lowest free number, so that 0 to 2 are open */
@@ -348,12 +348,12 @@ static bool is_trusted_peer(int fd) {
     return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) && peer.uid == own_uid();
 }
 
-/* Connects. On failure errno is ENOENT or ECONNREFUSED when nobody listens, and anything else when
- * the daemon must be left alone.
+/* Connects. On failure errno is ENOENT or ECONNREFUSED if no daemon listens; after any other error the
+ * daemon must not be used or started.
  *
- * Each check has its own attack. The directory: in one that others can write to, the name could be
- * a link to some other service of this user. The socket: it must be one, and not put there by
- * another. The peer: the directory may have been renamed away between the checks and connect. */
+ * Each check stops one attack. The directory: if others can write to it, the name could be a link to
+ * some other service of this user. The socket: it must be a socket, and ours. The peer: the directory
+ * may have been renamed between the checks and connect. */
 static int dial(const struct place *place) {
     struct sockaddr_un address;
     struct stat st;
@@ -389,13 +389,13 @@ static int dial(const struct place *place) {
 
 static bool is_nobody_there(int error) { return error == ENOENT || error == ECONNREFUSED; }
 
-/* The back-off marker's mtime says until when the daemon is to be left alone. */
+/* The mtime of the back-off marker is the time until which the daemon is not tried. */
 static bool is_backing_off(const struct place *place) {
     struct stat st;
     struct timespec now;
     if (join_path(spare, PATH_MAX, place->run, "backoff") || lstat(spare, &st)) return false;
     clock_gettime(CLOCK_REALTIME, &now);
-    /* Far in the future is a clock that was set back, not one of ours. */
+    /* A time far in the future means that the clock was set back. */
     return st.st_mtim.tv_sec > now.tv_sec && st.st_mtim.tv_sec < now.tv_sec + START_FAILED_MS / 500;
 }
 
@@ -412,7 +412,7 @@ static void back_off(const struct place *place, int ms) {
     close(fd);
 }
 
-/* Leaves a mark for the daemon that counts. Whatever goes wrong here, the compile goes on. */
+/* Leaves a mark that the daemon counts later. If this fails, the compile continues. */
 static bool mark_fallback(const struct place *place, enum fallback reason) {
     char mark = (char)reason;
     struct stat st;
@@ -448,7 +448,7 @@ static void drop_python_variables(void) {
         }
         memcpy(name, *e, length);
         name[length] = '\0';
-        if (unsetenv(name)) e++; /* else the entries behind have moved up */
+        if (unsetenv(name)) e++; /* else the later entries have moved up */
     }
 }
 
@@ -484,7 +484,7 @@ static bool run_start(int64_t deadline) {
     return false;
 }
 
-/* Starts the daemon, or waits for whoever does that right now: one of many parallel compiles
+/* Starts the daemon, or waits for the launcher that is starting it: of many parallel compiles one
  * does, under a lock. Returns a connection, or -1. */
 static int start_daemon(const struct place *place) {
     char path[PATH_MAX];
@@ -502,7 +502,7 @@ static int start_daemon(const struct place *place) {
         is_ours = !flock(lock, LOCK_EX | LOCK_NB);
     }
     if (is_ours) {
-        fd = dial(place); /* it may be there by now */
+        fd = dial(place); /* another launcher may have started it meanwhile */
         if (fd < 0 && is_nobody_there(errno) && !is_backing_off(place)) {
             if (run_start(deadline)) fd = dial(place);
             if (fd < 0) back_off(place, START_FAILED_MS);
@@ -519,7 +519,7 @@ static bool is_sent(const char *variable) {
     if (!variable[length] || !strncmp(variable, DEPTH_VARIABLE "=", sizeof DEPTH_VARIABLE)) return false;
     for (size_t i = 0; i < sizeof ENV_NAMES / sizeof *ENV_NAMES; i++) {
         const char *name = ENV_NAMES[i];
-        if (name[0] != variable[0]) continue; /* nearly always, and cheaper than a call */
+        if (name[0] != variable[0]) continue; /* true for most names, and cheaper than a call */
         size_t n = strlen(name);
         bool is_prefix = name[n - 1] == '_';
         if (!strncmp(variable, name, n) && (is_prefix || length == n)) return true;
@@ -527,7 +527,7 @@ static bool is_sent(const char *variable) {
     return false;
 }
 
-/* Bytes put one after the other; `at` becomes NULL once there is no room. */
+/* Appends bytes; `at` becomes NULL once there is no room. */
 struct writer {
     unsigned char *at, *end;
 };
@@ -548,16 +548,16 @@ static unsigned char *put_id(unsigned char *p, const char *path) {
     return put64(put64(p, st.st_dev), st.st_ino);
 }
 
-/* From linux/stat.h, which is not there with every C library. */
+/* From linux/stat.h, which not every C library comes with. */
 #define MASK_MOUNT 0x1000u  /* STATX_MNT_ID */
 #define OFFSET_MOUNT 0x90   /* stx_mnt_id */
 
-/* Device and inode of cwd, of / and of the mount namespace: equal numbers on both sides say that a
- * path means the same file for the daemon. Zeroes when unknown, which equals nothing.
+/* Device and inode of cwd, of / and of the mount namespace: if the daemon has equal numbers, a path
+ * means the same file there. Zeroes when unknown; they match nothing.
  *
- * In place of the namespace stands the mount at /, where the kernel tells it (Linux 5.8): MOUNT_IS_ID
- * and a number that no other mount has in any namespace while this one lives, and it lives as long
- * as the daemon, whose / it is. */
+ * Where the kernel reports it (Linux 5.8), the mount at / replaces the namespace: MOUNT_IS_ID and a
+ * number that no other mount in any namespace has while this mount exists. It exists as long as the
+ * daemon, because it is the daemon's /. */
 static unsigned char *put_places(unsigned char *p) {
     struct statx root;
     uint64_t mount;
@@ -569,7 +569,7 @@ static unsigned char *put_places(unsigned char *p) {
     return put64(put64(p, MOUNT_IS_ID), mount);
 }
 
-/* Write the frame into `room` bytes; returns its length, 0 when it does not fit or cannot be. */
+/* Write the frame into `room` bytes; returns its length, or 0 if it does not fit or cwd is unknown. */
 static size_t fill_request(unsigned char *frame, size_t room, const char *compiler, char **argv) {
     struct writer w = {frame + HEADER_BYTES + REQUEST_FIXED_BYTES, frame + room};
     uint32_t argc = 0, envc = 0;
@@ -589,7 +589,7 @@ static size_t fill_request(unsigned char *frame, size_t room, const char *compil
     return (size_t)(w.at - frame);
 }
 
-/* The whole frame; NULL when it is too large to be asked. */
+/* The whole frame; NULL if the daemon would not accept it. */
 static unsigned char *make_request(const char *compiler, char **argv, size_t *bytes) {
     unsigned char *frame = (unsigned char *)spare;
     size_t most = HEADER_BYTES + MAX_REQUEST_BYTES, room = SPARE_BYTES / 2 < most ? SPARE_BYTES / 2 : most;
@@ -603,7 +603,7 @@ static unsigned char *make_request(const char *compiler, char **argv, size_t *by
 
 /* ---- frames, with deadlines ---- */
 
-/* More than 0: ready; 0: the time is over. */
+/* Returns more than 0 when ready, 0 after the deadline. */
 static int wait_for(int fd, short events, int64_t ms) {
     for (;;) {
         struct pollfd pfd = {.fd = fd, .events = events};
@@ -629,10 +629,10 @@ static bool send_all(int fd, const unsigned char *data, size_t bytes) {
     return true;
 }
 
-/* The next frame that is not WAIT. False: silence, the end or nonsense; `*is_silent` tells the
- * first. The reply points into memory that is good until this is called again.
+/* Reads the next frame that is not WAIT. Returns false on silence (then `*is_silent` is set), at the
+ * end, or on a malformed frame. The reply points into memory that is valid until the next call.
  *
- * One poll and one recv when the answer comes whole, and the clock is not read. */
+ * One poll and one recv if the answer comes whole, and the clock is not read. */
 static bool read_reply(int fd, struct reply *reply, bool *is_silent) {
     unsigned char *data = (unsigned char *)spare;
     size_t room = SPARE_BYTES, have = 0, start = 0;
@@ -650,10 +650,10 @@ static bool read_reply(int fd, struct reply *reply, bool *is_silent) {
         case SPLIT_WHOLE: return !parse_reply(type, data + start + HEADER_BYTES, bytes, reply);
         case SPLIT_PARTIAL: break;
         }
-        if (start || !deadline) deadline = now_ms() + NEXT_FRAME_MS; /* a sign of life, or a frame began */
+        if (start || !deadline) deadline = now_ms() + NEXT_FRAME_MS; /* a WAIT came, or a frame began */
         memmove(data, data + start, have -= start);
         start = 0;
-        if (HEADER_BYTES + bytes > room) { /* at most MAX_REPLY_BYTES, as the header was checked */
+        if (HEADER_BYTES + bytes > room) { /* at most MAX_REPLY_BYTES: the header was checked */
             unsigned char *larger = malloc(room = HEADER_BYTES + bytes);
             if (!larger) return false;
             data = memcpy(larger, data, have);
@@ -664,7 +664,7 @@ static bool read_reply(int fd, struct reply *reply, bool *is_silent) {
 
 /* ---- running the compiler ---- */
 
-#define FEW_ARGS 256 /* fewer need no allocator, whose first page costs four system calls */
+#define FEW_ARGS 256 /* up to here no allocator is needed; its first page costs four system calls */
 
 static volatile sig_atomic_t child;
 
@@ -672,7 +672,7 @@ static void forward(int number) {
     int saved = errno;
     if (child > 0) {
         kill((pid_t)child, number);
-    } else { /* the compiler is done: only we are left to be ended, when this handler returns */
+    } else { /* the compiler has ended, so the signal ends us when this handler returns */
         signal(number, SIG_DFL);
         raise(number);
     }
@@ -683,8 +683,8 @@ static void note(int number) { (void)number; } /* wakes ppoll */
 
 static const int FORWARDED[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM};
 
-/* One stream of the compiler: passed on to `to` as it comes, or held back, and kept. Of a filtered
- * one not all is meant for the user. */
+/* One stream of the compiler: passed on to `to` as it comes or held back, and kept for the report.
+ * A filtered one contains lines that the user must not see. */
 struct stream {
     int from, to;
     char *kept;
@@ -692,7 +692,7 @@ struct stream {
     bool is_held, is_filtered, is_truncated;
 };
 
-/* Returns false if the bytes could not be kept, all of them. */
+/* Returns false if not all bytes could be kept. */
 static bool keep(struct stream *s, const char *data, size_t bytes) {
     size_t limit = s->is_held ? HOLD_BYTES : MAX_CAPTURE_BYTES, room = s->bytes < limit ? limit - s->bytes : 0;
     if (bytes > room || s->is_truncated) return false;
@@ -720,7 +720,7 @@ static void close_stream(struct stream *s) {
     s->from = -1;
 }
 
-/* Reads what is there. Returns false once there is nothing more for now. */
+/* Reads what is available. Returns false if there is nothing more for now. */
 static bool pump(struct stream *s) {
     char data[1 << 16];
     if (s->from < 0) return false;
@@ -729,23 +729,23 @@ static bool pump(struct stream *s) {
     if (n == 0) return close_stream(s), false;
     if (!keep(s, data, (size_t)n)) {
         s->is_truncated = true;
-        /* More than can be held is more than a person reads: show the rest as it comes. */
+        /* Nobody reads more than this: show the rest as it comes. */
         let_go(s);
     }
     if (s->is_held) return true;
-    /* A reader that went away: so must the compiler see it, and die of it as it would have. */
+    /* The reader has gone: close the pipe, so that the compiler gets SIGPIPE as it would without us. */
     if (write_all(s->to, data, (size_t)n)) close_stream(s);
     return true;
 }
 
-/* What was ours before we began to attend to a compiler. */
+/* Signal settings before the compiler was started. */
 struct signals {
     sigset_t mask;
     bool has_pipe_default;
 };
 
-/* For a program that is started in our place: handlers go with exec; what was ignored before us
- * stays ignored. */
+/* For a program that replaces us: exec resets handlers, and signals that were ignored before us stay
+ * ignored. */
 static void restore_signals(const struct signals *before) {
     if (before->has_pipe_default) signal(SIGPIPE, SIG_DFL);
     sigprocmask(SIG_SETMASK, &before->mask, NULL);
@@ -772,8 +772,8 @@ static void catch_signals(struct signals *before) {
     before->has_pipe_default = signal(SIGPIPE, SIG_IGN) != SIG_IGN;
 }
 
-/* Pumps both streams until the child is gone and what it wrote is here. A grandchild that keeps a
- * pipe open is not waited for. SIGCHLD arrives only inside ppoll, so that none is missed. */
+/* Pumps both streams until the child has ended and its output was read. It does not wait for a
+ * grandchild that keeps a pipe open. SIGCHLD arrives only inside ppoll, so that none is missed. */
 static int attend(struct stream *streams, const sigset_t *mask) {
     int status = 0;
     sigset_t closed_mask = *mask, open_mask = *mask;
@@ -781,11 +781,11 @@ static int attend(struct stream *streams, const sigset_t *mask) {
     sigdelset(&open_mask, SIGCHLD);
     sigprocmask(SIG_SETMASK, &closed_mask, NULL);
     for (;;) {
-        /* With both streams at their end nothing but the child's own is waited for. */
+        /* Once both streams have ended, only the child's end is left to wait for. */
         bool is_quiet = streams[0].from < 0 && streams[1].from < 0;
         pid_t done = waitpid((pid_t)child, &status, is_quiet ? 0 : WNOHANG);
         if (done == (pid_t)child) break;
-        if (done < 0 && errno != EINTR) { /* cannot be, and must not look like success */
+        if (done < 0 && errno != EINTR) { /* cannot happen, and must not look like success */
             status = EXIT_CANNOT_RUN << 8;
             break;
         }
@@ -802,7 +802,7 @@ static int attend(struct stream *streams, const sigset_t *mask) {
 }
 
 static bool open_pipe(int ends[2]) {
-    /* Only our end must not block; the compiler's is as any pipe. */
+    /* Only our end is non-blocking; the compiler gets an ordinary pipe. */
     return !pipe2(ends, O_CLOEXEC) && !fcntl(ends[0], F_SETFL, O_NONBLOCK);
 }
 
@@ -811,8 +811,8 @@ static bool run_child(char **argv, struct stream *streams, struct signals *befor
     if (!open_pipe(out)) return false;
     if (!open_pipe(err)) return close(out[0]), close(out[1]), false;
     catch_signals(before);
-    /* No copy of our page tables: the child only sets signals and descriptors, which are its own, and
-     * variables that come out the same here. */
+    /* vfork copies no page tables. The child sets only signals and descriptors, which belong to it, and
+     * variables that get the same value here. */
     pid_t pid = vfork();
     if (!pid) exec_child(argv, out[1], err[1], before);
     close(out[1]);
@@ -849,7 +849,7 @@ static bool send_report(int fd, const struct stream *streams, int status) {
 static _Noreturn void end_like(int status) {
     if (WIFSIGNALED(status)) {
         sigset_t one;
-        /* The compiler has dumped core already, if it was to. */
+        /* The compiler has already dumped core if it should. */
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         signal(WTERMSIG(status), SIG_DFL);
         sigemptyset(&one);
@@ -861,9 +861,9 @@ static _Noreturn void end_like(int status) {
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_CANNOT_RUN);
 }
 
-/* Runs what the daemon asked for, reports, and ends as the compiler did. Returns if the compiler
- * could not be started at all, or failed with flags that are not the user's: nothing of that was
- * shown, and the user's own command decides. */
+/* Runs the daemon's command, reports, and ends as the compiler did. Returns if the compiler could not
+ * be started, or failed with flags that are not the user's. Then nothing was shown, and the user's own
+ * command decides. */
 static void run_and_report(int fd, const struct reply *run) {
     bool is_filtered = run->flags & RUN_FILTER_HEADERS, is_tentative = run->flags & RUN_TENTATIVE;
     struct stream streams[2] = {
@@ -888,11 +888,11 @@ static void run_and_report(int fd, const struct reply *run) {
     let_go(&streams[0]);
     if (!is_filtered) let_go(err);
     bool is_asked = send_report(fd, streams, status);
-    /* Killed by a signal: somebody wants us gone, and the daemon stores nothing of it. */
+    /* Killed by a signal: end at once; the daemon stores no such result. */
     if (WIFSIGNALED(status) && !err->is_held) is_asked = false;
     bool is_told = is_asked && read_reply(fd, &finish, &is_silent) && finish.type == FRAME_FINISH;
     if (is_told && finish.out_bytes) write_all(1, finish.out, finish.out_bytes);
-    /* The daemon filtered what it got; of more than that it saw only the start. */
+    /* The daemon filtered what it received; if stderr was longer, that is only its start. */
     if (is_told && (!is_filtered || (err->is_held && err->bytes <= MAX_CAPTURE_BYTES)))
         write_all(2, finish.err, finish.err_bytes);
     else
@@ -902,7 +902,7 @@ static void run_and_report(int fd, const struct reply *run) {
 
 /* ---- a compile ---- */
 
-/* Returns a connection on which the request was sent and `reply` came, or -1 and why. */
+/* Sends the request and reads `reply`. Returns the connection, or -1 and the reason in `why`. */
 static int ask(const struct place *place, const unsigned char *frame, size_t bytes, struct reply *reply,
                enum fallback *why) {
     int fd = dial(place);
@@ -916,7 +916,7 @@ static int ask(const struct place *place, const unsigned char *frame, size_t byt
         close(fd);
         *why = is_other ? FALLBACK_OTHER_VERSION : is_silent ? FALLBACK_SILENT : FALLBACK_LOST;
         if (is_silent) back_off(place, HUNG_MS);
-        /* A daemon of another version leaves; its socket is gone by now. */
+        /* A daemon of another version ends, and has removed its socket by now. */
         if (!is_other || !(reply->flags & VERSION_IS_DRAINING) || attempt) return -1;
         fd = start_daemon(place);
     }
@@ -940,7 +940,7 @@ static int compile(char **argv) {
                                                    getenv("XDG_RUNTIME_DIR"), own_uid());
     if (has_place) keep_string(); /* place.run */
     unsigned char *frame = has_place ? make_request(compiler, argv, &bytes) : NULL;
-    /* A driver looks for itself on PATH to find its cc1, and must not find us. */
+    /* A driver searches PATH for itself to find its cc1, and must not find hpcc. */
     if (is_shadowed) argv[0] = compiler;
     if (!has_place) exec_compiler(compiler, argv);
     enum fallback why = frame ? FALLBACK_LEFT_ALONE : FALLBACK_LONG_REQUEST;

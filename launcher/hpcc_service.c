@@ -1,14 +1,14 @@
-/* hpcc-service.exe: keeps one of hpcc's services running as a service of Windows.
+/* hpcc-service.exe: runs one of hpcc's services as a Windows service.
  *
  *   hpcc-service run [--log FILE] [--stop-seconds N] -- PROGRAM ARGS...     started by the service manager
  *   hpcc-service console [...] -- PROGRAM ARGS...                           the same in a console, until Ctrl-C
  *
- * A program that the service manager starts must answer it within 30 seconds and whenever it is asked to
- * stop, which Python is too late and too busy for. This one answers, and has the real service as a child:
- * in a job, so that nothing of it outlives this process; with a pipe as standard input, whose end asks it to
- * leave in order (src/hpcc/rpc/base/process.py); with both output streams in a log of bounded size. A child
- * that ends is started again, later each time, until it ended too often: then the service stops with the
- * child's status, and what the manager does is its recovery actions.
+ * A program that the service manager starts must answer within 30 seconds, and whenever it is asked to
+ * stop. Python starts too slowly and is too busy for that. So this program answers and runs the real
+ * service as a child: in a job, so that nothing of it outlives this process; with a pipe as standard input,
+ * whose end asks it to stop in order (src/hpcc/rpc/base/process.py); with both output streams in a log of
+ * bounded size. A child that ends is started again, with a longer pause each time, until it has ended too
+ * often. Then the service stops with the child's status, and the manager takes its recovery actions.
  *
  * Sources: Win32 "Service Programs", SetServiceStatus, SERVICE_PRESHUTDOWN_INFO, "Job Objects",
  * UpdateProcThreadAttribute. Cross-built with mingw-w64 and run under Wine; not yet run on Windows. */
@@ -27,15 +27,15 @@
 #define FIRST_PAUSE_MS 1000
 #endif
 #define LAST_PAUSE_MS 60000
-#define WINDOW_MS 300000 /* a child that lived so long had no fault of its start */
-#define MOST_DEATHS 5    /* so many, each sooner than that, and it is given up */
+#define WINDOW_MS 300000 /* a child that lived this long did not fail at its start */
+#define MOST_DEATHS 5    /* after this many earlier deaths in a row the child is given up */
 #define TICK_MS 1000
 #define MOST_STOP_SECONDS 3600u
 #ifndef MAX_LOG_BYTES
-#define MAX_LOG_BYTES (8 << 20) /* then it is set aside, in place of the one before */
+#define MAX_LOG_BYTES (8 << 20) /* then it is renamed and replaces the previous one */
 #endif
 #define MAX_LONG_PATH 32768
-#define EXIT_CALLER 2 /* of a service of hpcc: what it was told is wrong, and will be the next time */
+#define EXIT_CALLER 2 /* of hpcc's services: the configuration is wrong, so a restart would fail again */
 #define EXIT_CANNOT_RUN 127
 
 struct plan {
@@ -47,7 +47,7 @@ struct plan {
 static struct plan plan = {.stop_ms = 60000};
 static HANDLE stop_event, log_file = INVALID_HANDLE_VALUE;
 static SRWLOCK log_lock;
-static SERVICE_STATUS_HANDLE manager; /* none in a console */
+static SERVICE_STATUS_HANDLE manager; /* NULL in a console */
 static SERVICE_STATUS status = {.dwServiceType = SERVICE_WIN32_OWN_PROCESS, .dwCurrentState = SERVICE_START_PENDING};
 
 /* ---- the log ---- */
@@ -57,7 +57,7 @@ static HANDLE open_log(void) {
                        FILE_ATTRIBUTE_NORMAL | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
 }
 
-/* The log lies beside its predecessor, and both together are bounded. */
+/* The log and the one it replaced; their total size is bounded. */
 static void set_log_aside(void) {
     static wchar_t old[MAX_LONG_PATH];
     if (wcslen(plan.log) + 3 > MAX_LONG_PATH) return;
@@ -77,13 +77,13 @@ static void write_log(const char *data, DWORD bytes) {
     if (is_full) {
         set_log_aside();
         to = log_file;
-        is_full = GetFileSizeEx(to, &size) && size.QuadPart + bytes > MAX_LOG_BYTES; /* a reader holds it: lost */
+        is_full = GetFileSizeEx(to, &size) && size.QuadPart + bytes > MAX_LOG_BYTES; /* if a reader holds the file, this output is lost */
     }
-    if (to != INVALID_HANDLE_VALUE && !is_full) WriteFile(to, data, bytes, &written, NULL); /* a full disk is no reason to stop */
+    if (to != INVALID_HANDLE_VALUE && !is_full) WriteFile(to, data, bytes, &written, NULL); /* a full disk does not stop the service */
     ReleaseSRWLockExclusive(&log_lock);
 }
 
-/* One line of our own, with the time (UTC). */
+/* Writes one line of this program, with the time (UTC). */
 static void say(const char *what, DWORD number) {
     char text[200];
     SYSTEMTIME t;
@@ -145,7 +145,7 @@ static HANDLE make_job(void) {
     return NULL;
 }
 
-/* With these handles and no others. */
+/* The child inherits only these handles. */
 static bool create(HANDLE input, HANDLE output, PROCESS_INFORMATION *process) {
     HANDLE handles[] = {input, output};
     STARTUPINFOEXW startup = {.StartupInfo = {.cb = sizeof startup, .dwFlags = STARTF_USESTDHANDLES}};
@@ -157,7 +157,7 @@ static bool create(HANDLE input, HANDLE output, PROCESS_INFORMATION *process) {
     startup.lpAttributeList = malloc(size);
     if (!startup.lpAttributeList || !InitializeProcThreadAttributeList(startup.lpAttributeList, 1, 0, &size)) return false;
     bool is_started = UpdateProcThreadAttribute(startup.lpAttributeList, 0, PROC_THREAD_ATTRIBUTE_HANDLE_LIST, handles, sizeof handles, NULL, NULL) &&
-                      /* The program by its path: no directory is searched for it. */
+                      /* The program by its path, so that no directory is searched for it. */
                       CreateProcessW(plan.argv[0], line, NULL, NULL, TRUE, EXTENDED_STARTUPINFO_PRESENT | CREATE_SUSPENDED | CREATE_NO_WINDOW,
                                      NULL, NULL, &startup.StartupInfo, process);
     DWORD error = GetLastError();
@@ -167,7 +167,7 @@ static bool create(HANDLE input, HANDLE output, PROCESS_INFORMATION *process) {
     return is_started;
 }
 
-/* Suspended until it is in the job: nothing that it starts can be outside. */
+/* Suspended until it is in the job, so that it cannot start anything outside. */
 static bool start_child(struct child *child) {
     SECURITY_ATTRIBUTES inherited = {.nLength = sizeof inherited, .bInheritHandle = TRUE};
     HANDLE input, output, from;
@@ -183,7 +183,7 @@ static bool start_child(struct child *child) {
     CloseHandle(output);
     if (!is_started) {
         CloseHandle(child->input);
-        CloseHandle(child->job); /* with what may be in it */
+        CloseHandle(child->job); /* ends what is still in it */
         CloseHandle(from);
         return SetLastError(error), false;
     }
@@ -194,7 +194,7 @@ static bool start_child(struct child *child) {
     return true;
 }
 
-/* Ends what is left of it, and waits for its last words. */
+/* Ends what is left of the child, and waits for its last output. */
 static DWORD bury(struct child *child) {
     DWORD code = EXIT_CANNOT_RUN;
     GetExitCodeProcess(child->process, &code);
@@ -209,7 +209,7 @@ static DWORD bury(struct child *child) {
     return code;
 }
 
-/* Ask it to leave, give it its time, and end it and all that it started. */
+/* Ask the child to stop, wait for the set time, then end it and all that it started. */
 static void stop_child(struct child *child) {
     DWORD waited = 0;
     say("stopping; seconds at most", plan.stop_ms / 1000);
@@ -224,7 +224,7 @@ static void stop_child(struct child *child) {
     say("stopped with status", bury(child));
 }
 
-/* Keep it running until we are told to stop; returns 0 then, else the status with which it was given up. */
+/* Keep the child running until we must stop: returns 0, or the child's status if it was given up. */
 static DWORD supervise(void) {
     DWORD pause = FIRST_PAUSE_MS, deaths = 0, code;
     for (;;) {
@@ -253,7 +253,7 @@ static DWORD supervise(void) {
 }
 
 static void WINAPI service_main(DWORD argc, wchar_t **argv) {
-    (void)argc, (void)argv; /* what a person types behind `sc start` is no part of how it was installed */
+    (void)argc, (void)argv; /* arguments of `sc start` are not those of the installation */
     manager = RegisterServiceCtrlHandlerExW(L"", on_control, NULL);
     report(SERVICE_START_PENDING, 0, 10 * TICK_MS);
     report(SERVICE_STOPPED, supervise(), 0);
@@ -286,10 +286,10 @@ static int usage(void) {
     return EXIT_CALLER;
 }
 
-int _CRT_glob = 0; /* `*` is an argument like any other */
+int _CRT_glob = 0; /* `*` is an ordinary argument */
 
-/* Arguments from the C runtime, which reads them as CommandLineToArgvW does: shell32 brings a desktop along, and
- * the service manager waits. */
+/* The C runtime parses arguments as CommandLineToArgvW does. That function is in shell32, which would load
+ * desktop libraries while the service manager waits. */
 int wmain(int argc, wchar_t **argv) {
     bool is_run = argc > 1 && !wcscmp(argv[1], L"run"), is_console = argc > 1 && !wcscmp(argv[1], L"console");
     if (!(is_run || is_console) || !read_plan(argv + 2)) return usage();
@@ -301,6 +301,6 @@ int wmain(int argc, wchar_t **argv) {
         return (int)supervise();
     }
     SERVICE_TABLE_ENTRYW table[] = {{(wchar_t[]){L""}, service_main}, {NULL, NULL}};
-    /* Returns once the service stopped; at once where nobody but a person started it. */
+    /* Returns when the service has stopped; at once if a person and not the manager started it. */
     return StartServiceCtrlDispatcherW(table) ? 0 : usage();
 }

@@ -1,13 +1,13 @@
 /* hpcc.exe, the launcher on Windows: one process per compile, as hpcc.c is elsewhere.
  *
- * It asks the user's daemon over a named pipe with one framed request and then prints what the
- * daemon already made (DONE), runs the compiler and reports (RUN), or runs the compiler and says
- * nothing more (EXEC). Whatever goes wrong before DONE - no daemon, another user's, silence,
- * nonsense - the compiler runs as if hpcc were not there. Everything that is not a compile is handed
- * to hpcc-cli.exe beside this file.
+ * It sends the user's daemon one framed request over a named pipe. Then it prints what the daemon has
+ * made (DONE), runs the compiler and reports (RUN), or runs the compiler without a report (EXEC). If
+ * anything goes wrong before DONE (no daemon, another user's, silence, a malformed answer), the
+ * compiler runs as if hpcc were not there. Every other command is passed to hpcc-cli.exe beside this
+ * file.
  *
- * Inside, text is UTF-16 as Windows hands it over; on the pipe it is UTF-8. What is not UTF-16 (half
- * of a pair) is never sent: the compiler gets it as it came.
+ * In this program text is UTF-16 as Windows passes it; on the pipe it is UTF-8. Text that is not valid
+ * UTF-16 (half of a pair) is never sent: the compiler gets it unchanged.
  *
  * Sources: Win32 documentation of named pipes, impersonation levels, CreateProcess, job objects and
  * SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows. */
@@ -36,10 +36,10 @@
 #define NEXT_FRAME_MS 10000
 #endif
 #ifndef START_MS
-#define START_MS 10000 /* a daemon that is being started */
+#define START_MS 10000 /* for a daemon that is being started */
 #endif
-#define START_FAILED_MS 30000 /* leave a daemon that cannot start alone for this long */
-#define HUNG_MS 10000         /* and one that hangs for this long */
+#define START_FAILED_MS 30000 /* do not try a daemon that cannot start for this long */
+#define HUNG_MS 10000         /* nor one that hangs for this long */
 #define MAX_DEPTH 8
 #define HOLD_BYTES (64u << 20)
 #define MAX_LONG_PATH 32768
@@ -47,8 +47,8 @@
 #define EXIT_CANNOT_RUN 127
 #define EXIT_USAGE 2
 
-/* Variables that change what a compiler does, and ours, in the spelling that the daemon knows: on
- * Windows their case does not count. A name that ends in "_" is a prefix, but for _CL_. Sources:
+/* Variables that change what a compiler does, and ours, in the spelling that the daemon expects: on
+ * Windows their case does not count. A name that ends in "_" is a prefix, except _CL_. Sources:
  * Microsoft's documentation of cl, LLVM's MSVCPaths.cpp, the clang driver. */
 static const wchar_t *const ENV_NAMES[] = {
     L"CL", L"_CL_", L"INCLUDE", L"EXTERNAL_INCLUDE", L"LIB", L"LIBPATH", L"VSLANG", L"VS_UNICODE_OUTPUT",
@@ -66,7 +66,7 @@ static const wchar_t *const COMPILERS[] = {L"cl", L"clang-cl", L"icx-cl", L"clan
 static wchar_t found[MAX_LONG_PATH], self[MAX_LONG_PATH];
 static wchar_t run_directory[MAX_LONG_PATH], in_run[MAX_LONG_PATH];
 
-/* ---- small things ---- */
+/* ---- helpers ---- */
 
 static bool write_all(HANDLE to, const void *data, size_t bytes) {
     const char *p = data;
@@ -93,7 +93,7 @@ static bool is_same_text(const wchar_t *a, const wchar_t *b) {
     return CompareStringOrdinal(a, -1, b, -1, TRUE) == CSTR_EQUAL;
 }
 
-/* True if `text` begins with `prefix`, case aside. */
+/* True if `text` begins with `prefix`, ignoring case. */
 static bool begins_with(const wchar_t *text, const wchar_t *prefix) {
     int n = (int)wcslen(prefix);
     return (int)wcslen(text) >= n && CompareStringOrdinal(text, n, prefix, n, TRUE) == CSTR_EQUAL;
@@ -139,20 +139,20 @@ static bool is_file(const wchar_t *path) {
     return attributes != INVALID_FILE_ATTRIBUTES && !(attributes & FILE_ATTRIBUTE_DIRECTORY);
 }
 
-/* By name or by what it is on disk. A copy under a compiler's name is caught by the depth. */
+/* By name or by file identity. The depth limit catches a copy under a compiler's name. */
 static bool is_self(const wchar_t *path) {
     uint64_t ours[2], other[2];
     if (is_same_text(base_name(path), L"hpcc.exe")) return true;
     return file_id(self, 0, ours) && file_id(path, 0, other) && ours[0] == other[0] && ours[1] == other[1];
 }
 
-/* Only programs: a batch file would need cmd.exe, which no quoting passes arguments through unchanged. */
+/* Only programs: a batch file needs cmd.exe, and no quoting passes all arguments through it unchanged. */
 static bool is_program(const wchar_t *extension, size_t length) {
     return length == 4 && (CompareStringOrdinal(extension, 4, L".exe", 4, TRUE) == CSTR_EQUAL ||
                            CompareStringOrdinal(extension, 4, L".com", 4, TRUE) == CSTR_EQUAL);
 }
 
-/* Complete the path in `found`, of that length, in the order of PATHEXT. */
+/* Complete the path of this length in `found`, in the order of PATHEXT. */
 static bool complete(size_t length) {
     wchar_t extensions[1024];
     DWORD n = GetEnvironmentVariableW(L"PATHEXT", extensions, LENGTH(extensions));
@@ -171,13 +171,13 @@ static bool complete(size_t length) {
     return false;
 }
 
-/* A drive or a server at the front: the current directory is not searched, nor a part that means it. */
+/* True for a path that begins with a drive or server: the current directory is never searched. */
 static bool is_rooted(const wchar_t *part, size_t length) {
     bool is_drive = length >= 3 && part[1] == L':' && (part[2] == L'\\' || part[2] == L'/');
     return is_drive || (length >= 2 && part[0] == L'\\' && part[1] == L'\\');
 }
 
-/* The compiler on PATH behind hpcc, in `found`. */
+/* Puts the first compiler on PATH that is not hpcc into `found`. */
 static bool search_compiler(const wchar_t *name, bool *is_shadowed) {
     DWORD size = GetEnvironmentVariableW(L"PATH", NULL, 0);
     wchar_t *path = size ? malloc(size * sizeof *path) : NULL;
@@ -202,7 +202,7 @@ static bool search_compiler(const wchar_t *name, bool *is_shadowed) {
     return is_found;
 }
 
-/* The file that `name` means, as an absolute path in `found`. Says what is wrong if there is none. */
+/* Puts the absolute path of the file that `name` means into `found`. Prints the reason if there is none. */
 static bool find_compiler(const wchar_t *name) {
     bool is_shadowed = false;
     if (!has_directory(name)) {
@@ -219,11 +219,11 @@ static bool find_compiler(const wchar_t *name) {
 
 /* ---- running a program ---- */
 
-/* The console tells the program of Ctrl-C and Ctrl-Break by itself, being in our group: we stay
- * until it ended. At the end of a session we go, and the job takes the program along. */
+/* The console sends Ctrl-C and Ctrl-Break to the program too, because it is in our group: we stay until
+ * it has ended. At the end of a session we end, and the job ends the program. */
 static BOOL WINAPI on_control(DWORD kind) { return kind == CTRL_C_EVENT || kind == CTRL_BREAK_EVENT; }
 
-/* A job that ends the program with us, and only it: mspdbsrv.exe serves other compiles, too. */
+/* A job that ends the program with us, and only the program: mspdbsrv.exe serves other compiles too. */
 static HANDLE make_job(void) {
     HANDLE job = CreateJobObjectW(NULL, NULL);
     JOBOBJECT_EXTENDED_LIMIT_INFORMATION limits = {0};
@@ -232,7 +232,7 @@ static HANDLE make_job(void) {
     return job;
 }
 
-/* Start `program` with the line in `line`, as a shell would have: with all that is inheritable. */
+/* Start `program` with the command line in `line`; it inherits all inheritable handles, as from a shell. */
 static DWORD start(const wchar_t *program, HANDLE out, HANDLE err, HANDLE *process) {
     STARTUPINFOW startup = {.cb = sizeof startup, .dwFlags = STARTF_USESTDHANDLES};
     PROCESS_INFORMATION started;
@@ -248,7 +248,7 @@ static DWORD start(const wchar_t *program, HANDLE out, HANDLE err, HANDLE *proce
         SetConsoleCtrlHandler(on_control, FALSE);
         return error;
     }
-    HANDLE job = make_job(); /* kept until we end */
+    HANDLE job = make_job(); /* held until we end */
     if (job) AssignProcessToJobObject(job, started.hProcess);
     ResumeThread(started.hThread);
     CloseHandle(started.hThread);
@@ -264,7 +264,7 @@ static DWORD wait_for_end(HANDLE process) {
     return code;
 }
 
-/* In place of exec: the program's streams are ours, and its exit code. */
+/* Replaces exec: the program uses our streams, and its exit code becomes ours. */
 static _Noreturn void become(const wchar_t *program, wchar_t **argv) {
     HANDLE process;
     if (!put_line(argv)) {
@@ -278,7 +278,7 @@ static _Noreturn void become(const wchar_t *program, wchar_t **argv) {
     ExitProcess(wait_for_end(process));
 }
 
-/* Put the path of hpcc-cli.exe, beside this program, at `to`. */
+/* Put the path of hpcc-cli.exe, which is beside this program, at `to`. */
 static bool find_cli(wchar_t *to) {
     size_t at = (size_t)(base_name(self) - self);
     if (at + 13 > MAX_LONG_PATH) return false;
@@ -294,9 +294,9 @@ static int run_cli(wchar_t **argv) {
     return EXIT_CANNOT_RUN;
 }
 
-/* ---- who is who ---- */
+/* ---- users ---- */
 
-/* The user of a token, as TOKEN_USER with its SID behind it. */
+/* The user of a token, as TOKEN_USER followed by its SID. */
 static bool user_of(HANDLE process, void *user, DWORD size) {
     HANDLE token;
     if (!OpenProcessToken(process, TOKEN_QUERY, &token)) return false;
@@ -308,8 +308,8 @@ static bool user_of(HANDLE process, void *user, DWORD size) {
 #define SID_OF(user) (((TOKEN_USER *)(user))->User.Sid)
 static _Alignas(16) char own_user[MAX_SID_BYTES];
 
-/* The pipe was made by this user: the owner in its descriptor is the maker's, and no other user can
- * give it ours. The number of a server's process alone proves nothing, as numbers are used again. */
+/* True if this user made the pipe: the owner in its descriptor is the maker, and no other user can set
+ * ours. The number of the server's process proves nothing, because numbers are reused. */
 static bool is_own_object(HANDLE pipe) {
     _Alignas(16) char descriptor[1024];
     DWORD size = sizeof descriptor;
@@ -330,8 +330,8 @@ static bool is_own_server(HANDLE pipe) {
     return is_ours;
 }
 
-/* \\.\pipe\hpcc- and a hash of the user's SID, and of HPCC_DIR where it is set: the twin of
- * daemon_pipe in wire/launcher.py. A name that anyone can guess and take: hence the checks above. */
+/* \\.\pipe\hpcc- and a hash of the user's SID, and of HPCC_DIR if set: must agree with daemon_pipe in
+ * wire/pipe.py. Anyone can guess and take this name: hence the checks above. */
 static bool find_pipe(wchar_t *name) {
     char text[4096], hex[24];
     wchar_t wide[1024], *sid;
@@ -357,12 +357,12 @@ static bool find_pipe(wchar_t *name) {
 
 struct pipe {
     HANDLE handle, event;
-    bool is_silent; /* what ended the last read or write was its deadline */
+    bool is_silent; /* the last read or write ended by its deadline */
 };
 
 static int64_t now_ms(void) { return (int64_t)GetTickCount64(); }
 
-/* Connects; returns 0, or why not: see is_nobody_there. The server may learn who we are and cannot act as us. */
+/* Connects; returns 0 or the error: see is_nobody_there. The server can identify us but not act as us. */
 static DWORD dial(const wchar_t *name, struct pipe *pipe, int patience_ms) {
     int64_t deadline = now_ms() + patience_ms;
     for (;;) {
@@ -372,7 +372,7 @@ static DWORD dial(const wchar_t *name, struct pipe *pipe, int patience_ms) {
         DWORD error = GetLastError();
         int64_t left = deadline - now_ms();
         if (error != ERROR_PIPE_BUSY || left <= 0) return error ? error : ERROR_ACCESS_DENIED;
-        WaitNamedPipeW(name, (DWORD)left); /* 0 would be the server's own choice; the loop asks again */
+        WaitNamedPipeW(name, (DWORD)left); /* 0 would mean the server's default; the loop asks again */
     }
     pipe->event = CreateEventW(NULL, TRUE, FALSE, NULL);
     if (pipe->event && is_own_object(pipe->handle) && is_own_server(pipe->handle)) return 0;
@@ -381,8 +381,8 @@ static DWORD dial(const wchar_t *name, struct pipe *pipe, int patience_ms) {
     return ERROR_ACCESS_DENIED;
 }
 
-/* Else the daemon must be left alone. Busy for so long is one that drains: it has connections and takes
- * no more, and `hpcc-cli start` tells that from one with too much to do. */
+/* After any other error the daemon must not be used or started. Busy for this long means that it drains
+ * or has too much to do; `hpcc-cli start` finds out which. */
 static bool is_nobody_there(DWORD error) { return error == ERROR_FILE_NOT_FOUND || error == ERROR_PIPE_BUSY; }
 
 static void hang_up(struct pipe *pipe) {
@@ -390,7 +390,7 @@ static void hang_up(struct pipe *pipe) {
     CloseHandle(pipe->event);
 }
 
-/* One read or write; returns the bytes moved, 0 for the end, an error or a deadline. */
+/* One read or write; returns the bytes moved, or 0 at the end, on an error or after the deadline. */
 static DWORD move_some(struct pipe *pipe, bool is_read, void *data, DWORD bytes, int64_t left) {
     OVERLAPPED call = {.hEvent = pipe->event};
     DWORD moved = 0;
@@ -399,7 +399,7 @@ static DWORD move_some(struct pipe *pipe, bool is_read, void *data, DWORD bytes,
     BOOL is_done = is_read ? ReadFile(pipe->handle, data, bytes, NULL, &call) : WriteFile(pipe->handle, data, bytes, NULL, &call);
     if (!is_done && GetLastError() != ERROR_IO_PENDING) return 0;
     if (!is_done && WaitForSingleObject(pipe->event, left > 0 ? (DWORD)left : 0) != WAIT_OBJECT_0) CancelIoEx(pipe->handle, &call);
-    /* Waits for the cancel, too: until then the system may write to `data`. */
+    /* Also waits until a cancel is complete: before that the system may write to `data`. */
     if (GetOverlappedResult(pipe->handle, &call, &moved, TRUE)) return moved;
     pipe->is_silent = GetLastError() == ERROR_OPERATION_ABORTED;
     return 0;
@@ -413,13 +413,13 @@ static bool send_all(struct pipe *pipe, const void *data, size_t bytes) {
         if (!moved) return false;
         p += moved;
         bytes -= moved;
-        deadline = now_ms() + FIRST_FRAME_MS; /* it reads */
+        deadline = now_ms() + FIRST_FRAME_MS; /* the daemon reads */
     }
     return true;
 }
 
-/* The next frame that is not WAIT; false for silence, the end or nonsense. `reply` points into memory
- * that lives as long as we do. */
+/* Reads the next frame that is not WAIT; false on silence, at the end or on a malformed frame. `reply`
+ * points into memory that is never freed. */
 static bool read_reply(struct pipe *pipe, struct reply *reply) {
     size_t room = 1u << 16, have = 0, start_at = 0;
     unsigned char *data = malloc(room);
@@ -435,7 +435,7 @@ static bool read_reply(struct pipe *pipe, struct reply *reply) {
         case SPLIT_WHOLE: return !parse_reply(type, data + start_at + HEADER_BYTES, bytes, reply);
         case SPLIT_PARTIAL: break;
         }
-        if (start_at || is_first) deadline = now_ms() + NEXT_FRAME_MS; /* a sign of life, or a frame began */
+        if (start_at || is_first) deadline = now_ms() + NEXT_FRAME_MS; /* a WAIT came, or a frame began */
         memmove(data, data + start_at, have -= start_at);
         start_at = 0;
         if (HEADER_BYTES + bytes > room) /* at most MAX_REPLY_BYTES: the header was checked */
@@ -444,32 +444,32 @@ static bool read_reply(struct pipe *pipe, struct reply *reply) {
     return false;
 }
 
-/* ---- the daemon: starting it, and leaving it alone ---- */
+/* ---- the daemon: starting it, and backing off ---- */
 
 static bool is_drive_path(const wchar_t *path) {
     return ((*path | 32) >= L'a' && (*path | 32) <= L'z') && path[1] == L':' && (path[2] == L'\\' || path[2] == L'/');
 }
 
-/* Put the value of a variable at `to` if it is a path on a drive, and `tail` behind it. */
+/* Put the value of a variable, followed by `tail`, at `to` if it is a path on a drive. */
 static bool take_directory(wchar_t *to, const wchar_t *variable, const wchar_t *tail) {
     static wchar_t value[MAX_LONG_PATH];
     DWORD n = GetEnvironmentVariableW(variable, value, LENGTH(value));
     if (!n || n >= LENGTH(value) || !is_drive_path(value)) return false;
     n = GetFullPathNameW(value, MAX_LONG_PATH, to, NULL);
     if (!n || n + wcslen(tail) + 2 > MAX_LONG_PATH) return false;
-    if (to[n - 1] == L'\\') n--; /* a drive's root ends in one */
+    if (to[n - 1] == L'\\') n--; /* a drive's root ends in a backslash */
     wcscpy(to + n, tail);
     return true;
 }
 
-/* The twin of `_of_profile` in config/paths.py. False when hpcc has no place for this user. */
+/* Must agree with `_of_profile` in config/paths.py. False when hpcc has no place for this user. */
 static bool find_run_directory(void) {
     if (GetEnvironmentVariableW(L"HPCC_DIR", NULL, 0) > 1) return take_directory(run_directory, L"HPCC_DIR", L"\\run");
     return take_directory(run_directory, L"LOCALAPPDATA", L"\\hpcc\\run") ||
            take_directory(run_directory, L"USERPROFILE", L"\\AppData\\Local\\hpcc\\run");
 }
 
-/* Open a file of the run directory, and never what a link leads to. */
+/* Open a file of the run directory; does not follow links. */
 static HANDLE open_in_run(const wchar_t *name, DWORD access, DWORD share, DWORD how) {
     BY_HANDLE_FILE_INFORMATION info;
     if (wcslen(run_directory) + wcslen(name) + 2 > LENGTH(in_run)) return INVALID_HANDLE_VALUE;
@@ -490,7 +490,7 @@ static HANDLE open_in_run(const wchar_t *name, DWORD access, DWORD share, DWORD 
 
 static uint64_t ticks(FILETIME time) { return (uint64_t)time.dwHighDateTime << 32 | time.dwLowDateTime; }
 
-/* When the marker was last written says until when the daemon is to be left alone. */
+/* The marker's write time is the time until which the daemon is not tried. */
 static bool is_backing_off(void) {
     FILETIME now, until;
     HANDLE file = open_in_run(L"backoff", FILE_READ_ATTRIBUTES, SHARE_ALL, OPEN_EXISTING);
@@ -498,7 +498,7 @@ static bool is_backing_off(void) {
     bool is_known = GetFileTime(file, NULL, NULL, &until);
     CloseHandle(file);
     GetSystemTimeAsFileTime(&now);
-    /* Far in the future is a clock that was set back, not one of ours. */
+    /* A time far in the future means that the clock was set back. */
     return is_known && ticks(until) > ticks(now) && ticks(until) < ticks(now) + 2ull * START_FAILED_MS * TICKS_PER_MS;
 }
 
@@ -513,7 +513,7 @@ static void back_off(unsigned ms) {
     CloseHandle(file);
 }
 
-/* Leaves a mark for the daemon that counts. Whatever goes wrong here, the compile goes on. */
+/* Leaves a mark that the daemon counts later. If this fails, the compile continues. */
 static void mark_fallback(enum fallback reason) {
     char mark = (char)reason;
     LARGE_INTEGER size;
@@ -524,7 +524,7 @@ static void mark_fallback(enum fallback reason) {
     CloseHandle(file);
 }
 
-/* With the access that the profile gives: an inherited one. */
+/* They inherit the access rights of the profile. */
 static void make_directories(void) {
     wcscpy(in_run, run_directory);
     for (wchar_t *c = in_run + 3;; c++) {
@@ -537,7 +537,7 @@ static void make_directories(void) {
     }
 }
 
-/* Our environment without Python's variables: a build's PYTHONHOME is not meant for us. NULL without memory. */
+/* Our environment without Python's variables: a build's PYTHONHOME is not meant for us. NULL if out of memory. */
 static wchar_t *make_environment(void) {
     wchar_t *all = GetEnvironmentStringsW(), *kept = NULL;
     if (!all) return NULL;
@@ -555,8 +555,8 @@ static wchar_t *make_environment(void) {
     return kept;
 }
 
-/* Runs `hpcc-cli start`, which returns once the daemon listens. Nothing of ours is inherited, so that
- * nobody waits for our streams; outside of the build's job, where that lets it go. */
+/* Runs `hpcc-cli start`, which returns once the daemon listens. It inherits no handle, so that no process
+ * waits for our streams, and it runs outside the build's job if the job allows that. */
 static bool run_start(int64_t deadline) {
     static wchar_t cli[MAX_LONG_PATH];
     wchar_t words[] = L"hpcc-cli start --quiet";
@@ -579,8 +579,8 @@ static bool run_start(int64_t deadline) {
     return code == 0;
 }
 
-/* Starts the daemon, or waits for whoever does that right now: one of many parallel compiles does,
- * with a file that it alone has open. True when connected. */
+/* Starts the daemon, or waits for the launcher that is starting it: of many parallel compiles one does,
+ * while it has a file open that no other can open. True when connected. */
 static bool start_daemon(const wchar_t *name, struct pipe *pipe) {
     int64_t deadline = now_ms() + START_MS;
     make_directories();
@@ -588,7 +588,7 @@ static bool start_daemon(const wchar_t *name, struct pipe *pipe) {
         HANDLE lock = open_in_run(L"start.lock", GENERIC_WRITE, 0, OPEN_ALWAYS);
         DWORD error = GetLastError(), gone;
         if (lock != INVALID_HANDLE_VALUE) {
-            gone = dial(name, pipe, 0); /* it may be there by now */
+            gone = dial(name, pipe, 0); /* another launcher may have started it meanwhile */
             if (is_nobody_there(gone) && !is_backing_off()) {
                 if (run_start(deadline)) gone = dial(name, pipe, FIRST_FRAME_MS);
                 if (gone) back_off(START_FAILED_MS);
@@ -606,7 +606,7 @@ static bool start_daemon(const wchar_t *name, struct pipe *pipe) {
 /* ---- the request ---- */
 
 struct writer {
-    unsigned char *at, *end; /* `at` is NULL once there is no room, or what came was not UTF-16 */
+    unsigned char *at, *end; /* `at` is NULL once there is no room, or a text was not UTF-16 */
 };
 
 static void put_text(struct writer *w, const wchar_t *text) {
@@ -616,7 +616,7 @@ static void put_text(struct writer *w, const wchar_t *text) {
     w->at = n > 0 ? w->at + n : NULL;
 }
 
-/* Write `NAME=value` if it is one to be sent, the name as in our list. */
+/* Write `NAME=value` if it is in our list, with the name as spelled there. */
 static bool put_variable(struct writer *w, const wchar_t *variable) {
     wchar_t name[64];
     size_t length = wcscspn(variable + (*variable == L'='), L"="); /* =C:=C:\dir are cmd's own */
@@ -649,7 +649,7 @@ static bool put_cwd(struct writer *w, uint64_t id[2]) {
     return is_good;
 }
 
-/* The whole frame; NULL when it cannot be asked. */
+/* The whole frame; NULL if the daemon would not accept it. */
 static unsigned char *make_request(wchar_t **argv, size_t *bytes) {
     size_t most = HEADER_BYTES + MAX_REQUEST_BYTES;
     unsigned char *frame = malloc(most), *p;
@@ -678,13 +678,13 @@ static unsigned char *make_request(wchar_t **argv, size_t *bytes) {
 
 /* ---- running the compiler for the daemon ---- */
 
-/* One stream of the compiler: passed on as it comes, or held back, and kept; by a thread of its own. */
+/* One stream of the compiler: passed on as it comes or held back, and kept; each has its own thread. */
 struct stream {
     HANDLE from, to, thread;
     char *kept;
     size_t bytes, capacity;
     SRWLOCK writing;       /* held while the thread writes */
-    volatile LONG is_over; /* the compiler ended: only what is already written is waited for */
+    volatile LONG is_over; /* the compiler has ended: only output already written is read */
     bool is_held, is_filtered, is_truncated;
 };
 
@@ -711,7 +711,7 @@ static void let_go(struct stream *s) {
 static bool pass_on(struct stream *s, const char *data, size_t bytes) {
     if (!keep(s, data, bytes)) {
         s->is_truncated = true;
-        let_go(s); /* more than can be held is more than a person reads */
+        let_go(s); /* nobody reads more than this: show the rest as it comes */
     }
     return s->is_held || write_all(s->to, data, bytes);
 }
@@ -721,7 +721,7 @@ static DWORD WINAPI pump(void *argument) {
     char data[1 << 16];
     for (;;) {
         DWORD there = 1, n = 0;
-        bool is_over = s->is_over; /* read before the pipe is looked into */
+        bool is_over = s->is_over; /* read before the pipe is checked */
         if (is_over && (!PeekNamedPipe(s->from, NULL, 0, NULL, &there, NULL) || !there)) return 0;
         if (!ReadFile(s->from, data, sizeof data, &n, NULL)) {
             if (GetLastError() == ERROR_OPERATION_ABORTED) continue;
@@ -734,8 +734,8 @@ static DWORD WINAPI pump(void *argument) {
     }
 }
 
-/* A process that the compiler left (mspdbsrv.exe) may hold the pipe for hours: the read is called off. A
- * write never is, as part of it may have been taken. */
+/* A process that the compiler started (mspdbsrv.exe) may hold the pipe for hours, so the read is
+ * cancelled. A write is never cancelled, because part of it may have been taken. */
 static void end_pump(struct stream *s) {
     InterlockedExchange(&s->is_over, 1);
     while (WaitForSingleObject(s->thread, 5) == WAIT_TIMEOUT) {
@@ -763,7 +763,7 @@ static bool run_child(wchar_t **argv, struct stream streams[2], DWORD *code) {
     return true;
 }
 
-/* A status over 255 (an exception's) is told as 255: the daemon keeps none of either. */
+/* A status over 255 (of an exception) is reported as 255: the daemon stores no failed compile. */
 static bool send_report(struct pipe *pipe, const struct stream *streams, DWORD code) {
     unsigned char frame[HEADER_BYTES + 20], *p;
     uint32_t bytes[2], flags = 0;
@@ -778,7 +778,7 @@ static bool send_report(struct pipe *pipe, const struct stream *streams, DWORD c
     return send_all(pipe, frame, sizeof frame) && send_all(pipe, streams[0].kept, bytes[0]) && send_all(pipe, streams[1].kept, bytes[1]);
 }
 
-/* The arguments of RUN as Windows takes them; NULL where they are not UTF-8. */
+/* The arguments of RUN as UTF-16; NULL if they are not UTF-8. */
 static wchar_t **decode_argv(const struct reply *run) {
     wchar_t **argv = malloc((run->argc + 1u) * sizeof *argv);
     const char *text = run->argv;
@@ -791,8 +791,8 @@ static wchar_t **decode_argv(const struct reply *run) {
     return argv;
 }
 
-/* Returns if the compiler could not be started, or failed with flags that are not the user's:
- * nothing of that was shown, and the user's own command decides. */
+/* Returns if the compiler could not be started, or failed with flags that are not the user's. Then
+ * nothing was shown, and the user's own command decides. */
 static void run_and_report(struct pipe *pipe, const struct reply *run) {
     bool is_filtered = run->flags & RUN_FILTER_HEADERS, is_tentative = run->flags & RUN_TENTATIVE;
     struct stream streams[2] = {
@@ -838,7 +838,7 @@ static bool is_disabled(void) {
     return n >= LENGTH(text) || (n && wcscmp(text, L"0"));
 }
 
-/* True with a connection on which the request was sent and `reply` came; else `why` not. */
+/* Sends the request and reads `reply`. False on failure, with the reason in `why`. */
 static bool ask(const wchar_t *name, const unsigned char *frame, size_t bytes, struct pipe *pipe, struct reply *reply, enum fallback *why) {
     DWORD error = dial(name, pipe, FIRST_FRAME_MS);
     bool is_there = !error || (is_nobody_there(error) && start_daemon(name, pipe));
@@ -850,7 +850,7 @@ static bool ask(const wchar_t *name, const unsigned char *frame, size_t bytes, s
         hang_up(pipe);
         *why = is_other ? FALLBACK_OTHER_VERSION : is_silent ? FALLBACK_SILENT : FALLBACK_LOST;
         if (is_silent) back_off(HUNG_MS);
-        /* A daemon of another version leaves; it listens no more by now. */
+        /* A daemon of another version ends, and has stopped listening by now. */
         if (!is_other || !(reply->flags & VERSION_IS_DRAINING) || attempt) return false;
         is_there = start_daemon(name, pipe);
     }

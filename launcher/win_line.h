@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <wchar.h>
 
-#define MAX_LINE 32768 /* of CreateProcess, in UTF-16 units with the last zero */
+#define MAX_LINE 32768 /* limit of CreateProcess, in UTF-16 units with the final zero */
 
 static wchar_t line[MAX_LINE];
 

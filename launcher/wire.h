@@ -15,7 +15,7 @@
 #define HEADER_BYTES 12u
 #define REQUEST_FIXED_BYTES 72u
 
-/* The daemon refuses more; the launcher then does without it. A test builds with less, because
+/* The daemon refuses more; the launcher then compiles by itself. A test builds with less, because
  * Linux itself does not start a process with more than 6 MiB of arguments. */
 #ifndef MAX_REQUEST_BYTES
 #define MAX_REQUEST_BYTES (8u << 20)
@@ -24,7 +24,7 @@
 #define MAX_REPLY_BYTES (16u << 20)
 #define MAX_REASON_BYTES 256u
 #define MAX_ARGC (1u << 18)
-/* The most of each stream that is kept and reported. */
+/* At most this much of each stream is kept and reported. */
 #define MAX_CAPTURE_BYTES (1u << 20)
 
 enum frame_type {
@@ -42,21 +42,21 @@ enum frame_type {
 #define RUN_TENTATIVE 2u
 #define VERSION_IS_DRAINING 1u
 #define REQUEST_STDERR_IS_TTY 1u
-#define MOUNT_IS_ID UINT64_MAX /* as a device, and none that exists: the id of the mount at / follows */
+#define MOUNT_IS_ID UINT64_MAX /* a device number that no device has: the id of the mount at / follows */
 #define REPORT_IS_TRUNCATED 1u
 
-/* A compile that the daemon never heard of leaves one byte in this file of the run directory. The
- * daemon counts and removes it: cache/fallbacks.py. */
+/* A compile that did not reach the daemon leaves one byte in this file of the run directory. The
+ * daemon counts the bytes and removes the file: cache/fallbacks.py. */
 #define FALLBACKS_NAME "fallbacks"
 #define MAX_FALLBACKS_BYTES (1 << 16)
 
 enum fallback {
-    FALLBACK_NO_DAEMON = 'n',     /* nobody listens, and none could be started */
-    FALLBACK_LEFT_ALONE = 'b',    /* one that hung or could not start a short while ago */
-    FALLBACK_SILENT = 's',        /* connected, and no answer in time */
-    FALLBACK_LOST = 'l',          /* the connection ended, or what came made no sense */
-    FALLBACK_OTHER_VERSION = 'v', /* a daemon of another build that does not go */
-    FALLBACK_LONG_REQUEST = 'r',  /* more than the daemon takes */
+    FALLBACK_NO_DAEMON = 'n',     /* no daemon listens, and starting one failed */
+    FALLBACK_LEFT_ALONE = 'b',    /* the daemon hung or failed to start a short while ago */
+    FALLBACK_SILENT = 's',        /* connected, but no answer came in time */
+    FALLBACK_LOST = 'l',          /* the connection ended, or the answer was malformed */
+    FALLBACK_OTHER_VERSION = 'v', /* a daemon of another build that does not end */
+    FALLBACK_LONG_REQUEST = 'r',  /* the request is larger than the daemon accepts */
 };
 
 struct reply {
@@ -104,8 +104,8 @@ static inline int parse_header(const unsigned char *head, uint32_t *type, uint32
 
 enum split { SPLIT_BAD, SPLIT_PARTIAL, SPLIT_WHOLE };
 
-/* Look for a reply in what came so far: `data` from `*start` to `have`. Signs of life before it are
- * skipped by moving `*start`. `*bytes` is the length of its body, 0 until that is known. */
+/* Look for a reply in the bytes received so far: `data` from `*start` to `have`. WAIT frames before it
+ * are skipped by moving `*start`. `*bytes` is the length of its body, 0 until that is known. */
 static inline enum split split_frames(const unsigned char *data, size_t have, size_t *start, uint32_t *type,
                                       uint32_t *bytes) {
     *bytes = 0;
@@ -121,7 +121,7 @@ static inline enum split split_frames(const unsigned char *data, size_t have, si
     return SPLIT_PARTIAL;
 }
 
-/* Two streams: their lengths, then their bytes, and nothing after. */
+/* Two streams: their lengths, then their bytes, then the end. */
 static inline int parse_streams(const unsigned char *p, uint32_t bytes, struct reply *reply) {
     if (bytes < 8) return -1;
     reply->out_bytes = get32(p);
@@ -132,7 +132,7 @@ static inline int parse_streams(const unsigned char *p, uint32_t bytes, struct r
     return 0;
 }
 
-/* Whether the string at `p` is an absolute path: of a drive, where there are drives. */
+/* Whether the string at `p` is an absolute path; on Windows it must begin with a drive. */
 static inline int is_absolute_text(const unsigned char *p, uint32_t bytes) {
 #ifdef _WIN32
     return bytes > 3 && ((p[0] | 32) >= 'a' && (p[0] | 32) <= 'z') && p[1] == ':' && (p[2] == '\\' || p[2] == '/');
@@ -141,7 +141,7 @@ static inline int is_absolute_text(const unsigned char *p, uint32_t bytes) {
 #endif
 }
 
-/* Read a reply's body; `reply` then points into it. Returns 0, or -1 for nonsense. */
+/* Read a reply's body; `reply` then points into it. Returns 0, or -1 if it is malformed. */
 static inline int parse_reply(uint32_t type, unsigned char *body, uint32_t bytes, struct reply *reply) {
     *reply = (struct reply){.type = type};
     switch (type) {
@@ -170,8 +170,8 @@ static inline int parse_reply(uint32_t type, unsigned char *body, uint32_t bytes
     return count == reply->argc ? 0 : -1;
 }
 
-/* What is left for a person of `text` when gcc -H wrote into it: header lines ("... path") and the
- * list of files that want include guards go. Only used when the daemon is not there to do it.
+/* Removes what gcc -H wrote into `text`: header lines ("... path") and the list of files that could
+ * use include guards. Only for when the daemon cannot do it.
  * Works in place and returns the new length. */
 static inline size_t strip_headers(char *text, size_t bytes) {
     static const char guards[] = "Multiple include guards may be useful for:\n";
@@ -190,7 +190,7 @@ static inline size_t strip_headers(char *text, size_t bytes) {
     return kept;
 }
 
-/* ---- where the daemon is: the twin of config/paths.py and wire/launcher.py ---- */
+/* ---- where the daemon is: must agree with config/paths.py and wire/launcher.py ---- */
 
 #define SOCKET_MAX 107u /* sun_path without its NUL */
 #define OWN_MAX 32u     /* "/tmp/hpcc-" and a uid */
@@ -225,8 +225,8 @@ static inline int normal_path(char *to, size_t size, const char *from) {
     return 0;
 }
 
-/* FNV-1a, 64 bits. It names a socket in a directory that only the user can write to, so that
- * nothing depends on it being hard to collide. */
+/* FNV-1a, 64 bits. It names a socket in a directory that only the user can write to, so collisions
+ * are not an attack. */
 #define FNV_START 0xcbf29ce484222325u
 static inline uint64_t fnv1a(uint64_t hash, const char *text) {
     for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
@@ -234,7 +234,7 @@ static inline uint64_t fnv1a(uint64_t hash, const char *text) {
 }
 
 /* Write `value` to the base of at most 16, at least `digits` long; returns the end, a NUL. No
- * printf here: it would be half of the program that the kernel maps for each compile. */
+ * printf: it would be half of the program that the kernel maps for each compile. */
 static inline char *put_number(char *to, uint64_t value, unsigned base, unsigned digits) {
     char reversed[24];
     unsigned n = 0;
@@ -276,7 +276,7 @@ static inline int find_place(struct place *place, char *run, const char *hpcc_di
     }
     place->run = place->socket_dir = run;
     if (!join_path(place->socket, sizeof place->socket, run, "daemon.sock")) return 0;
-    /* Too long for a socket: a hash of the whole path, and a directory with a short name. */
+    /* Too long for a socket: use a hash of the whole path, in a directory with a short name. */
     uint64_t hash = fnv1a(fnv1a(FNV_START, run), run[strlen(run) - 1] == '/' ? "daemon.sock" : "/daemon.sock");
     place->socket_dir = place->own;
     memcpy(place->socket, place->own, OWN_MAX);

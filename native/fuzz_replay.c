@@ -1,8 +1,8 @@
-/* Feeds hpcc_replay with anything, in a world where nothing is real: every call that reaches the file
- * system or a socket is one of the fakes below, and what a name leads to is said by its first letter.
+/* Feeds hpcc_replay with any bytes, without a real file system: every call that would reach the file
+ * system or a socket is a fake below, and the first letter of a name decides what it leads to.
  * libFuzzer calls it (-fsanitize=fuzzer,address); with -DCORPUS_MAIN it runs the files named on its
- * command line, each as it is, cut at each byte, and with each integer replaced, and prints what each
- * gave as it was. That is what the tests do. An input is a plan, in a copy of exactly its size. */
+ * command line: each unchanged, cut at each byte, and with each integer replaced. It prints the result
+ * of each unchanged one. The tests do that. An input is a plan, in a copy of exactly its size. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -36,19 +36,19 @@ enum {
     CLOSED = 'c',     /* EACCES */
     DIRECTORY = 'd',
     ELSEWHERE = 'e',  /* a file of another user */
-    FULL = 'g',       /* a file of ours; not all can be written */
+    FULL = 'g',       /* our file; writing it fails before the end */
     HARD_LINK = 'h',
-    STUBBORN = 'i',   /* ours; its mode cannot be changed */
+    STUBBORN = 'i',   /* our file; its mode cannot be changed */
     PIPE = 'p',
     SOURCE = 's',
 };
 
-/* What is odd about a directory, by its name's second letter. */
+/* What is unusual about a directory, by the second letter of its name. */
 enum {
     OTHER_FILE_SYSTEM = 'f',
     UNREADABLE = 'p',  /* it can only be searched */
     FAILING = 'e',
-    ENDLESS = 'm',     /* nearly */
+    ENDLESS = 'm',     /* almost */
     NOT_ASCII = 'n',
     SHORT_RECORD = 'r',
     LONG_RECORD = 'l',
@@ -74,7 +74,7 @@ static unsigned file_count, open_count, sent_count;
 static uint64_t sent_bytes, source[2];
 static volatile unsigned char sink;
 
-/* Reads all of it, so that the sanitizer sees one byte too many. */
+/* Reads all bytes, so that the sanitizer reports a read past the end. */
 static void touch(const void *data, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) sink ^= ((const unsigned char *)data)[i];
 }
@@ -107,7 +107,7 @@ static int describe(char kind, struct stat *st) {
     return 0;
 }
 
-/* Any other letter is one more file of ours; which one is the source, the plan says. */
+/* Any other letter is one more file of ours; the plan names the source. */
 static bool is_writable(char kind) {
     struct stat st;
     return !strchr("bcdehp", kind) && !describe(kind, &st) && (st.st_dev != source[0] || st.st_ino != source[1]);
@@ -144,7 +144,7 @@ static int fake_open(const char *path, int flags, ...) {
     EXPECT(*path == '/' && flags & O_CLOEXEC);
     if (flags & O_DIRECTORY) return open_directory(path, flags);
     char kind = kind_of(path);
-    /* Whatever else it may be, it is never opened: an open alone can be noticed. */
+    /* Other kinds of files must never be opened: others can notice an open. */
     EXPECT(is_writable(kind) || kind == ABSENT);
     EXPECT(flags & O_NOFOLLOW && !(flags & O_TRUNC));
     if (kind == ABSENT && !(flags & O_CREAT)) return fail(ENOENT);
@@ -172,7 +172,7 @@ static size_t put_entry(unsigned char *at, const char *name, uint16_t length) {
     return bytes;
 }
 
-/* Of every directory the same, and then what is odd of it; of an entry with an `a` a lookup knows nothing. */
+/* The same for every directory, then what is unusual about it. A lookup does not find entries with an `a`. */
 static long fake_syscall(long number, int fd, void *buffer, size_t size) {
     struct file *file = file_of(fd);
     unsigned char *at = buffer;
@@ -217,7 +217,7 @@ static ssize_t fake_write(int fd, const void *data, size_t bytes) {
     touch(data, bytes);
     if (file->writes++ == 0) return fail(EINTR);
     if (file->writes > 2 && kind_of(file->path) == FULL) return fail(ENOSPC);
-    /* In pieces, as a disk may. */
+    /* In pieces, as a disk may write. */
     return (ssize_t)(bytes > 1 ? bytes / 2 : bytes);
 }
 
@@ -238,7 +238,7 @@ static int fake_fchmod(int fd, mode_t mode) {
     return kind_of(output_of(fd)->path) == STUBBORN ? fail(EPERM) : 0;
 }
 
-/* Nothing is removed that this run did not write to. */
+/* Only files that this run wrote to may be removed. */
 static int fake_unlink(const char *path) {
     kind_of(path);
     for (unsigned i = 0; i < file_count; i++)
@@ -255,7 +255,7 @@ static ssize_t fake_send(int connection, const void *data, size_t bytes, int fla
     touch(data, bytes);
     sent_count++;
     sent_bytes = bytes;
-    /* As of a launcher that does not read. */
+    /* As if the launcher does not read. */
     return bytes == 13 ? fail(EAGAIN) : (ssize_t)bytes;
 }
 
@@ -275,7 +275,7 @@ static ssize_t fake_send(int connection, const void *data, size_t bytes, int fla
 #define send(...) fake_send(__VA_ARGS__)
 #include "replay.c"
 
-/* ---- one run, and what holds after each ---- */
+/* ---- one run, and the invariants after it ---- */
 
 static int run(const unsigned char *plan, size_t size, int connection) {
     file_count = open_count = sent_count = 0;
@@ -303,7 +303,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!plan) return 0;
     if (size) memcpy(plan, data, size);
     run(plan, size, CONNECTION);
-    /* Once more with a head that says what is there, so that the rest is read. */
+    /* Again with a head that matches the length, so that the rest is read. */
     uint32_t head[2] = {PLAN_MAGIC, (uint32_t)size};
     if (size >= sizeof head) {
         memcpy(plan, head, sizeof head);
@@ -318,7 +318,7 @@ static const uint64_t ODD[] = {0, 1, 2, 64, 65, 4097, 0x7fffffff, 0x80000000, 0x
                                0x7fffffffffffffff, 0xfffffffffffffff8, 0xffffffffffffffff};
 
 static void mutate(const uint8_t *data, size_t size) {
-    /* Of a large one most is data, and each run reads it all. */
+    /* A large plan is mostly data, and each run reads all of it. */
     size_t step = size / 1024 + 1;
     for (size_t cut = 0; cut < size; cut += step) LLVMFuzzerTestOneInput(data, cut);
     uint8_t *copy = malloc(size + 1);

@@ -1,7 +1,7 @@
-/* Whether a directory has none of many names: one reading of it in place of a question for each.
+/* Checks that a directory has none of many names: reads it once instead of one lstat per name.
  *
- * What is read decides only that a name is absent. Where an entry may be one of the names, the name is
- * asked for; where a reading cannot tell, all are. Part of replay.c, which has no other. */
+ * Reading can only prove that a name is absent. If an entry may be one of the names, that name is
+ * checked with lstat; if reading proves nothing, all names are. Included only by replay.c. */
 #ifndef HPCC_NAMES_H
 #define HPCC_NAMES_H
 
@@ -15,14 +15,14 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* A name's hash is that of a little-endian number; with this bit in each byte, letters differ in no case. */
+/* A name is hashed as little-endian numbers, with this bit set in each byte so that case does not count. */
 #define SMALL_BITS 0x20202020u
 #define HIGH_BITS 0x80808080u
 #define HASH_PRIME 0xfffffffbu
 #define HASH_SPREAD 0x9e3779b1u
-/* For so few names, reading their directory costs more than asking for each. */
+/* For this few names, reading the directory costs more than one lstat per name. */
 #define FEW_NAMES 8u
-/* To read an entry costs a third of asking for a name (ext4), or a tenth (tmpfs). */
+/* Reading an entry costs a third of an lstat (ext4), or a tenth (tmpfs). */
 #define ENTRIES_PER_NAME 3u
 #define MORE_ENTRIES 256u
 #define ENTRIES_BYTES (32u << 10)
@@ -30,7 +30,7 @@
 #define RECORD_LENGTH_AT 16u
 #define RECORD_NAME_AT 19u
 
-/* The names of a LACKS: a hash table of places in a text. */
+/* The names of a LACKS check: a hash table of offsets in a text. */
 struct names {
     bool is_state_known;
     uint32_t count, slots, text_bytes;
@@ -52,7 +52,7 @@ static bool are_absent(int directory, const struct names *names) {
     return true;
 }
 
-/* Where every name that can be looked up can be read, but for case and what else Unicode holds alike. */
+/* True on file systems that list every name that lookup finds, except for case and Unicode equivalence. */
 static bool can_be_read(int directory) {
     struct statfs fs;
     if (fstatfs(directory, &fs)) return false;
@@ -64,7 +64,7 @@ static bool can_be_read(int directory) {
     case 0x01021994: /* tmpfs */
     case 0x794c7630: /* overlayfs */
         return true;
-    default: /* a network's or FUSE's may show names that it does not list */
+    default: /* a network or FUSE file system may find names that it does not list */
         return false;
     }
 }
@@ -78,14 +78,14 @@ static bool is_alike(const char *a, const char *b) {
     return !*a && !*b;
 }
 
-/* Up to four bytes as a number; what is missing counts as small bits. */
+/* Returns up to four bytes as a number; missing bytes count as small bits. */
 static uint32_t word_of(const char *bytes, size_t count) {
     uint32_t word = 0;
     memcpy(&word, bytes, count);
     return word | SMALL_BITS;
 }
 
-/* Whether a directory that has this entry may have one of the names: where one is alike, it is asked for. */
+/* Whether this entry may be one of the names; a similar name is then checked with lstat. */
 static enum answer is_hit(int directory, const struct names *names, const char *entry) {
     size_t length = strlen(entry), rest = length % sizeof(uint32_t);
     uint32_t word = word_of(entry + length - rest, rest), high = word;
@@ -108,7 +108,7 @@ static enum answer is_hit(int directory, const struct names *names, const char *
     return NO;
 }
 
-/* Reads a directory. An entry that is there all the while is among those read, whatever else comes and goes. */
+/* Reads a directory. An entry that exists the whole time is read, even if others come and go meanwhile. */
 static enum answer has_one(int directory, const struct names *names) {
     _Alignas(8) char entries[ENTRIES_BYTES];
     uint64_t left = (uint64_t)names->count * ENTRIES_PER_NAME + MORE_ENTRIES;
@@ -128,7 +128,7 @@ static enum answer has_one(int directory, const struct names *names) {
     }
 }
 
-/* `directory` may be one that can only be searched. */
+/* `directory` may be searchable but not readable. */
 static bool has_none(int directory, const struct names *names) {
     enum answer answer = CANNOT_TELL;
     if (names->count > FEW_NAMES && can_be_read(directory)) answer = has_one(directory, names);

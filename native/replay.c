@@ -13,19 +13,19 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* A request follows its connection at once; whoever is slower is served without this library. */
+/* A request follows its connection at once. A slower peer is served without this library. */
 #define FIRST_BYTES_MS 50
-/* More than a compile has; what was touched must be remembered without allocation. */
+/* More than a compile has. The list of written outputs must need no allocation. */
 #define MAX_OUTPUTS 64
 #define MAX_GROUPS (1u << 20)
-/* The kernel takes so much as one piece, into which no other thread's message can fall. */
+/* The kernel takes this much as one piece, so that no other thread's message can fall into it. */
 #define MAX_ANSWER_BYTES 4096u
 #define KEEPS_MODE 1u
-#define NEW_FILE_MODE 0600 /* until its bytes are there */
+#define NEW_FILE_MODE 0600 /* until all its bytes are written */
 #define STATE_COUNTS 1u
 #define MAX_SLOTS (1u << 20)
 
-/* ---- reading a plan: every step is checked against its end ---- */
+/* ---- reading a plan: each read is checked against the plan's end ---- */
 
 struct reader {
     const unsigned char *at, *end;
@@ -56,7 +56,7 @@ static uint64_t take64(struct reader *r) {
     return value;
 }
 
-/* A string of exactly so many bytes and its NUL; NULL when it is not that. */
+/* Returns a string of exactly this many bytes and a NUL; NULL if it is anything else. */
 static const char *take_string(struct reader *r, uint32_t bytes) {
     const unsigned char *p = take(r, (uint64_t)bytes + 1);
     if (p && (p[bytes] || memchr(p, 0, bytes))) r->is_bad = true;
@@ -108,13 +108,13 @@ static bool is_same(const struct check *check, const struct stat *st) {
 static bool lacks(int directory, const struct check *check) {
     const struct names *names = &check->names;
     struct stat st;
-    /* A state is that of a directory. Where a file took its place, the check fails, however it is grouped. */
+    /* A state belongs to a directory. If a file has replaced it, the check fails in every grouping. */
     if (names->is_state_known && !fstatat(directory, check->name, &st, *check->name ? 0 : AT_EMPTY_PATH) &&
         S_ISDIR(st.st_mode) && is_same(check, &st))
         return true;
     const char *path = *check->name ? check->name : ".";
     int fd = openat(directory, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* Who may not read it may still ask for names. */
+    /* A directory that we may not read can still be searched for names. */
     if (fd < 0) fd = openat(directory, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return false;
     bool is_lacking = has_none(fd, names);
@@ -137,7 +137,7 @@ static int check_group(struct reader *r) {
     if (!path || (*path && *path != '/')) return REPLAY_MALFORMED;
     int directory = *path ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : AT_FDCWD;
     bool is_gone = *path && directory < 0;
-    /* In a directory that is not there, every name is absent. */
+    /* In a missing directory every name is absent. */
     int result = is_gone && !is_missing(errno) ? REPLAY_CHANGED : REPLAY_DONE;
     for (uint32_t i = 0; i < checks && result == REPLAY_DONE; i++) {
         struct check check;
@@ -169,24 +169,24 @@ static bool write_all(int fd, const unsigned char *data, uint64_t bytes) {
     return true;
 }
 
-/* Only a regular file of ours that has no second name and is not the source may be overwritten. */
+/* Only our own regular file without a second name, and not the source, may be overwritten. */
 static bool is_ours(const struct stat *st, const struct placing *placing) {
     return S_ISREG(st->st_mode) && st->st_nlink == 1 && st->st_uid == placing->uid &&
            !(st->st_dev == placing->source_device && st->st_ino == placing->source_inode);
 }
 
 /* Over the old bytes and cut afterwards: ext4 writes a file out at once that was cut to nothing
- * first (auto_da_alloc), which costs more than all the rest. */
+ * first (auto_da_alloc), which costs more than everything else here. */
 static bool fill(int fd, const struct stat *old, const unsigned char *data, uint64_t bytes) {
     if (!write_all(fd, data, bytes)) return false;
     if (old && (uint64_t)old->st_size > bytes) return !ftruncate(fd, (off_t)bytes);
-    /* Nothing was written: the file must look new all the same. */
+    /* Nothing was written, but the file must look new. */
     return bytes || !old || !futimens(fd, (const struct timespec[2]){{0, UTIME_NOW}, {0, UTIME_NOW}});
 }
 
 static bool put(struct placing *placing, const char *path, const unsigned char *data, uint64_t bytes, bool keeps_mode) {
     struct stat st;
-    /* Looked at before it is opened: an open alone wakes who waits at a FIFO, and rewinds a tape. */
+    /* Checked before it is opened: open() wakes a process that waits at a FIFO, and rewinds a tape. */
     bool is_new = lstat(path, &st);
     if (is_new ? errno != ENOENT : !is_ours(&st, placing)) return false;
     int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | (is_new ? O_CREAT | O_EXCL : O_NONBLOCK), NEW_FILE_MODE);
@@ -246,7 +246,7 @@ EXPORT int hpcc_replay(const unsigned char *plan, uint64_t bytes, int connection
     }
     int result = put_or_remove(&r, outputs, answer_bytes, &placing);
     if (result != REPLAY_DONE || connection < 0) return result;
-    /* In one message, or the launcher compiles itself: it believes no part of one. */
+    /* In one message. The launcher ignores a part of one and then compiles by itself. */
     ssize_t sent = send(connection, r.at, answer_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
     return sent == (ssize_t)answer_bytes ? REPLAY_DONE : REPLAY_UNSENT;
 }
