@@ -75,7 +75,9 @@ def check_that_hpcc_works(python: Path, work: Path, env: dict[str, str]) -> None
     # Launcher and daemon are of one build, or the second would have been refused.
     (work / "a.o").unlink()
     run("hpcc", "gcc", "-c", "a.c", cwd=work, env=env)
-    question = "import os; from hpcc.config.paths import Paths; from hpcc.daemon.client import query; "
+    question = (
+        "import os; from hpcc.config.paths import Paths; from hpcc.daemon.client import query; "
+    )
     question += "print(query(Paths.from_env(os.environ), 'stats')['front'])"
     assert run(python, "-c", question, cwd=work, env=env) == "{'requests': 2}\n"
 

@@ -172,8 +172,9 @@ def test_a_run_ends_with_its_report_or_is_abandoned() -> None:
     assert talk.sent.endswith(wire.encode_finish(b"", b"more"))
     for end in ((), (b"nonsense of some length",), (request(),)):
         handler = Handler(answer)
-        served(Talk(request(), *end), handler)
+        counts = served(Talk(request(), *end), handler)
         assert handler.notes == ["abandoned"]
+        assert counts["lost.launcher"] == 1
 
 
 def test_a_fault_of_the_handler_costs_a_local_compile() -> None:
