@@ -336,7 +336,7 @@ CHECKS: Final[tuple[_Check, ...]] = (
     _Check(
         "job-objects",
         "a compile's processes end with its job",
-        "Jobs in jobs have been ended under Wine alone.",
+        "Jobs in jobs have been ended only under Wine.",
         _jobs,
     ),
     _Check(
