@@ -8,7 +8,7 @@ app.kubernetes.io/component: {{ .part }}
 {{ printf "%s-%s" (.root.Release.Name | trunc 20 | trimSuffix "-") .part }}
 {{- end }}
 
-{{/* Of pods that need no right: restricted, in Kubernetes' word. */}}
+{{/* For pods that need no rights: Kubernetes' level "restricted". */}}
 {{- define "hpcc.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 64601
@@ -24,8 +24,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{/*
-Copies config and secrets to memory that is the pod's alone: hpcc takes a file with a secret only if it
-is the process's own with mode 0600, and what Kubernetes mounts is root's.
+Copies config and secrets to the pod's own memory: hpcc accepts a file with a secret only if the process
+owns it and its mode is 0600, and files that Kubernetes mounts belong to root.
 */}}
 {{- define "hpcc.copy" -}}
 - name: files
@@ -61,7 +61,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Where the database or a provider is, workers must not be let. */}}
+{{/* Workers must not reach the networks of the database or a provider. */}}
 {{- define "hpcc.check" -}}
 {{- $closed := dict }}
 {{- range concat .Values.networkPolicy.database .Values.networkPolicy.identityProviders }}{{ $_ := set $closed .cidr true }}{{ end }}
