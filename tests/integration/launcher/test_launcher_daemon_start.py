@@ -100,7 +100,7 @@ def test_starts_at_the_same_time_give_one_daemon(bench: Bench) -> None:
     children = [bench.popen("start", stdout=subprocess.PIPE) for _ in range(4)]
     outs = [child.communicate(timeout=30)[0] for child in children]
     assert [child.returncode for child in children] == [0] * 4
-    assert sorted(outs) == [b"the daemon is started\n"] + [b"the daemon runs already\n"] * 3
+    assert sorted(outs) == [b"the daemon is started\n"] + [b"the daemon is already running\n"] * 3
 
 
 def test_a_daemon_killed_with_kill_9_is_replaced_by_the_next_compile(bench: Bench) -> None:
@@ -129,7 +129,7 @@ def test_status_stop_and_start_say_what_they_found(bench: Bench) -> None:
     assert (none.returncode, none.stdout[:22]) == (3, b"no daemon is running; ")
     assert bench.run("stop").stdout == b"no daemon was running\n"
     assert bench.run("start").stdout == b"the daemon is started\n"
-    assert bench.run("start").stdout == b"the daemon runs already\n"
+    assert bench.run("start").stdout == b"the daemon is already running\n"
     assert bench.run("status").stdout.startswith(b"daemon    running, pid ")
     assert json.loads(bench.run("status", "--json").stdout)["farm"] is None
     assert bench.run("stop").stdout == b"the daemon is stopped\n"

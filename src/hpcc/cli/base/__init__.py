@@ -1,4 +1,1 @@
-"""What several command groups share: progress, the lock of `hpcc up`, the fallback line.
-
-It may not import a command group.
-"""
+"""Helpers that several command groups use."""

@@ -1,4 +1,4 @@
-"""How often the farm was passed over of late, and why: what a build does not print by itself."""
+"""One line about recent fallbacks: how many compiles ran here instead of on the farm, and why."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LATELY_SECONDS: Final = 3600.0
 
 
 def fallback_line(records: Sequence[CompileRecord], now: float) -> str:
-    """Sum the last hour up in one line; the newest message that has more than a word follows."""
+    """Summarise the last hour in one line, followed by the newest detailed message."""
     lately = [r.fallback for r in records if r.fallback and now - r.at < LATELY_SECONDS]
     if not lately:
-        return "no compile of the last hour was made here instead"
+        return "no compile of the last hour fell back to this machine"
     reasons = Counter(text.partition(":")[0] for text in lately)
     counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    line = f"{len(lately)} of the last hour's compiles were made here instead: {counted}"
+    line = f"{len(lately)} compiles of the last hour fell back to this machine: {counted}"
     messages = [text.partition(": ")[2] for text in lately if ": " in text]
     return f"{line}. {messages[-1]}" if messages else line

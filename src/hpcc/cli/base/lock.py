@@ -1,4 +1,4 @@
-"""The lock that says whether `hpcc up` is in force, and by which process."""
+"""The lock that shows whether `hpcc up` is running, and in which process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hpcc.files import lock_now, open_file
 
 
 def lock_file(paths: Paths) -> Path:
-    """The file whose lock is held as long as what `hpcc up` started lives."""
+    """Return the file that the supervisor of `hpcc up` keeps locked while it runs."""
     return paths.state / "up.lock"
 
 
 @contextmanager
 def held_lock(path: Path) -> Iterator[None]:
-    """Hold the lock with our pid in it for as long as the block runs.
+    """Hold the lock while the block runs; the file contains the pid.
 
     Raises:
         CallerError: another process holds it (reason `already-up`).
@@ -38,7 +38,7 @@ def held_lock(path: Path) -> Iterator[None]:
 
 
 def holder_or_none(path: Path) -> int | None:
-    """Pid of the process that holds the lock; None when nobody does."""
+    """Return the pid of the process that holds the lock, 0 if unreadable, None if it is free."""
     try:
         fd = open_file(path, os.O_RDWR)
     except FileNotFoundError:

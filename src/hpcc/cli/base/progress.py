@@ -1,4 +1,4 @@
-"""Progress for a person: a spinner with the newest line on a terminal, plain lines elsewhere."""
+"""Progress output: a spinner with the newest line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

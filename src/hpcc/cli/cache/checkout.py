@@ -1,4 +1,4 @@
-"""`hpcc debug-map`: where debuggers find the sources of this checkout."""
+"""`hpcc debug-map`, and the texts for reasons that keep a result in one checkout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,43 @@ from typing import Final
 
 from hpcc.compilers.invocation.share import DEBUG_ROOT
 from hpcc.core import NotFoundError
-from hpcc.core.reasons.private import PrivateReason
+
+MARKER_REASONS: Final = {
+    "marker-kind": "the marker is neither a file nor a directory; a link does not count",
+    "marker-owner": "the marker belongs to somebody else",
+    "marker-writable": "everybody may write the marker; chmod o-w .hpcc",
+    "marker-unreadable": "the marker cannot be read",
+    "marker-size": "the marker is too large",
+    "marker-syntax": "the marker is not TOML",
+    "marker-key": "the marker holds another key than name, exclude and version",
+    "marker-version": "the marker is of a version that this hpcc does not know",
+    "marker-value": "name must be a short text, exclude a list of paths below the root",
+}
+PRIVATE_REASONS: Final = {
+    **MARKER_REASONS,
+    "computed-include": "an #include of a macro, and a source that names a directory above",
+    "compressed-debug": "compressed sections, which cannot be searched for paths",
+    "directory-spelling": "the shell spells the directory through a link",
+    "embeds-path": "the object holds the path of the checkout or of the home directory",
+    "environment": "a variable or the compiler's name holds the path of the checkout",
+    "excluded": "left out by the marker",
+    "fails-with-maps": "it compiles only without prefix maps",
+    "flags": "flags that are not proved to give one object in every checkout",
+    "input-changed": "a source changed meanwhile",
+    "linked-directory": "a search directory is a link",
+    "maps-refused": "the compiler does not take the prefix maps",
+    "msvc": "clang-cl: results stay in their checkout",
+    "neighbour": "reads a directory whose name begins like the root's",
+    "object-format": "no object that can be searched for paths",
+    "root": "the root is the home directory, holds system headers or has an odd name",
+    "root-in-argument": "a flag that is not a path holds the path of the checkout",
+    "root-in-source": "a source names the checkout",
+    "system-directory": "-isystem leads over `..` or a link: compilers call such headers otherwise",
+    "text": "a message or the depfile names the checkout in a way that cannot be rendered",
+    "twin-headers": "two names of one header that asks to be read once",
+    "unproved-compiler": "a version of a compiler for which nothing is proved",
+}
+"""Texts for the counters `private.*`: why a result stays in the checkout that made it."""
 
 _BARE: Final = re.compile(r"[A-Za-z0-9/._+~@-]+")
 
@@ -18,20 +54,26 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `debug-map`."""
     parser = subparsers.add_parser(
         "debug-map",
-        help="what tells gdb and lldb where this checkout's sources are",
+        help="print gdb and lldb commands that locate this checkout's sources",
         description=_debug_map.__doc__,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--gdb", action="store_true", help="the lines for gdb alone")
-    which.add_argument("--lldb", action="store_true", help="the line for lldb alone")
-    parser.add_argument("directory", metavar="DIR", nargs="?", default=".", help="in the checkout")
+    which.add_argument("--gdb", action="store_true", help="print only the lines for gdb")
+    which.add_argument("--lldb", action="store_true", help="print only the line for lldb")
+    parser.add_argument(
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        default=".",
+        help="a directory in the checkout (default: .)",
+    )
     parser.set_defaults(handler=_debug_map)
 
 
 def _debug_map(args: argparse.Namespace) -> int:
-    """Print the commands by which gdb and lldb find the sources of shared objects.
+    """Print commands with which gdb and lldb find the sources of shared objects.
 
-    A debugger that is started in the root of the checkout needs none of them.
+    A debugger that is started in the root of the checkout does not need them.
     """
     root = _root_of(args.directory)
     if not args.lldb:
@@ -49,14 +91,13 @@ def _root_of(directory: str) -> str:
     cwd = os.path.realpath(directory)
     found = search_marker(os.fsencode(cwd), home_directory())
     if found.marker is None:
-        refusal = PrivateReason.of_word(found.refusal)
-        why = refusal.text if refusal else "there is no .hpcc there or above"
-        raise NotFoundError(f"{directory} is in no checkout that is shared: {why}")
+        why = MARKER_REASONS.get(found.refusal, "there is no .hpcc there or above")
+        raise NotFoundError(f"{directory} is not in a checkout that shares results: {why}")
     return os.fsdecode(found.marker.root)
 
 
 def home_directory() -> bytes:
-    """Return where the daemon's search for a marker ends."""
+    """Return the directory at which the daemon's search for a marker ends."""
     return os.fsencode(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - as the daemon spells it
 
 
@@ -66,6 +107,7 @@ def gdb_lines(root: str) -> list[str]:
 
 
 def lldb_line(root: str) -> str:
+    """Return lldb's command for the same mapping."""
     to = _quoted(root)
     return f"settings set target.source-map {os.fsdecode(DEBUG_ROOT)} {to} . {to}"
 

@@ -1,4 +1,4 @@
-"""`hpcc config show | path`: the settings in force and where each comes from."""
+"""`hpcc config show | path`: the effective settings and the origin of each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ _DIRECTORIES: Final = {
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
-    config = subparsers.add_parser("config", help="settings and where each comes from")
+    config = subparsers.add_parser("config", help="show settings and the origin of each")
     actions = config.add_subparsers(title="actions", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="every value and its origin", description=_show.__doc__)
+    show = actions.add_parser(
+        "show", help="print every value and its origin", description=_show.__doc__
+    )
     show.set_defaults(handler=_show)
     path = actions.add_parser(
-        "path", help="where the config file is looked for", description=_path.__doc__
+        "path", help="print the path of the config file", description=_path.__doc__
     )
     path.set_defaults(handler=_path)
 
@@ -51,6 +53,6 @@ def _show(_args: argparse.Namespace) -> int:
 
 
 def _path(_args: argparse.Namespace) -> int:
-    """Print the path of hpcc.toml, which need not exist."""
+    """Print the path of hpcc.toml. The file may be missing."""
     print(Paths.from_env(os.environ).config_file)
     return 0

@@ -1,4 +1,4 @@
-"""`hpcc explain` and `hpcc inspect`: why a compile missed, and what a stored result holds."""
+"""`hpcc explain` and `hpcc inspect`: why a compile missed, and what a stored result contains."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError
-from hpcc.core.reasons.bypass import BypassReason
-from hpcc.core.reasons.fallback import FallbackReason
-from hpcc.core.reasons.private import PrivateReason
-from hpcc.core.reasons.reason import Reason
-from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
@@ -44,19 +40,24 @@ _MISSED: Final = {
     "inputs-changed": "a file it reads changed, or a header appeared earlier on the search path",
     "evicted": "its result was removed, by `hpcc clean` or to make room",
 }
+_FALLBACKS: Final = {
+    "quarantined": "it killed two guests, so it is compiled here for half an hour",
+    "guest-lost": "its guest died, and no other guest took over",
+    "worker-gone": "its worker died, and no other worker took over",
+}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     explain = subparsers.add_parser(
         "explain",
-        help="why the last compile of a file was a hit or a miss",
+        help="show why the last compile of a file was a hit or a miss",
         description=_explain.__doc__,
     )
     explain.add_argument("file", metavar="FILE|OUTPUT", help="a source, or an object file")
     explain.set_defaults(handler=_explain)
     inspect = subparsers.add_parser(
-        "inspect", help="what a stored result holds", description=_inspect.__doc__
+        "inspect", help="show what a stored result contains", description=_inspect.__doc__
     )
     inspect.add_argument(
         "what", metavar="DIGEST|OUTPUT", help="a digest or its start, or an object"
@@ -69,27 +70,27 @@ def _records(paths: Paths) -> list[CompileRecord]:
     from hpcc.daemon.client import query
 
     with contextlib.suppress(HpccError):
-        query(paths, "stats")  # a running daemon writes down what it has in memory
+        query(paths, "stats")  # makes a running daemon write the records it has in memory
     return read_records(os.fspath(paths.cache))
 
 
 def _explain(args: argparse.Namespace) -> int:
-    """Say what became of the last compile of FILE and what changed since the one before."""
+    """Show the outcome of the last compile of FILE and what changed since the one before."""
     records = _records(Paths.from_env(os.environ))
     histories = _histories(records, args.file)
     if not histories:
         raise NotFoundError(
-            f"no compile of {args.file} is on record; compile it through hpcc, or see `hpcc stats`"
+            f"no record of a compile of {args.file}; compile it through hpcc, or see `hpcc stats`"
         )
     blocks = [explain_lines(history) for history in histories[-_MAX_OUTPUTS:]]
     print("\n\n".join("\n".join(block) for block in blocks))
     if len(histories) > _MAX_OUTPUTS:
-        print(f"\n… and {len(histories) - _MAX_OUTPUTS} outputs more; name one of them")
+        print(f"\n… and {len(histories) - _MAX_OUTPUTS} more outputs; name one of them")
     return 0
 
 
 def _histories(records: Sequence[CompileRecord], name: str) -> list[list[CompileRecord]]:
-    """Group by output what was compiled to or from this file, the latest output last."""
+    """Group the compiles to or from this file by output, the latest output last."""
     wanted = {os.path.abspath(name), os.path.realpath(name)}  # noqa: PTH100 - paths as records spell them
     chosen = [r for r in records if r.output in wanted] or [
         r for r in records if not wanted.isdisjoint(r.sources)
@@ -109,43 +110,28 @@ def explain_lines(history: Sequence[CompileRecord]) -> list[str]:
         f"  last compile  {_when(last.at)}: {_OUTCOMES.get(last.outcome, last.outcome)}",
     ]
     if last.reason:
-        lines.append(f"  because       {_why(last)}")
+        lines.append(f"  because       {_MISSED.get(last.reason, last.reason)}")
     if last.fallback:
-        # What cannot be kept is not sent to a farm, either.
-        why = FallbackReason.of_word(last.fallback) or UncacheableReason.of_word(last.fallback)
-        lines.append(f"  not on farm   {last.fallback}{f': {why.text}' if why else ''}")
+        why = _FALLBACKS.get(last.fallback)
+        lines.append(f"  not on farm   {last.fallback}{f': {why}' if why else ''}")
     if last.private:
-        unshared = PrivateReason.of_word(last.private)
-        lines.append(f"  not shared    {unshared.text if unshared else last.private}")
+        lines.append(f"  not shared    {PRIVATE_REASONS.get(last.private, last.private)}")
     if last.duration_ms:
         lines.append(f"  took          {last.duration_ms / 1000:.2f} s")
     if last.result:
         lines.append(f"  result        {last.result[:16]}  (hpcc inspect {last.result[:16]})")
     if len(history) == 1:
-        return [*lines, "  no earlier compile of it is on record"]
+        return [*lines, "  no record of an earlier compile"]
     before = history[-2]
     changes = changes_between(before, last)
-    lines.append(f"  since the compile before ({_when(before.at)}):")
+    lines.append(f"  changes since the compile before ({_when(before.at)}):")
     if not changes:
-        lines.append("    nothing changed that hpcc has on record")
+        lines.append("    none that hpcc recorded")
     return [*lines, *(f"    {change}" for change in changes)]
 
 
-def _why(record: CompileRecord) -> str:
-    """Return why a compile had its outcome; its word too, where the page of reasons has it."""
-    found: Reason | None = None
-    match record.outcome:
-        case "bypass":
-            found = BypassReason.of_word(record.reason)
-        case "uncacheable":
-            found = UncacheableReason.of_word(record.reason)
-        case _:
-            pass
-    return f"{found}: {found.text}" if found else _MISSED.get(record.reason, record.reason)
-
-
 def changes_between(before: CompileRecord, now: CompileRecord) -> list[str]:
-    """Name every difference between two compiles of one output, with both values."""
+    """Return every difference between two compiles of one output, with both values."""
     changes = []
     for name, old, new in (
         ("compiler", before.compiler, now.compiler),
@@ -174,7 +160,7 @@ def _flag_changes(old: Sequence[str], new: Sequence[str]) -> list[str]:
     gone = _without(old, new)
     added = _without(new, old)
     if not gone and not added:
-        return ["flags: the same in another order"]
+        return ["flags: the same, in another order"]
     return [f"flags: was {' '.join(gone) or '(none)'}, now {' '.join(added) or '(none)'}"]
 
 
@@ -197,10 +183,10 @@ def _file_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
         for path, digest in new.items()
         if path in old and old[path] != digest
     ]
-    changes += [f"reads now {path}" for path in new if path not in old]
-    changes += [f"reads no longer {path}" for path in old if path not in new]
+    changes += [f"now reads {path}" for path in new if path not in old]
+    changes += [f"no longer reads {path}" for path in old if path not in new]
     if len(changes) > _MAX_SHOWN:
-        return [*changes[:_MAX_SHOWN], f"… and {len(changes) - _MAX_SHOWN} files more"]
+        return [*changes[:_MAX_SHOWN], f"… and {len(changes) - _MAX_SHOWN} more files"]
     return changes
 
 
@@ -213,9 +199,9 @@ def _when(at: float) -> str:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    """Show what a stored result holds: its parts with sizes and digests, and when it was kept.
+    """Show a stored result: its parts with sizes and digests, and when it was stored.
 
-    Of a manifest (the digest of a command), the results it leads to and the files of each.
+    For a manifest (the digest of a command): its results and the files of each.
     """
     from hpcc.cache.cache import STORE_NAME
     from hpcc.cache.results.inspect import describe_entry
@@ -236,7 +222,7 @@ def _inspect(args: argparse.Namespace) -> int:
     used = path.stat().st_mtime if path.exists() else 0.0
     payload = store.get(bytes.fromhex(digest))
     if payload is None:
-        raise NotFoundError(f"{digest[:16]} is not in the store any more, or was damaged")
+        raise NotFoundError(f"{digest[:16]} is no longer in the store, or was damaged")
     try:
         kind, parts = describe_entry(payload)
     except IntegrityError as error:
@@ -261,12 +247,12 @@ def _digest_of(what: str, records: Sequence[CompileRecord], directory: Path) -> 
             return record.result
     text = what.lower()
     if len(text) < _MIN_PREFIX or len(text) > 64 or not set(text) <= set("0123456789abcdef"):  # noqa: PLR2004 - hex of SHA-256
-        raise NotFoundError(f"no stored result of {what} is on record, and it is no digest")
+        raise NotFoundError(f"no record of a stored result of {what}, and it is not a digest")
     shard = directory / text[:2]
     names = sorted(p.name for p in shard.iterdir()) if shard.is_dir() else []
     found = [text[:2] + name for name in names if name.startswith(text[2:])]
     if len(found) > 1:
-        raise CallerError(f"{what} is the start of {len(found)} digests: write more of it")
+        raise CallerError(f"{what} is the start of {len(found)} digests: write more digits")
     if not found:
-        raise NotFoundError(f"nothing in the store has the digest {what}")
+        raise NotFoundError(f"no entry of the store has the digest {what}")
     return found[0]

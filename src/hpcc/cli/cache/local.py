@@ -1,4 +1,4 @@
-"""`hpcc start | stop | status`, and what the launcher does itself: `hpcc wrap`."""
+"""`hpcc start | stop | status`, and `hpcc wrap`, which the launcher handles itself."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _HOUR: Final = 3600
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     start = subparsers.add_parser(
-        "start", help="start the daemon (the first compile does, too)", description=_start.__doc__
+        "start", help="start the daemon (the first compile also does)", description=_start.__doc__
     )
-    start.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
+    start.add_argument("--quiet", action="store_true", help="print nothing unless it fails")
     start.set_defaults(handler=_start)
-    stop = subparsers.add_parser("stop", help="end the daemon", description=_stop.__doc__)
+    stop = subparsers.add_parser("stop", help="stop the daemon", description=_stop.__doc__)
     stop.add_argument(
         "--now",
         action="store_true",
-        help="do not wait for compiles under way (they go on without the daemon); "
+        help="do not wait for running compiles (they continue without the daemon); "
         "kills a daemon that hangs",
     )
     stop.set_defaults(handler=_stop)
     status = subparsers.add_parser(
-        "status", help="is the daemon running, and what does it do", description=_status.__doc__
+        "status", help="show whether the daemon runs and what it does", description=_status.__doc__
     )
-    status.add_argument("--json", action="store_true", help="print what the daemon answered")
+    status.add_argument("--json", action="store_true", help="print the daemon's answer as JSON")
     status.set_defaults(handler=_status)
     wrap = subparsers.add_parser(
-        "wrap", help="run a compiler through hpcc, whatever its name: hpcc wrap CC args…"
+        "wrap", help="run a compiler of any name through hpcc: hpcc wrap CC args…"
     )
     wrap.add_argument("compiler", metavar="CC")
     wrap.add_argument("arguments", nargs=argparse.REMAINDER, metavar="args")
@@ -49,7 +49,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def start_daemon(*, for_launcher: bool = False) -> bool:
-    """Have the user's daemon running; returns whether it had to be started."""
+    """Start the user's daemon unless it runs; return whether it was started."""
     from hpcc.daemon.client import LAUNCHER_START_SECONDS, START_SECONDS, start
 
     seconds = LAUNCHER_START_SECONDS if for_launcher else START_SECONDS
@@ -57,43 +57,45 @@ def start_daemon(*, for_launcher: bool = False) -> bool:
 
 
 def stop_daemon(*, now: bool = False) -> bool:
-    """End the user's daemon; returns whether one was running."""
+    """Stop the user's daemon; return whether one was running."""
     from hpcc.daemon.client import stop
 
     return stop(Paths.from_env(os.environ), now=now)
 
 
 def _start(args: argparse.Namespace) -> int:
-    """Start the per-user daemon and wait until it accepts compiles; a running one is kept."""
+    """Start the per-user daemon and wait until it accepts compiles; keep a running one."""
     was_started = start_daemon(for_launcher=args.quiet)
     if not args.quiet:
-        print("the daemon is started" if was_started else "the daemon runs already")
+        print("the daemon is started" if was_started else "the daemon is already running")
     return 0
 
 
 def _stop(args: argparse.Namespace) -> int:
-    """End the daemon after the compiles that are under way."""
+    """Stop the daemon after the running compiles have finished."""
     was_there = stop_daemon(now=args.now)
     print("the daemon is stopped" if was_there else "no daemon was running")
     return 0
 
 
 def _status(args: argparse.Namespace) -> int:
-    """Show the daemon; exit code 3 if none is running."""
+    """Show the daemon's state; the exit code is 3 if it is not running."""
     from hpcc.daemon.client import query
 
     paths = Paths.from_env(os.environ)
     try:
         answer = query(paths, "status")
     except NotFoundError:
-        load_settings(paths.config_file)  # what is wrong there is why none is running
-        print("no daemon is running; the next compile starts one, and so does `hpcc start`")
+        load_settings(paths.config_file)  # an error in it explains why no daemon runs
+        print("no daemon is running; the next compile or `hpcc start` starts one")
         return _EXIT_NOT_RUNNING
     if args.json:
         print(json.dumps(answer, indent=1, sort_keys=True))
         return 0
     lines = _status_lines(answer)
-    if isinstance(answer.get("farm"), dict) and sys.platform != "win32":  # no records there yet
+    if (
+        isinstance(answer.get("farm"), dict) and sys.platform != "win32"
+    ):  # Windows keeps no records yet
         lines.append(("fallback", _fallbacks()))
     for name, value in lines:
         print(f"{name:<9} {value}")
@@ -112,7 +114,7 @@ def _status_lines(answer: dict[str, object]) -> list[tuple[str, str]]:
         (
             "compiles",
             f"{answer.get('waiting')} waiting for an answer, "
-            f"{answer.get('running')} running at their launcher",
+            f"{answer.get('running')} running at their launchers",
         ),
         ("farm", _farm_line(answer.get("farm"))),
     ]
@@ -125,22 +127,22 @@ def _fallbacks() -> str:
 
     paths = Paths.from_env(os.environ)
     with contextlib.suppress(HpccError):
-        query(paths, "stats")  # the daemon writes down what it has in memory
+        query(paths, "stats")  # makes the daemon write the records it has in memory
     return fallback_line(read_records(os.fspath(paths.cache)), SystemClock().now())
 
 
 def _farm_line(farm: object) -> str:
     if not isinstance(farm, dict):
-        return "none" if sys.platform == "win32" else "none (`hpcc up` brings one up)"
+        return "none" if sys.platform == "win32" else "none (`hpcc up` starts one)"
     if "error" in farm:
         return str(farm["error"])
     line = f"{farm.get('scheduler')}, image {farm.get('image')}, {farm.get('isolation')}"
-    if sys.platform == "win32":  # no `hpcc up` is there, and no lock of its
+    if sys.platform == "win32":  # `hpcc up` and its lock do not exist there
         return line
     from hpcc.cli.base.lock import holder_or_none, lock_file
 
     if holder_or_none(lock_file(Paths.from_env(os.environ))) is None:
-        return f"{line}; it has ended without `hpcc down`: run `hpcc up`"
+        return f"{line}; it ended without `hpcc down`: run `hpcc up`"
     return line
 
 
@@ -154,6 +156,6 @@ def _duration(seconds: object) -> str:
 
 
 def _wrap(_args: argparse.Namespace) -> int:
-    """Refuse: this is the launcher's work, and only the C program can do it."""
+    """Refuse: only the launcher, a C program, can do this."""
     print("hpcc-cli cannot run compilers; call `hpcc wrap CC args…`", file=sys.stderr)
     raise CallerError("use the hpcc program beside hpcc-cli", reason="wrong-program")

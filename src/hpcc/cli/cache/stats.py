@@ -1,4 +1,4 @@
-"""`hpcc stats` and `hpcc clean`: what the private cache did, and making room."""
+"""`hpcc stats` and `hpcc clean`: the counters of the private cache, and freeing its space."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
-from hpcc.core.reasons.bypass import BypassReason
-from hpcc.core.reasons.fallback import FallbackReason
-from hpcc.core.reasons.private import PrivateReason
-from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.ports import SystemClock
 
 _BASELINE: Final = "stats-baseline.json"
@@ -43,13 +40,16 @@ _MISSED: Final = {
     "inputs-changed": "a source or header changed",
     "evicted": "the result had been removed",
 }
-_BYPASSED: Final[dict[str, str]] = {reason: reason.text for reason in BypassReason}
-_UNKEPT: Final[dict[str, str]] = {reason: reason.text for reason in UncacheableReason}
-_PRIVATE: Final[dict[str, str]] = {reason: reason.text for reason in PrivateReason}
-# What cannot be kept is not sent to a farm, either.
-_NOT_ON_FARM: Final[dict[str, str]] = _UNKEPT | {r: r.text for r in FallbackReason}
+_BYPASSED: Final = {
+    "link": "no compile of one source to an object (-c)",
+    "multiple-sources": "several sources in one command",
+    "linker-input": "given objects or libraries",
+    "unknown-flag": "a flag hpcc does not know",
+    "no-source": "no source in the command",
+    "pch": "precompiled headers",
+}
 _UNASKED: Final = {
-    "no-daemon": "none was there and none could be started",
+    "no-daemon": "no daemon was running and it could not be started",
     "daemon-left-alone": "it hung or could not start a moment before",
     "silent-daemon": "it did not answer in time",
     "lost-daemon": "the connection ended before the answer",
@@ -73,23 +73,25 @@ _ODD: Final = (
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     stats = subparsers.add_parser(
-        "stats", help="hits, misses, bypasses and why", description=_stats.__doc__
+        "stats",
+        help="show hits, misses and bypasses with their reasons",
+        description=_stats.__doc__,
     )
     stats.add_argument("--json", action="store_true", help="print the counters as JSON")
-    stats.add_argument("--reset", action="store_true", help="count from now on")
+    stats.add_argument("--reset", action="store_true", help="set all counters to zero")
     stats.set_defaults(handler=_stats)
     clean = subparsers.add_parser("clean", help="delete cached results", description=_clean.__doc__)
     clean.add_argument(
         "--max-size",
         metavar="SIZE",
         type=_parse_size,
-        help="keep at most this much, what was used last: 500M, 2G, 1.5GiB (binary units)",
+        help="keep the most recently used results up to this size: 500M, 2G, 1.5GiB (binary units)",
     )
     clean.add_argument(
         "--max-age",
         metavar="DAYS",
         type=_parse_days,
-        help="keep what was used within this many days",
+        help="keep results that were used within this many days",
     )
     clean.set_defaults(handler=_clean)
 
@@ -110,12 +112,12 @@ def _parse_days(text: str) -> float:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    """Show what the cache did since the last reset; works without a daemon, too."""
+    """Show the counters since the last reset. This also works without a daemon."""
     paths = Paths.from_env(os.environ)
     counts = _current(paths)
     if args.reset:
         _write_baseline(paths, counts)
-        print("counting from now on")
+        print("the counters are reset")
         return 0
     counts = _since_reset(paths, counts)
     if args.json:
@@ -126,7 +128,7 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _current(paths: Paths) -> dict[str, int]:
-    """Ask the daemon; read what it left where none is running."""
+    """Return the counters: from the daemon, or from its files if it is not running."""
     # Late: the daemon's package is not needed for --help.
     from hpcc.cache.base.counters import COUNTERS_NAME, read_counters
     from hpcc.cache.fallbacks import read_fallbacks
@@ -194,10 +196,10 @@ def stats_lines(counts: dict[str, int], max_size_bytes: int) -> list[str]:
     lines += _rows([("of these made in another checkout", counts.get("hit.shared", 0))])
     lines.append(f"{'misses':<12}{misses}")
     lines += _rows([(text, counts.get(name, 0)) for name, text in _MISSES])
-    lines += _section(counts, "missed.", "why nothing was found", _MISSED)
-    lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", _UNKEPT)
-    lines += _section(counts, "private.", "not shared with other checkouts", _PRIVATE)
-    lines += _section(counts, "fallback.", "compiled here instead of on the farm", _NOT_ON_FARM)
+    lines += _section(counts, "missed.", "reasons of misses", _MISSED)
+    lines += _section(counts, "uncacheable.", "compiled, but the result was not kept", {})
+    lines += _section(counts, "private.", "not shared with other checkouts", PRIVATE_REASONS)
+    lines += _section(counts, "fallback.", "compiled here instead of on the farm", {})
     lines += _section(counts, "bypass.", "not for the cache: the compiler ran unchanged", _BYPASSED)
     lines += _section(counts, "launcher.", "compiled without asking the daemon", _UNASKED)
     lines += _section(counts, "front.", "not even looked up", {}, leave_out=_FRONT_TOTALS)
@@ -254,7 +256,7 @@ def _human(size_bytes: int) -> str:
 
 
 def _clean(args: argparse.Namespace) -> int:
-    """Delete cached results of this user; a running daemon notices. Images are kept."""
+    """Delete this user's cached results, also while a daemon runs. Images are kept."""
     store = _store(Paths.from_env(os.environ))
     freed = 0
     if args.max_age is not None:

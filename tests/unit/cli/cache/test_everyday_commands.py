@@ -42,7 +42,7 @@ def test_what_changed_is_named_with_both_values() -> None:
     assert "flags: was (none), now -O2" in text
     assert "variable LANG: was 'C', now 'de'" in text
     assert f"content of /p/a.h: was {'aa' * 8}, now {'bb' * 8}" in text
-    assert "reads now /p/b.h" in text
+    assert "now reads /p/b.h" in text
     assert f"was {'11' * 8}, now {'44' * 8}" in text
     assert "directory: was /p, now /q" in text
     assert changes_between(RECORD, RECORD) == []
@@ -51,7 +51,7 @@ def test_what_changed_is_named_with_both_values() -> None:
 def test_a_first_compile_has_nothing_to_be_compared_with() -> None:
     text = "\n".join(explain_lines([RECORD]))
     assert "this command has no result yet" in text
-    assert "no earlier compile" in text
+    assert "no record of an earlier compile" in text
 
 
 def test_damaged_records_are_skipped(home: Path) -> None:
@@ -66,7 +66,7 @@ def test_damaged_records_are_skipped(home: Path) -> None:
 
 def test_explain_of_an_unknown_file_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "nowhere.c"]) == 1
-    assert "is on record" in capsys.readouterr().err
+    assert "no record of a compile" in capsys.readouterr().err
     assert main(["inspect", "zzz"]) == 1
 
 
