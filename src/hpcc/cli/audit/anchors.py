@@ -1,4 +1,4 @@
-"""`hpcc audit verify --scheduler`: the anchors as the schedulers hold them now."""
+"""`hpcc audit verify --scheduler`: fetches the anchors that the schedulers hold now."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def ask_scheduler(file: Path | None) -> tuple[WorkerConfig, list[SignedHead]]:
     """Return a worker's config and the anchors that its schedulers hold of it.
 
     Raises:
-        CallerError: the file is no worker's, or the worker has no certificate that is good now.
-        NotFoundError: the schedulers hold none: it would look as if there were nothing to compare.
-        HpccError: no scheduler answers, or one refuses.
+        CallerError: the file is not a worker's config, or the worker has no valid certificate.
+        NotFoundError: the schedulers hold no anchor. An empty list would look like a match.
+        HpccError: no scheduler answers, or a scheduler refuses.
     """
     from hpcc.worker.audit.anchors import fetch_anchors
     from hpcc.worker.base.config import WorkerConfig

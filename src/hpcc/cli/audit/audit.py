@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _STATUSES: Final = ("executed", "hit", "joined", "abandoned")
-# Options of `query` and `export`: their field of `Query`, and what they say.
+# Options of `query` and `export`: name, field of `Query`, help.
 _FILTERS: Final = (
     ("tenant", "tenant", "rows and events of this tenant"),
-    ("principal", "principal", "who asked"),
-    ("build", "build_id", "the client's name of a build"),
+    ("principal", "principal", "the principal who asked"),
+    ("build", "build_id", "the build id that the client sent"),
     ("action", "action_digest", "action digest, or the start of one"),
     ("image", "image_digest", "image digest, or the start of one"),
     ("guest", "guest_id", "guest id, or the start of one"),
-    ("worker", "worker", "the worker that wrote it"),
-    ("isolation", "isolation", "what ran it: firecracker/kvm, qemu/tcg, …"),
+    ("worker", "worker", "the worker that wrote the record"),
+    ("isolation", "isolation", "isolation label: firecracker/kvm, qemu/tcg, …"),
     ("reuse", "reuse", "exec, principal or tenant"),
     ("status", "cache_status", "executed, hit, joined or abandoned"),
     ("reason", "reason", "why no result was released"),
@@ -44,26 +44,30 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     audit = subparsers.add_parser("audit", help="show the record of remote compiles")
     commands = audit.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    listing = _command(commands, "list", "the newest rows, one line each", _run_query)
+    listing = _command(commands, "list", "list the newest rows, one line each", _run_query)
     _limit(listing, 20)
     _kind(listing)
     _times(listing)
 
-    query = _command(commands, "query", "rows or events that match all of the filters", _run_query)
+    query = _command(commands, "query", "list rows or events that match all filters", _run_query)
     _limit(query, 100)
     _filters(query)
     query.add_argument("--format", choices=("table", "tsv", "jsonl"), default="table")
 
-    show = _command(commands, "show", "every field of one row", _run_show)
+    show = _command(commands, "show", "print every field of one row", _run_show)
     show.add_argument("row", metavar="ROW", help="row id, or the start of one")
 
     again = "run a row's action again in a guest, and compare the outputs"
     reproduce = _command(commands, "reproduce", again, _audit_reproduce.run)
     _audit_reproduce.register(reproduce)
 
-    export = _command(commands, "export", "all rows, oldest first, for other programs", _run_export)
+    export = _command(
+        commands, "export", "export all rows, oldest first, for other programs", _run_export
+    )
     export.add_argument("--format", choices=("tsv", "jsonl", "parquet"), default="jsonl")
-    export.add_argument("--output", type=Path, metavar="FILE", help="for parquet: where to")
+    export.add_argument(
+        "--output", type=Path, metavar="FILE", help="the file to write, needed for parquet"
+    )
     _filters(export)
 
     verify = _command(commands, "verify", "check the hash chain of the whole trail", _run_verify)
@@ -71,13 +75,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--anchors",
         type=Path,
         metavar="FILE",
-        help="what `hpcc scheduler anchors` wrote: also finds a missing end",
+        help="output of `hpcc scheduler anchors`; with it a missing end is detected, too",
     )
-    verify.add_argument("--worker", default="", help="whose anchors, where the file has several's")
+    verify.add_argument(
+        "--worker",
+        default="",
+        help="use the anchors of this worker, if the file has several workers'",
+    )
     verify.add_argument(
         "--scheduler",
         action="store_true",
-        help="ask the worker's schedulers for its anchors, with the worker's certificate",
+        help="fetch the worker's anchors from its schedulers, with the worker's certificate",
     )
     verify.add_argument(
         "--config",
@@ -115,11 +123,13 @@ def _filters(parser: argparse.ArgumentParser) -> None:
             dest=field,
             default="",
             metavar="X",
-            # A word that no row can have would find nothing, as if nothing had happened.
+            # An unknown status would match no row and look like an empty trail.
             type=_status if option == "status" else str,
             help=text,
         )
-    parser.add_argument("--exit-code", type=int, default=None, metavar="N", help="the compiler's")
+    parser.add_argument(
+        "--exit-code", type=int, default=None, metavar="N", help="the compiler's exit code"
+    )
     _kind(parser)
     _times(parser)
 
@@ -138,12 +148,14 @@ def _times(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since", metavar="WHEN", default="", help="30m, 12h, 7d, or a UTC time 2030-01-31[T12:00]"
     )
-    parser.add_argument("--until", metavar="WHEN", default="", help="likewise; not included")
+    parser.add_argument(
+        "--until", metavar="WHEN", default="", help="as --since; the time itself is excluded"
+    )
 
 
 def _limit(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
-        "-n", "--limit", type=_count, default=default, help=f"how many (default {default})"
+        "-n", "--limit", type=_count, default=default, help=f"number of records (default {default})"
     )
 
 
@@ -166,7 +178,7 @@ def _query(args: argparse.Namespace, limit: int) -> Query:
     from hpcc.audit.index import Query
 
     chosen = {field: getattr(args, field, "") for _, field, _ in _FILTERS}
-    # A scheduler's trail has nothing but events.
+    # A scheduler's trail contains only events.
     is_events = args.events or bool(chosen["name"]) or args.scheduler_state is not None
     now = _now()
     return Query(
@@ -180,10 +192,10 @@ def _query(args: argparse.Namespace, limit: int) -> Query:
 
 
 def since_seconds(text: str, now: datetime, option: str = "--since") -> float:
-    """Read `--since` or `--until`: an age or a UTC time, as seconds since the epoch.
+    """Parse `--since` or `--until`, an age or a UTC time; return seconds since the epoch.
 
     Raises:
-        CallerError: it is neither.
+        CallerError: the text is neither.
     """
     if not text:
         return 0.0
@@ -211,7 +223,7 @@ def _run_query(args: argparse.Namespace) -> int:
     from hpcc.audit.reader import open_index
     from hpcc.cli.audit import text
 
-    # One more than is shown, to know whether that was all.
+    # One more than is shown, to know whether there are more.
     query = _query(args, args.limit + 1)
     with open_index(_directory(args)) as index:
         found = list(index.find(query))
@@ -227,7 +239,7 @@ def _run_query(args: argparse.Namespace) -> int:
     else:
         text.table([text.ROW_HEADER, *(text.row_line(row_of(r)) for r in records)])
     if len(found) > args.limit:
-        print(f"… and more: -n shows more than {args.limit}", file=sys.stderr)
+        print(f"… and more; use -n to show more than {args.limit}", file=sys.stderr)
     return 0
 
 
@@ -262,7 +274,7 @@ def _run_export(args: argparse.Namespace) -> int:
     if query.kind == "event" and args.format != "jsonl":
         raise CallerError("security events have no fixed columns: use --format jsonl")
     if (args.format == "parquet") != (args.output is not None):
-        raise CallerError("--format parquet needs --output FILE, and the others write to stdout")
+        raise CallerError("--format parquet needs --output FILE; the other formats write to stdout")
     with open_index(_directory(args)) as index:
         records = index.find(query, oldest_first=True)
         if args.format == "parquet":
@@ -289,12 +301,12 @@ def _run_verify(args: argparse.Namespace) -> int:
         from hpcc.cli.audit.anchors import ask_scheduler
 
         if args.scheduler_state is not None:
-            raise CallerError("nobody keeps anchors of a scheduler's own trail")
+            raise CallerError("there are no anchors for a scheduler's own trail")
         config, asked = ask_scheduler(args.config)
         anchors += asked
         directory = args.directory or config.audit
     elif args.config is not None:
-        raise CallerError("--config is for --scheduler", reason="usage")
+        raise CallerError("--config needs --scheduler", reason="usage")
     try:
         verified = verify_trail(directory, anchors)
     except AuditDamagedError as error:
@@ -307,12 +319,12 @@ def _say_verified(verified: Verified, *, is_anchored: bool) -> None:
     kept = verified.count - verified.first
     print(f"{verified.count} records, unbroken; the last has hash {verified.head}")
     if verified.first:
-        print(f"{kept} of them are kept: those before {verified.first} were let go by retention")
+        print(f"{kept} of them are kept; retention removed those before {verified.first}")
     for key in verified.keys:
         print(f"signed by key {key}")
     if not is_anchored:
-        print("not compared with anchors: a missing end would not show (--scheduler, --anchors)")
+        print("not compared with anchors: a missing end is not detected (--scheduler, --anchors)")
         return
     print(f"{verified.anchors} anchors match, the newest of {verified.newest_anchor} records")
     if verified.older_anchors:
-        print(f"{verified.older_anchors} anchors are of records that are not kept any more")
+        print(f"{verified.older_anchors} anchors belong to records that are no longer kept")

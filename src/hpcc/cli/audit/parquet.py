@@ -1,4 +1,4 @@
-"""Rows as a Parquet file, by arro3: an optional extra, since few need it and it is 12 MB."""
+"""Writes rows as a Parquet file. arro3 is an optional extra, because it has 12 MB."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hpcc.ports import AuditRow
 if TYPE_CHECKING:
     from hpcc.audit.canonical import Record
 
-# Rows of one row group: what is in memory at once.
+# Rows of one row group, which is in memory as a whole.
 _GROUP_ROWS: Final = 5000
 _LISTS: Final = frozenset({"argv", "injected_flags", "outputs"})
 
 
 def write_parquet(path: Path, records: Iterable[Record]) -> int:
-    """Write rows to `path`, whole or not at all; return how many.
+    """Write rows to `path` atomically; return their number.
 
     Columns are those of the TSV, then `sequence` and `hash`; `argv` and `injected_flags` are lists
     of texts, `outputs` is a list of texts "DIGEST PATH".
@@ -60,7 +60,7 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
     return next(count)
 
 
-def _columns() -> dict[str, Any]:  # Any: arro3's types are there only with the extra
+def _columns() -> dict[str, Any]:  # Any: arro3's types exist only with the extra
     from arro3.core import DataType, Field
 
     kinds: dict[object, Any] = {

@@ -1,4 +1,4 @@
-"""`hpcc audit reproduce ROW`: runs a row's action again, in a guest, and compares."""
+"""`hpcc audit reproduce ROW`: runs a row's action again in a guest and compares the outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpcc.worker.base.config import WorkerConfig
     from hpcc.worker.execute.reproduce import Reproduction
 
-# 1 and 2 are what every command ends with when it fails.
+# 1 and 2 are the exit codes of every failed command.
 EXIT_DIFFERENT: Final = 3
 EXIT_EXPIRED: Final = 4
 EXIT_UNAVAILABLE: Final = 5
@@ -30,7 +30,7 @@ _BACKENDS: Final[dict[str, Literal["qemu", "firecracker"]]] = {
 
 
 def register(parser: argparse.ArgumentParser) -> None:
-    """Add what `reproduce` takes."""
+    """Add the arguments of `reproduce`."""
     parser.add_argument("row", metavar="ROW", help="row id, or the start of one")
     parser.add_argument(
         "--config",
@@ -41,7 +41,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action again; the exit status says how it ended."""
+    """Run the action again and return the exit code for its verdict."""
     from hpcc.audit.canonical import row_of
     from hpcc.audit.reader import open_index
     from hpcc.worker.base.config import WorkerConfig
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     file = args.config or Paths.from_env(os.environ).state / "worker.json"
     if args.config is None and not file.exists():
         raise CallerError(
-            "no farm of `hpcc up` is or was here: name the worker's config file by --config"
+            "`hpcc up` has never run here: name the worker's config file with --config"
         )
     config = load_service_file(file.absolute(), WorkerConfig)
     with open_index(args.directory or config.audit) as index:
@@ -74,7 +74,7 @@ async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
         async def image(self, digest: ImageDigest) -> Path:
             found = await asyncio.to_thread(store.get, digest)
             if found is None:
-                raise NotFoundError(f"image {digest} is not here any more", reason="no-image")
+                raise NotFoundError(f"image {digest} is no longer here", reason="no-image")
             return found.path
 
     async def choose(isolation: Isolation, state: Path) -> Runtime:
@@ -121,10 +121,10 @@ def _say(row: AuditRow, result: Reproduction) -> int:
             print(f"{name}: NOT reproduced: the outputs differ")
             return EXIT_DIFFERENT
         case Verdict.EXPIRED:
-            print(f"{name}: cannot be reproduced: what is named above is not kept any more")
+            print(f"{name}: cannot be reproduced: the items above are no longer kept")
             return EXIT_EXPIRED
         case Verdict.UNAVAILABLE:
-            print(f"{name}: cannot be reproduced here: this machine isolates otherwise now")
+            print(f"{name}: cannot be reproduced here: this machine now has another isolation")
             return EXIT_UNAVAILABLE
         case Verdict.NOT_COMPARABLE:
             print(f"{name}: the row released no result, so there is nothing to compare with")

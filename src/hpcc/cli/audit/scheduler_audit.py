@@ -1,4 +1,4 @@
-"""`hpcc scheduler anchors` and `audit-sql`: what a farm's operator needs for its audit trail."""
+"""`hpcc scheduler anchors` and `audit-sql`: the operator's commands for the audit trail."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ def register(actions: argparse._SubParsersAction[Any]) -> None:
     """Add the actions below `hpcc scheduler`."""
     anchors = actions.add_parser(
         "anchors",
-        help="print where workers' audit chains ended, signed",
+        help="print the signed heads of the workers' audit chains",
         description=_anchors.__doc__,
     )
-    # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
+    # A separate name, so that the default does not overwrite `hpcc scheduler --config FILE`.
     anchors.add_argument(
-        "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
+        "--config",
+        dest="control_config",
+        type=Path,
+        metavar="FILE",
+        help="the scheduler's config file",
     )
-    anchors.add_argument("--worker", default="", help="only this one's")
+    anchors.add_argument("--worker", default="", help="only the anchors of this worker")
     anchors.set_defaults(handler=_anchors)
     script = actions.add_parser(
         "audit-sql",
-        help="print the SQL that makes the audit tables, roles and rules",
+        help="print the SQL that creates the audit tables, roles and rules",
         description=_audit_sql.__doc__,
     )
     script.add_argument(
@@ -40,7 +44,7 @@ def register(actions: argparse._SubParsersAction[Any]) -> None:
         action="append",
         default=[],
         metavar="TENANT=ROLE",
-        help="a role, which must exist, that may see that tenant's rows; may be repeated",
+        help="an existing role that may read that tenant's rows; may be repeated",
     )
     script.set_defaults(handler=_audit_sql)
 
@@ -73,14 +77,14 @@ async def _export(config: Path, worker: str) -> list[SignedHead]:
 
 
 def _audit_sql(args: argparse.Namespace) -> int:
-    """Print a script for psql; it may be run again. Nothing is changed by printing it."""
+    """Print a script for psql. The command changes nothing; the script may be run repeatedly."""
     from hpcc.scheduler.audit.schema import AUDIT_SQL
 
     readers = [_reader(text) for text in args.reader]
     print(AUDIT_SQL, end="")
     for tenant, role in readers:
         print(f"GRANT hpcc_audit_reader TO {role};")
-        values = f"('{role}', '{tenant}')"  # both are of a few harmless characters
+        values = f"('{role}', '{tenant}')"  # both consist of harmless characters
         print("INSERT INTO hpcc_audit.reader VALUES", values, "ON CONFLICT DO NOTHING;")
     return 0
 
@@ -89,5 +93,7 @@ def _reader(text: str) -> tuple[str, str]:
     name, _, role = text.partition("=")
     tenant = TenantId(name)
     if not _ROLE.fullmatch(role):
-        raise CallerError(f"--reader {text!r}: write TENANT=ROLE, the role of a-z, 0-9 and _")
+        raise CallerError(
+            f"--reader {text!r}: write TENANT=ROLE; the role consists of a-z, 0-9 and _"
+        )
     return tenant.value, role

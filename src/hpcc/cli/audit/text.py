@@ -1,4 +1,4 @@
-"""How rows and events are printed: tables for a person, TSV and JSON lines for a program."""
+"""Prints rows and events: tables for people, TSV and JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _ID_CHARS: Final = 12
 _DIGEST_CHARS: Final = 12
-# Field order of TSV: stable, new ones are added at the end.
+# Field order of TSV: stable; new fields are added at the end.
 TSV_FIELDS: Final = (
     "row_id", "started_at", "duration_seconds", "tenant", "principal", "build_id",
     "action_digest", "image_digest", "input_root_digest", "argv_digest", "env_digest",
@@ -32,6 +32,7 @@ EVENT_HEADER: Final = ("TIME (UTC)", "EVENT", "TENANT", "PEER", "REQUEST", "FIEL
 
 
 def row_line(row: AuditRow) -> tuple[str, ...]:
+    """Return the cells of one row, in the order of `ROW_HEADER`."""
     return (
         row.row_id[:_ID_CHARS],
         time_text(row.started_at),
@@ -48,12 +49,13 @@ def row_line(row: AuditRow) -> tuple[str, ...]:
 
 
 def _main_output(row: AuditRow) -> str:
-    """The object, where there is one: a person looks for that, not for the depfile."""
+    """Return the object's path, else the first output; people look for the object."""
     names = [path for path, _ in row.outputs]
     return next((n for n in names if n.endswith((".o", ".obj", ".lo"))), names[0] if names else "-")
 
 
 def event_line(event: SecurityEvent) -> tuple[str, ...]:
+    """Return the cells of one event, in the order of `EVENT_HEADER`."""
     text = " ".join(f"{name}={value}" for name, value in event.fields)
     return (
         time_text(event.at), event.name, event.tenant or "-", event.peer or "-",
@@ -62,10 +64,12 @@ def event_line(event: SecurityEvent) -> tuple[str, ...]:
 
 
 def time_text(seconds: float) -> str:
+    """Return a time in UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def table(lines: Iterable[tuple[str, ...]]) -> None:
+    """Print lines of cells as aligned columns; the first line is the header."""
     rows = [tuple(printable(cell) for cell in line) for line in lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -73,11 +77,12 @@ def table(lines: Iterable[tuple[str, ...]]) -> None:
 
 
 def printable(text: str) -> str:
-    """Names come from clients: nothing of them may steer a terminal."""
+    """Replace unprintable characters: a name from a client must not control a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def jsonl(records: Iterable[Record]) -> Iterator[str]:
+    """Yield each record's body, sequence and hash as one line of JSON."""
     for record in records:
         yield json.dumps(
             {**record.body, "sequence": record.sequence, "hash": record.hash}, sort_keys=True
@@ -85,13 +90,14 @@ def jsonl(records: Iterable[Record]) -> Iterator[str]:
 
 
 def tsv(rows: Iterable[AuditRow]) -> Iterator[str]:
+    """Yield a header and one line for each row, with the columns of `TSV_FIELDS`."""
     yield "\t".join(TSV_FIELDS)
     for row in rows:
         yield "\t".join(_cell(getattr(row, name)) for name in TSV_FIELDS)
 
 
 def _cell(value: object) -> str:
-    """Lists are JSON; JSON also escapes what would break a line, a column or a terminal."""
+    """Return lists and texts that could break a line, a column or a terminal as JSON."""
     if isinstance(value, tuple):
         return json.dumps(value, separators=(",", ":"))
     text = str(value)
