@@ -1,4 +1,4 @@
-"""`hpcc doctor`: what is here, what is missing, what that costs, and what mends it."""
+"""`hpcc doctor`: what is present, what is missing, what that costs, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from hpcc.cli.cache.checkout import home_directory
+from hpcc.cli.cache.checkout import MARKER_REASONS, home_directory
 from hpcc.cli.image import answers
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
-from hpcc.core.reasons.private import PrivateReason
 
 # An image, its layers and the guest's pieces take about 1 GB.
 _ENOUGH_BYTES: Final = 4 << 30
@@ -33,7 +32,7 @@ State = Literal["ok", "degraded", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line of the answer; `is_local` marks what the local cache cannot do without."""
+    """One line of the answer; `is_local` marks what the local cache needs."""
 
     name: str
     state: State
@@ -46,14 +45,14 @@ class Check:
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `doctor`."""
     parser = subparsers.add_parser(
-        "doctor", help="what is present, what is missing, what that costs and what mends it"
+        "doctor", help="show what is present, what is missing, what that costs and how to fix it"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
     parser.set_defaults(handler=run_doctor)
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    """Print every check; 0 if the local cache works, else 1."""
+    """Print every check; return 0 if the local cache works, else 1."""
     checks = asyncio.run(collect(Paths.from_env(os.environ)))
     if args.json:
         print(json.dumps([asdict(c) for c in checks], indent=1))
@@ -65,7 +64,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 async def collect(paths: Paths) -> list[Check]:
-    """Ask every check; one that fails in an unforeseen way says so instead of ending the others."""
+    """Run every check; an unexpected error becomes that check's result and ends no other check."""
     asked: Sequence[tuple[str, Callable[[Paths], Awaitable[Check]]]] = (
         ("python", _python),
         ("settings", _settings),
@@ -108,7 +107,7 @@ def _print(check: Check) -> None:
         if check.cost:
             print(f"{'':<{_WIDTH}}{'':<12}cost: {check.cost}")
         if check.remedy:
-            print(f"{'':<{_WIDTH}}{'':<12}mend: {check.remedy}")
+            print(f"{'':<{_WIDTH}}{'':<12}fix:  {check.remedy}")
 
 
 def _print_summary(checks: Sequence[Check]) -> None:
@@ -120,7 +119,7 @@ def _print_summary(checks: Sequence[Check]) -> None:
 
 
 async def _sharing(_: Paths) -> Check:
-    """Whether the checkout at hand shares its results with others."""
+    """Check whether the current checkout shares its results with others."""
     from hpcc.cache.key.marker import search_marker  # late: as elsewhere in this package
 
     found = search_marker(os.fsencode(Path.cwd()), home_directory())
@@ -129,15 +128,12 @@ async def _sharing(_: Paths) -> Check:
         detail = f"between checkouts with a .hpcc: {os.fsdecode(found.marker.root)}{name}"
         return Check(name="sharing", state="ok", detail=detail)
     if not found.refusal:
-        return Check(
-            name="sharing", state="ok", detail="not asked for: no .hpcc above this directory"
-        )
-    why = PrivateReason(found.refusal).text
+        return Check(name="sharing", state="ok", detail="off: no .hpcc above this directory")
     return Check(
         name="sharing", state="degraded",
-        detail=f"the .hpcc above this directory does not count: {why}",
+        detail=f"the .hpcc above this directory does not count: {MARKER_REASONS[found.refusal]}",
         cost="results are not shared with other checkouts",
-        remedy="mend or remove the marker (docs/cookbook.md)",
+        remedy="fix or remove the marker (docs/cookbook.md)",
     )  # fmt: skip
 
 
@@ -153,7 +149,7 @@ async def _settings(paths: Paths) -> Check:
         return Check(
             name="settings", state="missing", detail=str(error), is_local=True,
             cost="no daemon starts: every compile runs without the cache",
-            remedy=f"mend {paths.config_file}, or move it away",
+            remedy=f"fix {paths.config_file}, or move it away",
         )  # fmt: skip
     there = await asyncio.to_thread(paths.config_file.exists)
     detail = str(paths.config_file) if there else f"defaults: there is no {paths.config_file}"
@@ -172,7 +168,7 @@ async def _compilers(_: Paths) -> Check:
 
 
 async def _parity(paths: Paths) -> Check:
-    """Whether the compilers here are those of the image."""
+    """Check whether the compilers here equal those of the image."""
     from hpcc.cli.doctor.parity import described, findings_here, remedies, subject_or_none
 
     name = "parity"
@@ -190,8 +186,8 @@ async def _parity(paths: Paths) -> Check:
     if subject.compilers is None:
         return Check(
             name=name, state="ok",
-            detail=f"{where} was not asked for its compilers yet, or did not answer every question:"
-            " its workers ask",
+            detail=f"{where}: its compilers are not known yet, or it did not answer every question;"
+            " its workers ask it",
         )  # fmt: skip
     findings = await asyncio.to_thread(findings_here, subject, _COMPILERS)
     told = "; ".join(map(described, findings)) or "no compiler here"
@@ -203,11 +199,11 @@ async def _parity(paths: Paths) -> Check:
     mend = remedies(findings, subject.image)
     if not mend and subject.compilers and not subject.label_trouble:
         return Check(name=name, state="ok", detail=detail)
-    refused = "such compiles are made here, not on the farm (fallback.parity)"
+    refused = "such compiles run here, not on the farm (fallback.parity)"
     return Check(
         name=name, state="degraded", detail=detail,
         cost=refused if subject.parity == "refuse" else "objects are the image's compiler's",
-        remedy=mend or "use an image with the compilers that its labels and you mean",
+        remedy=mend or "use an image whose compilers match its labels and yours",
     )  # fmt: skip
 
 
@@ -249,7 +245,7 @@ async def _hit_path(_: Paths) -> Check:
         return Check(name="hit path", state="ok", detail="native library", is_local=True)
     return Check(
         name="hit path", state="degraded", detail=f"in Python: {problem}", is_local=True,
-        cost="a hit takes about a tenth of a millisecond more, 2 µs for each header",
+        cost="a hit takes about 0.1 ms more, plus 2 µs for each header",
         remedy="apt-get install gcc libc6-dev && pip install --force-reinstall hpcc",
     )  # fmt: skip
 
@@ -274,18 +270,20 @@ async def _daemon(paths: Paths) -> Check:
 
 
 async def _login(paths: Paths) -> Check:
-    """Look at what is kept, and ask nobody: `hpcc whoami --check` does that."""
+    """Check only the stored login; `hpcc whoami --check` asks the scheduler."""
     from hpcc.identity.login_file import load_login_or_none
     from hpcc.ports import SystemClock
 
     login = load_login_or_none(paths.login_file)
     if login is None:
-        return Check(name="login", state="ok", detail="none; a farm of `hpcc up` needs none")
+        return Check(
+            name="login", state="ok", detail="not logged in; a farm of `hpcc up` needs no login"
+        )
     where = f"{login.principal or '?'} of {login.farm.tenant} at {login.farm.scheduler}"
     is_over = login.method == "device" and login.expires_at <= SystemClock().now()
     if login.ended or (is_over and not login.refresh_token):
         return Check(
-            name="login", state="degraded", detail=f"{where}: has ended",
+            name="login", state="degraded", detail=f"{where}: expired or ended",
             cost="compiles run on this machine, not on the farm", remedy="hpcc login",
         )  # fmt: skip
     return Check(name="login", state="ok", detail=where)
@@ -312,10 +310,10 @@ async def _disk(paths: Paths) -> Check:
 
 async def _user(_: Paths) -> Check:
     if os.geteuid() == 0:
-        return Check(name="user", state="ok", detail="root: each VMM gets a uid of its own")
+        return Check(name="user", state="ok", detail="root: each VMM gets a separate uid")
     return Check(
         name="user", state="degraded", detail=f"uid {os.geteuid()}",
-        cost="VMMs run as this user, confined by seccomp alone; packages must be installed by root",
+        cost="VMMs run as this user, confined only by seccomp; only root can install packages",
         remedy="run `hpcc up` with sudo where that matters",
     )  # fmt: skip
 
@@ -331,17 +329,17 @@ async def _warden(_: Paths) -> Check:
         zygote.close()
     if trouble:
         return Check(
-            name="warden", state="missing", detail=f"what guests say cannot be read: {trouble}",
+            name="warden", state="missing", detail=f"guests' output cannot be read: {trouble}",
             cost="no guests: every miss compiles locally",
             remedy="a Linux kernel with seccomp filters, on x86-64 or arm64",
         )  # fmt: skip
     label = warden_label()
     if label == "own-uid":
-        detail = "started one: what a guest says is read in a process of its own, with its own uid"
+        detail = "started one: a separate process with a separate uid reads a guest's output"
         return Check(name="warden", state="ok", detail=detail)
     return Check(
         name="warden", state="degraded", detail=f"started one; rows say warden={label}",
-        cost="wardens share a uid: one that is taken over is held by seccomp alone",
+        cost="wardens share a uid: only seccomp confines a compromised one",
         remedy="run `hpcc up` with sudo where that matters",
     )  # fmt: skip
 
@@ -353,7 +351,7 @@ async def _qemu(paths: Paths) -> Check:
     if shutil.which(QEMU_PROGRAM) is None and _uses_containers(paths):
         return Check(
             name="qemu", state="degraded", detail=f"{QEMU_PROGRAM} is not installed",
-            cost="no virtual machines here, containers only",
+            cost="no virtual machines here, only containers",
             remedy="apt-get install qemu-system-x86",
         )  # fmt: skip
     if shutil.which(QEMU_PROGRAM) is None:
@@ -374,7 +372,7 @@ async def _kvm(paths: Paths) -> Check:
         return Check(name="kvm", state="degraded", detail="not known without QEMU", cost=cost)
     state = await kvm_state(paths.state / "runtime")
     if not state.reason:
-        detail = "/dev/kvm exists, which proves nothing: `hpcc up` boots a probe guest under it"
+        detail = "/dev/kvm exists, but may not work: `hpcc up` tests it with a probe guest"
         return Check(name="kvm", state="ok", detail=detail)
     remedy = (
         "remembered until the next reboot; give the VMM's user access to /dev/kvm (group kvm)"
@@ -409,7 +407,7 @@ async def _firecracker(paths: Paths) -> Check:
 
 
 async def _warm_start(paths: Paths) -> Check:
-    """Whether guests can be restored; Firecracker always can, QEMU from some version on."""
+    """Check whether guests can be restored: always with Firecracker, with QEMU from 8.2 on."""
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
     from hpcc.runtime.qemu.backend import why_no_snapshots
     from hpcc.runtime.registry.pick import firecracker_state
@@ -418,7 +416,7 @@ async def _warm_start(paths: Paths) -> Check:
     name, cost = "warm start", "every guest boots"
     settings = load_settings(paths.config_file).worker
     if settings.runtime == "process":
-        return Check(name=name, state="ok", detail="containers need none")
+        return Check(name=name, state="ok", detail="containers do not need it")
     if not settings.warm_start:
         return Check(
             name=name, state="degraded", detail="switched off", cost=cost,
@@ -444,10 +442,10 @@ def _uses_containers(paths: Paths) -> bool:
 async def _containers(paths: Paths) -> Check:
     from hpcc.runtime.runc.tools import RuncConfig, find_runc
 
-    weaker = "process/runc: a compile has this machine's own kernel, not one of its guest"
+    weaker = "process/runc: a compile uses this machine's kernel, not a guest's"
     if not _uses_containers(paths):
         return Check(
-            name="containers", state="ok", detail="not asked for, and never chosen unasked"
+            name="containers", state="ok", detail="off: used only if worker.runtime selects them"
         )
     socket = Path(load_settings(paths.config_file).worker.containerd)
     config = RuncConfig(directory=paths.state / "runtime/guests", socket=socket)
@@ -457,7 +455,7 @@ async def _containers(paths: Paths) -> Check:
         problem, _, remedy = str(error).partition("; ")
         return Check(
             name="containers", state="missing", detail=problem,
-            cost='no guests: worker.runtime = "process" is not replaced by another',
+            cost='no guests: worker.runtime = "process" has no substitute',
             remedy=remedy.removeprefix("try: ") or "see docs/operate.md",
         )  # fmt: skip
     detail = f"{tools.version}, {tools.runc} {tools.runc_digest}; {weaker}"
@@ -530,7 +528,8 @@ async def _confine(_: Paths) -> Check:
     if absent:
         return Check(
             name="confine", state="missing", detail=f"{' and '.join(absent)} missing",
-            cost="VMMs cannot be confined, so none is started", remedy="apt-get install util-linux",
+            cost="VMMs cannot be confined, so no VMM is started",
+            remedy="apt-get install util-linux",
         )  # fmt: skip
     return Check(name="confine", state="ok", detail="setpriv, prlimit")
 

@@ -1,4 +1,4 @@
-"""The compilers of this machine beside those of the image that compiles would run in."""
+"""Compares the compilers of this machine with those of the image that compiles would use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The image in question, what is known of it, and what is in force for it."""
+    """The image, its known compilers, and the parity rule that applies to it."""
 
     image: ImageRef
     compilers: tuple[Toolchain, ...] | None
@@ -41,7 +41,7 @@ class Subject:
 
 
 def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
-    """Return the image of the farm that is up or logged in to, else the one `hpcc up` takes.
+    """Return the image of the farm that is up or logged in to, else the one `hpcc up` would use.
 
     Raises:
         CallerError: farm.json is damaged.
@@ -74,7 +74,7 @@ def subject_or_none(paths: Paths, settings: Settings) -> Subject | None:
 
 
 def findings_here(subject: Subject, names: Sequence[str]) -> list[Finding]:
-    """Ask each compiler of these names that is on PATH, a fraction of a second each."""
+    """Compare each compiler of these names on PATH; each takes a fraction of a second."""
     from hpcc.cache.host.host_toolchains import ask_compiler
 
     path = os.fsencode(os.environ.get("PATH", os.defpath))
@@ -87,7 +87,7 @@ def findings_here(subject: Subject, names: Sequence[str]) -> list[Finding]:
 
 
 def described(finding: Finding) -> str:
-    """Say one comparison in some words."""
+    """Return one comparison as a short text."""
     if finding.level is Level.UNKNOWN:
         return f"{finding.name}: does not answer"
     if finding.image is None:
@@ -96,6 +96,6 @@ def described(finding: Finding) -> str:
 
 
 def remedies(findings: Sequence[Finding], image: ImageRef) -> str:
-    """Say what makes both sides equal, each thing once."""
+    """Return what makes both sides equal, each remedy once."""
     texts = (sentence(f, image) for f in findings if f.level.differs and f.image is not None)
     return "; ".join(dict.fromkeys(t for t in texts if t))

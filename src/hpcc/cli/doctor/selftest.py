@@ -1,4 +1,4 @@
-"""`hpcc selftest windows`: what only a real Windows host can show."""
+"""`hpcc selftest windows`: checks that need a real Windows host."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hpcc.ports import SystemClock
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `selftest`."""
-    parser = subparsers.add_parser("selftest", help="what only a real host can show")
+    parser = subparsers.add_parser("selftest", help="run checks that need a real host")
     systems = parser.add_subparsers(title="systems", metavar="SYSTEM", required=True)
     windows = systems.add_parser(
         "windows",
-        help="what has not been shown on Windows yet (docs/windows.md)",
+        help="check what has not been shown on Windows yet (docs/windows.md)",
         description=run_windows.__doc__,
     )
-    windows.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    windows.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
     windows.add_argument(
         "--containerd", metavar="PIPE", default=r"\\.\pipe\containerd-containerd",
         help="where containerd listens (default: %(default)s)",
@@ -33,16 +33,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     windows.add_argument(
         "--image", metavar="DIGEST", default="",
-        help="sha256:… of an image in containerd, for guests that checks boot",
+        help="sha256:… of an image in containerd, for checks that boot guests",
     )  # fmt: skip
-    windows.add_argument("--layer", type=Path, metavar="TAR", help="the agent's layer, for those")
+    windows.add_argument(
+        "--layer", type=Path, metavar="TAR", help="the agent's layer, for the same checks"
+    )
     windows.add_argument("--stub", type=Path, metavar="EXE", help="hpcc-agent.exe")
     windows.add_argument("--cl", metavar="PROGRAM", default="cl", help="the compiler")
     windows.set_defaults(handler=run_windows)
 
 
 def run_windows(args: argparse.Namespace) -> int:
-    """Run every check that can run here; 1 if one fails. Elsewhere all of them are skipped."""
+    """Run every check that can run here; exit with 1 if one fails. Other systems skip all."""
     # Late: no other command needs it.
     from hpcc.runtime.windows.selftest import SelfTestSettings
     from hpcc.runtime.windows.selftest import report as windows_report
@@ -68,7 +70,7 @@ def run_windows(args: argparse.Namespace) -> int:
         print(f"{result.outcome:<4}  {result.name:<20}  {result.title}")
         print(f"      {result.reason}")
         if result.outcome == "pass":
-            print(f"      may go from docs/windows.md: {result.sentence}")
+            print(f"      remove from docs/windows.md: {result.sentence}")
     counts = Counter(result.outcome for result in results)
     print(f"{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped")
     return int(counts["fail"] > 0)

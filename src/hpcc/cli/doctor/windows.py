@@ -1,4 +1,4 @@
-"""What `hpcc doctor` says of guests on Windows. Not yet run on Windows, and it says so."""
+"""The line of `hpcc doctor` about guests on Windows. It states that it has not run on Windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One line, without its name; as `hpcc.cli.doctor.doctor.Check`."""
+    """One line without its name, with the fields of `hpcc.cli.doctor.doctor.Check`."""
 
     state: Literal["ok", "degraded", "missing"]
     detail: str
@@ -33,12 +33,12 @@ async def windows_guests(
     program_files: str,
     connect: Callable[[str], Connect] = pipe_connector,
 ) -> Said:
-    """Say whether containerd and its shim are there for what `worker.runtime` asks for."""
+    """Check whether containerd and its shim are present for the chosen `worker.runtime`."""
     if not is_windows:
         if settings.runtime != "hyperv":
-            return Said("ok", "not asked for: Hyper-V isolation is for Windows Server")
+            return Said("ok", "off: Hyper-V isolation is for Windows Server")
         return Said(
-            "missing", 'worker.runtime = "hyperv" is for Windows Server, and this is none',
+            "missing", 'worker.runtime = "hyperv" needs Windows Server',
             cost="no guests: every miss compiles locally", remedy='worker.runtime = "auto"',
         )  # fmt: skip
     is_process = settings.runtime == "process"

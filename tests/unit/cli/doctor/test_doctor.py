@@ -53,7 +53,7 @@ def test_the_local_cache_needs_only_a_compiler_and_the_launcher(
     text = capsys.readouterr().out
     assert "local cache:  works" in text
     assert "guests here:  cannot run" in text
-    assert "mend: apt-get install qemu-system-x86" in text
+    assert "fix:  apt-get install qemu-system-x86" in text
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_the_launcher_is_looked_into(
 @pytest.mark.parametrize(
     ("trouble", "label", "state", "words"),
     [
-        ("", "own-uid", "ok", "its own uid"),
+        ("", "own-uid", "ok", "a separate uid"),
         ("", "same-uid", "degraded", "warden=same-uid"),
         ("", "shared-uid", "degraded", "warden=shared-uid"),
         ("it ended with status -31", "own-uid", "missing", "status -31"),

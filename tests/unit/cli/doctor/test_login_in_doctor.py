@@ -119,7 +119,7 @@ def test_a_tenants_table_is_checked(
     assert main(["scheduler", "check-tenants", str(table)]) == 0
     said = capsys.readouterr().out
     assert f"tokens:    of {ISSUER} for hpcc" in said
-    assert "a pattern looks at the name that a client writes" in said
+    assert "a pattern checks only the name that a client writes" in said
     table.write_text(table.read_text().replace("issuer", "isuer"))
     assert main(["scheduler", "check-tenants", str(table)]) == 2
     assert "did you mean 'issuer'?" in capsys.readouterr().err

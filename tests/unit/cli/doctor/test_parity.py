@@ -77,7 +77,7 @@ def test_equal_compilers_are_named_with_their_versions(
 
 @pytest.mark.parametrize(
     ("parity", "cost"),
-    [("refuse", "made here, not on the farm"), ("warn", "objects are the image's compiler's")],
+    [("refuse", "run here, not on the farm"), ("warn", "objects are the image's compiler's")],
 )
 def test_a_difference_costs_what_the_policy_says_and_is_mended_by_name(
     paths: Paths, capsys: pytest.CaptureFixture[str], parity: str, cost: str
@@ -106,7 +106,7 @@ def test_an_image_that_nobody_asked_is_no_fault(
     farm(paths, is_known=False)
     check = parity_check(capsys)
     assert check["state"] == "ok"
-    assert "not asked for its compilers yet" in check["detail"]
+    assert "its compilers are not known yet" in check["detail"]
 
 
 def test_without_farm_and_image_there_is_nothing_to_compare(
@@ -133,7 +133,9 @@ def test_one_line_says_how_often_and_why_the_farm_was_passed_over() -> None:
         record(5003.0, "parity: gcc here is gcc 14"),
     ]
     assert fallback_line(records, 5010.0) == (
-        "3 of the last hour's compiles were made here instead: parity 2, breaker 1."
+        "3 compiles of the last hour fell back to this machine: parity 2, breaker 1."
         " gcc here is gcc 14"
     )
-    assert fallback_line(records, 99_999.0) == "no compile of the last hour was made here instead"
+    assert (
+        fallback_line(records, 99_999.0) == "no compile of the last hour fell back to this machine"
+    )
