@@ -123,7 +123,7 @@ def test_an_image_takes_its_answers_with_it(
     [
         (LATE, TROUBLE, "parity is unknown", "a running worker asks again by itself"),
         (
-            NONE_FOUND, "no compiler was found", "nothing can be compiled in this image",
+            NONE_FOUND, "no compiler was found", "this image cannot compile anything",
             "use an image with gcc or clang",
         ),
     ],
@@ -150,7 +150,7 @@ def test_doctor_says_what_was_not_answered(
     assert f"hpcc down; hpcc up --image {image.digest}" in check["remedy"]
     main(["doctor"])
     printed = capsys.readouterr().out
-    assert f"mend: {check['remedy']}" in printed
+    assert f"fix:  {check['remedy']}" in printed
     assert "guests here:  cannot run (parity" not in printed
 
 

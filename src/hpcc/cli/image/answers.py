@@ -1,4 +1,4 @@
-"""What a person reads of an image whose compilers could not be learned."""
+"""Messages about an image whose compilers could not be identified."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def not_understood(paths: Paths, image: ImageRef) -> Survey | None:
 
 
 def cost(survey: Survey) -> str:
-    """Return what it costs that the image was not understood."""
+    """Return the consequence of an image that was not understood."""
     if survey.is_complete:
-        return "nothing can be compiled in this image"
+        return "this image cannot compile anything"
     return "parity is unknown: compiles go to the farm without a comparison of compilers"
 
 
@@ -36,7 +36,7 @@ def ask_again(image: ImageRef) -> str:
 
 
 def remedy(survey: Survey, image: ImageRef) -> str:
-    """Say who asks again and when, with the command that does not wait for it."""
+    """Return who asks again and when, with the command that asks at once."""
     command = f"`{ask_again(image)}`, or a restart of the worker, asks at once"
     if survey.is_complete:
         return f"use an image with gcc or clang; {command}"

@@ -1,4 +1,4 @@
-"""Which toolchain image `hpcc up` uses; made first when there is none."""
+"""Chooses the toolchain image of `hpcc up`, and builds one if there is none."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hpcc.ports import SystemClock
 
 
 def choose_image(paths: Paths, wanted: str | None) -> str:
-    """Return a pinned reference of a prepared image: the one asked for, or the newest.
+    """Return a pinned reference of a prepared image: the requested one, or the newest.
 
-    Without any image, one with gcc and g++ is made from the distribution's packages.
+    If there is no image, build one with gcc and g++ from the distribution's packages.
 
     Raises:
-        NotFoundError: `wanted` is not here.
-        HpccError: none could be made; the text says what is missing.
+        NotFoundError: `wanted` is not prepared here.
+        HpccError: no image could be built; the text names what is missing.
     """
     from hpcc.images.store import ImageStore
 
@@ -29,7 +29,7 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
             _build_default()
             images = store.list()
         if not images:
-            raise InfrastructureError("no toolchain image was made", reason="no-image")
+            raise InfrastructureError("no toolchain image was built", reason="no-image")
         return str(images[0].ref)
     finally:
         store.close()
@@ -38,5 +38,5 @@ def choose_image(paths: Paths, wanted: str | None) -> str:
 def _build_default() -> None:
     from hpcc.cli.image.image import run_build
 
-    print("no toolchain image yet: making one with gcc and g++ from this system's packages")
+    print("no toolchain image yet: building one with gcc and g++ from this system's packages")
     run_build(argparse.Namespace(packages=[], suite="", mirror="", name="", if_missing=False))

@@ -1,4 +1,4 @@
-"""`hpcc image`: make, pull, list, inspect and remove toolchain images."""
+"""`hpcc image`: build, pull, list, inspect and remove toolchain images."""
 
 from __future__ import annotations
 
@@ -33,32 +33,36 @@ _EXIT_TERMINATED = 128 + signal.SIGTERM
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `image` and its sub-commands."""
-    image = subparsers.add_parser("image", help="toolchain images: build, pull, list, remove")
+    image = subparsers.add_parser("image", help="build, pull, list and remove toolchain images")
     commands = image.add_subparsers(title="image commands", metavar="COMMAND", required=True)
     _register_build(commands)
     pull = commands.add_parser(
-        "pull", help="pull an image and print it pinned (last line on stdout)"
+        "pull", help="pull an image and print its pinned name (last line on stdout)"
     )
-    pull.add_argument("image", help="repo@sha256:… or repo:tag, which is pinned first")
+    pull.add_argument("image", help="repo@sha256:…, or repo:tag, which hpcc first pins to a digest")
     pull.add_argument(
         "--mirror",
         action="append",
         default=[],
         metavar="URL",
-        help="ask this registry first (may be given again)",
+        help="ask this registry first; may be repeated",
     )
     pull.set_defaults(handler=_run_pull)
-    take = commands.add_parser("import", help="take an image from an OCI layout (directory or tar)")
+    take = commands.add_parser(
+        "import", help="import an image from an OCI layout (directory or tar)"
+    )
     take.add_argument("path", type=Path)
-    take.add_argument("--ref", default="", help="which image, if the layout holds several")
-    take.add_argument("--name", default="localhost/imported", help="repository to file it under")
+    take.add_argument("--ref", default="", help="which image, if the layout has several")
+    take.add_argument("--name", default="localhost/imported", help="repository name for the image")
     take.set_defaults(handler=_run_import)
-    listing = commands.add_parser("list", help="what is prepared on this machine")
+    listing = commands.add_parser("list", help="list the images that are prepared on this machine")
     listing.add_argument("--json", action="store_true", help="one JSON object per line")
     listing.set_defaults(handler=_run_list)
-    inspect = commands.add_parser("inspect", help="all that is known of an image, as JSON")
+    inspect = commands.add_parser(
+        "inspect", help="print everything that is known about an image, as JSON"
+    )
     inspect.add_argument("image", help="reference, repository, or the start of a digest")
-    inspect.add_argument("--json", action="store_true", help="on one line")
+    inspect.add_argument("--json", action="store_true", help="print it on one line")
     inspect.set_defaults(handler=_run_inspect)
     remove = commands.add_parser("rm", help="remove images")
     remove.add_argument("image", nargs="+")
@@ -68,9 +72,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     build = commands.add_parser(
         "build-debian",
-        help="make an image from this distribution's packages and print it pinned "
+        help="build an image from this distribution's packages and print its pinned name "
         "(last line on stdout)",
-        description="Makes a toolchain image from Debian or Ubuntu packages with mmdebstrap. "
+        description="Build a toolchain image from Debian or Ubuntu packages with mmdebstrap. "
         "The same package versions give the same digest.",
     )
     build.add_argument("packages", nargs="*", help="packages to install (default: gcc g++)")
@@ -80,12 +84,13 @@ def _register_build(commands: argparse._SubParsersAction[argparse.ArgumentParser
     build.add_argument(
         "--if-missing",
         action="store_true",
-        help="do nothing but print, if an image was made for the same request before",
+        help="only print the name if an image was built for the same request before",
     )
     build.set_defaults(handler=run_build)
 
 
 def run_build(args: argparse.Namespace) -> int:
+    """Run `hpcc image build-debian`; `hpcc up` calls it, too."""
     return _run(_build(args))
 
 
@@ -223,7 +228,7 @@ def _run_inspect(args: argparse.Namespace) -> int:
     table = {
         **to_table(image),
         "path": str(image.path),
-        # null: no worker has asked it yet, or it was not understood.
+        # null: no worker has asked the image yet, or it was not understood.
         "compilers": known,
         "label_trouble": trouble,
         # null: the image was understood, or no worker has asked it yet.
@@ -251,7 +256,7 @@ def _run_rm(args: argparse.Namespace) -> int:
 
 
 def _meant(store: ImageStore, text: str) -> tuple[ImageDigest, str]:
-    """A full digest also names what is not prepared: a layout, or the rest of a pull."""
+    """Return digest and name; a full digest may also be a layout or an unfinished pull."""
     digest = text.rpartition("@")[2]
     if digest.startswith("sha256:"):
         with contextlib.suppress(CallerError):
@@ -261,7 +266,7 @@ def _meant(store: ImageStore, text: str) -> tuple[ImageDigest, str]:
 
 
 def _run(work: Coroutine[None, None, int]) -> int:
-    """Run to the end; SIGTERM cleans up like Ctrl-C does."""
+    """Run the work to its end; SIGTERM cleans up as Ctrl-C does."""
 
     async def cancelled_by_term() -> int:
         task = asyncio.current_task()
@@ -294,7 +299,7 @@ def _registry(mirrors: Sequence[str]) -> Registry:
 
 
 def _say(image: PreparedImage) -> None:
-    """What was made, for a person; the pinned reference, alone and last, for a script."""
+    """Print a summary on stderr for people, and the pinned reference on stdout for scripts."""
     dropped = ", ".join(f"{what}: {count}" for what, count in image.dropped)
     print(
         f"image ready: {_size(image.size_bytes)}, {dict(image.counts).get('files', 0)} files"

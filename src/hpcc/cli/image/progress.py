@@ -1,4 +1,4 @@
-"""Progress of image work: a bar on a terminal, plain lines elsewhere; on standard error."""
+"""Progress of image work on standard error: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _STAGES: Final = {
     "download": "downloading layers",
     "build": "making the file system image",
 }
-# Plain output goes to logs: one line for each of these steps is enough.
+# Plain output goes to logs, so each stage prints at most this many steps.
 _STEPS: Final = 4
 
 
 @contextmanager
 def image_progress(title: str) -> Iterator[Progress]:
-    """Yield a `Progress` that a person can follow."""
+    """Yield a `Progress` that shows its calls to the user."""
     if sys.stderr.isatty():
         with _bar(title) as progress:
             yield progress
