@@ -98,7 +98,7 @@ def test_misses_compile_in_a_guest_and_hits_come_from_the_cache(
     (parity,) = [c["detail"] for c in checks if c["name"] == "parity"]
     assert "gcc: " in parity
     assert "warn" in parity
-    assert "made here instead" in machine.hpcc("status").stdout
+    assert "fell back to this machine" in machine.hpcc("status").stdout
     assert gcc["headers"]
     assert {row["exit_code"] for row in executed} == {0}
     assert all(

@@ -1,4 +1,4 @@
-"""`hpcc scheduler migrate` and `rotate-key`: the control store, by hand."""
+"""`hpcc scheduler migrate` and `rotate-key`: manual changes of the control store."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add both actions below `hpcc scheduler`."""
     migrate = actions.add_parser(
         "migrate",
-        help="make or update the database's tables",
+        help="create or update the database's tables",
         description=_migrate.__doc__,
     )
-    migrate.add_argument("--grant", default="", metavar="ROLE", help="the role of the schedulers")
+    migrate.add_argument("--grant", default="", metavar="ROLE", help="the schedulers' role")
     migrate.set_defaults(handler=_migrate)
     rotate = actions.add_parser(
         "rotate-key",
@@ -29,7 +29,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description=_rotate.__doc__,
     )
     rotate.add_argument(
-        "--revoke", action="store_true", help="end the old keys at once, and what they signed"
+        "--revoke", action="store_true", help="end the old keys and everything they signed at once"
     )
     rotate.set_defaults(handler=_rotate)
     for parser in (migrate, rotate):
@@ -38,14 +38,18 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config` to an action; `scheduler_config` reads it."""
-    # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
+    # A separate name, so that the default does not overwrite `hpcc scheduler --config FILE`.
     parser.add_argument(
-        "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
+        "--config",
+        dest="control_config",
+        type=Path,
+        metavar="FILE",
+        help="the scheduler's config file",
     )
 
 
 def _migrate(args: argparse.Namespace) -> int:
-    """Make the tables in the config file's database, as the role that owns them."""
+    """Create or update the tables in the config file's database, as the role that owns them."""
     from hpcc.control.database import read_database_config
     from hpcc.control.schema import migrate
 
@@ -56,15 +60,15 @@ def _migrate(args: argparse.Namespace) -> int:
     before, after = asyncio.run(migrate(database, role=args.grant))
     print(f"{database}: version {before} -> {after}" if before != after else f"{database}: current")
     if args.grant:
-        print(f"role {args.grant}: may read and write rows, and change no table")
+        print(f"role {args.grant}: may read and write rows, but change no table")
     return 0
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    """Add a signing key; schedulers and workers hear of it before it signs.
+    """Add a signing key; schedulers and workers learn it before it signs.
 
-    With --revoke the new one signs at once and the others end now: sessions and routes are asked
-    for again, and compiles that are under way are made locally.
+    With --revoke the new key signs at once and all others end: clients ask for sessions and
+    routes again, and running compiles fall back to the local compiler.
     """
     logging.basicConfig(level=logging.WARNING)
     kid, seconds = asyncio.run(_rotated(scheduler_config(args), is_revoking=args.revoke))
@@ -87,14 +91,14 @@ async def _rotated(config: SchedulerConfig, *, is_revoking: bool) -> tuple[str, 
                 return await keys.rotate(announce_seconds=seconds, is_revoking=is_revoking), seconds
             except ConflictError:
                 await keys.load()
-    raise InfrastructureError("the key ring changes all the time: try again", reason="conflict")
+    raise InfrastructureError("the key ring keeps changing: try again", reason="conflict")
 
 
 def scheduler_config(args: argparse.Namespace) -> SchedulerConfig:
     """Read the scheduler's config file that a command names.
 
     Raises:
-        CallerError: it names none, or it is not good.
+        CallerError: the command names no file, or the file is invalid.
     """
     from hpcc.config.service_file import load_service_file
     from hpcc.scheduler.base.config import SchedulerConfig

@@ -23,17 +23,19 @@ _STORE_SECONDS: Final = 60.0
 
 
 def register_scheduler(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add what an operator does, below `hpcc scheduler`."""
+    """Add the operator's actions below `hpcc scheduler`."""
     token = actions.add_parser(
         "enrol-token", help="print a token that enrols one worker, once", description=_token.__doc__
     )
-    token.add_argument("--valid", default="1h", metavar="SPAN", help="such as 30m or 1d (1h)")
     token.add_argument(
-        "--name", default="", metavar="ID", help="for this worker alone; replaces it if it exists"
+        "--valid", default="1h", metavar="SPAN", help="how long, such as 30m or 1d (default: 1h)"
+    )
+    token.add_argument(
+        "--name", default="", metavar="ID", help="only for this worker; replaces it if it exists"
     )
     token.set_defaults(handler=_token)
     workers = actions.add_parser(
-        "workers", help="the workers that were ever enrolled", description=_workers.__doc__
+        "workers", help="list all workers that were ever enrolled", description=_workers.__doc__
     )
     workers.set_defaults(handler=_workers)
     revoke = actions.add_parser(
@@ -42,9 +44,13 @@ def register_scheduler(actions: argparse._SubParsersAction[argparse.ArgumentPars
     revoke.add_argument("worker", metavar="ID")
     revoke.set_defaults(handler=_revoke)
     for parser in (token, workers, revoke):
-        # Under another name: `hpcc scheduler --config FILE` must not be overwritten by ours.
+        # A separate name, so that the default does not overwrite `hpcc scheduler --config FILE`.
         parser.add_argument(
-            "--config", dest="control_config", type=Path, metavar="FILE", help="of the scheduler"
+            "--config",
+            dest="control_config",
+            type=Path,
+            metavar="FILE",
+            help="the scheduler's config file",
         )
 
 
@@ -57,37 +63,54 @@ def register_worker(actions: argparse._SubParsersAction[argparse.ArgumentParser]
         "--scheduler",
         required=True,
         metavar="HOST:PORT",
-        help="as daemons use it, or several with commas",
+        help="the port for daemons; several addresses are separated by commas",
     )
     enrol.add_argument(
         "--ca",
         type=Path,
         required=True,
         metavar="FILE",
-        help="the scheduler's certificate, PEM; of several schedulers all",
+        help="PEM file with the certificates of all these schedulers",
     )
     enrol.add_argument(
-        "--token-file", type=Path, required=True, metavar="FILE", help="mode 0600, of enrol-token"
+        "--token-file",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="output of enrol-token, mode 0600",
     )
-    enrol.add_argument("--name", required=True, metavar="ID", help="worker_id of the config file")
-    enrol.add_argument("--keys", type=Path, required=True, metavar="DIR", help="keys of that file")
+    enrol.add_argument(
+        "--name",
+        required=True,
+        metavar="ID",
+        help="the worker's id, `worker_id` in the config file",
+    )
+    enrol.add_argument(
+        "--keys",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the keys directory, `keys` in the config file",
+    )
     enrol.set_defaults(handler=_enrol)
 
 
 def span_seconds(text: str) -> float:
-    """Read `90s`, `30m`, `1h`, `7d`.
+    """Parse `90s`, `30m`, `1h`, `7d`; return seconds.
 
     Raises:
-        CallerError: it is none.
+        CallerError: the text has another form.
     """
     match = _SPAN.fullmatch(text)
     if match is None:
-        raise CallerError(f"{text!r} is no span of time: 90s, 30m, 1h, 7d", reason="usage")
+        raise CallerError(
+            f"{text!r} is not a span of time: write 90s, 30m, 1h or 7d", reason="usage"
+        )
     return float(int(match[1]) * _UNITS[match[2]])
 
 
 def _token(args: argparse.Namespace) -> int:
-    """Print a token. Whoever has it can enrol a worker: hand it over as you would a password."""
+    """Print a token. It can enrol a worker: treat it like a password."""
     seconds = span_seconds(args.valid)
     print(_with_enrolment(args, lambda enrolment: enrolment.new_token(args.name, seconds)))
     return 0
@@ -104,13 +127,13 @@ def _workers(args: argparse.Namespace) -> int:
 def _revoke(args: argparse.Namespace) -> int:
     """Refuse a worker's certificates from now on, at every scheduler."""
     _with_enrolment(args, lambda enrolment: enrolment.revoke(args.worker))
-    print(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it anew")
-    print("its results are still good: see `hpcc scheduler revoke-result-key`")
+    print(f"worker {args.worker} is refused; a token with --name {args.worker} enrols it again")
+    print("its results are still valid: see `hpcc scheduler revoke-result-key`")
     return 0
 
 
 def _enrol(args: argparse.Namespace) -> int:
-    """Make a key on this machine, and have the scheduler sign a certificate for it."""
+    """Create a key on this machine and get a certificate for it from the scheduler."""
     from hpcc.identity.tls import PinnedPeer
     from hpcc.rpc.scheduler.schedulers import split_schedulers
     from hpcc.worker.base.identity import enrol_worker, read_token

@@ -1,4 +1,4 @@
-"""`hpcc login`, `logout` and `whoami`: who this user is to a farm, and for how long."""
+"""`hpcc login`, `logout` and `whoami`: this user's identity at a farm, and how long it lasts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="?",
         type=Path,
         metavar="FILE",
-        help="farm file (TOML) from the farm's operator; default: that of the last login",
+        help="farm file (TOML) from the farm's operator (default: that of the last login)",
     )
     how = login.add_mutually_exclusive_group()
     how.add_argument(
@@ -51,20 +51,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     how.add_argument("--browser", action="store_true", help="also open the page in a browser")
     login.set_defaults(handler=_login)
-    logout = subparsers.add_parser(
-        "logout", help="forget a login, here and at the identity provider"
-    )
+    logout = subparsers.add_parser("logout", help="end a login, here and at the identity provider")
     logout.set_defaults(handler=_logout)
-    whoami = subparsers.add_parser("whoami", help="who is logged in to which farm, until when")
-    whoami.add_argument("--check", action="store_true", help="ask the scheduler too")
+    whoami = subparsers.add_parser("whoami", help="show who is logged in to which farm, until when")
+    whoami.add_argument("--check", action="store_true", help="also ask the scheduler")
     whoami.set_defaults(handler=_whoami)
 
 
 def _login(args: argparse.Namespace) -> int:
-    """Log in: confirm a code in any browser, on any device; or as CI, by secret or token file.
+    """Log in: confirm a code in any browser, on any device; or in CI, with a secret or token file.
 
     The tokens are kept in login.json of the state directory, mode 0600, and renewed before they
-    end. There is no login by password: it is typed into the provider's own page.
+    end. hpcc never sees a password: you type it only into the provider's page.
     """
     from hpcc.identity.login_file import load_login_or_none, load_profile
 
@@ -72,7 +70,7 @@ def _login(args: argparse.Namespace) -> int:
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if holder_or_none(lock_file(paths)) is not None:
         raise CallerError(
-            "hpcc is up with a farm of its own: `hpcc down` first, to log in to another",
+            "hpcc is up with a farm on this machine: run `hpcc down` before you log in to another",
             reason="already-up",
         )
     if args.file is not None:
@@ -81,7 +79,7 @@ def _login(args: argparse.Namespace) -> int:
         known = load_login_or_none(paths.login_file)
         if known is None:
             raise CallerError(
-                "which farm? `hpcc login FILE`, with the farm file of its operator",
+                "which farm? run `hpcc login FILE` with the farm file from its operator",
                 reason="login-none",
             )
         profile = known.farm
@@ -96,7 +94,7 @@ async def _login_to(paths: Paths, profile: FarmProfile, args: argparse.Namespace
     clock = SystemClock()
     login = await _obtain(profile, args)
     token = read_token_file(Path(login.token_file)) if login.token_file else login.token
-    # Before it replaces an earlier login: a new one that does not work must not.
+    # Before the old login is replaced: a login that does not work must not replace it.
     try:
         said = await _ask_scheduler(profile, token, login)
     except InfrastructureError as error:
@@ -143,7 +141,7 @@ async def _obtain(profile: FarmProfile, args: argparse.Namespace) -> Login:
             token_file=str(path),
             principal=who if isinstance(who, str) and who.isprintable() else "",
         )
-    # Python takes the variable by itself; the daemon does not have it.
+    # Python reads the variable by itself; the daemon's environment lacks it.
     proxy, ca_file = _proxy(profile.issuer), _ca_file()
     http = ProviderHttp(proxy=proxy, ca_file=ca_file)
     grants = Grants(http, await discover(http, profile.issuer), profile, clock)
@@ -173,7 +171,7 @@ def _show(code: DeviceCode, *, is_browser: bool) -> None:
     print(f"open  {code.verification_uri}\ncode  {code.user_code}")
     if code.complete_uri:
         print(f"or    {code.complete_uri}")
-    print("Confirm only if the page shows this code; waiting for it …", flush=True)
+    print("Confirm only if the page shows this code; waiting …", flush=True)
     if is_browser:
         import webbrowser
 
@@ -181,7 +179,7 @@ def _show(code: DeviceCode, *, is_browser: bool) -> None:
 
 
 def _proxy(issuer: str) -> str:
-    """Return the proxy that this shell has for the provider: the daemon has no such variables."""
+    """Return this shell's proxy for the provider; the daemon's environment lacks it."""
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
 
@@ -220,7 +218,7 @@ async def _ask_scheduler(profile: FarmProfile, token: str, login: Login) -> Sess
 
 
 def _logout(_args: argparse.Namespace) -> int:
-    """End the login: revoke it at the provider if it can be told, and delete what is kept here."""
+    """End the login: revoke it at the provider, if reachable, and delete the local files."""
     from hpcc.identity.login_file import load_login_or_none
     from hpcc.identity.login_source import remove_renewed
     from hpcc.ports import SystemClock
@@ -233,7 +231,7 @@ def _logout(_args: argparse.Namespace) -> int:
         print(f"hpcc: {error}", file=sys.stderr)
         login = farm = None
     is_there = paths.login_file.is_symlink() or paths.login_file.exists()
-    # First what needs no network.
+    # First the steps that need no network.
     if farm is not None and farm.login:
         paths.farm_file.unlink(missing_ok=True)
         paths.farm_session_file.unlink(missing_ok=True)
@@ -241,7 +239,7 @@ def _logout(_args: argparse.Namespace) -> int:
     if login is not None:
         login = asyncio.run(remove_renewed(paths.login_file, SystemClock())) or login
     if login is not None and login.refresh_token and not asyncio.run(_revoke(login)):
-        print("hpcc: the identity provider could not be told; its session ends by itself")
+        print("hpcc: the identity provider did not revoke the login; its session expires by itself")
     print("logged out" if is_there else "nobody was logged in")
     return 0
 
@@ -261,7 +259,7 @@ async def _revoke(login: Login) -> bool:
 
 
 def _whoami(args: argparse.Namespace) -> int:
-    """Print who is logged in; exit status 1 when nobody is, or the login has ended."""
+    """Print who is logged in; exit with 1 when nobody is, or the login has ended."""
     from hpcc.identity.login_file import load_login_or_none
     from hpcc.identity.login_source import LoginSource
     from hpcc.ports import SystemClock
@@ -271,9 +269,9 @@ def _whoami(args: argparse.Namespace) -> int:
     if login is None:
         farm = load_farm_or_none(paths.farm_file)
         if farm is None:
-            print("nobody is logged in: `hpcc login FILE`, or `hpcc up` for this machine alone")
+            print("nobody is logged in: run `hpcc login FILE`, or `hpcc up` for a local farm")
             return 1
-        print(f"{farm.principal} of tenant {farm.tenant} (this machine's own farm, `hpcc up`)")
+        print(f"{farm.principal} of tenant {farm.tenant} (the farm of `hpcc up` on this machine)")
         return 0
     profile = login.farm
     print(f"{login.principal or '?'} of tenant {profile.tenant}")
@@ -309,5 +307,5 @@ def _left(login: Login, now: float) -> str:
     if seconds <= 0:
         return "has ended"
     if seconds >= _HOUR:
-        return f"good for {seconds // _HOUR} h {seconds % _HOUR // _MINUTE} min"
-    return f"good for {seconds // _MINUTE} min {seconds % _MINUTE} s"
+        return f"valid for {seconds // _HOUR} h {seconds % _HOUR // _MINUTE} min"
+    return f"valid for {seconds // _MINUTE} min {seconds % _MINUTE} s"

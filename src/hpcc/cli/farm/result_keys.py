@@ -1,4 +1,4 @@
-"""`hpcc scheduler result-keys` and `revoke-result-key`: whose word for a result counts."""
+"""`hpcc scheduler result-keys` and `revoke-result-key`: the keys whose results are accepted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     listing.set_defaults(handler=_list)
     revoke = actions.add_parser(
         "revoke-result-key",
-        help="make a worker's signed results misses, for ever",
+        help="make a worker's signed results misses, permanently",
         description=_revoke.__doc__,
     )
     revoke.add_argument("key_id", metavar="KID", help="32 hex digits, as `result-keys` lists them")
@@ -39,7 +39,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _list(args: argparse.Namespace) -> int:
-    """List each key with its worker, when it was first and last shown, and whether it is good."""
+    """List each key with its worker, its state, and when it was first and last used."""
     keys = _with_table(args, lambda table: table.all())
     print(f"{'KEY':32}  {'STATE':8}  {'FIRST':10}  {'LAST':10}  WORKER")
     for kid, (key, is_good) in keys.items():
@@ -49,11 +49,11 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _revoke(args: argparse.Namespace) -> int:
-    """Revoke the key of a worker that is not trusted any more.
+    """Revoke the key of a worker that is no longer trusted.
 
-    Its results are misses within about 75 seconds, the worker is dropped and does not register
-    again with that key. There is no way back: to trust the machine again, remove
-    result-signing.key from the worker's keys directory, and it makes a new one.
+    Its results are misses within about 75 seconds. The worker is dropped and cannot register
+    again with that key. This cannot be undone: to trust the machine again, remove
+    result-signing.key from the worker's keys directory; the worker then creates a new key.
     """
     kid = str(args.key_id)
     if len(kid) != _ID_CHARS or not all(c in "0123456789abcdef" for c in kid):

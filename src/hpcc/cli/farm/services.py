@@ -1,4 +1,4 @@
-"""`hpcc scheduler`, `worker` and `gateway`: a farm's services, each from its config file."""
+"""`hpcc scheduler`, `worker` and `gateway`: run a farm's services from their config files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hpcc.core import CallerError
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
     for name, handler, text in (
-        ("scheduler", _run_scheduler, "run a scheduler in the foreground (a farm's; see `up`)"),
-        ("worker", _run_worker, "run a worker in the foreground (a farm's; see `up`)"),
+        ("scheduler", _run_scheduler, "run a farm's scheduler in the foreground (see `up`)"),
+        ("worker", _run_worker, "run a farm's worker in the foreground (see `up`)"),
         ("gateway", _run_gateway, "run a gateway for stock REAPI clients in the foreground"),
     ):
         parser = subparsers.add_parser(name, help=text)

@@ -1,4 +1,4 @@
-"""`hpcc worker stores`: what a worker's shared stores did."""
+"""`hpcc worker stores`: the counters of a worker's shared stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 from hpcc.config.service_file import load_service_file
 from hpcc.core import CallerError
 
-# Calls of a store, which have a number, bytes, milliseconds and failures each.
+# Calls of a store; each has a count, bytes, milliseconds and failures.
 _CALLS: Final = ("get", "put", "has")
 _DETAILS: Final = frozenset({"calls", "bytes", "ms", "absent"})
 
@@ -21,11 +21,11 @@ _DETAILS: Final = frozenset({"calls", "bytes", "ms", "absent"})
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `stores` below `hpcc worker`."""
     parser = actions.add_parser(
-        "stores", help="what the shared stores of a worker did", description=_stores.__doc__
+        "stores", help="show the counters of a worker's shared stores", description=_stores.__doc__
     )
-    # Under another name: `hpcc worker --config FILE` must not be overwritten by ours.
+    # A separate name, so that the default does not overwrite `hpcc worker --config FILE`.
     parser.add_argument(
-        "--config", dest="worker_config", type=Path, metavar="FILE", help="of the worker"
+        "--config", dest="worker_config", type=Path, metavar="FILE", help="the worker's config file"
     )
     parser.add_argument("--json", action="store_true", help="print the counters as JSON")
     parser.set_defaults(handler=_stores)
@@ -53,7 +53,7 @@ def _stores(args: argparse.Namespace) -> int:
 
 
 def lines(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yield what is counted of one tenant: calls first, then all else."""
+    """Yield the counters of one tenant as lines: calls first, then all others."""
     for call in _CALLS:
         number = counts.get(f"{call}.calls", 0)
         if not number:

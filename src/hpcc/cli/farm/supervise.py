@@ -1,4 +1,4 @@
-"""The process that `hpcc up` leaves running: builds configs, starts services, writes farm.json."""
+"""The process that `hpcc up` leaves running: writes configs and farm.json, starts services."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from hpcc.worker.base.identity import IDENTITY_NAME
 # The one static tenant of a single machine.
 TENANT: Final = "local"
 _WORKER: Final = "local-worker"
-# The worker of the same supervisor uses it at once.
+# The worker of the same supervisor uses the token at once.
 _TOKEN_SECONDS: Final = 600.0
-# What a guest may take to answer, twice, and a KVM probe before it; and the image's compilers.
+# A KVM probe, then twice the time of a guest's answer, then the questions to the compilers.
 WORKER_READY_SECONDS: Final = 630.0
 
 
 def supervise(paths: Paths, image: str) -> int:
     """Run the farm of one machine until SIGTERM; returns the exit status."""
     with held_lock(lock_file(paths)):
-        # Only now the log is ours: another `hpcc up` that lost the race must not cut it.
+        # Only the holder of the lock may cut the log: another `hpcc up` may have lost the race.
         with suppress(OSError):
             os.ftruncate(sys.stderr.fileno(), 0)
         try:
             farm = _LocalFarm(paths, load_settings(paths.config_file), ImageRef.parse(image))
             asyncio.run(farm.run())
         except HpccError as error:
-            # Its last line of log is what `hpcc up` shows: never a traceback.
+            # `hpcc up` shows the last line of the log, so it must not be a traceback's.
             print(f"hpcc: {error}", file=sys.stderr)
             return 1
         finally:
@@ -59,14 +59,14 @@ def supervise(paths: Paths, image: str) -> int:
 
 
 def say(facts: Mapping[str, object]) -> None:
-    """One JSON line to `hpcc up`, which may be gone."""
+    """Write one JSON line to `hpcc up`, which may have ended."""
     with suppress(OSError, ValueError):
         sys.stdout.write(json.dumps(facts) + "\n")
         sys.stdout.flush()
 
 
 class _LocalFarm:
-    """Scheduler and worker of one machine, with secrets generated at the first start."""
+    """Scheduler and worker of one machine; their secrets are generated at the first start."""
 
     def __init__(self, paths: Paths, settings: Settings, image: ImageRef) -> None:
         self._paths, self._settings, self._image = paths, settings, image
@@ -109,9 +109,9 @@ class _LocalFarm:
         )
 
     def _token_file(self) -> Path:
-        """Have the worker enrol anew at each start: this process may make tokens as an operator.
+        """Write a new token, so that the worker enrols at each start; return its file.
 
-        Nothing is kept that a scheduler whose state was deleted would not know any more.
+        A kept identity would be unknown to a scheduler whose state was deleted.
         """
         (self._paths.keys / IDENTITY_NAME).unlink(missing_ok=True)
         config = self._scheduler_config()
@@ -120,7 +120,7 @@ class _LocalFarm:
             async with open_enrolment(config, SystemClock()) as enrolment:
                 return await enrolment.new_token(_WORKER, _TOKEN_SECONDS)
 
-        # A loop runs in this thread, and waits for the next service anyway.
+        # This thread already runs an event loop, which waits for the next service anyway.
         with ThreadPoolExecutor(1) as pool:
             token = pool.submit(asyncio.run, make()).result()
         file = self._paths.state / "worker.token"
@@ -176,7 +176,7 @@ class _LocalFarm:
             argv=(sys.executable, "-m", f"hpcc.{name}", "--config", str(file)),
             env={
                 **{key: os.environ[key] for key in keep if key in os.environ},
-                # Children of these services are other programs; gRPC need not survive a fork.
+                # Children of these services are other programs, so gRPC need not survive a fork.
                 "GRPC_ENABLE_FORK_SUPPORT": "0",
             },
             log=self._paths.state / f"{name}.log",
@@ -185,7 +185,7 @@ class _LocalFarm:
 
     def _on_ready(self, ready: Mapping[str, Ready]) -> None:
         scheduler, worker = ready["scheduler"].facts, ready["worker"].facts
-        # A scheduler that is started again keeps its address, so that nobody has to look for it.
+        # A restarted scheduler keeps its address, so that clients find it.
         self._scheduler_port = _port(scheduler)
         isolation = Isolation(str(worker["isolation"]))
         farm = Farm(
@@ -216,12 +216,12 @@ class _LocalFarm:
 def _port(facts: Mapping[str, object], name: str = "port") -> int:
     port = facts.get(name)
     if not isinstance(port, int):
-        raise SupervisorError("a service did not say its port")
+        raise SupervisorError("a service did not report its port")
     return port
 
 
 def _minimum(runtime: str) -> Isolation:
-    """Any guest with a kernel of its own, unless the user's own settings ask for containers."""
+    """Return the weakest virtual machine, or containers if the user's settings select them."""
     return Isolation.PROCESS_RUNC if runtime == "process" else Isolation.QEMU_TCG
 
 
@@ -239,7 +239,7 @@ def _plain(value: object) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m hpcc.cli.farm.supervise IMAGE`, which `hpcc up` starts."""
+    """Run `python -m hpcc.cli.farm.supervise IMAGE`, which `hpcc up` starts."""
     try:
         return supervise(Paths.from_env(os.environ), argv[0])
     except HpccError as error:

@@ -1,4 +1,4 @@
-"""`hpcc scheduler check-tenants FILE`: what a scheduler would make of a tenants table."""
+"""`hpcc scheduler check-tenants FILE`: checks and explains a tenants table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the action below `hpcc scheduler`."""
     check = actions.add_parser(
         "check-tenants",
-        help="check a tenants table and say what it means",
+        help="check a tenants table and show what it means",
         description=_check.__doc__,
     )
     check.add_argument("file", type=Path, metavar="FILE")
@@ -18,7 +18,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _check(args: argparse.Namespace) -> int:
-    """Read a tenants table as the scheduler does; exit status 2 and one line when it is wrong."""
+    """Read a tenants table as the scheduler does; print one line and exit with 2 if it is wrong."""
     from hpcc.scheduler.tenants.file import load_tenants
 
     tenants, _ = load_tenants(args.file.absolute())
@@ -34,8 +34,8 @@ def _check(args: argparse.Namespace) -> int:
         print(f"  images:    {len(policy.images)}")
         if any(rule.digest is None for rule in policy.images):
             print(
-                "  note:      a pattern looks at the name that a client writes; what is sure is a"
-                " digest, and which images the workers have"
+                "  note:      a pattern checks only the name that a client writes; digests, and the"
+                " images that the workers have, are certain"
             )
     count = len(tenants)
     print(f"{count} tenant{'s' * (count > 1)}, nothing wrong")

@@ -1,4 +1,4 @@
-"""`hpcc token`: this user's token for tools that speak REAPI by themselves, through a gateway."""
+"""`hpcc token`: this user's token for tools that speak REAPI through a gateway."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from hpcc.config.paths import Paths
 from hpcc.config.private_file import write_private_file
 from hpcc.core import CallerError
 
-# What Bazel asks a credential helper is one short object.
+# Bazel's request to a credential helper is one short object.
 _MAX_REQUEST_CHARS: Final = 64 << 10
 _MAX_URI_CHARS: Final = 4096
-# A helper's answer may be kept for so long; a token that ends sooner is renewed sooner.
+# How long a helper's answer may be kept; hpcc renews a token before it ends.
 _KEEP_SECONDS: Final = 60.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
-        "token", help="a token of your login, for Bazel and the like", description=_token.__doc__
+        "token",
+        help="print a token of your login, for Bazel and similar tools",
+        description=_token.__doc__,
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -39,17 +41,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     how.add_argument(
         "--credential-helper",
         metavar="HOST",
-        help="answer Bazel's question on standard input, if it is about this host",
+        help="answer Bazel's request on standard input, if it names this host",
     )
     parser.add_argument("verb", nargs="?", choices=["get"], help=argparse.SUPPRESS)
     parser.set_defaults(handler=_token)
 
 
 def _token(args: argparse.Namespace) -> int:
-    """Print a token of your login that is good now, renewed when it is due.
+    """Print a valid token of your login, renewed if necessary.
 
-    Keep it out of command lines, which other users of a machine can read: `--bazelrc` writes it
-    into a file that only you can.
+    Keep it out of command lines, because other users of the machine can read them. `--bazelrc`
+    writes it into a file that only you can read.
     """
     paths = Paths.from_env(os.environ)
     farm = load_farm_or_none(paths.farm_file)
@@ -69,7 +71,7 @@ def _token(args: argparse.Namespace) -> int:
 
 
 async def _current(farm: Farm) -> str:
-    """Return what the farm may be shown; that of `hpcc up` knows one secret alone."""
+    """Return the credential for the farm: the login's token, or the secret of `hpcc up`."""
     if not farm.login:
         return farm.secret
     from hpcc.identity.login_source import LoginSource
@@ -88,10 +90,10 @@ def _bazelrc(farm: Farm, token: str) -> str:
 
 
 def _check_asked(text: str, host: str) -> None:
-    """Hold a helper's question against the one host that may have the token.
+    """Check that a helper's request names the one host that may get the token.
 
     Raises:
-        CallerError: it is none, or about another host.
+        CallerError: it is not a request, or names another host.
     """
     try:
         asked = json.loads(text) if len(text) <= _MAX_REQUEST_CHARS else None
@@ -99,7 +101,7 @@ def _check_asked(text: str, host: str) -> None:
         asked = None
     uri = asked.get("uri") if isinstance(asked, dict) else None
     if not isinstance(uri, str) or len(uri) > _MAX_URI_CHARS:
-        raise CallerError("not a credential helper's question", reason="token-question")
+        raise CallerError("not a credential helper's request", reason="token-question")
     try:
         parts = urlsplit(uri)
         is_ours = parts.scheme in {"https", "grpcs"} and parts.hostname == host.lower()
@@ -107,7 +109,7 @@ def _check_asked(text: str, host: str) -> None:
         is_ours = False
     if not is_ours or "@" in parts.netloc:
         raise CallerError(
-            f"asked for a token for another place than https://{host}: not given",
+            f"the request is not for https://{host}: no token is given",
             reason="token-host",
         )
 

@@ -1,4 +1,4 @@
-"""`hpcc up` and `hpcc down`: a whole farm on one machine, and its end."""
+"""`hpcc up` and `hpcc down`: start and stop a whole farm on one machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpcc.config.private_file import make_private_directory
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, ImageRef, InfrastructureError, Isolation
 
-# Longer than the supervisor needs to end a worker with a busy guest (two services, 20 s each).
+# The supervisor needs less to end a worker with a busy guest (two services, 20 s each).
 DOWN_SECONDS: Final = 50.0
 POLL_SECONDS: Final = 0.05
 
@@ -32,24 +32,26 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     up.add_argument(
         "--image",
         metavar="REF",
-        help="toolchain image (repo@sha256:…, digest or name); default: newest",
+        help="toolchain image: repo@sha256:…, digest or name (default: the newest)",
     )
     up.set_defaults(handler=run_up)
-    down = subparsers.add_parser("down", help="end what `hpcc up` started, and the daemon")
+    down = subparsers.add_parser(
+        "down", help="stop everything that `hpcc up` started, and the daemon"
+    )
     down.set_defaults(handler=run_down)
 
 
 def run_up(args: argparse.Namespace) -> int:
-    """Bring everything up; returns when a compile would be accepted."""
+    """Start everything; return when compiles are accepted."""
     paths = Paths.from_env(os.environ)
-    load_settings(paths.config_file)  # said now, and not after minutes of making an image
+    load_settings(paths.config_file)  # reports an error now, not after minutes of building an image
     for directory in (paths.cache, paths.state, paths.config, paths.run):
         make_private_directory(directory)
     if holder_or_none(lock_file(paths)) is not None:
         farm = load_farm_or_none(paths.farm_file)
         if args.image and farm and args.image not in farm.image:
             raise CallerError(
-                f"hpcc is up with image {farm.image}: `hpcc down` first, to use {args.image}",
+                f"hpcc is up with image {farm.image}: run `hpcc down` before you use {args.image}",
                 reason="already-up",
             )
         where = f": {farm.isolation}, image {farm.image}" if farm else ", and still starting"
@@ -59,7 +61,7 @@ def run_up(args: argparse.Namespace) -> int:
     _refuse_login(paths)
     from hpcc.cli.image.choice import choose_image
 
-    started = time.monotonic()  # noqa: TID251 - shown to the person who waits, decides nothing
+    started = time.monotonic()  # noqa: TID251 - only shown, decides nothing
     image = choose_image(paths, args.image)
     with progress_lines("bringing hpcc up") as show:
         ready = _start_supervisor(paths, image, show)
@@ -74,7 +76,7 @@ def run_up(args: argparse.Namespace) -> int:
 
 
 def _say_not_understood(paths: Paths, image: str) -> None:
-    """Warn about an image whose compilers the worker could not learn."""
+    """Print a warning if the worker could not identify the image's compilers."""
     from hpcc.cli.image import answers
 
     if not image:
@@ -86,18 +88,18 @@ def _say_not_understood(paths: Paths, image: str) -> None:
 
 
 def _note(name: str, ready: Mapping[str, object]) -> str:
-    """Say beside the label what it means where that is less than a machine of its own."""
+    """Return an explanation of the isolation label if it is weaker than a virtual machine."""
     if name != "isolation" or ready.get(name) != Isolation.PROCESS_RUNC.value:
         return ""
-    return " (containers, as worker.runtime says: this machine's own kernel)"
+    return " (containers, as set by worker.runtime: they use this machine's kernel)"
 
 
 def _refuse_login(paths: Paths) -> None:
     farm = _login_farm_or_none(paths)
     if farm is not None:
         raise CallerError(
-            f"logged in to the farm at {farm.scheduler}: `hpcc logout` first, to use one of this"
-            " machine alone",
+            f"logged in to the farm at {farm.scheduler}: run `hpcc logout` before you start a farm"
+            " on this machine",
             reason="logged-in",
         )
 
@@ -107,7 +109,7 @@ def _start_supervisor(
 ) -> Mapping[str, object]:
     log = paths.state / "up.log"
     with log.open("ab") as errors:
-        process = subprocess.Popen(  # noqa: TID251, S603 - no event loop here; our own interpreter
+        process = subprocess.Popen(  # noqa: TID251, S603 - no event loop here; this interpreter
             [sys.executable, "-m", "hpcc.cli.farm.supervise", image],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -144,7 +146,7 @@ def _read_until_ready(lines: IO[bytes], show: Callable[[str], None]) -> Mapping[
 
 def _last_words(log: Path) -> str:
     lines = [x for x in log.read_text(errors="replace").splitlines() if x.strip()][-1:]
-    return f"{lines[0][:500] if lines else 'it said nothing'} (log: {log})"
+    return f"{lines[0][:500] if lines else 'it logged nothing'} (log: {log})"
 
 
 def _start_daemon() -> None:
@@ -154,13 +156,13 @@ def _start_daemon() -> None:
 
 
 def run_down(_args: argparse.Namespace) -> int:
-    """End the supervisor (which ends the rest), then the daemon. Fine when nothing is up."""
+    """Stop the supervisor, which stops the rest, then the daemon; no error if nothing is up."""
     paths = Paths.from_env(os.environ)
     holder = holder_or_none(lock_file(paths)) if paths.state.is_dir() else None
     if holder:
         _end(holder, lambda: holder_or_none(lock_file(paths)) != holder)
-    # After a kill -9 of the supervisor the file is stale; nobody else removes it. That of a
-    # login stays.
+    # After a kill -9 of the supervisor its file is stale, and only this command removes it. The
+    # file of a login stays.
     if _login_farm_or_none(paths) is None:
         paths.farm_file.unlink(missing_ok=True)
         paths.farm_session_file.unlink(missing_ok=True)
@@ -172,7 +174,7 @@ def run_down(_args: argparse.Namespace) -> int:
 
 
 def _login_farm_or_none(paths: Paths) -> Farm | None:
-    """The farm that `hpcc login` left; None for that of `hpcc up`, or a file that is damaged."""
+    """Return the farm of `hpcc login`; None for a farm of `hpcc up` or a damaged file."""
     try:
         farm = load_farm_or_none(paths.farm_file)
     except CallerError:

@@ -1,4 +1,4 @@
-"""`hpcc windows-agent`: the layer that brings the agent into Windows containers."""
+"""`hpcc windows-agent`: builds the layer with the agent for Windows containers."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="build the layer with the agent for Windows containers",
         description=run.__doc__,
     )
-    parser.add_argument("output", type=Path, help="the layer, a tar file: windows-agent.tar")
+    parser.add_argument(
+        "output", type=Path, help="the layer to write, a tar file: windows-agent.tar"
+    )
     parser.add_argument(
         "--python", type=Path, metavar="ZIP", required=True,
         help="CPython's Windows embeddable package (64-bit), 3.12 or newer, from python.org",
     )  # fmt: skip
     parser.add_argument(
-        "--sha256", metavar="HEX", required=True, help="the digest that python.org has for it"
+        "--sha256", metavar="HEX", required=True, help="the digest that python.org publishes for it"
     )
     parser.add_argument(
-        "--stub", type=Path, metavar="EXE", help="hpcc-agent.exe (default: that of a Windows wheel)"
+        "--stub",
+        type=Path,
+        metavar="EXE",
+        help="hpcc-agent.exe (default: the one in a Windows wheel)",
     )
     parser.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Put hpcc-agent.exe, CPython and the agent's program into a layer; no clock is in it."""
+    """Pack hpcc-agent.exe, CPython and the agent's program into a layer, without timestamps."""
     # Late: no other command needs it.
     from hpcc.runtime.windows.agent import build_agent_layer
     from hpcc.runtime.windows.layer import AGENT_STUB_SOURCE

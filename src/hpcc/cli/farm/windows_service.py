@@ -1,4 +1,4 @@
-"""`hpcc worker install-service` and `uninstall-service`: the worker as a service of Windows."""
+"""`hpcc worker install-service` and `uninstall-service`: the worker as a Windows service."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ def register_worker(actions: argparse._SubParsersAction[argparse.ArgumentParser]
     """Add the commands below `hpcc worker`."""
     install = actions.add_parser(
         "install-service",
-        help="make a service of this worker (Windows, as administrator)",
+        help="install this worker as a service (Windows, as administrator)",
         description=_install.__doc__,
     )
     install.add_argument(
         "--config", dest="service_config", type=Path, required=True, metavar="FILE",
-        help="JSON file of the worker, readable by administrators alone",
+        help="the worker's JSON file, readable only by administrators",
     )  # fmt: skip
     install.add_argument(
         "--account", default="", metavar="NAME",
-        help="an account without a password, in Administrators (LocalSystem)",
+        help="an account without a password, in Administrators (default: LocalSystem)",
     )  # fmt: skip
     install.add_argument(
         "--stop-seconds", type=int, default=_STOP_SECONDS, metavar="N",
-        help=f"what a stop waits for compiles under way ({_STOP_SECONDS})",
+        help=f"how long a stop waits for running compiles (default: {_STOP_SECONDS})",
     )  # fmt: skip
     install.set_defaults(handler=_install)
     uninstall = actions.add_parser(
         "uninstall-service",
-        help="stop that service and remove it (Windows, as administrator)",
+        help="stop and remove that service (Windows, as administrator)",
         description=_uninstall.__doc__,
     )
     uninstall.set_defaults(handler=_uninstall)
 
 
 def _install(args: argparse.Namespace) -> int:
-    """Make the service hpcc-worker, which starts with the system; does not start it now."""
+    """Install the service hpcc-worker, which starts with the system; it is not started now."""
     from hpcc.supervisor.windows_service import WorkerService, install_worker
 
     library = _library()
     config: Path = args.service_config
     if not config.is_absolute() or not config.is_file():
-        raise CallerError(f"{config} is no file with an absolute path", reason="usage")
+        raise CallerError(f"{config} is not the absolute path of a file", reason="usage")
     host = Path(sys.executable).with_name(_HOST_NAME)
     if not host.is_file():
         raise CallerError(
-            f"{host} is not there; install the hpcc package again", reason="no-service-host"
+            f"{host} is missing; install the hpcc package again", reason="no-service-host"
         )
     spec = install_worker(
         library,
@@ -69,7 +69,7 @@ def _install(args: argparse.Namespace) -> int:
             stop_seconds=args.stop_seconds,
         ),
     )
-    print(f"the service {spec.name} is made; `sc.exe start {spec.name}` starts it")
+    print(f"the service {spec.name} is installed; `sc.exe start {spec.name}` starts it")
     print(f"it runs  {spec.command_line}")
     problem = _why_no_worker()
     if problem:
@@ -82,7 +82,7 @@ def _install(args: argparse.Namespace) -> int:
 
 
 def _uninstall(_args: argparse.Namespace) -> int:
-    """Stop the service hpcc-worker in order, and remove it; its config and its log stay."""
+    """Stop the service hpcc-worker in order and remove it; its config and log stay."""
     from hpcc.supervisor.windows_service import uninstall_worker
 
     uninstall_worker(_library())
@@ -97,7 +97,7 @@ def _library() -> Library:
         return load_library()
     except InfrastructureError as error:
         raise CallerError(
-            "services of Windows are made on Windows; here a unit of systemd does that: "
+            "Windows services are installed on Windows; on this system use the systemd unit: "
             "docs/operate.md",
             reason="not-windows",
         ) from error
@@ -105,7 +105,7 @@ def _library() -> Library:
 
 def _why_no_worker() -> str:
     try:
-        import hpcc.worker.__main__  # noqa: F401 - whether it can be is all that is asked
+        import hpcc.worker.__main__  # noqa: F401 - only tests whether the import works
     except ImportError as error:
         return str(error)
     return ""
