@@ -1,4 +1,4 @@
-"""`hpcc completion SHELL`: completion for bash, zsh and fish, made from the parser itself."""
+"""`hpcc completion SHELL`: completion for bash, zsh and fish, generated from the parser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMPILERS: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++")
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands of this module."""
     completion = subparsers.add_parser(
-        "completion", help="print completion for a shell", description=_completion.__doc__
+        "completion", help="print a completion script for a shell", description=_completion.__doc__
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), metavar="bash|zsh|fish")
     completion.set_defaults(handler=_completion)
@@ -36,23 +36,24 @@ def _completion(args: argparse.Namespace) -> int:
 def walk(
     parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser, str]]:
-    """Yield every parser with the words that lead to it and its one-line help."""
+    """Yield each visible command: the words that select it, its parser and its one-line help."""
     for action in parser._actions:  # noqa: SLF001 - argparse has no public way to read a parser
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
             helps = {a.dest: a.help or "" for a in action._choices_actions}  # noqa: SLF001 - as above
             for name, child in action.choices.items():
                 if name not in helps:
-                    continue  # not for people: started by other commands
+                    continue  # hidden: other commands start it
                 yield (*path, name), child, helps[name]
                 yield from walk(child, (*path, name))
 
 
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the parser's options, without its positional arguments."""
     return [a for a in parser._actions if a.option_strings]  # noqa: SLF001 - as above
 
 
 def _words(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> dict[str, str]:
-    """Return what may follow these words, each with its help."""
+    """Return the commands and options that may follow these words, each with its help."""
     words = {p[-1]: text for p, _, text in walk(parser, path) if len(p) == len(path) + 1}
     for action in options(parser):
         words |= dict.fromkeys(action.option_strings, action.help or "")

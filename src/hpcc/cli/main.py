@@ -17,7 +17,7 @@ from hpcc.cli.doctor import selftest
 from hpcc.cli.farm import services, windows_agent
 from hpcc.core import CallerError, HpccError
 
-# Each has `register(subparsers)`; one line for each module of commands, in the order of --help.
+# Each module has `register(subparsers)`. The order is that of --help.
 _COMMANDS: tuple[ModuleType, ...]
 if sys.platform != "win32":
     from hpcc.cli import completion
@@ -45,7 +45,7 @@ if sys.platform != "win32":
         completion,
     )
 else:
-    # The others need POSIX yet (docs/windows.md).
+    # The other commands still need POSIX (docs/windows.md).
     _COMMANDS = (local, stats, config, services, selftest, windows_agent)
 
 _EXIT_OTHER: Final = 1
@@ -89,35 +89,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`hpcc audit list | head`): no traceback at exit.
+        # The reader closed the pipe (`hpcc audit list | head`): exit without a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_OTHER
     except OSError as error:
-        # A directory that is not ours, a full disk: a sentence, as for errors of our own.
+        # Another user's directory, a full disk: print a sentence, as for an HpccError.
         print(f"hpcc: {_sentence(error)}", file=sys.stderr)
         return _EXIT_OTHER
     return code
 
 
 def _print_anything() -> None:
-    """Let no character or file name that the terminal cannot show end a command."""
+    """Escape characters that the terminal cannot encode, so that they never end a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _why_no_command(parser: argparse.ArgumentParser, word: str) -> str:
-    """Say what is wrong with the first word; the launcher sends here what it takes for no compiler.
+    """Return what is wrong with the first word; empty when it is a command or an option.
 
-    Empty when it is a command or an option.
+    The launcher passes every word here that is not a compiler's name.
     """
-    actions = parser._subparsers._group_actions if parser._subparsers else []  # noqa: SLF001 - no public way to them
+    actions = parser._subparsers._group_actions if parser._subparsers else []  # noqa: SLF001 - argparse has no public accessor
     known = [str(name) for action in actions for name in action.choices or ()]
     if word.startswith("-") or word in known:
         return ""
     near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean `hpcc {near[0]}`?" if near else "`hpcc --help` lists them."
-    return f"{word!r} is no command; {hint} For a compiler of that name: `hpcc wrap {word} …`"
+    hint = f"did you mean `hpcc {near[0]}`?" if near else "`hpcc --help` lists the commands."
+    return f"{word!r} is not a command; {hint} For a compiler of that name: `hpcc wrap {word} …`"
 
 
 def _sentence(error: OSError) -> str:

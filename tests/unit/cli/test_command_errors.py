@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("stat", "did you mean `hpcc stats`?"),
         ("tcc", "For a compiler of that name: `hpcc wrap tcc …`"),
-        ("cl\udcff", r"'cl\udcff' is no command"),
+        ("cl\udcff", r"'cl\udcff' is not a command"),
     ],
 )
 def test_a_word_that_is_no_command_is_answered_in_one_line(
