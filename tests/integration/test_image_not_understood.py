@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from hpcc import runtime
 from hpcc.cli.farm import up
 from hpcc.cli.main import main
 from hpcc.config.paths import Paths
@@ -22,6 +21,7 @@ from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
+from hpcc.runtime.channel import warden
 from hpcc.worker.__main__ import _Images
 from hpcc_testkit.farm.in_process import IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.guests.fake_runtime import FakeGuest
@@ -48,7 +48,7 @@ TROUBLE = "asked: list, gcc, g++; not answered: g++ (deadline)"
 def paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Paths:
     monkeypatch.setenv("HPCC_DIR", str(tmp_path / "h"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setattr(runtime, "warden_trouble", lambda _: "")
+    monkeypatch.setattr(warden, "warden_trouble", lambda _: "")
     return Paths.from_env({"HPCC_DIR": str(tmp_path / "h")})
 
 
