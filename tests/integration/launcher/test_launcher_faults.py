@@ -408,7 +408,7 @@ def test_what_was_compiled_without_the_daemon_is_shown_by_stats(bench: Bench) ->
     assert bench.run("stop").returncode == 0
     wait_until(lambda: not (bench.run_dir / "daemon.sock").exists())
     wait_until(lambda: left_marks(bench) == "")
-    assert b"2  no-daemon: none was there" in bench.run("stats").stdout
+    assert b"2  no-daemon: no daemon was running" in bench.run("stats").stdout
     wait_until(lambda: shown() == {**wanted, "launcher.lost-daemon": 1})
 
 
