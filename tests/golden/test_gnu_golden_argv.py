@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language, read_invocation
+from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
 from hpcc.compilers.invocation.side import Written, files_written
 from hpcc.compilers.spec.table import Bypass
 

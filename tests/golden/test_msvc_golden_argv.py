@@ -6,7 +6,8 @@ import pytest
 
 from hpcc.compilers.invocation.invocation import Dialect, Invocation
 from hpcc.compilers.msvc.flags import MSVC_FLAGS
-from hpcc.compilers.msvc.invocation import is_clang_cl, read_msvc_invocation
+from hpcc.compilers.msvc.invocation import read_msvc_invocation
+from hpcc.compilers.spec.drivers import is_clang_cl
 from hpcc.compilers.spec.table import Bypass, Effect
 
 _COMPILES = [

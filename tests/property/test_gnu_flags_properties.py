@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.depfile import DepRule, escape_name, parse_depfile, render_depfile
-from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import scan_source
 from hpcc.compilers.spec.response import expand_responses, split_response
 from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, FlagSpec, Operand

@@ -14,13 +14,12 @@ from typing import Final
 from hpcc.cache.base.api import Done, RemoteClient
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.base.fields import encode_fields
-from hpcc.cache.base.uncacheable import UncacheableError
+from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.cache.host.host_toolchains import HostToolchain, HostToolchains
 from hpcc.cache.key.marker import Marker
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
 from hpcc.cache.remote.depfiles import Depfiles
-from hpcc.cache.remote.msvc_remote import client_stdout, search_variables
 from hpcc.cache.remote.plan import Plan, Planner
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
@@ -284,7 +283,7 @@ def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
                 request.env.get(b"SOURCE_DATE_EPOCH", b"-"),
                 os.path.basename(request.argv[0]),
                 *prepared.invocation.arguments,
-                *search_variables(prepared),
+                *prepared.family.search_values(request.env),
             ]
         )
     ).digest()
@@ -304,9 +303,20 @@ def _client_result(
     return Result(
         outputs[names[0]],
         depfile,
-        client_stdout(prepared, outcome.stdout, plan.root),
+        _client_stdout(prepared, outcome.stdout, plan.root),
         guest_text(outcome.stderr, plan.root),
     )
+
+
+def _client_stdout(prepared: Prepared, text: bytes, root: bytes) -> bytes:
+    """Return a guest's stdout as this machine's own compile would write it."""
+    own = root.rstrip(b"/") + b"/"
+
+    def is_here(name: bytes) -> bool:
+        is_own = not name.startswith(b"/") or name.startswith(own)
+        return is_own or os.path.exists(absolute(prepared.cwd, name))
+
+    return prepared.family.client_stdout(prepared.invocation, guest_text(text, root), is_here)
 
 
 def _is_farm_well(outcome: RemoteOutcome) -> bool:

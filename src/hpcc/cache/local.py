@@ -14,24 +14,14 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import check_places, note_places
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.cache.host import msvc
 from hpcc.cache.host.identity import Compilers
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
-from hpcc.cache.inputs.discovery import (
-    Headers,
-    Way,
-    ask_dependencies,
-    parse_dependencies,
-    strip_headers,
-    way_for,
-)
+from hpcc.cache.inputs.discovery import ask_dependencies, parse_dependencies
 from hpcc.cache.inputs.embedded_files import (
     embed_directories,
-    known_doubts,
     listing_flag,
     look_again,
-    resolvable,
     watched_names,
 )
 from hpcc.cache.inputs.flag_inputs import with_files_of_flags
@@ -50,6 +40,7 @@ from hpcc.cache.results.results import Found, Result, Results
 from hpcc.cache.results.scratch import Scratch
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
 from hpcc.cache.results.share_results import SharedResults
+from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 
 _DEPS_DIRECTORY: Final = "deps"
@@ -123,7 +114,7 @@ class LocalCache:
         pending.is_compiled = not (report.signal or report.exit_code)
         try:
             if pending.way is Way.HEADERS:
-                headers = strip_headers(report.stderr)
+                headers = pending.prepared.family.strip_headers(report.stderr)
                 shown = headers.stderr
             self._record(pending, self._store(pending, report, headers), pending.missed)
         except UncacheableError as error:
@@ -141,20 +132,14 @@ class LocalCache:
                 self._scratch.give_back(path, is_written=pending.is_compiled)
 
     def _run(self, prepared: Prepared, flight: Flight | None) -> Run:
-        way = way_for(prepared)
-        extra: list[bytes] = [*prepared.injected, *prepared.colour]
-        private: bytes | None = None
-        if way is Way.PRIVATE_FILE:
-            private = self._scratch.take()
-            is_msvc = msvc.is_of(prepared.invocation)
-            extra += msvc.depfile_flags(private) if is_msvc else [b"-MD", b"-MF", private]
-        elif way is Way.HEADERS:
-            extra.append(b"-H")
+        request, family, invocation = prepared.request, prepared.family, prepared.invocation
+        way = family.dependency_way(invocation, is_recorded=prepared.is_recorded)
+        private = self._scratch.take() if way is Way.PRIVATE_FILE else None
+        ours = (*prepared.injected, *prepared.colour)
+        extra = (*ours, *family.dependency_flags(way, private or b""))
         listing = self._scratch.take()
         lists = listing_flag(prepared, listing)
-        argv = (prepared.request.compiler, *prepared.invocation.arguments, *extra, *lists)
-        if msvc.is_of(prepared.invocation):
-            argv = msvc.command(prepared.request, extra)
+        argv = family.command(request.argv, request.compiler, invocation, extra, lists)
         if not lists:
             self._scratch.put_back(listing)
         missed = self._why_missed(prepared)
@@ -200,7 +185,7 @@ class LocalCache:
             raise UncacheableError("long-diagnostics")
         stderr = report.stderr if headers is None else headers.stderr
         prepared = pending.prepared
-        if report.stdout and stderr and not msvc.separates_streams(prepared.invocation):
+        if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
             # Which came first would be lost for whoever has both in one file.
             raise UncacheableError("both-streams")
         started = pending.started_ns
@@ -233,8 +218,8 @@ class LocalCache:
     def _closure(self, pending: Pending, files: tuple[bytes, ...]) -> Closure:
         prepared = pending.prepared
         search = (*self.search_path(prepared), *embed_directories(prepared))
-        if msvc.is_of(prepared.invocation):
-            search = (*search, *msvc.homes((prepared.invocation.source, *files)))
+        family, invocation = prepared.family, prepared.invocation
+        search = (*search, *family.quoted_homes((invocation.source, *files)))
         has_listing = pending.listing is not None
         closure = find_closure(
             self._memo,
@@ -249,8 +234,8 @@ class LocalCache:
                 arguments=prepared.invocation.arguments,
                 data=names_listed(pending),
                 absent=watched_names(prepared, self._config_names(prepared)),
-                doubts=known_doubts(prepared),
-                resolvable=resolvable(prepared),
+                doubts=family.doubts(invocation),
+                resolvable=family.resolvable(prepared.identity.major),
                 look_again=lambda doubts: look_again(
                     prepared, doubts, search, lambda: False, has_listing=has_listing
                 ),
@@ -274,6 +259,7 @@ class LocalCache:
         try:
             return self._compilers.config_names(
                 prepared.identity,
+                prepared.family,
                 prepared.request.compiler,
                 prepared.invocation,
                 prepared.request.env,
@@ -302,6 +288,7 @@ class LocalCache:
         try:
             own = self._compilers.search_path(
                 prepared.identity,
+                prepared.family,
                 prepared.request.compiler,
                 prepared.invocation,
                 prepared.request.env,

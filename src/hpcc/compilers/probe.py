@@ -12,8 +12,7 @@ import posixpath
 import re
 from typing import Final
 
-from hpcc.compilers.invocation.invocation import is_cxx_driver
-from hpcc.compilers.msvc.invocation import is_clang_cl
+from hpcc.compilers.spec.drivers import is_clang_cl, is_cxx_driver
 from hpcc.core import CallerError, Family, Toolchain
 
 PROBE_FORMAT: Final = 1
@@ -54,6 +53,17 @@ _CLANG: Final = re.compile(
 _TARGET: Final = re.compile(rb"^Target: (\S{1,64})$", re.MULTILINE)
 # `# 1 "/usr/include/stdio.h" 1 3 4`: what follows is of that file.
 _MARKER: Final = re.compile(rb'^# \d{1,9} "((?:[^"\\\n]|\\.){0,4096})"[ \d]*\n', re.MULTILINE)
+
+
+def probe_kind(name: str) -> str:
+    """Group the names of one program by how each is probed; "" for no compiler's name.
+
+    clang, clang++ and clang-cl are one file and three compilers: "c", "c++" and "cl".
+    """
+    if is_clang_cl(name.encode()):
+        return "cl"
+    is_cxx = is_cxx_driver(name.encode())
+    return "" if is_cxx is None else "c++" if is_cxx else "c"
 
 
 def probe_source(compiler: str) -> tuple[str, bytes]:

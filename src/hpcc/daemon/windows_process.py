@@ -27,12 +27,12 @@ from hpcc.cache.base.api import (
 )
 from hpcc.cache.base.counters import COUNTERS_NAME, Counters
 from hpcc.cache.fallbacks import take_fallbacks
-from hpcc.cache.host.msvc import is_msvc
 from hpcc.cache.remote.cl_farm import ClFarm
 from hpcc.cache.remote.cl_host import ClHost
 from hpcc.cache.remote.cl_plan import ClPlanner
 from hpcc.cache.remote.windows_machine import WindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
+from hpcc.compilers.families import family_of
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
@@ -106,7 +106,7 @@ class OnFarm(LeftAlone):
         """See `CompileHandler.begin`."""
         if not self._has_farm():
             return super().begin(request, is_cancelled)
-        if not is_msvc(request.compiler, request.argv[1:]):
+        if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return self._farm.left("other-compiler")
         try:
             root = self._find_root(request.cwd)

@@ -16,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hpcc.compilers.invocation.invocation import is_cxx_driver
-from hpcc.compilers.msvc.invocation import is_clang_cl
 from hpcc.compilers.probe import (
     MAX_ABOUT_BYTES,
     MAX_PREPROCESSED_BYTES,
     PROBE_FORMAT,
     probe_arguments,
+    probe_kind,
     probe_source,
     read_probe,
 )
@@ -219,19 +218,12 @@ def _grouped(lines: Iterable[str]) -> list[tuple[str, ...]]:
         match = _LINE.fullmatch(line)
         if match is None or match[1] not in _SEARCHED or match[2] in seen:
             continue  # the first on PATH counts
-        kind = _kind(match[2].encode())
+        kind = probe_kind(match[2])
         if not kind or len(seen) >= _MAX_NAMES:
             continue
         seen.add(match[2])
         groups.setdefault((match[3], kind), []).append(match[2])
     return [tuple(names) for names in groups.values()]
-
-
-def _kind(name: bytes) -> str:
-    if is_clang_cl(name):
-        return "cl"
-    is_cxx = is_cxx_driver(name)
-    return "" if is_cxx is None else "c++" if is_cxx else "c"
 
 
 async def _run(

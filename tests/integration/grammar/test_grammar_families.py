@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
-from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc_testkit.cache.compiles import run_bare
 
 _FAMILIES = {"-f", "-g", "-m", "-W", "-O"}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.inputs import files_looked_for
-from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc_testkit.cache.compiles import run_bare
 
 _WARNING = re.compile(rb"'([^'\n]*\.gcda)' profile count data file not found")

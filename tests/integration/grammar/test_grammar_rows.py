@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpcc.compilers.gnu.flags import GNU_FLAGS
-from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written, files_written
 from hpcc.compilers.spec.table import (
     ASKED_CLANG,

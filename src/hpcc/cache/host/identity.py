@@ -16,27 +16,26 @@ from typing import Final, NamedTuple
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.tools import ask
-from hpcc.cache.host import msvc
-from hpcc.cache.host.driver_files import (
-    TARGET,
-    config_directories,
-    config_names,
-    lists_its_files,
-    named_target,
-    program_directories,
-    specs_names,
-)
+from hpcc.cache.host.driver_files import lists_its_files
 from hpcc.cache.replay.engine import Engine, Outcome, Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins
-from hpcc.compilers.invocation.invocation import Invocation, is_cxx_driver
+from hpcc.compilers.clang.config_files import config_names
+from hpcc.compilers.families import family_that_answers
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.gnu.driver_files import program_directories
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.spec.drivers import (
+    TARGET,
+    DriverAnswers,
+    is_other_driver,
+    without_cl_variables,
+)
 from hpcc.compilers.spec.table import Bypass
 
 _ELF: Final = b"\x7fELF"
 _WRAPPERS: Final = frozenset(
     {b"ccache", b"sccache", b"distcc", b"icecc", b"buildcache", b"fastbuild", b"hpcc", b"recc"}
 )
-_PROGRAMS: Final = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
-_CLANG_PROGRAMS: Final = (b"as", b"objcopy")
 _MAX_DRIVER_FILE_BYTES: Final = 1 << 20
 # What changes the programs a driver finds.
 _IDENTITY_ENV: Final = (
@@ -46,15 +45,6 @@ _IDENTITY_ENV: Final = (
     b"LD_LIBRARY_PATH",
     b"LIBRARY_PATH",  # GCC reads specs there
 )
-_INCLUDE_ENV: Final = (
-    b"CPATH",
-    b"C_INCLUDE_PATH",
-    b"CPLUS_INCLUDE_PATH",
-    b"OBJC_INCLUDE_PATH",
-    b"OBJCPLUS_INCLUDE_PATH",
-)
-_CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)
-_GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
 _SPECS: Final = re.compile(rb"^(?:Reading specs from|Configuration file:) (/.*)$", re.MULTILINE)
 _CANDIDATE: Final = re.compile(rb"^Found candidate GCC installation: (/.*)$", re.MULTILINE)
 _LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
@@ -69,14 +59,15 @@ _NOBODY: Final = -1  # to answer
 class Identity:
     """A compiler by content. `digest` covers all that was found.
 
-    `is_clang` tells the family, `major` the version's first number. `lists_assembler_files`: its
-    `as` understands `--MD` and names there what `.incbin` and `.include` read. `target` and
-    `config_directories` are Clang's: what its configuration files are named after, and where.
+    `family` is what the driver answered (gcc or clang), `major` the version's first number.
+    `lists_assembler_files`: its `as` understands `--MD` and names there what `.incbin` and
+    `.include` read. `target` and `config_directories` are Clang's: what its configuration files are
+    named after, and where.
     `relative_names` are of specs files in relative parts of LIBRARY_PATH.
     """
 
     digest: bytes
-    is_clang: bool
+    family: CompilerFamily
     major: int
     lists_assembler_files: bool = False
     target: bytes = b""
@@ -139,6 +130,7 @@ class Compilers:
     def search_path(
         self,
         identity: Identity,
+        family: CompilerFamily,
         compiler: bytes,
         invocation: Invocation,
         env: Mapping[bytes, bytes],
@@ -149,11 +141,12 @@ class Compilers:
         Raises:
             OSError: the compiler could not be asked.
         """
-        return self._ask_search(identity, compiler, invocation, env, cwd).directories
+        return self._ask_search(identity, family, compiler, invocation, env, cwd).directories
 
     def config_names(
         self,
         identity: Identity,
+        family: CompilerFamily,
         compiler: bytes,
         invocation: Invocation,
         env: Mapping[bytes, bytes],
@@ -166,7 +159,7 @@ class Compilers:
         """
         if not identity.config_directories or not invocation.search_arguments:
             return ()
-        target = self._ask_search(identity, compiler, invocation, env, cwd).target
+        target = self._ask_search(identity, family, compiler, invocation, env, cwd).target
         if target == identity.target:
             return ()
         return config_names(identity.config_directories, target)
@@ -174,6 +167,7 @@ class Compilers:
     def _ask_search(
         self,
         identity: Identity,
+        family: CompilerFamily,
         compiler: bytes,
         invocation: Invocation,
         env: Mapping[bytes, bytes],
@@ -181,22 +175,13 @@ class Compilers:
     ) -> _Search:
         arguments = invocation.search_arguments
         language = invocation.language.value
-        is_msvc = msvc.is_of(invocation)
-        names = (*_INCLUDE_ENV, *(sorted(msvc.MSVC_ENV) if is_msvc else ()))
-        paths = tuple(env.get(name) for name in names)
+        paths = tuple(env.get(name) for name in family.search_variables)
         key = (identity.digest, compiler, language, arguments, paths, cwd)
         known = self._search.get(key)
         if known is not None:
             return known
-        argv = [compiler, *arguments, b"-x", language, b"-v", b"-E", b"/dev/null", b"-o"]
-        if is_msvc:
-            argv, env = (
-                [compiler, *arguments, *msvc.question(invocation)],
-                msvc.own_environment(env),
-            )
-        else:
-            argv.append(b"/dev/null")
-        answer = ask(argv, env={**env, b"LC_ALL": b"C"}, cwd=cwd)
+        argv = [compiler, *family.search_question(invocation)]
+        answer = ask(argv, env={**family.question_environment(env), b"LC_ALL": b"C"}, cwd=cwd)
         found = _search_lines(answer.stderr)
         # -nostdinc leaves an empty list; anything else is a compiler we do not understand.
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
@@ -252,7 +237,7 @@ class _Question:
         is_cancelled: Callable[[], bool],
     ) -> None:
         self._memo, self._compiler, self._is_cancelled = memo, compiler, is_cancelled
-        self._env = {**msvc.own_environment(env), b"LC_ALL": b"C"}
+        self._env = {**without_cl_variables(env), b"LC_ALL": b"C"}
         self._files: dict[bytes, bytes] = {}
         self._absent: dict[bytes, None] = {}
         self._own_directories: tuple[bytes, ...] = ()
@@ -265,17 +250,20 @@ class _Question:
             return refusal
         try:
             about = ask([self._compiler, b"-v"], env=self._env, cwd=b"/").stderr
-            is_clang = bool(_CLANG.search(about))
-            version = _CLANG.search(about) or _GCC.search(about)
-            if version is None:
+            answered = family_that_answers(about)
+            if answered is None:
                 return Bypass("unknown-compiler")
+            family, major = answered
             searched = ask([self._compiler, b"-print-search-dirs"], env=self._env, cwd=b"/").stdout
             self._own_directories = program_directories(searched)
             self._target = target[1] if (target := TARGET.search(about)) else b""
             self._add_program(real)
             self._add(self._compiler)  # as spelled: a link to another compiler has other content
-            programs = {n: self._add_named(n) for n in (_CLANG_PROGRAMS if is_clang else _PROGRAMS)}
-            driver_files = self._driver_files(about, searched, real, is_clang=is_clang)
+            programs = {name: self._add_named(name) for name in family.programs}
+            paths = self._env.get(b"LIBRARY_PATH", b"")
+            driver_files = family.driver_files(
+                DriverAnswers(about, searched, paths, self._compiler, real)
+            )
             assembler = programs[b"as"]
             lists = assembler is not None and lists_its_files(assembler, self._env)
         except OSError:
@@ -291,26 +279,14 @@ class _Question:
         parts = [about, *(part for file in files for part in file), *self._absent]
         identity = Identity(
             hashlib.sha256(encode_fields(parts)).digest(),
-            is_clang,
-            int(version[1]),
+            family,
+            major,
             lists,
             self._target,
-            config_directories(about) if is_clang else (),
+            family.config_directories(about),
             tuple(name for name in driver_files if not name.startswith(b"/")),
         )
         return _Known(identity, files, tuple(self._absent), listings)
-
-    def _driver_files(
-        self, about: bytes, searched: bytes, real: bytes, *, is_clang: bool
-    ) -> dict[bytes, None]:
-        """Name the files beside the driver that it reads if they are there."""
-        if not is_clang:
-            paths = self._env.get(b"LIBRARY_PATH", b"")
-            return dict.fromkeys(specs_names(about, searched, paths))
-        default = TARGET.search(about)
-        targets = (default and default[1], named_target(self._compiler), named_target(real))
-        where = config_directories(about)
-        return dict.fromkeys(n for t in targets if t is not None for n in config_names(where, t))
 
     def _add_driver_files(self, names: Iterable[bytes]) -> bool:
         """Add those that are there to the identity; False if one of them names further files."""
@@ -387,11 +363,7 @@ def _refuse(compiler: bytes, real: bytes) -> Bypass | None:
     except OSError:
         return Bypass("compiler-unreadable")
     # A name that says C and a driver that is C++, or a name like `cc-wrapper-1`: not for us.
-    real_is_cxx = is_cxx_driver(real)
-    if real_is_cxx is not None and is_cxx_driver(compiler) is not real_is_cxx:
-        # clang++ is a link to clang and looks at the name it was called by.
-        return None if real.rpartition(b"/")[2].startswith(b"clang") else Bypass("unknown-compiler")
-    return None
+    return Bypass("unknown-compiler") if is_other_driver(compiler, real) else None
 
 
 def _directories(memo: FileMemo, path: bytes) -> frozenset[bytes] | None:

@@ -9,8 +9,8 @@ from typing import Final
 
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.tools import ask
-from hpcc.cache.host.identity import Identity
-from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass
 
 # The command line of the compiler proper, as both drivers print it under -###.
@@ -27,7 +27,8 @@ class NativeFlags:
     def resolve(
         self,
         invocation: Invocation,
-        identity: Identity,
+        family: CompilerFamily,
+        identity: bytes,
         compiler: bytes,
         env: Mapping[bytes, bytes],
     ) -> bytes | Bypass:
@@ -37,26 +38,16 @@ class NativeFlags:
         """
         if not invocation.is_native:
             return b""
-        if invocation.dialect is Dialect.MSVC:
+        question = family.native_question(invocation)
+        if question is None:
             return Bypass("native")
         language, flags = invocation.language.value, invocation.search_arguments
-        key = (identity.digest, compiler, language, flags)
+        key = (identity, compiler, language, flags)
         known = self._known.get(key)
         if known is not None:
             return known
-        argv = [
-            compiler,
-            *flags,
-            b"-###",
-            b"-S",
-            b"-o",
-            b"/dev/null",
-            b"-x",
-            language,
-            b"/dev/null",
-        ]
         try:
-            answer = ask(argv, env={**env, b"LC_ALL": b"C"}, cwd=b"/")
+            answer = ask([compiler, *question], env={**env, b"LC_ALL": b"C"}, cwd=b"/")
         except OSError:
             return Bypass("native")
         commands = _COMMAND.findall(answer.stderr)

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcc.cache.base.tools import ask
-from hpcc.cache.host.identity import Identity
-from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.dependencies import Recording
 
 _MARK: Final = b"hpcc_asks_for_this"
 _MAX_OBJECT_BYTES: Final = 1 << 20
@@ -27,20 +26,19 @@ class Recorders:
 
     def records(
         self,
-        invocation: Invocation,
-        identity: Identity,
+        recording: Recording,
+        identity: bytes,
         compiler: bytes,
         env: Mapping[bytes, bytes],
     ) -> bool:
         """Tell whether this compile's object will hold every flag; True in doubt."""
-        is_debug = any(f.spec.spelling.startswith("-g") for f in invocation.flags)
-        if not identity.is_clang or not is_debug:
-            return False
-        known = self._known.get(identity.digest)
+        if recording is not Recording.ASK:
+            return recording is Recording.ALWAYS
+        known = self._known.get(identity)
         if known is None:
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
-            known = self._known[identity.digest] = _ask(compiler, env)
+            known = self._known[identity] = _ask(compiler, env)
         return known
 
 

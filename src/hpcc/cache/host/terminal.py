@@ -14,8 +14,8 @@ import tempfile
 from typing import Final
 
 from hpcc.cache.base.api import CompileRequest
-from hpcc.cache.host.identity import Identity
-from hpcc.compilers.invocation.invocation import Dialect, Invocation
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass, Effect
 
 _COLOUR: Final = b"\x1b["
@@ -36,38 +36,51 @@ class Terminals:
         self._known: dict[tuple[bytes | None, ...], bytes] = {}
 
     def flags(
-        self, request: CompileRequest, invocation: Invocation, identity: Identity
+        self,
+        request: CompileRequest,
+        invocation: Invocation,
+        family: CompilerFamily,
+        identity: bytes,
     ) -> tuple[bytes, ...] | Bypass:
         """Return the flags that make the compiler write to a pipe what it would to a terminal."""
         if not request.stderr_is_tty:
             return ()
         width = _width(request)
-        if width and not identity.is_clang:
+        if width and not family.wraps_messages:
             return Bypass("terminal-width")  # GCC cuts source lines, and has no flag for it
         is_given = any(a.startswith(_WIDTH) for a in invocation.arguments)
         wrap = (_WIDTH + width,) if width and not is_given else ()
-        return (*wrap, *self._colours(request, invocation, identity))
+        return (*wrap, *self._colours(request, invocation, family, identity))
 
     def _colours(
-        self, request: CompileRequest, invocation: Invocation, identity: Identity
+        self,
+        request: CompileRequest,
+        invocation: Invocation,
+        family: CompilerFamily,
+        identity: bytes,
     ) -> tuple[bytes, ...]:
         colours = [f.raw[-1] for f in invocation.flags if f.spec.effect is Effect.COLOUR]
         urls = [a for a in invocation.arguments if a.startswith(_URLS)]
         wants_colour = not colours or colours[-1].endswith(b"=auto")
-        wants_urls = not identity.is_clang and (not urls or urls[-1].endswith(b"=auto"))
+        wants_urls = family.prints_links and (not urls or urls[-1].endswith(b"=auto"))
         is_plain = any(c == b"-fdiagnostics-plain-output" for c in colours)
         if is_plain or not (wants_colour or wants_urls):
             return ()
-        text = self._ask(request, invocation, identity)
+        text = self._ask(request, invocation, family, identity)
         flags = [b"-fdiagnostics-color=always"] if wants_colour and _COLOUR in text else []
         flags += [_URLS + b"always"] if wants_urls and _LINK in text else []
         return tuple(flags)
 
-    def _ask(self, request: CompileRequest, invocation: Invocation, identity: Identity) -> bytes:
-        dialect = invocation.dialect.value.encode()
+    def _ask(
+        self,
+        request: CompileRequest,
+        invocation: Invocation,
+        family: CompilerFamily,
+        identity: bytes,
+    ) -> bytes:
         key = (
-            identity.digest,
-            dialect,
+            identity,
+            family.name.encode(),
             request.compiler,
             *(request.env.get(name) for name in _DECIDE),
         )
@@ -75,7 +88,7 @@ class Terminals:
         if known is None:
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
-            known = self._known[key] = _speak(request, invocation)
+            known = self._known[key] = _speak(request, family.colour_question(invocation))
         return known
 
 
@@ -85,11 +98,8 @@ def _width(request: CompileRequest) -> bytes:
     return b"" if match is None else match[1]
 
 
-def _speak(request: CompileRequest, invocation: Invocation) -> bytes:
+def _speak(request: CompileRequest, question: list[bytes]) -> bytes:
     """Return what the compiler writes to a terminal for a warning; nothing if it cannot say."""
-    question = [b"-x", b"c", b"-E", b"-o", b"/dev/null", b"-"]
-    if invocation.dialect is Dialect.MSVC:
-        question = [*invocation.search_arguments, b"/TC", b"-E", b"-"]
     ours, theirs = os.openpty()
     try:
         with tempfile.TemporaryFile() as source:

@@ -14,13 +14,13 @@ from typing import Final
 
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
+from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.gnu.specs import is_tame
-from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.invocation.invocation import Invocation
 
 _SPECS_FLAGS: Final = ("-specs=", "--specs=")
 # What a driver may run for -c and -S.
 _PROGRAMS: Final = (b"cc1", b"cc1plus", b"cc1obj", b"cc1objplus", b"as", b"objcopy", b"collect2")
-_MORE_LANGUAGES: Final = {Language.OBJC: b"cc1obj", Language.OBJCXX: b"cc1objplus"}
 _OWN_HEADERS: Final = re.compile(rb"/clang/[0-9.]+/include/?$")
 _SANITIZER_LISTS: Final = (
     *(
@@ -32,10 +32,6 @@ _SANITIZER_LISTS: Final = (
 _LISTS: Final = re.compile(rb"^(programs|libraries): =(.*)$", re.MULTILINE)
 _TARGET: Final = re.compile(rb"^Target: (\S+)$", re.MULTILINE)
 _INSTALLED: Final = re.compile(rb"^InstalledDir: (/.*)$", re.MULTILINE)
-# Where Clang has an assembler of its own, and takes it.
-_INTEGRATED: Final = re.compile(
-    rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
-)
 _READ: Final = re.compile(rb"^Reading specs from (.+)$", re.MULTILINE)
 _LIBRARY: Final = re.compile(rb"(?:=> |^\s+)(/\S+) \(0x", re.MULTILINE)
 _HEADERS: Final = (b"include", b"include-fixed")
@@ -45,11 +41,11 @@ _MAX_SPECS_BYTES: Final = 1 << 20
 
 def files_of_tools(
     invocation: Invocation,
+    family: CompilerFamily,
     compiler: bytes,
     env: Mapping[bytes, bytes],
     cwd: bytes,
     *,
-    is_clang: bool,
     search: tuple[bytes, ...],
 ) -> tuple[bytes, ...]:
     """Name every file that these flags make the driver look for; `search` is the include path.
@@ -58,11 +54,15 @@ def files_of_tools(
         UncacheableError: one of them may do more than is known.
     """
     arguments = invocation.tool_arguments
-    if is_clang:
-        own = _default_lists(invocation, compiler, env, cwd, search)
-        own += _assemblers(invocation, compiler, env, cwd)
-    else:
-        own = _own_program(invocation, compiler, env, cwd)
+    own: tuple[bytes, ...] = ()
+    if family.reads_sanitizer_lists(invocation):
+        own += _default_lists(invocation, compiler, env, cwd, search)
+    targets = family.assembler_targets(invocation)
+    if targets is not None:
+        own += _assemblers(invocation, targets, compiler, env, cwd)
+    base = family.proper_program(invocation)
+    if base:
+        own += _own_program(invocation, base, compiler, env, cwd)
     if not arguments:
         return own
     try:
@@ -93,12 +93,9 @@ def _ask(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> bytes:
 
 
 def _own_program(
-    invocation: Invocation, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
+    invocation: Invocation, base: bytes, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
 ) -> tuple[bytes, ...]:
-    """Name GCC's compiler proper of a language that is not part of the identity."""
-    base = _MORE_LANGUAGES.get(invocation.language)
-    if base is None:
-        return ()
+    """Name the compiler proper of a language that is not part of the identity."""
     argv = [compiler, *invocation.tool_arguments, b"-print-prog-name=" + base]
     path = _ask(argv, env, cwd).strip()
     if not path.startswith(b"/"):
@@ -114,8 +111,6 @@ def _default_lists(
     search: tuple[bytes, ...],
 ) -> tuple[bytes, ...]:
     """Name the lists that Clang's sanitizers read where they are there (SanitizerArgs.cpp)."""
-    if not any(a.startswith(b"-fsanitize=") for a in invocation.arguments):
-        return ()
     found = [d for d in search if _OWN_HEADERS.search(d)]
     if not found:
         argv = [compiler, *invocation.search_arguments, b"-print-resource-dir"]
@@ -128,16 +123,14 @@ def _default_lists(
 
 
 def _assemblers(
-    invocation: Invocation, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
+    invocation: Invocation,
+    targets: tuple[bytes, ...],
+    compiler: bytes,
+    env: Mapping[bytes, bytes],
+    cwd: bytes,
 ) -> tuple[bytes, ...]:
     """Name what may assemble for another target than Clang's own: `TARGET-as` before `as`."""
-    targets = invocation.values("--target=", "-target")
-    is_external = b"-fno-integrated-as" in invocation.arguments or not all(
-        map(_INTEGRATED.match, targets)
-    )
     arguments = invocation.search_arguments
-    if not is_external or not arguments:
-        return ()
     about = _ask([compiler, *arguments, b"-v"], env, cwd)
     found = _ask([compiler, *arguments, b"-print-prog-name=as"], env, cwd).strip()
     if b"/" not in found:

@@ -20,8 +20,7 @@ from typing import Final
 from hpcc.cache.base.clock_text import mentions_clock, mentions_timestamp
 from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
-from hpcc.cache.host import msvc
-from hpcc.cache.inputs.discovery import parse_dependencies, without_outputs
+from hpcc.cache.inputs.discovery import parse_dependencies
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
@@ -33,10 +32,6 @@ _MAX_INCLUDED_BYTES: Final = 8 << 20
 _EXPANSION_SECONDS: Final = 120.0
 # `-Wa,` splits at commas, and the driver's specs know white space and quotes.
 _PLAIN_PATH: Final = re.compile(rb"[\w/.+@:=-]+")
-# `__asm` then needs no string, and looks like prose.
-_BARE_ASM: Final = frozenset({b"-fasm-blocks", b"-fms-extensions", b"-fms-compatibility"})
-# Asked of Clang 19 and 22; no other compiler's list of embedded files was seen.
-_PROVED_EMBED: Final = range(19, 23)
 
 
 def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
@@ -47,7 +42,7 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
         or not prepared.identity.lists_assembler_files
         or prepared.is_recorded
         or prepared.invocation.tool_arguments  # may bring another assembler
-        or (prepared.identity.is_clang and b"-fno-integrated-as" not in arguments)
+        or not prepared.family.runs_gnu_as(prepared.invocation)
         or any(a.startswith((b"-flto", b"-fembed-bitcode")) for a in arguments)
         or not _PLAIN_PATH.fullmatch(path)
     ):
@@ -82,17 +77,6 @@ def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
     return tuple(names)
 
 
-def known_doubts(prepared: Prepared) -> Hazard:
-    """Say what is to be looked at whatever the sources hold: macros may make a directive."""
-    if prepared.invocation.language is Language.ASSEMBLER:
-        return Hazard.ASSEMBLER_FILE
-    # Blocks of `__asm` are part of cl's language.
-    is_bare = msvc.is_of(prepared.invocation) or not _BARE_ASM.isdisjoint(
-        prepared.invocation.arguments
-    )
-    return Hazard.OPAQUE_ASSEMBLY if is_bare else Hazard.NONE
-
-
 def watched_names(prepared: Prepared, configs: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Return the paths where a file for the driver might appear."""
     return tuple(absolute(prepared.cwd, n) for n in (*configs, *prepared.identity.relative_names))
@@ -101,13 +85,6 @@ def watched_names(prepared: Prepared, configs: tuple[bytes, ...]) -> tuple[bytes
 def embed_directories(prepared: Prepared) -> tuple[bytes, ...]:
     """Return where `#embed` looks beside the source's own directory."""
     return prepared.invocation.values("--embed-dir=")
-
-
-def resolvable(prepared: Prepared) -> Hazard:
-    """Say which hazards of the sources `look_again` and the closure can settle."""
-    is_proved = prepared.identity.is_clang and prepared.identity.major in _PROVED_EMBED
-    settled = _ASSEMBLY | Hazard.PASTED_CLOCK
-    return settled | Hazard.EMBED if is_proved else settled
 
 
 def look_again(
@@ -124,7 +101,7 @@ def look_again(
         UncacheableError: a clock, a directive that cannot be read, or no answer.
     """
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
-    if has_listing or (prepared.invocation.is_assembly_output and not prepared.identity.is_clang):
+    if has_listing or not prepared.family.obeys_directives(prepared.invocation):
         doubts &= ~_ASSEMBLY
     if not doubts & (_ASSEMBLY | Hazard.PASTED_CLOCK):
         return ()
@@ -143,13 +120,12 @@ def look_again(
 
 def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assembler: bool) -> bytes:
     # Line markers would stand between the strings of one asm; an assembler's lines must stay.
-    plain = b"-clang:-P" if msvc.is_of(prepared.invocation) else b"-P"
-    mode = (b"-E",) if is_assembler else (b"-E", plain)
-    argv = [prepared.request.compiler, *without_outputs(prepared.invocation), *mode]
+    family, compiler = prepared.family, prepared.request.compiler
+    argv = family.expansion_command(compiler, prepared.invocation, keeps_lines=is_assembler)
     try:
         answer = ask(
             argv,
-            env=msvc.own_environment(prepared.request.env),
+            env=family.question_environment(prepared.request.env),
             cwd=prepared.cwd,
             is_cancelled=is_cancelled,
             timeout_seconds=_EXPANSION_SECONDS,

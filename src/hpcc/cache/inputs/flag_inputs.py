@@ -32,10 +32,10 @@ def with_files_of_flags(
     request = prepared.request
     tools = files_of_tools(
         prepared.invocation,
+        prepared.family,
         request.compiler,
         request.env,
         request.cwd,
-        is_clang=prepared.identity.is_clang,
         search=search,
     )
     names = (*prepared.looked_for, *tools)

@@ -7,7 +7,7 @@ import stat
 
 from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.inputs.system_names import SystemNames
-from hpcc.compilers.msvc.clang_cl_guest import definitions_with_slashes, slashed_names, with_slashes
+from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
 from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
@@ -16,7 +16,7 @@ from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
 class DiskTree:
     """One walk over real files: a `SourceTree`. `digests` are those of every file that was read.
 
-    `tolerated` are hazards that do not matter here. `is_msvc`: a backslash in a name is a slash.
+    `tolerated` are hazards that do not matter here.
     """
 
     def __init__(
@@ -26,10 +26,10 @@ class DiskTree:
         *,
         system_dirs: tuple[bytes, ...],
         tolerated: Hazard,
-        is_msvc: bool = False,
+        family: CompilerFamily,
     ) -> None:
         self._memo, self._system, self._tolerated = memo, system, tolerated
-        self.system_dirs, self.is_msvc = system_dirs, is_msvc
+        self.system_dirs, self._family = system_dirs, family
         self._listings: dict[bytes, Listing | None] = {}
         self.digests: dict[bytes, bytes] = {}
 
@@ -41,8 +41,7 @@ class DiskTree:
         self.check(found.scan)
         self.digests[path] = found.digest
         found_includes = self._memo.derived(path, found.digest, "includes", self._scan_includes)
-        includes = _known(found_includes)
-        return with_slashes(includes) if self.is_msvc else includes
+        return self._family.includes(_known(found_includes))
 
     def _scan_includes(self, data: bytes) -> Includes:
         return scan_includes(data, self._memo.heads)
@@ -66,7 +65,7 @@ class DiskTree:
                 path, self.digests[path], question, lambda data: scan_definitions(data, names)
             )
         )
-        return definitions_with_slashes(found) if self.is_msvc else found
+        return self._family.definitions(found)
 
     def system_definitions(self, names: frozenset[bytes]) -> Definitions:
         return self._system.definitions(names, self.system_dirs)
@@ -74,8 +73,7 @@ class DiskTree:
     def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
         found = _known(self._memo.alias_uses(path, self.digests[path], aliases))
         self.check(found)
-        questions = frozenset(found.questions)
-        return questions | slashed_names(questions) if self.is_msvc else questions
+        return self._family.questions(frozenset(found.questions))
 
     def names(self, directory: bytes) -> frozenset[bytes] | None:
         listing = self.listing(directory)

@@ -15,18 +15,17 @@ from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.outputs import is_special
 from hpcc.cache.base.path_stability import leads_to_a_process, names_a_process
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host import msvc
 from hpcc.cache.host.identity import Compilers, Identity
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.terminal import Terminals
 from hpcc.cache.key.share import Share, Sharing, Standing
-from hpcc.compilers.invocation.inputs import files_looked_for
-from hpcc.compilers.invocation.invocation import Invocation, read_invocation
-from hpcc.compilers.invocation.side import Written, files_written
-from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES, expand_responses
+from hpcc.compilers.families import family_of
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.side import Written
+from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
-from hpcc.compilers.versions import check_versions
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
 KEY_FORMAT: Final = b"local-5"
@@ -55,6 +54,7 @@ class Prepared:
 
     request: CompileRequest
     invocation: Invocation
+    family: CompilerFamily
     identity: Identity
     colour: tuple[bytes, ...]
     key: bytes
@@ -99,7 +99,7 @@ class Prepared:
     @property
     def dates_are_pinned(self) -> bool:
         """GCC honours SOURCE_DATE_EPOCH since 7; older Clangs (before 16) do not."""
-        return b"SOURCE_DATE_EPOCH" in self.request.env and not self.identity.is_clang
+        return b"SOURCE_DATE_EPOCH" in self.request.env and self.family.pins_dates
 
 
 class Classifier:
@@ -116,10 +116,11 @@ class Classifier:
         self, request: CompileRequest, is_cancelled: Callable[[], bool]
     ) -> Prepared | Bypass:
         """Classify one request and compute its key."""
-        invocation = self._invocation(request)
+        family = family_of(request.compiler, request.argv[1:])
+        invocation = self._invocation(request, family)
         if isinstance(invocation, Bypass):
             return invocation
-        env = request.env if msvc.is_of(invocation) else _without_msvc(request.env)
+        env = family.key_environment(request.env)
         refusal = _environment(env, invocation.arguments)
         if refusal is not None:
             return refusal
@@ -129,43 +130,48 @@ class Classifier:
         identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
         if isinstance(identity, Bypass):
             return identity
-        files = _files_of_flags(request, invocation, identity)
+        family = family.settled(identity.family)
+        files = _files_of_flags(request, invocation, family, identity.major)
         if isinstance(files, Bypass):
             return files
         written, looked_for = files
-        colour = self._terminals.flags(request, invocation, identity)
+        colour = self._terminals.flags(request, invocation, family, identity.digest)
         if isinstance(colour, Bypass):
             return colour
-        cpu = self._native.resolve(invocation, identity, request.compiler, request.env)
+        cpu = self._native.resolve(
+            invocation, family, identity.digest, request.compiler, request.env
+        )
         if isinstance(cpu, Bypass):
             return cpu
-        is_recorded = self._recorders.records(invocation, identity, request.compiler, request.env)
-        is_recorded = is_recorded or (msvc.is_of(invocation) and msvc.records_flags(invocation))
+        is_recorded = self._recorders.records(
+            family.recording(invocation), identity.digest, request.compiler, request.env
+        )
         if is_recorded and colour:
             return Bypass("record-switches")
         rest = (cpu, _environment_key(env), *colour)
-        standing = self._sharing.standing(request, invocation, identity, rest)
+        standing = self._sharing.standing(request, invocation, family, identity, rest)
         key = _key(request, invocation, identity, rest, standing.share)
         # A response file is read anew each time; of a marker that does not count not all is pinned.
         is_plain = invocation.arguments == request.argv[1:] and not standing.search.refusal
         prepared = Prepared(
-            request, invocation, identity, colour, key, written, standing, is_plain, looked_for,
-            is_recorded,
+            request, invocation, family, identity, colour, key, written, standing, is_plain,
+            looked_for, is_recorded,
         )  # fmt: skip
         return _check_side_paths(prepared) or prepared
 
-    def _invocation(self, request: CompileRequest) -> Invocation | Bypass:
+    def _invocation(self, request: CompileRequest, family: CompilerFamily) -> Invocation | Bypass:
         arguments = request.argv[1:]
-        if msvc.is_msvc(request.compiler, arguments):
-            return msvc.read_request(request, _response_reader(request.cwd))
-        memo_key = (request.compiler, arguments)
+        if not family.has_local_cache:
+            return Bypass("other-compiler")
+        read_file = _response_reader(request.cwd)
+        expanded = family.expand(request.compiler, arguments, request.env, read_file)
+        if isinstance(expanded, Bypass):
+            return expanded
+        memo_key = (request.compiler, expanded)
         known = self._read.get(memo_key)
         if known is not None:
             return known
-        expanded = expand_responses(arguments, _response_reader(request.cwd))
-        if isinstance(expanded, Bypass):
-            return expanded
-        invocation = read_invocation(request.compiler, expanded)
+        invocation = family.read(request.compiler, expanded)
         if expanded is arguments or expanded == arguments:
             if len(self._read) >= _MAX_REMEMBERED:
                 self._read.clear()
@@ -174,18 +180,17 @@ class Classifier:
 
 
 def _files_of_flags(
-    request: CompileRequest, invocation: Invocation, identity: Identity
+    request: CompileRequest, invocation: Invocation, family: CompilerFamily, major: int
 ) -> tuple[Written, tuple[bytes, ...]] | Bypass:
     """Say what this compiler, with these flags, writes and looks for beside the usual."""
-    is_clang, major = identity.is_clang, identity.major
-    refusal = check_versions(invocation, is_clang=is_clang, major=major)
+    refusal = family.check_versions(invocation, major)
     if refusal is not None:
         return refusal
-    written = files_written(invocation, is_clang=is_clang, major=major)
+    written = family.files_written(invocation, major)
     if isinstance(written, Bypass):
         return written
     directories = tuple(dict.fromkeys((request.cwd, request.env.get(b"PWD") or request.cwd)))
-    looked_for = files_looked_for(invocation, is_clang=is_clang, directories=directories)
+    looked_for = family.files_looked_for(invocation, directories)
     return looked_for if isinstance(looked_for, Bypass) else (written, looked_for)
 
 
@@ -215,13 +220,6 @@ def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
                 return None
 
     return read
-
-
-def _without_msvc(env: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Leave out what gcc and clang do not look at."""
-    if msvc.MSVC_ENV.isdisjoint(env):
-        return env
-    return {name: value for name, value in env.items() if name not in msvc.MSVC_ENV}
 
 
 def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypass | None:

@@ -6,22 +6,18 @@ import hashlib
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.manifest import Absence, InputSet
+from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.invocation.share import ROOT_MARK, under_root
-from hpcc.compilers.invocation.share_text import (
-    mark_depfile,
-    mark_text,
-    render_depfile_for,
-    render_text,
-)
+from hpcc.compilers.invocation.share_text import mark_text, render_text
 
 _ORIGIN_BYTES: Final = 8
 
 
 class Checkout(NamedTuple):
-    """One clone. `is_clang` says by whose rule its depfiles are laid out."""
+    """One clone. Its depfiles are laid out as compilers of `family` do it."""
 
     root: bytes
-    is_clang: bool
+    family: CompilerFamily
 
     @property
     def origin(self) -> bytes:
@@ -55,9 +51,7 @@ class Checkout(NamedTuple):
     ) -> tuple[bytes | None, bytes] | None:
         """Return depfile and messages as they are stored; None where that cannot be."""
         text = mark_text(stderr, self.root)
-        rules = (
-            None if depfile is None else mark_depfile(depfile, self.root, is_clang=self.is_clang)
-        )
+        rules = None if depfile is None else self.family.mark_depfile(depfile, self.root)
         if text is None or (rules is None) is not (depfile is None):
             return None
         return rules, text
@@ -65,5 +59,5 @@ class Checkout(NamedTuple):
     def spelled_texts(self, depfile: bytes | None, stderr: bytes) -> tuple[bytes | None, bytes]:
         """Reverse `marked_texts`."""
         if depfile is not None:
-            depfile = render_depfile_for(depfile, self.root, is_clang=self.is_clang)
+            depfile = self.family.render_depfile(depfile, self.root)
         return depfile, render_text(stderr, self.root)

@@ -19,17 +19,16 @@ from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.files import FileMemo, signature_of
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host import msvc
 from hpcc.cache.host.identity import Identity
 from hpcc.cache.key.marker import Marker, MarkerError, MarkerSearch, read_marker, search_marker
 from hpcc.cache.key.relocate import Checkout
+from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.share import (
     canonical_arguments,
     is_plain_root,
     prefix_maps,
     under_root,
-    why_private,
 )
 
 KEY_FORMAT: Final = b"shared-3"
@@ -105,6 +104,7 @@ class Sharing:
         self,
         request: CompileRequest,
         invocation: Invocation,
+        family: CompilerFamily,
         identity: Identity,
         rest_of_key: tuple[bytes, ...],
     ) -> Standing:
@@ -113,7 +113,7 @@ class Sharing:
         marker = search.marker
         if marker is None:
             return Standing(search, reason=search.refusal)
-        reason = self._why_private(request, invocation, identity, marker)
+        reason = self._why_private(request, invocation, family, identity.major, marker)
         if reason:
             return Standing(search, reason=reason)
         root = marker.root
@@ -124,7 +124,7 @@ class Sharing:
             return Standing(search, reason="maps-refused")
         secrets = {root, os.path.realpath(root), request.cwd, self._home} - {b"/"}
         share = Share(
-            Checkout(root, identity.is_clang),
+            Checkout(root, family),
             key,
             prefix_maps(root, request.cwd),
             tuple(absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS)),
@@ -160,19 +160,22 @@ class Sharing:
         return known[1]
 
     def _why_private(
-        self, request: CompileRequest, invocation: Invocation, identity: Identity, marker: Marker
+        self,
+        request: CompileRequest,
+        invocation: Invocation,
+        family: CompilerFamily,
+        major: int,
+        marker: Marker,
     ) -> str:
         root = marker.root
-        if msvc.is_of(invocation):
-            return "msvc"
+        if family.never_shared:
+            return family.never_shared
         if root in {self._home, b"/"} or not is_plain_root(root) or _is_system(root):
             return "root"
         inside = under_root(posixpath.normpath(absolute(request.cwd, invocation.source)), root)
         if inside is not None and marker.excludes(inside[1:]):
             return "excluded"
-        reason = why_private(
-            invocation, root, is_clang=identity.is_clang, major=identity.major
-        ) or _environment(request, root)
+        reason = family.why_private(invocation, root, major) or _environment(request, root)
         if reason:
             return reason
         is_odd = any(

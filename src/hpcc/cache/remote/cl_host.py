@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 from hpcc.cache.base.api import CompileRequest
 from hpcc.cache.base.tools import Answer
-from hpcc.cache.host import msvc
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation
@@ -18,8 +17,9 @@ from hpcc.compilers.msvc.deps import (
     read_show_includes,
     read_source_dependencies,
 )
-from hpcc.compilers.msvc.invocation import CL_DRIVER_MODE, is_clang_cl
+from hpcc.compilers.msvc.family import without_outputs
 from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, VERSION_SOURCE, read_cl_version
+from hpcc.compilers.spec.drivers import CL_DRIVER_MODE, is_clang_cl, without_cl_variables
 from hpcc.core import CallerError
 
 Version = tuple[int, ...]
@@ -106,7 +106,7 @@ class ClHost:
             NotPortableError: it does not tell, or reads what cannot travel (modules, a PCH).
         """
         is_clang, version = self.version(request)
-        bare = (request.compiler, *msvc.without_outputs(invocation), _SILENT, b"-Zs")
+        bare = (request.compiler, *without_outputs(invocation), _SILENT, b"-Zs")
         try:
             if not is_clang and version >= SOURCE_DEPENDENCIES_SINCE:
                 return self._reported(request, bare)
@@ -152,7 +152,7 @@ class ClHost:
         self, request: CompileRequest, argv: Sequence[bytes], cwd: bytes, *, check: bool = True
     ) -> Answer:
         try:
-            answer = self.machine.run(argv, msvc.own_environment(request.env), cwd)
+            answer = self.machine.run(argv, without_cl_variables(request.env), cwd)
         except OSError as error:
             raise NotPortableError("dependencies-failed") from error
         if check and answer.exit_code:

@@ -15,14 +15,15 @@ from typing import Final
 
 from hpcc import __version__
 from hpcc.cache.base.api import CompileRequest
-from hpcc.cache.host import msvc
 from hpcc.cache.remote.cl_host import ClHost
+from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.msvc.family import image_version, msvc_family
 from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
-from hpcc.compilers.msvc.invocation import is_clang_cl
 from hpcc.compilers.msvc.repro import reproducible_flags
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
+from hpcc.compilers.spec.drivers import is_clang_cl
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import (
@@ -81,7 +82,7 @@ class ClPlanner:
         Raises:
             NotPortableError: it cannot run in a guest.
         """
-        if not msvc.is_msvc(request.compiler, request.argv[1:]):
+        if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return Bypass("other-compiler")
         cwd = _path(_text(request.cwd), None)
         invocation = self._read(request, cwd)
@@ -105,7 +106,7 @@ class ClPlanner:
         if len(named) != len(set(named)):
             return Bypass("odd-output")
         # A Windows image is not asked yet, and then has none in the list.
-        there = msvc.image_version(request, image or None) or version
+        there = image_version(request.argv[0], image or None) or version
         injected = reproducible_flags(
             invocation,
             there,
@@ -136,7 +137,11 @@ class ClPlanner:
                 return None
             return self._host.machine.read(str(path), MAX_RESPONSE_BYTES)
 
-        return msvc.read_command(request, read)
+        family = msvc_family(request.compiler)
+        arguments = family.expand(request.compiler, request.argv[1:], request.env, read)
+        if isinstance(arguments, Bypass):
+            return arguments
+        return family.read(request.compiler, arguments)
 
     def _inputs(
         self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap

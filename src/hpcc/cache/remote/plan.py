@@ -15,21 +15,14 @@ from typing import Final
 from hpcc import __version__
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
-from hpcc.cache.host import msvc
 from hpcc.cache.inputs.closure import find_closure, unchanged_since
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.discovery import ask_dependencies
 from hpcc.cache.key.prepare import Prepared
+from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
-from hpcc.cache.remote.msvc_remote import ClangCl, check_environment, guest_environment
 from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
-from hpcc.compilers.invocation.guest import (
-    INJECTED,
-    GuestMap,
-    NotPortableError,
-    as_text,
-    guest_arguments,
-)
+from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
@@ -85,7 +78,7 @@ class Planner:
         closures: RemoteClosures,
     ) -> None:
         self._memo, self._search_path, self._closures = memo, search_path, closures
-        self._clang_cl = ClangCl()
+        self._trial = FlagTrial()
 
     def guest_map(self, prepared: Prepared, root: bytes) -> GuestMap:
         """Return the path translation of one compile."""
@@ -142,11 +135,19 @@ class Planner:
         self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None
     ) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
         """Return argv, and the flags in it that are ours."""
-        if msvc.is_of(prepared.invocation):
-            arguments, injected = self._clang_cl.arguments(prepared, guest, image)
-        else:
-            arguments, injected = guest_arguments(prepared.invocation, guest), INJECTED
-        program = posixpath.basename(prepared.request.argv[0])
+        family, program = prepared.family, prepared.request.argv[0]
+        version = family.image_version(program, image)
+        host = (prepared.identity.major,)
+        # Only a compiler of the image's own version can be asked what the image's takes.
+        is_same = version is None or version[:1] == host
+
+        def accepts(flags: tuple[bytes, ...]) -> bool:
+            return not is_same or self._trial.accepts(prepared, flags)
+
+        arguments, injected = family.guest_command(
+            prepared.invocation, guest, version or host, accepts
+        )
+        program = posixpath.basename(program)
         return as_text([program, *arguments]), injected
 
     def _outputs(self, prepared: Prepared, guest: GuestMap) -> tuple[str, ...]:
@@ -181,8 +182,7 @@ class Planner:
     ) -> Closure:
         named = (*ask_dependencies(prepared, is_cancelled), *extra)
         search = self._search_path(prepared)
-        if msvc.is_of(prepared.invocation):
-            search = (*search, *msvc.homes(named))
+        search = (*search, *prepared.family.quoted_homes(named))
         own = [absolute(prepared.cwd, d) for d in search if d.startswith(b"/")]
         inside: list[bytes] = []
         for name in named:
@@ -227,7 +227,4 @@ def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
     if any(name in env for name in _REFUSED_ENV):
         raise NotPortableError("environment")
     own = {n: env[n] for n in _ALLOWED_ENV if n in env}
-    if msvc.is_of(prepared.invocation):
-        check_environment(env)
-        return {**_GUEST_ENV, **own, **guest_environment(env, guest)}
-    return {**_GUEST_ENV, **own}
+    return {**_GUEST_ENV, **own, **prepared.family.guest_environment(env, guest)}

@@ -18,17 +18,16 @@ from typing import Final
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.manifest import Absence, InputSet, Part, make_part
 from hpcc.cache.base.uncacheable import absolute
-from hpcc.cache.host import msvc
 from hpcc.cache.inputs.closure import refuse_twins
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.source_tree import DiskTree
 from hpcc.cache.inputs.system_names import SystemNames
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.guest_paths import guest_path, is_under
-from hpcc.cache.remote.msvc_remote import environment_directories
 from hpcc.cache.replay.engine import Engine, Outcome
 from hpcc.cache.replay.engine import Plan as Checks
 from hpcc.cache.replay.replay import NotPinnedError, Pins
+from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.reach import Reach, Search, UnscannableError, plain_directory, reach
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
@@ -112,7 +111,7 @@ class RemoteClosures:
         bound = (key, tree.digests[source])
         part = self._known(key, source) or self._known(bound, source)
         if part is None:
-            part = self._walk(source, search, guest, tree, extra)
+            part = self._walk(source, search, prepared.family, guest, tree, extra)
             self._remember(bound if part.is_bound else key, part)
         files = ((source, tree.digests[source]), *part.state.files)
         own = remote_inputs(self._memo, files[:1], guest)
@@ -134,7 +133,7 @@ class RemoteClosures:
             self._system,
             system_dirs=outside,
             tolerated=tolerated,
-            is_msvc=msvc.is_of(prepared.invocation),
+            family=prepared.family,
         )
 
     def _known(self, key: Hashable, source: bytes) -> _Part | None:
@@ -167,11 +166,12 @@ class RemoteClosures:
         self,
         source: bytes,
         search: Search,
+        family: CompilerFamily,
         guest: GuestMap,
         tree: DiskTree,
         extra: tuple[bytes, ...],
     ) -> _Part:
-        found = _reach((source, *extra), search, tree)
+        found = _reach((source, *extra), search, family, tree)
         digests = tuple((path, tree.digests[path]) for path in found.files)
         refuse_twins(self._memo, digests, {})
         files = digests[1:]
@@ -212,11 +212,13 @@ class RemoteClosures:
         return None
 
 
-def _reach(starts: tuple[bytes, ...], search: Search, tree: DiskTree) -> Reach:
+def _reach(
+    starts: tuple[bytes, ...], search: Search, family: CompilerFamily, tree: DiskTree
+) -> Reach:
     """Walk; in cl's way each file's directory is one of the search path for what it leads to."""
     found = reach(starts, search, tree)
-    while tree.is_msvc:
-        chain = tuple(dict.fromkeys((*search.chain, *msvc.homes(found.files))))
+    while homes := family.quoted_homes(found.files):
+        chain = tuple(dict.fromkeys((*search.chain, *homes)))
         if chain == search.chain:
             break
         search = replace(search, chain=chain)
@@ -238,7 +240,7 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
             raise UnscannableError("tools")
     chain = (
         plain_directory(absolute(prepared.cwd, d), os.path.islink)
-        for d in (*invocation.include_dirs, *environment_directories(prepared))
+        for d in (*invocation.include_dirs, *_environment_directories(prepared))
     )
     return Search(
         root=guest.root,
@@ -248,6 +250,11 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
         macros=(*invocation.values(*_MACRO_FLAGS), *_passed_on(invocation.values(*_PASSED_ON))),
         is_system=guest.is_system,
     )
+
+
+def _environment_directories(prepared: Prepared) -> tuple[bytes, ...]:
+    values = prepared.family.search_values(prepared.request.env)
+    return tuple(d for value in values for d in value.split(b";") if d)
 
 
 def _passed_on(values: Iterable[bytes]) -> tuple[bytes, ...]:

@@ -9,10 +9,10 @@ from hpcc.cache.base.files import Signature, signature_of
 from hpcc.cache.base.outputs import read_output
 from hpcc.cache.base.path_stability import Place
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.cache.inputs.discovery import Way
 from hpcc.cache.inputs.embedded_files import read_listing
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
+from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 
 

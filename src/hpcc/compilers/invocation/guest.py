@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, render_depfile
 from hpcc.compilers.invocation.invocation import Invocation
@@ -28,6 +28,13 @@ class NotPortableError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class GuestCommand(NamedTuple):
+    """What follows the program's name in a guest, and which of it was added here."""
+
+    arguments: tuple[bytes, ...]
+    injected: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,6 @@ from hpcc.compilers.invocation.invocation import DepMode, Dialect, Invocation, L
 from hpcc.compilers.msvc.flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
 from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, Operand
 
-_PROGRAM: Final = re.compile(
-    rb"(?:.*[\\/])?(?:(clang-cl|icx-cl)(?:-[0-9][0-9.]*)?|(cl))(?:\.exe)?", re.IGNORECASE
-)
-CL_DRIVER_MODE: Final = b"--driver-mode=cl"
 # cpp-docs, /Tc; Clang's types::lookupTypeForExtension. Others are objects or libraries to cl.
 _SUFFIXES: Final = {
     b".c": Language.C,
@@ -28,12 +24,6 @@ _REPORT: Final = re.compile(rb"[^:-].*\.json", re.DOTALL | re.IGNORECASE)
 # What clang-cl takes as clang does, and ours to know as GNU's table does.
 _GNU_EFFECTS: Final = frozenset({Effect.CODEGEN, Effect.PREPROCESS, Effect.COLOUR, Effect.SEARCH})
 _PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
-
-
-def is_clang_cl(program: bytes) -> bool | None:
-    """Tell from a program's name whether it is clang's (or cl itself); None: neither."""
-    match = _PROGRAM.fullmatch(program)
-    return None if match is None else match[1] is not None
 
 
 def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invocation | Bypass:

@@ -9,15 +9,16 @@ import pytest
 
 from hpcc.cache.base.files import FileMemo
 from hpcc.cache.base.uncacheable import UncacheableError
-from hpcc.cache.host.identity import Identity
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.inputs.flag_inputs import _with_names
+from hpcc.compilers.gnu.family import GNU
 from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.gnu.specs import is_tame
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, guest_arguments
 from hpcc.compilers.invocation.inputs import files_looked_for
-from hpcc.compilers.invocation.invocation import Invocation, read_invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass
 from hpcc.compilers.versions import check_versions
 
@@ -154,9 +155,12 @@ def test_a_specs_file_that_only_adds_known_flags(text: bytes, expected: bool) ->
 def _native(driver: Path, cpu: str) -> bytes:
     driver.write_text(f'#!/bin/sh\necho \' "/x/cc1" "-quiet" "-march={cpu}"\' >&2\n')
     driver.chmod(0o755)
-    identity = Identity(b"one compiler", is_clang=False, major=14)
     found = NativeFlags().resolve(
-        _read("-march=native -c a.c"), identity, os.fsencode(driver), {b"PATH": b"/usr/bin:/bin"}
+        _read("-march=native -c a.c"),
+        GNU,
+        b"one compiler",
+        os.fsencode(driver),
+        {b"PATH": b"/usr/bin:/bin"},
     )
     assert isinstance(found, bytes)
     return found
@@ -173,10 +177,10 @@ def test_a_compiler_that_does_not_say_what_native_is(tmp_path: Path) -> None:
     driver = tmp_path / "gcc"
     driver.write_text("#!/bin/sh\nexit 0\n")
     driver.chmod(0o755)
-    identity = Identity(b"another", is_clang=False, major=14)
     read = _read("-mcpu=native+crypto -c a.c")
-    assert NativeFlags().resolve(read, identity, os.fsencode(driver), {}) == Bypass("native")
-    assert NativeFlags().resolve(_read("-c a.c"), identity, os.fsencode(driver), {}) == b""
+    ask = NativeFlags().resolve
+    assert ask(read, GNU, b"another", os.fsencode(driver), {}) == Bypass("native")
+    assert ask(_read("-c a.c"), GNU, b"another", os.fsencode(driver), {}) == b""
 
 
 _AFTER = 1 << 62  # a compile that began long after

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpcc.cache.inputs.discovery import strip_headers, without_outputs
+from hpcc.compilers.gnu.headers import strip_headers, without_outputs
+from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, prerequisites
 from hpcc.compilers.invocation.guest import (
     GuestMap,
@@ -11,8 +12,9 @@ from hpcc.compilers.invocation.guest import (
     guest_arguments,
     guest_text,
 )
-from hpcc.compilers.invocation.invocation import Invocation, is_cxx_driver, read_invocation
+from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import Hazard, scan_source
+from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.response import expand_responses, split_response
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import CallerError

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hpcc.cache.base.manifest import Absence, InputSet, make_part
 from hpcc.cache.key.relocate import Checkout
 from hpcc.cache.results.share_check import why_object_is_private
-from hpcc.compilers.invocation.invocation import read_invocation
+from hpcc.compilers.gnu.family import GNU
+from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.share import (
     canonical_arguments,
     is_plain_root,
@@ -268,12 +269,12 @@ def test_every_name_in_a_set_of_inputs_is_moved() -> None:
         ((b"\0/x.c", b"1"), (b"/usr/x.h", b"2")), (b"\0",), (absence,), b"key", b"body",
         make_part(((b"/usr/x.h", b"2"),), (absence,)),
     )  # fmt: skip
-    moved = Checkout(_ROOT, is_clang=False).spelled_set(inputs)
+    moved = Checkout(_ROOT, GNU).spelled_set(inputs)
     assert moved.files == ((_ROOT + b"/x.c", b"1"), (b"/usr/x.h", b"2"))
     assert moved.present == (_ROOT,)
     assert [(a.directory, a.files, a.directories) for a in moved.absences] == [
         (_ROOT + b"/inc", frozenset([b"a.h"]), frozenset([b"b"]))
     ]
     assert (moved.result_key, moved.body, moved.part) == (b"key", b"", None)
-    marked = Checkout(_ROOT, is_clang=False).marked_absences(moved.absences)
+    marked = Checkout(_ROOT, GNU).marked_absences(moved.absences)
     assert marked[0].directory == b"\0/inc"

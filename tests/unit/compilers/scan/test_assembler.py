@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcc.cache.base.clock_text import mentions_timestamp
-from hpcc.cache.host.driver_files import config_names, lists_its_files, named_target, specs_names
+from hpcc.cache.host.driver_files import lists_its_files
+from hpcc.compilers.clang.config_files import config_names, named_target
+from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
 from hpcc.compilers.scan.scan import Hazard, scan_arguments, scan_source
 

@@ -1,0 +1,1 @@
+"""The clang family: what differs from gcc."""

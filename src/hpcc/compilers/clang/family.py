@@ -1,0 +1,75 @@
+"""clang behind `CompilerFamily`: where it differs from gcc, whose command line it reads."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hpcc.compilers.clang.config_files import config_directories, config_names, named_target
+from hpcc.compilers.gnu.family import GnuFamily
+from hpcc.compilers.invocation.dependencies import Recording
+from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
+from hpcc.compilers.spec.drivers import TARGET, DriverAnswers
+
+# Where Clang has an assembler of its own, and takes it.
+_INTEGRATED: Final = re.compile(
+    rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
+)
+# Asked of Clang 19 and 22; no other compiler's list of embedded files was seen.
+_PROVED_EMBED: Final = range(19, 23)
+
+
+class ClangFamily(GnuFamily):
+    """See `CompilerFamily`. clang and clang++."""
+
+    name: str = "clang"
+    is_clang_like: bool = True
+    # Clangs before 16 do not honour SOURCE_DATE_EPOCH.
+    pins_dates: bool = False
+    wraps_messages: bool = True
+    prints_links: bool = False
+    programs: tuple[bytes, ...] = (b"as", b"objcopy")
+
+    def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
+        default = TARGET.search(answers.about)
+        named = (named_target(answers.compiler), named_target(answers.real))
+        targets = (default and default[1], *named)
+        where = self.config_directories(answers.about)
+        return dict.fromkeys(n for t in targets if t is not None for n in config_names(where, t))
+
+    def config_directories(self, about: bytes) -> tuple[bytes, ...]:
+        return config_directories(about)
+
+    def proper_program(self, invocation: Invocation) -> bytes:
+        del invocation
+        return b""  # the driver is the compiler
+
+    def reads_sanitizer_lists(self, invocation: Invocation) -> bool:
+        return any(a.startswith(b"-fsanitize=") for a in invocation.arguments)
+
+    def assembler_targets(self, invocation: Invocation) -> tuple[bytes, ...] | None:
+        targets = invocation.values("--target=", "-target")
+        is_external = self.runs_gnu_as(invocation) or not all(map(_INTEGRATED.match, targets))
+        return targets if is_external and invocation.search_arguments else None
+
+    def recording(self, invocation: Invocation) -> Recording:
+        is_debug = any(f.spec.spelling.startswith("-g") for f in invocation.flags)
+        return Recording.ASK if is_debug else Recording.NEVER
+
+    def lists_headers(self, invocation: Invocation) -> bool:
+        del invocation
+        return False  # its `-H` changes the user's depfile
+
+    def runs_gnu_as(self, invocation: Invocation) -> bool:
+        return b"-fno-integrated-as" in invocation.arguments
+
+    def obeys_directives(self, invocation: Invocation) -> bool:
+        del invocation
+        return True
+
+    def resolvable(self, major: int) -> Hazard:
+        return RESOLVABLE if major in _PROVED_EMBED else super().resolvable(major)
+
+
+CLANG: Final = ClangFamily()

@@ -1,0 +1,37 @@
+"""Which family a compile belongs to. Nothing else chooses one.
+
+The command line decides whose grammar it follows; the driver's answer to `-v` decides between gcc
+and clang, which read the same one. A hit of gcc or clang loads no module of `hpcc.compilers.msvc`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hpcc.compilers.clang.family import CLANG
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.gnu.family import GNU
+from hpcc.compilers.spec.drivers import follows_cl
+
+_CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)
+_GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
+
+
+def family_of(compiler: bytes, arguments: tuple[bytes, ...]) -> CompilerFamily:
+    """Return the family that reads this command line; see `CompilerFamily.settled`."""
+    if follows_cl(compiler, arguments):
+        # Loaded here and not above: see the module's first lines.
+        from hpcc.compilers.msvc.family import msvc_family
+
+        return msvc_family(compiler)
+    return GNU
+
+
+def family_that_answers(about: bytes) -> tuple[CompilerFamily, int] | None:
+    """Read a driver's `-v`: its family and major version; None for any other program."""
+    clang = _CLANG.search(about)
+    if clang is not None:
+        return CLANG, int(clang[1])
+    gcc = _GCC.search(about)
+    return None if gcc is None else (GNU, int(gcc[1]))

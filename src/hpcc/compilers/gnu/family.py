@@ -1,0 +1,256 @@
+"""gcc behind `CompilerFamily`. What clang does in the same way it takes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.gnu.driver_files import specs_names
+from hpcc.compilers.gnu.headers import strip_headers, without_outputs
+from hpcc.compilers.gnu.invocation import read_invocation
+from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
+from hpcc.compilers.invocation.guest import INJECTED, GuestCommand, GuestMap, guest_arguments
+from hpcc.compilers.invocation.inputs import files_looked_for
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.invocation.share import why_private
+from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
+from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
+from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, DriverAnswers
+from hpcc.compilers.spec.response import ReadFile, expand_responses
+from hpcc.compilers.spec.table import Bypass
+from hpcc.compilers.versions import check_versions
+from hpcc.core import Toolchain
+
+# `__asm` then needs no string, and looks like prose.
+_BARE_ASM: Final = frozenset({b"-fasm-blocks", b"-fms-extensions", b"-fms-compatibility"})
+_PROPER: Final = {Language.OBJC: b"cc1obj", Language.OBJCXX: b"cc1objplus"}
+
+
+class GnuFamily:
+    """See `CompilerFamily`. gcc and g++; the base of what clang shares with them."""
+
+    name: str = "gnu"
+    is_clang_like: bool = False
+    has_local_cache: bool = True
+    has_windows_farm: bool = False
+    never_shared: str = ""
+    pins_dates: bool = True
+    wraps_messages: bool = False
+    prints_links: bool = True
+    programs: tuple[bytes, ...] = (b"cc1", b"cc1plus", b"as", b"collect2", b"objcopy")
+    search_variables: tuple[bytes, ...] = INCLUDE_ENV
+
+    def settled(self, asked: CompilerFamily) -> CompilerFamily:
+        return asked
+
+    # ---- command line and environment ----
+
+    def expand(
+        self,
+        compiler: bytes,
+        arguments: tuple[bytes, ...],
+        env: Mapping[bytes, bytes],
+        read_file: ReadFile,
+    ) -> tuple[bytes, ...] | Bypass:
+        del compiler, env
+        return expand_responses(arguments, read_file)
+
+    def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
+        return read_invocation(compiler, arguments)
+
+    def key_environment(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        if MSVC_ENV.isdisjoint(env):
+            return env
+        return {name: value for name, value in env.items() if name not in MSVC_ENV}
+
+    def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+        return env
+
+    def command(
+        self,
+        argv: Sequence[bytes],
+        compiler: bytes,
+        invocation: Invocation,
+        extra: Sequence[bytes],
+        behind: Sequence[bytes],
+    ) -> tuple[bytes, ...]:
+        del argv
+        return (compiler, *invocation.arguments, *extra, *behind)
+
+    # ---- what this compiler is ----
+
+    def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
+        found = specs_names(answers.about, answers.searched, answers.library_path)
+        return dict.fromkeys(found)
+
+    def config_directories(self, about: bytes) -> tuple[bytes, ...]:
+        del about
+        return ()
+
+    def search_question(self, invocation: Invocation) -> list[bytes]:
+        language = invocation.language.value
+        question = [b"-x", language, b"-v", b"-E", b"/dev/null", b"-o", b"/dev/null"]
+        return [*invocation.search_arguments, *question]
+
+    def native_question(self, invocation: Invocation) -> list[bytes] | None:
+        question = [b"-###", b"-S", b"-o", b"/dev/null", b"-x", invocation.language.value]
+        return [*invocation.search_arguments, *question, b"/dev/null"]
+
+    def colour_question(self, invocation: Invocation) -> list[bytes]:
+        del invocation
+        return [b"-x", b"c", b"-E", b"-o", b"/dev/null", b"-"]
+
+    def proper_program(self, invocation: Invocation) -> bytes:
+        return _PROPER.get(invocation.language, b"")
+
+    def reads_sanitizer_lists(self, invocation: Invocation) -> bool:
+        del invocation
+        return False
+
+    def assembler_targets(self, invocation: Invocation) -> tuple[bytes, ...] | None:
+        del invocation
+        return None
+
+    # ---- what a compile writes and reads ----
+
+    def check_versions(self, invocation: Invocation, major: int) -> Bypass | None:
+        return check_versions(invocation, is_clang=self.is_clang_like, major=major)
+
+    def files_written(self, invocation: Invocation, major: int) -> Written | Bypass:
+        return files_written(invocation, is_clang=self.is_clang_like, major=major)
+
+    def files_looked_for(
+        self, invocation: Invocation, directories: tuple[bytes, ...]
+    ) -> tuple[bytes, ...] | Bypass:
+        return files_looked_for(invocation, is_clang=self.is_clang_like, directories=directories)
+
+    def recording(self, invocation: Invocation) -> Recording:
+        del invocation
+        return Recording.NEVER
+
+    def dependency_way(self, invocation: Invocation, *, is_recorded: bool) -> Way:
+        match invocation.dep_mode:
+            case DepMode.NONE:
+                return Way.SECOND_RUN if is_recorded else Way.PRIVATE_FILE
+            case DepMode.ALL:
+                return Way.USER_FILE
+            case DepMode.USER_HEADERS:
+                return Way.HEADERS if self.lists_headers(invocation) else Way.SECOND_RUN
+
+    def lists_headers(self, invocation: Invocation) -> bool:
+        """Tell whether `-H` names what a compile reads and leaves its outputs as they are."""
+        recorders = ("-g", "-frecord-gcc-switches")
+        is_debug = any(f.spec.spelling.startswith(recorders) for f in invocation.flags)
+        # `-H` does not list forced headers, and so not what it says of their guards. A specs
+        # file may bring in -g.
+        return not (is_debug or invocation.forced_includes or invocation.tool_arguments)
+
+    def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:
+        match way:
+            case Way.PRIVATE_FILE:
+                return [b"-MD", b"-MF", path]
+            case Way.HEADERS:
+                return [b"-H"]
+            case _:
+                return []
+
+    def dependency_command(
+        self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
+    ) -> list[bytes]:
+        return [compiler, *without_outputs(invocation), *injected, b"-M"]
+
+    def expansion_command(
+        self, compiler: bytes, invocation: Invocation, *, keeps_lines: bool
+    ) -> list[bytes]:
+        mode = (b"-E",) if keeps_lines else (b"-E", b"-P")
+        return [compiler, *without_outputs(invocation), *mode]
+
+    def strip_headers(self, stderr: bytes) -> Headers:
+        return strip_headers(stderr)
+
+    def separates_streams(self, invocation: Invocation) -> bool:
+        del invocation
+        return False
+
+    # ---- hazards ----
+
+    def runs_gnu_as(self, invocation: Invocation) -> bool:
+        del invocation
+        return True
+
+    def obeys_directives(self, invocation: Invocation) -> bool:
+        return not invocation.is_assembly_output
+
+    def doubts(self, invocation: Invocation) -> Hazard:
+        if invocation.language is Language.ASSEMBLER:
+            return Hazard.ASSEMBLER_FILE
+        is_bare = not _BARE_ASM.isdisjoint(invocation.arguments)
+        return Hazard.OPAQUE_ASSEMBLY if is_bare else Hazard.NONE
+
+    def resolvable(self, major: int) -> Hazard:
+        del major
+        return RESOLVABLE & ~Hazard.EMBED
+
+    # ---- include lines ----
+
+    def quoted_homes(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
+        del names
+        return ()
+
+    def includes(self, found: Includes) -> Includes:
+        return found
+
+    def definitions(self, found: Definitions) -> Definitions:
+        return found
+
+    def questions(self, found: frozenset[tuple[bool, bytes]]) -> frozenset[tuple[bool, bytes]]:
+        return found
+
+    # ---- sharing between checkouts ----
+
+    def why_private(self, invocation: Invocation, root: bytes, major: int) -> str:
+        return why_private(invocation, root, is_clang=self.is_clang_like, major=major)
+
+    def mark_depfile(self, data: bytes, root: bytes) -> bytes | None:
+        return mark_depfile(data, root, is_clang=self.is_clang_like)
+
+    def render_depfile(self, data: bytes, root: bytes) -> bytes:
+        return render_depfile_for(data, root, is_clang=self.is_clang_like)
+
+    # ---- a farm ----
+
+    def image_version(
+        self, program: bytes, image: Sequence[Toolchain] | None
+    ) -> tuple[int, ...] | None:
+        del program, image
+        return None
+
+    def guest_command(
+        self,
+        invocation: Invocation,
+        guest: GuestMap,
+        version: tuple[int, ...],
+        accepts: Callable[[tuple[bytes, ...]], bool],
+    ) -> GuestCommand:
+        del version, accepts
+        return GuestCommand(guest_arguments(invocation, guest), INJECTED)
+
+    def guest_environment(self, env: Mapping[bytes, bytes], guest: GuestMap) -> dict[bytes, bytes]:
+        del env, guest
+        return {}
+
+    def search_values(self, env: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+        del env
+        return ()
+
+    def client_stdout(
+        self, invocation: Invocation, text: bytes, is_here: Callable[[bytes], bool]
+    ) -> bytes:
+        del invocation, is_here
+        return text
+
+
+GNU: Final = GnuFamily()

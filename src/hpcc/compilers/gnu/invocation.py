@@ -1,0 +1,185 @@
+"""From the argv of gcc or clang to what a cache must know, or a bypass that says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from hpcc.compilers.gnu.flags import GNU_FLAGS
+from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
+from hpcc.compilers.spec.drivers import is_cxx_driver
+from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
+from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
+
+# Known by name, with a grammar of their own.
+_OTHER_COMPILERS: Final = frozenset(
+    b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ nvc nvc++ xlc xlclang"
+    b" suncc tcc hipcc clang-cl cl emcc em++ gfortran flang rustc swiftc gdc gnat".split()
+)
+# GCC manual, Overall Options: "file.c", "file.cc" ...; Clang's types::lookupTypeForExtension.
+_SUFFIXES: Final = {
+    b".c": Language.C,
+    **dict.fromkeys((b".cc", b".cp", b".cxx", b".cpp", b".CPP", b".c++", b".C"), Language.CXX),
+    **dict.fromkeys((b".S", b".sx"), Language.ASSEMBLER),
+    b".m": Language.OBJC,
+    **dict.fromkeys((b".mm", b".M"), Language.OBJCXX),
+}
+_PREPROCESSED: Final = frozenset({b".i", b".ii", b".mi", b".mii", b".s"})
+_MODULES: Final = frozenset({b".cppm", b".ccm", b".cxxm", b".c++m", b".ixx"})
+_LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
+_HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
+
+# AArch64 takes extensions behind it: -mcpu=native+crypto.
+_NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
+
+
+def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
+    """Read an argv whose response files are expanded. Pure; never raises."""
+    is_cxx = is_cxx_driver(program)
+    if is_cxx is None:
+        return _unknown_program(program.rpartition(b"/")[2])
+    parts = GNU_FLAGS.parse(arguments)
+    if isinstance(parts, Bypass):
+        return parts
+    reason = _refusal(parts)
+    if reason:
+        return Bypass(reason)
+    source = _source(parts, is_cxx=is_cxx)
+    if isinstance(source, Bypass):
+        return source
+    name, language = source
+    outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
+    if len(outputs) > 1:
+        return Bypass("multiple-outputs")
+    suffix = _output_suffix(parts)
+    output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + suffix
+    if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + name:
+        return Bypass("odd-output")
+    deps = _dependencies(parts, output)
+    if isinstance(deps, Bypass):
+        return deps
+    mode, depfile, by_wp = deps
+    return Invocation(
+        language=language,
+        source=name,
+        output=output,
+        dep_mode=mode,
+        depfile=depfile,
+        deps_by_wp=by_wp,
+        parts=parts,
+        is_native=any(isinstance(p, Flag) and _NATIVE.fullmatch(p.raw[0]) for p in parts),
+    )
+
+
+def _unknown_program(name: bytes) -> Bypass:
+    if name == b"nvcc":
+        return Bypass("nvcc")  # compiles each source several times, for several processors
+    return Bypass("other-compiler" if name in _OTHER_COMPILERS else "unknown-compiler")
+
+
+def _output_suffix(parts: Sequence[Flag | Operand]) -> bytes:
+    if _has_spelling(parts, "-emit-llvm"):
+        return b".ll" if _has_spelling(parts, "-S") else b".bc"
+    return b".s" if _has_spelling(parts, "-S") else b".o"
+
+
+def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
+    return any(isinstance(p, Flag) and p.spec.spelling == spelling for p in parts)
+
+
+def _refusal(parts: Sequence[Flag | Operand]) -> str:
+    """Return the first reason not to cache, "" when there is none."""
+    reason = ""
+    for part in parts:
+        if isinstance(part, Flag):
+            is_refused = part.spec.effect is Effect.REFUSE
+            reason = reason or (part.spec.reason if is_refused else bad_value(part))
+    modes = {p.spec.spelling for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.MODE}
+    if not reason and len(modes) != 1:
+        return "several-modes" if modes else "link"
+    return reason or bad_sequence(parts)
+
+
+def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, Language] | Bypass:
+    forced: bytes | None = None
+    found: list[tuple[bytes, bytes | None]] = []
+    for part in parts:
+        if isinstance(part, Operand):
+            found.append((part.name, forced))
+        elif part.spec.effect is Effect.LANGUAGE:
+            forced = None if part.value == b"none" else part.value
+    if len(found) != 1:
+        return Bypass("multiple-sources" if found else "no-source")
+    name, forced = found[0]
+    language = _language(name, forced, is_cxx=is_cxx)
+    if language is Language.ASSEMBLER and _has_spelling(parts, "-S"):
+        return Bypass("preprocess-only")
+    return language if isinstance(language, Bypass) else (name, language)
+
+
+def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | Bypass:
+    if forced is not None:
+        known = {language.value: language for language in Language}
+        return known.get(forced) or _odd_language(forced)
+    base = name.rpartition(b"/")[2]
+    suffix = base[base.rfind(b".") :] if b"." in base else b""
+    if suffix in _PREPROCESSED:
+        return Bypass("no-preprocessing")
+    if suffix in _HEADERS:
+        return Bypass("pch")
+    if suffix in _MODULES:
+        return Bypass("modules")
+    if suffix in _LINKER_INPUT or not suffix or name.startswith(b"@"):
+        return Bypass("linker-input")
+    language = _SUFFIXES.get(suffix)
+    if language is None:
+        return Bypass("language")
+    return Language.CXX if is_cxx and language is Language.C else language
+
+
+def _odd_language(name: bytes) -> Bypass:
+    if name.endswith((b"-module", b"-user-header", b"-system-header", b"-unit-header")):
+        return Bypass("modules")
+    if name.endswith(b"-header"):
+        return Bypass("pch")
+    if name == b"ir":
+        return Bypass("thinlto-backend")
+    return Bypass("no-preprocessing" if name.endswith(b"cpp-output") else "language")
+
+
+def _stem(base: bytes) -> bytes:
+    dot = base.rfind(b".")
+    return base[:dot] if dot > 0 else base
+
+
+def _dependencies(
+    parts: Sequence[Flag | Operand], output: bytes
+) -> tuple[DepMode, bytes | None, bool] | Bypass:
+    """Say which depfile the compiler will write, by the GCC manual's rules for -MD and -MF."""
+    flags = [p for p in parts if isinstance(p, Flag)]
+    by_driver = {f.spec.spelling for f in flags if f.spec.effect is Effect.DEPENDENCY}
+    by_wp = [w for f in flags if f.spec.spelling == "-Wp," and (w := wp_depfile(f.value))]
+    if by_wp:
+        # Two owners of one file name: which wins differs between compilers and versions.
+        if len(by_wp) > 1 or by_driver:
+            return Bypass("mixed-dependencies")
+        return DepMode(by_wp[0][0].decode()), by_wp[0][1], True
+    modes = by_driver & {"-MD", "-MMD"}
+    if not modes:
+        # -MF or -MT without -MD is an error or a warning: let the compiler say it.
+        return Bypass("odd-dependencies") if by_driver else (DepMode.NONE, None, False)
+    if len(modes) > 1:
+        return Bypass("mixed-dependencies")
+    files = [f.value for f in flags if f.spec.spelling == "-MF"]
+    depfile = files[-1] if files else _default_depfile(output)
+    if len(set(files)) > 1 or depfile in {b"", b"-"} or depfile.endswith(b"/"):
+        return Bypass("odd-dependencies")
+    return DepMode(modes.pop()), depfile, False
+
+
+def _default_depfile(output: bytes) -> bytes:
+    """Return dir/foo.d for `-o dir/foo.o`; without -o both names come from the source."""
+    head, slash, base = output.rpartition(b"/")
+    stem = _stem(base)
+    return head + slash + stem + b".d"

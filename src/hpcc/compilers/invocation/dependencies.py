@@ -1,0 +1,45 @@
+"""How the files of a local compile become known, per compiler and per what the user asked for.
+
+| user gives | compiler | way |
+| --- | --- | --- |
+| no depfile | both | `-MD` into a private file |
+| no depfile | a Clang that records its command line | a second run with `-M` |
+| `-MD` | both | the user's own file, which names every file |
+| `-MMD` | GCC, no `-g` or the like | `-H`: headers on stderr, stripped again; and the user's file |
+| `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
+| `-MMD` | Clang | a second run with `-M` (its `-H` changes the user's file) |
+| nothing | clang-cl | `/clang:-MD` into a private file; with debug information a second run |
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Way(enum.Enum):
+    """The rows of the table above."""
+
+    PRIVATE_FILE = "private-file"
+    USER_FILE = "user-file"
+    HEADERS = "headers"
+    SECOND_RUN = "second-run"
+
+
+class Headers(NamedTuple):
+    """What GCC's `-H` said, and stderr without it."""
+
+    names: tuple[bytes, ...]
+    stderr: bytes
+    has_pch: bool
+
+
+class Recording(enum.Enum):
+    """Whether an object will hold every flag of its compile.
+
+    ASK: some builds of the compiler do so without being told, and one compile shows which.
+    """
+
+    NEVER = "never"
+    ALWAYS = "always"
+    ASK = "ask"

@@ -1,0 +1,248 @@
+"""clang-cl and cl behind `CompilerFamily`: clang with the command line of cl.
+
+clang-cl takes clang's own dependency flags behind `/clang:`. With debug information each flag goes
+into the object (LF_BUILDINFO), so the files are then asked for in a second run. cl itself runs on
+Windows only, where no compile is looked up on the client.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from hpcc.compilers.clang.family import ClangFamily
+from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.dependencies import Recording, Way
+from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestCommand, GuestMap, NotPortableError
+from hpcc.compilers.invocation.invocation import Invocation, Language
+from hpcc.compilers.msvc.clang_cl_guest import (
+    INJECTED_CL,
+    clang_cl_guest_arguments,
+    client_notes,
+    definitions_with_slashes,
+    slashed_names,
+    with_slashes,
+)
+from hpcc.compilers.msvc.invocation import read_msvc_invocation
+from hpcc.compilers.msvc.repro import Version, reproducible_flags
+from hpcc.compilers.msvc.text import expand_windows_responses, fold_variables
+from hpcc.compilers.scan.includes import Definitions, Includes
+from hpcc.compilers.scan.scan import Hazard
+from hpcc.compilers.spec.drivers import (
+    CL_BEFORE,
+    CL_BEHIND,
+    CL_DRIVER_MODE,
+    INCLUDE_ENV,
+    MSVC_ENV,
+    is_clang_cl,
+    without_cl_variables,
+)
+from hpcc.compilers.spec.response import ReadFile
+from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
+from hpcc.core import Toolchain
+
+# Sends the output to another process's handle.
+_REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
+_EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
+_DEBUG: Final = ("Z7", "Zi", "g")
+# Search paths, which a guest can have. All else that Visual Studio's prompts set leads to
+# installations of this machine (LLVM's MSVCPaths.cpp).
+_PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
+_HARMLESS: Final = frozenset({CL_BEFORE, CL_BEHIND, b"LIB", b"LIBPATH", b"VSLANG", *_PATHS})
+_ELSEWHERE: Final = MSVC_ENV - _HARMLESS
+
+
+class MsvcFamily(ClangFamily):
+    """See `CompilerFamily`. `is_own`: this is clang-cl (or clang in its mode), not cl."""
+
+    name: str = "msvc"
+    has_windows_farm: bool = True
+    never_shared: str = "msvc"
+    search_variables: tuple[bytes, ...] = (*INCLUDE_ENV, *sorted(MSVC_ENV))
+
+    def __init__(self, *, is_own: bool) -> None:
+        self._is_own = is_own
+        self.has_local_cache = is_own
+
+    def settled(self, asked: CompilerFamily) -> CompilerFamily:
+        del asked
+        return self
+
+    # ---- command line and environment ----
+
+    def expand(
+        self,
+        compiler: bytes,
+        arguments: tuple[bytes, ...],
+        env: Mapping[bytes, bytes],
+        read_file: ReadFile,
+    ) -> tuple[bytes, ...] | Bypass:
+        del compiler
+        if _REFUSED_ENV in env:
+            return Bypass("environment")
+        before, behind = env.get(CL_BEFORE, b""), env.get(CL_BEHIND, b"")
+        folded = fold_variables(arguments, before=before, behind=behind)
+        if isinstance(folded, Bypass):
+            return folded
+        return expand_windows_responses(folded, read_file, is_nested=self._is_own)
+
+    def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
+        del compiler
+        return read_msvc_invocation(arguments, is_clang=self._is_own)
+
+    def key_environment(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        return env
+
+    def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+        return without_cl_variables(env)
+
+    def command(
+        self,
+        argv: Sequence[bytes],
+        compiler: bytes,
+        invocation: Invocation,
+        extra: Sequence[bytes],
+        behind: Sequence[bytes],
+    ) -> tuple[bytes, ...]:
+        """Return the user's own line, since CL and `--` mean something by their place."""
+        del invocation, behind
+        return (compiler, *extra, *argv[1:])
+
+    # ---- what this compiler is ----
+
+    def search_question(self, invocation: Invocation) -> list[bytes]:
+        language = b"/TC" if invocation.language is Language.C else b"/TP"
+        question = [language, b"-clang:-v", b"-E", b"--", b"/dev/null"]
+        return [*invocation.search_arguments, *question]
+
+    def native_question(self, invocation: Invocation) -> list[bytes] | None:
+        del invocation
+        return None
+
+    def colour_question(self, invocation: Invocation) -> list[bytes]:
+        return [*invocation.search_arguments, b"/TC", b"-E", b"-"]
+
+    # ---- what a compile writes and reads ----
+
+    def recording(self, invocation: Invocation) -> Recording:
+        is_debug = any(f.spec.spelling.startswith(_DEBUG) for f in invocation.flags)
+        return Recording.ALWAYS if is_debug else Recording.NEVER
+
+    def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:
+        return [b"-clang:-MD", b"-clang:-MF" + path] if way is Way.PRIVATE_FILE else []
+
+    def dependency_command(
+        self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
+    ) -> list[bytes]:
+        return [compiler, *without_outputs(invocation), *injected, b"-clang:-M"]
+
+    def expansion_command(
+        self, compiler: bytes, invocation: Invocation, *, keeps_lines: bool
+    ) -> list[bytes]:
+        mode = (b"-E",) if keeps_lines else (b"-E", b"-clang:-P")
+        return [compiler, *without_outputs(invocation), *mode]
+
+    def separates_streams(self, invocation: Invocation) -> bool:
+        return any(f.spec.spelling.startswith("showIncludes") for f in invocation.flags)
+
+    def doubts(self, invocation: Invocation) -> Hazard:
+        del invocation
+        return Hazard.OPAQUE_ASSEMBLY  # blocks of `__asm` are part of cl's language
+
+    def quoted_homes(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return the directories of these files: quoted names are looked for in each of them."""
+        return tuple(dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
+
+    def includes(self, found: Includes) -> Includes:
+        return with_slashes(found)
+
+    def definitions(self, found: Definitions) -> Definitions:
+        return definitions_with_slashes(found)
+
+    def questions(self, found: frozenset[tuple[bool, bytes]]) -> frozenset[tuple[bool, bytes]]:
+        return found | slashed_names(found)
+
+    # ---- a farm ----
+
+    def image_version(self, program: bytes, image: Sequence[Toolchain] | None) -> Version | None:
+        return image_version(program, image)
+
+    def guest_command(
+        self,
+        invocation: Invocation,
+        guest: GuestMap,
+        version: Version,
+        accepts: Callable[[tuple[bytes, ...]], bool],
+    ) -> GuestCommand:
+        def takes(flags: tuple[bytes, ...]) -> bool:
+            trial = (CL_DRIVER_MODE, b"-c", b"-Z7", b"-Foempty.obj", *flags, b"--", b"empty.c")
+            return accepts(trial)
+
+        flags = reproducible_flags(
+            invocation, version, GUEST_ROOT, is_clang=self._is_own, accepts=takes
+        )
+        injected = (*flags, *INJECTED_CL)
+        return GuestCommand(clang_cl_guest_arguments(invocation, guest, injected), injected)
+
+    def guest_environment(self, env: Mapping[bytes, bytes], guest: GuestMap) -> dict[bytes, bytes]:
+        if not _ELSEWHERE.isdisjoint(env):
+            raise NotPortableError("environment")
+        return {
+            name: b";".join(guest.spell_directory(d) for d in env[name].split(b";") if d)
+            for name in _PATHS
+            if env.get(name)
+        }
+
+    def search_values(self, env: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
+        return tuple(env.get(name, b"") for name in _PATHS)
+
+    def client_stdout(
+        self, invocation: Invocation, text: bytes, is_here: Callable[[bytes], bool]
+    ) -> bytes:
+        return client_notes(text, is_here) if self.separates_streams(invocation) else text
+
+
+CLANG_CL: Final = MsvcFamily(is_own=True)
+CL: Final = MsvcFamily(is_own=False)
+
+
+def msvc_family(compiler: bytes) -> MsvcFamily:
+    """Return cl where a program has that name; clang in cl's mode is clang-cl."""
+    return CL if is_clang_cl(compiler) is False else CLANG_CL
+
+
+def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version | None:
+    """Return the version of the image's compiler; None where the image's compilers are not known.
+
+    Raises:
+        NotPortableError: it has none that is called so.
+    """
+    if image is None:
+        return None
+    base = re.split(rb"[\\/]", program)[-1]
+    name = _EXE.sub(b"", base).decode("utf-8", "replace")
+    there = next((t for t in image if name in t.names), None)
+    is_own = is_clang_cl(name.encode()) is True
+    if there is None or (is_own and there.family != "clang-cl"):
+        raise NotPortableError("not-in-image")
+    return tuple(int(part) for part in there.version.split("."))
+
+
+def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
+    """Return the arguments for a run that writes no object and says nothing else."""
+    kept: list[bytes] = []
+    source: tuple[bytes, ...] = ()
+    for part in invocation.parts:
+        if isinstance(part, Operand):
+            source = (b"/Tc" if invocation.language is Language.C else b"/Tp", part.name)
+        elif part.spec.spelling in {"Tc", "Tp"}:
+            source = part.raw
+        elif not _is_output(part):
+            kept.extend(part.raw)
+    return (*kept, *source)
+
+
+def _is_output(flag: Flag) -> bool:
+    is_note = flag.spec.spelling.startswith("showIncludes")
+    return is_note or flag.spec.effect in {Effect.MODE, Effect.OUTPUT, Effect.SIDE_OUTPUT}
