@@ -426,8 +426,8 @@ CASES = {
     ),
     "list-of-the-sanitizer": Case(
         "cache/host/toolset.py",
-        "own = _default_lists(invocation, compiler, env, cwd, search)",
-        "own = ()",
+        "own += _default_lists(invocation, compiler, env, cwd, search)",
+        "own += ()",
         f"{GRAMMAR}/test_grammar_tools.py::test_a_sanitizer_s_own_list_is_an_input",
     ),
     "flags-of-an-unknown-version": Case(

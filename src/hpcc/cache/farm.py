@@ -20,6 +20,7 @@ from hpcc.cache.key.marker import Marker
 from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
 from hpcc.cache.remote.depfiles import Depfiles
+from hpcc.cache.remote.fallback import refused_or_local
 from hpcc.cache.remote.plan import Plan, Planner
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
@@ -37,7 +38,7 @@ from hpcc.core import (
     RemoteResult,
     Toolchain,
 )
-from hpcc.dispatch.parity import Judgement, Words, forbidden_text, judge, words_in_force
+from hpcc.dispatch.parity import Judgement, Words, judge, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-3"
@@ -179,15 +180,7 @@ class FarmCache:
         """Count why it is done here; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
         self._records.fell_back(f"{reason}: {message}" if reason == "parity" else reason)
-        words = self._words(self._remote.session())
-        match words.fallback:
-            case "never":
-                return Done(1, b"", forbidden_text(words, reason, message))
-            case "warn":
-                _log.warning("compiled locally (%s): %s", reason, message)
-            case "quiet":
-                pass
-        return None
+        return refused_or_local(self._words(self._remote.session()), reason, message, _log)
 
     def _compile(self, job: _Job, is_cancelled: Callable[[], bool]) -> Done | None:
         started_ns = time.time_ns()

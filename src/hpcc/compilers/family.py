@@ -193,7 +193,7 @@ class Files(Protocol):
         ...
 
     def separates_streams(self, invocation: Invocation) -> bool:
-        """Tell whether stdout holds the list of headers alone."""
+        """Tell whether stdout holds only the list of headers."""
         ...
 
     def runs_gnu_as(self, invocation: Invocation) -> bool:

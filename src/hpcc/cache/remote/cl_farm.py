@@ -14,12 +14,14 @@ from hpcc.cache.base.api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.cache.base.counters import Counters
 from hpcc.cache.remote.cl_host import Machine
 from hpcc.cache.remote.cl_plan import ClPlan, ClPlanner
+from hpcc.cache.remote.fallback import refused_or_local
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.msvc.guest import client_source_dependencies, windows_guest_text
 from hpcc.compilers.spec.table import Bypass
+from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings
 from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
-from hpcc.dispatch.parity import forbidden_text, words_in_force
+from hpcc.dispatch.parity import Words, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
@@ -50,9 +52,7 @@ class ClFarm:
         if self._remote.farm() is None:
             return self.left("no-farm")
         session = self._remote.session()
-        settings = self._settings
-        words = words_in_force(session, fallback=settings.fallback, parity=settings.parity)
-        if words.parity == "refuse":
+        if self._words(session).parity == "refuse":
             # No image for Windows says yet what compiler it has.
             return self.fall_back("parity", _NO_PARITY)
         try:
@@ -102,11 +102,10 @@ class ClFarm:
     def fall_back(self, reason: str, message: str) -> Done | Exec:
         """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
+        return refused_or_local(self._words(self._remote.session()), reason, message, _log) or Exec(
+            reason
+        )
+
+    def _words(self, session: FarmSession | None) -> Words:
         settings = self._settings
-        session = self._remote.session()
-        words = words_in_force(session, fallback=settings.fallback, parity=settings.parity)
-        if words.fallback == "never":
-            return Done(1, b"", forbidden_text(words, reason, message))
-        if words.fallback == "warn":
-            _log.warning("compiled locally (%s): %s", reason, message)
-        return Exec(reason)
+        return words_in_force(session, fallback=settings.fallback, parity=settings.parity)

@@ -17,9 +17,14 @@ from hpcc.compilers.msvc.deps import (
     read_show_includes,
     read_source_dependencies,
 )
-from hpcc.compilers.msvc.family import without_outputs
-from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, VERSION_SOURCE, read_cl_version
-from hpcc.compilers.spec.drivers import CL_DRIVER_MODE, is_clang_cl, without_cl_variables
+from hpcc.compilers.msvc.family import (
+    MsvcFamily,
+    msvc_family,
+    msvc_family_that_answers,
+    without_outputs,
+)
+from hpcc.compilers.msvc.probe import VERSION_SOURCE
+from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.core import CallerError
 
 Version = tuple[int, ...]
@@ -72,8 +77,8 @@ class ClHost:
         self.machine = machine
         self._answers: dict[Hashable, object] = {}
 
-    def version(self, request: CompileRequest) -> tuple[bool, Version]:
-        """Return whether it is clang's, and its version.
+    def version(self, request: CompileRequest) -> tuple[MsvcFamily, Version]:
+        """Return the family that it answers to be of, and its version.
 
         Raises:
             NotPortableError: it does not say, or cannot be asked.
@@ -83,7 +88,7 @@ class ClHost:
         if known is None:
             answer = self._compile(request, {"v.c": VERSION_SOURCE}, _SILENT, b"-EP", b"v.c")
             try:
-                known = self._remember(key, read_cl_version(answer.stdout))
+                known = self._remember(key, msvc_family_that_answers(answer.stdout))
             except CallerError as error:
                 raise NotPortableError(error.reason) from error
         return known  # type: ignore[return-value]  # made four lines above
@@ -105,10 +110,10 @@ class ClHost:
         Raises:
             NotPortableError: it does not tell, or reads what cannot travel (modules, a PCH).
         """
-        is_clang, version = self.version(request)
+        family, version = self.version(request)
         bare = (request.compiler, *without_outputs(invocation), _SILENT, b"-Zs")
         try:
-            if not is_clang and version >= SOURCE_DEPENDENCIES_SINCE:
+            if family.writes_reports(version):
                 return self._reported(request, bare)
             words = self._words(request)
             answer = self._run(request, (*bare, b"-showIncludes"), request.cwd)
@@ -140,8 +145,7 @@ class ClHost:
     def _compile(
         self, request: CompileRequest, sources: Mapping[str, bytes], *argv: bytes
     ) -> Answer:
-        # clang itself takes cl's words in this mode alone.
-        mode = () if is_clang_cl(request.compiler) is not None else (CL_DRIVER_MODE,)
+        mode = msvc_family(request.compiler).mode_arguments(request.compiler)
         with self._scratch() as directory:
             for name, data in sources.items():
                 self.machine.write(f"{directory}\\{name}", data)

@@ -21,9 +21,7 @@ from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.family import image_version, msvc_family
 from hpcc.compilers.msvc.guest import WINDOWS_GUEST_ROOT, WindowsGuestMap, windows_guest_arguments
-from hpcc.compilers.msvc.repro import reproducible_flags
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, scan_arguments, scan_source
-from hpcc.compilers.spec.drivers import is_clang_cl
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import (
@@ -92,8 +90,8 @@ class ClPlanner:
             return Bypass("environment")
         system = _System(request, root)
         env = _environment(request, system, cwd)
-        is_clang, version = self._host.version(request)
-        if is_clang is (is_clang_cl(request.compiler) is False):
+        family, version = self._host.version(request)
+        if family is not msvc_family(request.compiler):
             return Bypass("other-compiler")
         guest = WindowsGuestMap(root, cwd, system)
         arguments = windows_guest_arguments(invocation, guest)
@@ -107,12 +105,11 @@ class ClPlanner:
             return Bypass("odd-output")
         # A Windows image is not asked yet, and then has none in the list.
         there = image_version(request.argv[0], image or None) or version
-        injected = reproducible_flags(
+        injected = family.reproducible_flags(
             invocation,
             there,
             WINDOWS_GUEST_ROOT.encode(),
-            is_clang=is_clang,
-            accepts=lambda flags: there != version or self._host.takes(request, flags),
+            lambda flags: there != version or self._host.takes(request, flags),
         )
         program = request.argv[0].replace(b"/", b"\\").rpartition(b"\\")[2]
         argv = (program, *arguments, *injected)

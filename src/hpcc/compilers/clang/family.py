@@ -12,7 +12,7 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.spec.drivers import TARGET, DriverAnswers
 
-# Where Clang has an assembler of its own, and takes it.
+# Targets for which Clang runs its integrated assembler.
 _INTEGRATED: Final = re.compile(
     rb"(?:x86_64|amd64|i[3-6]86|arm|thumb|aarch64|riscv|powerpc|ppc|mips|s390x|wasm|bpf|loongarch)"
 )

@@ -12,7 +12,7 @@ from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
 
-# Known by name, with a grammar of their own.
+# Known by name; each has another grammar.
 _OTHER_COMPILERS: Final = frozenset(
     b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ nvc nvc++ xlc xlclang"
     b" suncc tcc hipcc clang-cl cl emcc em++ gfortran flang rustc swiftc gdc gnat".split()

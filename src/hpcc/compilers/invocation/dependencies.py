@@ -37,7 +37,7 @@ class Headers(NamedTuple):
 class Recording(enum.Enum):
     """Whether an object will hold every flag of its compile.
 
-    ASK: some builds of the compiler do so without being told, and one compile shows which.
+    ASK: some builds of the compiler do so without such a flag, and one compile shows which.
     """
 
     NEVER = "never"

@@ -25,6 +25,7 @@ from hpcc.compilers.msvc.clang_cl_guest import (
     with_slashes,
 )
 from hpcc.compilers.msvc.invocation import read_msvc_invocation
+from hpcc.compilers.msvc.probe import SOURCE_DEPENDENCIES_SINCE, read_cl_version
 from hpcc.compilers.msvc.repro import Version, reproducible_flags
 from hpcc.compilers.msvc.text import expand_windows_responses, fold_variables
 from hpcc.compilers.scan.includes import Definitions, Includes
@@ -109,6 +110,10 @@ class MsvcFamily(ClangFamily):
         del invocation, behind
         return (compiler, *extra, *argv[1:])
 
+    def mode_arguments(self, compiler: bytes) -> tuple[bytes, ...]:
+        """Return what makes this program read cl's words: clang itself does so only in a mode."""
+        return () if is_clang_cl(compiler) is not None else (CL_DRIVER_MODE,)
+
     # ---- what this compiler is ----
 
     def search_question(self, invocation: Invocation) -> list[bytes]:
@@ -128,6 +133,10 @@ class MsvcFamily(ClangFamily):
     def recording(self, invocation: Invocation) -> Recording:
         is_debug = any(f.spec.spelling.startswith(_DEBUG) for f in invocation.flags)
         return Recording.ALWAYS if is_debug else Recording.NEVER
+
+    def writes_reports(self, version: Version) -> bool:
+        """Tell whether `/sourceDependencies` lists what a compile reads."""
+        return not self._is_own and version >= SOURCE_DEPENDENCIES_SINCE
 
     def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:
         return [b"-clang:-MD", b"-clang:-MF" + path] if way is Way.PRIVATE_FILE else []
@@ -179,11 +188,19 @@ class MsvcFamily(ClangFamily):
             trial = (CL_DRIVER_MODE, b"-c", b"-Z7", b"-Foempty.obj", *flags, b"--", b"empty.c")
             return accepts(trial)
 
-        flags = reproducible_flags(
-            invocation, version, GUEST_ROOT, is_clang=self._is_own, accepts=takes
-        )
+        flags = self.reproducible_flags(invocation, version, GUEST_ROOT, takes)
         injected = (*flags, *INJECTED_CL)
         return GuestCommand(clang_cl_guest_arguments(invocation, guest, injected), injected)
+
+    def reproducible_flags(
+        self,
+        invocation: Invocation,
+        version: Version,
+        root: bytes,
+        takes: Callable[[tuple[bytes, ...]], bool],
+    ) -> tuple[bytes, ...]:
+        """See `hpcc.compilers.msvc.repro`."""
+        return reproducible_flags(invocation, version, root, is_clang=self._is_own, accepts=takes)
 
     def guest_environment(self, env: Mapping[bytes, bytes], guest: GuestMap) -> dict[bytes, bytes]:
         if not _ELSEWHERE.isdisjoint(env):
@@ -210,6 +227,16 @@ CL: Final = MsvcFamily(is_own=False)
 def msvc_family(compiler: bytes) -> MsvcFamily:
     """Return cl where a program has that name; clang in cl's mode is clang-cl."""
     return CL if is_clang_cl(compiler) is False else CLANG_CL
+
+
+def msvc_family_that_answers(output: bytes) -> tuple[MsvcFamily, Version]:
+    """Read what a compiler made of `VERSION_SOURCE`: its family and version.
+
+    Raises:
+        CallerError: no such answer is in the output.
+    """
+    is_own, version = read_cl_version(output)
+    return CLANG_CL if is_own else CL, version
 
 
 def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version | None:
