@@ -102,9 +102,8 @@ class ClFarm:
     def fall_back(self, reason: str, message: str) -> Done | Exec:
         """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
-        return refused_or_local(self._words(self._remote.session()), reason, message, _log) or Exec(
-            reason
-        )
+        words = self._words(self._remote.session())
+        return refused_or_local(words, reason, message, _log) or Exec(reason)
 
     def _words(self, session: FarmSession | None) -> Words:
         settings = self._settings
