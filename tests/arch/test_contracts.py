@@ -29,6 +29,8 @@ PLANTS = {
     "rooms-images": ("hpcc/images/oci/__init__.py", "import hpcc.images.assembly.erofs"),
     "rooms-agent": ("hpcc/agent/base/service.py", "import hpcc.agent.linux.main"),
     "rooms-cli": ("hpcc/cli/base/lock.py", "import hpcc.cli.farm.up"),
+    "compiler-families": ("hpcc/compilers/gnu/flags.py", "import hpcc.compilers.clang.family"),
+    "msvc": ("hpcc/cache/key/prepare.py", "import hpcc.compilers.msvc.flags"),
 }
 # Runs in the copy, in one process: each start of lint-imports costs more than its check.
 PROGRAM = """
