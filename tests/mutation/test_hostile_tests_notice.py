@@ -431,7 +431,7 @@ CASES = {
         f"{GRAMMAR}/test_grammar_tools.py::test_a_sanitizer_s_own_list_is_an_input",
     ),
     "flags-of-an-unknown-version": Case(
-        "compilers/versions.py",
+        "compilers/invocation/versions.py",
         "is_known = all(map(_is_stable, invocation.flags))",
         "is_known = True",
         "tests/unit/cache/key/test_gnu_grammar.py::test_only_what_is_known_of_a_version_is_cached",

@@ -10,8 +10,8 @@ import re
 from typing import Final
 
 from hpcc.compilers.clang.family import CLANG
-from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.gnu.family import GNU
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.spec.drivers import follows_cl
 
 _CLANG: Final = re.compile(rb"^(?:.* )?clang version (\d{1,4})", re.MULTILINE)

@@ -15,6 +15,7 @@ from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.invocation.versions import check_versions
 from hpcc.compilers.spec.table import (
     ASKED_CLANG,
     ASKED_GCC,
@@ -23,7 +24,6 @@ from hpcc.compilers.spec.table import (
     Effect,
     FlagSpec,
 )
-from hpcc.compilers.versions import check_versions
 from hpcc_testkit.cache.compiles import run_bare
 
 # A value that makes sense; the rest of the rows take none, or any name.

@@ -21,8 +21,8 @@ from hpcc.cache.replay.engine import Engine, Outcome, Plan
 from hpcc.cache.replay.replay import NotPinnedError, Pins
 from hpcc.compilers.clang.config_files import config_names
 from hpcc.compilers.families import family_that_answers
-from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.gnu.driver_files import program_directories
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.drivers import (
     TARGET,

@@ -9,7 +9,7 @@ from typing import Final
 
 from hpcc.cache.base.fields import encode_fields
 from hpcc.cache.base.tools import ask
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass
 

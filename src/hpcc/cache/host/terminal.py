@@ -14,7 +14,7 @@ import tempfile
 from typing import Final
 
 from hpcc.cache.base.api import CompileRequest
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass, Effect
 

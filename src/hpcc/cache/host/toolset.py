@@ -14,8 +14,8 @@ from typing import Final
 
 from hpcc.cache.base.tools import ask
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
-from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.gnu.specs import is_tame
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 
 _SPECS_FLAGS: Final = ("-specs=", "--specs=")

@@ -7,7 +7,7 @@ import stat
 
 from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.inputs.system_names import SystemNames
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
 from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan

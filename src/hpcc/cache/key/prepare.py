@@ -21,7 +21,7 @@ from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.terminal import Terminals
 from hpcc.cache.key.share import Share, Sharing, Standing
 from hpcc.compilers.families import family_of
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES

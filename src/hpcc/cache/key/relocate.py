@@ -6,7 +6,7 @@ import hashlib
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.manifest import Absence, InputSet
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.share import ROOT_MARK, under_root
 from hpcc.compilers.invocation.share_text import mark_text, render_text
 

@@ -22,7 +22,7 @@ from hpcc.cache.base.uncacheable import absolute
 from hpcc.cache.host.identity import Identity
 from hpcc.cache.key.marker import Marker, MarkerError, MarkerSearch, read_marker, search_marker
 from hpcc.cache.key.relocate import Checkout
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.share import (
     canonical_arguments,

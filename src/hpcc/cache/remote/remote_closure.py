@@ -27,7 +27,7 @@ from hpcc.cache.remote.guest_paths import guest_path, is_under
 from hpcc.cache.replay.engine import Engine, Outcome
 from hpcc.cache.replay.engine import Plan as Checks
 from hpcc.cache.replay.replay import NotPinnedError, Pins
-from hpcc.compilers.family import CompilerFamily
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.reach import Reach, Search, UnscannableError, plain_directory, reach
 from hpcc.compilers.scan.scan import Hazard, scan_arguments

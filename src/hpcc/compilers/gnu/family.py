@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.gnu.driver_files import specs_names
 from hpcc.compilers.gnu.headers import strip_headers, without_outputs
 from hpcc.compilers.gnu.invocation import read_invocation
 from hpcc.compilers.invocation.dependencies import Headers, Recording, Way
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import INJECTED, GuestCommand, GuestMap, guest_arguments
 from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
 from hpcc.compilers.invocation.share import why_private
 from hpcc.compilers.invocation.share_text import mark_depfile, render_depfile_for
 from hpcc.compilers.invocation.side import Written, files_written
+from hpcc.compilers.invocation.versions import check_versions
 from hpcc.compilers.scan.includes import Definitions, Includes
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
 from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, DriverAnswers
 from hpcc.compilers.spec.response import ReadFile, expand_responses
 from hpcc.compilers.spec.table import Bypass
-from hpcc.compilers.versions import check_versions
 from hpcc.core import Toolchain
 
 # `__asm` then needs no string, and looks like prose.

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hpcc.compilers.clang.family import ClangFamily
-from hpcc.compilers.family import CompilerFamily
 from hpcc.compilers.invocation.dependencies import Recording, Way
+from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestCommand, GuestMap, NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.msvc.clang_cl_guest import (

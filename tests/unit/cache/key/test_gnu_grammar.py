@@ -19,8 +19,8 @@ from hpcc.compilers.gnu.specs import is_tame
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, guest_arguments
 from hpcc.compilers.invocation.inputs import files_looked_for
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.compilers.invocation.versions import check_versions
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass
-from hpcc.compilers.versions import check_versions
 
 
 def _read(argv: str) -> Invocation:
