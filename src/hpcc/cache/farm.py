@@ -38,6 +38,7 @@ from hpcc.core import (
     RemoteResult,
     Toolchain,
 )
+from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import Judgement, Words, judge, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
@@ -116,9 +117,9 @@ class FarmCache:
         self._breaker = Breaker(monotonic)
         self._completions = Completions()
         self._depfiles = Depfiles()
-        self._refusals: dict[bytes, tuple[str, float]] = {}
+        self._refusals: BoundedMemo[bytes, tuple[str, float]] = BoundedMemo(_MAX_REFUSALS)
         self._hosts = HostToolchains(monotonic)
-        self._warned: set[str] = set()
+        self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | None:
         """Answer from the image's results or from the farm; None when this machine has to."""
@@ -167,9 +168,7 @@ class FarmCache:
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:
-            if len(self._warned) >= _MAX_WARNED:
-                self._warned.clear()
-            self._warned.add(text)
+            self._warned[text] = None
             _log.warning("%s", text)
 
     def _words(self, session: FarmSession | None) -> Words:
@@ -219,8 +218,6 @@ class FarmCache:
     def _refuse(self, key: bytes, reason: str) -> None:
         if reason in {"dependencies-failed", "modified-during-compile", "input-vanished"}:
             return  # the sources as they are this minute, not the command
-        if len(self._refusals) >= _MAX_REFUSALS:
-            self._refusals.clear()
         self._refusals[key] = (reason, self._monotonic() + REFUSAL_SECONDS)
 
     def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:

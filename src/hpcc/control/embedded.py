@@ -15,6 +15,7 @@ from typing import Final, Self
 from hpcc.control.checks import check_name, check_news, check_value, victim
 from hpcc.control.fanout import Fanout
 from hpcc.core import CallerError
+from hpcc.core.memo import BoundedMemo
 from hpcc.ports import (
     ENTRY_TOPIC,
     MAX_FACTS_BYTES,
@@ -67,7 +68,7 @@ class EmbeddedControlStore:
         # By worker, with the monotonic time at which each ends.
         self._leases: dict[str, tuple[WorkerLease, float]] = {}
         # What `entries` read last of each space, and at which version of the file.
-        self._read: dict[str, tuple[int, tuple[Entry, ...]]] = {}
+        self._read: BoundedMemo[str, tuple[int, tuple[Entry, ...]]] = BoundedMemo(_MAX_SPACES)
         # A call that was cancelled goes on in its thread.
         self._mutex = threading.Lock()
         try:
@@ -130,8 +131,6 @@ class EmbeddedControlStore:
                     "SELECT key, value, version FROM entry WHERE space = ? ORDER BY key", (space,)
                 )
                 found = tuple(Entry(*row) for row in rows)
-                if len(self._read) >= _MAX_SPACES:
-                    self._read.clear()
                 self._read[space] = version, found
             return found
 

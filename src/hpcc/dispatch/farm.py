@@ -26,6 +26,7 @@ from hpcc.core import (
     TenantId,
     Toolchain,
 )
+from hpcc.core.memo import BoundedMemo, LruMemo
 from hpcc.dispatch.parity import toolchain_of
 from hpcc.dispatch.routes import RouteBook
 from hpcc.identity.login_source import LoginSource
@@ -86,21 +87,21 @@ class FarmConnection:
         self._source = LoginSource(Path(farm.login), clock) if farm.login else None
         # Only this process has the key, so that a copied token does not work elsewhere.
         self._key = ProofKey()
-        self._proofs: dict[tuple[str, str], tuple[str, float]] = {}
+        self._proofs: BoundedMemo[tuple[str, str], tuple[str, float]] = BoundedMemo(_MAX_PROOFS)
         self.result_keys = ResultKeys(self._result_key, clock)
         self._lock = asyncio.Lock()
         self._session: SessionGrant | None = None
         self._book = RouteBook()
         # Its guests may be warm for us. Any scheduler gets it as a hint.
         self._last_worker = ""
-        self._channels: dict[tuple[str, bytes], grpc.aio.Channel] = {}
+        self._channels: LruMemo[tuple[str, bytes], grpc.aio.Channel] = LruMemo(_MAX_CHANNELS)
         self._watcher: asyncio.Task[None] | None = None
         self._session_file = session_file
         # The scheduler's answer to the last login; None before the first.
         self.said: FarmSession | None = None
         # The compilers named by requests, by name, for the next login's report.
         self._hosts: dict[str, Toolchain] = {}
-        self._read: dict[str, Toolchain | None] = {"": None}
+        self._read: BoundedMemo[str, Toolchain | None] = BoundedMemo(MAX_TOOLCHAINS)
         # `_is_watching`: a watch is open. `_is_told`: it delivers deaths, or has ended.
         self._is_watching = False
         self._is_told = asyncio.Event()
@@ -111,8 +112,6 @@ class FarmConnection:
     def host(self, text: str) -> Toolchain | None:
         """Parse the compiler that a request carries, and add it to the next login's report."""
         if text not in self._read:
-            if len(self._read) >= MAX_TOOLCHAINS:
-                self._read.clear()
             found = self._read[text] = toolchain_of(text)
             hosts = self._hosts
             if found and (found.names[0] in hosts or len(hosts) < MAX_TOOLCHAINS):
@@ -174,8 +173,6 @@ class FarmConnection:
             now = self._clock.now()
             proof, made_at = self._proofs.get((route.token, method), ("", 0.0))
             if not 0 <= now - made_at < _PROOF_SECONDS:
-                if len(self._proofs) >= _MAX_PROOFS:
-                    self._proofs.clear()
                 proof = self._key.sign(route.token, method, now)
                 self._proofs[route.token, method] = proof, now
             return proof
@@ -352,9 +349,7 @@ class FarmConnection:
             channel = open_pinned(
                 route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
             )
-            while len(self._channels) >= _MAX_CHANNELS:
-                del self._channels[next(iter(self._channels))]  # closes with its last reference
-            self._channels[key] = channel
+            self._channels[key] = channel  # an evicted channel closes with its last reference
         return channel
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from hpcc.core import MAX_OUTPUT_BYTES, Blob, CallerError, Digest
+from hpcc.core.memo import LruMemo
 
 _MAX_ENTRIES: Final = 200_000
 # A file that changed this recently may change again within one tick of its clock.
@@ -29,7 +29,7 @@ class DigestMemo:
     """Digests of files by path and stat, bounded. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: LruMemo[str, _Entry] = LruMemo(_MAX_ENTRIES)
 
     def digest(self, path: str, now_ns: int) -> Digest:
         """Return the digest of a file's content; `now_ns` is the wall time in nanoseconds.
@@ -55,8 +55,6 @@ class DigestMemo:
             raise CallerError("an input changes while it is read", reason="input-changed")
         if _REMEMBERS and now_ns - max(after.st_mtime_ns, after.st_ctime_ns) > _RACY_NS:
             self._entries[path] = _Entry(key, digest)
-            if len(self._entries) > _MAX_ENTRIES:
-                self._entries.popitem(last=False)
         return digest
 
     def forget(self, path: str) -> None:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from hpcc.core import CallerError, Digest, InputFile, folded_inputs
+from hpcc.core.memo import LruMemo
 from hpcc.dispatch.farm import RoutedWorker
 from hpcc.dispatch.remote_frames import UNKNOWN_INPUTS, decode_inputs
 from hpcc.reapi.delta import Delta, make_delta
@@ -114,11 +115,11 @@ class SentBlobs:
     """
 
     def __init__(self) -> None:
-        self._held: OrderedDict[_Key, _Held] = OrderedDict()
+        self._held: LruMemo[_Key, _Held] = LruMemo(_MAX_WORKERS)
         # Generation, and how often it lacked what came with a call since it last took a delta.
-        self._ignored: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
+        self._ignored: LruMemo[_Key, tuple[int, int]] = LruMemo(_MAX_WORKERS)
         # The generation in which a worker answered an execution with one message, as asked.
-        self._brief: OrderedDict[_Key, int] = OrderedDict()
+        self._brief: LruMemo[_Key, int] = LruMemo(_MAX_WORKERS)
 
     async def unknown(
         self, client: _Asks, worker: RoutedWorker, action: _Action
@@ -167,8 +168,6 @@ class SentBlobs:
         generation, count = self._ignored.pop(_key(worker), (0, 0))
         count = count if generation == worker.route.generation else 0
         self._ignored[_key(worker)] = worker.route.generation, count + 1
-        if len(self._ignored) > _MAX_WORKERS:
-            self._ignored.popitem(last=False)
 
     def is_brief(self, worker: RoutedWorker) -> bool:
         """Report whether a worker answers an execution with one message."""
@@ -177,8 +176,6 @@ class SentBlobs:
     def was_brief(self, worker: RoutedWorker) -> None:
         """Note that the worker answered an execution with one message."""
         self._brief[_key(worker)] = worker.route.generation
-        if len(self._brief) > _MAX_WORKERS:
-            self._brief.popitem(last=False)
 
     def _ignores(self, worker: RoutedWorker) -> bool:
         generation, count = self._ignored.get(_key(worker), (0, 0))
@@ -204,10 +201,9 @@ class SentBlobs:
         self._held.pop(_key(worker), None)
 
     def _of(self, worker: RoutedWorker) -> _Held:
-        held = self._held.setdefault(_key(worker), _Held())
-        self._held.move_to_end(_key(worker))
-        if len(self._held) > _MAX_WORKERS:
-            self._held.popitem(last=False)
+        held = self._held.use(_key(worker))
+        if held is None:
+            held = self._held[_key(worker)] = _Held()
         return held
 
 

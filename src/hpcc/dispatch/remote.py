@@ -28,6 +28,7 @@ from hpcc.core import (
     RemoteRequest,
     SharedInputs,
 )
+from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.farm_files import FarmFiles
 from hpcc.dispatch.remote_frames import (
     LENGTH,
@@ -83,7 +84,7 @@ class _Link:
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
-        self._told: set[bytes] = set()
+        self._told: BoundedMemo[bytes, None] = BoundedMemo(_MAX_TOLD)
         self.is_dead = False
         self.answered = 0
         self._reader = threading.Thread(target=self._read, name="hpcc-remote", daemon=True)
@@ -93,9 +94,7 @@ class _Link:
         """Report whether the process lacks these inputs, and note that it gets them now."""
         if shared is None or shared.name in self._told:
             return False
-        if len(self._told) >= _MAX_TOLD:
-            self._told.clear()
-        self._told.add(shared.name)
+        self._told[shared.name] = None
         return True
 
     def ask(self, request_id: int, frame: bytes) -> _Pending:

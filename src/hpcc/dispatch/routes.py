@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
+from hpcc.core.memo import LruMemo
 from hpcc.rpc.scheduler.api import Route, RouteChange
 
 # A generation with a failed dial or call is not dialled again for this long. By then a dead
@@ -24,9 +24,9 @@ class RouteBook:
     def __init__(self) -> None:
         self.current: Route | None = None
         # By worker: this generation and all before it are dead.
-        self._dead: OrderedDict[str, int] = OrderedDict()
+        self._dead: LruMemo[str, int] = LruMemo(MAX_REMEMBERED)
         # By worker: this generation and all before it failed us; until when (monotonic).
-        self._shunned: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._shunned: LruMemo[str, tuple[int, float]] = LruMemo(MAX_REMEMBERED)
 
     def is_dead(self, route: Route) -> bool:
         """Report whether this generation of the worker, or a later one, was reported dead."""
@@ -48,9 +48,6 @@ class RouteBook:
         dead = change.generation if change.is_dead else change.generation - 1
         if dead > self._dead.get(change.worker_id, 0):
             self._dead[change.worker_id] = dead
-            self._dead.move_to_end(change.worker_id)
-            if len(self._dead) > MAX_REMEMBERED:
-                self._dead.popitem(last=False)
         if self.current is not None and self.is_dead(self.current):
             self.current = None
 
@@ -65,8 +62,5 @@ class RouteBook:
         if not is_workers_fault:
             return
         self._shunned[route.worker_id] = (route.generation, now + SHUN_SECONDS)
-        self._shunned.move_to_end(route.worker_id)
-        if len(self._shunned) > MAX_REMEMBERED:
-            self._shunned.popitem(last=False)
         if self.current is not None and not self.is_good(self.current, now):
             self.current = None

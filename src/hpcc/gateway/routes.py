@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import grpc
 
 from hpcc.core import ImageRef, TenantId
-from hpcc.gateway.lru import Lru
+from hpcc.core.memo import LruMemo
 from hpcc.gateway.visitors import Visitor
 from hpcc.identity.proof import ProofKey
 from hpcc.identity.tls import PinnedPeer
@@ -45,25 +45,25 @@ class Routes:
         self._client, self._clock = client, clock
         # Of this process alone: a route token that leaks from here is of no use elsewhere.
         self._key = ProofKey()
-        self._routes: Lru[tuple[_Who, ImageRef], Route] = Lru(MAX_ROUTES)
-        self._failed: Lru[tuple[_Who, ImageRef], int] = Lru(MAX_ROUTES)
-        self._worker_of: Lru[_Who, str] = Lru(MAX_ROUTES)
-        self._image_of: Lru[_Who, ImageRef] = Lru(MAX_ROUTES)
-        self._operations: Lru[tuple[_Who, str], ImageRef] = Lru(MAX_OPERATIONS)
-        self._channels: Lru[tuple[str, bytes], grpc.aio.Channel] = Lru(MAX_CHANNELS)
+        self._routes: LruMemo[tuple[_Who, ImageRef], Route] = LruMemo(MAX_ROUTES)
+        self._failed: LruMemo[tuple[_Who, ImageRef], int] = LruMemo(MAX_ROUTES)
+        self._worker_of: LruMemo[_Who, str] = LruMemo(MAX_ROUTES)
+        self._image_of: LruMemo[_Who, ImageRef] = LruMemo(MAX_ROUTES)
+        self._operations: LruMemo[tuple[_Who, str], ImageRef] = LruMemo(MAX_OPERATIONS)
+        self._channels: LruMemo[tuple[str, bytes], grpc.aio.Channel] = LruMemo(MAX_CHANNELS)
         self._locks: WeakValueDictionary[tuple[_Who, ImageRef], asyncio.Lock] = (
             WeakValueDictionary()
         )
 
     def last_image(self, visitor: Visitor) -> ImageRef | None:
-        return self._image_of.get(_who(visitor))
+        return self._image_of.use(_who(visitor))
 
     def note_operation(self, visitor: Visitor, name: str, image: ImageRef) -> None:
         """Remember where an execution runs, for who comes back to wait for it."""
-        self._operations.put((_who(visitor), name), image)
+        self._operations[_who(visitor), name] = image
 
     def image_of_operation(self, visitor: Visitor, name: str) -> ImageRef | None:
-        return self._operations.get((_who(visitor), name))
+        return self._operations.use((_who(visitor), name))
 
     async def place(self, visitor: Visitor, image: ImageRef) -> Place:
         """Return a worker for this caller and image.
@@ -77,22 +77,22 @@ class Routes:
         # One question for all calls of a build.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            route = self._routes.get(key)
+            route = self._routes.use(key)
             if route is None or self._is_due(route):
                 route = await self._ask(visitor, image)
-                self._routes.put(key, route)
-                self._failed.drop(key)
+                self._routes[key] = route
+                self._failed.pop(key, None)
         # Only now, so that a refused image is nobody's last one.
-        self._worker_of.put(who, route.worker_id)
-        self._image_of.put(who, image)
+        self._worker_of[who] = route.worker_id
+        self._image_of[who] = image
         return self._placed(image, route)
 
     def lost(self, visitor: Visitor, place: Place) -> None:
         """Give up a route that failed: the next question asks for another."""
         key = (_who(visitor), place.image)
-        if self._routes.get(key) is place.route:
-            self._routes.drop(key)
-            self._failed.put(key, place.route.generation)
+        if self._routes.use(key) is place.route:
+            del self._routes[key]
+            self._failed[key] = place.route.generation
 
     async def close(self) -> None:
         for channel in self._channels.values():
@@ -103,9 +103,9 @@ class Routes:
         ask = RouteAsk(
             tenant=visitor.tenant,
             image=image,
-            failed_generation=self._failed.get((who, image)) or 0,
+            failed_generation=self._failed.use((who, image)) or 0,
             client_key=self._key.public,
-            preferred_worker=self._worker_of.get(who) or "",
+            preferred_worker=self._worker_of.use(who) or "",
         )
         return await self._client.route(visitor.grant.session, ask)
 
@@ -120,14 +120,14 @@ class Routes:
 
     def _channel(self, route: Route) -> grpc.aio.Channel:
         key = (route.endpoint, route.worker_certificate)
-        channel = self._channels.get(key)
+        channel = self._channels.use(key)
         if channel is None:
             peer = PinnedPeer.from_der(route.worker_certificate)
             channel = open_channel(
                 route.endpoint, certificate_pem=peer.certificate_pem, name=peer.name
             )
             # One that goes is closed when its last call has ended and nobody holds it.
-            self._channels.put(key, channel)
+            self._channels[key] = channel
         return channel
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from hpcc.core import HpccError, TenantId
-from hpcc.gateway.lru import Lru
+from hpcc.core.memo import LruMemo
 from hpcc.identity.oidc_verify import peek_claims
 from hpcc.ports import Clock
 from hpcc.rpc.scheduler.api import SessionGrant
@@ -37,16 +37,16 @@ class Visitors:
 
     def __init__(self, client: SchedulerClient, clock: Clock, version: str) -> None:
         self._client, self._clock, self._version = client, clock, version
-        self._known: Lru[tuple[str, bytes], Visitor] = Lru(MAX_VISITORS)
-        self._tenant_of: Lru[bytes, str] = Lru(MAX_VISITORS)
+        self._known: LruMemo[tuple[str, bytes], Visitor] = LruMemo(MAX_VISITORS)
+        self._tenant_of: LruMemo[bytes, str] = LruMemo(MAX_VISITORS)
         self._locks: WeakValueDictionary[tuple[str, bytes], asyncio.Lock] = WeakValueDictionary()
         self._logins = asyncio.Semaphore(_LOGINS_AT_ONCE)
 
     def tenant_or_none(self, credential: str) -> str | None:
         """Return whose token this was found to be; None for a stranger."""
         digest = _hash(credential)
-        tenant = self._tenant_of.get(digest)
-        visitor = self._known.get((tenant, digest)) if tenant else None
+        tenant = self._tenant_of.use(digest)
+        visitor = self._known.use((tenant, digest)) if tenant else None
         return tenant if visitor is not None and self._is_good(visitor) else None
 
     async def admit(self, credential: str, tenant: TenantId) -> Visitor:
@@ -57,13 +57,13 @@ class Visitors:
             InfrastructureError: the scheduler is away.
         """
         key = (tenant.value, _hash(credential))
-        visitor = self._known.get(key)
+        visitor = self._known.use(key)
         if visitor is not None and self._is_good(visitor):
             return visitor
         # One question for all calls that a build starts with.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock, self._logins:
-            visitor = self._known.get(key)
+            visitor = self._known.use(key)
             if visitor is not None and self._is_good(visitor):
                 return visitor
             grant = await self._client.authenticate(
@@ -73,14 +73,14 @@ class Visitors:
                 client_version=self._version,
             )
             visitor = Visitor(tenant, _name(credential, key[1]), grant, key)
-            self._known.put(key, visitor)
-            self._tenant_of.put(key[1], tenant.value)
+            self._known[key] = visitor
+            self._tenant_of[key[1]] = tenant.value
             return visitor
 
     def forget(self, visitor: Visitor) -> None:
         """Drop a session that the scheduler does not know any more."""
-        if self._known.get(visitor.key) is visitor:
-            self._known.drop(visitor.key)
+        if self._known.use(visitor.key) is visitor:
+            del self._known[visitor.key]
 
     def _is_good(self, visitor: Visitor) -> bool:
         return visitor.grant.expires_at - _RENEW_BEFORE_SECONDS > self._clock.now()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hpcc.core import InfrastructureError, TenantId
+from hpcc.core.memo import LruMemo
 from hpcc.identity.keys import key_id
 from hpcc.ports import Clock
 
@@ -40,7 +40,7 @@ class ResultKeys:
         self, ask: Callable[[TenantId, str], Awaitable[bytes | None]], clock: Clock
     ) -> None:
         self._ask, self._clock = ask, clock
-        self._known: OrderedDict[_Name, _Known] = OrderedDict()
+        self._known: LruMemo[_Name, _Known] = LruMemo(MAX_REMEMBERED)
         # One question at a time: a build's first results all name the same key.
         self._lock = asyncio.Lock()
         self._asked_since, self._asked = float("-inf"), 0
@@ -81,10 +81,7 @@ class ResultKeys:
             self._failed_at, self._failure = self._clock.monotonic(), error
             raise
         found = _Known(_read(name[1], raw), self._clock.monotonic())
-        self._known.pop(name, None)
         self._known[name] = found
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
         return found.key
 
     def _may_ask(self, now: float) -> bool:

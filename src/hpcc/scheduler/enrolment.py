@@ -8,13 +8,13 @@ import json
 import logging
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from hpcc.control.mirror import Mirror
 from hpcc.core import CallerError, HpccError, IntegrityError, NotFoundError, PolicyError
+from hpcc.core.memo import LruMemo
 from hpcc.identity.key_ring import Sealer
 from hpcc.identity.worker_ca import (
     WorkerCa,
@@ -86,7 +86,7 @@ class Enrolment:
         self._versions: dict[str, int] = {}
         self._swept_at = float("-inf")
         # Certificates that the CA was found to have signed, by their text.
-        self._passes: OrderedDict[bytes, WorkerPass] = OrderedDict()
+        self._passes: LruMemo[bytes, WorkerPass] = LruMemo(_MAX_PASSES)
 
     @property
     def ca(self) -> WorkerCa:
@@ -339,8 +339,6 @@ class Enrolment:
                 event("worker-certificate-refused", "")
                 raise UnauthenticatedError(str(error), reason=error.reason) from error
             self._passes[certificate] = found
-            if len(self._passes) > _MAX_PASSES:
-                self._passes.popitem(last=False)
         return found
 
     def _take(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from hpcc.core import CallerError, HpccError, NotFoundError, PolicyError
+from hpcc.core.memo import BoundedMemo
 from hpcc.identity.results import check_possession, result_key_id
 from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError, Entry
 from hpcc.rpc.scheduler.api import Registration
@@ -91,7 +92,7 @@ class ResultKeyTable:
         # What was read of which version of an entry: only what changed is read again.
         self._read: dict[str, tuple[int, ListedKey]] = {}
         # Ids of keys, which take time to compute.
-        self._ids: dict[bytes, str] = {}
+        self._ids: BoundedMemo[bytes, str] = BoundedMemo(MAX_LISTED)
 
     async def note(self, registration: Registration) -> str:
         """List the key of a worker that registers; return its id.
@@ -183,8 +184,6 @@ class ResultKeyTable:
                 kid = result_key_id(key)
             except ValueError:
                 return None
-            if len(self._ids) >= MAX_LISTED:
-                self._ids.clear()
             self._ids[key] = kid
         return kid
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from hpcc.core import Blob, Digest, NotFoundError
+from hpcc.core.memo import LruMemo
 from hpcc.ports import BlobStore, Clock
 
 
@@ -19,8 +19,8 @@ class KnownBlobStore:
         self, inner: BlobStore, clock: Clock, *, seconds: float = 300.0, max_entries: int = 100_000
     ) -> None:
         self._inner, self._clock = inner, clock
-        self._seconds, self._max_entries = seconds, max_entries
-        self._known: OrderedDict[Digest, float] = OrderedDict()
+        self._seconds = seconds
+        self._known: LruMemo[Digest, float] = LruMemo(max_entries)
 
     async def get(self, digest: Digest) -> Blob:
         try:
@@ -47,6 +47,3 @@ class KnownBlobStore:
 
     def _note(self, digest: Digest) -> None:
         self._known[digest] = self._clock.monotonic()
-        self._known.move_to_end(digest)
-        while len(self._known) > self._max_entries:
-            self._known.popitem(last=False)

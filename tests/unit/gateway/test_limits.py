@@ -11,7 +11,6 @@ import pytest
 from hpcc.core import CallerError
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.limits import Budget, Calls
-from hpcc.gateway.lru import Lru
 from hpcc.rpc.base.errors import BusyError
 
 
@@ -95,15 +94,6 @@ def test_calls_are_counted_by_owner() -> None:
         pass
     with calls.one("eve", 1):
         pass
-
-
-def test_what_was_not_used_for_longest_is_forgotten() -> None:
-    lru: Lru[str, int] = Lru(2)
-    assert lru.put("a", 1) is None
-    assert lru.put("b", 2) is None
-    assert lru.get("a") == 1
-    assert lru.put("c", 3) == 2
-    assert (lru.get("a"), lru.get("b"), lru.get("c")) == (1, None, 3)
 
 
 @pytest.mark.parametrize(

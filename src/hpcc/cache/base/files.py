@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, cast
 
 from hpcc.compilers.scan.heads import Heads
 from hpcc.compilers.scan.scan import Scan, may_be_read_once, scan_alias_uses, scan_source
+from hpcc.core.memo import BoundedMemo
 
 # Two seconds is the coarsest time stamp of a common file system (FAT).
 RACY_WINDOW_NS: Final = 2_000_000_000
@@ -63,8 +64,8 @@ class Listing:
     ) -> None:
         self._path, self.signature, self.names, self.is_quiet = path, signature, names, is_quiet
         self._directories: frozenset[bytes] | None = None
-        self._lacking: dict[bytes, bool] = {}
-        self._without: dict[frozenset[bytes], frozenset[bytes]] = {}
+        self._lacking: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_QUESTIONS)
+        self._without: BoundedMemo[frozenset[bytes], frozenset[bytes]] = BoundedMemo(_MAX_QUESTIONS)
 
     def is_directory(self, name: bytes) -> bool:
         """Tell whether a name is, or leads to, a directory."""
@@ -81,8 +82,6 @@ class Listing:
         """Return those of the names by which nothing is found."""
         known = self._without.get(names)
         if known is None:
-            if len(self._without) >= _MAX_QUESTIONS:
-                self._without.clear()
             known = self._without[names] = frozenset(filter(self.lacks, names))
         return known
 
@@ -95,8 +94,6 @@ class Listing:
             return False
         known = self._lacking.get(name)
         if known is None:
-            if len(self._lacking) >= _MAX_QUESTIONS:
-                self._lacking.clear()
             known = self._lacking[name] = not os.path.lexists(self._path + b"/" + name)
         return known
 
@@ -121,13 +118,17 @@ class FileMemo:
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
-        self._digests: dict[bytes, tuple[Signature, bytes]] = {}
-        self._scans: dict[bytes, Scan] = {}
-        self._alias_uses: dict[tuple[bytes, tuple[bytes, ...]], Scan] = {}
-        self._read_once: dict[bytes, bool] = {}
-        self._listings: dict[bytes, Listing] = {}
-        self._derived: dict[tuple[Hashable, bytes], object] = {}
-        self._texts: dict[bytes, bytes] = {}
+        self._digests: BoundedMemo[bytes, tuple[Signature, bytes]] = BoundedMemo(_MAX_REMEMBERED)
+        # A bound method of a builtin is called as fast as a plain dict's `get`.
+        self._digest_known = self._digests.get
+        self._scans: BoundedMemo[bytes, Scan] = BoundedMemo(_MAX_REMEMBERED)
+        self._alias_uses: BoundedMemo[tuple[bytes, tuple[bytes, ...]], Scan] = BoundedMemo(
+            _MAX_REMEMBERED
+        )
+        self._read_once: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
+        self._listings: BoundedMemo[bytes, Listing] = BoundedMemo(_MAX_REMEMBERED // 10)
+        self._derived: BoundedMemo[tuple[Hashable, bytes], object] = BoundedMemo(_MAX_REMEMBERED)
+        self._texts: BoundedMemo[bytes, bytes] = BoundedMemo(_MAX_TEXTS)
         self.heads = Heads()
 
     def digest(self, path: bytes) -> bytes | None:
@@ -136,7 +137,7 @@ class FileMemo:
             status = os.stat(path)
         except (OSError, ValueError):
             return None
-        known = self._digests.get(path)
+        known = self._digest_known(path)
         # Spelled out, not through `signature_of`: this line runs once per header of every hit.
         if known is not None and known[0] == (
             status.st_dev,
@@ -190,8 +191,6 @@ class FileMemo:
         scan = self._scans.get(digest)
         if scan is None:
             scan = scan_source(b"".join(chunks), self.heads)
-            if len(self._scans) >= _MAX_REMEMBERED:
-                self._scans.clear()
             self._scans[digest] = scan
         return Examined(digest, scan, status, is_plain)
 
@@ -206,8 +205,6 @@ class FileMemo:
                 return None
         except OSError:
             return None
-        if len(self._read_once) >= _MAX_REMEMBERED:
-            self._read_once.clear()
         found = self._read_once[digest] = may_be_read_once(b"".join(chunks))
         return found
 
@@ -220,8 +217,6 @@ class FileMemo:
         if self._hash(path, chunks) != digest:
             return None
         found = scan_alias_uses(b"".join(chunks), aliases)
-        if len(self._alias_uses) >= _MAX_REMEMBERED:
-            self._alias_uses.clear()
         self._alias_uses[digest, aliases] = found
         return found
 
@@ -242,8 +237,6 @@ class FileMemo:
                 return None
             text = b"".join(chunks)
         found = read(text)
-        if len(self._derived) >= _MAX_REMEMBERED:
-            self._derived.clear()
         self._derived[question, digest] = found
         return found
 
@@ -301,14 +294,10 @@ class FileMemo:
         if chunks is not None and before.st_size <= MAX_TEXT_BYTES:
             self._keep_text(digest, b"".join(chunks))
         if self.is_quiet(signature):
-            if len(self._digests) >= _MAX_REMEMBERED:
-                self._digests.clear()
             self._digests[path] = (signature, digest)
         return digest
 
     def _keep_text(self, digest: bytes, text: bytes) -> None:
-        if len(self._texts) >= _MAX_TEXTS:
-            self._texts.clear()
         self._texts[digest] = text
 
     def _list(self, path: bytes, signature: Signature) -> Listing | None:
@@ -322,8 +311,6 @@ class FileMemo:
         except OSError:
             return None
         listing = Listing(path, signature, frozenset(names), is_quiet=is_quiet)
-        if len(self._listings) >= _MAX_REMEMBERED // 10:
-            self._listings.clear()
         self._listings[path] = listing
         return listing
 

@@ -23,6 +23,7 @@ from hpcc.compilers.probe import (
     read_probe,
 )
 from hpcc.core import CallerError, Toolchain, encode_toolchains
+from hpcc.core.memo import BoundedMemo
 
 # Headers change with an upgrade of the system: to stat some hundreds of them costs a millisecond.
 RECHECK_SECONDS: Final = 600.0
@@ -57,7 +58,7 @@ class HostToolchains:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._known: dict[tuple[bytes, bytes, bytes], _Known] = {}
+        self._known: BoundedMemo[tuple[bytes, bytes, bytes], _Known] = BoundedMemo(_MAX_KNOWN)
 
     def of(
         self,
@@ -89,8 +90,6 @@ class HostToolchains:
                 return known.found
             found, files = ask_compiler(compiler, called, path, is_cancelled)
             if not is_cancelled():
-                if len(self._known) >= _MAX_KNOWN:
-                    self._known.clear()
                 self._known[key] = _Known(found, _state(sorted(files)), now)
             return found
 

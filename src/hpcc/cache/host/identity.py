@@ -31,6 +31,7 @@ from hpcc.compilers.spec.drivers import (
     without_cl_variables,
 )
 from hpcc.compilers.spec.table import Bypass
+from hpcc.core.memo import BoundedMemo
 
 _ELF: Final = b"\x7fELF"
 _WRAPPERS: Final = frozenset(
@@ -95,7 +96,7 @@ class Compilers:
         self._memo, self._engine = memo, engine
         self._known: dict[tuple[bytes | None, ...], _Known] = {}
         self._checks: dict[tuple[bytes | None, ...], object] = {}
-        self._search: dict[tuple[object, ...], _Search] = {}
+        self._search: BoundedMemo[tuple[object, ...], _Search] = BoundedMemo(_MAX_REMEMBERED)
 
     def identify(
         self, compiler: bytes, env: Mapping[bytes, bytes], is_cancelled: Callable[[], bool]
@@ -187,8 +188,6 @@ class Compilers:
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
             raise OSError("the compiler did not tell its search path")
         target = TARGET.search(answer.stderr)
-        if len(self._search) >= _MAX_REMEMBERED:
-            self._search.clear()
         known = self._search[key] = _Search(found, b"" if target is None else target[1])
         return known
 

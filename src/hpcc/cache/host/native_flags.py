@@ -12,6 +12,7 @@ from hpcc.cache.base.tools import ask
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass
+from hpcc.core.memo import BoundedMemo
 
 # The command line of the compiler proper, as both drivers print it under -###.
 _COMMAND: Final = re.compile(rb"^ .*(?:/cc1\w*\"? |\"-cc1\").*$", re.MULTILINE)
@@ -22,7 +23,7 @@ class NativeFlags:
     """Asks once per compiler and set of flags. Thread-safe: a lost update only costs a question."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], bytes] = {}
+        self._known: BoundedMemo[tuple[object, ...], bytes] = BoundedMemo(_MAX_REMEMBERED)
 
     def resolve(
         self,
@@ -53,7 +54,5 @@ class NativeFlags:
         commands = _COMMAND.findall(answer.stderr)
         if answer.exit_code != 0 or not commands:
             return Bypass("native")
-        if len(self._known) >= _MAX_REMEMBERED:
-            self._known.clear()
         found = self._known[key] = hashlib.sha256(encode_fields(commands)).digest()
         return found

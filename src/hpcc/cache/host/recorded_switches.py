@@ -12,6 +12,7 @@ from typing import Final
 
 from hpcc.cache.base.tools import ask
 from hpcc.compilers.invocation.dependencies import Recording
+from hpcc.core.memo import BoundedMemo
 
 _MARK: Final = b"hpcc_asks_for_this"
 _MAX_OBJECT_BYTES: Final = 1 << 20
@@ -22,7 +23,7 @@ class Recorders:
     """Asks each Clang once. Thread-safe: a lost update only costs a question."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, bool] = {}
+        self._known: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
 
     def records(
         self,
@@ -36,8 +37,6 @@ class Recorders:
             return recording is Recording.ALWAYS
         known = self._known.get(identity)
         if known is None:
-            if len(self._known) >= _MAX_REMEMBERED:
-                self._known.clear()
             known = self._known[identity] = _ask(compiler, env)
         return known
 

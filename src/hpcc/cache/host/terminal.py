@@ -17,6 +17,7 @@ from hpcc.cache.base.api import CompileRequest
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass, Effect
+from hpcc.core.memo import BoundedMemo
 
 _COLOUR: Final = b"\x1b["
 _LINK: Final = b"\x1b]8;;"
@@ -33,7 +34,7 @@ class Terminals:
     """Remembers what compilers said. Thread-safe: a lost update costs a question."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bytes | None, ...], bytes] = {}
+        self._known: BoundedMemo[tuple[bytes | None, ...], bytes] = BoundedMemo(_MAX_REMEMBERED)
 
     def flags(
         self,
@@ -86,8 +87,6 @@ class Terminals:
         )
         known = self._known.get(key)
         if known is None:
-            if len(self._known) >= _MAX_REMEMBERED:
-                self._known.clear()
             known = self._known[key] = _speak(request, family.colour_question(invocation))
         return known
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
+from hpcc.core.memo import BoundedMemo
 
 # Headers of packages are replaced by renaming, which changes their directory. What is found here
 # only adds names, so that a second's delay is harmless.
@@ -34,7 +35,7 @@ class _World:
     directories: dict[bytes, Signature | None] = field(default_factory=dict)
     places: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     read: dict[bytes, Includes] = field(default_factory=dict)
-    reached: dict[bytes, _Asked] = field(default_factory=dict)
+    reached: BoundedMemo[bytes, _Asked] = field(default_factory=lambda: BoundedMemo(_MAX_NAMES))
     # With the number of headers that had been read then.
     definitions: dict[frozenset[bytes], tuple[int, Definitions]] = field(default_factory=dict)
 
@@ -44,7 +45,7 @@ class SystemNames:
 
     def __init__(self, memo: FileMemo, monotonic: Callable[[], float]) -> None:
         self._memo, self._monotonic = memo, monotonic
-        self._worlds: dict[tuple[bytes, ...], _World] = {}
+        self._worlds: BoundedMemo[tuple[bytes, ...], _World] = BoundedMemo(_MAX_WORLDS)
 
     def asked_by(self, names: frozenset[bytes], directories: tuple[bytes, ...]) -> _Asked:
         """Return all names, and macros in place of names, that the headers reached look up."""
@@ -54,8 +55,6 @@ class SystemNames:
         for name in names:
             known = world.reached.get(name)
             if known is None:
-                if len(world.reached) >= _MAX_NAMES:
-                    world.reached.clear()
                 known = world.reached[name] = _reached(name, directories, world, self._memo)
             if known is not _NOTHING:
                 found |= known[0]
@@ -88,8 +87,6 @@ class SystemNames:
             if all(_signature(d) == seen for d, seen in tuple(world.directories.items())):
                 world.checked_at = now
                 return world
-        if len(self._worlds) >= _MAX_WORLDS:
-            self._worlds.clear()
         world = self._worlds[directories] = _World(now)
         return world
 

@@ -26,6 +26,7 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.invocation.side import Written
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
+from hpcc.core.memo import BoundedMemo
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
 KEY_FORMAT: Final = b"local-5"
@@ -107,7 +108,9 @@ class Classifier:
 
     def __init__(self, memo: FileMemo, compilers: Compilers, sharing: Sharing) -> None:
         self._memo, self._compilers, self._sharing = memo, compilers, sharing
-        self._read: dict[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = {}
+        self._read: BoundedMemo[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = BoundedMemo(
+            _MAX_REMEMBERED
+        )
         self._native = NativeFlags()
         self._recorders = Recorders()
         self._terminals = Terminals()
@@ -173,8 +176,6 @@ class Classifier:
             return known
         invocation = family.read(request.compiler, expanded)
         if expanded is arguments or expanded == arguments:
-            if len(self._read) >= _MAX_REMEMBERED:
-                self._read.clear()
             self._read[memo_key] = invocation
         return invocation
 

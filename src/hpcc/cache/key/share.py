@@ -30,6 +30,7 @@ from hpcc.compilers.invocation.share import (
     prefix_maps,
     under_root,
 )
+from hpcc.core.memo import BoundedMemo
 
 KEY_FORMAT: Final = b"shared-3"
 # A compile that fails with the maps is run again without them; one that always fails with them
@@ -95,10 +96,12 @@ class Sharing:
 
     def __init__(self, memo: FileMemo, home: bytes) -> None:
         self._memo, self._home = memo, home
-        self._markers: dict[bytes, tuple[tuple[int, ...], Marker | MarkerError]] = {}
-        self._accepted: dict[tuple[bytes, bytes], bool] = {}
-        self._failures: dict[bytes, int] = {}
-        self._straight: dict[bytes, tuple[int, int]] = {}
+        self._markers: BoundedMemo[bytes, tuple[tuple[int, ...], Marker | MarkerError]] = (
+            BoundedMemo(_MAX_REMEMBERED)
+        )
+        self._accepted: BoundedMemo[tuple[bytes, bytes], bool] = BoundedMemo(_MAX_REMEMBERED)
+        self._failures: BoundedMemo[bytes, int] = BoundedMemo(_MAX_REMEMBERED)
+        self._straight: BoundedMemo[bytes, tuple[int, int]] = BoundedMemo(_MAX_REMEMBERED)
 
     def standing(
         self,
@@ -137,8 +140,6 @@ class Sharing:
         if not failed:
             self._failures.pop(share.key, None)
             return
-        if len(self._failures) >= _MAX_REMEMBERED:
-            self._failures.clear()
         self._failures[share.key] = self._failures.get(share.key, 0) + 1
 
     def _read(self, root: bytes, status: os.stat_result) -> Marker:
@@ -152,8 +153,6 @@ class Sharing:
                 found = error
             known = (signature, found)
             if self._memo.is_quiet(signature_of(status)):
-                if len(self._markers) >= _MAX_REMEMBERED:
-                    self._markers.clear()
                 self._markers[root] = known
         if isinstance(known[1], MarkerError):
             raise known[1]
@@ -204,8 +203,6 @@ class Sharing:
             return True
         if os.path.realpath(directory) != os.path.normpath(directory):
             return False
-        if len(self._straight) >= _MAX_REMEMBERED:
-            self._straight.clear()
         self._straight[directory] = place
         return True
 
@@ -215,8 +212,6 @@ class Sharing:
         known = self._accepted.get(key)
         if known is None:
             known = _try_maps(request.compiler, request.env, root)
-            if len(self._accepted) >= _MAX_REMEMBERED:
-                self._accepted.clear()
             self._accepted[key] = known
         return known
 

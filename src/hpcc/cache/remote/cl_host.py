@@ -26,6 +26,7 @@ from hpcc.compilers.msvc.family import (
 from hpcc.compilers.msvc.probe import VERSION_SOURCE
 from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.core import CallerError
+from hpcc.core.memo import BoundedMemo
 
 Version = tuple[int, ...]
 _MAX_REMEMBERED: Final = 256
@@ -75,7 +76,7 @@ class ClHost:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._answers: dict[Hashable, object] = {}
+        self._answers: BoundedMemo[Hashable, object] = BoundedMemo(_MAX_REMEMBERED)
 
     def version(self, request: CompileRequest) -> tuple[MsvcFamily, Version]:
         """Return the family that it answers to be of, and its version.
@@ -175,7 +176,5 @@ class ClHost:
         return request.compiler, self.machine.state(request.compiler.decode("utf-8", "replace"))
 
     def _remember[T](self, key: Hashable, answer: T) -> T:
-        if len(self._answers) >= _MAX_REMEMBERED:
-            self._answers.clear()
         self._answers[key] = answer
         return answer

@@ -23,6 +23,7 @@ from hpcc.cache.remote.remote_closure import search_of
 from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap
 from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.wanted import Wanted, may_be_included, wanted_headers
+from hpcc.core.memo import BoundedMemo
 
 MAX_ADDED_BYTES: Final = 4 << 20
 _MAX_COMMANDS: Final = 4_096
@@ -33,7 +34,7 @@ class Completions:
     """What each command was found to need beside its closure. Thread-safe: one dict operation."""
 
     def __init__(self) -> None:
-        self._needed: dict[bytes, tuple[bytes, ...]] = {}
+        self._needed: BoundedMemo[bytes, tuple[bytes, ...]] = BoundedMemo(_MAX_COMMANDS)
 
     def of(self, key: bytes) -> tuple[bytes, ...]:
         """Return the files to add; those that are gone by now are left out."""
@@ -57,8 +58,6 @@ class Completions:
                     found[path] = None
         if len(found) == len(known) or len(found) > _MAX_FILES:
             return False
-        if len(self._needed) >= _MAX_COMMANDS:
-            self._needed.clear()
         self._needed[key] = tuple(sorted(found))
         return True
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from hpcc.cache.base.uncacheable import absolute
 from hpcc.compilers.invocation.guest import client_depfile
+from hpcc.core.memo import BoundedMemo
 
 _MAX_KNOWN: Final = 1_000
 _MAX_ONE_BYTES: Final = 64 << 10
@@ -21,7 +22,7 @@ class Depfiles:
     """Texts by what they were made from. Thread-safe: a race costs double work."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bytes, bytes, bytes], _Known] = {}
+        self._known: BoundedMemo[tuple[bytes, bytes, bytes], _Known] = BoundedMemo(_MAX_KNOWN)
 
     def of(self, data: bytes, root: bytes, cwd: bytes) -> bytes:
         """Return what `client_depfile` makes of a guest's file today.
@@ -45,7 +46,5 @@ class Depfiles:
             data, root, exists, keeps=lambda n: not n.startswith(b"/") or n.startswith(below)
         )
         if len(data) <= _MAX_ONE_BYTES:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
             self._known[key] = (text, tuple(asked.items()))
         return text

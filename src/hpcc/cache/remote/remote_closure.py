@@ -33,6 +33,7 @@ from hpcc.compilers.scan.reach import Reach, Search, UnscannableError, plain_dir
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
 from hpcc.compilers.spec.table import Effect
 from hpcc.core import RemoteInput, SharedInputs
+from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.remote_frames import encode_inputs
 
 _MAX_PARTS: Final = 4_096
@@ -84,7 +85,7 @@ class RemoteClosures:
     ) -> None:
         self._memo, self._engine, self._system = memo, engine, system
         self._search_path = search_path
-        self._parts: dict[Hashable, _Part] = {}
+        self._parts: BoundedMemo[Hashable, _Part] = BoundedMemo(_MAX_PARTS)
 
     def scan(
         self, prepared: Prepared, guest: GuestMap, extra: tuple[bytes, ...] = ()
@@ -158,8 +159,6 @@ class RemoteClosures:
         return self._engine.replay(checks, _NOBODY) == Outcome.DONE
 
     def _remember(self, key: Hashable, part: _Part) -> None:
-        if len(self._parts) >= _MAX_PARTS:
-            self._parts.clear()
         self._parts[key] = part
 
     def _walk(

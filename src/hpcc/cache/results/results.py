@@ -19,6 +19,7 @@ from hpcc.cache.base.manifest import (
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.replay.replay import Pins
 from hpcc.core import IntegrityError
+from hpcc.core.memo import LruMemo
 from hpcc.store.private import PrivateStore
 
 _FORMAT: Final = b"result-2"
@@ -64,7 +65,7 @@ class Results:
     def __init__(self, store: PrivateStore, memo: FileMemo, counters: Counters) -> None:
         self._store, self._memo, self._counters = store, memo, counters
         self._lock = threading.Lock()
-        self._manifests: OrderedDict[bytes, tuple[InputSet, ...]] = OrderedDict()
+        self._manifests: LruMemo[bytes, tuple[InputSet, ...]] = LruMemo(MAX_MANIFESTS)
         self._results: OrderedDict[bytes, Result] = OrderedDict()
         self._result_bytes = 0
         self._epoch = store.epoch()
@@ -149,9 +150,7 @@ class Results:
 
     def _sets(self, request_key: bytes) -> tuple[InputSet, ...]:
         with self._lock:
-            known = self._manifests.get(request_key)
-            if known is not None:
-                self._manifests.move_to_end(request_key)
+            known = self._manifests.use(request_key)
         if known is not None:
             self._store.touch(request_key)
             return known
@@ -191,9 +190,6 @@ class Results:
     def _remember_sets(self, request_key: bytes, sets: tuple[InputSet, ...]) -> None:
         with self._lock:
             self._manifests[request_key] = sets
-            self._manifests.move_to_end(request_key)
-            if len(self._manifests) > MAX_MANIFESTS:
-                self._manifests.popitem(last=False)
 
     def _remember_result(self, key: bytes, result: Result) -> None:
         if result.size_bytes > MAX_ONE_RESULT_BYTES:

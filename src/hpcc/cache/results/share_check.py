@@ -14,6 +14,7 @@ from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
 from hpcc.compilers.scan.scan import Hazard
+from hpcc.core.memo import BoundedMemo
 
 _IDENT: Final = struct.Struct("<4sBB")
 _COMPRESSED: Final = 0x800  # SHF_COMPRESSED, ELF gABI
@@ -46,7 +47,7 @@ class SourceCheck:
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
-        self._known: dict[tuple[bytes, bytes], _Finding] = {}
+        self._known: BoundedMemo[tuple[bytes, bytes], _Finding] = BoundedMemo(_MAX_REMEMBERED)
 
     def why_not_shared(self, files: Iterable[tuple[bytes, bytes]], root: bytes) -> str:
         """Return why these files mean something else in another clone, "" when they do not.
@@ -61,8 +62,6 @@ class SourceCheck:
                 known = self._look(path, digest, root)
                 if known is None:
                     return "input-changed"
-                if len(self._known) >= _MAX_REMEMBERED:
-                    self._known.clear()
                 self._known[root, digest] = known
             found |= known
         if _Finding.ROOT in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import Final
 
 from hpcc.cache.base.files import FileMemo
@@ -11,6 +10,7 @@ from hpcc.cache.base.manifest import InputSet, make_set
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Found, Result, Results
+from hpcc.core.memo import LruMemo
 
 MAX_VIEWS: Final = 4096
 
@@ -22,8 +22,8 @@ class SharedResults:
         self._results, self._memo = results, memo
         self._lock = threading.Lock()
         # What is stored, and the same with a clone's own names, by key and root.
-        self._views: OrderedDict[bytes, tuple[tuple[InputSet, ...], tuple[InputSet, ...]]] = (
-            OrderedDict()
+        self._views: LruMemo[bytes, tuple[tuple[InputSet, ...], tuple[InputSet, ...]]] = LruMemo(
+            MAX_VIEWS
         )
 
     def find(self, share: Share) -> Found | None:
@@ -68,7 +68,4 @@ class SharedResults:
         view = tuple(map(share.checkout.spelled_set, stored))
         with self._lock:
             self._views[key] = (stored, view)
-            self._views.move_to_end(key)
-            if len(self._views) > MAX_VIEWS:
-                self._views.popitem(last=False)
         return view

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Final
 
 from hpcc.core import CallerError, PolicyError, TenantId
+from hpcc.core.memo import BoundedMemo
 from hpcc.identity.oidc_verify import IdentityPolicy
 from hpcc.identity.session_token import (
     SessionClaims,
@@ -53,7 +54,7 @@ class Sessions:
         self._floors: dict[tuple[str, str], SessionFloor] = {}
         # By tenant the last session of rules that are no more, as far as it was shown here.
         self._outdated: dict[TenantId, int] = {}
-        self._checked: dict[str, tuple[str, SessionClaims]] = {}
+        self._checked: BoundedMemo[str, tuple[str, SessionClaims]] = BoundedMemo(_MAX_CHECKED)
 
     async def open(
         self, admitted: Admitted, client_version: str
@@ -141,8 +142,6 @@ class Sessions:
             claims = open_session_token(credential, self._keys.secrets())
         except SessionTokenError as error:
             raise UnauthenticatedError(str(error), reason="session") from error
-        if len(self._checked) >= _MAX_CHECKED:
-            self._checked.clear()
         self._checked[credential] = credential.partition(".")[0], claims
         return claims
 

@@ -1,0 +1,63 @@
+"""Dictionaries of a bounded size, for values that can be computed or fetched again.
+
+Two rules of eviction are enough for the whole product:
+
+- `BoundedMemo` forgets everything when it is full. It is a plain `dict` in memory and for every
+  read, so a lookup on the hit path costs what a lookup in a `dict` costs. Use it where the bound
+  only guards against unlimited growth and is rarely reached.
+- `LruMemo` evicts one entry, the one that was used least recently. Use it where the bound is
+  reached in normal operation, or where a flood of new keys must not evict what is in use.
+
+Neither has a lock. Under CPython each read is one atomic operation of the dictionary. Concurrent
+writes of a `BoundedMemo` may exceed the bound by one entry per writing thread, or drop an entry
+that was just written; both only cost work. A `LruMemo` that several threads write needs a lock.
+Expiry is the caller's: store the time beside the value.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+
+class BoundedMemo[K, V](dict[K, V]):
+    """A `dict` of at most `max_entries` that drops all of them to make room for the next.
+
+    An assignment to a full memo clears it, also when it replaces the value of a key that is there.
+    Only item assignment checks the bound: do not call `update`, `setdefault` or `|=`.
+    """
+
+    __slots__ = ("_max_entries",)
+
+    def __init__(self, max_entries: int) -> None:
+        super().__init__()
+        self._max_entries = max_entries
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if len(self) >= self._max_entries:
+            self.clear()
+        super().__setitem__(key, value)
+
+
+class LruMemo[K, V](OrderedDict[K, V]):
+    """A dictionary of at most `max_entries` that evicts the least recently used one.
+
+    Item assignment and `use` count as use; `get` and `[]` do not. A memo that is read with
+    `get` alone therefore evicts the entry that was written least recently.
+    """
+
+    def __init__(self, max_entries: int) -> None:
+        super().__init__()
+        self._max_entries = max_entries
+
+    def use(self, key: K) -> V | None:
+        """Return the value of `key` and mark it as used; None when there is no such key."""
+        value = self.get(key)
+        if value is not None:
+            self.move_to_end(key)
+        return value
+
+    def __setitem__(self, key: K, value: V) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        if len(self) > self._max_entries:
+            self.popitem(last=False)
