@@ -183,7 +183,7 @@ async def test_a_result_under_another_actions_name_is_a_miss(tmp_path: Path) -> 
         await cache.get(other)
 
 
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "rename"])
+@pytest.mark.parametrize("step", ["open", "write", "sync", "rename"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 async def test_a_fault_at_each_step_leaves_nothing_half_made(
     tmp_path: Path, step: str, number: int

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hpcc.audit.canonical import MAX_RECORD_BYTES, encode_record
 from hpcc.audit.heads import HeadSigner
 from hpcc.audit.index import AuditIndex
-from hpcc.audit.segments import FaultPoint, Placed, Seal, frame_of, no_fault
+from hpcc.audit.segments import Placed, Seal, frame_of
 from hpcc.audit.spool import Spool, SpoolFullError, SpoolLimits
 from hpcc.core import InfrastructureError
+from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
 
 _log: Final = logging.getLogger(__name__)

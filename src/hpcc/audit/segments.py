@@ -8,12 +8,10 @@ removes its segment, so that the chain of seals leads from the first record to t
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -27,7 +25,7 @@ from hpcc.audit.canonical import (
     decode_record,
 )
 from hpcc.audit.heads import check_head, head_of_table, head_text
-from hpcc.files import open_file, sync_directory
+from hpcc.files.whole import FaultPoint, Sync, whole_file
 from hpcc.ports import SignedHead
 
 LENGTH: Final = struct.Struct(">I")
@@ -36,14 +34,6 @@ _SEALED: Final = re.compile(r"sealed-([0-9]{20})\.hpcc")
 _MAX_SEAL_BYTES: Final = 4096
 _SEAL_FIELDS: Final = frozenset({"first", "format", "previous", "signed", "size_bytes"})
 _SEAL_FORMAT: Final = 1
-
-# Called before each step on the disk; a test makes it raise, or end the process.
-FaultPoint = Callable[[str], None]
-
-
-def no_fault(step: str) -> None:
-    """Do nothing: the fault point of the product."""
-    del step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,23 +93,13 @@ def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
             "signed": json.loads(head_text(seal.signed)), "size_bytes": seal.size_bytes,
         }
     )  # fmt: skip
-    aside = directory / f".seal-{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        fault("seal-open")
-        with os.fdopen(open_file(aside, flags), "wb") as file:
-            fault("seal-write")
-            file.write(data)
-            file.flush()
-            fault("seal-sync")
-            os.fsync(file.fileno())
-        fault("seal-rename")
-        aside.replace(seal_path(directory, seal.first))
-        fault("seal-directory-sync")
-        sync_directory(directory)
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+    with whole_file(
+        seal_path(directory, seal.first),
+        sync=Sync.NAME,
+        aside=directory / f".seal-{secrets.token_hex(8)}",
+        fault=lambda step: fault(f"seal-{step}"),
+    ) as file:
+        file.write(data)
 
 
 def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:

@@ -16,9 +16,7 @@ from hpcc.audit.canonical import GENESIS, MAX_RECORD_BYTES, AuditDamagedError
 from hpcc.audit.heads import HeadSigner
 from hpcc.audit.segments import (
     LENGTH,
-    FaultPoint,
     Seal,
-    no_fault,
     read_placed,
     seal_path,
     sealed_firsts,
@@ -29,6 +27,7 @@ from hpcc.audit.segments import (
 )
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import lock_now, open_file, sync_directory, sync_file
+from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.ports import Clock
 
 _LOCK_NAME: Final = "lock"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from hpcc.core import InfrastructureError
-from hpcc.files import open_file
+from hpcc.files.whole import Sync, write_whole
 
 
 def make_private_directory(path: Path) -> None:
@@ -40,18 +37,9 @@ def write_private_file(path: Path, data: bytes) -> None:
     Raises:
         InfrastructureError: it cannot be written; what was there before still is.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = open_file(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_whole(path, data, sync=Sync.CONTENT, makes_parent=True)
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise InfrastructureError(
             f"cannot write {path}: {error.strerror}", reason="private-file"
         ) from error

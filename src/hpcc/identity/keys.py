@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from hpcc.core import CallerError, InfrastructureError
 from hpcc.files import access_of, open_file, privacy_remedy
+from hpcc.files.whole import Sync, whole_file, write_whole
 from hpcc.identity.tls import TlsIdentity
 from hpcc.ports import Clock
 
@@ -86,7 +87,8 @@ def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdenti
     certificate = _load_certificate_or_none(certificate_path, key, clock)
     if certificate is None:
         certificate = _self_signed(key, name, clock)
-        _write_secret(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        write_whole(certificate_path, pem, sync=Sync.CONTENT, makes_parent=True)
     return TlsIdentity(
         name=name,
         key_pem=key_pem,
@@ -104,7 +106,11 @@ def load_or_create_secret_file(path: Path, fresh: bytes) -> bytes:
     """
     try:
         if not path.exists():
-            _write_secret(path, fresh, exclusive=True)
+            # A second process that starts at the same time must end with the same key.
+            with whole_file(
+                path, sync=Sync.CONTENT, makes_parent=True, keeps_existing=True
+            ) as file:
+                file.write(fresh)
         return _read_secret(path)
     except OSError as error:
         raise InfrastructureError(f"cannot use {path}: {error.strerror}", reason="keys") from error
@@ -134,27 +140,6 @@ def _read_secret(path: Path) -> bytes:
                 reason="keys",
             )
         return file.read(MAX_KEY_FILE_BYTES)
-
-
-def _write_secret(path: Path, data: bytes, *, exclusive: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = open_file(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            # A second process that starts at the same time must end with the same key.
-            try:
-                os.link(aside, path)
-            except FileExistsError:
-                return
-        else:
-            aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _private_key(path: Path, pem: bytes) -> object:

@@ -21,7 +21,7 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.files import sync_directory
+from hpcc.files.whole import Sync, write_whole
 from hpcc.images.assembly.erofs import BUILDER_VERSION, build_erofs
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.base.locks import exclusive_lock, try_lock
@@ -252,13 +252,9 @@ class ImageStore:
         """The image first, then the sidecar that makes it count; both durable."""
         built.rename(image.path)
         sidecar = self._sidecar(image.digest)
+        data = json.dumps(to_table(image), indent=1, sort_keys=True).encode()
         aside = sidecar.with_name(sidecar.name + ".new")
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(to_table(image), file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(sidecar)
-        sync_directory(self._prepared)
+        write_whole(sidecar, data, sync=Sync.NAME, mode=0o666, aside=aside)
 
     def _checked(self, digest: ImageDigest) -> PreparedImage | None:
         try:

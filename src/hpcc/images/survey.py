@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpcc.core import ImageDigest, Toolchain
+from hpcc.files.whole import Sync, write_whole
 
 LIST: Final = "list"
 """The first question: which compilers the image has by name."""
@@ -134,7 +135,7 @@ def write_survey(path: Path, digest: ImageDigest, survey: Survey) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_whole(path, json.dumps({"image": digest.value, **survey_table(survey)}, indent=1))
+    replace_text(path, json.dumps({"image": digest.value, **survey_table(survey)}, indent=1))
 
 
 def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
@@ -154,18 +155,14 @@ def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
         return None
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step, so that no reader ever sees a part of it.
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file in one step; `ImageStore` removes what a crash left aside.
 
     Raises:
         OSError: it cannot be written.
     """
     aside = path.with_name(f"{path.name}.new")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, text.encode(), sync=Sync.NONE, mode=0o666, aside=aside)
 
 
 def _plain(text: str) -> str:

@@ -44,7 +44,7 @@ from hpcc.core import (
     toolchain_table,
     toolchains_of,
 )
-from hpcc.images.survey import LIST, Answer, Kind, SurveyLog, write_whole
+from hpcc.images.survey import LIST, Answer, Kind, SurveyLog, replace_text
 from hpcc.ports import Guest, GuestLostError
 
 _log: Final = logging.getLogger(__name__)
@@ -302,4 +302,4 @@ def write_toolchains(path: Path, digest: ImageDigest, compilers: Iterable[Toolch
         "asked": _ASKED,
         "compilers": [toolchain_table(c) for c in compilers],
     }
-    write_whole(path, json.dumps(table, indent=1))
+    replace_text(path, json.dumps(table, indent=1))

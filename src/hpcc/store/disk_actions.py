@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import Digest, GuestReuse, InfrastructureError, Isolation, NotFoundError, TenantId
-from hpcc.store.files import ASIDE_PREFIX, FaultPoint, no_fault, read_file_or_none, write_file
+from hpcc.files.whole import FaultPoint, no_fault
+from hpcc.store.files import ASIDE_PREFIX, read_file_or_none, write_file
 
 MAX_RECORD_BYTES: Final = 16 << 20
 _MAGIC: Final = b"hpcc-ac1"

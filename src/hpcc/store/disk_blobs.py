@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError
-from hpcc.store.files import ASIDE_PREFIX, FaultPoint, no_fault, read_file_or_none, write_file
+from hpcc.files.whole import FaultPoint, no_fault
+from hpcc.store.files import ASIDE_PREFIX, read_file_or_none, write_file
 
 # After an eviction this much of the bound is free, so that not every put evicts.
 _EVICT_TO: Final = 0.9

@@ -5,24 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from hpcc.core import InfrastructureError
 from hpcc.files import open_file
+from hpcc.files.whole import FaultPoint, Sync, no_fault, whole_file
 
 ASIDE_PREFIX: Final = ".aside-"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-# Called before each step ("open", "write", "fsync", "rename", "read"); a test makes it raise.
-FaultPoint = Callable[[str], None]
-
-
-def no_fault(step: str) -> None:
-    """Do nothing: the fault point of the product."""
-    del step
 
 
 def write_file(path: Path, data: bytes, *, sync: bool, fault: FaultPoint = no_fault) -> None:
@@ -31,33 +22,17 @@ def write_file(path: Path, data: bytes, *, sync: bool, fault: FaultPoint = no_fa
     Raises:
         InfrastructureError: reason `disk-full` or `store`.
     """
-    aside = path.with_name(f"{ASIDE_PREFIX}{secrets.token_hex(8)}")
     try:
-        fault("open")
-        descriptor = _create(aside)
-        with os.fdopen(descriptor, "wb") as file:
-            fault("write")
+        with whole_file(
+            path,
+            sync=Sync.CONTENT if sync else Sync.NONE,
+            aside=path.with_name(f"{ASIDE_PREFIX}{secrets.token_hex(8)}"),
+            makes_parent=True,
+            fault=fault,
+        ) as file:
             file.write(data)
-            file.flush()
-            if sync:
-                fault("fsync")
-                os.fsync(descriptor)
-        fault("rename")
-        aside.replace(path)
     except OSError as error:
         raise store_error(error, "write") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def _create(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        return open_file(path, flags)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return open_file(path, flags)
 
 
 def read_file_or_none(path: Path, limit: int, *, fault: FaultPoint = no_fault) -> bytes | None:

@@ -29,13 +29,13 @@ from hpcc.audit.segments import (
     LENGTH,
     Seal,
     frame_of,
-    no_fault,
     seal_path,
     segment_path,
     spool_path,
     write_seal,
 )
 from hpcc.core import CallerError, NotFoundError
+from hpcc.files.whole import no_fault
 from hpcc.ports import SecurityEvent, SignedHead
 from hpcc_testkit.suite.examples import examples
 

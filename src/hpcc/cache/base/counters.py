@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
+
+from hpcc.files.whole import Sync, write_whole
 
 COUNTERS_NAME: Final = "counters.json"
 MAX_COUNTERS_BYTES: Final = 1 << 20
@@ -94,12 +96,6 @@ class Counters:
 
 def write_counters(path: str, counts: dict[str, int]) -> None:
     """Replace the file, whole or not at all; a full disk keeps the old one."""
-    aside = f"{path}.{os.getpid()}.{threading.get_ident()}"
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(aside, "w", encoding="utf-8") as file:
-            json.dump(counts, file, sort_keys=True)
-        os.replace(aside, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
+    data = json.dumps(counts, sort_keys=True).encode()
+    with contextlib.suppress(OSError):
+        write_whole(Path(path), data, sync=Sync.NONE, mode=0o666, makes_parent=True)

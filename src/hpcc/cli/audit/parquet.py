@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
-import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_origin, get_type_hints
 
 from hpcc.audit.canonical import row_of
 from hpcc.cli.audit.text import TSV_FIELDS
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.files.whole import Sync, whole_file
 from hpcc.ports import AuditRow
 
 if TYPE_CHECKING:
@@ -46,17 +44,11 @@ def write_parquet(path: Path, records: Iterable[Record]) -> int:
     schema = Schema(list(columns.values()))
     count = itertools.count()
     reader = RecordBatchReader.from_batches(schema, _batches(schema, columns, records, count))
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with whole_file(path, sync=Sync.NONE) as file:
             write(reader, file, compression="zstd(3)")
-        aside.replace(path)
     except OSError as error:
         raise InfrastructureError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
     return next(count)
 
 

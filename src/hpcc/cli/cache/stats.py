@@ -14,6 +14,7 @@ from hpcc.cli.cache.checkout import PRIVATE_REASONS
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, NotFoundError
+from hpcc.files.whole import Sync, write_whole
 from hpcc.ports import SystemClock
 
 _BASELINE: Final = "stats-baseline.json"
@@ -172,13 +173,10 @@ def _since_reset(paths: Paths, counts: dict[str, int]) -> dict[str, int]:
 
 def _write_baseline(paths: Paths, counts: dict[str, int]) -> None:
     text = json.dumps({**counts, "since": int(SystemClock().now())}, sort_keys=True)
-    aside = paths.cache / f"{_BASELINE}.{os.getpid()}"
+    baseline = paths.cache / _BASELINE
     try:
-        paths.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(paths.cache / _BASELINE)
+        write_whole(baseline, text.encode(), sync=Sync.NONE, mode=0o666, makes_parent=True)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise CallerError(f"cannot write in {paths.cache}: {error.strerror}") from error
 
 

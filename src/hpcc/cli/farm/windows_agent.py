@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
 from pathlib import Path
 from typing import Final
 
 from hpcc.core import CallerError
+from hpcc.files.whole import Sync, write_whole
 
 # The embeddable package has 11 MB, the stub 30 kB.
 _MAX_INPUT_BYTES: Final = 64 << 20
@@ -48,15 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
     stub = args.stub or AGENT_STUB_SOURCE.with_name("hpcc-agent.exe")
     layer = build_agent_layer(_read(stub), _read(args.python), args.sha256.lower())
-    new = args.output.with_name(f".{args.output.name}.{secrets.token_hex(8)}")
     try:
-        with new.open("xb") as file:
-            file.write(layer.tar)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(args.output)
+        write_whole(args.output, layer.tar, sync=Sync.CONTENT, mode=0o666)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise CallerError(f"the layer cannot be written: {error}", reason="output") from error
     print(layer.diff_id)
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hpcc.core import CallerError, InfrastructureError
+from hpcc.files.whole import Sync, write_whole
 from hpcc.ports import Clock, Probe
 from hpcc.runtime.assets.assets import GuestAssets
 from hpcc.runtime.firecracker.backend import FirecrackerConfig, FirecrackerRuntime
@@ -215,7 +216,5 @@ def _recall(path: Path, key: str) -> str:
 
 
 def _remember(path: Path, key: str, reason: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"key": key, "reason": reason}))
-    temporary.rename(path)
+    data = json.dumps({"key": key, "reason": reason}).encode()
+    write_whole(path, data, sync=Sync.NONE, mode=0o666, makes_parent=True)
