@@ -129,7 +129,7 @@ CASES = {
         "::test_nothing_runs_in_a_guest_with_another_isolation_than_was_promised",
     ),
     "deaths-count": Case(
-        "dispatch/deaths.py",
+        "core/quarantine.py",
         "MAX_GUEST_DEATHS: Final = 2",
         "MAX_GUEST_DEATHS: Final = 1",
         "tests/unit/dispatch/test_deaths.py"

@@ -38,6 +38,7 @@ from hpcc.core import (
     RemoteResult,
     Toolchain,
 )
+from hpcc.core.breaker import CircuitBreaker
 from hpcc.core.memo import BoundedMemo
 from hpcc.dispatch.parity import Judgement, Words, judge, words_in_force
 
@@ -59,28 +60,30 @@ _NOT_THE_FARM: Final = frozenset(
 )
 
 
-class Breaker:
+class FarmBreaker:
     """Stops asking a farm that fails again and again. Thread-safe."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._failures = 0
-        self._open_until = 0.0
+        self._breaker = CircuitBreaker(
+            failures=BREAKER_FAILURES, open_seconds=BREAKER_SECONDS, tries_one=False
+        )
         # What failed last, so that the reason is not lost behind the breaker's own.
         self.why = ""
 
     def is_open(self) -> bool:
         with self._lock:
-            return self._monotonic() < self._open_until
+            return not self._breaker.admits(self._monotonic())
 
     def note(self, *, worked: bool, why: str = "") -> None:
         with self._lock:
             self.why = why or self.why
-            self._failures = 0 if worked else self._failures + 1
-            if self._failures >= BREAKER_FAILURES:
-                self._failures = 0
-                self._open_until = self._monotonic() + BREAKER_SECONDS
+            now = self._monotonic()
+            if worked:
+                self._breaker.succeeded(now)
+            else:
+                self._breaker.failed(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class FarmCache:
         self._counters, self._records, self._hits = counters, records, hits
         self._settings, self._monotonic = settings, monotonic
         self._planner = planner
-        self._breaker = Breaker(monotonic)
+        self._breaker = FarmBreaker(monotonic)
         self._completions = Completions()
         self._depfiles = Depfiles()
         self._refusals: BoundedMemo[bytes, tuple[str, float]] = BoundedMemo(_MAX_REFUSALS)

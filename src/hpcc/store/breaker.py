@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.core import Blob, Digest, HpccError, InfrastructureError
+from hpcc.core.breaker import CircuitBreaker
 from hpcc.ports import ActionCache, BlobStore, Clock
 from hpcc.store.objects import Objects
 
@@ -33,15 +34,11 @@ class Breaker:
     """Decides who may ask; after `open_seconds` one caller tries, and the others go by its word."""
 
     def __init__(self, config: BreakerConfig, clock: Clock, on_event: OnEvent) -> None:
-        self._config, self._clock, self._event = config, clock, on_event
+        self._clock, self._event = clock, on_event
         self.counters: Counter[str] = Counter()
-        self._failures = 0
-        self._opened_at: float | None = None
-        self._tries_at = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return self._opened_at is not None
+        self._breaker = CircuitBreaker(
+            failures=config.failures, open_seconds=config.open_seconds, tries_one=True
+        )
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[None]:
@@ -50,7 +47,9 @@ class Breaker:
         Raises:
             InfrastructureError: reason `store-away`: it is given up for now.
         """
-        self._admit()
+        if not self._breaker.admits(self._clock.monotonic()):
+            self.counters["skipped"] += 1
+            raise InfrastructureError("the shared store is given up for now", reason=_AWAY)
         try:
             yield
         except InfrastructureError as error:
@@ -63,30 +62,14 @@ class Breaker:
         else:
             await self._succeeded()
 
-    def _admit(self) -> None:
-        now = self._clock.monotonic()
-        if self._opened_at is None:
-            return
-        if now < self._tries_at:
-            self.counters["skipped"] += 1
-            raise InfrastructureError("the shared store is given up for now", reason=_AWAY)
-        self._tries_at = now + self._config.open_seconds
-
     async def _succeeded(self) -> None:
-        self._failures = 0
-        opened_at, self._opened_at = self._opened_at, None
-        if opened_at is not None:
-            seconds = f"{self._clock.monotonic() - opened_at:.0f}"
-            await self._event("store-recovered", ("seconds", seconds))
+        seconds = self._breaker.succeeded(self._clock.monotonic())
+        if seconds is not None:
+            await self._event("store-recovered", ("seconds", f"{seconds:.0f}"))
 
     async def _failed(self, reason: str) -> None:
         self.counters[f"failed.{reason}"] += 1
-        self._failures += 1
-        now = self._clock.monotonic()
-        self._tries_at = now + self._config.open_seconds
-        is_enough = self._failures >= self._config.failures or reason in _AT_ONCE
-        if self._opened_at is None and is_enough:
-            self._opened_at = now
+        if self._breaker.failed(self._clock.monotonic(), at_once=reason in _AT_ONCE):
             self.counters["opened"] += 1
             await self._event("store-degraded", ("reason", reason))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hpcc.core import CallerError, Digest
+from hpcc.core.quarantine import MAX_REMEMBERED, QUARANTINE_SECONDS
 from hpcc.dispatch.deaths import (
     COUNTED_REASON,
-    MAX_REMEMBERED,
-    REMEMBERED_SECONDS,
     GuestDeaths,
 )
 
@@ -32,10 +31,10 @@ def test_an_action_that_ended_two_guests_stays_home_for_half_an_hour() -> None:
     assert is_quarantined(deaths, ACTION, 200.0)
     assert not is_quarantined(deaths, OTHER, 200.0)
     # From the last death on.
-    assert is_quarantined(deaths, ACTION, 200.0 + REMEMBERED_SECONDS - 1)
-    assert not is_quarantined(deaths, ACTION, 200.0 + REMEMBERED_SECONDS)
-    deaths.note(ACTION, COUNTED_REASON, 200.0 + REMEMBERED_SECONDS)
-    assert not is_quarantined(deaths, ACTION, 200.0 + REMEMBERED_SECONDS)
+    assert is_quarantined(deaths, ACTION, 200.0 + QUARANTINE_SECONDS - 1)
+    assert not is_quarantined(deaths, ACTION, 200.0 + QUARANTINE_SECONDS)
+    deaths.note(ACTION, COUNTED_REASON, 200.0 + QUARANTINE_SECONDS)
+    assert not is_quarantined(deaths, ACTION, 200.0 + QUARANTINE_SECONDS)
 
 
 @pytest.mark.parametrize("reason", ["guest-lost-by-another", "worker-gone", "draining", ""])

@@ -22,6 +22,7 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
+from hpcc.core.quarantine import MAX_GUEST_DEATHS, ActionQuarantine
 from hpcc.identity.results import ResultSigner
 from hpcc.ports import AuditLog, AuditRow, BlobStore, Clock, GuestLostError, SecurityEvent
 from hpcc.reapi.action import ActionSpec
@@ -35,7 +36,6 @@ from hpcc.rpc.reapi.server import Client
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.rows import Caller, Lineage, Made, audit_row
 from hpcc.worker.execute.harvest import Harvest, keep_outputs
-from hpcc.worker.pool.deaths import MAX_GUEST_DEATHS, Deaths
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
 from hpcc.worker.stores.retained import RetainedInputs
@@ -134,7 +134,7 @@ class Runner:
         self._audit, self._clock, self._signer = audit, clock, signer
         self._retained = retained
         self.scheduler_id = ""
-        self._deaths = Deaths(clock)
+        self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
 
     async def run(self, work: Work) -> Made:
         """Run the action and return its result; the row of who asked is written by then.
@@ -144,7 +144,7 @@ class Runner:
             InfrastructureError: guest, store or audit failed; nothing is released.
             CallerError: the action is quarantined or breaks a limit.
         """
-        if self._deaths.is_quarantined(work.domain, work.digest):
+        if self._quarantine.holds((work.domain, work.digest), self._clock.monotonic()):
             raise CallerError(
                 f"this action ended {MAX_GUEST_DEATHS} guests and is quarantined",
                 reason="quarantined",
@@ -305,7 +305,8 @@ class Runner:
 
         The guest is gone, and the scheduler knows, on return.
         """
-        if not lease.is_anothers_fault and self._deaths.note(work.domain, work.digest):
+        action = (work.domain, work.digest)
+        if not lease.is_anothers_fault and self._quarantine.note(action, self._clock.monotonic()):
             await self._event("action-quarantined", work, ("principal", work.principal))
         await lease.condemn(reason, is_culprit=is_culprit)
         guest_id = lease.guest.identity.guest_id

@@ -23,7 +23,7 @@ from hpcc.cache.base.manifest import (
     make_set,
 )
 from hpcc.cache.base.uncacheable import UncacheableError, absolute
-from hpcc.cache.farm import BREAKER_FAILURES, BREAKER_SECONDS, Breaker
+from hpcc.cache.farm import BREAKER_FAILURES, BREAKER_SECONDS, FarmBreaker
 from hpcc.cache.host.identity import _search_lines
 from hpcc.cache.inputs.closure import find_closure
 from hpcc.cache.inputs.closure_types import ClosureRequest
@@ -322,7 +322,7 @@ def test_counts_outlive_the_process_and_damage(tmp_path: Path) -> None:
 
 def test_the_breaker_opens_after_failures_in_a_row_and_closes_by_time() -> None:
     now = [0.0]
-    breaker = Breaker(lambda: now[0])
+    breaker = FarmBreaker(lambda: now[0])
     for _ in range(BREAKER_FAILURES - 1):
         breaker.note(worked=False)
     breaker.note(worked=True)

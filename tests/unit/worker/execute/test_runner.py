@@ -16,6 +16,7 @@ from hpcc.core import (
     Digest,
     ExecEvent,
     GuestReuse,
+    HpccError,
     ImageDigest,
     InfrastructureError,
     Isolation,
@@ -77,7 +78,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.started = asyncio.Event()
-        self.is_lost = True
+        self.is_lost = self.is_recalled = True
         self.identity = IDENTITY
 
     async def blobs(self, tenant: TenantId) -> Machine:
@@ -94,8 +95,13 @@ class Machine:
         yield SimpleNamespace(
             guest=SimpleNamespace(identity=self.identity, exec=self._exec),
             execs_before=3,
-            is_recalled=True,
+            is_recalled=self.is_recalled,
+            is_anothers_fault=False,
+            condemn=self._condemn,
         )
+
+    async def _condemn(self, reason: str, *, is_culprit: bool) -> None:
+        del reason, is_culprit
 
     async def _exec(self, *_: object) -> AsyncGenerator[ExecEvent]:
         self.started.set()
@@ -157,3 +163,17 @@ async def test_nothing_runs_in_a_guest_with_another_isolation_than_was_promised(
     assert caught.value.reason == "isolation"
     assert not machine.started.is_set()
     assert (trail.rows, trail.events) == ([], [])
+
+
+async def test_an_action_that_ended_two_guests_is_quarantined_in_its_own_trust_domain() -> None:
+    trail, machine = Trail("takes"), Machine()
+    machine.is_recalled = False
+    one = runner_of(machine, trail)
+    other = replace(WORK, domain=replace(WORK.domain, tenant=TenantId("other")))
+    reasons = []
+    for work in (WORK, WORK, WORK, other):
+        with pytest.raises(HpccError) as caught:
+            await one.run(work)
+        reasons.append(caught.value.reason)
+    assert reasons == ["guest-lost", "guest-lost", "quarantined", "guest-lost"]
+    assert [e.name for e in trail.events].count("action-quarantined") == 1

@@ -1,0 +1,54 @@
+"""When a service that fails is not asked for a while: the one circuit breaker of the product."""
+
+from __future__ import annotations
+
+
+class CircuitBreaker:
+    """Opens after `failures` failures in a row, for `open_seconds`. Not thread-safe.
+
+    `tries_one` chooses what follows. True: one caller per `open_seconds` is admitted, and the
+    breaker stays open until a call succeeds. False: everybody is admitted again and the count
+    starts anew; a call that was under way and succeeds meanwhile does not close it earlier.
+
+    `now` is a monotonic time in seconds.
+    """
+
+    def __init__(self, *, failures: int, open_seconds: float, tries_one: bool) -> None:
+        self._max_failures, self._open_seconds = failures, open_seconds
+        self._tries_one = tries_one
+        self._failures = 0
+        # Only with `tries_one`: since when the breaker waits for a call that succeeds.
+        self._opened_at: float | None = None
+        self._retry_at = float("-inf")
+
+    def admits(self, now: float) -> bool:
+        """Return whether the service may be asked; a caller that is admitted asks it."""
+        if now < self._retry_at:
+            return False
+        if self._opened_at is not None:
+            self._retry_at = now + self._open_seconds
+        return True
+
+    def failed(self, now: float, *, at_once: bool = False) -> bool:
+        """Count a failure, which suffices if `at_once`; return whether it opened the breaker."""
+        self._failures += 1
+        is_enough = at_once or self._failures >= self._max_failures
+        if self._opened_at is None and not is_enough:
+            return False
+        self._retry_at = now + self._open_seconds
+        if not self._tries_one:
+            self._failures = 0
+            return True
+        opens = self._opened_at is None
+        if opens:
+            self._opened_at = now
+        return opens
+
+    def succeeded(self, now: float) -> float | None:
+        """Count a success; return for how many seconds the breaker that it closes was open."""
+        self._failures = 0
+        if self._opened_at is None:
+            return None
+        seconds = now - self._opened_at
+        self._opened_at, self._retry_at = None, float("-inf")
+        return seconds
