@@ -26,7 +26,6 @@ _SCHEMA_VERSION: Final = 2
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 8 << 20
 _BUSY_SECONDS: Final = 10.0
-MAX_LIMIT: Final = 1_000_000
 _TEXTS: Final = (
     "tenant", "principal", "build_id", "action_digest", "image_digest", "cache_status", "guest_id",
     "isolation", "reuse", "reason", "name", "peer", "request_id",

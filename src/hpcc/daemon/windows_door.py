@@ -24,15 +24,6 @@ _LOCK_NAME: Final = "daemon.lock"
 _DIAL_MS: Final = 2000
 
 
-def pipe_name(library: Library, hpcc_dir: str) -> str:
-    """Return the pipe's name of this user's daemon; `hpcc_dir` is the value of HPCC_DIR or "".
-
-    Raises:
-        WindowsError: the system does not report our user.
-    """
-    return daemon_pipe(own_sid(library), hpcc_dir)
-
-
 def dial_daemon(library: Library) -> PipeConnection:
     """Connect to this user's daemon.
 

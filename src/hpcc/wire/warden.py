@@ -50,7 +50,6 @@ LOST: Final = 24
 REPLIES_AHEAD: Final = 8
 CHUNKS_AHEAD: Final = 4
 MAX_LOST_BYTES: Final = 256
-MAX_EXEC_NUMBER: Final = (1 << 32) - 1
 DIGEST_BYTES: Final = 32
 
 _HEADER: Final = struct.Struct("<BII")

@@ -48,9 +48,6 @@ class _Known:
     state: tuple[tuple[str, tuple[int, ...]], ...]
     checked_at: float
 
-    def is_unchanged(self) -> bool:
-        return bool(self.state) and self.state == _state(name for name, _ in self.state)
-
 
 class HostToolchains:
     """Answers by identity and name. Thread-safe: one thread asks, the others wait for it."""

@@ -150,16 +150,6 @@ def _has_compressed_sections(data: bytes) -> bool | None:
     return any(f & _COMPRESSED for f in flags) or b"\0.zdebug_" in data
 
 
-def _has_twins(closure: Closure) -> bool:
-    """Tell whether two files of one content ask to be read once.
-
-    Compilers decide that by inode or time stamp, which another clone has otherwise.
-    """
-    first: dict[bytes, bytes] = {}
-    twins = [p for p, digest in closure.files if first.setdefault(digest, p) != p]
-    return any(data is None or b"once" in data or b"import" in data for data in map(_read, twins))
-
-
 def _read(path: bytes) -> bytes | None:
     try:
         with open(path, "rb") as file:

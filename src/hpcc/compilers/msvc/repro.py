@@ -1,7 +1,7 @@
 """What makes objects of cl and clang-cl the same in two directories, by compiler and version.
 
 Nothing here is certain to be taken: cl warns of an unknown option (D9002), which `/options:strict`
-makes an error. So `trial` gives the candidates; one compile of an empty file with `-Z7` says which
+makes an error. `REPRO_ROWS` has the candidates; a compile of an empty file with `-Z7` says which
 of them the compiler takes in silence, and only those are added. All begin with `-`: an unknown `/x`
 is the name of a file to clang-cl. `/PDBSourcePath` is never one: it belongs to lld-link alone.
 """
@@ -106,15 +106,6 @@ REPRO_ROWS: Final = (
         until=(19, 20),
     ),
 )
-
-
-def trial(version: Version, root: bytes, *, is_clang: bool) -> tuple[tuple[bytes, ...], ...]:
-    """Return groups of flags to ask this compiler about, each by one compile."""
-    return tuple(
-        tuple(flag.replace(_FIELD, root) for flag in row.flags)
-        for row in REPRO_ROWS
-        if row.covers(version, is_clang=is_clang)
-    )
 
 
 def reproducible_flags(

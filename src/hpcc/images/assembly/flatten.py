@@ -39,7 +39,6 @@ class FlattenReport:
     directories: int
     symlinks: int
     hard_links: int
-    content_bytes: int
     dropped: tuple[tuple[str, int], ...]
 
 
@@ -84,7 +83,6 @@ class _Flattening:
         self._inodes: list[dict[int, int]] = []
         self._paths: dict[int, list[tuple[str, Node]]] = {}
         self._counts = dict.fromkeys(("files", "directories", "symlinks", "hard_links"), 0)
-        self._content_bytes = 0
 
     def read_trees(self) -> int:
         """Build the tree; returns the uncompressed bytes of all layers."""
@@ -123,7 +121,6 @@ class _Flattening:
     def report(self) -> FlattenReport:
         return FlattenReport(
             entries=self._tree.entry_count,
-            content_bytes=self._content_bytes,
             dropped=tuple(sorted(self._tree.dropped.items())),
             **self._counts,
         )
@@ -135,7 +132,6 @@ class _Flattening:
             self._out.write(chunk)
         self._out.write(bytes(-size % BLOCK_BYTES))
         self._counts["files"] += 1
-        self._content_bytes += size
         for path, other in others:
             self._header(path, other, tarfile.LNKTYPE, link=first)
             self._counts["hard_links"] += 1

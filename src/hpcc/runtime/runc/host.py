@@ -141,11 +141,6 @@ def delegate(groups: list[Path], uid: int) -> None:
             os.chown(group / name, uid, uid)
 
 
-def groups_left(container_id: str) -> list[Path]:
-    """Return the groups of that name that are still there, in every hierarchy."""
-    return [p for p in _parents() if (p / container_id).is_dir()]
-
-
 def _parents() -> list[Path]:
     places = [
         line.split(" ")[1]

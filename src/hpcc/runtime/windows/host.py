@@ -26,7 +26,6 @@ from hpcc.runtime.windows.images import HostBuild
 from hpcc.runtime.windows.layer import WindowsLayer
 from hpcc.runtime.windows.spec import SHIM_OWNER, check_containerd, check_shim
 
-DEFAULT_PIPE: Final = r"\\.\pipe\containerd-containerd"
 _WORKER: Final = "hpcc.worker"
 _BOOT: Final = "hpcc.boot"
 _LEASE_HOURS: Final = 1
