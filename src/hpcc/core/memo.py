@@ -1,22 +1,27 @@
 """Dictionaries of a bounded size, for values that can be computed or fetched again.
 
-Two rules of eviction are enough for the whole product:
+Three rules of eviction are enough for the whole product:
 
 - `BoundedMemo` forgets everything when it is full. It is a plain `dict` in memory and for every
   read, so a lookup on the hit path costs what a lookup in a `dict` costs. Use it where the bound
   only guards against unlimited growth and is rarely reached.
 - `LruMemo` evicts one entry, the one that was used least recently. Use it where the bound is
   reached in normal operation, or where a flood of new keys must not evict what is in use.
+- `SizedMemo` does the same and also bounds the bytes of all values together.
 
-Neither has a lock. Under CPython each read is one atomic operation of the dictionary. Concurrent
+None has a lock. Under CPython each read is one atomic operation of the dictionary. Concurrent
 writes of a `BoundedMemo` may exceed the bound by one entry per writing thread, or drop an entry
-that was just written; both only cost work. A `LruMemo` that several threads write needs a lock.
+that was just written; both only cost work. The other two need a
+lock if several threads write them; `get` and `use` are safe beside one writer.
 Expiry is the caller's: store the time beside the value.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 
 
 class BoundedMemo[K, V](dict[K, V]):
@@ -61,3 +66,48 @@ class LruMemo[K, V](OrderedDict[K, V]):
         self.move_to_end(key)
         if len(self) > self._max_entries:
             self.popitem(last=False)
+
+
+class SizedMemo[K, V]:
+    """At most `max_entries` values of at most `max_bytes` together, least recently used out first.
+
+    `size_of` returns the bytes of a value and must return the same each time. A value that is
+    larger than `max_bytes` is not kept, and evicts all others. `put` and `use` count as use.
+    """
+
+    def __init__(
+        self, size_of: Callable[[V], int], *, max_bytes: int, max_entries: int = sys.maxsize
+    ) -> None:
+        self._size_of = size_of
+        self._max_bytes, self._max_entries = max_bytes, max_entries
+        self._items: OrderedDict[K, V] = OrderedDict()
+        self._total_bytes = 0
+        # The dictionary's own method: a lookup on the hit path costs no call of Python code.
+        self.get: Callable[[K], V | None] = self._items.get
+
+    def use(self, key: K) -> V | None:
+        """Return the value of `key` and mark it as used; None when there is no such key."""
+        value = self.get(key)
+        if value is not None:
+            with suppress(KeyError):  # another thread dropped it meanwhile
+                self._items.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        """Store a value and evict what is too much."""
+        self.drop(key)
+        self._items[key] = value
+        self._total_bytes += self._size_of(value)
+        while self._total_bytes > self._max_bytes or len(self._items) > self._max_entries:
+            self._total_bytes -= self._size_of(self._items.popitem(last=False)[1])
+
+    def drop(self, key: K) -> None:
+        """Forget one value, if it is there."""
+        value = self._items.pop(key, None)
+        if value is not None:
+            self._total_bytes -= self._size_of(value)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+        self._total_bytes = 0

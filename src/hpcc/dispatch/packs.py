@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Protocol
 
 from hpcc.core import CallerError, Digest, InputFile, folded_inputs
-from hpcc.core.memo import LruMemo
+from hpcc.core.memo import LruMemo, SizedMemo
 from hpcc.dispatch.farm import RoutedWorker
 from hpcc.dispatch.remote_frames import UNKNOWN_INPUTS, decode_inputs
 from hpcc.reapi.delta import Delta, make_delta
@@ -46,16 +44,13 @@ class InputPacks:
     """
 
     def __init__(self) -> None:
-        self._packs: OrderedDict[tuple[bytes, bool], InputPack] = OrderedDict()
-        self._size_bytes = 0
+        self._packs: SizedMemo[tuple[bytes, bool], InputPack] = SizedMemo(
+            lambda pack: pack.size_bytes, max_bytes=_MAX_PACK_BYTES, max_entries=_MAX_PACKS
+        )
 
     def known(self, name: bytes, *, folds_case: bool = False) -> InputPack | None:
         """Return a pack that was decoded before."""
-        known = self._packs.get((name, folds_case))
-        if known is not None:
-            with suppress(KeyError):  # dropped this instant
-                self._packs.move_to_end((name, folds_case))
-        return known
+        return self._packs.use((name, folds_case))
 
     def of(self, encoded: bytes, name: bytes = b"", *, folds_case: bool = False) -> InputPack:
         """Return the pack of the bytes of `encode_inputs`.
@@ -75,11 +70,7 @@ class InputPacks:
         files = [InputFile(path, digest) for path, _, digest in inputs]
         base = TreeBase(folded_inputs(files) if folds_case else files)
         pack = InputPack(base, {digest: host for _, host, digest in inputs}, len(encoded))
-        self._packs[name, folds_case] = pack
-        self._size_bytes += pack.size_bytes
-        while self._packs and (len(self._packs) > _MAX_PACKS or self._size_bytes > _MAX_PACK_BYTES):
-            _, old = self._packs.popitem(last=False)
-            self._size_bytes -= old.size_bytes
+        self._packs.put((name, folds_case), pack)
         return pack
 
 
@@ -104,8 +95,9 @@ class _Held:
     packs: set[InputPack] = field(default_factory=set)
     blobs: set[Digest] = field(default_factory=set)
     # The content sent last for each place, oldest first.
-    latest: OrderedDict[str, tuple[Digest, bytes]] = field(default_factory=OrderedDict)
-    latest_bytes: int = 0
+    latest: SizedMemo[str, tuple[Digest, bytes]] = field(
+        default_factory=lambda: SizedMemo(lambda sent: len(sent[1]), max_bytes=_MAX_LATEST_BYTES)
+    )
 
 
 class SentBlobs:
@@ -194,7 +186,7 @@ class SentBlobs:
         for digest, place in action.places.items():
             data = action.content(digest)
             if data is not None and len(data) <= _ASK_ABOVE_BYTES:
-                _put_latest(held, place, digest, data)
+                held.latest.put(place, (digest, data))
 
     def forget(self, worker: RoutedWorker) -> None:
         """Drop everything noted for a worker, because it has evicted something."""
@@ -210,15 +202,6 @@ class SentBlobs:
 def _is_little(digests: Collection[Digest]) -> bool:
     size_bytes = sum(d.size_bytes for d in digests)
     return len(digests) <= _ASK_ABOVE_BLOBS and size_bytes <= _ASK_ABOVE_BYTES
-
-
-def _put_latest(held: _Held, place: str, digest: Digest, data: bytes) -> None:
-    _, old = held.latest.pop(place, (digest, b""))
-    held.latest[place] = digest, data
-    held.latest_bytes += len(data) - len(old)
-    while held.latest_bytes > _MAX_LATEST_BYTES:
-        _, (_, dropped) = held.latest.popitem(last=False)
-        held.latest_bytes -= len(dropped)
 
 
 _Key = tuple[str, bytes, str]

@@ -26,6 +26,7 @@ from hpcc.cache.replay.engine import (
     Plan,
     is_listed_name,
 )
+from hpcc.core.memo import SizedMemo
 
 MAX_REPLAYS: Final = 16_384
 MAX_BYTES: Final = 128 << 20
@@ -74,8 +75,9 @@ class Replays:
     def __init__(self, engine: Engine, monotonic: Callable[[], float]) -> None:
         self.engine, self._monotonic = engine, monotonic
         self._lock = threading.Lock()
-        self._replays: dict[bytes, Replay] = {}  # oldest first
-        self._total_bytes = 0
+        self._replays: SizedMemo[bytes, Replay] = SizedMemo(
+            lambda replay: replay.size_bytes, max_bytes=MAX_BYTES, max_entries=MAX_REPLAYS
+        )
 
     def find(self, frame: bytes) -> Replay | None:
         return self._replays.get(frame)
@@ -114,11 +116,7 @@ class Replays:
 
     def _keep(self, frame: bytes, replay: Replay) -> None:
         with self._lock:
-            self._drop(frame)
-            self._replays[frame] = replay
-            self._total_bytes += replay.size_bytes
-            while self._total_bytes > MAX_BYTES or len(self._replays) > MAX_REPLAYS:
-                self._drop(next(iter(self._replays)))
+            self._replays.put(frame, replay)
 
     def put(self, plan: Plan) -> bool:
         """Carry out a plan at once, with nobody to answer."""
@@ -128,11 +126,6 @@ class Replays:
         except ValueError:
             return False
         return self.engine.replay(prepared, -1) == Outcome.DONE
-
-    def _drop(self, frame: bytes) -> None:
-        old = self._replays.pop(frame, None)
-        if old is not None:
-            self._total_bytes -= old.size_bytes
 
 
 class Pins:

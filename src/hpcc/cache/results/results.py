@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from hpcc.cache.base.counters import Counters
@@ -19,7 +18,7 @@ from hpcc.cache.base.manifest import (
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.replay.replay import Pins
 from hpcc.core import IntegrityError
-from hpcc.core.memo import LruMemo
+from hpcc.core.memo import LruMemo, SizedMemo
 from hpcc.store.private import PrivateStore
 
 _FORMAT: Final = b"result-2"
@@ -66,8 +65,9 @@ class Results:
         self._store, self._memo, self._counters = store, memo, counters
         self._lock = threading.Lock()
         self._manifests: LruMemo[bytes, tuple[InputSet, ...]] = LruMemo(MAX_MANIFESTS)
-        self._results: OrderedDict[bytes, Result] = OrderedDict()
-        self._result_bytes = 0
+        self._results: SizedMemo[bytes, Result] = SizedMemo(
+            lambda result: result.size_bytes, max_bytes=MAX_RESULT_BYTES
+        )
         self._epoch = store.epoch()
 
     def find(self, request_key: bytes) -> Found | None:
@@ -98,8 +98,7 @@ class Results:
     def release(self, result_key: bytes) -> None:
         """Drop the copy in memory: somebody else holds one."""
         with self._lock:
-            old = self._results.pop(result_key, None)
-            self._result_bytes -= old.size_bytes if old else 0
+            self._results.drop(result_key)
 
     def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
         """Store a result under the state of the files it was made from."""
@@ -169,9 +168,7 @@ class Results:
     def result(self, key: bytes) -> Result | None:
         """Return one result by the key that a set of inputs leads to."""
         with self._lock:
-            known = self._results.get(key)
-            if known is not None:
-                self._results.move_to_end(key)
+            known = self._results.use(key)
         if known is not None:
             self._store.touch(key)
             return known
@@ -195,12 +192,7 @@ class Results:
         if result.size_bytes > MAX_ONE_RESULT_BYTES:
             return
         with self._lock:
-            old = self._results.pop(key, None)
-            self._results[key] = result
-            self._result_bytes += result.size_bytes - (old.size_bytes if old else 0)
-            while self._result_bytes > MAX_RESULT_BYTES:
-                _, dropped = self._results.popitem(last=False)
-                self._result_bytes -= dropped.size_bytes
+            self._results.put(key, result)
 
     def _notice_clean(self) -> None:
         """Drop what is in memory when `hpcc clean` emptied the directory."""
@@ -211,7 +203,6 @@ class Results:
         with self._lock:
             self._manifests.clear()
             self._results.clear()
-            self._result_bytes = 0
         self._store.rescan()
 
 
