@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, Literal
 
+from hpcc.config.backends import BACKENDS, Backend
 from hpcc.core import FALLBACKS, PARITIES, CallerError, Fallback, Parity
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -24,7 +25,6 @@ GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
 Reuse = Literal["exec", "principal", "tenant"]
 Accelerator = Literal["auto", "tcg"]
-Backend = Literal["auto", "qemu", "firecracker", "process", "hyperv"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class Settings:
 _CHOICES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("remote", "fallback"): FALLBACKS,
     ("remote", "parity"): PARITIES,
-    ("worker", "runtime"): ("auto", "qemu", "firecracker", "process", "hyperv"),
+    ("worker", "runtime"): BACKENDS,
     ("worker", "accelerator"): ("auto", "tcg"),
     ("worker", "guest_reuse"): ("exec", "principal", "tenant"),
 }

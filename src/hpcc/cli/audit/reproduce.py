@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from hpcc.config.paths import Paths
 from hpcc.config.service_file import load_service_file
@@ -23,10 +23,6 @@ EXIT_DIFFERENT: Final = 3
 EXIT_EXPIRED: Final = 4
 EXIT_UNAVAILABLE: Final = 5
 _ROW_CHARS: Final = 12
-_BACKENDS: Final[dict[str, Literal["qemu", "firecracker"]]] = {
-    "qemu": "qemu",
-    "firecracker": "firecracker",
-}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +61,7 @@ async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
     from hpcc.ports import SystemClock
     from hpcc.runtime.assets.assets import prepare_assets
     from hpcc.runtime.registry.pick import pick_runtime
+    from hpcc.runtime.registry.table import backend_of
     from hpcc.worker.execute.reproduce import reproduce_row
 
     clock = SystemClock()
@@ -79,13 +76,12 @@ async def _reproduce(config: WorkerConfig, row: AuditRow) -> Reproduction:
 
     async def choose(isolation: Isolation, state: Path) -> Runtime:
         assets = await prepare_assets(config.guest_assets, _progress)
-        kind, _, accelerator = isolation.value.partition("/")
         return await pick_runtime(
             assets,
-            accelerator="tcg" if accelerator == "tcg" else "auto",
+            accelerator="tcg" if isolation is Isolation.QEMU_TCG else "auto",
             state_dir=state,
             clock=clock,
-            backend=_BACKENDS.get(kind, "process"),
+            backend=backend_of(isolation) or "process",
             containerd=Path(config.containerd),
         )
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -19,6 +19,7 @@ from hpcc.cli.image import answers
 from hpcc.config.paths import Paths
 from hpcc.config.settings import load_settings
 from hpcc.core import CallerError, HpccError, NotFoundError
+from hpcc.runtime.registry.table import check_names, is_linux_container
 
 # An image, its layers and the guest's pieces take about 1 GB.
 _ENOUGH_BYTES: Final = 4 << 30
@@ -78,11 +79,7 @@ async def collect(paths: Paths) -> list[Check]:
         ("disk", _disk),
         ("user", _user),
         ("warden", _warden),
-        ("qemu", _qemu),
-        ("kvm", _kvm),
-        ("firecracker", _firecracker),
-        ("containers", _containers),
-        ("windows", _windows),
+        *((name, _BACKEND_CHECKS[name]) for name in check_names()),
         ("warm start", _warm_start),
         ("kernel", _kernel),
         ("init", _init_compiler),
@@ -365,7 +362,7 @@ async def _qemu(paths: Paths) -> Check:
 
 async def _kvm(paths: Paths) -> Check:
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
-    from hpcc.runtime.registry.pick import kvm_state
+    from hpcc.runtime.qemu.opening import kvm_state
 
     cost = "guests are emulated (qemu/tcg): the same isolation, compiles 8 to 20 times slower"
     if shutil.which(QEMU_PROGRAM) is None:
@@ -383,7 +380,7 @@ async def _kvm(paths: Paths) -> Check:
 
 
 async def _firecracker(paths: Paths) -> Check:
-    from hpcc.runtime.registry.pick import firecracker_state
+    from hpcc.runtime.firecracker.opening import firecracker_state
 
     state = await firecracker_state(paths.state / "runtime")
     found = ""
@@ -408,14 +405,14 @@ async def _firecracker(paths: Paths) -> Check:
 
 async def _warm_start(paths: Paths) -> Check:
     """Check whether guests can be restored: always with Firecracker, with QEMU from 8.2 on."""
+    from hpcc.runtime.firecracker.opening import firecracker_state
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
     from hpcc.runtime.qemu.backend import why_no_snapshots
-    from hpcc.runtime.registry.pick import firecracker_state
     from hpcc.runtime.vm.warm import snapshot_bytes
 
     name, cost = "warm start", "every guest boots"
     settings = load_settings(paths.config_file).worker
-    if settings.runtime == "process":
+    if is_linux_container(settings.runtime):
         return Check(name=name, state="ok", detail="containers do not need it")
     if not settings.warm_start:
         return Check(
@@ -436,7 +433,7 @@ async def _warm_start(paths: Paths) -> Check:
 
 
 def _uses_containers(paths: Paths) -> bool:
-    return load_settings(paths.config_file).worker.runtime == "process"
+    return is_linux_container(load_settings(paths.config_file).worker.runtime)
 
 
 async def _containers(paths: Paths) -> Check:
@@ -470,6 +467,16 @@ async def _windows(paths: Paths) -> Check:
     return Check(
         name="windows", state=said.state, detail=said.detail, cost=said.cost, remedy=said.remedy
     )
+
+
+# A line for each name in `checks` of the table of backends.
+_BACKEND_CHECKS: Final[Mapping[str, Callable[[Paths], Awaitable[Check]]]] = {
+    "qemu": _qemu,
+    "kvm": _kvm,
+    "firecracker": _firecracker,
+    "containers": _containers,
+    "windows": _windows,
+}
 
 
 async def _kernel(paths: Paths) -> Check:

@@ -10,6 +10,7 @@ from typing import Literal
 from hpcc.config.settings import WorkerSettings
 from hpcc.core import HpccError
 from hpcc.runtime.containerd.client import Connect, Containerd, pipe_connector
+from hpcc.runtime.registry.table import LINUX, WINDOWS, last_resort, row_or_none
 from hpcc.runtime.windows.host import find_shim, shim_says
 from hpcc.runtime.windows.spec import check_containerd, check_shim
 
@@ -34,15 +35,16 @@ async def windows_guests(
     connect: Callable[[str], Connect] = pipe_connector,
 ) -> Said:
     """Check whether containerd and its shim are present for the chosen `worker.runtime`."""
+    row = row_or_none(WINDOWS, settings.runtime)
     if not is_windows:
-        if settings.runtime != "hyperv":
+        if row is None or row_or_none(LINUX, row.name) is not None:
             return Said("ok", "off: Hyper-V isolation is for Windows Server")
         return Said(
-            "missing", 'worker.runtime = "hyperv" needs Windows Server',
+            "missing", f'worker.runtime = "{row.name}" needs Windows Server',
             cost="no guests: every miss compiles locally", remedy='worker.runtime = "auto"',
         )  # fmt: skip
-    is_process = settings.runtime == "process"
-    label = "process/windows, on the host's own kernel" if is_process else "hyperv"
+    row = row or last_resort(WINDOWS)
+    label = row.labels[0] + (", on the host's own kernel" if row.is_container else "")
     try:
         version = await _version(connect(settings.containerd))
         check_containerd(version)

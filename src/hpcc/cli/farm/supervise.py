@@ -24,6 +24,7 @@ from hpcc.core import HpccError, ImageRef, Isolation
 from hpcc.identity.keys import load_or_create_secret
 from hpcc.ports import SystemClock
 from hpcc.runtime.assets.assets import prepare_assets
+from hpcc.runtime.registry.table import LINUX, row_or_none
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import open_enrolment
 from hpcc.supervisor.process import ChildSpec, Ready, SupervisorError
@@ -222,7 +223,8 @@ def _port(facts: Mapping[str, object], name: str = "port") -> int:
 
 def _minimum(runtime: str) -> Isolation:
     """Return the weakest virtual machine, or containers if the user's settings select them."""
-    return Isolation.PROCESS_RUNC if runtime == "process" else Isolation.QEMU_TCG
+    row = row_or_none(LINUX, runtime)
+    return row.labels[0] if row is not None and row.is_container else Isolation.QEMU_TCG
 
 
 def _principal() -> str:

@@ -19,7 +19,8 @@ from hpcc.config.farm import Farm, load_farm_or_none
 from hpcc.config.paths import Paths
 from hpcc.config.private_file import make_private_directory
 from hpcc.config.settings import load_settings
-from hpcc.core import CallerError, ImageRef, InfrastructureError, Isolation
+from hpcc.core import CallerError, ImageRef, InfrastructureError
+from hpcc.runtime.registry.table import container_labels
 
 # The supervisor needs less to end a worker with a busy guest (two services, 20 s each).
 DOWN_SECONDS: Final = 50.0
@@ -89,7 +90,7 @@ def _say_not_understood(paths: Paths, image: str) -> None:
 
 def _note(name: str, ready: Mapping[str, object]) -> str:
     """Return an explanation of the isolation label if it is weaker than a virtual machine."""
-    if name != "isolation" or ready.get(name) != Isolation.PROCESS_RUNC.value:
+    if name != "isolation" or ready.get(name) not in container_labels():
         return ""
     return " (containers, as set by worker.runtime: they use this machine's kernel)"
 

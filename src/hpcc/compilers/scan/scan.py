@@ -48,6 +48,12 @@ HAZARD_REASONS: Final = {
 """Why a file with that hazard makes a result uncacheable; COMPUTED_INCLUDE does not."""
 
 
+RESOLVABLE: Final = (
+    Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY | Hazard.PASTED_CLOCK | Hazard.EMBED
+)
+"""Hazards that a closer look may dispel: which files are read, or that no clock is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """The findings for one file's content.

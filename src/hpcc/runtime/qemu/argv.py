@@ -124,15 +124,6 @@ def tsc_khz(cpuinfo: str) -> int:
     return 0
 
 
-def cpu_model(cpuinfo: str) -> str:
-    """Return the first CPU's model name."""
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return "unknown"
-
-
 def _accelerator(accelerator: Accelerator) -> list[str]:
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hpcc.core import CallerError, ImageDigest, ImageRef, InfrastructureError
+from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import Clock
 from hpcc.runtime.containerd.client import Connect, pipe_connector
 from hpcc.runtime.containerd.exec_channel import NewStreams
+from hpcc.runtime.host.probe_check import check_probe
 from hpcc.runtime.host.threads import in_thread
+from hpcc.runtime.registry.table import WINDOWS, last_resort, row_or_none
 from hpcc.runtime.windows.host import (
     WindowsBackend,
     WindowsConfig,
@@ -23,9 +25,7 @@ from hpcc.runtime.windows.host import (
     find_shim,
     host_build,
 )
-from hpcc.runtime.windows.hyperv import HyperVRuntime
 from hpcc.runtime.windows.layer import read_windows_layer
-from hpcc.runtime.windows.process import WindowsProcessRuntime
 from hpcc.runtime.windows.runtime import WindowsRuntime
 
 AGENT_LAYER: Final = "windows-agent.tar"
@@ -88,37 +88,26 @@ async def pick_windows_runtime(
     runtime = make(host) if make is not None else _runtime(choice.backend, host, clock, streams)
     await runtime.sweep()
     await host.pull()
-    probe = await runtime.probe()
-    if not probe.is_usable:
-        lines = [
-            f"{runtime.isolation} guests do not work here: {probe.summary}",
-            *probe.details,
-            probe.remedy,
-        ]
-        raise InfrastructureError("\n".join(filter(None, lines)), reason="no-runtime")
+    await check_probe(runtime, f"{runtime.isolation} guests do not work")
     return runtime
 
 
 def _runtime(
     backend: WindowsBackend, host: WindowsHost, clock: Clock, streams: NewStreams
 ) -> WindowsRuntime:
-    if backend == "hyperv":
-        return HyperVRuntime(host, clock)
-    return WindowsProcessRuntime(host, clock, streams)
+    row = row_or_none(WINDOWS, backend)
+    assert row is not None
+    return row.load().make(host, clock, streams)
 
 
 def check_windows_backend(name: str) -> WindowsBackend:
     """Return the backend that a worker's `runtime` names on Windows; "auto" is Hyper-V there.
 
     Raises:
-        CallerError: it is one of Linux.
+        CallerError: it is a backend for Linux.
     """
-    match name:
-        case "auto" | "hyperv":
-            return "hyperv"
-        case "process":
-            return "process"
-        case _:
-            raise CallerError(
-                f'runtime = "{name}" is for Linux; on Windows it is "hyperv" or "process"'
-            )
+    row = last_resort(WINDOWS) if name == "auto" else row_or_none(WINDOWS, name)
+    if row is None:
+        names = " or ".join(f'"{row.name}"' for row in WINDOWS)
+        raise CallerError(f'runtime = "{name}" is for Linux; on Windows it is {names}')
+    return row.name

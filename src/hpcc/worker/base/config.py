@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hpcc.audit.spool import SpoolLimits
+from hpcc.config.backends import BACKENDS
 from hpcc.config.settings import GUEST_OVERHEAD_MIB, default_containerd, default_guests_mib
 from hpcc.core import CallerError, GuestReuse, ImageDigest, ImageRef, check_port
 from hpcc.rpc.scheduler.schedulers import split_schedulers
@@ -159,8 +160,8 @@ class WorkerConfig:
             )
 
     def _check_runtime(self) -> None:
-        if self.runtime not in {"auto", "qemu", "firecracker", "process", "hyperv"}:
-            raise CallerError("runtime must be auto, qemu, firecracker, process or hyperv")
+        if self.runtime not in BACKENDS:
+            raise CallerError(f"runtime must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}")
         for image in self.pull_images:
             if ImageRef.parse(image).digest.value not in self.image_digests:
                 raise CallerError("each of pull_images must be one of image_digests, too")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from hpcc.config.backends import Backend
 from hpcc.config.settings import GUEST_OVERHEAD_MIB
 from hpcc.core import CallerError, ImageDigest, ImageRef
 from hpcc.ports import Clock, Runtime
@@ -46,7 +47,7 @@ async def runtime_of(
         raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
     # Of POSIX alone, as what they import.
     from hpcc.runtime.assets.assets import prepare_assets
-    from hpcc.runtime.registry.pick import Backend, pick_runtime
+    from hpcc.runtime.registry.pick import pick_runtime
 
     process.progress("preparing kernel and agent")
     assets = await prepare_assets(config.guest_assets, process.progress)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hpcc.runtime.host.probe_record import cpu_model
 from hpcc.runtime.qemu.argv import (
     Machine,
     SnapshotFds,
-    cpu_model,
     kernel_command_line,
     qemu_argv,
     tsc_khz,

@@ -15,9 +15,10 @@ from hpcc.ports import SystemClock
 from hpcc.runtime.assets.assets import GuestAssets, probe_spec
 from hpcc.runtime.host.users import VMM_NUMBERS, VmmUser
 from hpcc.runtime.qemu import backend as qemu
+from hpcc.runtime.qemu import opening
 from hpcc.runtime.qemu import vm as qemu_vm
-from hpcc.runtime.registry import pick
-from hpcc.runtime.registry.pick import kvm_state, pick_runtime
+from hpcc.runtime.qemu.opening import kvm_state
+from hpcc.runtime.registry.pick import pick_runtime
 from hpcc.runtime.vm import vm
 
 # What QEMU does on hosts whose /dev/kvm opens and then does not work.
@@ -53,7 +54,7 @@ def fake_vmm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starts: Path, body
     script.chmod(0o755)
     starts.mkdir()  # one empty file for each start: the VMM may not write a byte to a file
     monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
-    monkeypatch.setattr(pick, "_KVM", directory)  # something that exists
+    monkeypatch.setattr(opening, "_KVM", directory)  # something that exists
 
 
 def entries(directory: Path) -> list[Path]:
