@@ -1,4 +1,4 @@
-"""One exec on its way through a warden: what is sent, what may come back, and how long it takes."""
+"""One exec on its way through a warden: what is sent, what may come back, and its deadlines."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
 
 class Connection(Protocol):
-    """The way to the warden."""
+    """How a call sends frames to the warden."""
 
     def say(self, frame: bytes) -> None:
-        """Send a small frame."""
+        """Send a small frame without waiting."""
 
     async def send(self, *pieces: bytes | memoryview) -> None:
         """Send a frame and wait while the warden is slow.
 
         Raises:
-            OSError: it is gone.
+            OSError: the warden is gone.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How long a guest may take beside the compile itself."""
+    """How many seconds a guest may take beyond the compile itself."""
 
     # From the request to the last input, and from the result to the last output.
     stage_seconds: float
-    # Beyond the compile's own limit.
+    # Added to the compile's own time limit.
     grace_seconds: float
 
 
 class Call:
-    """One exec on its way: `run` in its own task, `next_event` for the consumer."""
+    """One exec under way: `run` in its own task, `next_event` for the consumer."""
 
     def __init__(
         self,
@@ -53,21 +53,21 @@ class Call:
     ) -> None:
         self._connection, self.number, self._limits = connection, number, limits
         self._request, self._header, self._blobs = request, header, blobs
-        # Bounded by the credit that the warden has; None: nothing more comes.
+        # Bounded by the warden's credit. None: no more replies will come.
         self._replies: asyncio.Queue[wire.Reply | None] = asyncio.Queue()
         self._events: asyncio.Queue[ExecEvent | None] = asyncio.Queue()
         self._ahead = 0
         self._chunks = asyncio.Semaphore(wire.CHUNKS_AHEAD)
         self._chunks_sent = 0
         self._is_abandoned = False
-        # What the host's own store raised: no fault of the guest.
+        # An error of the host's own store. It is not the guest's fault.
         self.source_error: Exception | None = None
         self.detail = ""
 
     # Called by the channel.
 
     def take(self, reply: wire.Reply) -> None:
-        """Take a reply.
+        """Accept a reply from the warden.
 
         Raises:
             IntegrityError: the warden had no credit for it.
@@ -79,10 +79,10 @@ class Call:
             self._replies.put_nowait(reply)
 
     def chunk_taken(self) -> None:
-        """Send one chunk more.
+        """Note that the warden has taken a chunk, so that the next one can be sent.
 
         Raises:
-            IntegrityError: none was on its way.
+            IntegrityError: the warden confirmed a chunk that was not under way.
         """
         self._chunks_sent -= 1
         if self._chunks_sent < 0:
@@ -90,10 +90,11 @@ class Call:
         self._chunks.release()
 
     def ended(self) -> None:
+        """Note that the warden has ended the exec: no more replies will come."""
         self._replies.put_nowait(None)
 
     def abandon(self) -> None:
-        """Keep nothing of what still comes."""
+        """Discard queued replies and all later ones."""
         self._is_abandoned = True
         while not self._replies.empty():
             self._replies.get_nowait()
@@ -101,15 +102,24 @@ class Call:
     # Called by the consumer.
 
     async def next_event(self) -> ExecEvent | None:
-        """Return the next event; None when `run` has ended, well or not."""
+        """Return the next event; None once `run` has ended, with or without an error."""
         return await self._events.get()
 
     def give_credit(self) -> None:
-        """Let the warden send one reply more."""
+        """Allow the warden to send one more reply."""
         self._ahead -= 1
         self._connection.say(wire.frame(wire.CREDIT, self.number))
 
     async def run(self) -> None:
+        """Run the exec to its end: send header and inputs, then check and queue the replies.
+
+        Raises:
+            IntegrityError: the guest or the warden broke the protocol.
+            TimeoutError: the guest did not finish within its limits.
+            OSError: the warden is gone.
+            NotFoundError: an input is missing in the host's store; other errors of the store pass,
+                too.
+        """
         try:
             async with asyncio.timeout(self._limits.stage_seconds) as deadline:
                 await self._talk(deadline)
@@ -162,10 +172,12 @@ def _present(reply: wire.Reply | None) -> wire.Reply:
 
 
 def encode_header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
-    """Return the first ClientFrame of an exec.
+    """Encode the first ClientFrame of an exec.
+
+    `birth` is what a guest learns in its first exec (name, time, entropy), else None.
 
     Raises:
-        CallerError: it is too large.
+        CallerError: the frame is larger than `MAX_HEADER_FRAME_BYTES`.
     """
     limits = request.limits
     header = pb.Header(

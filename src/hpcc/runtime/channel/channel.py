@@ -1,4 +1,4 @@
-"""The worker's end of a guest: execs through the warden that reads what the guest says."""
+"""The worker's end of a guest: runs execs through the warden that parses the guest's bytes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from hpcc.wire import warden as wire
 from hpcc.wire.exec_frames import check_exec_request
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
-# From the request to the last input's arrival: 1 GiB at the slowest rate that was measured is 40 s.
+# From the request to the arrival of the last input: 1 GiB at the slowest measured rate takes 40 s.
 STAGE_SECONDS: Final = 300.0
-# What the agent may need beyond its own deadline to kill, collect and send.
+# Time that the agent may need after its own deadline to kill, collect and send.
 GRACE_SECONDS: Final = 60.0
 WARDEN_SILENT: Final = "warden-silent"
 GUEST_SILENT: Final = "guest-silent"
-# Words at the start of `lost` that are reasons of errors, too.
+# Texts of `lost` that start with one of these become errors with that reason.
 _REASONS: Final = (
     PROTOCOL_VIOLATION, WARDEN_DIED, WARDEN_SILENT, WARDEN_SECCOMP, WARDEN_CPU,
     wire.WARDEN_PROTOCOL, GUEST_SILENT,
@@ -41,16 +41,16 @@ _READ_AHEAD_BYTES: Final = 512 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelTiming:
-    """How soon silence is noticed; a busy host or an emulated guest may be slow to answer."""
+    """How soon silence is noticed. A busy host or an emulated guest may answer slowly."""
 
     guest_ping_seconds: float = 20.0
     guest_timeout_seconds: float = 60.0
     warden_ping_seconds: float = 5.0
-    # A warden that answered none of so many pings in a row is lost.
+    # A warden that answered none of this many pings in a row is lost.
     warden_missed_pings: int = 6
-    # Between a warden's end and the zygote's word on how it ended.
+    # How long to wait after a warden's end for the zygote's report on how it ended.
     fate_seconds: float = 1.0
-    # For a warden to confirm a cancelled exec.
+    # How long a warden may take to confirm a cancelled exec.
     cancel_seconds: float = 30.0
 
 
@@ -58,11 +58,11 @@ _TIMING: Final = ChannelTiming()
 
 
 class GuestChannel:
-    """Execs over one stream. Takes the socket over; `close` it in the end.
+    """Runs execs over one stream to a guest.
 
-    The warden is started at once, so that it is ready when the guest is. `lost` completes with a
-    reason as soon as the stream ends, the guest breaks the protocol, or its warden dies, hangs or
-    breaks its own.
+    It owns `sock`; call `close` when done. The warden starts at once, so that it is ready when the
+    guest is. `lost` completes with a reason as soon as the stream ends, the guest breaks the
+    protocol, or its warden dies, hangs or breaks its own protocol. Several execs may run at once.
 
     Raises:
         GuestLostError: no warden could be started.
@@ -79,9 +79,9 @@ class GuestChannel:
         self._loop = asyncio.get_running_loop()
         self._token, self._timing = token, timing
         self.lost: asyncio.Future[str] = self._loop.create_future()
-        # What the agent said of its latest failure; for logs, hostile.
+        # The agent's text on its latest failure, for logs. Hostile.
         self.last_detail = ""
-        # The warden's process id, 0 before it is known.
+        # The warden's process id; 0 until it is known.
         self.warden_pid = 0
         self._budget = CpuBudget()
         with sock:
@@ -92,7 +92,7 @@ class GuestChannel:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._is_at_end = True
-        # How the warden ended, once the zygote has said so.
+        # How the warden ended; "" until the zygote reports it.
         self._fate = ""
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[int, Call] = {}
@@ -102,17 +102,17 @@ class GuestChannel:
         self._timer: asyncio.TimerHandle | None = None
 
     async def connect(self) -> None:
-        """Do the handshake; without a deadline, the caller has one.
+        """Do the handshake with the guest. The caller sets the deadline.
 
         Raises:
-            GuestLostError: the stream ended or was not a guest's.
+            GuestLostError: the stream ended, or the peer is not the expected guest.
         """
         if self.lost.done():
             raise self._lost_error("")
         try:
             reader, self._writer = await self._ends.open(_READ_AHEAD_BYTES)
         except (OSError, EOFError, IntegrityError) as error:
-            # How it ended says more, if it is said soon.
+            # How the warden ended explains more, if the report comes soon.
             await asyncio.wait([self.lost], timeout=self._timing.fate_seconds)
             raise self._lost_error(f"{WARDEN_DIED}: {error}", WARDEN_DIED) from error
         self._is_at_end = False
@@ -131,12 +131,12 @@ class GuestChannel:
             raise self._lost_error("")
 
     def retire(self, reason: str) -> None:
-        """Give the guest up: every exec fails, none starts."""
+        """Give up the guest: running execs fail with `reason`, and no new exec starts."""
         if not self.lost.done():
             self.lost.set_result(reason)
 
     def close(self) -> None:
-        """End the warden and give up everything; idempotent."""
+        """End the warden and give up the guest; idempotent."""
         self.retire("closed")
         if not self._is_open:
             return
@@ -152,7 +152,10 @@ class GuestChannel:
     async def exec(
         self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
     ) -> AsyncGenerator[ExecEvent]:
-        """Run one compile; see `hpcc.ports.Guest.exec`."""
+        """Run one compile; see `hpcc.ports.Guest.exec`.
+
+        `birth` is what the guest learns in its first exec: name, time, entropy.
+        """
         check_exec_request(request)
         header = encode_header(request, birth)
         if self.lost.done():
@@ -162,7 +165,7 @@ class GuestChannel:
         call = Call(self, number, request, header, blobs, limits)
         self._calls[number] = call
         self._budget.earn(execs=1)
-        # Its own task: its deadlines must not cancel the consumer.
+        # A separate task, because its deadlines must not cancel the consumer.
         pump = self._loop.create_task(call.run())
 
         def give_up(_: object) -> None:
@@ -179,7 +182,7 @@ class GuestChannel:
             self.lost.remove_done_callback(give_up)
             pump.cancel()
             self._cancel(call)
-            # Its error has been raised above, or the consumer has left and does not want it.
+            # Its error was raised above, or the consumer has left and no longer needs it.
             await asyncio.wait([pump])
             if not pump.cancelled():
                 pump.exception()
@@ -199,12 +202,12 @@ class GuestChannel:
             if error is call.source_error:
                 raise
             self.retire(f"{error.reason}: {error}")
-            # Whatever else became of the guest meanwhile, this is what it did.
+            # The breach is the cause, whatever else happened to the guest meanwhile.
             raise self._lost_error(str(error), error.reason) from error
         except OSError as error:
             if error is call.source_error:
                 raise
-            # The warden is gone; what it said last, or how it ended, says more.
+            # The warden is gone. Its last frame, or how it ended, explains more.
             await asyncio.wait([self.lost], timeout=2 * self._timing.fate_seconds)
             raise self._lost_error("") from error
 
@@ -216,7 +219,7 @@ class GuestChannel:
             reason = word
         return GuestLostError(f"guest lost: {text or cause}", reason=reason)
 
-    # What the warden says.
+    # Frames from the warden.
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -232,15 +235,15 @@ class GuestChannel:
             if self._fate:
                 self.retire(self._fate)
             else:
-                # The zygote is about to say how it ended.
+                # The zygote is about to report how the warden ended.
                 self._loop.call_later(self._timing.fate_seconds, self.retire, WARDEN_DIED)
 
     def _take(self, kind: int, number: int, body: bytes) -> None:
         if kind == wire.READY and not self._ready.done():
             self._ready.set_result(None)
         elif kind == wire.PONG:
-            # The only frame that neither credit nor an exec's end bounds: a flood of it would cost
-            # the worker more than it costs the warden.
+            # A pong is the only frame that neither credit nor an exec's end bounds. A flood of them
+            # would cost the worker more than the warden.
             self._pongs_due -= 1
             if self._pongs_due < 0:
                 raise IntegrityError("a pong without a ping", reason=wire.WARDEN_PROTOCOL)
@@ -262,14 +265,14 @@ class GuestChannel:
 
     def _hear_fate(self, fate: str) -> None:
         self._fate = fate
-        # What it said last may be unread, and says more.
+        # The warden's last frame may still be unread, and explains more.
         if self._is_at_end:
             self.retire(self._fate)
 
-    # What it is told.
+    # Frames to the warden.
 
     def say(self, frame: bytes) -> None:
-        """Send a small frame."""
+        """Send a small frame; it is dropped if the warden is gone."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame)
 
@@ -277,10 +280,10 @@ class GuestChannel:
         """Send a frame and wait while the warden is slow.
 
         Raises:
-            OSError: it is gone.
+            OSError: the warden is gone.
         """
-        # asyncio's writelines on a lost connection leaves a handler behind for a descriptor that
-        # is closed already.
+        # On a lost connection asyncio's writelines leaves a handler behind for a descriptor that is
+        # already closed.
         if self._writer is None or self._writer.is_closing():
             raise ConnectionResetError("the warden is gone")
         self._budget.earn(size_bytes=sum(map(len, pieces)))
@@ -288,7 +291,7 @@ class GuestChannel:
         await self._writer.drain()
 
     def _cancel(self, call: Call) -> None:
-        """Have a call ended that has not; what still comes of it is let go."""
+        """Cancel a running call and discard any frames that still arrive for it."""
         if self._calls.get(call.number) is not call or self.lost.done():
             return
         call.abandon()
@@ -310,7 +313,8 @@ class GuestChannel:
             self.retire(f"{WARDEN_CPU}: more than its work is worth")
         if self.lost.done():
             return
-        # Counted in turns of this loop, so that a worker that was stopped blames nobody for it.
+        # Counted in turns of this loop, so that a worker that was stopped does not blame the
+        # warden.
         self._pings_missed += 1
         self._pongs_due += 1
         self.say(wire.frame(wire.PING))

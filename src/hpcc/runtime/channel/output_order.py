@@ -1,4 +1,4 @@
-"""Which output may come next: declared files in order, then directories with what is below them."""
+"""Which output may come next: declared files in order, then directories and their content."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_
 
 
 class OutputOrder:
-    """Takes the path of each output that begins; hostile, as all that a guest says."""
+    """Checks the path of each output that begins. The paths are hostile, as all guest data."""
 
     def __init__(self, request: ExecRequest) -> None:
         self._files, self._directories = request.outputs, request.output_directories
         self._next_file = self._next_directory = 0
-        # The output directory that is being told of, and what was told below it.
+        # The output directory whose entries now arrive, and the paths seen below it.
         self._root = ""
         self._seen_directories: set[str] = set()
         self._seen_files: set[str] = set()
         self._entries = 0
 
     def take(self, path: str) -> bool:
-        """Say whether this path may begin now."""
+        """Return whether this path may begin now.
+
+        A path that ends in `/` is a directory. The entries of a directory follow it. Each path may
+        come once, and there may be at most `MAX_OUTPUT_ENTRIES` entries of directories.
+        """
         if path.endswith("/"):
             return self._directory(path[:-1])
         if self._root:
@@ -42,7 +46,7 @@ class OutputOrder:
         return self._count()
 
     def _below(self, path: str, *, is_directory: bool = False) -> bool:
-        """Whether this is an entry of the open directory, new, and in a directory told of."""
+        """Return whether this is a new entry of the open directory whose own parent has come."""
         try:
             check_guest_path(path)
         except CallerError:

@@ -1,7 +1,7 @@
-"""What a guest may answer in one Exec. Every byte of it is hostile. No I/O.
+"""What a guest may answer in one exec. Every byte of it is hostile. No I/O.
 
-It comes through a warden, which parsed it and may have been taken over: nothing that the warden
-should have checked is taken for granted.
+The replies come through a warden, which parsed them and may have been taken over. So this module
+checks everything again, including what the warden should have checked.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 MAX_EXIT_CODE: Final = 255
 MAX_SIGNAL: Final = 64
 _SIGNAL_BASE: Final = 128
-# A year: what a guest's clock may claim, and still be added up.
+# A year. A guest's clock may claim this much, and sums stay finite.
 _MAX_SECONDS: Final = 366 * 86400.0
-# What fits an SQLite integer with room, and no machine has.
+# Fits an SQLite integer with room to spare; no machine has this much.
 _MAX_RSS_BYTES: Final = 1 << 50
 _MAX_TEXT_CHARS: Final = 200
 # agent.proto, Result.Reason and Stdio.Stream.
@@ -54,7 +54,7 @@ _STREAMS: Final[Mapping[int, Literal["stdout", "stderr"]]] = {1: "stdout", 2: "s
 
 
 class Phase(Enum):
-    """Where the answer is."""
+    """How far the answer has come."""
 
     NEED = auto()
     RUN = auto()
@@ -62,13 +62,16 @@ class Phase(Enum):
 
 
 class ReplyChecker:
-    """Feed it every frame of one answer, then `end`. Raises IntegrityError for any breach."""
+    """Checks one answer: `feed` it every reply in order, then call `end`.
+
+    Every breach raises `IntegrityError` with the reason `protocol-violation`.
+    """
 
     def __init__(self, request: ExecRequest) -> None:
         self._request = request
         self._inputs = {f.digest.hash: f.digest for f in request.inputs}
         self._stdio_bytes = self._stdio_pieces = self._output_bytes = 0
-        # Path of the file that is open or was last, whether it is open; what may still come.
+        # Path of the current or last file, whether more of it must follow, and its mode.
         self._path, self._is_output_open, self._is_executable = "", False, False
         self._outputs = OutputOrder(request)
         self._may_have_outputs = False
@@ -77,7 +80,13 @@ class ReplyChecker:
         self.detail = ""
 
     def feed(self, reply: wire.Reply) -> ExecEvent | None:
-        """Take one reply; a Need gives None, its blobs are added to `needed`."""
+        """Check one reply and return its event; None for a Need.
+
+        The blobs of a Need are added to `needed`, in the order in which they must be sent.
+
+        Raises:
+            IntegrityError: the reply breaks the protocol or a limit.
+        """
         match self.phase, reply:
             case Phase.NEED, wire.NeedReply():
                 self._need(reply)
@@ -92,7 +101,11 @@ class ReplyChecker:
                 raise _breach(f"{type(reply).__name__} in phase {phase.name}")
 
     def end(self) -> None:
-        """Check that the answer may end here."""
+        """Check that the answer may end here.
+
+        Raises:
+            IntegrityError: a result or the rest of an output is missing.
+        """
         if self.phase is not Phase.OUTPUT or self._is_output_open:
             raise _breach(f"the answer ended in phase {self.phase.name}")
 
@@ -102,7 +115,7 @@ class ReplyChecker:
         ):
             raise _breach("a Need of a wrong size")
         for raw in need.digests:
-            # Popped, so that none is asked for twice.
+            # Popped, so that a blob is requested at most once.
             digest = self._inputs.pop(raw.hex(), None)
             if digest is None:
                 raise _breach("a Need for a blob that is no input, or twice")
@@ -183,7 +196,7 @@ class ReplyChecker:
 
 
 def printable(text: str) -> str:
-    """Return the start of what a guest said, fit for a log and a terminal."""
+    """Return the first 200 characters of a guest's text, safe for a log and a terminal."""
     start = text[:_MAX_TEXT_CHARS]
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in start)
 

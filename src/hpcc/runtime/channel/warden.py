@@ -1,6 +1,6 @@
-"""How a worker starts wardens: one zygote for its process, one warden for each guest.
+"""How a worker starts wardens on Linux: one zygote for the process, one warden for each guest.
 
-The zygote is started with the first guest and again if it has died; it ends with the worker. All
+The zygote starts with the first guest, and again if it has died. It ends with the worker. All
 wardens end with their zygote.
 """
 
@@ -37,8 +37,8 @@ _FATE_BYTES: Final = 64
 class WardenEnds:
     """The worker's two ends of a warden, both non-blocking; see `WardenLink`.
 
-    `stream` carries frames. On `line` (SOCK_SEQPACKET) come the warden's pid and its wait status;
-    closing it ends the warden.
+    `stream` carries frames. `line` (SOCK_SEQPACKET) brings the warden's pid and later its wait
+    status. Closing `line` ends the warden.
     """
 
     def __init__(self, stream: socket.socket, line: socket.socket) -> None:
@@ -48,11 +48,12 @@ class WardenEnds:
         self._has_pid = False
 
     def watch(self, on_pid: OnPid, on_end: OnEnd) -> None:
+        """Report the warden's pid and later its end; see `WardenLink.watch`."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.line, self._hear, self._loop, on_pid, on_end)
 
     def _hear(self, loop: asyncio.AbstractEventLoop, on_pid: OnPid, on_end: OnEnd) -> None:
-        """Take the zygote's word: the warden's pid first, its wait status later."""
+        """Read the zygote's report: first the warden's pid, later its wait status."""
         try:
             packet = self.line.recv(_FATE_BYTES)
             if packet and not self._has_pid:
@@ -69,12 +70,15 @@ class WardenEnds:
         on_end(_fate_text(status))
 
     async def open(self, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return reader and writer of `stream`; see `WardenLink.open`."""
         return await asyncio.open_connection(sock=self.stream, limit=limit)
 
     def cpu_seconds(self) -> float:
+        """Return the warden's processor time in seconds."""
         return cpu_seconds(self._pid)
 
     def close(self) -> None:
+        """End the warden; idempotent."""
         if self._loop is not None:
             self._loop.remove_reader(self.line)
             self._loop = None
@@ -92,18 +96,18 @@ def _fate_text(status: int | None) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used; 0 for one that is gone."""
+    """Return the processor time of a process in seconds; 0 if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0.0
-    # Fields 14 and 15, counted from after the name.
+    # Fields 14 and 15 of proc(5). The name may hold blanks, so count from its end.
     user, system = text.rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class Zygote:
-    """The process that wardens are forked from. `program` is what it runs, by this interpreter."""
+    """The process that wardens are forked from. `program` is run by this interpreter."""
 
     def __init__(self, program: Path = _PROGRAM) -> None:
         self._program = program
@@ -114,16 +118,16 @@ class Zygote:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 while there is none."""
+        """The zygote's process id; 0 while there is no zygote."""
         return self._pid
 
     def launch(self, guest: socket.socket) -> WardenEnds:
-        """Have a warden forked for a guest's stream, which stays the caller's to close.
+        """Fork a warden for a guest's stream. `guest` stays the caller's to close.
 
-        It returns before the warden runs; when it cannot, `line` hangs up.
+        This returns before the warden runs. If the fork fails later, `line` hangs up.
 
         Raises:
-            GuestLostError: no zygote could be started, or it is overrun.
+            GuestLostError: no zygote could be started, or its queue is full.
             OSError: there are no descriptors left.
         """
         self._count += 1
@@ -147,11 +151,11 @@ class Zygote:
             try:
                 self._send(request, fds)
             except ConnectionError:
-                # It has died; its wardens with it.
+                # The zygote has died, and its wardens with it.
                 self.close()
                 self._send(request, fds)
         except OSError as error:
-            # No descriptor, process or room left: no reason to end the other wardens.
+            # No descriptor, process or buffer is left. The other wardens can go on.
             raise GuestLostError(
                 f"no warden could be started: {error}", reason=WARDEN_DIED
             ) from error
@@ -164,7 +168,7 @@ class Zygote:
         control, zygote_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._owner = os.getpid()
         with zygote_end:
-            # Isolated, with an empty environment, in a session of its own: Ctrl-C is the worker's.
+            # Isolated, with an empty environment, in a new session: Ctrl-C goes to the worker only.
             self._pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-I", str(self._program), str(_ZYGOTE_FD), str(os.getpid())],
@@ -185,9 +189,9 @@ class Zygote:
         if self._control is not None:
             self._control.close()
             self._control = None
-        # Not from a process that was forked from the worker and ends.
+        # A process that was forked from the worker must not end the worker's zygote.
         if self._pid and self._owner == os.getpid():
-            # It would end by itself once the connection is closed, but perhaps not soon.
+            # It would also end because its connection closes, but perhaps not soon.
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
@@ -196,19 +200,22 @@ class Zygote:
 
 @cache
 def process_zygote() -> Zygote:
-    """Return this process's zygote. There is one for all of it, as there is one pid."""
+    """Return this process's only zygote; it is closed at exit."""
     zygote = Zygote()
     atexit.register(zygote.close)
     return zygote
 
 
 def launch_warden(guest: socket.socket) -> WardenEnds:
-    """Start a guest's warden; see `Zygote.launch`."""
+    """Start a guest's warden from this process's zygote; see `Zygote.launch`."""
     return process_zygote().launch(guest)
 
 
 def warden_trouble(zygote: Zygote, timeout_seconds: float = _TRIAL_SECONDS) -> str:
-    """Start a warden, without a guest, and return why it does not work; "" if it does. Blocks."""
+    """Start a warden without a guest and return why it does not work; "" if it does. Blocks.
+
+    `timeout_seconds` bounds each wait.
+    """
     guest, guest_end = socket.socketpair()
     with guest, guest_end:
         try:

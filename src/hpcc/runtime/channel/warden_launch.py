@@ -1,4 +1,4 @@
-"""How this system starts a guest's warden, and what rows say of it."""
+"""How this operating system starts a guest's warden, and the label for audit rows."""
 
 from __future__ import annotations
 

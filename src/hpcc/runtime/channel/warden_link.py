@@ -1,4 +1,4 @@
-"""What a channel asks of its guest's warden, however that was started."""
+"""What a channel needs from its guest's warden, however the warden was started."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ class WardenLink(Protocol):
     """The worker's end of one warden; `close` ends the warden."""
 
     def watch(self, on_pid: OnPid, on_end: OnEnd) -> None:
-        """Tell the running loop the warden's pid, and later how it ended: a reason, then words."""
+        """Call `on_pid` with the warden's pid and later `on_end` with how it ended.
+
+        Both run in the running loop. The text for `on_end` starts with a reason, such as
+        `warden-died: `.
+        """
 
     async def open(self, limit: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Return the way to the warden, once; `limit` is how much is read ahead.
+        """Return reader and writer of the connection to the warden. Call it once.
+
+        `limit` is the number of bytes that may be read ahead.
 
         Raises:
-            OSError, EOFError: it is gone.
-            IntegrityError: it is no warden.
+            OSError: the warden is gone.
+            EOFError: the warden is gone.
+            IntegrityError: the peer is not a warden.
         """
 
     def cpu_seconds(self) -> float:
-        """Return the processor time that it has used; 0 for one that is gone."""
+        """Return the warden's processor time in seconds; 0 if it is gone."""
 
     def close(self) -> None:
-        """End it; idempotent."""
+        """End the warden; idempotent."""
 
 
 type Launch = Callable[[socket.socket], WardenLink]

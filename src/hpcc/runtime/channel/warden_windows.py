@@ -1,8 +1,9 @@
-"""How a worker on Windows starts wardens: a process for each guest, by the agent's own stub.
+"""How a worker on Windows starts wardens: one process for each guest, by the agent's own stub.
 
-Windows has no fork, and a filter of system calls is not for the asking. What it has: a token
-without privileges, administrators or the right to write what is not low, and a job that ends with
-its keeper. See docs/adr/0038-warden-on-windows.md; run under Wine, not yet on Windows.
+Windows has no fork and no system call filter that a program could install. It has tokens without
+privileges, without administrator groups and without the right to write to anything above low
+integrity, and jobs that end with the process that holds them. See
+docs/adr/0038-warden-on-windows.md. Run under Wine, not yet on Windows.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from hpcc.runtime.host.guest_programs import guest_program
 _PROGRAM: Final = Path(hpcc.__file__).parent / "warden" / "__main__.py"
 _STUB: Final = guest_program("hpcc-agent.exe")
 _MEMORY_BYTES: Final = 512 << 20
-# python.exe of a virtual environment is a launcher, which starts another.
+# In a virtual environment python.exe is a launcher that starts a second process.
 _MAX_PROCESSES: Final = 2
 _KEPT_VARIABLES: Final = ("SYSTEMROOT", "SYSTEMDRIVE")
 
 
 def warden_label() -> str:
-    """Say how wardens are kept apart here: with the worker's user, but not its right to write."""
+    """Return the label of audit rows: the worker's user, but without its right to write."""
     return "low-integrity"
 
 
 def warden_argv(stub: Path, python: str, program: Path) -> list[str]:
-    """Return how a warden is started."""
+    """Return the command line that starts a warden."""
     return [
         str(stub), "run", "--restricted", "low", "--memory", str(_MEMORY_BYTES),
         "--processes", str(_MAX_PROCESSES), "--", python, "-I", "-B", str(program),
@@ -59,16 +60,16 @@ if sys.platform == "win32":
     _TICK_SECONDS = 1e-7
 
     class WindowsWardens:
-        """Starts them; the programs are those of the installed wheel."""
+        """Starts wardens. The default programs are those of the installed wheel."""
 
         def __init__(self, stub: Path = _STUB, program: Path = _PROGRAM) -> None:
             self._stub, self._program = stub, program
 
         def launch(self, guest: socket.socket) -> _Ends:
-            """Start a warden for a guest's stream, which stays the caller's to close.
+            """Start a warden for a guest's stream. `guest` stays the caller's to close.
 
             Raises:
-                GuestLostError: none could be started.
+                GuestLostError: the warden could not be started.
             """
             try:
                 ours, theirs = pipe(duplex=True, overlapped=(True, True))
@@ -94,10 +95,10 @@ if sys.platform == "win32":
             return _Ends(own, process, job, guest.dup())
 
     def _end_with_us(process: subprocess.Popen[bytes]) -> int:
-        """Return the job that ends a warden's keeper, and so the warden, when this process ends.
+        """Return a job that ends the warden's parent, and so the warden, when this process ends.
 
         Raises:
-            OSError: it cannot be made; the process is ended.
+            OSError: the job cannot be made; the process is ended.
         """
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)
         kernel.CreateJobObjectW.restype = ctypes.c_void_p
@@ -122,7 +123,7 @@ if sys.platform == "win32":
         return int(job)
 
     class _Ends:
-        """See `WardenLink`. `guest` is open until the warden has it and is wanted no more."""
+        """See `WardenLink`. `guest` stays open until the warden has it and `close` is called."""
 
         def __init__(
             self, own: PipeHandle, process: subprocess.Popen[bytes], job: int, guest: socket.socket
@@ -138,7 +139,7 @@ if sys.platform == "win32":
 
             def wait() -> None:
                 status = self._process.wait()
-                with suppress(RuntimeError):  # the loop is closed, and nobody asks
+                with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(on_end, f"{WARDEN_DIED}: status {status}")
 
             threading.Thread(target=wait, name="warden", daemon=True).start()
@@ -147,7 +148,7 @@ if sys.platform == "win32":
             loop = asyncio.get_running_loop()
             reader = asyncio.StreamReader(limit=limit)
             protocol = asyncio.StreamReaderProtocol(reader)
-            # As create_pipe_connection does with a pipe that it has opened by name.
+            # As create_pipe_connection does with a pipe that it opened by name.
             transport = loop._make_duplex_pipe_transport(  # noqa: SLF001 - no public way
                 self._pipe, protocol
             )
@@ -165,7 +166,7 @@ if sys.platform == "win32":
             handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY_LIMITED, 0, self._pid))
             if not self._pid or not handle.value:
                 return 0.0
-            # Creation, exit, kernel, user: FILETIMEs, of 100 ns.
+            # Creation, exit, kernel, user: FILETIMEs in units of 100 ns.
             times = [ctypes.c_uint64() for _ in range(4)]
             try:
                 if not kernel.GetProcessTimes(handle, *map(ctypes.byref, times)):
@@ -175,7 +176,7 @@ if sys.platform == "win32":
             return (times[2].value + times[3].value) * _TICK_SECONDS
 
         def close(self) -> None:
-            # The last handle of its keeper's job, whose end closes the warden's.
+            # The last handle of the parent's job. When the job ends, so does the warden's own.
             job, self._job = self._job, 0
             if job:
                 ctypes.WinDLL("kernel32").CloseHandle(ctypes.c_void_p(job))
