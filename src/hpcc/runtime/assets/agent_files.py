@@ -1,4 +1,4 @@
-"""What the guest's agent is made of besides an interpreter: its own modules, and its packages'."""
+"""The files of the guest's agent, besides an interpreter: its modules and its packages."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def own_files() -> Iterator[tuple[str, Path]]:
 
 
 def package_files(package: str) -> Iterator[tuple[str, Path]]:
-    """Yield an installed package's files that a program needs, its native ones among them.
+    """Yield an installed package's files that a program needs, native modules included.
+
+    Yields (name below a directory of packages, file).
 
     Raises:
-        InfrastructureError: it is not installed.
+        InfrastructureError: the package is not installed.
     """
     distribution = "protobuf" if package == "google" else package
     try:

@@ -1,4 +1,4 @@
-"""Everything a guest boots from besides its image, prepared once and kept by content."""
+"""Everything a guest boots from besides its image, prepared once and named by content."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _SOURCE: Final = guest_program("init.c")
 _FLAGS: Final = ("-std=c11", "-O2", "-static", "-s")
 # musl first: 40 kB instead of 700, and no libc warnings about static NSS.
 _COMPILERS: Final = ("musl-gcc", "cc", "gcc")
-# Starts a plain kernel by its PVH entry; the default firmware fails to, one boot in four.
+# Starts a plain kernel by its PVH entry. The default firmware fails in one boot of four.
 _QBOOT: Final = ("/usr/share/qemu/qboot.rom", "/usr/local/share/qemu/qboot.rom")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestAssets:
-    """Files of a guest; digests are `sha256:…`. `firmware` is None for the VMM's default.
+    """Files that a guest boots from; digests are `sha256:…`.
 
-    `kernel` and `initramfs` are for a guest with a virtio-serial port; `vmlinux`, never compressed,
-    and `vsock_initramfs` for one with vsock.
+    `firmware` is None for the VMM's default. `kernel` and `initramfs` are for a guest with a
+    virtio-serial port. `vmlinux`, which is never compressed, and `vsock_initramfs` are for a guest
+    with vsock.
     """
 
     kernel: Path
@@ -57,10 +58,10 @@ class GuestAssets:
 async def prepare_assets(directory: Path, progress: Callable[[str], None]) -> GuestAssets:
     """Prepare kernel, initramfs and agent drive under `directory`, or find them there.
 
-    `progress` gets a line before each step that takes time. Safe to call from several processes.
+    `progress` gets one line before each slow step. Several processes may call this at once.
 
     Raises:
-        ToolError: a tool or package is missing; the text names the command that mends it.
+        ToolError: a tool or package is missing; the text names the command that installs it.
     """
     async with locked(directory):
         await asyncio.to_thread(remove_unfinished, directory)
@@ -96,7 +97,7 @@ def _assets(kernel: Kernel, initramfs: Path, vsock_initramfs: Path, drive: Path)
 
 
 def find_static_compiler() -> str | None:
-    """Return the C compiler that will build the guest's init, None if there is none."""
+    """Return the C compiler that will build the guest's init; None without one."""
     return next((c for c in _COMPILERS if shutil.which(c)), None)
 
 
@@ -134,7 +135,7 @@ async def _build_initramfs(
 
 
 def probe_spec(assets: GuestAssets, boot_timeout_seconds: float) -> GuestSpec:
-    """Return a guest that needs no image: its image is the agent drive."""
+    """Return a guest for a probe: it needs no image, because the agent drive serves as one."""
     return GuestSpec(
         image=ImageDigest(assets.agent_digest),
         image_path=assets.agent_drive,

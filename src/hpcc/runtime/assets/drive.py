@@ -18,7 +18,7 @@ from hpcc.runtime.assets.agent_files import package_files
 from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.host.tools import ToolError, key_of, run_tool, sha256_of
 
-# Part of the key: bump it when this file changes what it builds.
+# Part of the key. Raise it when this file changes what it builds.
 FORMAT: Final = "2"
 MOUNT_POINT: Final = "/.hpcc"
 _LOADER: Final = re.compile(r"\s*(/\S*/ld-linux[^\s/]*)")
@@ -42,7 +42,7 @@ _SKIP_EXTENSION: Final = re.compile(
 
 
 def drive_key(init: Path) -> str:
-    """Return what the drive's content depends on, as one name.
+    """Return a key for everything that the drive's content depends on.
 
     Raises:
         ToolError: a package of the agent is not installed.
@@ -56,10 +56,10 @@ def drive_key(init: Path) -> str:
 
 
 async def build_drive(target: Path, init: Path) -> None:
-    """Write the drive as a read-only filesystem image.
+    """Write the drive as a read-only erofs image.
 
     Raises:
-        ToolError: a tool is missing or this interpreter cannot be copied.
+        ToolError: a tool is missing, or this interpreter cannot be copied.
     """
     stage = target.parent / "drive"
     await in_thread(lambda: _copy(stage, init))
@@ -67,7 +67,7 @@ async def build_drive(target: Path, init: Path) -> None:
     await _compile(stage)
     if shutil.which("strip"):
         for file in _native_files(stage):
-            with suppress(ToolError):  # some are stripped already, or not ELF
+            with suppress(ToolError):  # some are already stripped, or not ELF
                 await run_tool("strip", "--strip-unneeded", str(file))
     await run_tool(
         "mkfs.erofs", "--quiet", "-zlz4hc", "-C65536", "-T0", "--all-root",
@@ -77,7 +77,7 @@ async def build_drive(target: Path, init: Path) -> None:
 
 
 def _interpreter() -> Path:
-    # A virtual environment's python is a link to this one.
+    # In a virtual environment sys.executable is a link to this one.
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
@@ -132,7 +132,7 @@ def _native_files(stage: Path) -> list[Path]:
 
 
 async def _copy_libraries(stage: Path) -> None:
-    """Copy the shared libraries that anything on the drive needs, and the loader."""
+    """Copy the shared libraries that any file on the drive needs, and the loader."""
     library = stage / "lib"
     todo, seen = _native_files(stage), set[str]()
     loader: Path | None = None
@@ -153,14 +153,14 @@ async def _copy_libraries(stage: Path) -> None:
             "this Python does not use glibc's loader, which the agent drive needs;"
             " run hpcc with the distribution's python3"
         )
-    # One name that the guest's init knows, on every architecture.
+    # The guest's init uses this one name on every architecture.
     await in_thread(partial(shutil.copy, loader, library / "hpcc-ld.so"))
 
 
 async def _compile(stage: Path) -> None:
-    """Byte-compile and drop the sources: nothing to compile in the guest, half the size.
+    """Byte-compile and drop the sources: no compilation in the guest, and half the size.
 
-    In a process of its own: what lives in this one, and its hash seed, would change the bytes.
+    A separate process does it, because this process's objects and hash seed would change the bytes.
     """
     await run_tool(
         str(_interpreter()), "-s", "-S", "-m", "compileall", "-qq", "-b", "-o0",

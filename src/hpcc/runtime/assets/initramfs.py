@@ -23,7 +23,7 @@ class Entry:
 
 
 def newc(entries: Iterable[Entry]) -> bytes:
-    """Write a cpio archive in the "new ASCII" format (kernel: initramfs buffer format)."""
+    """Return a cpio archive in the "new ASCII" format (kernel: initramfs buffer format)."""
     out = bytearray()
     for inode, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], 1):
         name = entry.name.encode() + b"\0"
@@ -37,9 +37,9 @@ def newc(entries: Iterable[Entry]) -> bytes:
 
 
 def build_initramfs(init: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
-    """Pack init and the modules (name, content), which it loads in the order given."""
+    """Return an archive of init and the modules (name, content), which init loads in this order."""
     entries = [Entry(name, _DIRECTORY) for name in ("dev", "m", "ro", "rw", "new")]
-    # Without the node init has no stdio, and its errors would be lost.
+    # Without this node init has no standard streams, and its errors would be lost.
     entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
     entries.append(Entry("init", _PROGRAM, init))
     entries.extend(

@@ -1,4 +1,4 @@
-"""The guest's kernel: the distribution's package, fetched but not installed, and its modules."""
+"""The guest's kernel and its modules, from the distribution's package, which is not installed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hpcc.runtime.host.tools import ToolError, made_once, run_tool
 
 # How the host reaches a guest's agent: a virtio-serial port under QEMU, vsock under Firecracker.
 GuestLinkKind = Literal["port", "vsock"]
-# What a guest needs that may be a module; dependencies are found in the modules themselves.
+# What a guest needs that may be a module. Their dependencies are read from the modules.
 _MODULES: Final = ("virtio_mmio", "virtio_blk", "erofs", "overlay")
-# By channel: a guest has no driver that its VMM has no device for.
+# By channel: a guest has only drivers for devices that its VMM has.
 WANTED_MODULES: Final[Mapping[GuestLinkKind, tuple[str, ...]]] = {
     "port": (*_MODULES, "virtio_console"),
     "vsock": (*_MODULES, "vmw_vsock_virtio_transport"),
@@ -39,8 +39,8 @@ _FORMAT: Final = "2"
 class KernelPackages:
     """How a distribution names its kernel for guests.
 
-    `meta` depends on the package with the image; `modules` are further packages beside it, with
-    `{release}` for what follows `linux-image-`.
+    `meta` depends on the package with the image. `modules` are further packages; `{release}` in
+    them stands for what follows `linux-image-` in that package's name.
     """
 
     meta: str
@@ -56,28 +56,31 @@ KERNELS: Final[Mapping[tuple[str, str], KernelPackages]] = {
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A prepared kernel: compressed and plain image, modules in load order."""
+    """A prepared kernel: compressed and plain image, and the modules."""
 
     directory: Path
 
     @property
     def bzimage(self) -> Path:
+        """The compressed image."""
         return self.directory / "vmlinuz"
 
     @property
     def vmlinux(self) -> Path:
+        """The plain ELF image."""
         return self.directory / "vmlinux"
 
     def modules(self, link: GuestLinkKind) -> list[tuple[str, bytes]]:
+        """Return (name, content) of the modules for this link, in load order."""
         order = json.loads((self.directory / "modules.json").read_text())[link]
         return [(n, (self.directory / "modules" / f"{n}.ko").read_bytes()) for n in order]
 
 
 def packages_for(distribution: str, architecture: str) -> KernelPackages:
-    """Look the distribution up.
+    """Return the packages of this distribution's guest kernel.
 
     Raises:
-        ToolError: it is not known.
+        ToolError: no kernel is listed for it.
     """
     found = KERNELS.get((distribution, architecture))
     if found is None:
@@ -91,7 +94,7 @@ def packages_for(distribution: str, architecture: str) -> KernelPackages:
 
 
 def distribution_id(os_release: str) -> str:
-    """Return the ID of an os-release file's text, "" if it has none."""
+    """Return the ID in an os-release file's text; "" if it has none."""
     for line in os_release.splitlines():
         name, _, value = line.partition("=")
         if name == "ID":
@@ -100,10 +103,10 @@ def distribution_id(os_release: str) -> str:
 
 
 async def kernel_package_name(packages: KernelPackages) -> str:
-    """Ask apt which image package the meta package stands for now.
+    """Return the image package that the meta package depends on now, as apt reports it.
 
     Raises:
-        ToolError: apt does not know it.
+        ToolError: apt does not list it.
     """
     remedy = "apt-get update"
     text = await run_tool("apt-cache", "depends", packages.meta, remedy=remedy)
@@ -117,10 +120,10 @@ async def kernel_package_name(packages: KernelPackages) -> str:
 async def prepare_kernel(directory: Path, progress: Callable[[str], None]) -> Kernel:
     """Return the distribution's current guest kernel, downloaded if need be.
 
-    Without a package index (offline) a kernel that was prepared earlier serves.
+    Without a package index (offline), a kernel that was prepared earlier is used.
 
     Raises:
-        ToolError: there is none and none can be had.
+        ToolError: no kernel is prepared, and none can be downloaded.
     """
     os_release = await asyncio.to_thread(_read_os_release)
     architecture = (await run_tool("dpkg", "--print-architecture")).strip()
@@ -151,7 +154,7 @@ def _read_os_release() -> str:
 async def _download(directory: Path, name: str, packages: KernelPackages) -> None:
     release = name.removeprefix("linux-image-")
     names = [name, *(m.format(release=release) for m in packages.modules)]
-    # apt drops to its own user for the transfer, who must be able to write here.
+    # apt transfers as its own user, which must be able to write here.
     await asyncio.to_thread(directory.chmod, 0o755)
     await run_tool(
         "apt-get", "download", "-qq", *names,
@@ -190,7 +193,7 @@ def extract_vmlinux(bzimage: bytes) -> bytes:
     """Return the plain ELF kernel inside a bzImage (kernel: Documentation/arch/x86/boot.rst).
 
     Raises:
-        InfrastructureError: it is not one, or is compressed in a way that is not known.
+        InfrastructureError: it is not a bzImage, or its compression is not supported.
     """
     if bzimage[0x202:0x206] != b"HdrS":
         raise InfrastructureError("not a bzImage", reason="bad-kernel")
@@ -222,7 +225,9 @@ def _decompress(payload: bytes, size: int) -> bytes:
 
 
 def collect_modules(trees: list[Path], wanted: tuple[str, ...]) -> list[tuple[str, bytes]]:
-    """Return the wanted modules and what they need, each after its needs, decompressed.
+    """Return (name, content) of the wanted modules and their dependencies, decompressed.
+
+    Each module comes after its dependencies.
 
     Raises:
         ToolError: one is neither a module nor built in.

@@ -1,4 +1,1 @@
-"""containerd's API, its images and layers, and what every container does.
-
-The backends that run containers share it. It may not import one of them.
-"""
+"""containerd's API, and what every container has in common."""

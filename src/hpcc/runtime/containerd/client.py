@@ -1,6 +1,6 @@
-"""containerd's gRPC API, as far as a runtime needs it; the same on every operating system.
+"""The part of containerd's gRPC API that a runtime needs, equal on every operating system.
 
-Errors are told apart by status alone: a shim's failure is UNKNOWN with a text, which is for people.
+Code tells errors apart only by their status. A shim's failure is UNKNOWN with a text for people.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _CALL_SECONDS: Final = 30.0
 _PIPE_SECONDS: Final = 5.0
 _SIGKILL: Final = 9
 _MAX_TEXT_CHARS: Final = 800
-# No type.googleapis.com/ before these: containerd compares them as they are.
+# Without the prefix type.googleapis.com/: containerd compares these as they are.
 _SPEC: Final = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 _PROCESS: Final = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 _RUNC_OPTIONS: Final = "containerd.runc.v1.Options"
-# AttributeError is grpclib's answer to a connection that closed under a call.
+# grpclib raises AttributeError when a connection closes during a call.
 _FOREIGN_ERRORS: Final = (ProtocolError, StreamTerminatedError, OSError, AttributeError)
 
 type Connect = Callable[[Callable[[], H2Protocol]], Awaitable[H2Protocol]]
 
 
 class ContainerdError(InfrastructureError):
-    """containerd refused a call, failed in it or is not there."""
+    """containerd refused a call, failed in it or cannot be reached."""
 
     default_reason = "containerd"
 
@@ -55,7 +55,7 @@ class ContainerdError(InfrastructureError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootMount:
-    """One of the mounts that make up a container's root, in order; `target` lies within it."""
+    """One of the mounts that make up a container's root, in order; `target` is below the root."""
 
     kind: str
     source: str
@@ -65,7 +65,7 @@ class RootMount:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
-    """What the shim is told: a message of the kind that its runtime knows. No type: nothing."""
+    """Options for the shim: a message of the kind that its runtime reads. No type: no options."""
 
     type_url: str = ""
     value: bytes = b""
@@ -73,7 +73,7 @@ class RuntimeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stdio:
-    """Where the shim finds a process's standard streams: paths of FIFOs or pipes, "" for none."""
+    """Where the shim finds a process's standard streams: paths of FIFOs or pipes; "" for none."""
 
     stdin: str = ""
     stdout: str = ""
@@ -82,7 +82,7 @@ class Stdio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scratch:
-    """The snapshot that a container writes to; while its record names it, it is no garbage."""
+    """The snapshot that a container writes to. A record that names it keeps it from collection."""
 
     snapshotter: str
     key: str
@@ -92,21 +92,21 @@ _NO_OPTIONS: Final = RuntimeOptions()
 
 
 def runc_options(runc: Path) -> RuntimeOptions:
-    """Return what makes the shim of Linux run this program."""
+    """Return the options that make the shim of Linux run this program."""
     options = oci_pb2.Options(binary_name=str(runc))
     return RuntimeOptions(_RUNC_OPTIONS, options.SerializeToString())
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """A container that containerd knows."""
+    """A container that containerd stores."""
 
     container_id: str
     labels: Mapping[str, str]
 
 
 def unix_connector(path: Path) -> Connect:
-    """Return how containerd is reached where it listens on a Unix socket."""
+    """Return a connector for a containerd that listens on a Unix socket."""
 
     async def connect(protocol: Callable[[], H2Protocol]) -> H2Protocol:
         loop = asyncio.get_running_loop()
@@ -117,14 +117,14 @@ def unix_connector(path: Path) -> Connect:
 
 
 def pipe_connector(address: str) -> Connect:
-    """Return how containerd is reached where it listens on a named pipe: Windows alone.
+    """Return a connector for a containerd that listens on a named pipe. Windows only.
 
-    A busy pipe is tried again by the event loop itself. Not yet run on Windows.
+    The event loop itself retries a busy pipe. Not yet run on Windows.
     """
 
     async def connect(protocol: Callable[[], H2Protocol]) -> H2Protocol:
         loop = asyncio.get_running_loop()
-        # Of ProactorEventLoop, Windows' default: it is no part of the interface of loops.
+        # Only ProactorEventLoop, the default on Windows, has it.
         create = getattr(loop, "create_pipe_connection", None)
         if create is None:
             raise ContainerdError(f"containerd, {address}: this event loop has no named pipes")
@@ -149,12 +149,15 @@ class _ConnectedChannel(Channel):
         self._connect = connect
 
     async def _create_connection(self) -> H2Protocol:
-        # Private in grpclib, 0.4.x is pinned; the containers' contract suite runs over it.
+        # Private in grpclib, whose 0.4.x is pinned. The containers' contract suite covers it.
         return await self._connect(self._protocol_factory)
 
 
 class Containerd:
-    """A client of one namespace. Every method raises ContainerdError; `close` it in the end."""
+    """A client of one containerd namespace; call `close` when done.
+
+    Every method raises `ContainerdError`. A call takes 30 s at most unless its docstring says more.
+    """
 
     def __init__(self, connect: Connect, namespace: str = NAMESPACE) -> None:
         self.channel: Final = _ConnectedChannel(connect)
@@ -163,6 +166,7 @@ class Containerd:
         self._containers, self._tasks = ContainersStub(self.channel), TasksStub(self.channel)
 
     def close(self) -> None:
+        """Close the connection; idempotent."""
         self.channel.close()
 
     async def version(self) -> str:
@@ -172,6 +176,7 @@ class Containerd:
         return answer.version
 
     async def ensure_namespace(self) -> None:
+        """Create the namespace unless it exists."""
         namespace = namespace_pb2.Namespace(name=self.namespace)
         request = namespace_pb2.CreateNamespaceRequest(namespace=namespace)
         async with foreign("namespace", Status.ALREADY_EXISTS):
@@ -185,9 +190,10 @@ class Containerd:
         labels: Mapping[str, str],
         scratch: Scratch | None = None,
     ) -> None:
-        """Make the record; `spec` is an OCI runtime specification as JSON values.
+        """Create the record; `spec` is an OCI runtime specification as JSON values.
 
-        `scratch` need not exist yet: made after the record, it is nobody's for no moment.
+        `scratch` need not exist yet. Created after the record, it always has an owner and is never
+        collected.
         """
         container = containers_pb2.Container(
             id=container_id,
@@ -218,9 +224,9 @@ class Containerd:
         *,
         timeout_seconds: float = _CALL_SECONDS,
     ) -> int:
-        """Mount the root and make the container's process; returns its pid.
+        """Mount the root and create the container's first process; returns its pid.
 
-        With a utility VM this takes as long as that boots.
+        With a utility VM this takes as long as the VM boots.
         """
         request = tasks_pb2.CreateTaskRequest(
             container_id=container_id,
@@ -239,7 +245,7 @@ class Containerd:
         return answer.pid
 
     async def start(self, container_id: str, exec_id: str = "") -> int:
-        """Let a process run that was made by `create_task` or `exec`; returns its pid."""
+        """Start a process that `create_task` or `exec` created; returns its pid."""
         request = tasks_pb2.StartRequest(container_id=container_id, exec_id=exec_id)
         async with foreign("start"):
             answer = await self._tasks.Start(
@@ -248,7 +254,7 @@ class Containerd:
         return answer.pid
 
     async def exec(self, container_id: str, exec_id: str, process: object, stdio: Stdio) -> None:
-        """Make a further process, an OCI `process` as JSON values."""
+        """Create a further process from an OCI `process` as JSON values."""
         request = tasks_pb2.ExecProcessRequest(
             container_id=container_id,
             exec_id=exec_id,
@@ -261,27 +267,30 @@ class Containerd:
             await self._tasks.Exec(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def wait(self, container_id: str, exec_id: str = "") -> int:
-        """Wait, without a deadline, until a process ends, the container's first one; its status."""
+        """Return the exit status of a process once it has ended. Waits without a deadline.
+
+        Without `exec_id` it waits for the container's first process.
+        """
         request = tasks_pb2.WaitRequest(container_id=container_id, exec_id=exec_id)
         async with foreign("wait"):
             answer = await self._tasks.Wait(request, metadata=self._metadata)
         return answer.exit_status
 
     async def close_stdin(self, container_id: str, exec_id: str) -> None:
-        """Let a process see the end of its input: the shim holds that open, too."""
+        """Close a process's standard input, which the shim also holds open."""
         request = tasks_pb2.CloseIORequest(container_id=container_id, exec_id=exec_id, stdin=True)
         async with foreign("close stdin", Status.NOT_FOUND):
             await self._tasks.CloseIO(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     async def kill(self, container_id: str) -> None:
-        """Kill everything in the container; what is gone already is no error."""
+        """Kill every process in the container; succeeds if they are already gone."""
         async with foreign("kill", Status.NOT_FOUND):
             await self._kill(container_id)
 
     async def remove_exec(self, container_id: str, exec_id: str) -> None:
-        """End one further process and forget it; what is gone already is no error.
+        """End one further process and remove its record; succeeds if it is already gone.
 
-        Every step is tried although an earlier one failed; the last error is raised.
+        Every step runs even if an earlier one failed. The last error is raised.
         """
         await _all_of(
             ("kill", lambda: self._kill(container_id, exec_id)),
@@ -290,9 +299,9 @@ class Containerd:
         )
 
     async def remove(self, container_id: str, exec_ids: Sequence[str] = ()) -> None:
-        """End everything in the container and remove it; what is gone already is no error.
+        """End every process in the container and remove it; succeeds if it is already gone.
 
-        Every step is tried although an earlier one failed; the last error is raised.
+        Every step runs even if an earlier one failed. The last error is raised.
         """
         await _all_of(
             ("kill", lambda: self._kill(container_id)),
@@ -339,7 +348,7 @@ async def _all_of(*steps: tuple[str, Callable[[], Awaitable[object]]]) -> None:
 
 @asynccontextmanager
 async def foreign(what: str, *harmless: Status) -> AsyncIterator[None]:
-    """Turn grpclib's errors into ours, except a status that is no error here."""
+    """Turn grpclib's errors into `ContainerdError`, except for a `harmless` status."""
     try:
         yield
     except GRPCError as error:

@@ -1,4 +1,4 @@
-"""What every container does, on Linux and on Windows: it is watched, and it is gone in the end."""
+"""What every container does, on Linux and on Windows: its end is watched, and it is removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REMOVE_PAUSE_SECONDS: Final = 0.5
 
 
 class ContainerVm(Vm):
-    """One container, under the guest's id. `exec_ids` are the processes beside its first one."""
+    """One container, named by the guest's id. `exec_ids` are the processes besides its first."""
 
     def __init__(
         self, client: Containerd, identity: GuestIdentity, exec_ids: tuple[str, ...] = ()
@@ -36,14 +36,14 @@ class ContainerVm(Vm):
 
     @property
     def name(self) -> str:
+        """The container's id, which is the guest's."""
         return self._identity.guest_id
 
     async def start(self) -> SessionChannel:
-        """Start container and agent; returns the channel to it, not connected yet.
+        """Start container and agent; returns the channel to the agent, not connected yet.
 
         Raises:
-            GuestLostError: containerd or its shim failed or has no such image, or the container
-                ended.
+            GuestLostError: containerd or its shim failed, lacks the image, or the container ended.
         """
         try:
             return await self._start()
@@ -54,7 +54,7 @@ class ContainerVm(Vm):
     async def _start(self) -> SessionChannel: ...
 
     def _watch_container(self) -> None:
-        """Take notice of the container's end from now on."""
+        """Watch for the container's end from now on."""
         self._tasks.append(asyncio.get_running_loop().create_task(self._notice()))
 
     async def _notice(self) -> None:
@@ -82,9 +82,10 @@ class ContainerVm(Vm):
                 await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def _remove(self) -> None:
-        """Remove the container, also past a containerd that is just being started anew.
+        """Remove the container, also while containerd restarts.
 
-        Where it stays away the processes are dead all the same, and the next sweep does the rest.
+        If containerd stays away, the processes are dead all the same, and the next sweep removes
+        the rest.
         """
         for _ in range(_REMOVE_TRIES):
             try:
@@ -95,14 +96,14 @@ class ContainerVm(Vm):
                 return
 
     async def _remove_rest(self) -> None:
-        """Remove what the host has of a container that containerd does not."""
+        """Remove what the host keeps for a container and containerd does not."""
 
     def _let_go(self) -> None:
-        """Close what this process holds of the container."""
+        """Close the descriptors that this process holds for the container."""
 
 
 async def whole[T](call: Coroutine[None, None, T]) -> T:
-    """Let a call come to its end, also when this is cancelled: what it made must be known."""
+    """Run a call to its end, even if cancelled meanwhile, so that what it created is known."""
     task = asyncio.get_running_loop().create_task(call)
     try:
         return await asyncio.shield(task)

@@ -1,7 +1,7 @@
 """How a container's end is noticed: by the answer to Wait, and by the exit event of its task.
 
-Both are asked, because either alone misses something: Wait fails at once where a shim was killed,
-and no event comes from before the subscription or through a containerd that is being started anew.
+Both are asked, because each misses something. Wait fails at once if a shim was killed. Events from
+before the subscription, or from while containerd restarts, are lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RETRY_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class TaskExit:
-    """A process that has ended: a container's first one where both ids are the same."""
+    """A process that has ended. If both ids are equal it is the container's first process."""
 
     container_id: str
     process_id: str
@@ -34,6 +34,7 @@ class TaskExit:
 
     @property
     def is_first_process(self) -> bool:
+        """Whether this is the container's first process, whose end is the container's."""
         return self.process_id in {"", self.container_id}
 
 
@@ -52,14 +53,14 @@ async def task_exits(client: Containerd, container_id: str) -> AsyncGenerator[Ta
         await stream.send_message(request, end=True)
         async for envelope in stream:
             found = parse_exit(envelope)
-            # The filter is containerd's; what came is looked at all the same.
+            # containerd applies the filter; the ids are checked here all the same.
             if found is not None and found.container_id == container_id:
                 yield found
     raise ContainerdError("containerd, events: the stream ended")
 
 
 def parse_exit(envelope: events_pb2.Envelope) -> TaskExit | None:
-    """Return the exit that an event tells of, None for any other."""
+    """Return the exit that an event reports; None for any other event."""
     if envelope.event.type_url != _EXIT_TYPE:
         return None
     try:
@@ -70,9 +71,10 @@ def parse_exit(envelope: events_pb2.Envelope) -> TaskExit | None:
 
 
 async def wait_end(client: Containerd, container_id: str) -> str:
-    """Wait, without a deadline, until a container's first process has ended; returns who said so.
+    """Wait until a container's first process has ended; returns how that was noticed.
 
-    A containerd that does not answer is asked again: containers go on while it is started anew.
+    It has no deadline. A containerd that does not answer is asked again every half second, because
+    containers go on while it restarts.
     """
     loop = asyncio.get_running_loop()
     witnesses: list[Coroutine[None, None, str]] = [

@@ -1,8 +1,8 @@
-"""A guest without an agent that stays: each exec starts one in the container, and ends it.
+"""A guest without a permanent agent: each exec starts an agent in the container and ends it.
 
-The agent speaks on its standard streams, so that files cross as they do to any guest: checked, in
-bounds, and without a directory that host and guest share. One exec runs at a time, because all of
-a container's agents work in the same directories.
+The agent speaks on its standard streams, so that files are transferred as to any other guest:
+checked, bounded, and without a directory that host and guest share. One exec runs at a time,
+because all agents of a container work in the same directories.
 """
 
 from __future__ import annotations
@@ -31,28 +31,32 @@ from hpcc.runtime.containerd.container_vm import whole
 from hpcc.wire.exec_frames import ENTROPY_BYTES, check_exec_request
 from hpcc.wire.link import TOKEN_BYTES
 
-# An interpreter's start on a busy machine.
+# The start of an interpreter on a busy machine.
 _START_SECONDS: Final = 60.0
-# For an agent to end by itself once its stream has ended, and the compile with it.
+# How long an agent may take to end, with its compile, after its stream has ended.
 _LEAVE_SECONDS: Final = 5.0
 _END_SECONDS: Final = 60.0
 
 
 class Streams(Protocol):
-    """The standard streams of one process that is about to be started.
+    """The standard streams of one process that is about to start.
 
-    `connect` waits until whoever starts it has opened them and gives a socket that is joined with
-    both: what is written to it the process reads, what the process writes is read from it.
+    `connect` waits until the shim has opened them. It returns a socket that is joined with both
+    streams: the process reads what is written to the socket, and writes what is read from it.
     """
 
     @property
-    def stdio(self) -> Stdio: ...
+    def stdio(self) -> Stdio:
+        """The names of the streams, for the shim."""
+        ...
 
     @property
     def last_words(self) -> str:
-        """The end of what it wrote to standard error; hostile, and printable."""
+        """The end of the process's standard error, made printable. Hostile."""
 
-    async def connect(self) -> socket.socket: ...
+    async def connect(self) -> socket.socket:
+        """Wait, without a deadline, for the process; the caller owns the socket."""
+        ...
 
 
 type NewStreams = Callable[[], AbstractAsyncContextManager[Streams]]
@@ -60,7 +64,7 @@ type NewStreams = Callable[[], AbstractAsyncContextManager[Streams]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecPlan:
-    """What is started for each exec, in which container: `agent` gives an OCI process."""
+    """What to start for each exec, and in which container; `agent` returns an OCI process."""
 
     container_id: str
     agent: Callable[[], object]
@@ -68,7 +72,7 @@ class ExecPlan:
 
 
 class ExecChannel:
-    """`hpcc.runtime.vm.vm.SessionChannel` by one agent for each exec; `close` it in the end."""
+    """A `hpcc.runtime.vm.vm.SessionChannel` with one agent per exec; call `close` when done."""
 
     def __init__(self, client: Containerd, plan: ExecPlan, clock: Clock) -> None:
         self._client, self._plan, self._clock = client, plan, clock
@@ -79,20 +83,24 @@ class ExecChannel:
         self._count = 0
 
     async def connect(self) -> None:
-        """Nothing to connect to: there is an agent only while an exec runs."""
+        """Do nothing: an agent exists only while an exec runs."""
 
     def retire(self, reason: str) -> None:
-        """Give the guest up: the exec that runs fails, none starts."""
+        """Give up the guest: the running exec fails with `reason`, and no new exec starts."""
         if not self.lost.done():
             self.lost.set_result(reason)
 
     def close(self) -> None:
+        """Give up the guest; idempotent."""
         self.retire("closed")
 
     async def exec(
         self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
     ) -> AsyncGenerator[ExecEvent]:
-        """Run one compile; see `hpcc.ports.Guest.exec`. `birth` is what the first is told."""
+        """Run one compile; see `hpcc.ports.Guest.exec`.
+
+        `birth` is what the guest learns in its first exec. Later agents get the same values anew.
+        """
         check_exec_request(request)
         async with self._turn:
             self._check()
@@ -112,7 +120,7 @@ class ExecChannel:
             raise GuestLostError(f"guest lost: {self.lost.result()}")
 
     def _birth(self) -> pb.Guest:
-        """Tell a new agent what the guest's first one was told; nothing of it is a secret."""
+        """Return what a guest learns in its first exec, for a new agent. It holds no secret."""
         return pb.Guest(
             guest_id=self._guest_id,
             wall_time_ns=int(self._clock.now() * 1e9),
@@ -121,7 +129,7 @@ class ExecChannel:
 
     @asynccontextmanager
     async def _agent(self) -> AsyncGenerator[GuestChannel]:
-        """Start an agent and connect to it; it has ended with the block, and all it started."""
+        """Start an agent and connect to it; after the block, it and its processes have ended."""
         name, self._count = f"x{self._count}", self._count + 1
         container = self._plan.container_id
         async with AsyncExitStack() as stack:
@@ -135,7 +143,7 @@ class ExecChannel:
                 def give_up(lost: asyncio.Future[str]) -> None:
                     channel.retire(lost.result())
 
-                # The container's end is this exec's, too.
+                # The container's end also ends this exec.
                 self.lost.add_done_callback(give_up)
                 try:
                     yield channel
@@ -167,7 +175,7 @@ class ExecChannel:
         return GuestChannel(await streams.connect(), token)
 
     async def _end(self, container: str, name: str) -> None:
-        """End the agent: by itself first, for it clears away what it made."""
+        """End the agent. It may end by itself first, because it removes what it made."""
         with suppress(ContainerdError, TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await self._client.close_stdin(container, name)
@@ -176,5 +184,5 @@ class ExecChannel:
             async with asyncio.timeout(_END_SECONDS):
                 await self._client.remove_exec(container, name)
         except (ContainerdError, TimeoutError) as error:
-            # What still runs there could reach into the next exec.
+            # A process that still runs there could reach into the next exec.
             self.retire(f"an exec's agent cannot be ended: {error}")

@@ -1,4 +1,4 @@
-"""The C programs of guests: in `guest/` of a source tree, beside the package in a wheel."""
+"""The guests' C programs: in `guest/` of a source tree, beside the package in a wheel."""
 
 from __future__ import annotations
 

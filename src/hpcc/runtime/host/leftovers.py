@@ -1,4 +1,4 @@
-"""What a killed predecessor may have left: VMMs, cgroups, mounts, directories of guests."""
+"""Cleans up after workers that were killed: VMMs, cgroups, mounts, directories of guests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STAT_START_TIME: Final = 19  # field 22 of /proc/PID/stat, counted from after t
 
 
 def start_time(pid: int) -> int:
-    """Return when the process started, in ticks since boot; with the pid it is unique. 0: gone."""
+    """Return when the process started, in clock ticks since boot; 0 if it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -36,18 +36,18 @@ def start_time(pid: int) -> int:
 
 
 def owner_of(pid: int) -> str:
-    """Name a process by more than its number, for `is_owner_alive`."""
+    """Return a name for a process that is unique until reboot: pid and start time."""
     return f"{pid}.{start_time(pid)}"
 
 
 def is_owner_alive(owner: str) -> bool:
-    """Say whether the process that `owner_of` named is still there; a name that is none is not."""
+    """Return whether the process that `owner_of` named still runs; False for any other text."""
     pid, _, started = owner.partition(".")
     return pid.isdigit() and started.isdigit() and _is_alive(int(pid), int(started))
 
 
 def new_directory(parent: Path) -> Path:
-    """Make a guest's directory, recorded as this process's."""
+    """Create a guest's directory, mode 0700, with this process recorded as its owner."""
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     directory = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
     record(directory, [os.getpid()])
@@ -55,7 +55,10 @@ def new_directory(parent: Path) -> Path:
 
 
 def record(directory: Path, pids: list[int], cgroup: Path | None = None) -> None:
-    """Remember owner, VMM and cgroup: they are leftovers when the first process is gone."""
+    """Record the processes and the cgroup of a guest's directory, for `sweep`.
+
+    `pids` starts with the owner. All of it is left over once the owner is gone.
+    """
     content = json.dumps([[pid, start_time(pid)] for pid in pids])
     (directory / _RECORD).write_text(content)
     if cgroup is not None:
@@ -63,11 +66,11 @@ def record(directory: Path, pids: list[int], cgroup: Path | None = None) -> None
 
 
 def sweep(parent: Path) -> int:
-    """End the VMMs of dead owners, remove what they had, and return how many guests there were.
+    """End the VMMs of dead owners, remove their files, and return the number of guests removed.
 
-    VMMs die with their owner by themselves (PR_SET_PDEATHSIG); this is for those that lost the
-    signal or never had it. Besides the recorded ones, every process that lives in a guest's
-    directory (working directory or root) is its VMM. Blocks for seconds at most.
+    VMMs normally die with their owner (PR_SET_PDEATHSIG). This is for VMMs that lost the signal or
+    never had it. Besides the recorded processes, every process whose working directory or root is
+    in a guest's directory counts as its VMM. Blocks for up to a few seconds.
     """
     count = 0
     for directory in sorted(parent.glob(_PREFIX + "*")):
@@ -88,7 +91,7 @@ def sweep(parent: Path) -> int:
 
 
 def _end(processes: list[tuple[int, int]]) -> None:
-    """Kill processes and wait until they are gone, so that nothing of theirs is in use."""
+    """Kill processes and wait until they are gone, so that their files are no longer in use."""
     alive = {(pid, started) for pid, started in processes if _is_alive(pid, started)}
     for pid, _ in alive:
         with suppress(ProcessLookupError, PermissionError):
@@ -118,16 +121,16 @@ def _link(path: Path) -> Path:
 
 
 def _unmount(directory: Path) -> None:
-    """Take away mounts below a directory, the deepest first: nothing behind one is removed."""
+    """Unmount everything below a directory, deepest first, so that no mounted file is removed."""
     libc = ctypes.CDLL(None, use_errno=True)
     for point in reversed(mounts_below(directory)):
         libc.umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW)
 
 
 def mounts_below(directory: Path) -> list[Path]:
-    """Return the mount points in a directory, in the order they were made."""
+    """Return the mount points below a directory, in the order of mounting."""
     lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    # Blanks and the like are spelled in octal there.
+    # mountinfo writes blanks and other special characters in octal.
     points = [line.split()[_MOUNT_POINT].decode("unicode_escape") for line in lines]
     return [p for p in map(Path, points) if directory in p.parents]
 
@@ -140,9 +143,9 @@ def _cgroup_of(directory: Path) -> Path | None:
 
 
 def remove_cgroup(cgroup: Path) -> None:
-    """Remove the cgroup of a dead VMM, and its parent when that is empty; may block for a second.
+    """Remove the cgroup of a dead VMM, and its parent if empty. May block for a second.
 
-    The kernel may count a process in for a moment after its end was seen.
+    The kernel may still count a process for a moment after its end was seen.
     """
     pause = threading.Event()
     for _ in range(_CGROUP_TRIES):

@@ -1,4 +1,4 @@
-"""The error that a backend which does not work gives. It needs nothing that only POSIX has."""
+"""The error of a backend that does not work. This module also imports on Windows."""
 
 from __future__ import annotations
 

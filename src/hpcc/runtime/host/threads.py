@@ -1,4 +1,4 @@
-"""Blocking work in threads that are never let go of; on every operating system."""
+"""Blocking work in threads that are always waited for; on every operating system."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import suppress
 
 
 async def in_thread[T](work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
-    """Run blocking work in a thread; a cancel calls `stop` and waits for it to end.
+    """Run blocking work in a thread; a cancel calls `stop` and waits for the work to end.
 
-    `asyncio.to_thread` lets go of a thread that then still writes into a directory which the
-    cancelled caller is about to remove, or still is in a call of the system's.
+    `asyncio.to_thread` abandons the thread on a cancel. The thread could then still write to a
+    directory that the cancelled caller is about to remove, or still be in a system call.
     """
     running = asyncio.get_running_loop().run_in_executor(None, work)
     try:
@@ -20,7 +20,7 @@ async def in_thread[T](work: Callable[[], T], stop: Callable[[], None] | None = 
         if stop is not None:
             stop()
         while not running.done():
-            # A second cancel must not let go of it either.
+            # A second cancel must not abandon the thread either.
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         if not running.cancelled():

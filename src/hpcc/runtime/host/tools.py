@@ -1,4 +1,4 @@
-"""Host tools, run with a deadline and bounded output; files made once under a content key."""
+"""Runs tools of the host with a deadline, and makes files once under a content key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOCK_PAUSE_SECONDS: Final = 0.1
 
 
 class ToolError(InfrastructureError):
-    """A tool of the host is missing or failed; the text says how to mend it."""
+    """A tool of the host is missing or failed; the text names the remedy."""
 
     default_reason = "host-tool"
 
@@ -36,10 +36,12 @@ async def run_tool(
     remedy: str = "",
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a tool of the host to its end and return its stdout.
+    """Run a tool of the host to its end and return its standard output.
+
+    `remedy` is a command for the error's text. The output is decoded as UTF-8 with replacements.
 
     Raises:
-        ToolError: it is missing, failed or took too long.
+        ToolError: the tool is missing, failed, or took longer than `timeout_seconds`.
     """
     hint = f"; try: {remedy}" if remedy else ""
     if shutil.which(argv[0]) is None:
@@ -57,7 +59,7 @@ async def run_tool(
     finally:
         if process.returncode is None:
             process.kill()
-            # Not wait(): it also waits for pipes that nobody would read.
+            # wait() would also wait for pipes that are no longer read.
             await process.communicate()
     if process.returncode:
         tail = err.decode("utf-8", "replace").strip()[-_STDERR_TAIL:]
@@ -66,7 +68,7 @@ async def run_tool(
 
 
 def key_of(parts: Iterable[bytes | str]) -> str:
-    """Return a short name for a sequence of inputs; order and boundaries count."""
+    """Return 32 hex digits that name a sequence of inputs; order and boundaries count."""
     total = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -75,14 +77,18 @@ def key_of(parts: Iterable[bytes | str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return `sha256:…` of a file."""
+    """Return `sha256:…` of a file's content. Blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @asynccontextmanager
 async def locked(directory: Path) -> AsyncIterator[None]:
-    """Hold the directory's lock: one preparation at a time, over all processes."""
+    """Hold the directory's lock, so that one process on this machine prepares at a time."""
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True, mode=0o700)
     fd = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -98,13 +104,13 @@ async def locked(directory: Path) -> AsyncIterator[None]:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what a killed predecessor was making. Call it under `locked`."""
+    """Remove the unfinished files of killed processes. Call it under `locked`."""
     for path in directory.glob(_UNFINISHED + "*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 async def made_once(target: Path, make: Callable[[Path], Awaitable[None]]) -> Path:
-    """Return `target`; if it is absent let `make(temporary)` write it, then move it into place.
+    """Return `target`; if it is absent, run `make(temporary)` and move the result into place.
 
     `target` may be a file or a directory. Call it under `locked`.
     """
@@ -119,7 +125,7 @@ async def made_once(target: Path, make: Callable[[Path], Awaitable[None]]) -> Pa
 
 def _publish(temporary: Path, target: Path) -> None:
     if temporary.is_file():
-        # The VMM may run as another user; nothing here is secret.
+        # The VMM may run as another user, and the file holds no secret.
         temporary.chmod(0o644)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Who runs a VMM and a warden: a uid of its own when the worker is root, else the worker's user."""
+"""The users of VMMs and wardens: a separate uid if the worker is root, else the worker's user."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from typing import Final
 
 from hpcc.ports import GuestBootError
 
-# VMM users when started by root: outside what any distribution or systemd allots.
+# Uids of VMMs if the worker is root: outside the ranges of distributions and systemd.
 _FIRST_UID: Final = 1_870_000_000
-# With the wardens' they end below the containers' (_runc_spec).
+# Together with the wardens' uids they end below the containers' (`runc.spec`).
 _UIDS_FOR_EACH_WORKER: Final = 128
 _MAX_PIDS: Final = 32_768
 _NOBODY: Final = 65_534
 
 
 class Leases:
-    """Numbers below `count`: none is had twice at a time; the one given last comes back last."""
+    """Numbers below `count`, each leased to at most one holder at a time.
+
+    A number that was returned last is reused last.
+    """
 
     def __init__(self, count: int) -> None:
         self._count, self._next = count, 0
         self._taken: set[int] = set()
 
     def take(self) -> int:
-        """Return a number that is the caller's until it gives it back.
+        """Return a number that belongs to the caller until `give_back`.
 
         Raises:
-            GuestBootError: all are taken.
+            GuestBootError: every number is taken.
         """
         for step in range(self._count):
             number = (self._next + step) % self._count
@@ -41,29 +44,30 @@ class Leases:
         raise GuestBootError(f"no uid is left: {self._count} guests of this worker have one")
 
     def give_back(self, number: int) -> None:
-        """Let another have it; not before the processes that had its uid have ended."""
+        """Return a number. Call it only after the processes with its uid have ended."""
         self._taken.discard(number)
 
 
-# Of this process: its VMs of all runtimes, templates among them.
+# For all VMs of this process, of every runtime, including templates.
 VMM_NUMBERS: Final = Leases(_UIDS_FOR_EACH_WORKER)
 
 
 @dataclass(frozen=True, slots=True)
 class VmmUser:
-    """Who runs the VMM: an own uid when started by root, else the same user."""
+    """The user of a VMM: a separate uid if the worker is root, else None for the worker's user."""
 
     uid: int | None
     groups: tuple[int, ...]
 
     def options(self) -> dict[str, object]:
+        """Return the arguments for `asyncio.create_subprocess_exec`."""
         if self.uid is None:
             return {}
         return {"user": self.uid, "group": self.uid, "extra_groups": list(self.groups)}
 
 
 def vmm_user(number: int) -> VmmUser:
-    """Return the user of this process's VMM `number`, one of `VMM_NUMBERS`."""
+    """Return the user of this process's VMM `number`, a number from `VMM_NUMBERS`."""
     if os.geteuid() != 0:
         return VmmUser(None, ())
     uid = _FIRST_UID + _slot(number)
@@ -76,7 +80,7 @@ def vmm_user(number: int) -> VmmUser:
 
 
 def warden_user(number: int) -> int | None:
-    """Return the uid of this process's warden `number`, counted from 1; None: the worker's own."""
+    """Return the uid of this process's warden `number`, counted from 1; None: the worker's uid."""
     if os.geteuid() != 0:
         return None
     uid = _FIRST_UID + _MAX_PIDS * _UIDS_FOR_EACH_WORKER + _slot(number)
@@ -84,7 +88,7 @@ def warden_user(number: int) -> int | None:
 
 
 def warden_label() -> str:
-    """Say how wardens of this process are kept apart, for audit rows and `hpcc doctor`."""
+    """Return how this process's wardens are separated, for audit rows and `hpcc doctor`."""
     uid = warden_user(1)
     if uid is None:
         return "same-uid"
@@ -96,7 +100,7 @@ def _slot(number: int) -> int:
 
 
 def _is_mapped(uid: int) -> bool:
-    """Say whether this user namespace has the uid (a rootless container's may not)."""
+    """Return whether this user namespace has the uid (a rootless container's may lack it)."""
     try:
         lines = Path("/proc/self/uid_map").read_text().splitlines()
         ranges = [[int(word) for word in line.split()] for line in lines]
