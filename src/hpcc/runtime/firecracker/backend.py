@@ -1,4 +1,4 @@
-"""Guests as Firecracker microVMs, each in a jail of its own: Linux with working KVM, as root."""
+"""Guests as Firecracker microVMs, each in its own jail: Linux with working KVM, as root."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class FirecrackerRuntime:
         self._warm = warm
 
     async def probe(self) -> Probe:
-        """Boot a guest from the agent drive alone, with its console on, to its agent's answer."""
+        """Boot a guest from the agent drive only, with a console, until its agent answers.
+
+        See `hpcc.ports.Runtime.probe`.
+        """
         spec = probe_spec(self._assets, self._config.probe_seconds)
         try:
             await asyncio.to_thread(check_machine, self._config.directory)
@@ -84,7 +87,11 @@ class FirecrackerRuntime:
 
     @asynccontextmanager
     async def guest(self, spec: GuestSpec) -> AsyncIterator[VmGuest]:
-        """Boot a guest, trying twice; see `hpcc.ports.Runtime.guest`."""
+        """Restore or boot a guest, with two tries to boot; see `hpcc.ports.Runtime.guest`.
+
+        Raises:
+            GuestBootError: the guest did not answer in time or could not start.
+        """
         if self._warm is not None and not spec.is_passing:
             async with self._warm.guest(self, spec, tries=_BOOT_TRIES) as guest:
                 yield guest
@@ -93,7 +100,11 @@ class FirecrackerRuntime:
             yield guest
 
     def key(self, spec: GuestSpec) -> str:
-        """Name everything that a snapshot of this guest depends on; reads files."""
+        """Return a name for everything that a snapshot of this guest depends on. Reads files.
+
+        Raises:
+            OSError: a file is missing.
+        """
         microvm = replace(self._microvm(spec, has_console=self._config.has_console), token="")
         tools = self._config.tools
         return snapshot_key(
@@ -116,7 +127,7 @@ class FirecrackerRuntime:
         return self._vm(spec, has_console=self._config.has_console, snapshot=snapshot)
 
     def template(self, spec: GuestSpec) -> Template:
-        """Return a guest that becomes a snapshot."""
+        """Return a VM that becomes a snapshot."""
         return self._vm(spec, has_console=self._config.has_console)
 
     def _microvm(self, spec: GuestSpec, *, has_console: bool) -> Microvm:

@@ -1,7 +1,7 @@
 """Talking to a jailed VMM: its API (HTTP/1.1) and its vsock, each a Unix socket in the jail.
 
-A VMM that was taken over owns its jail, may put anything there and say anything: a socket is opened
-without following links, its owner is checked, and every answer is bounded.
+A VMM that was taken over owns its jail. It may put anything there and send anything. So a socket is
+opened without following links, its owner is checked, and every answer is bounded.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _OK: Final = range(200, 300)
 
 
 def connect_in_jail(directory_fd: int, name: str, uid: int) -> tuple[socket.socket, int]:
-    """Connect to a socket in the jail; returns it, non-blocking, and the pid of who listens.
+    """Connect to a socket in the jail; returns it, non-blocking, and the listener's pid.
 
     Raises:
-        IntegrityError: the name is not a socket, or another user's.
-        OSError: it is not there (yet), or nobody listens (yet).
+        IntegrityError: the name is not a socket, or the listener has another uid.
+        OSError: the name does not exist yet, or nothing listens yet.
     """
     # By descriptor: no link is followed, and the path may be longer than a socket address.
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
@@ -65,7 +65,7 @@ def _checked_peer(sock: socket.socket, name: str, uid: int) -> int:
 
 
 def request_bytes(call: Call) -> bytes:
-    """Return the HTTP request of a call."""
+    """Encode a call as an HTTP request."""
     body = b"" if call.body is None else json.dumps(call.body).encode()
     head = [f"{call.method} {call.path} HTTP/1.1", "Host: localhost", "Accept: application/json"]
     if body:
@@ -74,7 +74,7 @@ def request_bytes(call: Call) -> bytes:
 
 
 class Response:
-    """One HTTP response, fed as it comes."""
+    """One HTTP response, parsed as it arrives."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -83,10 +83,10 @@ class Response:
         self.status = 0
 
     def feed(self, data: bytes) -> bytes | None:
-        """Return the body once it is complete.
+        """Add bytes; returns the body once it is complete, else None.
 
         Raises:
-            IntegrityError: not HTTP, too large, or more than one response.
+            IntegrityError: it is not HTTP, too large, or more than one response.
         """
         self._buffer += data
         if not self._head_bytes and not self._read_head():
@@ -123,7 +123,7 @@ def _length(text: bytes) -> int:
 
 
 def json_object(body: bytes) -> Mapping[str, object]:
-    """Read a body.
+    """Decode a body.
 
     Raises:
         IntegrityError: it is not a JSON object.
@@ -138,17 +138,17 @@ def json_object(body: bytes) -> Mapping[str, object]:
 
 
 class Api:
-    """The VMM's API over one connection."""
+    """The VMM's API over one connection; it owns the socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
     async def call(self, call: Call) -> Mapping[str, object]:
-        """Do a call and return its answer, empty if it has none.
+        """Make a call and return its answer, {} if it has no body.
 
         Raises:
-            IntegrityError: the answer is not one.
-            OSError: it was refused; the text is the VMM's own, or the connection ended.
+            IntegrityError: the answer is not valid.
+            OSError: the VMM refused, with its own text, or the connection ended.
         """
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self._sock, request_bytes(call))
@@ -166,19 +166,20 @@ class Api:
         return answer
 
     def close(self) -> None:
+        """Close the connection; idempotent."""
         self._sock.close()
 
 
 def connect_line(port: int) -> bytes:
-    """Return what asks for a connection to a port in the guest (Firecracker: docs/vsock.md)."""
+    """Return the line that asks for a port in the guest (Firecracker: docs/vsock.md)."""
     return b"CONNECT %d\n" % port
 
 
 def is_connected(answer: bytes) -> bool:
-    """Say whether the answer so far is complete and accepts.
+    """Return whether the answer so far is complete and accepts the connection.
 
     Raises:
-        IntegrityError: it can no longer become one.
+        IntegrityError: it can no longer become a valid answer.
     """
     if _VSOCK_ANSWER.fullmatch(answer):
         return True
@@ -188,16 +189,16 @@ def is_connected(answer: bytes) -> bool:
 
 
 async def connect_to_guest(sock: socket.socket, port: int) -> None:
-    """Have the VMM connect `sock` to a port in the guest.
+    """Ask the VMM to connect `sock` to a port in the guest.
 
     Raises:
-        ConnectionRefusedError: nobody listens there (yet).
-        IntegrityError: the VMM's answer is not one.
+        ConnectionRefusedError: nothing listens there yet.
+        IntegrityError: the VMM's answer is not valid.
     """
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, connect_line(port))
     answer = b""
-    # Byte by byte: what follows the line is the guest's.
+    # Byte by byte, because what follows the line comes from the guest.
     while not is_connected(answer):
         data = await loop.sock_recv(sock, 1)
         if not data:

@@ -1,7 +1,7 @@
 """Firecracker as data: versions, the jailer's command line, the API calls of a boot. No I/O.
 
-Facts of the API: Firecracker's `src/firecracker/swagger/firecracker.yaml`; of the jailer: its
-`docs/jailer.md`.
+Sources: Firecracker's `src/firecracker/swagger/firecracker.yaml` for the API, and its
+`docs/jailer.md` for the jailer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MINIMUM_VERSION: Final = (1, 12)
 RELEASES: Final = "https://github.com/firecracker-microvm/firecracker/releases"
 PROGRAM: Final = "firecracker"
 JAILER: Final = "jailer"
-# Names in the jail; the VMM sees them at its root.
+# Names of files in the jail, which the VMM sees in its root directory.
 KERNEL: Final = "vmlinux"
 INITRAMFS: Final = "initramfs"
 IMAGE: Final = "image"
@@ -31,12 +31,12 @@ PARENT_CGROUP: Final = "hpcc"
 # Controllers that the VMM's cgroup needs.
 CONTROLLERS: Final = frozenset({"memory", "pids"})
 _GUEST_CID: Final = 3
-# The VMM's own memory, page tables and the page cache of its drives, beside the guest's.
+# Beside the guest's memory: the VMM's own, page tables and the page cache of its drives.
 _OVERHEAD_MIB: Final = 128
-# API, VMM and one for each vCPU; the rest is room.
+# One thread for the API, one for the VMM, one per vCPU; the rest is reserve.
 _MAX_PIDS: Final = 64
 _MAX_FILES: Final = 256
-# The jailer writes a pid file; nothing else is ever written, but for a template's snapshot.
+# The jailer writes a pid file. Only a template writes more: its snapshot.
 _MAX_FILE_BYTES: Final = 4096
 _KERNEL_OPTIONS: Final = (
     "quiet", "rdinit=/init", "panic=-1", "reboot=k", "mitigations=off", "nokaslr",
@@ -70,7 +70,7 @@ class Microvm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jail:
-    """How the jailer is called; `has_cgroup` where there is a cgroup v2 with the controllers."""
+    """How the jailer is called. `has_cgroup`: there is a cgroup v2 with the needed controllers."""
 
     jailer: str
     firecracker: str
@@ -84,10 +84,10 @@ class Jail:
 
 
 def parse_version(text: str) -> str:
-    """Return the version that `--version` printed, "1.12.1".
+    """Return the version in the output of `--version`, such as "1.12.1".
 
     Raises:
-        InfrastructureError: there is none, or it is older than what hpcc works with.
+        InfrastructureError: it holds no version, or one older than `MINIMUM_VERSION`.
     """
     found = _VERSION.search(text)
     if found is None:
@@ -108,9 +108,9 @@ def parse_version(text: str) -> str:
 def jailer_argv(jail: Jail) -> list[str]:
     """Return the whole command line, from the process that the worker starts.
 
-    The jailer gives up root, which clears a death signal. So it runs below two processes that keep
-    theirs: `unshare` dies with the worker, the shell dies with `unshare`, and as PID 1 of a PID
-    namespace it takes the VMM along. The VMM's network namespace has no device.
+    The jailer drops root, which clears a death signal. So it runs below two processes that keep
+    theirs. `unshare` dies with the worker, and the shell dies with `unshare`. The shell is PID 1 of
+    a PID namespace, so its death ends the VMM. The VMM's network namespace has no device.
     """
     cgroup: list[str] = []
     if jail.has_cgroup:
@@ -135,7 +135,7 @@ def jailer_argv(jail: Jail) -> list[str]:
 
 
 def boot_calls(vm: Microvm) -> list[Call]:
-    """Return the calls that configure a microVM; there is none for a network."""
+    """Return the calls that configure a microVM, none of them for a network."""
     return [
         Call("PUT", "/machine-config", {
             "vcpu_count": vm.vcpus, "mem_size_mib": vm.memory_mib, "smt": False,
@@ -156,8 +156,8 @@ def boot_calls(vm: Microvm) -> list[Call]:
 VERSION_CALL: Final = Call("GET", "/version")
 CONFIGURATION_CALL: Final = Call("GET", "/vm/config")
 START_CALL: Final = Call("PUT", "/actions", {"action_type": "InstanceStart"})
-# A template becomes a snapshot by these; a guest is restored by the load, and resumed when the VMM
-# has said what it made of it.
+# SAVE_CALLS turn a template into a snapshot. A guest is restored by LOAD_CALL. It is resumed after
+# the VMM has reported the resulting configuration.
 SAVE_CALLS: Final = (
     Call("PATCH", "/vm", {"state": "Paused"}),
     Call("PUT", "/snapshot/create", {
@@ -186,20 +186,20 @@ def kernel_command_line(vm: Microvm) -> str:
 
 
 def check_version(answer: Mapping[str, object], version: str) -> None:
-    """Check that the VMM in the jail is the program whose version was asked before.
+    """Check that the VMM in the jail has the version that its program reported.
 
     Raises:
-        IntegrityError: it is not.
+        IntegrityError: it has another version.
     """
     if answer.get("firecracker_version") != version:
         raise IntegrityError("the VMM is of another version than its program", reason="vmm-version")
 
 
 def check_configuration(answer: Mapping[str, object]) -> None:
-    """Check what the VMM says of itself: no network, nothing writable, nothing unasked.
+    """Check the VMM's own report: no network, nothing writable, no device that was not requested.
 
     Raises:
-        IntegrityError: it has a device that was not asked for, or does not say.
+        IntegrityError: it has such a device, or does not report.
     """
     drives = answer.get("drives")
     if answer.get("network-interfaces") != []:
@@ -213,10 +213,10 @@ def check_configuration(answer: Mapping[str, object]) -> None:
 
 
 def cgroup_of(jail_id: str) -> str:
-    """Return the guest's cgroup, relative to the cgroup file system."""
+    """Return the guest's cgroup, relative to the cgroup file system's root."""
     return f"{PARENT_CGROUP}/{jail_id}"
 
 
 def has_controllers(text: str) -> bool:
-    """Say whether the text of `cgroup.controllers` names all that are needed."""
+    """Return whether the text of `cgroup.controllers` names all needed controllers."""
     return set(text.split()) >= CONTROLLERS

@@ -32,7 +32,7 @@ _INSTALL: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirecrackerTools:
-    """The two programs, of one version; digests are `sha256:…`."""
+    """The two programs, which have the same version; digests are `sha256:…`."""
 
     firecracker: Path
     jailer: Path
@@ -42,10 +42,10 @@ class FirecrackerTools:
 
 
 async def find_firecracker(search_path: str | None = None) -> FirecrackerTools:
-    """Look for the programs on PATH and check them.
+    """Find the programs on PATH, or on `search_path`, and check them.
 
     Raises:
-        ToolError: one is missing or unsafe to run as root, or they are of different versions.
+        ToolError: one is missing or unsafe to run as root, or their versions differ.
         InfrastructureError: they are too old.
     """
     firecracker = await asyncio.to_thread(_program, PROGRAM, search_path)
@@ -113,9 +113,9 @@ def check_machine(directory: Path) -> None:
 
 
 def has_cgroups() -> bool:
-    """Say whether the VMM can be put into a cgroup v2 with limits.
+    """Return whether the VMM can be put into a cgroup v2 with limits.
 
-    Below a cgroup with processes of its own, as in a container, no controller can be enabled.
+    Below a cgroup that holds processes itself, as in a container, no controller can be enabled.
     """
     is_top = not (CGROUPS / "cgroup.type").exists()
     name = "cgroup.controllers" if is_top else "cgroup.subtree_control"

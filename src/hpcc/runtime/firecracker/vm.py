@@ -1,4 +1,4 @@
-"""One jailed Firecracker: booted, restored from a snapshot, or a template that becomes one."""
+"""One jailed Firecracker: booted, restored, or a template that becomes a snapshot."""
 
 from __future__ import annotations
 
@@ -48,28 +48,31 @@ from hpcc.runtime.vm.warm import TEMPLATE_NICE
 from hpcc.wire.exec_frames import VSOCK_PORT
 
 _RETRY_SECONDS: Final = 0.02
-# How long a connection may be silent at first, and doubled for each further one: a restored guest's
-# kernel drops, without a word to the host, those that it gets before it knows of the restore.
+# How long the first connection may be silent; doubled for each further one. The kernel of a
+# restored guest silently drops connections that arrive before it notices the restore.
 _FIRST_READY_SECONDS: Final = 0.5
-# The socket's name is there before somebody listens; a non-blocking connect may find it full.
+# The socket's name exists before the VMM listens. A non-blocking connect may find the queue full.
 _NOT_YET: Final = (FileNotFoundError, ConnectionRefusedError, BlockingIOError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirecrackerConfig:
-    """How VMs are run. `directory` is for guests' jails, 0700, not mounted nodev or noexec."""
+    """How VMs are run.
+
+    `directory` holds the guests' jails. Its mode is 0700, and it is not mounted nodev or noexec.
+    """
 
     tools: FirecrackerTools
     directory: Path
-    # Diagnosis only: a serial port is one more thing that a guest can talk to.
+    # For diagnosis only: a serial port is one more device that a guest can attack.
     has_console: bool = False
     probe_seconds: float = 15.0
-    # Added to the kernel's command line: tests only, to make a guest that never boots.
+    # Added to the kernel's command line. Only tests use it, to make a guest that never boots.
     extra_kernel_options: str = ""
 
 
 class JailedVm(Vm):
-    """One jailer, which becomes one Firecracker."""
+    """One jailer, which becomes one Firecracker; see `Vm`, and `Template` for `save`."""
 
     def __init__(
         self,
@@ -95,7 +98,10 @@ class JailedVm(Vm):
         return self._identity
 
     async def start(self) -> GuestChannel:
-        """Start the jailer, boot or restore; returns the channel, connected to the agent."""
+        """Start the jailer and boot or restore; returns the channel on a connection to the agent.
+
+        See `Vm.start`.
+        """
         calls = [LOAD_CALL] if MEMORY in self._files else boot_calls(self._microvm)
         begin = RESUME_CALL if MEMORY in self._files else START_CALL
         async with self._jailed(is_template=False) as root_fd:
@@ -107,12 +113,12 @@ class JailedVm(Vm):
         return channel
 
     async def save(self) -> Saved:
-        """Become a snapshot; see `Template`."""
+        """Boot, become a snapshot and end; see `Template.save`."""
         async with self._jailed(is_template=True) as root_fd:
             await self._while_alive(self._configure(root_fd, boot_calls(self._microvm), START_CALL))
             await self._record(self._pid)
             sock = await self._while_alive(self._reach_agent(root_fd))
-            # Cut before the agent's state is written; it takes the next connection.
+            # Closed before the agent's state is saved. The agent then accepts the next connection.
             sock.close()
             await self._while_alive(self._call_all(root_fd, SAVE_CALLS))
         await self.hear_out()
@@ -123,7 +129,7 @@ class JailedVm(Vm):
 
     @asynccontextmanager
     async def _jailed(self, *, is_template: bool) -> AsyncIterator[int]:
-        """Start the jailer; yields a descriptor of the jail's root."""
+        """Start the jailer; yields a descriptor of the jail's root directory."""
         directory = await self._make_directory(self._config.directory)
         jail_id = self._identity.guest_id
         self._root = root = directory / PROGRAM / jail_id / "root"
@@ -189,7 +195,7 @@ class JailedVm(Vm):
             api.close()
 
     async def _reach_agent(self, root_fd: int) -> socket.socket:
-        """Return a connection to the agent, which has said READY on it."""
+        """Return a connection on which the agent has sent READY."""
         patience = _FIRST_READY_SECONDS
         while True:
             try:
@@ -206,8 +212,8 @@ class JailedVm(Vm):
                 patience *= 2
                 continue
             except ConnectionError:
-                # The agent does not listen yet; or a restored guest has just cut, as it must, the
-                # connections that it had.
+                # The agent does not listen yet, or a restored guest has just closed its old
+                # connections, as it must.
                 sock.close()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
@@ -217,7 +223,7 @@ class JailedVm(Vm):
             return sock
 
     def _kill(self) -> None:
-        """End every process of the jail at once, whatever they have got to."""
+        """Kill every process of the jail at once, whatever state they are in."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -232,7 +238,7 @@ class JailedVm(Vm):
 def _fill(root: Path, files: dict[str, Path]) -> None:
     """Put the VM's files into the jail: linked, or copied from another file system.
 
-    They stay their owner's, who is not the VMM's user: it can read them and no more.
+    They keep their owner, who is not the VMM's user. So the VMM can read and not write them.
     """
     root.mkdir(parents=True, mode=0o700)
     for name, source in files.items():

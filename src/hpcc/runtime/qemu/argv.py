@@ -10,7 +10,7 @@ from hpcc.wire.exec_frames import PORT_NAME, TOKEN_PARAMETER
 Accelerator = Literal["kvm", "tcg"]
 # Refuses obsolete calls, new privileges, new processes and scheduling changes.
 _SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-# Smaller translation caches made a warm compile five times slower; larger ones change nothing.
+# Smaller translation caches made a warm compile five times slower; larger ones changed nothing.
 _TCG_CACHE_MIB: Final = 256
 _KERNEL_OPTIONS: Final = (
     "console=ttyS0", "quiet", "loglevel=4", "rdinit=/init", "panic=-1", "reboot=t",
@@ -18,14 +18,14 @@ _KERNEL_OPTIONS: Final = (
 )  # fmt: skip
 
 
-# The image is file descriptor set 1, the agent's drive 2.
+# Descriptor set 1 is the image, set 2 the agent's drive.
 _STATE_FD_SET: Final = 3
 STATE_URI: Final = f"file:/dev/fdset/{_STATE_FD_SET}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotFds:
-    """What a VM has that becomes a snapshot (`is_template`), or is restored from one."""
+    """Descriptors of a VM that becomes a snapshot (`is_template`) or is restored from one."""
 
     memory_fd: int
     state_fd: int
@@ -35,7 +35,7 @@ class SnapshotFds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One VM as data; the numbers ending in `_fd` are descriptors that QEMU inherits."""
+    """One VM as data. Fields that end in `_fd` are descriptors that QEMU inherits."""
 
     name: str
     accelerator: Accelerator
@@ -56,12 +56,12 @@ class Machine:
 def qemu_argv(program: str, machine: Machine) -> list[str]:
     """Return the whole command line.
 
-    Files are named by inherited descriptors: QEMU's user needs no right to their directories.
+    Files are named by inherited descriptors, so QEMU's user needs no right to their directories.
     """
     fixed = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"]
     return [
         program, *fixed,
-        # For whoever looks at a process list; QEMU reads "," as the end of the value.
+        # For people who read a process list. QEMU reads "," as the end of the value.
         "-name", "guest=" + machine.name.replace(",", ",,"),
         "-sandbox", _SANDBOX,
         "-M", "microvm,rtc=on,acpi=on" + (",memory-backend=memory" if machine.snapshot else ""),
@@ -83,9 +83,9 @@ def qemu_argv(program: str, machine: Machine) -> list[str]:
 
 
 def _snapshot(memory_mib: int, fds: SnapshotFds) -> list[str]:
-    """Return what puts memory into a file and the devices' state into another, or takes them.
+    """Return the options that write memory and device state to two files, or restore from them.
 
-    A restored guest maps the memory privately: what it does not write it shares with the others.
+    A restored guest maps the memory privately: it shares the pages that it does not write.
     """
     mode = "share=on" if fds.is_template else "share=off,readonly=on,rom=off"
     memory = f"id=memory,size={memory_mib}M,mem-path=/dev/fd/{fds.memory_fd},{mode}"
@@ -101,8 +101,8 @@ def _snapshot(memory_mib: int, fds: SnapshotFds) -> list[str]:
 def kernel_command_line(machine: Machine) -> str:
     """Return the guest kernel's options.
 
-    Under emulation a busy host makes the kernel's TSC calibration fail, and the boot then hangs
-    for ever in about half the cases: the frequency is given instead.
+    Under emulation a busy host makes the kernel's TSC calibration fail. The boot then hangs forever
+    in about half the cases. So the frequency is passed as an option.
     """
     options = [*_KERNEL_OPTIONS, f"{TOKEN_PARAMETER}={machine.token}"]
     if machine.accelerator == "tcg" and machine.tsc_khz:
@@ -113,7 +113,7 @@ def kernel_command_line(machine: Machine) -> str:
 
 
 def tsc_khz(cpuinfo: str) -> int:
-    """Return the clock rate that /proc/cpuinfo states, in kHz; 0 if it does not."""
+    """Return the clock rate in kHz from the text of /proc/cpuinfo; 0 if it does not state one."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "cpu MHz":

@@ -23,15 +23,15 @@ from hpcc.runtime.vm.vm import Vm, VmGuest, booted
 from hpcc.runtime.vm.warm import Template, WarmStart
 
 __all__ = ["PROGRAM", "QemuConfig", "QemuRuntime", "why_no_snapshots"]
-# The first with memory files that are opened for reading and mapped to be written.
+# The first version with memory files that are opened for reading and mapped for writing.
 _SNAPSHOT_VERSION: Final = (8, 2)
 _VERSION: Final = re.compile(r"version (\d{1,4})\.(\d{1,4})")
 
 
 class QemuRuntime:
-    """One VM for each guest; the VMM confined as far as its starter may.
+    """One VM for each guest, confined as far as the worker's rights allow.
 
-    With `warm`, guests are restored from snapshots where this QEMU can.
+    With `warm`, guests are restored from snapshots if this QEMU can do so.
     """
 
     def __init__(
@@ -48,10 +48,11 @@ class QemuRuntime:
 
     @property
     def isolation(self) -> Isolation:
+        """`qemu/kvm` or `qemu/tcg`, by the accelerator of the configuration."""
         return Isolation.QEMU_KVM if self._config.accelerator == "kvm" else Isolation.QEMU_TCG
 
     async def probe(self) -> Probe:
-        """Boot a guest from the agent drive alone, to its agent's answer."""
+        """Boot a guest from the agent drive only, until its agent answers; see `ports.Runtime`."""
         program = shutil.which(self._config.program)
         if program is None:
             return Probe(
@@ -79,7 +80,11 @@ class QemuRuntime:
 
     @asynccontextmanager
     async def guest(self, spec: GuestSpec) -> AsyncIterator[VmGuest]:
-        """Boot a guest, trying twice; see `hpcc.ports.Runtime.guest`."""
+        """Restore or boot a guest, with two tries to boot; see `hpcc.ports.Runtime.guest`.
+
+        Raises:
+            GuestBootError: the guest did not answer in time or could not start.
+        """
         if self._warm is None or spec.is_passing or await self._why_no_snapshots():
             async with self._boot(spec, tries=2) as guest:
                 yield guest
@@ -104,7 +109,11 @@ class QemuRuntime:
         return self._no_snapshots
 
     def key(self, spec: GuestSpec) -> str:
-        """Name everything that a snapshot of this guest depends on; reads files."""
+        """Return a name for everything that a snapshot of this guest depends on. Reads files.
+
+        Raises:
+            OSError: a file is missing.
+        """
         machine = Machine(
             name="", accelerator=self._config.accelerator, memory_mib=spec.memory_mib,
             vcpus=spec.vcpus, kernel_fd=0, initramfs_fd=0, image_fd=0, drive_fd=0, port_fd=0,
@@ -131,7 +140,7 @@ class QemuRuntime:
         return self._vm(spec, snapshot)
 
     def template(self, spec: GuestSpec) -> Template:
-        """Return a guest that becomes a snapshot."""
+        """Return a VM that becomes a snapshot."""
         return self._vm(spec)
 
     def _vm(self, spec: GuestSpec, snapshot: Snapshot | None = None) -> QemuVm:
@@ -148,7 +157,7 @@ class QemuRuntime:
 
 
 async def why_no_snapshots(program: str) -> str:
-    """Say why this QEMU cannot restore guests as `hpcc` does; "" if it can."""
+    """Return why this QEMU cannot restore guests as `hpcc` needs it; "" if it can."""
     try:
         text = await run_tool(program, "--version")
     except ToolError as error:

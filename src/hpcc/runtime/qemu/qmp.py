@@ -1,4 +1,4 @@
-"""QEMU's control channel on an inherited socket: one command, one answer, taken for hostile."""
+"""QEMU's control channel on an inherited socket: one command, one answer, treated as hostile."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MAX_LINE_BYTES: Final = 64 << 10
 _READ_BYTES: Final = 16 << 10
 _POLL_SECONDS: Final = 0.005
 _FAULT_CHARS: Final = 300
-# RAM in a file of its own is not written into the state a second time.
+# RAM that is in a separate file is not written into the state again.
 _CAPABILITIES: Final = ({"capability": "x-ignore-shared", "state": True},)
 
 
 class Qmp:
-    """Takes `sock` over; `close` it in the end. Deadlines are the caller's."""
+    """Owns `sock`; call `close` when done. The caller sets deadlines."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(0)
@@ -27,11 +27,11 @@ class Qmp:
         self._buffer = b""
 
     async def prepare(self) -> None:
-        """Greet, and say how memory is kept.
+        """Exchange greetings and set how memory is saved.
 
         Raises:
-            IntegrityError: the answer is not one.
-            OSError: QEMU refused, the text is its own, or hung up.
+            IntegrityError: an answer is not valid.
+            OSError: QEMU refused, with its own text, or closed the connection.
         """
         if "QMP" not in await self._receive():
             raise IntegrityError("no greeting from QEMU", reason="vmm-api")
@@ -39,7 +39,12 @@ class Qmp:
         await self.call("migrate-set-capabilities", {"capabilities": list(_CAPABILITIES)})
 
     async def call(self, name: str, arguments: Mapping[str, object] | None = None) -> object:
-        """Run one command; returns what it returns. Events are skipped. Raises as `prepare`."""
+        """Run one command and return its result. Events are skipped.
+
+        Raises:
+            IntegrityError: the answer is not valid.
+            OSError: QEMU refused, with its own text, or closed the connection.
+        """
         command: dict[str, object] = {"execute": name}
         if arguments:
             command["arguments"] = dict(arguments)
@@ -53,7 +58,12 @@ class Qmp:
                 raise OSError(f"QEMU refused {name}: {str(answer['error'])[:_FAULT_CHARS]}")
 
     async def finish_migration(self) -> None:
-        """Wait until the state is written or read. Raises as `prepare`."""
+        """Wait until the state is written or read.
+
+        Raises:
+            IntegrityError: an answer is not valid.
+            OSError: it failed, or QEMU closed the connection.
+        """
         while True:
             answer = await self.call("query-migrate")
             status = answer.get("status") if isinstance(answer, dict) else None
@@ -83,4 +93,5 @@ class Qmp:
         return answer
 
     def close(self) -> None:
+        """Close the channel; idempotent."""
         self._sock.close()

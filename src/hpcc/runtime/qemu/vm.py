@@ -1,4 +1,4 @@
-"""One QEMU process: booted, restored from a snapshot, or a template that becomes one."""
+"""One QEMU process: booted, restored from a snapshot, or a template that becomes a snapshot."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ PROGRAM: Final = "qemu-system-x86_64"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QemuConfig:
-    """How VMs are run. `directory` is for guests' working directories, 0700."""
+    """How VMs are run. `directory` holds the guests' working directories; its mode is 0700."""
 
     accelerator: Accelerator
     directory: Path
     program: str = PROGRAM
-    # Added to the kernel's command line: tests only, to make a guest that never boots.
+    # Added to the kernel's command line. Only tests use it, to make a guest that never boots.
     extra_kernel_options: str = ""
 
 
 class QemuVm(Vm):
-    """One QEMU process."""
+    """One QEMU process; see `Vm` for its life and `Template` for `save`."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class QemuVm(Vm):
         return self._identity
 
     async def start(self) -> GuestChannel:
-        """Start QEMU, or restore; returns the channel to the guest, not connected yet."""
+        """Start QEMU and boot or restore; returns the channel to the guest, not connected yet."""
         directory = await self._make_directory(self._config.directory)
         host_end, vmm_end = socket.socketpair()
         channel = GuestChannel(host_end, self._token.encode())
@@ -88,7 +88,7 @@ class QemuVm(Vm):
         return channel
 
     async def save(self) -> Saved:
-        """Become a snapshot; see `Template`."""
+        """Boot, become a snapshot and end; see `Template.save`."""
         directory = await self._make_directory(self._config.directory)
         saved = Saved(memory=directory / MEMORY, state=directory / STATE, token=self._token)
         host_end, vmm_end = socket.socketpair()
@@ -99,7 +99,8 @@ class QemuVm(Vm):
             memory = _opened(stack, saved.memory, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             os.ftruncate(memory, self._spec.memory_mib << 20)
             if self._user.uid is not None:
-                # QEMU opens it anew by its number. Only the template's: what is kept is a copy.
+                # QEMU opens the file again through its descriptor. Only the template's file: what
+                # is kept is a copy.
                 os.fchown(memory, self._user.uid, self._user.uid)
             state = _opened(stack, saved.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             control = await self._launch_controlled(
@@ -115,7 +116,7 @@ class QemuVm(Vm):
     async def _launch_controlled(
         self, stack: ExitStack, vmm_end: socket.socket, files: tuple[int, int], *, is_template: bool
     ) -> Qmp:
-        """Start QEMU with a control channel and the files of a snapshot: memory, state."""
+        """Start QEMU with a control channel and a snapshot's files (memory, state)."""
         ours, theirs = socket.socketpair()
         control = Qmp(ours)
         stack.callback(control.close)
@@ -156,9 +157,10 @@ class QemuVm(Vm):
         if snapshot is not None:
             fds = (*fds, snapshot.memory_fd, snapshot.state_fd, snapshot.control_fd)
             file_bytes = MAX_STATE_BYTES if snapshot.is_template else 0
-        # A template gives way to the guests that are wanted.
+        # A template yields the CPU to guests that someone waits for.
         modest = ["nice", "-n", str(TEMPLATE_NICE)] if file_bytes else []
-        # prlimit and setpriv are util-linux: limits, and death with the worker whatever kills it.
+        # prlimit and setpriv (util-linux) set limits and make QEMU die with the worker, whatever
+        # ends that.
         confined = [
             "prlimit",
             "--core=0",
@@ -199,8 +201,8 @@ async def _save(control: Qmp) -> None:
 
 @cache
 def host_tsc_khz() -> int:
-    """Return this machine's clock rate, as far as it says.
+    """Return this machine's clock rate in kHz; 0 if /proc/cpuinfo does not state it.
 
-    Read once: a processor that changes its rate would never find the snapshot that it made.
+    It is read once. On a processor that changes its rate a snapshot would otherwise never be found.
     """
     return tsc_khz(Path("/proc/cpuinfo").read_text())

@@ -1,4 +1,4 @@
-"""A snapshot's two files: copied with their holes, named by a digest of what is in them."""
+"""A snapshot's two files: copied with their holes, and named by a digest of their content."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from typing import Final
 from hpcc.core import IntegrityError
 
 BLOCK_BYTES: Final = 64 << 10
-# Devices, not memory: QEMU's is 64 kB, Firecracker's less.
+# The state of devices, not memory: QEMU's takes 64 kB, Firecracker's less.
 MAX_STATE_BYTES: Final = 64 << 20
 _MODE: Final = 0o444
 type IsStopped = Callable[[], bool]
 
 
 def never() -> bool:
-    """Say that nobody asked to stop."""
+    """Return False: nothing asked to stop."""
     return False
 
 
 def seal(source: Path, target: Path, *, max_bytes: int, is_stopped: IsStopped = never) -> str:
-    """Copy a VMM's file to a new one that nobody may write, holes for zeros; returns its digest.
+    """Copy a VMM's file to a new read-only one, with holes for zeros; returns its digest.
 
-    A copy, because whoever has the VMM's file open could still change it.
+    It is a copy, because a process that has the VMM's file open could still change that file.
 
     Raises:
-        IntegrityError: it is not a regular file, or is too large.
-        InterruptedError: somebody asked to stop.
+        IntegrityError: the source is not a regular file, or is larger than `max_bytes`.
+        InterruptedError: `is_stopped` returned True.
+        OSError: the copy failed, or `target` exists.
     """
     source_fd = _open_regular(source, max_bytes)
     try:
@@ -51,8 +52,9 @@ def digest_of(path: Path, *, max_bytes: int, is_stopped: IsStopped = never) -> s
     """Return the digest of a sealed file: SHA-256 of its size and of each block that is not zero.
 
     Raises:
-        IntegrityError: as `seal`.
-        OSError: it is not there.
+        IntegrityError: it is not a regular file, or is larger than `max_bytes`.
+        InterruptedError: `is_stopped` returned True.
+        OSError: it does not exist.
     """
     fd = _open_regular(path, max_bytes)
     try:
@@ -85,7 +87,7 @@ def _digest(fd: int, is_stopped: IsStopped, *, copy_to: int | None = None) -> st
 
 
 def _blocks(fd: int, size: int, is_stopped: IsStopped) -> Iterator[tuple[int, bytes]]:
-    """Yield what is neither hole nor zero, in blocks at multiples of their size."""
+    """Yield the blocks that are neither hole nor zero, at multiples of the block size."""
     at = 0
     while at < size:
         if is_stopped():

@@ -1,4 +1,4 @@
-"""The store of snapshots: whole or absent, checked once a process, bounded, root's alone."""
+"""The store of snapshots: complete or absent, checked once per process, bounded, private."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOCK: Final = ".making"
 _MAX_RECORD_BYTES: Final = 64 << 10
 _MAX_MEMORY_BYTES: Final = 1 << 40
 _SECTOR_BYTES: Final = 512  # the unit of st_blocks
-# Bumped when what is in a snapshot changes without any of the parts of its key.
+# Raised when the content of a snapshot changes and no part of its key does.
 _FORMAT: Final = "1"
 _CPU_LINES: Final = frozenset({"vendor_id", "model name", "stepping", "microcode", "flags"})
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
@@ -37,7 +37,10 @@ _KEY: Final = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A guest that waits for its host, as two files. `digest` names both: `sha256:…`."""
+    """A booted guest that waits for its host, as two files.
+
+    `digest` names both: `sha256:…`. `token` is the one that the saved agent expects.
+    """
 
     key: str
     memory: Path
@@ -48,7 +51,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """What a VMM wrote: to be sealed, and gone with the VMM's directory."""
+    """The files that a VMM wrote. `publish` copies them; they vanish with the VMM's directory."""
 
     memory: Path
     state: Path
@@ -57,7 +60,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class _Pin:
-    """A checked file. Only its owner could change it, and then one of these changes as well."""
+    """The stat of a checked file. Only its owner can change the file, and then the stat changes."""
 
     device: int
     inode: int
@@ -73,15 +76,16 @@ class _Pin:
 
 
 def snapshot_key(spec: GuestSpec, *parts: str) -> str:
-    """Name what a snapshot depends on: `parts`, the image's file, this machine's CPU and kernel.
+    """Return a key for what a snapshot depends on: `parts`, image file, CPU and kernel.
 
-    Reads files; raises OSError if the image's is not there.
+    Raises:
+        OSError: the image's file is missing.
     """
     image = spec.image_path.resolve(strict=True)
     status = image.stat()
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = sorted({line for line in cpuinfo if line.partition("\t")[0].strip() in _CPU_LINES})
-    # The file, and not the digest alone: the guest's kernel has read from it and will read on.
+    # The file as well as the digest: the guest's kernel has read from this file and will go on.
     file = (image, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     machine = (str(spec.memory_mib), str(spec.vcpus), platform.release(), platform.version())
     return key_of(
@@ -90,9 +94,10 @@ def snapshot_key(spec: GuestSpec, *parts: str) -> str:
 
 
 class SnapshotStore:
-    """Directories `<key>/{memory,state,snapshot.json}` under one of mode 0700.
+    """Directories `<key>/{memory,state,snapshot.json}` in a directory of mode 0700.
 
-    Methods touch the disk: call them in a thread. Several processes may share it.
+    Methods block on the disk, so call them in a thread. Several processes may share a store. Beyond
+    `max_bytes` of disk the longest unused snapshots are removed.
     """
 
     def __init__(self, directory: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -100,21 +105,25 @@ class SnapshotStore:
         self._checked: dict[str, tuple[Snapshot, tuple[_Pin, ...]]] = {}
 
     def open(self) -> None:
-        """Make the directory, remove what killed makers left, and what has lost its image."""
+        """Create the directory; remove what killed processes left, and snapshots without an image.
+
+        Raises:
+            OSError: the directory cannot be created or is another user's.
+        """
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._directory.chmod(0o700)  # one that was there already
+        self._directory.chmod(0o700)  # the directory may have existed
         sweep(self._directory)
         self.evict()
 
     def find(self, key: str, is_stopped: IsStopped = never) -> Snapshot | None:
-        """Return a snapshot that is what it was when it was made.
+        """Return the snapshot if it is unchanged since it was made; None if there is none.
 
-        The first time in this process its digest is taken (0.1 s for 100 MB); afterwards owner,
-        mode, inode, size and time of its files must be what they were then.
+        The first time in this process its digest is computed (0.1 s for 100 MB). Later calls
+        compare owner, mode, inode, size and time of its files with the first time.
 
         Raises:
-            IntegrityError: it is damaged; it is removed.
-            InterruptedError: somebody asked to stop.
+            IntegrityError: the snapshot is damaged; it has been removed.
+            InterruptedError: `is_stopped` returned True.
         """
         directory = self._directory / key
         if not (directory / _RECORD).exists():
@@ -159,11 +168,14 @@ class SnapshotStore:
         image: Path,
         is_stopped: IsStopped = never,
     ) -> Snapshot:
-        """Seal what a VMM wrote and keep it. Who comes second finds the first one's.
+        """Copy and seal what a VMM wrote, and store it. The first of several makers wins.
+
+        `memory_bytes` is the exact size that the memory file must have.
 
         Raises:
             IntegrityError: the VMM wrote something else.
-            OSError: disk; InterruptedError, when it was asked to stop.
+            InterruptedError: `is_stopped` returned True.
+            OSError: the disk failed, or the snapshot is larger than the store.
         """
         work = new_directory(self._directory)
         try:
@@ -183,7 +195,7 @@ class SnapshotStore:
             target = self._directory / key
             if not (target / _RECORD).exists():
                 shutil.rmtree(target, ignore_errors=True)
-            with suppress(OSError):  # another was first, or `find` below says what is wrong
+            with suppress(OSError):  # another was first, or `find` below reports the problem
                 made.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -194,16 +206,16 @@ class SnapshotStore:
         return found
 
     def drop(self, key: str) -> None:
-        """Remove a snapshot. Guests that were restored from it keep what they have mapped."""
+        """Remove a snapshot. Guests that were restored from it keep the memory they have mapped."""
         self._checked.pop(key, None)
         doomed = self._directory / key
-        # The record first: without it the rest is nothing, whenever this stops.
+        # The record first: without it the rest is ignored, wherever this stops.
         with suppress(OSError):
             (doomed / _RECORD).unlink()
         shutil.rmtree(doomed, ignore_errors=True)
 
     def evict(self, keep: str = "") -> None:
-        """Remove snapshots of images that are gone, and the longest unused beyond the bound."""
+        """Remove snapshots whose image is gone, and the longest unused beyond the bound."""
         rows: list[tuple[float, str, int]] = []
         for directory in self._directory.iterdir():
             if not _KEY.fullmatch(directory.name):
@@ -226,7 +238,7 @@ class SnapshotStore:
                 total -= size
 
     def disk_bytes(self) -> int:
-        """Return how much disk all snapshots take, 0 where there is no store yet."""
+        """Return the bytes of disk that all snapshots use; 0 if there is no store yet."""
         try:
             found = [d for d in self._directory.iterdir() if _KEY.fullmatch(d.name)]
             return sum(_disk_bytes(d) for d in found)
@@ -235,7 +247,10 @@ class SnapshotStore:
 
     @contextmanager
     def making(self) -> Iterator[bool]:
-        """Hold the right to make snapshots, one maker on this machine; False if it is taken."""
+        """Hold the right to make snapshots; yields False if another process has it.
+
+        One process on this machine makes snapshots at a time.
+        """
         fd = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:

@@ -1,4 +1,4 @@
-"""What every VM backend shares: the VMM's process, the boot ladder, the guest it ends in."""
+"""What every backend shares: the VMM's process, the boot with its retries, the guest."""
 
 from __future__ import annotations
 
@@ -49,27 +49,46 @@ class _NoBlobs:
 
 
 class SessionChannel(Protocol):
-    """The way to a guest's agent: `GuestChannel`, or one that starts an agent for each exec."""
+    """How a `VmGuest` talks to its agent.
+
+    Either a `GuestChannel`, or a channel that starts an agent for each exec.
+    """
 
     @property
-    def lost(self) -> asyncio.Future[str]: ...
+    def lost(self) -> asyncio.Future[str]:
+        """Completes with a reason when the guest is lost."""
+        ...
 
     @property
-    def last_detail(self) -> str: ...
+    def last_detail(self) -> str:
+        """The agent's text on its latest failure. Hostile, made printable."""
+        ...
 
-    async def connect(self) -> None: ...
+    async def connect(self) -> None:
+        """Wait, without a deadline, until the agent answers.
+
+        Raises:
+            GuestLostError: the stream ended, or the peer is not the expected guest.
+        """
+        ...
 
     def exec(
         self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
-    ) -> AsyncGenerator[ExecEvent]: ...
+    ) -> AsyncGenerator[ExecEvent]:
+        """Run one compile; see `hpcc.ports.Guest.exec`. `birth` is for the first exec only."""
+        ...
 
-    def retire(self, reason: str) -> None: ...
+    def retire(self, reason: str) -> None:
+        """Give up the guest: running execs fail with `reason`, and no new exec starts."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give up the guest and release the connection; idempotent."""
+        ...
 
 
 class VmGuest:
-    """`hpcc.ports.Guest` over one VM."""
+    """`hpcc.ports.Guest` over one VM. `vmm_pid` is the VMM's process id on the host."""
 
     def __init__(self, identity: GuestIdentity, channel: SessionChannel, vmm_pid: int) -> None:
         self.identity, self.vmm_pid = identity, vmm_pid
@@ -77,10 +96,12 @@ class VmGuest:
 
     @property
     def lost(self) -> asyncio.Future[str]:
+        """Completes with a reason when the guest is lost; see `hpcc.ports.Guest.lost`."""
         return self._channel.lost
 
     @property
     def is_lost(self) -> bool:
+        """Whether the guest is lost."""
         return self._channel.lost.done()
 
     async def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
@@ -94,7 +115,10 @@ class VmGuest:
 
 
 class Vm(ABC):
-    """One VMM process with everything that belongs to it. `end` undoes `start`, however far."""
+    """One VMM process with everything that belongs to it.
+
+    `end` undoes `start`, however far `start` came, also after a cancel.
+    """
 
     def __init__(self) -> None:
         self._console = bytearray()
@@ -110,18 +134,26 @@ class Vm(ABC):
     @property
     @abstractmethod
     def pid(self) -> int:
-        """The VMM's process id, 0 before it runs."""
+        """The VMM's process id; 0 before it runs."""
 
     @property
     @abstractmethod
-    def identity(self) -> GuestIdentity: ...
+    def identity(self) -> GuestIdentity:
+        """What audit rows record about the guest."""
+        ...
 
     @abstractmethod
     async def start(self) -> SessionChannel:
-        """Start the VMM; returns the channel to the guest, not connected yet."""
+        """Start the VMM; returns the channel to the guest, not connected yet.
+
+        Raises:
+            GuestLostError: the VMM ended.
+            IntegrityError: the VMM sent something that is not allowed.
+            OSError: the VMM or a file could not be opened, or a connection failed.
+        """
 
     def _lease(self, leases: Leases) -> int:
-        """Return a number of this VM's own, which is another's only after its end."""
+        """Return a number that belongs to this VM until it has ended."""
         number = leases.take()
         self._leases.append((leases, number))
         return number
@@ -131,7 +163,7 @@ class Vm(ABC):
             leases.give_back(number)
 
     async def _make_directory(self, parent: Path) -> Path:
-        """Make the VM's directory; it is known to `end` even if this is cancelled on the way."""
+        """Create the VM's directory; `end` removes it even if this call is cancelled."""
 
         def make() -> Path:
             self._directory = new_directory(parent)
@@ -142,7 +174,7 @@ class Vm(ABC):
     async def _launch(
         self, spawn: Coroutine[None, None, asyncio.subprocess.Process]
     ) -> asyncio.subprocess.Process:
-        """Start the process and own it, also when this is cancelled on the way."""
+        """Start the process and own it, even if this call is cancelled."""
         starting = asyncio.get_running_loop().create_task(spawn)
         try:
             await asyncio.shield(starting)
@@ -155,7 +187,7 @@ class Vm(ABC):
         return starting.result()
 
     def _adopt(self, process: asyncio.subprocess.Process) -> None:
-        """Own the process from now on: its output, its end."""
+        """Own the process from now on: its output and its end."""
         loop = asyncio.get_running_loop()
         self._process = process
         assert process.stdout is not None
@@ -170,7 +202,7 @@ class Vm(ABC):
         self._channel = channel
         if self._exited.done():
             channel.retire(self._exited.result())
-        # A guest that broke the protocol is ended at once, not when its last user lets go.
+        # A guest that broke the protocol is ended at once, not when its last user leaves it.
         channel.lost.add_done_callback(lambda _: self._kill())
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
@@ -180,7 +212,7 @@ class Vm(ABC):
             self._channel.retire(reason)
 
     async def _while_alive[T](self, work: Coroutine[None, None, T]) -> T:
-        """Return what `work` does, unless the VMM ends before it.
+        """Return the result of `work`, unless the VMM ends first.
 
         Raises:
             GuestLostError: the VMM ended.
@@ -198,11 +230,11 @@ class Vm(ABC):
 
     @property
     def console(self) -> str:
-        """The end of what the guest wrote on its console; hostile."""
+        """The end of what the guest wrote to its console. Hostile."""
         return self._console.decode("utf-8", "replace")
 
     def boot_error(self, cause: str) -> GuestBootError:
-        """Return an error that tells what console and VMM said last."""
+        """Return an error with the last output of console and VMM."""
         said = [
             text.decode("utf-8", "replace").strip()[-_CONSOLE_TAIL_CHARS:]
             for text in (self._errors, self._console)
@@ -211,7 +243,7 @@ class Vm(ABC):
         return GuestBootError("\n".join(["guest did not boot: " + cause, *filter(None, printable)]))
 
     async def hear_out(self) -> None:
-        """End the VM and read what it had still to say; bounded."""
+        """End the VMM and read its remaining output, for two seconds at most."""
         self._kill()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LAST_WORDS_SECONDS)
@@ -222,8 +254,8 @@ class Vm(ABC):
                 self._process.kill()
 
     async def end(self) -> None:
-        """Kill the VM and leave nothing behind; also after a cancel."""
-        # What counts is done before the first await, so that a second cancel cannot prevent it.
+        """Kill the VMM and remove all that belongs to it; idempotent, also after a cancel."""
+        # The kill comes before the first await, so that a second cancel cannot prevent it.
         self._kill()
         if self._channel is not None:
             self._channel.close()
@@ -236,14 +268,14 @@ class Vm(ABC):
 
     async def _finish(self) -> None:
         if self._tasks:
-            # The processes are dead, so these end by themselves.
+            # The processes are dead, so these tasks end by themselves.
             await asyncio.wait(self._tasks, timeout=_END_SECONDS)
             for task in self._tasks:
                 task.cancel()
         if self._process is not None:
             await self._process.wait()
         if self._directory is not None:
-            # What a VMM wrote there between the first removal and its death.
+            # Files that the VMM wrote between the first removal and its death.
             await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
 
@@ -251,10 +283,13 @@ class Vm(ABC):
 async def booted(
     new_vm: Callable[[], Vm], spec: GuestSpec, clock: Clock, *, tries: int = _BOOT_TRIES
 ) -> AsyncIterator[VmGuest]:
-    """Boot a guest, trying twice; however the block ends, nothing of it is left.
+    """Boot a guest, up to `tries` times; however the block ends, nothing of it is left.
+
+    Each try has `spec.boot_timeout_seconds`. The guest has answered a self-test when the block
+    starts.
 
     Raises:
-        GuestBootError: it did not answer in time or could not start.
+        GuestBootError: the guest did not answer in time or could not start, each time.
     """
     for attempt in range(1, tries + 1):
         machine = _running(new_vm(), spec, clock)
@@ -284,7 +319,7 @@ async def _running(vm: Vm, spec: GuestSpec, clock: Clock) -> AsyncIterator[VmGue
             seconds = f"{spec.boot_timeout_seconds:.0f} s"
             raise vm.boot_error(f"no answer from the guest's agent in {seconds}") from error
         except (GuestLostError, IntegrityError, OSError) as error:
-            # The stream's end is often seen before what the VMM said when it died.
+            # The end of the stream is often seen before the VMM's last output.
             await vm.hear_out()
             raise vm.boot_error(str(error)) from error
         yield guest
@@ -293,14 +328,14 @@ async def _running(vm: Vm, spec: GuestSpec, clock: Clock) -> AsyncIterator[VmGue
 
 
 async def _introduce(channel: SessionChannel, guest_id: str, clock: Clock) -> None:
-    """Give the guest its name, the time and entropy, by an exec that proves the whole path."""
+    """Give the guest its name, the time and entropy, by an exec that tests the whole path."""
     birth = pb.Guest(
         guest_id=guest_id,
         wall_time_ns=int(clock.now() * 1e9),
         entropy=secrets.token_bytes(ENTROPY_BYTES),
     )
-    # Sandbox included, before any tenant's byte: the image need not hold any program for an exec
-    # of one that is not there.
+    # It tests the sandbox, too, before any tenant's byte arrives. The exec names a program that
+    # does not exist, so the image needs no program for it.
     request = ExecRequest(
         exec_id=_SELF_TEST, argv=(f"/{_SELF_TEST}",), env=(), cwd="", inputs=(), outputs=(),
         limits=ExecLimits(wall_seconds=60.0, memory_bytes=64 << 20),
@@ -311,11 +346,11 @@ async def _introduce(channel: SessionChannel, guest_id: str, clock: Clock) -> No
 
 
 async def wait_ready(sock: socket.socket) -> None:
-    """Read up to the agent's READY: it waits for its host then.
+    """Read from `sock` until the agent has sent READY and waits for its host.
 
     Raises:
-        ConnectionResetError: the stream ended before.
-        IntegrityError: too much else came.
+        ConnectionResetError: the stream ended first.
+        IntegrityError: more than `MAX_JUNK_BYTES` came first.
     """
     seen = b""
     while READY not in seen:
@@ -328,7 +363,7 @@ async def wait_ready(sock: socket.socket) -> None:
 
 
 async def _keep_tail(stream: asyncio.StreamReader, tail: bytearray) -> None:
-    """Read to the end and keep the last bytes: a guest may flood its console for ever."""
+    """Read to the end and keep the last bytes. A guest may flood its console without limit."""
     while data := await stream.read(_CONSOLE_BYTES):
         tail += data
         del tail[:-_CONSOLE_BYTES]
