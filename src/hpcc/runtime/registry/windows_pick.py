@@ -1,4 +1,4 @@
-"""The choice of a runtime on Windows: the one that was asked for, once a guest of it answered.
+"""The choice of a runtime on Windows: the one that was asked for, once its probe guest answered.
 
 Not yet run on Windows.
 """
@@ -33,12 +33,11 @@ AGENT_LAYER: Final = "windows-agent.tar"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsChoice:
-    """What a worker says of its guests.
+    """A worker's settings for its guests.
 
-    `agent` is the agent's layer, a tar file; `pulled` are images that containerd is to fetch;
-    `images` those that are offered, the first of which a probe guest is booted from. `worker`
-    names the worker: nobody else on this host may have that name. `program_files` is where
-    containerd is looked for, and its shim in it.
+    `agent` is the tar file with the agent's layer. `pulled` are images that containerd fetches at
+    the start. `images` are the images that are offered; the probe guest boots the first. `worker`
+    names the worker and is unique on this host. containerd's shim is looked for in `program_files`.
     """
 
     backend: WindowsBackend
@@ -61,12 +60,13 @@ async def pick_windows_runtime(
 ) -> WindowsRuntime:
     """Return the runtime that was asked for, swept, with its images, and proved by a guest.
 
-    It is never replaced by another: process isolation, on the host's own kernel, is used where it
-    was asked for, and Hyper-V isolation that does not work is an error.
+    It is never replaced by another. Process isolation, on the host's own kernel, is used only if it
+    was asked for, and Hyper-V isolation that does not work is an error. `make`, `build` and
+    `connect` replace the host's parts in tests.
 
     Raises:
-        InfrastructureError: it does not work here; the text says why and what to do.
-        CallerError: the agent's layer is not there.
+        InfrastructureError: the runtime does not work here; the text gives reason and remedy.
+        CallerError: the agent's layer is missing or not valid.
     """
     layer = await in_thread(lambda: read_windows_layer(choice.agent))
     number = build()
@@ -83,7 +83,8 @@ async def pick_windows_runtime(
         probe_image=choice.images[0] if choice.images else None,
     )
     host = WindowsHost(config, clock)
-    # First: it says what is wrong, where the sweep could only say that nobody answered.
+    # Before the sweep: this names what is wrong, where the sweep could only report that containerd
+    # does not answer.
     await host.tools()
     runtime = make(host) if make is not None else _runtime(choice.backend, host, clock, streams)
     await runtime.sweep()

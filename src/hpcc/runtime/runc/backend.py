@@ -1,7 +1,7 @@
-"""Guests as containers: containerd and runc, the host's own kernel.
+"""Guests as containers of containerd and runc, on the host's own kernel.
 
-A weaker boundary than a machine's, and labelled so. What a guest is made of is the same: the image
-and the agent's drive, read-only; the agent, which sandboxes every compile.
+This boundary is weaker than a virtual machine, and its label says so. The parts of a guest are the
+same: the image and the agent's drive, read-only, and the agent, which sandboxes every compile.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class RuncRuntime:
         self._ways = _Ways(config.by_loop)
 
     async def probe(self) -> Probe:
-        """Start a container from the agent's drive alone, to its agent's answer."""
+        """Start a container from the agent's drive only, until its agent answers.
+
+        See `hpcc.ports.Runtime.probe`.
+        """
         try:
             tools = await self._found()
         except InfrastructureError as error:
@@ -89,9 +92,9 @@ class RuncRuntime:
         )
 
     async def sweep(self) -> int:
-        """Remove the containers of workers that are gone, and return how many there were.
+        """Remove the containers of workers that are gone; returns how many were removed.
 
-        One that cannot be removed now is left to the next sweep.
+        A container that cannot be removed now is left to the next sweep.
 
         Raises:
             ContainerdError: containerd does not answer.
@@ -102,7 +105,8 @@ class RuncRuntime:
         try:
             for container in await client.containers():
                 labels = container.labels
-                # A worker elsewhere counts processes in another way, and sweeps its own.
+                # A worker in another PID namespace has other process numbers, and sweeps its own
+                # containers.
                 if labels.get(_PLACE) != place or is_owner_alive(labels.get(_OWNER, "")):
                     continue
                 with suppress(ContainerdError):
@@ -115,7 +119,11 @@ class RuncRuntime:
 
     @asynccontextmanager
     async def guest(self, spec: GuestSpec) -> AsyncIterator[VmGuest]:
-        """Start a container, trying twice; see `hpcc.ports.Runtime.guest`."""
+        """Start a container, with two tries; see `hpcc.ports.Runtime.guest`.
+
+        Raises:
+            GuestBootError: the guest did not answer in time or could not start.
+        """
         async with self._boot(spec, tries=2) as guest:
             yield guest
 
@@ -151,13 +159,13 @@ class RuncRuntime:
 
 @dataclass(slots=True)
 class _Ways:
-    """Whether images are mounted through loop devices, as before Linux 6.12; None: not known."""
+    """Whether images are mounted through loop devices, as before Linux 6.12; None: unknown."""
 
     by_loop: bool | None
 
 
 class _Container(ContainerVm):
-    """One container: a process that holds it, and the agent beside that one."""
+    """One container: a first process that keeps it alive, and the agent beside that process."""
 
     def __init__(
         self,
@@ -198,7 +206,7 @@ class _Container(ContainerVm):
         return channel
 
     async def _run_container(self) -> tuple[ContainerPlan, GuestPlaces]:
-        """Make the container and let its first process run; watched from then on."""
+        """Create the container and start its first process, which is watched from then on."""
         name = self.name
         places = GuestPlaces(await self._make_directory(self._config.directory))
         await in_thread(places.make)
@@ -221,7 +229,7 @@ class _Container(ContainerVm):
         return plan, places
 
     async def _create_task(self, places: GuestPlaces) -> int:
-        """Mount the root and make the first process: by files, or else by loop devices."""
+        """Mount the root and create the first process: from files, or else from loop devices."""
         failure: ContainerdError | None = None
         for by_loop in (False, True) if self._ways.by_loop is None else (self._ways.by_loop,):
             image, drive = self._spec.image_path, self._assets.agent_drive
@@ -238,7 +246,7 @@ class _Container(ContainerVm):
         raise failure
 
     async def _read_log(self, fifo: Path) -> None:
-        """Keep the last of what the agent writes; the FIFO has a writer of ours until the end."""
+        """Keep the end of the agent's output. We also hold a writer of the FIFO until the end."""
         loop = asyncio.get_running_loop()
         fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         reader = asyncio.StreamReader()
@@ -248,7 +256,7 @@ class _Container(ContainerVm):
         self._tasks.append(loop.create_task(_keep_tail(reader, self._console)))
 
     def _kill(self) -> None:
-        # The whole pid namespace ends with its first process, without containerd's help.
+        # The whole PID namespace ends with its first process, without containerd's help.
         if self._first is not None:
             self._first.kill()
 
@@ -263,7 +271,7 @@ class _Container(ContainerVm):
 
 
 def _pid_namespace() -> str:
-    """Name the set of processes that `owner_of` speaks of."""
+    """Name the PID namespace whose process numbers `owner_of` uses."""
     return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 

@@ -1,4 +1,4 @@
-"""What a container needs of the host: its root's layers, its groups, the socket to its agent."""
+"""What a container needs from the host: the layers of its root, its cgroups, its agent's socket."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _EROFS_AT: Final = 1024
 _EROFS_MAGIC: Final = bytes.fromhex("e2e1f5e0")
 _SQUASHFS_MAGIC: Final = b"hsqs"
 _HEAD_BYTES: Final = 2048
-# Of every layer: what lies below does not pass it on to an overlay.
+# On every layer, because an overlay does not inherit these options from the mounts below it.
 _PLAIN: Final = ("nosuid", "nodev")
-# What the holder of a group may write: linux, cgroup v2 "Delegation", and its like in version 1.
+# The files of a cgroup that its holder may write: Linux, cgroup v2 "Delegation", and the same for
+# version 1.
 _V2_DELEGATED: Final = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _V1_DELEGATED: Final = ("cgroup.procs", "tasks")
 _CONTROLLERS: Final = ("memory", "pids")
@@ -37,46 +38,52 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class GuestPlaces:
-    """A guest's directory on the host."""
+    """Paths in a guest's directory on the host."""
 
     directory: Path
 
     @property
     def upper(self) -> Path:
+        """The upper layer of the root's overlay."""
         return self.directory / "upper"
 
     @property
     def work(self) -> Path:
+        """The overlay's work directory."""
         return self.directory / "work"
 
     @property
     def link(self) -> Path:
+        """The directory of the socket that the agent connects to."""
         return self.directory / "link"
 
     @property
     def log(self) -> Path:
+        """The FIFO that the agent writes its output to."""
         return self.directory / "log"
 
     def make(self) -> None:
-        """Make the directories, and the mount points in the upper layer."""
+        """Create the directories and the FIFO, with the mount points in the upper layer."""
         points = [self.upper / name for name in MOUNT_POINTS]
         for path in (self.upper, self.work, self.link, *points):
             path.mkdir(parents=True)
-        # Whatever the umask: the container's root is nobody to these, and must get through.
+        # Regardless of the umask: the container's root has no special rights here and must get
+        # through.
         for path in (self.upper, self.link, *self.upper.rglob("*")):
             path.chmod(0o755)
         os.mkfifo(self.log, 0o600)
 
 
 def rootfs(places: GuestPlaces, image: Path, drive: Path, *, by_loop: bool) -> list[RootMount]:
-    """Return the mounts that the shim makes a root of, in its own place, in order.
+    """Return the mounts that the shim makes the container's root from, in order.
 
-    The image; over it the mount points; in it the agent's drive. Both images are files that the
-    kernel reads in place: nothing is unpacked or imported. `lowerdir` is relative because the shim
-    works in its bundle, whose `rootfs` the image was just mounted on.
+    First the image, over it the mount points, in it the agent's drive. The kernel reads both images
+    in place: nothing is unpacked or imported. `lowerdir` is relative, because the shim works in its
+    bundle, and the first mount is on the bundle's `rootfs`.
 
     Raises:
-        ToolError: a file is no such image.
+        ToolError: a file is neither an erofs nor a squashfs image.
+        OSError: a file cannot be read.
     """
     layers = f"upperdir={places.upper}", f"workdir={places.work}"
     return [
@@ -101,15 +108,16 @@ def _image_mount(image: Path, target: str, *, by_loop: bool) -> RootMount:
 
 
 def groups_of_container(pid: int, container_id: str) -> list[Path]:
-    """Return those of a container's process that were made for it, and no other.
+    """Return the cgroups of a container's process that were made for the container.
 
-    Where runc has put the process into none of some hierarchy it is in its shim's group there.
+    In a hierarchy where runc made no cgroup, the process is in its shim's cgroup, which is left
+    out.
     """
     return [group for group in cgroups_of(pid) if group.name == container_id]
 
 
 def cgroups_of(pid: int) -> list[Path]:
-    """Return the process's groups that can be limited: one in version 2, else one a controller."""
+    """Return the process's cgroups with limits: one in version 2, else one per controller."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     found: list[Path] = []
@@ -133,12 +141,17 @@ def _mount_of(mounts: list[str], controllers: set[str] | None) -> str | None:
 
 
 def delegate(groups: list[Path], uid: int) -> None:
-    """Let the container's root make groups below its own; the limits of its own stay the host's."""
+    """Let the container's root create cgroups below its own, whose limits stay the host's."""
     for group in groups:
         names = _V2_DELEGATED if (group / "cgroup.controllers").exists() else _V1_DELEGATED
         os.chown(group, uid, uid)
         for name in names:
             os.chown(group / name, uid, uid)
+
+
+def groups_left(container_id: str) -> list[Path]:
+    """Return the cgroups of that name that still exist, in every hierarchy."""
+    return [p for p in _parents() if (p / container_id).is_dir()]
 
 
 def _parents() -> list[Path]:
@@ -151,7 +164,7 @@ def _parents() -> list[Path]:
 
 
 def remove_groups(container_id: str) -> None:
-    """Remove what runc left of a dead container's groups, and their parents where empty."""
+    """Remove the cgroups that runc left of a dead container, and their parents if empty."""
     for parent in _parents():
         if (parent / container_id).is_dir():
             for directory, _, _ in os.walk(parent / container_id, topdown=False):
@@ -168,21 +181,22 @@ class AgentSocket:
         self._path = places.link / Path(CONTAINER_LINK).name
         self._first_uid = first_uid
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # By a path that is short enough whatever the directory's own is.
+        # Through a descriptor, because the directory's own path may be too long for a socket
+        # address.
         directory = os.open(places.link, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._listener.bind(f"/proc/self/fd/{directory}/{self._path.name}")
         finally:
             os.close(directory)
-        self._path.chmod(0o666)  # its directory is the host's root's alone
+        self._path.chmod(0o666)  # only the host's root can reach its directory
         self._listener.listen(1)
         self._listener.settimeout(0)
 
     async def accept(self) -> socket.socket:
-        """Wait for the agent; without a deadline. The socket is closed and its name gone then.
+        """Wait, without a deadline, for the agent; the listener and its name are gone afterwards.
 
         Raises:
-            InfrastructureError: another than the container's root connected.
+            InfrastructureError: the peer is not the container's root.
         """
         connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
         self.close()
@@ -194,32 +208,37 @@ class AgentSocket:
         return connection
 
     def close(self) -> None:
+        """Close the listener and remove its name; idempotent."""
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
 
 class PidHandle:
-    """One process, which stays that one: a number may be used again."""
+    """One process by descriptor, because the kernel may reuse its number."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._fd = os.pidfd_open(pid)
 
     def kill(self) -> None:
+        """Kill the process unless it is already gone."""
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._fd, signal.SIGKILL)
 
     def close(self) -> None:
+        """Close the descriptor; idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def daemon_of(address: Path, *, owner: int = 0) -> Path:
-    """Return the program that listens on the socket, by a name that an upgrade does not change.
+    """Return the program that listens on the socket, as `/proc/PID/exe`.
+
+    That name stays valid if an upgrade replaces the program's file.
 
     Raises:
-        ToolError: nobody does, it may not be asked, or its uid is not `owner`.
+        ToolError: nothing listens, this user may not connect, or the listener's uid is not `owner`.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -235,7 +254,8 @@ def daemon_of(address: Path, *, owner: int = 0) -> Path:
         raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     if uid != owner:
-        # It says which process is a guest's, and this worker kills and limits that as root.
+        # containerd reports which process is a guest's, and this worker kills and limits it as
+        # root.
         raise ToolError(f"who listens on {address} is uid {uid}, not {owner}", reason="unsafe-tool")
     program = Path(f"/proc/{pid}/exe")
     if not program.exists():
@@ -251,10 +271,10 @@ _ROOT: Final = "run the worker as root, which containers need, or use another ru
 
 
 def check_machine(runc: str) -> Path:
-    """Check what containers need of the machine; returns where runc is.
+    """Check what containers need from the machine; returns runc's path.
 
     Raises:
-        InfrastructureError: something is missing; the text says how to mend it.
+        InfrastructureError: something is missing; the text names the remedy.
     """
     if os.geteuid() != 0:
         raise InfrastructureError(f"containers are started by root; {_ROOT}", reason="not-root")
@@ -290,7 +310,7 @@ def check_machine(runc: str) -> Path:
 
 
 def has_file_system(name: str) -> bool:
-    """Say whether the kernel has it, or a module for it that a mount would load."""
+    """Return whether the kernel has the file system, or a module that a mount would load."""
     if name in Path("/proc/filesystems").read_text().split():
         return True
     modules = Path("/lib/modules", platform.release())

@@ -1,7 +1,7 @@
-"""The system calls that a container may make: agent and compile; a compile gets fewer (init.c).
+"""The system calls that a container may make: agent and compile. A compile gets fewer (init.c).
 
-The names are those of containerd's default profile (contrib/seccomp, 1.7.24), without those that
-only 32-bit programs make, io_uring, ptrace, handles of files, and what changes the host's clock.
+The names are those of containerd's default profile (contrib/seccomp, 1.7.24). Left out are those
+that only 32-bit programs make, io_uring, ptrace, file handles, and changes of the host's clock.
 """
 
 from __future__ import annotations
@@ -43,23 +43,24 @@ _ALLOWED: Final = """
     timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink
     unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
 """
-# What the agent makes a compile's sandbox with; the profile allows it to CAP_SYS_ADMIN, which the
-# agent has in its user namespace alone. The sandbox's own filter takes all of it away again.
+# The calls that make a compile's sandbox. containerd's profile allows them with CAP_SYS_ADMIN,
+# which the agent has only in its user namespace. The sandbox's own filter forbids all of them
+# again.
 _FOR_SANDBOXES: Final = "mount umount2 unshare clone sethostname setdomainname"
 _BY_MACHINE: Final = {
     "x86_64": ("SCMP_ARCH_X86_64", "arch_prctl"),
     "aarch64": ("SCMP_ARCH_AARCH64", ""),
 }
 _ENOSYS: Final = 38
-# AF_UNIX, AF_INET, AF_INET6: what a compile may have (init.c). Each by its whole number: a refused
-# one with something in its upper half, which the kernel ignores, would pass as another.
+# AF_UNIX, AF_INET, AF_INET6: what a compile may use (init.c). Each is compared as a whole number.
+# The kernel ignores the upper half, so with a list of refused families, bits in it would hide one.
 _FAMILIES: Final = (1, 2, 10)
-# linux/personality.h: Linux, 32-bit Linux, each with UNAME26 or without, and the query.
+# linux/personality.h: Linux and 32-bit Linux, each with UNAME26 or without, and the query.
 _PERSONALITIES: Final = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 
 
 def seccomp_profile() -> dict[str, object]:
-    """Return `linux.seccomp` of an OCI specification."""
+    """Return `linux.seccomp` of an OCI specification as JSON values."""
     architecture, extra = _BY_MACHINE.get(platform.machine(), ("", ""))
     names = [*_ALLOWED.split(), *_FOR_SANDBOXES.split(), *extra.split()]
     return {
@@ -70,7 +71,7 @@ def seccomp_profile() -> dict[str, object]:
             *(_allow_if("socket", family) for family in _FAMILIES),
             *(_allow_if("socketpair", family) for family in _FAMILIES),
             *(_allow_if("personality", value) for value in _PERSONALITIES),
-            # Its flags lie behind a pointer; libc falls back to clone.
+            # A filter cannot read its flags, which are behind a pointer. libc falls back to clone.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
         ],
     }

@@ -1,4 +1,4 @@
-"""What runc is told of a guest: the OCI specification of its container and of its agent. No I/O."""
+"""The OCI specifications of a guest's container and of its agent. No I/O."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from hpcc.wire.container import (
     CONTAINER_TOKEN_VARIABLE,
 )
 
-# Not 0, which does not keep the host's handler of crashes from being started (core(5), pipes).
+# Not 0: with 0 the host's handler of crashes would still start (core(5), pipes).
 _CORE_BYTES: Final = 1
-# Ids that a guest's user namespace has. The agent counts on 260,000.
+# The number of ids in a guest's user namespace. The agent needs 260,000.
 UIDS: Final = 1 << 18
-# Where such ranges begin: above what systemd gives to containers, below 2^31, where old
-# interfaces take an id for a negative number.
+# The first of these ranges: above what systemd gives to containers, and below 2^31, where old
+# interfaces read an id as a negative number.
 FIRST_UID: Final = 0x7000_0000
 RANGES: Final = 1023
 CGROUP_PARENT: Final = "hpcc"
-# Directories the container's root must have, made in its upper layer where the image has none.
+# Directories that the container's root must have. Where the image has none, they are created in the
+# upper layer.
 MOUNT_POINTS: Final = ("proc", "dev", "sys", "run", "tmp", "var/tmp", "src", "out", ".hpcc")
 _PIDS: Final = 4096
-# What a compile is given (init.c), and what every Linux allows.
+# What a compile gets (init.c), and what every Linux allows.
 _FILES: Final = 4096
 _PERIOD_US: Final = 100_000
 _MIB: Final = 1 << 20
-# Of the container's memory: what the agent's blobs and staged trees may take, as in a VM.
+# The share of the container's memory that the agent's blobs and staged trees may take, as in a VM.
 _RUN_PERCENT: Final = 70
-# Not what the shim protects itself with. A compile's own is higher: it goes before the agent.
+# Not the value that protects the shim. A compile has a higher one, so it is killed before the
+# agent.
 _OOM_SCORE: Final = 0
-# In the container's own user namespace, and worth nothing outside of it: to make the sandboxes
-# (SYS_ADMIN), own staged files, read outputs of any mode, become a compile's uid, kill it.
+# They hold only in the container's own user namespace. The agent needs them to make sandboxes
+# (SYS_ADMIN), own staged files, read outputs of any mode, become a compile's uid and kill it.
 _AGENT_CAPABILITIES: Final = (
     "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETUID",
     "CAP_SETGID",
@@ -58,13 +60,13 @@ _AGENT: Final = (
 
 
 def uid_range(pid: int, number: int) -> int:
-    """Return the first host id of the user namespace of worker `pid`'s guest `number`."""
+    """Return the first host id of the user namespace for guest `number` of worker `pid`."""
     return FIRST_UID + (pid + number) % RANGES * UIDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerPlan:
-    """One guest's container. `link` is the host's directory of the socket that the agent calls."""
+    """One guest's container. `link` is the host directory of the agent's socket."""
 
     container_id: str
     first_uid: int
@@ -74,7 +76,7 @@ class ContainerPlan:
 
     @property
     def spec(self) -> dict[str, object]:
-        """The container, whose first process holds it and does nothing."""
+        """The container as JSON values. Its first process only keeps it alive."""
         ids = [{"containerID": 0, "hostID": self.first_uid, "size": UIDS}]
         memory_bytes = self.memory_mib * _MIB
         return {
@@ -101,7 +103,7 @@ class ContainerPlan:
         }
 
     def agent(self, token: str) -> dict[str, object]:
-        """Return the process that speaks with the host."""
+        """Return the agent's process as JSON values."""
         variables = {
             CONTAINER_TOKEN_VARIABLE: token,
             CONTAINER_MEMORY_VARIABLE: str(self.memory_mib * _MIB),

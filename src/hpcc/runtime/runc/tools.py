@@ -13,16 +13,17 @@ from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
 from hpcc.runtime.runc.host import check_machine, daemon_of
 
 DEFAULT_SOCKET: Final = Path("/run/containerd/containerd.sock")
-# The first whose shim puts a mount below another one of the same root.
+# The first version whose shim can mount below another mount of the same root.
 _MINIMUM_VERSION: Final = (1, 7)
 _RUNC_VERSION: Final = re.compile(r"runc version (\S{1,64})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuncConfig:
-    """How containers are run. `directory` is for guests' working directories, 0700.
+    """How containers are run. `directory` holds the guests' directories; its mode is 0700.
 
-    `by_loop`: whether images are mounted through loop devices; None finds out what the kernel can.
+    `by_loop`: whether images are mounted through loop devices. None: find out what the kernel can
+    do.
     """
 
     directory: Path
@@ -33,7 +34,7 @@ class RuncConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuncTools:
-    """What runs containers here; digests are `sha256:…`."""
+    """The programs that run containers here; digests are `sha256:…`."""
 
     runc: Path
     runc_digest: str
@@ -43,10 +44,10 @@ class RuncTools:
 
 
 async def find_runc(config: RuncConfig) -> RuncTools:
-    """Look for containerd and runc, and check what they need of the machine.
+    """Find containerd and runc, and check what they need from the machine.
 
     Raises:
-        InfrastructureError: something is missing; the text says how to mend it.
+        InfrastructureError: something is missing; the text names the remedy.
     """
     runc = await asyncio.to_thread(check_machine, config.runc)
     program = await asyncio.to_thread(daemon_of, config.socket)
@@ -72,7 +73,7 @@ async def find_runc(config: RuncConfig) -> RuncTools:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """Return major and minor; lower than any where the text is no version."""
+    """Return (major, minor); (0,), which is below every version, for other text."""
     major, _, rest = version.removeprefix("v").partition(".")
     try:
         return int(major), int(rest.partition(".")[0])

@@ -1,7 +1,8 @@
-"""The agent's program for Windows: `app.pyz`, and the layer that it comes in.
+"""The agent's program for Windows, `app.pyz`, and the layer that contains it.
 
-Python alone: native modules cannot be imported from an archive, and those of the packages have
-twins in Python. Not compressed, so that equal sources give equal bytes whatever zlib there is.
+It is pure Python: native modules cannot be imported from an archive, and the packages have Python
+replacements for theirs. It is not compressed, so that equal sources give equal bytes with every
+zlib.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from hpcc.runtime.windows.layer import WindowsLayer, build_windows_layer, read_p
 
 AGENT_STUB_NAME: Final = "hpcc-agent.exe"
 AGENT_ZIP_NAME: Final = "app.pyz"
-# socket.AF_HYPERV came with it.
+# The first version with socket.AF_HYPERV.
 MINIMUM_PYTHON: Final = 12
 _PTH: Final = re.compile(r"python/python3([0-9]{1,3})\._pth", re.IGNORECASE)
 _MAIN: Final = b"""from hpcc.agent.windows.main import main_on_windows
 
 main_on_windows()
 """
-# zipimport finds no package in a directory that has no entry and no module of its own.
+# zipimport finds a package only if its directory has an entry or a module.
 _NAMESPACES: Final = ("google/__init__.py",)
 _STAMP: Final = (2024, 1, 1, 0, 0, 0)
 _UNIX: Final = 3
@@ -63,7 +64,7 @@ def build_agent_layer(stub: bytes, python_zip: bytes, python_sha256: str) -> Win
     """Return the layer of a whole agent: the stub, CPython's embeddable package, the program.
 
     Raises:
-        CallerError: the package is not the one that `python_sha256` names, or is too old.
+        CallerError: `python_zip` does not have this SHA-256, or its version is too old.
         InfrastructureError: a package of the agent is not installed.
     """
     python = read_python_zip(python_zip, python_sha256)

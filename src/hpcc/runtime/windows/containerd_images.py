@@ -1,4 +1,4 @@
-"""Images as containerd has them: looked up by digest, pulled by it, and read."""
+"""Images in containerd: looked up and pulled by digest, and read."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from hpcc.runtime.windows.images import (
 )
 
 _CALL_SECONDS: Final = 30.0
-# Gigabytes, and Windows writes every file of them.
+# Images have gigabytes, and Windows writes every file of them.
 _PULL_SECONDS: Final = 3600.0
 
 
 class ImageBook:
-    """The images of one containerd. Every method raises ContainerdError."""
+    """The images of one containerd. Every method raises `ContainerdError`."""
 
     def __init__(self, client: Containerd, snapshotter: str) -> None:
         self._snapshotter = snapshotter
@@ -45,22 +45,24 @@ class ImageBook:
         self._transfer = TransferStub(channel)
 
     async def has(self, image: ImageDigest) -> bool:
-        """Say whether containerd keeps an image of that digest, under whatever name."""
+        """Return whether containerd has an image of this digest, under any name."""
         request = images_pb2.ListImagesRequest(filters=[f'target.digest=="{image}"'])
         async with foreign("list images"):
             answer = await self._images.List(
                 request, timeout=_CALL_SECONDS, metadata=self._metadata
             )
-        # The filter is containerd's; what came is looked at all the same.
+        # containerd applies the filter; the digests are checked here all the same.
         return any(found.target.digest == str(image) for found in answer.images)
 
     async def pull(
         self, image: ImageRef, *, system: str = "windows", architecture: str = "amd64"
     ) -> None:
-        """Have containerd fetch an image by its digest and unpack it; it checks every digest.
+        """Make containerd fetch an image by its digest, check every digest and unpack it.
+
+        Takes an hour at most.
 
         Raises:
-            ContainerdError: the registry has none of that digest, or is not there.
+            ContainerdError: the registry has no image of this digest, or cannot be reached.
         """
         platform = platform_pb2.Platform(os=system, architecture=architecture)
         request = transfer_pb2.TransferRequest(
@@ -84,8 +86,8 @@ class ImageBook:
         """Return the digests of an image's unpacked layers, the lowest first.
 
         Raises:
-            NotFoundError: containerd does not keep it, or it is not for this host.
-            IntegrityError: what it keeps is not what the digests say, or malformed.
+            NotFoundError: containerd lacks the image, or it is not for this host.
+            IntegrityError: its documents are malformed or do not have their digests.
         """
         if not await self.has(image):
             raise NotFoundError(
@@ -98,10 +100,10 @@ class ImageBook:
         return layers_of_config(await self.read(config_of_manifest(data).digest), host)
 
     async def read(self, digest: str) -> bytes:
-        """Return a small document of the content store, checked.
+        """Return a small document of the content store whose digest was checked.
 
         Raises:
-            IntegrityError: it is larger than a document may be, or not what its digest says.
+            IntegrityError: it is too large for a document, or has another digest.
         """
         request = content_pb2.ReadContentRequest(digest=digest, size=MAX_DOCUMENT_BYTES + 1)
         data = bytearray()
@@ -120,5 +122,5 @@ class ImageBook:
 
 
 def _any(message: Message) -> AnyMessage:
-    """Pack a message under its bare name, which containerd compares as it is."""
+    """Pack a message under its bare type name, which containerd compares as it is."""
     return AnyMessage(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())

@@ -1,7 +1,7 @@
 """Layers in containerd's content store and snapshots: the agent's on top of an image's chain.
 
-The same on every operating system; only what a layer's tar holds differs. Until it is committed
-and pinned, whatever is made hangs off a lease, so that a killed worker leaves nothing for good.
+This is the same on every operating system; only the content of a layer's tar differs. Everything is
+tied to a lease until it is committed and pinned, so that a killed worker leaves nothing for long.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hpcc.runtime.containerd.client import Containerd, ContainerdError, RootMoun
 from hpcc.runtime.windows.layer import WindowsLayer
 
 _CALL_SECONDS: Final = 30.0
-# A layer's import on Windows writes its files and registry hives.
+# Windows writes the layer's files and registry hives during the import.
 _APPLY_SECONDS: Final = 300.0
 _CHUNK_BYTES: Final = 1 << 20
 _LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
@@ -40,13 +40,13 @@ _UNCOMPRESSED: Final = "containerd.io/uncompressed"
 _EXPIRES: Final = "containerd.io/gc.expire"
 _PINNED: Final = "containerd.io/gc.root"
 _DIFF_ID: Final = "hpcc.agent-layer"
-# Of the Windows snapshotter (containerd plugins/snapshots/windows/windows.go).
+# A label of the Windows snapshotter (containerd plugins/snapshots/windows/windows.go).
 _SCRATCH_BYTES: Final = "containerd.io/snapshot/windows/rootfs.sizebytes"
 _LEASE: Final = "containerd-lease"
 
 
 def chain_id(parent: str, diff_id: str) -> str:
-    """Return the name of a snapshot: of a layer on top of a chain, or of the lowest one.
+    """Return the name of the snapshot with this layer on top of `parent`, a chain or "".
 
     Source: OCI image specification, config.md, "Layer ChainID".
     """
@@ -56,7 +56,7 @@ def chain_id(parent: str, diff_id: str) -> str:
 
 
 class LayerStore:
-    """Layers of one snapshotter. Every method raises ContainerdError."""
+    """The layers of one snapshotter. Every method raises `ContainerdError`."""
 
     def __init__(self, client: Containerd, snapshotter: str) -> None:
         self._snapshotter = snapshotter
@@ -66,7 +66,7 @@ class LayerStore:
         self._leases, self._snapshots = LeasesStub(channel), SnapshotsStub(channel)
 
     async def has(self, name: str) -> bool:
-        """Say whether a snapshot of that name is committed."""
+        """Return whether a snapshot of this name is committed."""
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=self._snapshotter, key=name)
         try:
             async with foreign("stat snapshot"):
@@ -82,11 +82,11 @@ class LayerStore:
     async def add(self, layer: WindowsLayer, parent: str, *, now: str, expires: str) -> str:
         """Put a layer on top of a committed chain; returns the new chain's name, which is pinned.
 
-        Nothing is done where it is there already. `now` and `expires` are RFC 3339 times; what a
-        worker that was killed midway has left goes at `expires`.
+        It does nothing if the chain exists. `now` and `expires` are RFC 3339 times. What a killed
+        worker leaves half-done is collected at `expires`.
 
         Raises:
-            CallerError: the tar is not the one that its diff id says.
+            CallerError: the tar does not have the digest in `diff_id`.
             IntegrityError: containerd applied something else.
         """
         if layer.diff_id != f"sha256:{hashlib.sha256(layer.tar).hexdigest()}":
@@ -100,10 +100,11 @@ class LayerStore:
         return name
 
     async def scratch(self, key: str, parent: str, size_bytes: int = 0) -> list[RootMount]:
-        """Make what a container writes to, on top of a committed chain; returns its root.
+        """Create a container's writable snapshot on top of a committed chain; returns its root.
 
-        The container's record must name `key` already: it is what keeps it from being collected.
-        A size of 0 leaves that to the snapshotter, which on Windows makes 20 GB that grow.
+        The container's record must already name `key`, because that keeps the snapshot from
+        collection. With size 0 the snapshotter decides; on Windows it makes a disk that grows to 20
+        GB.
         """
         request = snapshots_pb2.PrepareSnapshotRequest(
             snapshotter=self._snapshotter,
@@ -121,14 +122,14 @@ class LayerStore:
         ]
 
     async def remove(self, key: str) -> None:
-        """Remove a snapshot; one that is gone already is no error."""
+        """Remove a snapshot; succeeds if it is already gone."""
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self._snapshotter, key=key)
         async with foreign("remove snapshot", Status.NOT_FOUND):
             await self._snapshots.Remove(request, timeout=_CALL_SECONDS, metadata=self._metadata)
 
     @asynccontextmanager
     async def _leased(self, expires: str) -> AsyncIterator[Mapping[str, str]]:
-        """Hold a lease; yields the metadata of calls whose results hang off it."""
+        """Hold a lease; yields the metadata for calls whose results the lease keeps."""
         lease = f"hpcc-{secrets.token_hex(8)}"
         request = leases_pb2.CreateRequest(id=lease, labels={_EXPIRES: expires})
         try:
@@ -139,7 +140,7 @@ class LayerStore:
             await _to_the_end(self._delete_lease(lease))
 
     async def _delete_lease(self, lease: str) -> None:
-        # It expires by itself: no error of the layer's.
+        # The lease also expires by itself, so a failure here does not concern the layer.
         with suppress(ContainerdError):
             async with foreign("delete lease", Status.NOT_FOUND):
                 await self._leases.Delete(
@@ -149,7 +150,7 @@ class LayerStore:
                 )
 
     async def _write(self, layer: WindowsLayer, metadata: Mapping[str, str]) -> None:
-        """Put the tar into the content store; containerd checks its digest and size."""
+        """Write the tar to the content store; containerd checks its digest and size."""
         async with foreign("write layer", Status.ALREADY_EXISTS):
             stream = self._content.Write.open(timeout=_APPLY_SECONDS, metadata=metadata)
             async with stream:
@@ -181,7 +182,7 @@ class LayerStore:
     async def _apply(
         self, layer: WindowsLayer, parent: str, name: str, now: str, metadata: Mapping[str, str]
     ) -> None:
-        # "extract" in a key: the Windows snapshotter makes no scratch disk for it.
+        # The Windows snapshotter makes no scratch disk for a key that contains "extract".
         key = f"extract-{secrets.token_hex(8)} {name}"
         try:
             mounts = await self._prepare(key, parent, metadata)
@@ -224,18 +225,19 @@ class LayerStore:
         request = snapshots_pb2.CommitSnapshotRequest(
             snapshotter=self._snapshotter, key=key, name=name, labels=dict(labels)
         )
-        # Another worker may have been faster; what it made has the same name, so the same content.
+        # Another worker may have been faster. Its snapshot has the same name and so the same
+        # content.
         async with foreign("commit snapshot", Status.ALREADY_EXISTS):
             await self._snapshots.Commit(request, timeout=_APPLY_SECONDS, metadata=metadata)
 
     async def _discard(self, key: str) -> None:
-        """Remove what was not committed; what cannot be removed goes with the lease."""
+        """Remove what was not committed. What cannot be removed now is collected with the lease."""
         with suppress(ContainerdError):
             await self.remove(key)
 
 
 async def _to_the_end(call: Coroutine[None, None, None]) -> None:
-    """Let a clean-up come to its end, also when this is cancelled meanwhile."""
+    """Run a cleanup to its end, even if this call is cancelled meanwhile."""
     task = asyncio.get_running_loop().create_task(call)
     try:
         await asyncio.shield(task)

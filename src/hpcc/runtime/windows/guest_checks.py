@@ -1,4 +1,4 @@
-"""Checks of the Windows self-test that need a running guest: it is booted by the real runtime."""
+"""Checks of the Windows self-test that need a running guest, which the real runtime boots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MEMORY_MIB: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestChecks:
-    """What guests are booted from: an image that containerd has, and the agent's layer."""
+    """What the guests boot from: an image in containerd, and the agent's layer."""
 
     image: ImageDigest
     layer: Path
@@ -45,7 +45,7 @@ class GuestChecks:
     streams: Callable[[], NewStreams] = lambda: windows_streams(load_pipe_calls())
 
     async def address(self) -> str:
-        """Boot one in Hyper-V isolation and see at which address it was found."""
+        """Boot a guest in Hyper-V isolation and report the address at which it answered."""
         async with self._guest("hyperv") as guest:
             said = guest.identity.vmm_version
         if "dialled=utility-vm" in said:
@@ -53,19 +53,19 @@ class GuestChecks:
         return f"one answered at its container's own address ({said})"
 
     async def answer(self) -> str:
-        """Boot one: its agent has bound its socket and runs an event loop without a network."""
+        """Boot a guest: its agent binds its socket and runs an event loop without a network."""
         async with self._guest("hyperv") as guest:
             return f"the agent of {guest.identity.guest_id} answered, without a network interface"
 
     async def start(self) -> str:
-        """Boot one and measure."""
+        """Boot a guest and measure the time."""
         began = self.clock.monotonic()
         async with self._guest("hyperv"):
             seconds = self.clock.monotonic() - began
         return f"a guest of {_MEMORY_MIB} MiB answered after {seconds:.1f} s"
 
     async def process(self) -> str:
-        """Run one program in process isolation; its status must come back."""
+        """Run one program in process isolation; its exit status must come back."""
         async with self._guest("process") as guest:
             status = await _status(guest)
         if status != _STATUS:
@@ -73,7 +73,7 @@ class GuestChecks:
         return f"a program ran and its status came back ({guest.identity.vmm_version})"
 
     async def loss(self) -> str:
-        """End a guest's utility VM under it; that must be noticed, and nothing be left."""
+        """End a guest's utility VM: the end must be noticed, and nothing may be left."""
         async with self._guest("hyperv") as guest:
             await self.compute().terminate(guest.identity.guest_id)
             try:
@@ -113,7 +113,7 @@ class GuestChecks:
 
 
 class GuestCheckError(HpccError):
-    """What was hoped for is not so."""
+    """A check found something else than it expects."""
 
     default_reason = "self-test"
 

@@ -1,9 +1,9 @@
-"""The Host Compute Service: what the host knows of utility VMs. Not yet run on Windows.
+"""The Host Compute Service: what the host knows about utility VMs. Not yet run on Windows.
 
-Over computecore.dll, Windows Server 2019 and later. Only looked at, and ended where its shim is
-gone: a handle that stays open would keep a VM alive after its shim. Sources: Microsoft,
+It uses computecore.dll, Windows Server 2019 and later. VMs are only listed, and ended if their shim
+is gone. No handle stays open, because it would keep a VM alive after its shim. Sources: Microsoft,
 Virtualization-Documentation, `virtualization/api/hcs/Reference`; hcsshim `computecore.go` for the
-rule that a call is never given up midway. What the service answers is bounded and checked.
+rule that a call is never abandoned midway. The service's answers are bounded and checked.
 """
 
 # ruff: noqa: N802 - names of the library
@@ -26,12 +26,12 @@ from hpcc.runtime.windows.spec import SHIM_OWNER, check_container_id, utility_vm
 _VIRTUAL_MACHINE: Final = "VirtualMachine"
 _GENERIC_ALL: Final = 0x1000_0000
 _WAIT_MS: Final = 30_000
-# A host has some hundred systems at most, each a few hundred characters.
+# A host has a few hundred systems at most, each a few hundred characters.
 MAX_ANSWER_CHARS: Final = 4 << 20
 MAX_SYSTEMS: Final = 4096
 _MAX_FIELD_CHARS: Final = 1024
 _OURS: Final = re.compile(r"(hpcc-[a-z0-9-]{1,60})@vm")
-# The same word of the code in the service's two spellings, an HRESULT and an NTSTATUS in one.
+# One code in the service's two forms: an HRESULT, and an NTSTATUS in an HRESULT.
 _NOT_FOUND: Final = frozenset({0x8037010E, 0xC037010E})
 _ALREADY_STOPPED: Final = frozenset({0x80370110, 0xC0370110})
 _ACCESS_DENIED: Final = 0x80070005
@@ -39,7 +39,7 @@ _RIGHTS: Final = "the worker's account must be in Administrators or Hyper-V Admi
 
 
 class HcsError(InfrastructureError):
-    """The service refused or failed; `code` is its HRESULT, unsigned, 0 where there is none."""
+    """The service refused or failed; `code` is its HRESULT, unsigned, or 0."""
 
     default_reason = "hcs"
 
@@ -49,7 +49,7 @@ class HcsError(InfrastructureError):
 
 
 class ComputeCore(Protocol):
-    """What is called of computecore.dll, and LocalFree. HRESULTs are signed; handles are ints."""
+    """The functions used from computecore.dll, and LocalFree. HRESULTs are signed, handles ints."""
 
     def HcsCreateOperation(self, context: None, callback: None, /) -> int | None: ...
     def HcsCloseOperation(self, operation: int, /) -> None: ...
@@ -67,7 +67,7 @@ class ComputeCore(Protocol):
 
 
 class _Libraries:
-    """The real ones, with the types that ctypes cannot know."""
+    """The real libraries, with the types that ctypes cannot know."""
 
     def __init__(self) -> None:
         windll = cast("Callable[[str], Any]", vars(ctypes)["WinDLL"])
@@ -95,7 +95,7 @@ def load_computecore() -> ComputeCore:
     """Return the system's library.
 
     Raises:
-        HcsError: there is none: not Windows, or the Containers feature is not installed.
+        HcsError: this is not Windows, or the Containers feature is not installed.
     """
     if os.name != "nt":
         raise HcsError("no Host Compute Service here: not Windows")
@@ -109,7 +109,7 @@ def load_computecore() -> ComputeCore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeSystem:
-    """One system of the host's list; `runtime_id` is None for a container."""
+    """One entry of the host's list; `runtime_id` is None for a container."""
 
     system_id: str
     kind: str
@@ -119,10 +119,10 @@ class ComputeSystem:
 
 
 def parse_systems(text: str) -> list[ComputeSystem]:
-    """Read the answer to an enumeration.
+    """Decode the answer to an enumeration.
 
     Raises:
-        IntegrityError: it is too large or not such a list.
+        IntegrityError: it is too large or malformed.
     """
     if len(text) > MAX_ANSWER_CHARS:
         raise _bad("longer than any host's")
@@ -174,11 +174,11 @@ def _query(container_id: str) -> str:
 
 
 def find_utility_vm(systems: Sequence[ComputeSystem], container_id: str) -> uuid.UUID:
-    """Return the address of the one utility VM that the shim made for a container.
+    """Return the address of the utility VM that the shim made for a container.
 
     Raises:
-        HcsError: there is none.
-        IntegrityError: one of that id is not the shim's, or not a VM.
+        HcsError: there is no such VM.
+        IntegrityError: the system of this id is not a VM, or not the shim's.
     """
     wanted = utility_vm_id(container_id)
     found = [s for s in systems if s.system_id.lower() == wanted]
@@ -192,9 +192,10 @@ def find_utility_vm(systems: Sequence[ComputeSystem], container_id: str) -> uuid
 
 
 def orphans(systems: Sequence[ComputeSystem], containers: Collection[str]) -> list[str]:
-    """Return the containers whose utility VM outlived them: ours by name, the shim's by owner.
+    """Return the ids of containers whose utility VM outlived them.
 
-    `containers` are all that containerd still knows; a VM of anybody else's is never named.
+    A VM counts only if its name is hpcc's and its owner the shim. `containers` are all that
+    containerd still has. Other VMs are never returned.
     """
     return [
         match[1]
@@ -207,7 +208,7 @@ def orphans(systems: Sequence[ComputeSystem], containers: Collection[str]) -> li
 
 
 class ComputeService:
-    """The calls, each in a thread that is waited for also when its caller is cancelled."""
+    """The service's calls, each in a thread that is waited for even after a cancel."""
 
     def __init__(self, core: ComputeCore) -> None:
         self._core = core
@@ -217,7 +218,7 @@ class ComputeService:
 
         Raises:
             HcsError: the service refused or failed.
-            IntegrityError: its answer is wrong.
+            IntegrityError: its answer is malformed.
         """
         return await in_thread(lambda: self._systems("{}"))
 
@@ -228,15 +229,15 @@ class ComputeService:
         return find_utility_vm(found, container_id)
 
     async def properties(self, container_id: str) -> str:
-        """Return what the service says of a utility VM, as JSON text that nobody has checked.
+        """Return the service's description of a utility VM, as unchecked JSON text.
 
         Raises:
-            HcsError: there is none, or the service failed.
+            HcsError: there is no such VM, or the service failed.
         """
         return await in_thread(lambda: self._properties(utility_vm_id(container_id)))
 
     async def terminate(self, container_id: str) -> bool:
-        """End a utility VM whose shim is gone; False where it had ended by itself.
+        """End a utility VM whose shim is gone; False if it had already ended.
 
         Raises:
             HcsError: the service refused or failed.
@@ -289,7 +290,7 @@ class ComputeService:
             self._core.HcsCloseComputeSystem(out.value)
 
     def _result(self, what: str, operation: int) -> str:
-        """Wait for an operation; its document is freed also where it tells of a failure."""
+        """Wait for an operation. Its document is freed even if it reports a failure."""
         out = ctypes.c_void_p()
         wait = self._core.HcsWaitForOperationResult
         code = wait(operation, _WAIT_MS, ctypes.byref(out))

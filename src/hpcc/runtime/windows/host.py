@@ -1,4 +1,4 @@
-"""What both Windows runtimes need of the host: containerd, chains with the agent, what was left.
+"""What both Windows runtimes need from the host: containerd, chains with the agent, cleanup.
 
 Not yet run on Windows.
 """
@@ -37,10 +37,10 @@ WindowsBackend = Literal["hyperv", "process"]
 
 
 def host_build() -> int:
-    """Return the build of Windows that this is.
+    """Return this system's build of Windows.
 
     Raises:
-        InfrastructureError: it is none.
+        InfrastructureError: this is not Windows.
     """
     version = getattr(sys, "getwindowsversion", None)
     if version is None:
@@ -55,9 +55,10 @@ def host_build() -> int:
 class WindowsConfig:
     """How Windows guests are run.
 
-    `worker` names whose containers these are, and `boot` this start of it: what another start of
-    the same worker has left is swept, what another worker has is never touched. `shim` is where
-    the shim is, None if it was not found. `scratch_bytes` 0 leaves a guest's disk to Windows.
+    `worker` is the owner of these containers, and `boot` names this start of it. Containers of
+    other starts of the same worker are swept; those of other workers are never touched. `shim` is
+    the shim's path, None if it was not found. With `scratch_bytes` 0 Windows chooses the size of a
+    guest's disk.
     """
 
     worker: str
@@ -74,12 +75,13 @@ class WindowsConfig:
 
     @property
     def labels(self) -> Mapping[str, str]:
+        """The labels of this worker's containers."""
         return {_WORKER: self.worker, _BOOT: self.boot}
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsTools:
-    """What runs containers here; `shim_digest` is `sha256:…`, "" where it was not found."""
+    """The programs that run containers here; `shim_digest` is `sha256:…`, or "" without a shim."""
 
     version: str
     shim_digest: str
@@ -97,6 +99,7 @@ class WindowsHost:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Containerd]:
+        """Yield a client that is closed with the block."""
         client = Containerd(self.config.connect)
         try:
             yield client
@@ -104,7 +107,7 @@ class WindowsHost:
             client.close()
 
     async def tools(self) -> WindowsTools:
-        """Return what runs containers, once it was found good.
+        """Return the programs that run containers, checked once.
 
         Raises:
             InfrastructureError: containerd does not answer, or it or its shim is too old.
@@ -121,11 +124,11 @@ class WindowsHost:
         return self._tools
 
     async def chain(self, client: Containerd, image: ImageDigest) -> str:
-        """Return the snapshot that guests of an image start from: its layers, then the agent's.
+        """Return the snapshot that an image's guests start from: its layers, then the agent's.
 
         Raises:
-            NotFoundError: containerd has no such image for this host, or not unpacked.
-            IntegrityError: it is malformed, or the agent's layer became another one.
+            NotFoundError: containerd lacks the image for this host, or has not unpacked it.
+            IntegrityError: the image is malformed, or containerd applied another layer.
             ContainerdError: containerd failed.
         """
         config = self.config
@@ -141,7 +144,7 @@ class WindowsHost:
                 reason="no-image",
             )
         name = chain_id(top, config.layer.diff_id)
-        # One at a time: the first adds it, the others find it there.
+        # One at a time: the first caller adds the layer, the others find it.
         async with self._adding:
             if name not in self._agent_on or not await layers.has(name):
                 now = dt.datetime.fromtimestamp(self._clock.now(), dt.UTC)
@@ -153,10 +156,10 @@ class WindowsHost:
         return name
 
     async def pull(self) -> None:
-        """Have containerd fetch the images that it lacks.
+        """Make containerd fetch the configured images that it lacks.
 
         Raises:
-            ContainerdError: a registry has not what was asked for.
+            ContainerdError: a registry lacks an image or cannot be reached.
         """
         async with self.client() as client:
             await client.ensure_namespace()
@@ -166,9 +169,10 @@ class WindowsHost:
                     await book.pull(image)
 
     async def sweep(self) -> tuple[int, frozenset[str]]:
-        """Remove what earlier starts of this worker left; how many, and the containers that stay.
+        """Remove the containers of earlier starts of this worker.
 
-        One that cannot be removed now is left to the next sweep.
+        Returns how many were removed, and the ids of all containers that remain. One that cannot be
+        removed now is left to the next sweep.
 
         Raises:
             ContainerdError: containerd does not answer.
@@ -193,10 +197,10 @@ class WindowsHost:
 
 
 async def shim_says(shim: Path) -> str:
-    """Return what the shim prints of its version.
+    """Return what the shim prints for `--version`.
 
     Raises:
-        InfrastructureError: it does not run.
+        InfrastructureError: it cannot be run.
     """
     try:
         async with asyncio.timeout(_SHIM_SECONDS):
@@ -217,7 +221,7 @@ async def shim_says(shim: Path) -> str:
 
 
 def find_shim(program_files: str) -> Path | None:
-    """Return the shim that containerd starts: beside it where it is installed, or on the path."""
+    """Return the path of containerd's shim: in the install directory or on PATH; else None."""
     for place in _SHIM_PLACES:
         path = Path(program_files, place, SHIM_OWNER)
         if program_files and path.is_file():

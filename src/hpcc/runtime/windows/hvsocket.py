@@ -1,7 +1,7 @@
-"""Hyper-V sockets: how a host reaches the agent in a utility VM. Not yet run on Windows.
+"""Hyper-V sockets: how a host connects to the agent in a utility VM. Not yet run on Windows.
 
-asyncio's proactor can neither connect nor accept this family (CPython `windows_events.py` and
-`_overlapped`), but reads and writes one that is connected: the connect is in a thread.
+asyncio's proactor cannot connect or accept sockets of this family (CPython `windows_events.py` and
+`_overlapped`), but it can use connected ones. So a thread connects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from hpcc.core import InfrastructureError
 from hpcc.runtime.host.threads import in_thread
 
-# Refused, no route to it, no answer: a guest that is still booting (go-winio, canRedial).
+# Refused, no route, no answer: the guest is still booting (go-winio, canRedial).
 RETRIED: Final = frozenset({10061, 10051, 10060})
 _CONNECT_MS: Final = 2000
 _PAUSE_SECONDS: Final = 0.1
@@ -25,18 +25,18 @@ type NewSocket = Callable[[], socket.socket]
 
 
 def hyperv_socket() -> socket.socket:
-    """Return a socket that gives up one attempt to connect in two seconds.
+    """Return a socket whose attempts to connect end after two seconds.
 
     Raises:
-        InfrastructureError: this Python has no Hyper-V sockets: it is not one on Windows.
+        InfrastructureError: this Python has no Hyper-V sockets, so it does not run on Windows.
     """
-    # Constants of Windows builds alone, Python 3.12 and later.
+    # Only Windows builds have these constants, from Python 3.12 on.
     names: dict[str, Any] = vars(socket)
     family, protocol = names.get("AF_HYPERV"), names.get("HV_PROTOCOL_RAW")
     option = names.get("HVSOCKET_CONNECT_TIMEOUT")
     if family is None or protocol is None or option is None:
         raise InfrastructureError("no Hyper-V sockets here: not Windows", reason="not-windows")
-    # A protocol of 0 is refused (WSAEPROTOTYPE).
+    # Windows refuses protocol 0 (WSAEPROTOTYPE).
     made = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         made.setsockopt(protocol, option, _CONNECT_MS)
@@ -47,20 +47,20 @@ def hyperv_socket() -> socket.socket:
 
 
 def address_of(vm_id: uuid.UUID, service_id: uuid.UUID) -> Address:
-    """Return what Python's sockets call a service of a machine: two strings."""
+    """Return the address of a VM's service as Python's sockets write it: two GUID strings."""
     return str(vm_id), str(service_id)
 
 
 async def dial(
     address: Address, *, timeout_seconds: float, new_socket: NewSocket = hyperv_socket
 ) -> socket.socket:
-    """Return a non-blocking socket connected to the agent, tried again while the guest boots.
+    """Return a non-blocking socket connected to the agent; retries while the guest boots.
 
-    One connection is all that an agent takes: the caller never dials a guest twice. A cancel
-    closes the socket and waits until the thread has left its connect, two seconds at most.
+    An agent accepts only one connection, so the caller never dials a guest twice. A cancel closes
+    the socket and waits, two seconds at most, until the thread has left its connect.
 
     Raises:
-        InfrastructureError: it could not be reached in time, or another error came.
+        InfrastructureError: no connection in time, or another error.
     """
     last = "never refused"
     try:
@@ -92,6 +92,6 @@ async def _connect(made: socket.socket, address: Address) -> socket.socket:
 
 
 def _code(error: OSError) -> int | None:
-    """Return Windows' own number of the error, where there is one."""
+    """Return the error's Windows number, or its errno."""
     code: int | None = getattr(error, "winerror", None)
     return code or error.errno

@@ -1,7 +1,7 @@
-"""Guests in Hyper-V isolation: a container in a utility VM of its own. Not yet run on Windows.
+"""Guests in Hyper-V isolation: a container in its own utility VM. Not yet run on Windows.
 
-In and out of it goes one Hyper-V socket. The shim itself has the VM read Microsoft's boot files and
-the image's layers over read-only shares (docs/security.md); we add none.
+One Hyper-V socket leads in and out. The shim itself gives the VM read-only shares with Microsoft's
+boot files and the image's layers (docs/security.md); hpcc adds no share.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from hpcc.runtime.windows.runtime import WindowsContainer, WindowsRuntime
 from hpcc.runtime.windows.spec import AGENT_PORT, WindowsPlan, container_vmid, service_guid
 from hpcc.wire.link import TOKEN_BYTES
 
-# Of a boot's time, so long at the container's own address; the rest at the utility VM's.
+# The share of a boot's time for the container's own address; the rest is for the utility VM's.
 _OWN_ADDRESS: Final = 0.6
 
 
 class Dial(Protocol):
-    """How a service of a machine is reached; `dial` of `hpcc.runtime.windows.hvsocket`."""
+    """How to connect to a service of a VM; `hvsocket.dial` is one."""
 
     def __call__(self, address: Address, *, timeout_seconds: float) -> Awaitable[socket.socket]: ...
 
 
 class HyperVRuntime(WindowsRuntime):
-    """One container in a utility VM for each guest."""
+    """One container in its own utility VM for each guest."""
 
     isolation = Isolation.HYPERV
     boundary = "hypervisor; network=none; vsmb=boot+layers-ro by the shim, none of ours"
@@ -53,13 +53,15 @@ class HyperVRuntime(WindowsRuntime):
         self._dial, self._compute = dial, compute
 
     async def sweep(self) -> int:
-        """Remove what earlier starts left, also utility VMs that outlived their container.
+        """Remove what earlier starts left, including utility VMs that outlived their container.
+
+        Returns how many were removed.
 
         Raises:
             InfrastructureError: containerd or the Host Compute Service does not answer.
         """
         compute = self._compute()
-        # Before the containers: a VM that is not in this list has a container made since.
+        # Before the sweep of containers: a VM that starts later is not in this list.
         systems = await compute.systems()
         count, staying = await self._host.sweep()
         for name in orphans(systems, staying):
@@ -101,15 +103,16 @@ class _UtilityVm(WindowsContainer):
         )
         await self._run(plan)
         connection = await self._while_alive(self._connect())
-        # On the connection alone: in no argument, variable or file of the guest.
+        # The token is only sent on the connection. No argument, variable or file of the guest holds
+        # it.
         channel = GuestChannel(connection, secrets.token_hex(TOKEN_BYTES // 2).encode())
         self._attach(channel)
         return channel
 
     async def _connect(self) -> socket.socket:
-        """Dial the agent: at the container's address, and if nobody is there at its VM's.
+        """Dial the agent at the container's address, and at its VM's if nothing answers there.
 
-        It takes one connection; once there is one, nothing dials again.
+        The agent accepts one connection; after it nothing dials again.
         """
         seconds, service = self._spec.boot_timeout_seconds, service_guid(AGENT_PORT)
         own = address_of(container_vmid(self.name), service)
@@ -131,6 +134,6 @@ class _UtilityVm(WindowsContainer):
 
     async def _remove_rest(self) -> None:
         await super()._remove_rest()
-        # A shim that died takes its VM along, as a rule; one that stays is ended here.
+        # A shim that dies normally ends its VM. A VM that remains is ended here.
         with suppress(HpccError):
             await self._compute().terminate(self.name)

@@ -1,8 +1,8 @@
-"""Which layers a Windows image has: its index, manifest and configuration, read. No I/O.
+"""Which layers a Windows image has: its index, manifest and configuration. No I/O.
 
-Whoever pushed an image wrote these: each is bounded, and what is not as the OCI image
-specification says is refused. Sources: OCI image-spec `image-index.md`, `manifest.md`, `config.md`;
-Microsoft, "Windows container version compatibility", for which builds run on which host.
+The author of an image controls these documents. So each is bounded, and anything that the OCI image
+specification does not allow is refused. Sources: OCI image-spec `image-index.md`, `manifest.md`,
+`config.md`; Microsoft, "Windows container version compatibility", for the builds that a host runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_NAME_CHARS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One document or layer that another one names."""
+    """A document or layer that another document names."""
 
     digest: str
     size_bytes: int
@@ -34,16 +34,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostBuild:
-    """The host's Windows: what an image must have been made for.
+    """The host's build of Windows, which decides what images run here.
 
-    On the host's own kernel the builds must be equal; a utility VM may be of an older one.
+    On the host's own kernel the builds must be equal. A utility VM may have an older build.
     """
 
     build: int
     is_hyperv: bool
 
     def why_not(self, os_version: str) -> str:
-        """Say why an image of that version does not run here; "" if it does."""
+        """Return why an image of this version does not run here; "" if it does."""
         match = _VERSION.fullmatch(os_version)
         if match is None:
             return f"it does not say for which build of Windows it is ({_short(os_version)})"
@@ -59,13 +59,13 @@ class HostBuild:
 
 
 def manifest_of_index(data: bytes, host: HostBuild) -> Part | None:
-    """Return the manifest for this host that an index names; None where this is no index.
+    """Return the manifest for this host that an index names; None if `data` is not an index.
 
-    Of several the newest that may run is taken.
+    Among several, the newest that can run here is returned.
 
     Raises:
-        IntegrityError: it is no document of that kind.
-        NotFoundError: none of them runs here.
+        IntegrityError: the document is malformed.
+        NotFoundError: none of the manifests can run here.
     """
     table = _document(data)
     if "manifests" not in table:
@@ -86,7 +86,7 @@ def config_of_manifest(data: bytes) -> Part:
     """Return the configuration that a manifest names.
 
     Raises:
-        IntegrityError: it is no document of that kind.
+        IntegrityError: the document is malformed.
     """
     return _part(_object(_document(data).get("config"), "config"))
 
@@ -95,7 +95,7 @@ def layers_of_config(data: bytes, host: HostBuild) -> tuple[str, ...]:
     """Return the digests of the unpacked layers, the lowest first.
 
     Raises:
-        IntegrityError: it is no document of that kind.
+        IntegrityError: the document is malformed.
         NotFoundError: the image does not run on this host.
     """
     table = _document(data)
@@ -126,7 +126,7 @@ def _windows_part(entry: object) -> Part | None:
 
 def _numbers(os_version: str) -> tuple[int, int]:
     match = _VERSION.fullmatch(os_version)
-    assert match is not None  # `why_not` has looked
+    assert match is not None  # `why_not` has checked it
     return int(match[1]), int(match[2] or 0)
 
 

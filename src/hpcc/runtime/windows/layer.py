@@ -1,8 +1,8 @@
 """The Windows agent as one more layer of a container's image: a tar that Windows imports.
 
-Built on any machine from inputs with known digests; equal inputs give equal bytes. Sources: hcsshim
-pkg/ociwclayer/import.go and go-winio backuptar for what is read; [MS-DTYP] 2.4 for security
-descriptors. Read back by independent readers in the tests; the import is not yet run on Windows.
+It is built on any machine from inputs with known digests; equal inputs give equal bytes. Sources:
+hcsshim pkg/ociwclayer/import.go and go-winio backuptar for the format; [MS-DTYP] 2.4 for security
+descriptors. Independent readers read it back in the tests. The import is not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ AGENT_STUB_SOURCE: Final = guest_program("hpcc_agent.c")
 AGENT_DIRECTORY: Final = ".hpcc"
 MAX_LAYER_BYTES: Final = 256 << 20
 MAX_FILES: Final = 5000
-# Administrators and the system change it, users read and run it. D: without P, as in a base layer.
+# Administrators and the system may change files, users may read and run them. "D:" without "P", as
+# in a base layer.
 DIRECTORY_SDDL: Final = "O:BAG:SYD:(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;0x1200a9;;;BU)"
 FILE_SDDL: Final = "O:BAG:SYD:(A;;FA;;;BA)(A;;FA;;;SY)(A;;0x1200a9;;;BU)"
 _SIDS: Final = {"BA": (5, 32, 544), "BU": (5, 32, 545), "SY": (5, 18)}
@@ -34,7 +35,7 @@ _FLAGS: Final = {"OI": 1, "CI": 2}
 _FULL_ACCESS: Final = 0x1F01FF
 _SELF_RELATIVE, _DACL_PRESENT, _DACL_PROTECTED = 0x8000, 0x0004, 0x1000
 _DIRECTORY_ATTRIBUTE, _FILE_ATTRIBUTE = "16", "32"
-# 2024-01-01: any time will do that a zip and NTFS can hold.
+# 2024-01-01. Any time works that both zip and NTFS can store.
 _MTIME: Final = 1_704_067_200
 
 
@@ -47,10 +48,10 @@ class WindowsLayer:
 
 
 def security_descriptor(sddl: str) -> bytes:
-    """Encode owner, group and allow entries of an SDDL string, self-relative.
+    """Encode owner, group and allow entries of an SDDL string, in self-relative form.
 
     Raises:
-        CallerError: more than this subset: `O:SID G:SID D:[P](A;FLAGS;RIGHTS;;;SID)…`.
+        CallerError: it is not in the subset `O:SID G:SID D:[P](A;FLAGS;RIGHTS;;;SID)…`.
     """
     try:
         owner, rest = sddl.removeprefix("O:").split("G:", 1)
@@ -91,7 +92,7 @@ def read_python_zip(data: bytes, sha256: str) -> Mapping[str, bytes]:
     """Return the files of CPython's embeddable package by path below `python/`.
 
     Raises:
-        CallerError: other content than the digest says, or not such a package.
+        CallerError: the SHA-256 differs, it is too large, or it is not such a package.
     """
     if hashlib.sha256(data).hexdigest() != sha256:
         raise CallerError("the Python package is not the one that was asked for", reason="digest")
@@ -108,17 +109,17 @@ def read_python_zip(data: bytes, sha256: str) -> Mapping[str, bytes]:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise CallerError("the Python package is no zip file", reason="zip") from error
     names = {name.lower() for name in files}
-    # Without its ._pth the interpreter would look around in the image for what to import.
+    # Without its ._pth the interpreter would search the image for modules.
     if "python/python.exe" not in names or not any(n.endswith("._pth") for n in names):
         raise CallerError("the Python package lacks python.exe or its ._pth", reason="zip")
     return files
 
 
 def read_windows_layer(path: Path) -> WindowsLayer:
-    """Read a layer with the agent that was built on another machine. Blocks.
+    """Read an agent's layer that was built on another machine. Blocks.
 
     Raises:
-        CallerError: there is none, it is too large, or it has no agent in it.
+        CallerError: it does not exist, is too large, or has no agent in it.
     """
     agent = f"Files/{AGENT_DIRECTORY}/hpcc-agent.exe"
     try:
@@ -137,10 +138,10 @@ def read_windows_layer(path: Path) -> WindowsLayer:
 
 
 def build_windows_layer(files: Mapping[str, bytes]) -> WindowsLayer:
-    r"""Return the layer with these files at `C:\.hpcc`; paths have `/` and are relative to it.
+    r"""Return a layer with these files in `C:\.hpcc`; keys are relative paths with `/`.
 
     Raises:
-        CallerError: a path that Windows could not have, two for one file, or too much.
+        CallerError: a path is not possible on Windows, two paths are one file, or it is too large.
     """
     _check(files)
     out = io.BytesIO()

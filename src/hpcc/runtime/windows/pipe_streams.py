@@ -1,7 +1,7 @@
-"""Standard streams of a process that a shim starts: it opens pipes that are ours, we carry bytes.
+"""Standard streams of a process that a shim starts: the shim opens our pipes, we carry bytes.
 
-Threads, not the event loop: a pipe on Windows is waited for by blocking calls. Nothing here reads
-what it carries.
+It uses threads and not the event loop, because waiting for a pipe blocks on Windows. Nothing here
+interprets the bytes.
 """
 
 from __future__ import annotations
@@ -19,30 +19,46 @@ from hpcc.runtime.host.threads import in_thread
 _READ_BYTES: Final = 64 << 10
 _TAIL_BYTES: Final = 16 << 10
 _SHOWN_BYTES: Final = 800
-# For a process to take what was written to it, while it lives.
+# How long a living process may take to read what was written to it.
 _WRITE_MS: Final = 60_000
 _JOIN_SECONDS: Final = 0.1
 _JOIN_TRIES: Final = 100
 
 
 class PipeEnd(Protocol):
-    """Our end of a pipe that somebody has opened; see `hpcc.windows.PipeConnection`."""
+    """Our end of an opened pipe; see `hpcc.windows.PipeConnection`."""
 
-    def receive(self, size: int, wait_ms: int | None) -> bytes: ...
+    def receive(self, size: int, wait_ms: int | None) -> bytes:
+        """Read up to `size` bytes; b"" at the end or after `cancel`."""
+        ...
 
-    def send(self, data: bytes, wait_ms: int) -> None: ...
+    def send(self, data: bytes, wait_ms: int) -> None:
+        """Write all bytes.
 
-    def cancel(self) -> None: ...
+        Raises:
+            OSError: the other end has closed, or `cancel` was called.
+        """
+        ...
 
-    def close(self) -> None: ...
+    def cancel(self) -> None:
+        """Interrupt a waiting call and all later ones; from any thread, idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Close the pipe; idempotent."""
+        ...
 
 
 class PipeDoor(Protocol):
-    """A pipe that waits for who opens it; see `hpcc.windows.PipeListener`."""
+    """A pipe that waits for a client to open it; see `hpcc.windows.PipeListener`."""
 
-    def accept(self) -> PipeEnd | None: ...
+    def accept(self) -> PipeEnd | None:
+        """Wait for a client; None after `close`."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Interrupt `accept`; idempotent."""
+        ...
 
 
 class _Carrier:
@@ -63,14 +79,14 @@ class _Carrier:
             end = self._door.accept()
         except OSError:
             end = None
-        # One opens it, and nobody after that one.
+        # Only one client may open the pipe.
         self._door.close()
         if end is None or not self._own(end):
             return
         try:
             self._carry(end)
         except OSError:
-            pass  # either side is gone: the other is told by the end of its stream
+            pass  # either side is gone: the other sees the end of its stream
         finally:
             end.close()
 
@@ -80,7 +96,7 @@ class _Carrier:
                 end.close()
                 return False
             self._end = end
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
             self._loop.call_soon_threadsafe(self._say_opened)
         return True
 
@@ -89,12 +105,12 @@ class _Carrier:
             self.opened.set_result(None)
 
     def stop(self) -> None:
-        """Let the thread end; idempotent."""
+        """Make the thread end; idempotent."""
         self._call_off()
         self.opened.cancel()
 
     def join(self) -> None:
-        """Wait for the thread; it is called off again, for it may not have waited yet."""
+        """Wait for the thread. It is interrupted repeatedly, because it may not have waited yet."""
         for _ in range(_JOIN_TRIES):
             self._thread.join(_JOIN_SECONDS)
             if not self._thread.is_alive():
@@ -111,7 +127,7 @@ class _Carrier:
 
 
 class PipeStreams:
-    """The three streams of one process; `stdio` is what the shim is told."""
+    """The three streams of one process; `stdio` holds the pipes' names for the shim."""
 
     def __init__(self, stdio: Stdio, open_door: Callable[[str], PipeDoor]) -> None:
         self.stdio = stdio
@@ -121,10 +137,10 @@ class PipeStreams:
         self._carriers: list[_Carrier] = []
 
     def open(self) -> None:
-        """Make the pipes; `close` ends those that could be made where one could not.
+        """Create the pipes. If one fails, `close` ends those that exist.
 
         Raises:
-            OSError: one cannot be made.
+            OSError: a pipe cannot be created.
         """
         for name, carry in (
             (self.stdio.stdin, self._to_process),
@@ -135,14 +151,14 @@ class PipeStreams:
 
     @property
     def last_words(self) -> str:
-        """The end of what the process wrote to standard error; hostile, and printable."""
+        """The end of the process's standard error, made printable. Hostile."""
         text = self.log[-_SHOWN_BYTES:].decode("utf-8", "replace")
         return "".join(c if c.isprintable() or c == "\n" else "?" for c in text).strip()
 
     async def connect(self) -> socket.socket:
-        """Wait, without a deadline, until all are open; the socket is the caller's from then on."""
+        """Wait, without a deadline, until all pipes are open; the caller owns the socket."""
         await asyncio.wait([carrier.opened for carrier in self._carriers])
-        # Nobody else may hold it: its end is what the process is told by the end of its input.
+        # No other object may hold it: closing it is what ends the process's input.
         return socket.socket(fileno=self._ours.detach())
 
     def _to_process(self, end: PipeEnd) -> None:
@@ -163,7 +179,7 @@ class PipeStreams:
             del self.log[:-_TAIL_BYTES]
 
     async def close(self) -> None:
-        """End the threads; what was not carried yet is lost."""
+        """End the threads; bytes that were not carried yet are lost."""
         with suppress(OSError):
             self._inner.shutdown(socket.SHUT_RDWR)
         for carrier in self._carriers:
@@ -183,7 +199,7 @@ class PipeStreams:
 async def pipe_streams(
     stdio: Stdio, open_door: Callable[[str], PipeDoor]
 ) -> AsyncGenerator[PipeStreams]:
-    """Have pipes under the names of `stdio` while the block runs."""
+    """Provide pipes with the names in `stdio` while the block runs."""
     streams = PipeStreams(stdio, open_door)
     try:
         streams.open()

@@ -1,8 +1,8 @@
 """Named pipes that a shim opens: the standard streams of a process in a container.
 
-Blocking calls, each in a thread of its own, that another thread can call off. Whoever may open such
-a pipe is the system and the administrators: containerd and its shims. Sources: Win32,
-CreateNamedPipeW, ConnectNamedPipe, CancelIoEx. Not yet run on Windows.
+Calls block, each in its own thread, and another thread can interrupt them. Only the system and
+administrators may open such a pipe: containerd and its shims. Sources: Win32, CreateNamedPipeW,
+ConnectNamedPipe, CancelIoEx. Not yet run on Windows.
 """
 
 # ruff: noqa: N802 - names and arguments of the library
@@ -20,22 +20,22 @@ from hpcc.runtime.containerd.exec_channel import NewStreams, Streams
 from hpcc.runtime.windows.pipe_streams import pipe_streams
 from hpcc.runtime.windows.process import pipe_names
 
-# System and administrators, and nobody who comes over the network.
+# System and administrators. Clients over the network are rejected (_REJECT_REMOTE).
 _SDDL: Final = "D:P(A;;FA;;;SY)(A;;FA;;;BA)"
 _SDDL_REVISION: Final = 1
 # Size, descriptor, whether the handle is inherited; 64 bits.
 _SECURITY_ATTRIBUTES: Final = struct.Struct("<I4xQi4x")
 # PIPE_ACCESS_DUPLEX, FILE_FLAG_FIRST_PIPE_INSTANCE: a name that is taken is refused.
 _OPEN_MODE: Final = 3 | 0x0008_0000
-_REJECT_REMOTE: Final = 8  # all else is zero: a stream of bytes, calls that wait
+_REJECT_REMOTE: Final = 8  # the rest is zero: a byte stream, blocking calls
 _BUFFER_BYTES: Final = 64 << 10
 _INVALID: Final = ctypes.c_void_p(-1).value
 _PIPE_CONNECTED: Final = 535
-_ENDS: Final = frozenset({109, 232, 233})  # broken, no data any more, not connected
+_ENDS: Final = frozenset({109, 232, 233})  # broken, no more data, not connected
 
 
 class PipeCalls(Protocol):
-    """What is called of kernel32.dll and advapi32.dll. Handles and addresses are ints."""
+    """The functions used from kernel32.dll and advapi32.dll. Handles and addresses are ints."""
 
     def CreateNamedPipeW(
         self, name: str, open_mode: int, pipe_mode: int, most: int, out: int, into: int,
@@ -58,7 +58,7 @@ class PipeCalls(Protocol):
 
 
 class _Libraries:
-    """The real ones, with the types that ctypes cannot know."""
+    """The real libraries, with the types that ctypes cannot know."""
 
     def __init__(self) -> None:
         windll = cast("Any", vars(ctypes)["WinDLL"])
@@ -85,7 +85,7 @@ class _Libraries:
 
 
 def load_pipe_calls() -> PipeCalls:
-    """Return the system's library.
+    """Return the system's libraries.
 
     Raises:
         InfrastructureError: this is not Windows.
@@ -96,10 +96,10 @@ def load_pipe_calls() -> PipeCalls:
 
 
 class WindowsDoor:
-    """A pipe that waits for who opens it; see `hpcc.runtime.windows.pipe_streams.PipeDoor`.
+    """A pipe that waits for a client; see `hpcc.runtime.windows.pipe_streams.PipeDoor`.
 
     Raises:
-        OSError: it cannot be made, or somebody has made one of that name.
+        OSError: it cannot be created, or a pipe of this name exists.
     """
 
     def __init__(self, calls: PipeCalls, name: str) -> None:
@@ -129,9 +129,9 @@ class WindowsDoor:
         return handle
 
     def accept(self) -> WindowsEnd | None:
-        """Wait until somebody opens it; None after `close`. Once, by one thread."""
+        """Wait for a client; None after `close`. Call it once, from one thread."""
         is_open = bool(self._calls.ConnectNamedPipe(self._handle, None))
-        # Somebody may have come between the two calls.
+        # A client may have connected between the two calls.
         is_open = is_open or self._calls.last_error() == _PIPE_CONNECTED
         with self._lock:
             handle, self._handle = self._handle, 0
@@ -142,7 +142,7 @@ class WindowsDoor:
         return None
 
     def close(self) -> None:
-        """Call off who waits in `accept`, which closes it. As often as need be."""
+        """Interrupt `accept`, which then closes the pipe; idempotent."""
         with self._lock:
             self._is_closed = True
             if self._handle:
@@ -158,7 +158,11 @@ class WindowsEnd:
         self._cancelled = threading.Event()
 
     def receive(self, size: int, wait_ms: int | None) -> bytes:
-        """Read some bytes; none when the other end has closed, or after `cancel`."""
+        """Read up to `size` bytes; b"" when the other end has closed or after `cancel`.
+
+        Raises:
+            OSError: the read failed.
+        """
         assert wait_ms is None
         buffer, moved = ctypes.create_string_buffer(size), ctypes.c_uint32()
         if self._cancelled.is_set():
@@ -170,10 +174,10 @@ class WindowsEnd:
         raise _error(self._calls, "ReadFile")
 
     def send(self, data: bytes, wait_ms: int) -> None:
-        """Write all of it; it waits as long as the other end does not read, until `cancel`.
+        """Write all bytes; waits as long as the other end does not read, until `cancel`.
 
         Raises:
-            OSError: the other end has closed, or it was called off.
+            OSError: the other end has closed, or `cancel` was called.
         """
         assert wait_ms
         while data:
@@ -185,14 +189,14 @@ class WindowsEnd:
             data = data[moved.value :]
 
     def cancel(self) -> None:
-        """Call off what waits here, and what would. From any thread, as often as need be."""
+        """Interrupt a waiting call and all later ones; from any thread, idempotent."""
         with self._lock:
             self._cancelled.set()
             if self._handle:
                 self._calls.CancelIoEx(self._handle, None)
 
     def close(self) -> None:
-        """Close it; what was written can still be read. May be called again."""
+        """Close the pipe. The other end can still read what was written. Idempotent."""
         with self._lock:
             handle, self._handle = self._handle, 0
         if handle:
@@ -204,7 +208,7 @@ def _error(calls: PipeCalls, what: str) -> OSError:
 
 
 def windows_streams(calls: PipeCalls) -> NewStreams:
-    """Return what makes the streams of each process that is started in a container."""
+    """Return a factory for the streams of each process that starts in a container."""
 
     def new() -> AbstractAsyncContextManager[Streams]:
         return pipe_streams(pipe_names(), lambda name: WindowsDoor(calls, name))

@@ -1,8 +1,8 @@
 """Guests in process isolation on Windows: a container on the host's own kernel.
 
-Weaker than a machine of its own, labelled so, and never chosen by itself. The first process holds
-the container; each compile is a further process in it, an agent that ends with it. Not yet run on
-Windows.
+This is weaker than a virtual machine, is labelled so, and is never chosen automatically. The first
+process keeps the container alive. Each compile is a further process in it, an agent that ends with
+the compile. Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WindowsProcessRuntime(WindowsRuntime):
 
 
 class _ProcessContainer(WindowsContainer):
-    """One container that waits, and an agent in it for each exec."""
+    """One container whose first process waits, with one agent for each exec."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class _ProcessContainer(WindowsContainer):
 
 
 def pipe_names() -> Stdio:
-    """Return names that nobody can know before: whoever opens such a pipe first has it."""
+    """Return pipe names that cannot be guessed: the first client to open such a pipe gets it."""
     name = secrets.token_hex(16)
     return Stdio(
         stdin=_PIPE.format(name, "in"),

@@ -1,4 +1,4 @@
-"""What a Windows runtime is, whatever isolates its guests: gates, probe, sweep, identity.
+"""What both Windows runtimes share, whatever isolates their guests: probe, sweep, identity.
 
 Not yet run on Windows.
 """
@@ -31,9 +31,9 @@ from hpcc.runtime.windows.spec import RUNHCS_OPTIONS, RUNTIME, WindowsPlan
 
 NO_SNAPSHOTS: Final = "containerd's Windows containers have no snapshots: every guest is booted"
 _PROBE_SECONDS: Final = 120.0
-# containerd core/mount/mount_windows.go; "CimFS" is the other snapshotter's.
+# containerd core/mount/mount_windows.go; "CimFS" comes from the other snapshotter.
 _ROOTS: Final = frozenset({"windows-layer", "CimFS"})
-# A utility VM boots within the call that makes a task.
+# A utility VM boots during the call that creates a task.
 _TASK_SECONDS: Final = 120.0
 
 
@@ -41,7 +41,8 @@ class WindowsRuntime(ABC):
     """One container for each guest, from the image's layers and the agent's."""
 
     isolation: Isolation
-    # What the row says of the boundary beside the label; each part is a fact of the specification.
+    # What the audit row records about the boundary, beside the label. Each part is a fact of the
+    # specification.
     boundary: str
 
     def __init__(self, host: WindowsHost, clock: Clock) -> None:
@@ -52,10 +53,10 @@ class WindowsRuntime(ABC):
 
     @abstractmethod
     async def _trouble(self) -> str:
-        """Say what speaks against it on this host, beside containerd; "" if nothing does."""
+        """Return what this host lacks for the runtime, beside containerd; "" if nothing."""
 
     async def probe(self) -> Probe:
-        """Boot a guest of the image that is named for it, to its agent's answer."""
+        """Boot a guest of the configured image until its agent answers; see `ports.Runtime`."""
         image = self._host.config.probe_image
         try:
             tools = await self._host.tools()
@@ -85,7 +86,7 @@ class WindowsRuntime(ABC):
         )
 
     async def sweep(self) -> int:
-        """Remove what earlier starts of this worker left, and return how many there were.
+        """Remove what earlier starts of this worker left; returns how many were removed.
 
         Raises:
             InfrastructureError: containerd does not answer.
@@ -95,7 +96,11 @@ class WindowsRuntime(ABC):
 
     @asynccontextmanager
     async def guest(self, spec: GuestSpec) -> AsyncIterator[VmGuest]:
-        """Start a container, trying twice; see `hpcc.ports.Runtime.guest`."""
+        """Start a container, with two tries; see `hpcc.ports.Runtime.guest`.
+
+        Raises:
+            GuestBootError: the guest did not answer in time or could not start.
+        """
         async with self._boot(spec, tries=2) as guest:
             yield guest
 
@@ -114,7 +119,7 @@ class WindowsRuntime(ABC):
         return GuestIdentity(
             guest_id=f"hpcc-{secrets.token_hex(8)}",
             isolation=self.isolation,
-            kernel_digest="",  # the host's, or the image's own: neither is ours to name
+            kernel_digest="",  # the kernel is the host's or the image's: hpcc has no digest of it
             vmm_digest=tools.shim_digest,
             vmm_version=f"{tools.version}; {self.boundary}",
             agent_digest=self._host.config.layer.diff_id,
@@ -135,7 +140,7 @@ class WindowsContainer(ContainerVm):
         return self._pid
 
     async def _run(self, plan: WindowsPlan) -> None:
-        """Make record, scratch and task, and let it run; watched from then on."""
+        """Create record, scratch disk and task, and start it; it is watched from then on."""
         config, client = self._host.config, self._client
         await client.ensure_namespace()
         chain = await self._host.chain(client, self._spec.image)
@@ -154,7 +159,7 @@ class WindowsContainer(ContainerVm):
         config = self._host.config
         layers = LayerStore(self._client, config.snapshotter)
         rootfs = await whole(layers.scratch(self.name, chain, config.scratch_bytes))
-        # Of a snapshotter that is none of Windows' it would be a directory of the host.
+        # With a snapshotter that is not one of Windows', the root would be a directory of the host.
         if not rootfs or any(mount.kind not in _ROOTS for mount in rootfs):
             raise InfrastructureError(
                 f"snapshotter {config.snapshotter!r} gives no Windows layers", reason="snapshotter"
@@ -162,7 +167,7 @@ class WindowsContainer(ContainerVm):
         return rootfs
 
     def _kill(self) -> None:
-        # Nothing here ends it without containerd's help: soon, and again when it is removed.
+        # Only containerd can end it: soon, and again when it is removed.
         if self._pid and self._ending is None:
             loop = asyncio.get_running_loop()
             self._tasks.append(loop.create_task(self._kill_now()))

@@ -1,7 +1,8 @@
 """What has not been shown on Windows yet, as checks that an operator runs there once.
 
-In the order in which the answers matter. A check that cannot run is skipped with its reason, never
-passed; each names the sentence of docs/windows.md that may go when it passes everywhere.
+They are in the order in which the answers matter. A check that cannot run is skipped with its
+reason and never counts as passed. Each names the sentence of docs/windows.md that can be dropped
+once the check passes everywhere.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ _NO_SUCH_FAMILY: Final = 10047
 Outcome = Literal["pass", "fail", "skip"]
 
 
-class SkipCheck(Exception):  # noqa: N818 - no error: the check says why it cannot run
+class SkipCheck(Exception):  # noqa: N818 - not an error: the check says why it cannot run
     """Raised by a check that cannot run here."""
 
 
-class CheckFailed(Exception):  # noqa: N818 - no error of ours: what was hoped for is not so
+class CheckFailed(Exception):  # noqa: N818 - not an error of hpcc: the answer is no
     """Raised by a check whose answer is no."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfTestSettings:
-    """What the checks may use. `stub` is the argv that starts hpcc-agent.exe; "" and () skip."""
+    """What the checks may use. `stub` is the argv of hpcc-agent.exe; "" and () skip checks."""
 
     containerd: str
     clock: Clock
@@ -59,7 +60,7 @@ class SelfTestSettings:
     snapshotter: str = "windows"
     stub: tuple[str, ...] = ()
     compiler: str = "cl"
-    # Of the guests that checks boot: an image of containerd's, and the agent's layer.
+    # For checks that boot guests: an image in containerd, and the agent's layer.
     image: str = ""
     layer: Path | None = None
     is_windows: bool = os.name == "nt"
@@ -67,13 +68,13 @@ class SelfTestSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """One line of the report; `reason` is what was seen, or why it was skipped."""
+    """One line of the report; `reason` is what was seen, or why the check was skipped."""
 
     name: str
     title: str
     outcome: Outcome
     reason: str
-    # May be dropped from docs/windows.md when this passes.
+    # The sentence of docs/windows.md that can be dropped when this passes.
     sentence: str
 
 
@@ -89,7 +90,7 @@ class _Check:
 
 
 async def run_checks(settings: SelfTestSettings) -> list[CheckResult]:
-    """Run every check, one after the other; none can end the others."""
+    """Run every check, one after the other. A failed check does not end the others."""
     return [await _result(check, settings) for check in CHECKS]
 
 
@@ -125,7 +126,7 @@ async def _result(check: _Check, settings: SelfTestSettings) -> CheckResult:
 
 
 def _plain(text: str) -> str:
-    """Return what a compiler or a daemon said as one that any console can show."""
+    """Return the text of a compiler or daemon in a form that any console can show."""
     shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in text)
     return shown[:_MAX_REASON_CHARS]
 
@@ -163,7 +164,7 @@ async def _layer(settings: SelfTestSettings) -> str:
     await _version(settings)
     now = dt.datetime.fromtimestamp(settings.clock.now(), dt.UTC)
     expires = now + dt.timedelta(hours=_LEASE_HOURS)
-    # Another one each time: what an earlier run left must not be taken for an import.
+    # A different layer each time, so that one from an earlier run is not taken for an import.
     layer = build_windows_layer({"self-test.txt": secrets.token_bytes(16)})
     client = Containerd(pipe_connector(settings.containerd))
     try:
@@ -200,7 +201,7 @@ async def _jobs(settings: SelfTestSettings) -> str:
 
 
 async def _end_a_tree(stub: Sequence[str]) -> str:
-    """Let a job with a child in a job of its own run into its deadline."""
+    """Run a job, with a child in its own job, into its deadline."""
     with new_directory() as name:
         code, said = await run_program(
             [*stub, "run", "--timeout-ms", "3000", "--report", "report", "--",
@@ -231,7 +232,7 @@ def _compiler(settings: SelfTestSettings) -> str:
 
 
 async def _compile_twice(compiler: str, relative: str) -> str:
-    """Compile one file in two directories; the object's name is absolute where none is given."""
+    """Compile one file in two directories; without `relative` the object's name is absolute."""
     objects = []
     with new_directory() as name:
         for place in ("one", "another"):

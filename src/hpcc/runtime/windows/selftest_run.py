@@ -1,4 +1,4 @@
-"""What the Windows self-test runs programs with."""
+"""Runs the programs of the Windows self-test."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _SOURCE: Final = (
 
 
 def new_directory() -> tempfile.TemporaryDirectory[str]:
-    """Return a directory to work in; Windows does not remove one that a process still ends in."""
+    """Return a temporary directory. Windows may refuse to remove it while a process ends in it."""
     return tempfile.TemporaryDirectory(prefix="hpcc-self-test-", ignore_cleanup_errors=True)
 
 
 def make_source(directory: Path) -> Path:
-    """Make a directory with a source in it; returns its one name, a short one on no system."""
+    """Create a directory with a source; returns its canonical path, without Windows short names."""
     directory.mkdir()
     (directory / "a.c").write_text(_SOURCE)
     return directory.resolve()
 
 
 def read_file(path: Path) -> bytes:
-    """Return what a file holds; nothing where there is none."""
+    """Return a file's content; b"" if it does not exist."""
     return path.read_bytes() if path.exists() else b""
 
 
 async def run_program(argv: Sequence[str], directory: Path) -> tuple[int, str]:
-    """Run a program to its end and return its status and what it wrote."""
+    """Run a program to its end; returns its exit status and its output as text."""
     process = await asyncio.create_subprocess_exec(
         *argv, cwd=directory, stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

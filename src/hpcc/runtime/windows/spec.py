@@ -1,8 +1,8 @@
-"""What containerd on Windows is told of a guest: the container's OCI specification and its ids.
+"""A guest for containerd on Windows: the container's OCI specification and its ids. No I/O.
 
-No I/O. Nothing of the host is given to a container: no mount, no directory, no share, no pipe, no
-network; what goes in and out goes over one Hyper-V socket. Sources: hcsshim 0.13 (`internal/oci`,
-`internal/hcsoci`, `internal/tools/hvsocketaddr`, `pkg/annotations`). Not yet run on Windows.
+A container gets nothing from the host: no mount, no directory, no share, no pipe, no network. One
+Hyper-V socket is the only way in and out. Sources: hcsshim 0.13 (`internal/oci`, `internal/hcsoci`,
+`internal/tools/hvsocketaddr`, `pkg/annotations`). Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from hpcc.core import CallerError, InfrastructureError
 RUNTIME: Final = "io.containerd.runhcs.v1"
 RUNHCS_OPTIONS: Final = "containerd.runhcs.v1.Options"
 AGENT_PORT: Final = 17727
-# The first that brings hcsshim 0.13.0, where a container has a GUID of its own to dial; 2.1.0 has
-# a release candidate of it that lacks this (containerd, script/setup/runhcs-version).
+# The first with hcsshim 0.13.0, in which a container has its own GUID to dial. 2.1.0 has a release
+# candidate that lacks it (containerd, script/setup/runhcs-version).
 MINIMUM_CONTAINERD: Final = (2, 1, 1)
-# Where a container's GUID began (hcsshim pull request 2353).
+# The first with a container's GUID (hcsshim pull request 2353).
 MINIMUM_SHIM: Final = (0, 13, 0)
-# Who a utility VM belongs to in the host's list, where the shim made it for a single container.
+# The owner of a utility VM in the host's list, if the shim made it for a single container.
 SHIM_OWNER: Final = "containerd-shim-runhcs-v1.exe"
-# Windows itself in the utility VM, beside what the container may use.
+# For Windows itself in the utility VM, beside what the container may use.
 VM_OVERHEAD_MIB: Final = 2048
 _MIN_MEMORY_MIB, _MAX_MEMORY_MIB = 512, 1 << 20
 _MAX_VCPUS: Final = 240
 # Namespace of HCS's system GUIDs (hcsshim internal/tools/hvsocketaddr).
 _HCS_NAMESPACE: Final = uuid.UUID("cab70344-facb-41e4-b5e5-ab6592283e6e")
-# What a vsock port is among the services of Hyper-V sockets.
+# The end of a service GUID that stands for a vsock port.
 _SERVICE_TAIL: Final = "facb-11e6-bd58-64006a7986d3"
 _MAX_PORT: Final = 0x7FFF_FFFF
 _CONTAINER_ID: Final = re.compile(r"hpcc-[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?")
-# The Windows snapshotters make no scratch disk where a key has this in it.
+# The Windows snapshotters make no scratch disk for a key that contains this.
 _FORBIDDEN_WORD: Final = "extract"
 _VERSION: Final = re.compile(
     r"v?([0-9]{1,5})\.([0-9]{1,5})\.([0-9]{1,5})(-[0-9A-Za-z.-]{1,64})?(?:\+[0-9A-Za-z.-]{1,64})?"
@@ -48,22 +48,23 @@ _COMPUTE_TOPOLOGY: Final = "io.microsoft.virtualmachine.computetopology"
 _SERVICE_TABLE: Final = "io.microsoft.virtualmachine.hv-socket.service-table"
 # No gMSA, no writable share, no direct map of shared memory, no host process containers.
 _NO_UNSAFE_OPERATIONS: Final = "io.microsoft.disable-unsafe-operations"
-# Of processes on the host: none may take the guest's calls, system and administrators may call it.
+# For processes on the host: none may bind the guest's service; system and administrators may
+# connect.
 _NOBODY: Final = "D:P(D;;FA;;;WD)"
 _SYSTEM_AND_ADMINISTRATORS: Final = "D:P(A;;FA;;;SY)(A;;FA;;;BA)"
 _AGENT: Final = "C:\\.hpcc\\hpcc-agent.exe"
 _MIB: Final = 1 << 20
-# Fields of containerd.runhcs.v1.Options, all of them variable-length integers here.
+# Fields of containerd.runhcs.v1.Options. All used here are variable-length integers.
 _SANDBOX_ISOLATION, _VM_PROCESSORS, _VM_MEMORY, _NO_TIMEZONE, _SCRUB_LOGS = 6, 8, 9, 19, 20
 _HYPERVISOR: Final = 1
 _CONTINUED: Final = 0x80
 
 
 def check_container_id(container_id: str) -> str:
-    """Return the id if a guest may have it: short, lower case, ASCII, ours.
+    """Return the id if it is allowed for a guest: short, lower case, ASCII, `hpcc-…`.
 
     Raises:
-        CallerError: it may not.
+        CallerError: it is not allowed.
     """
     if not _CONTAINER_ID.fullmatch(container_id) or _FORBIDDEN_WORD in container_id:
         raise CallerError(
@@ -75,20 +76,20 @@ def check_container_id(container_id: str) -> str:
 
 
 def container_vmid(container_id: str) -> uuid.UUID:
-    """Return the address of a container's Hyper-V sockets, which follows from its id alone.
+    """Return the address of a container's Hyper-V sockets. It depends only on the id.
 
     Raises:
-        CallerError: the id is not one of a guest's, for which upper case has one meaning.
+        CallerError: the id is not a guest's. Only in such ids is upper case unambiguous.
     """
     name = check_container_id(container_id).upper().encode("utf-16-le")
     return uuid.uuid5(_HCS_NAMESPACE, name)
 
 
 def service_guid(port: int) -> uuid.UUID:
-    """Return what a vsock port is called among the services of Hyper-V sockets.
+    """Return the GUID of a vsock port among the services of Hyper-V sockets.
 
     Raises:
-        CallerError: not a port.
+        CallerError: the port is out of range.
     """
     if not 0 < port <= _MAX_PORT:
         raise CallerError(f"not a vsock port: {port}", reason="port")
@@ -96,7 +97,11 @@ def service_guid(port: int) -> uuid.UUID:
 
 
 def utility_vm_id(container_id: str) -> str:
-    """Return what the host calls the utility VM of a container."""
+    """Return the host's name for the utility VM of a container.
+
+    Raises:
+        CallerError: the id is not a guest's.
+    """
     return f"{check_container_id(container_id)}@vm"
 
 
@@ -104,7 +109,7 @@ def check_containerd(version: str) -> None:
     """Refuse a containerd whose shim gives containers no GUID.
 
     Raises:
-        InfrastructureError: it is older than 2.1.1, a candidate of it, or no version.
+        InfrastructureError: it is older than 2.1.1, a candidate of 2.1.1, or not a version.
     """
     match = _VERSION.fullmatch(version)
     numbers = tuple(int(part) for part in match.groups()[:3]) if match else (0,)
@@ -120,13 +125,13 @@ def check_containerd(version: str) -> None:
 
 
 def check_shim(said: str) -> str:
-    """Return the shim's version from what it says of itself, "" where it names none.
+    """Return the shim's version from its output; "" if the output names none.
 
-    The one in containerd's releases is built without a number (script/setup/install-runhcs-shim):
-    for that one containerd's own version stands.
+    The shim in containerd's releases is built without a number (script/setup/install-runhcs-shim).
+    Then containerd's own version counts.
 
     Raises:
-        InfrastructureError: it names one in which containers have no address.
+        InfrastructureError: containers have no address in this version.
     """
     match = _SHIM_VERSION.search(said)
     if match is None:
@@ -147,8 +152,8 @@ def check_shim(said: str) -> str:
 def runhcs_options(*, memory_mib: int, vcpus: int) -> bytes:
     """Encode the shim's options for a guest in a utility VM.
 
-    Complete, because the shim refuses options that do not say HYPERVISOR beside `windows.hyperv`.
-    A guest in process isolation is given none.
+    They are complete, because the shim refuses options without HYPERVISOR beside `windows.hyperv`.
+    A guest in process isolation gets none.
     """
     fields = {
         _SANDBOX_ISOLATION: _HYPERVISOR,
@@ -171,7 +176,7 @@ def _varint(value: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsPlan:
-    """One guest: a container in a utility VM of its own, or one on the host's own kernel."""
+    """One guest: a container in its own utility VM, or one on the host's own kernel."""
 
     container_id: str
     memory_mib: int
@@ -180,7 +185,7 @@ class WindowsPlan:
     port: int = AGENT_PORT
 
     def __post_init__(self) -> None:
-        """Refuse what the shim would refuse later, or size in a way nobody asked for."""
+        """Refuse sizes and ids that the shim would refuse later or silently change."""
         check_container_id(self.container_id)
         service_guid(self.port)
         if not _MIN_MEMORY_MIB <= self.memory_mib <= _MAX_MEMORY_MIB:
@@ -197,14 +202,17 @@ class WindowsPlan:
 
     @property
     def options(self) -> bytes:
-        """The shim's options; none in process isolation."""
+        """The shim's options, encoded; b"" in process isolation."""
         if not self.is_hyperv:
             return b""
         return runhcs_options(memory_mib=self.memory_mib, vcpus=self.vcpus)
 
     @property
     def spec(self) -> dict[str, object]:
-        """The container, whose first process is the agent, or in process isolation a pause."""
+        """The container as JSON values.
+
+        Its first process is the agent or, in process isolation, one that only waits.
+        """
         windows: dict[str, object] = {
             "ignoreFlushesDuringBoot": True,
             "resources": {
@@ -248,7 +256,7 @@ def _process(verb: tuple[str, ...]) -> dict[str, object]:
         "args": [_AGENT, *verb],
         "cwd": "C:\\",
         "env": ["VSLANG=1033"],
-        # What hcsshim's own tests bind a socket as is even more, the system itself.
+        # hcsshim's own tests bind sockets as an even stronger account, the system.
         "user": {"username": "ContainerAdministrator"},
         "terminal": False,
     }
@@ -257,8 +265,8 @@ def _process(verb: tuple[str, ...]) -> dict[str, object]:
 def service_table() -> str:
     """Return who on the host may use the agent's service, as JSON.
 
-    The shim skips what it cannot read, and then says so in its log alone: what counts is the
-    self-test's dial without rights, not this request.
+    The shim skips entries that it cannot read and only logs that. So the self-test's dial without
+    rights decides whether this works.
     """
     entry = {
         "BindSecurityDescriptor": _NOBODY,
