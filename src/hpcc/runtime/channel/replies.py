@@ -118,7 +118,7 @@ class ReplyChecker:
             # Popped, so that a blob is requested at most once.
             digest = self._inputs.pop(raw.hex(), None)
             if digest is None:
-                raise _breach("a Need for a blob that is no input, or twice")
+                raise _breach("a Need for a blob that is not an input, or a second one")
             self.needed.append(digest)
         if not need.more:
             self.phase = Phase.RUN
@@ -128,7 +128,7 @@ class ReplyChecker:
         self._stdio_bytes += len(stdio.data)
         self._stdio_pieces += 1
         if stream is None or not 0 < len(stdio.data) <= CHUNK_BYTES:
-            raise _breach("Stdio of no stream or of a wrong size")
+            raise _breach("Stdio of an unknown stream or of a wrong size")
         if (
             self._stdio_bytes > self._request.limits.stdio_bytes
             or self._stdio_pieces > MAX_STDIO_PIECES

@@ -73,9 +73,7 @@ class FirecrackerRuntime:
                 summary=lines[0],
                 details=tuple(lines[1:]),
             )
-        details = (
-            () if has_cgroups() else ("no cgroup v2: the VMM's memory has no limit of its own",)
-        )
+        details = () if has_cgroups() else ("no cgroup v2: the VMM's memory has no separate limit",)
         summary = f"a guest answered ({self.isolation}, Firecracker {self._config.tools.version})"
         return Probe(
             is_usable=True,

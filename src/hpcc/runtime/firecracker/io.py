@@ -60,7 +60,7 @@ def _checked_peer(sock: socket.socket, name: str, uid: int) -> int:
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     )
     if peer_uid != uid:
-        raise IntegrityError(f"{name} in the jail is uid {peer_uid}'s", reason="jail")
+        raise IntegrityError(f"{name} in the jail belongs to uid {peer_uid}", reason="jail")
     return int(pid)
 
 

@@ -192,7 +192,7 @@ def check_version(answer: Mapping[str, object], version: str) -> None:
         IntegrityError: it has another version.
     """
     if answer.get("firecracker_version") != version:
-        raise IntegrityError("the VMM is of another version than its program", reason="vmm-version")
+        raise IntegrityError("the VMM has another version than its program", reason="vmm-version")
 
 
 def check_configuration(answer: Mapping[str, object]) -> None:

@@ -98,7 +98,7 @@ def check_machine(directory: Path) -> None:
     if os.geteuid() != 0:
         raise InfrastructureError(
             "the jailer makes a chroot and changes its user, which only root may; run the worker as"
-            ' root (each VMM gets an unprivileged uid of its own), or use runtime = "qemu"',
+            ' root (each VMM gets its own unprivileged uid), or use runtime = "qemu"',
             reason="not-root",
         )
     existing = next(p for p in (directory, *directory.parents) if p.exists())

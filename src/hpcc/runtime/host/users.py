@@ -41,7 +41,7 @@ class Leases:
                 self._next = number + 1
                 self._taken.add(number)
                 return number
-        raise GuestBootError(f"no uid is left: {self._count} guests of this worker have one")
+        raise GuestBootError(f"no uid is left: {self._count} guests of this worker use one each")
 
     def give_back(self, number: int) -> None:
         """Return a number. Call it only after the processes with its uid have ended."""

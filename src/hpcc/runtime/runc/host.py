@@ -102,7 +102,7 @@ def _image_mount(image: Path, target: str, *, by_loop: bool) -> RootMount:
     elif head[_EROFS_AT:].startswith(_EROFS_MAGIC):
         kind = "erofs"
     else:
-        raise ToolError(f"{image} is no erofs or squashfs image", reason="no-image")
+        raise ToolError(f"{image} is neither an erofs nor a squashfs image", reason="no-image")
     options += ["loop"] if by_loop else []
     return RootMount(kind=kind, source=str(image), target=target, options=tuple(options))
 
@@ -260,8 +260,8 @@ def daemon_of(address: Path, *, owner: int = 0) -> Path:
     program = Path(f"/proc/{pid}/exe")
     if not program.exists():
         raise ToolError(
-            f"who listens on {address} is not to be seen from here; run the worker in the same PID"
-            " namespace as containerd",
+            f"the process that listens on {address} cannot be seen from here; run the worker in the"
+            " same PID namespace as containerd",
             reason="no-containerd",
         )
     return program

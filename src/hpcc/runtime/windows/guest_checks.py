@@ -49,7 +49,7 @@ class GuestChecks:
         async with self._guest("hyperv") as guest:
             said = guest.identity.vmm_version
         if "dialled=utility-vm" in said:
-            raise GuestCheckError(f"nobody was at the container's own address ({said})")
+            raise GuestCheckError(f"nothing answered at the container's own address ({said})")
         return f"one answered at its container's own address ({said})"
 
     async def answer(self) -> str:
@@ -80,7 +80,9 @@ class GuestChecks:
                 async with asyncio.timeout(_LOST_SECONDS):
                     reason = await guest.lost
             except TimeoutError:
-                raise GuestCheckError(f"nothing was noticed in {_LOST_SECONDS:.0f} s") from None
+                raise GuestCheckError(
+                    f"the loss was not noticed in {_LOST_SECONDS:.0f} s"
+                ) from None
             with suppress(GuestLostError):
                 await _status(guest)
                 raise GuestCheckError("a program ran in a guest that was lost")

@@ -125,13 +125,13 @@ def parse_systems(text: str) -> list[ComputeSystem]:
         IntegrityError: it is too large or malformed.
     """
     if len(text) > MAX_ANSWER_CHARS:
-        raise _bad("longer than any host's")
+        raise _bad("too long")
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _bad("no JSON") from error
     if not isinstance(entries, list) or len(entries) > MAX_SYSTEMS:
-        raise _bad("no list, or too long a one")
+        raise _bad("not a list, or too long")
     systems = [_system(entry) for entry in entries]
     if len({s.system_id for s in systems}) != len(systems):
         raise _bad("two systems of one id")
@@ -140,12 +140,12 @@ def parse_systems(text: str) -> list[ComputeSystem]:
 
 def _system(entry: object) -> ComputeSystem:
     if not isinstance(entry, dict):
-        raise _bad("an entry that is no object")
+        raise _bad("an entry that is not an object")
     raw = _field(entry, "RuntimeId")
     try:
         runtime_id = uuid.UUID(raw) if raw else None
     except ValueError as error:
-        raise _bad("a RuntimeId that is no GUID") from error
+        raise _bad("a RuntimeId that is not a GUID") from error
     name = _field(entry, "Id")
     if not name:
         raise _bad("a system without an id")
@@ -161,7 +161,7 @@ def _system(entry: object) -> ComputeSystem:
 def _field(entry: dict[str, object], name: str) -> str:
     value = entry.get(name, "")
     if not isinstance(value, str) or len(value) > _MAX_FIELD_CHARS:
-        raise _bad(f"a {name} that is no short text")
+        raise _bad(f"a {name} that is not a short text")
     return value
 
 
@@ -271,7 +271,7 @@ class ComputeService:
     def _operation(self) -> Iterator[int]:
         operation = self._core.HcsCreateOperation(None, None)
         if not operation:
-            raise HcsError("the Host Compute Service makes no operation")
+            raise HcsError("the Host Compute Service created no operation")
         try:
             yield operation
         finally:

@@ -45,7 +45,7 @@ def host_build() -> int:
     version = getattr(sys, "getwindowsversion", None)
     if version is None:
         raise InfrastructureError(
-            'runtime = "hyperv" is for Windows Server, and this is none; try: runtime = "auto"',
+            'runtime = "hyperv" is for Windows Server, which this is not; try: runtime = "auto"',
             reason="not-windows",
         )
     return int(version().build) % _MAX_BUILD

@@ -46,7 +46,7 @@ class HostBuild:
         """Return why an image of this version does not run here; "" if it does."""
         match = _VERSION.fullmatch(os_version)
         if match is None:
-            return f"it does not say for which build of Windows it is ({_short(os_version)})"
+            return f"it does not name its build of Windows ({_short(os_version)})"
         build = int(match[1])
         if build == self.build or (self.is_hyperv and build < self.build):
             return ""
@@ -101,7 +101,7 @@ def layers_of_config(data: bytes, host: HostBuild) -> tuple[str, ...]:
     table = _document(data)
     system, version = table.get("os"), table.get("os.version")
     if system != "windows" or table.get("architecture") != "amd64" or not isinstance(version, str):
-        raise NotFoundError("the image is not one for windows/amd64", reason="no-image")
+        raise NotFoundError("the image is not for windows/amd64", reason="no-image")
     if why := host.why_not(version):
         raise NotFoundError(f"the image does not run on this host: {why}", reason="no-image")
     found = _list(_object(table.get("rootfs"), "rootfs"), "diff_ids", _MAX_LAYERS)
@@ -133,7 +133,7 @@ def _numbers(os_version: str) -> tuple[int, int]:
 def _part(table: dict[str, object]) -> Part:
     size = table.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MAX_DOCUMENT_BYTES:
-        raise _bad("a part of no size, or of a larger one than any")
+        raise _bad("a part without a size, or with too large a size")
     return Part(_digest(table.get("digest")), size)
 
 
@@ -154,14 +154,14 @@ def _document(data: bytes) -> dict[str, object]:
 
 def _object(value: object, what: str) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise _bad(f"a {what} that is no object")
+        raise _bad(f"a {what} that is not an object")
     return value
 
 
 def _list(table: dict[str, object], name: str, most: int) -> Sequence[object]:
     value = table.get(name)
     if not isinstance(value, list) or len(value) > most:
-        raise _bad(f"{name} that are no list, or too long a one")
+        raise _bad(f"{name} that are not a list, or too many")
     return value
 
 

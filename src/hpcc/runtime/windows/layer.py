@@ -61,7 +61,7 @@ def security_descriptor(sddl: str) -> bytes:
         aces = b"".join(map(_ace, entries))
         owner_sid, group_sid = _sid(owner), _sid(group)
     except (KeyError, ValueError) as error:
-        raise CallerError(f"not an SDDL string of ours: {sddl[:80]!r}", reason="sddl") from error
+        raise CallerError(f"not a supported SDDL string: {sddl[:80]!r}", reason="sddl") from error
     dacl = struct.pack("<BBHHH", 2, 0, 8 + len(aces), len(entries), 0) + aces
     control = _SELF_RELATIVE | _DACL_PRESENT | (_DACL_PROTECTED if is_protected else 0)
     at_owner = 20
@@ -107,7 +107,7 @@ def read_python_zip(data: bytes, sha256: str) -> Mapping[str, bytes]:
                 if not member.is_dir():
                     files[f"python/{member.filename}"] = archive.read(member)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise CallerError("the Python package is no zip file", reason="zip") from error
+        raise CallerError("the Python package is not a zip file", reason="zip") from error
     names = {name.lower() for name in files}
     # Without its ._pth the interpreter would search the image for modules.
     if "python/python.exe" not in names or not any(n.endswith("._pth") for n in names):

@@ -118,7 +118,7 @@ def check_containerd(version: str) -> None:
         least = ".".join(map(str, MINIMUM_CONTAINERD))
         raise InfrastructureError(
             f"containerd is {version[:80]!r}; Windows guests need {least} or newer, whose shim "
-            "(hcsshim 0.13.0) gives a container an address of its own: install a newer release "
+            "(hcsshim 0.13.0) gives each container its own address: install a newer release "
             "from https://github.com/containerd/containerd/releases",
             reason="containerd-version",
         )
@@ -142,7 +142,7 @@ def check_shim(said: str) -> str:
         least = ".".join(map(str, MINIMUM_SHIM))
         raise InfrastructureError(
             f"{SHIM_OWNER} is of hcsshim {version}; Windows guests need {least} or newer, which"
-            " gives a container an address of its own: put the shim of a containerd release"
+            " gives each container its own address: put the shim of a containerd release"
             " beside containerd.exe",
             reason="shim-version",
         )
