@@ -1,16 +1,17 @@
-/* hpcc-agent.exe: the part of the Windows agent that Python cannot be.
+/* hpcc-agent.exe: the part of the Windows agent that cannot be written in Python.
  *
- *   serve ARGS…       start python\python.exe app.pyz ARGS… beside this file; its exit code is ours
- *   pause             be the init process of a container: wait for CTRL_SHUTDOWN, then end
+ *   serve ARGS…       starts python\python.exe app.pyz ARGS… beside this file; ends with its exit code
+ *   pause             is the init process of a container: waits for CTRL_SHUTDOWN, then ends
  *   run OPTIONS -- PROGRAM ARGS…
- *                     one compile in a job object of its own: what it starts ends with it
- *     --memory BYTES  of all its processes together      --processes N   at once
- *     --timeout-ms N  then the job is ended              --report FILE   one line on how it ended
- *     --restricted medium|low  with a token that is no administrator's, at that integrity
+ *                     one compile in its own job object: every process that it starts ends with it
+ *     --memory BYTES  for all its processes together     --processes N   at the same time
+ *     --timeout-ms N  ends the job after this time       --report FILE   one line on how it ended
+ *     --restricted medium|low  with a token without administrator rights, at that integrity
  *
- * The report is `done EXIT USER_100NS KERNEL_100NS PEAK_BYTES`, `deadline` or, where it failed after more
- * memory was asked for than it may have, `memory` (both with the same figures), or `spawn ERROR`. An exit code of a job that was ended is never to be trusted: KILL_ON_JOB_CLOSE leaves 0
- * (seen under Wine), so what counts is the report's first word, and that there is one.
+ * The report is one of `done EXIT USER_100NS KERNEL_100NS PEAK_BYTES`, `deadline` and `memory` with the same
+ * figures, and `spawn ERROR`. `memory` means that the job failed after it had asked for more memory than its
+ * limit. The exit code of a job that was ended says nothing: KILL_ON_JOB_CLOSE leaves 0 (seen under Wine). Only
+ * the report's first word counts, and a missing report is a failure.
  *
  * Sources: Win32 documentation of job objects, CreateProcess, CreateRestrictedToken, mandatory integrity
  * control, PROC_THREAD_ATTRIBUTE_HANDLE_LIST and SetConsoleCtrlHandler. Cross-built with mingw-w64 and run under Wine; not yet run on Windows.
@@ -24,7 +25,7 @@
 #include <stdint.h>
 #include <wchar.h>
 
-#define MAX_LINE 32768 /* of CreateProcess, in UTF-16 units with the last zero */
+#define MAX_LINE 32768 /* CreateProcess's limit in UTF-16 units, with the final zero */
 #define MAX_LONG_PATH 32768
 #define EXIT_USAGE 2
 #define EXIT_CANNOT_RUN 127
@@ -38,7 +39,7 @@ static void say(const char *text) {
     WriteFile(GetStdHandle(STD_ERROR_HANDLE), text, (DWORD)lstrlenA(text), &written, NULL);
 }
 
-/* ---- command lines: what CommandLineToArgvW reads back the same ---- */
+/* ---- command lines, quoted so that CommandLineToArgvW returns the same arguments ---- */
 
 static bool put(wchar_t c, size_t *at) {
     if (*at + 1 >= MAX_LINE) return false;
@@ -66,7 +67,7 @@ static bool put_quoted(const wchar_t *argument, size_t *at) {
 
 /* ---- processes ---- */
 
-/* What the program makes is open to its user: what is open to administrators is not to it. */
+/* Objects that the program creates are open to its user, because it may not use what only administrators may. */
 static bool open_to_user(HANDLE token) {
     static _Alignas(8) BYTE user_room[sizeof(TOKEN_USER) + SECURITY_MAX_SID_SIZE], acl_room[256];
     BYTE system[SECURITY_MAX_SID_SIZE];
@@ -82,8 +83,8 @@ static bool open_to_user(HANDLE token) {
            SetTokenInformation(token, TokenDefaultDacl, &dacl, sizeof dacl);
 }
 
-/* A token of this user's that has no privilege and is no administrator's, at less integrity: with it
- * a program cannot open this process or the agent's, nor write what only administrators may. */
+/* A token of this user without privileges and administrator rights, at lower integrity. A program that has
+ * it cannot open this process or the agent's, or write what only administrators may write. */
 static HANDLE restricted_token(WELL_KNOWN_SID_TYPE integrity) {
     BYTE administrators[SECURITY_MAX_SID_SIZE], level[SECURITY_MAX_SID_SIZE];
     DWORD administrators_size = sizeof administrators, level_size = sizeof level;
@@ -96,10 +97,10 @@ static HANDLE restricted_token(WELL_KNOWN_SID_TYPE integrity) {
     TOKEN_MANDATORY_LABEL label = {{level, SE_GROUP_INTEGRITY}};
     if (!CreateRestrictedToken(own, DISABLE_MAX_PRIVILEGE, 1, &denied, 0, NULL, 0, NULL, &token)) return NULL;
     if (!open_to_user(token) || !SetTokenInformation(token, TokenIntegrityLevel, &label, sizeof label + level_size)) return NULL;
-    return token; /* handles end with this process */
+    return token; /* handles are closed when this process ends */
 }
 
-/* Only our three standard handles reach the program: whatever else is inheritable does not. */
+/* The program inherits only our three standard handles, whatever else is inheritable. */
 static DWORD start(const wchar_t *program, DWORD flags, HANDLE token, PROCESS_INFORMATION *process) {
     HANDLE handles[3] = {GetStdHandle(STD_INPUT_HANDLE), GetStdHandle(STD_OUTPUT_HANDLE), GetStdHandle(STD_ERROR_HANDLE)};
     STARTUPINFOEXW startup = {0};
@@ -149,7 +150,7 @@ static HANDLE make_job(uint64_t memory, uint64_t processes) {
     return NULL;
 }
 
-/* Where the job says that it asked for more memory than it may have: that is no end of it by itself. */
+/* The port where the job reports that it asked for more memory than its limit. That alone does not end it. */
 static HANDLE listen_to(HANDLE job) {
     JOBOBJECT_ASSOCIATE_COMPLETION_PORT port = {job, CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1)};
     if (!port.CompletionPort || !SetInformationJobObject(job, JobObjectAssociateCompletionPortInformation, &port, sizeof port)) return NULL;
@@ -191,7 +192,7 @@ static bool report(const wchar_t *file, const char *word, HANDLE job, DWORD code
         put_number(&at, (uint64_t)peak.PeakJobMemoryUsed);
     }
     *at++ = '\n';
-    /* Made anew: a file that is there already is somebody else's. */
+    /* Must be a new file: an existing one belongs to another process. */
     HANDLE out = CreateFileW(file, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
     if (out == INVALID_HANDLE_VALUE) return false;
     DWORD written = 0, length = (DWORD)(at - text);
@@ -217,7 +218,7 @@ struct plan {
     const wchar_t *report;
     bool is_restricted;
     WELL_KNOWN_SID_TYPE integrity;
-    int program; /* its place in argv */
+    int program; /* its index in argv */
 };
 
 static bool read_plan(int argc, wchar_t **argv, struct plan *plan) {
@@ -257,7 +258,7 @@ static int run_in_job(const struct plan *plan, HANDLE job) {
     PROCESS_INFORMATION process = {0};
     DWORD error = start(NULL, CREATE_SUSPENDED | CREATE_NO_WINDOW, token, &process);
     if (error) return cannot_run(plan, error);
-    /* Suspended until it is in the job: nothing that it starts can be outside. */
+    /* Suspended until it is in the job, so that no process it starts is outside. */
     if (!AssignProcessToJobObject(job, process.hProcess)) {
         error = GetLastError();
         TerminateProcess(process.hProcess, EXIT_CANNOT_RUN);
@@ -268,7 +269,7 @@ static int run_in_job(const struct plan *plan, HANDLE job) {
     bool is_late = WaitForSingleObject(process.hProcess, limit) == WAIT_TIMEOUT;
     DWORD code = EXIT_DEADLINE;
     if (!is_late) GetExitCodeProcess(process.hProcess, &code);
-    /* The program itself, or what it left running: a job is over when all of it is. */
+    /* The job is over when the program and every process that it left running have ended. */
     TerminateJobObject(job, EXIT_DEADLINE);
     WaitForSingleObject(process.hProcess, INFINITE);
     const char *word = is_late ? "deadline" : code && has_hit_memory(port) ? "memory" : "done";
@@ -294,7 +295,7 @@ static int run(int argc, wchar_t **argv) {
 static BOOL WINAPI on_control(DWORD kind) {
     if (kind != CTRL_SHUTDOWN_EVENT && kind != CTRL_CLOSE_EVENT && kind != CTRL_C_EVENT && kind != CTRL_BREAK_EVENT) return FALSE;
     SetEvent(shutdown_event);
-    /* The process is ended when this returns, for some of them: main ends it first. */
+    /* For some of these events the system ends the process when this returns, so main ends it first. */
     if (kind == CTRL_SHUTDOWN_EVENT || kind == CTRL_CLOSE_EVENT) Sleep(INFINITE);
     return TRUE;
 }
@@ -304,7 +305,7 @@ static bool listen_for_shutdown(void) {
     return shutdown_event && SetConsoleCtrlHandler(on_control, TRUE);
 }
 
-/* Waits for the end of standard input, too, where a test gives one. */
+/* Also waits for the end of standard input, if a test provides one. */
 static DWORD WINAPI watch_input(void *unused) {
     (void)unused;
     char byte;
@@ -321,7 +322,7 @@ static int pause_until_shutdown(void) {
     return 0;
 }
 
-/* Put the name of a file beside this program at `path`. */
+/* Write the name of a file beside this program to `path`. */
 static bool beside(const wchar_t *name) {
     DWORD length = GetModuleFileNameW(NULL, path, MAX_LONG_PATH);
     if (!length || length >= MAX_LONG_PATH) return false;
@@ -334,7 +335,7 @@ static bool beside(const wchar_t *name) {
 static int serve(int argc, wchar_t **argv) {
     size_t at = 0;
     bool is_good = beside(L"python\\python.exe") && put_quoted(path, &at);
-    /* Isolated: no variable and no directory of the image says what is imported. */
+    /* Isolated: no variable and no directory of the image decides what is imported. */
     is_good = is_good && put_quoted(L"-I", &at) && put_quoted(L"-B", &at) && put_quoted(L"-u", &at);
     is_good = is_good && beside(L"app.pyz") && put_quoted(path, &at);
     for (int i = 2; is_good && i < argc; i++) is_good = put_quoted(argv[i], &at);
@@ -353,7 +354,7 @@ static int serve(int argc, wchar_t **argv) {
     HANDLE ends[2] = {process.hProcess, shutdown_event};
     DWORD code = 0;
     if (WaitForMultipleObjects(2, ends, FALSE, INFINITE) == WAIT_OBJECT_0) GetExitCodeProcess(process.hProcess, &code);
-    return (int)code; /* whatever it left ends with the job */
+    return (int)code; /* processes that it left end with the job */
 }
 
 int main(void) {

@@ -1,12 +1,12 @@
-/* hpcc guest init: the one native program of a guest, static, no libc of the image.
+/* hpcc guest init: the only native program of a guest, static, without the image's libc.
  *
  *   /init                       PID 1: loads modules, mounts the image and the agent drive, starts the
- *                               agent, reaps; when the agent ends, the machine does.
- *   /.hpcc/bin/hpcc-init exec   one sandboxed program, started by the agent (see sandbox()).
- *   /.hpcc/bin/hpcc-init pause  PID 1 of a container: reaps until it is told to end.
+ *                               agent and reaps. When the agent ends, so does the machine.
+ *   /.hpcc/bin/hpcc-init exec   runs one program in a sandbox, for the agent (see sandbox()).
+ *   /.hpcc/bin/hpcc-init pause  PID 1 of a container: reaps until a signal ends it.
  *
- * Every failure of PID 1 prints one line on the console and reboots, which ends the VMM process,
- * so the host sees end of file at once.
+ * Every failure of PID 1 prints one line on the console and reboots. That ends the VMM process, so
+ * the host sees the end of the stream at once.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -34,7 +34,7 @@
 #include <unistd.h>
 
 /* ------------------------------------------------------------------------------ seccomp ABI */
-/* Written out, so that musl-gcc builds this without the kernel's headers. Source: linux/seccomp.h,
+/* Written out, so that musl-gcc can build this without the kernel's headers. Source: linux/seccomp.h,
  * linux/filter.h, linux/audit.h. */
 struct bpf_insn { uint16_t code; uint8_t jt, jf; uint32_t k; };
 struct bpf_prog { uint16_t len; struct bpf_insn *insns; };
@@ -88,14 +88,14 @@ static int install_filter(void) {
     OP(RET, 0, 0, RET_KILL);
     OP(LD_ABS, 0, 0, offsetof(struct seccomp_args, nr));
 #if defined(__x86_64__)
-    OP(JMP_GE, 0, 1, 0x40000000u); /* x32 would get round the numbers below */
+    OP(JMP_GE, 0, 1, 0x40000000u); /* x32 calls would evade the numbers below */
     DENY(EPERM);
 #endif
     for (unsigned i = 0; i < N_DENIED; i++) {
         OP(JMP_EQ, 0, 1, (uint32_t)denied[i]);
         DENY(EPERM);
     }
-    OP(JMP_EQ, 0, 1, NR_CLONE3); /* its flags are behind a pointer; libc falls back to clone */
+    OP(JMP_EQ, 0, 1, NR_CLONE3); /* a filter cannot read flags behind a pointer; libc falls back to clone */
     DENY(ENOSYS);
     OP(JMP_EQ, 0, 4, SYS_clone); /* low 32 bits of argument 0: flags (little endian) */
     OP(LD_ABS, 0, 0, offsetof(struct seccomp_args, args));
@@ -104,11 +104,11 @@ static int install_filter(void) {
     OP(RET, 0, 0, RET_ALLOW);
     OP(JMP_EQ, 1, 0, SYS_socket);
     OP(JMP_EQ, 0, 4, SYS_socketpair);
-    OP(LD_ABS, 0, 0, offsetof(struct seccomp_args, args)); /* family: AF_VSOCK and the like never */
+    OP(LD_ABS, 0, 0, offsetof(struct seccomp_args, args)); /* family: never AF_VSOCK and the like */
     OP(JMP_EQ, 2, 0, AF_UNIX);
     OP(JMP_EQ, 1, 0, AF_INET);
     OP(JMP_EQ, 0, 1, AF_INET6);
-    OP(RET, 0, 0, RET_ALLOW); /* also where every system call lands that is not listed */
+    OP(RET, 0, 0, RET_ALLOW); /* every system call that is not listed also ends here */
     DENY(EPERM);
 #undef OP
 #undef DENY
@@ -119,11 +119,11 @@ static int install_filter(void) {
 /* ------------------------------------------------------------------------------- sandbox */
 /* hpcc-init exec REPORT_FD CGROUPS UID FSIZE NPROC TMPBYTES SRCDIR CWD -- ARGV...     (as root)
  *
- * CGROUPS are files to join groups by, with ':' between: one, or one for each v1 controller.
- * Runs ARGV as UID in its own pid, ipc, net, uts, mount and user namespaces and writes one line to
+ * CGROUPS are cgroup.procs or tasks files, joined by ':': one, or one for each v1 controller.
+ * Runs ARGV as UID in its own pid, ipc, net, uts, mount and user namespaces. Writes one line to
  * REPORT_FD: "stage ERRNO WHAT" (nothing ran), "exec ERRNO" (no such program), or
  * "done STATUS UTIME_US STIME_US MAXRSS_KIB START_US" with STATUS as wait4 gives it.
- * Whoever kills this process kills everything in it. The environment is ARGV's. */
+ * Killing this process kills everything in the sandbox. ARGV gets this process's environment. */
 enum { INNER_ID = 1000 };
 static int report_fd = -1;
 
@@ -143,7 +143,7 @@ static void device(const char *name) {
 }
 static void build_dev(void) {
     static const char *names[] = {"null", "zero", "full", "random", "urandom"};
-    /* /run becomes private first: it is where the real /dev can be reached for a moment. */
+    /* /run becomes private first, because the real /dev is reachable there for a moment. */
     tmpfs_on("/run", "mode=0755,size=1m", MS_NODEV | MS_NOEXEC);
     if (mkdir("/run/.hpcc-dev", 0700) || mount("/dev", "/run/.hpcc-dev", 0, MS_BIND, 0)) fail("bind /dev");
     tmpfs_on("/dev", "mode=0755,size=64k", MS_NOEXEC);
@@ -154,7 +154,7 @@ static void build_dev(void) {
         fail("links in /dev");
     if (mkdir("/dev/shm", 01777)) fail("/dev/shm");
 }
-/* In a container /proc shows the host's kernel: what container runtimes hide is hidden here too. */
+/* In a container /proc shows the host's kernel. Hide what container runtimes hide. */
 static void mask_proc(void) {
     static const char *masked[] = {"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
         "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats"};
@@ -167,7 +167,7 @@ static void mask_proc(void) {
 }
 static void hide_agent(void) {
     if (!umount2("/.hpcc", MNT_DETACH)) return;
-    /* A container's user namespace may not undo what its starter mounted: covered instead. */
+    /* A container's user namespace may not unmount what its starter mounted, so cover it. */
     if (errno != EINVAL) fail("hide the agent drive");
     tmpfs_on("/.hpcc", "mode=0555,size=4k", MS_NODEV | MS_NOEXEC | MS_RDONLY);
     mask_proc();
@@ -220,7 +220,7 @@ static char *lookup(const char *name) {
 
 struct job { const char *uid, *fsize, *nproc, *cwd; char **argv; };
 
-/* The program's own process: waits for its id map, gives everything up, runs. */
+/* The program's own process: waits for its id map, drops all rights, runs the program. */
 static void become(const struct job *job, int go, int error_fd) {
     char byte;
     if (setgroups(0, 0)) fail("setgroups");
@@ -230,7 +230,7 @@ static void become(const struct job *job, int go, int error_fd) {
     if (chdir(job->cwd)) fail("chdir");
     setsid();
     umask(022);
-    limit(RLIMIT_CORE, 1); /* not 0: of a pipe in core_pattern, a container's host's, only 1 is heeded */
+    limit(RLIMIT_CORE, 1); /* not 0: if the host's core_pattern is a pipe, only 1 prevents a dump */
     limit(RLIMIT_NOFILE, 4096);
     limit(RLIMIT_MEMLOCK, 64 << 10);
     limit(RLIMIT_FSIZE, strtoull(job->fsize, 0, 10));
@@ -253,7 +253,7 @@ static long now_us(void) {
     return t.tv_sec * 1000000L + t.tv_nsec / 1000;
 }
 
-/* PID 1 of the namespace: starts the program, reaps, reports, and takes everyone along when it ends. */
+/* PID 1 of the namespace: starts the program, reaps and reports. Its end kills all processes in it. */
 static void inner(const struct job *job) {
     int go[2], errors[2];
     char byte, code[16] = "";
@@ -267,10 +267,10 @@ static void inner(const struct job *job) {
     }
     close(go[0]);
     close(errors[1]);
-    if (read(errors[0], &byte, 1) != 1) _exit(125); /* it has reported why */
+    if (read(errors[0], &byte, 1) != 1) _exit(125); /* the child has reported why */
     map_ids(child, job->uid);
     if (write(go[1], "g", 1) != 1) fail("start");
-    ssize_t n = read(errors[0], code, sizeof code - 1); /* 0: the exec closed it */
+    ssize_t n = read(errors[0], code, sizeof code - 1); /* 0: the exec succeeded and closed the pipe */
     long started = now_us();
     if (n > 0) {
         dprintf(report_fd, "exec %s\n", code);
@@ -280,7 +280,7 @@ static void inner(const struct job *job) {
     struct rusage used;
     for (pid_t done; (done = wait4(-1, &status, 0, &used)) != child;)
         if (done < 0 && errno != EINTR) fail("wait");
-    /* fail() in the child closes the pipe too; then its line is the report and this one is ignored. */
+    /* fail() in the child also closes the pipe. Then the child's line is the report, and this one is ignored. */
     dprintf(report_fd, "done %d %ld %ld %ld %ld\n", status,
             used.ru_utime.tv_sec * 1000000L + used.ru_utime.tv_usec,
             used.ru_stime.tv_sec * 1000000L + used.ru_stime.tv_usec, used.ru_maxrss, started);
@@ -297,8 +297,8 @@ static int sandbox(int argc, char **argv) {
     fcntl(report_fd, F_SETFD, FD_CLOEXEC);
     for (int fd = 3; fd < 256; fd++) if (fd != report_fd) close(fd);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    write_file("/proc/self/oom_score_adj", "500"); /* the agent's own is -1000 */
-    /* Joined by this process too: so that cgroup.kill ends all of it whatever the state. */
+    write_file("/proc/self/oom_score_adj", "500"); /* the agent's is -1000 */
+    /* This process joins, too, so that cgroup.kill ends the whole sandbox in any state. */
     join(argv[2]);
     if (unshare(CLONE_NEWPID)) fail("pid namespace");
     pid_t child = fork();
@@ -324,7 +324,7 @@ static void die(const char *what, const char *arg) {
 static void dir(const char *path) {
     struct stat st;
     if (mkdir(path, 0755) && errno != EEXIST) die("mkdir", path);
-    /* lstat: an image may ship a mount point as a symlink that leads elsewhere. */
+    /* lstat: an image may contain a symlink to elsewhere in place of a mount point. */
     if (lstat(path, &st) || !S_ISDIR(st.st_mode)) { errno = ENOTDIR; die("mount point", path); }
 }
 static void mnt(const char *src, const char *dst, const char *fs, unsigned long flags, const char *opt) {
@@ -358,7 +358,7 @@ static void load_modules(void) {
 }
 static void build_root(void) {
     static const char *under[] = {"/new/src", "/new/out", "/new/tmp", "/new/var", "/new/var/tmp", "/new/run"};
-    mnt("t", "/rw", "tmpfs", 0, "mode=0755,size=16m"); /* only mount points are ever made there */
+    mnt("t", "/rw", "tmpfs", 0, "mode=0755,size=16m"); /* it only ever holds mount points */
     mnt_ro("/dev/vda", "/ro");
     dir("/rw/up");
     dir("/rw/wk");
@@ -415,7 +415,7 @@ int main(int argc, char **argv) {
     if (getpid() != 1) return 64;
     mnt("dev", "/dev", "devtmpfs", MS_NOSUID, 0);
     int c = open("/dev/console", O_RDWR);
-    if (c < 0) c = open("/dev/null", O_RDWR); /* no console: descriptors 0 to 2 are not for files */
+    if (c < 0) c = open("/dev/null", O_RDWR); /* without a console: keep descriptors 0 to 2 from being used for files */
     if (c >= 0) {
         dup2(c, 0);
         dup2(c, 1);
