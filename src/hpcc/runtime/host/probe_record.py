@@ -55,5 +55,5 @@ def remember(path: Path, key: str, probe: Probe) -> None:
         OSError: the file cannot be written.
     """
     reason = " ".join([probe.summary, *probe.details])[:_MAX_REASON_CHARS]
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole(path, json.dumps({"key": key, "reason": reason}).encode(), sync=Sync.NONE)
+    data = json.dumps({"key": key, "reason": reason}).encode()
+    write_whole(path, data, sync=Sync.NONE, mode=0o666, makes_parent=True)
