@@ -30,6 +30,7 @@ PLANTS = {
     "rooms-agent": ("hpcc/agent/base/service.py", "import hpcc.agent.linux.main"),
     "rooms-cli": ("hpcc/cli/base/lock.py", "import hpcc.cli.farm.up"),
     "compiler-families": ("hpcc/compilers/gnu/flags.py", "import hpcc.compilers.clang.family"),
+    "runtime": ("hpcc/runtime/qemu/argv.py", "import hpcc.runtime.runc.spec"),
     "msvc": ("hpcc/cache/key/prepare.py", "import hpcc.compilers.msvc.flags"),
 }
 # Runs in the copy, in one process: each start of lint-imports costs more than its check.

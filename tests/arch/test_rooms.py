@@ -84,14 +84,14 @@ def test_only_faces_have_more_than_an_essay_in_their_init() -> None:
 
 
 def test_each_room_has_an_essay() -> None:
-    """What the room is for, then what it may not do: two to ten lines."""
+    """What the room is for, then what it may not do: two lines at least, forty at most."""
     lengths = {
         str(module.parent): len((ast.get_docstring(tree) or "").splitlines())
         for module in modules()
         if module.name == "__init__.py" and str(module).startswith("src/")
         for tree in [ast.parse((ROOT / module).read_text())]
     }
-    assert {room: n for room, n in lengths.items() if not 2 <= n <= 10} == {}
+    assert {room: n for room, n in lengths.items() if not 2 <= n <= 40} == {}
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,4 @@
-"""What backends need from the host system: users, threads, tools, cleanup of dead workers."""
+"""What backends need of the host system: users, threads, tools, leftovers of killed processes.
+
+Tools run with a deadline and bounded output. It knows no backend.
+"""
