@@ -299,7 +299,7 @@ CASES = {
     ),
     "shared-object-search": Case(
         "cache/results/share_check.py",
-        'return "embeds-path" if any(secret in data for secret in secrets) else ""',
+        'return PrivateReason.EMBEDS_PATH if any(secret in data for secret in secrets) else ""',
         'return ""',
         f"{REFUSALS}::test_a_result_that_names_the_checkout_is_kept_for_it_alone",
     ),
@@ -341,7 +341,7 @@ CASES = {
     ),
     "shared-linked-directory": Case(
         "cache/key/share.py",
-        'return "" if all(map(self._is_straight, own)) else "linked-directory"',
+        'return "" if all(map(self._is_straight, own)) else PrivateReason.LINKED_DIRECTORY',
         'return ""',
         f"{REFUSALS}::test_a_search_directory_that_is_a_link_in_one_clone_is_not_shared",
     ),
@@ -360,7 +360,7 @@ CASES = {
     ),
     "shared-flag-list": Case(
         "compilers/invocation/share.py",
-        '    if not all(map(_is_shared, invocation.flags)):\n        return "flags"\n',
+        "    if not all(map(_is_shared, invocation.flags)):\n        return PrivateReason.FLAGS\n",
         "",
         f"{REFUSALS}::test_flags_off_the_list_keep_a_result_private_and_as_it_was",
     ),
@@ -420,7 +420,7 @@ CASES = {
     ),
     "specs-that-name-others": Case(
         "cache/host/toolset.py",
-        'raise UncacheableError("specs")',
+        "raise UncacheableError(UncacheableReason.SPECS)",
         "pass",
         f"{GRAMMAR}/test_grammar_tools.py::test_a_specs_file_that_names_others_is_not_kept",
     ),

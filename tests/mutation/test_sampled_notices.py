@@ -41,7 +41,7 @@ CASES = {
     ),
     "driver-present": Case(
         "cache/inputs/lookup.py",
-        'raise UncacheableError("config-file")',
+        "raise UncacheableError(UncacheableReason.CONFIG_FILE)",
         "pass",
         LOOKUP + "test_a_name_beside_the_driver_that_is_there_is_not_guessed_at",
     ),

@@ -37,6 +37,9 @@ from hpcc.cache.results.results import Results
 from hpcc.compilers.spec.table import Bypass
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.store.private import FileOps, PrivateStore
 
 _log: Final = logging.getLogger("hpcc.daemon.cache")
@@ -73,7 +76,7 @@ class Cache:
             return self._begin(request, is_cancelled)
         except Exception:  # noqa: BLE001 - the front must get an answer: a fault of ours costs a local compile
             _log.exception("begin failed")
-            return self._bypass(request, "internal-error")
+            return self._bypass(request, BypassReason.INTERNAL_ERROR)
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
         """See `CacheHandler.finish`."""
@@ -84,7 +87,7 @@ class Cache:
             return Finish(b"", self._local.finish(pending, report))
         except Exception:  # noqa: BLE001 - the compile succeeded; only its result is not kept
             _log.exception("finish failed")
-            self._counters.add("uncacheable.internal-error")
+            self._counters.add(f"uncacheable.{UncacheableReason.INTERNAL_ERROR}")
             return Finish(b"", report.stderr if run.filter_headers else b"")
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
@@ -120,7 +123,7 @@ class Cache:
         if isinstance(prepared, Bypass):
             return self._bypass(request, prepared.reason)
         if is_cancelled():
-            return self._bypass(request, "cancelled")
+            return self._bypass(request, BypassReason.CANCELLED)
         if self._farm is not None:
             done = self._try_farm(self._farm, prepared, is_cancelled)
             if done is not None:
@@ -134,7 +137,9 @@ class Cache:
             return farm.begin(prepared, is_cancelled)
         except Exception:  # noqa: BLE001 - a fault of ours on the way to the farm: the local half still works
             _log.exception("the remote half failed")
-            return farm.fall_back("internal-error", "hpcc failed: see the daemon's log")
+            return farm.fall_back(
+                FallbackReason.INTERNAL_ERROR, "hpcc failed: see the daemon's log"
+            )
 
     def _bypass(self, request: CompileRequest, reason: str) -> Exec:
         self._counters.add(f"bypass.{reason}")

@@ -40,6 +40,8 @@ from hpcc.core import (
 )
 from hpcc.core.breaker import CircuitBreaker
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 from hpcc.dispatch.parity import Judgement, Words, judge, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
@@ -132,7 +134,7 @@ class FarmCache:
         host, judged, session = self._judged(prepared, farm, is_cancelled)
         if judged.refuses and session is not None and time.time() < session.expires_at:
             # Longer than its session no word counts: the dispatcher asks anew then.
-            return self.fall_back("parity", judged.text)
+            return self.fall_back(FallbackReason.PARITY, judged.text)
         marker = prepared.standing.search.marker
         root = prepared.cwd if marker is None else marker.root
         key = remote_key(prepared, farm, root)
@@ -146,7 +148,9 @@ class FarmCache:
             return self.fall_back(refusal[0], "this compile cannot run on the farm")
         if self._breaker.is_open():
             why = self._breaker.why
-            return self.fall_back("breaker", f"the farm failed repeatedly ({why}); trying soon")
+            return self.fall_back(
+                FallbackReason.BREAKER, f"the farm failed repeatedly ({why}); trying soon"
+            )
         image = None if session is None else session.compilers
         return self._compile(_Job(prepared, root, marker, key, host.text, image), is_cancelled)
 
@@ -181,7 +185,9 @@ class FarmCache:
     def fall_back(self, reason: str, message: str) -> Done | None:
         """Count why it is done here; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
-        self._records.fell_back(f"{reason}: {message}" if reason == "parity" else reason)
+        self._records.fell_back(
+            f"{reason}: {message}" if reason == FallbackReason.PARITY else reason
+        )
         return refused_or_local(self._words(self._remote.session()), reason, message, _log)
 
     def _compile(self, job: _Job, is_cancelled: Callable[[], bool]) -> Done | None:
@@ -219,14 +225,18 @@ class FarmCache:
         )
 
     def _refuse(self, key: bytes, reason: str) -> None:
-        if reason in {"dependencies-failed", "modified-during-compile", "input-vanished"}:
+        if reason in {
+            FallbackReason.DEPENDENCIES_FAILED,
+            UncacheableReason.MODIFIED_DURING_COMPILE,
+            FallbackReason.INPUT_VANISHED,
+        }:
             return  # the sources as they are this minute, not the command
         self._refusals[key] = (reason, self._monotonic() + REFUSAL_SECONDS)
 
     def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
         """An injected flag or the image may be at fault: the user's own compiler decides."""
         if self._words(self._remote.session()).fallback != "never":
-            return self.fall_back("exit-code", "the compile failed in the guest")
+            return self.fall_back(FallbackReason.EXIT_CODE, "the compile failed in the guest")
         self._counters.add("miss.failed")
         return Done(
             outcome.exit_code, guest_text(outcome.stdout, root), guest_text(outcome.stderr, root)
@@ -240,16 +250,18 @@ class FarmCache:
         try:
             result = _client_result(prepared, plan, outcome, outputs, self._depfiles)
         except (KeyError, CallerError):
-            return self.fall_back("bad-result", "the farm's answer lacks an output")
+            return self.fall_back(FallbackReason.BAD_RESULT, "the farm's answer lacks an output")
         if not self._hits.put_new(prepared, result):
-            return self.fall_back("output-not-ours", "an output file is one hpcc does not replace")
+            return self.fall_back(
+                FallbackReason.OUTPUT_NOT_OURS, "an output file is one hpcc does not replace"
+            )
         who = "engine" if outcome.isolation is Isolation.FOREIGN_UNKNOWN else "remote"
         name = f"miss.{who}.cached" if outcome.is_cached else f"miss.{who}.executed"
         self._counters.add(name)
         if plan.may_keep(started_ns):
             self._results.keep(key, plan.closure, result)
         else:
-            self._counters.add("uncacheable.modified-during-compile")
+            self._counters.add(f"uncacheable.{UncacheableReason.MODIFIED_DURING_COMPILE}")
         farm = self._remote.farm()
         self._records.compiled(
             prepared,

@@ -42,6 +42,7 @@ from hpcc.cache.results.share_check import SourceCheck, why_not_shared
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Headers, Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _DEPS_DIRECTORY: Final = "deps"
 # Longer than nearly every compile; whoever waited that long compiles too.
@@ -103,7 +104,7 @@ class LocalCache:
 
     def _put(self, prepared: Prepared, found: Found, key: bytes) -> Done | None:
         if not self._hits.put(prepared, found, key=key, outcome=HIT):
-            self._counters.add("uncacheable.output-not-ours")
+            self._counters.add(f"uncacheable.{UncacheableReason.OUTPUT_NOT_OURS}")
             return None
         return Done(0, found.result.stdout, found.result.stderr)
 
@@ -182,25 +183,25 @@ class LocalCache:
             self._counters.add("miss.failed")
             return "miss.failed"
         if report.is_truncated:
-            raise UncacheableError("long-diagnostics")
+            raise UncacheableError(UncacheableReason.LONG_DIAGNOSTICS)
         stderr = report.stderr if headers is None else headers.stderr
         prepared = pending.prepared
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
             # Which came first would be lost for whoever has both in one file.
-            raise UncacheableError("both-streams")
+            raise UncacheableError(UncacheableReason.BOTH_STREAMS)
         started = pending.started_ns
         depfile = self._read_depfile(prepared, started)
         files = self._files_read(pending, depfile, headers)
         data = read_output(prepared.output, started_ns=started, limit=self._max_output_bytes)
         if data is None:
-            raise UncacheableError("output-unreadable")
+            raise UncacheableError(UncacheableReason.OUTPUT_UNREADABLE)
         closure = self._closure(pending, files)
         if not prepared.dates_are_pinned and mentions_clock(data, started, time.time_ns()):
-            raise UncacheableError("date-time")
+            raise UncacheableError(UncacheableReason.DATE_TIME)
         side = read_side_outputs(pending, self._max_output_bytes)
         result = Result(data, depfile, report.stdout, stderr, side)
         if not self._keep(pending, closure, result):
-            raise UncacheableError("store")
+            raise UncacheableError(UncacheableReason.STORE)
         return "miss.local"
 
     def _keep(self, pending: Pending, closure: Closure, result: Result) -> bool:
@@ -266,7 +267,7 @@ class LocalCache:
                 prepared.cwd,
             )
         except OSError as error:
-            raise UncacheableError("search-path") from error
+            raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
 
     def _record(self, pending: Pending, outcome: str, reason: str) -> None:
         self._records.compiled(
@@ -295,7 +296,7 @@ class LocalCache:
                 prepared.cwd,
             )
         except OSError as error:
-            raise UncacheableError("search-path") from error
+            raise UncacheableError(UncacheableReason.SEARCH_PATH) from error
         return (*prepared.invocation.include_dirs, *own)
 
     def _read_depfile(self, prepared: Prepared, started_ns: int) -> bytes | None:
@@ -303,7 +304,7 @@ class LocalCache:
             return None
         data = read_output(prepared.depfile, started_ns=started_ns, limit=MAX_DEPFILE_BYTES)
         if data is None:
-            raise UncacheableError("depfile-unreadable")
+            raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
         return data
 
     def _files_read(
@@ -319,14 +320,14 @@ class LocalCache:
                     limit=MAX_DEPFILE_BYTES,
                 )
                 if data is None:
-                    raise UncacheableError("depfile-unreadable")
+                    raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
                 return parse_dependencies(data)
             case Way.USER_FILE:
                 return parse_dependencies(depfile or b"")
             case Way.HEADERS:
                 assert headers is not None
                 if headers.has_pch:
-                    raise UncacheableError("pch")
+                    raise UncacheableError(UncacheableReason.PCH)
                 return (
                     *headers.names,
                     *parse_dependencies(depfile or b""),

@@ -36,6 +36,7 @@ from hpcc.compilers.families import family_of
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
+from hpcc.core.reasons.bypass import BypassReason
 from hpcc.daemon.pipe_listener import PIPE_LIMITS, PipeListener
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
 from hpcc.daemon.windows_door import PipeDoor
@@ -107,7 +108,7 @@ class OnFarm(LeftAlone):
         if not self._has_farm():
             return super().begin(request, is_cancelled)
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
-            return self._farm.left("other-compiler")
+            return self._farm.left(BypassReason.OTHER_COMPILER)
         try:
             root = self._find_root(request.cwd)
         except WindowsPathError as error:

@@ -56,6 +56,7 @@ from hpcc.core import (
     RemoteResult,
     Toolchain,
 )
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.deaths import GuestDeaths
 from hpcc.dispatch.engine import EngineConnection
 from hpcc.dispatch.farm import FarmConnection, RoutedWorker
@@ -112,7 +113,7 @@ class Dispatcher:
         # One compile predicts the next: on a branch that others have built, most are hits.
         self._was_cached = True
         self._closed_until = 0.0
-        self._closed_failure = RemoteFailure("farm-down", "the farm does not answer")
+        self._closed_failure = RemoteFailure(FallbackReason.FARM_DOWN, "the farm does not answer")
 
     async def compile(
         self, connection: FarmConnection | EngineConnection, request: RemoteRequest
@@ -127,7 +128,7 @@ class Dispatcher:
                     return await connection.compile(prepared, self._upload)
                 return await self._routed(connection, request, prepared)
         except TimeoutError:
-            return RemoteFailure("deadline", "the farm took too long")
+            return RemoteFailure(FallbackReason.DEADLINE, "the farm took too long")
         except BusyError as error:
             self._close(error.retry_after_seconds, error)
             return RemoteFailure(error.reason, str(error))
@@ -188,7 +189,7 @@ class Dispatcher:
         said = connection.said
         words = words_in_force(said, fallback="quiet", parity=self._parity)
         judged = judge(said, words.parity, request.argv[0], toolchain, connection.image)
-        return RemoteFailure("parity", judged.text) if judged.refuses else None
+        return RemoteFailure(FallbackReason.PARITY, judged.text) if judged.refuses else None
 
     async def _worker(self, connection: FarmConnection) -> RoutedWorker:
         try:

@@ -10,9 +10,10 @@ from typing import Final
 
 from hpcc.core import CallerError, Digest
 from hpcc.core.quarantine import MAX_GUEST_DEATHS, ActionQuarantine
+from hpcc.core.reasons.fallback import FallbackReason
 
 # A death that is known to be another compile's fault has another reason and does not count.
-COUNTED_REASON: Final = "guest-lost"
+COUNTED_REASON: Final = FallbackReason.GUEST_LOST
 
 
 class GuestDeaths:
@@ -37,5 +38,5 @@ class GuestDeaths:
                 f"this compile ended {MAX_GUEST_DEATHS} guests: it is quarantined, and made on this"
                 " machine for half an hour; the worker's events `guest-lost-in-compile` say how"
                 " they ended",
-                reason="quarantined",
+                reason=FallbackReason.QUARANTINED,
             )

@@ -28,6 +28,7 @@ from hpcc.core import (
     RemoteOutcome,
     RemoteRequest,
 )
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.compile import Dispatcher
 from hpcc.dispatch.engine import EngineConnection, connect_engine
 from hpcc.dispatch.farm import FarmConnection, connect_farm
@@ -43,7 +44,7 @@ from hpcc.dispatch.remote_frames import (
 from hpcc.ports import Clock, SystemClock
 
 _log: Final = logging.getLogger(__name__)
-_NO_FARM: Final = RemoteFailure("no-farm", "there is no farm any more")
+_NO_FARM: Final = RemoteFailure(FallbackReason.NO_FARM, "there is no farm any more")
 
 
 class Farms:
@@ -93,7 +94,9 @@ async def compile_on(
         return RemoteFailure(error.reason, str(error))
     except Exception:  # noqa: BLE001 - the root of a task: one compile's fault must not end the others
         _log.exception("a remote compile failed")
-        return RemoteFailure("dispatcher-error", "the dispatcher failed: see the daemon's log")
+        return RemoteFailure(
+            FallbackReason.DISPATCHER_ERROR, "the dispatcher failed: see the daemon's log"
+        )
 
 
 class _Process:

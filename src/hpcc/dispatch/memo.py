@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from hpcc.core import MAX_OUTPUT_BYTES, Blob, CallerError, Digest
 from hpcc.core.memo import LruMemo
+from hpcc.core.reasons.fallback import FallbackReason
 
 _MAX_ENTRIES: Final = 200_000
 # A file that changed this recently may change again within one tick of its clock.
@@ -41,7 +42,9 @@ class DigestMemo:
             with open(path, "rb", buffering=0, opener=_open) as file:
                 before = os.fstat(file.fileno())
                 if not stat.S_ISREG(before.st_mode) or before.st_size > MAX_OUTPUT_BYTES:
-                    raise CallerError("an input is not a regular file", reason="input-kind")
+                    raise CallerError(
+                        "an input is not a regular file", reason=FallbackReason.INPUT_KIND
+                    )
                 key = _key(before)
                 known = self._entries.get(path)
                 if known is not None and known.stat == key:
@@ -50,9 +53,13 @@ class DigestMemo:
                 digest = _hash(file.fileno())
                 after = os.fstat(file.fileno())
         except OSError as error:
-            raise CallerError(f"cannot read an input: {error.strerror}", reason="input") from error
+            raise CallerError(
+                f"cannot read an input: {error.strerror}", reason=FallbackReason.INPUT
+            ) from error
         if _key(after) != key or digest.size_bytes != after.st_size:
-            raise CallerError("an input changes while it is read", reason="input-changed")
+            raise CallerError(
+                "an input changes while it is read", reason=FallbackReason.INPUT_CHANGED
+            )
         if _REMEMBERS and now_ns - max(after.st_mtime_ns, after.st_ctime_ns) > _RACY_NS:
             self._entries[path] = _Entry(key, digest)
         return digest
@@ -74,10 +81,14 @@ def read_blob(path: str, digest: Digest) -> Blob:
             while data and len(data) <= digest.size_bytes and (more := file.read(_CHUNK)):
                 data += more
     except OSError as error:
-        raise CallerError(f"cannot read an input: {error.strerror}", reason="input") from error
+        raise CallerError(
+            f"cannot read an input: {error.strerror}", reason=FallbackReason.INPUT
+        ) from error
     blob = Blob.of(data)
     if blob.digest != digest:
-        raise CallerError("an input changed before it was sent", reason="input-changed")
+        raise CallerError(
+            "an input changed before it was sent", reason=FallbackReason.INPUT_CHANGED
+        )
     return blob
 
 

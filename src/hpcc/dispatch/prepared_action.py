@@ -17,6 +17,7 @@ from hpcc.core import (
     folded_inputs,
     windows_key,
 )
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.packs import InputPack
 from hpcc.reapi.action import ActionSpec, encode_action, salt_of
 from hpcc.reapi.command import CommandSpec, encode_command
@@ -85,7 +86,9 @@ def prepare_action(
             texts[digest] = text
         if item.sha256 and digest.hash != item.sha256:
             # The plan's include closure was read from other content.
-            raise CallerError("an input changed since it was read", reason="input-changed")
+            raise CallerError(
+                "an input changed since it was read", reason=FallbackReason.INPUT_CHANGED
+            )
         files[digest] = item.host_path
         inputs.append(InputFile(item.path, digest, item.is_executable))
     base = TreeBase(()) if pack is None else pack.base

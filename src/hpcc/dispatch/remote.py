@@ -29,6 +29,7 @@ from hpcc.core import (
     SharedInputs,
 )
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.farm_files import FarmFiles
 from hpcc.dispatch.remote_frames import (
     LENGTH,
@@ -50,7 +51,7 @@ _STOP_SECONDS: Final = 5.0
 _MAX_TOLD: Final = 4_096
 # Without this limit every compile would start a dispatcher that dies at once.
 _MAX_QUICK_DEATHS: Final = 5
-_LOST: Final = RemoteFailure("dispatcher-lost", "the dispatcher process ended")
+_LOST: Final = RemoteFailure(FallbackReason.DISPATCHER_LOST, "the dispatcher process ended")
 
 
 class _Pending:
@@ -202,7 +203,9 @@ class DispatcherClient:
         except CallerError as error:
             return RemoteFailure(error.reason, str(error))
         except OSError as error:
-            return RemoteFailure("dispatcher-start", f"cannot start the dispatcher: {error}")
+            return RemoteFailure(
+                FallbackReason.DISPATCHER_START, f"cannot start the dispatcher: {error}"
+            )
         return outcome
 
     def _ask(
@@ -222,10 +225,12 @@ class DispatcherClient:
             if is_cancelled():
                 link.forget(number)
                 link.send(encode_frame(Kind.CANCEL, number, {}))
-                return RemoteFailure("cancelled", "the compile was cancelled")
+                return RemoteFailure(FallbackReason.CANCELLED, "the compile was cancelled")
         link.forget(number)
         link.send(encode_frame(Kind.CANCEL, number, {}))
-        return RemoteFailure("dispatcher-timeout", "the dispatcher did not answer in time")
+        return RemoteFailure(
+            FallbackReason.DISPATCHER_TIMEOUT, "the dispatcher did not answer in time"
+        )
 
     def close(self) -> None:
         """End the dispatcher; later compiles fail with `dispatcher-closed`."""
@@ -238,7 +243,7 @@ class DispatcherClient:
     def _ready_link(self) -> _Link:
         with self._lock:
             if self._is_closed:
-                raise CallerError("the daemon is closing", reason="dispatcher-closed")
+                raise CallerError("the daemon is closing", reason=FallbackReason.DISPATCHER_CLOSED)
             if self._link is not None and not self._link.is_dead:
                 return self._link
             if self._link is not None:

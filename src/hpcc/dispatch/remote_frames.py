@@ -25,6 +25,7 @@ from hpcc.core import (
     RemoteResult,
     SharedInputs,
 )
+from hpcc.core.reasons.fallback import FallbackReason
 
 # One object of MAX_OUTPUT_BYTES and what is sent with it.
 MAX_FRAME_BYTES: Final = 640 << 20
@@ -144,7 +145,9 @@ def _json(value: object) -> bytes:
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise CallerError("argv, env or a path is not UTF-8", reason="not-utf-8") from error
+        raise CallerError(
+            "argv, env or a path is not UTF-8", reason=FallbackReason.NOT_UTF_8
+        ) from error
 
 
 def request_of(frame: Frame) -> RemoteRequest:

@@ -23,6 +23,7 @@ from hpcc.config.farm_session import FarmSession
 from hpcc.config.paths import Paths
 from hpcc.config.settings import RemoteSettings, Settings
 from hpcc.core import RemoteFailure, RemoteOutcome, RemoteRequest
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.farm_files import FarmFiles
 from hpcc.ports import SystemClock
 
@@ -35,8 +36,8 @@ _log: Final = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.5
 _SLACK_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 5.0
-_LOST: Final = RemoteFailure("dispatcher-lost", "the dispatcher ended")
-_CLOSED: Final = RemoteFailure("dispatcher-closed", "the daemon is closing")
+_LOST: Final = RemoteFailure(FallbackReason.DISPATCHER_LOST, "the dispatcher ended")
+_CLOSED: Final = RemoteFailure(FallbackReason.DISPATCHER_CLOSED, "the daemon is closing")
 
 
 class InsideClient:
@@ -64,7 +65,9 @@ class InsideClient:
             try:
                 life = self._life = self._living()
             except OSError as error:
-                return RemoteFailure("dispatcher-start", f"cannot start the dispatcher: {error}")
+                return RemoteFailure(
+                    FallbackReason.DISPATCHER_START, f"cannot start the dispatcher: {error}"
+                )
         asked = life.ask(request)
         if asked is None:
             return _LOST
@@ -76,9 +79,11 @@ class InsideClient:
                 return _LOST
             if is_cancelled():
                 asked.cancel()
-                return RemoteFailure("cancelled", "the compile was cancelled")
+                return RemoteFailure(FallbackReason.CANCELLED, "the compile was cancelled")
         asked.cancel()
-        return RemoteFailure("dispatcher-timeout", "the dispatcher did not answer in time")
+        return RemoteFailure(
+            FallbackReason.DISPATCHER_TIMEOUT, "the dispatcher did not answer in time"
+        )
 
     def _living(self) -> _Life:
         if self._life is None or not self._life.is_alive():
@@ -160,7 +165,9 @@ class _Life:
                 farms, dispatcher = self._parts = self._parts or self._open()
         except ImportError as error:
             _log.warning("no compile goes to the farm: %s", error)
-            return RemoteFailure("dispatcher-start", f"the dispatcher cannot be loaded: {error}")
+            return RemoteFailure(
+                FallbackReason.DISPATCHER_START, f"the dispatcher cannot be loaded: {error}"
+            )
         from hpcc.dispatch.main import compile_on
 
         return await compile_on(farms, dispatcher, lambda: request)

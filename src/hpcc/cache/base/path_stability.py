@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Final
 
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _MAX_LINKS: Final = 40  # as the kernel (ELOOP)
 _NEVER_FRESH: Final = 1 << 62
@@ -99,9 +100,9 @@ def check_places(
             if not walk.is_plain_file(path, plain.get(path)):
                 walk.check(path)
     except OSError as error:
-        raise UncacheableError("input-vanished") from error
+        raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
     if any(map(walk.follows_to_a_process, outputs)):
-        raise UncacheableError("process-path")
+        raise UncacheableError(UncacheableReason.PROCESS_PATH)
 
 
 class _Walk:
@@ -133,7 +134,7 @@ class _Walk:
         try:
             self.check(path)
         except UncacheableError as error:
-            return error.reason == "process-path"
+            return error.reason == UncacheableReason.PROCESS_PATH
         except OSError:
             return False  # it leads nowhere
         return False
@@ -149,12 +150,12 @@ class _Walk:
             return  # where that leads changes when the directory itself is moved
         status = os.lstat(path)
         if status.st_dev == self._processes:
-            raise UncacheableError("process-path")
+            raise UncacheableError(UncacheableReason.PROCESS_PATH)
         if stat.S_ISLNK(status.st_mode):
             if links >= _MAX_LINKS:
-                raise UncacheableError("input-vanished")
+                raise UncacheableError(UncacheableReason.INPUT_VANISHED)
             if is_fresh(status, self._started_ns) and self._has_changed(parent):
-                raise UncacheableError("modified-during-compile")
+                raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
             self.check(absolute(parent or b"/", os.readlink(path)), links + 1)
         elif stat.S_ISDIR(status.st_mode):
             self._check_directory(path, parent, status)
@@ -162,14 +163,14 @@ class _Walk:
     def _check_directory(self, path: bytes, parent: bytes, status: os.stat_result) -> None:
         place = (status.st_dev, status.st_ino)
         if self._before.get(path, place) != place:  # something was mounted there
-            raise UncacheableError("modified-during-compile")
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if not (is_fresh(status, self._started_ns) and self._has_changed(parent)):
             return
         # A new name in it sets both times to one moment, a new name of itself the ctime alone.
         is_filled = status.st_ctime_ns == status.st_mtime_ns
         known = self._before.get(path) or self._before.get(os.path.realpath(path))
         if not is_filled or known != place:
-            raise UncacheableError("modified-during-compile")
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
 
     def _has_changed(self, directory: bytes) -> bool:
         known = self._changed.get(directory)

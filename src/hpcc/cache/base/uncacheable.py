@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from hpcc.core.reasons.uncacheable import UncacheableReason
+
 # A file system's clock may lag behind the one we read by a tick (10 ms at HZ=100).
 _TICK_NS: Final = 50_000_000
 _SECOND_NS: Final = 1_000_000_000
@@ -13,7 +15,7 @@ _SECOND_NS: Final = 1_000_000_000
 class UncacheableError(Exception):
     """The compile is fine and its result must not be kept; `reason` is counted."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: UncacheableReason) -> None:
         super().__init__(reason)
         self.reason = reason
 

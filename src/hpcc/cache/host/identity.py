@@ -32,6 +32,7 @@ from hpcc.compilers.spec.drivers import (
 )
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.bypass import BypassReason
 
 _ELF: Final = b"\x7fELF"
 _WRAPPERS: Final = frozenset(
@@ -251,7 +252,7 @@ class _Question:
             about = ask([self._compiler, b"-v"], env=self._env, cwd=b"/").stderr
             answered = family_that_answers(about)
             if answered is None:
-                return Bypass("unknown-compiler")
+                return Bypass(BypassReason.UNKNOWN_COMPILER)
             family, major = answered
             searched = ask([self._compiler, b"-print-search-dirs"], env=self._env, cwd=b"/").stdout
             self._own_directories = program_directories(searched)
@@ -266,14 +267,14 @@ class _Question:
             assembler = programs[b"as"]
             lists = assembler is not None and lists_its_files(assembler, self._env)
         except OSError:
-            return Bypass("compiler-unreadable")
+            return Bypass(BypassReason.COMPILER_UNREADABLE)
         for match in _SPECS.finditer(about):
             driver_files[match[1]] = None
         if not self._add_driver_files(driver_files):
-            return Bypass("config-file")
+            return Bypass(BypassReason.CONFIG_FILE)
         listings = self._candidates(about)
         if listings is None or b"" in self._files.values():
-            return Bypass("compiler-unreadable")
+            return Bypass(BypassReason.COMPILER_UNREADABLE)
         files = tuple(sorted(self._files.items()))
         parts = [about, *(part for file in files for part in file), *self._absent]
         identity = Identity(
@@ -354,15 +355,15 @@ class _Question:
 def _refuse(compiler: bytes, real: bytes) -> Bypass | None:
     names = {compiler.rpartition(b"/")[2], real.rpartition(b"/")[2]}
     if names & _WRAPPERS:
-        return Bypass("wrapper")
+        return Bypass(BypassReason.WRAPPER)
     try:
         with open(real, "rb") as file:
             if file.read(len(_ELF)) != _ELF:
-                return Bypass("wrapper-script")
+                return Bypass(BypassReason.WRAPPER_SCRIPT)
     except OSError:
-        return Bypass("compiler-unreadable")
+        return Bypass(BypassReason.COMPILER_UNREADABLE)
     # A name that says C and a driver that is C++, or a name like `cc-wrapper-1`: not for us.
-    return Bypass("unknown-compiler") if is_other_driver(compiler, real) else None
+    return Bypass(BypassReason.UNKNOWN_COMPILER) if is_other_driver(compiler, real) else None
 
 
 def _directories(memo: FileMemo, path: bytes) -> frozenset[bytes] | None:

@@ -13,6 +13,7 @@ from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.bypass import BypassReason
 
 # The command line of the compiler proper, as both drivers print it under -###.
 _COMMAND: Final = re.compile(rb"^ .*(?:/cc1\w*\"? |\"-cc1\").*$", re.MULTILINE)
@@ -41,7 +42,7 @@ class NativeFlags:
             return b""
         question = family.native_question(invocation)
         if question is None:
-            return Bypass("native")
+            return Bypass(BypassReason.NATIVE)
         language, flags = invocation.language.value, invocation.search_arguments
         key = (identity, compiler, language, flags)
         known = self._known.get(key)
@@ -50,9 +51,9 @@ class NativeFlags:
         try:
             answer = ask([compiler, *question], env={**env, b"LC_ALL": b"C"}, cwd=b"/")
         except OSError:
-            return Bypass("native")
+            return Bypass(BypassReason.NATIVE)
         commands = _COMMAND.findall(answer.stderr)
         if answer.exit_code != 0 or not commands:
-            return Bypass("native")
+            return Bypass(BypassReason.NATIVE)
         found = self._known[key] = hashlib.sha256(encode_fields(commands)).digest()
         return found

@@ -18,6 +18,7 @@ from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass, Effect
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.bypass import BypassReason
 
 _COLOUR: Final = b"\x1b["
 _LINK: Final = b"\x1b]8;;"
@@ -48,7 +49,9 @@ class Terminals:
             return ()
         width = _width(request)
         if width and not family.wraps_messages:
-            return Bypass("terminal-width")  # GCC cuts source lines, and has no flag for it
+            return Bypass(
+                BypassReason.TERMINAL_WIDTH
+            )  # GCC cuts source lines, and has no flag for it
         is_given = any(a.startswith(_WIDTH) for a in invocation.arguments)
         wrap = (_WIDTH + width,) if width and not is_given else ()
         return (*wrap, *self._colours(request, invocation, family, identity))

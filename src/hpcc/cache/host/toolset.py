@@ -17,6 +17,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute
 from hpcc.compilers.gnu.specs import is_tame
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SPECS_FLAGS: Final = ("-specs=", "--specs=")
 # What a driver may run for -c and -S.
@@ -69,10 +70,10 @@ def files_of_tools(
         about = _ask([compiler, *arguments, b"-v"], env, cwd)
         searched = _ask([compiler, *arguments, b"-print-search-dirs"], env, cwd)
     except OSError as error:
-        raise UncacheableError("toolset") from error
+        raise UncacheableError(UncacheableReason.TOOLSET) from error
     target = _TARGET.search(about)
     if target is None:
-        raise UncacheableError("toolset")
+        raise UncacheableError(UncacheableReason.TOOLSET)
     lists = {m[1]: m[2].split(b":") for m in _LISTS.finditer(searched)}
     names = {
         *own,
@@ -88,7 +89,7 @@ def files_of_tools(
 def _ask(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> bytes:
     answer = ask(argv, env={**env, b"LC_ALL": b"C"}, cwd=cwd)
     if answer.exit_code != 0:
-        raise UncacheableError("toolset")
+        raise UncacheableError(UncacheableReason.TOOLSET)
     return answer.stdout + answer.stderr
 
 
@@ -99,7 +100,7 @@ def _own_program(
     argv = [compiler, *invocation.tool_arguments, b"-print-prog-name=" + base]
     path = _ask(argv, env, cwd).strip()
     if not path.startswith(b"/"):
-        raise UncacheableError("toolset")
+        raise UncacheableError(UncacheableReason.TOOLSET)
     return (path, *_libraries(path, env))
 
 
@@ -134,7 +135,7 @@ def _assemblers(
     about = _ask([compiler, *arguments, b"-v"], env, cwd)
     found = _ask([compiler, *arguments, b"-print-prog-name=as"], env, cwd).strip()
     if b"/" not in found:
-        raise UncacheableError("toolset")
+        raise UncacheableError(UncacheableReason.TOOLSET)
     found = absolute(cwd, found)
     prefixes = {b"", *(t + b"-" for t in (*targets, *_TARGET.findall(about)))}
     places = [*_INSTALLED.findall(about), *filter(None, env.get(b"PATH", b"").split(b":"))]
@@ -159,7 +160,7 @@ def _in_prefixes(
 ) -> Iterator[bytes]:
     for prefix in invocation.values("-B"):
         if not prefix or b":" in prefix or b"\n" in prefix:
-            raise UncacheableError("program-prefix")
+            raise UncacheableError(UncacheableReason.PROGRAM_PREFIX)
         # GCC lists the places itself; Clang takes the directory, or the text as it is.
         places = {prefix, posixpath.join(prefix, b"")}
         if any(os.path.isdir(absolute(cwd, place)) for place in places):
@@ -182,7 +183,7 @@ def _specs(
         yield name
         with open(absolute(cwd, name), "rb") as file:
             if not is_tame(file.read(_MAX_SPECS_BYTES)):
-                raise UncacheableError("specs")
+                raise UncacheableError(UncacheableReason.SPECS)
 
 
 def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
@@ -194,11 +195,11 @@ def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
     try:
         with open(path, "rb") as file:
             if file.read(len(_ELF)) != _ELF:
-                raise UncacheableError("program-prefix")
+                raise UncacheableError(UncacheableReason.PROGRAM_PREFIX)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UncacheableError("program-prefix") from error
+        raise UncacheableError(UncacheableReason.PROGRAM_PREFIX) from error
     answer = ask([path], env={**env, b"LD_TRACE_LOADED_OBJECTS": b"1"}, cwd=b"/")
     for match in _LIBRARY.finditer(answer.stdout):
         yield match[1]

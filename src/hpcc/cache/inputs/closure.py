@@ -18,6 +18,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import Closure, ClosureRequest
 from hpcc.cache.inputs.lookup import Lookup
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan, scan_arguments
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 MAX_FILES: Final = 50_000
 
@@ -30,7 +31,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     """
     paths = tuple(dict.fromkeys(absolute(request.cwd, p) for p in request.files))
     if len(paths) > MAX_FILES:
-        raise UncacheableError("too-many-files")
+        raise UncacheableError(UncacheableReason.TOO_MANY_FILES)
     in_arguments = scan_arguments(request.arguments)
     _refuse_hazards(in_arguments, request)
     plain: dict[bytes, int] = {}
@@ -49,7 +50,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
         if doubts & request.resolvable:
             names = request.look_again(doubts & request.resolvable)
             if not unchanged_since(paths, request.started_ns):
-                raise UncacheableError("modified-during-compile")
+                raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if names or Hazard.EMBED in doubts:
             lookup.add_data(names, scans)
     for path in lookup.data:
@@ -66,13 +67,13 @@ def _examine(
     found = memo.examine(path)
     if found is None:
         _check_quiet(path, request)
-        raise UncacheableError("input-vanished")
+        raise UncacheableError(UncacheableReason.INPUT_VANISHED)
     digest, scan, status, is_plain = found
     if is_plain:
         plain[path] = status.st_dev
     # A stat from after it was read: what is quiet then has been so since the compile began.
     if is_fresh(status, request.started_ns):
-        raise UncacheableError("modified-during-compile")
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     _refuse_hazards(scan, request)
     return digest, scan
 
@@ -88,7 +89,7 @@ def _with_alias_uses(
     for path, (digest, scan) in scans.items():
         uses = memo.alias_uses(path, digest, aliases)
         if uses is None:
-            raise UncacheableError("modified-during-compile")
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         _refuse_hazards(uses, request)
         if uses.questions:
             scan = replace(scan, questions=(*scan.questions, *uses.questions))  # noqa: PLW2901 - the same file's, completed
@@ -100,7 +101,7 @@ def _digest_of_data(memo: FileMemo, path: bytes, request: ClosureRequest) -> byt
     digest = memo.digest(path)
     _check_quiet(path, request)
     if digest is None:
-        raise UncacheableError("input-vanished")
+        raise UncacheableError(UncacheableReason.INPUT_VANISHED)
     return digest
 
 
@@ -108,11 +109,11 @@ def _check_quiet(path: bytes, request: ClosureRequest) -> None:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise UncacheableError("input-vanished") from error
+        raise UncacheableError(UncacheableReason.INPUT_VANISHED) from error
     if not stat.S_ISREG(status.st_mode):
-        raise UncacheableError("special-input")
+        raise UncacheableError(UncacheableReason.SPECIAL_INPUT)
     if is_fresh(status, request.started_ns):
-        raise UncacheableError("modified-during-compile")
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
 
 
 def _refuse_hazards(scan: Scan, request: ClosureRequest) -> None:
@@ -147,7 +148,7 @@ def refuse_twins(
         if memo.may_be_read_once(path, digest) is False:
             continue
         if os.path.realpath(read[digest]) != os.path.realpath(path) or _has_link(path):
-            raise UncacheableError("twin-headers")
+            raise UncacheableError(UncacheableReason.TWIN_HEADERS)
 
 
 def _has_link(path: bytes) -> bool:

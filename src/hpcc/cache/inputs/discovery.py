@@ -10,6 +10,7 @@ from hpcc.cache.base.uncacheable import UncacheableError
 from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.depfile import parse_depfile, prerequisites
 from hpcc.core import CallerError
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SECOND_RUN_SECONDS: Final = 120.0
 
@@ -23,9 +24,9 @@ def parse_dependencies(data: bytes) -> tuple[bytes, ...]:
     try:
         names = prerequisites(parse_depfile(data))
     except CallerError as error:
-        raise UncacheableError("depfile") from error
+        raise UncacheableError(UncacheableReason.DEPFILE) from error
     if not names:
-        raise UncacheableError("depfile")
+        raise UncacheableError(UncacheableReason.DEPFILE)
     return names
 
 
@@ -51,7 +52,7 @@ def ask_dependencies(
             timeout_seconds=seconds,
         )
     except OSError as error:
-        raise UncacheableError("dependencies-failed") from error
+        raise UncacheableError(UncacheableReason.DEPENDENCIES_FAILED) from error
     if answer.exit_code != 0:
-        raise UncacheableError("dependencies-failed")
+        raise UncacheableError(UncacheableReason.DEPENDENCIES_FAILED)
     return parse_dependencies(answer.stdout)

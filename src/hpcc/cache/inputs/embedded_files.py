@@ -25,6 +25,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.compilers.invocation.invocation import Language
 from hpcc.compilers.scan.assembler import Directives, read_assembler, read_statements
 from hpcc.compilers.scan.scan import Hazard
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
 _MAX_INCLUDED: Final = 200
@@ -69,7 +70,7 @@ def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
         full = absolute(cwd, path)
         # `.file "main.c"` puts the source's own name there, in whatever directory it is.
         if path != invocation.source.rpartition(b"/")[2] and not os.path.exists(full):
-            raise UncacheableError("input-vanished")
+            raise UncacheableError(UncacheableReason.INPUT_VANISHED)
         names[path] = None
         for directory in directories:
             if full.startswith(directory + b"/"):
@@ -109,9 +110,9 @@ def look_again(
     text = _expand(prepared, is_cancelled, is_assembler=is_assembler)
     if Hazard.PASTED_CLOCK in doubts:
         if mentions_timestamp(text):
-            raise UncacheableError("timestamp")
+            raise UncacheableError(UncacheableReason.TIMESTAMP)
         if not prepared.dates_are_pinned and mentions_clock(text, started_ns, time.time_ns()):
-            raise UncacheableError("date-time")
+            raise UncacheableError(UncacheableReason.DATE_TIME)
     if not doubts & _ASSEMBLY:
         return ()
     found = read_assembler(text) if is_assembler else read_statements(text)
@@ -131,9 +132,9 @@ def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assemble
             timeout_seconds=_EXPANSION_SECONDS,
         )
     except OSError as error:
-        raise UncacheableError("expansion-failed") from error
+        raise UncacheableError(UncacheableReason.EXPANSION_FAILED) from error
     if answer.exit_code != 0 or len(answer.stdout) >= MAX_ANSWER_BYTES:
-        raise UncacheableError("expansion-failed")
+        raise UncacheableError(UncacheableReason.EXPANSION_FAILED)
     return answer.stdout
 
 
@@ -145,7 +146,7 @@ def _follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, .
     while pending:
         found = pending.pop()
         if found.is_opaque or len(followed) > _MAX_INCLUDED:
-            raise UncacheableError("incbin")
+            raise UncacheableError(UncacheableReason.INCBIN)
         names.update(dict.fromkeys(found.names))
         for name in found.included:
             for path in {absolute(directory, name) for directory in directories} - followed:
@@ -154,6 +155,6 @@ def _follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, .
                     with open(path, "rb") as file:
                         text = file.read(_MAX_INCLUDED_BYTES + 1)
                     if len(text) > _MAX_INCLUDED_BYTES:
-                        raise UncacheableError("incbin")
+                        raise UncacheableError(UncacheableReason.INCBIN)
                     pending.append(read_assembler(text))
     return tuple(names)

@@ -12,6 +12,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.host.toolset import files_of_tools
 from hpcc.cache.inputs.closure_types import Closure
 from hpcc.cache.key.prepare import Prepared
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _NONE: frozenset[bytes] = frozenset()
 
@@ -69,11 +70,11 @@ def _digest(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
     if stat.S_ISDIR(status.st_mode):
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise UncacheableError("special-input")
+        raise UncacheableError(UncacheableReason.SPECIAL_INPUT)
     digest = memo.digest(path)
     # After it was read: what is quiet now has been so since the compile began.
     if digest is None or is_fresh(os.stat(path), started_ns):
-        raise UncacheableError("modified-during-compile")
+        raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     return digest
 
 
@@ -89,8 +90,10 @@ def _absence(path: bytes) -> Absence:
         parent = parent or b"/"
         if os.path.isdir(parent) and base:
             if os.path.islink(path):
-                raise UncacheableError("directory-link")  # where it leads may change
+                raise UncacheableError(
+                    UncacheableReason.DIRECTORY_LINK
+                )  # where it leads may change
             return Absence(parent, frozenset({base}) if is_whole else _NONE, frozenset({base}))
         if parent == path or not base:
-            raise UncacheableError("odd-input")
+            raise UncacheableError(UncacheableReason.ODD_INPUT)
         path, is_whole = parent, False

@@ -13,6 +13,7 @@ from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.cache.inputs.closure_types import ClosureRequest
 from hpcc.cache.inputs.include_names import by_directory, joined, merged, names_of, parent_of
 from hpcc.compilers.scan.scan import Hazard, Scan
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 MAX_CANDIDATES: Final = 400_000
 
@@ -148,7 +149,7 @@ class Lookup:
         """Watch names beside the driver: nobody knows here what a file there would do."""
         for path in paths:
             if os.path.lexists(path):
-                raise UncacheableError("config-file")
+                raise UncacheableError(UncacheableReason.CONFIG_FILE)
             names = {b"": frozenset({path.rpartition(b"/")[2]})}
             self._look(path.rpartition(b"/")[0] or b"/", names, set())
 
@@ -173,7 +174,7 @@ class Lookup:
                 continue
             self._seen += len(bases)
             if self._seen > MAX_CANDIDATES:
-                raise UncacheableError("too-many-names")
+                raise UncacheableError(UncacheableReason.TOO_MANY_NAMES)
             listing = self._listing(directory)
             if listing is None:
                 self._missing_directory(directory)
@@ -213,7 +214,7 @@ class Lookup:
             self._precompiled[bases] = precompiled
         # GCC takes a directory foo.h.gch full of candidates, too.
         if not precompiled.isdisjoint(listing.names):
-            raise UncacheableError("pch")
+            raise UncacheableError(UncacheableReason.PCH)
         self._absent_directories.setdefault(directory, {})[precompiled] = None
         prefix = directory.rstrip(b"/") + b"/"
         there = bases & listing.names
@@ -242,16 +243,16 @@ class Lookup:
             if is_link:
                 status = os.stat(path)
         except OSError:
-            raise UncacheableError("input-vanished") from None
+            raise UncacheableError(UncacheableReason.INPUT_VANISHED) from None
         if stat.S_ISDIR(status.st_mode):
             # What a link leads to may become a file, and this directory would not change.
             if is_link:
-                raise UncacheableError("directory-link")
+                raise UncacheableError(UncacheableReason.DIRECTORY_LINK)
             return False
         if path.endswith(b".pch"):
-            raise UncacheableError("pch")
+            raise UncacheableError(UncacheableReason.PCH)
         if is_fresh(status, self._request.started_ns):
-            raise UncacheableError("modified-during-compile")
+            raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         self.existing[path] = status
         if not is_link:
             self._plain[path] = status.st_dev
@@ -273,7 +274,7 @@ class Lookup:
             if listing is not None:
                 if base in listing.names and not listing.is_directory(base):
                     # A link that may lead somewhere one day, or a header map.
-                    raise UncacheableError("odd-directory")
+                    raise UncacheableError(UncacheableReason.ODD_DIRECTORY)
                 self._note_missing(parent or b"/", base)
                 return
             path = parent

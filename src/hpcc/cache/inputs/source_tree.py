@@ -11,6 +11,7 @@ from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
 from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
+from hpcc.core.reasons.closure import ClosureReason
 
 
 class DiskTree:
@@ -37,7 +38,7 @@ class DiskTree:
         """See `SourceTree.includes`; refuses what no list of headers shows."""
         found = self._memo.examine(path)
         if found is None:
-            raise UnscannableError("input-vanished")
+            raise UnscannableError(ClosureReason.INPUT_VANISHED)
         self.check(found.scan)
         self.digests[path] = found.digest
         found_includes = self._memo.derived(path, found.digest, "includes", self._scan_includes)
@@ -95,13 +96,13 @@ class DiskTree:
                 status = os.stat(path)
         except OSError as error:
             # A link that leads nowhere may lead somewhere tomorrow.
-            raise UnscannableError("input-vanished") from error
+            raise UnscannableError(ClosureReason.INPUT_VANISHED) from error
         if stat.S_ISDIR(status.st_mode):
             if is_link:
-                raise UnscannableError("directory-link")
+                raise UnscannableError(ClosureReason.DIRECTORY_LINK)
             return False
         if not stat.S_ISREG(status.st_mode):
-            raise UnscannableError("special-input")
+            raise UnscannableError(ClosureReason.SPECIAL_INPUT)
         return True
 
     def is_link(self, path: bytes) -> bool:
@@ -113,5 +114,5 @@ class DiskTree:
 
 def _known[T](found: T | None) -> T:
     if found is None:
-        raise UnscannableError("input-vanished")  # it changes this instant
+        raise UnscannableError(ClosureReason.INPUT_VANISHED)  # it changes this instant
     return found

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from hpcc.core.reasons.private import PrivateReason
+
 MARKER: Final = b".hpcc"
 MAX_MARKER_BYTES: Final = 16 << 10
 VERSION: Final = 1
@@ -107,10 +109,10 @@ def search_marker(
 
 def _why_distrusted(status: os.stat_result) -> str:
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        return "marker-kind"
+        return PrivateReason.MARKER_KIND
     if status.st_uid not in {0, os.geteuid()}:
-        return "marker-owner"
-    return "marker-writable" if status.st_mode & stat.S_IWOTH else ""
+        return PrivateReason.MARKER_OWNER
+    return PrivateReason.MARKER_WRITABLE if status.st_mode & stat.S_IWOTH else ""
 
 
 def read_marker(root: bytes) -> Marker:
@@ -123,7 +125,9 @@ def read_marker(root: bytes) -> Marker:
     try:
         fd = os.open(path, _FLAGS)
     except OSError as error:
-        raise MarkerError("marker-unreadable", f"cannot read it: {error.strerror}") from error
+        raise MarkerError(
+            PrivateReason.MARKER_UNREADABLE, f"cannot read it: {error.strerror}"
+        ) from error
     try:
         status = os.fstat(fd)
         # Another file than the one that was looked at: a swap under way.
@@ -133,7 +137,9 @@ def read_marker(root: bytes) -> Marker:
             return Marker(root)
         data = os.read(fd, MAX_MARKER_BYTES + 1)
     except OSError as error:
-        raise MarkerError("marker-unreadable", f"cannot read it: {error.strerror}") from error
+        raise MarkerError(
+            PrivateReason.MARKER_UNREADABLE, f"cannot read it: {error.strerror}"
+        ) from error
     finally:
         os.close(fd)
     return parse_marker(root, data)
@@ -146,20 +152,20 @@ def parse_marker(root: bytes, data: bytes) -> Marker:
         MarkerError: it is not a marker of this version.
     """
     if len(data) > MAX_MARKER_BYTES:
-        raise MarkerError("marker-size", f"it is larger than {MAX_MARKER_BYTES} bytes")
+        raise MarkerError(PrivateReason.MARKER_SIZE, f"it is larger than {MAX_MARKER_BYTES} bytes")
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise MarkerError("marker-syntax", "it is not TOML") from error
+        raise MarkerError(PrivateReason.MARKER_SYNTAX, "it is not TOML") from error
     if unknown := sorted(table.keys() - {"name", "exclude", "version"}):
-        raise MarkerError("marker-key", f"it may not hold the key {unknown[0][:40]!r}")
+        raise MarkerError(PrivateReason.MARKER_KEY, f"it may not hold the key {unknown[0][:40]!r}")
     name, excluded = table.get("name", ""), table.get("exclude", [])
     if type(table.get("version", VERSION)) is not int or table.get("version", VERSION) != VERSION:
-        raise MarkerError("marker-version", f"its version is not {VERSION}")
+        raise MarkerError(PrivateReason.MARKER_VERSION, f"its version is not {VERSION}")
     if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable():
-        raise MarkerError("marker-value", "its name is not a short printable text")
+        raise MarkerError(PrivateReason.MARKER_VALUE, "its name is not a short printable text")
     if not isinstance(excluded, list) or len(excluded) > MAX_EXCLUDED:
-        raise MarkerError("marker-value", "exclude is not a short list")
+        raise MarkerError(PrivateReason.MARKER_VALUE, "exclude is not a short list")
     return Marker(root, name, tuple(map(_excluded, excluded)))
 
 
@@ -168,4 +174,4 @@ def _excluded(value: object) -> bytes:
     is_below = path not in {b"", b".", b".."} and not path.startswith((b"/", b"../"))
     if is_below and b"\0" not in path and posixpath.normpath(path) == path:
         return path
-    raise MarkerError("marker-value", "exclude may hold only paths below the root")
+    raise MarkerError(PrivateReason.MARKER_VALUE, "exclude may hold only paths below the root")

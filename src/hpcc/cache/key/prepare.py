@@ -27,6 +27,7 @@ from hpcc.compilers.invocation.side import Written
 from hpcc.compilers.spec.response import MAX_RESPONSE_BYTES
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.bypass import BypassReason
 
 # Part of every local key: a change in what a key or an entry means starts afresh.
 KEY_FORMAT: Final = b"local-5"
@@ -129,7 +130,7 @@ class Classifier:
             return refusal
         for name in (invocation.output, invocation.depfile):
             if name is not None and is_special(absolute(request.cwd, name)):
-                return Bypass("special-output")
+                return Bypass(BypassReason.SPECIAL_OUTPUT)
         identity = self._compilers.identify(request.compiler, request.env, is_cancelled)
         if isinstance(identity, Bypass):
             return identity
@@ -150,7 +151,7 @@ class Classifier:
             family.recording(invocation), identity.digest, request.compiler, request.env
         )
         if is_recorded and colour:
-            return Bypass("record-switches")
+            return Bypass(BypassReason.RECORD_SWITCHES)
         rest = (cpu, _environment_key(env), *colour)
         standing = self._sharing.standing(request, invocation, family, identity, rest)
         key = _key(request, invocation, identity, rest, standing.share)
@@ -165,7 +166,7 @@ class Classifier:
     def _invocation(self, request: CompileRequest, family: CompilerFamily) -> Invocation | Bypass:
         arguments = request.argv[1:]
         if not family.has_local_cache:
-            return Bypass("other-compiler")
+            return Bypass(BypassReason.OTHER_COMPILER)
         read_file = _response_reader(request.cwd)
         expanded = family.expand(request.compiler, arguments, request.env, read_file)
         if isinstance(expanded, Bypass):
@@ -202,8 +203,8 @@ def _check_side_paths(prepared: Prepared) -> Bypass | None:
         return None
     named = {prepared.output, prepared.source, prepared.depfile, *side}
     if len(named) != len(side) + 3:  # output, source and depfile (or None)
-        return Bypass("odd-output")
-    return Bypass("special-output") if any(map(is_special, side)) else None
+        return Bypass(BypassReason.ODD_OUTPUT)
+    return Bypass(BypassReason.SPECIAL_OUTPUT) if any(map(is_special, side)) else None
 
 
 def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
@@ -226,15 +227,15 @@ def _response_reader(cwd: bytes) -> Callable[[bytes], bytes | None]:
 def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypass | None:
     for name in env:
         if name in _DEPENDENCY_ENV:
-            return Bypass("dependencies-output")
+            return Bypass(BypassReason.DEPENDENCIES_OUTPUT)
         if name.startswith(_REFUSED_ENV):
-            return Bypass("environment")
+            return Bypass(BypassReason.ENVIRONMENT)
         if name in _SEARCHED_ENV:
-            return Bypass("compiler-path")
+            return Bypass(BypassReason.COMPILER_PATH)
     # What is found by a relative part changes with the directory, and when a program appears there.
     if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
-        return Bypass("relative-path")
-    return Bypass("process-path") if names_a_process(arguments, env) else None
+        return Bypass(BypassReason.RELATIVE_PATH)
+    return Bypass(BypassReason.PROCESS_PATH) if names_a_process(arguments, env) else None
 
 
 def _environment_key(env: dict[bytes, bytes]) -> bytes:

@@ -31,6 +31,7 @@ from hpcc.compilers.invocation.share import (
     under_root,
 )
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.private import PrivateReason
 
 KEY_FORMAT: Final = b"shared-3"
 # A compile that fails with the maps is run again without them; one that always fails with them
@@ -122,9 +123,9 @@ class Sharing:
         root = marker.root
         key = _key(request, invocation, identity, root, rest_of_key)
         if self._failures.get(key, 0) >= FAILURES_BEFORE_PLAIN:
-            return Standing(search, reason="fails-with-maps")
+            return Standing(search, reason=PrivateReason.FAILS_WITH_MAPS)
         if not self._accepts(request, identity, root):
-            return Standing(search, reason="maps-refused")
+            return Standing(search, reason=PrivateReason.MAPS_REFUSED)
         secrets = {root, os.path.realpath(root), request.cwd, self._home} - {b"/"}
         share = Share(
             Checkout(root, family),
@@ -170,10 +171,10 @@ class Sharing:
         if family.never_shared:
             return family.never_shared
         if root in {self._home, b"/"} or not is_plain_root(root) or _is_system(root):
-            return "root"
+            return PrivateReason.ROOT
         inside = under_root(posixpath.normpath(absolute(request.cwd, invocation.source)), root)
         if inside is not None and marker.excludes(inside[1:]):
-            return "excluded"
+            return PrivateReason.EXCLUDED
         reason = family.why_private(invocation, root, major) or _environment(request, root)
         if reason:
             return reason
@@ -183,10 +184,10 @@ class Sharing:
             for f in invocation.flags
         )
         if is_odd:
-            return "system-directory"
+            return PrivateReason.SYSTEM_DIRECTORY
         directories = (absolute(request.cwd, d) for d in invocation.include_dirs)
         own = (d for d in directories if under_root(d, root) is not None)
-        return "" if all(map(self._is_straight, own)) else "linked-directory"
+        return "" if all(map(self._is_straight, own)) else PrivateReason.LINKED_DIRECTORY
 
     def _is_straight(self, directory: bytes) -> bool:
         """Tell whether no link leads to a search directory.
@@ -234,12 +235,14 @@ def _key(
 def _environment(request: CompileRequest, root: bytes) -> str:
     env = request.env
     if root in request.compiler or any(name in env for name in _SEARCH_ENV):
-        return "environment"
+        return PrivateReason.ENVIRONMENT
     pwd = env.get(b"PWD", b"")
     if pwd != request.cwd and _is_same_directory(pwd, request.cwd):
-        return "directory-spelling"  # compilers then write down $PWD, which no map covers
+        return (
+            PrivateReason.DIRECTORY_SPELLING
+        )  # compilers then write down $PWD, which no map covers
     names = (n for n, value in env.items() if root in value and n not in _NOT_IN_KEY)
-    return "" if all(name.startswith(b"HPCC_") for name in names) else "environment"
+    return "" if all(name.startswith(b"HPCC_") for name in names) else PrivateReason.ENVIRONMENT
 
 
 def _is_same_directory(one: bytes, other: bytes) -> bool:

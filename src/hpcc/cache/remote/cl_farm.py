@@ -21,6 +21,8 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.config.farm_session import FarmSession
 from hpcc.config.settings import RemoteSettings
 from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.parity import Words, words_in_force
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
@@ -50,11 +52,11 @@ class ClFarm:
     ) -> Done | Exec:
         """Compile on the farm; `root` is the project's, where links and `subst` are resolved."""
         if self._remote.farm() is None:
-            return self.left("no-farm")
+            return self.left(BypassReason.NO_FARM)
         session = self._remote.session()
         if self._words(session).parity == "refuse":
             # No image for Windows says yet what compiler it has.
-            return self.fall_back("parity", _NO_PARITY)
+            return self.fall_back(FallbackReason.PARITY, _NO_PARITY)
         try:
             plan = self._planner.plan(request, root, None if session is None else session.compilers)
         except NotPortableError as error:
@@ -66,7 +68,7 @@ class ClFarm:
             return self.fall_back(outcome.reason, outcome.message)
         if outcome.exit_code:
             # An added flag or the image may be at fault: the user's own compiler decides.
-            return self.fall_back("exit-code", "the compile failed in the guest")
+            return self.fall_back(FallbackReason.EXIT_CODE, "the compile failed in the guest")
         return self._done(plan, outcome)
 
     def _done(self, plan: ClPlan, outcome: RemoteResult) -> Done | Exec:
@@ -79,10 +81,10 @@ class ClFarm:
             for path, place in plan.outputs:
                 self._machine.write(place, there[path])
         except (KeyError, CallerError):
-            return self.fall_back("bad-result", "the farm's answer lacks an output")
+            return self.fall_back(FallbackReason.BAD_RESULT, "the farm's answer lacks an output")
         except OSError as error:
             _log.warning("an output cannot be written: %s", error)
-            return self.fall_back("output-not-ours", "an output cannot be written")
+            return self.fall_back(FallbackReason.OUTPUT_NOT_OURS, "an output cannot be written")
         kind = "cached" if outcome.is_cached else "executed"
         self._counters.add(f"miss.remote.{kind}")
         return Done(

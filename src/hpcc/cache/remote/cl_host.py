@@ -27,6 +27,7 @@ from hpcc.compilers.msvc.probe import VERSION_SOURCE
 from hpcc.compilers.spec.drivers import without_cl_variables
 from hpcc.core import CallerError
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.fallback import FallbackReason
 
 Version = tuple[int, ...]
 _MAX_REMEMBERED: Final = 256
@@ -159,9 +160,9 @@ class ClHost:
         try:
             answer = self.machine.run(argv, without_cl_variables(request.env), cwd)
         except OSError as error:
-            raise NotPortableError("dependencies-failed") from error
+            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED) from error
         if check and answer.exit_code:
-            raise NotPortableError("dependencies-failed")
+            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED)
         return answer
 
     @contextmanager
@@ -170,7 +171,7 @@ class ClHost:
             with self.machine.scratch() as directory:
                 yield directory
         except OSError as error:
-            raise NotPortableError("dependencies-failed") from error
+            raise NotPortableError(FallbackReason.DEPENDENCIES_FAILED) from error
 
     def _identity(self, request: CompileRequest) -> tuple[Hashable, ...]:
         return request.compiler, self.machine.state(request.compiler.decode("utf-8", "replace"))

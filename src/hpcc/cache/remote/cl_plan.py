@@ -35,6 +35,8 @@ from hpcc.core import (
     parse_windows_path,
     windows_key,
 )
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
 
 _MAX_SOURCE_BYTES: Final = 64 << 20
 # Search paths: they travel where all of them are the image's.
@@ -81,18 +83,18 @@ class ClPlanner:
             NotPortableError: it cannot run in a guest.
         """
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
-            return Bypass("other-compiler")
+            return Bypass(BypassReason.OTHER_COMPILER)
         cwd = _path(_text(request.cwd), None)
         invocation = self._read(request, cwd)
         if isinstance(invocation, Bypass):
             return invocation
         if any(name.startswith(_REFUSED_ENV) for name in request.env):
-            return Bypass("environment")
+            return Bypass(BypassReason.ENVIRONMENT)
         system = _System(request, root)
         env = _environment(request, system, cwd)
         family, version = self._host.version(request)
         if family is not msvc_family(request.compiler):
-            return Bypass("other-compiler")
+            return Bypass(BypassReason.OTHER_COMPILER)
         guest = WindowsGuestMap(root, cwd, system)
         arguments = windows_guest_arguments(invocation, guest)
         inputs = self._inputs(request, invocation, guest)
@@ -102,7 +104,7 @@ class ClPlanner:
         places = [_inside(path, root) for path in written]
         named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
         if len(named) != len(set(named)):
-            return Bypass("odd-output")
+            return Bypass(BypassReason.ODD_OUTPUT)
         # A Windows image is not asked yet, and then has none in the list.
         there = image_version(request.argv[0], image or None) or version
         injected = family.reproducible_flags(
@@ -156,20 +158,20 @@ class ClPlanner:
             if key not in found:
                 found[key] = self._input(place, path, guest.root)
             if len(found) > MAX_INPUTS:
-                raise NotPortableError("too-many-files")
+                raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         return tuple(found[key] for key in sorted(found))
 
     def _input(self, place: str, path: WindowsPath, root: WindowsPath) -> RemoteInput:
         if not _is_in(_path(self._host.machine.real(str(path)), None), root):
-            raise NotPortableError("symlink-outside-root")
+            raise NotPortableError(FallbackReason.SYMLINK_OUTSIDE_ROOT)
         data = self._host.machine.read(str(path), _MAX_SOURCE_BYTES)
         if data is None:
-            raise NotPortableError("input-vanished")
+            raise NotPortableError(FallbackReason.INPUT_VANISHED)
         scan = scan_source(data)
         _refuse_hazards(scan.hazards)
         if scan.questions or b"__has_include" in data:
             # The guest has what is read here and no other file: it would say no where it is yes.
-            raise NotPortableError("has-include")
+            raise NotPortableError(FallbackReason.HAS_INCLUDE)
         return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())
 
 
@@ -201,14 +203,14 @@ def _environment(
     """
     (compiler,) = _parsed([request.compiler], None) or (None,)
     if compiler is None:
-        raise NotPortableError("windows-path")
+        raise NotPortableError(FallbackReason.WINDOWS_PATH)
     home = WindowsPath(compiler.drive, compiler.components[:-1])
     found = {"PATH": f"{home};{_WINDOWS}"}
     for raw in _PATHS:
         names = [d for d in request.env.get(raw, b"").split(b";") if d]
         paths = _parsed(names, cwd)
         if len(paths) != len(names) or not all(map(system, paths)):
-            raise NotPortableError("environment")
+            raise NotPortableError(FallbackReason.ENVIRONMENT)
         if paths:
             found[raw.decode()] = ";".join(map(str, paths))
     found |= {n.decode(): _text(request.env[n]) for n in _PASSED_ENV if n in request.env}
@@ -233,14 +235,14 @@ def _path(text: str, cwd: WindowsPath | None) -> WindowsPath:
     try:
         return parse_windows_path(text, cwd=cwd)
     except WindowsPathError as error:
-        raise NotPortableError("windows-path") from error
+        raise NotPortableError(FallbackReason.WINDOWS_PATH) from error
 
 
 def _inside(path: WindowsPath, root: WindowsPath) -> str:
     try:
         return path.relative_to(root)
     except WindowsPathError as error:
-        raise NotPortableError("outside-root") from error
+        raise NotPortableError(FallbackReason.OUTSIDE_ROOT) from error
 
 
 def _is_in(path: WindowsPath, directory: WindowsPath) -> bool:

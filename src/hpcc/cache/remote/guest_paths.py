@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpcc.compilers.invocation.guest import NotPortableError, as_text
 from hpcc.core import CallerError, check_guest_path
+from hpcc.core.reasons.fallback import FallbackReason
 
 
 def guest_path(path: bytes) -> str:
@@ -16,7 +17,7 @@ def guest_path(path: bytes) -> str:
     try:
         return check_guest_path(text)
     except CallerError as error:
-        raise NotPortableError("path") from error
+        raise NotPortableError(FallbackReason.PATH) from error
 
 
 def is_under(path: bytes, directory: bytes) -> bool:

@@ -26,6 +26,8 @@ from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
 from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
+from hpcc.core.reasons.fallback import FallbackReason
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 _GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
@@ -106,16 +108,16 @@ class Planner:
             UncacheableError: the closure cannot be known or kept.
         """
         if root == b"/" or any(is_under(root, s) or is_under(s, root) for s in _SYSTEM):
-            raise NotPortableError("system-root")
+            raise NotPortableError(FallbackReason.SYSTEM_ROOT)
         if prepared.written.side or prepared.invocation.is_assembly_output:
-            raise NotPortableError("side-output")
+            raise NotPortableError(FallbackReason.SIDE_OUTPUT)
         guest = self.guest_map(prepared, root)
         env = _environment(prepared, guest)
         argv, injected = self._argv(prepared, guest, image)
         outputs = self._outputs(prepared, guest)
         files, asked = self._files(prepared, guest, is_cancelled, extra)
         if len(files.inputs) > MAX_INPUTS:
-            raise NotPortableError("too-many-files")
+            raise NotPortableError(FallbackReason.TOO_MANY_FILES)
         request = RemoteRequest(
             argv=argv,
             env=tuple(
@@ -191,7 +193,7 @@ class Planner:
             if is_under(normal, guest.root):
                 inside.append(path)
             elif not guest.is_system(normal) and not any(is_under(normal, d) for d in own):
-                raise NotPortableError("outside-root")
+                raise NotPortableError(FallbackReason.OUTSIDE_ROOT)
         found = find_closure(
             self._memo,
             ClosureRequest(
@@ -216,7 +218,7 @@ class Planner:
         for path in found.existing:
             digest = self._memo.digest(path)
             if digest is None:
-                raise UncacheableError("input-vanished")
+                raise UncacheableError(UncacheableReason.INPUT_VANISHED)
             more.append((path, digest))
         return Closure((*found.files, *more), found.present, found.absences)
 
@@ -225,6 +227,6 @@ def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
     """Return the guest's environment; what would mean something only here is refused."""
     env = prepared.request.env
     if any(name in env for name in _REFUSED_ENV):
-        raise NotPortableError("environment")
+        raise NotPortableError(FallbackReason.ENVIRONMENT)
     own = {n: env[n] for n in _ALLOWED_ENV if n in env}
     return {**_GUEST_ENV, **own, **prepared.family.guest_environment(env, guest)}

@@ -34,6 +34,8 @@ from hpcc.compilers.scan.scan import Hazard, scan_arguments
 from hpcc.compilers.spec.table import Effect
 from hpcc.core import RemoteInput, SharedInputs
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.closure import ClosureReason
+from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.dispatch.remote_frames import encode_inputs
 
 _MAX_PARTS: Final = 4_096
@@ -234,9 +236,9 @@ def search_of(prepared: Prepared, guest: GuestMap) -> Search:
     invocation = prepared.invocation
     for flag in invocation.flags:
         if flag.spec.spelling == "-traditional-cpp":
-            raise UnscannableError("traditional")
+            raise UnscannableError(ClosureReason.TRADITIONAL)
         if flag.spec.effect is Effect.TOOLS:
-            raise UnscannableError("tools")
+            raise UnscannableError(ClosureReason.TOOLS)
     chain = (
         plain_directory(absolute(prepared.cwd, d), os.path.islink)
         for d in (*invocation.include_dirs, *_environment_directories(prepared))
@@ -292,7 +294,7 @@ def remote_inputs(
         if os.path.islink(path):
             real = os.path.realpath(path)
         if not is_under(real, real_root):
-            raise NotPortableError("symlink-outside-root")
+            raise NotPortableError(FallbackReason.SYMLINK_OUTSIDE_ROOT)
         place = guest_path(guest.relative(path))
         inputs[place] = RemoteInput(place, as_text([real])[0], False, digest.hex())
     return tuple(inputs[place] for place in sorted(inputs))
@@ -303,7 +305,7 @@ def _real_directory(path: bytes) -> bytes:
     normal = posixpath.normpath(path)
     if normal != path and os.path.realpath(normal) != real:
         # `link/../x` is another file in the guest, where directories are real.
-        raise NotPortableError("symlink-and-dots")
+        raise NotPortableError(FallbackReason.SYMLINK_AND_DOTS)
     return _without_slash(real)
 
 

@@ -14,6 +14,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.results.inflight import Flight
 from hpcc.compilers.invocation.dependencies import Way
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ def names_listed(pending: Pending) -> tuple[bytes, ...]:
         return ()
     data = read_output(pending.listing, started_ns=pending.started_ns, limit=MAX_DEPFILE_BYTES)
     if data is None:
-        raise UncacheableError("depfile-unreadable")
+        raise UncacheableError(UncacheableReason.DEPFILE_UNREADABLE)
     return read_listing(pending.prepared, data)
 
 
@@ -70,6 +71,6 @@ def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
         data = read_output(path, started_ns=pending.started_ns, limit=limit)
         # A compile may leave out a file that its flags announce.
         if data is None or signature_or_none(path) == before:
-            raise UncacheableError("side-output-missing")
+            raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
         found.append(data)
     return tuple(found)

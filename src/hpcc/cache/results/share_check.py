@@ -15,6 +15,7 @@ from hpcc.cache.key.share import Share
 from hpcc.cache.results.results import Result
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core.memo import BoundedMemo
+from hpcc.core.reasons.private import PrivateReason
 
 _IDENT: Final = struct.Struct("<4sBB")
 _COMPRESSED: Final = 0x800  # SHF_COMPRESSED, ELF gABI
@@ -61,12 +62,12 @@ class SourceCheck:
             if known is None:
                 known = self._look(path, digest, root)
                 if known is None:
-                    return "input-changed"
+                    return PrivateReason.INPUT_CHANGED
                 self._known[root, digest] = known
             found |= known
         if _Finding.ROOT in found:
-            return "root-in-source"
-        return "computed-include" if _PIECES in found else ""
+            return PrivateReason.ROOT_IN_SOURCE
+        return PrivateReason.COMPUTED_INCLUDE if _PIECES in found else ""
 
     def has_twins(self, closure: Closure) -> bool:
         """Tell whether two names of one content ask to be read once.
@@ -103,33 +104,33 @@ def why_not_shared(share: Share, closure: Closure, made: Result, sources: Source
     """Return the reason to keep a result private, "" when every clone may have it."""
     root = share.checkout.root
     if made.side or made.stdout:
-        return "flags"
+        return PrivateReason.FLAGS
     reason = why_object_is_private(made.object_data, share.secrets)
     if reason:
         return reason
     paths = [path for path, _ in closure.files]
     if any(path.startswith(root) and path[len(root) : len(root) + 1] != b"/" for path in paths):
-        return "neighbour"  # /a/proj-2/x.h, which the map of /a/proj met as well
+        return PrivateReason.NEIGHBOUR  # /a/proj-2/x.h, which the map of /a/proj met as well
     # Names that led to a file which was read by another one are among those that exist.
     if share.has_other_names((*paths, *closure.existing)):
-        return "system-directory"
+        return PrivateReason.SYSTEM_DIRECTORY
     if sources.has_twins(closure):
-        return "twin-headers"
+        return PrivateReason.TWIN_HEADERS
     reason = sources.why_not_shared(closure.files, root)
     if reason:
         return reason
     is_marked = share.checkout.marked_texts(made.depfile, made.stderr) is not None
-    return "" if is_marked else "text"
+    return "" if is_marked else PrivateReason.TEXT
 
 
 def why_object_is_private(data: bytes, secrets: Iterable[bytes]) -> str:
     """Search an object for paths; one that could hide them is private, too."""
     compressed = _has_compressed_sections(data)
     if compressed is None:
-        return "object-format"
+        return PrivateReason.OBJECT_FORMAT
     if compressed:
-        return "compressed-debug"
-    return "embeds-path" if any(secret in data for secret in secrets) else ""
+        return PrivateReason.COMPRESSED_DEBUG
+    return PrivateReason.EMBEDS_PATH if any(secret in data for secret in secrets) else ""
 
 
 def _has_compressed_sections(data: bytes) -> bool | None:

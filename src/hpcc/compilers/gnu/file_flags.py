@@ -17,6 +17,7 @@ from hpcc.compilers.spec.rows import (
     rows,
 )
 from hpcc.compilers.spec.table import NO_MAJORS, Effect
+from hpcc.core.reasons.bypass import BypassReason
 
 _DEVELOPER: Final = MANUAL + "Developer Options"
 _INSTRUMENT: Final = MANUAL + "Instrumentation Options"
@@ -58,29 +59,36 @@ _WRITTEN: Final = [
     *gcc_rows(JOINED, Effect.LIST, "Developer Options", "-fopt-info"),
     # Written when the compiler breaks down, and then nothing is kept.
     *clang_rows(JOINED, Effect.CODEGEN, "fcrash-diagnostics-dir", "-fcrash-diagnostics"),
-    *refuse(JOINED, "save-temps", _DEVELOPER, "-save-temps", "--save-temps"),
-    *refuse(JOINED, "save-stats", CLANG, "-save-stats", "--save-stats"),
-    *refuse(JOINED, "coverage", _INSTRUMENT, "-ftest-coverage"),
-    *refuse(JOINED, "coverage", CLANG + "coverage-*-file", "-coverage-"),
-    *refuse(JOINED, "split-dwarf", MANUAL + "Debugging Options", "-gsplit-dwarf"),
-    *refuse(JOINED, "side-output", _DEVELOPER, "-fstack-usage"),
-    *refuse(JOINED, "side-output", _DEVELOPER, "-fsave-optimization-record"),
-    *refuse(JOINED, "side-output", CLANG + "foptimization-record-*", "-foptimization-record"),
-    *refuse(JOINED, "side-output", CLANG, "-gen-reproducer", "-fproc-stat-report"),
-    *refuse(JOINED, "side-output", CLANG + "ThinLTO", "-fthin-link-bitcode"),
+    *refuse(JOINED, BypassReason.SAVE_TEMPS, _DEVELOPER, "-save-temps", "--save-temps"),
+    *refuse(JOINED, BypassReason.SAVE_STATS, CLANG, "-save-stats", "--save-stats"),
+    *refuse(JOINED, BypassReason.COVERAGE, _INSTRUMENT, "-ftest-coverage"),
+    *refuse(JOINED, BypassReason.COVERAGE, CLANG + "coverage-*-file", "-coverage-"),
+    *refuse(JOINED, BypassReason.SPLIT_DWARF, MANUAL + "Debugging Options", "-gsplit-dwarf"),
+    *refuse(JOINED, BypassReason.SIDE_OUTPUT, _DEVELOPER, "-fstack-usage"),
+    *refuse(JOINED, BypassReason.SIDE_OUTPUT, _DEVELOPER, "-fsave-optimization-record"),
+    *refuse(
+        JOINED, BypassReason.SIDE_OUTPUT, CLANG + "foptimization-record-*", "-foptimization-record"
+    ),
+    *refuse(JOINED, BypassReason.SIDE_OUTPUT, CLANG, "-gen-reproducer", "-fproc-stat-report"),
+    *refuse(JOINED, BypassReason.SIDE_OUTPUT, CLANG + "ThinLTO", "-fthin-link-bitcode"),
     *refuse(
         JOINED,
-        "side-output",
+        BypassReason.SIDE_OUTPUT,
         _DIAGNOSTICS,
         "-fdiagnostics-format=json-file",
         "-fdiagnostics-format=sarif",
         "-fdiagnostics-add-output",
         "-fdiagnostics-set-output",
     ),
-    *refuse(EITHER, "side-output", "c.opt aux-info: Separate, -aux-info=: Joined", "-aux-info"),
-    *refuse(JOINED, "side-output", _INSTRUMENT, "-fvtv-"),
-    *refuse(JOINED, "dump", _DEVELOPER, "-fdump-", "-fada-spec", "-d", "-fself-test"),
-    *refuse(JOINED, "dump", _DEVELOPER, "-fcompare-debug", "-gtoggle"),
+    *refuse(
+        EITHER,
+        BypassReason.SIDE_OUTPUT,
+        "c.opt aux-info: Separate, -aux-info=: Joined",
+        "-aux-info",
+    ),
+    *refuse(JOINED, BypassReason.SIDE_OUTPUT, _INSTRUMENT, "-fvtv-"),
+    *refuse(JOINED, BypassReason.DUMP, _DEVELOPER, "-fdump-", "-fada-spec", "-d", "-fself-test"),
+    *refuse(JOINED, BypassReason.DUMP, _DEVELOPER, "-fcompare-debug", "-gtoggle"),
 ]
 
 _PROFILE: Final = [
@@ -157,8 +165,10 @@ _PROFILE: Final = [
     ),
     *clang_rows(JOINED, Effect.INPUT, "Profile", "-fmemory-profile-use=", since=17),
     # -fprofile-note names the notes file; what else begins so is not known.
-    *refuse(JOINED, "profile", _INSTRUMENT, "-fprofile-", "-fauto-profile", "-fcs-profile-"),
-    *refuse(JOINED, "profile", CLANG, "-fmemory-profile-"),
+    *refuse(
+        JOINED, BypassReason.PROFILE, _INSTRUMENT, "-fprofile-", "-fauto-profile", "-fcs-profile-"
+    ),
+    *refuse(JOINED, BypassReason.PROFILE, CLANG, "-fmemory-profile-"),
 ]
 
 # A missing one is an error, so there is no default to look for.
@@ -195,25 +205,33 @@ _LISTS: Final = [
         "--warning-suppression-mappings=",
         since=20,
     ),
-    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-coverage-blacklist"),
-    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-coverage-whitelist"),
-    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-ignorelist", "-fsanitize-blacklist"),
-    *refuse(JOINED, "extra-input", CLANG, "-fsanitize-system-"),
-    *refuse(JOINED, "extra-input", CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
-    *refuse(JOINED, "extra-input", CLANG, "-ftrain-", "-fembed-offload", "-fapinotes"),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-coverage-blacklist"),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-coverage-whitelist"),
+    *refuse(
+        JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-ignorelist", "-fsanitize-blacklist"
+    ),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-system-"),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-ftrain-", "-fembed-offload", "-fapinotes"),
     # The source itself is then looked for on the search path.
-    *refuse(JOINED, "extra-input", MANUAL + "Overall Options", "-fsearch-include-path"),
-    *refuse(JOINED, "extra-input", CLANG, "-foverride-record-layout", "--warning-suppression-"),
-    *refuse(JOINED, "extra-input", "common.opt: Undocumented", "-fpre-include"),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, MANUAL + "Overall Options", "-fsearch-include-path"),
+    *refuse(
+        JOINED,
+        BypassReason.EXTRA_INPUT,
+        CLANG,
+        "-foverride-record-layout",
+        "--warning-suppression-",
+    ),
+    *refuse(JOINED, BypassReason.EXTRA_INPUT, "common.opt: Undocumented", "-fpre-include"),
     # Reads header.gcc in every directory of the search path (libcpp, files.cc).
-    *refuse(ALONE, "extra-input", MANUAL + "Preprocessor Options", "-remap"),
-    *refuse(EITHER, "vfs-overlay", CLANG + "ivfsoverlay", "-ivfsoverlay", "-vfsoverlay"),
-    *refuse(JOINED, "thinlto-backend", CLANG + "ThinLTO", "-fthinlto-index"),
+    *refuse(ALONE, BypassReason.EXTRA_INPUT, MANUAL + "Preprocessor Options", "-remap"),
+    *refuse(EITHER, BypassReason.VFS_OVERLAY, CLANG + "ivfsoverlay", "-ivfsoverlay", "-vfsoverlay"),
+    *refuse(JOINED, BypassReason.THINLTO_BACKEND, CLANG + "ThinLTO", "-fthinlto-index"),
 ]
 
 _CODE: Final = [
     # A program of somebody's runs in the compiler: it may look at anything, a clock too.
-    *refuse(JOINED, "plugin", MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
+    *refuse(JOINED, BypassReason.PLUGIN, MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
     # GCC leaves out what only concerns depfiles and colours.
     *rows(
         ALONE,
@@ -221,20 +239,39 @@ _CODE: Final = [
         MANUAL + "Code Gen Options",
         "-frecord-gcc-switches",
         "-grecord-gcc-switches",
-        reason="record-switches",
+        reason=BypassReason.RECORD_SWITCHES,
         clang=NO_MAJORS,
     ),
     # The object then holds the command line, ours included.
-    *refuse(JOINED, "record-switches", CLANG, "-frecord-command-line", "-grecord-command-line"),
-    *refuse(JOINED, "record-switches", CLANG, "-gcodeview-command-line", "-fembed-bitcode"),
-    *refuse(JOINED, "modules", MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
-    *refuse(JOINED, "modules", CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
-    *refuse(JOINED, "modules", CLANG + "Modules", "-fimplicit-module", "-fbuild-session"),
-    *refuse(JOINED, "modules", CLANG + "Modules", "-fbuiltin-module-map"),
-    *refuse(JOINED, "pch", MANUAL + "Precompiled Headers; " + CLANG, "-fpch", "-fno-pch"),
+    *refuse(
+        JOINED,
+        BypassReason.RECORD_SWITCHES,
+        CLANG,
+        "-frecord-command-line",
+        "-grecord-command-line",
+    ),
+    *refuse(
+        JOINED, BypassReason.RECORD_SWITCHES, CLANG, "-gcodeview-command-line", "-fembed-bitcode"
+    ),
+    *refuse(JOINED, BypassReason.MODULES, MANUAL + "C++ Modules; " + CLANG + "Modules", "-fmodule"),
+    *refuse(JOINED, BypassReason.MODULES, CLANG + "Modules", "-fprebuilt-", "-fcxx-modules"),
+    *refuse(
+        JOINED, BypassReason.MODULES, CLANG + "Modules", "-fimplicit-module", "-fbuild-session"
+    ),
+    *refuse(JOINED, BypassReason.MODULES, CLANG + "Modules", "-fbuiltin-module-map"),
+    *refuse(
+        JOINED, BypassReason.PCH, MANUAL + "Precompiled Headers; " + CLANG, "-fpch", "-fno-pch"
+    ),
     # The source's bytes are then not the characters that are looked for in it.
-    *refuse(JOINED, "input-charset", MANUAL + "Preprocessor Options", "-finput-charset"),
-    *refuse(JOINED, "offload", CLANG + "offloading", "-fopenmp-targets", "--offload", "-fsycl"),
+    *refuse(JOINED, BypassReason.INPUT_CHARSET, MANUAL + "Preprocessor Options", "-finput-charset"),
+    *refuse(
+        JOINED,
+        BypassReason.OFFLOAD,
+        CLANG + "offloading",
+        "-fopenmp-targets",
+        "--offload",
+        "-fsycl",
+    ),
 ]
 
 FILES: Final = [*_WRITTEN, *_PROFILE, *_LISTS, *_CODE]

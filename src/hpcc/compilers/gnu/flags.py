@@ -23,6 +23,7 @@ from hpcc.compilers.spec.rows import (
     rows,
 )
 from hpcc.compilers.spec.table import Effect, FlagTable
+from hpcc.core.reasons.bypass import BypassReason
 
 _OVERALL: Final = MANUAL + "Overall Options"
 _CPP: Final = MANUAL + "Preprocessor Options"
@@ -35,20 +36,36 @@ _MODES: Final = [
     *rows(ALONE, Effect.MODE, _OVERALL, "-S"),
     *rows(EITHER, Effect.OUTPUT, _OVERALL + "; common.opt o: Joined", "-o", is_stable=True),
     *rows(EITHER, Effect.LANGUAGE, _OVERALL + "; common.opt x: Joined", "-x", is_stable=True),
-    *refuse(ALONE, "language", CLANG + "ObjC", "-ObjC", "-ObjC++"),
-    *refuse(SEPARATE, "several-architectures", "Apple's driver; " + CLANG + "arch", "-arch"),
-    *refuse(ALONE, "preprocess-only", _OVERALL, "-E"),
-    *refuse(ALONE, "syntax-only", MANUAL + "Warning Options", "-fsyntax-only"),
-    *refuse(ALONE, "dependencies-only", _CPP, "-M", "-MM", "-MG"),
+    *refuse(ALONE, BypassReason.LANGUAGE, CLANG + "ObjC", "-ObjC", "-ObjC++"),
+    *refuse(
+        SEPARATE, BypassReason.SEVERAL_ARCHITECTURES, "Apple's driver; " + CLANG + "arch", "-arch"
+    ),
+    *refuse(ALONE, BypassReason.PREPROCESS_ONLY, _OVERALL, "-E"),
+    *refuse(ALONE, BypassReason.SYNTAX_ONLY, MANUAL + "Warning Options", "-fsyntax-only"),
+    *refuse(ALONE, BypassReason.DEPENDENCIES_ONLY, _CPP, "-M", "-MM", "-MG"),
     *clang_rows(ALONE, Effect.CODEGEN, "Actions", "-emit-llvm"),
-    *refuse(ALONE, "other-output", CLANG + "Actions", "-emit-ast"),
-    *refuse(ALONE, "information", _OVERALL, "-v", "-###", "-Q", "--version", "--verbose"),
-    *refuse(ALONE, "information", _OVERALL, "-time", "-fhelp", "-ftarget-help", "--target-help"),
-    *refuse(JOINED, "information", _DEVELOPER, "-print-", "--print-", "--help", "-fhelp="),
-    *refuse(JOINED, "information", _DEVELOPER, "-dumpversion", "-dumpfullversion"),
-    *refuse(JOINED, "information", _DEVELOPER, "-dumpmachine", "-dumpspecs"),
+    *refuse(ALONE, BypassReason.OTHER_OUTPUT, CLANG + "Actions", "-emit-ast"),
+    *refuse(
+        ALONE, BypassReason.INFORMATION, _OVERALL, "-v", "-###", "-Q", "--version", "--verbose"
+    ),
+    *refuse(
+        ALONE,
+        BypassReason.INFORMATION,
+        _OVERALL,
+        "-time",
+        "-fhelp",
+        "-ftarget-help",
+        "--target-help",
+    ),
+    *refuse(
+        JOINED, BypassReason.INFORMATION, _DEVELOPER, "-print-", "--print-", "--help", "-fhelp="
+    ),
+    *refuse(JOINED, BypassReason.INFORMATION, _DEVELOPER, "-dumpversion", "-dumpfullversion"),
+    *refuse(JOINED, BypassReason.INFORMATION, _DEVELOPER, "-dumpmachine", "-dumpspecs"),
     # What they say or write is the time that the compile took.
-    *refuse(JOINED, "measures-time", _DEVELOPER + "; " + CLANG, "-ftime-", "-fsarif-time-"),
+    *refuse(
+        JOINED, BypassReason.MEASURES_TIME, _DEVELOPER + "; " + CLANG, "-ftime-", "-fsarif-time-"
+    ),
 ]
 
 _SEARCH_PATH: Final = [
@@ -81,24 +98,26 @@ _SEARCH_PATH: Final = [
     # Reads device-specs/specs-NAME (gcc/config/avr, driver-avr.cc).
     *rows(JOINED, Effect.TOOLS, MANUAL + "AVR Options", "-mmcu="),
     *gcc_rows(JOINED, Effect.TOOLS, "Overall Options", "-specs=", "--specs="),
-    *refuse(SEPARATE, "specs", _OVERALL, "-specs", "--specs"),
-    *refuse(ALONE, "split-include", _DIRECTORY + ", -I-", "-I-"),
-    *refuse(EITHER, "framework", MANUAL + "Darwin Options; " + CLANG, "-F", "-iframework"),
-    *refuse(EITHER, "framework", CLANG, "-iframeworkwithsysroot"),
-    *refuse(EITHER, "sysroot-include", CLANG, "-iwithsysroot"),
-    *refuse(SEPARATE, "config-file", CLANG + "config", "--config"),
-    *refuse(JOINED, "config-file", CLANG + "config", "--config=", "--config-"),
-    *refuse(SEPARATE, "wrapper", _OVERALL, "-wrapper"),
-    *refuse(EITHER, "pch", CLANG + "include-pch", "-include-pch"),
+    *refuse(SEPARATE, BypassReason.SPECS, _OVERALL, "-specs", "--specs"),
+    *refuse(ALONE, BypassReason.SPLIT_INCLUDE, _DIRECTORY + ", -I-", "-I-"),
+    *refuse(
+        EITHER, BypassReason.FRAMEWORK, MANUAL + "Darwin Options; " + CLANG, "-F", "-iframework"
+    ),
+    *refuse(EITHER, BypassReason.FRAMEWORK, CLANG, "-iframeworkwithsysroot"),
+    *refuse(EITHER, BypassReason.SYSROOT_INCLUDE, CLANG, "-iwithsysroot"),
+    *refuse(SEPARATE, BypassReason.CONFIG_FILE, CLANG + "config", "--config"),
+    *refuse(JOINED, BypassReason.CONFIG_FILE, CLANG + "config", "--config=", "--config-"),
+    *refuse(SEPARATE, BypassReason.WRAPPER, _OVERALL, "-wrapper"),
+    *refuse(EITHER, BypassReason.PCH, CLANG + "include-pch", "-include-pch"),
 ]
 
 _DEPENDENCIES: Final = [
     *rows(ALONE, Effect.DEPENDENCY, _CPP, "-MD", "-MMD", "-MP", is_stable=True),
     *rows(EITHER, Effect.DEPENDENCY, _BOTH_FORMS, "-MF", "-MT", "-MQ", is_stable=True),
-    *refuse(EITHER, "compilation-database", CLANG + "MJ: JoinedOrSeparate", "-MJ"),
-    *refuse(EITHER, "compilation-database", CLANG, "-gen-cdb-fragment-path"),
-    *refuse(ALONE, "dependency-format", CLANG + "MV", "-MV"),
-    *refuse(JOINED, "modules", MANUAL + "C++ Modules", "-fdeps-"),
+    *refuse(EITHER, BypassReason.COMPILATION_DATABASE, CLANG + "MJ: JoinedOrSeparate", "-MJ"),
+    *refuse(EITHER, BypassReason.COMPILATION_DATABASE, CLANG, "-gen-cdb-fragment-path"),
+    *refuse(ALONE, BypassReason.DEPENDENCY_FORMAT, CLANG + "MV", "-MV"),
+    *refuse(JOINED, BypassReason.MODULES, MANUAL + "C++ Modules", "-fdeps-"),
 ]
 
 _PREPROCESS: Final = [
@@ -167,10 +186,20 @@ _CODEGEN: Final = [
     *clang_rows(SEPARATE, Effect.SEARCH, "Target-dependent", "-mthread-model"),
     *clang_rows(SEPARATE, Effect.LIST, "Xclang", "-Xclang", "-mllvm"),
     *clang_rows(JOINED, Effect.LIST, "mllvm=", "-mllvm=", since=17),
-    *refuse(SEPARATE, "pass-through", CLANG, "-Xcuda-ptxas", "-Xcuda-fatbinary", "-mmlir"),
-    *refuse(SEPARATE, "pass-through", CLANG, "-fexperimental-openacc-macro-override", "-meabi"),
-    *refuse(SEPARATE, "modules", CLANG, "-module-dependency-dir"),
-    *refuse(JOINED, "pass-through", CLANG, "-Xarch_", "-Xopenmp-target", "-Xoffload-linker"),
+    *refuse(
+        SEPARATE, BypassReason.PASS_THROUGH, CLANG, "-Xcuda-ptxas", "-Xcuda-fatbinary", "-mmlir"
+    ),
+    *refuse(
+        SEPARATE,
+        BypassReason.PASS_THROUGH,
+        CLANG,
+        "-fexperimental-openacc-macro-override",
+        "-meabi",
+    ),
+    *refuse(SEPARATE, BypassReason.MODULES, CLANG, "-module-dependency-dir"),
+    *refuse(
+        JOINED, BypassReason.PASS_THROUGH, CLANG, "-Xarch_", "-Xopenmp-target", "-Xoffload-linker"
+    ),
 ]
 
 _LINK: Final = [

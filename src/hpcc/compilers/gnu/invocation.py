@@ -11,6 +11,7 @@ from hpcc.compilers.invocation.invocation import DepMode, Invocation, Language
 from hpcc.compilers.spec.drivers import is_cxx_driver
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
+from hpcc.core.reasons.bypass import BypassReason
 
 # Known by name; each has another grammar.
 _OTHER_COMPILERS: Final = frozenset(
@@ -44,18 +45,18 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
         return parts
     reason = _refusal(parts)
     if reason:
-        return Bypass(reason)
+        return Bypass(BypassReason(reason))
     source = _source(parts, is_cxx=is_cxx)
     if isinstance(source, Bypass):
         return source
     name, language = source
     outputs = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
     if len(outputs) > 1:
-        return Bypass("multiple-outputs")
+        return Bypass(BypassReason.MULTIPLE_OUTPUTS)
     suffix = _output_suffix(parts)
     output = outputs[0] if outputs else _stem(name.rpartition(b"/")[2]) + suffix
     if not output or output == b"-" or output.endswith(b"/") or b"\n" in output + name:
-        return Bypass("odd-output")
+        return Bypass(BypassReason.ODD_OUTPUT)
     deps = _dependencies(parts, output)
     if isinstance(deps, Bypass):
         return deps
@@ -74,8 +75,12 @@ def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | 
 
 def _unknown_program(name: bytes) -> Bypass:
     if name == b"nvcc":
-        return Bypass("nvcc")  # compiles each source several times, for several processors
-    return Bypass("other-compiler" if name in _OTHER_COMPILERS else "unknown-compiler")
+        return Bypass(
+            BypassReason.NVCC
+        )  # compiles each source several times, for several processors
+    return Bypass(
+        BypassReason.OTHER_COMPILER if name in _OTHER_COMPILERS else BypassReason.UNKNOWN_COMPILER
+    )
 
 
 def _output_suffix(parts: Sequence[Flag | Operand]) -> bytes:
@@ -97,7 +102,7 @@ def _refusal(parts: Sequence[Flag | Operand]) -> str:
             reason = reason or (part.spec.reason if is_refused else bad_value(part))
     modes = {p.spec.spelling for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.MODE}
     if not reason and len(modes) != 1:
-        return "several-modes" if modes else "link"
+        return BypassReason.SEVERAL_MODES if modes else BypassReason.LINK
     return reason or bad_sequence(parts)
 
 
@@ -110,11 +115,11 @@ def _source(parts: Sequence[Flag | Operand], *, is_cxx: bool) -> tuple[bytes, La
         elif part.spec.effect is Effect.LANGUAGE:
             forced = None if part.value == b"none" else part.value
     if len(found) != 1:
-        return Bypass("multiple-sources" if found else "no-source")
+        return Bypass(BypassReason.MULTIPLE_SOURCES if found else BypassReason.NO_SOURCE)
     name, forced = found[0]
     language = _language(name, forced, is_cxx=is_cxx)
     if language is Language.ASSEMBLER and _has_spelling(parts, "-S"):
-        return Bypass("preprocess-only")
+        return Bypass(BypassReason.PREPROCESS_ONLY)
     return language if isinstance(language, Bypass) else (name, language)
 
 
@@ -125,27 +130,29 @@ def _language(name: bytes, forced: bytes | None, *, is_cxx: bool) -> Language | 
     base = name.rpartition(b"/")[2]
     suffix = base[base.rfind(b".") :] if b"." in base else b""
     if suffix in _PREPROCESSED:
-        return Bypass("no-preprocessing")
+        return Bypass(BypassReason.NO_PREPROCESSING)
     if suffix in _HEADERS:
-        return Bypass("pch")
+        return Bypass(BypassReason.PCH)
     if suffix in _MODULES:
-        return Bypass("modules")
+        return Bypass(BypassReason.MODULES)
     if suffix in _LINKER_INPUT or not suffix or name.startswith(b"@"):
-        return Bypass("linker-input")
+        return Bypass(BypassReason.LINKER_INPUT)
     language = _SUFFIXES.get(suffix)
     if language is None:
-        return Bypass("language")
+        return Bypass(BypassReason.LANGUAGE)
     return Language.CXX if is_cxx and language is Language.C else language
 
 
 def _odd_language(name: bytes) -> Bypass:
     if name.endswith((b"-module", b"-user-header", b"-system-header", b"-unit-header")):
-        return Bypass("modules")
+        return Bypass(BypassReason.MODULES)
     if name.endswith(b"-header"):
-        return Bypass("pch")
+        return Bypass(BypassReason.PCH)
     if name == b"ir":
-        return Bypass("thinlto-backend")
-    return Bypass("no-preprocessing" if name.endswith(b"cpp-output") else "language")
+        return Bypass(BypassReason.THINLTO_BACKEND)
+    return Bypass(
+        BypassReason.NO_PREPROCESSING if name.endswith(b"cpp-output") else BypassReason.LANGUAGE
+    )
 
 
 def _stem(base: bytes) -> bytes:
@@ -163,18 +170,18 @@ def _dependencies(
     if by_wp:
         # Two owners of one file name: which wins differs between compilers and versions.
         if len(by_wp) > 1 or by_driver:
-            return Bypass("mixed-dependencies")
+            return Bypass(BypassReason.MIXED_DEPENDENCIES)
         return DepMode(by_wp[0][0].decode()), by_wp[0][1], True
     modes = by_driver & {"-MD", "-MMD"}
     if not modes:
         # -MF or -MT without -MD is an error or a warning: let the compiler say it.
-        return Bypass("odd-dependencies") if by_driver else (DepMode.NONE, None, False)
+        return Bypass(BypassReason.ODD_DEPENDENCIES) if by_driver else (DepMode.NONE, None, False)
     if len(modes) > 1:
-        return Bypass("mixed-dependencies")
+        return Bypass(BypassReason.MIXED_DEPENDENCIES)
     files = [f.value for f in flags if f.spec.spelling == "-MF"]
     depfile = files[-1] if files else _default_depfile(output)
     if len(set(files)) > 1 or depfile in {b"", b"-"} or depfile.endswith(b"/"):
-        return Bypass("odd-dependencies")
+        return Bypass(BypassReason.ODD_DEPENDENCIES)
     return DepMode(modes.pop()), depfile, False
 
 

@@ -12,6 +12,7 @@ from hpcc.compilers.invocation.depfile import DepRule, parse_depfile, render_dep
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import SOURCE_ROOT, CallerError
+from hpcc.core.reasons.fallback import FallbackReason
 
 GUEST_ROOT: Final = SOURCE_ROOT.encode()
 INJECTED: Final = (b"-ffile-prefix-map=" + GUEST_ROOT + b"=.", b"-Werror=date-time")
@@ -56,7 +57,7 @@ class GuestMap:
             return b""
         prefix = self.root.rstrip(b"/") + b"/"
         if not full.startswith(prefix):
-            raise NotPortableError("outside-root")
+            raise NotPortableError(FallbackReason.OUTSIDE_ROOT)
         return full[len(prefix) :]
 
     def spell(self, path: bytes) -> bytes:
@@ -84,7 +85,7 @@ def guest_arguments(invocation: Invocation, guest: GuestMap) -> tuple[bytes, ...
         NotPortableError: some argument means something only on this machine.
     """
     if invocation.is_native:
-        raise NotPortableError("native")
+        raise NotPortableError(FallbackReason.NATIVE)
     result: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):
@@ -102,17 +103,19 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
         # A forced include may also be found on the search path: a plain name stays as it is.
         return _respell(flag, guest.spell(flag.value))
     if effect in {Effect.INPUT, Effect.TOOLS}:
-        raise NotPortableError("extra-input")
+        raise NotPortableError(FallbackReason.EXTRA_INPUT)
     if spelling == "-frecord-gcc-switches":
-        raise NotPortableError("record-switches")  # the flags that are added for a guest
+        raise NotPortableError(
+            FallbackReason.RECORD_SWITCHES
+        )  # the flags that are added for a guest
     if effect is Effect.SEARCH and b"/" in flag.value:
-        raise NotPortableError("sysroot")
+        raise NotPortableError(FallbackReason.SYSROOT)
     if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):
         mode, _, name = flag.value.partition(b",")
         return (b"-Wp," + mode + b"," + guest.spell(name),)
     if b"missing-include-dirs" in flag.raw[0]:
         # Directories without inputs are not there in the guest.
-        raise NotPortableError("missing-include-dirs")
+        raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS)
     if b"-prefix-map=" in flag.raw[0]:
         return (prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
     return flag.raw
@@ -183,4 +186,4 @@ def as_text(arguments: Sequence[bytes]) -> tuple[str, ...]:
     try:
         return tuple(a.decode("utf-8") for a in arguments)
     except UnicodeDecodeError as error:
-        raise NotPortableError("not-utf-8") from error
+        raise NotPortableError(FallbackReason.NOT_UTF_8) from error

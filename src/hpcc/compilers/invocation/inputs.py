@@ -13,6 +13,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import Bypass, Effect, Flag
+from hpcc.core.reasons.bypass import BypassReason
 
 _CLANG_DEFAULT: Final = b"default.profdata"
 _AUTO_DEFAULT: Final = b"fbdata.afdo"
@@ -34,11 +35,11 @@ def files_looked_for(
     found: dict[bytes, None] = {}
     for flag in flags:
         if flag.value == b"-" or not (flag.value or _may_be_empty(flag)):
-            return Bypass("odd-input")
+            return Bypass(BypassReason.ODD_INPUT)
         found.update(dict.fromkeys(_named_by(flag, is_clang=is_clang)))
     if not is_clang and any(f.spec.spelling in _COUNTS for f in flags):
         if invocation.values("-fprofile-prefix-path="):
-            return Bypass("profile")  # cuts the name that is made of the object's path
+            return Bypass(BypassReason.PROFILE)  # cuts the name that is made of the object's path
         found.update(dict.fromkeys(_counts(invocation, directories)))
     return tuple(found)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.spec.table import Effect, Flag, Operand
+from hpcc.core.reasons.private import PrivateReason
 
 PROVED_GCC: Final = frozenset({12, 13, 14})
 PROVED_CLANG: Final = frozenset({14, 17, 19})
@@ -75,12 +76,12 @@ def under_root(path: bytes, root: bytes) -> bytes | None:
 def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: int) -> str:
     """Say why a command line is not on the allow-list, "" when it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
-        return "unproved-compiler"
+        return PrivateReason.UNPROVED_COMPILER
     if invocation.language not in {Language.C, Language.CXX} or invocation.is_assembly_output:
-        return "flags"
+        return PrivateReason.FLAGS
     if not all(map(_is_shared, invocation.flags)):
-        return "flags"
-    return "root-in-argument" if canonical_arguments(invocation, root) is None else ""
+        return PrivateReason.FLAGS
+    return PrivateReason.ROOT_IN_ARGUMENT if canonical_arguments(invocation, root) is None else ""
 
 
 def canonical_arguments(invocation: Invocation, root: bytes) -> tuple[bytes, ...] | None:

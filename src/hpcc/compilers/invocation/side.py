@@ -13,6 +13,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation, Language
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Effect
+from hpcc.core.reasons.bypass import BypassReason
 
 _COVERAGE: Final = frozenset({"--coverage", "-coverage", "-ftest-coverage"})
 _SPLIT: Final = frozenset({"-gsplit-dwarf", "-gsplit-dwarf=split"})
@@ -49,11 +50,11 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
     if not invocation.has_side_outputs and not invocation.is_assembly_output:
         return PLAIN
     if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
-        return Bypass("unproved-compiler")
+        return Bypass(BypassReason.UNPROVED_COMPILER)
     spellings = {f.spec.spelling for f in invocation.flags if f.spec.effect is Effect.SIDE_OUTPUT}
     save = {s.lstrip("-").partition("=")[2] for s in spellings if "save-temps" in s}
     if not is_clang and b"-fverbose-asm" in invocation.arguments and _shows_assembly(invocation):
-        return Bypass("verbose-asm")  # names the options, ours included
+        return Bypass(BypassReason.VERBOSE_ASM)  # names the options, ours included
     named = _by_output(invocation, spellings, is_clang=is_clang)
     if isinstance(named, Bypass):
         return named
@@ -82,17 +83,19 @@ def _by_output(
     if "-fstack-usage" in spellings:
         endings.append(b".su")
     if not _CALLGRAPHS.issuperset(invocation.values("-fcallgraph-info")):
-        return Bypass("side-output")
+        return Bypass(BypassReason.SIDE_OUTPUT)
     if "-fcallgraph-info" in spellings:
         endings.append(b".ci")
     if any(s.startswith("-fsave-optimization-record") for s in spellings):
         if not is_clang:
-            return Bypass("side-output")  # addresses of the compiler's memory: never twice the same
+            return Bypass(
+                BypassReason.SIDE_OUTPUT
+            )  # addresses of the compiler's memory: never twice the same
         endings.append(b".opt.yaml")
     side = [SideFile(stem + ending, keeps_mode=True) for ending in endings]
     if spellings & _SPLIT:
         if invocation.is_assembly_output:
-            return Bypass("split-dwarf")  # compilers disagree on its name, or write none
+            return Bypass(BypassReason.SPLIT_DWARF)  # compilers disagree on its name, or write none
         side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
     side += (SideFile(v, keeps_mode=False) for v in invocation.values("--serialize-diagnostics"))
     return tuple(side)
@@ -109,7 +112,7 @@ def _temporaries(
 ) -> tuple[bytes, ...] | Bypass:
     """Name what -save-temps leaves: GCC by the output, Clang by the source."""
     if len(places) > 1:
-        return Bypass("save-temps")
+        return Bypass(BypassReason.SAVE_TEMPS)
     (place,) = places
     head, slash, base = invocation.output.rpartition(b"/")
     directory = head + slash
@@ -119,7 +122,7 @@ def _temporaries(
     endings: list[bytes] = []
     if invocation.language is not Language.ASSEMBLER:
         if invocation.language not in _PREPROCESSED:
-            return Bypass("save-temps")
+            return Bypass(BypassReason.SAVE_TEMPS)
         endings += [_PREPROCESSED[invocation.language], *((b".bc",) if is_clang else ())]
     if not invocation.is_assembly_output:
         endings.append(b".s")

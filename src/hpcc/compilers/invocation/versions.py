@@ -12,6 +12,7 @@ from typing import Final
 
 from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Flag
+from hpcc.core.reasons.bypass import BypassReason
 
 _FAMILIES: Final = frozenset({"-f", "-g", "-m"})
 # Each means the same in GCC 12 to 14 and Clang 14 to 22, and has for many versions before.
@@ -47,10 +48,10 @@ def check_versions(invocation: Invocation, *, is_clang: bool, major: int) -> Byp
     """Refuse flags that this compiler lacks, or that nobody knows the meaning of in it."""
     if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
         is_known = all(map(_is_stable, invocation.flags))
-        return None if is_known else Bypass("unproved-compiler")
+        return None if is_known else Bypass(BypassReason.UNPROVED_COMPILER)
     for flag in invocation.flags:
         if major not in (flag.spec.clang if is_clang else flag.spec.gcc):
-            return Bypass(flag.spec.reason or "flag-of-another-compiler")
+            return Bypass(BypassReason(flag.spec.reason or BypassReason.FLAG_OF_ANOTHER_COMPILER))
     return None
 
 

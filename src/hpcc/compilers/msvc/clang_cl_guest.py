@@ -15,6 +15,7 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.flags import TO_CLANG
 from hpcc.compilers.scan.includes import Definitions, Includes
 from hpcc.compilers.spec.table import Effect, Flag, Operand
+from hpcc.core.reasons.fallback import FallbackReason
 
 INJECTED_CL: Final = (b"-Werror=date-time",)
 """Behind the flags of `reproducible_flags`: a clock in the object is an early, clear failure."""
@@ -34,7 +35,7 @@ def clang_cl_guest_arguments(
         NotPortableError: some argument means something only on this machine.
     """
     if invocation.is_native:
-        raise NotPortableError("native")
+        raise NotPortableError(FallbackReason.NATIVE)
     flags: list[bytes] = []
     sources: list[bytes] = []
     for part in invocation.parts:
@@ -78,7 +79,7 @@ def _check_system(directory: bytes, guest: GuestMap) -> None:
     """Let a toolchain's directory be that is the image's own, as headers of the system are."""
     is_plain = directory.startswith(b"/") and guest.is_system(posixpath.normpath(directory))
     if not is_plain:
-        raise NotPortableError("sysroot")
+        raise NotPortableError(FallbackReason.SYSROOT)
 
 
 def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:

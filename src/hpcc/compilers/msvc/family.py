@@ -42,6 +42,8 @@ from hpcc.compilers.spec.drivers import (
 from hpcc.compilers.spec.response import ReadFile
 from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.core import Toolchain
+from hpcc.core.reasons.bypass import BypassReason
+from hpcc.core.reasons.fallback import FallbackReason
 
 # Sends the output to another process's handle.
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
@@ -81,7 +83,7 @@ class MsvcFamily(ClangFamily):
     ) -> tuple[bytes, ...] | Bypass:
         del compiler
         if _REFUSED_ENV in env:
-            return Bypass("environment")
+            return Bypass(BypassReason.ENVIRONMENT)
         before, behind = env.get(CL_BEFORE, b""), env.get(CL_BEHIND, b"")
         folded = fold_variables(arguments, before=before, behind=behind)
         if isinstance(folded, Bypass):
@@ -204,7 +206,7 @@ class MsvcFamily(ClangFamily):
 
     def guest_environment(self, env: Mapping[bytes, bytes], guest: GuestMap) -> dict[bytes, bytes]:
         if not _ELSEWHERE.isdisjoint(env):
-            raise NotPortableError("environment")
+            raise NotPortableError(FallbackReason.ENVIRONMENT)
         return {
             name: b";".join(guest.spell_directory(d) for d in env[name].split(b";") if d)
             for name in _PATHS
@@ -252,7 +254,7 @@ def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version 
     there = next((t for t in image if name in t.names), None)
     is_own = is_clang_cl(name.encode()) is True
     if there is None or (is_own and there.family != "clang-cl"):
-        raise NotPortableError("not-in-image")
+        raise NotPortableError(FallbackReason.NOT_IN_IMAGE)
     return tuple(int(part) for part in there.version.split("."))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hpcc.compilers.spec.table import Arity, Effect, FlagSpec
+from hpcc.core.reasons.bypass import BypassReason
 
 _ALONE, _JOINED, _EITHER = Arity.ALONE, Arity.JOINED, Arity.EITHER
 _SEPARATE: Final = Arity.SEPARATE
@@ -75,22 +76,22 @@ _FILES: Final = [
     *_both(_EITHER, Effect.LANGUAGE, "/Tc", "Tc", "Tp"),
     # clang-cl does nothing with it (Options.td, CLIgnoredJoined), and CMake always gives it.
     *_rows(_JOINED, Effect.CODEGEN, _DOCS + "/Fd", "Fd", takes_colon=True),
-    *_refuse(_JOINED, "pch", "/Fp; /Yc; /Yu", "Fp", "Yc", "Yu", "Yd", "Yl", "Y-", "YX"),
-    *_refuse(_JOINED, "side-output", "/FA", "FA", "Fa", "Fi", "Fm", "FR", "Fr", "Fx"),
-    *_refuse(_JOINED, "link", "/Fe", "Fe"),
-    *_refuse(_JOINED, "link", "/link", "link", "LN"),
-    *_refuse(_ALONE, "link", "/LD", "LD", "LDd"),
-    *_refuse(_JOINED, "side-output", "/doc", "doc"),
-    *_refuse(_ALONE, "preprocess-only", "/E", "E", "EP", "P", "C", "PD"),
-    *_refuse(_ALONE, "syntax-only", "/Zs", "Zs"),
-    *_refuse(_ALONE, "information", "/HELP", "?", "help", "HELP", "Bv", "Bt", "Bt+"),
-    *_refuse(_JOINED, "measures-time", "/d1reportTime", "d1reportTime", "d2cgsummary"),
+    *_refuse(_JOINED, BypassReason.PCH, "/Fp; /Yc; /Yu", "Fp", "Yc", "Yu", "Yd", "Yl", "Y-", "YX"),
+    *_refuse(_JOINED, BypassReason.SIDE_OUTPUT, "/FA", "FA", "Fa", "Fi", "Fm", "FR", "Fr", "Fx"),
+    *_refuse(_JOINED, BypassReason.LINK, "/Fe", "Fe"),
+    *_refuse(_JOINED, BypassReason.LINK, "/link", "link", "LN"),
+    *_refuse(_ALONE, BypassReason.LINK, "/LD", "LD", "LDd"),
+    *_refuse(_JOINED, BypassReason.SIDE_OUTPUT, "/doc", "doc"),
+    *_refuse(_ALONE, BypassReason.PREPROCESS_ONLY, "/E", "E", "EP", "P", "C", "PD"),
+    *_refuse(_ALONE, BypassReason.SYNTAX_ONLY, "/Zs", "Zs"),
+    *_refuse(_ALONE, BypassReason.INFORMATION, "/HELP", "?", "help", "HELP", "Bv", "Bt", "Bt+"),
+    *_refuse(_JOINED, BypassReason.MEASURES_TIME, "/d1reportTime", "d1reportTime", "d2cgsummary"),
 ]
 
 _SEARCH: Final = [
     *_both(_EITHER, Effect.INCLUDE_DIR, "/I", "I"),
     *_both(_EITHER, Effect.INCLUDE_DIR, "/external", "external:I"),
-    *_refuse(_JOINED, "external-env", "/external", "external:env:"),
+    *_refuse(_JOINED, BypassReason.EXTERNAL_ENV, "/external", "external:env:"),
     *_both(_ALONE, Effect.CODEGEN, "/external", "external:anglebrackets", "external:templates-"),
     *_both(_JOINED, Effect.CODEGEN, "/external", "external:W"),
     *_cl(_ALONE, Effect.CODEGEN, "/experimental:external", "experimental:external"),
@@ -102,8 +103,8 @@ _SEARCH: Final = [
     *_clang(_JOINED, Effect.SEARCH, "--target", "-target="),
     *_clang(_ALONE, Effect.SEARCH, "--driver-mode", "-driver-mode=cl"),
     *_both(_EITHER, Effect.FORCED_INCLUDE, "/FI", "FI"),
-    *_refuse(_EITHER, "side-output", "/FU", "FU", "AI"),
-    *_refuse(_ALONE, "absolute-paths", "/FC", "FC"),
+    *_refuse(_EITHER, BypassReason.SIDE_OUTPUT, "/FU", "FU", "AI"),
+    *_refuse(_ALONE, BypassReason.ABSOLUTE_PATHS, "/FC", "FC"),
 ]
 
 _LANGUAGE: Final = [
@@ -124,12 +125,23 @@ _LANGUAGE: Final = [
     *_both(_ALONE, Effect.CODEGEN, "/H", "homeparams", "volatile:iso", "volatile:ms"),
     *_both(_ALONE, Effect.CODEGEN, "/openmp", "openmp", "openmp-", "openmp:experimental"),
     *_cl(_ALONE, Effect.CODEGEN, "/openmp", "openmp:llvm"),
-    *_refuse(_JOINED, "modules", "/interface", "interface", "internalPartition", "exportHeader"),
-    *_refuse(_JOINED, "modules", "/reference", "reference", "headerUnit", "headerName", "ifc"),
-    *_refuse(_JOINED, "modules", "/scanDependencies", "scanDependencies", "translateInclude"),
-    *_refuse(_ALONE, "modules", "/experimental:module", "experimental:module"),
-    *_refuse(_JOINED, "managed-code", "/clr", "clr"),
-    *_refuse(_JOINED, "managed-code", "/ZW", "ZW", "winmd"),
+    *_refuse(
+        _JOINED,
+        BypassReason.MODULES,
+        "/interface",
+        "interface",
+        "internalPartition",
+        "exportHeader",
+    ),
+    *_refuse(
+        _JOINED, BypassReason.MODULES, "/reference", "reference", "headerUnit", "headerName", "ifc"
+    ),
+    *_refuse(
+        _JOINED, BypassReason.MODULES, "/scanDependencies", "scanDependencies", "translateInclude"
+    ),
+    *_refuse(_ALONE, BypassReason.MODULES, "/experimental:module", "experimental:module"),
+    *_refuse(_JOINED, BypassReason.MANAGED_CODE, "/clr", "clr"),
+    *_refuse(_JOINED, BypassReason.MANAGED_CODE, "/ZW", "ZW", "winmd"),
 ]
 
 _CODE: Final = [
@@ -145,12 +157,14 @@ _CODE: Final = [
     *_cl(_ALONE, Effect.CODEGEN, "/jumptablerdata", "jumptablerdata"),
     # cl shares a program database among compiles; clang-cl makes it part of the object, as /Z7.
     *_rows(_ALONE, Effect.CODEGEN, _DOCS + "/Zi", "Zi"),
-    *_refuse(_ALONE, "pdb", "/ZI", "ZI"),
-    *_refuse(_JOINED, "whole-program", "/GL", "GL"),
-    *_refuse(_JOINED, "sanitizer", "/fsanitize", "fsanitize", "fno-sanitize"),
-    *_refuse(_JOINED, "analysis", "/analyze", "analyze"),
-    *_refuse(_JOINED, "profile", "/Yprofile", "Qprof"),
-    *_refuse(_JOINED, "hot-patch-file", "/functionlist", "dynamicdeopt", "functionpadmin"),
+    *_refuse(_ALONE, BypassReason.PDB, "/ZI", "ZI"),
+    *_refuse(_JOINED, BypassReason.WHOLE_PROGRAM, "/GL", "GL"),
+    *_refuse(_JOINED, BypassReason.SANITIZER, "/fsanitize", "fsanitize", "fno-sanitize"),
+    *_refuse(_JOINED, BypassReason.ANALYSIS, "/analyze", "analyze"),
+    *_refuse(_JOINED, BypassReason.PROFILE, "/Yprofile", "Qprof"),
+    *_refuse(
+        _JOINED, BypassReason.HOT_PATCH_FILE, "/functionlist", "dynamicdeopt", "functionpadmin"
+    ),
     *_cl(_ALONE, Effect.CODEGEN, "/hotpatch", "hotpatch"),
 ]
 
@@ -169,11 +183,11 @@ _MESSAGES: Final = [
     *_both(_JOINED, Effect.CODEGEN, "/cgthreads", "cgthreads"),
     # clang-cl warns of it, and does not write the file.
     *_both(_EITHER, Effect.SIDE_OUTPUT, "/sourceDependencies", "sourceDependencies"),
-    *_refuse(_JOINED, "side-output", "/experimental:log", "experimental:log"),
+    *_refuse(_JOINED, BypassReason.SIDE_OUTPUT, "/experimental:log", "experimental:log"),
     *_cl(_ALONE, Effect.CODEGEN, "/options:strict", "options:strict", "presetPadding"),
     *_cl(_ALONE, Effect.CODEGEN, "ADR 26", "experimental:deterministic", "d1nodatetime"),
     *_cl(_JOINED, Effect.CODEGEN, "ADR 26", "pathmap:", "d1trimfile:"),
-    *_refuse(_SEPARATE, "pass-through", "-Xclang", "Xclang", "mllvm"),
+    *_refuse(_SEPARATE, BypassReason.PASS_THROUGH, "-Xclang", "Xclang", "mllvm"),
     *_clang(_JOINED, Effect.LIST, "/clang:", TO_CLANG),
 ]
 

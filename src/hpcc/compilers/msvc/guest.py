@@ -16,6 +16,7 @@ from hpcc.compilers.invocation.invocation import Invocation
 from hpcc.compilers.msvc.deps import read_source_dependencies
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core import WindowsPath, WindowsPathError, parse_windows_path, windows_key
+from hpcc.core.reasons.fallback import FallbackReason
 
 WINDOWS_GUEST_ROOT: Final = "C:\\src"
 _SEPARATORS: Final = b"\\/"
@@ -55,7 +56,7 @@ class WindowsGuestMap:
         try:
             return parse_windows_path(text.decode(), cwd=self.cwd)
         except (WindowsPathError, UnicodeDecodeError) as error:
-            raise NotPortableError("windows-path") from error
+            raise NotPortableError(FallbackReason.WINDOWS_PATH) from error
 
     def _below(self, path: WindowsPath) -> str:
         if windows_key(str(path).rstrip("\\")) == windows_key(str(self.root).rstrip("\\")):
@@ -63,7 +64,7 @@ class WindowsGuestMap:
         try:
             return path.relative_to(self.root)
         except WindowsPathError as error:
-            raise NotPortableError("outside-root") from error
+            raise NotPortableError(FallbackReason.OUTSIDE_ROOT) from error
 
 
 def windows_guest_arguments(invocation: Invocation, guest: WindowsGuestMap) -> tuple[bytes, ...]:
@@ -73,7 +74,7 @@ def windows_guest_arguments(invocation: Invocation, guest: WindowsGuestMap) -> t
         NotPortableError: some argument means something only on this machine.
     """
     if invocation.is_native:
-        raise NotPortableError("native")
+        raise NotPortableError(FallbackReason.NATIVE)
     result: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):
@@ -94,11 +95,13 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
     if spelling == "Fd":
         return ()  # clang-cl does nothing with it; of cl it is a bypass
     if effect is Effect.SEARCH and flag.value and spelling != "-target=":
-        raise NotPortableError("sysroot")
+        raise NotPortableError(FallbackReason.SYSROOT)
     if effect is Effect.LIST:
-        raise NotPortableError("pass-through")  # what stands behind /clang: may hold any path
+        raise NotPortableError(
+            FallbackReason.PASS_THROUGH
+        )  # what stands behind /clang: may hold any path
     if any(_names(raw, guest.root) for raw in flag.raw):
-        raise NotPortableError("path-in-flag")
+        raise NotPortableError(FallbackReason.PATH_IN_FLAG)
     return flag.raw
 
 

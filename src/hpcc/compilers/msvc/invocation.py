@@ -10,6 +10,7 @@ from hpcc.compilers.gnu.flags import GNU_FLAGS
 from hpcc.compilers.invocation.invocation import DepMode, Dialect, Invocation, Language
 from hpcc.compilers.msvc.flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
 from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, Operand
+from hpcc.core.reasons.bypass import BypassReason
 
 # cpp-docs, /Tc; Clang's types::lookupTypeForExtension. Others are objects or libraries to cl.
 _SUFFIXES: Final = {
@@ -33,7 +34,7 @@ def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invoc
         return parts
     refusal = _refusal(parts, is_clang=is_clang)
     if refusal:
-        return Bypass(refusal)
+        return Bypass(BypassReason(refusal))
     source = _source(parts)
     if isinstance(source, Bypass):
         return source
@@ -72,7 +73,7 @@ def _parse(arguments: Sequence[bytes], *, is_clang: bool) -> tuple[Flag | Operan
         if spec.arity is Arity.SEPARATE or (spec.arity is Arity.EITHER and not value):
             following = next(words, None)
             if following is None:
-                return Bypass("missing-value")
+                return Bypass(BypassReason.MISSING_VALUE)
             value, raw = following, (argument, following)
         parts.append(Flag(spec, value, raw))
     return tuple(parts)
@@ -82,14 +83,14 @@ def _one(argument: bytes, *, is_clang: bool) -> tuple[MsvcSpec, bytes] | Operand
     if argument[:1] not in {b"/", b"-"}:
         return Operand(argument)
     if argument == b"-":
-        return Bypass("stdin")
+        return Bypass(BypassReason.STDIN)
     spec = MSVC_FLAGS.find(argument[1:], is_clang=is_clang)
     if spec is None and is_clang:
         # An unknown /x is a file to clang-cl (an absolute path elsewhere than on Windows); -x may
         # be one of clang's own.
         return Operand(argument) if argument.startswith(b"/") else _gnu(argument)
     if spec is None:
-        return Bypass("unknown-flag")
+        return Bypass(BypassReason.UNKNOWN_FLAG)
     value = argument[1 + len(spec.spelling) :]
     if spec.takes_colon:
         value = value.removeprefix(b":")
@@ -104,7 +105,13 @@ def _gnu(argument: bytes) -> tuple[MsvcSpec, bytes] | Bypass:
         or row.effect not in _GNU_EFFECTS
         or row.arity not in {Arity.ALONE, Arity.JOINED}
     ):
-        return Bypass("unknown-flag" if row is None else row.reason or "unknown-flag")
+        return Bypass(
+            BypassReason(
+                BypassReason.UNKNOWN_FLAG
+                if row is None
+                else row.reason or BypassReason.UNKNOWN_FLAG
+            )
+        )
     spec = MsvcSpec(
         argument.decode("latin-1")[1:], Arity.ALONE, row.effect, source=row.source, is_cl=False
     )
@@ -120,15 +127,15 @@ def _refusal(parts: Sequence[Flag | Operand], *, is_clang: bool) -> str:
         if flag.spec.effect is Effect.SIDE_OUTPUT:
             reports.append(flag.value)
         if flag.spec.spelling in _DATABASES and not is_clang:
-            return "pdb"
+            return BypassReason.PDB
         if flag.spec.spelling == TO_CLANG and isinstance(_gnu(flag.value), Bypass):
-            return "pass-through"
+            return BypassReason.PASS_THROUGH
         if flag.spec.effect is Effect.INCLUDE_DIR and not flag.value:
-            return "odd-input"
+            return BypassReason.ODD_INPUT
     if reports and (is_clang or not _REPORT.fullmatch(reports[-1]) or len(reports) > 1):
-        return "side-output"
+        return BypassReason.SIDE_OUTPUT
     modes = {f.spec.spelling for f in flags if f.spec.effect is Effect.MODE}
-    return "" if "c" in modes else "link"
+    return "" if "c" in modes else BypassReason.LINK
 
 
 def _source(parts: Sequence[Flag | Operand]) -> tuple[bytes, Language] | Bypass:
@@ -144,15 +151,15 @@ def _source(parts: Sequence[Flag | Operand]) -> tuple[bytes, Language] | Bypass:
             else:
                 found.append((part.value, named))
     if len(found) != 1:
-        return Bypass("multiple-sources" if found else "no-source")
+        return Bypass(BypassReason.MULTIPLE_SOURCES if found else BypassReason.NO_SOURCE)
     name, of_source = found[0]
     if everything and of_source:
-        return Bypass("language")
+        return Bypass(BypassReason.LANGUAGE)
     language = everything or of_source or _by_suffix(name)
     if language is None:
         base = re.split(rb"[\\/]", name)[-1]
         is_module = base[base.rfind(b".") :].lower() in _MODULES
-        return Bypass("modules" if is_module else "linker-input")
+        return Bypass(BypassReason.MODULES if is_module else BypassReason.LINKER_INPUT)
     return name, language
 
 
@@ -166,12 +173,12 @@ def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
     """Name the object: /Fo with a file or a directory, else the source's name in the directory."""
     values = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
     if len(set(values)) > 1:
-        return Bypass("multiple-outputs")
+        return Bypass(BypassReason.MULTIPLE_OUTPUTS)
     base = re.split(rb"[\\/]", source)[-1]
     default = base[: base.rfind(b".")] + b".obj" if b"." in base[1:] else base + b".obj"
     value = values[0] if values else b""
     if b"\n" in value + source or value == b"-" or value.upper() in {b"NUL", b"/DEV/NULL"}:
-        return Bypass("odd-output")
+        return Bypass(BypassReason.ODD_OUTPUT)
     if not value:
         return default
     if value[-1:] in {b"/", b"\\"}:

@@ -18,6 +18,7 @@ from hpcc.compilers.spec.response import (
     MAX_RESPONSE_BYTES,
 )
 from hpcc.compilers.spec.table import Bypass
+from hpcc.core.reasons.bypass import BypassReason
 
 # Backslashes count before quotes alone; a row of quotes is read as one piece.
 _PIECE: Final = re.compile(rb'(\\*)("+)|([ \t\r\n\0]+)|(\\+|[^\\" \t\r\n\0]+)')
@@ -102,9 +103,9 @@ def fold_variables(
     In both `#` stands for `=` where a macro is defined (`/DNAME#value`); clang-cl does the same.
     """
     if len(before) + len(behind) > MAX_VARIABLE_BYTES:
-        return Bypass("environment")
+        return Bypass(BypassReason.ENVIRONMENT)
     if behind and b"--" in arguments:
-        return Bypass("environment")  # clang-cl takes what is in _CL_ for files then
+        return Bypass(BypassReason.ENVIRONMENT)  # clang-cl takes what is in _CL_ for files then
     return (*_of_variable(before), *arguments, *_of_variable(behind))
 
 
@@ -127,14 +128,14 @@ def expand_windows_responses(
         argument, depth = stack.pop()
         total += len(argument)
         if len(result) + len(stack) > MAX_EXPANDED_ARGUMENTS or total > MAX_EXPANDED_BYTES:
-            return Bypass("response-file")
+            return Bypass(BypassReason.RESPONSE_FILE)
         if not argument.startswith(b"@"):
             result.append(argument)
             continue
         content = read_file(argument[1:])
         text = None if content is None else _decoded(content)
         if text is None or depth >= (_MAX_NESTING if is_nested else 1):
-            return Bypass("response-file")
+            return Bypass(BypassReason.RESPONSE_FILE)
         stack.extend((a, depth + 1) for a in reversed(split_windows(text)))
     return tuple(result)
 

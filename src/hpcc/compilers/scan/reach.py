@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from hpcc.compilers.scan.includes import Definitions, Includes, argument_definitions
+from hpcc.core.reasons.closure import ClosureReason
 
 MAX_REACHED: Final = 50_000
 MAX_LOOKED_FOR: Final = 400_000
@@ -140,7 +141,7 @@ def plain_directory(
         if part == b"..":
             left = b"/" + b"/".join(parts)
             if is_link(left):
-                raise UnscannableError("symlink-and-dots")
+                raise UnscannableError(ClosureReason.SYMLINK_AND_DOTS)
             if passed is not None:
                 passed.add(left)
             if parts:
@@ -176,7 +177,7 @@ class _Walk:
         """Take a file; it is read in the next wave."""
         if path not in self.files:
             if len(self.files) >= MAX_REACHED:
-                raise UnscannableError("too-many-files")
+                raise UnscannableError(ClosureReason.TOO_MANY_FILES)
             self.files[path] = None
             self._unread.append(path)
 
@@ -204,7 +205,7 @@ class _Walk:
     def _read(self, path: bytes) -> None:
         found = self._tree.includes(path)
         if found.is_opaque:
-            raise UnscannableError("computed-include")
+            raise UnscannableError(ClosureReason.COMPUTED_INCLUDE)
         home = path.rpartition(b"/")[0] or b"/"
         for name in found.quoted:
             self._want(name, home)
@@ -222,7 +223,7 @@ class _Walk:
     def _want(self, name: bytes, home: bytes | None = None) -> None:
         if name.startswith(b"/") and not self._search.is_system(posixpath.normpath(name)):
             # The guest has the project under another name.
-            raise UnscannableError("absolute-include", is_final=name in self._asked)
+            raise UnscannableError(ClosureReason.ABSOLUTE_INCLUDE, is_final=name in self._asked)
         if home is not None:
             self._own.setdefault(home, set()).add(name)
         if name not in self._names:
@@ -267,19 +268,19 @@ class _Walk:
     ) -> None:
         self._looked += len(bases)
         if self._looked > MAX_LOOKED_FOR:
-            raise UnscannableError("too-many-names")
+            raise UnscannableError(ClosureReason.TOO_MANY_NAMES)
         prefix = directory.rstrip(b"/") + b"/"
         there = [base for base in bases & here if self._tree.is_file(prefix + base)]
         if not prefix.startswith(self._prefix):
             for base in there:
                 is_asked = (below + b"/" + base if below else base) in self._asked
-                raise UnscannableError("outside-root", is_final=is_asked)
+                raise UnscannableError(ClosureReason.OUTSIDE_ROOT, is_final=is_asked)
             return
         if not here.isdisjoint(precompiled := {base + b".gch" for base in bases}):
-            raise UnscannableError("pch")
+            raise UnscannableError(ClosureReason.PCH)
         for base in there:
             if base.endswith(b".pch"):
-                raise UnscannableError("pch")
+                raise UnscannableError(ClosureReason.PCH)
             self.add(prefix + base)
         self.absent.setdefault(directory, set()).update(bases.difference(there), precompiled)
         self.absent_directories.setdefault(directory, set()).update(precompiled)
@@ -291,7 +292,9 @@ class _Walk:
             names = self._tree.names(parent or b"/")
             if names is not None:
                 if base in names and self._tree.is_file(path):
-                    raise UnscannableError("odd-directory")  # a header map, or a link of some day
+                    raise UnscannableError(
+                        ClosureReason.ODD_DIRECTORY
+                    )  # a header map, or a link of some day
                 self.absent.setdefault(parent, set()).add(base)
                 self.absent_directories.setdefault(parent, set()).add(base)
                 return
@@ -335,13 +338,13 @@ class _Walk:
             for found in self._definitions(wanted):
                 # Whatever only the system's headers use may be theirs alone.
                 if found.is_opaque and not found.defined <= self._system_computed:
-                    raise UnscannableError("computed-include")
+                    raise UnscannableError(ClosureReason.COMPUTED_INCLUDE)
                 more |= found.macros
                 for is_quoted, name in found.names:
                     self._want_everywhere(name, is_quoted=is_quoted)
             done |= wanted
             wanted = frozenset(more - done)
-        raise UnscannableError("computed-include")
+        raise UnscannableError(ClosureReason.COMPUTED_INCLUDE)
 
     def _definitions(self, names: frozenset[bytes]) -> Iterable[Definitions]:
         yield argument_definitions(self._search.macros, names)

@@ -13,6 +13,7 @@ from typing import Final
 from hpcc.compilers.scan.assembler import has_asm_word, has_opaque_asm, mentions_directive
 from hpcc.compilers.scan.heads import Heads
 from hpcc.compilers.scan.text import joined, without_prose
+from hpcc.core.reasons.uncacheable import UncacheableReason
 
 # A file with more directives than this is not a source anybody wrote.
 MAX_DIRECTIVES: Final = 20_000
@@ -35,15 +36,15 @@ class Hazard(enum.Flag):
 
 
 HAZARD_REASONS: Final = {
-    Hazard.TIMESTAMP: "timestamp",
-    Hazard.ASSEMBLER_FILE: "incbin",
-    Hazard.EMBED: "embed",
-    Hazard.OPAQUE_EMBED: "embed",
-    Hazard.OPAQUE_QUESTION: "has-include",
-    Hazard.FILE_TIME: "pragma-dependency",
-    Hazard.DATE_OR_TIME: "date-time",
-    Hazard.PASTED_CLOCK: "date-time",
-    Hazard.OPAQUE_ASSEMBLY: "incbin",
+    Hazard.TIMESTAMP: UncacheableReason.TIMESTAMP,
+    Hazard.ASSEMBLER_FILE: UncacheableReason.INCBIN,
+    Hazard.EMBED: UncacheableReason.EMBED,
+    Hazard.OPAQUE_EMBED: UncacheableReason.EMBED,
+    Hazard.OPAQUE_QUESTION: UncacheableReason.HAS_INCLUDE,
+    Hazard.FILE_TIME: UncacheableReason.PRAGMA_DEPENDENCY,
+    Hazard.DATE_OR_TIME: UncacheableReason.DATE_TIME,
+    Hazard.PASTED_CLOCK: UncacheableReason.DATE_TIME,
+    Hazard.OPAQUE_ASSEMBLY: UncacheableReason.INCBIN,
 }
 """Why a file with that hazard makes a result uncacheable; COMPUTED_INCLUDE does not."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from hpcc.compilers.spec.table import Bypass
+from hpcc.core.reasons.bypass import BypassReason
 
 # A compile's response file is include paths and macros; what is longer belongs to a link.
 MAX_RESPONSE_BYTES: Final = 256 << 10
@@ -71,9 +72,9 @@ def expand_responses(arguments: Sequence[bytes], read_file: ReadFile) -> tuple[b
             result.append(argument)
             total += len(argument)
         elif depth >= MAX_NESTING or len(content) > MAX_RESPONSE_BYTES or b"\0" in content:
-            return Bypass("response-file")
+            return Bypass(BypassReason.RESPONSE_FILE)
         else:
             stack.extend((a, depth + 1) for a in reversed(split_response(content)))
         if len(result) + len(stack) > MAX_EXPANDED_ARGUMENTS or total > MAX_EXPANDED_BYTES:
-            return Bypass("response-file")
+            return Bypass(BypassReason.RESPONSE_FILE)
     return tuple(result)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from hpcc.core.reasons.bypass import BypassReason
+
 GCC_MAJORS: Final = range(12, 16)
 CLANG_MAJORS: Final = range(14, 22)
 NO_MAJORS: Final = range(0)
@@ -97,7 +99,7 @@ class Operand:
 class Bypass:
     """Not for the cache. `reason` is a stable word that is counted and shown."""
 
-    reason: str
+    reason: BypassReason
 
 
 class FlagTable:
@@ -140,7 +142,7 @@ class FlagTable:
                 continue
             row = self.find(argument)
             if row is None:
-                return Bypass("stdin" if argument == b"-" else "unknown-flag")
+                return Bypass(BypassReason.STDIN if argument == b"-" else BypassReason.UNKNOWN_FLAG)
             name = row.spelling.encode()
             takes_next = row.arity is Arity.SEPARATE or (
                 row.arity is Arity.EITHER and argument == name
@@ -151,5 +153,5 @@ class FlagTable:
                 parts.append(Flag(row, arguments[index], (argument, arguments[index])))
                 index += 1
             else:
-                return Bypass("missing-value")
+                return Bypass(BypassReason.MISSING_VALUE)
         return tuple(parts)

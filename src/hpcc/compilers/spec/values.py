@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from hpcc.compilers.spec.table import Effect, Flag, Operand
+from hpcc.core.reasons.bypass import BypassReason
 
 # Options of the assembler that read and write nothing; everything else may name a file (as(1),
 # -a=file, -I).
@@ -43,7 +44,7 @@ def bad_value(flag: Flag) -> str:
     match flag.spec.effect:
         case Effect.INCLUDE_DIR if flag.value.startswith((b"=", b"$SYSROOT")) or not flag.value:
             # GCC manual, Directory Options: "=" and "$SYSROOT" stand for the sysroot prefix.
-            return "sysroot-include"
+            return BypassReason.SYSROOT_INCLUDE
         case Effect.LIST if flag.spec.spelling in _LISTS:
             return _LISTS[flag.spec.spelling](flag.value)
         case _:
@@ -57,12 +58,12 @@ def bad_sequence(parts: Sequence[Flag | Operand]) -> str:
     for value in values:
         if value in _HARMLESS_CC1_PAIRS:
             if next(values, None) is None:
-                return "pass-through"
+                return BypassReason.PASS_THROUGH
         elif value == b"-mllvm":
             if _llvm(next(values, b"")):
-                return "pass-through"
+                return BypassReason.PASS_THROUGH
         elif not _HARMLESS_CC1.fullmatch(value):
-            return "pass-through"
+            return BypassReason.PASS_THROUGH
     return ""
 
 
@@ -80,29 +81,29 @@ def _all_match(pattern: re.Pattern[bytes], pieces: Iterable[bytes]) -> bool:
 
 def _wp(value: bytes) -> str:
     is_known = wp_depfile(value) is not None or _all_match(_MACRO_PIECE, value.split(b","))
-    return "" if is_known else "preprocessor-flag"
+    return "" if is_known else BypassReason.PREPROCESSOR_FLAG
 
 
 def _xpreprocessor(value: bytes) -> str:
     is_known = value == b"-fopenmp" or _MACRO_PIECE.fullmatch(value)
-    return "" if is_known else "preprocessor-flag"
+    return "" if is_known else BypassReason.PREPROCESSOR_FLAG
 
 
 def _wa(value: bytes) -> str:
-    return "" if _all_match(_HARMLESS_ASSEMBLER, value.split(b",")) else "assembler-flag"
+    return "" if _all_match(_HARMLESS_ASSEMBLER, value.split(b",")) else BypassReason.ASSEMBLER_FLAG
 
 
 def _xassembler(value: bytes) -> str:
-    return "" if _HARMLESS_ASSEMBLER.fullmatch(value) else "assembler-flag"
+    return "" if _HARMLESS_ASSEMBLER.fullmatch(value) else BypassReason.ASSEMBLER_FLAG
 
 
 def _llvm(value: bytes) -> str:
     is_harmless = _HARMLESS_LLVM.fullmatch(value) and not _NOT_LLVM.search(value)
-    return "" if is_harmless else "pass-through"
+    return "" if is_harmless else BypassReason.PASS_THROUGH
 
 
 def _opt_info(value: bytes) -> str:
-    return "side-output" if b"=" in value else ""
+    return BypassReason.SIDE_OUTPUT if b"=" in value else ""
 
 
 _LISTS: Final[dict[str, Callable[[bytes], str]]] = {
