@@ -29,7 +29,7 @@ from hpcc.config.paths import Paths
 from hpcc.core import Digest, ExecRequest, ImageDigest, InputFile, ResultEvent
 from hpcc.ports import Guest, GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import prepare_assets
-from hpcc.runtime.channel.call import encode_header  # what is counted is its length
+from hpcc.runtime.channel.pending_exec import encode_header  # what is counted is its length
 from hpcc.runtime.firecracker.backend import FirecrackerRuntime
 from hpcc.runtime.qemu.backend import QemuRuntime
 from hpcc.runtime.registry.pick import pick_runtime

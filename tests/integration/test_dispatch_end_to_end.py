@@ -293,13 +293,13 @@ async def test_a_changed_line_crosses_as_what_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = inline_blobs.Extras.__init__
+    original = inline_blobs.InlineBlobs.__init__
 
-    def counted(extras: inline_blobs.Extras, request: pb.ExecuteRequest) -> None:
+    def counted(extras: inline_blobs.InlineBlobs, request: pb.ExecuteRequest) -> None:
         sizes.append(request.ByteSize())
         original(extras, request)
 
-    monkeypatch.setattr(inline_blobs.Extras, "__init__", counted)
+    monkeypatch.setattr(inline_blobs.InlineBlobs, "__init__", counted)
     async with farm_under_test(tmp_path) as farm, farm.serving():
         client = client_of(farm)
         try:

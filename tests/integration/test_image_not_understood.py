@@ -16,7 +16,7 @@ from hpcc.config.paths import Paths
 from hpcc.core import ExecEvent, ExecRequest, HostReport, ImageRef, ResultEvent, Toolchain
 from hpcc.identity.tls import PinnedPeer
 from hpcc.images.store import ImageStore
-from hpcc.images.survey import Answer, Kind, Survey
+from hpcc.images.survey import AnswerKind, Survey, SurveyAnswer
 from hpcc.ports import BlobSource, SystemClock
 from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.scheduler.api import SessionGrant
@@ -34,12 +34,14 @@ pytestmark = [
 
 LATE = Survey(
     (
-        Answer("list", Kind.FOUND),
-        Answer("gcc", Kind.FOUND),
-        Answer("g++", Kind.UNANSWERED, "deadline"),
+        SurveyAnswer("list", AnswerKind.FOUND),
+        SurveyAnswer("gcc", AnswerKind.FOUND),
+        SurveyAnswer("g++", AnswerKind.UNANSWERED, "deadline"),
     )
 )
-NONE_FOUND = Survey((Answer("list", Kind.ABSENT), Answer("gcc", Kind.ABSENT)))
+NONE_FOUND = Survey(
+    (SurveyAnswer("list", AnswerKind.ABSENT), SurveyAnswer("gcc", AnswerKind.ABSENT))
+)
 GCC = Toolchain(names=("gcc",), family="gcc", version="14.2.0", target="x86_64-linux-gnu")
 TROUBLE = "asked: list, gcc, g++; not answered: g++ (deadline)"
 
@@ -101,7 +103,7 @@ def test_an_understood_image_has_nothing_to_explain(
     paths: Paths, image: ImageRef, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep(paths, image, LATE)
-    keep(paths, image, Survey((Answer("list", Kind.FOUND),), (GCC,)))
+    keep(paths, image, Survey((SurveyAnswer("list", AnswerKind.FOUND),), (GCC,)))
     assert main(["image", "inspect", "localhost/me"]) == 0
     said = capsys.readouterr()
     shown = json.loads(said.out)
@@ -162,7 +164,11 @@ def test_up_warns_of_an_image_that_was_not_understood(
     monkeypatch: pytest.MonkeyPatch,
     is_understood: bool,
 ) -> None:
-    keep(paths, image, Survey((Answer("list", Kind.FOUND),), (GCC,)) if is_understood else LATE)
+    keep(
+        paths,
+        image,
+        Survey((SurveyAnswer("list", AnswerKind.FOUND),), (GCC,)) if is_understood else LATE,
+    )
     monkeypatch.setattr(up, "_start_supervisor", lambda *_: {"image": str(image)})
     monkeypatch.setattr(up, "_start_daemon", lambda: None)
     assert main(["up"]) == 0

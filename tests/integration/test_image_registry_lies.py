@@ -16,9 +16,9 @@ from hpcc.core import (
     IntegrityError,
     NotFoundError,
 )
-from hpcc.images.oci.auth import Login, Logins
+from hpcc.images.oci.auth import Logins, RegistryLogin
 from hpcc.images.oci.http import Timeouts
-from hpcc.images.oci.registry import Registry
+from hpcc.images.oci.registry import OciRegistry
 from hpcc.images.prepared import PreparedImage
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
@@ -39,7 +39,7 @@ async def pull(
     logins: Logins | None = None,
 ) -> PreparedImage:
     store = ImageStore(directory / "s", SystemClock())
-    source = Registry(mirrors=mirrors, logins=logins or Logins(), timeouts=QUICK)
+    source = OciRegistry(mirrors=mirrors, logins=logins or Logins(), timeouts=QUICK)
     return await store.prepare(ImageRef(registry.repository, IMAGE.digest), source)
 
 
@@ -164,7 +164,7 @@ def _auth_registry(**over: object) -> LyingRegistry:
 
 async def test_a_token_is_fetched_with_the_users_login(tmp_path: Path) -> None:
     async with _auth_registry().serve() as r:
-        logins = Logins({f"127.0.0.1:{r.port}": Login("me", "secret")})
+        logins = Logins({f"127.0.0.1:{r.port}": RegistryLogin("me", "secret")})
         assert (await pull(r, tmp_path, logins=logins)).digest == IMAGE.digest
         tokens = [a for a in r.asked if a.path.startswith("/token")]
         assert tokens[0].path == "/token?scope=repository%3At%3Apull&service=s"
@@ -180,7 +180,7 @@ async def test_a_missing_login_says_how_to_log_in(tmp_path: Path) -> None:
 
 async def test_a_wrong_password_is_not_in_the_error(tmp_path: Path) -> None:
     async with _auth_registry().serve() as r:
-        logins = Logins({f"127.0.0.1:{r.port}": Login("me", "hunter2")})
+        logins = Logins({f"127.0.0.1:{r.port}": RegistryLogin("me", "hunter2")})
         error = await refused(r, tmp_path, logins=logins)
         assert "hunter2" not in str(error)
 
@@ -192,7 +192,7 @@ async def test_basic_auth_is_answered(tmp_path: Path) -> None:
         return Answer(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})
 
     async with LyingRegistry(IMAGE, respond=respond).serve() as r:
-        logins = Logins({f"127.0.0.1:{r.port}": Login("me", "secret")})
+        logins = Logins({f"127.0.0.1:{r.port}": RegistryLogin("me", "secret")})
         assert (await pull(r, tmp_path, logins=logins)).digest == IMAGE.digest
 
 
@@ -210,8 +210,8 @@ async def test_a_login_is_never_carried_to_another_host(tmp_path: Path) -> None:
         async with LyingRegistry(IMAGE, respond=respond).serve() as r:
             logins = Logins(
                 {
-                    f"127.0.0.1:{r.port}": Login("me", "secret"),
-                    f"127.0.0.1:{storage.port}": Login("me", "other"),
+                    f"127.0.0.1:{r.port}": RegistryLogin("me", "secret"),
+                    f"127.0.0.1:{storage.port}": RegistryLogin("me", "other"),
                 }
             )
             await pull(r, tmp_path, logins=logins)
@@ -265,9 +265,9 @@ async def test_whole_layers_are_kept_for_the_next_try(tmp_path: Path) -> None:
 
 async def test_a_tag_is_pinned(tmp_path: Path) -> None:
     async with LyingRegistry(IMAGE, tags={"latest": IMAGE.manifest_digest}).serve() as r:
-        ref = await Registry().pin(r.repository, "latest")
+        ref = await OciRegistry().pin(r.repository, "latest")
         assert ref == ImageRef(r.repository, ImageDigest(IMAGE.manifest_digest))
         with pytest.raises(NotFoundError):
-            await Registry().pin(r.repository, "absent")
+            await OciRegistry().pin(r.repository, "absent")
         with pytest.raises(CallerError):
-            await Registry().pin(r.repository, "../x")
+            await OciRegistry().pin(r.repository, "../x")

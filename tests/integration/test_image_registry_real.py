@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.core import ImageRef, IntegrityError
-from hpcc.images.oci.registry import Registry
+from hpcc.images.oci.registry import OciRegistry
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
 from hpcc_testkit.guests.images import Item, make_image, tar_bytes
@@ -85,11 +85,11 @@ async def test_pull_from_a_real_registry_and_refuse_what_its_disk_corrupted(
     async with real_registry(tmp_path) as port:
         target = f"docker://127.0.0.1:{port}/tool/chain:1"
         await run("skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:latest", target)
-        ref = await Registry().pin(f"127.0.0.1:{port}/tool/chain", "1")
+        ref = await OciRegistry().pin(f"127.0.0.1:{port}/tool/chain", "1")
         assert ref == ImageRef(f"127.0.0.1:{port}/tool/chain", image.digest)
 
         store = ImageStore(tmp_path / "one", SystemClock())
-        made = await store.prepare(ref, Registry())
+        made = await store.prepare(ref, OciRegistry())
         assert dict(made.counts)["files"] == 1
 
         name = image.layer_digests[0].removeprefix("sha256:")
@@ -98,7 +98,7 @@ async def test_pull_from_a_real_registry_and_refuse_what_its_disk_corrupted(
         data[len(data) // 2] ^= 0xFF
         blob.write_bytes(data)
         with pytest.raises(IntegrityError) as caught:
-            await ImageStore(tmp_path / "two", SystemClock()).prepare(ref, Registry())
+            await ImageStore(tmp_path / "two", SystemClock()).prepare(ref, OciRegistry())
         assert caught.value.reason == "digest-mismatch"
         assert f"127.0.0.1:{port}" in str(caught.value)
         assert name in str(caught.value)

@@ -20,7 +20,7 @@ from hpcc.core import (
 )
 from hpcc.images.assembly.erofs import BUILDER_VERSION
 from hpcc.images.oci.layout import OciLayout
-from hpcc.images.oci.registry import Registry
+from hpcc.images.oci.registry import OciRegistry
 from hpcc.images.oci.source import FetchedImage, Progress
 from hpcc.images.store import ImageStore
 from hpcc.ports import SystemClock
@@ -232,7 +232,7 @@ async def test_a_directory_that_cannot_be_written_is_an_error_of_ours(tmp_path: 
 
 def test_a_local_image_that_is_gone_is_not_asked_of_a_registry(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="build-debian"):
-        store_at(tmp_path).source_for(ref_of(small()), Registry())
+        store_at(tmp_path).source_for(ref_of(small()), OciRegistry())
 
 
 @pytest.mark.timeout(120)

@@ -43,7 +43,7 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.base.method import bearer
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.rpc.scheduler.client import SchedulerClient
-from hpcc.scheduler.tenants.door import Admitted
+from hpcc.scheduler.tenants.authenticator import Admitted
 from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.guests.fake_runtime import FakeGuest
@@ -59,7 +59,7 @@ CLOCK = SystemClock()
 
 
 @dataclass
-class PolicyDoor:
+class PolicyAuthenticator:
     """Lets everybody in as a member of one tenant, whose policy the test changes."""
 
     policy: TenantPolicy = field(
@@ -97,15 +97,15 @@ class Book:
 
 
 @pytest.fixture
-def door() -> PolicyDoor:
-    return PolicyDoor()
+def authenticator() -> PolicyAuthenticator:
+    return PolicyAuthenticator()
 
 
 @asynccontextmanager
 async def farm_with(
-    directory: Path, door: PolicyDoor, *image: Toolchain
+    directory: Path, authenticator: PolicyAuthenticator, *image: Toolchain
 ) -> AsyncGenerator[FarmUnderTest]:
-    async with farm_under_test(directory, door=door) as farm:
+    async with farm_under_test(directory, authenticator=authenticator) as farm:
         farm.book = Book({IMAGE.digest: image})
         async with farm.serving():
             yield farm
@@ -140,9 +140,9 @@ async def compile_(
 
 
 async def test_a_worker_asks_its_image_once_and_tells_what_it_found(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    async with farm_under_test(tmp_path, door=door) as farm:
+    async with farm_under_test(tmp_path, authenticator=authenticator) as farm:
         farm.book = book = Book()
         async with farm.serving(), connected(farm) as connection:
             await connection.worker()
@@ -156,14 +156,14 @@ async def test_a_worker_asks_its_image_once_and_tells_what_it_found(
 
 
 async def test_an_image_that_does_not_answer_is_offered_all_the_same(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    async with farm_under_test(tmp_path, door=door) as farm:
+    async with farm_under_test(tmp_path, authenticator=authenticator) as farm:
         farm.book = book = Book()
         farm.runtime.faults.boot_error = "no guest today"
         async with farm.serving(), connected(farm) as connection:
             farm.runtime.faults.boot_error = ""
-            door.says("refuse")
+            authenticator.says("refuse")
             assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteResult)
             assert connection.said is not None
             assert connection.said.compilers is None
@@ -178,10 +178,12 @@ class Hanging(FakeGuest):
 
 
 async def test_an_image_whose_compilers_hang_is_given_up_and_offered(
-    tmp_path: Path, door: PolicyDoor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, authenticator: PolicyAuthenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpcc.worker.execute.toolchains._PROBE_SECONDS", 0.05)
-    async with farm_under_test(tmp_path, door=door, boot_timeout_seconds=0.05) as farm:
+    async with farm_under_test(
+        tmp_path, authenticator=authenticator, boot_timeout_seconds=0.05
+    ) as farm:
         farm.book = book = Book()
         farm.runtime.guest_class = Hanging
         async with farm.serving(), connected(farm) as connection:
@@ -201,10 +203,14 @@ async def test_an_image_whose_compilers_hang_is_given_up_and_offered(
     ],
 )
 async def test_the_stricter_of_tenant_and_user_keeps_a_compile_here(
-    tmp_path: Path, door: PolicyDoor, tenants: Parity, users: Parity, is_refused: bool
+    tmp_path: Path,
+    authenticator: PolicyAuthenticator,
+    tenants: Parity,
+    users: Parity,
+    is_refused: bool,
 ) -> None:
-    door.says(tenants)
-    async with farm_with(tmp_path, door, OLDER) as farm, connected(farm) as connection:
+    authenticator.says(tenants)
+    async with farm_with(tmp_path, authenticator, OLDER) as farm, connected(farm) as connection:
         outcome = await compile_(connection, tmp_path / "s/a.c", HOST, users)
         assert isinstance(outcome, RemoteFailure) is is_refused, outcome
         if isinstance(outcome, RemoteFailure):
@@ -215,37 +221,37 @@ async def test_the_stricter_of_tenant_and_user_keeps_a_compile_here(
 
 
 async def test_equal_compilers_and_unknown_ones_go_to_the_farm(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    door.says("refuse")
-    async with farm_with(tmp_path, door, HOST) as farm, connected(farm) as connection:
+    authenticator.says("refuse")
+    async with farm_with(tmp_path, authenticator, HOST) as farm, connected(farm) as connection:
         for host in (HOST, None):
             assert isinstance(await compile_(connection, tmp_path / "s/a.c", host), RemoteResult)
 
 
 async def test_an_image_without_a_compiler_is_refused_with_that_word(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    door.says("refuse")
-    async with farm_with(tmp_path, door) as farm, connected(farm) as connection:
+    authenticator.says("refuse")
+    async with farm_with(tmp_path, authenticator) as farm, connected(farm) as connection:
         outcome = await compile_(connection, tmp_path / "s/a.c", HOST)
         assert isinstance(outcome, RemoteFailure)
         assert "it has no compiler that answers" in outcome.message
 
 
 async def test_a_changed_policy_is_in_force_at_the_next_session(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    door.says("refuse")
+    authenticator.says("refuse")
     file = tmp_path / "farm-session.json"
-    async with farm_with(tmp_path, door, OLDER) as farm, connected(farm) as connection:
+    async with farm_with(tmp_path, authenticator, OLDER) as farm, connected(farm) as connection:
         assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteFailure)
         first = load_farm_session_or_none(file)
         assert first is not None
         assert first.is_of(farm.farm())
         assert first.policy == ClientPolicy(fallback="warn", parity="refuse")
         assert file.stat().st_mode & 0o777 == 0o600
-        door.policy = replace(door.policy, parity="warn", fallback="never")
+        authenticator.policy = replace(authenticator.policy, parity="warn", fallback="never")
         # What its end does, an hour later.
         connection._session, connection._book = None, RouteBook()
         assert isinstance(await compile_(connection, tmp_path / "s/a.c", HOST), RemoteResult)
@@ -255,11 +261,11 @@ async def test_a_changed_policy_is_in_force_at_the_next_session(
 
 
 async def test_a_lying_host_report_changes_nothing_but_messages(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    door.says("refuse")
+    authenticator.says("refuse")
     results: list[RemoteResult] = []
-    async with farm_with(tmp_path, door, OLDER) as farm:
+    async with farm_with(tmp_path, authenticator, OLDER) as farm:
         for host in (replace(OLDER, names=("gcc",)), None):
             async with connected(farm) as connection:
                 outcome = await compile_(connection, tmp_path / "s/a.c", host)
@@ -301,12 +307,14 @@ async def login(farm: FarmUnderTest, image: ImageRef) -> SessionGrant:
 
 
 async def test_nothing_is_said_of_an_image_that_the_tenant_may_not_use(
-    tmp_path: Path, door: PolicyDoor
+    tmp_path: Path, authenticator: PolicyAuthenticator
 ) -> None:
-    async with farm_with(tmp_path, door, OLDER) as farm:
+    async with farm_with(tmp_path, authenticator, OLDER) as farm:
         assert (await login(farm, IMAGE)).image is not None
         assert (await login(farm, OTHER_IMAGE)).image is None
-        door.policy = replace(door.policy, images=(ImageRule(OTHER_IMAGE.digest),))
+        authenticator.policy = replace(
+            authenticator.policy, images=(ImageRule(OTHER_IMAGE.digest),)
+        )
         assert (await login(farm, IMAGE)).image is None
 
 
@@ -337,9 +345,12 @@ NONSENSE = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 async def test_a_report_of_nonsense_is_dropped_and_costs_no_login(
-    tmp_path: Path, door: PolicyDoor, name: str
+    tmp_path: Path, authenticator: PolicyAuthenticator, name: str
 ) -> None:
-    async with farm_with(tmp_path, door, OLDER) as farm, scheduler_channel(farm) as channel:
+    async with (
+        farm_with(tmp_path, authenticator, OLDER) as farm,
+        scheduler_channel(farm) as channel,
+    ):
         call = channel.unary_unary(
             "/hpcc.v1.SchedulerService/Authenticate",
             request_serializer=pb.AuthenticateRequest.SerializeToString,

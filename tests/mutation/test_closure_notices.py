@@ -10,7 +10,7 @@ ATTACK = (
     "tests/integration/cache/test_closure_completion.py"
     "::test_a_hostile_guest_cannot_make_the_client_send"
 )
-COMPLETION, WANTED = "cache/remote/completion.py", "compilers/scan/wanted.py"
+COMPLETION, WANTED = "cache/remote/completion.py", "compilers/scan/missing_includes.py"
 
 
 CASES = {

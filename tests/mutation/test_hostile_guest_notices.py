@@ -30,7 +30,7 @@ GATE, GUEST, LINK = "wire/frame_gate.py", "warden/guest.py", "wire/link.py"
 SESSION = "warden/session.py"
 REPLIES, CALL, CHANNEL = (
     "runtime/channel/replies.py",
-    "runtime/channel/call.py",
+    "runtime/channel/pending_exec.py",
     "runtime/channel/channel.py",
 )
 NO_BUDGET = (GATE, "self._allowance < 0 or ", "")
@@ -111,7 +111,7 @@ CASES = {
     "output-path": reply("chunk.path != self._path or", "outputs-mixed", ""),
     "output-crumbs": reply("if not chunk.last and len(chunk.data) < MIN_CHUNK_BYTES:", "output-flood-of-single-bytes"),
     "output-order": reply("self._outputs.take(chunk.path)", "outputs-out-of-order", "(self._outputs.take(chunk.path) or chunk.path in self._request.outputs)"),
-    "answer-end": reply("if self.phase is not Phase.OUTPUT or", "no-result", "if"),
+    "answer-end": reply("if self.phase is not ReplyPhase.OUTPUT or", "no-result", "if"),
     "answer-open-output": reply(" or self._is_output_open:", "output-that-never-ends", ":"),
     "detail-text": Case(REPLIES, "self.detail = printable(result.detail)", "self.detail = result.detail", "after", "detail-of-escapes"),
     "status": Case(SESSION, 'self._session.give_up(wire.LostCode.FAILED, f"{type(error).__name__}: {error}")', "pass", "exec", "status-that-lies"),
@@ -178,8 +178,8 @@ async def test_without_the_check_its_attack_succeeds(
     package = copy_without(case, tmp_path)
     replies, call, channel = (loaded(package, file) for file in (REPLIES, CALL, CHANNEL))
     monkeypatch.setattr(call, "ReplyChecker", replies.ReplyChecker)
-    monkeypatch.setattr(call, "Phase", replies.Phase)
-    monkeypatch.setattr(channel, "Call", call.Call)
+    monkeypatch.setattr(call, "ReplyPhase", replies.ReplyPhase)
+    monkeypatch.setattr(channel, "PendingExec", call.PendingExec)
 
     def set_patience(stage_seconds: float, grace_seconds: float) -> None:
         monkeypatch.setattr(channel, "STAGE_SECONDS", stage_seconds)

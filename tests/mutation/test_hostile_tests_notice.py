@@ -69,7 +69,7 @@ CASES = {
         f"{POOL_CORE}::test_a_tenant_that_floods_starves_nobody",
     ),
     "guest-memory": Case(
-        "worker/pool/words.py",
+        "worker/pool/decisions.py",
         "return min(self.max_guests, self.memory_mib // self.guest_mib)",
         "return self.max_guests",
         f"{POOL_CORE}::test_memory_bounds_the_guests_whatever_max_guests_says",
@@ -171,7 +171,7 @@ CASES = {
         f"{JOINS}::test_whoever_joins_a_running_compile_gets_a_row_of_its_own",
     ),
     "cancel-own-waiting": Case(
-        "worker/execute/flights.py",
+        "worker/execute/deduper.py",
         "if w.principal == principal",
         "if True",
         f"{JOINS}::test_a_cancel_by_name_ends_the_callers_waiting_and_nobody_elses",
@@ -217,19 +217,19 @@ CASES = {
         f"{LIES}::test_a_broken_frame_ends_the_guest[a reply to no exec]",
     ),
     "warden-credit": Case(
-        "runtime/channel/call.py",
+        "runtime/channel/pending_exec.py",
         "if self._ahead > wire.REPLIES_AHEAD:",
         "if False:",
         f"{LIES}::test_a_flood_to_a_slow_consumer_is_bounded_by_the_credit",
     ),
     "warden-chunks": Case(
-        "runtime/channel/call.py",
+        "runtime/channel/pending_exec.py",
         "await self._chunks.acquire()",
         "pass",
         f"{LIES}::test_a_warden_that_takes_nothing_gets_no_more_than_its_credit",
     ),
     "warden-taken": Case(
-        "runtime/channel/call.py",
+        "runtime/channel/pending_exec.py",
         "if self._chunks_sent < 0:",
         "if False:",
         f"{LIES}::test_a_broken_frame_ends_the_guest[a chunk that was never sent]",

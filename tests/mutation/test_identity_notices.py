@@ -16,7 +16,7 @@ TABLE = "tests/unit/scheduler/tenants/test_table.py::"
 LIES = "tests/integration/identity/test_lying_provider.py::"
 VERIFY, KEYS = "identity/oidc_verify.py", "identity/oidc_keys.py"
 HTTP, PROVIDER = "identity/oidc_http.py", "identity/oidc_provider.py"
-FILE, DOOR = "identity/login_file.py", "scheduler/tenants/door.py"
+FILE, DOOR = "identity/login_file.py", "scheduler/tenants/authenticator.py"
 TENANTS, SESSIONS = "scheduler/tenants/table.py", "scheduler/tenants/sessions.py"
 
 

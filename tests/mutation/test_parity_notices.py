@@ -55,7 +55,7 @@ CASES = {
         SURVEY + "test_a_file_of_an_earlier_release_is_asked_again",
     ),
     "late-compiler": Case(
-        "images/toolchains.py", "if answer.why_none:\n        return Answer", "if False:\n        return Answer",
+        "images/toolchains.py", "if answer.why_none:\n        return SurveyAnswer", "if False:\n        return SurveyAnswer",
         SURVEY + "test_one_question_without_an_answer_is_not_an_absent_compiler",
     ),
     "foreign-image": Case(
@@ -64,7 +64,7 @@ CASES = {
         FARM + "test_nothing_is_said_of_an_image_that_the_tenant_may_not_use",
     ),
     "stale-hit": Case(
-        "cache/farm.py", "None if judged.refuses else self._results.find(key)",
+        "cache/farm.py", "None if verdict.refuses else self._results.find(key)",
         "self._results.find(key)",
         CACHE + "test_results_of_the_image_are_not_served_where_its_compiler_is_refused",
     ),

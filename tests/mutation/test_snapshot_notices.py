@@ -55,7 +55,7 @@ CASES = {
         "agent/linux/machine.py",
         "fcntl.ioctl(device, _RNDRESEEDCRNG)",
         "pass",
-        "tests/unit/agent/base/test_birth.py::test_time_and_entropy_come_before_anything_runs",
+        "tests/unit/agent/base/test_first_exec.py::test_time_and_entropy_come_before_anything_runs",
     ),
     "tries": Case(
         "runtime/vm/warm.py",

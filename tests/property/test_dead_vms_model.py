@@ -36,7 +36,7 @@ from hpcc.core import (
 from hpcc.dispatch.compile import Dispatcher, PreparedAction
 from hpcc.dispatch.farm import DIAL_SECONDS, FarmConnection, RoutedWorker
 from hpcc.ports import GuestLostError
-from hpcc.routing.fleet import Wish
+from hpcc.routing.fleet import RouteRequest
 from hpcc.rpc.base.errors import UnavailableError
 from hpcc.rpc.scheduler.api import (
     WATCHING,
@@ -47,7 +47,7 @@ from hpcc.rpc.scheduler.api import (
     RouteChange,
     SessionGrant,
 )
-from hpcc.scheduler.registry import Registry
+from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.watchers import Watcher, Watchers
 from hpcc_testkit.suite.examples import examples
 
@@ -102,7 +102,7 @@ class Network:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         clock = Clock(loop)
-        self.registry = Registry(clock, LEASE)
+        self.registry = WorkerRegistry(clock, LEASE)
         self.watchers = Watchers()
         self.workers = {n: SimulatedWorker(n) for n in NAMES}
         # Answers and news that have been sent and have not arrived.
@@ -139,11 +139,11 @@ class SimulatedScheduler:
         network.expire()
         answer: Route | HpccError
         try:
-            wish = Wish(
+            route_request = RouteRequest(
                 image=IMAGE.digest, rank=Isolation.QEMU_TCG.rank, home=0,
                 last=ask.last_worker, failed_generation=ask.failed_generation,
             )  # fmt: skip
-            worker = network.registry.choose(wish, lambda _: 0)
+            worker = network.registry.choose(route_request, lambda _: 0)
         except NotFoundError as error:
             answer = error
         else:

@@ -9,11 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
-from hpcc.worker.pool.words import (
+from hpcc.worker.pool.decisions import (
     Boot,
     Decision,
     Grant,
-    Phase,
+    GuestPhase,
     PoolLimits,
     Refusal,
     Refuse,
@@ -204,7 +204,7 @@ class Pool(RuleBasedStateMachine):
         self.now += 5.0
         self.core.tick(self.now)
         self.act()
-        assert all(g.phase is Phase.ENDING for g in self.core.guests)
+        assert all(g.phase is GuestPhase.ENDING for g in self.core.guests)
         for guest in sorted(self.guests):
             self.end_of(guest)
         assert not self.core.guests

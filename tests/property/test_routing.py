@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcc.core import ImageDigest
-from hpcc.routing.fleet import Fleet, Member, Wish
+from hpcc.routing.fleet import Fleet, Member, RouteRequest
 from hpcc_testkit.suite.examples import examples
 
 IMAGES = tuple(ImageDigest("sha256:" + c * 64) for c in "abc")
@@ -36,7 +36,7 @@ def members(draw: st.DrawFn) -> list[Member]:
 
 
 wishes = st.builds(
-    Wish,
+    RouteRequest,
     image=st.sampled_from(IMAGES),
     rank=st.sampled_from([0, 2, 3]),
     home=st.integers(0, (1 << 64) - 1),
@@ -60,13 +60,13 @@ def worker(name: str, **changes: object) -> Member:
     return Member(**{**values, **changes})  # type: ignore[arg-type]  # built by name just above
 
 
-def wish(home: int = 0, **changes: object) -> Wish:
-    return Wish(image=IMAGES[0], rank=0, home=home, **changes)  # type: ignore[arg-type]  # likewise
+def request(home: int = 0, **changes: object) -> RouteRequest:
+    return RouteRequest(image=IMAGES[0], rank=0, home=home, **changes)  # type: ignore[arg-type]  # likewise
 
 
 @given(members(), wishes, st.randoms(use_true_random=False))
 def test_a_choice_is_fit_and_there_is_one_whenever_a_worker_is_fit(
-    listed: list[Member], asked: Wish, chance: random.Random
+    listed: list[Member], asked: RouteRequest, chance: random.Random
 ) -> None:
     chosen = fleet_of(listed).choose(asked, NOW, chance.randrange)
     fit = [
@@ -83,7 +83,7 @@ def test_a_choice_is_fit_and_there_is_one_whenever_a_worker_is_fit(
 
 @given(members(), wishes, st.randoms(use_true_random=False))
 def test_a_hint_never_leads_to_a_worker_that_is_full_while_the_drawn_one_is_not(
-    listed: list[Member], asked: Wish, chance: random.Random
+    listed: list[Member], asked: RouteRequest, chance: random.Random
 ) -> None:
     fleet = fleet_of(listed[:8])  # small: the best of all is drawn
     chosen = fleet.choose(asked, NOW, chance.randrange)
@@ -100,8 +100,8 @@ def test_a_hint_never_leads_to_a_worker_that_is_full_while_the_drawn_one_is_not(
 def test_equal_wishes_come_to_one_worker_at_every_scheduler(home: int, count: int) -> None:
     listed = [worker(f"w{n}", generation=n + 1) for n in range(count)]
     one, other = fleet_of(listed), fleet_of(list(reversed(listed)))
-    a = one.choose(wish(home), NOW, random.Random(1).randrange)
-    b = other.choose(wish(home), NOW, random.Random(2).randrange)
+    a = one.choose(request(home), NOW, random.Random(1).randrange)
+    b = other.choose(request(home), NOW, random.Random(2).randrange)
     assert a is b is not None
 
 
@@ -109,14 +109,14 @@ def test_equal_wishes_come_to_one_worker_at_every_scheduler(home: int, count: in
 def test_who_has_a_worker_keeps_it_at_every_scheduler(home: int, count: int, last: int) -> None:
     listed = [worker(f"w{n}", generation=n + 1) for n in range(count)]
     name = f"w{last % count}"
-    chosen = fleet_of(listed).choose(wish(home, last=name), NOW, random.Random(home).randrange)
+    chosen = fleet_of(listed).choose(request(home, last=name), NOW, random.Random(home).randrange)
     assert chosen is not None
     assert chosen.worker_id == name
 
 
 @given(members(), wishes, st.randoms(use_true_random=False), st.sampled_from(["w0", "w3", "w9"]))
 def test_a_preferred_worker_is_taken_however_full_and_only_if_it_is_fit(
-    listed: list[Member], asked: Wish, chance: random.Random, name: str
+    listed: list[Member], asked: RouteRequest, chance: random.Random, name: str
 ) -> None:
     asked = replace(asked, preferred=name)
     chosen = fleet_of(listed).choose(asked, NOW, chance.randrange)
@@ -138,7 +138,7 @@ def test_many_routes_fill_no_worker_far_beyond_the_mean(seed: int, count: int) -
     fleet = fleet_of(listed)
     total = 3 * sum(m.capacity for m in listed)
     for _ in range(total):
-        chosen = fleet.choose(wish(chance.getrandbits(64)), NOW, chance.randrange)
+        chosen = fleet.choose(request(chance.getrandbits(64)), NOW, chance.randrange)
         assert chosen is not None
         chosen.routed += 1
     assert sum(m.routed for m in listed) == total
@@ -150,7 +150,7 @@ def test_one_that_lost_guests_or_was_not_heard_of_is_passed_over() -> None:
     for sick in (worker("w1", losses=3.0), worker("w1", is_stale=True)):
         fleet = fleet_of([sick, worker("w2", generation=2, running=2)])
         for home in range(20):
-            chosen = fleet.choose(wish(home, last="w1"), NOW, random.Random(home).randrange)
+            chosen = fleet.choose(request(home, last="w1"), NOW, random.Random(home).randrange)
             assert chosen is not None
             assert chosen.worker_id == "w2"
 
@@ -159,7 +159,7 @@ def test_one_that_lost_guests_or_was_not_heard_of_is_passed_over() -> None:
 def test_the_only_fit_one_is_found_among_many(count: int) -> None:
     listed = [worker(f"w{n}", generation=n + 2, rank=0) for n in range(count)]
     fleet = fleet_of([*listed, worker("wx", rank=3)])
-    asked = Wish(image=IMAGES[0], rank=3, home=5)
+    asked = RouteRequest(image=IMAGES[0], rank=3, home=5)
     chosen = fleet.choose(asked, NOW, random.Random(3).randrange)
     assert chosen is not None
     assert chosen.worker_id == "wx"
@@ -177,5 +177,5 @@ def test_what_came_and_went_leaves_nothing(steps: list[tuple[str, frozenset[Imag
             model[name] = images
         assert len(fleet) == len(model)
         for image in IMAGES:
-            chosen = fleet.choose(Wish(image=image, rank=0, home=1), NOW, lambda _: 0)
+            chosen = fleet.choose(RouteRequest(image=image, rank=0, home=1), NOW, lambda _: 0)
             assert (chosen is None) == (not any(image in held for held in model.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcc.audit.segments import LENGTH, Placed, seals, segment_path
-from hpcc.audit.trail import Retired, Start, walk
+from hpcc.audit.trail import Retired, TrailStart, walk
 from hpcc.core import NotFoundError
 
 
@@ -14,7 +14,7 @@ class TrailCursor:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._next: Start | None = None
+        self._next: TrailStart | None = None
 
     def first_kept(self) -> int:
         """Return the number of the first record that retention has left."""
@@ -54,20 +54,20 @@ class TrailCursor:
         self._next = start
         return batch
 
-    def _locate(self, sequence: int) -> Start:
+    def _locate(self, sequence: int) -> TrailStart:
         """Return the beginning of the segment that has this record."""
-        start = Start()
+        start = TrailStart()
         for seal in seals(self._directory):
             if sequence < seal.end:
                 break
-            start = Start(seal.end, seal.signed.head, 0, seal.end, seal.signed.head)
+            start = TrailStart(seal.end, seal.signed.head, 0, seal.end, seal.signed.head)
         return start
 
 
-def _behind(item: Placed, before: Start) -> Start:
+def _behind(item: Placed, before: TrailStart) -> TrailStart:
     record = item.record
     is_first = item.place == 0
-    return Start(
+    return TrailStart(
         item.segment,
         record.previous if is_first else before.previous,
         item.place + LENGTH.size + len(record.data) + 1,

@@ -17,7 +17,7 @@ from hpcc.audit.segments import (
     segment_path,
     spool_path,
 )
-from hpcc.audit.trail import Retired, Start, walk
+from hpcc.audit.trail import Retired, TrailStart, walk
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 
 INDEX_NAME: Final = "index.sqlite"
@@ -156,18 +156,18 @@ class AuditIndex:
         self.add(batch)
         return added + len(batch)
 
-    def _start(self, directory: Path) -> Start:
+    def _start(self, directory: Path) -> TrailStart:
         """Return the place behind the last record that the index has, proved to be there."""
         last = self._db.execute(
             "SELECT sequence, hash, segment, place FROM record ORDER BY sequence DESC LIMIT 1"
         ).fetchone()
         if last is None:
-            return Start()
+            return TrailStart()
         start = _proved_or_none(directory, *last)
         if start is None:
             with self._db:
                 self._db.execute("DELETE FROM record")
-        return start or Start()
+        return start or TrailStart()
 
     def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
         """Yield records, newest first unless told otherwise."""
@@ -202,7 +202,7 @@ class AuditIndex:
 
 def _proved_or_none(
     directory: Path, sequence: int, head: str, segment: int, place: int
-) -> Start | None:
+) -> TrailStart | None:
     """Return the place behind this record; None if the trail has another one there, or none."""
     previous = "0" * 64
     with suppress(AuditDamagedError):
@@ -215,7 +215,7 @@ def _proved_or_none(
                 file.seek(place)
                 for after, data in read_frames(file):
                     if record_hash(data) == head:
-                        return Start(segment, previous, after, sequence + 1, head)
+                        return TrailStart(segment, previous, after, sequence + 1, head)
                     break
     return None
 

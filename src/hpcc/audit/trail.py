@@ -23,7 +23,7 @@ from hpcc.audit.segments import (
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class TrailStart:
     """Where to begin.
 
     Record `sequence`, whose predecessor has hash `head`, at byte `place` of the segment that
@@ -44,7 +44,7 @@ class Retired:
     seal: Seal
 
 
-def walk(directory: Path, start: Start | None = None) -> Iterator[Placed | Retired]:
+def walk(directory: Path, start: TrailStart | None = None) -> Iterator[Placed | Retired]:
     """Yield what the trail holds, in order.
 
     The writer may rotate and retire meanwhile: a file that is open is read to its end, and the
@@ -53,7 +53,7 @@ def walk(directory: Path, start: Start | None = None) -> Iterator[Placed | Retir
     Raises:
         AuditDamagedError: a record or a seal was changed, removed or put in.
     """
-    at: Start | None = start or Start()
+    at: TrailStart | None = start or TrailStart()
     while at is not None:
         seal = seal_or_none(directory, at.segment, at.previous)
         file = _open(directory, at, is_sealed=seal is not None)
@@ -71,11 +71,13 @@ def walk(directory: Path, start: Start | None = None) -> Iterator[Placed | Retir
         at = _behind(seal.end, seal.signed.head)
 
 
-def _behind(sequence: int, head: str) -> Start:
-    return Start(sequence, head, 0, sequence, head)
+def _behind(sequence: int, head: str) -> TrailStart:
+    return TrailStart(sequence, head, 0, sequence, head)
 
 
-def _segment(directory: Path, at: Start, file: BinaryIO) -> Generator[Placed, None, Start | None]:
+def _segment(
+    directory: Path, at: TrailStart, file: BinaryIO
+) -> Generator[Placed, None, TrailStart | None]:
     """Yield a segment's records; return where the next one starts, None for the open one."""
     sequence, head, end = at.sequence, at.head, at.place
     while True:
@@ -107,7 +109,7 @@ def _is_same(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _open(directory: Path, at: Start, *, is_sealed: bool) -> BinaryIO | None:
+def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | None:
     """Open the segment at `at`, whatever it is called now; None if retention removed it."""
     names = (segment_path(directory, at.segment), spool_path(directory))
     for path in names[:1] if is_sealed else names:
@@ -126,7 +128,7 @@ def _open(directory: Path, at: Start, *, is_sealed: bool) -> BinaryIO | None:
         return None
 
 
-def _begins(file: BinaryIO, at: Start) -> bool:
+def _begins(file: BinaryIO, at: TrailStart) -> bool:
     """Say whether the open segment is the one that begins at `at`; one that is broken counts."""
     first = _first_sequence_or_none(file)
     return first is None or first <= at.segment
@@ -141,7 +143,7 @@ def _first_sequence_or_none(file: BinaryIO) -> int | None:
     return None
 
 
-def _refuse_later(directory: Path, at: Start) -> None:
+def _refuse_later(directory: Path, at: TrailStart) -> None:
     """Refuse a trail that goes on behind a gap.
 
     Raises:

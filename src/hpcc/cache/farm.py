@@ -21,7 +21,7 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.completion import Completions
 from hpcc.cache.remote.depfiles import Depfiles
 from hpcc.cache.remote.fallback import refused_or_local
-from hpcc.cache.remote.plan import Plan, Planner
+from hpcc.cache.remote.plan import Planner, RemotePlan
 from hpcc.cache.results.hits import Hits
 from hpcc.cache.results.records import Records
 from hpcc.cache.results.results import Result, Results
@@ -42,7 +42,7 @@ from hpcc.core.breaker import CircuitBreaker
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.fallback import FallbackReason
 from hpcc.core.reasons.uncacheable import UncacheableReason
-from hpcc.dispatch.parity import Judgement, Words, judge, words_in_force
+from hpcc.dispatch.parity import EffectivePolicy, ParityVerdict, effective_policy, parity_verdict
 
 _log: Final = logging.getLogger("hpcc.daemon.farm")
 KEY_FORMAT: Final = b"remote-3"
@@ -131,14 +131,14 @@ class FarmCache:
         farm = self._remote.farm()
         if farm is None:
             return None
-        host, judged, session = self._judged(prepared, farm, is_cancelled)
-        if judged.refuses and session is not None and time.time() < session.expires_at:
+        host, verdict, session = self._parity_verdict(prepared, farm, is_cancelled)
+        if verdict.refuses and session is not None and time.time() < session.expires_at:
             # Longer than its session no word counts: the dispatcher asks anew then.
-            return self.fall_back(FallbackReason.PARITY, judged.text)
-        marker = prepared.standing.search.marker
+            return self.fall_back(FallbackReason.PARITY, verdict.text)
+        marker = prepared.marker_status.search.marker
         root = prepared.cwd if marker is None else marker.root
         key = remote_key(prepared, farm, root)
-        found = None if judged.refuses else self._results.find(key)
+        found = None if verdict.refuses else self._results.find(key)
         if found is not None and self._hits.put(
             prepared, found, key=key, outcome=_ENGINE_HIT if farm.engine else _HIT
         ):
@@ -154,33 +154,33 @@ class FarmCache:
         image = None if session is None else session.compilers
         return self._compile(_Job(prepared, root, marker, key, host.text, image), is_cancelled)
 
-    def _judged(
+    def _parity_verdict(
         self, prepared: Prepared, farm: Farm, is_cancelled: Callable[[], bool]
-    ) -> tuple[HostToolchain, Judgement, FarmSession | None]:
+    ) -> tuple[HostToolchain, ParityVerdict, FarmSession | None]:
         session = self._remote.session()
-        words = self._words(session)
+        policy = self._policy(session)
         request = prepared.request
         name = os.path.basename(request.argv[0])
-        if words.parity == "ignore":
+        if policy.parity == "ignore":
             host = HostToolchain(os.fsdecode(name), None, "")
         else:
             path = request.env.get(b"PATH", b"")
             identity = prepared.identity.digest
             host = self._hosts.of(request.compiler, name, identity, path, is_cancelled)
         image = ImageRef.parse(farm.image)
-        judged = judge(session, words.parity, host.name, host.toolchain, image)
-        if judged.warns or judged.is_image_unknown:
-            self._warn_once(judged.text)
-        return host, judged, session
+        verdict = parity_verdict(session, policy.parity, host.name, host.toolchain, image)
+        if verdict.warns or verdict.is_image_unknown:
+            self._warn_once(verdict.text)
+        return host, verdict, session
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:
             self._warned[text] = None
             _log.warning("%s", text)
 
-    def _words(self, session: FarmSession | None) -> Words:
+    def _policy(self, session: FarmSession | None) -> EffectivePolicy:
         settings = self._settings
-        return words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+        return effective_policy(session, fallback=settings.fallback, parity=settings.parity)
 
     def fall_back(self, reason: str, message: str) -> Done | None:
         """Count why it is done here; with `fallback = "never"` it is not done at all."""
@@ -188,7 +188,7 @@ class FarmCache:
         self._records.fell_back(
             f"{reason}: {message}" if reason == FallbackReason.PARITY else reason
         )
-        return refused_or_local(self._words(self._remote.session()), reason, message, _log)
+        return refused_or_local(self._policy(self._remote.session()), reason, message, _log)
 
     def _compile(self, job: _Job, is_cancelled: Callable[[], bool]) -> Done | None:
         started_ns = time.time_ns()
@@ -216,7 +216,7 @@ class FarmCache:
             self._counters.add("closure.completed")
             is_last = True
 
-    def _learn(self, job: _Job, plan: Plan, outcome: RemoteResult) -> bool:
+    def _learn(self, job: _Job, plan: RemotePlan, outcome: RemoteResult) -> bool:
         """Tell whether a file that the guest lacked can be added; then it is worth another try."""
         guest = self._planner.guest_map(job.prepared, job.root)
         sent = frozenset(path for path, _ in plan.closure.files)
@@ -235,7 +235,7 @@ class FarmCache:
 
     def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
         """An injected flag or the image may be at fault: the user's own compiler decides."""
-        if self._words(self._remote.session()).fallback != "never":
+        if self._policy(self._remote.session()).fallback != "never":
             return self.fall_back(FallbackReason.EXIT_CODE, "the compile failed in the guest")
         self._counters.add("miss.failed")
         return Done(
@@ -243,7 +243,7 @@ class FarmCache:
         )
 
     def _succeeded(
-        self, job: _Job, plan: Plan, outcome: RemoteResult, started_ns: int
+        self, job: _Job, plan: RemotePlan, outcome: RemoteResult, started_ns: int
     ) -> Done | None:
         prepared, key = job.prepared, job.key
         outputs = {o.path: o.data for o in outcome.outputs}
@@ -296,7 +296,7 @@ def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
 
 def _client_result(
     prepared: Prepared,
-    plan: Plan,
+    plan: RemotePlan,
     outcome: RemoteResult,
     outputs: dict[str, bytes],
     depfiles: Depfiles,

@@ -37,7 +37,7 @@ from hpcc.cache.results.pending import (
 )
 from hpcc.cache.results.records import HIT, Records
 from hpcc.cache.results.results import Found, Result, Results
-from hpcc.cache.results.scratch import Scratch
+from hpcc.cache.results.scratch import ScratchPaths
 from hpcc.cache.results.share_check import SourceCheck, why_not_shared
 from hpcc.cache.results.share_results import SharedResults
 from hpcc.compilers.invocation.dependencies import Headers, Way
@@ -71,7 +71,7 @@ class LocalCache:
         self._sources = SourceCheck(memo)
         self._max_output_bytes = max_output_bytes
         self._inflight = Inflight(wait_seconds=DEDUP_SECONDS)
-        self._scratch = Scratch(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
+        self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | Run:
         """Answer from the store, or say how to run the compiler."""
@@ -145,8 +145,8 @@ class LocalCache:
             self._scratch.put_back(listing)
         missed = self._why_missed(prepared)
         self._counters.add(f"missed.{missed}")
-        if prepared.standing.reason:
-            self._counters.add(f"private.{prepared.standing.reason}")
+        if prepared.marker_status.reason:
+            self._counters.add(f"private.{prepared.marker_status.reason}")
         fallback = self._records.fallback()
         side = tuple(map(signature_or_none, prepared.side_paths))
         pending = Pending(
@@ -164,7 +164,7 @@ class LocalCache:
                 (prepared.source.rpartition(b"/")[0], *prepared.invocation.include_dirs),
             ),
             prepared.key,
-            prepared.standing.reason,
+            prepared.marker_status.reason,
         )
         is_tentative = bool(prepared.injected)
         return Run(argv, pending, filter_headers=way is Way.HEADERS, is_tentative=is_tentative)

@@ -22,7 +22,7 @@ _PING_SECONDS: Final = 5.0
 _PARTS: Final = 3
 
 
-class Listener:
+class BroadcastListener:
     """Feeds a `Fanout`: `REREAD` at each new connection, then what is told."""
 
     def __init__(self, config: DatabaseConfig, fanout: Fanout, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from hpcc.control.connect import (
 )
 from hpcc.control.database import DatabaseConfig
 from hpcc.control.fanout import Fanout
-from hpcc.control.listen import CHANNEL, Listener
+from hpcc.control.listen import CHANNEL, BroadcastListener
 from hpcc.control.schema import check_schema
 from hpcc.ports import (
     ENTRY_TOPIC,
@@ -320,7 +320,7 @@ async def open_postgres(
     )  # fmt: skip
     with store_errors(config):
         await pool
-    listener = asyncio.Task(Listener(config, fanout, clock).run(), name="control listener")
+    listener = asyncio.Task(BroadcastListener(config, fanout, clock).run(), name="control listener")
     store = PostgresControlStore(config, pool, fanout, secrets.token_hex(8))
     try:
         yield store

@@ -38,7 +38,7 @@ class LifecycleLimits:
     check_seconds: float = 15.0
 
 
-class DaemonDoor(Protocol):
+class EndpointLock(Protocol):
     """The right to be this user's daemon, and the name under which launchers find it."""
 
     @property
@@ -64,7 +64,7 @@ class Daemon:
 
     def __init__(
         self,
-        door: DaemonDoor,
+        endpoint_lock: EndpointLock,
         handler: CompileHandler,
         remote: RemoteClient | None,
         *,
@@ -74,7 +74,12 @@ class Daemon:
         build_id: str = wire.BUILD_ID,
         limits: LifecycleLimits | None = None,
     ) -> None:
-        self._door, self._handler, self._remote, self._clock = door, handler, remote, clock
+        self._endpoint_lock, self._handler, self._remote, self._clock = (
+            endpoint_lock,
+            handler,
+            remote,
+            clock,
+        )
         self._build_id, self._limits = build_id, limits or LifecycleLimits()
         self._engine = engine
         self._started = clock.monotonic()
@@ -91,12 +96,12 @@ class Daemon:
         on_ready()
         try:
             while not self._stopping.wait(self._limits.check_seconds):
-                if not self._door.is_reachable():
+                if not self._endpoint_lock.is_reachable():
                     _log.warning("the socket is gone: ending")
                     break
             self._drain()
         finally:
-            self._door.leave()
+            self._endpoint_lock.leave()
             self._front.close_door()
             self._front.end()
             self._handler.close()
@@ -111,7 +116,7 @@ class Daemon:
 
     def _drain(self) -> None:
         self._stopping.set()
-        self._door.leave()
+        self._endpoint_lock.leave()
         self._front.close_door()
         deadline = self._clock.monotonic() + self._limits.drain_seconds
         while any(self._front.in_flight()) and self._clock.monotonic() < deadline:
@@ -126,7 +131,8 @@ class Daemon:
     def _on_version(self) -> bool:
         if self._clock.monotonic() - self._started < self._limits.min_age_seconds:
             return False
-        self._door.leave()  # before the answer: the launcher that gets it starts the next daemon
+        # Before the answer: the launcher that gets it starts the next daemon.
+        self._endpoint_lock.leave()
         self.stop(now=False)
         return True
 
@@ -138,7 +144,7 @@ class Daemon:
                 answer = self._stats()
             case b"stop" | b"stop-now":
                 answer = {"pid": os.getpid()}
-                self._door.leave()
+                self._endpoint_lock.leave()
                 self.stop(now=body == b"stop-now")
             case _:
                 raise CallerError("unknown question to the daemon", reason="malformed-frame")
@@ -149,7 +155,7 @@ class Daemon:
         farm = self._farm()
         return {
             "pid": os.getpid(),
-            "socket": self._door.path,
+            "socket": self._endpoint_lock.path,
             "version": __version__,
             "build_id": self._build_id,
             "engine": self._engine,

@@ -12,8 +12,8 @@ from typing import Final
 from hpcc.cache.base.peer import peer_credentials
 from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
-from hpcc.daemon.door import socket_path
 from hpcc.daemon.lifecycle import BACKOFF_NAME
+from hpcc.daemon.socket_lock import socket_path
 from hpcc.daemon.spawn import spawn_daemon
 from hpcc.daemon.transport import ask
 from hpcc.daemon.unix_connection import UnixConnection

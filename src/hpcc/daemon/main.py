@@ -19,7 +19,7 @@ from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings, load_settings
 from hpcc.core import HpccError
 from hpcc.daemon.front import Front
-from hpcc.daemon.lifecycle import Daemon, DaemonDoor, LifecycleLimits
+from hpcc.daemon.lifecycle import Daemon, EndpointLock, LifecycleLimits
 from hpcc.daemon.transport import Listener
 from hpcc.ports import Clock, SystemClock
 from hpcc.wire import launcher as wire
@@ -30,11 +30,11 @@ _GC_THRESHOLD: Final = 50_000
 _REMOTE_MARGIN_SECONDS: Final = 60.0
 
 
-class Place[Handler: CompileHandler](Protocol):
+class DaemonPlace[Handler: CompileHandler](Protocol):
     """The right to listen for this user's launchers, held until `leave`."""
 
     @property
-    def door(self) -> DaemonDoor: ...
+    def endpoint_lock(self) -> EndpointLock: ...
 
     def engine_name(self, handler: Handler) -> str:
         """Return which replay engine answers hits, for `hpcc status`; `none` without replays."""
@@ -59,7 +59,7 @@ class Process(Protocol):
         """Read the command line and detach the process from its starter. No thread exists yet."""
         ...
 
-    def take_place(self, paths: Paths, settings: Settings) -> Place[Any]:
+    def take_place(self, paths: Paths, settings: Settings) -> DaemonPlace[Any]:
         """Take the right to listen. No thread exists yet.
 
         Raises:
@@ -119,7 +119,7 @@ def run_daemon(
 
 
 def open_daemon[Handler: CompileHandler](
-    place: Place[Handler],
+    place: DaemonPlace[Handler],
     make_parts: Callable[[], tuple[Handler, RemoteClient | None]],
     *,
     begin_seconds: float,
@@ -148,7 +148,7 @@ def open_daemon[Handler: CompileHandler](
         )
 
     return Daemon(
-        place.door,
+        place.endpoint_lock,
         handler,
         remote,
         open_front=open_front,

@@ -31,8 +31,8 @@ _NO_PLACE: Final = (0, 0)
 _PAUSE_SECONDS: Final = 0.1
 
 
-class PipeEnd(Protocol):
-    """One end of a pipe; see `hpcc.windows.pipes.PipeConnection`."""
+class SystemPipeEnd(Protocol):
+    """One end of a pipe; see `hpcc.windows.pipes.LauncherPipe`."""
 
     def receive(self, size: int, wait_ms: int | None) -> bytes: ...
     def send(self, data: bytes, wait_ms: int) -> None: ...
@@ -43,13 +43,13 @@ class PipeEnd(Protocol):
 
 
 class Pipe(Protocol):
-    """A pipe's name and its clients; see `hpcc.windows.pipes.PipeListener`."""
+    """A pipe's name and its clients; see `hpcc.windows.pipes.LauncherPipeListener`."""
 
-    def accept(self) -> PipeEnd | None: ...
+    def accept(self) -> SystemPipeEnd | None: ...
     def close(self) -> None: ...
 
 
-class PipeConnection:
+class LauncherPipe:
     """One end of a pipe. `daemon.transport.Connection` has the contract.
 
     `owner` is the user whose clients are served; a client's own end has none.
@@ -57,7 +57,7 @@ class PipeConnection:
 
     _numbers = itertools.count(1)
 
-    def __init__(self, end: PipeEnd, owner: str = "") -> None:
+    def __init__(self, end: SystemPipeEnd, owner: str = "") -> None:
         self._end, self._owner = end, owner
         self.number = next(self._numbers)
         self.is_gone, self.cancel, self.close = end.is_gone, end.cancel, end.close
@@ -85,7 +85,7 @@ class PipeConnection:
             raise ConnectionResetError(f"the peer is unknown: {error}") from error
 
 
-class PipeListener:
+class LauncherPipeListener:
     """A named pipe. `daemon.transport.Listener` has the contract.
 
     `owner` is the user whose launchers are served. `directory_id` returns what a launcher must
@@ -109,7 +109,7 @@ class PipeListener:
         self.helpers: list[int] = []
         self._serve: Serve
         self._threads = AcceptThreads(self._run, most=limits.threads, idle=limits.idle_threads)
-        self._open: dict[int, PipeConnection] = {}
+        self._open: dict[int, LauncherPipe] = {}
         self.waits = Waits(
             self._send_wait,
             clock,
@@ -162,8 +162,8 @@ class PipeListener:
             if not self._threads.become_idle():
                 return True
 
-    def _serve_end(self, end: PipeEnd, is_busy: bool) -> None:
-        connection = PipeConnection(end, self._owner)
+    def _serve_end(self, end: SystemPipeEnd, is_busy: bool) -> None:
+        connection = LauncherPipe(end, self._owner)
         self._open[connection.number] = connection
         try:
             self._serve(connection, b"", is_busy)

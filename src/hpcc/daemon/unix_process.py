@@ -15,8 +15,8 @@ from hpcc.cache.replay.handler import CacheHandler
 from hpcc.config.paths import Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError
-from hpcc.daemon.door import Door
 from hpcc.daemon.hit_processes import Helpers, fork_helpers
+from hpcc.daemon.socket_lock import SocketLock
 from hpcc.daemon.spawn import READY
 from hpcc.daemon.transport import FrontLimits
 from hpcc.daemon.unix_listener import UnixListener, serve_replays
@@ -32,8 +32,8 @@ _EXIT_FAILED: Final = 1
 class UnixPlace:
     """The locked socket and its hit processes. `daemon.main.Place` has the contract."""
 
-    def __init__(self, door: Door, helpers: Helpers) -> None:
-        self.door, self._helpers = door, helpers
+    def __init__(self, endpoint_lock: SocketLock, helpers: Helpers) -> None:
+        self.endpoint_lock, self._helpers = endpoint_lock, helpers
 
     def engine_name(self, handler: CacheHandler) -> str:
         """Return the name of the replay engine: `native` or its Python equivalent's."""
@@ -42,7 +42,7 @@ class UnixPlace:
     def listener(self, handler: CacheHandler, clock: Clock, begin_seconds: float) -> UnixListener:
         """Build the listener on the socket."""
         return UnixListener(
-            self.door.listener,
+            self.endpoint_lock.listener,
             handler.replays,
             clock=clock,
             limits=FrontLimits(begin_seconds=begin_seconds),
@@ -51,7 +51,7 @@ class UnixPlace:
 
     def leave(self) -> None:
         """Remove the socket and end the hit processes."""
-        self.door.leave()
+        self.endpoint_lock.leave()
         self._helpers.close()
 
 
@@ -75,8 +75,10 @@ class UnixProcess:
 
     def take_place(self, paths: Paths, settings: Settings) -> UnixPlace:
         """Bind the socket and fork the hit processes; see `Process.take_place`."""
-        door = Door.open(paths)
-        return UnixPlace(door, self._fork_helpers(door, settings.daemon.processes - 1))
+        endpoint_lock = SocketLock.open(paths)
+        return UnixPlace(
+            endpoint_lock, self._fork_helpers(endpoint_lock, settings.daemon.processes - 1)
+        )
 
     def report_ready(self) -> None:
         """Write `ready` to the starter's pipe."""
@@ -87,18 +89,18 @@ class UnixProcess:
         self._answer(error.reason if error.reason == "already-running" else str(error))
         return _EXIT_FAILED
 
-    def _fork_helpers(self, door: Door, count: int) -> Helpers:
+    def _fork_helpers(self, endpoint_lock: SocketLock, count: int) -> Helpers:
         """Fork the hit processes. The Python engine has no plans that another process can use."""
         engine = open_engine()
         if count < 1 or engine.name != "native":
             return Helpers({})
 
         def close_copies() -> None:
-            door.close_copies()
+            endpoint_lock.close_copies()
             if self._ready_fd >= 0:
                 os.close(self._ready_fd)
 
-        return fork_helpers(count, door.listener, engine, serve_replays, close_copies)
+        return fork_helpers(count, endpoint_lock.listener, engine, serve_replays, close_copies)
 
     def _answer(self, text: str) -> None:
         if self._ready_fd < 0:

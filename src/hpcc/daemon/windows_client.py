@@ -15,9 +15,9 @@ from typing import Final
 from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon.lifecycle import BACKOFF_NAME
-from hpcc.daemon.pipe_listener import PipeConnection
+from hpcc.daemon.pipe_listener import LauncherPipe
+from hpcc.daemon.pipe_lock import dial_daemon, prepare_directory
 from hpcc.daemon.transport import ask
-from hpcc.daemon.windows_door import dial_daemon, prepare_directory
 from hpcc.windows import pipes
 from hpcc.windows.library import Library, load_library
 from hpcc.windows.processes import ServerProcess
@@ -72,7 +72,7 @@ def query(
     del paths  # user and HPCC_DIR determine the pipe's name
     connection = dial_daemon(library or load_library())
     try:
-        return ask(PipeConnection(connection), what, timeout_seconds)
+        return ask(LauncherPipe(connection), what, timeout_seconds)
     finally:
         connection.close()
 
@@ -156,7 +156,7 @@ def stop(paths: Paths, *, now: bool = False, library: Library | None = None) -> 
 def _stop_process(connection: pipes.PipeConnection, process: ServerProcess, *, now: bool) -> None:
     try:
         what, seconds = ("stop-now", _HURRY_SECONDS) if now else ("stop", _ANSWER_SECONDS)
-        ask(PipeConnection(connection), what, seconds)
+        ask(LauncherPipe(connection), what, seconds)
     except InfrastructureError:
         if not now:
             raise

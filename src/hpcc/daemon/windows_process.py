@@ -30,16 +30,16 @@ from hpcc.cache.fallbacks import take_fallbacks
 from hpcc.cache.remote.cl_farm import ClFarm
 from hpcc.cache.remote.cl_host import ClHost
 from hpcc.cache.remote.cl_plan import ClPlanner
-from hpcc.cache.remote.windows_machine import WindowsMachine
+from hpcc.cache.remote.windows_machine import LocalWindowsMachine
 from hpcc.cache.remote.windows_root import windows_root
 from hpcc.compilers.families import family_of
 from hpcc.config.paths import DIR_VARIABLE, Paths
 from hpcc.config.settings import Settings
 from hpcc.core import HpccError, WindowsPath, WindowsPathError
 from hpcc.core.reasons.bypass import BypassReason
-from hpcc.daemon.pipe_listener import PIPE_LIMITS, PipeListener
+from hpcc.daemon.pipe_listener import PIPE_LIMITS, LauncherPipeListener
+from hpcc.daemon.pipe_lock import PipeLock
 from hpcc.daemon.windows_client import EXIT_ALREADY_RUNNING
-from hpcc.daemon.windows_door import PipeDoor
 from hpcc.dispatch.remote_inside import InsideClient
 from hpcc.ports import Clock
 from hpcc.windows.files import directory_id, look_at
@@ -126,7 +126,7 @@ def product_parts(paths: Paths, settings: Settings) -> tuple[CompileHandler, Rem
     if is_raised(library):
         # An elevated daemon would start programs and write files for launchers with fewer rights.
         return LeftAlone(counters, run_directory, RAISED), None
-    remote, machine = InsideClient(paths, settings), WindowsMachine()
+    remote, machine = InsideClient(paths, settings), LocalWindowsMachine()
     farm = ClFarm(remote, ClPlanner(ClHost(machine)), machine, counters, settings.remote)
     find_root = partial(
         windows_root,
@@ -146,20 +146,22 @@ def _has_farm(remote: RemoteClient) -> bool:
 class WindowsPlace:
     """The locked pipe. `daemon.main.Place` has the contract."""
 
-    def __init__(self, library: Library, door: PipeDoor) -> None:
-        self._library, self.door = library, door
+    def __init__(self, library: Library, endpoint_lock: PipeLock) -> None:
+        self._library, self.endpoint_lock = library, endpoint_lock
 
     def engine_name(self, handler: CompileHandler) -> str:
         """Return `none`: there are no replays."""
         del handler
         return "none"
 
-    def listener(self, handler: CompileHandler, clock: Clock, begin_seconds: float) -> PipeListener:
+    def listener(
+        self, handler: CompileHandler, clock: Clock, begin_seconds: float
+    ) -> LauncherPipeListener:
         """Build the listener on the pipe."""
         del handler
-        return PipeListener(
-            self.door.listener,
-            owner=self.door.owner,
+        return LauncherPipeListener(
+            self.endpoint_lock.listener,
+            owner=self.endpoint_lock.owner,
             directory_id=partial(directory_id, self._library),
             clock=clock,
             limits=replace(PIPE_LIMITS, begin_seconds=begin_seconds),
@@ -167,7 +169,7 @@ class WindowsPlace:
 
     def leave(self) -> None:
         """Release the pipe and its lock."""
-        self.door.leave()
+        self.endpoint_lock.leave()
 
 
 class WindowsProcess:
@@ -187,8 +189,8 @@ class WindowsProcess:
         """Take the lock and make the pipe; see `Process.take_place`."""
         del settings
         library = load_library()
-        door = PipeDoor.open(library, paths, os.environ.get(DIR_VARIABLE, ""))
-        return WindowsPlace(library, door)
+        endpoint_lock = PipeLock.open(library, paths, os.environ.get(DIR_VARIABLE, ""))
+        return WindowsPlace(library, endpoint_lock)
 
     def report_ready(self) -> None:
         """Do nothing: the starter asks the pipe."""

@@ -62,7 +62,7 @@ from hpcc.dispatch.engine import EngineConnection
 from hpcc.dispatch.farm import FarmConnection, RoutedWorker
 from hpcc.dispatch.memo import DigestMemo, read_blob
 from hpcc.dispatch.packs import InputPacks, SentBlobs
-from hpcc.dispatch.parity import judge, words_in_force
+from hpcc.dispatch.parity import effective_policy, parity_verdict
 from hpcc.dispatch.prepared_action import PreparedAction, prepare_action
 from hpcc.identity.results import ResultError, check_result
 from hpcc.ports import Clock
@@ -187,9 +187,9 @@ class Dispatcher:
         the policy is the current one.
         """
         said = connection.said
-        words = words_in_force(said, fallback="quiet", parity=self._parity)
-        judged = judge(said, words.parity, request.argv[0], toolchain, connection.image)
-        return RemoteFailure(FallbackReason.PARITY, judged.text) if judged.refuses else None
+        policy = effective_policy(said, fallback="quiet", parity=self._parity)
+        verdict = parity_verdict(said, policy.parity, request.argv[0], toolchain, connection.image)
+        return RemoteFailure(FallbackReason.PARITY, verdict.text) if verdict.refuses else None
 
     async def _worker(self, connection: FarmConnection) -> RoutedWorker:
         try:

@@ -36,7 +36,7 @@ from hpcc.dispatch.remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
     Frame,
-    Kind,
+    FrameKind,
     decode_frame,
     encode_outcome,
     request_of,
@@ -123,7 +123,7 @@ class _Process:
                     if length > MAX_FRAME_BYTES:
                         raise CallerError("frame is too large", reason="frame")
                     frame = decode_frame(await self._reader.readexactly(length))
-                    if frame.kind is Kind.COMPILE:
+                    if frame.kind is FrameKind.COMPILE:
                         task = group.create_task(self._compile(frame))
                         self._tasks[frame.request_id] = task
                     elif running := self._tasks.get(frame.request_id):

@@ -23,7 +23,7 @@ from hpcc.core import (
 )
 
 
-class Judgement(NamedTuple):
+class ParityVerdict(NamedTuple):
     """What a comparison means for a compile. `text` is the sentence for a person.
 
     It is "" if nothing differs. An image that no worker has understood differs from nothing: the
@@ -46,7 +46,7 @@ class Judgement(NamedTuple):
         return self.parity == "warn" and self.finding.level.differs
 
 
-class Words(NamedTuple):
+class EffectivePolicy(NamedTuple):
     """The settings in force, and whether the tenant's policy made fallback stricter."""
 
     fallback: Fallback
@@ -54,17 +54,19 @@ class Words(NamedTuple):
     is_tenants_fallback: bool
 
 
-def words_in_force(session: FarmSession | None, *, fallback: Fallback, parity: Parity) -> Words:
+def effective_policy(
+    session: FarmSession | None, *, fallback: Fallback, parity: Parity
+) -> EffectivePolicy:
     """Combine the user's settings with the policy of the last login; the stricter ones count."""
     policy = ClientPolicy() if session is None else session.policy
     strict = policy.stricter(fallback=fallback, parity=parity)
-    return Words(*strict, is_tenants_fallback=strict[0] != fallback)
+    return EffectivePolicy(*strict, is_tenants_fallback=strict[0] != fallback)
 
 
-def forbidden_text(words: Words, reason: str, message: str) -> bytes:
+def forbidden_text(policy: EffectivePolicy, reason: str, message: str) -> bytes:
     """Return what a user reads whose compile was not made locally because a setting forbids it."""
     where = (
-        "for this tenant, by the farm's operator" if words.is_tenants_fallback else "in hpcc.toml"
+        "for this tenant, by the farm's operator" if policy.is_tenants_fallback else "in hpcc.toml"
     )
     text = (
         f"hpcc: not compiled remotely ({reason}): {message}\n"
@@ -73,9 +75,9 @@ def forbidden_text(words: Words, reason: str, message: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def judge(
+def parity_verdict(
     session: FarmSession | None, parity: Parity, name: str, host: Toolchain | None, image: ImageRef
-) -> Judgement:
+) -> ParityVerdict:
     """Compare the host's compiler with the image's, as the last login described it.
 
     Before the first login nothing is refused. `name` is the compiler as the user spelled it.
@@ -83,8 +85,8 @@ def judge(
     compilers = None if session is None else session.compilers
     finding = compare(name, host, compilers)
     if session is not None and compilers is None and host is not None and parity != "ignore":
-        return Judgement(parity, finding, unknown_sentence(name, image), is_image_unknown=True)
-    return Judgement(parity, finding, sentence(finding, image))
+        return ParityVerdict(parity, finding, unknown_sentence(name, image), is_image_unknown=True)
+    return ParityVerdict(parity, finding, sentence(finding, image))
 
 
 def toolchain_of(text: str) -> Toolchain | None:

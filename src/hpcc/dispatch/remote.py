@@ -35,7 +35,7 @@ from hpcc.dispatch.remote_frames import (
     LENGTH,
     MAX_FRAME_BYTES,
     UNKNOWN_INPUTS,
-    Kind,
+    FrameKind,
     decode_frame,
     encode_frame,
     encode_request,
@@ -224,10 +224,10 @@ class DispatcherClient:
                 return pending.outcome
             if is_cancelled():
                 link.forget(number)
-                link.send(encode_frame(Kind.CANCEL, number, {}))
+                link.send(encode_frame(FrameKind.CANCEL, number, {}))
                 return RemoteFailure(FallbackReason.CANCELLED, "the compile was cancelled")
         link.forget(number)
-        link.send(encode_frame(Kind.CANCEL, number, {}))
+        link.send(encode_frame(FrameKind.CANCEL, number, {}))
         return RemoteFailure(
             FallbackReason.DISPATCHER_TIMEOUT, "the dispatcher did not answer in time"
         )

@@ -37,7 +37,7 @@ LENGTH: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">BQI")
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame carries. COMPILE and CANCEL go to the dispatcher, OUTCOME comes back."""
 
     COMPILE = 1
@@ -49,13 +49,15 @@ class Kind(IntEnum):
 class Frame:
     """A frame without its length."""
 
-    kind: Kind
+    kind: FrameKind
     request_id: int
     head: Mapping[str, Any]
     body: bytes
 
 
-def encode_frame(kind: Kind, request_id: int, head: Mapping[str, object], *blobs: bytes) -> bytes:
+def encode_frame(
+    kind: FrameKind, request_id: int, head: Mapping[str, object], *blobs: bytes
+) -> bytes:
     """Encode a frame with its length.
 
     Raises:
@@ -78,7 +80,7 @@ def decode_frame(payload: bytes) -> Frame:
     try:
         kind, request_id, head_size = _HEAD.unpack_from(payload)
         head = json.loads(payload[_HEAD.size : _HEAD.size + head_size])
-        frame = Frame(Kind(kind), request_id, head, payload[_HEAD.size + head_size :])
+        frame = Frame(FrameKind(kind), request_id, head, payload[_HEAD.size + head_size :])
     except (ValueError, RecursionError, struct.error) as error:
         raise CallerError("malformed frame", reason="frame") from error
     if not isinstance(head, dict):
@@ -109,7 +111,7 @@ def encode_request(request_id: int, request: RemoteRequest, *, with_shared: bool
         "shared": None if shared is None else [shared.name.hex(), len(encoded), text is not None],
     }
     _json(head)
-    return encode_frame(Kind.COMPILE, request_id, head, encoded, text or b"")
+    return encode_frame(FrameKind.COMPILE, request_id, head, encoded, text or b"")
 
 
 def _input(item: RemoteInput) -> tuple[str, str, bool, str]:
@@ -182,7 +184,7 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
     """Encode an outcome; a result that is too large becomes a failure `frame-size`."""
     if isinstance(outcome, RemoteFailure):
         head: dict[str, object] = {"reason": outcome.reason, "message": outcome.message}
-        return encode_frame(Kind.OUTCOME, request_id, head)
+        return encode_frame(FrameKind.OUTCOME, request_id, head)
     head = {
         "exit_code": outcome.exit_code,
         "is_cached": outcome.is_cached,
@@ -193,7 +195,7 @@ def encode_outcome(request_id: int, outcome: RemoteOutcome) -> bytes:
     }
     blobs = (outcome.stdout, outcome.stderr, *(o.data for o in outcome.outputs))
     try:
-        return encode_frame(Kind.OUTCOME, request_id, head, *blobs)
+        return encode_frame(FrameKind.OUTCOME, request_id, head, *blobs)
     except CallerError as error:
         return encode_outcome(request_id, RemoteFailure(error.reason, str(error)))
 

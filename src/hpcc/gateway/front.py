@@ -11,7 +11,7 @@ from typing import Final
 from hpcc.core import CallerError, HpccError, ImageRef, NotFoundError, TenantId
 from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.limits import Budget, Calls, Hold
-from hpcc.gateway.refusals import Refusals
+from hpcc.gateway.refusals import RefusalLog
 from hpcc.gateway.routes import Place, Routes
 from hpcc.gateway.visitors import Visitor, Visitors
 from hpcc.reapi.action import image_of_action
@@ -35,11 +35,11 @@ class _Visit:
     hold: Hold
 
 
-class Front:
+class GatewayFront:
     """Serves calls. It holds no credential: the caller's token says who asks, and for whom."""
 
     def __init__(
-        self, config: GatewayConfig, visitors: Visitors, routes: Routes, refusals: Refusals
+        self, config: GatewayConfig, visitors: Visitors, routes: Routes, refusals: RefusalLog
     ) -> None:
         self._config, self._visitors, self._routes = config, visitors, routes
         self._refusals, self._images = refusals, config.images()

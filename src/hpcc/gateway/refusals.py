@@ -15,7 +15,7 @@ _log: Final = logging.getLogger(__name__)
 _LINES_PER_SECOND: Final = 20.0
 
 
-class Refusals:
+class RefusalLog:
     """Up to a rate; the next line tells how many were left out."""
 
     def __init__(self, clock: Clock) -> None:

@@ -11,8 +11,8 @@ from typing import Final
 from hpcc import __version__
 from hpcc.gateway.certificate import CertificateFiles
 from hpcc.gateway.config import GatewayConfig
-from hpcc.gateway.front import Front
-from hpcc.gateway.refusals import Refusals
+from hpcc.gateway.front import GatewayFront
+from hpcc.gateway.refusals import RefusalLog
 from hpcc.gateway.routes import Routes
 from hpcc.gateway.visitors import Visitors
 from hpcc.identity.tls import PinnedPeer
@@ -62,7 +62,7 @@ async def serve_gateway(config: GatewayConfig, clock: Clock) -> AsyncGenerator[R
         client = SchedulerClient(channel)
         visitors = Visitors(client, clock, f"gateway {__version__}")
         routes = Routes(client, clock)
-        front = Front(config, visitors, routes, Refusals(clock))
+        front = GatewayFront(config, visitors, routes, RefusalLog(clock))
         server, port = await start_server(
             [RelayHandlers(front.serve)],
             host=config.host,

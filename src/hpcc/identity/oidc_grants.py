@@ -15,7 +15,12 @@ from typing import Final
 
 from hpcc.core import CallerError, HpccError, IntegrityError
 from hpcc.identity.login_file import FarmProfile
-from hpcc.identity.oidc_http import Answer, ProviderError, ProviderHttp, check_provider_url
+from hpcc.identity.oidc_http import (
+    ProviderError,
+    ProviderHttp,
+    ProviderResponse,
+    check_provider_url,
+)
 from hpcc.identity.oidc_provider import Provider
 from hpcc.identity.oidc_verify import MAX_IDP_TOKEN_CHARS, IdpTokenError, peek_claims
 from hpcc.ports import Clock
@@ -222,7 +227,7 @@ class Grants:
             form["resource"] = self._profile.resource
         return form
 
-    async def _post(self, url: str, form: Mapping[str, str]) -> Answer:
+    async def _post(self, url: str, form: Mapping[str, str]) -> ProviderResponse:
         return await self._http.post(
             self._endpoint(url), form, basic=None, max_bytes=MAX_ANSWER_BYTES
         )
@@ -275,7 +280,7 @@ def _number_or_none(value: object) -> float | None:
     return float(value) if abs(value) < _MAX_NUMBER else None
 
 
-def _accepted(answer: Answer) -> Mapping[str, object]:
+def _accepted(answer: ProviderResponse) -> Mapping[str, object]:
     if answer.status == _OK:
         return answer.body
     code = answer.body.get("error")

@@ -34,7 +34,7 @@ class ProviderError(InfrastructureError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProviderResponse:
     """Status and the object in the body."""
 
     status: int
@@ -96,7 +96,7 @@ class ProviderHttp:
         """Ask through `proxy`, and trust the roots of `ca_file`; empty for what the system says."""
         self._proxy, self._ca_file, self._total_seconds = proxy, ca_file, total_seconds
 
-    async def get(self, url: str, *, max_bytes: int) -> Answer:
+    async def get(self, url: str, *, max_bytes: int) -> ProviderResponse:
         """Fetch a JSON object.
 
         Raises:
@@ -110,7 +110,7 @@ class ProviderHttp:
 
     async def post(
         self, url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None, max_bytes: int
-    ) -> Answer:
+    ) -> ProviderResponse:
         """Send a form; 4xx comes back as an answer, since OAuth says there what was wrong.
 
         Raises:
@@ -130,7 +130,7 @@ class ProviderHttp:
         form: Mapping[str, str],
         headers: Mapping[str, str],
         max_bytes: int,
-    ) -> Answer:
+    ) -> ProviderResponse:
         import httpx  # late: 60 ms that no other command need pay
 
         try:
@@ -154,8 +154,8 @@ class ProviderHttp:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderError(f"{_host(url)}: {type(error).__name__}") from error
         if not raw:
-            return Answer(status, {})  # of a revocation, for one
-        return Answer(status, _object(raw, url, is_ok=status == _OK))
+            return ProviderResponse(status, {})  # of a revocation, for one
+        return ProviderResponse(status, _object(raw, url, is_ok=status == _OK))
 
     @asynccontextmanager
     async def _client(self, url: str) -> AsyncIterator[httpx.AsyncClient]:

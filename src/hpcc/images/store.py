@@ -27,7 +27,7 @@ from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.base.locks import exclusive_lock, try_lock
 from hpcc.images.kept_answers import KeptAnswers
 from hpcc.images.oci.layout import OciLayout
-from hpcc.images.oci.registry import Registry
+from hpcc.images.oci.registry import OciRegistry
 from hpcc.images.oci.source import ImageSource, Progress
 from hpcc.images.prepared import (
     MAX_SIDECAR_BYTES,
@@ -161,7 +161,7 @@ class ImageStore:
         """Return the kept answers of an image's compilers; they go when the image goes."""
         return KeptAnswers(self._prepared / f"{digest.hex}.v{BUILDER_VERSION}", digest)
 
-    def source_for(self, ref: ImageRef, registry: Registry) -> ImageSource:
+    def source_for(self, ref: ImageRef, registry: OciRegistry) -> ImageSource:
         """Where `ref` comes from: its local layout if there is one, else `registry`.
 
         Raises:

@@ -31,7 +31,7 @@ _MAX_TEXT: Final = 200
 _NOT_ASKED: Final = "not asked"
 
 
-class Kind(StrEnum):
+class AnswerKind(StrEnum):
     """What came of one question."""
 
     FOUND = "found"
@@ -44,11 +44,11 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SurveyAnswer:
     """One question, by the name of the program it was about, and what came of it."""
 
     asked: str
-    kind: Kind
+    kind: AnswerKind
     why: str = ""
 
 
@@ -56,14 +56,14 @@ class Answer:
 class Survey:
     """Everything that one guest answered, in the order of the questions."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[SurveyAnswer, ...]
     compilers: tuple[Toolchain, ...] = ()
     # Seconds since the epoch; 0 while nobody has written it down.
     asked_at: float = 0.0
 
     @property
-    def unanswered(self) -> tuple[Answer, ...]:
-        return tuple(a for a in self.answers if a.kind is Kind.UNANSWERED)
+    def unanswered(self) -> tuple[SurveyAnswer, ...]:
+        return tuple(a for a in self.answers if a.kind is AnswerKind.UNANSWERED)
 
     @property
     def is_complete(self) -> bool:
@@ -91,15 +91,15 @@ class SurveyLog:
     """Collects answers while the guest is asked; what was answered survives a cancel."""
 
     def __init__(self) -> None:
-        self._answers = {LIST: Answer(LIST, Kind.UNANSWERED, _NOT_ASKED)}
+        self._answers = {LIST: SurveyAnswer(LIST, AnswerKind.UNANSWERED, _NOT_ASKED)}
         self._compilers: tuple[Toolchain, ...] = ()
 
     def plan(self, name: str) -> None:
         """Add a question that is still to be asked."""
         if len(self._answers) < _MAX_ANSWERS:
-            self._answers.setdefault(name, Answer(name, Kind.UNANSWERED, _NOT_ASKED))
+            self._answers.setdefault(name, SurveyAnswer(name, AnswerKind.UNANSWERED, _NOT_ASKED))
 
-    def note(self, answer: Answer) -> None:
+    def note(self, answer: SurveyAnswer) -> None:
         """Store what came of a question."""
         self._answers[answer.asked] = replace(answer, why=_plain(answer.why))
 
@@ -111,7 +111,7 @@ class SurveyLog:
         """End the survey early: this is why the first open question has no answer."""
         for name, answer in self._answers.items():
             if answer.why == _NOT_ASKED:
-                self._answers[name] = Answer(name, Kind.UNANSWERED, _plain(why))
+                self._answers[name] = SurveyAnswer(name, AnswerKind.UNANSWERED, _plain(why))
                 return
 
     @property
@@ -147,7 +147,7 @@ def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
         if table["image"] != digest.value or len(table["answers"]) > _MAX_ANSWERS:
             return None
         answers = tuple(
-            Answer(_plain(a["asked"]), Kind(a["answer"]), _plain(a["why"]))
+            SurveyAnswer(_plain(a["asked"]), AnswerKind(a["answer"]), _plain(a["why"]))
             for a in table["answers"]
         )
         return Survey(answers, asked_at=float(table["at"]))

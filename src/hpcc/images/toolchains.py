@@ -44,7 +44,7 @@ from hpcc.core import (
     toolchain_table,
     toolchains_of,
 )
-from hpcc.images.survey import LIST, Answer, Kind, SurveyLog, replace_text
+from hpcc.images.survey import LIST, AnswerKind, SurveyAnswer, SurveyLog, replace_text
 from hpcc.ports import Guest, GuestLostError
 
 _log: Final = logging.getLogger(__name__)
@@ -164,13 +164,13 @@ async def probe_guest(
     return tuple(found)
 
 
-def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[Answer, Toolchain | None]:
+def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[SurveyAnswer, Toolchain | None]:
     """Return the typed answer of one compiler, and the compiler if it was found."""
     name = names[0]
     if answer.is_absent:
-        return Answer(name, Kind.ABSENT), None
+        return SurveyAnswer(name, AnswerKind.ABSENT), None
     if answer.why_none:
-        return Answer(name, Kind.UNANSWERED, answer.why_none), None
+        return SurveyAnswer(name, AnswerKind.UNANSWERED, answer.why_none), None
     # Where the probe does not compile, -v has answered all the same.
     output = bytes(answer.output) if answer.is_good else b""
     try:
@@ -178,11 +178,11 @@ def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[Answer, Toolch
     except CallerError as error:
         _log.info("%s in the image: %s", name, error)
         if answer.is_good:
-            return Answer(name, Kind.FOREIGN, str(error)), None
+            return SurveyAnswer(name, AnswerKind.FOREIGN, str(error)), None
         assert answer.result is not None
         why = f"exit code {answer.result.exit_code} without a description"
-        return Answer(name, Kind.UNANSWERED, why), None
-    return Answer(name, Kind.FOUND), toolchain
+        return SurveyAnswer(name, AnswerKind.UNANSWERED, why), None
+    return SurveyAnswer(name, AnswerKind.FOUND), toolchain
 
 
 def _merge(found: list[Toolchain], toolchain: Toolchain) -> None:
@@ -202,11 +202,17 @@ async def _names(guest: Guest, log: SurveyLog, limits: ExecLimits) -> list[tuple
     """
     answer = await _run(guest, f"probe-{LIST}", ("sh", "-c", _SCRIPT), limits)
     if answer.why_none:
-        log.note(Answer(LIST, Kind.UNANSWERED, answer.why_none))
+        log.note(SurveyAnswer(LIST, AnswerKind.UNANSWERED, answer.why_none))
         return []
     listed = _grouped(answer.stdout.decode("latin-1").splitlines()) if answer.is_good else []
-    kind = Kind.ABSENT if answer.is_absent else Kind.FOUND if listed else Kind.FOREIGN
-    log.note(Answer(LIST, kind))
+    kind = (
+        AnswerKind.ABSENT
+        if answer.is_absent
+        else AnswerKind.FOUND
+        if listed
+        else AnswerKind.FOREIGN
+    )
+    log.note(SurveyAnswer(LIST, kind))
     return listed or [(name,) for name in _PLAIN]
 
 

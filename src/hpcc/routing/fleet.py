@@ -55,7 +55,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class RouteRequest:
     """What a route is for. `home` is a number that stands for tenant, image and principal.
 
     Equal numbers come to the same worker at every scheduler, as long as it has room. `last` is the
@@ -105,52 +105,56 @@ class Fleet:
                     del self._by_image[image]
         return member
 
-    def choose(self, wish: Wish, now: float, below: Callable[[int], int]) -> Member | None:
+    def choose(
+        self, request: RouteRequest, now: float, below: Callable[[int], int]
+    ) -> Member | None:
         """Return a live worker that has the image and isolates enough; None when there is none.
 
         `below(n)` draws a number from 0 to n - 1. The worker whose generation just failed the
         caller is chosen only when no other is fit.
         """
-        ids = self._by_image.get(wish.image, [])
-        best = self._best(ids, wish, now, below)
+        ids = self._by_image.get(request.image, [])
+        best = self._best(ids, request, now, below)
         if best is None:
-            failed = [m for m in map(self._members.__getitem__, ids) if _is_fit(m, wish, now)]
+            failed = [m for m in map(self._members.__getitem__, ids) if _is_fit(m, request, now)]
             return min(failed, key=lambda m: m.cost, default=None)
-        preferred = self._members.get(wish.preferred)
-        if preferred is not None and _is_good(preferred, wish, now):
+        preferred = self._members.get(request.preferred)
+        if preferred is not None and _is_good(preferred, request, now):
             return preferred
-        for worker_id in (wish.last, ids[_jump(wish.home, len(ids))]):
+        for worker_id in (request.last, ids[_jump(request.home, len(ids))]):
             member = self._members.get(worker_id)
-            if member is None or member.is_stale or not _is_good(member, wish, now):
+            if member is None or member.is_stale or not _is_good(member, request, now):
                 continue
             if member.cost < 1.0 or member.cost <= best.cost * _AFFINE_FACTOR:
                 return member
         return best
 
     def _best(
-        self, ids: list[str], wish: Wish, now: float, below: Callable[[int], int]
+        self, ids: list[str], request: RouteRequest, now: float, below: Callable[[int], int]
     ) -> Member | None:
         """Return the better of two good ones at random; of a small farm the best of all."""
         if len(ids) > _SMALL:
             drawn: dict[str, Member] = {}
             for _ in range(_DRAWS):
                 member = self._members[ids[below(len(ids))]]
-                if _is_good(member, wish, now):
+                if _is_good(member, request, now):
                     drawn[member.worker_id] = member
                     if len(drawn) > 1:
                         break
             if drawn:
                 return min(drawn.values(), key=lambda m: m.cost)
-        good = (m for m in map(self._members.__getitem__, ids) if _is_good(m, wish, now))
+        good = (m for m in map(self._members.__getitem__, ids) if _is_good(m, request, now))
         return min(good, key=lambda m: m.cost, default=None)
 
 
-def _is_fit(member: Member, wish: Wish, now: float) -> bool:
-    return member.lease_until > now and member.rank >= wish.rank and wish.image in member.images
+def _is_fit(member: Member, request: RouteRequest, now: float) -> bool:
+    return (
+        member.lease_until > now and member.rank >= request.rank and request.image in member.images
+    )
 
 
-def _is_good(member: Member, wish: Wish, now: float) -> bool:
-    return _is_fit(member, wish, now) and member.generation != wish.failed_generation
+def _is_good(member: Member, request: RouteRequest, now: float) -> bool:
+    return _is_fit(member, request, now) and member.generation != request.failed_generation
 
 
 def _jump(key: int, buckets: int) -> int:

@@ -8,9 +8,9 @@ from typing import Final
 from hpcc.core import CallerError, ImageDigest, ImageToolchains, NotFoundError
 from hpcc.identity.tls import certificate_id
 from hpcc.ports import Clock, WorkerLease
-from hpcc.routing.fleet import Fleet, Member, Wish
+from hpcc.routing.fleet import Fleet, Member, RouteRequest
 from hpcc.rpc.scheduler.api import Beat, Registration, RouteChange
-from hpcc.rpc.scheduler.words import MAX_GENERATION, unpack_registration
+from hpcc.rpc.scheduler.registration_messages import MAX_GENERATION, unpack_registration
 from hpcc.scheduler.registry_row import Row, Worker
 
 MAX_WORKERS: Final = 10_000
@@ -32,7 +32,7 @@ _MANY_AT_ONCE: Final = 8
 _MANY_SHARE: Final = 0.1
 
 
-class Registry:
+class WorkerRegistry:
     """Workers by id. A generation is one life of a worker's guests; a worker's only grow."""
 
     def __init__(self, clock: Clock, lease_seconds: float) -> None:
@@ -154,16 +154,16 @@ class Registry:
         gone = [w for w, row in self._rows.items() if row.member.lease_until <= now]
         return [self._drop(worker_id) for worker_id in gone]
 
-    def choose(self, wish: Wish, below: Callable[[int], int]) -> Worker:
+    def choose(self, request: RouteRequest, below: Callable[[int], int]) -> Worker:
         """Return the worker of the fleet's choice, and count the route to it.
 
         Raises:
             NotFoundError: there is none.
         """
-        member = self._fleet.choose(wish, self._clock.monotonic(), below)
+        member = self._fleet.choose(request, self._clock.monotonic(), below)
         if member is None:
             raise NotFoundError(
-                f"no live worker has image {wish.image} at the isolation that is asked for",
+                f"no live worker has image {request.image} at the isolation that is asked for",
                 reason="no-worker",
             )
         member.routed += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpcc.ports import WorkerLease
 from hpcc.routing.fleet import Member
 from hpcc.rpc.scheduler.api import Registration
-from hpcc.rpc.scheduler.words import pack_registration
+from hpcc.rpc.scheduler.registration_messages import pack_registration
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from hpcc.rpc.scheduler.enrolment import enrol_handlers, renew_handlers
 from hpcc.rpc.scheduler.server import registry_handlers, scheduler_handlers
 from hpcc.scheduler.audit.book import AuditBook, kept_anchors
 from hpcc.scheduler.audit.database import open_audit_sink
-from hpcc.scheduler.audit.events import Refusals
+from hpcc.scheduler.audit.events import RefusalEvents
 from hpcc.scheduler.audit.intake import AuditIntake, AuditSink
 from hpcc.scheduler.base.collector import Collector
 from hpcc.scheduler.base.config import SchedulerConfig
@@ -40,7 +40,7 @@ from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.registry import MAX_LEASE_SECONDS, MAX_WORKERS
 from hpcc.scheduler.service import SchedulerService
-from hpcc.scheduler.tenants.door import Door, open_door
+from hpcc.scheduler.tenants.authenticator import Authenticator, open_authenticator
 from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
@@ -70,10 +70,10 @@ async def serve_scheduler(
     config: SchedulerConfig,
     clock: Clock,
     *,
-    door: Door | None = None,
+    authenticator: Authenticator | None = None,
     collector: Collector | None = None,
 ) -> AsyncGenerator[RunningScheduler]:
-    """Serve while the block runs; `door` is what `config` asks for, unless another is given.
+    """Serve while the block runs. `authenticator` replaces the one that `config` describes.
 
     `collector` is for a process that does nothing else.
 
@@ -82,7 +82,7 @@ async def serve_scheduler(
         InfrastructureError: keys, state or address cannot be used.
     """
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
-    door = door or open_door(config, clock)
+    authenticator = authenticator or open_authenticator(config, clock)
     async with (
         open_control(config, clock) as (store, keys),
         _events(config, keys.issuer, clock) as events,
@@ -92,17 +92,17 @@ async def serve_scheduler(
         await enrolment.load()
         book = AuditBook(store, events, clock)
         service = SchedulerService(
-            config, keys, store, clock, door=door, enrolment=enrolment, book=book
+            config, keys, store, clock, authenticator=authenticator, enrolment=enrolment, book=book
         )
         intake = AuditIntake(service.admit, sink, partial(kept_anchors, store))
-        parts = _Parts(service, enrolment, intake, Refusals(events))
+        parts = _Parts(service, enrolment, intake, RefusalEvents(events))
         if collector is not None:
             collector.start()
         work = (
             partial(service.work, collector),
             keys.run,
             enrolment.run,
-            door.watch,
+            authenticator.watch,
             book.run,
         )
         async with (

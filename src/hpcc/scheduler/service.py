@@ -14,7 +14,7 @@ from hpcc.core import ClientPolicy, HostReport, Isolation, PolicyError, TenantId
 from hpcc.identity.session_token import SessionClaims
 from hpcc.identity.token import RouteClaims
 from hpcc.ports import Clock, ControlStore
-from hpcc.routing.fleet import Wish
+from hpcc.routing.fleet import RouteRequest
 from hpcc.rpc.scheduler.api import (
     WATCHING,
     Admission,
@@ -33,11 +33,11 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.parity import note_parity
-from hpcc.scheduler.registry import Registry
+from hpcc.scheduler.registry import WorkerRegistry
 from hpcc.scheduler.registry_row import Worker
 from hpcc.scheduler.result_keys import result_key_table
-from hpcc.scheduler.sharing import Sharing
-from hpcc.scheduler.tenants.door import Door
+from hpcc.scheduler.store_sync import ControlStoreSync
+from hpcc.scheduler.tenants.authenticator import Authenticator
 from hpcc.scheduler.tenants.sessions import Sessions
 from hpcc.scheduler.tenants.table import TenantPolicy
 from hpcc.scheduler.watchers import Watcher, Watchers
@@ -59,18 +59,20 @@ class SchedulerService:
         store: ControlStore,
         clock: Clock,
         *,
-        door: Door,
+        authenticator: Authenticator,
         enrolment: Enrolment,
         book: AuditBook,
     ) -> None:
         self._enrolment, self._book = enrolment, book
         self._result_keys = result_key_table(config, store, clock)
         self._config, self._keys, self._clock = config, keys, clock
-        self._registry = Registry(clock, config.lease_seconds)
-        self._door = door
-        self._sessions = Sessions(door, clock, config.session_seconds, keys=keys, store=store)
+        self._registry = WorkerRegistry(clock, config.lease_seconds)
+        self._authenticator = authenticator
+        self._sessions = Sessions(
+            authenticator, clock, config.session_seconds, keys=keys, store=store
+        )
         self._watchers = Watchers()
-        self.sharing = Sharing(
+        self.sharing = ControlStoreSync(
             store,
             clock,
             registry=self._registry,
@@ -89,7 +91,7 @@ class SchedulerService:
         client_version: str,
         host: HostReport | None = None,
     ) -> SessionGrant:
-        admitted = await self._door.admit(credential, tenant, principal)
+        admitted = await self._authenticator.admit(credential, tenant, principal)
         policy, image = admitted.policy, None
         if host is not None and policy.allows(host.image):
             # Of an image of other tenants nothing is said, not even that it is here.
@@ -106,7 +108,7 @@ class SchedulerService:
         if not policy.allows(ask.image):
             raise PolicyError(f"image {image} is not allowed for this tenant", reason="image")
         minimum = _minimum(policy.minimum_isolation, ask.minimum_isolation)
-        wish = Wish(
+        request = RouteRequest(
             image=image,
             rank=minimum.rank,
             home=_home(session, ask),
@@ -114,7 +116,7 @@ class SchedulerService:
             preferred=ask.preferred_worker,
             failed_generation=ask.failed_generation,
         )
-        worker = self._registry.choose(wish, secrets.randbelow)
+        worker = self._registry.choose(request, secrets.randbelow)
         claims = self._claims(session, policy, ask, minimum, worker)
         return Route(
             endpoint=worker.registration.endpoint,

@@ -48,7 +48,7 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class ArgumentCheck:
     """What the low word of an argument must be; exactly one of the three is given."""
 
     argument: int
@@ -88,16 +88,16 @@ PLAIN: Final = (
 )  # fmt: skip
 # What is sent and received has no flags: out-of-band data has been a way into kernels. Memory
 # without a file behind it that is never executable; a socket made non-blocking.
-CHECKED: Final[Mapping[str, tuple[Check, ...]]] = {
-    "recvfrom": (Check(argument=3, equals=0),),
-    "sendto": (Check(argument=3, equals=0),),
-    "sendmsg": (Check(argument=2, equals=0),),
+CHECKED: Final[Mapping[str, tuple[ArgumentCheck, ...]]] = {
+    "recvfrom": (ArgumentCheck(argument=3, equals=0),),
+    "sendto": (ArgumentCheck(argument=3, equals=0),),
+    "sendmsg": (ArgumentCheck(argument=2, equals=0),),
     "mmap": (
-        Check(argument=2, has_none_of=_WORD & ~_PROT_READ_OR_WRITE),
-        Check(argument=3, has_any_of=_MAP_ANONYMOUS),
+        ArgumentCheck(argument=2, has_none_of=_WORD & ~_PROT_READ_OR_WRITE),
+        ArgumentCheck(argument=3, has_any_of=_MAP_ANONYMOUS),
     ),
-    "mprotect": (Check(argument=2, has_none_of=_WORD & ~_PROT_READ_OR_WRITE),),
-    "ioctl": (Check(argument=1, equals=_FIONBIO),),
+    "mprotect": (ArgumentCheck(argument=2, has_none_of=_WORD & ~_PROT_READ_OR_WRITE),),
+    "ioctl": (ArgumentCheck(argument=1, equals=_FIONBIO),),
 }
 
 # asm/unistd_64.h and asm-generic/unistd.h; a call that a machine does not have is absent.
@@ -133,7 +133,7 @@ ARCHITECTURES: Final = {
 def assemble(
     architecture: Architecture,
     plain: Sequence[str] = PLAIN,
-    checked: Mapping[str, tuple[Check, ...]] = CHECKED,
+    checked: Mapping[str, tuple[ArgumentCheck, ...]] = CHECKED,
 ) -> list[Instruction]:
     """Return the filter: what is listed is allowed, anything else ends the process."""
     kill, allow = Instruction(RETURN, KILL_PROCESS), Instruction(RETURN, ALLOW)

@@ -49,7 +49,7 @@ def narrowed(function: str, value: int) -> int:
     return value if function in _WIDE else value & _LOW
 
 
-class Answer(NamedTuple):
+class CallResult(NamedTuple):
     """What a call returned, and the thread's last error right after it."""
 
     value: int
@@ -59,7 +59,7 @@ class Answer(NamedTuple):
 class Library(Protocol):
     """The system's calls and this process's memory. Calls from many threads at once."""
 
-    def call(self, function: str, *arguments: int) -> Answer:
+    def call(self, function: str, *arguments: int) -> CallResult:
         """Call one function of kernel32 or advapi32 on this thread; may block."""
         ...
 
@@ -86,9 +86,9 @@ class _System:
         self._buffers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
-    def call(self, function: str, *arguments: int) -> Answer:
+    def call(self, function: str, *arguments: int) -> CallResult:
         value = self._function(function)(*map(ctypes.c_size_t, arguments))
-        return Answer(narrowed(function, value), self._last_error())
+        return CallResult(narrowed(function, value), self._last_error())
 
     def _function(self, name: str) -> Any:  # noqa: ANN401 - ctypes has no public type for one
         found = self._functions.get(name)

@@ -36,27 +36,27 @@ from hpcc.worker.audit.sinks import TrailSink, audit_sinks
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.base.identity import (
-    Tie,
+    SchedulerChannels,
     WorkerIdentity,
     enrol_worker,
     load_identity_or_none,
     read_token,
 )
 from hpcc.worker.base.stores_config import parse_stores
-from hpcc.worker.execute.flights import Flights
+from hpcc.worker.execute.deduper import ExecutionDeduper
 from hpcc.worker.execute.runner import Runner, RunnerConfig
-from hpcc.worker.execute.session import Desk, Gate
+from hpcc.worker.execute.session import SessionDeps, WorkerAuthorizer
 from hpcc.worker.execute.toolchains import Prober, ToolchainBook
 from hpcc.worker.link import LinkState, SchedulerLink
+from hpcc.worker.pool.decisions import PoolLimits
 from hpcc.worker.pool.guests import overhead_mib
 from hpcc.worker.pool.pool import GuestPool, GuestShape, ImageProvider
-from hpcc.worker.pool.words import PoolLimits
-from hpcc.worker.stores.book import StoresBook
 from hpcc.worker.stores.entries import outputs_of
 from hpcc.worker.stores.quotas import Quotas
 from hpcc.worker.stores.retained import retained_inputs_or_none
-from hpcc.worker.stores.shared import ShareDesk, SharedStores
+from hpcc.worker.stores.shared import SharedStoreDeps, SharedStores
 from hpcc.worker.stores.storage import TenantStorage
+from hpcc.worker.stores.store_stats import StoreStats
 
 _log: Final = logging.getLogger(__name__)
 TLS_NAME: Final = "worker.hpcc.internal"
@@ -110,8 +110,8 @@ class _Parts:
             max_wall_seconds=config.max_wall_seconds,
             audit_argv=config.audit_argv,
         )
-        desk = ShareDesk(audit=audit, clock=clock, group=group, refers_to=outputs_of)
-        self.shared = SharedStores(parse_stores(config.stores), desk)
+        deps = SharedStoreDeps(audit=audit, clock=clock, group=group, refers_to=outputs_of)
+        self.shared = SharedStores(parse_stores(config.stores), deps)
         storage = TenantStorage(config.store, config.max_store_bytes, self.shared)
         retained = retained_inputs_or_none(config, clock)
         self.sinks: tuple[TrailSink, ...] = ()
@@ -119,15 +119,15 @@ class _Parts:
         self.chores: list[asyncio.Task[None]] = []
         if retained is not None:
             self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
-        book = StoresBook(config.state, self.shared.counters, clock)
+        book = StoreStats(config.state, self.shared.counters, clock)
         self.chores.append(group.create_task(book.run(), name="stores report"))
         self.runner = Runner(
             runner_config, storage, self.pool, audit, clock, self.signer, retained=retained
         )
-        self.gate = Gate(
-            Desk(
+        self.authorizer = WorkerAuthorizer(
+            SessionDeps(
                 storage=storage,
-                flights=Flights(group),
+                deduper=ExecutionDeduper(group),
                 runner=self.runner,
                 audit=audit,
                 events=EventLimiter(audit, clock),
@@ -164,7 +164,7 @@ class _Parts:
 
     def on_admission(self, admission: Admission) -> None:
         self.runner.scheduler_id = admission.scheduler_id
-        self.gate.admit(
+        self.authorizer.admit(
             dict(admission.token_keys),
             issuer=admission.scheduler_id,
             audience=admission.audience,
@@ -269,16 +269,16 @@ async def _serving(
 ) -> AsyncGenerator[RunningWorker]:
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
     peer = PinnedPeer.from_pem(config.scheduler_certificate_pem.encode())
-    tie = Tie(
+    channels = SchedulerChannels(
         config.keys, await ready_identity(config, clock, progress), clock, config.scheduler, peer
     )
-    async with tie.open() as schedulers, asyncio.TaskGroup() as group:
+    async with channels.open() as schedulers, asyncio.TaskGroup() as group:
         registry = RegistryClient(schedulers)
         parts = _Parts(config, runtime, images, audit, clock, group, registry)
         receiver = AuditClient(lambda: registry.schedulers)
         parts.sinks = audit_sinks(config, audit, receiver, clock)
         server, port = await start_server(
-            reapi_handlers(parts.gate),
+            reapi_handlers(parts.authorizer),
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
@@ -300,7 +300,7 @@ async def _serving(
                 result_proof=parts.signer.possession(config.worker_id, tls.certificate_der),
                 toolchains=compilers,
             )
-            async with _renewing(tie, schedulers, registry), _linked(parts, registration):
+            async with _renewing(channels, schedulers, registry), _linked(parts, registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
             # Deregistered, so no route leads here any more: what runs may finish and be answered.
@@ -348,11 +348,11 @@ async def ready_identity(
 
 @asynccontextmanager
 async def _renewing(
-    tie: Tie, schedulers: Schedulers, registry: RegistryClient
+    channels: SchedulerChannels, schedulers: Schedulers, registry: RegistryClient
 ) -> AsyncGenerator[None]:
     """Renew the certificate while the block runs."""
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(tie.keep(schedulers, registry.use), name="certificate")
+        task = group.create_task(channels.keep(schedulers, registry.use), name="certificate")
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from hpcc.gateway.config import GatewayConfig
 from hpcc.gateway.serve import serve_gateway
 from hpcc.ports import Clock, SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError
-from hpcc.scheduler.tenants.door import Admitted
+from hpcc.scheduler.tenants.authenticator import Admitted
 from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 from hpcc_testkit.farm.in_process import IMAGE, OTHER_IMAGE, TENANT, FarmUnderTest, farm_under_test
 from hpcc_testkit.farm.stock_client import StockClient, stock_client
@@ -24,7 +24,7 @@ GLOBEX: Final = TenantId("globex")
 
 
 @dataclass(slots=True)
-class TokenDoor:
+class TokenAuthenticator:
     """A `Door` whose tokens are `TENANT:PERSON:ANYTHING`, each good for its own tenant alone."""
 
     images: tuple[ImageRule, ...] = (ImageRule(IMAGE.digest), ImageRule(OTHER_IMAGE.digest))
@@ -62,14 +62,14 @@ class GatewayUnderTest:
     """What a test needs of the farm behind a gateway, and the gateway's port and CA."""
 
     farm: FarmUnderTest
-    door: TokenDoor
+    authenticator: TokenAuthenticator
     port: int
     ca_pem: bytes
 
     @asynccontextmanager
     async def client(
         self,
-        token: str = "acme:ann",  # noqa: S107 - a `TokenDoor` believes anything
+        token: str = "acme:ann",  # noqa: S107 - a `TokenAuthenticator` believes anything
         *headers: tuple[str, str | bytes],
         instance: str = "acme",
         image: str = str(IMAGE),
@@ -105,10 +105,10 @@ async def gateway_under_test(
     directory: Path, *, clock: Clock | None = None, **fields: object
 ) -> AsyncGenerator[GatewayUnderTest]:
     """Run a scheduler and a gateway while the block runs; start workers with `serving`."""
-    door = TokenDoor()
+    authenticator = TokenAuthenticator()
     clock = clock or SystemClock()
     files = issue(directory / "tls")
-    async with farm_under_test(directory, clock=clock, door=door) as farm:
+    async with farm_under_test(directory, clock=clock, authenticator=authenticator) as farm:
         values: dict[str, object] = {
             "scheduler": f"{farm.scheduler.host}:{farm.scheduler.port}",
             "scheduler_certificate_pem": farm.scheduler.certificate_pem,
@@ -118,4 +118,4 @@ async def gateway_under_test(
         }
         config = GatewayConfig(**values)  # type: ignore[arg-type]  # built by name just above
         async with serve_gateway(config, clock) as running:
-            yield GatewayUnderTest(farm, door, running.port, files.ca.read_bytes())
+            yield GatewayUnderTest(farm, authenticator, running.port, files.ca.read_bytes())

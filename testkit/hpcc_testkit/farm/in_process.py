@@ -23,7 +23,7 @@ from hpcc.rpc.scheduler.api import Route, RouteAsk
 from hpcc.rpc.scheduler.client import SchedulerClient
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import RunningScheduler, serve_scheduler
-from hpcc.scheduler.tenants.door import Door
+from hpcc.scheduler.tenants.authenticator import Authenticator
 from hpcc.worker.base.config import WorkerConfig
 from hpcc.worker.execute.toolchains import ToolchainBook
 from hpcc.worker.serve import RunningWorker, serve_worker
@@ -163,13 +163,13 @@ async def farm_under_test(
     *,
     clock: Clock | None = None,
     tenants: Path | None = None,
-    door: Door | None = None,
+    authenticator: Authenticator | None = None,
     audit_database: str = "",
     **worker_fields: object,
 ) -> AsyncGenerator[FarmUnderTest]:
     """Run a scheduler while the block runs; start workers with `serving`.
 
-    With `tenants`, the path of a table, there is no static tenant; `door` lets in by other rules.
+    With `tenants`, the path of a table, there is no static tenant. `authenticator` replaces both.
     `audit_database` is where workers' records go, if they send any.
     """
     clock = clock or SystemClock()
@@ -185,7 +185,7 @@ async def farm_under_test(
     )
     guests = directory / "guests"
     guests.mkdir(parents=True)
-    async with serve_scheduler(config, clock, door=door) as scheduler:
+    async with serve_scheduler(config, clock, authenticator=authenticator) as scheduler:
         yield FarmUnderTest(
             directory=directory,
             clock=clock,

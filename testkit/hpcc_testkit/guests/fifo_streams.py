@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from hpcc.runtime.containerd.client import Stdio
+from hpcc.runtime.containerd.client import StdioPaths
 from hpcc.runtime.windows.pipe_streams import PipeStreams, pipe_streams
 
 
@@ -35,7 +35,7 @@ class FifoEnd:
         os.close(self._fd)
 
 
-class _FifoDoor:
+class _FifoAcceptor:
     """A FIFO that waits for the shim to open it."""
 
     def __init__(self, path: str, flags: int) -> None:
@@ -62,12 +62,12 @@ async def fifo_streams(directory: Path) -> AsyncGenerator[PipeStreams]:
     """Have FIFOs in a directory while the block runs."""
     name = secrets.token_hex(8)
     paths = [str(directory / f"{name}-{end}") for end in ("in", "out", "err")]
-    stdio = Stdio(stdin=paths[0], stdout=paths[1], stderr=paths[2])
+    stdio = StdioPaths(stdin=paths[0], stdout=paths[1], stderr=paths[2])
 
-    def open_door(path: str) -> _FifoDoor:
-        return _FifoDoor(path, os.O_WRONLY if path == stdio.stdin else os.O_RDONLY)
+    def open_acceptor(path: str) -> _FifoAcceptor:
+        return _FifoAcceptor(path, os.O_WRONLY if path == stdio.stdin else os.O_RDONLY)
 
-    async with pipe_streams(stdio, open_door) as streams:
+    async with pipe_streams(stdio, open_acceptor) as streams:
         try:
             yield streams
         finally:

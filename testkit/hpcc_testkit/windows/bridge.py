@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hpcc.windows.library import Answer, narrowed
+from hpcc.windows.library import CallResult, narrowed
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 _SOURCE: Final = Path(__file__).with_name("bridge.c")
@@ -41,14 +41,14 @@ class Bridge:
         self._own = threading.local()
         self._channels: list[socket.socket] = []
 
-    def call(self, function: str, *arguments: int) -> Answer:
+    def call(self, function: str, *arguments: int) -> CallResult:
         name = function.encode()
         words = [argument & ((1 << 64) - 1) for argument in arguments]
         asked = (
             b"C" + bytes([len(name)]) + name + struct.pack(f"<B{len(words)}Q", len(words), *words)
         )
         value, error = struct.unpack("<QI", self._ask(asked, 12))
-        return Answer(narrowed(function, value), error)
+        return CallResult(narrowed(function, value), error)
 
     def allocate(self, data: bytes) -> int:
         (address,) = struct.unpack("<Q", self._ask(struct.pack("<cI", b"A", len(data)) + data, 8))

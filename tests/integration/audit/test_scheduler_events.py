@@ -108,7 +108,7 @@ async def test_a_route_to_an_image_that_the_tenant_may_not_use_is_an_event_of_th
     tmp_path: Path,
 ) -> None:
     from hpcc.core import GuestReuse
-    from hpcc.scheduler.tenants.door import Admitted
+    from hpcc.scheduler.tenants.authenticator import Admitted
     from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 
     policy = TenantPolicy(
@@ -130,7 +130,7 @@ async def test_a_route_to_an_image_that_the_tenant_may_not_use_is_an_event_of_th
             await asyncio.Event().wait()
 
     async with (
-        farm_under_test(tmp_path, door=OneImage()) as farm,
+        farm_under_test(tmp_path, authenticator=OneImage()) as farm,
         scheduler(farm) as schedulers,
     ):
         client = SchedulerClient(schedulers)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpcc.cache.cache import Cache
-from hpcc.compilers.scan.wanted import wanted_headers
+from hpcc.compilers.scan.missing_includes import missing_includes
 from hpcc.core import RemoteOutcome, RemoteRequest, RemoteResult
 from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote
 
@@ -179,7 +179,7 @@ def test_a_guest_may_ask_for_a_plain_header_by_the_same_words(
     ],
 )
 def test_other_words_name_nothing(stderr: bytes) -> None:
-    assert wanted_headers(stderr) == ()
+    assert missing_includes(stderr) == ()
 
 
 def test_colours_do_not_hide_a_name() -> None:
@@ -187,11 +187,11 @@ def test_colours_do_not_hide_a_name() -> None:
         b"\x1b[01m\x1b[Ksrc/main.c:1:10:\x1b[m\x1b[K \x1b[01;31m\x1b[Kfatal error: \x1b[m\x1b[K"
         b"plain.h: No such file or directory\n"
     )
-    assert [(w.name, w.at) for w in wanted_headers(said)] == [(b"plain.h", b"src/main.c")]
+    assert [(w.name, w.at) for w in missing_includes(said)] == [(b"plain.h", b"src/main.c")]
 
 
 def test_a_flood_of_names_is_cut() -> None:
     said = b"".join(
         b"a.c:1:1: fatal error: n%d.h: No such file or directory\n" % i for i in range(100)
     )
-    assert len(wanted_headers(said)) <= 4
+    assert len(missing_includes(said)) <= 4

@@ -53,7 +53,7 @@ async def test_no_token_is_refused_by_every_method(gateway: GatewayUnderTest) ->
             code, text = await refusal(call)
             assert code is Codes.UNAUTHENTICATED
             assert "hpcc token" in text
-    assert gateway.door.logins == []
+    assert gateway.authenticator.logins == []
 
 
 async def test_two_tokens_in_one_call_are_refused(gateway: GatewayUnderTest) -> None:

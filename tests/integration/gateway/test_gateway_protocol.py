@@ -45,7 +45,7 @@ async def test_a_build_step_goes_through_and_its_result_is_cached(
     assert [r.cache_status for r in rows] == ["executed", "hit", "hit"]
     assert {r.principal for r in rows} == {"ann"}
     assert rows[0].client_version.startswith("gateway ")
-    assert gateway.door.logins == ["acme"]
+    assert gateway.authenticator.logins == ["acme"]
 
 
 async def test_the_image_may_stand_in_the_action_or_in_the_command(

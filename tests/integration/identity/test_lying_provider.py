@@ -18,7 +18,7 @@ from hpcc.identity.oidc_http import ProviderError, ProviderHttp
 from hpcc.identity.oidc_keys import KeyCache, KeyCacheLimits
 from hpcc.ports import SystemClock
 from hpcc.rpc.base.errors import UnauthenticatedError, UnavailableError
-from hpcc.scheduler.tenants.door import TableDoor
+from hpcc.scheduler.tenants.authenticator import TableAuthenticator
 from hpcc_testkit.services.idp_tokens import FixedClock, MintKey, claims, mint
 
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
@@ -256,43 +256,43 @@ async def test_a_token_of_one_tenant_is_only_ever_checked_against_that_tenants_k
 ) -> None:
     async with liar() as acme, liar() as globex:
         globex.keys = [OTHER.jwk(kid="acme-1")]
-        door = TableDoor(
+        authenticator = TableAuthenticator(
             table(tmp_path / "t", acme=acme.issuer, globex=globex.issuer), FixedClock()
         )
         good = mint(KEY, claims(iss=acme.issuer))
-        assert (await door.admit(good, ACME, "x")).principal == "ann"
+        assert (await authenticator.admit(good, ACME, "x")).principal == "ann"
         asked = len(acme.asked)
         with pytest.raises(UnauthenticatedError) as refused:
-            await door.admit(good, GLOBEX, "x")
+            await authenticator.admit(good, GLOBEX, "x")
         assert refused.value.reason == "idp-token-signature"
         # B's keys with A's issuer, A's tenant: B's provider cannot let anybody into A.
         forged = mint(OTHER, claims(iss=acme.issuer), kid="acme-1")
         with pytest.raises(UnauthenticatedError):
-            await door.admit(forged, ACME, "x")
+            await authenticator.admit(forged, ACME, "x")
         with pytest.raises(UnauthenticatedError) as issuer:
-            await door.admit(forged, GLOBEX, "x")
+            await authenticator.admit(forged, GLOBEX, "x")
         assert issuer.value.reason == "idp-token-issuer"
         assert len(acme.asked) == asked
 
 
 async def test_an_unknown_tenant_is_nobodys_and_asks_nobody(tmp_path: Path) -> None:
     async with liar() as acme:
-        door = TableDoor(table(tmp_path / "t", acme=acme.issuer), FixedClock())
+        authenticator = TableAuthenticator(table(tmp_path / "t", acme=acme.issuer), FixedClock())
         with pytest.raises(UnauthenticatedError) as refused:
-            await door.admit(mint(KEY, claims(iss=acme.issuer)), GLOBEX, "x")
+            await authenticator.admit(mint(KEY, claims(iss=acme.issuer)), GLOBEX, "x")
         assert refused.value.reason == "unknown-tenant"
         for nonsense in ("", "x", "a.b.c", "s" * 43, "x" * 9000):
             with pytest.raises(UnauthenticatedError):
-                await door.admit(nonsense, ACME, "x")
+                await authenticator.admit(nonsense, ACME, "x")
         assert acme.asked == []
 
 
 async def test_a_provider_that_is_away_is_no_refusal(tmp_path: Path) -> None:
     async with liar() as acme:
         acme.lie = lambda _: (500, {}, b"")
-        door = TableDoor(table(tmp_path / "t", acme=acme.issuer), FixedClock())
+        authenticator = TableAuthenticator(table(tmp_path / "t", acme=acme.issuer), FixedClock())
         with pytest.raises(UnavailableError) as away:
-            await door.admit(mint(KEY, claims(iss=acme.issuer)), ACME, "x")
+            await authenticator.admit(mint(KEY, claims(iss=acme.issuer)), ACME, "x")
         assert away.value.reason == "idp-status"
 
 
@@ -300,10 +300,10 @@ async def test_no_refusal_and_no_log_line_holds_a_token(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with liar() as acme:
-        door = TableDoor(table(tmp_path / "t", acme=acme.issuer), FixedClock())
+        authenticator = TableAuthenticator(table(tmp_path / "t", acme=acme.issuer), FixedClock())
         token = mint(KEY, claims(iss=acme.issuer, aud="other"))
         with caplog.at_level("DEBUG"), pytest.raises(UnauthenticatedError) as refused:
-            await door.admit(token, ACME, "x")
+            await authenticator.admit(token, ACME, "x")
         assert "reason=idp-token-audience" in caplog.text
         for part in token.split("."):
             assert part[:16] not in caplog.text + str(refused.value)

@@ -31,7 +31,7 @@ from hpcc.scheduler.enrolment import Enrolment
 from hpcc.scheduler.serve import TLS_NAME, open_enrolment
 from hpcc.worker.base.identity import (
     IDENTITY_NAME,
-    Tie,
+    SchedulerChannels,
     enrol_worker,
     load_identity_or_none,
     read_token,
@@ -355,8 +355,8 @@ async def test_a_worker_renews_in_time_and_goes_on_over_the_new_certificate(worl
         token=await world.token(),
         worker_id="w7",
     )
-    tie = Tie(keys, identity, Turns(), f"127.0.0.1:{port}", world.peer)
-    async with tie.open() as schedulers:
+    channels = SchedulerChannels(keys, identity, Turns(), f"127.0.0.1:{port}", world.peer)
+    async with channels.open() as schedulers:
         registry = RegistryClient(schedulers)
         before = (keys / IDENTITY_NAME).read_bytes()
         used = asyncio.Event()
@@ -365,7 +365,7 @@ async def test_a_worker_renews_in_time_and_goes_on_over_the_new_certificate(worl
             registry.use(new)  # type: ignore[arg-type]
             used.set()
 
-        task = asyncio.ensure_future(tie.keep(schedulers, use))
+        task = asyncio.ensure_future(channels.keep(schedulers, use))
         turns.release()
         async with asyncio.timeout(30):
             await used.wait()

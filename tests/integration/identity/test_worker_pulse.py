@@ -17,7 +17,7 @@ from hpcc.rpc.base.channel import open_channel
 from hpcc.rpc.scheduler.api import Beat, RouteChange
 from hpcc.rpc.scheduler.client import RegistryClient, SchedulerClient
 from hpcc.rpc.scheduler.pulse import Pulse
-from hpcc.scheduler.registry import RETURN_SECONDS, Registry
+from hpcc.scheduler.registry import RETURN_SECONDS, WorkerRegistry
 from hpcc.scheduler.serve import open_enrolment
 from hpcc.worker.base.identity import load_identity_or_none
 from hpcc_testkit.farm.in_process import TENANT, FarmUnderTest, farm_under_test
@@ -111,7 +111,7 @@ async def test_a_worker_that_died_is_told_dead_without_waiting_for_its_lease(
         """Say no goodbye."""
 
     monkeypatch.setattr(RegistryClient, "deregister", nothing)
-    monkeypatch.setattr(Registry, "expire", lambda _: [])
+    monkeypatch.setattr(WorkerRegistry, "expire", lambda _: [])
     async with farm_under_test(tmp_path) as farm:
         async with farm.serving():
             route = await farm.route()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.daemon.door import socket_path
 from hpcc.daemon.front import Front
+from hpcc.daemon.socket_lock import socket_path
 from hpcc.daemon.transport import FrontLimits
 from hpcc.daemon.unix_listener import UnixListener
 from hpcc.ports import SystemClock

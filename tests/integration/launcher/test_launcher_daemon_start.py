@@ -13,7 +13,7 @@ import pytest
 from hpcc.config.paths import Paths
 from hpcc.core import InfrastructureError, NotFoundError
 from hpcc.daemon.client import query, start, stop
-from hpcc.daemon.door import socket_path
+from hpcc.daemon.socket_lock import socket_path
 from hpcc.wire import launcher as wire
 from hpcc_testkit.cache.launcher import (
     Bench,

@@ -21,7 +21,7 @@ import pytest
 
 from hpcc.cache.base.api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.cache.base.counters import Counters
-from hpcc.cache.base.tools import Answer
+from hpcc.cache.base.tools import ProgramOutput
 from hpcc.cache.remote.cl_farm import ClFarm
 from hpcc.cache.remote.cl_host import ClHost
 from hpcc.cache.remote.cl_plan import ClPlanner
@@ -65,12 +65,12 @@ class Drive:
     msc_version: str = "193833130"
     encoding: str = "cp850"
 
-    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> Answer:
+    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
         program, *words = [posix(a.decode()) for a in argv]
         is_cl = program.endswith("cl.exe") and not program.endswith("clang-cl.exe")
         report = ""
         if is_cl and "-EP" in words:
-            return Answer(0, f"HPCC_PROBE cl {self.msc_version}\r\n".encode(), b"v.c\r\n")
+            return ProgramOutput(0, f"HPCC_PROBE cl {self.msc_version}\r\n".encode(), b"v.c\r\n")
         if is_cl and "-sourceDependencies" in words:
             at = words.index("-sourceDependencies")
             report = words[at + 1]
@@ -88,7 +88,7 @@ class Drive:
             data = {"Source": "x.c", "Includes": [n.decode().lower() for n in names]}
             Path(report).write_text(json.dumps({"Version": "1.1", "Data": data}))
             out = b""
-        return Answer(done.returncode, out.replace(ENGLISH, GERMAN), done.stderr)
+        return ProgramOutput(done.returncode, out.replace(ENGLISH, GERMAN), done.stderr)
 
     @contextmanager
     def scratch(self) -> Iterator[str]:

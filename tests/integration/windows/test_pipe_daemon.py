@@ -21,8 +21,8 @@ from hpcc.config.paths import Paths
 from hpcc.core import CallerError, InfrastructureError, NotFoundError
 from hpcc.daemon.lifecycle import Daemon, LifecycleLimits
 from hpcc.daemon.main import open_daemon
+from hpcc.daemon.pipe_lock import PipeLock
 from hpcc.daemon.windows_client import query, stop
-from hpcc.daemon.windows_door import PipeDoor
 from hpcc.daemon.windows_process import WindowsPlace
 from hpcc.windows.files import WindowsLock, directory_id
 from hpcc.windows.library import WindowsError
@@ -108,9 +108,9 @@ class Place:
 
     @contextmanager
     def daemon(self, **options: object) -> Iterator[Daemon]:
-        door = PipeDoor.open(self.server, self.paths, self.hpcc_dir)
+        endpoint_lock = PipeLock.open(self.server, self.paths, self.hpcc_dir)
         daemon = open_daemon(
-            WindowsPlace(self.server, door), lambda: (self.script, None), begin_seconds=900, **options,
+            WindowsPlace(self.server, endpoint_lock), lambda: (self.script, None), begin_seconds=900, **options,
         )  # fmt: skip
         thread = threading.Thread(target=daemon.serve, args=(lambda: None,))
         thread.start()
@@ -214,7 +214,7 @@ def test_a_launcher_of_another_build_is_told_so(place: Place) -> None:
 
 
 def test_nonsense_is_refused_and_the_next_one_served(place: Place, other: Bridge) -> None:
-    from hpcc.daemon.windows_door import dial_daemon
+    from hpcc.daemon.pipe_lock import dial_daemon
 
     nonsense = [b"GET / HTTP/1.1\r\n\r\n", b"hpc1" + b"\1\0\0\0" + b"\xff" * 4,
                 launcher.frame(launcher.ADMIN, b"status") + b"x", launcher.WAIT_FRAME]  # fmt: skip
@@ -242,7 +242,7 @@ def test_a_client_of_another_user_is_not_served(
 def test_there_is_one_daemon(place: Place, other: Bridge) -> None:
     with place.daemon():
         with pytest.raises(CallerError) as caught:
-            PipeDoor.open(other, place.paths, place.hpcc_dir)
+            PipeLock.open(other, place.paths, place.hpcc_dir)
         assert caught.value.reason == "already-running"
 
 

@@ -119,15 +119,17 @@ class Runs:
 
     def __init__(self, channel: GuestChannel) -> None:
         self.channel = channel
-        self.birth: pb.Guest | None = pb.Guest(guest_id="w-1", wall_time_ns=1, entropy=bytes(64))
+        self.first_exec: pb.Guest | None = pb.Guest(
+            guest_id="w-1", wall_time_ns=1, entropy=bytes(64)
+        )
 
     async def __call__(
         self, req: ExecRequest, *blobs: bytes
     ) -> tuple[ResultEvent, bytes, bytes, dict[str, bytes]]:
-        birth, self.birth = self.birth, None
+        first_exec, self.first_exec = self.first_exec, None
         streams, files = {"stdout": b"", "stderr": b""}, dict[str, bytes]()
         result: ResultEvent | None = None
-        async for event in self.channel.exec(req, MemoryBlobs(*blobs), birth):
+        async for event in self.channel.exec(req, MemoryBlobs(*blobs), first_exec):
             match event:
                 case StdioEvent(stream, data):
                     streams[stream] += data
@@ -201,11 +203,11 @@ async def test_a_cancelled_compile_takes_its_tree_along(wine: Wine, home: Path) 
     tool = "compiler-of-the-test"
     async with guest(wine, home) as channel:
         run = Runs(channel)
-        stream = channel.exec(request(tool, "sleep"), MemoryBlobs(), run.birth)
+        stream = channel.exec(request(tool, "sleep"), MemoryBlobs(), run.first_exec)
         async for _ in stream:
             break
         await stream.aclose()
-        run.birth = None
+        run.first_exec = None
         # Two at once wait for each other: both see an empty C:\src.
         async with asyncio.TaskGroup() as group:
             both = [group.create_task(run(request(tool, "look"))) for _ in range(2)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hpcc.cache.base.api import CompileRequest, Done, Exec, Finish, Run, RunReport
 from hpcc.daemon.accept_threads import AcceptThreads
 from hpcc.daemon.front import Front
-from hpcc.daemon.pipe_listener import PipeListener
+from hpcc.daemon.pipe_listener import LauncherPipeListener
 from hpcc.ports import SystemClock
 from hpcc.wire import launcher as wire
 
@@ -97,14 +97,16 @@ def request(*, cwd_id: tuple[int, int] = PLACE, build_id: bytes = wire.BUILD_ID.
 
 
 def front_of(handler: Handler) -> Front:
-    listener = PipeListener(Door(), owner=OWNER, directory_id=lambda _: PLACE, clock=SystemClock())
+    listener = LauncherPipeListener(
+        Door(), owner=OWNER, directory_id=lambda _: PLACE, clock=SystemClock()
+    )
     return Front(listener, handler, on_admin=lambda body: body.upper(), on_version=lambda: False)
 
 
 def serve(front: Front, talk: Talk, *, is_busy: bool = False) -> None:
     """Serve one connection on this thread, as an accepting thread would."""
     listener = front._listener
-    assert isinstance(listener, PipeListener)
+    assert isinstance(listener, LauncherPipeListener)
     listener._serve = front._serve_connection
     listener._serve_end(talk, is_busy)
 

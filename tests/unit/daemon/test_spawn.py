@@ -9,7 +9,7 @@ import pytest
 
 from hpcc.core import CallerError
 from hpcc.daemon.client import daemon_environment
-from hpcc.daemon.door import prepare_private_directory
+from hpcc.daemon.socket_lock import prepare_private_directory
 from hpcc.daemon.spawn import MAX_LOG_BYTES, open_log
 
 

@@ -28,7 +28,7 @@ from hpcc.dispatch.compile import PreparedAction, prepare_action
 from hpcc.dispatch.memo import DigestMemo, read_blob
 from hpcc.dispatch.remote_frames import (
     LENGTH,
-    Kind,
+    FrameKind,
     decode_frame,
     encode_outcome,
     encode_request,
@@ -72,7 +72,7 @@ def test_a_request_crosses_the_pair_unchanged(request: RemoteRequest, number: in
     raw = encode_request(number, request)
     assert LENGTH.unpack_from(raw)[0] == len(raw) - LENGTH.size
     frame = decode_frame(raw[LENGTH.size :])
-    assert (frame.kind, frame.request_id) == (Kind.COMPILE, number)
+    assert (frame.kind, frame.request_id) == (FrameKind.COMPILE, number)
     assert request_of(frame) == request
 
 

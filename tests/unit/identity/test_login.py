@@ -31,7 +31,12 @@ from hpcc.identity.login_source import (
     store_login,
 )
 from hpcc.identity.oidc_grants import Grants, RefusedError
-from hpcc.identity.oidc_http import Answer, ProviderError, ProviderHttp, check_provider_url
+from hpcc.identity.oidc_http import (
+    ProviderError,
+    ProviderHttp,
+    ProviderResponse,
+    check_provider_url,
+)
 from hpcc.identity.oidc_provider import Provider, parse_provider
 from hpcc.ports import SystemClock
 from hpcc_testkit.services.idp_tokens import ISSUER, NOW, FixedClock, MintKey, claims, mint
@@ -66,17 +71,17 @@ DEVICE: dict[str, object] = {
 class Script(ProviderHttp):
     """Answers in order; an exception is raised. Keeps what was asked."""
 
-    def __init__(self, *answers: Answer | HpccError) -> None:
+    def __init__(self, *answers: ProviderResponse | HpccError) -> None:
         super().__init__()
         self.answers = list(answers)
         self.asked: list[tuple[str, dict[str, str], tuple[str, str] | None]] = []
 
-    async def get(self, url: str, *, max_bytes: int) -> Answer:
-        return Answer(200, DISCOVERY)
+    async def get(self, url: str, *, max_bytes: int) -> ProviderResponse:
+        return ProviderResponse(200, DISCOVERY)
 
     async def post(
         self, url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None, max_bytes: int
-    ) -> Answer:
+    ) -> ProviderResponse:
         self.asked.append((url, dict(form), basic))
         answer = self.answers.pop(0)
         if isinstance(answer, HpccError):
@@ -84,18 +89,20 @@ class Script(ProviderHttp):
         return answer
 
 
-def error(code: str, status: int = 400) -> Answer:
-    return Answer(status, {"error": code, "error_description": "\x1b[2Jgo to evil.example"})
+def error(code: str, status: int = 400) -> ProviderResponse:
+    return ProviderResponse(
+        status, {"error": code, "error_description": "\x1b[2Jgo to evil.example"}
+    )
 
 
-def tokens(**changes: object) -> Answer:
+def tokens(**changes: object) -> ProviderResponse:
     body: dict[str, object] = {
         "id_token": mint(KEY, claims(aud="hpcc-cli")),
         "access_token": mint(KEY),
         "refresh_token": "r2",
         **changes,
     }
-    return Answer(200, {n: v for n, v in body.items() if v is not None})
+    return ProviderResponse(200, {n: v for n, v in body.items() if v is not None})
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +126,7 @@ def profile(certificate: str) -> FarmProfile:
 async def test_a_device_login_sends_a_pkce_challenge_and_later_its_verifier(
     profile: FarmProfile,
 ) -> None:
-    http = Script(Answer(200, DEVICE), tokens())
+    http = Script(ProviderResponse(200, DEVICE), tokens())
     grants = Grants(http, PROVIDER, profile, FixedClock())
     code = await grants.device_code()
     got = await grants.wait_device(code)
@@ -133,7 +140,7 @@ async def test_a_device_login_sends_a_pkce_challenge_and_later_its_verifier(
     assert got.refresh_token == "r2"
     assert "password" not in {v for _, form, _ in http.asked for v in form.values()}
 
-    plain = Script(Answer(200, DEVICE))
+    plain = Script(ProviderResponse(200, DEVICE))
     await Grants(plain, replace(PROVIDER, has_pkce=False), profile, FixedClock()).device_code()
     assert "code_challenge" not in plain.asked[0][1]
 
@@ -143,7 +150,7 @@ async def test_polling_slows_down_when_told_to_and_when_nobody_answers(
 ) -> None:
     clock = FixedClock()
     http = Script(
-        Answer(200, DEVICE),
+        ProviderResponse(200, DEVICE),
         error("authorization_pending"),
         error("slow_down"),
         error("authorization_pending"),
@@ -157,7 +164,9 @@ async def test_polling_slows_down_when_told_to_and_when_nobody_answers(
 
 
 async def test_polling_ends_when_the_code_does(profile: FarmProfile) -> None:
-    http = Script(Answer(200, {**DEVICE, "expires_in": 12}), *[error("authorization_pending")] * 9)
+    http = Script(
+        ProviderResponse(200, {**DEVICE, "expires_in": 12}), *[error("authorization_pending")] * 9
+    )
     grants = Grants(http, PROVIDER, profile, FixedClock())
     with pytest.raises(RefusedError) as refused:
         await grants.wait_device(await grants.device_code())
@@ -170,7 +179,7 @@ async def test_a_provider_that_names_no_interval_is_asked_every_five_seconds(
 ) -> None:
     clock = FixedClock()
     device = {name: value for name, value in DEVICE.items() if name != "interval"}
-    grants = Grants(Script(Answer(200, device), tokens()), PROVIDER, profile, clock)
+    grants = Grants(Script(ProviderResponse(200, device), tokens()), PROVIDER, profile, clock)
     await grants.wait_device(await grants.device_code())
     assert clock.slept == [5]
 
@@ -179,7 +188,7 @@ async def test_a_provider_cannot_make_us_wait_for_ever_or_poll_without_pause(
     profile: FarmProfile,
 ) -> None:
     clock = FixedClock()
-    http = Script(Answer(200, {**DEVICE, "expires_in": 10**9, "interval": 0}), tokens())
+    http = Script(ProviderResponse(200, {**DEVICE, "expires_in": 10**9, "interval": 0}), tokens())
     grants = Grants(http, PROVIDER, profile, clock)
     code = await grants.device_code()
     assert code.deadline == clock.monotonic() + 1800
@@ -212,13 +221,19 @@ async def test_a_provider_cannot_make_us_wait_for_ever_or_poll_without_pause(
 async def test_a_page_or_code_that_could_mislead_a_person_is_not_shown(
     profile: FarmProfile, change: str, value: object
 ) -> None:
-    grants = Grants(Script(Answer(200, {**DEVICE, change: value})), PROVIDER, profile, FixedClock())
+    grants = Grants(
+        Script(ProviderResponse(200, {**DEVICE, change: value})), PROVIDER, profile, FixedClock()
+    )
     with pytest.raises(IntegrityError):
         await grants.device_code()
 
 
 async def test_what_a_provider_says_in_words_is_not_shown(profile: FarmProfile) -> None:
-    for answer in (error("invalid_client"), error("\x1b[2J"), Answer(400, {"error": {"a": 1}})):
+    for answer in (
+        error("invalid_client"),
+        error("\x1b[2J"),
+        ProviderResponse(400, {"error": {"a": 1}}),
+    ):
         with pytest.raises(RefusedError) as refused:
             await Grants(Script(answer), PROVIDER, profile, FixedClock()).device_code()
         assert "evil" not in str(refused.value)
@@ -425,12 +440,12 @@ async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
             *,
             basic: tuple[str, str] | None,
             max_bytes: int,
-        ) -> Answer:
+        ) -> ProviderResponse:
             (tmp_path / "l").unlink(missing_ok=True)  # as `hpcc logout` does
             return await super().post(url, form, basic=basic, max_bytes=max_bytes)
 
     clock = FixedClock()
-    http = Slow(error("invalid_grant") if is_refused else tokens(), Answer(200, {}))
+    http = Slow(error("invalid_grant") if is_refused else tokens(), ProviderResponse(200, {}))
     source = await source_of(tmp_path / "l", profile, http, clock)
     clock.time += 500
     with pytest.raises(CallerError) as nobody:

@@ -25,9 +25,9 @@ from hpcc.core import (
     StdioEvent,
     Toolchain,
 )
-from hpcc.dispatch.parity import judge
+from hpcc.dispatch.parity import parity_verdict
 from hpcc.images.store import ImageStore
-from hpcc.images.survey import Answer, Kind, Survey, SurveyLog
+from hpcc.images.survey import AnswerKind, Survey, SurveyAnswer, SurveyLog
 from hpcc.images.toolchains import probe_guest
 from hpcc.ports import BlobSource, GuestLostError, GuestSpec, SystemClock
 from hpcc.worker.execute.toolchains import Prober
@@ -165,14 +165,18 @@ async def test_patience_gives_each_question_more_time() -> None:
 
 UNFINISHED = Survey(
     (
-        Answer("list", Kind.FOUND),
-        Answer("gcc", Kind.FOUND),
-        Answer("g++", Kind.UNANSWERED, "deadline"),
+        SurveyAnswer("list", AnswerKind.FOUND),
+        SurveyAnswer("gcc", AnswerKind.FOUND),
+        SurveyAnswer("g++", AnswerKind.UNANSWERED, "deadline"),
     ),
     (GCC,),
 )
-NONE_FOUND = Survey((Answer("list", Kind.ABSENT), Answer("gcc", Kind.ABSENT)))
-WHOLE = Survey((Answer("list", Kind.FOUND), Answer("gcc", Kind.FOUND)), (GCC,))
+NONE_FOUND = Survey(
+    (SurveyAnswer("list", AnswerKind.ABSENT), SurveyAnswer("gcc", AnswerKind.ABSENT))
+)
+WHOLE = Survey(
+    (SurveyAnswer("list", AnswerKind.FOUND), SurveyAnswer("gcc", AnswerKind.FOUND)), (GCC,)
+)
 
 
 @pytest.fixture
@@ -237,7 +241,7 @@ def judged(compilers: tuple[Toolchain, ...] | None) -> tuple[Level, bool, str]:
         scheduler="s:1", tenant="acme", image=str(image), expires_at=1.0,
         policy=ClientPolicy(parity="refuse"), compilers=compilers,
     )  # fmt: skip
-    found = judge(session, "refuse", "gcc", GCC, image)
+    found = parity_verdict(session, "refuse", "gcc", GCC, image)
     return found.finding.level, found.refuses, found.text
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from hpcc.core import ImageDigest, Isolation, NotFoundError
 from hpcc.ports import WorkerLease
-from hpcc.routing.fleet import Wish
+from hpcc.routing.fleet import RouteRequest
 from hpcc.rpc.scheduler.api import Beat, Registration
-from hpcc.scheduler.registry import RETURN_SECONDS, Registry
+from hpcc.scheduler.registry import RETURN_SECONDS, WorkerRegistry
 from hpcc.scheduler.registry_row import Worker
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
@@ -50,11 +50,13 @@ def beat(name: str, running: int = 0, queued: int = 0, generation: int = 1) -> B
     )  # fmt: skip
 
 
-def take(registry: Registry, registered: Registration) -> Worker:
+def take(registry: WorkerRegistry, registered: Registration) -> Worker:
     return registry.register(registered)[0]
 
 
-def share(one: Registry, other: Registry, *, with_facts: bool = True) -> list[tuple[int, bool]]:
+def share(
+    one: WorkerRegistry, other: WorkerRegistry, *, with_facts: bool = True
+) -> list[tuple[int, bool]]:
     """Let `other` read what `one` would have put into the store; return what died for it."""
     leases = one.outbox()
     one.shared(leases, frozenset(), done=True)
@@ -69,41 +71,41 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def registry(clock: Clock) -> Registry:
-    return Registry(clock, 10.0)
+def registry(clock: Clock) -> WorkerRegistry:
+    return WorkerRegistry(clock, 10.0)
 
 
-def wish(image: ImageDigest = IMAGE, failed_generation: int = 0) -> Wish:
-    return Wish(
+def request(image: ImageDigest = IMAGE, failed_generation: int = 0) -> RouteRequest:
+    return RouteRequest(
         image=image, rank=Isolation.QEMU_TCG.rank, home=0, failed_generation=failed_generation
     )
 
 
-def choose(registry: Registry, **more: int) -> str:
-    return registry.choose(wish(**more), lambda _: 0).registration.worker_id
+def choose(registry: WorkerRegistry, **more: int) -> str:
+    return registry.choose(request(**more), lambda _: 0).registration.worker_id
 
 
-def test_a_worker_that_has_the_image_is_chosen(registry: Registry) -> None:
+def test_a_worker_that_has_the_image_is_chosen(registry: WorkerRegistry) -> None:
     registry.register(registration())
     assert choose(registry) == "w1"
     with pytest.raises(NotFoundError):
-        registry.choose(wish(OTHER), lambda _: 0)
+        registry.choose(request(OTHER), lambda _: 0)
 
 
-def test_a_worker_that_isolates_less_is_never_chosen(registry: Registry) -> None:
+def test_a_worker_that_isolates_less_is_never_chosen(registry: WorkerRegistry) -> None:
     registry.register(registration(isolation=Isolation.PROCESS_RUNC))
     with pytest.raises(NotFoundError):
         choose(registry)
 
 
-def test_the_least_loaded_is_chosen(registry: Registry) -> None:
+def test_the_least_loaded_is_chosen(registry: WorkerRegistry) -> None:
     for name in ("w1", "w2"):
         registry.register(registration(name))
     registry.heartbeat(beat("w1", running=2, queued=3))
     assert choose(registry) == "w2"
 
 
-def test_a_route_that_just_failed_is_chosen_last(registry: Registry) -> None:
+def test_a_route_that_just_failed_is_chosen_last(registry: WorkerRegistry) -> None:
     first = take(registry, registration("w1"))
     registry.register(registration("w2"))
     registry.heartbeat(beat("w2", running=2, queued=3))
@@ -111,7 +113,7 @@ def test_a_route_that_just_failed_is_chosen_last(registry: Registry) -> None:
     assert choose(registry, failed_generation=first.generation) == "w2"
 
 
-def test_a_worker_that_misses_its_lease_is_gone(registry: Registry, clock: Clock) -> None:
+def test_a_worker_that_misses_its_lease_is_gone(registry: WorkerRegistry, clock: Clock) -> None:
     worker = take(registry, registration())
     clock.at += 9
     registry.heartbeat(beat("w1"))
@@ -126,7 +128,7 @@ def test_a_worker_that_misses_its_lease_is_gone(registry: Registry, clock: Clock
         registry.heartbeat(beat("w1"))
 
 
-def test_a_lost_guest_ends_the_generation_and_not_the_worker(registry: Registry) -> None:
+def test_a_lost_guest_ends_the_generation_and_not_the_worker(registry: WorkerRegistry) -> None:
     worker = take(registry, registration())
     change, successor = registry.lost("w1", worker.generation)
     assert change.generation == worker.generation
@@ -135,16 +137,16 @@ def test_a_lost_guest_ends_the_generation_and_not_the_worker(registry: Registry)
 
 
 def test_generations_grow_over_a_restart_of_the_scheduler(clock: Clock) -> None:
-    before = take(Registry(clock, 10.0), registration()).generation
+    before = take(WorkerRegistry(clock, 10.0), registration()).generation
     clock.at += 1
-    assert take(Registry(clock, 10.0), registration()).generation > before
+    assert take(WorkerRegistry(clock, 10.0), registration()).generation > before
 
 
-def test_a_worker_of_another_scheduler_is_routed_to(registry: Registry, clock: Clock) -> None:
-    other = Registry(clock, 10.0)
+def test_a_worker_of_another_scheduler_is_routed_to(registry: WorkerRegistry, clock: Clock) -> None:
+    other = WorkerRegistry(clock, 10.0)
     worker = take(registry, registration())
     assert share(registry, other) == []
-    assert other.choose(wish(), lambda _: 0) == worker
+    assert other.choose(request(), lambda _: 0) == worker
     # Its lease is the other one's to renew, and ends like any.
     clock.at += 8
     registry.heartbeat(beat("w1"))
@@ -157,9 +159,9 @@ def test_a_worker_of_another_scheduler_is_routed_to(registry: Registry, clock: C
 
 
 def test_a_lease_whose_facts_did_not_come_is_no_worker_yet(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     registry.register(registration())
     share(registry, other, with_facts=False)
     with pytest.raises(NotFoundError):
@@ -167,7 +169,9 @@ def test_a_lease_whose_facts_did_not_come_is_no_worker_yet(
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk", b"\x0a\x02w2"])
-def test_facts_that_no_scheduler_wrote_are_no_worker(registry: Registry, damage: bytes) -> None:
+def test_facts_that_no_scheduler_wrote_are_no_worker(
+    registry: WorkerRegistry, damage: bytes
+) -> None:
     lease = WorkerLease(
         worker_id="w1", generation=5, since=5, running=0, queued=0, seconds=9.0
     )  # fmt: skip
@@ -177,10 +181,10 @@ def test_facts_that_no_scheduler_wrote_are_no_worker(registry: Registry, damage:
 
 
 def test_a_guest_lost_at_one_scheduler_ends_the_generation_at_the_other(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
-    third = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
+    third = WorkerRegistry(clock, 10.0)
     worker = take(registry, registration())
     leases = registry.outbox()
     for reader in (other, third):
@@ -190,16 +194,16 @@ def test_a_guest_lost_at_one_scheduler_ends_the_generation_at_the_other(
     # By broadcast, and by the next reading where that was lost.
     (heard,) = other.heard_end("w1", change.generation, successor.generation)
     assert heard == change
-    assert other.choose(wish(), lambda _: 0).generation == successor.generation
+    assert other.choose(request(), lambda _: 0).generation == successor.generation
     assert share(registry, third) == [(worker.generation, True)]
-    assert third.choose(wish(), lambda _: 0).generation == successor.generation
+    assert third.choose(request(), lambda _: 0).generation == successor.generation
     assert other.heard_end("w1", change.generation, successor.generation) == []
 
 
 def test_a_loss_told_to_another_scheduler_than_heartbeats_is_shared_by_it(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     worker = take(registry, registration())
     share(registry, other)
     _, successor = other.lost("w1", worker.generation)
@@ -209,10 +213,10 @@ def test_a_loss_told_to_another_scheduler_than_heartbeats_is_shared_by_it(
 
 
 def test_a_worker_that_changes_schedulers_keeps_its_generation(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
     worker = take(registry, registration())
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     with pytest.raises(NotFoundError):
         other.heartbeat(beat("w1"))
     again, dead = other.register(replace(registration(), generation=worker.generation))
@@ -224,7 +228,7 @@ def test_a_worker_that_changes_schedulers_keeps_its_generation(
     assert (change.generation, change.is_dead) == (worker.generation, True)
 
 
-def test_a_worker_that_starts_anew_has_another_generation(registry: Registry) -> None:
+def test_a_worker_that_starts_anew_has_another_generation(registry: WorkerRegistry) -> None:
     first = take(registry, registration())
     second, (dead,) = registry.register(registration())
     assert second.generation > first.generation
@@ -233,7 +237,7 @@ def test_a_worker_that_starts_anew_has_another_generation(registry: Registry) ->
 
 @pytest.mark.parametrize("generation", [1 << 61, (1 << 62) + 5])
 def test_a_generation_that_no_clock_gave_is_not_believed(
-    registry: Registry, clock: Clock, generation: int
+    registry: WorkerRegistry, clock: Clock, generation: int
 ) -> None:
     worker = take(registry, registration())
     moved, dead = registry.heartbeat(beat("w1", generation=generation))
@@ -245,9 +249,9 @@ def test_a_generation_that_no_clock_gave_is_not_believed(
 
 
 def test_a_worker_that_left_is_not_taken_back_from_what_others_still_have(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     take(registry, registration())
     share(registry, other)
     left = other.remove("w1")
@@ -262,8 +266,8 @@ def test_a_worker_that_left_is_not_taken_back_from_what_others_still_have(
     assert choose(other) == "w1"
 
 
-def test_a_worker_that_left_elsewhere_is_gone_here(registry: Registry, clock: Clock) -> None:
-    other = Registry(clock, 10.0)
+def test_a_worker_that_left_elsewhere_is_gone_here(registry: WorkerRegistry, clock: Clock) -> None:
+    other = WorkerRegistry(clock, 10.0)
     worker = take(registry, registration())
     share(registry, other)
     (change,) = other.heard_end("w1", worker.generation, 0)
@@ -272,8 +276,10 @@ def test_a_worker_that_left_elsewhere_is_gone_here(registry: Registry, clock: Cl
         choose(other)
 
 
-def test_a_worker_that_nobody_lists_any_more_is_gone(registry: Registry, clock: Clock) -> None:
-    other = Registry(clock, 10.0)
+def test_a_worker_that_nobody_lists_any_more_is_gone(
+    registry: WorkerRegistry, clock: Clock
+) -> None:
+    other = WorkerRegistry(clock, 10.0)
     registry.register(registration())
     share(registry, other)
     (change,) = other.absorb([], {})
@@ -284,9 +290,9 @@ def test_a_worker_that_nobody_lists_any_more_is_gone(registry: Registry, clock: 
 
 
 def test_a_store_that_came_back_and_was_not_written_yet_takes_nobody_away(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     registry.register(registration())
     share(registry, other)
     clock.at += 8
@@ -299,9 +305,9 @@ def test_a_store_that_came_back_and_was_not_written_yet_takes_nobody_away(
 
 
 def test_with_the_store_away_workers_of_other_schedulers_are_kept(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     registry.register(registration())
     share(registry, other)
     for _ in range(10):
@@ -315,7 +321,7 @@ def test_with_the_store_away_workers_of_other_schedulers_are_kept(
     assert choose(other) == "w2"
 
 
-def test_what_could_not_be_shared_is_shared_the_next_time(registry: Registry) -> None:
+def test_what_could_not_be_shared_is_shared_the_next_time(registry: WorkerRegistry) -> None:
     registry.register(registration())
     leases = registry.outbox()
     assert [x.facts is not None for x in leases] == [True]
@@ -333,7 +339,9 @@ def test_what_could_not_be_shared_is_shared_the_next_time(registry: Registry) ->
     assert [x.facts is not None for x in registry.outbox()] == [True]
 
 
-def test_news_of_a_former_life_says_nothing_of_the_next(registry: Registry, clock: Clock) -> None:
+def test_news_of_a_former_life_says_nothing_of_the_next(
+    registry: WorkerRegistry, clock: Clock
+) -> None:
     """A worker may start anew, or leave, while its news is being written to the store."""
     registry.register(registration("w1"))
     registry.register(registration("w2"))
@@ -350,7 +358,7 @@ def test_news_of_a_former_life_says_nothing_of_the_next(registry: Registry, cloc
 
 
 def test_a_worker_whose_stream_broke_gets_no_route_where_another_can_have_it(
-    registry: Registry,
+    registry: WorkerRegistry,
 ) -> None:
     for name in ("w1", "w2"):
         registry.register(registration(name))
@@ -360,7 +368,7 @@ def test_a_worker_whose_stream_broke_gets_no_route_where_another_can_have_it(
 
 
 def test_a_worker_whose_stream_broke_has_two_seconds_to_come_back(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
     registry.register(registration())
     registry.parted("w1")
@@ -374,7 +382,9 @@ def test_a_worker_whose_stream_broke_has_two_seconds_to_come_back(
     assert registry.deserters() == ["w1"]
 
 
-def test_when_many_streams_break_at_once_leases_decide(registry: Registry, clock: Clock) -> None:
+def test_when_many_streams_break_at_once_leases_decide(
+    registry: WorkerRegistry, clock: Clock
+) -> None:
     names = [f"w{n}" for n in range(40)]
     for name in names:
         registry.register(registration(name))
@@ -388,9 +398,9 @@ def test_when_many_streams_break_at_once_leases_decide(registry: Registry, clock
 
 
 def test_a_worker_that_moved_to_another_scheduler_is_no_deserter(
-    registry: Registry, clock: Clock
+    registry: WorkerRegistry, clock: Clock
 ) -> None:
-    other = Registry(clock, 10.0)
+    other = WorkerRegistry(clock, 10.0)
     worker = take(registry, registration())
     share(registry, other)
     registry.parted("w1")
@@ -407,7 +417,7 @@ def test_a_worker_that_moved_to_another_scheduler_is_no_deserter(
     assert registry.deserters() == []
 
 
-def test_a_life_that_was_told_dead_does_not_go_on(registry: Registry) -> None:
+def test_a_life_that_was_told_dead_does_not_go_on(registry: WorkerRegistry) -> None:
     worker = take(registry, registration())
     assert registry.remove("w1") is not None
     again = take(registry, replace(registration(), generation=worker.generation))
@@ -415,7 +425,7 @@ def test_a_life_that_was_told_dead_does_not_go_on(registry: Registry) -> None:
 
 
 def test_a_lease_grows_with_the_farm_and_never_shrinks() -> None:
-    registry = Registry(Clock(), 10.0)
+    registry = WorkerRegistry(Clock(), 10.0)
     for number in range(2_000):
         take(registry, registration(f"w{number}"))
         assert 10.0 <= registry.lease_seconds <= 30.0
@@ -428,7 +438,7 @@ def test_a_lease_grows_with_the_farm_and_never_shrinks() -> None:
 
 def test_an_outbox_is_emptied_in_parts() -> None:
     clock = Clock()
-    registry = Registry(clock, 10.0)
+    registry = WorkerRegistry(clock, 10.0)
     for name in ("w1", "w2", "w3"):
         generation = take(registry, registration(name)).generation
         registry.heartbeat(beat(name, generation=generation))
@@ -444,7 +454,7 @@ def test_an_outbox_is_emptied_in_parts() -> None:
 
 def test_own_workers_are_those_that_spoke_here_lately() -> None:
     clock = Clock()
-    registry, other = Registry(clock, 10.0), Registry(clock, 10.0)
+    registry, other = WorkerRegistry(clock, 10.0), WorkerRegistry(clock, 10.0)
     worker = take(registry, registration())
     share(registry, other)
     assert [w for w, _, _ in registry.own()] == ["w1"]

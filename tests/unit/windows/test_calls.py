@@ -22,7 +22,7 @@ from hpcc.supervisor.windows_service import (
     worker_spec,
 )
 from hpcc.windows.command_line import command_line
-from hpcc.windows.library import Answer, WindowsError, _System, load_library
+from hpcc.windows.library import CallResult, WindowsError, _System, load_library
 from hpcc.windows.pipes import PipeListener
 
 SID = "S-1-5-21-1-2-3-1001"
@@ -33,17 +33,17 @@ class Recorded:
     """A `Library` that notes each call; `answers` are by function, the last one stays."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, list[Answer]] = defaultdict(lambda: [Answer(1, 0)])
+        self.answers: dict[str, list[CallResult]] = defaultdict(lambda: [CallResult(1, 0)])
         self.calls: list[tuple[str, tuple[int, ...]]] = []
         self.memory: dict[int, bytes] = {}
         self.owner = SID
 
-    def call(self, function: str, *arguments: int) -> Answer:
+    def call(self, function: str, *arguments: int) -> CallResult:
         self.calls.append((function, arguments))
         if function == "GetSecurityInfo":
-            return Answer(0, 0)
+            return CallResult(0, 0)
         if function == "lstrlenW":
-            return Answer(len(self.owner), 0)
+            return CallResult(len(self.owner), 0)
         found = self.answers[function]
         return found.pop(0) if len(found) > 1 else found[0]
 
@@ -78,12 +78,12 @@ def test_a_pipe_is_the_first_of_its_name_overlapped_and_closed_to_the_network() 
 @pytest.mark.parametrize("error", [ACCESS_DENIED, PIPE_BUSY])
 def test_a_name_that_is_there_is_joined_if_it_is_ours(error: int) -> None:
     library = Recorded()
-    library.answers["CreateNamedPipeW"] = [Answer((1 << 64) - 1, error), Answer(7, 0)]
+    library.answers["CreateNamedPipeW"] = [CallResult((1 << 64) - 1, error), CallResult(7, 0)]
     PipeListener.open(library, "p", "D:", SID)
     assert [made[1] for made in library.made()] == [0x40080003, 0x40000003]
     library = Recorded()
     library.owner = "S-1-5-21-9-9-9-9999"
-    library.answers["CreateNamedPipeW"] = [Answer((1 << 64) - 1, error), Answer(7, 0)]
+    library.answers["CreateNamedPipeW"] = [CallResult((1 << 64) - 1, error), CallResult(7, 0)]
     with pytest.raises(CallerError) as caught:
         PipeListener.open(library, "p", "D:", SID)
     assert caught.value.reason == "pipe-taken"
@@ -92,11 +92,11 @@ def test_a_name_that_is_there_is_joined_if_it_is_ours(error: int) -> None:
 
 def test_a_name_that_does_not_let_us_in_is_taken() -> None:
     library = Recorded()
-    library.answers["CreateNamedPipeW"] = [Answer((1 << 64) - 1, ACCESS_DENIED)]
+    library.answers["CreateNamedPipeW"] = [CallResult((1 << 64) - 1, ACCESS_DENIED)]
     with pytest.raises(CallerError) as caught:
         PipeListener.open(library, "p", "D:", SID)
     assert caught.value.reason == "pipe-taken"
-    library.answers["CreateNamedPipeW"] = [Answer((1 << 64) - 1, 87)]
+    library.answers["CreateNamedPipeW"] = [CallResult((1 << 64) - 1, 87)]
     with pytest.raises(WindowsError):
         PipeListener.open(library, "p", "D:", SID)
 
@@ -105,7 +105,7 @@ def test_calls_go_through_ctypes_with_whole_addresses(monkeypatch: pytest.Monkey
     """The C library of this machine stands in for kernel32."""
     library = _System(lambda *_, **__: ctypes.CDLL(None), lambda: 42)
     at = library.allocate(b"four\0rest")
-    assert library.call("strlen", at) == Answer(4, 42)
+    assert library.call("strlen", at) == CallResult(4, 42)
     assert library.load(at, 9) == b"four\0rest"
     library.free(at)
     assert library.call("labs", -7 & (1 << 64) - 1).value == 7

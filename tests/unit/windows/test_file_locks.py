@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpcc.files import access_of, lock_now, open_file, privacy_remedy, sync_directory
-from hpcc.windows.library import Answer, WindowsError
+from hpcc.windows.library import CallResult, WindowsError
 from hpcc.windows.open_files import LinkRefusedError, lock_handle, open_handle
 from hpcc.windows.security import allowed_on_file
 from hpcc_testkit.cache.launcher import ROOT
@@ -85,14 +85,14 @@ def test_what_is_made_is_its_owners_alone_and_a_link_is_not_followed(path: Path)
 class Calls:
     """A `Library` whose memory is a table; `answers` are by function."""
 
-    def __init__(self, **answers: Answer) -> None:
+    def __init__(self, **answers: CallResult) -> None:
         self.answers = answers
         self.calls: list[tuple[str, tuple[int, ...]]] = []
         self.memory: dict[int, bytes] = {}
 
-    def call(self, function: str, *arguments: int) -> Answer:
+    def call(self, function: str, *arguments: int) -> CallResult:
         self.calls.append((function, arguments))
-        return self.answers.get(function, Answer(1, 0))
+        return self.answers.get(function, CallResult(1, 0))
 
     def allocate(self, data: bytes) -> int:
         address = 0x1000 + 0x1000 * len(self.memory)
@@ -115,25 +115,25 @@ def test_a_lock_on_windows_is_behind_every_files_end_and_does_not_wait() -> None
     (name, (handle, flags, _, low, high, place)) = calls.calls[0]
     assert (name, handle, flags, low, high) == ("LockFileEx", 7, 3, 1, 0)
     assert struct.unpack("<QQIIQ", calls.memory[place])[3] == 0x4000_0000
-    assert not lock_handle(Calls(LockFileEx=Answer(0, 33)), 7, exclusive=False)
+    assert not lock_handle(Calls(LockFileEx=CallResult(0, 33)), 7, exclusive=False)
     with pytest.raises(WindowsError, match="LockFileEx"):
-        lock_handle(Calls(LockFileEx=Answer(0, 6)), 7, exclusive=True)
+        lock_handle(Calls(LockFileEx=CallResult(0, 6)), 7, exclusive=True)
 
 
 def test_a_link_on_windows_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Calls(CreateFileW=Answer(9, 0))
+    calls = Calls(CreateFileW=CallResult(9, 0))
     link = struct.pack("<I3Q6I", 0x400, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     monkeypatch.setattr(calls, "load", lambda _address, size: link[:size])
     with pytest.raises(LinkRefusedError):
         open_handle(calls, "C:\\x", reads=True, writes=False, how=3, is_private=True)
     assert calls.calls[-1] == ("CloseHandle", (9,))
-    pipe = Calls(CreateFileW=Answer(9, 0), GetFileType=Answer(3, 0))
+    pipe = Calls(CreateFileW=CallResult(9, 0), GetFileType=CallResult(3, 0))
     with pytest.raises(WindowsError, match="error 50"):
         open_handle(pipe, "C:\\x", reads=True, writes=False, how=3, is_private=True)
     assert pipe.calls[-1] == ("CloseHandle", (9,))
     with pytest.raises(WindowsError, match="error 2"):
         open_handle(
-            Calls(CreateFileW=Answer((1 << 64) - 1, 2)), "C:\\x",
+            Calls(CreateFileW=CallResult((1 << 64) - 1, 2)), "C:\\x",
             reads=True, writes=False, how=3, is_private=True,
         )  # fmt: skip
 
@@ -142,7 +142,7 @@ def listed(*entries: tuple[int, int], count: int | None = None) -> frozenset[str
     """Return what is told of a list of (kind, flags); each entry's SID is its own address."""
     acl = struct.pack("<BxHHxx", 2, 0, len(entries) if count is None else count)
     acl += b"".join(struct.pack("<BBHI", kind, flags, 8, 1) for kind, flags in entries)
-    calls = Calls(GetSecurityInfo=Answer(0, 0))
+    calls = Calls(GetSecurityInfo=CallResult(0, 0))
     at = calls.allocate(acl)
     told: list[int] = []
 
@@ -151,10 +151,10 @@ def listed(*entries: tuple[int, int], count: int | None = None) -> frozenset[str
             return struct.pack("<Q", at)
         return Calls.load(calls, address, size)
 
-    def call(function: str, *arguments: int) -> Answer:
+    def call(function: str, *arguments: int) -> CallResult:
         if function == "ConvertSidToStringSidW":
             told.append(arguments[0])
-        return Answer(0, 0) if function in {"GetSecurityInfo", "lstrlenW"} else Answer(1, 0)
+        return CallResult(0, 0) if function in {"GetSecurityInfo", "lstrlenW"} else CallResult(1, 0)
 
     calls.load, calls.call = load, call  # type: ignore[method-assign]
     found = allowed_on_file(calls, 7)

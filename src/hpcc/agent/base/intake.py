@@ -30,7 +30,7 @@ _SHA256_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Birth:
+class FirstExecHeader:
     """What only the first Exec after a boot carries."""
 
     guest_id: str
@@ -59,13 +59,13 @@ class Intake:
         self._next = 0
         self._received = 0
 
-    def header(self, frame: pb.ClientFrame | None) -> tuple[ExecRequest, Birth | None]:
+    def header(self, frame: pb.ClientFrame | None) -> tuple[ExecRequest, FirstExecHeader | None]:
         """Read the first frame."""
         if frame is None or frame.WhichOneof("frame") != "header":
             raise CallerError("the first frame is not a Header")
         header = frame.header
         self._request = _request(header)
-        return self._request, _birth(header.guest) if header.HasField("guest") else None
+        return self._request, _first_exec(header.guest) if header.HasField("guest") else None
 
     def want(self, digests: Sequence[Digest]) -> None:
         """Say which blobs were asked for."""
@@ -138,7 +138,7 @@ def _limits(limits: pb.Limits) -> ExecLimits:
     )
 
 
-def _birth(guest: pb.Guest) -> Birth:
+def _first_exec(guest: pb.Guest) -> FirstExecHeader:
     if not _GUEST_ID.fullmatch(guest.guest_id) or len(guest.entropy) != ENTROPY_BYTES:
         raise CallerError("bad guest id or entropy")
-    return Birth(guest.guest_id, guest.wall_time_ns, guest.entropy)
+    return FirstExecHeader(guest.guest_id, guest.wall_time_ns, guest.entropy)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Ending, OnStdio, Output
-from hpcc.agent.base.intake import Birth
+from hpcc.agent.base.intake import FirstExecHeader
 from hpcc.core import ExecRequest
 
 
@@ -57,7 +57,7 @@ class Machine(Protocol):
             OSError: it is there already, or cannot be made.
         """
 
-    def take_birth(self, birth: Birth) -> None:
+    def take_first_exec(self, first_exec: FirstExecHeader) -> None:
         """Become the guest that the first Exec names: clock and entropy, where they are ours."""
 
     def workplace(

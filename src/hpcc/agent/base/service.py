@@ -14,7 +14,7 @@ from hpcc._proto.agent_grpc import AgentServiceBase
 from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Ending, Output, OutputTreeError, StreamName
 from hpcc.agent.base.frames import need, receive
-from hpcc.agent.base.intake import Birth, Intake
+from hpcc.agent.base.intake import FirstExecHeader, Intake
 from hpcc.agent.base.machine import Machine, Workplace
 from hpcc.core import CallerError, Digest, ExecRequest, IntegrityError
 from hpcc.wire.exec_frames import (
@@ -69,8 +69,8 @@ class Agent(AgentServiceBase):
 
     async def _exec(self, stream: ExecStream) -> None:
         intake = Intake()
-        request, birth = intake.header(await receive(stream, MAX_HEADER_FRAME_BYTES))
-        self._take_birth(birth)
+        request, first_exec = intake.header(await receive(stream, MAX_HEADER_FRAME_BYTES))
+        self._take_first_exec(first_exec)
         number, self._count = self._count, self._count + 1
         digests = [f.digest for f in request.inputs]
         missing = self._blobs.pin(digests)
@@ -88,12 +88,12 @@ class Agent(AgentServiceBase):
                 # After 1, 10, 100, … compiles.
                 self._machine.say_memory(self._count)
 
-    def _take_birth(self, birth: Birth | None) -> None:
-        if (birth is None) is not self._is_born:
+    def _take_first_exec(self, first_exec: FirstExecHeader | None) -> None:
+        if (first_exec is None) is not self._is_born:
             raise GRPCError(Status.FAILED_PRECONDITION, "Header.guest: once, in the first Exec")
-        if birth is not None:
+        if first_exec is not None:
             self._is_born = True
-            self._machine.take_birth(birth)
+            self._machine.take_first_exec(first_exec)
 
     async def _receive_blobs(
         self, stream: ExecStream, intake: Intake, missing: list[Digest]

@@ -19,7 +19,7 @@ class StdioFullError(Exception):
     """The program wrote more than it may."""
 
 
-class Stdio:
+class StdioPump:
     """Both streams of one program, which share the limit of `max_bytes`."""
 
     def __init__(self, max_bytes: int, on_stdio: OnStdio) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Ending, OnStdio, Output
-from hpcc.agent.base.intake import Birth
+from hpcc.agent.base.intake import FirstExecHeader
 from hpcc.agent.linux.cgroup import Room, new_cgroup
 from hpcc.agent.linux.sandbox import Sandbox, uid_of
 from hpcc.agent.linux.tree import list_directories, open_listed, open_outputs, remove_tree, stage
@@ -54,12 +54,15 @@ class LinuxMachine:
     def prepare(self) -> None:
         os.mkdir(self.directory, 0o700)
 
-    def take_birth(self, birth: Birth) -> None:
+    def take_first_exec(self, first_exec: FirstExecHeader) -> None:
         if not self._config.has_own_kernel:
             return
-        time.clock_settime_ns(time.CLOCK_REALTIME, birth.wall_time_ns)
+        time.clock_settime_ns(time.CLOCK_REALTIME, first_exec.wall_time_ns)
         with open("/dev/random", "wb", buffering=0) as device:
-            pool = struct.pack("ii", 8 * len(birth.entropy), len(birth.entropy)) + birth.entropy
+            pool = (
+                struct.pack("ii", 8 * len(first_exec.entropy), len(first_exec.entropy))
+                + first_exec.entropy
+            )
             fcntl.ioctl(device, _RNDADDENTROPY, pool)
             fcntl.ioctl(device, _RNDRESEEDCRNG)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from hpcc.agent.base.ending import Ending, OnStdio, Reason
-from hpcc.agent.base.stdio import Stdio, StdioFullError, drain
+from hpcc.agent.base.stdio import StdioFullError, StdioPump, drain
 from hpcc.agent.linux.cgroup import Cgroup
 from hpcc.core import SOURCE_ROOT, ExecRequest
 
@@ -70,7 +70,7 @@ class Sandbox:
         assert process.stdout is not None
         assert process.stderr is not None
         cause: Reason = ""
-        stdio = Stdio(self._request.limits.stdio_bytes, on_stdio)
+        stdio = StdioPump(self._request.limits.stdio_bytes, on_stdio)
         try:
             deadline = asyncio.timeout(self._request.limits.wall_seconds)
             async with deadline, asyncio.TaskGroup() as group:

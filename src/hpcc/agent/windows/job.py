@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.agent.base.ending import Ending, OnStdio, Reason
-from hpcc.agent.base.stdio import Stdio, StdioFullError, drain
-from hpcc.agent.windows.words import EXIT_DEADLINE, check_line, read_report, stub_arguments
+from hpcc.agent.base.stdio import StdioFullError, StdioPump, drain
+from hpcc.agent.windows.program import EXIT_DEADLINE, check_line, read_report, stub_arguments
 from hpcc.core import ExecRequest
 
 _MAX_REPORT_BYTES: Final = 200
@@ -67,7 +67,7 @@ class WindowsJob:
         assert process.stdout is not None
         assert process.stderr is not None
         cause: Reason = ""
-        stdio = Stdio(self.request.limits.stdio_bytes, on_stdio)
+        stdio = StdioPump(self.request.limits.stdio_bytes, on_stdio)
         try:
             deadline = asyncio.timeout(self.request.limits.wall_seconds + _LATE_SECONDS)
             async with deadline, asyncio.TaskGroup() as group:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 
 from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Ending, OnStdio, Output
-from hpcc.agent.base.intake import Birth
+from hpcc.agent.base.intake import FirstExecHeader
 from hpcc.agent.windows.job import WindowsJob
+from hpcc.agent.windows.program import NoProgramError, check_request, environment, find_program
 from hpcc.agent.windows.tree import (
     clear,
     list_directories,
@@ -27,12 +28,11 @@ from hpcc.agent.windows.tree import (
     stage,
     verbatim,
 )
-from hpcc.agent.windows.words import NoProgramError, check_request, environment, find_program
 from hpcc.core import ExecRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowsConfig:
+class WindowsAgentConfig:
     r"""Where the agent works and what it may hand out.
 
     Sources and outputs are in `source`, `C:\src` wherever there is a choice; `scratch` is the
@@ -56,7 +56,7 @@ class WindowsConfig:
 class WindowsMachine:
     """See `hpcc.agent.base.machine`; one exec at a time, the others wait."""
 
-    def __init__(self, config: WindowsConfig) -> None:
+    def __init__(self, config: WindowsAgentConfig) -> None:
         self._config = config
         self.directory = config.directory
         self.blob_budget_bytes = config.blob_budget_bytes
@@ -65,9 +65,9 @@ class WindowsMachine:
     def prepare(self) -> None:
         self._config.make_private(self.directory)
 
-    def take_birth(self, birth: Birth) -> None:
+    def take_first_exec(self, first_exec: FirstExecHeader) -> None:
         """Do nothing: a container may not set the clock, and Windows takes no entropy from us."""
-        del birth
+        del first_exec
 
     @asynccontextmanager
     async def workplace(self, request: ExecRequest, number: int) -> AsyncIterator[_Workplace]:
@@ -96,7 +96,7 @@ class WindowsMachine:
 
 
 class _Workplace:
-    def __init__(self, config: WindowsConfig, request: ExecRequest) -> None:
+    def __init__(self, config: WindowsAgentConfig, request: ExecRequest) -> None:
         self._config, self._request = config, request
         self._source = verbatim(config.source)
 

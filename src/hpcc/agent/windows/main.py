@@ -24,7 +24,7 @@ from hpcc.agent.base.machine import Machine
 from hpcc.agent.base.service import Agent
 from hpcc.agent.base.stream_pair import StreamPair
 from hpcc.agent.windows.loop import new_loop
-from hpcc.agent.windows.machine import WindowsConfig, WindowsMachine
+from hpcc.agent.windows.machine import WindowsAgentConfig, WindowsMachine
 from hpcc.agent.windows.native import make_private_directory, make_shared_directory, memory_bytes
 from hpcc.wire.link import GuestLink
 
@@ -149,7 +149,7 @@ async def _serve(connect: Callable[[Greeter], Awaitable[None]], machine: Machine
 
 def _machine(directory: str = _DIRECTORY) -> Machine:
     most = memory_bytes() - _RESERVED_BYTES
-    config = WindowsConfig(
+    config = WindowsAgentConfig(
         # app.pyz lies beside the stub.
         stub=(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "hpcc-agent.exe"),),
         variables=dict(os.environ),

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple, cast
 
-from hpcc.compilers.scan.heads import Heads
+from hpcc.compilers.scan.preambles import PreambleCache
 from hpcc.compilers.scan.scan import Scan, may_be_read_once, scan_alias_uses, scan_source
 from hpcc.core.memo import BoundedMemo
 
@@ -129,7 +129,7 @@ class FileMemo:
         self._listings: BoundedMemo[bytes, Listing] = BoundedMemo(_MAX_REMEMBERED // 10)
         self._derived: BoundedMemo[tuple[Hashable, bytes], object] = BoundedMemo(_MAX_REMEMBERED)
         self._texts: BoundedMemo[bytes, bytes] = BoundedMemo(_MAX_TEXTS)
-        self.heads = Heads()
+        self.preambles = PreambleCache()
 
     def digest(self, path: bytes) -> bytes | None:
         """Return the SHA-256 of a regular file; None when there is none or it is changing."""
@@ -190,7 +190,7 @@ class FileMemo:
             return None
         scan = self._scans.get(digest)
         if scan is None:
-            scan = scan_source(b"".join(chunks), self.heads)
+            scan = scan_source(b"".join(chunks), self.preambles)
             self._scans[digest] = scan
         return Examined(digest, scan, status, is_plain)
 

@@ -15,7 +15,7 @@ QUERY_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
 
 
-class Answer(NamedTuple):
+class ProgramOutput(NamedTuple):
     """What a program said. `exit_code` is -1 when it was killed for time or a lost launcher."""
 
     exit_code: int
@@ -30,7 +30,7 @@ def ask(
     cwd: bytes,
     is_cancelled: Callable[[], bool] = lambda: False,
     timeout_seconds: float = QUERY_SECONDS,
-) -> Answer:
+) -> ProgramOutput:
     """Run a program to its end and return what it wrote.
 
     Raises:
@@ -47,7 +47,7 @@ def ask(
             start_new_session=True,
         )
         code = _wait(process, is_cancelled, timeout_seconds)
-        return Answer(code, _content(out.fileno()), _content(err.fileno()))
+        return ProgramOutput(code, _content(out.fileno()), _content(err.fileno()))
 
 
 def _wait(

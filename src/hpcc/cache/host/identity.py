@@ -107,7 +107,7 @@ class Compilers:
         known = self._known.get(key)
         if known is not None and self._still_holds(key, known):
             return known.identity
-        found = _Question(self._memo, compiler, env, is_cancelled).answer()
+        found = _CompilerProbe(self._memo, compiler, env, is_cancelled).probe_compiler()
         if isinstance(found, Bypass):
             return found
         if len(self._known) >= _MAX_REMEMBERED:
@@ -226,7 +226,7 @@ def _pin(known: _Known, pins: Pins) -> None:
     pins.listings(known.listings)
 
 
-class _Question:
+class _CompilerProbe:
     """One round of questions to one compiler."""
 
     def __init__(
@@ -243,7 +243,7 @@ class _Question:
         self._own_directories: tuple[bytes, ...] = ()
         self._target = b""
 
-    def answer(self) -> _Known | Bypass:
+    def probe_compiler(self) -> _Known | Bypass:
         real = os.path.realpath(self._compiler)
         refusal = _refuse(self._compiler, real)
         if refusal is not None:

@@ -8,8 +8,8 @@ import stat
 from hpcc.cache.base.files import FileMemo, Listing
 from hpcc.cache.inputs.system_names import SystemNames
 from hpcc.compilers.invocation.family import CompilerFamily
+from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
-from hpcc.compilers.scan.reach import UnscannableError
 from hpcc.compilers.scan.scan import HAZARD_REASONS, Hazard, Scan
 from hpcc.core.reasons.closure import ClosureReason
 
@@ -45,7 +45,7 @@ class DiskTree:
         return self._family.includes(_known(found_includes))
 
     def _scan_includes(self, data: bytes) -> Includes:
-        return scan_includes(data, self._memo.heads)
+        return scan_includes(data, self._memo.preambles)
 
     def check(self, scan: Scan) -> None:
         """Refuse the hazards that are not tolerated.

@@ -19,7 +19,7 @@ from hpcc.cache.host.identity import Compilers, Identity
 from hpcc.cache.host.native_flags import NativeFlags
 from hpcc.cache.host.recorded_switches import Recorders
 from hpcc.cache.host.terminal import Terminals
-from hpcc.cache.key.share import Share, Sharing, Standing
+from hpcc.cache.key.share import MarkerStatus, Share, Sharing
 from hpcc.compilers.families import family_of
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.invocation import Invocation
@@ -61,7 +61,7 @@ class Prepared:
     colour: tuple[bytes, ...]
     key: bytes
     written: Written
-    standing: Standing
+    marker_status: MarkerStatus
     replay_ok: bool = True
     looked_for: tuple[bytes, ...] = ()
     is_recorded: bool = False
@@ -69,7 +69,7 @@ class Prepared:
     @property
     def share(self) -> Share | None:
         """How other checkouts share the result; None for one that is private."""
-        return self.standing.share
+        return self.marker_status.share
 
     @property
     def injected(self) -> tuple[bytes, ...]:
@@ -153,12 +153,12 @@ class Classifier:
         if is_recorded and colour:
             return Bypass(BypassReason.RECORD_SWITCHES)
         rest = (cpu, _environment_key(env), *colour)
-        standing = self._sharing.standing(request, invocation, family, identity, rest)
-        key = _key(request, invocation, identity, rest, standing.share)
+        marker_status = self._sharing.marker_status(request, invocation, family, identity, rest)
+        key = _key(request, invocation, identity, rest, marker_status.share)
         # A response file is read anew each time; of a marker that does not count not all is pinned.
-        is_plain = invocation.arguments == request.argv[1:] and not standing.search.refusal
+        is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
         prepared = Prepared(
-            request, invocation, family, identity, colour, key, written, standing, is_plain,
+            request, invocation, family, identity, colour, key, written, marker_status, is_plain,
             looked_for, is_recorded,
         )  # fmt: skip
         return _check_side_paths(prepared) or prepared

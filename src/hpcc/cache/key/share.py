@@ -80,7 +80,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class MarkerStatus:
     """How a compile stands to the markers above it.
 
     `share` is None for a compile that keeps its result to itself; `reason` says why a marker did
@@ -104,28 +104,28 @@ class Sharing:
         self._failures: BoundedMemo[bytes, int] = BoundedMemo(_MAX_REMEMBERED)
         self._straight: BoundedMemo[bytes, tuple[int, int]] = BoundedMemo(_MAX_REMEMBERED)
 
-    def standing(
+    def marker_status(
         self,
         request: CompileRequest,
         invocation: Invocation,
         family: CompilerFamily,
         identity: Identity,
         rest_of_key: tuple[bytes, ...],
-    ) -> Standing:
+    ) -> MarkerStatus:
         """Decide one compile. `rest_of_key` is what the key holds besides paths and arguments."""
         search = search_marker(request.cwd, self._home, self._read)
         marker = search.marker
         if marker is None:
-            return Standing(search, reason=search.refusal)
+            return MarkerStatus(search, reason=search.refusal)
         reason = self._why_private(request, invocation, family, identity.major, marker)
         if reason:
-            return Standing(search, reason=reason)
+            return MarkerStatus(search, reason=reason)
         root = marker.root
         key = _key(request, invocation, identity, root, rest_of_key)
         if self._failures.get(key, 0) >= FAILURES_BEFORE_PLAIN:
-            return Standing(search, reason=PrivateReason.FAILS_WITH_MAPS)
+            return MarkerStatus(search, reason=PrivateReason.FAILS_WITH_MAPS)
         if not self._accepts(request, identity, root):
-            return Standing(search, reason=PrivateReason.MAPS_REFUSED)
+            return MarkerStatus(search, reason=PrivateReason.MAPS_REFUSED)
         secrets = {root, os.path.realpath(root), request.cwd, self._home} - {b"/"}
         share = Share(
             Checkout(root, family),
@@ -134,7 +134,7 @@ class Sharing:
             tuple(absolute(request.cwd, d) for d in invocation.values(*_SYSTEM_DIRS)),
             tuple(sorted(secrets)),
         )
-        return Standing(search, share)
+        return MarkerStatus(search, share)
 
     def note(self, share: Share, *, failed: bool) -> None:
         """Remember how a compile with the maps ended."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.cache.base.api import CompileRequest, Done, Exec, RemoteClient
 from hpcc.cache.base.counters import Counters
-from hpcc.cache.remote.cl_host import Machine
+from hpcc.cache.remote.cl_host import LocalMachine
 from hpcc.cache.remote.cl_plan import ClPlan, ClPlanner
 from hpcc.cache.remote.fallback import refused_or_local
 from hpcc.compilers.invocation.guest import NotPortableError
@@ -23,7 +23,7 @@ from hpcc.config.settings import RemoteSettings
 from hpcc.core import CallerError, RemoteFailure, RemoteResult, WindowsPath
 from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import FallbackReason
-from hpcc.dispatch.parity import Words, words_in_force
+from hpcc.dispatch.parity import EffectivePolicy, effective_policy
 
 _log: Final = logging.getLogger("hpcc.daemon.cl")
 
@@ -40,7 +40,7 @@ class ClFarm:
         self,
         remote: RemoteClient,
         planner: ClPlanner,
-        machine: Machine,
+        machine: LocalMachine,
         counters: Counters,
         settings: RemoteSettings,
     ) -> None:
@@ -54,7 +54,7 @@ class ClFarm:
         if self._remote.farm() is None:
             return self.left(BypassReason.NO_FARM)
         session = self._remote.session()
-        if self._words(session).parity == "refuse":
+        if self._policy(session).parity == "refuse":
             # No image for Windows says yet what compiler it has.
             return self.fall_back(FallbackReason.PARITY, _NO_PARITY)
         try:
@@ -104,9 +104,9 @@ class ClFarm:
     def fall_back(self, reason: str, message: str) -> Done | Exec:
         """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
         self._counters.add(f"fallback.{reason}")
-        words = self._words(self._remote.session())
-        return refused_or_local(words, reason, message, _log) or Exec(reason)
+        policy = self._policy(self._remote.session())
+        return refused_or_local(policy, reason, message, _log) or Exec(reason)
 
-    def _words(self, session: FarmSession | None) -> Words:
+    def _policy(self, session: FarmSession | None) -> EffectivePolicy:
         settings = self._settings
-        return words_in_force(session, fallback=settings.fallback, parity=settings.parity)
+        return effective_policy(session, fallback=settings.fallback, parity=settings.parity)

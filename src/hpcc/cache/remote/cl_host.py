@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
 from hpcc.cache.base.api import CompileRequest
-from hpcc.cache.base.tools import Answer
+from hpcc.cache.base.tools import ProgramOutput
 from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.compilers.invocation.guest import NotPortableError
 from hpcc.compilers.invocation.invocation import Invocation
@@ -35,7 +35,7 @@ _REPORT: Final = "files.json"
 _SILENT: Final = b"-nologo"
 
 
-class Machine(Protocol):
+class LocalMachine(Protocol):
     """What is asked of the machine. Paths are as Windows spells them.
 
     `encoding` is the code page in which compilers write. `run` and `scratch` raise OSError.
@@ -43,7 +43,7 @@ class Machine(Protocol):
 
     encoding: str
 
-    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> Answer:
+    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
         """Run a program to its end, within a time."""
         ...
 
@@ -75,7 +75,7 @@ class Machine(Protocol):
 class ClHost:
     """Asks each compiler once what it is. Thread-safe: the worst of a race is double work."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: LocalMachine) -> None:
         self.machine = machine
         self._answers: BoundedMemo[Hashable, object] = BoundedMemo(_MAX_REMEMBERED)
 
@@ -146,7 +146,7 @@ class ClHost:
 
     def _compile(
         self, request: CompileRequest, sources: Mapping[str, bytes], *argv: bytes
-    ) -> Answer:
+    ) -> ProgramOutput:
         mode = msvc_family(request.compiler).mode_arguments(request.compiler)
         with self._scratch() as directory:
             for name, data in sources.items():
@@ -156,7 +156,7 @@ class ClHost:
 
     def _run(
         self, request: CompileRequest, argv: Sequence[bytes], cwd: bytes, *, check: bool = True
-    ) -> Answer:
+    ) -> ProgramOutput:
         try:
             answer = self.machine.run(argv, without_cl_variables(request.env), cwd)
         except OSError as error:

@@ -21,8 +21,8 @@ from hpcc.cache.key.prepare import Prepared
 from hpcc.cache.remote.guest_paths import is_under
 from hpcc.cache.remote.remote_closure import search_of
 from hpcc.compilers.invocation.guest import GUEST_ROOT, GuestMap
-from hpcc.compilers.scan.reach import UnscannableError
-from hpcc.compilers.scan.wanted import Wanted, may_be_included, wanted_headers
+from hpcc.compilers.scan.include_closure import UnscannableError
+from hpcc.compilers.scan.missing_includes import MissingInclude, may_be_included, missing_includes
 from hpcc.core.memo import BoundedMemo
 
 MAX_ADDED_BYTES: Final = 4 << 20
@@ -52,8 +52,8 @@ class Completions:
         """Read a failed compile's messages; tell whether there is a file to try again with."""
         known = self._needed.get(key, ())
         found: dict[bytes, None] = dict.fromkeys(known)
-        for wanted in wanted_headers(stderr):
-            for path in _candidates(wanted, prepared, guest):
+        for missing in missing_includes(stderr):
+            for path in _candidates(missing, prepared, guest):
                 if path not in sent and _may_be_sent(path, guest.root, marker):
                     found[path] = None
         if len(found) == len(known) or len(found) > _MAX_FILES:
@@ -62,14 +62,14 @@ class Completions:
         return True
 
 
-def _candidates(wanted: Wanted, prepared: Prepared, guest: GuestMap) -> Iterator[bytes]:
+def _candidates(missing: MissingInclude, prepared: Prepared, guest: GuestMap) -> Iterator[bytes]:
     """Yield where a compiler would look for the name, under the root."""
     try:
         search = search_of(prepared, guest)
     except UnscannableError:
         return
-    for directory in (*_home(wanted.at, prepared, guest), search.cwd, *search.chain):
-        path = posixpath.normpath(directory + b"/" + wanted.name)
+    for directory in (*_home(missing.at, prepared, guest), search.cwd, *search.chain):
+        path = posixpath.normpath(directory + b"/" + missing.name)
         if is_under(path, guest.root) and path != guest.root:
             yield path
 

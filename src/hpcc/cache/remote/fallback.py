@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 
 from hpcc.cache.base.api import Done
-from hpcc.dispatch.parity import Words, forbidden_text
+from hpcc.dispatch.parity import EffectivePolicy, forbidden_text
 
 
-def refused_or_local(words: Words, reason: str, message: str, log: logging.Logger) -> Done | None:
+def refused_or_local(
+    words: EffectivePolicy, reason: str, message: str, log: logging.Logger
+) -> Done | None:
     """Return the failure for `fallback = "never"`; None where the compile is done locally.
 
     With `fallback = "warn"` the log gets a line that says why.

@@ -23,7 +23,7 @@ from hpcc.cache.remote.flag_trial import FlagTrial
 from hpcc.cache.remote.guest_paths import guest_path, is_under
 from hpcc.cache.remote.remote_closure import RemoteClosures, RemoteFiles, remote_inputs
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
-from hpcc.compilers.scan.reach import UnscannableError
+from hpcc.compilers.scan.include_closure import UnscannableError
 from hpcc.compilers.scan.scan import Hazard
 from hpcc.core import MAX_INPUTS, RemoteRequest, Toolchain
 from hpcc.core.reasons.fallback import FallbackReason
@@ -47,7 +47,7 @@ _NEVER_FRESH: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RemotePlan:
     """A compile for a guest, and the local state it was made from.
 
     `asked`: why the compiler was asked for the closure; "" when the sources' text told.
@@ -98,7 +98,7 @@ class Planner:
         is_cancelled: Callable[[], bool],
         extra: tuple[bytes, ...] = (),
         image: Sequence[Toolchain] | None = None,
-    ) -> Plan:
+    ) -> RemotePlan:
         """Work out the request; `extra` are files that it was found to need before.
 
         `image` are the compilers that the farm's image has; None: nobody has said.
@@ -131,7 +131,7 @@ class Planner:
             injected=as_text(injected),
             client_version=__version__,
         )
-        return Plan(request, files.closure, root, asked)
+        return RemotePlan(request, files.closure, root, asked)
 
     def _argv(
         self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None

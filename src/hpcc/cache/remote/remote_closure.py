@@ -29,7 +29,13 @@ from hpcc.cache.replay.engine import Plan as Checks
 from hpcc.cache.replay.replay import NotPinnedError, Pins
 from hpcc.compilers.invocation.family import CompilerFamily
 from hpcc.compilers.invocation.guest import GuestMap, NotPortableError, as_text
-from hpcc.compilers.scan.reach import Reach, Search, UnscannableError, plain_directory, reach
+from hpcc.compilers.scan.include_closure import (
+    IncludeClosure,
+    Search,
+    UnscannableError,
+    include_closure,
+    plain_directory,
+)
 from hpcc.compilers.scan.scan import Hazard, scan_arguments
 from hpcc.compilers.spec.table import Effect
 from hpcc.core import RemoteInput, SharedInputs
@@ -172,7 +178,7 @@ class RemoteClosures:
         tree: DiskTree,
         extra: tuple[bytes, ...],
     ) -> _Part:
-        found = _reach((source, *extra), search, family, tree)
+        found = _include_closure((source, *extra), search, family, tree)
         digests = tuple((path, tree.digests[path]) for path in found.files)
         refuse_twins(self._memo, digests, {})
         files = digests[1:]
@@ -213,17 +219,17 @@ class RemoteClosures:
         return None
 
 
-def _reach(
+def _include_closure(
     starts: tuple[bytes, ...], search: Search, family: CompilerFamily, tree: DiskTree
-) -> Reach:
+) -> IncludeClosure:
     """Walk; in cl's way each file's directory is one of the search path for what it leads to."""
-    found = reach(starts, search, tree)
+    found = include_closure(starts, search, tree)
     while homes := family.quoted_homes(found.files):
         chain = tuple(dict.fromkeys((*search.chain, *homes)))
         if chain == search.chain:
             break
         search = replace(search, chain=chain)
-        found = reach(starts, search, tree)
+        found = include_closure(starts, search, tree)
     return found
 
 
@@ -264,7 +270,7 @@ def _passed_on(values: Iterable[bytes]) -> tuple[bytes, ...]:
     return tuple(piece[2:] for piece in pieces if piece.startswith(b"-D"))
 
 
-def _absences(found: Reach, tree: DiskTree) -> tuple[Absence, ...]:
+def _absences(found: IncludeClosure, tree: DiskTree) -> tuple[Absence, ...]:
     result = []
     for directory, names in found.absent.items():
         absence = Absence(directory, names, found.absent_directories.get(directory, _NONE))

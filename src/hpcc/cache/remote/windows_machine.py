@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from hpcc.cache.base.tools import MAX_ANSWER_BYTES, Answer
+from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ProgramOutput
 from hpcc.compilers.msvc.text import join_windows
 
 _SECONDS: Final = 120.0
@@ -22,13 +22,13 @@ _CREATE_NO_WINDOW: Final = 0x08000000
 _OWN: Final = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
 
 
-class WindowsMachine:
+class LocalWindowsMachine:
     """See `Machine`."""
 
     # What a program writes into a pipe is in the code page of consoles.
     encoding: str = "oem"
 
-    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> Answer:
+    def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
         # Files, not pipes: nothing is lost and nothing waits, however much it says.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
@@ -49,7 +49,7 @@ class WindowsMachine:
                 code = -1
             for file in (out, err):
                 file.seek(0)
-            return Answer(code, out.read(MAX_ANSWER_BYTES), err.read(MAX_ANSWER_BYTES))
+            return ProgramOutput(code, out.read(MAX_ANSWER_BYTES), err.read(MAX_ANSWER_BYTES))
 
     @contextmanager
     def scratch(self) -> Iterator[str]:

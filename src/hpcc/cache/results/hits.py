@@ -129,7 +129,7 @@ def _pin_markers(pins: Pins, prepared: Prepared) -> None:
     Raises:
         NotPinnedError: it was changed too lately.
     """
-    search = prepared.standing.search
+    search = prepared.marker_status.search
     if search.marker is None:
         pins.absent_each(posixpath.join(d, MARKER) for d in search.directories)
         return

@@ -13,7 +13,7 @@ import os
 import threading
 
 
-class Scratch:
+class ScratchPaths:
     """Paths in one directory of ours, each lent to one compile at a time. Thread-safe."""
 
     def __init__(self, directory: bytes) -> None:

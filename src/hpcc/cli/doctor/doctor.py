@@ -32,7 +32,7 @@ State = Literal["ok", "degraded", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class DoctorCheck:
     """One line of the answer; `is_local` marks what the local cache needs."""
 
     name: str
@@ -64,9 +64,9 @@ def run_doctor(args: argparse.Namespace) -> int:
     return int(any(c.is_local and c.state == "missing" for c in checks))
 
 
-async def collect(paths: Paths) -> list[Check]:
+async def collect(paths: Paths) -> list[DoctorCheck]:
     """Run every check; an unexpected error becomes that check's result and ends no other check."""
-    asked: Sequence[tuple[str, Callable[[Paths], Awaitable[Check]]]] = (
+    asked: Sequence[tuple[str, Callable[[Paths], Awaitable[DoctorCheck]]]] = (
         ("python", _python),
         ("settings", _settings),
         ("compilers", _compilers),
@@ -94,11 +94,11 @@ async def collect(paths: Paths) -> list[Check]:
         except (HpccError, OSError) as error:
             said = next((c.name for c in checks if c.detail == str(error)), "")
             detail = f"not known: see {said}" if said else str(error)
-            checks.append(Check(name=name, state="missing", detail=detail))
+            checks.append(DoctorCheck(name=name, state="missing", detail=detail))
     return checks
 
 
-def _print(check: Check) -> None:
+def _print(check: DoctorCheck) -> None:
     print(f"{check.state:<{_WIDTH}}{check.name:<12}{check.detail}")
     if check.state != "ok":
         if check.cost:
@@ -107,7 +107,7 @@ def _print(check: Check) -> None:
             print(f"{'':<{_WIDTH}}{'':<12}fix:  {check.remedy}")
 
 
-def _print_summary(checks: Sequence[Check]) -> None:
+def _print_summary(checks: Sequence[DoctorCheck]) -> None:
     local = [c.name for c in checks if c.is_local and c.state == "missing"]
     guests = [c.name for c in checks if not c.is_local and c.state == "missing"]
     print()
@@ -115,7 +115,7 @@ def _print_summary(checks: Sequence[Check]) -> None:
     print("guests here:  " + (f"cannot run ({', '.join(guests)})" if guests else "can run"))
 
 
-async def _sharing(_: Paths) -> Check:
+async def _sharing(_: Paths) -> DoctorCheck:
     """Check whether the current checkout shares its results with others."""
     from hpcc.cache.key.marker import search_marker  # late: as elsewhere in this package
 
@@ -123,10 +123,10 @@ async def _sharing(_: Paths) -> Check:
     if found.marker is not None:
         name = f" ({found.marker.name})" if found.marker.name else ""
         detail = f"between checkouts with a .hpcc: {os.fsdecode(found.marker.root)}{name}"
-        return Check(name="sharing", state="ok", detail=detail)
+        return DoctorCheck(name="sharing", state="ok", detail=detail)
     if not found.refusal:
-        return Check(name="sharing", state="ok", detail="off: no .hpcc above this directory")
-    return Check(
+        return DoctorCheck(name="sharing", state="ok", detail="off: no .hpcc above this directory")
+    return DoctorCheck(
         name="sharing", state="degraded",
         detail=f"the .hpcc above this directory does not count: {MARKER_REASONS[found.refusal]}",
         cost="results are not shared with other checkouts",
@@ -134,54 +134,56 @@ async def _sharing(_: Paths) -> Check:
     )  # fmt: skip
 
 
-async def _python(_: Paths) -> Check:
+async def _python(_: Paths) -> DoctorCheck:
     version = ".".join(str(n) for n in sys.version_info[:3])
-    return Check(name="python", state="ok", detail=f"{version} ({sys.executable})", is_local=True)
+    return DoctorCheck(
+        name="python", state="ok", detail=f"{version} ({sys.executable})", is_local=True
+    )
 
 
-async def _settings(paths: Paths) -> Check:
+async def _settings(paths: Paths) -> DoctorCheck:
     try:
         load_settings(paths.config_file)
     except CallerError as error:
-        return Check(
+        return DoctorCheck(
             name="settings", state="missing", detail=str(error), is_local=True,
             cost="no daemon starts: every compile runs without the cache",
             remedy=f"fix {paths.config_file}, or move it away",
         )  # fmt: skip
     there = await asyncio.to_thread(paths.config_file.exists)
     detail = str(paths.config_file) if there else f"defaults: there is no {paths.config_file}"
-    return Check(name="settings", state="ok", detail=detail, is_local=True)
+    return DoctorCheck(name="settings", state="ok", detail=detail, is_local=True)
 
 
-async def _compilers(_: Paths) -> Check:
+async def _compilers(_: Paths) -> DoctorCheck:
     found = [f"{c} ({path})" for c in _COMPILERS if (path := shutil.which(c))]
     if found:
-        return Check(name="compilers", state="ok", detail=", ".join(found), is_local=True)
-    return Check(
+        return DoctorCheck(name="compilers", state="ok", detail=", ".join(found), is_local=True)
+    return DoctorCheck(
         name="compilers", state="missing", detail="no gcc or clang on PATH", is_local=True,
         cost="nothing can be compiled locally, and no remote compile can fall back",
         remedy="apt-get install gcc g++",
     )  # fmt: skip
 
 
-async def _parity(paths: Paths) -> Check:
+async def _parity(paths: Paths) -> DoctorCheck:
     """Check whether the compilers here equal those of the image."""
     from hpcc.cli.doctor.parity import described, findings_here, remedies, subject_or_none
 
     name = "parity"
     subject = await asyncio.to_thread(subject_or_none, paths, load_settings(paths.config_file))
     if subject is None:
-        return Check(name=name, state="ok", detail="no farm and no image to compare with")
+        return DoctorCheck(name=name, state="ok", detail="no farm and no image to compare with")
     where = f"image {subject.image.repository}@{subject.image.digest.value[:19]}"
     if subject.survey is not None:
-        return Check(
+        return DoctorCheck(
             name=name, state="degraded",
             detail=f"{where} was not understood: {subject.survey.trouble}",
             cost=answers.cost(subject.survey),
             remedy=answers.remedy(subject.survey, subject.image),
         )  # fmt: skip
     if subject.compilers is None:
-        return Check(
+        return DoctorCheck(
             name=name, state="ok",
             detail=f"{where}: its compilers are not known yet, or it did not answer every question;"
             " its workers ask it",
@@ -195,24 +197,24 @@ async def _parity(paths: Paths) -> Check:
         detail += f"; {subject.label_trouble}"
     mend = remedies(findings, subject.image)
     if not mend and subject.compilers and not subject.label_trouble:
-        return Check(name=name, state="ok", detail=detail)
+        return DoctorCheck(name=name, state="ok", detail=detail)
     refused = "such compiles run here, not on the farm (fallback.parity)"
-    return Check(
+    return DoctorCheck(
         name=name, state="degraded", detail=detail,
         cost=refused if subject.parity == "refuse" else "objects are the image's compiler's",
         remedy=mend or "use an image whose compilers match its labels and yours",
     )  # fmt: skip
 
 
-async def _launcher(_: Paths) -> Check:
+async def _launcher(_: Paths) -> DoctorCheck:
     return await asyncio.to_thread(_check_launcher)
 
 
-def _check_launcher() -> Check:
+def _check_launcher() -> DoctorCheck:
     beside = Path(sysconfig.get_path("scripts"), "hpcc")
     found = shutil.which("hpcc") or (str(beside) if beside.exists() else None)
     if found is None:
-        return Check(
+        return DoctorCheck(
             name="launcher", state="missing", detail="hpcc is not on PATH", is_local=True,
             cost="compiles do not reach the cache",
             remedy="pip install hpcc, and put its bin directory on PATH",
@@ -220,102 +222,102 @@ def _check_launcher() -> Check:
     with Path(found).open("rb") as file:
         head = file.read(_MAX_LAUNCHER_BYTES)
     if not head.startswith(b"\x7fELF"):
-        return Check(
+        return DoctorCheck(
             name="launcher", state="degraded", detail=f"{found} is not the C launcher",
             is_local=True, cost="every compile starts a Python interpreter",
             remedy="pip install --force-reinstall hpcc",
         )  # fmt: skip
     if _ELF_INTERPRETER in head:
-        return Check(
+        return DoctorCheck(
             name="launcher", state="degraded", detail=f"{found}, dynamic", is_local=True,
             cost="about a third of a millisecond for each compile",
             remedy="apt-get install musl-tools && pip install --force-reinstall hpcc",
         )  # fmt: skip
-    return Check(name="launcher", state="ok", detail=f"{found}, static", is_local=True)
+    return DoctorCheck(name="launcher", state="ok", detail=f"{found}, static", is_local=True)
 
 
-async def _hit_path(_: Paths) -> Check:
+async def _hit_path(_: Paths) -> DoctorCheck:
     from hpcc.cache.replay.engine import why_not_native
 
     problem = await asyncio.to_thread(why_not_native)
     if problem is None:
-        return Check(name="hit path", state="ok", detail="native library", is_local=True)
-    return Check(
+        return DoctorCheck(name="hit path", state="ok", detail="native library", is_local=True)
+    return DoctorCheck(
         name="hit path", state="degraded", detail=f"in Python: {problem}", is_local=True,
         cost="a hit takes about 0.1 ms more, plus 2 µs for each header",
         remedy="apt-get install gcc libc6-dev && pip install --force-reinstall hpcc",
     )  # fmt: skip
 
 
-async def _daemon(paths: Paths) -> Check:
+async def _daemon(paths: Paths) -> DoctorCheck:
     from hpcc.daemon.client import query
 
     try:
         answer = await asyncio.to_thread(query, paths, "status")
     except NotFoundError:
-        return Check(
+        return DoctorCheck(
             name="daemon", state="ok", detail="not running; the first compile starts it",
             is_local=True,
         )  # fmt: skip
     except HpccError as error:
-        return Check(
+        return DoctorCheck(
             name="daemon", state="missing", detail=str(error), is_local=True,
             cost="every compile runs without the cache", remedy="hpcc stop; hpcc start",
         )  # fmt: skip
     detail = f"running, pid {answer.get('pid')}, version {answer.get('version')}"
-    return Check(name="daemon", state="ok", detail=detail, is_local=True)
+    return DoctorCheck(name="daemon", state="ok", detail=detail, is_local=True)
 
 
-async def _login(paths: Paths) -> Check:
+async def _login(paths: Paths) -> DoctorCheck:
     """Check only the stored login; `hpcc whoami --check` asks the scheduler."""
     from hpcc.identity.login_file import load_login_or_none
     from hpcc.ports import SystemClock
 
     login = load_login_or_none(paths.login_file)
     if login is None:
-        return Check(
+        return DoctorCheck(
             name="login", state="ok", detail="not logged in; a farm of `hpcc up` needs no login"
         )
     where = f"{login.principal or '?'} of {login.farm.tenant} at {login.farm.scheduler}"
     is_over = login.method == "device" and login.expires_at <= SystemClock().now()
     if login.ended or (is_over and not login.refresh_token):
-        return Check(
+        return DoctorCheck(
             name="login", state="degraded", detail=f"{where}: expired or ended",
             cost="compiles run on this machine, not on the farm", remedy="hpcc login",
         )  # fmt: skip
-    return Check(name="login", state="ok", detail=where)
+    return DoctorCheck(name="login", state="ok", detail=where)
 
 
-async def _disk(paths: Paths) -> Check:
+async def _disk(paths: Paths) -> DoctorCheck:
     there = paths.cache
     while not there.exists() and there != there.parent:
         there = there.parent
     free = shutil.disk_usage(there).free
     detail = f"{free / 1e9:.1f} GB free for {paths.cache}"
     if not os.access(there, os.W_OK):
-        return Check(
+        return DoctorCheck(
             name="disk", state="missing", detail=f"{there} is not writable", is_local=True,
             cost="nothing can be cached", remedy=f"make {there} writable, or set HPCC_DIR",
         )  # fmt: skip
     state: State = "ok" if free >= _ENOUGH_BYTES else "degraded"
-    return Check(
+    return DoctorCheck(
         name="disk", state="missing" if free < _LITTLE_BYTES else state, detail=detail,
         is_local=True, cost="toolchain images may not fit, and the cache stays small",
         remedy="hpcc clean, hpcc image rm, or point HPCC_DIR at a larger disk",
     )  # fmt: skip
 
 
-async def _user(_: Paths) -> Check:
+async def _user(_: Paths) -> DoctorCheck:
     if os.geteuid() == 0:
-        return Check(name="user", state="ok", detail="root: each VMM gets a separate uid")
-    return Check(
+        return DoctorCheck(name="user", state="ok", detail="root: each VMM gets a separate uid")
+    return DoctorCheck(
         name="user", state="degraded", detail=f"uid {os.geteuid()}",
         cost="VMMs run as this user, confined only by seccomp; only root can install packages",
         remedy="run `hpcc up` with sudo where that matters",
     )  # fmt: skip
 
 
-async def _warden(_: Paths) -> Check:
+async def _warden(_: Paths) -> DoctorCheck:
     from hpcc.runtime.channel.warden import Zygote, warden_trouble
     from hpcc.runtime.channel.warden_launch import warden_label
 
@@ -325,7 +327,7 @@ async def _warden(_: Paths) -> Check:
     finally:
         zygote.close()
     if trouble:
-        return Check(
+        return DoctorCheck(
             name="warden", state="missing", detail=f"guests' output cannot be read: {trouble}",
             cost="no guests: every miss compiles locally",
             remedy="a Linux kernel with seccomp filters, on x86-64 or arm64",
@@ -333,53 +335,53 @@ async def _warden(_: Paths) -> Check:
     label = warden_label()
     if label == "own-uid":
         detail = "started one: a separate process with a separate uid reads a guest's output"
-        return Check(name="warden", state="ok", detail=detail)
-    return Check(
+        return DoctorCheck(name="warden", state="ok", detail=detail)
+    return DoctorCheck(
         name="warden", state="degraded", detail=f"started one; rows say warden={label}",
         cost="wardens share a uid: only seccomp confines a compromised one",
         remedy="run `hpcc up` with sudo where that matters",
     )  # fmt: skip
 
 
-async def _qemu(paths: Paths) -> Check:
+async def _qemu(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.host.tools import run_tool
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
 
     if shutil.which(QEMU_PROGRAM) is None and _uses_containers(paths):
-        return Check(
+        return DoctorCheck(
             name="qemu", state="degraded", detail=f"{QEMU_PROGRAM} is not installed",
             cost="no virtual machines here, only containers",
             remedy="apt-get install qemu-system-x86",
         )  # fmt: skip
     if shutil.which(QEMU_PROGRAM) is None:
-        return Check(
+        return DoctorCheck(
             name="qemu", state="missing", detail=f"{QEMU_PROGRAM} is not installed",
             cost="no guests: every miss compiles locally", remedy="apt-get install qemu-system-x86",
         )  # fmt: skip
     version = (await run_tool(QEMU_PROGRAM, "--version")).splitlines()[0]
-    return Check(name="qemu", state="ok", detail=version)
+    return DoctorCheck(name="qemu", state="ok", detail=version)
 
 
-async def _kvm(paths: Paths) -> Check:
+async def _kvm(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
     from hpcc.runtime.qemu.opening import kvm_state
 
     cost = "guests are emulated (qemu/tcg): the same isolation, compiles 8 to 20 times slower"
     if shutil.which(QEMU_PROGRAM) is None:
-        return Check(name="kvm", state="degraded", detail="not known without QEMU", cost=cost)
+        return DoctorCheck(name="kvm", state="degraded", detail="not known without QEMU", cost=cost)
     state = await kvm_state(paths.state / "runtime")
     if not state.reason:
         detail = "/dev/kvm exists, but may not work: `hpcc up` tests it with a probe guest"
-        return Check(name="kvm", state="ok", detail=detail)
+        return DoctorCheck(name="kvm", state="ok", detail=detail)
     remedy = (
         "remembered until the next reboot; give the VMM's user access to /dev/kvm (group kvm)"
         if state.was_probed
         else "use a machine with hardware virtualisation, or enable nesting on its host"
     )
-    return Check(name="kvm", state="degraded", detail=state.reason, cost=cost, remedy=remedy)
+    return DoctorCheck(name="kvm", state="degraded", detail=state.reason, cost=cost, remedy=remedy)
 
 
-async def _firecracker(paths: Paths) -> Check:
+async def _firecracker(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.firecracker.opening import firecracker_state
 
     state = await firecracker_state(paths.state / "runtime")
@@ -390,20 +392,20 @@ async def _firecracker(paths: Paths) -> Check:
             f" {state.tools.jailer} {state.tools.jailer_digest}"
         )
     if not state.reason:
-        return Check(
+        return DoctorCheck(
             name="firecracker", state="ok", detail=f"{found}; `hpcc up` boots a probe guest in it"
         )
     problem, _, remedy = state.reason.partition("; ")
     if state.was_probed:
         problem, remedy = state.reason, "remembered until the next reboot, or another release"
-    return Check(
+    return DoctorCheck(
         name="firecracker", state="degraded", detail=": ".join(filter(None, [found, problem])),
         cost="guests run under QEMU: the same boundary, with more VMM code in it",
         remedy=remedy,
     )  # fmt: skip
 
 
-async def _warm_start(paths: Paths) -> Check:
+async def _warm_start(paths: Paths) -> DoctorCheck:
     """Check whether guests can be restored: always with Firecracker, with QEMU from 8.2 on."""
     from hpcc.runtime.firecracker.opening import firecracker_state
     from hpcc.runtime.qemu.backend import PROGRAM as QEMU_PROGRAM
@@ -413,9 +415,9 @@ async def _warm_start(paths: Paths) -> Check:
     name, cost = "warm start", "every guest boots"
     settings = load_settings(paths.config_file).worker
     if is_linux_container(settings.runtime):
-        return Check(name=name, state="ok", detail="containers do not need it")
+        return DoctorCheck(name=name, state="ok", detail="containers do not need it")
     if not settings.warm_start:
-        return Check(
+        return DoctorCheck(
             name=name, state="degraded", detail="switched off", cost=cost,
             remedy="worker.warm_start = true",
         )  # fmt: skip
@@ -425,23 +427,23 @@ async def _warm_start(paths: Paths) -> Check:
     no_firecracker = (await firecracker_state(state_dir)).reason
     reason = await why_no_snapshots(QEMU_PROGRAM)
     if reason and (no_firecracker or settings.runtime == "qemu"):
-        return Check(
+        return DoctorCheck(
             name=name, state="degraded", detail=reason, cost=cost,
             remedy="a distribution with QEMU 8.2 or newer, or Firecracker",
         )  # fmt: skip
-    return Check(name=name, state="ok", detail=detail)
+    return DoctorCheck(name=name, state="ok", detail=detail)
 
 
 def _uses_containers(paths: Paths) -> bool:
     return is_linux_container(load_settings(paths.config_file).worker.runtime)
 
 
-async def _containers(paths: Paths) -> Check:
+async def _containers(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.runc.tools import RuncConfig, find_runc
 
     weaker = "process/runc: a compile uses this machine's kernel, not a guest's"
     if not _uses_containers(paths):
-        return Check(
+        return DoctorCheck(
             name="containers", state="ok", detail="off: used only if worker.runtime selects them"
         )
     socket = Path(load_settings(paths.config_file).worker.containerd)
@@ -450,27 +452,27 @@ async def _containers(paths: Paths) -> Check:
         tools = await find_runc(config)
     except HpccError as error:
         problem, _, remedy = str(error).partition("; ")
-        return Check(
+        return DoctorCheck(
             name="containers", state="missing", detail=problem,
             cost='no guests: worker.runtime = "process" has no substitute',
             remedy=remedy.removeprefix("try: ") or "see docs/operate.md",
         )  # fmt: skip
     detail = f"{tools.version}, {tools.runc} {tools.runc_digest}; {weaker}"
-    return Check(name="containers", state="ok", detail=detail)
+    return DoctorCheck(name="containers", state="ok", detail=detail)
 
 
-async def _windows(paths: Paths) -> Check:
+async def _windows(paths: Paths) -> DoctorCheck:
     from hpcc.cli.doctor.windows import windows_guests
 
     settings = load_settings(paths.config_file).worker
     said = await windows_guests(settings, program_files=os.environ.get("PROGRAMFILES", ""))
-    return Check(
+    return DoctorCheck(
         name="windows", state=said.state, detail=said.detail, cost=said.cost, remedy=said.remedy
     )
 
 
 # A line for each name in `checks` of the table of backends.
-_BACKEND_CHECKS: Final[Mapping[str, Callable[[Paths], Awaitable[Check]]]] = {
+_BACKEND_CHECKS: Final[Mapping[str, Callable[[Paths], Awaitable[DoctorCheck]]]] = {
     "qemu": _qemu,
     "kvm": _kvm,
     "firecracker": _firecracker,
@@ -479,73 +481,75 @@ _BACKEND_CHECKS: Final[Mapping[str, Callable[[Paths], Awaitable[Check]]]] = {
 }
 
 
-async def _kernel(paths: Paths) -> Check:
+async def _kernel(paths: Paths) -> DoctorCheck:
     from hpcc.runtime.assets.kernel import distribution_id, kernel_package_name, packages_for
     from hpcc.runtime.host.tools import run_tool
 
     cost = "no guests: every miss compiles locally"
     prepared = sorted(p.name for p in paths.guest_assets.glob("kernel-*"))
     if prepared:
-        return Check(name="kernel", state="ok", detail=f"prepared: {prepared[-1]}")
+        return DoctorCheck(name="kernel", state="ok", detail=f"prepared: {prepared[-1]}")
     try:
         release = await asyncio.to_thread(Path("/etc/os-release").read_text)
         architecture = (await run_tool("dpkg", "--print-architecture")).strip()
         packages = packages_for(distribution_id(release), architecture)
         name = await kernel_package_name(packages)
     except (HpccError, OSError) as error:
-        return Check(
+        return DoctorCheck(
             name="kernel", state="missing", detail=str(error), cost=cost, remedy="apt-get update"
         )
-    return Check(name="kernel", state="ok", detail=f"{name} (fetched by `hpcc up`, not installed)")
+    return DoctorCheck(
+        name="kernel", state="ok", detail=f"{name} (fetched by `hpcc up`, not installed)"
+    )
 
 
-async def _init_compiler(_: Paths) -> Check:
+async def _init_compiler(_: Paths) -> DoctorCheck:
     from hpcc.runtime.assets.assets import find_static_compiler
 
     compiler = find_static_compiler()
     remedy = "apt-get install musl-tools"
     if compiler is None:
-        return Check(
+        return DoctorCheck(
             name="init", state="missing", detail="no C compiler for the guest's init",
             cost="no guests can be prepared", remedy=remedy,
         )  # fmt: skip
-    return Check(name="init", state="ok", detail=f"{compiler} builds the guest's init")
+    return DoctorCheck(name="init", state="ok", detail=f"{compiler} builds the guest's init")
 
 
-async def _erofs(_: Paths) -> Check:
+async def _erofs(_: Paths) -> DoctorCheck:
     return _tool(
         "erofs", "mkfs.erofs", "erofs-utils", "no images and no guests: every miss compiles locally"
     )
 
 
-async def _mmdebstrap(_: Paths) -> Check:
+async def _mmdebstrap(_: Paths) -> DoctorCheck:
     check = _tool(
         "mmdebstrap", "mmdebstrap", "mmdebstrap",
         "`hpcc image build-debian` cannot run; pull an image from a registry instead",
     )  # fmt: skip
     if check.state == "ok":
         return check
-    return Check(
+    return DoctorCheck(
         name=check.name, state="degraded", detail=check.detail, cost=check.cost, remedy=check.remedy
     )
 
 
-async def _confine(_: Paths) -> Check:
+async def _confine(_: Paths) -> DoctorCheck:
     absent = [t for t in ("setpriv", "prlimit") if shutil.which(t) is None]
     if absent:
-        return Check(
+        return DoctorCheck(
             name="confine", state="missing", detail=f"{' and '.join(absent)} missing",
             cost="VMMs cannot be confined, so no VMM is started",
             remedy="apt-get install util-linux",
         )  # fmt: skip
-    return Check(name="confine", state="ok", detail="setpriv, prlimit")
+    return DoctorCheck(name="confine", state="ok", detail="setpriv, prlimit")
 
 
-def _tool(name: str, program: str, package: str, cost: str) -> Check:
+def _tool(name: str, program: str, package: str, cost: str) -> DoctorCheck:
     found = shutil.which(program)
     if found:
-        return Check(name=name, state="ok", detail=found)
-    return Check(
+        return DoctorCheck(name=name, state="ok", detail=found)
+    return DoctorCheck(
         name=name, state="missing", detail=f"{program} is not installed", cost=cost,
         remedy=f"apt-get install {package}",
     )  # fmt: skip

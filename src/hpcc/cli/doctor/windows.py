@@ -18,8 +18,8 @@ _UNPROVED = "not yet run on Windows: `hpcc selftest windows` shows what holds on
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One line without its name, with the fields of `hpcc.cli.doctor.doctor.Check`."""
+class DoctorFinding:
+    """One line without its name, with the fields of `hpcc.cli.doctor.doctor.DoctorCheck`."""
 
     state: Literal["ok", "degraded", "missing"]
     detail: str
@@ -33,13 +33,13 @@ async def windows_guests(
     is_windows: bool = os.name == "nt",
     program_files: str,
     connect: Callable[[str], Connect] = pipe_connector,
-) -> Said:
+) -> DoctorFinding:
     """Check whether containerd and its shim are present for the chosen `worker.runtime`."""
     row = row_or_none(WINDOWS, settings.runtime)
     if not is_windows:
         if row is None or row_or_none(LINUX, row.name) is not None:
-            return Said("ok", "off: Hyper-V isolation is for Windows Server")
-        return Said(
+            return DoctorFinding("ok", "off: Hyper-V isolation is for Windows Server")
+        return DoctorFinding(
             "missing", f'worker.runtime = "{row.name}" needs Windows Server',
             cost="no guests: every miss compiles locally", remedy='worker.runtime = "auto"',
         )  # fmt: skip
@@ -51,12 +51,14 @@ async def windows_guests(
         shim = find_shim(program_files)
         number = check_shim(await shim_says(shim)) if shim is not None else ""
     except HpccError as error:
-        return Said(
+        return DoctorFinding(
             "missing", str(error), cost="no guests: every miss compiles locally",
             remedy="docs/windows.md, The host",
         )  # fmt: skip
     detail = f"containerd {version}, shim {shim or 'not found'} {number}".rstrip()
-    return Said("degraded", f"{label}; {detail}", cost=_UNPROVED, remedy="hpcc selftest windows")
+    return DoctorFinding(
+        "degraded", f"{label}; {detail}", cost=_UNPROVED, remedy="hpcc selftest windows"
+    )
 
 
 async def _version(connect: Connect) -> str:

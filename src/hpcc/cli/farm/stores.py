@@ -34,7 +34,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _stores(args: argparse.Namespace) -> int:
     """Show calls, bytes, mean times and failures by tenant, since the worker started."""
     from hpcc.worker.base.config import WorkerConfig
-    from hpcc.worker.stores.book import read_stores_report
+    from hpcc.worker.stores.store_stats import read_stores_report
 
     path = args.worker_config or getattr(args, "config", None)
     if path is None:

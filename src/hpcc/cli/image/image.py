@@ -24,7 +24,7 @@ from hpcc.ports import SystemClock
 
 if TYPE_CHECKING:
     from hpcc.images.assembly.debian import DebianRequest
-    from hpcc.images.oci.registry import Registry
+    from hpcc.images.oci.registry import OciRegistry
     from hpcc.images.prepared import PreparedImage
     from hpcc.images.store import ImageStore
 
@@ -291,11 +291,11 @@ def _store() -> Iterator[ImageStore]:
         store.close()
 
 
-def _registry(mirrors: Sequence[str]) -> Registry:
+def _registry(mirrors: Sequence[str]) -> OciRegistry:
     from hpcc.images.oci.auth import load_logins, login_files
-    from hpcc.images.oci.registry import Registry
+    from hpcc.images.oci.registry import OciRegistry
 
-    return Registry(mirrors=tuple(mirrors), logins=load_logins(login_files(os.environ)))
+    return OciRegistry(mirrors=tuple(mirrors), logins=load_logins(login_files(os.environ)))
 
 
 def _say(image: PreparedImage) -> None:

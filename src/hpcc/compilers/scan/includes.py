@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from hpcc.compilers.scan.heads import Heads
+from hpcc.compilers.scan.preambles import PreambleCache
 from hpcc.compilers.scan.scan import MAX_DIRECTIVES, Hazard, scan_source
 from hpcc.compilers.scan.text import joined, without_comments
 
@@ -77,12 +77,12 @@ class Definitions:
     is_opaque: bool = False
 
 
-def scan_includes(data: bytes, heads: Heads | None = None) -> Includes:
-    """Read one file; linear in its size. `heads` know what was read before."""
+def scan_includes(data: bytes, preambles: PreambleCache | None = None) -> Includes:
+    """Read one file; linear in its size. `preambles` is a cache."""
     text = joined(data.removeprefix(_BOM))
     if b"__has_include" in text or _is_commented(text):
         return _read(data, text)
-    return (heads or Heads()).of("includes", text, _read_plain)
+    return (preambles or PreambleCache()).of("includes", text, _read_plain)
 
 
 def _is_commented(text: bytes) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hpcc.compilers.scan.assembler import has_asm_word, has_opaque_asm, mentions_directive
-from hpcc.compilers.scan.heads import Heads
+from hpcc.compilers.scan.preambles import PreambleCache
 from hpcc.compilers.scan.text import joined, without_prose
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
@@ -133,11 +133,11 @@ _BEFORE_PIECE: Final = b" \t\r\n\v\f,(#%:?/=;"
 _AFTER_PIECE: Final = b" \t\r\n\v\f,)#%?/"
 
 
-def scan_source(data: bytes, heads: Heads | None = None) -> Scan:
-    """Look through one file of a closure; linear in its size. `heads` know what was read before."""
+def scan_source(data: bytes, preambles: PreambleCache | None = None) -> Scan:
+    """Look through one file of a closure; linear in its size. `preambles` is a cache."""
     data = joined(data)
     hazards = _hazards(data)
-    lines = (heads or Heads()).of("source", data, _include_lines)
+    lines = (preambles or PreambleCache()).of("source", data, _include_lines)
     if lines.is_computed:
         hazards |= Hazard.COMPUTED_INCLUDE
     questions: dict[tuple[bool, bytes], None] = {}

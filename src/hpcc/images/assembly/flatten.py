@@ -14,13 +14,13 @@ from typing import Final, Protocol
 
 from hpcc.images.assembly.tree import Node, Tree
 from hpcc.images.base.limits import FlattenLimits
-from hpcc.images.base.tar import BLOCK_BYTES, Kind, TarReader
+from hpcc.images.base.tar import BLOCK_BYTES, MemberKind, TarReader
 from hpcc.images.oci.blobfile import ByteBudget, LayerFile, open_layer
 
 _TYPES: Final = {
-    Kind.FILE: tarfile.REGTYPE,
-    Kind.DIRECTORY: tarfile.DIRTYPE,
-    Kind.SYMLINK: tarfile.SYMTYPE,
+    MemberKind.FILE: tarfile.REGTYPE,
+    MemberKind.DIRECTORY: tarfile.DIRTYPE,
+    MemberKind.SYMLINK: tarfile.SYMTYPE,
 }
 
 
@@ -98,11 +98,11 @@ class _Flattening:
     def write_names(self) -> None:
         """Directories and symlinks; files wait for their contents."""
         for path, node in self._tree.walk():
-            if node.kind is Kind.FILE:
+            if node.kind is MemberKind.FILE:
                 self._paths.setdefault(node.inode, []).append((path, node))
             else:
                 self._header(path, node, _TYPES[node.kind], link=node.link)
-                is_directory = node.kind is Kind.DIRECTORY
+                is_directory = node.kind is MemberKind.DIRECTORY
                 self._counts["directories" if is_directory else "symlinks"] += 1
 
     def write_contents(self) -> None:

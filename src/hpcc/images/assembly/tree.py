@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from hpcc.core import IntegrityError
 from hpcc.images.base.limits import FlattenLimits
-from hpcc.images.base.tar import Kind, Member, shown
+from hpcc.images.base.tar import ArchiveMember, MemberKind, shown
 
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
@@ -46,7 +46,7 @@ _EMPTIED: Final = ("dev", "proc", "sys", ".hpcc")
 class Node:
     """One name in the tree. Files that are hard links of each other share `inode`."""
 
-    kind: Kind
+    kind: MemberKind
     mode: int = 0o755
     uid: int = 0
     gid: int = 0
@@ -57,7 +57,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    member: Member
+    member: ArchiveMember
     parts: tuple[str, ...]
     inode: int
 
@@ -95,13 +95,13 @@ class Tree:
     """Layers are added bottom first with `apply`; then `finish` makes it mountable."""
 
     def __init__(self, limits: FlattenLimits) -> None:
-        self.root: Final = Node(kind=Kind.DIRECTORY)
+        self.root: Final = Node(kind=MemberKind.DIRECTORY)
         self.entry_count = 0
         self.dropped: Final[dict[str, int]] = {}
         self._limits = limits
         self._inode_count = 0
 
-    def apply(self, members: Sequence[Member] | Iterator[Member]) -> dict[int, int]:
+    def apply(self, members: Sequence[ArchiveMember] | Iterator[ArchiveMember]) -> dict[int, int]:
         """Add one layer. Returns inode by position of the file's member in the archive.
 
         Raises:
@@ -119,7 +119,7 @@ class Tree:
                 whiteouts.append(parts)
                 continue
             inode = -1
-            if member.kind is Kind.FILE:
+            if member.kind is MemberKind.FILE:
                 inode = inodes[position] = self._inode_count
                 self._inode_count += 1
             entries.append(_Entry(member, parts, inode))
@@ -135,10 +135,10 @@ class Tree:
             node, children = self.root, self.root.children
             for part in path.split("/"):
                 found = children.get(part)
-                if found is None or found.kind is not Kind.DIRECTORY:
+                if found is None or found.kind is not MemberKind.DIRECTORY:
                     if found is not None:
                         self._drop("replaced mount point")
-                    found = children[part] = Node(kind=Kind.DIRECTORY)
+                    found = children[part] = Node(kind=MemberKind.DIRECTORY)
                 node, children = found, found.children
             node.mode, node.uid, node.gid = mode, 0, 0
             if path in _EMPTIED and node.children:
@@ -152,7 +152,7 @@ class Tree:
             prefix, directory = stack.pop()
             for name, node in sorted(directory.children.items()):
                 yield prefix + name, node
-                if node.kind is Kind.DIRECTORY:
+                if node.kind is MemberKind.DIRECTORY:
                     stack.append((f"{prefix}{name}/", node))
 
     def _count(self) -> None:
@@ -178,14 +178,14 @@ class Tree:
 
     def _add(self, entry: _Entry) -> None:
         member = entry.member
-        if member.kind is Kind.DEVICE:
+        if member.kind is MemberKind.DEVICE:
             self._drop("device or fifo")
             return
         *up, base = entry.parts
         directory = self._directory(up, make=True)
         assert directory is not None
         old = directory.children.get(base)
-        if member.kind is Kind.HARD_LINK:
+        if member.kind is MemberKind.HARD_LINK:
             directory.children[base] = self._hard_link(member)
             return
         if member.mode & _SETID:
@@ -197,13 +197,17 @@ class Tree:
             gid=member.gid,
             inode=entry.inode,
         )
-        if member.kind is Kind.SYMLINK:
+        if member.kind is MemberKind.SYMLINK:
             node.link = self._symlink_target(member)
-        elif member.kind is Kind.DIRECTORY and old is not None and old.kind is Kind.DIRECTORY:
+        elif (
+            member.kind is MemberKind.DIRECTORY
+            and old is not None
+            and old.kind is MemberKind.DIRECTORY
+        ):
             node.children = old.children
         directory.children[base] = node
 
-    def _symlink_target(self, member: Member) -> str:
+    def _symlink_target(self, member: ArchiveMember) -> str:
         size = len(os.fsencode(member.link))
         if not 0 < size <= self._limits.symlink_bytes or "\0" in member.link:
             raise IntegrityError(
@@ -212,11 +216,11 @@ class Tree:
             )
         return member.link
 
-    def _hard_link(self, member: Member) -> Node:
+    def _hard_link(self, member: ArchiveMember) -> Node:
         parts = split_name(member.link, self._limits, what="hard link target")
         directory = self._directory(parts[:-1], make=False) if parts else None
         target = directory.children.get(parts[-1]) if directory is not None else None
-        if target is None or target.kind is Kind.DIRECTORY:
+        if target is None or target.kind is MemberKind.DIRECTORY:
             raise IntegrityError(
                 f"hard link {shown(member.name)} in a layer points to {shown(member.link)}, "
                 "which is no file of the image",
@@ -244,7 +248,7 @@ class Tree:
                     stack.pop()
                 continue
             node = stack[-1].children.get(name)
-            if node is not None and node.kind is Kind.SYMLINK:
+            if node is not None and node.kind is MemberKind.SYMLINK:
                 hops += 1
                 if hops > self._limits.symlink_hops:
                     raise IntegrityError(
@@ -255,7 +259,7 @@ class Tree:
                     del stack[1:]
                 todo.extend(p for p in reversed(node.link.split("/")) if p not in {"", "."})
                 continue
-            if node is None or node.kind is not Kind.DIRECTORY:
+            if node is None or node.kind is not MemberKind.DIRECTORY:
                 if not make:
                     return None
                 node = stack[-1].children[name] = self._implied()
@@ -265,4 +269,4 @@ class Tree:
     def _implied(self) -> Node:
         """Create a parent that no layer names; it counts, or names could multiply nodes."""
         self._count()
-        return Node(kind=Kind.DIRECTORY)
+        return Node(kind=MemberKind.DIRECTORY)

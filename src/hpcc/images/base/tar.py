@@ -30,7 +30,7 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class Kind(enum.Enum):
+class MemberKind(enum.Enum):
     """What a member is; everything that is not listed is refused."""
 
     FILE = "file"
@@ -41,29 +41,29 @@ class Kind(enum.Enum):
 
 
 _KINDS: Final = {
-    tarfile.REGTYPE: Kind.FILE,
-    tarfile.AREGTYPE: Kind.FILE,
-    tarfile.CONTTYPE: Kind.FILE,
-    tarfile.DIRTYPE: Kind.DIRECTORY,
-    tarfile.SYMTYPE: Kind.SYMLINK,
-    tarfile.LNKTYPE: Kind.HARD_LINK,
-    tarfile.CHRTYPE: Kind.DEVICE,
-    tarfile.BLKTYPE: Kind.DEVICE,
-    tarfile.FIFOTYPE: Kind.DEVICE,
+    tarfile.REGTYPE: MemberKind.FILE,
+    tarfile.AREGTYPE: MemberKind.FILE,
+    tarfile.CONTTYPE: MemberKind.FILE,
+    tarfile.DIRTYPE: MemberKind.DIRECTORY,
+    tarfile.SYMTYPE: MemberKind.SYMLINK,
+    tarfile.LNKTYPE: MemberKind.HARD_LINK,
+    tarfile.CHRTYPE: MemberKind.DEVICE,
+    tarfile.BLKTYPE: MemberKind.DEVICE,
+    tarfile.FIFOTYPE: MemberKind.DEVICE,
 }
 _PAX_TYPES: Final = frozenset({tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE})
 _GNU_LONG_KEYS: Final = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "linkpath"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class ArchiveMember:
     """One entry as the archive spells it: nothing about `name` and `link` is checked yet.
 
     Names are decoded with surrogateescape. Only files have a size.
     """
 
     name: str
-    kind: Kind
+    kind: MemberKind
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
@@ -85,7 +85,7 @@ class TarReader:
         self._pending_bytes = 0
         self._left_bytes = 0
 
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[ArchiveMember]:
         """Walk the archive. Content not read through `content` is skipped.
 
         Raises:
@@ -181,18 +181,18 @@ class TarReader:
             )
             at = end
 
-    def _member(self, header: tarfile.TarInfo, extra: dict[str, str]) -> Member:
+    def _member(self, header: tarfile.TarInfo, extra: dict[str, str]) -> ArchiveMember:
         name = extra.get("path") or header.name
         kind = _KINDS.get(header.type)
         if kind is None:
             raise self._error(f"an entry of type {header.type!r} ({shown(name)})", "tar-entry-type")
         # As with old archivers, a name that ends in a slash is a directory.
-        if kind is Kind.FILE and name.endswith("/"):
-            kind = Kind.DIRECTORY
+        if kind is MemberKind.FILE and name.endswith("/"):
+            kind = MemberKind.DIRECTORY
         size = self._number(extra, "size", header.size)
         if size < 0:
             raise self._error(f"a negative size ({shown(name)})", "tar-header")
-        return Member(
+        return ArchiveMember(
             name=name,
             kind=kind,
             mode=header.mode & 0o7777,
@@ -200,7 +200,7 @@ class TarReader:
             gid=_sane_id(self._number(extra, "gid", header.gid)),
             # Links, directories and devices carry none, whatever their header claims
             # (Go's archive/tar, which writes most layers, reads them so).
-            size_bytes=size if kind is Kind.FILE else 0,
+            size_bytes=size if kind is MemberKind.FILE else 0,
             link=extra.get("linkpath") or header.linkname,
         )
 

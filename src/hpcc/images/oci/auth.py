@@ -31,7 +31,7 @@ _DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class RegistryLogin:
     """A user and a password. The password is not in the repr."""
 
     user: str
@@ -46,10 +46,10 @@ class Login:
 class Logins:
     """Logins by registry host; `helpers` are hosts whose login a helper program keeps."""
 
-    by_host: Mapping[str, Login] = field(default_factory=dict)
+    by_host: Mapping[str, RegistryLogin] = field(default_factory=dict)
     helpers: frozenset[str] = frozenset()
 
-    def find(self, host: str) -> Login | None:
+    def find(self, host: str) -> RegistryLogin | None:
         return self.by_host.get(host)
 
 
@@ -87,7 +87,7 @@ def load_logins(files: Iterable[Path]) -> Logins:
     Raises:
         CallerError: one is there and cannot be read.
     """
-    logins: dict[str, Login] = {}
+    logins: dict[str, RegistryLogin] = {}
     helpers: set[str] = set()
     for path in files:
         try:
@@ -205,7 +205,7 @@ def _host_of_key(key: str) -> str:
     return bare.partition("/")[0]
 
 
-def _login_or_none(entry: object) -> Login | None:
+def _login_or_none(entry: object) -> RegistryLogin | None:
     text = entry.get("auth") if isinstance(entry, dict) else None
     if not isinstance(text, str) or not text:
         return None
@@ -213,4 +213,4 @@ def _login_or_none(entry: object) -> Login | None:
         user, colon, password = base64.b64decode(text, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return Login(user, password) if colon else None
+    return RegistryLogin(user, password) if colon else None

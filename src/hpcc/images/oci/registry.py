@@ -49,7 +49,7 @@ _MIN_BYTES_PER_SECOND: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registry:
+class OciRegistry:
     """The registry that an image's repository names, and mirrors that are asked first.
 
     Mirrors are base URLs; they get the repository's own name and, like the registry, are

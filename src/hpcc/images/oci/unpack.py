@@ -8,7 +8,7 @@ from typing import Final
 
 from hpcc.core import IntegrityError
 from hpcc.images.base.limits import MAX_LAYER_BYTES
-from hpcc.images.base.tar import Kind, TarReader
+from hpcc.images.base.tar import MemberKind, TarReader
 from hpcc.images.oci.blobfile import ByteBudget, open_archive
 
 # Everything else in such an archive (docker's own manifest.json, links) is not read.
@@ -35,7 +35,7 @@ def unpack_layout(archive: Path, directory: Path) -> None:
                     f"{archive}: more than {_MAX_ENTRIES} entries", reason="too-many-entries"
                 )
             name = _WANTED.fullmatch(member.name)
-            if name is None or member.kind is not Kind.FILE:
+            if name is None or member.kind is not MemberKind.FILE:
                 continue
             try:
                 with (directory / name[1]).open("xb") as out:

@@ -37,7 +37,7 @@ class BlobPlace(Protocol):
     async def get(self, digest: Digest) -> Blob: ...
 
 
-class Extras:
+class InlineBlobs:
     """What a request carries beside REAPI's fields, checked. Stock clients' carry nothing."""
 
     def __init__(self, request: pb.ExecuteRequest) -> None:

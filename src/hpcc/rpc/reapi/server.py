@@ -24,7 +24,7 @@ from hpcc.rpc.base.channel import MAX_BATCH_BYTES, MAX_UPLOAD_BYTES
 from hpcc.rpc.base.errors import code_of, status_of
 from hpcc.rpc.base.method import Call, Method, service_handler
 from hpcc.rpc.base.write_order import WriteOrder
-from hpcc.rpc.reapi.inline_blobs import Extras
+from hpcc.rpc.reapi.inline_blobs import InlineBlobs
 from hpcc.rpc.reapi.stdio_blobs import BlobKeeper, shorten
 
 MAX_DIGESTS: Final = 50_000
@@ -396,11 +396,11 @@ class _ReapiServer:
     ) -> AsyncGenerator[ops.Operation]:
         session = await self._authorizer.session(client_of(call, request.instance_name))
         action = digest_from_proto(request.action_digest)
-        extras = Extras(request)
+        inline_blobs = InlineBlobs(request)
 
         async def arrive() -> None:
-            async with self._room.hold(session.tenant, extras.size_bytes):
-                await extras.store(session)
+            async with self._room.hold(session.tenant, inline_blobs.size_bytes):
+                await inline_blobs.store(session)
 
         updates = session.execute(
             action,
@@ -410,7 +410,7 @@ class _ReapiServer:
         )
         async with aclosing(updates):
             async for update in updates:
-                if extras.only_end and isinstance(update, Running):
+                if inline_blobs.only_end and isinstance(update, Running):
                     continue
                 yield await _operation(
                     update,

@@ -12,8 +12,8 @@ from hpcc._proto import audit_pb2 as pb
 from hpcc.core import CallerError
 from hpcc.rpc.base.errors import error_of_call
 from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
+from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
-from hpcc.rpc.scheduler.words import worker_id_of
 
 MAX_AUDIT_RECORDS: Final = 1000
 # One record may be as large as this alone; the message around it is small.

@@ -20,13 +20,13 @@ from hpcc.rpc.scheduler.api import (
     SessionGrant,
 )
 from hpcc.rpc.scheduler.pulse import Pulse
+from hpcc.rpc.scheduler.registration_messages import registration_message
 from hpcc.rpc.scheduler.schedulers import Schedulers
 from hpcc.rpc.scheduler.toolchain_messages import (
     image_or_none,
     policy_of,
     report_message,
 )
-from hpcc.rpc.scheduler.words import registration_message
 
 
 class SchedulerClient:

@@ -18,8 +18,8 @@ from hpcc.ports import SignedHead
 from hpcc.rpc.base.errors import DeadlineError, UnavailableError, error_of_call
 from hpcc.rpc.base.method import Call, Duplex
 from hpcc.rpc.scheduler.api import Beat, BeatAnswer, SchedulerBackend
+from hpcc.rpc.scheduler.registration_messages import generation_of, worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers, is_away
-from hpcc.rpc.scheduler.words import generation_of, worker_id_of
 
 # A stream may send so many beats at once, and so many a second; what comes faster is read later.
 BURST: Final = 32

@@ -12,20 +12,20 @@ import grpc
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.core import CallerError, ImageRef, TenantId
-from hpcc.rpc.base.lives import Lives
+from hpcc.rpc.base.generation_rate import GenerationRateLimit
 from hpcc.rpc.base.method import Call, Method, OnRefusal, service_handler
 from hpcc.rpc.scheduler.api import RouteAsk, SchedulerBackend
 from hpcc.rpc.scheduler.pulse import Pulses
-from hpcc.rpc.scheduler.toolchain_messages import (
-    image_message,
-    policy_message,
-    report_or_none,
-)
-from hpcc.rpc.scheduler.words import (
+from hpcc.rpc.scheduler.registration_messages import (
     generation_of,
     isolation_of,
     registration_of,
     worker_id_of,
+)
+from hpcc.rpc.scheduler.toolchain_messages import (
+    image_message,
+    policy_message,
+    report_or_none,
 )
 
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,128}")
@@ -143,7 +143,7 @@ class _DaemonSide:
 class _WorkerSide:
     def __init__(self, backend: SchedulerBackend, idle_seconds: float) -> None:
         self._backend, self._pulses = backend, Pulses(backend, idle_seconds)
-        self._lives = Lives()
+        self._generation_rate = GenerationRateLimit()
 
     def methods(self) -> tuple[Method, ...]:
         return (
@@ -197,7 +197,7 @@ class _WorkerSide:
         return pb.DeregisterResponse()
 
     def _count_life(self, worker_id: str) -> None:
-        self._lives.count(worker_id, asyncio.get_running_loop().time())
+        self._generation_rate.count(worker_id, asyncio.get_running_loop().time())
 
     async def result_keys(self, request: pb.ResultKeysRequest, call: Call) -> pb.ResultKeysResponse:
         await self._backend.admit(call.certificate, None)

@@ -13,7 +13,7 @@ _ALIGN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveFile:
     """One file of the archive; `device` is (major, minor) of a device node."""
 
     name: str
@@ -22,10 +22,10 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def newc(entries: Iterable[Entry]) -> bytes:
+def newc(entries: Iterable[ArchiveFile]) -> bytes:
     """Return a cpio archive in the "new ASCII" format (kernel: initramfs buffer format)."""
     out = bytearray()
-    for inode, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], 1):
+    for inode, entry in enumerate([*entries, ArchiveFile("TRAILER!!!", 0)], 1):
         name = entry.name.encode() + b"\0"
         fields = [
             inode, entry.mode, 0, 0, 1, 0, len(entry.data), 0, 0, *entry.device, len(name), 0,
@@ -38,12 +38,12 @@ def newc(entries: Iterable[Entry]) -> bytes:
 
 def build_initramfs(init: bytes, modules: Sequence[tuple[str, bytes]]) -> bytes:
     """Return an archive of init and the modules (name, content), which init loads in this order."""
-    entries = [Entry(name, _DIRECTORY) for name in ("dev", "m", "ro", "rw", "new")]
+    entries = [ArchiveFile(name, _DIRECTORY) for name in ("dev", "m", "ro", "rw", "new")]
     # Without this node init has no standard streams, and its errors would be lost.
-    entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
-    entries.append(Entry("init", _PROGRAM, init))
+    entries.append(ArchiveFile("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
+    entries.append(ArchiveFile("init", _PROGRAM, init))
     entries.extend(
-        Entry(f"m/{number:02d}-{name}.ko", _PROGRAM, data)
+        ArchiveFile(f"m/{number:02d}-{name}.ko", _PROGRAM, data)
         for number, (name, data) in enumerate(modules)
     )
     return newc(entries)

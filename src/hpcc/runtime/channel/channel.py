@@ -11,7 +11,7 @@ from typing import Final
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ExecEvent, ExecRequest, IntegrityError
 from hpcc.ports import BlobSource, GuestLostError
-from hpcc.runtime.channel.call import Call, CallLimits, encode_header
+from hpcc.runtime.channel.pending_exec import CallLimits, PendingExec, encode_header
 from hpcc.runtime.channel.warden_budget import CpuBudget
 from hpcc.runtime.channel.warden_launch import launch_warden
 from hpcc.runtime.channel.warden_link import (
@@ -95,7 +95,7 @@ class GuestChannel:
         # How the warden ended; "" until the zygote reports it.
         self._fate = ""
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, PendingExec] = {}
         self._next_number = 1
         self._pings_missed = 0
         self._pongs_due = 0
@@ -150,19 +150,19 @@ class GuestChannel:
         self._ends.close()
 
     async def exec(
-        self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
+        self, request: ExecRequest, blobs: BlobSource, first_exec: pb.Guest | None = None
     ) -> AsyncGenerator[ExecEvent]:
         """Run one compile; see `hpcc.ports.Guest.exec`.
 
-        `birth` is what the guest learns in its first exec: name, time, entropy.
+        `first_exec` is what the guest learns in its first exec: name, time, entropy.
         """
         check_exec_request(request)
-        header = encode_header(request, birth)
+        header = encode_header(request, first_exec)
         if self.lost.done():
             raise self._lost_error("")
         number, self._next_number = self._next_number, self._next_number + 1
         limits = CallLimits(STAGE_SECONDS, GRACE_SECONDS)
-        call = Call(self, number, request, header, blobs, limits)
+        call = PendingExec(self, number, request, header, blobs, limits)
         self._calls[number] = call
         self._budget.earn(execs=1)
         # A separate task, because its deadlines must not cancel the consumer.
@@ -187,7 +187,7 @@ class GuestChannel:
             if not pump.cancelled():
                 pump.exception()
 
-    async def _outcome(self, call: Call, pump: asyncio.Task[None]) -> None:
+    async def _outcome(self, call: PendingExec, pump: asyncio.Task[None]) -> None:
         await asyncio.wait([pump])
         if pump.cancelled():
             raise self._lost_error("")
@@ -290,7 +290,7 @@ class GuestChannel:
         self._writer.writelines(pieces)
         await self._writer.drain()
 
-    def _cancel(self, call: Call) -> None:
+    def _cancel(self, call: PendingExec) -> None:
         """Cancel a running call and discard any frames that still arrive for it."""
         if self._calls.get(call.number) is not call or self.lost.done():
             return
@@ -298,7 +298,7 @@ class GuestChannel:
         self.say(wire.frame(wire.CANCEL, call.number))
         self._loop.call_later(self._timing.cancel_seconds, self._check_cancelled, call)
 
-    def _check_cancelled(self, call: Call) -> None:
+    def _check_cancelled(self, call: PendingExec) -> None:
         if self._calls.get(call.number) is call:
             self.retire(f"{WARDEN_SILENT}: it does not end an exec")
 

@@ -53,7 +53,7 @@ _REASONS: Final[Mapping[int, str]] = {
 _STREAMS: Final[Mapping[int, Literal["stdout", "stderr"]]] = {1: "stdout", 2: "stderr"}
 
 
-class Phase(Enum):
+class ReplyPhase(Enum):
     """How far the answer has come."""
 
     NEED = auto()
@@ -75,7 +75,7 @@ class ReplyChecker:
         self._path, self._is_output_open, self._is_executable = "", False, False
         self._outputs = OutputOrder(request)
         self._may_have_outputs = False
-        self.phase = Phase.NEED
+        self.phase = ReplyPhase.NEED
         self.needed: list[Digest] = []
         self.detail = ""
 
@@ -88,14 +88,14 @@ class ReplyChecker:
             IntegrityError: the reply breaks the protocol or a limit.
         """
         match self.phase, reply:
-            case Phase.NEED, wire.NeedReply():
+            case ReplyPhase.NEED, wire.NeedReply():
                 self._need(reply)
                 return None
-            case Phase.RUN, wire.StdioReply():
+            case ReplyPhase.RUN, wire.StdioReply():
                 return self._stdio(reply)
-            case Phase.RUN, wire.ResultReply():
+            case ReplyPhase.RUN, wire.ResultReply():
                 return self._result(reply)
-            case Phase.OUTPUT, wire.OutputReply():
+            case ReplyPhase.OUTPUT, wire.OutputReply():
                 return self._chunk(reply)
             case phase, _:
                 raise _breach(f"{type(reply).__name__} in phase {phase.name}")
@@ -106,7 +106,7 @@ class ReplyChecker:
         Raises:
             IntegrityError: a result or the rest of an output is missing.
         """
-        if self.phase is not Phase.OUTPUT or self._is_output_open:
+        if self.phase is not ReplyPhase.OUTPUT or self._is_output_open:
             raise _breach(f"the answer ended in phase {self.phase.name}")
 
     def _need(self, need: wire.NeedReply) -> None:
@@ -121,7 +121,7 @@ class ReplyChecker:
                 raise _breach("a Need for a blob that is not an input, or a second one")
             self.needed.append(digest)
         if not need.more:
-            self.phase = Phase.RUN
+            self.phase = ReplyPhase.RUN
 
     def _stdio(self, stdio: wire.StdioReply) -> StdioEvent:
         stream = _STREAMS.get(stdio.stream)
@@ -156,7 +156,7 @@ class ReplyChecker:
             raise _breach("a Result whose status and signal disagree")
         if reason and not result.exit_code:
             raise _breach("a Result that failed with status 0")
-        self.phase = Phase.OUTPUT
+        self.phase = ReplyPhase.OUTPUT
         self.detail = printable(result.detail)
         self._may_have_outputs = not reason
         return ResultEvent(

@@ -72,7 +72,7 @@ class RuntimeOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stdio:
+class StdioPaths:
     """Where the shim finds a process's standard streams: paths of FIFOs or pipes; "" for none."""
 
     stdin: str = ""
@@ -81,7 +81,7 @@ class Stdio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scratch:
+class ScratchSnapshot:
     """The snapshot that a container writes to. A record that names it keeps it from collection."""
 
     snapshotter: str
@@ -188,7 +188,7 @@ class Containerd:
         runtime: str,
         spec: object,
         labels: Mapping[str, str],
-        scratch: Scratch | None = None,
+        scratch: ScratchSnapshot | None = None,
     ) -> None:
         """Create the record; `spec` is an OCI runtime specification as JSON values.
 
@@ -253,7 +253,9 @@ class Containerd:
             )
         return answer.pid
 
-    async def exec(self, container_id: str, exec_id: str, process: object, stdio: Stdio) -> None:
+    async def exec(
+        self, container_id: str, exec_id: str, process: object, stdio: StdioPaths
+    ) -> None:
         """Create a further process from an OCI `process` as JSON values."""
         request = tasks_pb2.ExecProcessRequest(
             container_id=container_id,

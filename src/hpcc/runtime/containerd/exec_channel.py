@@ -26,7 +26,7 @@ from hpcc._proto import agent_pb2 as pb
 from hpcc.core import ExecEvent, ExecRequest, InfrastructureError, IntegrityError
 from hpcc.ports import BlobSource, Clock, GuestLostError
 from hpcc.runtime.channel.channel import GuestChannel
-from hpcc.runtime.containerd.client import Containerd, ContainerdError, Stdio
+from hpcc.runtime.containerd.client import Containerd, ContainerdError, StdioPaths
 from hpcc.runtime.containerd.container_vm import whole
 from hpcc.wire.exec_frames import ENTROPY_BYTES, check_exec_request
 from hpcc.wire.link import TOKEN_BYTES
@@ -46,7 +46,7 @@ class Streams(Protocol):
     """
 
     @property
-    def stdio(self) -> Stdio:
+    def stdio(self) -> StdioPaths:
         """The names of the streams, for the shim."""
         ...
 
@@ -95,18 +95,18 @@ class ExecChannel:
         self.retire("closed")
 
     async def exec(
-        self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
+        self, request: ExecRequest, blobs: BlobSource, first_exec: pb.Guest | None = None
     ) -> AsyncGenerator[ExecEvent]:
         """Run one compile; see `hpcc.ports.Guest.exec`.
 
-        `birth` is what the guest learns in its first exec. Later agents get the same values anew.
+        `first_exec` is what the guest learns in its first exec. Later agents get the same values.
         """
         check_exec_request(request)
         async with self._turn:
             self._check()
             try:
                 async with self._agent() as channel:
-                    events = channel.exec(request, blobs, birth or self._birth())
+                    events = channel.exec(request, blobs, first_exec or self._first_exec())
                     async with aclosing(events):
                         async for event in events:
                             self.last_detail = channel.last_detail
@@ -119,7 +119,7 @@ class ExecChannel:
         if self.lost.done():
             raise GuestLostError(f"guest lost: {self.lost.result()}")
 
-    def _birth(self) -> pb.Guest:
+    def _first_exec(self) -> pb.Guest:
         """Return what a guest learns in its first exec, for a new agent. It holds no secret."""
         return pb.Guest(
             guest_id=self._guest_id,

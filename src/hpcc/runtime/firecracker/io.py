@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcc.core import IntegrityError
-from hpcc.runtime.firecracker.plan import Call
+from hpcc.runtime.firecracker.plan import ApiRequest
 
 MAX_HEAD_BYTES: Final = 8 << 10
 MAX_BODY_BYTES: Final = 64 << 10
@@ -64,7 +64,7 @@ def _checked_peer(sock: socket.socket, name: str, uid: int) -> int:
     return int(pid)
 
 
-def request_bytes(call: Call) -> bytes:
+def request_bytes(call: ApiRequest) -> bytes:
     """Encode a call as an HTTP request."""
     body = b"" if call.body is None else json.dumps(call.body).encode()
     head = [f"{call.method} {call.path} HTTP/1.1", "Host: localhost", "Accept: application/json"]
@@ -143,7 +143,7 @@ class Api:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
 
-    async def call(self, call: Call) -> Mapping[str, object]:
+    async def call(self, call: ApiRequest) -> Mapping[str, object]:
         """Make a call and return its answer, {} if it has no body.
 
         Raises:

@@ -49,7 +49,7 @@ _VERSION: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiRequest:
     """One request to the API."""
 
     method: str
@@ -134,41 +134,41 @@ def jailer_argv(jail: Jail) -> list[str]:
     ]  # fmt: skip
 
 
-def boot_calls(vm: Microvm) -> list[Call]:
+def boot_calls(vm: Microvm) -> list[ApiRequest]:
     """Return the calls that configure a microVM, none of them for a network."""
     return [
-        Call("PUT", "/machine-config", {
+        ApiRequest("PUT", "/machine-config", {
             "vcpu_count": vm.vcpus, "mem_size_mib": vm.memory_mib, "smt": False,
         }),
-        Call("PUT", "/boot-source", {
+        ApiRequest("PUT", "/boot-source", {
             "kernel_image_path": f"/{KERNEL}", "initrd_path": f"/{INITRAMFS}",
             "boot_args": kernel_command_line(vm),
         }),
         # In the order of the guest's /dev/vda and /dev/vdb.
-        *(Call("PUT", f"/drives/{name}", {
+        *(ApiRequest("PUT", f"/drives/{name}", {
             "drive_id": name, "path_on_host": f"/{name}",
             "is_root_device": False, "is_read_only": True,
         }) for name in (IMAGE, AGENT)),
-        Call("PUT", "/vsock", {"guest_cid": _GUEST_CID, "uds_path": f"/{VSOCK_SOCKET}"}),
+        ApiRequest("PUT", "/vsock", {"guest_cid": _GUEST_CID, "uds_path": f"/{VSOCK_SOCKET}"}),
     ]  # fmt: skip
 
 
-VERSION_CALL: Final = Call("GET", "/version")
-CONFIGURATION_CALL: Final = Call("GET", "/vm/config")
-START_CALL: Final = Call("PUT", "/actions", {"action_type": "InstanceStart"})
+VERSION_CALL: Final = ApiRequest("GET", "/version")
+CONFIGURATION_CALL: Final = ApiRequest("GET", "/vm/config")
+START_CALL: Final = ApiRequest("PUT", "/actions", {"action_type": "InstanceStart"})
 # SAVE_CALLS turn a template into a snapshot. A guest is restored by LOAD_CALL. It is resumed after
 # the VMM has reported the resulting configuration.
 SAVE_CALLS: Final = (
-    Call("PATCH", "/vm", {"state": "Paused"}),
-    Call("PUT", "/snapshot/create", {
+    ApiRequest("PATCH", "/vm", {"state": "Paused"}),
+    ApiRequest("PUT", "/snapshot/create", {
         "snapshot_type": "Full", "snapshot_path": f"/{STATE}", "mem_file_path": f"/{MEMORY}",
     }),
 )  # fmt: skip
-LOAD_CALL: Final = Call("PUT", "/snapshot/load", {
+LOAD_CALL: Final = ApiRequest("PUT", "/snapshot/load", {
     "snapshot_path": f"/{STATE}", "resume_vm": False,
     "mem_backend": {"backend_type": "File", "backend_path": f"/{MEMORY}"},
 })  # fmt: skip
-RESUME_CALL: Final = Call("PATCH", "/vm", {"state": "Resumed"})
+RESUME_CALL: Final = ApiRequest("PATCH", "/vm", {"state": "Resumed"})
 
 
 def kernel_command_line(vm: Microvm) -> str:

@@ -29,7 +29,7 @@ from hpcc.runtime.firecracker.plan import (
     STATE,
     VERSION_CALL,
     VSOCK_SOCKET,
-    Call,
+    ApiRequest,
     Jail,
     Microvm,
     boot_calls,
@@ -169,7 +169,9 @@ class JailedVm(Vm):
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
-    async def _configure(self, root_fd: int, calls: Sequence[Call], begin: Call) -> None:
+    async def _configure(
+        self, root_fd: int, calls: Sequence[ApiRequest], begin: ApiRequest
+    ) -> None:
         while True:
             try:
                 sock, self._pid = connect_in_jail(root_fd, API_SOCKET, self._uid)
@@ -186,7 +188,7 @@ class JailedVm(Vm):
         finally:
             api.close()
 
-    async def _call_all(self, root_fd: int, calls: Sequence[Call]) -> None:
+    async def _call_all(self, root_fd: int, calls: Sequence[ApiRequest]) -> None:
         api = Api(connect_in_jail(root_fd, API_SOCKET, self._uid)[0])
         try:
             for call in calls:

@@ -34,7 +34,7 @@ class SnapshotFds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class QemuMachine:
     """One VM as data. Fields that end in `_fd` are descriptors that QEMU inherits."""
 
     name: str
@@ -53,7 +53,7 @@ class Machine:
     snapshot: SnapshotFds | None = None
 
 
-def qemu_argv(program: str, machine: Machine) -> list[str]:
+def qemu_argv(program: str, machine: QemuMachine) -> list[str]:
     """Return the whole command line.
 
     Files are named by inherited descriptors, so QEMU's user needs no right to their directories.
@@ -98,7 +98,7 @@ def _snapshot(memory_mib: int, fds: SnapshotFds) -> list[str]:
     ]  # fmt: skip
 
 
-def kernel_command_line(machine: Machine) -> str:
+def kernel_command_line(machine: QemuMachine) -> str:
     """Return the guest kernel's options.
 
     Under emulation a busy host makes the kernel's TSC calibration fail. The boot then hangs forever

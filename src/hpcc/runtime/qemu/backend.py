@@ -16,7 +16,7 @@ from hpcc.ports import Clock, GuestBootError, GuestIdentity, GuestSpec, Probe
 from hpcc.runtime.assets.assets import GuestAssets, probe_spec
 from hpcc.runtime.host.tools import ToolError, run_tool, sha256_of
 from hpcc.runtime.host.users import warden_label
-from hpcc.runtime.qemu.argv import Accelerator, Machine, qemu_argv
+from hpcc.runtime.qemu.argv import Accelerator, QemuMachine, qemu_argv
 from hpcc.runtime.qemu.vm import PROGRAM, QemuConfig, QemuVm, host_tsc_khz
 from hpcc.runtime.vm.snapshot_store import Snapshot, snapshot_key
 from hpcc.runtime.vm.vm import Vm, VmGuest, booted
@@ -114,7 +114,7 @@ class QemuRuntime:
         Raises:
             OSError: a file is missing.
         """
-        machine = Machine(
+        machine = QemuMachine(
             name="", accelerator=self._config.accelerator, memory_mib=spec.memory_mib,
             vcpus=spec.vcpus, kernel_fd=0, initramfs_fd=0, image_fd=0, drive_fd=0, port_fd=0,
             firmware=str(self._assets.firmware or ""), token="",

@@ -20,7 +20,7 @@ from hpcc.runtime.host.users import VMM_NUMBERS, vmm_user
 from hpcc.runtime.qemu.argv import (
     STATE_URI,
     Accelerator,
-    Machine,
+    QemuMachine,
     SnapshotFds,
     qemu_argv,
     tsc_khz,
@@ -130,8 +130,8 @@ class QemuVm(Vm):
             await self._launch(self._spawn(self._open_files(stack, vmm_end.fileno(), fds)))
         return control
 
-    def _open_files(self, stack: ExitStack, port_fd: int, fds: SnapshotFds | None) -> Machine:
-        return Machine(
+    def _open_files(self, stack: ExitStack, port_fd: int, fds: SnapshotFds | None) -> QemuMachine:
+        return QemuMachine(
             name=str(self._directory),
             accelerator=self._config.accelerator,
             memory_mib=self._spec.memory_mib,
@@ -148,7 +148,7 @@ class QemuVm(Vm):
             snapshot=fds,
         )
 
-    async def _spawn(self, machine: Machine) -> asyncio.subprocess.Process:
+    async def _spawn(self, machine: QemuMachine) -> asyncio.subprocess.Process:
         fds: tuple[int, ...] = (
             machine.kernel_fd, machine.initramfs_fd, machine.image_fd, machine.drive_fd,
             machine.port_fd,

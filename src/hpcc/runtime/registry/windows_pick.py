@@ -20,8 +20,8 @@ from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.registry.table import WINDOWS, last_resort, row_or_none
 from hpcc.runtime.windows.host import (
     WindowsBackend,
-    WindowsConfig,
     WindowsHost,
+    WindowsRuntimeConfig,
     find_shim,
     host_build,
 )
@@ -71,7 +71,7 @@ async def pick_windows_runtime(
     layer = await in_thread(lambda: read_windows_layer(choice.agent))
     number = build()
     shim = await in_thread(lambda: find_shim(choice.program_files))
-    config = WindowsConfig(
+    config = WindowsRuntimeConfig(
         worker=choice.worker,
         boot=secrets.token_hex(8),
         connect=connect(choice.containerd),

@@ -23,7 +23,7 @@ from hpcc.runtime.channel.channel import GuestChannel
 from hpcc.runtime.containerd.client import (
     Containerd,
     ContainerdError,
-    Stdio,
+    StdioPaths,
     runc_options,
     unix_connector,
 )
@@ -195,7 +195,7 @@ class _Container(ContainerVm):
         try:
             await self._read_log(places.log)
             agent, log = plan.agent(token), str(places.log)
-            stdio = Stdio(stdout=log, stderr=log)
+            stdio = StdioPaths(stdout=log, stderr=log)
             await whole(self._client.exec(name, _AGENT, agent, stdio))
             await whole(self._client.start(name, _AGENT))
             connection = await self._while_alive(listener.accept())

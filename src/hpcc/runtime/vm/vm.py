@@ -73,9 +73,9 @@ class SessionChannel(Protocol):
         ...
 
     def exec(
-        self, request: ExecRequest, blobs: BlobSource, birth: pb.Guest | None = None
+        self, request: ExecRequest, blobs: BlobSource, first_exec: pb.Guest | None = None
     ) -> AsyncGenerator[ExecEvent]:
-        """Run one compile; see `hpcc.ports.Guest.exec`. `birth` is for the first exec only."""
+        """Run one compile; see `hpcc.ports.Guest.exec`. `first_exec` is for the first exec only."""
         ...
 
     def retire(self, reason: str) -> None:
@@ -329,7 +329,7 @@ async def _running(vm: Vm, spec: GuestSpec, clock: Clock) -> AsyncIterator[VmGue
 
 async def _introduce(channel: SessionChannel, guest_id: str, clock: Clock) -> None:
     """Give the guest its name, the time and entropy, by an exec that tests the whole path."""
-    birth = pb.Guest(
+    first_exec = pb.Guest(
         guest_id=guest_id,
         wall_time_ns=int(clock.now() * 1e9),
         entropy=secrets.token_bytes(ENTROPY_BYTES),
@@ -340,7 +340,7 @@ async def _introduce(channel: SessionChannel, guest_id: str, clock: Clock) -> No
         exec_id=_SELF_TEST, argv=(f"/{_SELF_TEST}",), env=(), cwd="", inputs=(), outputs=(),
         limits=ExecLimits(wall_seconds=60.0, memory_bytes=64 << 20),
     )  # fmt: skip
-    async for event in channel.exec(request, _NoBlobs(), birth):
+    async for event in channel.exec(request, _NoBlobs(), first_exec):
         if isinstance(event, ResultEvent) and event.reason != "no-such-program":
             raise GuestLostError(f"self-test: {event.reason or 'it ran'}: {channel.last_detail}")
 

@@ -16,7 +16,7 @@ from hpcc.runtime.containerd.client import Connect
 from hpcc.runtime.containerd.exec_channel import NewStreams
 from hpcc.runtime.host.threads import in_thread
 from hpcc.runtime.windows.hcs import ComputeService, load_computecore
-from hpcc.runtime.windows.host import WindowsBackend, WindowsConfig, WindowsHost, host_build
+from hpcc.runtime.windows.host import WindowsBackend, WindowsHost, WindowsRuntimeConfig, host_build
 from hpcc.runtime.windows.hvsocket import dial
 from hpcc.runtime.windows.hyperv import Dial, HyperVRuntime
 from hpcc.runtime.windows.layer import read_windows_layer
@@ -91,7 +91,7 @@ class GuestChecks:
     @asynccontextmanager
     async def _guest(self, backend: WindowsBackend) -> AsyncIterator[Guest]:
         layer = await in_thread(lambda: read_windows_layer(self.layer))
-        config = WindowsConfig(
+        config = WindowsRuntimeConfig(
             worker=f"self-test-{secrets.token_hex(4)}",
             boot=secrets.token_hex(8),
             connect=self.connect,
@@ -107,7 +107,7 @@ class GuestChecks:
         async with self._runtime(backend, config).guest(spec) as guest:
             yield guest
 
-    def _runtime(self, backend: WindowsBackend, config: WindowsConfig) -> WindowsRuntime:
+    def _runtime(self, backend: WindowsBackend, config: WindowsRuntimeConfig) -> WindowsRuntime:
         host = WindowsHost(config, self.clock)
         if backend == "hyperv":
             return HyperVRuntime(host, self.clock, dial=self.dial, compute=self.compute)

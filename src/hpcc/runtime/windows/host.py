@@ -52,7 +52,7 @@ def host_build() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowsConfig:
+class WindowsRuntimeConfig:
     """How Windows guests are run.
 
     `worker` is the owner of these containers, and `boot` names this start of it. Containers of
@@ -90,7 +90,7 @@ class WindowsTools:
 class WindowsHost:
     """One containerd on Windows, for the guests of one worker."""
 
-    def __init__(self, config: WindowsConfig, clock: Clock) -> None:
+    def __init__(self, config: WindowsRuntimeConfig, clock: Clock) -> None:
         self.config: Final = config
         self._clock = clock
         self._tools: WindowsTools | None = None

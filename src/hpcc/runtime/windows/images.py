@@ -24,7 +24,7 @@ _MAX_NAME_CHARS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ImagePart:
     """A document or layer that another document names."""
 
     digest: str
@@ -58,7 +58,7 @@ class HostBuild:
         )
 
 
-def manifest_of_index(data: bytes, host: HostBuild) -> Part | None:
+def manifest_of_index(data: bytes, host: HostBuild) -> ImagePart | None:
     """Return the manifest for this host that an index names; None if `data` is not an index.
 
     Among several, the newest that can run here is returned.
@@ -82,7 +82,7 @@ def manifest_of_index(data: bytes, host: HostBuild) -> Part | None:
     return max(usable, key=lambda part: _numbers(part.os_version))
 
 
-def config_of_manifest(data: bytes) -> Part:
+def config_of_manifest(data: bytes) -> ImagePart:
     """Return the configuration that a manifest names.
 
     Raises:
@@ -111,7 +111,7 @@ def layers_of_config(data: bytes, host: HostBuild) -> tuple[str, ...]:
     return layers
 
 
-def _windows_part(entry: object) -> Part | None:
+def _windows_part(entry: object) -> ImagePart | None:
     table = _object(entry, "manifest")
     platform = table.get("platform")
     if not isinstance(platform, dict):
@@ -121,7 +121,7 @@ def _windows_part(entry: object) -> Part | None:
     if not is_ours or not isinstance(version, str):
         return None
     part = _part(table)
-    return Part(part.digest, part.size_bytes, version)
+    return ImagePart(part.digest, part.size_bytes, version)
 
 
 def _numbers(os_version: str) -> tuple[int, int]:
@@ -130,11 +130,11 @@ def _numbers(os_version: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
-def _part(table: dict[str, object]) -> Part:
+def _part(table: dict[str, object]) -> ImagePart:
     size = table.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MAX_DOCUMENT_BYTES:
         raise _bad("a part without a size, or with too large a size")
-    return Part(_digest(table.get("digest")), size)
+    return ImagePart(_digest(table.get("digest")), size)
 
 
 def _digest(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from hpcc.ports import Clock
 from hpcc.runtime.containerd.exec_channel import NewStreams
-from hpcc.runtime.windows.host import WindowsConfig, WindowsHost
+from hpcc.runtime.windows.host import WindowsHost, WindowsRuntimeConfig
 from hpcc.runtime.windows.hyperv import HyperVRuntime
 from hpcc.runtime.windows.process import WindowsProcessRuntime
 from hpcc.runtime.windows.runtime import WindowsRuntime
@@ -23,7 +23,7 @@ class WindowsKind:
 
     runtime: type[WindowsRuntime]
     make: Callable[[WindowsHost, Clock, NewStreams], WindowsRuntime]
-    config: type[object] = WindowsConfig
+    config: type[object] = WindowsRuntimeConfig
 
 
 HYPERV: Final = WindowsKind(

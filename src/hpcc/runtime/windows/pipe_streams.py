@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
-from hpcc.runtime.containerd.client import Stdio
+from hpcc.runtime.containerd.client import StdioPaths
 from hpcc.runtime.host.threads import in_thread
 
 _READ_BYTES: Final = 64 << 10
@@ -49,7 +49,7 @@ class PipeEnd(Protocol):
         ...
 
 
-class PipeDoor(Protocol):
+class PipeAcceptor(Protocol):
     """A pipe that waits for a client to open it; see `hpcc.windows.PipeListener`."""
 
     def accept(self) -> PipeEnd | None:
@@ -64,9 +64,9 @@ class PipeDoor(Protocol):
 class _Carrier:
     """One pipe and its thread: waits for the other end, then carries until either side ends."""
 
-    def __init__(self, door: PipeDoor, carry: Callable[[PipeEnd], None]) -> None:
+    def __init__(self, acceptor: PipeAcceptor, carry: Callable[[PipeEnd], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._door, self._carry = door, carry
+        self._acceptor, self._carry = acceptor, carry
         self._lock = threading.Lock()
         self._end: PipeEnd | None = None
         self._is_stopped = False
@@ -76,11 +76,11 @@ class _Carrier:
 
     def _run(self) -> None:
         try:
-            end = self._door.accept()
+            end = self._acceptor.accept()
         except OSError:
             end = None
         # Only one client may open the pipe.
-        self._door.close()
+        self._acceptor.close()
         if end is None or not self._own(end):
             return
         try:
@@ -121,7 +121,7 @@ class _Carrier:
         with self._lock:
             self._is_stopped = True
             end = self._end
-        self._door.close()
+        self._acceptor.close()
         if end is not None:
             end.cancel()
 
@@ -129,11 +129,11 @@ class _Carrier:
 class PipeStreams:
     """The three streams of one process; `stdio` holds the pipes' names for the shim."""
 
-    def __init__(self, stdio: Stdio, open_door: Callable[[str], PipeDoor]) -> None:
+    def __init__(self, stdio: StdioPaths, open_acceptor: Callable[[str], PipeAcceptor]) -> None:
         self.stdio = stdio
         self.log = bytearray()
         self._ours, self._inner = socket.socketpair()
-        self._open_door = open_door
+        self._open_acceptor = open_acceptor
         self._carriers: list[_Carrier] = []
 
     def open(self) -> None:
@@ -147,7 +147,7 @@ class PipeStreams:
             (self.stdio.stdout, self._from_process),
             (self.stdio.stderr, self._keep),
         ):
-            self._carriers.append(_Carrier(self._open_door(name), carry))
+            self._carriers.append(_Carrier(self._open_acceptor(name), carry))
 
     @property
     def last_words(self) -> str:
@@ -197,10 +197,10 @@ class PipeStreams:
 
 @asynccontextmanager
 async def pipe_streams(
-    stdio: Stdio, open_door: Callable[[str], PipeDoor]
+    stdio: StdioPaths, open_acceptor: Callable[[str], PipeAcceptor]
 ) -> AsyncGenerator[PipeStreams]:
     """Provide pipes with the names in `stdio` while the block runs."""
-    streams = PipeStreams(stdio, open_door)
+    streams = PipeStreams(stdio, open_acceptor)
     try:
         streams.open()
         yield streams

@@ -95,8 +95,8 @@ def load_pipe_calls() -> PipeCalls:
     return cast("PipeCalls", _Libraries())
 
 
-class WindowsDoor:
-    """A pipe that waits for a client; see `hpcc.runtime.windows.pipe_streams.PipeDoor`.
+class WindowsAcceptor:
+    """A pipe that waits for a client; see `hpcc.runtime.windows.pipe_streams.PipeAcceptor`.
 
     Raises:
         OSError: it cannot be created, or a pipe of this name exists.
@@ -211,6 +211,6 @@ def windows_streams(calls: PipeCalls) -> NewStreams:
     """Return a factory for the streams of each process that starts in a container."""
 
     def new() -> AbstractAsyncContextManager[Streams]:
-        return pipe_streams(pipe_names(), lambda name: WindowsDoor(calls, name))
+        return pipe_streams(pipe_names(), lambda name: WindowsAcceptor(calls, name))
 
     return new

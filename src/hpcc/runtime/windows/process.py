@@ -12,7 +12,7 @@ from typing import Final
 
 from hpcc.core import Isolation
 from hpcc.ports import Clock, GuestIdentity, GuestSpec
-from hpcc.runtime.containerd.client import Stdio
+from hpcc.runtime.containerd.client import StdioPaths
 from hpcc.runtime.containerd.container_vm import ContainerVm
 from hpcc.runtime.containerd.exec_channel import ExecChannel, ExecPlan, NewStreams
 from hpcc.runtime.vm.vm import SessionChannel
@@ -68,10 +68,10 @@ class _ProcessContainer(WindowsContainer):
         return channel
 
 
-def pipe_names() -> Stdio:
+def pipe_names() -> StdioPaths:
     """Return pipe names that cannot be guessed: the first client to open such a pipe gets it."""
     name = secrets.token_hex(16)
-    return Stdio(
+    return StdioPaths(
         stdin=_PIPE.format(name, "in"),
         stdout=_PIPE.format(name, "out"),
         stderr=_PIPE.format(name, "err"),

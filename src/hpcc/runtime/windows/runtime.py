@@ -21,7 +21,7 @@ from hpcc.runtime.containerd.client import (
     ContainerdError,
     RootMount,
     RuntimeOptions,
-    Scratch,
+    ScratchSnapshot,
 )
 from hpcc.runtime.containerd.container_vm import ContainerVm, whole
 from hpcc.runtime.vm.vm import VmGuest, booted
@@ -145,7 +145,7 @@ class WindowsContainer(ContainerVm):
         await client.ensure_namespace()
         chain = await self._host.chain(client, self._spec.image)
         self._is_created = True
-        scratch = Scratch(snapshotter=config.snapshotter, key=self.name)
+        scratch = ScratchSnapshot(snapshotter=config.snapshotter, key=self.name)
         await whole(client.create_container(self.name, RUNTIME, plan.spec, config.labels, scratch))
         rootfs = await self._scratch(chain)
         options = RuntimeOptions(RUNHCS_OPTIONS, plan.options) if plan.options else RuntimeOptions()

@@ -25,7 +25,7 @@ _NAMED: Final = frozenset(
 )  # fmt: skip
 
 
-class Refusals:
+class RefusalEvents:
     """Told of every call that failed; records those that a rule refused."""
 
     def __init__(self, events: EventLimiter) -> None:

@@ -25,7 +25,7 @@ from hpcc.ports import Clock, ControlStore, SessionAsk, SessionFloor
 from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.scheduler.base.signing import SigningKeys
-from hpcc.scheduler.tenants.door import Admitted, Door
+from hpcc.scheduler.tenants.authenticator import Admitted, Authenticator
 from hpcc.scheduler.tenants.table import TenantPolicy
 
 # Checked sessions, so that each is not checked for every route.
@@ -42,14 +42,14 @@ class Sessions:
 
     def __init__(
         self,
-        door: Door,
+        authenticator: Authenticator,
         clock: Clock,
         session_seconds: float,
         *,
         keys: SigningKeys,
         store: ControlStore,
     ) -> None:
-        self._door, self._clock, self._seconds = door, clock, session_seconds
+        self._authenticator, self._clock, self._seconds = authenticator, clock, session_seconds
         self._keys, self._store = keys, store
         self._floors: dict[tuple[str, str], SessionFloor] = {}
         # By tenant the last session of rules that are no more, as far as it was shown here.
@@ -112,7 +112,7 @@ class Sessions:
         claims = self._claims(credential)
         if claims.tenant != tenant.value:
             raise PolicyError("the session is of another tenant", reason="foreign-tenant")
-        policy = self._door.policy_or_none(tenant)
+        policy = self._authenticator.policy_or_none(tenant)
         floor = self._floors.get((claims.tenant, claims.principal))
         if policy is None or _fingerprint(policy.identity) != claims.identity:
             # For good: a table that says the old thing again brings nobody back.

@@ -37,7 +37,7 @@ _PATTERN: Final = re.compile(r"[a-z0-9*]+(?:[._:/-]+[a-z0-9*]+)*(?:/\*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quotas:
+class TenantQuotas:
     """Limits of a tenant, at each worker but for `sessions`; None is none. Bytes are of blobs."""
 
     concurrent_execs: int | None = None
@@ -122,7 +122,7 @@ class TenantPolicy:
     guest_reuse: GuestReuse = GuestReuse.PRINCIPAL
     fallback: Fallback = "warn"
     parity: Parity = "refuse"
-    quotas: Quotas = Quotas()
+    quotas: TenantQuotas = TenantQuotas()
 
     def allows(self, image: ImageRef) -> bool:
         return not self.images or any(rule.allows(image) for rule in self.images)
@@ -159,7 +159,7 @@ def _tenant(source: str, name: str, content: object) -> TenantPolicy:
         raise CallerError(f"{source}: {error}", reason="tenants") from error
     known = tuple(f.name for f in fields(TenantPolicy) if f.name != "tenant")
     table = _Table(source, where, content, known)
-    quota_names = tuple(f.name for f in fields(Quotas))
+    quota_names = tuple(f.name for f in fields(TenantQuotas))
     quotas = _Table(source, where[:-1] + ".quotas]", table.table("quotas"), quota_names)
     return TenantPolicy(
         tenant=tenant,
@@ -170,7 +170,9 @@ def _tenant(source: str, name: str, content: object) -> TenantPolicy:
         fallback=cast("Fallback", table.word("fallback", FALLBACKS, "warn")),
         parity=cast("Parity", table.word("parity", PARITIES, "refuse")),
         # Any: by name from the dataclass, whose fields are all int.
-        quotas=Quotas(**cast("dict[str, Any]", {n: quotas.number(n) for n in quotas.present()})),
+        quotas=TenantQuotas(
+            **cast("dict[str, Any]", {n: quotas.number(n) for n in quotas.present()})
+        ),
     )
 
 

@@ -158,7 +158,7 @@ def _keep(keys: Path, key: bytes, certificate: bytes, worker_id: str) -> WorkerI
     return identity
 
 
-class Tie:
+class SchedulerChannels:
     """Channels to the schedulers with the certificate of now."""
 
     def __init__(

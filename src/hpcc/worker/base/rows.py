@@ -71,7 +71,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class ExecutionResult:
     """What an execution made, with all that a row about it says."""
 
     action: Digest

@@ -34,7 +34,7 @@ from hpcc.reapi.action import ActionSpec, parse_action
 from hpcc.reapi.command import CommandSpec, parse_command
 from hpcc.reapi.tree import TreeWalk
 from hpcc.worker.base.config import WorkerConfig
-from hpcc.worker.execute.harvest import Harvest
+from hpcc.worker.execute.output_collector import GuestOutputCollector
 from hpcc.worker.execute.runner import exec_request
 from hpcc.worker.pool.pool import ImageProvider
 from hpcc.worker.stores.retained import RetainedReader
@@ -56,7 +56,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Difference:
     """Something that is gone or differs: what it is called, and how."""
 
     name: str
@@ -68,8 +68,8 @@ class Reproduction:
     """The verdict with what it rests on; `notes` differ and need not change an output."""
 
     verdict: Verdict
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[Finding] = field(default_factory=list)
+    findings: list[Difference] = field(default_factory=list)
+    notes: list[Difference] = field(default_factory=list)
     outputs: int = 0
 
 
@@ -107,10 +107,10 @@ async def reproduce_row(
         IntegrityError: what is retained does not belong to the row, or the guest lied.
     """
     if row.cache_status == "abandoned" or row.reason:
-        finding = Finding("row", f"{row.cache_status}, {row.reason or 'no result'}")
+        finding = Difference("row", f"{row.cache_status}, {row.reason or 'no result'}")
         return Reproduction(Verdict.NOT_COMPARABLE, [finding])
     reader = RetainedReader(config.store, TenantId(row.tenant))
-    gone: list[Finding] = []
+    gone: list[Difference] = []
     inputs = await _gather(reader, row, gone)
     path = await _image_or_none(images, row, gone)
     if inputs is None or path is None or gone:
@@ -123,38 +123,42 @@ async def reproduce_row(
         try:
             runtime = await choose_runtime(Isolation(row.isolation), state)
         except (InfrastructureError, CallerError) as error:
-            return Reproduction(Verdict.UNAVAILABLE, [Finding(row.isolation, str(error))])
+            return Reproduction(Verdict.UNAVAILABLE, [Difference(row.isolation, str(error))])
         if runtime.isolation.value != row.isolation:
-            finding = Finding("isolation", f"{row.isolation} then, {runtime.isolation} now")
+            finding = Difference("isolation", f"{row.isolation} then, {runtime.isolation} now")
             return Reproduction(Verdict.UNAVAILABLE, [finding])
         return await _run(config, row, inputs, runtime=runtime, image=path, reader=reader)
 
 
-async def _gather(reader: RetainedReader, row: AuditRow, gone: list[Finding]) -> _Inputs | None:
+async def _gather(reader: RetainedReader, row: AuditRow, gone: list[Difference]) -> _Inputs | None:
     """Read all that the action needs; what is not there is named in `gone`."""
     try:
         action = parse_action((await reader.get(Digest.parse(row.action_digest))).data)
     except NotFoundError:
-        gone.append(Finding("action", row.action_digest))
-        gone.append(Finding("input tree", f"{row.input_root_digest}, unknown without its action"))
+        gone.append(Difference("action", row.action_digest))
+        gone.append(
+            Difference("input tree", f"{row.input_root_digest}, unknown without its action")
+        )
         return None
     if str(action.input_root) != row.input_root_digest:
         raise IntegrityError("the action has another tree than the row", reason="audit-row")
     try:
         command = parse_command((await reader.get(action.command)).data)
     except NotFoundError:
-        gone.append(Finding("command", str(action.command)))
+        gone.append(Difference("command", str(action.command)))
         command = None
     files = await _tree(reader, action.input_root, gone)
     for file in files:
         try:
             await reader.get(file.digest)
         except NotFoundError:
-            gone.append(Finding(file.path, str(file.digest)))
+            gone.append(Difference(file.path, str(file.digest)))
     return _Inputs(action, command, files) if command is not None else None
 
 
-async def _tree(reader: RetainedReader, root: Digest, gone: list[Finding]) -> tuple[InputFile, ...]:
+async def _tree(
+    reader: RetainedReader, root: Digest, gone: list[Difference]
+) -> tuple[InputFile, ...]:
     walk, absent = TreeWalk(root), set[Digest]()
     while wanted := set(walk.wanted) - absent:
         for digest in sorted(wanted):
@@ -163,15 +167,17 @@ async def _tree(reader: RetainedReader, root: Digest, gone: list[Finding]) -> tu
             except NotFoundError:
                 absent.add(digest)
                 what = "the root directory" if digest == root else "a directory"
-                gone.append(Finding(what, str(digest)))
+                gone.append(Difference(what, str(digest)))
     return walk.files
 
 
-async def _image_or_none(images: ImageProvider, row: AuditRow, gone: list[Finding]) -> Path | None:
+async def _image_or_none(
+    images: ImageProvider, row: AuditRow, gone: list[Difference]
+) -> Path | None:
     try:
         return await images.image(ImageDigest(row.image_digest))
     except NotFoundError:
-        gone.append(Finding("image", row.image_digest))
+        gone.append(Difference("image", row.image_digest))
         return None
 
 
@@ -221,48 +227,48 @@ async def _run(
         boot_timeout_seconds=config.boot_timeout_seconds,
     )
     async with runtime.guest(spec) as guest:
-        harvest = await _execute(guest.exec(request, reader), request)
+        collector = await _execute(guest.exec(request, reader), request)
         identity = guest.identity
-    return _compared(row, inputs.command, harvest, identity)
+    return _compared(row, inputs.command, collector, identity)
 
 
-async def _execute(events: AsyncGenerator[object], request: ExecRequest) -> Harvest:
-    harvest = Harvest(request)
+async def _execute(events: AsyncGenerator[object], request: ExecRequest) -> GuestOutputCollector:
+    collector = GuestOutputCollector(request)
     try:
         async with (
             asyncio.timeout(request.limits.wall_seconds + _TRANSFER_SECONDS),
             aclosing(events) as stream,
         ):
             async for event in stream:
-                harvest.take(event)  # type: ignore[arg-type]  # ExecEvent, checked there
+                collector.take(event)  # type: ignore[arg-type]  # ExecEvent, checked there
     except TimeoutError as error:
         raise InfrastructureError("the guest did not answer in time", reason="deadline") from error
-    return harvest
+    return collector
 
 
 def _compared(
-    row: AuditRow, command: CommandSpec, harvest: Harvest, identity: GuestIdentity
+    row: AuditRow, command: CommandSpec, collector: GuestOutputCollector, identity: GuestIdentity
 ) -> Reproduction:
-    event = harvest.check()
+    event = collector.check()
     if event.reason:
-        return Reproduction(Verdict.DIFFERENT, [Finding("end", event.reason)])
-    made = {posixpath.normpath(path): str(digest) for path, digest in harvest.digests().items()}
+        return Reproduction(Verdict.DIFFERENT, [Difference("end", event.reason)])
+    made = {posixpath.normpath(path): str(digest) for path, digest in collector.digests().items()}
     before = dict(row.outputs)
     findings = [
-        Finding(path, f"{before.get(path, 'absent')} then, {made.get(path, 'absent')} now")
+        Difference(path, f"{before.get(path, 'absent')} then, {made.get(path, 'absent')} now")
         for path in sorted(made.keys() | before.keys())
         if made.get(path) != before.get(path)
     ]
     if event.exit_code != row.exit_code:
-        findings.append(Finding("exit code", f"{row.exit_code} then, {event.exit_code} now"))
+        findings.append(Difference("exit code", f"{row.exit_code} then, {event.exit_code} now"))
     verdict = Verdict.DIFFERENT if findings else Verdict.REPRODUCED
     return Reproduction(verdict, findings, _notes(row, identity), len(before))
 
 
-def _notes(row: AuditRow, identity: GuestIdentity) -> list[Finding]:
+def _notes(row: AuditRow, identity: GuestIdentity) -> list[Difference]:
     pairs = (
         ("kernel", row.kernel_digest, identity.kernel_digest),
         ("agent", row.agent_digest, identity.agent_digest),
         ("VMM", row.vmm_digest, identity.vmm_digest),
     )
-    return [Finding(name, f"{then} then, {now} now") for name, then, now in pairs if then != now]
+    return [Difference(name, f"{then} then, {now} now") for name, then, now in pairs if then != now]

@@ -34,8 +34,8 @@ from hpcc.rpc.base.errors import DeadlineError, MissingBlobsError
 from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.server import Client
 from hpcc.worker.base.domain import TrustDomain
-from hpcc.worker.base.rows import Caller, Lineage, Made, audit_row
-from hpcc.worker.execute.harvest import Harvest, keep_outputs
+from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
+from hpcc.worker.execute.output_collector import GuestOutputCollector, keep_outputs
 from hpcc.worker.pool.pool import GuestPool, Lease
 from hpcc.worker.stores.entries import lineage_digest, pack_entry
 from hpcc.worker.stores.retained import RetainedInputs
@@ -136,7 +136,7 @@ class Runner:
         self.scheduler_id = ""
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
 
-    async def run(self, work: Work) -> Made:
+    async def run(self, work: Work) -> ExecutionResult:
         """Run the action and return its result; the row of who asked is written by then.
 
         Raises:
@@ -156,7 +156,7 @@ class Runner:
             _check_label(work.domain, lease)
             started_at = self._clock.now()
             try:
-                harvest = await self._execute(work, lease, store, files)
+                collector = await self._execute(work, lease, store, files)
             except MissingBlobsError:
                 raise  # nothing has run
             except asyncio.CancelledError:
@@ -165,14 +165,14 @@ class Runner:
             except HpccError as error:
                 await self._abandoned(work, lease, started_at, error.reason)
                 raise
-        event = harvest.check()
-        outputs = await keep_outputs(store, work.command, harvest)
+        event = collector.check()
+        outputs = await keep_outputs(store, work.command, collector)
         lineage = self.lineage(work, lease)
         ended = replace(
             self._unended(work, lease, started_at, lineage),
             exit_code=event.exit_code,
-            stdout=bytes(harvest.stdout),
-            stderr=bytes(harvest.stderr),
+            stdout=bytes(collector.stdout),
+            stderr=bytes(collector.stderr),
             outputs=outputs,
             reason=event.reason,
         )
@@ -234,7 +234,7 @@ class Runner:
             lineage_digest=lineage_digest(lineage),
         )
 
-    async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> Made:
+    async def _release(self, work: Work, record: ResultRecord, lineage: Lineage) -> ExecutionResult:
         if record.reason == "deadline":
             raise DeadlineError("the compile ran out of time", reason="compile-deadline")
         if record.reason == "output-tree":
@@ -255,13 +255,13 @@ class Runner:
                 await cache.put(work.digest, pack_entry(lineage, result))
             except InfrastructureError as error:
                 await self._event("action-cache-write-failed", work, ("reason", error.reason))
-        return Made(action=work.digest, result=result, record=record, lineage=lineage)
+        return ExecutionResult(action=work.digest, result=result, record=record, lineage=lineage)
 
     async def _execute(
         self, work: Work, lease: Lease, store: BlobStore, files: tuple[InputFile, ...]
-    ) -> Harvest:
+    ) -> GuestOutputCollector:
         request = self._request(work, files)
-        harvest = Harvest(request)
+        collector = GuestOutputCollector(request)
         inputs = _Inputs(store, files)
         try:
             async with (
@@ -269,7 +269,7 @@ class Runner:
                 aclosing(lease.guest.exec(request, inputs)) as events,
             ):
                 async for event in events:
-                    harvest.take(event)
+                    collector.take(event)
         except NotFoundError as error:
             raise MissingBlobsError(tuple(inputs.missing)) from error
         except GuestLostError as error:
@@ -287,7 +287,7 @@ class Runner:
             is_culprit = isinstance(error, IntegrityError)
             await self._died(work, lease, text, cause, is_culprit=is_culprit)
             raise GuestLostError(text) from error
-        return harvest
+        return collector
 
     def _request(self, work: Work, files: tuple[InputFile, ...]) -> ExecRequest:
         return exec_request(

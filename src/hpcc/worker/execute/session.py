@@ -38,8 +38,8 @@ from hpcc.rpc.base.errors import BusyError, MissingBlobsError
 from hpcc.rpc.base.method import current_caller
 from hpcc.rpc.reapi.server import Client, Finished, Running
 from hpcc.worker.base.domain import TrustDomain
-from hpcc.worker.base.rows import Caller, Lineage, Made, audit_row
-from hpcc.worker.execute.flights import FlightKey, Flights, Landing
+from hpcc.worker.base.rows import Caller, ExecutionResult, Lineage, audit_row
+from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
 from hpcc.worker.execute.runner import Runner, Work
 from hpcc.worker.stores.entries import open_entry
 from hpcc.worker.stores.quotas import Quotas
@@ -50,11 +50,11 @@ _MAX_INLINE_BYTES: Final = 7 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class SessionDeps:
     """What every session works with."""
 
     storage: TenantStorage
-    flights: Flights
+    deduper: ExecutionDeduper
     runner: Runner
     audit: AuditLog
     events: EventLimiter
@@ -70,19 +70,19 @@ class Desk:
         await self.events.event(name, tenant, *fields, peer=peer, request_id=request_id)
 
 
-class Gate:
+class WorkerAuthorizer:
     """`Authorizer` of the worker: a token of our scheduler, and the tenant it names."""
 
-    def __init__(self, desk: Desk, refresh_keys: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, deps: SessionDeps, refresh_keys: Callable[[], Awaitable[bool]]) -> None:
         """`refresh_keys` asks the schedulers for their keys, and says whether it did."""
-        self._desk, self._refresh_keys = desk, refresh_keys
+        self._deps, self._refresh_keys = deps, refresh_keys
         self._verifier: TokenVerifier | None = None
 
     def admit(self, keys: Mapping[str, bytes], *, issuer: str, audience: str) -> None:
         """Trust these token keys from now on (key id to 32 bytes)."""
         public = {kid: Ed25519PublicKey.from_public_bytes(raw) for kid, raw in keys.items()}
         self._verifier = TokenVerifier(
-            keys=public, issuer=issuer, audience=audience, clock=self._desk.clock
+            keys=public, issuer=issuer, audience=audience, clock=self._deps.clock
         )
 
     async def session(self, client: Client) -> WorkerSession:
@@ -94,21 +94,21 @@ class Gate:
                     key=claims.client_key,
                     token=client.credential,
                     method=client.method,
-                    now=self._desk.clock.now(),
+                    now=self._deps.clock.now(),
                 )
         except TokenError as error:
-            await self._desk.refusal("token-refused", "", ("reason", error.reason))
+            await self._deps.refusal("token-refused", "", ("reason", error.reason))
             raise
         if client.instance != claims.tenant.value:
-            await self._desk.refusal("foreign-instance", claims.tenant.value)
+            await self._deps.refusal("foreign-instance", claims.tenant.value)
             raise PolicyError("instance name is not the token's tenant", reason="foreign-tenant")
         if "cache" not in claims.rights:
             raise PolicyError("the token gives no right to the cache", reason="rights")
-        if self._desk.isolation.rank < claims.minimum_isolation.rank:
-            await self._desk.refusal("isolation-too-weak", claims.tenant.value)
+        if self._deps.isolation.rank < claims.minimum_isolation.rank:
+            await self._deps.refusal("isolation-too-weak", claims.tenant.value)
             raise PolicyError("this worker isolates less than required", reason="isolation")
-        self._desk.quotas.note(claims)
-        return WorkerSession(self._desk, claims, client)
+        self._deps.quotas.note(claims)
+        return WorkerSession(self._deps, claims, client)
 
     async def _verify(self, token: str) -> RouteClaims:
         """Check a token; one of an unknown key once more after a look for new keys."""
@@ -122,20 +122,20 @@ class Gate:
         return self._verifier.verify(token)
 
     async def refused(self, client: Client, what: str) -> None:
-        await self._desk.refusal(f"refused-{what}", client.instance[:63])
+        await self._deps.refusal(f"refused-{what}", client.instance[:63])
 
 
 class WorkerSession:
     """One call's rights: tenant, image and principal are the token's, never the request's."""
 
-    def __init__(self, desk: Desk, claims: RouteClaims, client: Client) -> None:
-        self._desk, self._claims, self._client = desk, claims, client
+    def __init__(self, deps: SessionDeps, claims: RouteClaims, client: Client) -> None:
+        self._deps, self._claims, self._client = deps, claims, client
         self._domain = TrustDomain.of(
             tenant=claims.tenant,
             image=claims.image,
-            isolation=desk.isolation,
+            isolation=deps.isolation,
             # Of the worker's and the tenant's policy the stricter one.
-            reuse=desk.reuse.stricter(claims.guest_reuse),
+            reuse=deps.reuse.stricter(claims.guest_reuse),
             principal=claims.subject,
         )
 
@@ -144,22 +144,22 @@ class WorkerSession:
         return self._claims.tenant
 
     async def find_missing(self, digests: tuple[Digest, ...]) -> frozenset[Digest]:
-        return await (await self._desk.storage.blobs(self.tenant)).find_missing(digests)
+        return await (await self._deps.storage.blobs(self.tenant)).find_missing(digests)
 
     async def put(self, blob: Blob) -> None:
         try:
-            self._desk.quotas.upload(self.tenant, blob.digest.size_bytes)
+            self._deps.quotas.upload(self.tenant, blob.digest.size_bytes)
         except BusyError:
-            await self._desk.refusal("quota-upload", self.tenant.value)
+            await self._deps.refusal("quota-upload", self.tenant.value)
             raise
-        await (await self._desk.storage.blobs(self.tenant)).put(blob)
+        await (await self._deps.storage.blobs(self.tenant)).put(blob)
 
     async def keep(self, blob: Blob) -> None:
         """Keep what an action of this tenant printed; it was no upload."""
-        await (await self._desk.storage.blobs(self.tenant)).put(blob)
+        await (await self._deps.storage.blobs(self.tenant)).put(blob)
 
     async def get(self, digest: Digest) -> Blob:
-        return await (await self._desk.storage.blobs(self.tenant)).get(digest)
+        return await (await self._deps.storage.blobs(self.tenant)).get(digest)
 
     async def tree(self, root: Digest) -> tuple[bytes, ...]:
         walk, found = TreeWalk(root), dict[Digest, bytes]()
@@ -171,12 +171,12 @@ class WorkerSession:
 
     async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes:
         """Return a result of this trust domain whose blobs are all here; its row comes first."""
-        started = self._desk.clock.now()
+        started = self._deps.clock.now()
         lineage, record = await self._stored(action)
         if not await self._are_here(record):
             raise NotFoundError(f"outputs of {action} are gone", reason="outputs-gone")
         answer = await self._inlined(record, inline)
-        await self._desk.audit.append(self._row("hit", action, record, lineage, started))
+        await self._deps.audit.append(self._row("hit", action, record, lineage, started))
         return answer
 
     async def _are_here(self, record: ResultRecord) -> bool:
@@ -201,14 +201,14 @@ class WorkerSession:
         Raises:
             NotFoundError: there is nothing, or nothing that is good.
         """
-        cache = await self._desk.storage.actions(self._domain)
+        cache = await self._deps.storage.actions(self._domain)
         entry = await cache.get(action)
-        keys, now = self._desk.result_keys, self._desk.clock.now()
+        keys, now = self._deps.result_keys, self._deps.clock.now()
         try:
             return await open_entry(entry, self._domain, self._terms(action), keys, now=now)
         except (ReapiError, ResultError) as error:
             fields = (("action", str(action)), ("reason", error.reason))
-            await self._desk.refusal("result-refused", self.tenant.value, *fields)
+            await self._deps.refusal("result-refused", self.tenant.value, *fields)
             raise NotFoundError(f"no result for {action}", reason=error.reason) from error
         except HpccError as error:  # also when it is this worker that is refused an answer
             raise NotFoundError(
@@ -242,31 +242,31 @@ class WorkerSession:
                 name = f"{self.tenant}/operations/{action.hash[:32]}-hit"
                 yield Finished(name, result=result, is_cached=True)
                 return
-        self._desk.audit.require_room()
+        self._deps.audit.require_room()
         await arrive()
         work = await self._work(action)
         # REAPI: what must not be cached is not merged with its like either.
         alone = uuid.uuid4().hex if work.action.do_not_cache else ""
-        key = FlightKey(self._domain, action, alone)
-        updates = self._desk.flights.run(key, self._claims.subject, lambda: self._run(work))
+        key = ExecutionKey(self._domain, action, alone)
+        updates = self._deps.deduper.run(key, self._claims.subject, lambda: self._run(work))
         async with aclosing(self._answers(updates, inline)) as answers:
             async for answer in answers:
                 yield answer
 
-    async def _run(self, work: Work) -> Made:
-        runner = self._desk.runner
-        return await self._desk.quotas.execute(self.tenant, lambda: runner.run(work))
+    async def _run(self, work: Work) -> ExecutionResult:
+        runner = self._deps.runner
+        return await self._deps.quotas.execute(self.tenant, lambda: runner.run(work))
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
         self._may_execute()
-        updates = self._desk.flights.wait(name, self._domain, self._claims.subject)
+        updates = self._deps.deduper.wait(name, self._domain, self._claims.subject)
         async with aclosing(self._answers(updates, frozenset())) as answers:
             async for answer in answers:
                 yield answer
 
     def cancel(self, name: str) -> None:
         self._may_execute()
-        self._desk.flights.cancel(name, self._domain, self._claims.subject)
+        self._deps.deduper.cancel(name, self._domain, self._claims.subject)
 
     def _may_execute(self) -> None:
         if "execute" not in self._claims.rights:
@@ -285,13 +285,13 @@ class WorkerSession:
             command = parse_command((await self._required(action.command, MAX_COMMAND_BYTES)).data)
         except ReapiError as error:
             if error.reason == "unpinned-image":
-                await self._desk.refusal("unpinned-image", self.tenant.value)
+                await self._deps.refusal("unpinned-image", self.tenant.value)
             raise
         images = {i.digest for i in (action.image, command.image) if i is not None}
         if not images:
             raise ReapiError(f"platform needs exactly one {IMAGE_PROPERTY}", reason="platform")
         if images != {self._claims.image}:
-            await self._desk.refusal("foreign-image", self.tenant.value)
+            await self._deps.refusal("foreign-image", self.tenant.value)
             raise PolicyError("the action's image is not the token's", reason="foreign-image")
         return Work(
             digest=digest,
@@ -301,7 +301,7 @@ class WorkerSession:
             principal=self._claims.subject,
             client=self._client,
             client_version=self._claims.client_version,
-            queued_at=self._desk.clock.now(),
+            queued_at=self._deps.clock.now(),
         )
 
     async def _required(self, digest: Digest, limit: int) -> Blob:
@@ -313,21 +313,25 @@ class WorkerSession:
             raise MissingBlobsError((digest,)) from error
 
     async def _answers(
-        self, updates: AsyncGenerator[Running | Landing], inline: frozenset[str]
+        self, updates: AsyncGenerator[Running | ExecutionOutcome], inline: frozenset[str]
     ) -> AsyncGenerator[Running | Finished]:
         """Turn a flight's news into answers; whoever joined it gets a row before the result."""
-        started = self._desk.clock.now()
+        started = self._deps.clock.now()
         async with aclosing(updates):
             async for update in updates:
                 if isinstance(update, Running):
                     yield update
-                elif (made := update.made) is None:
+                elif (executed := update.executed) is None:
                     yield Finished(update.name, error=update.error)
                 else:
-                    result = await self._inlined(made.record, inline) if inline else made.result
+                    result = (
+                        await self._inlined(executed.record, inline) if inline else executed.result
+                    )
                     if update.is_joined:
-                        row = self._row("joined", made.action, made.record, made.lineage, started)
-                        await self._desk.audit.append(row)
+                        row = self._row(
+                            "joined", executed.action, executed.record, executed.lineage, started
+                        )
+                        await self._deps.audit.append(row)
                     yield Finished(update.name, result=result)
 
     async def _inlined(self, record: ResultRecord, inline: frozenset[str]) -> bytes:
@@ -356,9 +360,9 @@ class WorkerSession:
             action=action,
             who=Caller.of(self._client, self.tenant, claims.subject, claims.client_version),
             status=status,
-            scheduler=self._desk.runner.scheduler_id,
+            scheduler=self._deps.runner.scheduler_id,
             started_at=started,
-            ended_at=self._desk.clock.now(),
+            ended_at=self._deps.clock.now(),
         )
 
 

@@ -14,18 +14,18 @@ from collections.abc import Iterator
 
 from hpcc.core import TenantId
 from hpcc.worker.base.domain import TrustDomain
-from hpcc.worker.pool.queue import FairQueue
-from hpcc.worker.pool.words import (
+from hpcc.worker.pool.decisions import (
     Boot,
     Decision,
     Grant,
-    Phase,
+    GuestPhase,
     PooledGuest,
     PoolLimits,
     Refusal,
     Refuse,
     Retire,
 )
+from hpcc.worker.pool.queue import FairQueue
 
 
 class PoolCore:
@@ -90,21 +90,21 @@ class PoolCore:
         guest.refs -= 1
         if not guest.refs:
             guest.idle_since = now
-            if guest.phase is Phase.CLOSING:
+            if guest.phase is GuestPhase.CLOSING:
                 self._retire(guest)
         self._settle(now)
 
     def booted(self, number: int, now: float) -> None:
         """A guest answers."""
         guest = self._guests[number]
-        if guest.phase is Phase.BOOTING:
-            guest.phase, guest.ready_at, guest.idle_since = Phase.READY, now, now
+        if guest.phase is GuestPhase.BOOTING:
+            guest.phase, guest.ready_at, guest.idle_since = GuestPhase.READY, now, now
         self._settle(now)
 
     def boot_failed(self, number: int, now: float) -> None:
         """A boot came to nothing, and nothing of it is left."""
         guest = self._guests.pop(number)
-        if guest.phase is Phase.BOOTING:
+        if guest.phase is GuestPhase.BOOTING:
             if any(g.domain == guest.domain and g.serves for g in self._guests.values()):
                 self._no_boot_until[guest.domain] = now + self._limits.retry_seconds
             else:
@@ -116,7 +116,7 @@ class PoolCore:
         """A guest died by itself, or is as good as dead; its end is being seen to."""
         guest = self._guests.get(number)
         if guest is not None:
-            guest.phase = Phase.ENDING
+            guest.phase = GuestPhase.ENDING
         self._settle(now)
 
     def ended(self, number: int, now: float) -> None:
@@ -131,8 +131,8 @@ class PoolCore:
             is_old = now - guest.ready_at >= self._limits.session_seconds
             if guest.is_idle and (is_old or now - guest.idle_since >= self._limits.idle_seconds):
                 self._retire(guest)
-            elif guest.phase is Phase.READY and is_old:
-                guest.phase = Phase.CLOSING
+            elif guest.phase is GuestPhase.READY and is_old:
+                guest.phase = GuestPhase.CLOSING
             elif self._drained_at is not None and now >= self._drained_at:
                 self._retire(guest)
         self._settle(now)
@@ -143,8 +143,8 @@ class PoolCore:
         for waiter in self._queue.clear():
             self._refuse(waiter, Refusal.DRAINING)
         for guest in list(self._guests.values()):
-            if guest.refs and guest.phase is Phase.READY:
-                guest.phase = Phase.CLOSING
+            if guest.refs and guest.phase is GuestPhase.READY:
+                guest.phase = GuestPhase.CLOSING
             elif guest.serves:
                 self._retire(guest)
         self.tick(now)
@@ -157,7 +157,7 @@ class PoolCore:
         if self._drained_at is not None:
             times.append(self._drained_at)
         for guest in self._guests.values():
-            if guest.phase is not Phase.READY:
+            if guest.phase is not GuestPhase.READY:
                 continue
             times.append(guest.ready_at + limits.session_seconds)
             if guest.is_idle:
@@ -188,7 +188,7 @@ class PoolCore:
             coming = sum(
                 g.places
                 for g in self._guests.values()
-                if g.domain == domain and g.phase is Phase.BOOTING
+                if g.domain == domain and g.phase is GuestPhase.BOOTING
             )
             if self._queue.count(domain) > coming and self._no_boot_until.get(domain, now) <= now:
                 self._no_boot_until.pop(domain, None)
@@ -215,7 +215,7 @@ class PoolCore:
             elif (victim := self._victim(domain, now)) is None:
                 self._is_short = True
             elif victim.refs:
-                victim.phase = Phase.CLOSING
+                victim.phase = GuestPhase.CLOSING
                 self._queue.had_its_turn(victim.domain.tenant)
             else:
                 self._retire(victim)
@@ -234,7 +234,7 @@ class PoolCore:
         if idle:
             return min(idle, key=lambda g: g.idle_since)
         unwanted = (
-            g for g in guests if g.phase is Phase.BOOTING and not self._queue.count(g.domain)
+            g for g in guests if g.phase is GuestPhase.BOOTING and not self._queue.count(g.domain)
         )
         if (victim := next(unwanted, None)) is not None:
             return victim
@@ -244,7 +244,7 @@ class PoolCore:
         busy = [
             g
             for g in guests
-            if g.phase is Phase.READY
+            if g.phase is GuestPhase.READY
             and had_its_turn(g)
             and (g.domain.tenant == domain.tenant or self._serving(g.domain.tenant) > mine)
         ]
@@ -268,7 +268,7 @@ class PoolCore:
             return
         guest.execs += 1
         if guest.domain.is_single_use:
-            guest.phase = Phase.CLOSING
+            guest.phase = GuestPhase.CLOSING
 
     def _displace(self, newcomer: TrustDomain) -> bool:
         """Make place in a full queue; False when the newcomer's own share is no smaller."""
@@ -284,6 +284,6 @@ class PoolCore:
         self.decisions.append(Refuse(waiter, why))
 
     def _retire(self, guest: PooledGuest) -> None:
-        if guest.phase is not Phase.ENDING:
-            guest.phase = Phase.ENDING
+        if guest.phase is not GuestPhase.ENDING:
+            guest.phase = GuestPhase.ENDING
             self.decisions.append(Retire(guest.number))

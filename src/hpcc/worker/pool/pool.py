@@ -17,7 +17,7 @@ from hpcc.ports import Clock, Guest, GuestSpec, Runtime
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
-from hpcc.worker.pool.words import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
+from hpcc.worker.pool.decisions import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
 
 _log: Final = logging.getLogger(__name__)
 # A compile is short, a boot is not: come back when one of either has probably ended.

@@ -26,14 +26,14 @@ from hpcc.store.write_behind import (
     WriteBehindConfig,
 )
 from hpcc.worker.base.stores_config import SharedStore, StoresConfig
-from hpcc.worker.stores.shared_leaves import Leaves, S3Leaves, ServiceLeaves
+from hpcc.worker.stores.remote_stores import RemoteStores, S3RemoteStores, ServiceRemoteStores
 
 # An operator is told of damage, not of each object that somebody damaged.
 _DAMAGE_EVENT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShareDesk:
+class SharedStoreDeps:
     """What every share works with; `refers_to` reads the digests out of an action cache entry."""
 
     audit: AuditLog
@@ -50,9 +50,9 @@ class TenantShare:
         tenant: TenantId,
         config: SharedStore,
         local: BlobStore,
-        desk: ShareDesk,
+        deps: SharedStoreDeps,
     ) -> None:
-        audit, clock, group = desk.audit, desk.clock, desk.group
+        audit, clock, group = deps.audit, deps.clock, deps.group
         self._tenant, self._config, self._local = tenant, config, local
         self._audit, self._clock = audit, clock
         self._damage_at = float("-inf")
@@ -62,15 +62,15 @@ class TenantShare:
             self._event,
         )
         self.counters = breaker.counters
-        self._leaves: Leaves
+        self._remote_stores: RemoteStores
         if config.kind == "reapi":
-            self._leaves = ServiceLeaves(config, tenant, breaker)
+            self._remote_stores = ServiceRemoteStores(config, tenant, breaker)
         else:
-            self._leaves = S3Leaves(config, tenant, breaker, clock, self._damaged)
-        blobs = KnownBlobStore(self._leaves.blobs, clock, seconds=config.known_seconds)
+            self._remote_stores = S3RemoteStores(config, tenant, breaker, clock, self._damaged)
+        blobs = KnownBlobStore(self._remote_stores.blobs, clock, seconds=config.known_seconds)
         behind = WriteBehindConfig(max_pending_bytes=config.max_pending_bytes)
         self._writer = WriteBehindBlobStore(blobs, self.counters, behind)
-        self._publisher = Publisher(self._writer, local, self.counters, desk.refers_to, behind)
+        self._publisher = Publisher(self._writer, local, self.counters, deps.refers_to, behind)
         self._tasks = [
             group.create_task(self._writer.run(), name=f"store-writer-{tenant}"),
             group.create_task(self._publisher.run(), name=f"store-publisher-{tenant}"),
@@ -83,7 +83,7 @@ class TenantShare:
 
     def actions(self, scope: str, local: ActionCache) -> ActionCache:
         """Return the results of one trust domain: `scope` is its place below the tenant's."""
-        published = PublishingActionCache(self._leaves.actions(scope), self._publisher)
+        published = PublishingActionCache(self._remote_stores.actions(scope), self._publisher)
         patience = self._config.patience_seconds
         shared = DegradingActionCache(published, self.counters, patience_seconds=patience)
         return ReadCachingActionCache(local, shared)
@@ -98,7 +98,7 @@ class TenantShare:
         finally:
             for task in self._tasks:
                 task.cancel()
-            self._leaves.let_go()
+            self._remote_stores.let_go()
 
     async def _damaged(self, what: str, reason: str) -> None:
         self.counters[f"damaged.{what}"] += 1
@@ -116,8 +116,8 @@ class TenantShare:
 class SharedStores:
     """The shares of all tenants of one worker."""
 
-    def __init__(self, config: StoresConfig, desk: ShareDesk) -> None:
-        self._config, self._desk = config, desk
+    def __init__(self, config: StoresConfig, deps: SharedStoreDeps) -> None:
+        self._config, self._deps = config, deps
         self._shares: dict[TenantId, TenantShare] = {}
 
     def of(self, tenant: TenantId, local: BlobStore) -> TenantShare | None:
@@ -127,7 +127,7 @@ class SharedStores:
             return None
         share = self._shares.get(tenant)
         if share is None:
-            share = self._shares[tenant] = TenantShare(tenant, section, local, self._desk)
+            share = self._shares[tenant] = TenantShare(tenant, section, local, self._deps)
         return share
 
     def counters(self) -> dict[str, Counter[str]]:

@@ -40,18 +40,22 @@ def ready() -> Intake:
 
 
 def test_a_good_header_is_a_request() -> None:
-    request, birth = Intake().header(header())
+    request, first_exec = Intake().header(header())
     assert request.argv == ("cc", "-c", "a.c")
     assert request.env == (("PATH", "/bin"),)
     assert request.inputs[0].digest == Digest.of(DATA)
-    assert birth is None
+    assert first_exec is None
 
 
 def test_a_birth_is_read() -> None:
     guest = pb.Guest(guest_id="g-1", wall_time_ns=5, entropy=bytes(64))
-    _, birth = Intake().header(header(guest=guest))
-    assert birth is not None
-    assert (birth.guest_id, birth.wall_time_ns, birth.entropy) == ("g-1", 5, bytes(64))
+    _, first_exec = Intake().header(header(guest=guest))
+    assert first_exec is not None
+    assert (first_exec.guest_id, first_exec.wall_time_ns, first_exec.entropy) == (
+        "g-1",
+        5,
+        bytes(64),
+    )
 
 
 LIMITS = {"wall_seconds": 1.0, "memory_bytes": 1, "pids": 1, "output_bytes": 1, "stdio_bytes": 1}

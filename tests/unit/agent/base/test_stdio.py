@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hpcc.agent.base import stdio
-from hpcc.agent.base.stdio import Stdio, StdioFullError
+from hpcc.agent.base.stdio import StdioFullError, StdioPump
 
 
 async def pieces_of(writes: int) -> list[int]:
@@ -26,7 +26,7 @@ async def pieces_of(writes: int) -> list[int]:
         sizes.append(len(data))
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(Stdio(1 << 20, on_stdio).pump("stdout", stream))
+        group.create_task(StdioPump(1 << 20, on_stdio).pump("stdout", stream))
         group.create_task(write())
     assert sum(sizes) == writes
     return sizes

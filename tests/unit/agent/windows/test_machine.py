@@ -13,7 +13,7 @@ from hpcc.agent.base.blobs import BlobCache
 from hpcc.agent.base.ending import Output, OutputTreeError
 from hpcc.agent.windows import tree
 from hpcc.agent.windows.job import WindowsJob
-from hpcc.agent.windows.machine import WindowsConfig, WindowsMachine
+from hpcc.agent.windows.machine import WindowsAgentConfig, WindowsMachine
 from hpcc.agent.windows.main import take_host
 from hpcc.agent.windows.tree import clear, list_directories, open_outputs
 from hpcc.core import Digest, ExecLimits
@@ -83,7 +83,7 @@ async def test_a_program_that_is_in_no_job_gives_the_guest_up(
 def machine(tmp_path: Path) -> WindowsMachine:
     (tmp_path / "work").mkdir()
     return WindowsMachine(
-        WindowsConfig(
+        WindowsAgentConfig(
             stub=("none",), variables={}, make_shared=os.mkdir, make_private=os.mkdir, directory=str(tmp_path / "work"),
             source=str(tmp_path / "src"), scratch=str(tmp_path / "out"), blob_budget_bytes=1,
             max_memory_bytes=1, max_pids=1,

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from hpcc.cache.results.scratch import Scratch
+from hpcc.cache.results.scratch import ScratchPaths
 
 
 @pytest.fixture
-def scratch(tmp_path: Path) -> Scratch:
-    return Scratch(os.fsencode(tmp_path))
+def scratch(tmp_path: Path) -> ScratchPaths:
+    return ScratchPaths(os.fsencode(tmp_path))
 
 
-def test_a_file_is_lent_to_one_at_a_time(scratch: Scratch) -> None:
+def test_a_file_is_lent_to_one_at_a_time(scratch: ScratchPaths) -> None:
     paths = {scratch.take() for _ in range(5)}
     assert len(paths) == 5
 
 
-def test_a_file_comes_back_empty_under_the_same_inode(scratch: Scratch) -> None:
+def test_a_file_comes_back_empty_under_the_same_inode(scratch: ScratchPaths) -> None:
     path = Path(os.fsdecode(scratch.take()))
     path.write_text("main.o: main.c")
     inode = path.stat().st_ino
@@ -29,7 +29,7 @@ def test_a_file_comes_back_empty_under_the_same_inode(scratch: Scratch) -> None:
     assert (path.stat().st_ino, path.read_bytes()) == (inode, b"")
 
 
-def test_a_file_given_back_twice_is_lent_once(scratch: Scratch) -> None:
+def test_a_file_given_back_twice_is_lent_once(scratch: ScratchPaths) -> None:
     path = scratch.take()
     scratch.give_back(path, is_written=True)
     scratch.give_back(path, is_written=True)
@@ -39,7 +39,9 @@ def test_a_file_given_back_twice_is_lent_once(scratch: Scratch) -> None:
     assert scratch.take() != path
 
 
-def test_a_file_whose_writer_may_be_alive_is_deleted_and_not_lent_again(scratch: Scratch) -> None:
+def test_a_file_whose_writer_may_be_alive_is_deleted_and_not_lent_again(
+    scratch: ScratchPaths,
+) -> None:
     path = scratch.take()
     Path(os.fsdecode(path)).write_text("half")
     scratch.give_back(path, is_written=False)
@@ -47,13 +49,13 @@ def test_a_file_whose_writer_may_be_alive_is_deleted_and_not_lent_again(scratch:
     assert scratch.take() != path
 
 
-def test_a_file_that_was_never_written_is_no_fault(scratch: Scratch) -> None:
+def test_a_file_that_was_never_written_is_no_fault(scratch: ScratchPaths) -> None:
     path = scratch.take()
     scratch.give_back(path, is_written=True)
     assert scratch.take() == path
 
 
-def test_what_cannot_be_emptied_is_not_lent_again(scratch: Scratch) -> None:
+def test_what_cannot_be_emptied_is_not_lent_again(scratch: ScratchPaths) -> None:
     path = scratch.take()
     os.mkdir(path)
     scratch.give_back(path, is_written=True)

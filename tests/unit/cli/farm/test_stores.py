@@ -11,12 +11,12 @@ import pytest
 from hpcc.cli.farm.stores import lines
 from hpcc.core import CallerError, NotFoundError
 from hpcc.ports import SystemClock
-from hpcc.worker.stores.book import STORES_NAME, StoresBook, read_stores_report
+from hpcc.worker.stores.store_stats import STORES_NAME, StoreStats, read_stores_report
 
 
 async def test_what_was_counted_is_read_again(tmp_path: Path) -> None:
     counters = {"acme": Counter({"get.calls": 2, "get.ms": 5})}
-    book = StoresBook(tmp_path, lambda: counters, SystemClock())
+    book = StoreStats(tmp_path, lambda: counters, SystemClock())
     with pytest.raises(NotFoundError):
         read_stores_report(tmp_path)
     await book.write()

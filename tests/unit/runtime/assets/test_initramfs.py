@@ -7,7 +7,7 @@ import stat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.runtime.assets.initramfs import Entry, build_initramfs, newc
+from hpcc.runtime.assets.initramfs import ArchiveFile, build_initramfs, newc
 
 
 def parse(archive: bytes) -> list[tuple[str, int, bytes]]:
@@ -29,7 +29,7 @@ def parse(archive: bytes) -> list[tuple[str, int, bytes]]:
     st.lists(st.tuples(st.text("abc/", min_size=1, max_size=9), st.binary(max_size=50)), max_size=5)
 )
 def test_what_goes_in_comes_out(files: list[tuple[str, bytes]]) -> None:
-    entries = [Entry(n, stat.S_IFREG | 0o644, d) for n, d in files]
+    entries = [ArchiveFile(n, stat.S_IFREG | 0o644, d) for n, d in files]
     assert parse(newc(entries)) == [(n, stat.S_IFREG | 0o644, d) for n, d in files]
 
 

@@ -189,14 +189,14 @@ async def test_a_flood_to_a_slow_consumer_is_bounded_by_the_credit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken = 0
-    honest = channel_module.Call.take
+    honest = channel_module.PendingExec.take
 
-    def count(call: channel_module.Call, value: wire.Reply) -> None:
+    def count(call: channel_module.PendingExec, value: wire.Reply) -> None:
         nonlocal taken
         taken += 1
         honest(call, value)
 
-    monkeypatch.setattr(channel_module.Call, "take", count)
+    monkeypatch.setattr(channel_module.PendingExec, "take", count)
     flood = reply(NEED) + reply(wire.StdioReply(1, bytes(1000))) * 1000
     async with connected(says(flood)) as channel:
         events = channel.exec(REQUEST, MemoryBlobs())

@@ -27,7 +27,7 @@ from hpcc.runtime.containerd.client import (
     Containerd,
     ContainerdError,
     RootMount,
-    Stdio,
+    StdioPaths,
     pipe_connector,
     runc_options,
     unix_connector,
@@ -143,7 +143,7 @@ async def test_specifications_travel_as_json_under_bare_names(
     await client.create_container("c-1", "io.containerd.runc.v2", {"a": 1}, {"k": "v"})
     mounts = [RootMount(kind="erofs", source="/i", options=("ro",), target=".hpcc")]
     assert await client.create_task("c-1", mounts, runc_options(Path("/usr/sbin/runc"))) == 7
-    await client.exec("c-1", "agent", {"b": 2}, Stdio(stdout="/log", stderr="/log"))
+    await client.exec("c-1", "agent", {"b": 2}, StdioPaths(stdout="/log", stderr="/log"))
     assert await client.start("c-1", "agent") == 8
     assert await client.wait("c-1") == 137
     made, task, process = (request for _, request in daemon.calls[:3])

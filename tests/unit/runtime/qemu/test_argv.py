@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from hpcc.runtime.host.probe_record import cpu_model
 from hpcc.runtime.qemu.argv import (
-    Machine,
+    QemuMachine,
     SnapshotFds,
     kernel_command_line,
     qemu_argv,
     tsc_khz,
 )
 
-MACHINE = Machine(
+MACHINE = QemuMachine(
     name="/a,b", accelerator="tcg", memory_mib=512, vcpus=2, kernel_fd=3, initramfs_fd=4, image_fd=5, drive_fd=6,
     port_fd=7, firmware="/fw", token="tok", tsc_khz=2_000_000,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpcc.runtime.windows.pipes import WindowsDoor, load_pipe_calls
+from hpcc.runtime.windows.pipes import WindowsAcceptor, load_pipe_calls
 
 NAME = "\\\\.\\pipe\\hpcc-0-in"
 
@@ -81,7 +81,7 @@ class Library:
 
 def test_a_pipe_is_the_first_of_its_name_for_administrators_on_this_machine_alone() -> None:
     library = Library()
-    WindowsDoor(library, NAME)
+    WindowsAcceptor(library, NAME)
     ((name, mode, kind, most, *_, (size, descriptor, is_inherited)),) = library.made
     assert name == NAME
     assert mode & 0x0008_0000
@@ -97,18 +97,18 @@ def test_a_name_that_is_taken_is_an_error(step: str) -> None:
     library = Library()
     library.fails = {step}
     with pytest.raises(OSError, match="Windows error"):
-        WindowsDoor(library, NAME)
+        WindowsAcceptor(library, NAME)
 
 
 @pytest.mark.parametrize("race", [set(), {"raced"}])
 def test_bytes_go_both_ways_until_the_other_end_closes(race: set[str]) -> None:
     library = Library()
     library.fails = race
-    door = WindowsDoor(library, NAME)
+    acceptor = WindowsAcceptor(library, NAME)
     library.came.set()
-    end = door.accept()
+    end = acceptor.accept()
     assert end is not None
-    door.close()  # accepted: the handle is the end's
+    acceptor.close()  # accepted: the handle is the end's
     assert not library.called_off.is_set()
     library.incoming = [b"one", b"two"]
     assert [end.receive(8, None) for _ in range(3)] == [b"one", b"two", b""]
@@ -128,15 +128,15 @@ def test_bytes_go_both_ways_until_the_other_end_closes(race: set[str]) -> None:
 
 def test_a_door_that_is_closed_lets_go_whoever_waits_there() -> None:
     library = Library()
-    door = WindowsDoor(library, NAME)
+    acceptor = WindowsAcceptor(library, NAME)
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(door.accept()))
+    thread = threading.Thread(target=lambda: found.append(acceptor.accept()))
     thread.start()
-    door.close()
+    acceptor.close()
     thread.join(10)
     assert found == [None]
     assert library.closed == [5]
-    door.close()
+    acceptor.close()
 
 
 def test_elsewhere_there_are_no_named_pipes() -> None:

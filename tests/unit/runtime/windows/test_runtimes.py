@@ -27,11 +27,11 @@ from hpcc.agent.base.greeter import Greeter
 from hpcc.agent.base.stream_pair import StreamPair
 from hpcc.core import ImageDigest, InfrastructureError, Isolation
 from hpcc.ports import GuestBootError, GuestLostError, GuestSpec, SystemClock
-from hpcc.runtime.containerd.client import Connect, Stdio
+from hpcc.runtime.containerd.client import Connect, StdioPaths
 from hpcc.runtime.containerd.exec_channel import NewStreams
 from hpcc.runtime.windows.guest_checks import GuestCheckError, GuestChecks
 from hpcc.runtime.windows.hcs import ComputeSystem, HcsError
-from hpcc.runtime.windows.host import WindowsConfig, WindowsHost
+from hpcc.runtime.windows.host import WindowsHost, WindowsRuntimeConfig
 from hpcc.runtime.windows.hyperv import HyperVRuntime
 from hpcc.runtime.windows.layer import build_windows_layer
 from hpcc.runtime.windows.process import WindowsProcessRuntime, pipe_names
@@ -120,7 +120,7 @@ class World:
     """One host: its containerd, its VMs, whoever answers in a guest."""
 
     daemon: ScriptedContainerd
-    config: WindowsConfig
+    config: WindowsRuntimeConfig
     image: ImageDigest
     compute: Compute = field(default_factory=Compute)
     agent: Agent = field(default_factory=Agent)
@@ -173,8 +173,8 @@ async def world_of(directory: Path) -> AsyncIterator[World]:
                 end.close()
 
 
-def config_of(connect: Connect, image: ImageDigest) -> WindowsConfig:
-    return WindowsConfig(
+def config_of(connect: Connect, image: ImageDigest) -> WindowsRuntimeConfig:
+    return WindowsRuntimeConfig(
         worker="w-1", boot="this", connect=connect, layer=LAYER, build=BUILD, is_hyperv=True,
         probe_image=image,
     )  # fmt: skip
@@ -594,7 +594,7 @@ async def test_a_check_of_a_guest_that_is_not_as_hoped_fails(tmp_path: Path) -> 
 def test_pipes_have_names_that_nobody_can_know() -> None:
     names = [pipe_names() for _ in range(3)]
     for stdio in names:
-        assert isinstance(stdio, Stdio)
+        assert isinstance(stdio, StdioPaths)
         assert stdio.stdin.startswith("\\\\.\\pipe\\hpcc-")
         assert stdio.stdin.endswith("-in")
         assert len({stdio.stdin, stdio.stdout, stdio.stderr}) == 3

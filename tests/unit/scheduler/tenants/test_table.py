@@ -22,7 +22,7 @@ from hpcc.rpc.base.errors import UnauthenticatedError
 from hpcc.rpc.scheduler.api import SessionGrant
 from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.base.signing import SigningKeys
-from hpcc.scheduler.tenants.door import Admitted, Door, StaticDoor
+from hpcc.scheduler.tenants.authenticator import Admitted, Authenticator, StaticAuthenticator
 from hpcc.scheduler.tenants.file import POLL_SECONDS, TenantsFile, load_tenants
 from hpcc.scheduler.tenants.sessions import Sessions
 from hpcc.scheduler.tenants.table import (
@@ -362,13 +362,13 @@ def static(**changes: object) -> SchedulerConfig:
 
 
 async def test_without_a_table_there_is_the_one_static_tenant() -> None:
-    door = StaticDoor(static(), FixedClock())
-    admitted = await door.admit("s" * 43, ACME, "ann")
+    authenticator = StaticAuthenticator(static(), FixedClock())
+    admitted = await authenticator.admit("s" * 43, ACME, "ann")
     assert (admitted.principal, admitted.expires_at) == ("ann", None)
     assert admitted.policy.allows(ImageRef.parse(f"any@{DIGEST}"))
     for secret, tenant in (("x" * 43, ACME), ("s" * 43, TenantId("globex")), ("", ACME)):
         with pytest.raises(UnauthenticatedError):
-            await door.admit(secret, tenant, "ann")
+            await authenticator.admit(secret, tenant, "ann")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_a_scheduler_has_a_table_or_a_static_tenant(changes: dict[str, object], 
         static(**changes)
 
 
-class _Doors:
+class _Authenticators:
     """A door whose table a test changes."""
 
     def __init__(self, policy: TenantPolicy | None) -> None:
@@ -421,12 +421,12 @@ class TestSessions:
 async def opens(tmp_path: Path) -> AsyncIterator[Opens]:
     with EmbeddedControlStore(tmp_path / "control.sqlite", FixedClock()) as store:
 
-        async def make(door: Door, clock: FixedClock) -> TestSessions:
+        async def make(authenticator: Authenticator, clock: FixedClock) -> TestSessions:
             keys = SigningKeys(
                 store, Sealer(b"s" * 32), clock, key_seconds=1e9, lifetime_seconds=3600.0
             )
             await keys.load()
-            return TestSessions(Sessions(door, clock, 3600.0, keys=keys, store=store))
+            return TestSessions(Sessions(authenticator, clock, 3600.0, keys=keys, store=store))
 
         yield make
 
@@ -435,18 +435,18 @@ async def test_a_session_ends_with_its_token_or_with_the_rules_it_was_made_under
     opens: Opens,
 ) -> None:
     policy, clock = parse(GOOD), FixedClock()
-    door = _Doors(policy)
-    sessions = await opens(door, clock)
+    authenticator = _Authenticators(policy)
+    sessions = await opens(authenticator, clock)
     grant = await sessions.open(Admitted(policy, "ann", clock.now() + 100), "t")
     assert grant.expires_at == clock.now() + 100
     assert sessions.find(grant.session, ACME)[0].principal == "ann"
     # What concerns not who she is changes her session's rights at once, not the session.
-    door.policy = parse(GOOD.replace("firecracker/kvm", "qemu/kvm"))
+    authenticator.policy = parse(GOOD.replace("firecracker/kvm", "qemu/kvm"))
     assert sessions.find(grant.session, ACME)[1].minimum_isolation is Isolation.QEMU_KVM
-    door.policy = parse(GOOD.replace('["builders"]', '["others"]'))
+    authenticator.policy = parse(GOOD.replace('["builders"]', '["others"]'))
     with pytest.raises(UnauthenticatedError):
         sessions.find(grant.session, ACME)
-    door.policy = policy
+    authenticator.policy = policy
     with pytest.raises(UnauthenticatedError):
         sessions.find(grant.session, ACME)
     second = await sessions.open(Admitted(policy, "ann", clock.now() + 100), "t")
@@ -461,7 +461,7 @@ async def test_a_tenants_flood_of_logins_ends_its_own_sessions_only(opens: Opens
         globex(audience=('"hpcc"', '"other"')).encode(), source="t"
     )[TenantId("globex")]  # fmt: skip
     clock = FixedClock()
-    sessions = await opens(_Doors(mine), clock)
+    sessions = await opens(_Authenticators(mine), clock)
     kept = await sessions.open(Admitted(mine, "ann", None), "t")
     for _ in range(100):
         await sessions.open(Admitted(other, "ann", None), "t")  # a name means nothing elsewhere
@@ -485,7 +485,7 @@ async def test_a_members_flood_of_logins_ends_that_members_sessions_first(
     order: str, opens: Opens
 ) -> None:
     policy = parse(GOOD.replace("sessions = 2", "sessions = 5"))
-    sessions = await opens(_Doors(policy), FixedClock())
+    sessions = await opens(_Authenticators(policy), FixedClock())
 
     async def opened(who: str, count: int) -> list[SessionGrant]:
         return [await sessions.open(Admitted(policy, who, None), "t") for _ in range(count)]
@@ -504,7 +504,7 @@ async def test_a_members_flood_of_logins_ends_that_members_sessions_first(
 
 async def test_a_tenant_with_more_members_than_room_lets_the_oldest_go(opens: Opens) -> None:
     policy = parse(GOOD)
-    sessions = await opens(_Doors(policy), FixedClock())
+    sessions = await opens(_Authenticators(policy), FixedClock())
     grants = [
         await sessions.open(Admitted(policy, who, None), "t") for who in ("ann", "bob", "cid")
     ]

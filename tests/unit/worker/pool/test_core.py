@@ -11,7 +11,7 @@ import pytest
 from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.worker.base.domain import TrustDomain
 from hpcc.worker.pool.core import PoolCore
-from hpcc.worker.pool.words import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
+from hpcc.worker.pool.decisions import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)
 LIMITS = PoolLimits(

@@ -13,8 +13,8 @@ import pytest
 from hpcc.core import GuestReuse, ImageDigest, InfrastructureError, Isolation, TenantId
 from hpcc.ports import GuestSpec, SystemClock
 from hpcc.worker.base.domain import TrustDomain
+from hpcc.worker.pool.decisions import PoolLimits
 from hpcc.worker.pool.pool import GuestPool, GuestShape
-from hpcc.worker.pool.words import PoolLimits
 from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
 
 IMAGE = ImageDigest("sha256:" + "ab" * 32)

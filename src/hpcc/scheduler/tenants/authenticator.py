@@ -32,7 +32,7 @@ class Admitted:
     expires_at: float | None
 
 
-class Door(Protocol):
+class Authenticator(Protocol):
     """Knows the tenants and checks what callers show."""
 
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
@@ -53,7 +53,7 @@ class Door(Protocol):
         ...
 
 
-class StaticDoor:
+class StaticAuthenticator:
     """The one tenant of `hpcc up`, whose members share a secret and say who they are."""
 
     def __init__(self, config: SchedulerConfig, clock: Clock) -> None:
@@ -87,7 +87,7 @@ class StaticDoor:
             await self._clock.sleep(3600.0)
 
 
-class TableDoor:
+class TableAuthenticator:
     """Tenants of a table, each with an identity provider of its own."""
 
     def __init__(
@@ -147,10 +147,14 @@ class TableDoor:
         await self._file.watch()
 
 
-def open_door(config: SchedulerConfig, clock: Clock) -> Door:
+def open_authenticator(config: SchedulerConfig, clock: Clock) -> Authenticator:
     """Return the door that a configuration asks for.
 
     Raises:
         CallerError: there is a table, and it is not good.
     """
-    return TableDoor(Path(config.tenants), clock) if config.tenants else StaticDoor(config, clock)
+    return (
+        TableAuthenticator(Path(config.tenants), clock)
+        if config.tenants
+        else StaticAuthenticator(config, clock)
+    )

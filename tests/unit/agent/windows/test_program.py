@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpcc.agent.windows.words import (
+from hpcc.agent.windows.program import (
     NoProgramError,
     check_line,
     check_request,

@@ -49,7 +49,7 @@ class ServiceCredential:
     token: str
 
 
-class Leaves(Protocol):
+class RemoteStores(Protocol):
     """A tenant's blobs and results far away; every call may raise an InfrastructureError."""
 
     @property
@@ -64,7 +64,7 @@ class Leaves(Protocol):
         ...
 
 
-class S3Leaves:
+class S3RemoteStores:
     """Objects in S3 below the tenant's prefix."""
 
     def __init__(
@@ -94,7 +94,7 @@ class S3Leaves:
         self._held.let_go()
 
 
-class ServiceLeaves:
+class ServiceRemoteStores:
     """The CAS and the action cache of another REAPI service, in the tenant's instance."""
 
     def __init__(self, config: SharedStore, tenant: TenantId, breaker: Breaker) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hpcc._proto import scheduler_pb2 as pb
 from hpcc.rpc.base.errors import BusyError
-from hpcc.rpc.base.lives import _MAX_REMEMBERED, BURST, PER_SECOND, Lives
+from hpcc.rpc.base.generation_rate import _MAX_REMEMBERED, BURST, PER_SECOND, GenerationRateLimit
 from hpcc.rpc.base.method import Call
 from hpcc.rpc.scheduler.api import SchedulerBackend
 from hpcc.rpc.scheduler.server import _WorkerSide
@@ -46,12 +46,12 @@ async def test_a_worker_whose_guests_die_without_end_is_heard_less_often() -> No
 
 
 def test_an_allowance_comes_back_and_is_forgotten_when_it_is_whole() -> None:
-    lives = Lives()
+    limit = GenerationRateLimit()
     for _ in range(int(BURST)):
-        lives.count("w1", 10.0)
+        limit.count("w1", 10.0)
     with pytest.raises(BusyError):
-        lives.count("w1", 10.0)
-    lives.count("w1", 10.0 + 1 / PER_SECOND)
+        limit.count("w1", 10.0)
+    limit.count("w1", 10.0 + 1 / PER_SECOND)
     for number in range(2 * _MAX_REMEMBERED):
-        lives.count(f"w-{number}", 100.0 + number)
-    assert len(lives._left) <= _MAX_REMEMBERED
+        limit.count(f"w-{number}", 100.0 + number)
+    assert len(limit._left) <= _MAX_REMEMBERED

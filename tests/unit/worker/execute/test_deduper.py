@@ -12,8 +12,8 @@ import pytest
 from hpcc.core import Digest, GuestReuse, HpccError, ImageDigest, Isolation, NotFoundError, TenantId
 from hpcc.rpc.reapi.server import Running
 from hpcc.worker.base.domain import TrustDomain
-from hpcc.worker.base.rows import Made
-from hpcc.worker.execute.flights import FlightKey, Flights, Landing
+from hpcc.worker.base.rows import ExecutionResult
+from hpcc.worker.execute.deduper import ExecutionDeduper, ExecutionKey, ExecutionOutcome
 
 DOMAIN = TrustDomain.of(
     tenant=TenantId("acme"),
@@ -22,8 +22,8 @@ DOMAIN = TrustDomain.of(
     reuse=GuestReuse.TENANT,
     principal="ann",
 )
-KEY = FlightKey(DOMAIN, Digest.of(b"action"))
-MADE = cast("Made", object())
+KEY = ExecutionKey(DOMAIN, Digest.of(b"action"))
+MADE = cast("ExecutionResult", object())
 
 
 class Compile:
@@ -33,7 +33,7 @@ class Compile:
         self.started = self.cancels = 0
         self.end, self.may_die = asyncio.Event(), asyncio.Event()
 
-    async def __call__(self) -> Made:
+    async def __call__(self) -> ExecutionResult:
         self.started += 1
         try:
             await self.end.wait()
@@ -48,15 +48,15 @@ class Compile:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[Flights, Compile]]:
+async def opened() -> AsyncIterator[tuple[ExecutionDeduper, Compile]]:
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         compile_ = Compile()
-        yield Flights(group), compile_
+        yield ExecutionDeduper(group), compile_
         compile_.end.set()
         compile_.may_die.set()
 
 
-Wait = AsyncGenerator[Running | Landing]
+Wait = AsyncGenerator[Running | ExecutionOutcome]
 
 
 async def started(wait: Wait) -> tuple[Wait, str]:
@@ -65,14 +65,14 @@ async def started(wait: Wait) -> tuple[Wait, str]:
     return wait, news.name
 
 
-async def landed(wait: Wait) -> Landing:
+async def landed(wait: Wait) -> ExecutionOutcome:
     news = await anext(wait)
-    assert isinstance(news, Landing)
+    assert isinstance(news, ExecutionOutcome)
     await wait.aclose()
     return news
 
 
-def reason(landing: Landing) -> str:
+def reason(landing: ExecutionOutcome) -> str:
     return cast("HpccError", landing.error).reason
 
 
@@ -82,78 +82,78 @@ async def turns() -> None:
 
 
 async def test_all_but_who_started_it_are_known_to_have_joined() -> None:
-    async with opened() as (flights, compile_):
-        first, name = await started(flights.run(KEY, "ann", compile_))
-        second, same = await started(flights.run(KEY, "bob", compile_))
-        third, _ = await started(flights.wait(name, DOMAIN, "ann"))
+    async with opened() as (deduper, compile_):
+        first, name = await started(deduper.run(KEY, "ann", compile_))
+        second, same = await started(deduper.run(KEY, "bob", compile_))
+        third, _ = await started(deduper.wait(name, DOMAIN, "ann"))
         assert same == name
         compile_.end.set()
         ends = [await landed(w) for w in (first, second, third)]
-        assert [(e.made is MADE, e.is_joined) for e in ends] == [
+        assert [(e.executed is MADE, e.is_joined) for e in ends] == [
             (True, False), (True, True), (True, True),
         ]  # fmt: skip
         assert compile_.started == 1
 
 
 async def test_who_joins_one_whose_starter_left_is_known_to_have_joined() -> None:
-    async with opened() as (flights, compile_):
-        first, _ = await started(flights.run(KEY, "ann", compile_))
-        second, _ = await started(flights.run(KEY, "bob", compile_))
+    async with opened() as (deduper, compile_):
+        first, _ = await started(deduper.run(KEY, "ann", compile_))
+        second, _ = await started(deduper.run(KEY, "bob", compile_))
         await first.aclose()
         compile_.end.set()
         assert (await landed(second)).is_joined
 
 
 async def test_a_cancel_reaches_the_callers_waits_only() -> None:
-    async with opened() as (flights, compile_):
-        first, name = await started(flights.run(KEY, "ann", compile_))
-        also, _ = await started(flights.wait(name, DOMAIN, "ann"))
-        second, _ = await started(flights.run(KEY, "bob", compile_))
-        flights.cancel(name, DOMAIN, "ann")
+    async with opened() as (deduper, compile_):
+        first, name = await started(deduper.run(KEY, "ann", compile_))
+        also, _ = await started(deduper.wait(name, DOMAIN, "ann"))
+        second, _ = await started(deduper.run(KEY, "bob", compile_))
+        deduper.cancel(name, DOMAIN, "ann")
         assert [reason(await landed(w)) for w in (first, also)] == ["cancelled"] * 2
         with pytest.raises(NotFoundError):
-            flights.cancel(name, DOMAIN, "ann")  # waits no more
+            deduper.cancel(name, DOMAIN, "ann")  # waits no more
         await turns()
         assert compile_.cancels == 0
         compile_.end.set()
-        assert (await landed(second)).made is MADE
+        assert (await landed(second)).executed is MADE
 
 
 async def test_who_does_not_wait_can_cancel_nothing() -> None:
-    async with opened() as (flights, compile_):
-        first, name = await started(flights.run(KEY, "ann", compile_))
+    async with opened() as (deduper, compile_):
+        first, name = await started(deduper.run(KEY, "ann", compile_))
         with pytest.raises(NotFoundError):
-            flights.cancel(name, DOMAIN, "eve")
+            deduper.cancel(name, DOMAIN, "eve")
         compile_.end.set()
-        assert (await landed(first)).made is MADE
+        assert (await landed(first)).executed is MADE
 
 
 async def test_the_last_ones_cancel_ends_it_once_and_its_end_is_waited_for() -> None:
-    async with opened() as (flights, compile_):
-        first, name = await started(flights.run(KEY, "ann", compile_))
-        second, _ = await started(flights.run(KEY, "bob", compile_))
+    async with opened() as (deduper, compile_):
+        first, name = await started(deduper.run(KEY, "ann", compile_))
+        second, _ = await started(deduper.run(KEY, "bob", compile_))
         await turns()
-        flights.cancel(name, DOMAIN, "bob")
+        deduper.cancel(name, DOMAIN, "bob")
         await second.aclose()
-        flights.cancel(name, DOMAIN, "ann")
+        deduper.cancel(name, DOMAIN, "ann")
         await turns()
         with pytest.raises(NotFoundError):
-            flights.cancel(name, DOMAIN, "ann")
+            deduper.cancel(name, DOMAIN, "ann")
         # Who comes now does not join what is being killed.
-        anew, other = await started(flights.run(KEY, "ann", compile_))
+        anew, other = await started(deduper.run(KEY, "ann", compile_))
         assert other != name
         compile_.may_die.set()
         assert reason(await landed(first)) == "cancelled"
         assert compile_.cancels == 1
         compile_.end.set()
-        assert (await landed(anew)).made is MADE
+        assert (await landed(anew)).executed is MADE
 
 
 async def test_one_who_leaves_after_a_cancel_cuts_its_end_not_short() -> None:
-    async with opened() as (flights, compile_):
-        first, name = await started(flights.run(KEY, "ann", compile_))
+    async with opened() as (deduper, compile_):
+        first, name = await started(deduper.run(KEY, "ann", compile_))
         await turns()
-        flights.cancel(name, DOMAIN, "ann")
+        deduper.cancel(name, DOMAIN, "ann")
         await turns()
         await first.aclose()
         await turns()

@@ -49,8 +49,8 @@ def prepare_directory(directory: Path) -> None:
         raise CallerError(f"cannot make {directory}: {error.strerror}", reason="run-dir") from error
 
 
-class PipeDoor:
-    """The lock that allows a process to make the pipe, and the pipe; a `DaemonDoor`."""
+class PipeLock:
+    """The lock that allows a process to make the pipe, and the pipe; an `EndpointLock`."""
 
     def __init__(self, lock: WindowsLock, listener: PipeListener, name: str, owner: str) -> None:
         self._lock, self.listener = lock, listener
@@ -58,7 +58,7 @@ class PipeDoor:
         self._guard = threading.Lock()
 
     @classmethod
-    def open(cls, library: Library, paths: Paths, hpcc_dir: str) -> PipeDoor:
+    def open(cls, library: Library, paths: Paths, hpcc_dir: str) -> PipeLock:
         """Take the lock and make the pipe.
 
         Raises:

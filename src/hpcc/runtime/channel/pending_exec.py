@@ -9,13 +9,13 @@ from typing import Protocol
 from hpcc._proto import agent_pb2 as pb
 from hpcc.core import CallerError, Digest, ExecEvent, ExecRequest, IntegrityError, ResultEvent
 from hpcc.ports import BlobSource
-from hpcc.runtime.channel.replies import Phase, ReplyChecker
+from hpcc.runtime.channel.replies import ReplyChecker, ReplyPhase
 from hpcc.wire import warden as wire
 from hpcc.wire.exec_frames import CHUNK_BYTES, MAX_HEADER_FRAME_BYTES
 from hpcc.wire.frame_gate import PROTOCOL_VIOLATION
 
 
-class Connection(Protocol):
+class WardenConnection(Protocol):
     """How a call sends frames to the warden."""
 
     def say(self, frame: bytes) -> None:
@@ -39,12 +39,12 @@ class CallLimits:
     grace_seconds: float
 
 
-class Call:
+class PendingExec:
     """One exec under way: `run` in its own task, `next_event` for the consumer."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: WardenConnection,
         number: int,
         request: ExecRequest,
         header: bytes,
@@ -130,7 +130,7 @@ class Call:
         checker = ReplyChecker(self._request)
         length = len(self._header)
         await self._connection.send(wire.head(wire.EXEC, self.number, length), self._header)
-        while checker.phase is Phase.NEED:
+        while checker.phase is ReplyPhase.NEED:
             checker.feed(_present(await self._replies.get()))
             self.give_credit()
         for digest in checker.needed:
@@ -171,10 +171,10 @@ def _present(reply: wire.Reply | None) -> wire.Reply:
     return reply
 
 
-def encode_header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
+def encode_header(request: ExecRequest, first_exec: pb.Guest | None) -> bytes:
     """Encode the first ClientFrame of an exec.
 
-    `birth` is what a guest learns in its first exec (name, time, entropy), else None.
+    `first_exec` is what a guest learns in its first exec (name, time, entropy), else None.
 
     Raises:
         CallerError: the frame is larger than `MAX_HEADER_FRAME_BYTES`.
@@ -203,7 +203,7 @@ def encode_header(request: ExecRequest, birth: pb.Guest | None) -> bytes:
             output_bytes=limits.output_bytes,
             stdio_bytes=limits.stdio_bytes,
         ),
-        guest=birth,
+        guest=first_exec,
     )
     frame = pb.ClientFrame(header=header)
     if frame.ByteSize() > MAX_HEADER_FRAME_BYTES:

@@ -30,7 +30,7 @@ class StoresReport:
     tenants: Mapping[str, Mapping[str, int]]
 
 
-class StoresBook:
+class StoreStats:
     """Writes the file when something was counted."""
 
     def __init__(

@@ -9,8 +9,8 @@ import pytest
 from hpcc.control.embedded import EmbeddedControlStore
 from hpcc.ports import ControlStoreError, SystemClock
 from hpcc.scheduler.audit.anchors import Anchors
-from hpcc.scheduler.registry import Registry
-from hpcc.scheduler.sharing import WORKER_JOINED, Sharing
+from hpcc.scheduler.registry import WorkerRegistry
+from hpcc.scheduler.store_sync import WORKER_JOINED, ControlStoreSync
 from hpcc.scheduler.watchers import Watchers
 
 
@@ -36,10 +36,10 @@ async def test_that_a_worker_moved_is_told_when_the_store_is_back(tmp_path: Any)
     clock = SystemClock()
     with EmbeddedControlStore(tmp_path / "s.sqlite", clock) as inner:
         store = Store(inner, failures=1)
-        sharing = Sharing(
+        sharing = ControlStoreSync(
             cast("Any", store),
             clock,
-            registry=Registry(clock, 10.0),
+            registry=WorkerRegistry(clock, 10.0),
             watchers=Watchers(),
             sessions=cast("Any", None),
             lease_seconds=10.0,

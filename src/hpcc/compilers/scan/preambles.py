@@ -13,7 +13,7 @@ _MAX_HEAD_BYTES: Final = 128 << 10
 _MAX_BYTES: Final = 16 << 20
 
 
-def head_of(text: bytes) -> bytes:
+def preamble_of(text: bytes) -> bytes:
     """Return the lines up to the last one that holds a word of an include directive.
 
     Lines that a backslash splits must be joined: then every directive is on one line of these.
@@ -25,7 +25,7 @@ def head_of(text: bytes) -> bytes:
     return text if end < 0 else text[: end + 1]
 
 
-class Heads:
+class PreambleCache:
     """Answers by question and head, of a bounded number. Thread-safe: a race costs double work."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Heads:
 
     def of[T](self, question: str, text: bytes, read: Callable[[bytes], T]) -> T:
         """Return what `read` makes of a text's head; `question` names what `read` does."""
-        head = head_of(text)
+        head = preamble_of(text)
         key = (question, head)
         known = self._known.get(key)
         if known is not None:

@@ -90,7 +90,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class IncludeClosure:
     """`files` are absolute, in the order in which they were found.
 
     `absent` are names by directory that must stay absent, `precompiled` those that must not become
@@ -105,7 +105,7 @@ class Reach:
     is_bound: bool
 
 
-def reach(starts: Iterable[bytes], search: Search, tree: SourceTree) -> Reach:
+def include_closure(starts: Iterable[bytes], search: Search, tree: SourceTree) -> IncludeClosure:
     """Find everything that a compile of `starts` may read.
 
     Raises:
@@ -117,7 +117,7 @@ def reach(starts: Iterable[bytes], search: Search, tree: SourceTree) -> Reach:
     walk.look_for_forced()
     while walk.step():
         pass
-    return Reach(
+    return IncludeClosure(
         tuple(walk.files),
         {d: frozenset(n) for d, n in walk.absent.items()},
         {d: frozenset(n) for d, n in walk.absent_directories.items()},
@@ -189,7 +189,7 @@ class _Walk:
 
     @property
     def is_bound(self) -> bool:
-        """See `Reach`."""
+        """See `IncludeClosure`."""
         return bool(self._computed or self._system_computed or self._aliases)
 
     def step(self) -> bool:

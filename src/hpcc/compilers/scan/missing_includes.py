@@ -28,21 +28,21 @@ _SUFFIXES: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class MissingInclude:
     """A name that is not there, and the file that includes it, both as the guest spells them."""
 
     name: bytes
     at: bytes
 
 
-def wanted_headers(stderr: bytes) -> tuple[Wanted, ...]:
+def missing_includes(stderr: bytes) -> tuple[MissingInclude, ...]:
     """Read what a failed compile says; () when it failed for another reason."""
     text = _COLOUR.sub(b"", stderr[:_MAX_TEXT])
-    found: dict[Wanted, None] = {}
+    found: dict[MissingInclude, None] = {}
     for match in _LINE.finditer(text):
         name = match["clang"] or match["gcc"]
         if may_be_included(name):
-            found[Wanted(name, match["at"])] = None
+            found[MissingInclude(name, match["at"])] = None
     return tuple(found)[:_MAX_NAMES]
 
 

@@ -49,8 +49,8 @@ def prepare_private_directory(directory: Path) -> None:
         )
 
 
-class Door:
-    """The lock that allows a process to bind the socket, and the bound socket; a `DaemonDoor`."""
+class SocketLock:
+    """The lock that allows a process to bind the socket, with that socket; an `EndpointLock`."""
 
     def __init__(self, lock: int, listener: socket.socket, path: str) -> None:
         self._lock, self.listener, self.path = lock, listener, path
@@ -58,7 +58,7 @@ class Door:
         self._guard = threading.Lock()
 
     @classmethod
-    def open(cls, paths: Paths) -> Door:
+    def open(cls, paths: Paths) -> SocketLock:
         """Take the lock and bind.
 
         Raises:

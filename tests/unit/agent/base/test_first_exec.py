@@ -64,9 +64,9 @@ def agent(tmp_path: Path) -> Agent:
     return Agent(LinuxMachine(config))
 
 
-async def execute(agent: Agent, log: list[object], birth: pb.Guest | None) -> None:
+async def execute(agent: Agent, log: list[object], first_exec: pb.Guest | None) -> None:
     limits = pb.Limits(wall_seconds=1, memory_bytes=1 << 20, pids=1, output_bytes=1, stdio_bytes=1)
-    header = pb.Header(exec_id="x", argv=["/x"], limits=limits, guest=birth)
+    header = pb.Header(exec_id="x", argv=["/x"], limits=limits, guest=first_exec)
     stream: Any = Stream(log, pb.ClientFrame(header=header))
     await agent.Exec(stream)
 

@@ -75,7 +75,7 @@ class Retire:
 Decision = Boot | Grant | Refuse | Retire
 
 
-class Phase(enum.Enum):
+class GuestPhase(enum.Enum):
     """A guest's life. CLOSING takes no further exec; ENDING has been told to end, or died."""
 
     BOOTING = enum.auto()
@@ -91,7 +91,7 @@ class PooledGuest:
     number: int
     domain: TrustDomain
     places: int
-    phase: Phase = Phase.BOOTING
+    phase: GuestPhase = GuestPhase.BOOTING
     refs: int = 0
     execs: int = 0
     ready_at: float = 0.0
@@ -99,13 +99,13 @@ class PooledGuest:
 
     @property
     def is_free(self) -> bool:
-        return self.phase is Phase.READY and self.refs < self.places
+        return self.phase is GuestPhase.READY and self.refs < self.places
 
     @property
     def is_idle(self) -> bool:
-        return self.phase is Phase.READY and not self.refs
+        return self.phase is GuestPhase.READY and not self.refs
 
     @property
     def serves(self) -> bool:
         """Say whether it takes, or will take, new execs."""
-        return self.phase in {Phase.BOOTING, Phase.READY}
+        return self.phase in {GuestPhase.BOOTING, GuestPhase.READY}

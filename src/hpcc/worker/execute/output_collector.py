@@ -23,7 +23,7 @@ from hpcc.reapi.result import ResultOutput
 
 
 @dataclass(slots=True)
-class Harvest:
+class GuestOutputCollector:
     """What a guest sent; everything in it is hostile until `check` passed it."""
 
     request: ExecRequest
@@ -122,7 +122,7 @@ class Harvest:
 
 
 async def keep_outputs(
-    store: BlobStore, command: CommandSpec, harvest: Harvest
+    store: BlobStore, command: CommandSpec, collector: GuestOutputCollector
 ) -> tuple[ResultOutput, ...]:
     """Put what was asked for into the store; a directory as its files and its `Tree`.
 
@@ -132,16 +132,16 @@ async def keep_outputs(
     """
     kept: list[ResultOutput] = []
     for spelled, path in zip(command.outputs, command.root_outputs(), strict=True):
-        found = harvest.outputs.get(path)
+        found = collector.outputs.get(path)
         if found is not None:
             data, is_executable = found
             kept.append(ResultOutput(spelled, (await _put(store, data)).digest, is_executable))
     for spelled, path in zip(command.directories, command.root_directories(), strict=True):
-        if f"{path}/" not in harvest.outputs:
+        if f"{path}/" not in collector.outputs:
             continue
-        for data in harvest.files_below(path):
+        for data in collector.files_below(path):
             await _put(store, data)
-        tree = await asyncio.to_thread(harvest.tree, path)
+        tree = await asyncio.to_thread(collector.tree, path)
         kept.append(ResultOutput(f"{spelled}/", (await _put(store, tree)).digest))
     return tuple(kept)
 

@@ -19,7 +19,7 @@ from hpcc.core import CallerError
 from hpcc.ports import Clock, ControlStore, ControlStoreError, News, SessionFloor
 from hpcc.rpc.scheduler.api import RouteChange
 from hpcc.scheduler.audit.anchors import Anchors
-from hpcc.scheduler.registry import HOLD_SECONDS, Registry
+from hpcc.scheduler.registry import HOLD_SECONDS, WorkerRegistry
 from hpcc.scheduler.tenants.sessions import Sessions, floor_text, parse_floor
 from hpcc.scheduler.watchers import Watchers
 
@@ -40,7 +40,7 @@ _LEASES_AT_ONCE: Final = 100
 _BREATH_SECONDS: Final = 0.1
 
 
-class Sharing:
+class ControlStoreSync:
     """The tie of one scheduler's memory to the control store."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Sharing:
         store: ControlStore,
         clock: Clock,
         *,
-        registry: Registry,
+        registry: WorkerRegistry,
         watchers: Watchers,
         sessions: Sessions,
         lease_seconds: float,

@@ -13,7 +13,7 @@ PER_SECOND: Final = 4.0
 _MAX_REMEMBERED: Final = 16_384
 
 
-class Lives:
+class GenerationRateLimit:
     """An allowance for each worker. A worker keeps what was not taken, and says it again."""
 
     def __init__(self) -> None:

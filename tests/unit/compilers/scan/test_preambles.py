@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcc.compilers.scan.heads import Heads, head_of
 from hpcc.compilers.scan.includes import _is_commented, _read, scan_includes
+from hpcc.compilers.scan.preambles import PreambleCache, preamble_of
 from hpcc.compilers.scan.scan import _include_lines, scan_source
 
 _PIECES = st.sampled_from(
@@ -21,27 +21,27 @@ _TEXTS = st.lists(_PIECES, max_size=40).map(b"".join)
 
 @given(_TEXTS, st.lists(_TEXTS, max_size=3))
 def test_a_head_says_what_the_whole_text_does(text: bytes, others: list[bytes]) -> None:
-    heads = Heads()
+    preambles = PreambleCache()
     for data in (text, *others, text + b"\nint behind;", text):
         joined = data.replace(b"\\\n", b"")
-        assert scan_includes(data, heads) == _read(data, joined)
-        assert scan_source(data, heads) == scan_source(data)
-        assert _include_lines(joined) == _include_lines(head_of(joined))
+        assert scan_includes(data, preambles) == _read(data, joined)
+        assert scan_source(data, preambles) == scan_source(data)
+        assert _include_lines(joined) == _include_lines(preamble_of(joined))
 
 
 def test_an_edit_behind_the_last_include_reads_no_line_anew() -> None:
-    heads, asked = Heads(), list[bytes]()
+    preambles, asked = PreambleCache(), list[bytes]()
 
     def read(head: bytes) -> int:
         asked.append(head)
         return len(asked)
 
     for body in (b"int a;\n", b"int b;\n"):
-        assert heads.of("q", b'#include "x.h"\n' + body, read) == 1
-    assert heads.of("other", b'#include "x.h"\n', read) == 2
+        assert preambles.of("q", b'#include "x.h"\n' + body, read) == 1
+    assert preambles.of("other", b'#include "x.h"\n', read) == 2
     assert asked == [b'#include "x.h"\n'] * 2
-    assert head_of(b'int a;\n#include "x.h"\nint b;\n') == b'int a;\n#include "x.h"\n'
-    assert head_of(b"int include") == b"int include"
+    assert preamble_of(b'int a;\n#include "x.h"\nint b;\n') == b'int a;\n#include "x.h"\n'
+    assert preamble_of(b"int include") == b"int include"
 
 
 def test_comments_among_directives_are_seen() -> None:
