@@ -164,6 +164,8 @@ def pid_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("root")
+    for name in ("testkit", "guest"):
+        (root / name).mkdir()
     for name, text in PACKAGE.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
