@@ -1,4 +1,4 @@
-"""`python -m hpcc.worker --config FILE`: JSON lines of progress, one when ready, then serves."""
+"""`python -m hpcc.worker --config FILE`: prints progress and a ready line as JSON, then serves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Images:
         self._store, self._clock = store, clock
 
     async def image(self, digest: ImageDigest) -> Path:
-        if sys.platform == "win32":  # in containerd, which knows it by its digest
+        if sys.platform == "win32":  # containerd has the image, by its digest
             return Path()
         found = await asyncio.to_thread(self._store.get, digest)
         if found is None:
@@ -57,7 +57,7 @@ class _Images:
         except OSError as error:
             _log.warning("compilers of image %s cannot be kept: %s", image, error)
         if not survey.is_complete:
-            return  # a label is held against the whole answer only
+            return  # a label can be compared only with a complete answer
         prepared = await asyncio.to_thread(self._store.get, image)
         if prepared is None:
             return
@@ -78,7 +78,7 @@ async def _images(config: WorkerConfig, clock: Clock) -> AsyncGenerator[_Images]
 async def _warm_start(
     config: WorkerConfig, audit: AuditLog, clock: Clock
 ) -> AsyncGenerator[WarmStart | None]:
-    if not config.warm_start or sys.platform == "win32":  # every guest is booted there
+    if not config.warm_start or sys.platform == "win32":  # Windows guests always boot
         yield None
         return
     from hpcc.runtime.vm.warm import WarmStart
@@ -93,16 +93,16 @@ async def _warm_start(
 
 
 async def main(process: ServiceProcess) -> None:
-    """Serve until cancelled; every guest is gone then."""
+    """Serve until cancelled. On return every guest is gone."""
     config = load_service_file(process.config_path, WorkerConfig)
     clock = SystemClock()
     for private in (config.state, config.store):
         make_private_directory(private)
-    # VMMs read there, under uids of theirs; on Windows nobody does.
+    # VMMs read there under separate uids; on Windows only the worker reads there.
     make_shared = make_private_directory if sys.platform == "win32" else make_directory
     for shared in (config.images, config.guest_assets):
         make_shared(shared)
-    # Before the minutes of a first start: a token that is no good is said at once.
+    # Before the minutes of a first start, so that an invalid token is reported at once.
     await ready_identity(config, clock, process.progress)
     async with (
         open_audit_log(

@@ -1,4 +1,4 @@
-"""The worker's tie to its scheduler: registered, alive, and quick to report a dead guest."""
+"""The worker's link to its scheduler: registration, heartbeats, and reports of dead guests."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _RETRY_SECONDS: Final = 0.5
 _MAX_RETRY_SECONDS: Final = 5.0
 # A compile waits for the report of its guest's death, but not for a scheduler that hangs.
 _REPORT_SECONDS: Final = 2.0
-# More would say nothing new: each of them ends the generation of all before it.
+# More add nothing: each report ends the generation of all before it.
 _MAX_UNREPORTED: Final = 8
 _REFRESH_SECONDS: Final = 1.0
-# A stream that broke is opened again at once, and after each failure a little later.
+# A broken stream is opened again at once, and after each failure a little later.
 _REOPEN_SECONDS: Final = 0.2
 _MAX_REOPEN_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkState:
-    """What a heartbeat tells: load, and where the audit chain ends."""
+    """What a heartbeat reports: load, and where the audit chain ends."""
 
     running: int
     queued: int
@@ -57,24 +57,24 @@ class SchedulerLink:
         self._lease_seconds = 0.0
         self._pulse: Pulse | None = None
         self._beat_lock = asyncio.Lock()
-        # Guests whose death the scheduler did not take, with the reasons.
+        # Lost guests that the scheduler has not acknowledged, with the reasons.
         self._unreported: deque[tuple[str, str]] = deque(maxlen=_MAX_UNREPORTED)
         self._admission: Admission | None = None
         self._refresh_lock = asyncio.Lock()
-        # The registration has changed since the scheduler took it.
+        # The registration has changed since the scheduler accepted it.
         self._is_changed = False
         self._refreshed_at = float("-inf")
 
     async def register(self) -> Admission:
-        """Register, trying until it works; a scheduler may start after its workers.
+        """Register; retry until it works, because a scheduler may start after its workers.
 
         Raises:
             PolicyError, CallerError: the scheduler refuses this worker.
         """
         delay = _RETRY_SECONDS
         while True:
-            # A scheduler that does not know this worker goes on with the life it is in, unless
-            # that one is over and nobody knows.
+            # A scheduler that does not know this worker continues its present generation, unless
+            # that generation ended by a loss that no scheduler has heard of.
             generation = 0 if self._unreported else self._generation
             self._is_changed = False
             try:
@@ -99,23 +99,23 @@ class SchedulerLink:
             else:
                 self._generation = admission.generation
                 if not generation:
-                    # A new life ends all generations before it.
+                    # A new generation ends all earlier ones.
                     self._unreported.clear()
                 self._admission = admission
                 self._on_admission(admission)
                 return admission
 
     def learned(self, toolchains: ImageToolchains) -> None:
-        """Add an image's compilers to the registration; the next heartbeat registers anew."""
+        """Add an image's compilers to the registration; the next heartbeat registers again."""
         known = self._registration.toolchains
         rest = tuple(t for t in known if t.image != toolchains.image)
         self._registration = replace(self._registration, toolchains=(*rest, toolchains))
         self._is_changed = True
 
     async def run(self, lease_seconds: float) -> None:
-        """Send heartbeats until cancelled; a scheduler that forgot us is told again.
+        """Send heartbeats until cancelled; register again if the scheduler has forgotten us.
 
-        When the stream breaks, another is opened, at once and wherever somebody answers.
+        When the stream breaks, another is opened at once, with any scheduler that answers.
         """
         failures, self._lease_seconds = 0, lease_seconds
         try:
@@ -131,7 +131,7 @@ class SchedulerLink:
                     _log.warning("heartbeat: %s", error)
                     pause = min(_REOPEN_SECONDS * 2**failures, _MAX_REOPEN_SECONDS)
                     failures = min(failures + 1, 10)
-                    # Thousands lose their scheduler in one moment.
+                    # Thousands of workers can lose their scheduler at the same moment.
                     await self._clock.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 else:
                     failures = 0
@@ -140,7 +140,7 @@ class SchedulerLink:
             self._close_pulse()
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until the next heartbeat is due, or the stream is over."""
+        """Wait until the next heartbeat is due or the stream has ended."""
         pulse = self._pulse
         if pulse is None:
             return
@@ -151,10 +151,11 @@ class SchedulerLink:
                 self._close_pulse()
 
     async def refresh_keys(self) -> bool:
-        """Learn the keys that sign now; False when they were asked for a moment ago.
+        """Fetch the signing keys; return False if they were fetched less than a second ago.
 
-        Called for tokens of unknown keys: whoever invents such tokens costs a question a second.
-        Those who wait for one share its answer: else each would wait for a scheduler that hangs.
+        Called for tokens with unknown keys: a client that invents such tokens causes one request
+        per second. Concurrent callers share one answer; otherwise each would wait for a scheduler
+        that hangs.
         """
         asked_at = self._clock.monotonic()
         async with self._refresh_lock:
@@ -172,7 +173,7 @@ class SchedulerLink:
 
     async def _renew(self) -> None:
         answer = await self._answer()
-        # A guest may have been reported lost meanwhile, and answered with a later one.
+        # A report of a lost guest may have raised the generation meanwhile.
         self._generation = max(self._generation, answer.generation)
         self._lease_seconds = answer.lease_seconds or self._lease_seconds
         known = self._admission
@@ -187,7 +188,7 @@ class SchedulerLink:
             try:
                 return await self._pulse.beat(self._beat())
             except BaseException:
-                # Whatever ended it: an answer that comes later would be taken for the next one's.
+                # After any error: a late answer would be taken for the answer to the next beat.
                 self._close_pulse()
                 raise
 
@@ -207,7 +208,7 @@ class SchedulerLink:
         )
 
     async def guest_lost(self, guest_id: str, reason: str) -> None:
-        """Report at once, and wait for the answer, briefly; else again with each heartbeat."""
+        """Report at once and wait briefly for the answer; on failure retry with each heartbeat."""
         try:
             async with asyncio.timeout(_REPORT_SECONDS):
                 await self._report(guest_id, reason)
@@ -229,6 +230,7 @@ class SchedulerLink:
         )
 
     async def leave(self) -> None:
+        """Deregister; a failure is only logged, because the lease ends by itself."""
         try:
             await self._client.deregister(self._registration.worker_id)
         except HpccError as error:

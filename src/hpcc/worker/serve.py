@@ -1,4 +1,4 @@
-"""Builds a worker and serves until told to stop; nothing of it is left then."""
+"""Builds a worker from its configuration and serves; on return nothing of it is left."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ from hpcc.worker.stores.store_stats import StoreStats
 
 _log: Final = logging.getLogger(__name__)
 TLS_NAME: Final = "worker.hpcc.internal"
-# Of its own: the TLS key may be renewed, and what it signed would be worth nothing then.
+# A separate key: the TLS key may be renewed, which would invalidate what it signed.
 RESULT_KEY_NAME: Final = "result-signing.key"
 _GRACE_SECONDS: Final = 1.0
-# A result that is not published then is made again elsewhere.
+# A result that is not published by then is made again elsewhere.
 _PUBLISH_SECONDS: Final = 3.0
 _LEAVE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunningWorker:
-    """Where a worker serves."""
+    """The address and isolation of a running worker."""
 
     host: str
     port: int
@@ -78,7 +78,7 @@ class RunningWorker:
 
 
 class _Parts:
-    """The object graph of one worker, and what its parts tell each other."""
+    """The object graph of one worker, and the callbacks between its parts."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Parts:
         storage = TenantStorage(config.store, config.max_store_bytes, self.shared)
         retained = retained_inputs_or_none(config, clock)
         self.sinks: tuple[TrailSink, ...] = ()
-        # Never end by themselves: `serve_worker` ends them.
+        # These tasks never end by themselves: `serve_worker` cancels them.
         self.chores: list[asyncio.Task[None]] = []
         if retained is not None:
             self.chores.append(group.create_task(retained.expire(), name="retained inputs"))
@@ -141,7 +141,10 @@ class _Parts:
         )
 
     async def result_key(self, tenant: TenantId, kid: str) -> bytes | None:
-        """Ask the scheduler; of its own key a worker is sure without it."""
+        """Fetch a result key from the scheduler.
+
+        The worker's own key is answered locally if the scheduler is unreachable.
+        """
         try:
             return await self.registry.result_key(tenant, kid)
         except InfrastructureError:
@@ -155,7 +158,7 @@ class _Parts:
         try:
             await self.audit.event(event)
         finally:
-            # A full disk here is no reason to let others dial a dead guest.
+            # A full disk here must not let others dial a dead guest.
             if self.link is not None:
                 await self.link.guest_lost(guest_id, reason)
 
@@ -192,7 +195,7 @@ class _Parts:
         return await self.prober.learn(map(ImageDigest, self.config.image_digests), progress)
 
     async def learn_rest(self, link: SchedulerLink) -> None:
-        """Ask the images again that did not answer, beside the compiles."""
+        """Ask the images without an answer again, while compiles run."""
         if self.prober is None:
             return
         try:
@@ -235,7 +238,7 @@ async def serve_worker(
     progress: Callable[[str], None],
     toolchains: ToolchainBook | None = None,
 ) -> AsyncGenerator[RunningWorker]:
-    """Serve while the block runs; every guest is gone when it has ended.
+    """Serve while the block runs; on return every guest is gone.
 
     Raises:
         InfrastructureError: keys, address or the first guest fail.
@@ -303,7 +306,7 @@ async def _serving(
             async with _renewing(channels, schedulers, registry), _linked(parts, registration):
                 yield RunningWorker(config.host, port, runtime.isolation.value)
         finally:
-            # Deregistered, so no route leads here any more: what runs may finish and be answered.
+            # Deregistered, so no new route leads here: running compiles may finish and be answered.
             await parts.pool.drain(config.drain_seconds)
             for chore in parts.chores:
                 chore.cancel()
@@ -314,10 +317,10 @@ async def _serving(
 async def ready_identity(
     config: WorkerConfig, clock: Clock, progress: Callable[[str], None]
 ) -> WorkerIdentity:
-    """Return the worker's certificate; enrol for one where that is configured.
+    """Return the worker's identity; enrol if that is configured and necessary.
 
     Raises:
-        CallerError: there is none, it has ended, or it is another worker's.
+        CallerError: there is no certificate, it has expired, or it is another worker's.
         HpccError: see `enrol_worker`.
     """
     try:
@@ -356,13 +359,13 @@ async def _renewing(
         try:
             yield
         finally:
-            # What ends the block needs the channels of now: it comes before this.
+            # What the block runs at its end needs the current channels, so this comes last.
             task.cancel()
 
 
 @asynccontextmanager
 async def _linked(parts: _Parts, registration: Registration) -> AsyncGenerator[None]:
-    """Be registered while the block runs; deregister at its end, briefly."""
+    """Stay registered while the block runs; deregister at its end, with a short time limit."""
     link = SchedulerLink(
         parts.registry,
         registration,

@@ -1,4 +1,5 @@
-"""Where a worker's audit trail goes besides its own disk: schedulers, object stores.
+"""Copies a worker's audit trail to sinks besides its own disk: schedulers, object stores.
 
-It reads the spool and never writes to it. Until a sink has confirmed a segment, the spool keeps it.
+This room reads the spool and never writes to it. The spool keeps a segment until each sink has
+confirmed it.
 """

@@ -1,4 +1,4 @@
-"""What a worker's schedulers hold of its audit chain, for whoever checks the trail."""
+"""Fetches the anchors that the schedulers hold of a worker's audit chain, to verify the trail."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 async def fetch_anchors(config: WorkerConfig) -> list[SignedHead]:
-    """Ask for the heads of a worker, as the worker itself; whether they are signed is not checked.
+    """Fetch the anchors with the worker's identity; their signatures are not checked.
 
     Raises:
         CallerError: the worker was never enrolled.
-        AuditDamagedError: what came is no head of it.
+        AuditDamagedError: an answer is not a head of this worker.
         HpccError: no scheduler answers, or one refuses.
     """
     identity = await asyncio.to_thread(load_identity_or_none, config.keys)

@@ -1,6 +1,6 @@
-"""Sealed segments as objects in S3, under object lock where the bucket has it.
+"""Uploads sealed segments to S3, under object lock where the bucket has it.
 
-obstore sends no lock headers, so the two requests that this takes, PUT and HEAD, are signed here.
+obstore sends no lock headers, so the two requests needed here, PUT and HEAD, are signed here.
 Sources: AWS, "Authenticating Requests (AWS Signature Version 4)", and PutObject, object lock.
 """
 
@@ -34,7 +34,7 @@ _IDLE_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 2.0
 _MAX_RETRY_SECONDS: Final = 60.0
 _REQUEST_SECONDS: Final = 60.0
-# A segment over the slowest line that can keep up with anything.
+# The slowest line that can still keep up with a busy trail.
 _BYTES_PER_SECOND: Final = 128 << 10
 _CHUNK: Final = 1 << 20
 _DAY_SECONDS: Final = 86_400.0
@@ -59,7 +59,7 @@ def read_credential(path: Path) -> tuple[str, str]:
     """Read `{"access_key_id": …, "secret_access_key": …}` from a private file.
 
     Raises:
-        CallerError: others can read it, or it holds something else.
+        CallerError: other users can read the file, or it has another content.
     """
     try:
         descriptor = open_file(path, os.O_RDONLY)
@@ -80,7 +80,7 @@ def read_credential(path: Path) -> tuple[str, str]:
 
 
 class SegmentUploader:
-    """Copies each sealed segment, then its seal. `acknowledged`: the bucket has what is below."""
+    """Copies each sealed segment and its seal. The bucket has the records below `acknowledged`."""
 
     def __init__(
         self, directory: Path, worker: str, config: ObjectSinkConfig, clock: Clock
@@ -91,7 +91,7 @@ class SegmentUploader:
         self._head = GENESIS
 
     async def run(self) -> None:
-        """Copy what is sealed until cancelled; a bucket that is away is asked again, ever later."""
+        """Copy sealed segments until cancelled; failures are retried after growing pauses."""
         delay, is_away = _RETRY_SECONDS, False
         verify = ssl.create_default_context(cafile=self._config.ca_file or None)
         async with httpx.AsyncClient(
@@ -118,17 +118,17 @@ class SegmentUploader:
             if seal is None:
                 return
             segment = segment_path(self._directory, seal.first)
-            # One that retention removed before there was a bucket is gone for good.
+            # A segment that retention removed before the bucket was configured cannot be copied.
             if segment.is_file() and not await self._is_there(http, seal):
                 await self._put(http, segment)
-                # The seal comes last: where it is, its segment is whole.
+                # The seal comes last: if it exists, its segment is complete.
                 await self._put(http, seal_path(self._directory, seal.first))
             self.acknowledged, self._head = seal.end, seal.signed.head
 
     async def _is_there(self, http: httpx.AsyncClient, seal: Seal) -> bool:
-        """Say whether both are there: the seal by its MD5, which S3 gives as ETag; never assumed.
+        """Return whether the bucket has segment and seal; the seal is compared by MD5 (S3's ETag).
 
-        Whoever else may write to the bucket cannot know a seal before it is there.
+        Another writer of the bucket cannot know a seal's content before the seal is there.
         """
         path = seal_path(self._directory, seal.first)
         body = await asyncio.to_thread(_Body.of, path)
@@ -173,7 +173,7 @@ class SegmentUploader:
         try:
             async with asyncio.timeout(_REQUEST_SECONDS + body.size / _BYTES_PER_SECOND):
                 answer = await http.send(request, stream=True)
-                # Its body is not read: one without end would fill the worker's memory.
+                # The body is not read: an endless one would fill the worker's memory.
                 await answer.aclose()
                 return answer
         except (httpx.HTTPError, TimeoutError) as error:
@@ -184,7 +184,7 @@ class SegmentUploader:
 
 def _require(answer: httpx.Response) -> None:
     if answer.status_code != httpx.codes.OK:
-        # Its body is the server's word, and may quote the request.
+        # The body is not quoted: the server wrote it, and it may repeat the request.
         raise InfrastructureError(
             f"the audit bucket answers {answer.status_code}", reason="audit-sink"
         )
@@ -220,7 +220,7 @@ _EMPTY: Final = _Body(None, 0, hashlib.sha256(b"").hexdigest(), "")
 def _signed(
     config: ObjectSinkConfig, method: str, url: str, payload: str, now: float, extra: dict[str, str]
 ) -> dict[str, str]:
-    """Return the headers that make a request this credential's; every header is signed."""
+    """Return the headers of a request signed with the credential; every header is signed."""
     parts = urlsplit(url)
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     headers = {

@@ -1,4 +1,4 @@
-"""Sends the worker's trail on to its sinks; until they have it, the spool holds it."""
+"""Sends the worker's trail to its sinks; the spool keeps records until every sink has them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from hpcc.rpc.scheduler.audit_api import AuditPlace
 _log: Final = logging.getLogger(__name__)
 _BATCH_RECORDS: Final = 500
 _BATCH_BYTES: Final = 1 << 20
-# Between looks at a trail that has nothing new.
+# Pause when the trail has nothing new.
 _IDLE_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 30.0
 
 
 class Receiver(Protocol):
-    """Who takes records: `AuditClient`, for a scheduler."""
+    """Takes records: `AuditClient` for a scheduler."""
 
-    async def append(self, worker_id: str, first: int, records: Sequence[bytes]) -> AuditPlace: ...
+    async def append(self, worker_id: str, first: int, records: Sequence[bytes]) -> AuditPlace:
+        """Append records, the first of which has number `first`; return where the sink is then."""
+        ...
 
 
 class Shipper:
-    """Keeps one sink up with the trail. `acknowledged`: it has the records below this number."""
+    """Keeps one sink current. The sink has the records below `acknowledged`."""
 
     def __init__(
         self,
@@ -42,13 +44,13 @@ class Shipper:
     ) -> None:
         self._log, self._cursor, self._receiver = log, cursor, receiver
         self._worker, self._clock = worker, clock
-        # Until it has answered once, nothing is known to be there.
+        # 0 until the sink has answered once.
         self.acknowledged = 0
         self._is_ours = False
         self._complaint = ""
 
     async def run(self) -> None:
-        """Send until cancelled; a sink that is down or refuses is asked again, ever later."""
+        """Send until cancelled; after a failure or refusal retry with growing pauses."""
         delay = _RETRY_SECONDS
         while True:
             try:
@@ -62,7 +64,7 @@ class Shipper:
                 await self._clock.sleep(_IDLE_SECONDS)
 
     async def _follow(self) -> None:
-        """Send what there is; returns when the sink has it."""
+        """Send all records that the sink lacks; return when it has them."""
         place = await self._receiver.append(self._worker, 0, ())
         following = place.next
         if place.is_empty:
@@ -86,13 +88,14 @@ class Shipper:
             following = place.next
 
     async def _prove(self, following: int) -> None:
-        """Find out once whether what the sink has is this trail: by its last record, sent again.
+        """Check once that the sink's copy is of this trail, by sending its last record again.
 
-        A trail that was lost begins anew under the worker's name. What the sink has of the old one
-        must not be taken for a copy of this one, of which retention would then let go.
+        After a trail was lost, a new one begins under the worker's name. The sink's copy of the old
+        trail must not count as a copy of the new one, because retention would then delete records
+        that no sink has.
 
         Raises:
-            IntegrityError: it is another's, or longer.
+            IntegrityError: the copy is of another trail, or is longer than this one.
         """
         count, _ = self._log.anchor
         if following > count:
@@ -111,7 +114,7 @@ class Shipper:
         self._is_ours = True
 
     async def _complain(self, error: Exception) -> None:
-        """Say once what is wrong; a refusal, which time alone will not mend, also in the trail."""
+        """Log a failure once; record a refusal, which time does not fix, in the trail as well."""
         reason = error.reason if isinstance(error, HpccError) else "audit-read"
         if reason == self._complaint:
             return

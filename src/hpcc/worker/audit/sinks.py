@@ -1,4 +1,4 @@
-"""Where a worker's trail goes besides its own disk."""
+"""Builds the sinks of a worker's trail from its configuration."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from hpcc.worker.base.config import WorkerConfig
 
 
 class TrailSink(Protocol):
-    """Something that keeps up with the trail; `acknowledged` records are there."""
+    """Keeps a copy of the trail current; it has the records below `acknowledged`."""
 
     acknowledged: int
 
     async def run(self) -> None:
-        """Keep up until cancelled."""
+        """Copy until cancelled."""
         ...
 
 
 def audit_sinks(
     config: WorkerConfig, audit: AuditLog, receiver: Receiver, clock: Clock
 ) -> tuple[TrailSink, ...]:
-    """Return the sinks of a configuration; the spool holds what one of them lacks.
+    """Return the configured sinks. The spool then keeps what one of them lacks.
 
     Raises:
-        CallerError: a credential's file is not good.
+        CallerError: a credential's file is invalid.
     """
     if not isinstance(audit, SpoolAuditLog):
         return ()

@@ -1,4 +1,4 @@
 """What all parts of a worker need: configuration, trust domains, identity, audit rows.
 
-It may not import another room of the worker.
+This room imports no other room of the worker.
 """

@@ -1,4 +1,4 @@
-"""What a worker is told."""
+"""The configuration file of a worker."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class WorkerConfig:
 
     Directories: `keys` (TLS identity), `store` (CAS and action cache), `audit` (the trail),
     `images` (prepared images), `guest_assets` (kernel and agent), `state` (of the runtime).
-    `scheduler` is host:port of a scheduler's port for workers, or several with commas, any of which
-    will do; `image_digests` are the images offered; `prewarm_*` boot a guest before the worker is
-    ready.
+    `scheduler` is host:port of a scheduler's port for workers, or several with commas; the worker
+    uses any of them. `image_digests` are the images offered. `prewarm_*` boot a guest before the
+    worker is ready.
     """
 
     worker_id: str
@@ -41,8 +41,8 @@ class WorkerConfig:
     scheduler: str
     scheduler_certificate_pem: str
     image_digests: tuple[str, ...]
-    # Without a certificate in `keys`, one is asked for there when the worker starts: the daemons'
-    # port of a scheduler, and the file of a one-time token. `hpcc worker enrol` does the same.
+    # If `keys` holds no certificate, the worker enrols when it starts: `enrol_at` is a scheduler's
+    # port for daemons, `enrol_token_file` holds a one-time token. Same as `hpcc worker enrol`.
     enrol_at: str = ""
     enrol_token_file: str = ""
     host: str = "127.0.0.1"
@@ -51,34 +51,34 @@ class WorkerConfig:
     accelerator: str = "auto"
     # Where containerd listens: for runtime = "process" and, on Windows, every guest.
     containerd: str = default_containerd()
-    # On Windows alone: images that containerd fetches when the worker starts, name@sha256:…
+    # Windows only: images that containerd fetches when the worker starts, name@sha256:…
     pull_images: tuple[str, ...] = ()
     guest_reuse: str = GuestReuse.PRINCIPAL.value
     guest_memory_mib: int = 1024
     vcpus: int = 2
     max_guests: int = 2
-    # What all guests together may take of the machine.
+    # The memory that all guests together may take, in MiB.
     memory_mib: int = field(default_factory=default_guests_mib)
-    # A guest that nobody used for so long is ended, and one of this age after its last compile.
+    # A guest ends when it was idle for so long, or after its last compile once it has this age.
     idle_seconds: float = 600.0
     session_seconds: float = 14_400.0
-    # What running compiles have to finish when the worker stops.
+    # How long running compiles may take to finish when the worker stops.
     drain_seconds: float = 5.0
     # Compiles that wait for a guest: several builds of `make -j64` at once.
     max_queue: int = 256
     boot_timeout_seconds: float = 120.0
     max_wall_seconds: float = 600.0
     max_store_bytes: int = 20 << 30
-    # argv holds paths of the tenant; a policy may keep it out of the row (its digest stays).
+    # argv holds paths of the tenant; a policy may keep it out of the row, which keeps its digest.
     audit_argv: bool = True
     # The trail's files: see `SpoolLimits`. 0 days keeps everything until `audit_max_bytes`.
     audit_segment_bytes: int = 64 << 20
     audit_max_bytes: int = 16 << 30
     audit_keep_days: float = 0.0
-    # Where else the trail goes: "scheduler" sends it there, which has a database for it.
+    # A further place for the trail: "scheduler" sends it to the scheduler, which stores it.
     audit_sink: str = ""
-    # A bucket for sealed segments: https://host, bucket and prefix; its credential is in a 0600
-    # file. 0 lock days leave retention to the bucket's default.
+    # A bucket for sealed segments: https://host, bucket and prefix; the credential is in a file of
+    # mode 0600. 0 lock days leave retention to the bucket's default.
     audit_s3_endpoint: str = ""
     audit_s3_bucket: str = ""
     audit_s3_prefix: str = ""
@@ -86,35 +86,35 @@ class WorkerConfig:
     audit_s3_credential_file: str = ""
     audit_s3_ca_file: str = ""
     audit_s3_lock_days: float = 0.0
-    # What `hpcc audit reproduce` needs: inputs of each compile, so long, and at most so many bytes
-    # of each tenant's (least recently used first out). 0 days keeps none.
+    # Inputs for `hpcc audit reproduce`: kept for so many days, up to so many bytes per tenant
+    # (least recently used are removed first). 0 days keeps nothing.
     retain_days: float = 7.0
     retain_bytes: int = 2 << 30
-    # Guests restored from snapshots, kept under `state` up to so many bytes of disk.
+    # Guests restored from snapshots, which are stored under `state` in up to so many bytes.
     warm_start: bool = True
     max_snapshot_bytes: int = 8 << 30
-    # Where blobs and results are shared with other workers: `hpcc.worker.base.stores_config`.
+    # Which blobs and results other workers share: see `hpcc.worker.base.stores_config`.
     stores: Mapping[str, object] = field(default_factory=dict)
     prewarm_tenant: str = ""
     prewarm_principal: str = ""
 
     @property
     def audit_limits(self) -> SpoolLimits:
-        """How large and old the trail's files get.
+        """The size and age limits of the trail's files.
 
         Raises:
-            CallerError: they could not be so.
+            CallerError: the limits contradict each other.
         """
         return SpoolLimits(
             segment_bytes=self.audit_segment_bytes,
             max_bytes=self.audit_max_bytes,
             keep_seconds=self.audit_keep_days * 86_400,
-            # A bucket gets what is sealed, an hour late at most.
+            # The bucket receives only sealed segments: a record is there within an hour.
             seal_seconds=3600.0 if self.audit_s3_endpoint else 0.0,
         )
 
     def _check_addresses(self) -> None:
-        """Refuse now what else would show after the minutes of a first start."""
+        """Refuse addresses now that would fail only after the minutes of a first start."""
         split_schedulers(self.scheduler)
         if self.enrol_at:
             split_schedulers(self.enrol_at)
@@ -132,7 +132,7 @@ class WorkerConfig:
             raise CallerError("enrol_token_file must be an absolute path")
 
     def __post_init__(self) -> None:
-        """Refuse what could not work."""
+        """Refuse values that cannot work."""
         check_port("port", self.port)
         self._check_addresses()
         self._check_audit()

@@ -1,4 +1,4 @@
-"""Who shares guests and results. Pure: the key of pool and action cache."""
+"""The trust domain: who shares guests and results. Pure: the key of pool and action cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hpcc.core import GuestReuse, ImageDigest, Isolation, TenantId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustDomain:
-    """One tenant, one image, one isolation, and whose code the guest may have run before."""
+    """One tenant, image and isolation, and the callers whose code a guest may have run before."""
 
     tenant: TenantId
     image: ImageDigest
@@ -27,15 +27,15 @@ class TrustDomain:
         reuse: GuestReuse,
         principal: str,
     ) -> TrustDomain:
-        """Keep the principal only where it decides who shares a guest.
+        """Build a domain; the principal is kept only where it decides who shares a guest.
 
-        With "exec" a guest has run nobody's code before, so it may be anybody's of the tenant;
-        with "tenant" nothing is claimed against a member.
+        With "exec" a guest has run no code before, so any principal of the tenant may use it. With
+        "tenant" the principals of a tenant are not separated from each other.
         """
         kept = principal if reuse is GuestReuse.PRINCIPAL else ""
         return cls(tenant=tenant, image=image, isolation=isolation, reuse=reuse, principal=kept)
 
     @property
     def is_single_use(self) -> bool:
-        """Say whether a guest ends after its first exec."""
+        """Whether a guest ends after its first exec."""
         return self.reuse is GuestReuse.EXEC

@@ -1,4 +1,4 @@
-"""The worker's tie to its farm: a key of its own, and a certificate that is renewed in time."""
+"""The worker's identity at its farm: a private key, and a certificate that is renewed in time."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 _END_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
 _DIAL_SECONDS: Final = 10.0
 MAX_TOKEN_CHARS: Final = 128
-# A renewal that fails is tried again after this share of what is left.
+# A failed renewal is tried again after this share of the remaining time.
 _RETRY_SHARE: Final = 8
 _MIN_WAIT_SECONDS: Final = 1.0
-# Calls that are under way over the old certificate's connection.
+# How long calls may finish on a connection with the previous certificate.
 _GRACE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """A key and its certificate, in PEM, and what the certificate says."""
+    """A key and its certificate in PEM, and the fields of the certificate."""
 
     key_pem: bytes = field(repr=False)
     certificate_pem: bytes
@@ -55,10 +55,10 @@ class WorkerIdentity:
 
     @classmethod
     def parse(cls, data: bytes) -> WorkerIdentity:
-        """Read key and certificate.
+        """Read a key and its certificate, both PEM, the key first.
 
         Raises:
-            CallerError: they are not there, or do not belong together.
+            CallerError: one of them is absent, or they do not belong together.
         """
         key, mark, certificate = data.partition(_BEGIN_CERTIFICATE)
         try:
@@ -82,10 +82,10 @@ def _no_identity() -> CallerError:
 
 
 def load_identity_or_none(keys: Path) -> WorkerIdentity | None:
-    """Return what `enrol` left; None when it never did.
+    """Return the identity that `enrol` stored, or None if there is none.
 
     Raises:
-        CallerError: others can read it, or it is damaged.
+        CallerError: other users can read the file, or it is damaged.
     """
     data = _private_or_none(keys / IDENTITY_NAME, _MAX_FILE_BYTES)
     return None if data is None else WorkerIdentity.parse(data)
@@ -95,7 +95,7 @@ def read_token(path: Path) -> str:
     """Read a one-time token.
 
     Raises:
-        CallerError: there is none, or others can read it.
+        CallerError: there is no file, or other users can read it.
     """
     data = _private_or_none(path, MAX_TOKEN_CHARS + 2)
     if data is None:
@@ -113,13 +113,14 @@ def _private_or_none(path: Path, most: int) -> bytes | None:
 async def enrol_worker(
     keys: Path, *, scheduler: str, certificate_pem: bytes, token: str, worker_id: str
 ) -> tuple[WorkerIdentity, int]:
-    """Make a key, have it certified, keep both; return them and the scheduler's port for workers.
+    """Make a key, get a certificate for it and store both.
 
     `scheduler` is one or several addresses, `certificate_pem` one or all of their certificates.
-    The key never leaves this machine. What was there before is replaced only by something good.
+    The key never leaves this machine. An existing identity is replaced only by a valid one.
+    Returns the identity and the scheduler's port for workers.
 
     Raises:
-        HpccError: the scheduler refuses, does not answer, or the file cannot be written.
+        HpccError: the scheduler refuses or does not answer, or the file cannot be written.
     """
     key, request = new_worker_key()
     peer = PinnedPeer.from_pem(certificate_pem)
@@ -127,7 +128,7 @@ async def enrol_worker(
     for address, pem in _doors(split_schedulers(scheduler), peer.certificate_pem):
         async with open_channel(address, certificate_pem=pem, name=peer.name) as channel:
             try:
-                # The token is sent once only, to one that has shown a certificate of ours.
+                # The token is sent once, to a scheduler that has shown an expected certificate.
                 await dial(channel, _DIAL_SECONDS)
             except UnavailableError as error:
                 silent = error
@@ -143,7 +144,7 @@ async def enrol_worker(
 
 
 def _doors(addresses: Sequence[str], certificates_pem: bytes) -> list[tuple[str, bytes]]:
-    """Return which certificate to expect where: in the order given, else any of them anywhere."""
+    """Pair addresses with certificates: in order if the counts agree, else every combination."""
     pems = [pem + _END_CERTIFICATE for pem in certificates_pem.split(_END_CERTIFICATE)[:-1]]
     if len(pems) == len(addresses):
         return list(zip(addresses, pems, strict=True))
@@ -159,7 +160,7 @@ def _keep(keys: Path, key: bytes, certificate: bytes, worker_id: str) -> WorkerI
 
 
 class SchedulerChannels:
-    """Channels to the schedulers with the certificate of now."""
+    """Opens channels to the schedulers with the current certificate, and renews it."""
 
     def __init__(
         self, keys: Path, identity: WorkerIdentity, clock: Clock, schedulers: str, peer: PinnedPeer
@@ -169,7 +170,7 @@ class SchedulerChannels:
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Schedulers]:
-        """Give channels that show the certificate of now."""
+        """Yield channels that present the current certificate."""
         async with open_schedulers(
             self._endpoints,
             certificate_pem=self._peer.certificate_pem,
@@ -180,9 +181,9 @@ class SchedulerChannels:
             yield schedulers
 
     async def keep(self, schedulers: Schedulers, use: Callable[[Schedulers], None]) -> None:
-        """Renew the certificate at half of its time until cancelled.
+        """Renew the certificate at half of its remaining time, until cancelled.
 
-        `use` is called with the new channels, which end with this call.
+        `use` receives the new channels. They close when this call ends.
         """
         current, before = schedulers, asyncio.Event()
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Audit rows of executions and hits, from the one place that knows every field."""
+"""Builds the audit rows of executions, hits and joins; only this module sets their fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcc.rpc.reapi.server import Client
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """What a hit's row repeats of the execution that made the result."""
+    """What a hit's row repeats from the execution that made the result."""
 
     input_root_digest: str
     argv: tuple[str, ...]
@@ -33,12 +33,12 @@ class Lineage:
 
     @classmethod
     def of(cls, table: Mapping[str, object]) -> Lineage:
-        """Read what `asdict` gave, after JSON.
+        """Read the JSON form of `asdict`.
 
         Raises:
-            ValueError: fields are missing or of another type.
+            ValueError: fields are missing or have another type.
         """
-        # An entry may be older than the last field.
+        # An entry may be older than the newest field.
         if set(table) | {"snapshot_digest"} != {f.name for f in fields(cls)}:
             raise ValueError("other fields")
         return cls(
@@ -72,7 +72,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionResult:
-    """What an execution made, with all that a row about it says."""
+    """The result of an execution, with everything that its audit rows need."""
 
     action: Digest
     result: bytes
@@ -82,7 +82,7 @@ class ExecutionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asked, from token and request metadata."""
+    """The caller, from token and request metadata."""
 
     tenant: TenantId
     principal: str
@@ -110,7 +110,10 @@ def audit_row(
     started_at: float,
     ended_at: float,
 ) -> AuditRow:
-    """Build a row. `status` is as in `AuditRow`; hits and joins repeat the execution's guest."""
+    """Build a row. `status` is as in `AuditRow`; hits and joins repeat the execution's guest.
+
+    `started_at` and `ended_at` are seconds since the epoch.
+    """
     return AuditRow(
         row_id=uuid.uuid4().hex,
         started_at=started_at,

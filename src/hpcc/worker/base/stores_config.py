@@ -1,4 +1,4 @@
-"""The `stores` section of a worker's config file: what is shared between workers, tenant by tenant.
+"""The `stores` section of a worker's config file: which stores workers share, by tenant.
 
 "stores": {
     "kind": "s3", "endpoint": "https://s3.example.com", "bucket": "hpcc",
@@ -27,8 +27,9 @@ class SharedStore:
     """Where one tenant's blobs and results are shared; `kind` "disk" shares nothing.
 
     `{tenant}` in `bucket`, `prefix`, `instance` and `credentials` stands for the tenant's name.
-    Objects of S3 are below `prefix` and the tenant's name. `credentials` is the path of a 0600 JSON
-    file: `access_key_id`, `secret_access_key` and maybe `session_token` for S3, `token` for REAPI.
+    S3 objects are below `prefix` and the tenant's name. `credentials` is the path of a JSON file of
+    mode 0600 with `access_key_id`, `secret_access_key` and optionally `session_token` for S3, or
+    `token` for REAPI.
     """
 
     kind: str = "disk"
@@ -38,27 +39,27 @@ class SharedStore:
     region: str = "us-east-1"
     instance: str = TENANT
     credentials: str = ""
-    # PEM of roots that are trusted beside the system's (S3), or instead of them (REAPI).
+    # PEM of roots that are trusted in addition to the system's (S3) or instead of them (REAPI).
     ca_file: str = ""
-    # 3 halves objects at 300 MB/s; 0 writes them as they are.
+    # Level 3 halves objects at 300 MB/s; 0 does not compress.
     zstd_level: int = 3
-    # What one question may take, before what it moves.
+    # The limit of one call to the store, without the time to transfer content.
     call_seconds: float = 5.0
-    # What one call of a compile waits for the store in all.
+    # How long one call of a compile waits for the store in total.
     patience_seconds: float = 15.0
     max_object_bytes: int = 256 << 20
-    # Memory for what is not written yet.
+    # Memory for blobs that are not written yet.
     max_pending_bytes: int = 256 << 20
-    # After so many failures in a row, or one timeout, nobody asks for so long.
+    # After so many failures in a row, or one timeout, the store is not called for so long.
     breaker_failures: int = 3
     breaker_seconds: float = 10.0
-    # The credential is forgotten so long after the tenant's last call.
+    # The credential is dropped so long after the tenant's last call.
     idle_seconds: float = 300.0
-    # For so long an object that was seen is not asked for again.
+    # For so long an object that was seen is assumed to exist.
     known_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        """Refuse what could not work, or would let one tenant use another's credential."""
+        """Refuse values that cannot work, or that let one tenant use another's credential."""
         if self.kind not in KINDS:
             raise _wrong(f"kind must be one of {', '.join(KINDS)}")
         limits = (
@@ -86,7 +87,7 @@ class SharedStore:
             check_endpoint(self.endpoint, secure="grpcs", plain="grpc")
 
     def named(self, tenant: TenantId) -> SharedStore:
-        """Put the tenant's name where it belongs."""
+        """Return a copy with the tenant's name in place of `{tenant}`."""
         parts = {
             name: str(getattr(self, name)).replace(TENANT, tenant.value)
             for name in ("bucket", "prefix", "instance", "credentials")
@@ -96,7 +97,7 @@ class SharedStore:
 
 @dataclass(frozen=True, slots=True)
 class StoresConfig:
-    """What holds for all tenants, and for each that has something else."""
+    """The section for all tenants, and the sections of tenants that differ."""
 
     common: SharedStore
     tenants: Mapping[TenantId, SharedStore] = field(default_factory=dict)
@@ -109,8 +110,8 @@ def parse_stores(table: Mapping[str, object]) -> StoresConfig:
     """Read the section.
 
     Raises:
-        CallerError: a key, type or value that is not known; a credential or place that tenants
-            would share.
+        CallerError: a key, type or value is unknown, or two tenants would share a credential or
+            a place.
     """
     own = {name: value for name, value in table.items() if name != "tenants"}
     sections = table.get("tenants", {})

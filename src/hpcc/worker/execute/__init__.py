@@ -1,5 +1,5 @@
 """One action, from its digest to a signed result.
 
-A caller's rights come from the token and never from the request. No result leaves before its audit
-row is durable, and nothing a guest sent is kept before it was checked.
+A caller's rights come from its token and never from the request. A result is released only after
+its audit row is durable, and nothing that a guest sent is stored before it was checked.
 """

@@ -1,7 +1,7 @@
-"""Equal actions that run at the same time run once; the last waiter's leaving kills it.
+"""Runs equal actions that arrive at the same time once; ends the run when its last waiter leaves.
 
-Those who wait may be several principals of a tenant: each is known by name here, and what
-the execution made comes with its origin, so that everybody who gets it gets a row of their own.
+The waiters may be several principals of a tenant. Each is recorded by name, and each receives the
+result together with its lineage, so that every caller gets a separate audit row.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ExecutionKey:
-    """What makes two executions the same: nobody waits for another trust domain's.
+    """Identifies equal executions. Callers of different trust domains never share one.
 
-    `alone` is a word of its own for one that nobody may join.
+    `alone` is a unique text for an execution that no second caller may join, else empty.
     """
 
     domain: TrustDomain
@@ -37,12 +37,12 @@ class ExecutionKey:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionOutcome:
-    """The end of a flight for one who waited: an error, or what was made."""
+    """The outcome of an execution for one waiter: an error or a result."""
 
     name: str
     executed: ExecutionResult | None = None
     error: HpccError | None = None
-    # Whether another call had it run; that one's row does not name this caller.
+    # Whether another call started the execution; the row of that call does not name this caller.
     is_joined: bool = False
 
 
@@ -67,7 +67,7 @@ class _Execution:
 
 
 class ExecutionDeduper:
-    """Executions under way, by key and by operation name."""
+    """In-flight executions, by key and by operation name."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
@@ -77,7 +77,11 @@ class ExecutionDeduper:
     async def run(
         self, key: ExecutionKey, principal: str, execute: Callable[[], Awaitable[ExecutionResult]]
     ) -> AsyncGenerator[Running | ExecutionOutcome]:
-        """Join the execution of `key` or start it."""
+        """Join the execution of `key` or start it.
+
+        Yields `Running` once, then the outcome. Closing the generator early ends this caller's
+        wait; the execution is cancelled if no other caller waits for it.
+        """
         execution = self._by_key.get(key)
         is_joined = execution is not None
         if execution is None:
@@ -86,7 +90,7 @@ class ExecutionDeduper:
             execution.task = self._group.create_task(
                 self._run_task(execution, execute), name="execution"
             )
-            # A task that is cancelled before its first step never gets to settle by itself.
+            # A task that is cancelled before its first step never runs `_settle` itself.
             execution.task.add_done_callback(partial(self._ended, execution))
         async with aclosing(self._wait(execution, principal, is_joined=is_joined)) as updates:
             async for update in updates:
@@ -95,10 +99,10 @@ class ExecutionDeduper:
     async def wait(
         self, name: str, domain: TrustDomain, principal: str
     ) -> AsyncGenerator[Running | ExecutionOutcome]:
-        """Join an execution by its name.
+        """Join an execution by its operation name; yields as `run` does.
 
         Raises:
-            NotFoundError: it has ended, or is another trust domain's.
+            NotFoundError: it has ended, or it belongs to another trust domain.
         """
         execution = self._named(name, domain)
         async with aclosing(self._wait(execution, principal, is_joined=True)) as updates:
@@ -106,7 +110,7 @@ class ExecutionDeduper:
                 yield update
 
     def cancel(self, name: str, domain: TrustDomain, principal: str) -> None:
-        """End a principal's waiting, and the execution if nobody else waits for it.
+        """End a principal's waits, and cancel the execution if no other principal waits for it.
 
         Raises:
             NotFoundError: it has ended, or the principal does not wait for it.
@@ -116,7 +120,7 @@ class ExecutionDeduper:
         if not own:
             raise _unknown()
         if len(own) == len(execution.waiters):
-            self._kill(execution)  # and who waits is told when it has ended
+            self._kill(execution)  # the waiters get their outcome when it has ended
             return
         for waiter in own:
             execution.waiters.remove(waiter)
@@ -143,8 +147,8 @@ class ExecutionDeduper:
                     self._kill(execution)
 
     def _kill(self, execution: _Execution) -> None:
-        """End an execution, once: a second cancel would cut short what the first has begun."""
-        # Forgotten at once: who comes now must not join what is being killed.
+        """Cancel an execution, once: a second cancel would interrupt its clean-up."""
+        # Removed first: a new caller must not join an execution that is being cancelled.
         is_known = self._forget(execution)
         if is_known and execution.task is not None and not execution.is_over:
             execution.task.cancel()
@@ -173,7 +177,7 @@ class ExecutionDeduper:
                 waiter.tell(end)
 
     def _forget(self, execution: _Execution) -> bool:
-        """Let nobody join it any more; whether somebody could until now."""
+        """Accept no further waiters; return whether it accepted them until now."""
         if self._by_key.get(execution.key) is not execution:
             return False
         del self._by_key[execution.key]

@@ -1,4 +1,4 @@
-"""What one execution's guest sent, gathered under suspicion, and what of it is kept."""
+"""Collects the outputs of one execution from a guest, checks them, and stores what was declared."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from hpcc.reapi.result import ResultOutput
 
 @dataclass(slots=True)
 class GuestOutputCollector:
-    """What a guest sent; everything in it is hostile until `check` passed it."""
+    """What a guest sent for one execution. All of it is hostile; `check` ends the collection."""
 
     request: ExecRequest
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     result: ResultEvent | None = None
-    # By path; that of a directory ends with "/".
+    # Bytes and executable bit by path; the path of a directory ends with "/".
     outputs: dict[str, tuple[bytes, bool]] = field(default_factory=dict)
     open_path: str = ""
     open_data: bytearray = field(default_factory=bytearray)
     output_bytes: int = 0
 
     def take(self, event: StdioEvent | ResultEvent | OutputEvent) -> None:
-        """Add an event.
+        """Add an event. The order is stdio, one result, then outputs file by file.
 
         Raises:
-            IntegrityError: it is out of order, too much, or names a file nobody asked for.
+            IntegrityError: the event is out of order, exceeds a limit, or names a path that the
+                action did not declare.
         """
         match event:
             case StdioEvent(stream, data):
@@ -77,7 +78,7 @@ class GuestOutputCollector:
         )
 
     def files_below(self, directory: str) -> list[bytes]:
-        """Return the files of an output directory."""
+        """Return the contents of the files below an output directory, in the order of arrival."""
         return [
             data
             for path, (data, _) in self.outputs.items()
@@ -85,10 +86,10 @@ class GuestOutputCollector:
         ]
 
     def tree(self, directory: str) -> bytes:
-        """Encode an output directory as its `Tree`.
+        """Encode an output directory as a REAPI `Tree`.
 
         Raises:
-            CallerError: the guest told of one that cannot be.
+            CallerError: the paths that the guest sent do not form a valid directory.
         """
         files: list[InputFile] = []
         directories: list[str] = []
@@ -104,7 +105,7 @@ class GuestOutputCollector:
         return encode_output_tree(files, directories)
 
     def digests(self) -> dict[str, Digest]:
-        """Return what each declared output is, as an audit row says it: a directory by its tree."""
+        """Return the digests for the audit row, by path; a directory counts by its `Tree`."""
         found = {
             path: Digest.of(self.outputs[path][0])
             for path in self.request.outputs
@@ -116,6 +117,11 @@ class GuestOutputCollector:
         return found
 
     def check(self) -> ResultEvent:
+        """Return the result event.
+
+        Raises:
+            IntegrityError: the guest sent no result, or its last output is incomplete.
+        """
         if self.result is None or self.open_path:
             raise _broken("end")
         return self.result
@@ -124,11 +130,13 @@ class GuestOutputCollector:
 async def keep_outputs(
     store: BlobStore, command: CommandSpec, collector: GuestOutputCollector
 ) -> tuple[ResultOutput, ...]:
-    """Put what was asked for into the store; a directory as its files and its `Tree`.
+    """Store the declared outputs; a directory is stored as its files and its `Tree`.
+
+    Returns the outputs that the guest sent, with paths as the command spells them.
 
     Raises:
-        InfrastructureError: the store cannot take it.
-        CallerError: the guest told of a directory that cannot be.
+        InfrastructureError: the store cannot take an output.
+        CallerError: the paths that the guest sent do not form a valid directory.
     """
     kept: list[ResultOutput] = []
     for spelled, path in zip(command.outputs, command.root_outputs(), strict=True):

@@ -1,7 +1,7 @@
-"""`hpcc audit reproduce`: an action is run again from its row and retained inputs, and compared.
+"""`hpcc audit reproduce`: runs an action again from its row and retained inputs, and compares.
 
-For the operator, on the worker's machine and beside a worker that may be running: it has guests of
-its own, reads the stores without changing them, and writes nothing to the trail.
+The operator runs it on the worker's machine, where the worker may be running too. It boots separate
+guests, reads the stores without changing them, and writes nothing to the trail.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hpcc.worker.stores.retained import RetainedReader
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0
-# What is named of expired inputs; the rest is counted.
+# How many expired inputs the report names; it counts the rest.
 MAX_NAMED: Final = 50
 
 
@@ -57,7 +57,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is gone or differs: what it is called, and how."""
+    """Something that is gone or differs: its name, and how it differs."""
 
     name: str
     text: str
@@ -65,7 +65,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Reproduction:
-    """The verdict with what it rests on; `notes` differ and need not change an output."""
+    """The verdict and its evidence. `notes` are differences that need not change an output."""
 
     verdict: Verdict
     findings: list[Difference] = field(default_factory=list)
@@ -74,13 +74,13 @@ class Reproduction:
 
 
 class RuntimeChoice(Protocol):
-    """Gives the runtime of an isolation as this machine has it now."""
+    """Gives the runtime of an isolation that this machine has now."""
 
     async def __call__(self, isolation: Isolation, state: Path) -> Runtime:
-        """Return it.
+        """Return the runtime; `state` is a directory that it may use.
 
         Raises:
-            InfrastructureError, CallerError: it does not work here.
+            InfrastructureError, CallerError: the isolation does not work here.
         """
         ...
 
@@ -100,11 +100,12 @@ async def reproduce_row(
     images: ImageProvider,
     progress: Callable[[str], None],
 ) -> Reproduction:
-    """Run the action of `row` again as the worker with `config` would, and compare.
+    """Run the action of `row` again as the worker with `config` would, and compare the outputs.
 
     Raises:
         InfrastructureError: the guest failed, or another reproduction runs.
-        IntegrityError: what is retained does not belong to the row, or the guest lied.
+        IntegrityError: the retained inputs do not belong to the row, or the guest broke the
+            protocol.
     """
     if row.cache_status == "abandoned" or row.reason:
         finding = Difference("row", f"{row.cache_status}, {row.reason or 'no result'}")
@@ -131,7 +132,7 @@ async def reproduce_row(
 
 
 async def _gather(reader: RetainedReader, row: AuditRow, gone: list[Difference]) -> _Inputs | None:
-    """Read all that the action needs; what is not there is named in `gone`."""
+    """Read everything that the action needs; append what is missing to `gone`."""
     try:
         action = parse_action((await reader.get(Digest.parse(row.action_digest))).data)
     except NotFoundError:
@@ -183,7 +184,7 @@ async def _image_or_none(
 
 @asynccontextmanager
 async def _own_state(config: WorkerConfig) -> AsyncGenerator[Path]:
-    """Give a state directory beside the worker's, which sweeps its own; one at a time.
+    """Yield a state directory beside the worker's, which the worker does not sweep.
 
     Raises:
         InfrastructureError: another reproduction runs.

@@ -1,4 +1,23 @@
-"""One action from its digest to a result that may be released: stage, run, keep, record."""
+"""Runs one action, from its digest to a result that may be released.
+
+A guest runs a tenant's code, so all that it sends is hostile, and a result that leaves this worker
+is evidence. The order of the steps in `Runner.run` is therefore the rule:
+
+1. Refuse an action that is quarantined, and one whose inputs are not all in the tenant's store.
+2. Retain the inputs, so that `hpcc audit reproduce` can run the action again.
+3. Lease a guest of the trust domain, and compare its isolation with the promised one.
+4. Run the command. The guest can read only blobs of this action's input tree.
+5. Check the outputs against limits and declared paths, and store them.
+6. Sign the result, and write its audit row durably.
+7. Only then cache the result (exit code 0 only) and release it.
+
+Example: the audit disk is full at step 6. The outputs are in the store, but the caller gets an
+error, and no action cache entry exists that could turn them into a hit.
+
+What must never happen: a result leaves, or becomes a hit, without its row; a guest reads a blob of
+another action; a guest that broke the protocol runs another exec. A run that started in a guest and
+failed leaves a row with the status "abandoned".
+"""
 
 from __future__ import annotations
 
@@ -43,17 +62,17 @@ from hpcc.worker.stores.storage import TenantStorage
 
 # Beyond the compile's own limit: staging and fetching over the guest's one stream.
 _TRANSFER_SECONDS: Final = 120.0
-# The compiler's exit code in the row of a compile that never came to its end.
+# The exit code in the row of a compile that did not end.
 NO_EXIT_CODE: Final = -1
-# A cancelled execution has somebody waiting for its end.
+# A cancelled execution has a caller that waits for its end.
 _ABANDONED_ROW_SECONDS: Final = 5.0
-# What the guest's own system needs; the rest is the compiler's.
+# What the guest's own system needs; the compiler gets the rest.
 _GUEST_OVERHEAD_MIB: Final = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
-    """Who this worker is and what one compile may take."""
+    """The worker's id and the limits of one compile."""
 
     worker: str
     memory_mib: int
@@ -63,7 +82,7 @@ class RunnerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """An action with all that was checked about it, and who asked."""
+    """An action that passed all checks, and the caller that sent it."""
 
     digest: Digest
     action: ActionSpec
@@ -76,7 +95,7 @@ class Work:
 
 
 class _Inputs:
-    """`BlobSource` of one execution: only blobs of its own tree, from its tenant's store."""
+    """`BlobSource` of an execution: gives only blobs of its input tree, from the tenant's store."""
 
     def __init__(self, store: BlobStore, files: Iterable[InputFile]) -> None:
         self._store = store
@@ -101,7 +120,7 @@ def exec_request(
     memory_mib: int,
     max_wall_seconds: float,
 ) -> ExecRequest:
-    """Build what a guest of `memory_mib` is asked for an action."""
+    """Build the request for a guest of `memory_mib`; the shorter of both time limits applies."""
     memory = max(memory_mib - _GUEST_OVERHEAD_MIB, 64) << 20
     wall = min(action.timeout_seconds, max_wall_seconds)
     return ExecRequest(
@@ -137,12 +156,13 @@ class Runner:
         self._quarantine: ActionQuarantine[tuple[TrustDomain, Digest]] = ActionQuarantine()
 
     async def run(self, work: Work) -> ExecutionResult:
-        """Run the action and return its result; the row of who asked is written by then.
+        """Run the action and return its signed result, after the caller's audit row was written.
 
         Raises:
-            MissingBlobsError: inputs are not here.
-            InfrastructureError: guest, store or audit failed; nothing is released.
-            CallerError: the action is quarantined or breaks a limit.
+            MissingBlobsError: inputs are not in the store.
+            InfrastructureError: guest, store or audit failed; no result is released.
+            CallerError: the action is quarantined or exceeds a limit.
+            ReapiError: the input tree breaks a rule of REAPI.
         """
         if self._quarantine.holds((work.domain, work.digest), self._clock.monotonic()):
             raise CallerError(
@@ -158,7 +178,7 @@ class Runner:
             try:
                 collector = await self._execute(work, lease, store, files)
             except MissingBlobsError:
-                raise  # nothing has run
+                raise  # the command has not run
             except asyncio.CancelledError:
                 await self._abandoned(work, lease, started_at, "cancelled")
                 raise
@@ -183,9 +203,9 @@ class Runner:
         return await self._release(work, record, lineage)
 
     async def _retain(self, work: Work, store: BlobStore, files: tuple[InputFile, ...]) -> None:
-        """Keep what it takes to run the action again; that it cannot be kept is no compile's fault.
+        """Keep the inputs for `reproduce`. A failure is recorded and does not fail the compile.
 
-        Before it runs: afterwards the cache may have let go of some of it.
+        This happens before the run, because the cache may evict inputs during it.
         """
         if self._retained is None:
             return
@@ -196,10 +216,10 @@ class Runner:
             await self._event("inputs-not-retained", work, ("reason", error.reason))
 
     async def _abandoned(self, work: Work, lease: Lease, started_at: float, reason: str) -> None:
-        """Leave a row of a compile that ran in a guest, at least in part, and gave no result.
+        """Write the row of a compile that ran at least partly in a guest and gave no result.
 
-        Nothing is released, so a trail that cannot be written is recorded and not raised: the
-        error under way says more.
+        Nothing is released. A trail that cannot be written is therefore recorded and not raised:
+        the error that ended the compile says more.
         """
         lineage = self.lineage(work, lease)
         record = replace(self._unended(work, lease, started_at, lineage), reason=reason)
@@ -213,7 +233,7 @@ class Runner:
     def _unended(
         self, work: Work, lease: Lease, started_at: float, lineage: Lineage
     ) -> ResultRecord:
-        """Describe what ran the action until now, without what it gave."""
+        """Describe what ran the action until now, without its results."""
         identity = lease.guest.identity
         return ResultRecord(
             exit_code=NO_EXIT_CODE,
@@ -277,11 +297,11 @@ class Runner:
                 raise InfrastructureError("the worker stops", reason="draining") from error
             await self._died(work, lease, str(error), error.reason, is_culprit=False)
             if lease.is_anothers_fault:
-                # Said apart, so that the client does not hold it against this action either.
+                # A separate reason: the client must not count it against this action either.
                 raise GuestLostError(str(error), reason="guest-lost-by-another") from error
             raise
         except (IntegrityError, TimeoutError) as error:
-            # Its word is worth nothing any more: the guest goes, and the action is counted.
+            # The guest cannot be trusted any more: it ends, and the action's count rises.
             text = str(error) or "the guest did not answer in time"
             cause = error.reason if isinstance(error, IntegrityError) else "guest-silent"
             is_culprit = isinstance(error, IntegrityError)
@@ -301,9 +321,9 @@ class Runner:
     async def _died(
         self, work: Work, lease: Lease, reason: str, cause: str, *, is_culprit: bool
     ) -> None:
-        """Count a guest against the action, unless it is known to be another's fault.
+        """Count a lost guest against the action, unless another exec caused the loss.
 
-        The guest is gone, and the scheduler knows, on return.
+        On return the guest is gone and the scheduler has its id.
         """
         action = (work.domain, work.digest)
         if not lease.is_anothers_fault and self._quarantine.note(action, self._clock.monotonic()):
@@ -314,7 +334,7 @@ class Runner:
         await self._event("guest-lost-in-compile", work, *fields)
 
     async def _event(self, name: str, work: Work, *fields: tuple[str, str]) -> None:
-        # An execution inherits the call that started it.
+        # An execution runs in the context of the call that started it.
         peer, request_id = current_caller()
         await self._audit.event(
             SecurityEvent(
@@ -328,7 +348,7 @@ class Runner:
         )
 
     def lineage(self, work: Work, lease: Lease) -> Lineage:
-        """Describe the command and the guest for this row and for later hits."""
+        """Describe the command and the guest, for this row and for the rows of later hits."""
         identity = lease.guest.identity
         argv = work.command.argv
         return Lineage(
@@ -364,17 +384,17 @@ class Runner:
 
 
 def _check_label(domain: TrustDomain, lease: Lease) -> None:
-    """A guest that runs under something else than promised makes no result of this class.
+    """Check that the guest has the isolation that its trust domain promises.
 
     Raises:
-        InfrastructureError: it does.
+        InfrastructureError: it has another isolation.
     """
     if lease.guest.identity.isolation is not domain.isolation:
         raise InfrastructureError("the guest has another isolation", reason="isolation")
 
 
 async def _input_files(store: BlobStore, root: Digest) -> tuple[InputFile, ...]:
-    """Read the tree and make sure that every file of it is here.
+    """Read the tree and check that every file in it is in the store.
 
     Raises:
         MissingBlobsError: directories or files are absent.

@@ -1,4 +1,4 @@
-"""The front: who may call, and what a checked caller can do."""
+"""Checks each caller's route token, and serves what the token allows: cache and execution."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _MAX_INLINE_BYTES: Final = 7 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionDeps:
-    """What every session works with."""
+    """Session dependencies: the objects that all sessions share."""
 
     storage: TenantStorage
     deduper: ExecutionDeduper
@@ -65,27 +65,35 @@ class SessionDeps:
     result_keys: ResultKeys
 
     async def refusal(self, name: str, tenant: str, *fields: tuple[str, str]) -> None:
-        """Record what the caller of this call was refused, with who and which call it is."""
+        """Record a refusal as a security event, with the peer and request id of this call."""
         peer, request_id = current_caller()
         await self.events.event(name, tenant, *fields, peer=peer, request_id=request_id)
 
 
 class WorkerAuthorizer:
-    """`Authorizer` of the worker: a token of our scheduler, and the tenant it names."""
+    """The worker's `Authorizer`: accepts tokens of its schedulers, for the tenant they name."""
 
     def __init__(self, deps: SessionDeps, refresh_keys: Callable[[], Awaitable[bool]]) -> None:
-        """`refresh_keys` asks the schedulers for their keys, and says whether it did."""
+        """`refresh_keys` asks the schedulers for their keys and returns whether one answered."""
         self._deps, self._refresh_keys = deps, refresh_keys
         self._verifier: TokenVerifier | None = None
 
     def admit(self, keys: Mapping[str, bytes], *, issuer: str, audience: str) -> None:
-        """Trust these token keys from now on (key id to 32 bytes)."""
+        """Trust only these token keys from now on (key id to 32 bytes of Ed25519)."""
         public = {kid: Ed25519PublicKey.from_public_bytes(raw) for kid, raw in keys.items()}
         self._verifier = TokenVerifier(
             keys=public, issuer=issuer, audience=audience, clock=self._deps.clock
         )
 
     async def session(self, client: Client) -> WorkerSession:
+        """Return a session with the rights of the caller's token. Refusals are recorded.
+
+        Raises:
+            TokenError: token or proof of possession is invalid.
+            PolicyError: the instance is another tenant's, the token does not allow the cache,
+                or it requires a stronger isolation.
+            InfrastructureError: the worker has no token keys yet.
+        """
         try:
             claims = await self._verify(client.credential)
             if claims.client_key:
@@ -111,7 +119,7 @@ class WorkerAuthorizer:
         return WorkerSession(self._deps, claims, client)
 
     async def _verify(self, token: str) -> RouteClaims:
-        """Check a token; one of an unknown key once more after a look for new keys."""
+        """Check a token; if its key is unknown, fetch the schedulers' keys and check once more."""
         if self._verifier is None:
             raise InfrastructureError("the worker is not registered yet", reason="not-ready")
         try:
@@ -122,11 +130,12 @@ class WorkerAuthorizer:
         return self._verifier.verify(token)
 
     async def refused(self, client: Client, what: str) -> None:
+        """Record that the server refused this call before a session existed."""
         await self._deps.refusal(f"refused-{what}", client.instance[:63])
 
 
 class WorkerSession:
-    """One call's rights: tenant, image and principal are the token's, never the request's."""
+    """One call's rights. Tenant, image and principal come from the token, not from the request."""
 
     def __init__(self, deps: SessionDeps, claims: RouteClaims, client: Client) -> None:
         self._deps, self._claims, self._client = deps, claims, client
@@ -134,7 +143,7 @@ class WorkerSession:
             tenant=claims.tenant,
             image=claims.image,
             isolation=deps.isolation,
-            # Of the worker's and the tenant's policy the stricter one.
+            # The stricter of the worker's and the tenant's policy.
             reuse=deps.reuse.stricter(claims.guest_reuse),
             principal=claims.subject,
         )
@@ -147,6 +156,7 @@ class WorkerSession:
         return await (await self._deps.storage.blobs(self.tenant)).find_missing(digests)
 
     async def put(self, blob: Blob) -> None:
+        """Store an uploaded blob; raises BusyError if the tenant's upload quota is used up."""
         try:
             self._deps.quotas.upload(self.tenant, blob.digest.size_bytes)
         except BusyError:
@@ -155,13 +165,14 @@ class WorkerSession:
         await (await self._deps.storage.blobs(self.tenant)).put(blob)
 
     async def keep(self, blob: Blob) -> None:
-        """Keep what an action of this tenant printed; it was no upload."""
+        """Store what an action of this tenant printed; it does not count as an upload."""
         await (await self._deps.storage.blobs(self.tenant)).put(blob)
 
     async def get(self, digest: Digest) -> Blob:
         return await (await self._deps.storage.blobs(self.tenant)).get(digest)
 
     async def tree(self, root: Digest) -> tuple[bytes, ...]:
+        """Return the encoded directories of an input tree; NotFoundError if one is missing."""
         walk, found = TreeWalk(root), dict[Digest, bytes]()
         while wanted := walk.wanted:
             for digest in wanted:
@@ -170,7 +181,12 @@ class WorkerSession:
         return tuple(found.values())
 
     async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes:
-        """Return a result of this trust domain whose blobs are all here; its row comes first."""
+        """Return a result of this trust domain, after the caller's audit row was written.
+
+        Raises:
+            NotFoundError: there is no valid result, or the store lacks one of its blobs.
+            InfrastructureError: store or audit failed.
+        """
         started = self._deps.clock.now()
         lineage, record = await self._stored(action)
         if not await self._are_here(record):
@@ -180,7 +196,7 @@ class WorkerSession:
         return answer
 
     async def _are_here(self, record: ResultRecord) -> bool:
-        """Whether every output is in the store, and what output directories name, too."""
+        """Return whether the store has every output, and every file in output directories."""
         if await self.find_missing(tuple(o.digest for o in record.outputs)):
             return False
         for output in record.outputs:
@@ -194,12 +210,13 @@ class WorkerSession:
         return True
 
     async def _stored(self, action: Digest) -> tuple[Lineage, ResultRecord]:
-        """Return what a worker of this farm signed for just this action and trust domain.
+        """Return a result that a worker of this farm signed for this action and trust domain.
 
-        Whoever can write the store can put anything there: anything else is a miss, and recorded.
+        A party that can write to the store can put anything there. Anything else is a miss, and is
+        recorded as a security event.
 
         Raises:
-            NotFoundError: there is nothing, or nothing that is good.
+            NotFoundError: there is no entry, or it is not valid.
         """
         cache = await self._deps.storage.actions(self._domain)
         entry = await cache.get(action)
@@ -210,7 +227,7 @@ class WorkerSession:
             fields = (("action", str(action)), ("reason", error.reason))
             await self._deps.refusal("result-refused", self.tenant.value, *fields)
             raise NotFoundError(f"no result for {action}", reason=error.reason) from error
-        except HpccError as error:  # also when it is this worker that is refused an answer
+        except HpccError as error:  # including a scheduler that refuses to answer this worker
             raise NotFoundError(
                 f"nobody can be asked who signed the result of {action}", reason="result-key"
             ) from error
@@ -232,6 +249,12 @@ class WorkerSession:
         skip_cache: bool,
         arrive: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Running | Finished]:
+        """Answer from the cache, else run the action or join its execution.
+
+        Closing the generator early ends this caller's wait. Raises what `_work` raises, and:
+            PolicyError: the token does not allow execution.
+            InfrastructureError: there is no room for an audit row.
+        """
         self._may_execute()
         if not skip_cache:
             try:
@@ -245,7 +268,7 @@ class WorkerSession:
         self._deps.audit.require_room()
         await arrive()
         work = await self._work(action)
-        # REAPI: what must not be cached is not merged with its like either.
+        # REAPI: executions that must not be cached must not be merged either.
         alone = uuid.uuid4().hex if work.action.do_not_cache else ""
         key = ExecutionKey(self._domain, action, alone)
         updates = self._deps.deduper.run(key, self._claims.subject, lambda: self._run(work))
@@ -258,6 +281,7 @@ class WorkerSession:
         return await self._deps.quotas.execute(self.tenant, lambda: runner.run(work))
 
     async def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
+        """Join an execution by its operation name; raises as `ExecutionDeduper.wait` does."""
         self._may_execute()
         updates = self._deps.deduper.wait(name, self._domain, self._claims.subject)
         async with aclosing(self._answers(updates, frozenset())) as answers:
@@ -265,6 +289,7 @@ class WorkerSession:
                 yield answer
 
     def cancel(self, name: str) -> None:
+        """End this principal's waits for an execution; raises as `ExecutionDeduper.cancel` does."""
         self._may_execute()
         self._deps.deduper.cancel(name, self._domain, self._claims.subject)
 
@@ -273,11 +298,11 @@ class WorkerSession:
             raise PolicyError("the token gives no right to execute", reason="rights")
 
     async def _work(self, digest: Digest) -> Work:
-        """Read action and command, and hold both platforms against the token.
+        """Read action and command, and compare the images they name with the token's.
 
         Raises:
-            MissingBlobsError: either is not here.
-            ReapiError: either breaks a rule, or none of them names an image.
+            MissingBlobsError: either is not in the store.
+            ReapiError: either breaks a rule, or neither names an image.
             PolicyError: either names another image than the token.
         """
         try:
@@ -305,7 +330,7 @@ class WorkerSession:
         )
 
     async def _required(self, digest: Digest, limit: int) -> Blob:
-        if digest.size_bytes > limit:  # before it is read: a blob may have hundreds of megabytes
+        if digest.size_bytes > limit:  # before reading: a blob may have hundreds of megabytes
             raise ReapiError(f"a message of {digest.size_bytes} bytes, over {limit}")
         try:
             return await self.get(digest)
@@ -315,7 +340,7 @@ class WorkerSession:
     async def _answers(
         self, updates: AsyncGenerator[Running | ExecutionOutcome], inline: frozenset[str]
     ) -> AsyncGenerator[Running | Finished]:
-        """Turn a flight's news into answers; whoever joined it gets a row before the result."""
+        """Turn outcomes into answers; write the row of a caller that joined before its result."""
         started = self._deps.clock.now()
         async with aclosing(updates):
             async for update in updates:
@@ -335,7 +360,7 @@ class WorkerSession:
                     yield Finished(update.name, result=result)
 
     async def _inlined(self, record: ResultRecord, inline: frozenset[str]) -> bytes:
-        """Put the contents of wanted outputs into the answer while they fit."""
+        """Encode the result with the contents of wanted outputs, as long as they fit."""
         contents: dict[str, bytes] = {}
         room = _MAX_INLINE_BYTES
         for output in record.outputs:
@@ -347,9 +372,9 @@ class WorkerSession:
     def _row(
         self, status: str, action: Digest, record: ResultRecord, lineage: Lineage, started: float
     ) -> AuditRow:
-        """Build this caller's row of a result that another call had made.
+        """Build this caller's row for a result that another call made.
 
-        Which flags were injected is this caller's word, never that of whoever had it made.
+        The injected flags are the ones that this caller reports, not the other call's.
         """
         claims = self._claims
         known = lineage.argv or lineage.injected_flags
@@ -367,5 +392,5 @@ class WorkerSession:
 
 
 def _in_root(command: CommandSpec) -> CommandSpec:
-    command.root_outputs()  # raises for an output outside the root, before anything is booted
+    command.root_outputs()  # raises for an output outside the root, before a guest boots
     return command

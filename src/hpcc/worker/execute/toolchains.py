@@ -1,8 +1,8 @@
-"""Learns which compilers the offered images have, from memory or by asking a guest.
+"""Finds out which compilers the offered images have, from stored answers or by asking a guest.
 
-The first time, the guest is booted before the worker is registered, when no other guest takes
-memory. It serves nobody and ends with its answers. An image that does not answer every question is
-offered all the same. Its compilers are then unknown to the scheduler, so clients compare nothing
+The first time, the guest boots before the worker is registered, when no other guest takes memory.
+It runs no compile and ends with its answers. An image that does not answer every question is
+offered nevertheless. Its compilers are then unknown to the scheduler, so clients compare nothing
 and refuse nothing. The worker asks such an image again while it serves: after a pause that doubles,
 with a longer deadline, and only while the pool has room for one more guest.
 """
@@ -21,7 +21,7 @@ from hpcc.ports import Clock, GuestSpec, Runtime
 from hpcc.worker.pool.pool import GuestShape, ImageProvider
 
 _log: Final = logging.getLogger(__name__)
-# Of one image after its boot, and of all of them: a hostile one must not keep the others away.
+# For one image after its boot, and for all images: a hostile image must not delay the others.
 _PROBE_SECONDS: Final = 180.0
 _ALL_SECONDS: Final = 600.0
 # Between two attempts at the images that did not answer: doubled after each, up to an hour.
@@ -34,14 +34,14 @@ _LOOK_SECONDS: Final = 0.5
 
 
 class ToolchainBook(Protocol):
-    """Where the answers of probes are kept, beside the images."""
+    """Stores the answers of probes beside the images."""
 
     async def known(self, image: ImageDigest) -> tuple[Toolchain, ...] | None:
-        """Return the compilers of an image that was understood, else None."""
+        """Return the compilers of an image that answered completely, else None."""
         ...
 
     async def keep(self, image: ImageDigest, survey: Survey) -> None:
-        """Keep a survey. Only one that is understood may be returned by `known`."""
+        """Store a survey. `known` may return it only if it is complete."""
         ...
 
 
@@ -65,7 +65,7 @@ class Prober:
     async def learn(
         self, images: Iterable[ImageDigest], progress: Callable[[str], None]
     ) -> tuple[ImageToolchains, ...]:
-        """Return what is known of these images, having asked those that are not understood."""
+        """Return the known compilers of these images; images without an answer are asked first."""
         deadline = self._clock.monotonic() + _ALL_SECONDS
         found: list[ImageToolchains] = []
         for image in images:

@@ -1,5 +1,5 @@
-"""Warm guests: which are kept, who waits for one, which are retired.
+"""Warm guests: which are kept, which waiter gets one, which are retired.
 
-`core` and `queue` decide and do no I/O; `pool` does what they decide. A guest never serves a second
-trust domain.
+`core` and `queue` decide and do no I/O; `pool` carries out their decisions. A guest never serves a
+second trust domain.
 """

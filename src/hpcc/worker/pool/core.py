@@ -1,11 +1,30 @@
-"""What a pool of guests does next. Pure: told what happened and when, it says what to do.
+"""Decides who gets a guest, which guests boot and which end. Pure: events in, decisions out.
 
-A guest belongs to one trust domain from boot to end. Its places are its vCPUs, one place ever with
-reuse "exec". Memory is taken from the boot's start until the guest's end was seen.
+The problem: booting a guest takes seconds and much memory, a compile takes less than either, and
+several tenants share the machine. Guests are therefore reused, and memory moves between trust
+domains without starving one of them.
 
-Under pressure (somebody waits, nothing more may boot) room is made in this order: the idle guest
-that was used longest ago; a boot that nobody waits for any more; and, for a domain without any
-guest, a busy guest that has had its turn: it takes no further exec and ends with its last one.
+The rules:
+
+- A guest belongs to one trust domain from boot to end. It has as many places as vCPUs, and with
+  reuse "exec" one place for one exec.
+- A waiter gets a free place of its domain in the order of arrival. If there is none, a guest boots
+  as long as `PoolLimits.capacity` allows. Tenants take turns (see `queue`).
+- A guest takes memory from the start of its boot until its end is reported by `ended`, so that the
+  sum never exceeds the limit.
+- When a domain waits and no guest may boot, room is made in this order: the guest that has been
+  idle longest; a boot that no waiter needs any more; and, for a domain without a guest, a busy
+  guest that has served for `turn_seconds`. That guest takes no further exec and ends with its last.
+
+Example: two guests fit. Tenant A runs `make -j64` in both, then tenant B asks. After at most
+`turn_seconds` one guest of A closes, ends with its last exec, and B's guest boots in its place.
+A's waiters stay queued.
+
+What must never happen: a guest runs code of a second trust domain; a single-use guest is granted
+twice; a waiter is answered twice, or never although it stays.
+
+The caller passes `now` in monotonic seconds to every event, carries out `decisions` in order, and
+calls `tick` at `next_deadline`. No method awaits, so no other event can come between.
 """
 
 from __future__ import annotations
@@ -29,14 +48,14 @@ from hpcc.worker.pool.queue import FairQueue
 
 
 class PoolCore:
-    """Every method is one event at `now`; `decisions` then holds what it led to, in order."""
+    """Takes one event per method, at `now`; appends what follows to `decisions`, in order."""
 
     def __init__(self, limits: PoolLimits) -> None:
         self._limits = limits
         self._queue = FairQueue(limits.max_queue)
         self._guests: dict[int, PooledGuest] = {}
         self._last_guest = 0
-        # Waiters whose lease runs nothing of a tenant's.
+        # Waiters whose lease runs no tenant's code.
         self._uncounted: set[int] = set()
         self._no_boot_until: dict[TrustDomain, float] = {}
         self._drained_at: float | None = None
@@ -46,7 +65,7 @@ class PoolCore:
 
     @property
     def guests(self) -> tuple[PooledGuest, ...]:
-        """Those that take memory."""
+        """The guests that take memory."""
         return tuple(self._guests.values())
 
     @property
@@ -58,9 +77,9 @@ class PoolCore:
         return len(self._queue)
 
     def ask(self, waiter: int, domain: TrustDomain, now: float, *, counts: bool = True) -> None:
-        """A waiter wants a place; numbers ascend. It is answered exactly once, unless it leaves.
+        """Ask for a place. `waiter` numbers ascend; each gets one answer unless it leaves.
 
-        `counts=False`: no tenant's code will run in the lease, so the guest stays unused.
+        `counts=False`: the lease runs no tenant's code, so the guest still counts as unused.
         """
         if self._drained_at is not None:
             self.decisions.append(Refuse(waiter, Refusal.DRAINING))
@@ -77,13 +96,13 @@ class PoolCore:
             self._refuse(waiter, Refusal.QUEUE_FULL)
 
     def leave(self, waiter: int, now: float) -> None:
-        """A waiter that has no answer yet wants none any more."""
+        """Withdraw a waiter that has no answer yet."""
         self._queue.discard(waiter)
         self._uncounted.discard(waiter)
         self._settle(now)
 
     def release(self, number: int, now: float) -> None:
-        """A lease is over; that of a guest which has ended is of no interest."""
+        """End a lease; without effect if the guest has ended."""
         guest = self._guests.get(number)
         if guest is None:
             return
@@ -95,14 +114,18 @@ class PoolCore:
         self._settle(now)
 
     def booted(self, number: int, now: float) -> None:
-        """A guest answers."""
+        """Record that a guest answers."""
         guest = self._guests[number]
         if guest.phase is GuestPhase.BOOTING:
             guest.phase, guest.ready_at, guest.idle_since = GuestPhase.READY, now, now
         self._settle(now)
 
     def boot_failed(self, number: int, now: float) -> None:
-        """A boot came to nothing, and nothing of it is left."""
+        """Record that a boot failed and that nothing of the guest is left.
+
+        If another guest serves the domain, its waiters stay and the next boot waits
+        `retry_seconds`; otherwise all waiters of the domain are refused.
+        """
         guest = self._guests.pop(number)
         if guest.phase is GuestPhase.BOOTING:
             if any(g.domain == guest.domain and g.serves for g in self._guests.values()):
@@ -113,19 +136,19 @@ class PoolCore:
         self._settle(now)
 
     def lost(self, number: int, now: float) -> None:
-        """A guest died by itself, or is as good as dead; its end is being seen to."""
+        """Record that a guest died or was condemned. It takes memory until `ended`."""
         guest = self._guests.get(number)
         if guest is not None:
             guest.phase = GuestPhase.ENDING
         self._settle(now)
 
     def ended(self, number: int, now: float) -> None:
-        """Nothing of a guest is left."""
+        """Record that nothing of a guest is left."""
         self._guests.pop(number, None)
         self._settle(now)
 
     def tick(self, now: float) -> None:
-        """Time went by; see `next_deadline`."""
+        """Apply the time limits; call it at `next_deadline`."""
         self._no_boot_until = {d: t for d, t in self._no_boot_until.items() if t > now}
         for guest in list(self._guests.values()):
             is_old = now - guest.ready_at >= self._limits.session_seconds
@@ -138,7 +161,7 @@ class PoolCore:
         self._settle(now)
 
     def drain(self, now: float, seconds: float) -> None:
-        """Take nothing new; what runs has `seconds` to finish. Over when there are no guests."""
+        """Accept no new waiters; give running execs `seconds`. Done when `guests` is empty."""
         self._drained_at = now + seconds
         for waiter in self._queue.clear():
             self._refuse(waiter, Refusal.DRAINING)
@@ -151,7 +174,7 @@ class PoolCore:
 
     @property
     def next_deadline(self) -> float | None:
-        """When `tick` will have something to do, if nothing else happens before."""
+        """When `tick` has something to do, in the caller's monotonic seconds; None for never."""
         limits = self._limits
         times = [t for d, t in self._no_boot_until.items() if self._queue.count(d)]
         if self._drained_at is not None:
@@ -169,7 +192,7 @@ class PoolCore:
         return min((t for t in times if t > self._now), default=None)
 
     def _settle(self, now: float) -> None:
-        """Fill places, start boots, make room; the one place that all events lead to."""
+        """Grant places, start boots, make room. Every event ends here."""
         self._now = now
         for domain in list(self._queue.in_turn()):
             while self._queue.count(domain) and (guest := self._free(domain)) is not None:
@@ -183,7 +206,7 @@ class PoolCore:
             self._make_room(now)
 
     def _wanting(self, now: float) -> Iterator[TrustDomain]:
-        """Yield, in turn, domains with more waiters than places that are coming."""
+        """Yield, in turn, domains with more waiters than places in booting guests."""
         for domain in self._queue.in_turn():
             coming = sum(
                 g.places
@@ -207,7 +230,7 @@ class PoolCore:
         self.decisions.append(Boot(self._last_guest, domain))
 
     def _make_room(self, now: float) -> None:
-        """See the module's text; room that is coming is counted against who waits first."""
+        """Make room as the module's text says; guests that are ending serve the first in turn."""
         coming = sum(not g.serves for g in self._guests.values())
         for domain in self._wanting(now):
             if coming:
@@ -256,7 +279,7 @@ class PoolCore:
         return sum(g.domain.tenant == tenant and g.serves for g in self._guests.values())
 
     def _free(self, domain: TrustDomain) -> PooledGuest | None:
-        """The least busy guest of a domain; of equals the last used, so that others may go."""
+        """Return the least busy guest; among equals the last used, so that others become idle."""
         fit = (g for g in self._guests.values() if g.domain == domain and g.is_free)
         return min(fit, key=lambda g: (g.refs, -g.idle_since), default=None)
 
@@ -271,7 +294,7 @@ class PoolCore:
             guest.phase = GuestPhase.CLOSING
 
     def _displace(self, newcomer: TrustDomain) -> bool:
-        """Make place in a full queue; False when the newcomer's own share is no smaller."""
+        """Make a place in a full queue; False if no other share is larger than the newcomer's."""
         youngest = self._queue.youngest_of_the_greediest(newcomer)
         if youngest is None:
             return False

@@ -1,4 +1,4 @@
-"""The words between the pool's core and its shell: limits, guests, decisions. Pure."""
+"""The types between the pool's core and its shell: limits, guests, decisions. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcc.worker.base.domain import TrustDomain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """Bounds. `guest_mib` is what one guest costs the host, `memory_mib` what all may cost."""
+    """Bounds, in MiB and seconds. `guest_mib` is the host's cost of one guest with its VMM."""
 
     max_guests: int
     vcpus: int
@@ -19,16 +19,16 @@ class PoolLimits:
     max_queue: int
     idle_seconds: float
     session_seconds: float
-    # While others wait a guest serves this long: several boots' time, so that turns pay.
+    # While others wait a guest serves this long: as long as several boots, so that a turn pays off.
     turn_seconds: float = 10.0
-    # A build's guest is idle for moments between two compiles; taking it then would cost a boot.
+    # A build's guest is idle for moments between two compiles; ending it then would cost a boot.
     settle_seconds: float = 0.5
-    # After a boot that failed beside a guest that serves.
+    # The pause after a boot that failed while another guest serves the domain.
     retry_seconds: float = 2.0
 
     @property
     def capacity(self) -> int:
-        """How many guests may exist at once."""
+        """How many guests may exist at the same time."""
         return min(self.max_guests, self.memory_mib // self.guest_mib)
 
 
@@ -50,7 +50,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The waiter has a place in the guest, until `release`."""
+    """Give the waiter a place in the guest, until `release`."""
 
     waiter: int
     guest: int
@@ -59,7 +59,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The waiter gets none."""
+    """Refuse the waiter."""
 
     waiter: int
     why: Refusal
@@ -67,7 +67,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """End the guest, whatever runs in it; then say `ended`."""
+    """End the guest, whatever runs in it; call `ended` when it is gone."""
 
     guest: int
 
@@ -76,7 +76,7 @@ Decision = Boot | Grant | Refuse | Retire
 
 
 class GuestPhase(enum.Enum):
-    """A guest's life. CLOSING takes no further exec; ENDING has been told to end, or died."""
+    """A guest's life. CLOSING takes no further exec; ENDING is being ended, or has died."""
 
     BOOTING = enum.auto()
     READY = enum.auto()
@@ -86,7 +86,7 @@ class GuestPhase(enum.Enum):
 
 @dataclass(slots=True)
 class PooledGuest:
-    """A guest as the core sees it. Times are the caller's monotonic seconds."""
+    """A guest as the core tracks it. Times are the caller's monotonic seconds."""
 
     number: int
     domain: TrustDomain
@@ -107,5 +107,5 @@ class PooledGuest:
 
     @property
     def serves(self) -> bool:
-        """Say whether it takes, or will take, new execs."""
+        """Whether it takes, or will take, new execs."""
         return self.phase in {GuestPhase.BOOTING, GuestPhase.READY}

@@ -1,4 +1,4 @@
-"""What a worker's guests are: the runtime that its configuration asks for, on this system."""
+"""Picks the runtime for a worker's guests: what its configuration asks for, on this system."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ async def runtime_of(
     *,
     is_windows: bool = os.name == "nt",
 ) -> Runtime:
-    """Return the runtime, proved by a guest that answered.
+    """Return the runtime, after a test guest answered.
 
     Raises:
-        InfrastructureError: what was asked for does not work here.
-        CallerError: it is another system's.
+        InfrastructureError: the backend that the configuration asks for does not work here.
+        CallerError: the backend is for another system.
     """
     if is_windows:
         process.progress("looking for containerd, and booting a first guest")
@@ -45,7 +45,7 @@ async def runtime_of(
         return await pick_windows_runtime(choice, clock, streams=windows_streams(load_pipe_calls()))
     if config.pull_images:
         raise CallerError("pull_images is for Windows; on Linux: `hpcc image pull`")
-    # Of POSIX alone, as what they import.
+    # POSIX only, as are the modules that they import.
     from hpcc.runtime.assets.assets import prepare_assets
     from hpcc.runtime.registry.pick import pick_runtime
 
@@ -65,7 +65,7 @@ async def runtime_of(
 
 
 def windows_choice(config: WorkerConfig, program_files: str) -> WindowsChoice:
-    """Return what a worker's configuration says of guests on Windows.
+    """Return the guest settings of a worker's configuration on Windows.
 
     Raises:
         CallerError: it asks for a backend of Linux.
@@ -82,6 +82,6 @@ def windows_choice(config: WorkerConfig, program_files: str) -> WindowsChoice:
 
 
 def overhead_mib(config: WorkerConfig, *, is_windows: bool = os.name == "nt") -> int:
-    """Return what a guest takes of the machine beside its own memory."""
+    """Return the memory in MiB that a guest takes in addition to its own."""
     is_hyperv = is_windows and check_windows_backend(config.runtime) == "hyperv"
     return VM_OVERHEAD_MIB if is_hyperv else GUEST_OVERHEAD_MIB

@@ -1,4 +1,4 @@
-"""Guests that are kept warm: does what `PoolCore` decides, and tells it what happens."""
+"""Keeps guests warm: carries out what `PoolCore` decides, and reports events to it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from hpcc.worker.pool.core import PoolCore
 from hpcc.worker.pool.decisions import Boot, Decision, Grant, PoolLimits, Refusal, Refuse, Retire
 
 _log: Final = logging.getLogger(__name__)
-# A compile is short, a boot is not: come back when one of either has probably ended.
+# A compile is short and a boot is not: after this time one of them has probably ended.
 _RETRY_SECONDS: Final = 2.0
-# A scheduler that does not hear finds out by the lease; nobody waits longer for it than this.
+# A scheduler that gets no report notices by the lease; a report takes at most this long.
 _REPORT_SECONDS: Final = 5.0
 # How long an answer waits for a dead guest to be reaped and reported.
 _GONE_SECONDS: Final = 15.0
 
 
 class ImageProvider(Protocol):
-    """Where prepared images are."""
+    """Finds prepared images."""
 
     async def image(self, digest: ImageDigest) -> Path:
-        """Return the file system image.
+        """Return the path of the file system image.
 
         Raises:
-            NotFoundError: it is not prepared here.
+            NotFoundError: the image is not prepared here.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestShape:
-    """What each guest is given."""
+    """Memory and boot limit of each guest."""
 
     memory_mib: int
     boot_timeout_seconds: float
@@ -50,7 +50,7 @@ class GuestShape:
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """A guest that is, was or will be. `guest` is None while it boots."""
+    """One guest, from the decision to boot it until it is gone. `guest` is None while it boots."""
 
     number: int
     domain: TrustDomain
@@ -58,13 +58,13 @@ class _Slot:
     task: asyncio.Task[None] | None = None
     guest: Guest | None = None
     failure: HpccError | None = None
-    # The pool wants its end, for a reason of its own.
+    # The pool retires this guest (idle, session limit, memory pressure, drain).
     retire: asyncio.Event = field(default_factory=asyncio.Event)
-    # A user of it found that it is as good as dead.
+    # A lease reported that this guest cannot be used any more.
     condemned: asyncio.Event = field(default_factory=asyncio.Event)
     why_condemned: str = ""
     culprit: Lease | None = None
-    # Reaped, forgotten and reported.
+    # Reaped, removed from the pool and reported.
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -82,19 +82,19 @@ class Lease:
 
     @property
     def is_recalled(self) -> bool:
-        """Say whether the pool itself ended the guest: neither its fault nor the exec's."""
+        """Whether the pool ended the guest, so that neither the guest nor the exec failed."""
         return self._slot.retire.is_set()
 
     @property
     def is_anothers_fault(self) -> bool:
-        """Say whether the guest was given up for what it did in another exec."""
+        """Whether the guest was condemned because of another exec."""
         return self._slot.culprit is not None and self._slot.culprit is not self
 
     async def condemn(self, reason: str, *, is_culprit: bool) -> None:
-        """Give the guest up, and wait (bounded) until it is reaped and the scheduler was told.
+        """End the guest; wait (bounded) until it is reaped and the scheduler has the report.
 
-        Who answers a caller before that sends it to a dead guest. Without effect on one that is
-        ending already. `is_culprit`: it is for what came of this exec.
+        An answer before that would let the scheduler route the caller to a dead guest. Without
+        effect if the guest is ending already. `is_culprit`: this exec caused the end.
         """
         if not self._slot.condemned.is_set():
             self._slot.why_condemned = reason
@@ -108,7 +108,7 @@ class Lease:
 
 
 class GuestPool:
-    """Leases guests. `on_lost` is told of each guest that died by itself."""
+    """Leases guests. `on_lost` receives id and reason of each guest that died or was condemned."""
 
     def __init__(
         self,
@@ -146,13 +146,13 @@ class GuestPool:
 
     @asynccontextmanager
     async def lease(self, domain: TrustDomain) -> AsyncGenerator[Lease]:
-        """Give a guest of the domain, booted if need be, for one compile.
+        """Yield a guest of the domain for one compile; it is booted if necessary.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: too many compiles wait already.
             InfrastructureError: the worker stops.
-            GuestBootError: no guest of the domain could be started.
-            NotFoundError: the image is not here.
+            GuestBootError: no guest of the domain could start.
+            NotFoundError: the image is not prepared here.
         """
         lease = await self._acquire(domain, counts=True)
         try:
@@ -162,12 +162,12 @@ class GuestPool:
             self._act()
 
     async def prewarm(self, domain: TrustDomain) -> None:
-        """Have a guest of the domain that has run nothing; raises as `lease` does."""
+        """Boot a guest of the domain that has run nothing; raises as `lease` does."""
         self._release(await self._acquire(domain, counts=False))
         self._act()
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, let running compiles finish for `seconds`, end every guest."""
+        """Accept nothing new, let running compiles finish for `seconds`, end every guest."""
         self._core.drain(self._clock.monotonic(), seconds)
         self._act()
         while self._slots:
@@ -201,13 +201,13 @@ class GuestPool:
         self._core.release(lease.number, self._clock.monotonic())
 
     def _notice_deaths(self) -> None:
-        """Let no one into a guest that died this moment, before its own task has run."""
+        """Grant no place in a guest that died just now, before its own task has run."""
         for slot in self._slots.values():
             if slot.guest is not None and slot.guest.is_lost:
                 self._core.lost(slot.number, self._clock.monotonic())
 
     def _act(self, failure: HpccError | None = None) -> None:
-        """Do what the core decided; `failure` is what those hear whose boot failed."""
+        """Carry out the decisions; `failure` is the error for waiters whose boot failed."""
         todo = deque(self._core.decisions)
         self._core.decisions.clear()
         while todo:
@@ -222,7 +222,7 @@ class GuestPool:
                 places = 1 if domain.is_single_use else self._limits.vcpus
                 slot = self._slots[number] = _Slot(number, domain, places)
                 slot.task = self._group.create_task(self._keep(slot), name="guest")
-                # Not the task's own last act: one that is cancelled before its first has none.
+                # A task that is cancelled before its first step could not do this itself.
                 slot.task.add_done_callback(lambda _: self._over(slot))
             case Grant(waiter, number, execs_before):
                 answer = self._waiting.pop(waiter)
@@ -256,7 +256,7 @@ class GuestPool:
         self._act()
 
     async def _keep(self, slot: _Slot) -> None:
-        """Own one guest from boot to end; whatever happens is this task's to report."""
+        """Own one guest from boot to end, and record its failure."""
         try:
             await self._live(slot)
         except HpccError as error:
@@ -267,7 +267,7 @@ class GuestPool:
             slot.failure = InfrastructureError("guest failed", reason="guest-boot")
 
     def _over(self, slot: _Slot) -> None:
-        """Forget a guest of which nothing is left."""
+        """Remove a guest of which nothing is left."""
         del self._slots[slot.number]
         slot.gone.set()
         self._slot_ended.set()
@@ -295,7 +295,7 @@ class GuestPool:
             if reason is not None:
                 self._core.lost(slot.number, self._clock.monotonic())
                 self._act()
-                # Told while it is reaped: the sooner the scheduler knows, the fewer dial.
+                # Reported during reaping: the sooner the scheduler knows, the fewer clients dial.
                 work = self._report(guest.identity.guest_id, reason)
                 report = self._group.create_task(work, name="guest lost")
         if report is not None:
@@ -326,7 +326,7 @@ async def _awaited[T](work: Awaitable[T]) -> T:
 
 
 async def _end_of(guest: Guest, slot: _Slot) -> str | None:
-    """Wait for a guest's end; return the reason when it died or was given up, else None."""
+    """Wait for a guest's end; return the reason if it died or was condemned, else None."""
     lost = asyncio.Task(_awaited(guest.lost))
     others = [asyncio.Task(slot.retire.wait()), asyncio.Task(slot.condemned.wait())]
     try:

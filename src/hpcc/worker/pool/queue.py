@@ -1,8 +1,8 @@
-"""Who waits for a guest, and whose turn it is. Pure; one tenant's flood is its own affair.
+"""Orders the waiters for guests by turns. Pure; a tenant's flood delays only that tenant.
 
-Tenants take turns; inside a tenant the domain whose oldest waiter came first goes first; inside a
-domain it is first come, first served. When the queue is full, a newcomer takes the place of the
-youngest waiter of whoever holds much more of it, else it is refused.
+Tenants take turns. Within a tenant, the domain with the oldest waiter goes first. Within a domain,
+waiters are served in the order of arrival. When the queue is full, a newcomer displaces the
+youngest waiter of the largest share if that share is larger by two or more; else it is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class FairQueue:
 
     def __init__(self, max_waiters: int) -> None:
         self._max_waiters = max_waiters
-        # The order of tenants is whose turn it is.
+        # In the order of turns.
         self._tenants: OrderedDict[TenantId, dict[TrustDomain, _Line]] = OrderedDict()
         self._domains: dict[int, TrustDomain] = {}
 
@@ -51,14 +51,14 @@ class FairQueue:
         return len(self._line(domain))
 
     def pop(self, domain: TrustDomain) -> int | None:
-        """Take the one that has waited longest for a guest of `domain`; None if nobody does."""
+        """Take the waiter that has waited longest for a guest of `domain`, or None."""
         waiter = next(iter(self._line(domain)), None)
         if waiter is not None:
             self.discard(waiter)
         return waiter
 
     def clear(self, domain: TrustDomain | None = None) -> list[int]:
-        """Take all of a domain, or all there are."""
+        """Remove and return all waiters of a domain, or all waiters."""
         gone = list(self._domains) if domain is None else list(self._line(domain))
         for waiter in gone:
             self.discard(waiter)
@@ -78,9 +78,9 @@ class FairQueue:
             self._tenants.move_to_end(tenant)
 
     def youngest_of_the_greediest(self, newcomer: TrustDomain) -> int | None:
-        """Return who makes place for a newcomer of `newcomer`; None: nobody holds that much more.
+        """Return the waiter that a newcomer displaces; None if no share is that large.
 
-        "Much" is two or more: with one, two tenants would put each other out for ever.
+        "That large" is two or more: with one, two tenants would displace each other without end.
         """
         tenant = max(self._tenants, key=self._tenant_count, default=None)
         if tenant is None:

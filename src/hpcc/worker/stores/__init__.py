@@ -1,4 +1,4 @@
-"""A tenant's stores, shared ones included, and what each may take.
+"""A tenant's stores, shared ones included, and the quotas of each tenant.
 
 No path leads from one tenant's store to another's.
 """

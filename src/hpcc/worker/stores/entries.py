@@ -1,6 +1,6 @@
-"""Entries of the action cache: a signed result and the lineage that later audit rows repeat.
+"""Entries of the action cache: a signed result, and the lineage that later audit rows repeat.
 
-A store may be written by others: what is read from one counts only as far as its signature goes.
+Others may be able to write to a store, so an entry is trusted only as far as its signature reaches.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _MAX_HEAD_BYTES: Final = 4 << 20
 
 
 def lineage_digest(lineage: Lineage) -> str:
-    """Return what a signed result says of its lineage."""
+    """Return the digest ("sha256:…") by which a signed result names its lineage."""
     return _digest(_head(lineage))
 
 
 def pack_entry(lineage: Lineage, result: bytes) -> bytes:
-    """Encode an entry: lineage as JSON behind its length, then the result."""
+    """Encode an entry: 4 bytes of length (big-endian), the lineage as JSON, then the result."""
     head = _head(lineage)
     return len(head).to_bytes(_HEAD_BYTES, "big") + head + result
 
 
 def unpack_entry(entry: bytes) -> tuple[Lineage, ResultRecord]:
-    """Read an entry; the result's signature is not checked yet.
+    """Decode an entry without checking the result's signature. The bytes are hostile.
 
     Raises:
-        ReapiError: it has another form, or its lineage is not the one that the result names.
+        ReapiError: the form is wrong, or the lineage is not the one that the result names.
     """
     size = int.from_bytes(entry[:_HEAD_BYTES], "big")
     if size > _MAX_HEAD_BYTES:
@@ -67,18 +67,20 @@ def outputs_of(entry: bytes) -> tuple[Digest, ...]:
 async def open_entry(
     entry: bytes, domain: TrustDomain, terms: ResultTerms, keys: ResultKeys, *, now: float
 ) -> tuple[Lineage, ResultRecord]:
-    """Return what a worker of this farm signed for just these terms and this class.
+    """Return lineage and result if a worker of this farm signed them for these terms and class.
+
+    `now` is seconds since the epoch.
 
     Raises:
-        ReapiError, ResultError: it is anything else; `reason` says what.
-        InfrastructureError: its key is not known here, and nobody can be asked.
+        ReapiError, ResultError: the entry is anything else; `reason` says what.
+        InfrastructureError: the signing key is not known here, and no scheduler answers.
     """
     lineage, record = unpack_entry(entry)
     if (record.isolation, record.reuse) != (domain.isolation, domain.reuse):
         raise ReapiError("the result is of another class", reason="result-class")
     await check_result(record, terms, keys, now=now)
     if record.exit_code or record.reason:
-        # Truly signed, since whoever had it made was told of it; but no worker put it here.
+        # A failed compile can be signed (its caller received it), but workers never cache it.
         raise ReapiError("a compile that failed is no hit", reason="result-failed")
     return lineage, record
 

@@ -1,7 +1,7 @@
-"""What a tenant may take of this worker: compiles at once, uploads in a window, bytes of cache.
+"""Enforces a tenant's quotas on this worker: concurrent compiles, uploads in a window, cache bytes.
 
-The limits come with route tokens. Tokens of before and after a change of the table are good side by
-side for minutes; the one that was signed last counts for all.
+The limits come with route tokens. After the tenants' table changed, tokens with old and new limits
+are valid at the same time for minutes; the limits of the token that was signed last apply.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from hpcc.ports import Clock
 from hpcc.rpc.base.errors import BusyError
 from hpcc.worker.stores.storage import TenantStorage
 
-# Compiles of one tenant that wait for a place below its limit, each with its action in memory.
+# Compiles of one tenant that wait while it is at its limit; each holds its action in memory.
 MAX_WAITING: Final = 256
 _RETRY_SECONDS: Final = 5.0
-# A daemon asks nobody for as long as it is told; what is cached costs no upload.
+# A daemon pauses uploads as long as the answer says; cached results need no upload.
 _MAX_RETRY_SECONDS: Final = 60.0
 
 
@@ -34,7 +34,7 @@ class _Tenant:
         self._window_ends, self._uploaded = float("-inf"), 0
 
     async def enter(self) -> None:
-        """Wait for a place; first come, first served."""
+        """Wait for a place, in the order of arrival."""
         if self._has_room() and not self._waiting:
             self._running += 1
             return
@@ -50,9 +50,9 @@ class _Tenant:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
-                self.leave()  # it was given in the same moment
+                self.leave()  # the place was granted at the same moment
             else:
-                # Who left must not count among those who wait, nor hold up who comes now.
+                # A waiter that left must neither count nor delay later ones.
                 self._waiting.remove(place)
             raise
 
@@ -61,7 +61,7 @@ class _Tenant:
         self.wake()
 
     def wake(self) -> None:
-        """Give free places to who waits."""
+        """Grant free places to waiters."""
         while self._waiting and (self._waiting[0].done() or self._has_room()):
             place = self._waiting.popleft()
             if not place.done():
@@ -73,7 +73,7 @@ class _Tenant:
         return not limit or self._running < limit
 
     def upload(self, size_bytes: int, now: float) -> float:
-        """Count an upload; return 0, or after how many seconds there is room for it again."""
+        """Count an upload; return 0.0, or the seconds until the window has room for it again."""
         if now >= self._window_ends:
             self._window_ends = now + self.quotas.upload_window_seconds
             self._uploaded = 0
@@ -85,14 +85,14 @@ class _Tenant:
 
 
 class Quotas:
-    """The use of all tenants of one worker."""
+    """The quota use of all tenants of one worker."""
 
     def __init__(self, storage: TenantStorage, clock: Clock) -> None:
         self._storage, self._clock = storage, clock
         self._tenants: dict[TenantId, _Tenant] = {}
 
     def note(self, claims: RouteClaims) -> None:
-        """Take the limits of a token that was checked."""
+        """Adopt the limits of a token that was checked, unless a newer token set them."""
         tenant = self._of(claims.tenant)
         if claims.not_before < tenant.signed_at:
             return
@@ -103,10 +103,10 @@ class Quotas:
             tenant.wake()
 
     def upload(self, tenant: TenantId, size_bytes: int) -> None:
-        """Count an upload.
+        """Count an upload of `size_bytes`.
 
         Raises:
-            BusyError: the tenant's window is used up.
+            BusyError: it would exceed the tenant's limit for this window.
         """
         seconds = self._of(tenant).upload(size_bytes, self._clock.monotonic())
         if seconds:
@@ -120,7 +120,7 @@ class Quotas:
         """Run one compile when the tenant has a place for it.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: too many compiles of the tenant wait already.
         """
         places = self._of(tenant)
         await places.enter()

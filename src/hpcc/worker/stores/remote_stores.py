@@ -1,4 +1,4 @@
-"""The far end of a tenant's shared stores: S3, or another REAPI service; opened when first used."""
+"""The remote end of a tenant's shared stores: S3 or another REAPI service, opened at first use."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ class ServiceCredential:
 
 
 class RemoteStores(Protocol):
-    """A tenant's blobs and results far away; every call may raise an InfrastructureError."""
+    """A tenant's remote blobs and results; every call may raise InfrastructureError."""
 
     @property
     def blobs(self) -> BlobStore: ...
 
     def actions(self, scope: str) -> ActionCache:
-        """Return the results of one trust domain: `scope` is its place below the tenant's."""
+        """Return the results of one trust domain; `scope` is its path below the tenant's."""
         ...
 
     def let_go(self) -> None:
-        """Forget the credential."""
+        """Drop the credential."""
         ...
 
 
@@ -95,7 +95,7 @@ class S3RemoteStores:
 
 
 class ServiceRemoteStores:
-    """The CAS and the action cache of another REAPI service, in the tenant's instance."""
+    """CAS and action cache of another REAPI service, in the tenant's instance."""
 
     def __init__(self, config: SharedStore, tenant: TenantId, breaker: Breaker) -> None:
         self._breaker = breaker
@@ -160,10 +160,10 @@ class _ServiceActions:
 async def _opened[T](
     build: Callable[[SharedStore, TenantId], T], config: SharedStore, tenant: TenantId
 ) -> T:
-    """Read the credential and build what uses it.
+    """Read the credential and build the client that uses it.
 
     Raises:
-        InfrastructureError: its file, or the CA's, is no good.
+        InfrastructureError: the credential's file, or the CA's, is invalid or unreadable.
     """
     try:
         return await asyncio.to_thread(build, config, tenant)
@@ -184,7 +184,7 @@ def _open_s3(config: SharedStore, tenant: TenantId) -> Objects:
         session_token=credential.session_token,
         ca_pem=_ca_pem(config),
         call_seconds=config.call_seconds,
-        # A blob has a byte more as an object.
+        # As an object, a blob has one byte more.
         max_object_bytes=config.max_object_bytes + 1,
     )
     prefix = "/".join(part for part in (config.prefix, tenant.value) if part)
@@ -192,7 +192,7 @@ def _open_s3(config: SharedStore, tenant: TenantId) -> Objects:
 
 
 def _service_config(config: SharedStore, tenant: TenantId) -> ServiceConfig:
-    del tenant  # it is in the instance's name
+    del tenant  # the instance's name contains it
     token = ""
     if config.credentials:
         token = load_service_file(Path(config.credentials), ServiceCredential).token

@@ -1,7 +1,7 @@
-"""Inputs of compiles, kept apart from the cache for some days: what `reproduce` runs again from.
+"""Retains the inputs of compiles for some days, so that `hpcc audit reproduce` can run them again.
 
-Each tenant's are a directory of their own beside its CAS, with a budget of its own: however fast
-the cache turns over, it evicts nothing here.
+Each tenant's retained inputs are in a separate directory beside its CAS, with a separate size
+limit: however fast the cache turns over, it evicts nothing here.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from hpcc.worker.base.config import WorkerConfig
 
 _DIRECTORY: Final = "retained"
 _DAY_SECONDS: Final = 86_400.0
-# Looks for what is over; a look reads a directory entry for each blob.
+# Pause between sweeps; a sweep reads a directory entry for each blob.
 _EXPIRE_SECONDS: Final = 3600.0
-# A blob's time is renewed when so much of it has gone by, not with each compile that reads it.
+# A blob's time is renewed after this part of the time, not by each compile that reads it.
 _RENEW_PART: Final = 16
 _MAX_REMEMBERED: Final = 200_000
 
 
 def retained_directory(store: Path, tenant: TenantId) -> Path:
+    """Return the directory of a tenant's retained inputs."""
     return store / tenant.value / _DIRECTORY
 
 
 class RetainedInputs:
-    """Keeps Action, Command, directories and files of compiles."""
+    """Retains the Action, Command, directories and files of compiles."""
 
     def __init__(
         self, directory: Path, *, max_bytes: int, keep_seconds: float, clock: Clock
@@ -43,7 +44,7 @@ class RetainedInputs:
         self._keep_seconds, self._clock = keep_seconds, clock
         self._stores: dict[TenantId, DiskBlobStore] = {}
         self._lock = asyncio.Lock()
-        # When a blob's time was last renewed here.
+        # When this process last renewed a blob's time.
         self._renewed: dict[tuple[TenantId, str], float] = {}
 
     async def keep(
@@ -54,11 +55,11 @@ class RetainedInputs:
         action: ActionSpec,
         inputs: frozenset[Digest],
     ) -> None:
-        """Keep all of an action from now on for the whole time.
+        """Retain all blobs of an action; their retention time starts now.
 
         Raises:
-            NotFoundError: something of it is gone from `source`.
-            InfrastructureError: it cannot be written.
+            NotFoundError: `source` has lost one of them.
+            InfrastructureError: a blob cannot be written.
         """
         store = await self._store(tenant)
         directories = await _directories(source, action.input_root)
@@ -95,13 +96,13 @@ class RetainedInputs:
         self._renewed.update({(tenant, d.hash): now for d in digests})
 
     async def expire(self) -> None:
-        """Remove what is over, until cancelled."""
+        """Remove expired blobs, until cancelled."""
         while True:
             await asyncio.to_thread(self.remove_expired)
             await self._clock.sleep(_EXPIRE_SECONDS)
 
     def remove_expired(self) -> int:
-        """Remove blobs whose time is over, of all tenants; return how many."""
+        """Remove the expired blobs of all tenants; return how many."""
         old, removed = self._clock.now() - self._keep_seconds, 0
         for file in self._directory.glob(f"*/{_DIRECTORY}/??/*"):
             with suppress(OSError):
@@ -112,7 +113,7 @@ class RetainedInputs:
 
 
 def retained_inputs_or_none(config: WorkerConfig, clock: Clock) -> RetainedInputs | None:
-    """Return what a worker's config asks for."""
+    """Return the store that a worker's configuration asks for; None if it retains nothing."""
     if not config.retain_days:
         return None
     return RetainedInputs(
@@ -133,7 +134,7 @@ async def _directories(source: BlobStore, root: Digest) -> set[Digest]:
 
 
 class RetainedReader:
-    """Reads one tenant's retained inputs, then its CAS, beside a worker that may be running.
+    """Reads one tenant's retained inputs, then its CAS, while a worker may be running.
 
     It writes, renews and removes nothing. Blobs are checked against their digests.
     """
@@ -148,7 +149,7 @@ class RetainedReader:
         """Return a blob.
 
         Raises:
-            NotFoundError: it is not kept, or is damaged.
+            NotFoundError: it is not retained, or is damaged.
         """
         blob = await asyncio.to_thread(self._get_or_none, digest)
         if blob is None:

@@ -1,8 +1,8 @@
-"""The stack of stores behind a tenant's own disk, as its section of the config says.
+"""Builds the stack of stores behind a tenant's own disk, from its section of the configuration.
 
-From the disk outwards: patience that turns trouble into a miss; write-behind for puts; what is
-known to be there; blobs checked by digest; zstd; counters; the breaker; a credential held while it
-is used; the tenant's prefix; S3. For a REAPI service: the breaker, the credential, the service.
+From the disk outwards: a wait limit that turns failures into misses; write-behind; a memory of
+existing objects; checks by digest; zstd; counters; the breaker; a credential that is held while in
+use; the tenant's prefix; S3. For a REAPI service: the breaker, the credential, the service.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from hpcc.store.write_behind import (
 from hpcc.worker.base.stores_config import SharedStore, StoresConfig
 from hpcc.worker.stores.remote_stores import RemoteStores, S3RemoteStores, ServiceRemoteStores
 
-# An operator is told of damage, not of each object that somebody damaged.
+# One event per minute is enough for an operator; damaged objects may be many.
 _DAMAGE_EVENT_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedStoreDeps:
-    """What every share works with; `refers_to` reads the digests out of an action cache entry."""
+    """What all tenants' shared stores use; `refers_to` returns the digests in a cache entry."""
 
     audit: AuditLog
     clock: Clock
@@ -43,7 +43,7 @@ class SharedStoreDeps:
 
 
 class TenantShare:
-    """What one tenant shares; its two tasks end with the group, or with `close`."""
+    """One tenant's shared store. Its two tasks end with the group or with `close`."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class TenantShare:
         return ReadCachingBlobStore(self._local, shared)
 
     def actions(self, scope: str, local: ActionCache) -> ActionCache:
-        """Return the results of one trust domain: `scope` is its place below the tenant's."""
+        """Return the results of one trust domain; `scope` is its path below the tenant's."""
         published = PublishingActionCache(self._remote_stores.actions(scope), self._publisher)
         patience = self._config.patience_seconds
         shared = DegradingActionCache(published, self.counters, patience_seconds=patience)
         return ReadCachingActionCache(local, shared)
 
     async def close(self, seconds: float) -> None:
-        """Publish what waits, for so long at most; then end, and forget the credential."""
+        """Publish pending results for at most `seconds`, then end and drop the credential."""
         try:
             async with asyncio.timeout(seconds):
                 await self._publisher.wait_idle()
@@ -114,14 +114,14 @@ class TenantShare:
 
 
 class SharedStores:
-    """The shares of all tenants of one worker."""
+    """The shared stores of all tenants of one worker."""
 
     def __init__(self, config: StoresConfig, deps: SharedStoreDeps) -> None:
         self._config, self._deps = config, deps
         self._shares: dict[TenantId, TenantShare] = {}
 
     def of(self, tenant: TenantId, local: BlobStore) -> TenantShare | None:
-        """Return the tenant's share, made at the first call; None where it shares nothing."""
+        """Return the tenant's shared store, built at the first call; None if it shares nothing."""
         section = self._config.of(tenant)
         if section.kind == "disk":
             return None
@@ -131,11 +131,11 @@ class SharedStores:
         return share
 
     def counters(self) -> dict[str, Counter[str]]:
-        """Return what each tenant's store did so far, by tenant."""
+        """Return the counters of each tenant's shared store, by tenant."""
         return {tenant.value: share.counters for tenant, share in self._shares.items()}
 
     async def close(self, seconds: float) -> None:
-        """End all shares at once."""
+        """Close all shared stores at the same time."""
         async with asyncio.TaskGroup() as group:
             for share in self._shares.values():
                 group.create_task(share.close(seconds))

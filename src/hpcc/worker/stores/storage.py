@@ -1,4 +1,4 @@
-"""Each tenant's stores, opened when first needed; no path leads from one to another."""
+"""Each tenant's stores, opened when first needed. No path leads from one tenant's to another's."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ class TenantStorage:
         self._actions: dict[Path, ActionCache] = {}
 
     def bound(self, tenant: TenantId, max_bytes: int) -> None:
-        """Give a tenant less room than the worker would, from its next upload on; 0 is no limit."""
+        """Limit a tenant's cache below the worker's, from its next upload on; 0 lifts it."""
         limit = min(self._max_bytes, max_bytes or self._max_bytes)
         self._limits[tenant] = limit
-        # The store stays the same: two on one directory would each count what it does not see.
+        # The store object stays: two on one directory would each miss what the other writes.
         if (store := self._blobs.get(tenant)) is not None:
             store.bound(limit)
 
     async def blobs(self, tenant: TenantId) -> BlobStore:
+        """Return the tenant's CAS, with any shared store behind it."""
         stack = self._stacks.get(tenant)
         if stack is not None:
             return stack
@@ -50,6 +51,7 @@ class TenantStorage:
         return stack
 
     async def actions(self, domain: TrustDomain) -> ActionCache:
+        """Return the action cache of a trust domain, with any shared one behind it."""
         path = action_cache_directory(
             self._directory, domain.tenant, domain.isolation, domain.reuse, domain.principal
         )
@@ -68,5 +70,5 @@ class TenantStorage:
         share = self._shared.of(tenant, self._blobs[tenant]) if self._shared else None
         if share is None:
             return disk
-        # Shared results are kept apart as those on disk are: by isolation, reuse and principal.
+        # Shared results are separated as those on disk are: by isolation, reuse and principal.
         return share.actions(path.relative_to(self._directory / tenant.value).as_posix(), disk)

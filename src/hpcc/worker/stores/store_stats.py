@@ -1,4 +1,4 @@
-"""What a worker's shared stores did, in a file of its state directory: for the command line."""
+"""Writes the counters of a worker's shared stores to its state directory, for the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StoresReport:
 
 
 class StoreStats:
-    """Writes the file when something was counted."""
+    """Writes the file when a counter has changed."""
 
     def __init__(
         self, state: Path, counters: Callable[[], Mapping[str, Mapping[str, int]]], clock: Clock
@@ -40,7 +40,7 @@ class StoreStats:
         self._since, self._written = clock.now(), ""
 
     async def run(self) -> None:
-        """Keep the file up until cancelled; a full disk is no reason to end a worker."""
+        """Keep the file current until cancelled; a failed write (full disk) is only logged."""
         while True:
             await self._clock.sleep(_WRITE_SECONDS)
             try:
@@ -49,7 +49,7 @@ class StoreStats:
                 _log.warning("%s is not written: %s", self._path, error)
 
     async def write(self) -> None:
-        """Write what is counted now, if it is news."""
+        """Write the counters if they changed since the last write."""
         tenants = {tenant: dict(counts) for tenant, counts in self._counters().items()}
         text = json.dumps(tenants, sort_keys=True)
         if text == self._written:
@@ -62,11 +62,11 @@ class StoreStats:
 
 
 def read_stores_report(state: Path) -> StoresReport:
-    """Read what a worker with this state directory wrote.
+    """Read the report of the worker with this state directory.
 
     Raises:
-        NotFoundError: it has shared nothing yet.
-        CallerError: the file is damaged.
+        NotFoundError: the worker has shared nothing yet.
+        CallerError: the file is damaged or has another format.
     """
     path = state / STORES_NAME
     try:
