@@ -120,8 +120,8 @@ class WorkerConfig:
             split_schedulers(self.enrol_at)
         if self.host in _ANYWHERE:
             raise CallerError(
-                f"host must be a name or address that clients reach, not {self.host}: they are"
-                " told it",
+                f"host must be a name or address that clients reach, not {self.host}: it"
+                " is what they dial",
                 reason="config",
             )
 

@@ -81,7 +81,7 @@ async def open_entry(
     await check_result(record, terms, keys, now=now)
     if record.exit_code or record.reason:
         # A failed compile can be signed (its caller received it), but workers never cache it.
-        raise ReapiError("a compile that failed is no hit", reason="result-failed")
+        raise ReapiError("a failed compile is not a hit", reason="result-failed")
     return lineage, record
 
 
