@@ -1,4 +1,4 @@
-"""`python -m hpcc.scheduler --config FILE`: one JSON line when ready, then serves."""
+"""`python -m hpcc.scheduler --config FILE`: prints one JSON line when ready, then serves."""
 
 from __future__ import annotations
 

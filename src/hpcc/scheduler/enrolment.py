@@ -1,4 +1,4 @@
-"""Who may be a worker: one-time tokens, certificates, and which of them count now."""
+"""Decides which machines may be workers: one-time tokens, certificates, revocation."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ MAX_VALID_SECONDS: Final = 7 * 86_400.0
 _TOKEN: Final = re.compile(r"hpcc-enrol-[A-Za-z0-9_-]{43}")
 _WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,127}")
 _TOKEN_BYTES: Final = 32
-# A revocation counts at every scheduler after this at the latest.
+# At every scheduler a revocation is in force after this time at the latest.
 _LOOK_SECONDS: Final = 5.0
 _MAX_PASSES: Final = 16_384
 _SWEEP_SECONDS: Final = 60.0
-# A token is remembered so long after its end, so that a replay is known for one.
+# A used token is kept so long after it expired, so that a replay is recognised.
 _KEEP_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolToken:
-    """What the store knows of a token, under its SHA-256. `worker_id` is "" for any new one.
+    """A token in the store, under its SHA-256. An empty `worker_id` allows any new name.
 
-    Times are seconds since the epoch; `used_at` is 0 for a fresh one.
+    Times are seconds since the epoch; `used_at` is 0 before its use.
     """
 
     worker_id: str
@@ -63,7 +63,7 @@ class EnrolToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnrolledWorker:
-    """A worker: its certificates count while they are of this key, and `revoked_at` is 0."""
+    """A worker. Its certificates are valid while they have this key and `revoked_at` is 0."""
 
     key_id: str
     enrolled_at: float
@@ -72,7 +72,7 @@ class EnrolledWorker:
 
 
 class Enrolment:
-    """Tokens and workers in the control store; workers in memory, too, while it is away."""
+    """Tokens and workers in the control store, and workers in memory while it is unreachable."""
 
     def __init__(
         self, store: ControlStore, sealer: Sealer, clock: Clock, *, certificate_seconds: float
@@ -82,10 +82,10 @@ class Enrolment:
         self._ca: WorkerCa | None = None
         self._mirror = Mirror(store, WORKER_SPACE, clock, self._take)
         self._workers: dict[str, EnrolledWorker] = {}
-        # Of the entries that these were read from, so that only what changed is read again.
+        # Versions of the entries that were decoded, so that only changed ones are decoded again.
         self._versions: dict[str, int] = {}
         self._swept_at = float("-inf")
-        # Certificates that the CA was found to have signed, by their text.
+        # Certificates whose signature by the CA was checked, by their bytes.
         self._passes: LruMemo[bytes, WorkerPass] = LruMemo(_MAX_PASSES)
 
     @property
@@ -94,11 +94,11 @@ class Enrolment:
         return self._ca
 
     async def load(self) -> None:
-        """Read the CA, which the first scheduler of a farm makes, and the workers.
+        """Read the CA and the workers; the first scheduler of a farm makes the CA.
 
         Raises:
             ControlStoreError: the store does not answer.
-            IntegrityError: the CA is sealed with another key.
+            IntegrityError: the CA is damaged, or sealed with another key.
         """
         entry = await self._store.entry_or_none(CA_SPACE, _CA_KEY)
         if entry is None:
@@ -129,10 +129,10 @@ class Enrolment:
             ) from error
 
     async def run(self) -> None:
-        """Keep up with the workers that are enrolled and revoked, until cancelled.
+        """Keep the enrolled and revoked workers current, until cancelled.
 
-        By looking now and then: a reading takes time by the number of workers, and news of each of
-        many that enrol at once would cost as many readings.
+        By polling: one reading takes time by the number of workers, so a reading for each of many
+        workers that enrol at the same time would cost too much.
         """
         while True:
             await self._clock.sleep(_LOOK_SECONDS)
@@ -141,15 +141,15 @@ class Enrolment:
             except ControlStoreError as error:
                 _log.warning("enrolled workers are those of before: %s", error)
 
-    # What the operator does.
+    # For the operator.
 
     async def new_token(self, worker_id: str, valid_seconds: float) -> str:
         """Make a token that enrols one worker, once.
 
-        With a worker id it is for that one alone, also if that is enrolled already.
+        With a worker id it is valid only for that worker, even if the worker is enrolled already.
 
         Raises:
-            CallerError: no such worker id or lifetime, or there are too many tokens.
+            CallerError: worker id or lifetime are invalid, or there are too many tokens.
             ControlStoreError: the store does not answer.
         """
         if worker_id and not _WORKER_ID.fullmatch(worker_id):
@@ -168,7 +168,7 @@ class Enrolment:
         return dict(sorted(self._workers.items()))
 
     async def revoke(self, worker_id: str) -> None:
-        """Refuse a worker from now on; a token that names it enrols it again, with another key.
+        """Refuse a worker from now on. A token that names it can enrol it again with another key.
 
         Raises:
             NotFoundError: there is no such worker.
@@ -190,10 +190,10 @@ class Enrolment:
         raise ControlStoreError("the worker changes all the time: try again")
 
     async def _sweep(self) -> None:
-        """Forget tokens that ended long ago.
+        """Delete tokens that expired more than a day ago.
 
         Raises:
-            CallerError: there are too many that did not.
+            CallerError: too many others remain.
         """
         if self._clock.monotonic() - self._swept_at < _SWEEP_SECONDS:
             return
@@ -209,16 +209,16 @@ class Enrolment:
             raise CallerError(f"more than {MAX_TOKENS} tokens in a day", reason="too-many-tokens")
         self._swept_at = self._clock.monotonic()
 
-    # What workers ask.
+    # For workers.
 
     async def enrol(self, token: str, request: bytes, worker_id: str) -> WorkerGrant:
-        """Use a token up, and sign a certificate.
+        """Use up a token and sign a certificate.
 
         Raises:
-            UnauthenticatedError: the token is unknown, used, or has ended.
-            PolicyError: it is not for this worker, or there is one of that name.
-            CallerError: the request is not good; the token stays good.
-            ControlStoreError: the store does not answer; the token may be used up all the same.
+            UnauthenticatedError: the token is unknown, used or expired.
+            PolicyError: it is for another worker, or a worker of that name is enrolled.
+            CallerError: the request is invalid; the token stays unused.
+            ControlStoreError: the store does not answer; the token may be used up nevertheless.
         """
         entry, known = await self._fresh(token, worker_id)
         if not _WORKER_ID.fullmatch(worker_id):
@@ -255,7 +255,7 @@ class Enrolment:
         )
 
     async def _fresh(self, token: str, worker_id: str) -> tuple[Entry, EnrolToken]:
-        """Look a token up; nothing of it is in an error or the log."""
+        """Look up a token; errors and logs never hold a part of it."""
         name = _printable(worker_id)
         if not _TOKEN.fullmatch(token):
             raise _worker_refused("enrol-token-unknown", name, "not an enrolment token")
@@ -281,11 +281,12 @@ class Enrolment:
         self._workers[worker_id] = worker
 
     async def admit(self, certificate: bytes, worker_id: str | None) -> str:
-        """Return whose certificate a caller showed; `worker_id` is whom it claims to be.
+        """Return the worker that a certificate belongs to; `worker_id` is the claimed name.
 
         Raises:
-            UnauthenticatedError: none, of another CA, ended, revoked or replaced.
-            PolicyError: it is another worker's.
+            UnauthenticatedError: the certificate is absent, of another CA, expired, revoked or
+                replaced.
+            PolicyError: it belongs to another worker than claimed.
             ControlStoreError: the worker is not known here, and the store does not answer.
         """
         found = self._pass(certificate)
@@ -294,7 +295,7 @@ class Enrolment:
             raise _worker_refused("worker-certificate-expired", name, "the certificate has ended")
         worker = self._workers.get(name)
         if worker is None or worker.key_id != found.key_id:
-            # Enrolled a moment ago at another scheduler.
+            # It may have enrolled a moment ago at another scheduler.
             entry = await self._store.entry_or_none(WORKER_SPACE, name)
             worker = _decode(EnrolledWorker, entry) if entry is not None else None
             if worker is not None:
@@ -309,12 +310,12 @@ class Enrolment:
         return name
 
     def is_revoked(self, worker_id: str) -> bool:
-        """Say whether a worker was revoked, as far as is known here."""
+        """Return whether a worker was revoked, as far as this scheduler knows."""
         worker = self._workers.get(worker_id)
         return worker is not None and worker.revoked_at > 0
 
     async def renew(self, certificate: bytes, request: bytes) -> WorkerGrant:
-        """Sign a certificate that follows one that is good, of the same key.
+        """Sign a new certificate for the key of a valid one.
 
         Raises:
             UnauthenticatedError, PolicyError, CallerError: as `admit` and `enrol`.
@@ -357,7 +358,7 @@ class Enrolment:
 
 
 def event(name: str, worker: str) -> None:
-    """Leave a security event in the scheduler's log."""
+    """Write a security event to the scheduler's log."""
     peer, request = current_caller()
     _log.warning("security event: %s worker=%s peer=%s request=%s", name, worker, peer, request)
 
@@ -378,7 +379,7 @@ def _printable(text: str) -> str:
 
 
 def _name_of(token: str) -> str:
-    """The store never holds a token that could be used."""
+    """Return the entry's name: the store must not hold a usable token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

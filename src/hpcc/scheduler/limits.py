@@ -1,4 +1,4 @@
-"""What the scheduler's process asks of its machine before it serves."""
+"""Raises the process limits that a scheduler needs before it serves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hpcc.scheduler.registry import MAX_WORKERS
 from hpcc.scheduler.watchers import MAX_WATCHERS
 
 _log: Final = logging.getLogger(__name__)
-# A connection for each worker and each watching daemon, and room for all else.
+# A connection for each worker and each watching daemon, and 1,024 for everything else.
 WANTED_FILES: Final = MAX_WORKERS + MAX_WATCHERS + 1024
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return it, and log if that is little.
+    """Raise the soft limit of open files to the hard one; return it, and log if it is too low.
 
     The usual soft limit of 1,024 is less than the connections of a farm.
     """

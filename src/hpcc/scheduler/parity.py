@@ -1,4 +1,4 @@
-"""What a client says of its compilers, held against the image's: for the operator's eyes alone."""
+"""Compares a client's compilers with the image's, only for the operator's log."""
 
 from __future__ import annotations
 

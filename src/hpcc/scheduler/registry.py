@@ -1,4 +1,4 @@
-"""Which workers live and what they offer, here and at other schedulers: decisions without I/O."""
+"""Keeps which workers live and what they offer, here and at other schedulers. Does no I/O."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from hpcc.rpc.scheduler.registration_messages import MAX_GENERATION, unpack_regi
 from hpcc.scheduler.registry_row import Row, Worker
 
 MAX_WORKERS: Final = 10_000
-# What a worker may be ahead of this clock with its generation.
+# How far a worker's generation may be ahead of this clock.
 _MAX_AHEAD_SECONDS: Final = 86_400
 BEATS_IN_A_LEASE: Final = 4
-# A farm's heartbeats stay below so many a second by longer leases, up to a limit.
+# Larger farms get longer leases, so that heartbeats stay below this rate, up to a limit.
 _BEATS_A_SECOND: Final = 400.0
 MAX_LEASE_SECONDS: Final = 30.0
-# How long a worker that left is not taken back from what another scheduler still has of it.
+# How long a removed worker is not adopted again from another scheduler's older copy.
 _TOMBSTONE_SECONDS: Final = 30.0
-# With the store away, workers that speak to other schedulers are kept for so long.
+# While the store is unreachable, workers of other schedulers are kept for so long.
 HOLD_SECONDS: Final = 600.0
 _LOSS_DECAY: Final = 0.9
-# What a worker whose stream broke has to come back, here or at another scheduler.
+# The time a worker has to come back after its stream broke, here or at another scheduler.
 RETURN_SECONDS: Final = 2.0
-# When more than these break at once it is a network or this scheduler that failed: leases decide.
+# If more break at once, the network or this scheduler has failed: their leases decide.
 _MANY_AT_ONCE: Final = 8
 _MANY_SHARE: Final = 0.1
 
 
 class WorkerRegistry:
-    """Workers by id. A generation is one life of a worker's guests; a worker's only grow."""
+    """Workers by id. A generation is one life of a worker's guests; generations only grow."""
 
     def __init__(self, clock: Clock, lease_seconds: float) -> None:
         self._clock, self._lease_seconds = clock, lease_seconds
         self._rows: dict[str, Row] = {}
-        # Of whom there is something that the other schedulers were not told.
+        # Workers with changes that the other schedulers do not have yet.
         self._dirty: dict[str, None] = {}
         self._fleet = Fleet()
-        # Who left, with the generation that ended and the time to forget it.
+        # Removed workers, with the generation that ended and the time to forget it.
         self._ended: dict[str, tuple[int, float]] = {}
         self._last_generation = 0
 
@@ -50,13 +50,15 @@ class WorkerRegistry:
 
     @property
     def lease_seconds(self) -> float:
-        """What a heartbeat is good for now: more in a large farm, and never less than it was."""
+        """The length of a new lease in seconds. It grows with the farm and never shrinks."""
         wanted = len(self._rows) * BEATS_IN_A_LEASE / _BEATS_A_SECOND
         self._lease_seconds = max(self._lease_seconds, min(wanted, MAX_LEASE_SECONDS))
         return self._lease_seconds
 
     def register(self, registration: Registration) -> tuple[Worker, list[RouteChange]]:
-        """Take a worker in; one that says its generation goes on with that life.
+        """Add a worker; with a generation in its registration the worker continues that life.
+
+        Returns the worker and the generations that ended.
 
         Raises:
             CallerError: there are too many workers.
@@ -70,7 +72,7 @@ class WorkerRegistry:
         generation = max(old, said) if said else self._generation(old)
         ended, _ = self._ended.pop(worker_id, (0, 0.0))
         if generation <= ended:
-            # Watchers were told that life's end.
+            # Watchers have received the end of that life.
             generation = self._generation(ended)
         row = self._put(registration, self._generation(generation), generation)
         row.heard_at = self._clock.monotonic()
@@ -78,7 +80,7 @@ class WorkerRegistry:
         return row.worker, dead
 
     def heartbeat(self, beat: Beat) -> tuple[Worker, list[RouteChange]]:
-        """Renew a lease; a worker that another scheduler gave a later life keeps it.
+        """Renew a lease; a later generation that another scheduler gave the worker stays.
 
         Raises:
             NotFoundError: the worker is unknown, or its lease ran out.
@@ -94,27 +96,27 @@ class WorkerRegistry:
         return row.worker, dead
 
     def speaks_here(self, worker_id: str) -> bool:
-        """Say whether a worker's last word was to this scheduler, as far as is known."""
+        """Return whether a worker last spoke to this scheduler, as far as is known here."""
         row = self._rows.get(worker_id)
         return row is not None and self._is_mine(row)
 
     def parted(self, worker_id: str) -> None:
-        """Note that a worker's stream broke: it gets no routes, and little time to come back."""
+        """Note that a worker's stream broke: it gets no routes and has little time to return."""
         row = self._rows.get(worker_id)
         if row is not None and self._is_mine(row):
             row.return_until = self._clock.monotonic() + RETURN_SECONDS
             row.member.is_stale = True
 
     def moved(self, worker_id: str) -> None:
-        """Note that a worker speaks to another scheduler now, whose word for it counts."""
+        """Note that a worker speaks to another scheduler, whose data about it now counts."""
         row = self._rows.get(worker_id)
         if row is not None and row.return_until is not None:
             row.return_until, row.heard_at = None, float("-inf")
 
     def deserters(self) -> list[str]:
-        """Return who did not come back in time.
+        """Return the workers that did not come back in time.
 
-        Nobody when they are many: those keep their leases, as if nothing had been noticed.
+        If many are away, the result is empty: those keep their leases as if nothing had happened.
         """
         now = self._clock.monotonic()
         parted = [w for w, row in self._rows.items() if row.return_until is not None]
@@ -123,7 +125,7 @@ class WorkerRegistry:
         return [w for w in parted if (self._rows[w].return_until or now) <= now]
 
     def lost(self, worker_id: str, said: int) -> tuple[RouteChange, Worker]:
-        """End a generation; return what to tell the watchers and the worker's next life.
+        """End a generation; return the change for watchers, and the worker's next life.
 
         `said` is the generation that the worker believes to be in.
         """
@@ -131,13 +133,13 @@ class WorkerRegistry:
         dead = max(row.member.generation, self._sane(said))
         row.member.generation = self._generation(dead)
         row.member.losses += 1
-        # The worker spoke here: the others learn its new life from this scheduler's next sharing.
+        # The worker spoke here, so the others get its new life from this scheduler's next exchange.
         row.heard_at = self._clock.monotonic()
         self._dirty[worker_id] = None
         return RouteChange(worker_id, dead, is_dead=True), row.worker
 
     def remove(self, worker_id: str) -> RouteChange | None:
-        """Take a worker out for good: what other schedulers still say of it is not believed."""
+        """Remove a worker; older data about it from other schedulers is then ignored."""
         row = self._rows.get(worker_id)
         if row is None:
             return None
@@ -145,20 +147,20 @@ class WorkerRegistry:
         return self._drop(worker_id)
 
     def expire(self) -> list[RouteChange]:
-        """Drop the workers whose lease ran out, and mark those that have been silent."""
+        """Drop workers whose lease ran out; mark as stale those that have been silent."""
         now = self._clock.monotonic()
         self._ended = {w: e for w, e in self._ended.items() if e[1] > now}
         for row in self._rows.values():
             if row.member.lease_until - now < self._lease_seconds / 2:
-                row.member.is_stale = True  # until it is heard of
+                row.member.is_stale = True  # until its next heartbeat
         gone = [w for w, row in self._rows.items() if row.member.lease_until <= now]
         return [self._drop(worker_id) for worker_id in gone]
 
     def choose(self, request: RouteRequest, below: Callable[[int], int]) -> Worker:
-        """Return the worker of the fleet's choice, and count the route to it.
+        """Return the worker that the fleet chooses, and count the route to it.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no live worker fits.
         """
         member = self._fleet.choose(request, self._clock.monotonic(), below)
         if member is None:
@@ -170,7 +172,7 @@ class WorkerRegistry:
         return self._rows[member.worker_id].worker
 
     def toolchains(self, image: ImageDigest) -> ImageToolchains | None:
-        """Return which compilers the worker that came last says that an image has."""
+        """Return an image's compilers, as the worker that registered last reported them."""
         now = self._clock.monotonic()
         said = [
             (row.since, t)
@@ -185,12 +187,12 @@ class WorkerRegistry:
         return tuple(row.registration for row in self._rows.values())
 
     def outbox(self, most: int = MAX_WORKERS) -> list[WorkerLease]:
-        """Return leases of workers that spoke here since the last time, to be shared."""
+        """Return the leases to share: of workers that spoke here since the last time."""
         now, leases = self._clock.monotonic(), list[WorkerLease]()
         while self._dirty and len(leases) < most:
             worker_id = next(iter(self._dirty))
             del self._dirty[worker_id]
-            # A worker that speaks elsewhere is news again when it comes back.
+            # A worker that speaks elsewhere becomes dirty again when it comes back.
             row = self._rows.get(worker_id)
             if row is not None and self._is_mine(row):
                 leases.append(row.lease(now))
@@ -198,11 +200,11 @@ class WorkerRegistry:
 
     @property
     def outbox_size(self) -> int:
-        """Of how many workers there may be news to share."""
+        """How many workers may have changes to share."""
         return len(self._dirty)
 
     def own(self) -> list[tuple[str, int, int]]:
-        """Return worker, generation and `since` of those that speak here."""
+        """Return worker, generation and `since` of the workers that speak here."""
         return [
             (worker_id, row.member.generation, row.since)
             for worker_id, row in self._rows.items()
@@ -210,7 +212,7 @@ class WorkerRegistry:
         ]
 
     def shared(self, leases: Sequence[WorkerLease], wanted: frozenset[str], *, done: bool) -> None:
-        """Note how the sharing of an outbox went; `wanted` must come with their facts."""
+        """Note how the exchange of an outbox ended; `wanted` lack their registration there."""
         for lease in leases:
             row = self._rows.get(lease.worker_id)
             if row is not None and row.since == lease.since:
@@ -220,11 +222,11 @@ class WorkerRegistry:
                     self._dirty[lease.worker_id] = None
 
     def ended(self) -> list[tuple[str, int]]:
-        """Return who left lately, and with which generation."""
+        """Return the workers that were removed lately, with their last generation."""
         return [(worker_id, generation) for worker_id, (generation, _) in self._ended.items()]
 
     def unknown(self, leases: Sequence[WorkerLease]) -> list[str]:
-        """Return the workers of whose registration this scheduler has no, or another, copy."""
+        """Return the workers whose registration this scheduler lacks or has in another version."""
         return [x.worker_id for x in leases if self._is_news(x)][: MAX_WORKERS - len(self._rows)]
 
     def absorb(
@@ -234,11 +236,11 @@ class WorkerRegistry:
         *,
         is_settled: bool = True,
     ) -> list[RouteChange]:
-        """Take in what all schedulers know; return the lives that ended elsewhere.
+        """Merge the leases of all schedulers; return the lives that ended elsewhere.
 
-        What a worker said here itself is believed before what is read, unless that is later. Not
-        settled is a store that was away, whose other schedulers may not have written yet: who is
-        not listed stays until its lease ends.
+        What a worker said here itself counts more than what is read, unless that is later. A store
+        that was unreachable is not settled, because other schedulers may not have written yet:
+        workers that are not listed then stay until their lease ends.
         """
         changes: list[RouteChange] = []
         for lease in leases:
@@ -254,7 +256,7 @@ class WorkerRegistry:
         return [self._drop(worker_id) for worker_id in gone]
 
     def heard_end(self, worker_id: str, dead: int, successor: int) -> list[RouteChange]:
-        """Take in a broadcast: `dead` ended, and `successor` follows it, 0 for nothing."""
+        """Merge a broadcast: `dead` ended and `successor` follows it; 0 if the worker left."""
         row = self._rows.get(worker_id)
         if not successor:
             if row is None or row.member.generation <= dead:
@@ -265,7 +267,7 @@ class WorkerRegistry:
         return self._advance(row, self._sane(successor)) if row is not None else []
 
     def hold(self) -> None:
-        """Keep the workers that speak to others: nobody can say now whether they live."""
+        """Keep the workers of other schedulers, because nothing shows now whether they live."""
         until = self._clock.monotonic() + self._lease_seconds
         for row in self._rows.values():
             if not self._is_mine(row):
@@ -292,7 +294,7 @@ class WorkerRegistry:
         try:
             registration = unpack_registration(known[1])
         except CallerError:
-            return []  # of a later version, or damaged: that worker is the others'
+            return []  # of a later version, or damaged: the others route to that worker
         if registration.worker_id != lease.worker_id:
             return []
         old = self._rows.get(lease.worker_id)
@@ -311,7 +313,7 @@ class WorkerRegistry:
         if not self._is_mine(row):
             until = self._clock.monotonic() + lease.seconds
             if until > member.lease_until + self._lease_seconds / 8:
-                member.routed = 0  # it has told its load since
+                member.routed = 0  # it has reported its load since
             member.running, member.queued = lease.running, lease.queued
             member.lease_until = until
             member.is_stale = lease.seconds < self._lease_seconds / 2
@@ -360,12 +362,12 @@ class WorkerRegistry:
         return row
 
     def _sane(self, generation: int) -> int:
-        """Return a generation that somebody said; 0 for one that no clock could have given."""
+        """Return a received generation, or 0 if no plausible clock can have produced it."""
         ahead = int(self._clock.now() + _MAX_AHEAD_SECONDS) << 16
         return generation if 0 < generation < min(ahead, MAX_GENERATION) else 0
 
     def _generation(self, above: int) -> int:
-        """Return the next number: of this clock, so that it grows over restarts and schedulers."""
+        """Return the next generation. It follows the clock, so it grows over restarts."""
         clock = int(self._clock.now()) << 16
         self._last_generation = max(clock, self._last_generation, above) + 1
         return self._last_generation

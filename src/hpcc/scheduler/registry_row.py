@@ -1,4 +1,4 @@
-"""One worker as a scheduler keeps it."""
+"""The types of one registered worker in a scheduler's memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcc.rpc.scheduler.registration_messages import pack_registration
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A registered worker in its current life."""
+    """A registered worker in its current generation."""
 
     registration: Registration
     audience: str
@@ -21,16 +21,16 @@ class Worker:
 
 @dataclass(slots=True)
 class Row:
-    """`heard_at` is when the worker itself spoke to this scheduler last (monotonic)."""
+    """A worker's row. `heard_at`: when the worker last spoke to this scheduler (monotonic)."""
 
     registration: Registration
     audience: str
-    # Names what it registered with; other schedulers know a row by it.
+    # Names the registration; other schedulers identify a row's version by it.
     since: int
     member: Member
     heard_at: float
     needs_facts: bool = True
-    # Until when it may come back, if its stream broke; None while it is here, or elsewhere.
+    # The time to come back after its stream broke; None while it is here or at another scheduler.
     return_until: float | None = None
 
     @property
@@ -38,7 +38,7 @@ class Row:
         return Worker(self.registration, self.audience, self.member.generation)
 
     def lease(self, now: float) -> WorkerLease:
-        """Return what other schedulers are told of it."""
+        """Return the worker's lease, as other schedulers read it from the control store."""
         member = self.member
         return WorkerLease(
             worker_id=member.worker_id,

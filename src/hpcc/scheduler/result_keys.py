@@ -1,6 +1,6 @@
-"""Which keys may sign results: listed when a worker registers, until revoked or long unused.
+"""Lists the keys that may sign results: from a worker's registration until revoked or long unused.
 
-They outlive their workers, whose results stay good in the stores.
+Keys outlive their workers, because the workers' results stay valid in the stores.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from hpcc.scheduler.base.config import SchedulerConfig
 
 _log: Final = logging.getLogger(__name__)
 SPACE: Final = "result-key"
-# A worker's registration is written anew no more often than this.
+# A worker's registration is written again at most this often.
 TOUCH_SECONDS: Final = 86_400.0
-# What another replica, or the command line, wrote counts here after this at the latest.
+# What another scheduler or the command line wrote is in force here after this time at the latest.
 REREAD_SECONDS: Final = 15.0
 MAX_LEARNED_A_SECOND: Final = 32
 MAX_LISTED: Final = 10_000
-# A key that is not known may have been listed by another replica just now.
+# Another scheduler may just have listed an unknown key.
 UNKNOWN_SECONDS: Final = 1.0
 _TRIES: Final = 3
-# Workers that are looked at in one go: routes wait meanwhile.
+# Workers handled without a pause; routes wait meanwhile.
 _AT_ONCE: Final = 200
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedKey:
-    """A key, 64 hex digits, the worker that showed it last, and when, in seconds since the epoch.
+    """A key (64 hex digits), the worker that last registered it, and times in epoch seconds.
 
-    `revoked_at` is 0 for a good one. A revoked one is kept for ever, so that it never comes back.
+    `revoked_at` is 0 for a valid key. A revoked key stays listed, so that it can never return.
     """
 
     key: str
@@ -51,10 +51,10 @@ class ListedKey:
 
     @classmethod
     def of(cls, value: bytes) -> ListedKey:
-        """Read an entry.
+        """Decode an entry of the control store.
 
         Raises:
-            ControlStoreError: it is none of ours.
+            ControlStoreError: it has another form.
         """
         try:
             table = json.loads(value)
@@ -81,7 +81,7 @@ class ListedKey:
 
 
 class ResultKeyTable:
-    """The farm's result keys, read from the control store and kept in memory while it is away."""
+    """The farm's result keys: in the control store, and in memory while that is unreachable."""
 
     def __init__(self, store: ControlStore, clock: Clock, lifetime_seconds: float) -> None:
         self._store, self._clock, self._lifetime = store, clock, lifetime_seconds
@@ -89,18 +89,18 @@ class ResultKeyTable:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._learning_since, self._learned = float("-inf"), 0
-        # What was read of which version of an entry: only what changed is read again.
+        # The decoded entries by version, so that only changed ones are decoded again.
         self._read: dict[str, tuple[int, ListedKey]] = {}
-        # Ids of keys, which take time to compute.
+        # Ids of keys; computing one takes time.
         self._ids: BoundedMemo[bytes, str] = BoundedMemo(MAX_LISTED)
 
     async def note(self, registration: Registration) -> str:
-        """List the key of a worker that registers; return its id.
+        """List the key of a registering worker; return the key's id.
 
         Raises:
-            CallerError: the worker has not shown that it holds the key, or there are too many.
-            PolicyError: it was revoked.
-            ControlStoreError: it is new, and cannot be kept now.
+            CallerError: the worker did not prove possession of the key, or there are too many keys.
+            PolicyError: the key was revoked.
+            ControlStoreError: the key is new and cannot be stored now.
         """
         worker = registration.worker_id
         key = registration.result_key
@@ -119,7 +119,7 @@ class ResultKeyTable:
         raise ControlStoreError("the result key changes all the time")
 
     async def listed(self, key_ids: tuple[str, ...]) -> Mapping[str, bytes]:
-        """Return the public keys of those that are good now."""
+        """Return the public keys (32 bytes) of the ids that are valid now."""
         await self._reread()
         if any(kid not in self._keys for kid in key_ids):
             await self._reread(is_wanting=True)
@@ -130,13 +130,13 @@ class ResultKeyTable:
         return {kid: bytes.fromhex(k.key) for kid, k in found.items() if self._is_good(k)}
 
     async def all(self) -> Mapping[str, tuple[ListedKey, bool]]:
-        """Return every key by its id, and whether it is good now."""
+        """Return every key by its id, and whether it is valid now."""
         self._read_at = float("-inf")
         await self._reread()
         return {kid: (key, self._is_good(key)) for kid, key in sorted(self._keys.items())}
 
     async def revoke(self, kid: str) -> ListedKey:
-        """Revoke a key for ever; its results are misses.
+        """Revoke a key permanently; its results become misses.
 
         Raises:
             NotFoundError: no worker ever registered it.
@@ -177,7 +177,7 @@ class ResultKeyTable:
         return tuple(revoked)
 
     def _id_or_none(self, key: bytes) -> str | None:
-        """Return the id of a key; None of one that another scheduler told, of another version."""
+        """Return a key's id; None for an invalid key that a scheduler of another version shared."""
         kid = self._ids.get(key)
         if kid is None:
             try:
@@ -188,6 +188,7 @@ class ResultKeyTable:
         return kid
 
     def is_revoked(self, kid: str) -> bool:
+        """Return whether a key was revoked, as far as this scheduler knows."""
         return kid in self._keys and self._keys[kid].revoked_at > 0
 
     def _is_good(self, key: ListedKey) -> bool:
@@ -215,10 +216,10 @@ class ResultKeyTable:
         self._keys[kid] = listed
 
     async def _make_room(self) -> None:
-        """Forget keys that are no good any more by age.
+        """Delete keys that are too old to be valid.
 
         Raises:
-            CallerError: there are too many all the same.
+            CallerError: too many others remain.
         """
         if len(self._keys) < MAX_LISTED:
             return
@@ -230,7 +231,7 @@ class ResultKeyTable:
             raise CallerError(f"more than {MAX_LISTED} result keys", reason="too-many-result-keys")
 
     async def _learn(self, kid: str) -> None:
-        """Look for a key that another scheduler just listed, some times a second at most."""
+        """Look up a key that another scheduler may just have listed; limited per second."""
         now = self._clock.monotonic()
         if now - self._learning_since >= 1.0:
             self._learning_since, self._learned = now, 0
@@ -245,7 +246,7 @@ class ResultKeyTable:
             self._keys |= self._readable([entry])
 
     async def _reread(self, *, is_wanting: bool = False) -> None:
-        """Read the table if that is long ago; one at a time, however many ask."""
+        """Read the table if the last reading is old; concurrent callers share one reading."""
         async with self._reading:
             seconds = min(UNKNOWN_SECONDS, REREAD_SECONDS) if is_wanting else REREAD_SECONDS
             if self._clock.monotonic() - self._read_at < seconds:
@@ -272,5 +273,5 @@ class ResultKeyTable:
 
 
 def result_key_table(config: SchedulerConfig, store: ControlStore, clock: Clock) -> ResultKeyTable:
-    """Return the table as a scheduler of this config keeps it."""
+    """Return the table of a scheduler with this configuration."""
     return ResultKeyTable(store, clock, config.result_key_days * 86_400)

@@ -1,4 +1,4 @@
-"""Builds a scheduler and serves until told to stop."""
+"""Builds a scheduler from its configuration and serves until cancelled."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ _RETRY_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunningScheduler:
-    """Where a scheduler serves daemons and workers, and the certificate to pin.
+    """The addresses for daemons and workers, and the certificate to pin.
 
-    Its id is the whole farm's.
+    `scheduler_id` is the same for all schedulers of a farm.
     """
 
     host: str
@@ -73,12 +73,12 @@ async def serve_scheduler(
     authenticator: Authenticator | None = None,
     collector: Collector | None = None,
 ) -> AsyncGenerator[RunningScheduler]:
-    """Serve while the block runs. `authenticator` replaces the one that `config` describes.
+    """Serve while the block runs. `authenticator` defaults to the one that `config` describes.
 
-    `collector` is for a process that does nothing else.
+    `collector` is for a process that runs nothing else.
 
     Raises:
-        CallerError: the tenants table is not good, or the database lacks its tables.
+        CallerError: the tenants table is invalid, or the database lacks its tables.
         InfrastructureError: keys, state or address cannot be used.
     """
     tls = load_or_create_tls(config.keys, TLS_NAME, clock=clock)
@@ -127,7 +127,7 @@ class _Parts:
 async def _served(
     config: SchedulerConfig, parts: _Parts, tls: TlsIdentity
 ) -> AsyncGenerator[tuple[int, int]]:
-    """Serve daemons and workers at a port each: a server asks all for certificates, or none."""
+    """Serve daemons and workers on separate ports, because only workers show certificates."""
     service, enrolment, told = parts.service, parts.enrolment, parts.refusals
     workers, worker_port = await start_server(
         (
@@ -140,7 +140,7 @@ async def _served(
         host=config.host,
         port=config.worker_port,
         tls=ServerTls(tls.key_pem, tls.certificate_pem, enrolment.ca.certificate_pem),
-        # A stream of heartbeats each, which must not use up what registering needs.
+        # One stream of heartbeats per worker, which must not use up what registering needs.
         more_rpcs=MAX_WORKERS,
     )
     try:
@@ -152,7 +152,7 @@ async def _served(
             host=config.host,
             port=config.port,
             tls=ServerTls(tls.key_pem, tls.certificate_pem),
-            # Watches never end by themselves: they must not use up what logins need.
+            # Watches never end by themselves and must not use up what logins need.
             more_rpcs=MAX_WATCHERS,
         )
         try:
@@ -165,7 +165,7 @@ async def _served(
 
 @asynccontextmanager
 async def open_enrolment(config: SchedulerConfig, clock: Clock) -> AsyncGenerator[Enrolment]:
-    """Give the enrolment of a configuration, for an operator's command.
+    """Yield the enrolment of a configuration, for an operator's command.
 
     Raises:
         HpccError: as `open_control`.
@@ -179,14 +179,14 @@ async def open_enrolment(config: SchedulerConfig, clock: Clock) -> AsyncGenerato
 def enrolment_of(
     config: SchedulerConfig, store: ControlStore, keys: SigningKeys, clock: Clock
 ) -> Enrolment:
-    """Return the enrolment as a scheduler of this configuration keeps it."""
+    """Return the enrolment of a scheduler with this configuration."""
     seconds = config.worker_certificate_seconds
     return Enrolment(store, keys.sealer, clock, certificate_seconds=seconds)
 
 
 @asynccontextmanager
 async def _working(*work: Callable[[], Coroutine[None, None, None]]) -> AsyncGenerator[None]:
-    """Do work beside the block; should any of it fail, the block ends too, and says why."""
+    """Run tasks beside the block; if one fails, the block ends with its error."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(w()) for w in work]
@@ -203,7 +203,7 @@ async def _working(*work: Callable[[], Coroutine[None, None, None]]) -> AsyncGen
 
 @asynccontextmanager
 async def _events(config: SchedulerConfig, name: str, clock: Clock) -> AsyncGenerator[EventLimiter]:
-    """Give the scheduler's own trail, which has its refusals and what it found wrong."""
+    """Yield the scheduler's own trail: its refusals, and faults that it found."""
     async with open_audit_log(
         config.events,
         worker=name,
@@ -231,16 +231,16 @@ async def _audit_sink_or_none(
 async def open_control(
     config: SchedulerConfig, clock: Clock, *, is_waiting: bool = True
 ) -> AsyncGenerator[tuple[ControlStore, SigningKeys]]:
-    """Give the control store of a configuration, and the farm's keys from it.
+    """Yield the control store of a configuration, and the farm's keys from it.
 
-    Waits for a database that does not answer: without keys there is nothing to serve. A command
-    that somebody typed does not (`is_waiting` false).
+    Waits for a database that does not answer, because nothing can be served without keys. An
+    operator's command does not wait (`is_waiting` false).
 
     Raises:
-        CallerError: the database lacks its tables, or a file is not good.
-        ControlStoreError: the database does not answer, and nobody waits for it.
+        CallerError: the database lacks its tables, or a file is invalid.
+        ControlStoreError: the database does not answer, and `is_waiting` is false.
         InfrastructureError: the embedded store cannot be used.
-        IntegrityError: the keys in the store are not this farm's.
+        IntegrityError: the keys in the store are another farm's.
     """
     if not config.database:
         make_private_directory(config.state)

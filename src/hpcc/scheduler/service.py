@@ -1,4 +1,31 @@
-"""The scheduler's decisions behind its API: who may, where to, with which token."""
+"""Answers daemons and workers: who may call, which worker serves, with which token.
+
+The problem: a daemon needs a worker that it has never met, within milliseconds, and a worker must
+know which tenant a stranger belongs to. The scheduler decides both and then leaves the path: it
+names a worker and signs a route token, and the daemon talks to the worker directly.
+
+What it decides:
+
+- `authenticate`: whether a credential belongs to a tenant (`tenants`), and opens a session.
+- `route`: whether the tenant's policy allows the image, and which live worker has it at the
+  required isolation (`registry`). A client may ask for more isolation than its tenant's minimum,
+  never for less. The token binds tenant, principal, worker, image, client key, rights and quotas
+  for at most `token_seconds`.
+- `admit`, `register`, `heartbeat`: which workers count (`enrolment`), until when, and which of
+  their generations are over.
+- `result_keys`: which keys may sign results (`result_keys`).
+
+What it never receives: a source file, a command line, an object file or an action digest. Its
+requests hold an image digest, an isolation label and names; sources travel on the daemon's own
+connection to the worker.
+
+Example: a guest dies. The worker calls `sandbox_lost`; its generation ends; every watching daemon
+gets that change, and the next `route` names the new generation or another worker.
+
+What must never happen: a route for an image that the policy does not allow, below the tenant's
+minimum isolation, or for a session that has ended; a route that waits for the control store.
+`route` and `heartbeat` therefore use memory only; `sharing` exchanges it with other schedulers.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +70,14 @@ from hpcc.scheduler.tenants.table import TenantPolicy
 from hpcc.scheduler.watchers import Watcher, Watchers
 
 _log: Final = logging.getLogger(__name__)
-# Expired leases are looked for at least so often.
+# Expired leases are searched at least so often.
 _SWEEP_SECONDS: Final = 1.0
-# Workers that are looked at in one go: routes wait meanwhile.
+# Workers handled without a pause; routes wait meanwhile.
 _AT_ONCE: Final = 500
 
 
 class SchedulerService:
-    """`SchedulerBackend`. Routes come from memory; `sharing` keeps up with other schedulers."""
+    """`SchedulerBackend`. Routes come from memory; `sharing` keeps it current with others'."""
 
     def __init__(
         self,
@@ -91,10 +118,17 @@ class SchedulerService:
         client_version: str,
         host: HostReport | None = None,
     ) -> SessionGrant:
+        """Open a session, with the tenant's client policy and the image's compilers.
+
+        Raises:
+            UnauthenticatedError: the credential is not valid for this tenant.
+            UnavailableError: the credential cannot be checked now.
+            ControlStoreError: the session cannot be counted now.
+        """
         admitted = await self._authenticator.admit(credential, tenant, principal)
         policy, image = admitted.policy, None
         if host is not None and policy.allows(host.image):
-            # Of an image of other tenants nothing is said, not even that it is here.
+            # A caller learns nothing about an image of other tenants, not even that it is here.
             image = self._registry.toolchains(host.image.digest)
             note_parity(tenant, host, image)
         said = ClientPolicy(fallback=policy.fallback, parity=policy.parity)
@@ -103,6 +137,13 @@ class SchedulerService:
         return replace(grant, policy=said, image=image)
 
     def route(self, credential: str, ask: RouteAsk) -> Route:
+        """Choose a worker and sign a token for it. Uses memory only.
+
+        Raises:
+            UnauthenticatedError: the session is unknown or over.
+            PolicyError: the session is another tenant's, or the image is not allowed.
+            NotFoundError: no live worker has the image at the required isolation.
+        """
         session, policy = self._sessions.find(credential, ask.tenant)
         image = ask.image.digest
         if not policy.allows(ask.image):
@@ -134,17 +175,24 @@ class SchedulerService:
     async def result_keys(
         self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
     ) -> Mapping[str, bytes]:
+        """Return the valid ones of these result keys, 32 bytes by key id."""
         self._sessions.find(credential, tenant)
         return await self._result_keys.listed(key_ids)
 
     async def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
+        """Yield `WATCHING`, then each generation that ends, until the session is over.
+
+        Raises:
+            UnauthenticatedError: the session is unknown or over.
+            PolicyError: it is another tenant's, or there are too many watchers.
+        """
         session, _ = self._sessions.find(credential, tenant)
         watcher = Watcher(
             tenant, session.principal, lambda: self._sessions.is_over(credential, tenant)
         )
         self._watchers.add(watcher)
         try:
-            # From here on the caller is told of every death: a route that it asks for now is safe.
+            # Deaths from here on are delivered, so a route that the caller asks for now is safe.
             yield WATCHING
             while (news := await watcher.next_or_none()) is not None:
                 yield news
@@ -152,9 +200,16 @@ class SchedulerService:
             self._watchers.discard(watcher)
 
     async def admit(self, certificate: bytes, worker_id: str | None) -> str:
+        """Return the worker that a certificate belongs to; raises as `Enrolment.admit` does."""
         return await self._enrolment.admit(certificate, worker_id)
 
     async def register(self, registration: Registration) -> Admission:
+        """Register a worker whose certificate `admit` has accepted.
+
+        Raises:
+            CallerError: there are too many workers, or the result key is not proved.
+            PolicyError: the result key was revoked.
+        """
         await self._result_keys.note(registration)
         worker, dead = self._registry.register(registration)
         self._watchers.tell(dead)
@@ -170,23 +225,34 @@ class SchedulerService:
         )
 
     def heartbeat(self, beat: Beat) -> BeatAnswer:
+        """Renew a worker's lease and note its audit anchor.
+
+        Raises:
+            NotFoundError: the worker is not registered here: it must register again.
+        """
         is_new_here = not self._registry.speaks_here(beat.worker_id)
         worker, dead = self._registry.heartbeat(beat)
         self._watchers.tell(dead)
         if is_new_here:
-            # The scheduler that it spoke to before must not take it for gone.
+            # The scheduler that it spoke to before must not drop it as lost.
             self.sharing.joined(beat.worker_id)
         if beat.anchor is not None:
             self.sharing.anchors.note(beat.anchor)
         return BeatAnswer(self._keys.token_keys, worker.generation, self._registry.lease_seconds)
 
     def parted(self, worker_id: str) -> None:
+        """Note that a worker's stream ended: no new routes to it until it returns."""
         self._registry.parted(worker_id)
         self.sharing.anchors.hurry(worker_id)
 
     async def sandbox_lost(
         self, worker_id: str, generation: int, guest_id: str, reason: str
     ) -> int:
+        """End a worker's generation after it lost a guest; return the next one.
+
+        Raises:
+            NotFoundError: the worker is not registered here.
+        """
         change, successor = self._registry.lost(worker_id, generation)
         _log.warning("guest %s of worker %s is lost: %s", guest_id, worker_id, reason)
         self._watchers.tell([change])
@@ -194,6 +260,7 @@ class SchedulerService:
         return successor.generation
 
     async def deregister(self, worker_id: str) -> None:
+        """Remove a worker; without effect if it is unknown."""
         await self._remove(worker_id)
 
     async def _remove(self, worker_id: str) -> None:
@@ -205,11 +272,12 @@ class SchedulerService:
     async def result_keys_for_worker(
         self, tenant: TenantId, key_ids: tuple[str, ...]
     ) -> Mapping[str, bytes]:
-        del tenant  # a worker serves all of them
+        """Return the valid ones of these result keys for a worker, which serves all tenants."""
+        del tenant  # a worker serves all tenants
         return await self._result_keys.listed(key_ids)
 
     async def work(self, collector: Collector | None = None) -> None:
-        """Do what no call asks for, until cancelled."""
+        """Do the periodic work until cancelled."""
         async with asyncio.TaskGroup() as group:
             if collector is not None:
                 group.create_task(self._tend_memory(collector), name="collector")
@@ -223,7 +291,7 @@ class SchedulerService:
             collector.grown(len(self._registry))
 
     async def expire_leases(self) -> None:
-        """Drop who is over until cancelled: workers by lease or stream, watches by session."""
+        """Drop what has ended, until cancelled: workers by lease or stream, watches by session."""
         while True:
             await self._clock.sleep(min(self._config.lease_seconds / 4, _SWEEP_SECONDS))
             self._watchers.sweep()
@@ -275,11 +343,11 @@ class SchedulerService:
 
 
 def _home(session: SessionClaims, ask: RouteAsk) -> int:
-    """Return where a principal's compiles with an image belong, the same at every scheduler."""
+    """Return a number for principal and image that is equal at all schedulers (affinity)."""
     text = f"{session.tenant}\0{ask.image.digest}\0{session.principal}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _minimum(tenants: Isolation, asked: Isolation | None) -> Isolation:
-    """A client may ask for more isolation than its tenant needs, never for less."""
+    """Return the stronger of both: a client may ask for more isolation, never for less."""
     return tenants if asked is None or asked.rank < tenants.rank else asked

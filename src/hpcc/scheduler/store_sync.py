@@ -1,8 +1,8 @@
-"""What schedulers of a farm tell each other, and what each reads again when it may have missed it.
+"""Exchanges one scheduler's memory with the other schedulers of its farm, over the control store.
 
-Nothing here is on the path of a route. Ends of routes are broadcast at once; everything else is
-carried by one exchange a second with the control store, which tells all that the others know: what
-was lost with a connection is mended by the next exchange.
+No route waits for this. Ended routes are broadcast at once. Everything else travels in one exchange
+a second, which reads all that the others know: what was lost with a connection is repaired by the
+next exchange.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ WORKER_JOINED: Final = "worker-joined"
 SESSION_ENDED: Final = "session-ended"
 _ENDED: Final = re.compile(r"([a-z0-9][a-z0-9.-]{0,127}) ([0-9]{1,19}) ([0-9]{1,19})")
 _EXCHANGE_SECONDS: Final = 1.0
-# What one who reports an end waits for the others to hear of it; the next exchange tells them too.
+# How long the report of an end waits for its broadcast; the next exchange carries it too.
 _TELL_SECONDS: Final = 1.0
-# Ended sessions are broadcast; this is for a broadcast that was lost without a trace.
+# Ended sessions are broadcast; this repairs a broadcast that was lost without an error.
 _FLOORS_EVERY: Final = 30
 _FACTS_AT_ONCE: Final = 32
-# Taken in or given in one go: routes wait meanwhile.
+# Leases read or written without a pause; routes wait meanwhile.
 _LEASES_AT_ONCE: Final = 100
-# Between two exchanges, whoever asks for one: of many that join at once each would.
+# The pause between two exchanges: many workers that join at the same moment each ask for one.
 _BREATH_SECONDS: Final = 0.1
 
 
 class ControlStoreSync:
-    """The tie of one scheduler's memory to the control store."""
+    """Connects one scheduler's memory to the control store."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class ControlStoreSync:
         anchors: Anchors,
         is_alone: bool = False,
     ) -> None:
-        """`is_alone`: no other scheduler can have this store, so no leases are exchanged."""
+        """`is_alone`: no other scheduler uses this store, so no leases are exchanged."""
         self.anchors, self._is_alone = anchors, is_alone
         self._store, self._clock = store, clock
         self._registry, self._watchers, self._sessions = registry, watchers, sessions
-        # Often enough that no lease ends between two readings.
+        # Often enough that no lease ends between two exchanges.
         self._pause = min(_EXCHANGE_SECONDS, lease_seconds / 8)
         self._joined: set[str] = set()
         self._wake = asyncio.Event()
@@ -69,16 +69,17 @@ class ControlStoreSync:
         self._settled_at = float("-inf")
 
     async def ended(self, change: RouteChange, successor: int) -> None:
-        """Tell all schedulers that a generation died; returns soon whether or not they heard."""
+        """Broadcast that a generation ended; returns within a second, even if that failed."""
         self._wake.set()
         await self._tell(ROUTE_ENDED, f"{change.worker_id} {change.generation} {successor}")
 
     async def sessions_ended(self, floors: Sequence[SessionFloor]) -> None:
+        """Broadcast ended sessions."""
         for floor in floors:
             await self._tell(SESSION_ENDED, floor_text(floor))
 
     def joined(self, worker_id: str) -> None:
-        """Share soon that a worker speaks to this scheduler now."""
+        """Tell other schedulers soon that a worker speaks to this one now."""
         self._joined.add(worker_id)
         self._wake.set()
 
@@ -101,10 +102,10 @@ class ControlStoreSync:
                     await self._wake.wait()
 
     async def exchange(self) -> None:
-        """Give what is new here, take what is new elsewhere.
+        """Write what is new here, read what is new elsewhere.
 
         Raises:
-            ControlStoreError: the store does not answer; what was to be given is given next time.
+            ControlStoreError: the store does not answer; unwritten changes follow next time.
         """
         await self._give()
         if not self._is_alone:
@@ -119,7 +120,7 @@ class ControlStoreSync:
         self._met()
 
     async def _take(self) -> None:
-        """Read what the others know; of the workers that speak here only what is news."""
+        """Read the others' leases; of this scheduler's own workers only what is newer."""
         own = self._registry.own()
         leases = await self._store.leases(own)
         for part in itertools.batched(leases, _LEASES_AT_ONCE):
@@ -145,7 +146,7 @@ class ControlStoreSync:
             self._registry.shared(leases, wanted, done=True)
 
     async def _give(self) -> None:
-        # Before the leases: nobody is told of a worker whose lease is not there yet.
+        # Leases first: a worker is announced only after its lease is in the store.
         joined = tuple(self._joined)
         if not self._is_alone:
             await self._give_leases()

@@ -1,4 +1,4 @@
-"""Who is told of routes that come and go. In memory, bounded, and nobody's flood is another's."""
+"""Delivers route changes to watching daemons. In memory and bounded, with fair shares of places."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from hpcc.core import PolicyError, TenantId
 from hpcc.rpc.scheduler.api import RouteChange
 
 MAX_WATCHERS: Final = 1000
-# News that one has not taken yet.
+# Changes that a watcher has not read yet.
 BACKLOG: Final = 256
 
 
 class Watcher:
-    """One stream of news; it ends when the daemon is too slow, or somebody else needs the place."""
+    """One stream of route changes. It ends if the daemon is too slow, or if its place is needed."""
 
     def __init__(self, tenant: TenantId, principal: str, is_over: Callable[[], bool]) -> None:
-        """`is_over` says whether the session it was opened with has ended."""
+        """`is_over` returns whether the session that opened the stream has ended."""
         self.tenant, self.principal, self.is_over = tenant, principal, is_over
         self._news: asyncio.Queue[RouteChange | None] = asyncio.Queue(BACKLOG)
 
     async def next_or_none(self) -> RouteChange | None:
-        """Wait for news; None when there will be none any more."""
+        """Wait for a change; None when the stream has ended."""
         news = await self._news.get()
         return None if self.is_over() else news
 
     def tell(self, change: RouteChange) -> bool:
-        """Say whether there is room for it."""
+        """Queue a change; return False if there is no room."""
         try:
             self._news.put_nowait(change)
         except asyncio.QueueFull:
@@ -37,23 +37,24 @@ class Watcher:
         return True
 
     def end(self) -> None:
+        """Drop queued changes and end the stream."""
         while not self._news.empty():
             self._news.get_nowait()
         self._news.put_nowait(None)
 
 
 class Watchers:
-    """All watchers, oldest first."""
+    """All watchers, the oldest first."""
 
     def __init__(self, most: int = MAX_WATCHERS) -> None:
         self._most = most
         self._all: dict[Watcher, None] = {}
 
     def add(self, watcher: Watcher) -> None:
-        """Take one in; in a full house it takes the place of whoever holds much more than it does.
+        """Add a watcher; if there is no place, the largest share loses its oldest watcher.
 
         Raises:
-            PolicyError: nobody does.
+            PolicyError: no share is larger than the newcomer's by two or more.
         """
         self.sweep()
         if len(self._all) >= self._most:
@@ -67,10 +68,11 @@ class Watchers:
         self._all.pop(watcher, None)
 
     def tell(self, changes: Iterable[RouteChange]) -> None:
+        """Deliver changes to all watchers."""
         for change in changes:
             for watcher in list(self._all):
                 if not watcher.tell(change):
-                    # Ending the stream makes a slow watcher start over; losing news would not.
+                    # A slow watcher starts over when its stream ends, but misses a lost change.
                     self._end(watcher)
 
     def sweep(self) -> None:
@@ -83,7 +85,7 @@ class Watchers:
         watcher.end()
 
     def _victim(self, newcomer: Watcher) -> Watcher | None:
-        """Return the oldest watcher of the greediest; as in the pool, "much" is two or more."""
+        """Return the oldest watcher of the largest share, if that is larger by two or more."""
         tenants = Counter(w.tenant for w in self._all)
         greediest = max(tenants, key=lambda t: tenants[t])
         principals = Counter(w.principal for w in self._all if w.tenant == greediest)

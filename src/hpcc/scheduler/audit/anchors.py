@@ -1,7 +1,7 @@
-"""The ends of workers' audit chains on their way to the control store: checked and written seldom.
+"""Holds the latest audit anchor of each worker until it is checked and written.
 
-Each heartbeat brings one. The latest of each worker waits here; its signature is looked at when it
-is written, and that is when the worker's last one is old, or when the worker leaves.
+Each heartbeat brings one. The signature is checked only when the anchor is written: when the last
+written one of this worker is old, or when the worker leaves.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Final
 
 from hpcc.ports import Anchor, Clock, SignedHead
 
-# What the store's word for a worker that is here may lag behind.
+# How far the store may lag behind a worker that is here.
 ANCHOR_SECONDS: Final = 10.0
-# Signatures that are checked in one go: routes wait meanwhile.
+# Signatures checked without a pause; routes wait meanwhile.
 _AT_ONCE: Final = 4
-# And in one exchange, which is a second: in a farm of more than ten times as many, later.
+# Signatures per exchange (one second); a farm of more than 640 workers is written later.
 MOST: Final = 64
 
 
@@ -32,10 +32,10 @@ class Anchors:
         check: Callable[[SignedHead], Anchor | None],
         on_cut: Callable[[str], None],
     ) -> None:
-        """`check` returns the anchor of a head that is signed by its key, None of another.
+        """`check` returns the anchor of a validly signed head, else None.
 
-        `on_cut` is told of workers whose chain is shorter than it was, or changed at its end. Both
-        are called in the context of the heartbeat, so that events name its caller.
+        `on_cut` receives workers whose chain became shorter or changed at its end. Both are called
+        in the context of the heartbeat, so that events name its caller.
         """
         self._clock, self._check, self.on_cut = clock, check, on_cut
         self._waiting: dict[str, tuple[SignedHead, Context]] = {}
@@ -43,7 +43,7 @@ class Anchors:
         self._written_at: dict[str, float] = {}
 
     def note(self, head: SignedHead) -> None:
-        """Keep what a worker says of its chain, unless that went back since it said so last."""
+        """Keep a worker's head, unless its chain went back since the one before."""
         waiting = self._waiting.get(head.worker)
         if waiting is not None and (
             head.count < waiting[0].count
@@ -54,16 +54,16 @@ class Anchors:
         self._waiting[head.worker] = head, copy_context()
 
     def hurry(self, worker_id: str) -> None:
-        """Write a worker's last word with the next exchange: it has left."""
+        """Write a worker's last anchor with the next exchange, because the worker has left."""
         self._written_at.pop(worker_id, None)
 
     async def take_due(self) -> list[Anchor]:
-        """Return what is to be written now; what is not signed by its key is left out."""
+        """Return the anchors to write now, without those whose signature is invalid."""
         now = self._clock.monotonic()
         self._written_at = {
             w: at for w, at in self._written_at.items() if now - at < ANCHOR_SECONDS
         }
-        # Those that wait longest are first.
+        # In the order of arrival: those that wait longest come first.
         due = itertools.islice((w for w in self._waiting if w not in self._written_at), MOST)
         found, self._unwritten = self._unwritten, {}
         for number, worker_id in enumerate(list(due)):
@@ -77,5 +77,5 @@ class Anchors:
         return list(found.values())
 
     def give_back(self, anchors: Iterable[Anchor]) -> None:
-        """Take back what could not be written: it comes again, or what is newer."""
+        """Take back anchors that could not be written; a newer one replaces them."""
         self._unwritten = {a.worker_id: a for a in anchors} | self._unwritten

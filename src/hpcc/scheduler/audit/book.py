@@ -1,7 +1,7 @@
-"""Where workers' audit chains ended: the newest anchor of each, and older ones as checkpoints.
+"""Keeps where workers' audit chains ended: the newest anchor of each, older ones as checkpoints.
 
-The newest goes to the control store with the leases (`Sharing`); here are the keys that signed, and
-the checkpoints, which are only ever added: a day or 65,536 records apart, and one after each start.
+`Sharing` writes the newest anchors with the leases. This module keeps the keys that signed, and the
+checkpoints, which are only ever added: one a day or per 65,536 records, and one after each start.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _log: Final = logging.getLogger(__name__)
 KEYS_SPACE: Final = "audit-keys"
 CHECKPOINT_SECONDS: Final = 86_400.0
 CHECKPOINT_RECORDS: Final = 65_536
-# Of one worker: one that changes its key with each heartbeat fills no database.
+# Per worker: a worker that changes its key with each heartbeat must not fill the database.
 MAX_KEYS: Final = 16
 _KEY_BYTES: Final = 32
-# News that wait for a database: one for each worker, and more events than that are an attack.
+# Unwritten items: one per worker, and more events than that are an attack.
 _MAX_WAITING: Final = 20_000
 _WRITE_SECONDS: Final = 1.0
 
@@ -38,11 +38,12 @@ class _Mark:
 
 
 def checkpoint_space(worker: str) -> str:
+    """Return the control store's space of a worker's checkpoints."""
     return f"audit-anchors/{worker}"
 
 
 class AuditBook:
-    """Takes the signed heads of heartbeats; says what is wrong with them as security events."""
+    """Checks the signed heads of heartbeats and records what is wrong as security events."""
 
     def __init__(self, store: ControlStore, events: EventLimiter, clock: Clock) -> None:
         self._store, self._events, self._clock = store, events, clock
@@ -52,7 +53,7 @@ class AuditBook:
         self._keys: dict[str, frozenset[bytes]] = {}
 
     def check(self, head: SignedHead) -> Anchor | None:
-        """Return the anchor of a head whose signature is good, for the store; None if it is not."""
+        """Return the anchor of a head for the store; None if its signature is invalid."""
         try:
             check_head(head)
         except AuditDamagedError as error:
@@ -88,13 +89,13 @@ class AuditBook:
             self._news.append((name, worker, what, *current_caller()))
 
     async def run(self) -> None:
-        """Write what waits until cancelled; what a database does not take now, it takes later."""
+        """Write pending items until cancelled; after a failure they are tried again."""
         while True:
             await self.write()
             await self._clock.sleep(_WRITE_SECONDS)
 
     async def write(self) -> None:
-        """Write what waits."""
+        """Write pending events and checkpoints."""
         news, self._news = self._news, []
         for name, worker, what, peer, request_id in news:
             await self._event(name, ("worker", worker), ("what", what), peer=peer, call=request_id)
@@ -119,7 +120,7 @@ class AuditBook:
         name = f"{hashlib.sha256(head.key).hexdigest()[:32]} {head.count:020d}"
         space = checkpoint_space(head.worker)
         try:
-            # Never replaced: what was anchored once stays.
+            # Never replaced: an anchor stays once it is written.
             await self._store.put(space, name, head_text(head), expect=0)
         except ConflictError:
             kept = await self._store.entry_or_none(space, name)
@@ -138,7 +139,7 @@ class AuditBook:
                 known = (*known, head.key)
                 version = entry.version if entry is not None else 0
                 await self._store.put(KEYS_SPACE, head.worker, b"".join(known), expect=version)
-        # One beyond the limit is remembered here only: told once, and not at each heartbeat.
+        # A key beyond the limit is kept only here: recorded once, not at each heartbeat.
         self._keys[head.worker] = frozenset({*known, head.key})
 
 
@@ -147,10 +148,10 @@ def _split(value: bytes) -> tuple[bytes, ...]:
 
 
 async def kept_anchors(store: ControlStore, worker: str) -> list[bytes]:
-    """Return the lines that `export_anchors` is made of, of one worker, unread: the newest last.
+    """Return one worker's anchors as encoded heads, unchecked, the newest last.
 
     Raises:
-        ControlStoreError: it does not answer.
+        ControlStoreError: the store does not answer.
     """
     lines = [entry.value for entry in await store.entries(checkpoint_space(worker))]
     anchor = await store.anchor_or_none(worker)
@@ -160,11 +161,11 @@ async def kept_anchors(store: ControlStore, worker: str) -> list[bytes]:
 
 
 async def export_anchors(store: ControlStore, worker: str = "") -> list[SignedHead]:
-    """Return what the store holds of one worker or of all: checkpoints, then the newest anchor.
+    """Return the anchors of one worker or of all: checkpoints, then the newest. Checked.
 
     Raises:
         AuditDamagedError: the store holds something else.
-        ControlStoreError: it does not answer.
+        ControlStoreError: the store does not answer.
     """
     workers = [worker] if worker else [e.key for e in await store.entries(KEYS_SPACE)]
     found: list[SignedHead] = []

@@ -1,4 +1,4 @@
-"""Audit records in PostgreSQL, written by a role that can only insert."""
+"""Writes audit records to PostgreSQL, in a role that can only insert."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from hpcc.scheduler.audit.schema import COLUMNS, DAMAGED, GAP, INSERT
 
 _log: Final = logging.getLogger(__name__)
 _CONNECTIONS: Final = 4
-# The partition of next month is made in this one.
+# Each month's partition is made in the month before.
 _PARTITION_SECONDS: Final = 86_400.0
 _PARTITION_RETRY_SECONDS: Final = 600.0
-# A batch of 500 rows on a busy disk; the worker waits 30.
+# For a batch of 500 rows on a busy disk; the worker waits 30 s.
 _STATEMENT_SECONDS: Final = 20.0
 _ACQUIRE_SECONDS: Final = 5.0
 _TEXTS: Final = (
     "tenant", "principal", "build_id", "row_id", "action_digest", "image_digest", "cache_status",
     "isolation", "guest_id",
 )  # fmt: skip
-# PostgreSQL's timestamps end in the year 294276; a clock that says so is broken anyway.
+# 9999-12-31. PostgreSQL's timestamps reach the year 294276; a later clock is broken anyway.
 _LAST_TIME: Final = 253_402_300_799.0
 
 
 class PostgresAuditSink:
-    """`AuditSink`. Made by `open_audit_sink`."""
+    """`AuditSink` in PostgreSQL. Use `open_audit_sink` to make one."""
 
     def __init__(self, config: DatabaseConfig, clock: Clock) -> None:
         self._config, self._clock = config, clock
@@ -59,7 +59,7 @@ class PostgresAuditSink:
                 return await _place(connection, worker)
 
     async def _ready(self) -> Any:  # noqa: ANN401 - see __init__
-        """Connect at the first use: a scheduler serves also while the database is down."""
+        """Connect at the first use, so that a scheduler serves while the database is down."""
         async with self._lock:
             if self._pool is None:
                 arguments = connect_arguments(self._config)
@@ -71,10 +71,10 @@ class PostgresAuditSink:
         return self._pool
 
     async def _make_partitions(self) -> None:
-        """Make those of this month and the next, once a day; a failure costs records nothing.
+        """Make the partitions of this month and the next, once a day; a failure loses no records.
 
-        They go to the default partition then; but once it has some of a month, that month gets no
-        partition of its own any more.
+        Records go to the default partition then. Once that holds some of a month, the month gets no
+        separate partition any more.
         """
         now = self._clock.monotonic()
         if now < self._partitions_due:
@@ -97,7 +97,7 @@ class PostgresAuditSink:
 async def open_audit_sink(
     config: DatabaseConfig, clock: Clock
 ) -> AsyncGenerator[PostgresAuditSink]:
-    """Give the sink; its connections end with the block."""
+    """Yield the sink; its connections end with the block."""
     sink = PostgresAuditSink(config, clock)
     try:
         yield sink
@@ -126,7 +126,7 @@ def _columns(record: Record) -> tuple[object, ...]:
 
 
 def _text(value: object) -> str:
-    """Replace what PostgreSQL's texts cannot hold; `data` has what was there."""
+    """Replace what PostgreSQL's text type cannot hold; `data` keeps the original."""
     plain = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return plain.encode("utf-8", "replace").decode()
 
@@ -138,7 +138,7 @@ def _integer(value: object) -> int:
 
 @contextmanager
 def _sink_errors(config: DatabaseConfig) -> Generator[None]:
-    """Turn the driver's errors into ours; none quotes a value."""
+    """Map the driver's errors to ours; no message quotes a value."""
     try:
         yield
     except asyncpg.PostgresError as error:

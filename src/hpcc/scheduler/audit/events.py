@@ -1,4 +1,4 @@
-"""What a scheduler refuses, as security events: who called, which call, and why."""
+"""Records what a scheduler refuses as security events: who called, which call, and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORKERS: Final = (
     "hpcc.v1.WorkerEnrolmentService",
     "hpcc.v1.AuditService",
 )
-# Refusals of enrolment and of certificates are named by their reason.
+# Refusals of enrolment and of certificates use their reason as the event's name.
 _NAMED: Final = frozenset(
     {
         "enrol-token-unknown", "enrol-token-expired", "enrol-token-replayed",
@@ -26,14 +26,14 @@ _NAMED: Final = frozenset(
 
 
 class RefusalEvents:
-    """Told of every call that failed; records those that a rule refused."""
+    """Called for every failed call; records those that a rule refused."""
 
     def __init__(self, events: EventLimiter) -> None:
         self._events = events
 
     async def __call__(self, call: Call, request: Message, error: HpccError) -> None:
         if not isinstance(error, PolicyError | IntegrityError):
-            return  # malformed, absent or not now: no rule was broken
+            return  # malformed, absent or unavailable: the call broke no rule
         service, _, method = call.method.lstrip("/").partition("/")
         claimed = _tenant(getattr(request, "tenant", ""))
         reason = ("reason", error.reason)
@@ -45,7 +45,7 @@ class RefusalEvents:
         elif method == "Authenticate":
             await self._record("login-refused", "", call, reason, ("claimed", claimed))
         elif method == "Route" and error.reason != "session":
-            # A session that is over is every daemon's daily business; here the session was good.
+            # Ended sessions are normal for every daemon; with other reasons the session was valid.
             image = ("image", _label(getattr(request, "image", "")))
             await self._record("route-refused", claimed, call, reason, image)
 
@@ -62,7 +62,7 @@ class RefusalEvents:
 
 
 def _tenant(text: str) -> str:
-    """Return a tenant's name if it is one: nothing else that a caller wrote is recorded."""
+    """Return a valid tenant name, else "": no other text of a caller is recorded."""
     try:
         return TenantId(text).value
     except CallerError:

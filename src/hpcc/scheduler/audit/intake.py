@@ -1,4 +1,4 @@
-"""Takes workers' audit records and has them kept: `AuditBackend`."""
+"""`AuditBackend`: checks workers' audit records and passes them to a sink."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from hpcc.audit.canonical import GENESIS, Record, foreign_record
 from hpcc.core import CallerError, IntegrityError
 from hpcc.rpc.scheduler.audit_api import AuditPlace
 
-# Each batch may be 15 MiB and be decoded: this bounds what they take of memory together.
+# A batch may be 15 MiB and is decoded: this bounds the memory of all batches together.
 _MAX_AT_ONCE: Final = 4
 
 
 class AuditSink(Protocol):
-    """Where records are kept. The chain is checked there, too."""
+    """Stores records. It checks the chain too."""
 
     async def place(self, worker: str) -> AuditPlace:
-        """Say which record is the next one of a worker."""
+        """Return the number of the worker's next record."""
         ...
 
     async def append(self, worker: str, records: Sequence[Record]) -> AuditPlace:
-        """Keep records, all or none; durable on return. Those that are there already are skipped.
+        """Store all records or none; durable on return. Records that it has already are skipped.
 
         Raises:
-            IntegrityError: reason `audit-gap` or `audit-damaged`: they do not continue the chain.
-            InfrastructureError: reason `audit-sink`: it does not answer.
+            IntegrityError: `audit-gap` or `audit-damaged`: they do not continue the chain.
+            InfrastructureError: `audit-sink`: the sink does not answer.
         """
         ...
 
 
 class AuditIntake:
-    """Checks the caller and each record before a sink sees them."""
+    """Checks the caller and each record before the sink receives it."""
 
     def __init__(
         self,
@@ -40,15 +40,16 @@ class AuditIntake:
         sink: AuditSink | None,
         heads: Callable[[str], Awaitable[Sequence[bytes]]],
     ) -> None:
-        """`admit` raises for a certificate that is not that worker's; `heads` are its anchors.
+        """`admit` raises for a certificate of another worker; `heads` returns a worker's anchors.
 
-        They are handed on as they are kept: whoever asks checks them, and a worker that has made
-        very many must not keep a scheduler busy with its own signatures.
+        Anchors are returned unchecked and the caller checks them: a worker with very many must not
+        keep a scheduler busy with its signatures.
         """
         self._admit, self._sink, self._heads = admit, sink, heads
         self._room = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def anchors(self, certificate: bytes, worker_id: str) -> Sequence[bytes]:
+        """Return the anchors of the worker that shows this certificate, as encoded heads."""
         await self._admit(certificate, worker_id)
         async with self._room:
             return await self._heads(worker_id)
@@ -56,6 +57,13 @@ class AuditIntake:
     async def append_audit(
         self, certificate: bytes, worker_id: str, first: int, records: Sequence[bytes]
     ) -> AuditPlace:
+        """Store a run of records; return which record is next. None given: only return it.
+
+        Raises:
+            CallerError: this scheduler stores no audit records.
+            IntegrityError: the records do not continue the worker's chain, or are damaged.
+            InfrastructureError: the sink does not answer.
+        """
         await self._admit(certificate, worker_id)
         if self._sink is None:
             raise CallerError(
@@ -69,10 +77,10 @@ class AuditIntake:
 
 
 def _checked(worker: str, first: int, records: Sequence[bytes]) -> list[Record]:
-    """Decode a run of records.
+    """Decode a run of records, the first of which has number `first`.
 
     Raises:
-        IntegrityError: one is not the next, not the worker's, or not what a worker writes.
+        IntegrityError: one is out of order, another worker's, or has another form.
     """
     checked: list[Record] = []
     previous: str | None = GENESIS if first == 0 else None

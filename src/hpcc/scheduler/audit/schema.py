@@ -1,15 +1,15 @@
-"""The tables, roles and rules of audit records in PostgreSQL, as a script for whoever owns them.
+"""The tables, roles and rules of audit records in PostgreSQL, as a script for the owner's role.
 
-`hpcc_audit_writer` inserts and can do nothing else; a trigger holds each insert against the chain.
-`hpcc_audit_reader` sees the rows of the tenants that `hpcc_audit.reader` names for the very role
-that asks, `hpcc_audit_auditor` sees all. None of the three can change a row.
+`hpcc_audit_writer` can only insert; a trigger checks each insert against the chain.
+`hpcc_audit_reader` sees the rows of the tenants that `hpcc_audit.reader` lists for the current
+role, `hpcc_audit_auditor` sees all rows. None of the three can change a row.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# Columns that the writer fills, in the order of its INSERT. `received_at` is the database's own.
+# Columns that the writer fills, in the order of its INSERT. The database fills `received_at`.
 COLUMNS: Final = (
     "worker", "sequence", "kind", "at", "tenant", "principal", "build_id", "row_id",
     "action_digest", "image_digest", "cache_status", "isolation", "guest_id", "exit_code", "name",
@@ -156,9 +156,9 @@ DROP POLICY IF EXISTS auditor ON hpcc_audit.record;
 CREATE POLICY auditor ON hpcc_audit.record FOR SELECT TO hpcc_audit_auditor USING (true);
 SELECT hpcc_audit.make_partitions();
 COMMIT;
-"""  # noqa: S608 - names and codes of ours
+"""  # noqa: S608 - our names and codes
 INSERT: Final = (
-    f"INSERT INTO hpcc_audit.record ({', '.join(COLUMNS)})"  # noqa: S608 - names of ours
+    f"INSERT INTO hpcc_audit.record ({', '.join(COLUMNS)})"  # noqa: S608 - our names
     " VALUES ($1, $2, $3, to_timestamp($4), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,"
     " $16, $17, $18)"
 )

@@ -1,4 +1,4 @@
 """What all parts of a scheduler need: configuration, signing keys, tuning of the process.
 
-It may not import a decision of the scheduler.
+This room imports no decision of the scheduler.
 """

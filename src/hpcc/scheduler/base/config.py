@@ -1,4 +1,4 @@
-"""What a scheduler is told: its tenants, where its keys are, who may register."""
+"""The configuration file of a scheduler: its tenants, keys, control store and limits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hpcc.core import CallerError, ImageDigest, Isolation, TenantId, check_port
 from hpcc.identity.token import MAX_LIFETIME_SECONDS
 
 _MIN_SECRET_CHARS = 32
-# A living worker's key is noted once a day.
+# A living worker's key is refreshed once a day.
 _MIN_KEY_DAYS, _MAX_KEY_DAYS = 2, 3650
-# Rotation announces a key a minute before it signs.
+# A rotation announces a key a minute before the key signs.
 MIN_KEY_SECONDS = 300.0
 MIN_CERTIFICATE_SECONDS, MAX_CERTIFICATE_SECONDS = 60.0, 30 * 86_400.0
 
@@ -27,12 +27,12 @@ class SchedulerConfig:
     may have. `images` are the digests the static tenant may use; empty means any that a worker has.
 
     Either `state`, the directory of an embedded control store, or `database`, the URL of one that
-    several schedulers share (docs/operate.md); its password and the key that seals the farm's
-    signing keys are in files of mode 0600.
+    several schedulers share (docs/operate.md). With a database, its password and the key that seals
+    the farm's signing keys are in files of mode 0600.
     """
 
     keys: Path
-    # Path("") is none: with a database.
+    # Path() is for "not given": with a database.
     state: Path = Path()
     database: str = ""
     database_password_file: str = ""
@@ -43,28 +43,28 @@ class SchedulerConfig:
     minimum_isolation: str = ""
     host: str = "127.0.0.1"
     port: int = 0
-    # Where workers are served, over TLS with certificates of their own.
+    # The port for workers, over TLS with client certificates.
     worker_port: int = 0
-    # A worker renews at half of it; one that is off for longer must be enrolled again. Revoking
-    # does not wait for it.
+    # A worker renews at half of this time; a worker that is off for longer must enrol again. A
+    # revocation does not wait for it.
     worker_certificate_seconds: float = 7 * 86_400.0
     images: tuple[str, ...] = ()
-    # Three missed heartbeats of a machine that is cut off. Deaths of guests are told, and those of
-    # workers show by their streams' ends.
+    # Three missed heartbeats of a machine that is cut off. Lost guests are reported, and a dead
+    # worker is noticed when its stream ends.
     lease_seconds: float = 10.0
     token_seconds: float = 300.0
     session_seconds: float = 3600.0
-    # Results of a worker that has not registered with its key for so long are misses.
+    # A worker's results become misses if it has not registered its key for so long.
     result_key_days: float = 90.0
     # How long a key signs before the next one follows.
     key_seconds: float = 7 * 86_400.0
-    # Its own security events, and where workers' audit records go: a database URL, or nowhere.
+    # Its own security events; and the database URL for workers' audit records, if they are stored.
     events_keep_days: float = 400.0
     audit_database: str = ""
     audit_database_password_file: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse names, labels and secrets that could not work."""
+        """Refuse names, labels and secrets that cannot work."""
         check_port("port", self.port)
         check_port("worker_port", self.worker_port)
         if self.port and self.port == self.worker_port:
@@ -107,7 +107,7 @@ class SchedulerConfig:
 
     @property
     def event_limits(self) -> SpoolLimits:
-        """How large and old the events get."""
+        """Size and age limits of the events' files."""
         return SpoolLimits(
             segment_bytes=16 << 20, max_bytes=1 << 30, keep_seconds=self.events_keep_days * 86_400
         )

@@ -1,4 +1,4 @@
-"""The keys of this farm in this scheduler's hands: read, used, and replaced when they are old."""
+"""Holds the farm's signing keys in this scheduler: reads, uses and rotates them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpcc.ports import Clock, ConflictError, ControlStore, ControlStoreError
 _log: Final = logging.getLogger(__name__)
 SPACE: Final = "token-keys"
 KEY: Final = "ring"
-# A new key is told to schedulers and workers so long before it signs.
+# A new key is announced to schedulers and workers so long before it signs.
 ANNOUNCE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 30.0
 # Clocks of schedulers and workers may differ by this much.
@@ -27,7 +27,7 @@ _SKEW_SECONDS: Final = 60.0
 
 
 class SigningKeys:
-    """One ring for all schedulers, replaced by compare and swap: of several only one rotates it."""
+    """One ring for all schedulers, replaced by compare-and-swap, so that only one rotates it."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class SigningKeys:
         key_seconds: float,
         lifetime_seconds: float,
     ) -> None:
-        """`lifetime_seconds` is how long anything that is signed can be good."""
+        """`lifetime_seconds` is the longest time that anything signed is valid."""
         self._store, self._sealer, self._clock = store, sealer, clock
         self._key_seconds = key_seconds
         self._lifetime = lifetime_seconds + _SKEW_SECONDS
@@ -73,7 +73,7 @@ class SigningKeys:
 
     @property
     def sealer(self) -> Sealer:
-        """What seals the farm's keys."""
+        """Seals the farm's keys."""
         return self._sealer
 
     @property
@@ -82,7 +82,7 @@ class SigningKeys:
 
     @property
     def token_keys(self) -> tuple[tuple[str, bytes], ...]:
-        """Return what workers may trust, key id to 32 bytes."""
+        """The keys that workers may trust: key id and 32 bytes each."""
         return tuple((k.kid, k.public) for k in self.ring.listed(self._clock.now()))
 
     @property
@@ -93,12 +93,12 @@ class SigningKeys:
         return self._signers[self.kid]
 
     def is_listed(self, kid: str) -> bool:
-        """Say whether a key is there and has not ended."""
+        """Return whether the ring has a key that has not ended."""
         now = self._clock.now()
         return any(k.kid == kid and (k.ends_at is None or k.ends_at > now) for k in self.ring.keys)
 
     def secrets(self) -> Mapping[str, bytes]:
-        """Return the secrets of sessions by key id: of keys that have not ended."""
+        """Return the session secrets by key id, of keys that have not ended."""
         return {k.kid: self._secrets[k.kid] for k in self.ring.listed(self._clock.now())}
 
     async def rotate(self, *, announce_seconds: float, is_revoking: bool = False) -> str:
@@ -121,7 +121,7 @@ class SigningKeys:
         return key.kid
 
     async def run(self) -> None:
-        """Keep up with the ring, and rotate it when it is due, until cancelled."""
+        """Keep the ring current and rotate it when it is due, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._mirror.run(), name="key ring")
             group.create_task(self._rotate_when_due(), name="key rotation")
@@ -133,7 +133,7 @@ class SigningKeys:
                     kid = await self.rotate(announce_seconds=ANNOUNCE_SECONDS)
                     _log.warning("signing key %s follows in %d s", kid, ANNOUNCE_SECONDS)
                 else:
-                    await self._mirror.read()  # a command may have rotated an embedded store's
+                    await self._mirror.read()  # a command may rotate an embedded ring
             except ConflictError:
                 continue
             except (ControlStoreError, CallerError, KeyRingError) as error:
@@ -143,7 +143,7 @@ class SigningKeys:
     def _take(self) -> None:
         entry = self._mirror.entries.get(KEY)
         if self._ring is None:
-            return  # `load` says what is wrong
+            return  # `load` reports what is wrong
         if entry is None:
             _log.error("the key ring is gone from the control store: the one in memory is used")
             return

@@ -1,4 +1,4 @@
-"""Who is let in: the credential of `Authenticate` to a principal of one tenant."""
+"""Checks the credential of `Authenticate`: returns a principal of one tenant, or refuses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hpcc.scheduler.tenants.file import TenantsFile
 from hpcc.scheduler.tenants.table import ImageRule, TenantPolicy
 
 _log: Final = logging.getLogger(__name__)
-# Two answers, discovery and keys, within the ten seconds that a daemon waits.
+# Two answers (discovery and keys) within the ten seconds that a daemon waits.
 _PROVIDER_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Somebody who was let in; `expires_at` in seconds since the epoch, None for no end."""
+    """An accepted caller; `expires_at` is in seconds since the epoch, None for no end."""
 
     policy: TenantPolicy
     principal: str
@@ -33,28 +33,30 @@ class Admitted:
 
 
 class Authenticator(Protocol):
-    """Knows the tenants and checks what callers show."""
+    """Authenticator: has the tenants' policies and checks callers' credentials."""
 
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
-        """Let a caller in.
+        """Check a caller's credential.
+
+        `principal` is what the caller claims; only a tenant with a shared secret uses it.
 
         Raises:
-            UnauthenticatedError: what was shown is not good for this tenant.
+            UnauthenticatedError: the credential is not valid for this tenant.
             UnavailableError: it cannot be checked now.
         """
         ...
 
     def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
-        """Return what is in force for a tenant now; None when there is no such tenant."""
+        """Return the policy in force for a tenant; None if there is no such tenant."""
         ...
 
     async def watch(self) -> None:
-        """Keep up with what the tenants are, until cancelled."""
+        """Keep the policies current, until cancelled."""
         ...
 
 
 class StaticAuthenticator:
-    """The one tenant of `hpcc up`, whose members share a secret and say who they are."""
+    """The one tenant of `hpcc up`, whose members share a secret and name themselves."""
 
     def __init__(self, config: SchedulerConfig, clock: Clock) -> None:
         self._secret, self._tenant, self._clock = config.tenant_secret, config.tenant, clock
@@ -63,15 +65,15 @@ class StaticAuthenticator:
             identity=None,
             images=tuple(ImageRule(ImageDigest(i)) for i in config.images),
             minimum_isolation=Isolation(config.minimum_isolation),
-            # One machine, one person: the worker's own setting decides.
+            # One machine with one person: the worker's own setting decides.
             guest_reuse=GuestReuse.TENANT,
-            # Likewise hpcc.toml: the stricter word counts, and these are the weakest.
+            # Likewise hpcc.toml decides: the stricter value counts, and these are the weakest.
             fallback="quiet",
             parity="ignore",
         )
 
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
-        # Both are always compared, so that the time tells nothing about which was wrong.
+        # Both are always compared, so that the time does not reveal which one was wrong.
         is_secret = hmac.compare_digest(credential.encode(), self._secret.encode())
         is_tenant = hmac.compare_digest(tenant.value.encode(), self._tenant.encode())
         if not (is_secret and is_tenant):
@@ -88,7 +90,7 @@ class StaticAuthenticator:
 
 
 class TableAuthenticator:
-    """Tenants of a table, each with an identity provider of its own."""
+    """The tenants of a table, each with its own identity provider."""
 
     def __init__(
         self,
@@ -98,14 +100,14 @@ class TableAuthenticator:
         http: ProviderHttp | None = None,
         limits: KeyCacheLimits | None = None,
     ) -> None:
-        """Read the table; see `load_tenants` for what it raises."""
+        """Read the table; raises as `load_tenants` does."""
         self._file, self._clock = TenantsFile(path, clock), clock
         self._http, self._limits = http or ProviderHttp(total_seconds=_PROVIDER_SECONDS), limits
-        # By tenant, though two may have one issuer: what one's callers cause is not the other's.
+        # By tenant, even for equal issuers: one tenant's callers must not affect another tenant.
         self._keys: dict[tuple[TenantId, str], KeyCache] = {}
 
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
-        # Who they say they are does not count: the token says it.
+        # The principal comes from the token, not from the caller's claim.
         del principal
         policy = self._file.tenants.get(tenant)
         if policy is None or policy.identity is None:
@@ -125,7 +127,7 @@ class TableAuthenticator:
     async def _verified(
         self, credential: str, policy: TenantPolicy, identity: IdentityPolicy
     ) -> Admitted:
-        # Before any question to the provider: nonsense costs it nothing.
+        # Before any request to the provider: malformed tokens must not reach it.
         header = read_header(credential, identity)
         keys = await self._cache(policy.tenant, identity.issuer).keys(header.kid)
         who = verify_idp_token(credential, identity, keys, self._clock)
@@ -148,10 +150,10 @@ class TableAuthenticator:
 
 
 def open_authenticator(config: SchedulerConfig, clock: Clock) -> Authenticator:
-    """Return the door that a configuration asks for.
+    """Return the authenticator that a configuration asks for.
 
     Raises:
-        CallerError: there is a table, and it is not good.
+        CallerError: the tenants table is invalid.
     """
     return (
         TableAuthenticator(Path(config.tenants), clock)

@@ -1,4 +1,4 @@
-"""The tenants file: read with its owner checked, read again when it changes."""
+"""Reads the tenants file, checks its owner and mode, and reads it again when it changes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Tenants = Mapping[TenantId, TenantPolicy]
 
 
 def load_tenants(path: Path) -> tuple[Tenants, Stamp]:
-    """Read a table and what tells this content of the file from another.
+    """Return the table, and a stamp that identifies this content of the file.
 
     Raises:
-        CallerError: unreadable, writable by others than its owner, changed while it was read, or
-            see `parse_tenants`.
+        CallerError: unreadable, writable by other users, changed while it was read, or invalid
+            (see `parse_tenants`).
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -55,24 +55,24 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 class TenantsFile:
-    """The table in force. A broken new file leaves the old table and is said in the log.
+    """The table in force. An invalid new file is logged, and the old table stays in force.
 
-    A file that is edited in place may be half written when it is looked at, and half a table is a
-    table: it is taken only when it rested from one look to the next.
+    A file that is edited in place may be half written when it is read, and half a table can be a
+    valid table. A change is therefore adopted only if the file rested between two polls.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Read the file for the first time; see `load_tenants` for what it raises."""
+        """Read the file for the first time; raises as `load_tenants` does."""
         self._path, self._clock = path, clock
         self.tenants, self._stamp = load_tenants(path)
-        # Said once per content, not at each look.
+        # Logged once per content, not at each poll.
         self._refused: Stamp | None = None
-        # What the last look saw of a change, and when (monotonic).
+        # The changed stamp that the last poll found, and when (monotonic).
         self._changed: Stamp | None = None
         self._changed_at = 0.0
 
     def reload(self) -> bool:
-        """Take a changed file in that has rested for a second; whether the table is another now."""
+        """Adopt a changed file that has rested for a second; return whether the table differs."""
         try:
             seen = _stamp(self._path.stat())
         except OSError:
@@ -87,13 +87,13 @@ class TenantsFile:
         except CallerError as error:
             self._changed = None
             if error.reason == _CHANGING:
-                return False  # the next looks see what became of it
+                return False  # the next polls find the result
             self._refused = seen
             _log.error("tenants table not reloaded, the old one stays in force: %s", error)
             return False
         self._changed = None
         if stamp != seen:
-            return False  # another file since the look at it
+            return False  # the file changed again since it was polled
         self._stamp, self._refused = stamp, None
         is_other, self.tenants = tenants != self.tenants, tenants
         _log.warning("tenants table reloaded: %d tenants", len(tenants))
@@ -106,7 +106,7 @@ class TenantsFile:
         return now - self._changed_at >= POLL_SECONDS
 
     async def watch(self) -> None:
-        """Look for changes until cancelled."""
+        """Poll for changes until cancelled."""
         while True:
             await self._clock.sleep(POLL_SECONDS)
             await asyncio.to_thread(self.reload)

@@ -1,7 +1,7 @@
-"""Sessions: who was let in and still is. Signed, so that every scheduler knows them by themselves.
+"""Sessions of accepted callers. They are signed, so that every scheduler can check them.
 
-What a text cannot know is kept: how many a tenant has, and which were ended to make room. Both are
-counted in the control store, at logins only; the ends are told to all schedulers.
+A signed text cannot hold how many sessions a tenant has, nor which were ended to make room. The
+control store counts both, only at logins; ends are broadcast to all schedulers.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from hpcc.scheduler.base.signing import SigningKeys
 from hpcc.scheduler.tenants.authenticator import Admitted, Authenticator
 from hpcc.scheduler.tenants.table import TenantPolicy
 
-# Checked sessions, so that each is not checked for every route.
+# A cache of checked sessions, so that a route does not check the signature again.
 _MAX_CHECKED: Final = 16_384
 _MAX_FLOORS: Final = 100_000
 _PARTS: Final = 4
 
 
 class Sessions:
-    """Each tenant has room of its own: none can end another's.
+    """Each tenant has its own limit of sessions, so that no tenant can end another's.
 
-    Inside a tenant a flood of one principal's logins ends its own sessions first.
+    Within a tenant, a flood of one principal's logins ends that principal's sessions first.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Sessions:
         self._authenticator, self._clock, self._seconds = authenticator, clock, session_seconds
         self._keys, self._store = keys, store
         self._floors: dict[tuple[str, str], SessionFloor] = {}
-        # By tenant the last session of rules that are no more, as far as it was shown here.
+        # By tenant: the last session under an older identity policy, as far as one was shown here.
         self._outdated: dict[TenantId, int] = {}
         self._checked: BoundedMemo[str, tuple[str, SessionClaims]] = BoundedMemo(_MAX_CHECKED)
 
     async def open(
         self, admitted: Admitted, client_version: str
     ) -> tuple[SessionGrant, tuple[SessionFloor, ...]]:
-        """Count a login; return the session and what ended for it, which the others must hear.
+        """Count a login; return the session, and the ends that must be broadcast.
 
         Raises:
-            ControlStoreError: it cannot be counted now.
+            ControlStoreError: the login cannot be counted now.
         """
         policy, now = admitted.policy, self._clock.now()
         expires_at = now + self._seconds
         if admitted.expires_at is not None:
-            # Never longer than the provider's word is good.
+            # Never longer than the provider's token is valid.
             expires_at = min(expires_at, admitted.expires_at)
         serial, floors = await self._store.open_session(
             SessionAsk(
@@ -93,7 +93,7 @@ class Sessions:
         return SessionGrant(text, expires_at), floors
 
     def end(self, floor: SessionFloor) -> None:
-        """Note what was ended here or elsewhere; never takes an end back."""
+        """Note an end from here or elsewhere; an end is never taken back."""
         key = (floor.tenant, floor.principal)
         known = self._floors.get(key)
         if known is None and len(self._floors) >= _MAX_FLOORS:
@@ -103,10 +103,11 @@ class Sessions:
             self._floors[key] = floor
 
     def find(self, credential: str, tenant: TenantId) -> tuple[SessionClaims, TenantPolicy]:
-        """Return a session and the policy in force for it now.
+        """Return a session's claims and the policy in force for it now.
 
         Raises:
-            UnauthenticatedError: unknown or over, or the table says otherwise since.
+            UnauthenticatedError: the session is unknown or over, or the tenant's identity policy
+                has changed since.
             PolicyError: it is another tenant's.
         """
         claims = self._claims(credential)
@@ -115,7 +116,7 @@ class Sessions:
         policy = self._authenticator.policy_or_none(tenant)
         floor = self._floors.get((claims.tenant, claims.principal))
         if policy is None or _fingerprint(policy.identity) != claims.identity:
-            # For good: a table that says the old thing again brings nobody back.
+            # Permanently: a table that returns to the old policy does not revive sessions.
             self._outdated[tenant] = max(claims.serial, self._outdated.get(tenant, 0))
         if (
             policy is None
@@ -127,7 +128,7 @@ class Sessions:
         return claims, policy
 
     def is_over(self, credential: str, tenant: TenantId) -> bool:
-        """Say whether `find` would refuse it."""
+        """Return whether `find` would refuse the session."""
         try:
             self.find(credential, tenant)
         except (UnauthenticatedError, PolicyError):
@@ -148,7 +149,7 @@ class Sessions:
 
 @functools.lru_cache(maxsize=4096)
 def _fingerprint(identity: IdentityPolicy | None) -> str:
-    """Name what a login was checked against: another policy has another name."""
+    """Return a name for the identity policy of a login; another policy has another name."""
     if identity is None:
         return ""
     text = json.dumps(asdict(identity), sort_keys=True)
@@ -156,15 +157,15 @@ def _fingerprint(identity: IdentityPolicy | None) -> str:
 
 
 def floor_text(floor: SessionFloor) -> str:
-    """Return an end as a broadcast."""
+    """Encode an end for a broadcast."""
     return json.dumps([floor.tenant, floor.principal, floor.serial, floor.until])
 
 
 def parse_floor(text: str) -> SessionFloor:
-    """Read a broadcast.
+    """Decode a broadcast.
 
     Raises:
-        CallerError: it is none of ours.
+        CallerError: it has another form.
     """
     try:
         row = json.loads(text)

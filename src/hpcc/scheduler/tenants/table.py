@@ -1,4 +1,4 @@
-"""The tenants table: who may use the farm, as whom, with which images, how much."""
+"""Parses the tenants table: who may use the farm, as whom, with which images, how much."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ MAX_TABLE_BYTES: Final = 1 << 20
 MAX_TENANTS: Final = 1024
 MAX_ITEMS: Final = 256
 MAX_TEXT_CHARS: Final = 255
-# More than any farm does; keeps sums of them within 64 bits.
+# More than any farm needs; keeps sums within 64 bits.
 MAX_QUOTA: Final = 1 << 50
 _PATTERN: Final = re.compile(r"[a-z0-9*]+(?:[._:/-]+[a-z0-9*]+)*(?:/\*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantQuotas:
-    """Limits of a tenant, at each worker but for `sessions`; None is none. Bytes are of blobs."""
+    """Limits of a tenant, per worker except `sessions`; None is unlimited. Bytes are of blobs."""
 
     concurrent_execs: int | None = None
     upload_bytes: int | None = None
     upload_window_seconds: int = 3600
     cache_bytes: int | None = None
-    # People and CI jobs that are logged in at once; the oldest session ends first.
+    # People and CI jobs that are logged in at the same time; the oldest session ends first.
     sessions: int = 1000
 
     @property
     def of_one_worker(self) -> RouteQuotas:
-        """Return what a route token says of them."""
+        """The quotas for a route token; 0 is unlimited."""
         return RouteQuotas(
             concurrent_execs=self.concurrent_execs or 0,
             upload_bytes=self.upload_bytes or 0,
@@ -70,13 +70,13 @@ class ImageRule:
         """Read `sha256:…`, `repo@sha256:…` or `registry/team/*`.
 
         Raises:
-            CallerError: none of them.
+            CallerError: it has another form.
         """
         if text.startswith("sha256:"):
             return cls(ImageDigest(text))
         if "@" in text:
             return cls(ImageRef.parse(text).digest)
-        # A repository has no tag: `gcc:latest` would match nothing, ever.
+        # A repository has no tag, so `gcc:latest` would never match.
         is_tag = "*" not in text and ":" in text.rpartition("/")[2]
         if not _PATTERN.fullmatch(text) or not text.strip("*") or is_tag:
             raise CallerError(
@@ -91,9 +91,9 @@ class ImageRule:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """Say whether a text has the parts of a pattern in their order; in linear time.
+    """Match a pattern whose `*` is any run of characters, in linear time.
 
-    A regular expression with several `.*` takes seconds for a name that a member thought up.
+    A regular expression with several `.*` takes seconds for a name that an attacker chose.
     """
     first, *rest = pattern.split("*")
     if not rest:
@@ -112,10 +112,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
-    """Everything that the table says of one tenant; no image rules: any image is allowed."""
+    """All that the table holds for one tenant. Without image rules any image is allowed."""
 
     tenant: TenantId
-    # None: the one static tenant of `hpcc up`, which has a secret instead.
+    # None for the one static tenant of `hpcc up`, which has a secret instead.
     identity: IdentityPolicy | None
     images: tuple[ImageRule, ...]
     minimum_isolation: Isolation
@@ -129,11 +129,11 @@ class TenantPolicy:
 
 
 def parse_tenants(raw: bytes, *, source: str) -> Mapping[TenantId, TenantPolicy]:
-    """Read the bytes of a table.
+    """Parse the bytes of a table; `source` names it in messages.
 
     Raises:
-        CallerError: not TOML, a key, type or value that is not known, or two tenants that could
-            not be told apart.
+        CallerError: not TOML, an unknown key, type or value, or two tenants that would accept
+            the same tokens.
     """
     if len(raw) > MAX_TABLE_BYTES:
         raise CallerError(f"{source} is larger than {MAX_TABLE_BYTES} bytes", reason="tenants")
@@ -202,7 +202,7 @@ def _identity(source: str, where: str, content: object) -> IdentityPolicy:
 
 
 def _check_apart(source: str, one: TenantPolicy, other: TenantPolicy) -> None:
-    """No token may be good for two tenants, unless its provider says both audiences or groups."""
+    """Refuse two tenants that would accept the same token."""
     a, b = one.identity, other.identity
     if a is None or b is None or (a.issuer, a.audience) != (b.issuer, b.audience):
         return
@@ -219,7 +219,7 @@ def _check_apart(source: str, one: TenantPolicy, other: TenantPolicy) -> None:
 
 
 class _Table:
-    """One TOML table, read key by key; what is not known is an error that names the nearest."""
+    """One TOML table, read key by key; an unknown key is an error that names the nearest one."""
 
     def __init__(
         self, source: str, where: str, content: object, known: tuple[str, ...] | None
