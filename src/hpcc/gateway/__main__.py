@@ -1,4 +1,4 @@
-"""`python -m hpcc.gateway --config FILE`: one JSON line when ready, then serves."""
+"""`python -m hpcc.gateway --config FILE`: prints one JSON line when ready, then serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway's key and certificate, which somebody renews every few weeks while it serves."""
+"""Reads the gateway's key and certificate, which are replaced every few weeks while it serves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Stamp = tuple[tuple[int, int, int], ...]
 
 
 class CertificateFiles:
-    """`TlsFiles`: looks at both files, and takes them together when they belong together."""
+    """`TlsFiles`: watches both files, and adopts them together if they are a pair."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate, self._key = certificate, key
@@ -30,22 +30,24 @@ class CertificateFiles:
         self._stamp: _Stamp = ()
 
     def read(self) -> ServerTls:
-        """Read both.
+        """Read key and certificate chain.
 
         Raises:
-            CallerError: one cannot be read or used, or the key is another certificate's.
+            CallerError: a file cannot be read or used, or the key is another certificate's.
         """
         with self._lock:
             self._stamp = self._stamp_now()
             return self._read()
 
     def changed_or_none(self) -> ServerTls | None:
+        """Return the new pair if the files have changed and are valid, else None; never raises."""
+        # After any error new connections get the previous certificate.
         # Whatever it meets, those who connect get the certificate of before.
         with self._lock:
             stamp = self._stamp_now()
             if stamp == self._stamp:
                 return None
-            # Once for each state of the files: a bad one is not read for each connection.
+            # Once for each state of the files: an invalid one is not read for each connection.
             self._stamp = stamp
             try:
                 found = self._read()
@@ -79,7 +81,7 @@ class CertificateFiles:
                 f"{self._key} or {self._certificate} is no PEM, or the key has a password",
                 reason="gateway-certificate",
             ) from error
-        # Of two that are being replaced, one comes first.
+        # While both files are being replaced, one is new before the other.
         if not is_pair:
             raise CallerError(
                 f"{self._key} is not the key of the first certificate in {self._certificate}",

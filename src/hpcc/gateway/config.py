@@ -1,4 +1,4 @@
-"""What a gateway is told."""
+"""The configuration file of a gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from hpcc.core import CallerError, ImageRef, TenantId, check_port
 from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 
-# So that one tenant alone, with half of it, can have a few large messages under way.
+# So that one tenant, which may use half of it, can have a few large messages in transit.
 _MIN_BUFFER_BYTES: Final = 8 * MAX_RELAY_REQUEST_BYTES
 
 
@@ -18,9 +18,9 @@ _MIN_BUFFER_BYTES: Final = 8 * MAX_RELAY_REQUEST_BYTES
 class GatewayConfig:
     """Content of the config file of `python -m hpcc.gateway`. It holds no secret of the farm.
 
-    `certificate` and `key` are PEM files: the chain that clients check, signed by a CA of theirs,
-    and its private key. `default_images` are `TENANT=repo@sha256:…`, for clients that name none
-    before their first action.
+    `certificate` and `key` are PEM files: the chain, signed by a CA that the clients trust, and its
+    private key. `default_images` are `TENANT=repo@sha256:…`, for clients that name no image before
+    their first action.
     """
 
     scheduler: str
@@ -30,24 +30,24 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 0
     default_images: tuple[str, ...] = ()
-    # Calls at once. Bazel has up to --jobs of them, mostly executions that wait. Those who were not
-    # let in yet have half of them, and one address a quarter.
+    # Concurrent calls. Bazel has up to --jobs of them, mostly executions that wait. Callers that
+    # are not authenticated yet may use half of them, and one address a quarter.
     max_calls: int = 2048
     max_calls_of_tenant: int = 1024
     max_calls_of_principal: int = 512
-    # Messages that are held at once; a tenant may have half.
+    # Messages in memory at the same time; one tenant may use half.
     max_buffer_bytes: int = 512 << 20
-    # Of callers whose token was not accepted yet: one message each, and half for one address.
+    # The same for callers whose token was not accepted yet: one message each, half per address.
     max_lobby_bytes: int = 64 << 20
     first_message_seconds: float = 20.0
-    # For a piece of an upload to come, or for an answer to be read.
+    # The limit for a piece of an upload to arrive, or for an answer to be read.
     piece_seconds: float = 60.0
     call_seconds: float = 60.0
     transfer_seconds: float = 900.0
     execute_seconds: float = 7200.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers and images that could not work."""
+        """Refuse numbers and images that cannot work."""
         check_port("port", self.port)
         for name in ("max_calls", "max_calls_of_tenant", "max_calls_of_principal"):
             if getattr(self, name) < 1:
@@ -62,12 +62,12 @@ class GatewayConfig:
 
     @property
     def max_calls_of_strangers(self) -> int:
-        """Calls at once of callers whose token was not accepted yet."""
+        """Concurrent calls of callers whose token was not accepted yet."""
         return max(self.max_calls // 2, 1)
 
     @property
     def max_calls_of_address(self) -> int:
-        """What one address has of these."""
+        """How many of these one address may have."""
         return max(self.max_calls // 4, 1)
 
     def images(self) -> Mapping[TenantId, ImageRef]:

@@ -1,4 +1,4 @@
-"""One call from headers to its end: room, who, where, bytes on, bytes back."""
+"""Serves one call: reserves memory, authenticates the caller, finds a worker, relays bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_WAITING: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """A call whose caller was let in, and how many bytes it may hold."""
+    """A call of an authenticated caller, with the memory reserved for it."""
 
     link: RelayLink
     visitor: Visitor
@@ -36,7 +36,7 @@ class _Visit:
 
 
 class GatewayFront:
-    """Serves calls. It holds no credential: the caller's token says who asks, and for whom."""
+    """Serves calls. It holds no credential: the caller's token names the caller and the tenant."""
 
     def __init__(
         self, config: GatewayConfig, visitors: Visitors, routes: Routes, refusals: RefusalLog
@@ -48,7 +48,11 @@ class GatewayFront:
         self._calls = Calls()
 
     async def serve(self, link: RelayLink) -> None:
-        """Serve one call to its end."""
+        """Serve one call to its end.
+
+        Raises:
+            HpccError: the call is refused or failed; refusals are logged.
+        """
         call = link.call
         try:
             with self._calls.one("", self._config.max_calls):
@@ -60,7 +64,7 @@ class GatewayFront:
 
     @asynccontextmanager
     async def _visit(self, link: RelayLink) -> AsyncGenerator[_Visit]:
-        """Read the first message, in room for it, and let its sender in."""
+        """Read the first message into reserved memory, and authenticate its sender."""
         call, seconds = link.call, self._config.call_seconds
         tenant = self._visitors.tenant_or_none(call.credential)
         most = MAX_RELAY_REQUEST_BYTES + call.method.answer_bytes
@@ -85,9 +89,9 @@ class GatewayFront:
 
     @asynccontextmanager
     async def _as_stranger(self, address: str) -> AsyncGenerator[None]:
-        """Count a call until its token is accepted: those who only wait must leave calls to others.
+        """Count a call until its token is accepted, so that idle strangers leave calls to others.
 
-        The names are no tenants'.
+        Keys are peer addresses, not tenant names.
         """
         config = self._config
         with (
@@ -109,13 +113,13 @@ class GatewayFront:
         return target, visitor
 
     async def _relay(self, visit: _Visit) -> None:
-        """Pass a call on; by another worker, once, when the first one is lost before it answers."""
+        """Relay a call; if the worker is lost before it answers, once more by another worker."""
         place = await self._place(visit)
         if not await self._is_relayed(visit, place):
             await self._is_relayed(visit, await self._routed(visit, place.image), is_last=True)
 
     async def _is_relayed(self, visit: _Visit, place: Place, *, is_last: bool = False) -> bool:
-        """Pass a call on to one worker; False if another may still do it."""
+        """Relay a call to one worker; return False if another worker may still run it."""
         is_begun = False
         try:
             async with aclosing(self._answers(visit, place)) as answers:
@@ -125,10 +129,10 @@ class GatewayFront:
         except RelayedError as error:
             if not is_lost(error):
                 raise
-            # The caller's next call goes by another worker in any case, if there is one.
+            # In any case the caller's next call goes to another worker, if there is one.
             self._routes.lost(visit.visitor, place)
             _log.info("worker %s is lost: %s", place.route.worker_id, error)
-            # A client's pieces of an upload are gone.
+            # The pieces of an upload that were read cannot be sent again.
             if is_last or is_begun or visit.link.call.method.shape is Shape.STREAM_IN:
                 raise
             return False
@@ -174,17 +178,18 @@ class GatewayFront:
         try:
             return await self._routes.place(visit.visitor, image)
         except UnauthenticatedError:
-            # The scheduler was started anew, or the session is over: the caller's own token, which
-            # only its calls bring, gives another.
+            # The scheduler restarted, or the session ended. The caller's token opens another; only
+            # its calls carry it.
             self._visitors.forget(visit.visitor)
             visitor = await self._visitors.admit(visit.link.call.credential, visit.visitor.tenant)
             return await self._routes.place(visitor, image)
 
     def _image(self, visit: _Visit) -> ImageRef:
-        """Return the image by which a call goes before anything is known of an action.
+        """Return the image by which a call is routed before its action is known.
 
         Raises:
-            CallerError: nothing says which.
+            CallerError: neither the call nor the configuration names an image.
+            NotFoundError: the operation is unknown here.
         """
         visitor, call = visit.visitor, visit.link.call
         if visit.target.operation:
@@ -204,7 +209,7 @@ class GatewayFront:
         return image
 
     async def _named_image(self, visit: _Visit, place: Place) -> ImageRef | None:
-        """Read which image an action names; None when that cannot be told here and now."""
+        """Return the image that an action names; None if it cannot be read here and now."""
         up, tenant = _upstream(visit.link.call, place), visit.visitor.tenant
         assert visit.target.action is not None
         try:
@@ -218,10 +223,10 @@ class GatewayFront:
             return None if command is None else image_of_command(command)
         except RelayedError as error:
             if is_lost(error):
-                return None  # the call itself will find out, and go elsewhere
+                return None  # the call itself fails in the same way, and goes to another worker
             raise
         except CallerError:
-            return None  # the worker refuses it with the same words, and writes it down
+            return None  # the worker refuses the call with the same error, and records that
 
 
 def _upstream(call: RelayCall, place: Place) -> Upstream:
@@ -229,5 +234,5 @@ def _upstream(call: RelayCall, place: Place) -> Upstream:
 
 
 def _seconds(call: RelayCall, limit: float) -> float:
-    """Bound a call by the client's own deadline, where it has one."""
+    """Return the shorter of the limit and the client's own deadline, in seconds."""
     return limit if call.seconds_left is None else min(limit, max(call.seconds_left, 0.1))

@@ -1,4 +1,4 @@
-"""What may be under way at once: bytes of messages, and calls. Nobody can take all of it."""
+"""Limits the bytes of messages and the calls in progress. No owner can use all of them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class _Waiting:
 
 
 class Hold:
-    """Bytes that one call may have in memory."""
+    """Bytes of memory that one call has reserved."""
 
     def __init__(self, budget: Budget, owner: str, size_bytes: int) -> None:
         self._budget, self.owner, self.size_bytes = budget, owner, size_bytes
 
     def shrink(self, size_bytes: int) -> None:
-        """Give back what is more than `size_bytes`."""
+        """Give back what exceeds `size_bytes`."""
         back = self.size_bytes - size_bytes
         if back > 0:
             self.size_bytes = size_bytes
@@ -35,9 +35,9 @@ class Hold:
 
 
 class Budget:
-    """A number of bytes, of which one owner has half at most. First come, first served.
+    """A number of bytes, of which one owner may use half. Waiters are served in order of arrival.
 
-    Who waits for its own share does not hold up others.
+    A waiter that exceeds its owner's half does not delay other owners.
     """
 
     def __init__(self, total_bytes: int, max_waiting: int) -> None:
@@ -48,10 +48,10 @@ class Budget:
 
     @asynccontextmanager
     async def hold(self, owner: str, size_bytes: int, seconds: float) -> AsyncGenerator[Hold]:
-        """Wait for room, so long at most, and have it while the block runs.
+        """Reserve bytes while the block runs; wait for them for at most `seconds`.
 
         Raises:
-            BusyError: there is none in time, or too many wait already.
+            BusyError: no memory became free in time, or too many callers wait already.
         """
         if self._waiting or not self._fits(owner, size_bytes):
             if len(self._waiting) >= self._max_waiting:
@@ -79,7 +79,7 @@ class Budget:
     async def _queue(self, owner: str, size_bytes: int) -> None:
         place = _Waiting(owner, size_bytes, asyncio.get_running_loop().create_future())
         self._waiting.append(place)
-        # It may fit at once: those before it may only wait for their own shares.
+        # It may fit at once, if those before it wait only for their own owner's half.
         self._wake()
         try:
             await place.turn
@@ -92,12 +92,12 @@ class Budget:
             raise
 
     def _wake(self) -> None:
-        """Let in who fits. Who does not for want of room, not of its share, ends the round."""
+        """Serve the waiters that fit. One that exceeds the free bytes ends the round."""
         left: deque[_Waiting] = deque()
         while self._waiting:
             place = self._waiting.popleft()
             if place.turn.done():
-                # Cancelled this very moment; it takes itself off by `remove`.
+                # Cancelled just now; its own task removes it from the queue.
                 left.append(place)
             elif self._fits(place.owner, place.size_bytes):
                 self._take(place.owner, place.size_bytes)
@@ -118,7 +118,7 @@ class Budget:
 
 
 class Calls:
-    """Counts calls by owner."""
+    """Counts concurrent calls by owner."""
 
     def __init__(self) -> None:
         self._running: Counter[str] = Counter()
@@ -128,7 +128,7 @@ class Calls:
         """Count a call while the block runs.
 
         Raises:
-            BusyError: the owner has too many.
+            BusyError: the owner has `most` calls already.
         """
         if self._running[owner] >= most:
             raise BusyError(

@@ -1,4 +1,4 @@
-"""What was refused, in the log: a stable reason and a peer; never a token, never bytes."""
+"""Logs what was refused: a stable reason and a peer, never a token or bytes of the call."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hpcc.rpc.base.errors import BusyError
 from hpcc.rpc.relay.link import RelayCall
 
 _log: Final = logging.getLogger(__name__)
-# Refusals cost an attacker nothing: beyond this they are only counted.
+# A refusal costs an attacker nothing, so beyond this rate refusals are only counted.
 _LINES_PER_SECOND: Final = 20.0
 
 
 class RefusalLog:
-    """Up to a rate; the next line tells how many were left out."""
+    """Logs refusals up to a rate; the next line has the number that was left out."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -24,7 +24,7 @@ class RefusalLog:
         self._left_out = 0
 
     def note(self, call: RelayCall, error: HpccError) -> None:
-        """Write a line if the client is at fault or its tenant takes too much."""
+        """Log a line if the client is at fault or its tenant exceeds a limit."""
         if not isinstance(error, CallerError | PolicyError | BusyError):
             return
         now = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""Where a caller's work goes: a worker that stays the same while it lives, so that blobs do."""
+"""Routes callers to workers. A caller keeps its worker while that lives: its blobs are there."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Place:
 
 
 class Routes:
-    """Routes by caller and image; the last worker of a caller is the wish of its next question."""
+    """Routes by caller and image. A caller's last worker is the preferred one of its next route."""
 
     def __init__(self, client: SchedulerClient, clock: Clock) -> None:
         self._client, self._clock = client, clock
-        # Of this process alone: a route token that leaks from here is of no use elsewhere.
+        # Only this process has it, so a route token that leaks from here is useless elsewhere.
         self._key = ProofKey()
         self._routes: LruMemo[tuple[_Who, ImageRef], Route] = LruMemo(MAX_ROUTES)
         self._failed: LruMemo[tuple[_Who, ImageRef], int] = LruMemo(MAX_ROUTES)
@@ -59,7 +59,7 @@ class Routes:
         return self._image_of.use(_who(visitor))
 
     def note_operation(self, visitor: Visitor, name: str, image: ImageRef) -> None:
-        """Remember where an execution runs, for who comes back to wait for it."""
+        """Remember where an execution runs, for a caller that reconnects to wait for it."""
         self._operations[_who(visitor), name] = image
 
     def image_of_operation(self, visitor: Visitor, name: str) -> ImageRef | None:
@@ -70,11 +70,11 @@ class Routes:
 
         Raises:
             UnauthenticatedError: the session is over.
-            HpccError: the scheduler is away, refuses, or knows no worker.
+            HpccError: the scheduler is unreachable, refuses, or knows no worker.
         """
         who = _who(visitor)
         key = (who, image)
-        # One question for all calls of a build.
+        # One request to the scheduler for all calls of a build.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             route = self._routes.use(key)
@@ -82,13 +82,13 @@ class Routes:
                 route = await self._ask(visitor, image)
                 self._routes[key] = route
                 self._failed.pop(key, None)
-        # Only now, so that a refused image is nobody's last one.
+        # Only now, so that a refused image never counts as the last one of the caller.
         self._worker_of[who] = route.worker_id
         self._image_of[who] = image
         return self._placed(image, route)
 
     def lost(self, visitor: Visitor, place: Place) -> None:
-        """Give up a route that failed: the next question asks for another."""
+        """Drop a route that failed, so that the next request asks for another."""
         key = (_who(visitor), place.image)
         if self._routes.use(key) is place.route:
             del self._routes[key]

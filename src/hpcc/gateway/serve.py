@@ -1,4 +1,4 @@
-"""Builds a gateway and serves until told to stop; nothing was ever written to disk."""
+"""Builds a gateway from its configuration and serves until cancelled; it writes nothing to disk."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from hpcc.rpc.relay.methods import MAX_RELAY_REQUEST_BYTES
 from hpcc.rpc.scheduler.client import SchedulerClient
 
 _GRACE_SECONDS: Final = 5.0
-# Calls above the limit are told so; this many more are heard at all.
+# Calls above the limit get an error; this many more are read at all.
 _MORE_RPCS: Final = 256
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_RELAY_REQUEST_BYTES),
     ("grpc.max_concurrent_streams", 512),
-    # Whoever connects and says nothing.
+    # For clients that connect and send nothing.
     ("grpc.server_handshake_timeout_ms", 20_000),
     ("grpc.max_connection_idle_ms", 600_000),
-    # A client that is gone without a word would hold its executions to their end.
+    # A client that disappeared silently would otherwise keep its executions running to their end.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
@@ -39,7 +39,7 @@ _OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """Where a gateway serves."""
+    """The address of a running gateway."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""Who calls: the caller's own token, accepted by the scheduler, kept as a session of theirs."""
+"""Authenticates callers by their own token at the scheduler, and keeps a session for each."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hpcc.rpc.scheduler.client import SchedulerClient
 MAX_VISITORS: Final = 8192
 _LOGINS_AT_ONCE: Final = 32
 _RENEW_BEFORE_SECONDS: Final = 5.0
-# With an identity provider the token says who it is; the one tenant of `hpcc up` has nothing else.
+# With an identity provider the token names the principal; the tenant of `hpcc up` has no names.
 _PRINCIPAL: Final = "gateway"
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A caller whom the scheduler let in. `name` is the same for all of a person's tokens."""
+    """An authenticated caller. `name` is the same for all tokens of one person."""
 
     tenant: TenantId
     name: str
@@ -33,7 +33,7 @@ class Visitor:
 
 
 class Visitors:
-    """Sessions by tenant and token. Of a token only its hash is kept."""
+    """Sessions by tenant and token. Only the hash of a token is kept."""
 
     def __init__(self, client: SchedulerClient, clock: Clock, version: str) -> None:
         self._client, self._clock, self._version = client, clock, version
@@ -43,24 +43,24 @@ class Visitors:
         self._logins = asyncio.Semaphore(_LOGINS_AT_ONCE)
 
     def tenant_or_none(self, credential: str) -> str | None:
-        """Return whose token this was found to be; None for a stranger."""
+        """Return the tenant whose token this was found to be; None for an unknown token."""
         digest = _hash(credential)
         tenant = self._tenant_of.use(digest)
         visitor = self._known.use((tenant, digest)) if tenant else None
         return tenant if visitor is not None and self._is_good(visitor) else None
 
     async def admit(self, credential: str, tenant: TenantId) -> Visitor:
-        """Let a caller in, by the scheduler's word.
+        """Authenticate a caller at the scheduler, or return its present session.
 
         Raises:
-            UnauthenticatedError: the token is not good, or not for this tenant.
-            InfrastructureError: the scheduler is away.
+            UnauthenticatedError: the token is invalid, or is not for this tenant.
+            InfrastructureError: the scheduler is unreachable.
         """
         key = (tenant.value, _hash(credential))
         visitor = self._known.use(key)
         if visitor is not None and self._is_good(visitor):
             return visitor
-        # One question for all calls that a build starts with.
+        # One request for all calls that a build starts with.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock, self._logins:
             visitor = self._known.use(key)
@@ -91,7 +91,7 @@ def _hash(credential: str) -> bytes:
 
 
 def _name(credential: str, digest: bytes) -> str:
-    """Name a caller whose token was accepted: by its subject, as its next token will say too."""
+    """Return a caller's name from its accepted token's subject, equal for its next token."""
     try:
         claims = peek_claims(credential)
     except HpccError:
