@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # This very copy of hpcc, whatever else is installed: isolated mode knows no PYTHONPATH.
+    # Import this copy of hpcc, whatever else is installed: isolated mode ignores PYTHONPATH.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     if sys.argv[1:]:
         from hpcc.warden.zygote import main

@@ -1,7 +1,7 @@
-"""The system calls of a warden, assembled into a seccomp filter. No I/O.
+"""Assembles the seccomp filter of a warden: the system calls that it may make. No I/O.
 
 Classic BPF over `struct seccomp_data` (linux/seccomp.h): a check of the architecture, then one test
-per call; whatever is not listed ends the process.
+per call. A call that is not listed ends the process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArgumentCheck:
-    """What the low word of an argument must be; exactly one of the three is given."""
+    """A condition on the low word of an argument; exactly one of the three is given."""
 
     argument: int
     equals: int | None = None
@@ -57,7 +57,7 @@ class ArgumentCheck:
     has_none_of: int | None = None
 
     def instructions(self) -> list[Instruction]:
-        """Assemble: falls through if it holds, else to a verdict of its own."""
+        """Assemble: falls through if the condition holds, else ends the process."""
         load = Instruction(LOAD, _ARGUMENTS_AT + self.argument * _ARGUMENT_BYTES)
         kill = Instruction(RETURN, KILL_PROCESS)
         if self.equals is not None:
@@ -70,7 +70,7 @@ class ArgumentCheck:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Numbers of one machine; `first_foreign` is where another ABI's numbers begin (x32)."""
+    """Call numbers of one machine; another ABI's numbers (x32) begin at `first_foreign`."""
 
     audit: int
     numbers: Mapping[str, int]
@@ -78,7 +78,7 @@ class Architecture:
 
 
 # Calls without conditions, the frequent ones first. None takes a path, makes a descriptor or a
-# process, or names another process. Descriptors cannot come in either: there is no recvmsg.
+# process, or names another process. No descriptor can be received either: there is no recvmsg.
 PLAIN: Final = (
     "read", "write", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "writev", "futex",
     "munmap", "mremap", "brk", "madvise", "clock_gettime",
@@ -86,8 +86,8 @@ PLAIN: Final = (
     "getpeername", "getsockopt", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "exit",
     "exit_group",
 )  # fmt: skip
-# What is sent and received has no flags: out-of-band data has been a way into kernels. Memory
-# without a file behind it that is never executable; a socket made non-blocking.
+# Sending and receiving use no flags: out-of-band data has been a way into kernels. Memory must be
+# anonymous and never executable. The one ioctl makes a socket non-blocking.
 CHECKED: Final[Mapping[str, tuple[ArgumentCheck, ...]]] = {
     "recvfrom": (ArgumentCheck(argument=3, equals=0),),
     "sendto": (ArgumentCheck(argument=3, equals=0),),
@@ -100,7 +100,7 @@ CHECKED: Final[Mapping[str, tuple[ArgumentCheck, ...]]] = {
     "ioctl": (ArgumentCheck(argument=1, equals=_FIONBIO),),
 }
 
-# asm/unistd_64.h and asm-generic/unistd.h; a call that a machine does not have is absent.
+# asm/unistd_64.h and asm-generic/unistd.h; a call that a machine lacks is absent.
 ARCHITECTURES: Final = {
     "x86_64": Architecture(
         audit=0xC000003E,
@@ -135,7 +135,7 @@ def assemble(
     plain: Sequence[str] = PLAIN,
     checked: Mapping[str, tuple[ArgumentCheck, ...]] = CHECKED,
 ) -> list[Instruction]:
-    """Return the filter: what is listed is allowed, anything else ends the process."""
+    """Return the filter: listed calls are allowed, any other call ends the process."""
     kill, allow = Instruction(RETURN, KILL_PROCESS), Instruction(RETURN, ALLOW)
     program = [
         Instruction(LOAD, _ARCHITECTURE_AT),
@@ -160,5 +160,5 @@ def assemble(
 
 
 def pack(program: Sequence[Instruction]) -> bytes:
-    """Return the filter as the kernel takes it."""
+    """Return the filter in the kernel's form."""
     return b"".join(step.pack() for step in program)

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 _READ_BYTES: Final = 64 << 10
 _PREFIX_BYTES: Final = 5
-# Answers to SETTINGS and PING that the guest does not read: what waits for a window is not among
-# them, since grpclib stops sending that.
+# Answers to SETTINGS and PING that the guest does not read. Data that waits for a window does not
+# count, because grpclib stops sending it.
 _MAX_UNREAD_BYTES: Final = 8 << 20
-# Four streams' windows: an exec whose consumer is slow does not hold up the others in its guest.
+# Four streams' windows: an exec with a slow consumer must not delay the others in its guest.
 _CONNECTION_WINDOW_BYTES: Final = 16 << 20
 
 
 class _GuardedProtocol(H2Protocol):
-    """HTTP/2 that reports its end, and takes any error over hostile bytes for one."""
+    """HTTP/2 that reports its end, and treats any error over hostile bytes as the end."""
 
     def __init__(self, channel: Channel, on_end: OnLost) -> None:
         inner = channel._protocol_factory()  # noqa: SLF001 - how grpclib's own transports are made
@@ -58,7 +58,7 @@ class _GuardedProtocol(H2Protocol):
 
         def end() -> None:
             self._is_ended = True
-            # A transport that is only closed would wait for ever for a guest that reads nothing.
+            # Closing is not enough: it would wait without limit for a guest that reads nothing.
             close()
             transport.abort()
 
@@ -75,7 +75,7 @@ class _GuardedProtocol(H2Protocol):
             self._break(str(error))
         except Exception as error:  # noqa: BLE001 - whatever a parser does on hostile bytes ends this guest
             self._break(type(error).__name__)
-        # grpclib has ended the connection; one whose transport failed is about to say so itself.
+        # grpclib has ended the connection; a transport that failed reports that itself soon.
         if self._is_ended:
             self._on_end(wire.LostCode.BREACH, "HTTP/2")
 
@@ -94,7 +94,7 @@ class _GuardedProtocol(H2Protocol):
 
 
 class _Codec(CodecBase):
-    """Sends bytes that are a message already, and messages; reads nothing."""
+    """Sends encoded messages and messages; decodes nothing."""
 
     __content_subtype__ = "proto"
 
@@ -107,9 +107,9 @@ class _Codec(CodecBase):
 
 
 class GuestConnection(Channel):
-    """grpclib's channel over one connected socket, whose stream needs the link handshake first.
+    """grpclib's channel over one connected socket, which starts with the link handshake.
 
-    `on_lost` is called, perhaps more than once, when the stream ends or breaks HTTP/2.
+    `on_lost` is called, perhaps several times, when the stream ends or breaks HTTP/2.
     """
 
     def __init__(self, sock: socket.socket, start: wire.Start, on_lost: OnLost) -> None:
@@ -145,7 +145,7 @@ class GuestConnection(Channel):
         return protocol
 
     async def _shake_hands(self, sock: socket.socket) -> bytes:
-        """Do the link handshake; returns the bytes behind it."""
+        """Do the link handshake; return the bytes that followed it."""
         loop = asyncio.get_running_loop()
         link = HostLink(self._token, os.urandom(NONCE_BYTES))
         await loop.sock_sendall(sock, link.hello)
@@ -158,7 +158,7 @@ class GuestConnection(Channel):
         return early
 
     def close(self) -> None:
-        # grpclib drops its connection without a word when nothing was ever sent.
+        # grpclib drops its connection silently if nothing was ever sent.
         with suppress(AttributeError):
             super().close()
         if self._sock is not None:
@@ -166,15 +166,15 @@ class GuestConnection(Channel):
 
 
 async def receive(stream: ExecStream) -> wire.Reply | None:
-    """Return what the guest answers next, None at the end; its length is checked before it is read.
+    """Return the guest's next reply, None at the end. Its length is checked before it is read.
 
     Raises:
-        IntegrityError: it is too large or not a frame.
-        Exception: what grpclib and h2 raise over a stream that went wrong; there is no list.
+        IntegrityError: the frame exceeds `MAX_FRAME_BYTES`, or is not a frame.
+        Exception: what grpclib and h2 raise for a broken stream; they document no list.
     """
     if not stream._recv_initial_metadata_done:  # noqa: SLF001 - as grpclib's recv_message does
         await stream.recv_initial_metadata()
-    # grpclib's recv_message would trust the announced length: hence its inner stream (0.4.x).
+    # grpclib's recv_message would trust the announced length, so use its inner stream (0.4.x).
     with stream._wrapper:  # noqa: SLF001 - as above
         raw: Callable[[int], Awaitable[bytes]] = stream._stream.recv_data  # noqa: SLF001 - as above
         prefix = await raw(_PREFIX_BYTES)
@@ -191,10 +191,10 @@ async def receive(stream: ExecStream) -> wire.Reply | None:
 
 
 def reply_of(frame: pb.ServerFrame) -> wire.Reply:
-    """Return the frame's content, unchecked.
+    """Return the frame's content; the worker checks the values.
 
     Raises:
-        IntegrityError: it has none.
+        IntegrityError: the frame is empty.
     """
     match frame.WhichOneof("frame"):
         case "need":

@@ -1,4 +1,4 @@
-"""An interpreter that imports nothing any more and reports no error to anybody."""
+"""Hardens the interpreter of a warden: it imports nothing any more and prints no errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 class _NoMoreModules:
-    """Finds none: a warden could not open a file, so that an import is a plain error."""
+    """Finds no module: a warden cannot open files, so an import must be a plain error."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -22,13 +22,13 @@ class _NoMoreModules:
 
 
 def harden() -> None:
-    """Make the interpreter one that does not reach for files, not even to report an error."""
+    """Stop the interpreter from opening files, even to report an error."""
     logging.disable(logging.CRITICAL)
     linecache.updatecache = lambda *_, **__: []
     linecache.checkcache = lambda *_, **__: None
     sys.meta_path[:] = [_NoMoreModules()]
     sys.excepthook = lambda *_: None
     sys.unraisablehook = lambda _: None
-    # What was imported stays shared between all wardens.
+    # What was imported stays in memory that all wardens share.
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What a forked warden gives up before it reads a guest's first byte. There is no way back."""
+"""Drops a forked warden's rights before it reads a guest's first byte. They cannot be regained."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_MODE_FILTER: Final = 2
 
 # Interpreter and libraries take 120 MiB of addresses; the rest is for one request's header in
-# several forms (32 MiB each at most) and what is on its way.
+# several forms (32 MiB each at most) and for data in transit.
 ADDRESS_SPACE_BYTES: Final = 512 << 20
-# A backstop: the worker counts a warden's CPU time against the work that it does.
+# A backstop: the worker compares a warden's CPU time with the work that it does.
 CPU_SECONDS: Final = 4 * 3600
 _LIMITS: Final = {
     resource.RLIMIT_AS: ADDRESS_SPACE_BYTES,
@@ -34,7 +34,7 @@ _LIMITS: Final = {
     resource.RLIMIT_NPROC: 0,
     resource.RLIMIT_MEMLOCK: 0,
     resource.RLIMIT_MSGQUEUE: 0,
-    # The descriptors that are open stay; there are no others from here on.
+    # Existing descriptors stay usable; opening new ones fails from here on.
     resource.RLIMIT_NOFILE: 0,
 }
 
@@ -42,7 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class SandboxError(InfrastructureError):
-    """This machine cannot confine a warden; none runs without."""
+    """This machine cannot confine a warden; no warden runs unconfined."""
 
     default_reason = "warden-sandbox"
 
@@ -61,19 +61,19 @@ def _prctl(option: int, *arguments: object) -> None:
 
 
 def set_name(name: str) -> None:
-    """Name this process, as ps shows it; at most 15 bytes."""
+    """Set this process's name, as ps shows it; at most 15 bytes."""
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel end this process when its parent ends; at once if it has already."""
+    """Let the kernel kill this process when its parent ends; exit if it has ended already."""
     _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
 def keep_only(descriptors: Iterable[int]) -> None:
-    """Close every other descriptor, standard ones included."""
+    """Close all other descriptors, including the standard ones."""
     low = 0
     for fd in sorted(descriptors):
         os.closerange(low, fd)
@@ -82,10 +82,10 @@ def keep_only(descriptors: Iterable[int]) -> None:
 
 
 def confine(*, uid: int | None, parent_pid: int) -> None:
-    """Give up identity, limits and system calls, in the one order that works.
+    """Drop identity, resource limits and system calls, in the only order that works.
 
     Raises:
-        SandboxError: a step failed, or the machine is of no known architecture.
+        SandboxError: a step failed, or the machine's architecture is unknown.
         OSError: the uid could not be changed.
     """
     architecture = ARCHITECTURES.get(platform.machine())

@@ -1,7 +1,30 @@
-"""What a warden does all its life: pass execs on to its guest, and the guest's answers back.
+"""Serves one guest for its whole life: a hostile guest's bytes end here.
 
-It checks that the guest's bytes are HTTP/2, gRPC and agent.proto. What they mean is checked by the
-worker, which believes a warden no more than a guest.
+The problem: HTTP/2, HPACK, gRPC and protobuf are large parsers, and a guest that runs a tenant's
+code can send them anything. A fault in one of them must not reach the worker, which has every
+tenant's blobs and keys.
+
+The rule: one warden process per guest parses the guest's bytes. Before its first byte it has
+dropped its identity, its descriptors and all system calls that a parser does not need (`sandbox`,
+`filter`). To the worker it sends only the fixed frames of `hpcc.wire.warden`: a kind, an exec's
+number, a length, and fields of known types. What the fields mean (paths, digests, order, limits) is
+checked by the worker, which trusts a warden no more than a guest.
+
+Each rule bounds what a guest can cost:
+
+- A frame's length is checked before its content is read (`guest.receive`).
+- `wire.REPLIES_AHEAD` replies may be on their way to the worker; the next one waits for CREDIT.
+- A breach, a parser's exception or a stream without a proper end gives the guest up: the first
+  reason is sent as LOST, and the session ends with all its execs.
+- A response counts only if its stream ended cleanly; otherwise the guest is reported as lost.
+
+Example: a guest sends a protobuf message that makes the decoder raise an unknown exception.
+`_Call._run` catches it, the worker receives LOST with `BREACH`, and the guest and this process are
+ended. The other guests of the worker have separate wardens and do not notice.
+
+What must never happen: a guest's bytes reach the worker unparsed; an exec ends as if it were
+complete after its stream broke; a guest makes its warden wait without limit or hold unbounded
+memory.
 """
 
 from __future__ import annotations
@@ -22,13 +45,13 @@ from hpcc.wire import warden as wire
 if TYPE_CHECKING:
     from hpcc.warden.guest import ExecStream
 
-# The last words to a worker that may not listen.
+# How long to send the reason of an end to a worker that may not read it.
 _FAREWELL_SECONDS: Final = 5.0
 _READ_BYTES: Final = 64 << 10
 
 
 class _LostGuestError(Exception):
-    """The guest is given up; ends the session."""
+    """The guest is given up, which ends the session."""
 
     def __init__(self, code: wire.LostCode, text: str) -> None:
         super().__init__(text)
@@ -44,7 +67,7 @@ async def serve(guest: socket.socket, worker: socket.socket) -> None:
 async def serve_streams(
     guest: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """The same, where the way to the worker is no socket."""
+    """Serve as `serve` does, over a worker connection that is not a socket."""
     try:
         await _Session(guest, reader, writer).run()
     except _LostGuestError as error:
@@ -55,7 +78,7 @@ async def serve_streams(
                 while await reader.read(_READ_BYTES):
                     pass
     except (asyncio.IncompleteReadError, OSError):
-        pass  # the worker is gone, or wants this guest no more
+        pass  # the worker is gone, or has no use for this guest any more
     finally:
         guest.close()
         writer.close()
@@ -71,11 +94,11 @@ class _Session:
         self._calls: dict[int, _Call] = {}
 
     async def run(self) -> None:
-        """Take the START and serve.
+        """Read START, then serve.
 
         Raises:
             _LostGuestError: the guest is lost.
-            IncompleteReadError, OSError: the worker is.
+            IncompleteReadError, OSError: the worker hung up.
         """
         kind, _, body = await self._read()
         if kind != wire.START:
@@ -129,48 +152,52 @@ class _Session:
         return kind, number, await self._reader.readexactly(length)
 
     def say(self, frame: bytes) -> None:
-        """Send a small frame, in order with all others."""
+        """Queue a small frame, in order with all others."""
         self._writer.write(frame)
 
     async def send(self, *pieces: bytes) -> None:
-        """Send a frame and wait while the worker is slow."""
+        """Send a frame, and wait while the worker reads slowly.
+
+        Raises:
+            ConnectionResetError: the worker is gone.
+        """
         if self._writer.is_closing():
             raise ConnectionResetError("the worker is gone")
         self._writer.writelines(pieces)
         await self._writer.drain()
 
     def ended(self, number: int) -> None:
-        """Tell the worker that nothing more comes of this exec."""
+        """Tell the worker that no more frames come for this exec."""
         self._calls.pop(number, None)
         if not self._lost.done():
             self.say(wire.frame(wire.END, number))
 
 
 class _Call:
-    """One Exec on the guest's stream."""
+    """One Exec call on the guest's connection."""
 
     def __init__(
         self, session: _Session, connection: GuestConnection, number: int, header: bytes
     ) -> None:
         self._session, self._connection, self._number = session, connection, number
         self._credit = asyncio.Semaphore(wire.REPLIES_AHEAD)
-        # None: no more. The worker keeps the number of chunks bounded.
+        # None ends the input. The worker bounds the number of chunks in the queue.
         self._chunks: asyncio.Queue[pb.ClientFrame | None] = asyncio.Queue()
         self._is_finished = False
         self.task = asyncio.get_running_loop().create_task(self._run(header))
         self._is_cancelled = False
-        # Not in the task itself: one that is cancelled before its first step does nothing.
+        # Not in the task itself: a task that is cancelled before its first step never runs.
         self.task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        # grpclib cancels whoever waits for a stream that ends. Whatever the cause, an answer whose
-        # end was not seen to be good is none.
+        # grpclib cancels the task that waits for a stream when the stream ends. A response counts
+        # only if its stream ended cleanly; otherwise the guest is reported as lost.
         if not self._is_cancelled and (task.cancelled() or task.exception() is not None):
             self._session.give_up(wire.LostCode.FAILED, "an exec without an end")
         self._session.ended(self._number)
 
     def take(self, kind: int, body: bytes) -> None:
-        """Do what the worker's frame says."""
+        """Handle a frame of the worker for this exec."""
         if kind == wire.CREDIT:
             self._credit.release()
         elif kind == wire.CHUNK:
@@ -210,7 +237,7 @@ class _Call:
             sender.cancel()
             await asyncio.wait([sender])
             if not sender.cancelled():
-                sender.exception()  # the stream's end says it better
+                sender.exception()  # retrieved, not raised: the stream's end tells more
 
     async def _send_chunks(self, stream: ExecStream) -> None:
         while (chunk := await self._chunks.get()) is not None:

@@ -1,7 +1,7 @@
-"""A warden on Windows: started for one guest, with a token that is nobody's, in a job of its own.
+"""A warden on Windows: one process per guest, with a token without rights, in a separate job.
 
 Its standard input is a duplex pipe to the worker (`hpcc.wire`, `hpcc.wire.warden_share`). See
-docs/adr/0038-warden-on-windows.md; run under Wine, not yet on Windows.
+docs/adr/0038-warden-on-windows.md. Tested under Wine, not yet on Windows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if sys.platform == "win32":
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_READ_AHEAD_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
-        # As create_pipe_connection does with a pipe that it has opened by name.
+        # As create_pipe_connection does for a pipe that it opened by name.
         pipe = PipeHandle(msvcrt.get_osfhandle(sys.stdin.fileno()))
         transport = loop._make_duplex_pipe_transport(pipe, protocol)  # noqa: SLF001 - no public way
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
@@ -42,13 +42,13 @@ if sys.platform == "win32":
         await serve_streams(guest, reader, writer)
 
     def main_on_windows() -> None:
-        """Run as one guest's warden, until it is lost or the worker hangs up."""
+        """Run as one guest's warden until the guest is lost or the worker hangs up."""
         asyncio.run(_work())
-        # An orderly end would want modules that cannot be had any more.
+        # An orderly exit would import modules, which is not possible any more.
         os._exit(0)
 
 else:
 
     def main_on_windows() -> None:
-        """Refuse: elsewhere a warden is forked."""
+        """Refuse to run: on other systems a warden is forked."""
         raise SystemExit("not Windows")

@@ -1,9 +1,9 @@
-"""The process that wardens are forked from: it has imported everything and holds no secret.
+"""Forks the wardens of a worker: it has imported everything they need and holds no secret.
 
-It has one connection to its worker, SOCK_SEQPACKET. Each packet on it asks for one warden and
-carries three descriptors: the guest's stream, the warden's end of its connection to the worker, and
-a line (SOCK_SEQPACKET, too) on which the worker learns what becomes of that warden. On the line
-come the warden's pid and its wait status; the worker's hanging up ends the warden, however it is.
+It has one connection to its worker, SOCK_SEQPACKET. Each packet asks for one warden and carries
+three descriptors: the guest's stream, the warden's end of its connection to the worker, and a line
+(SOCK_SEQPACKET too). The line carries the warden's pid and later its wait status to the worker; if
+the worker closes it, the warden is killed.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class _Warden:
 
 
 def run(control: socket.socket, work: Work) -> None:
-    """Fork wardens until the worker hangs up; then end them all.
+    """Fork wardens until the worker hangs up, then return: all wardens die with this process.
 
-    `work` is what a warden does: `serve`, or in tests something that tries what it may not.
+    `work` is what a warden does: `serve`, or in tests an attempt at something forbidden.
     """
     set_name("hpcc-zygote")
     _Zygote(control, work).run()
@@ -81,7 +81,7 @@ class _Zygote:
     def _fork(self, uid: int | None, fds: Sequence[int]) -> None:
         guest, worker, line = fds
         zygote, pid = os.getpid(), -1
-        with suppress(OSError):  # no process left: the line's end says so, and the others live on
+        with suppress(OSError):  # no process left: the closed line shows it, and the others live on
             pid = os.fork()
         if pid == 0:
             _become_warden(self._work, guest, worker, uid, zygote)
@@ -108,7 +108,7 @@ class _Zygote:
 
     def _kill(self, warden: _Warden) -> None:
         self._poll.unregister(warden.line)
-        # It has ended; or a host where root may not kill: it ends with its streams then.
+        # It may have ended; where root may not kill, it ends with its streams.
         with suppress(OSError):
             os.kill(warden.pid, signal.SIGKILL)
 
@@ -119,11 +119,11 @@ class _Zygote:
 
 
 def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote: int) -> None:
-    """Do a warden's work in this process, which ends with it."""
+    """Do a warden's work in this process, and exit with it."""
     try:
         set_name("hpcc-warden")
         loop = asyncio.new_event_loop()
-        # The pair by which other threads would wake the loop: there are none.
+        # The socket pair by which other threads would wake the loop: there are no threads.
         loop._close_self_pipe()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
         keep_only([guest, worker, loop._selector.fileno()])  # type: ignore[attr-defined]  # noqa: SLF001 - as above
         confine(uid=uid, parent_pid=zygote)
@@ -131,7 +131,7 @@ def _become_warden(work: Work, guest: int, worker: int, uid: int | None, zygote:
         for stream in streams:
             stream.settimeout(0)
         loop.run_until_complete(work(*streams))
-    except BaseException:  # noqa: BLE001 - there is nobody to tell: the wait status says it
+    except BaseException:  # noqa: BLE001 - nothing may be reported here: the wait status shows it
         os._exit(_EXIT_ERROR)
     os._exit(0)
 
@@ -145,5 +145,5 @@ def main(descriptor: int, worker_pid: int) -> None:
     die_with_parent(worker_pid)
     harden()
     run(socket.socket(fileno=descriptor), serve)
-    # An orderly end would want modules that cannot be had any more.
+    # An orderly exit would import modules, which is not possible any more.
     os._exit(0)
