@@ -1,4 +1,4 @@
-"""The guest's blob cache: a header crosses the boundary once per guest."""
+"""The guest's blob cache: an input file is sent to a guest only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _COPY_BYTES: Final = 1 << 20
 class BlobCache:
     """Files named by digest in a directory that only root can enter.
 
-    At most `budget_bytes` of blobs that no running exec uses are kept; the oldest use goes first.
+    Keeps at most `budget_bytes` of blobs that no running exec uses, and evicts the least recently
+    used first.
     """
 
     def __init__(self, directory: str, budget_bytes: int) -> None:
@@ -27,7 +28,7 @@ class BlobCache:
         os.makedirs(directory, mode=0o700)
 
     def pin(self, digests: Iterable[Digest]) -> list[Digest]:
-        """Hold these for one exec; return those that must still be fetched, each once."""
+        """Keep these for one exec; return those that must still be fetched, each once."""
         missing: dict[str, Digest] = {}
         for digest in digests:
             self._pins[digest.hash] = self._pins.get(digest.hash, 0) + 1
@@ -38,7 +39,7 @@ class BlobCache:
         return list(missing.values())
 
     def unpin(self, digests: Iterable[Digest]) -> None:
-        """Let go what `pin` held, and evict what is too much."""
+        """Release what `pin` kept, and evict what exceeds the budget."""
         for digest in digests:
             left = self._pins[digest.hash] - 1
             if left:
@@ -56,10 +57,10 @@ class BlobCache:
         return BlobWriter(self, digest)
 
     def copy(self, digest: Digest, target_fd: int) -> None:
-        """Write the blob to a file that is open, checking it again.
+        """Write the blob to an open file, and check it again.
 
         Raises:
-            IntegrityError: it is not what it was.
+            IntegrityError: the cached file has changed.
         """
         check, size = hashlib.sha256(), 0
         with open(self._path(digest.hash), "rb", buffering=0) as source:
@@ -74,8 +75,8 @@ class BlobCache:
         return f"{self._directory}/{name}"
 
     def keep(self, digest: Digest, temporary: str) -> None:
-        """Take over a file whose digest was checked. Only BlobWriter calls it."""
-        if digest.hash in self._sizes:  # by another exec, which may be reading it
+        """Adopt a file whose digest was checked. Only BlobWriter calls it."""
+        if digest.hash in self._sizes:  # another exec received it, and may be reading it
             os.unlink(temporary)
             return
         os.rename(temporary, self._path(digest.hash))
@@ -84,7 +85,7 @@ class BlobCache:
 
 
 class BlobWriter:
-    """One blob on its way in; `close` without `finish` leaves nothing."""
+    """One blob that is being received; `close` without `finish` removes it."""
 
     _count = 0
 
@@ -100,10 +101,10 @@ class BlobWriter:
         _write_all(self._file.fileno(), data)
 
     def finish(self) -> None:
-        """Check and keep the blob.
+        """Check the digest and add the blob to the cache.
 
         Raises:
-            IntegrityError: it does not have the digest that it was announced with.
+            IntegrityError: the bytes do not have the announced digest.
         """
         if self._hash.hexdigest() != self._digest.hash:
             raise IntegrityError(f"received bytes are not blob {self._digest}")

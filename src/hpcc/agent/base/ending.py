@@ -1,4 +1,4 @@
-"""How a program ended, whatever the system: what the agent puts into a Result."""
+"""How a program ended, on any system: the fields of a Result."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Ending:
 
 @dataclass(slots=True)
 class Output:
-    """An output file that exists, with the size that it had when nothing ran any more.
+    """An existing output, with its size after all processes of the exec ended.
 
-    `fd` is open, or -1: a directory, or a file that is opened when it is sent.
+    `fd` is open, or -1 for a directory and for a file that is opened when it is sent.
     """
 
     path: str
@@ -42,4 +42,4 @@ class Output:
 
 
 class OutputTreeError(Exception):
-    """Something in an output directory that REAPI has no place for, or too much of it."""
+    """An output directory has an entry that REAPI cannot represent, or too many entries."""

@@ -1,4 +1,4 @@
-"""Frames of a grpclib stream with their length checked before anything is allocated."""
+"""Receives frames of a grpclib stream; the length is checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ async def receive(
     grpclib's own `recv_message` trusts the length that the peer announces.
 
     Raises:
-        CallerError: it is too large or not a frame.
+        CallerError: the frame exceeds `max_bytes`, is compressed, or is not a ClientFrame.
     """
-    raw = stream._stream  # noqa: SLF001 - grpclib has no limit of its own; 0.4.x is pinned
+    raw = stream._stream  # noqa: SLF001 - grpclib has no limit; 0.4.x is pinned
     prefix = await raw.recv_data(_PREFIX_BYTES)
     if not prefix:
         return None
@@ -40,4 +40,5 @@ async def receive(
 
 
 def need(digests: list[bytes], *, more: bool) -> pb.ServerFrame:
+    """Return the frame that asks for blobs (32 bytes each); `more` announces another one."""
     return pb.ServerFrame(need=pb.Need(digests=digests, more=more))

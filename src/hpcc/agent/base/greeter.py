@@ -10,9 +10,9 @@ from hpcc.wire.link import READY, GuestLink
 
 
 class Greeter(asyncio.Protocol):
-    """Says READY, waits for HELLO, answers WELCOME, hands the transport to the session's protocol.
+    """Sends READY, waits for HELLO, answers WELCOME, and gives the transport to the session.
 
-    `on_session` is called with the transport when that happens, `on_lost` if the stream ends first.
+    `on_session` receives the transport then; `on_lost` is called if the stream ends before.
     """
 
     def __init__(

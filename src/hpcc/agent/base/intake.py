@@ -1,4 +1,4 @@
-"""What the host may send in one Exec, checked: frames in, a request and blob pieces out. No I/O."""
+"""Checks what the host sends in one Exec: frames in, a request and blob pieces out. No I/O."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHA256_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class FirstExecHeader:
-    """What only the first Exec after a boot carries."""
+    """Fields that only the first Exec after a boot carries."""
 
     guest_id: str
     wall_time_ns: int
@@ -40,7 +40,7 @@ class FirstExecHeader:
 
 @dataclass(frozen=True, slots=True)
 class BlobPiece:
-    """Bytes of the blob that is being received; `ends` says that it is complete."""
+    """Bytes of the blob that is being received; `ends` marks the last piece."""
 
     digest: Digest
     data: bytes
@@ -48,9 +48,9 @@ class BlobPiece:
 
 
 class Intake:
-    """The legal order of one Exec's client frames: header, asked-for blobs in order, end.
+    """The legal order of one Exec's client frames: header, requested blobs in order, end.
 
-    Every method raises CallerError for a frame that breaks agent.proto.
+    Every method raises CallerError for a frame that violates agent.proto.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Intake:
         self._received = 0
 
     def header(self, frame: pb.ClientFrame | None) -> tuple[ExecRequest, FirstExecHeader | None]:
-        """Read the first frame."""
+        """Check the first frame; return the request, and the guest's identity if it is given."""
         if frame is None or frame.WhichOneof("frame") != "header":
             raise CallerError("the first frame is not a Header")
         header = frame.header
@@ -68,7 +68,7 @@ class Intake:
         return self._request, _first_exec(header.guest) if header.HasField("guest") else None
 
     def want(self, digests: Sequence[Digest]) -> None:
-        """Say which blobs were asked for."""
+        """Set the blobs that were requested, in order."""
         self._wanted = list(digests)
 
     @property
@@ -76,7 +76,7 @@ class Intake:
         return self._next == len(self._wanted)
 
     def chunk(self, frame: pb.ClientFrame | None) -> BlobPiece:
-        """Read one frame after the header, while blobs are missing."""
+        """Check the next frame after the header, while requested blobs are missing."""
         if frame is None or frame.WhichOneof("frame") != "chunk":
             raise CallerError("an InputChunk was expected")
         wanted = self._wanted[self._next]
@@ -95,7 +95,7 @@ class Intake:
         return BlobPiece(wanted, chunk.data, chunk.last)
 
     def end(self, frame: pb.ClientFrame | None) -> None:
-        """Check that the client has half-closed."""
+        """Check that the client has half-closed the stream."""
         if frame is not None:
             raise CallerError("a frame after the last InputChunk")
 

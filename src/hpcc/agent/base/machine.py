@@ -1,4 +1,4 @@
-"""What a system does for the agent's service: the seam between Linux and Windows."""
+"""What an operating system does for the agent's service: the seam between Linux and Windows."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from hpcc.core import ExecRequest
 
 
 class Workplace(Protocol):
-    """Where one compile runs; the service calls these in their order, each once."""
+    """The place of one compile. The service calls these methods in their order, each once."""
 
     async def stage(self, blobs: BlobCache) -> None:
         """Make the source tree of the request.
 
         Raises:
-            OSError: it does not fit, or this system cannot have such a tree.
+            OSError: it does not fit, or this system cannot represent such a tree.
             IntegrityError: a cached blob is damaged.
         """
 
     async def run(self, on_stdio: OnStdio) -> Ending:
-        """Run the program to its end, deadline or cancel; nothing of it lives then.
+        """Run the program to its end, deadline or cancel. On return none of its processes lives.
 
         Raises:
-            OSError: something of it does. The guest is to be given up.
+            OSError: a process could not be ended. The guest must be given up.
         """
 
     def outputs(self) -> list[Output]:
-        """List what was made of what was declared, in the order in which it is sent.
+        """List the declared outputs that exist, in the order in which they are sent.
 
         Raises:
             OSError, OutputTreeError: an output directory cannot be sent as it is.
@@ -54,21 +54,21 @@ class Machine(Protocol):
         """Make `directory`, which no program of an exec can reach.
 
         Raises:
-            OSError: it is there already, or cannot be made.
+            OSError: it exists already, or cannot be made.
         """
 
     def take_first_exec(self, first_exec: FirstExecHeader) -> None:
-        """Become the guest that the first Exec names: clock and entropy, where they are ours."""
+        """Adopt the identity from the first Exec: clock and entropy, if they are the guest's."""
 
     def workplace(
         self, request: ExecRequest, number: int
     ) -> AbstractAsyncContextManager[Workplace]:
-        """Return the place of the agent's exec `number`, with its limits; gone with the block.
+        """Return the place of exec `number`, with its limits; it is removed after the block.
 
         Raises:
-            OSError: it cannot be made, or what ran in it cannot be cleared away. The guest is to
-                be given up then.
+            OSError: it cannot be made, or its remains cannot be removed. The guest must be given
+                up then.
         """
 
     def say_memory(self, execs: int) -> None:
-        """Tell the log what this process took at most."""
+        """Log the peak memory of this process."""

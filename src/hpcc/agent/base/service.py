@@ -1,4 +1,29 @@
-"""AgentService: the one method of the guest."""
+"""AgentService: runs one compile for each Exec call. The only method that a guest serves.
+
+The problem: a compile needs thousands of input files, and only some are new to this guest; its
+outputs may be large; and the program that runs may be hostile to the agent and to other execs.
+
+The rule, one Exec:
+
+1. The header names argv, environment, limits and all inputs by digest. The first header after a
+   boot also carries the guest's identity, and no later one may.
+2. The agent asks for the blobs that its cache lacks, in one order, and accepts only these, in this
+   order. Each blob is checked against its digest before it is used.
+3. The machine's workplace stages the tree and runs the program under its limits.
+4. After all processes of the exec ended, the outputs are listed. Result is sent, then the outputs.
+5. The workplace is removed, however the exec ended.
+
+A violation of agent.proto by the host is a gRPC error. A failure of the compile itself (deadline,
+limits, no such program, unusable outputs, no room for the inputs) is a Result with a reason, and
+the guest can be used again.
+
+Example: the input cache has no room. The remaining blobs are still received and discarded, so that
+the stream stays in step; then a Result with "agent-error" follows.
+
+What must never happen: an output is read while a process of its exec runs; a link in an output path
+is followed; a frame is allocated before its length was checked. The worker trusts none of this: it
+checks each frame again (docs/security.md).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +69,7 @@ _STREAMS: Final = {"stdout": pb.Stdio.STREAM_STDOUT, "stderr": pb.Stdio.STREAM_S
 
 
 class Agent(AgentServiceBase):
-    """Serves Exec on any machine; `machine.directory` is made anew for it."""
+    """Serves Exec on any machine. Makes `machine.directory`, which must not exist."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -98,7 +123,7 @@ class Agent(AgentServiceBase):
     async def _receive_blobs(
         self, stream: ExecStream, intake: Intake, missing: list[Digest]
     ) -> Ending | None:
-        """Ask for what is missing and take it; an Ending when the guest has no room for it."""
+        """Request and receive the missing blobs; return an Ending if the guest has no room."""
         intake.want(missing)
         raw = [bytes.fromhex(d.hash) for d in missing]
         for at in range(0, max(len(raw), 1), NEED_PER_FRAME):
@@ -168,7 +193,7 @@ async def _send_result(stream: ExecStream, ending: Ending, stage_seconds: float)
 
 
 def _outputs(place: Workplace, ending: Ending) -> tuple[Ending, list[Output]]:
-    """Look at what was made, and say so if it cannot be sent."""
+    """List the outputs; return an Ending with "output-tree" if they cannot be sent."""
     if ending.reason:
         return ending, []
     try:
@@ -197,7 +222,7 @@ async def _send_open(stream: ExecStream, output: Output) -> None:
     while True:
         data = os.read(output.fd, min(CHUNK_BYTES, left))
         left -= len(data)
-        # Nothing runs any more that could shorten it; this only guards the loop.
+        # No process is left that could shorten it; this only guards the loop.
         last = not left or not data
         chunk = pb.OutputChunk(
             path=output.path, data=data, is_executable=output.is_executable, last=last

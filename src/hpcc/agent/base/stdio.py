@@ -1,4 +1,4 @@
-"""Passes on what a program writes, within its limits."""
+"""Forwards what a program writes, within its limits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hpcc.agent.base.ending import OnStdio, StreamName
 from hpcc.wire.exec_frames import MAX_STDIO_PIECES
 
 _READ_BYTES: Final = 64 << 10
-# After the first hundred pieces small ones are gathered: 100 a second of both streams at most.
+# After the first hundred pieces small ones are delayed: at most 100 a second from both streams.
 _SLOW_BELOW_PIECES: Final = MAX_STDIO_PIECES - 100
 _SMALL_BYTES: Final = 4096
 _GATHER_SECONDS: Final = 0.02
 
 
 class StdioFullError(Exception):
-    """The program wrote more than it may."""
+    """The program wrote more than its limit."""
 
 
 class StdioPump:
@@ -27,10 +27,10 @@ class StdioPump:
         self._pieces_left = MAX_STDIO_PIECES
 
     async def pump(self, name: StreamName, stream: asyncio.StreamReader) -> None:
-        """Pass on a stream until its end.
+        """Forward a stream until its end.
 
         Raises:
-            StdioFullError: it is more than the program may write.
+            StdioFullError: the program wrote more than its limit.
         """
         while data := await stream.read(_READ_BYTES):
             self._bytes_left -= len(data)
@@ -39,12 +39,12 @@ class StdioPump:
                 raise StdioFullError
             await self._on_stdio(name, data)
             if self._pieces_left < _SLOW_BELOW_PIECES and len(data) < _SMALL_BYTES:
-                # A program that writes single bytes would cost the host a message for each.
+                # Otherwise a program that writes single bytes costs the host a message each.
                 await asyncio.sleep(_GATHER_SECONDS)
 
 
 async def drain(*pipes: asyncio.StreamReader | None) -> None:
-    """Read to their ends: a process counts as ended with its pipes alone, and a pump gave up."""
+    """Read pipes to their ends: asyncio reports a process as ended only after its pipes."""
     for pipe in pipes:
         while pipe is not None and await pipe.read(_READ_BYTES):
             pass

@@ -1,7 +1,7 @@
-"""Two one-way streams as an asyncio transport: how an agent is reached on its standard streams.
+"""Two one-way streams as an asyncio transport: an agent that is reached on its standard streams.
 
-By threads, because a standard handle on Windows can be waited for by nothing else, and a file's
-descriptor by no event loop.
+It uses threads, because on Windows nothing else can wait for a standard handle, and no event loop
+can wait for a file's descriptor.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LOW_WATER_BYTES: Final = 256 << 10
 
 
 class StreamPair(asyncio.Transport):
-    """Reads from one descriptor and writes to another, both blocking and the caller's to close.
+    """Reads from one descriptor and writes to another. Both are blocking; the caller closes them.
 
-    `ended` completes when it is over: the source's end, an error, or `close`. A thread that waits
-    in a read then stays until the process ends, which is what a session's end is for.
+    `ended` completes at the source's end, an error or `close`. A thread that is blocked in a read
+    then stays until the process ends, which must follow the session's end.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StreamPair(asyncio.Transport):
         self._is_closing = self._is_write_paused = False
         self._may_read = threading.Event()
         self._may_read.set()
-        # One piece at a time is on its way to the loop: whoever writes faster waits.
+        # One piece at a time is on its way to the loop: a faster sender has to wait.
         self._taken = threading.Semaphore(1)
         self.ended: asyncio.Future[BaseException | None] = loop.create_future()
         protocol.connection_made(self)
@@ -85,7 +85,7 @@ class StreamPair(asyncio.Transport):
         self.write(b"".join(list_of_data))
 
     def close(self) -> None:
-        """End it when all has been written."""
+        """End the transport after everything was written."""
         if not self._is_closing:
             self._is_closing = True
             self._queue.put(None)
@@ -121,7 +121,7 @@ class StreamPair(asyncio.Transport):
             self._tell(self._end, None)
 
     def _tell(self, call: object, argument: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+        with suppress(RuntimeError):  # the loop is closed, and with it the session
             self._loop.call_soon_threadsafe(call, argument)  # type: ignore[arg-type]  # see callers
 
     # In the loop.

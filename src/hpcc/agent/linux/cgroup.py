@@ -1,6 +1,6 @@
-"""One cgroup for each compile: its limits, and the kill that nothing escapes.
+"""One cgroup for each compile: its limits, and a kill that no process escapes.
 
-Version 2 wherever it can be; version 1 where a container's host still has its controllers there.
+Version 2 wherever possible; version 1 where a container's host still has its controllers there.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-# A killed tree that holds much memory takes a while to give it back, where it is emulated minutes.
+# A killed tree with much memory takes a while to release it; under emulation that is minutes.
 _REMOVE_SECONDS: Final = 120.0
 _PAUSE_SECONDS: Final = 0.01
-# Where the agent and what started it go: a group with limited children may hold no process.
+# Where the agent and its parents move: a group with limited children may hold no process.
 _AGENTS_OWN: Final = "agent"
 _COMPILES: Final = "compiles"
 _V1_CONTROLLERS: Final = ("memory", "pids")
 
 
 def enable_controllers(root: str, memory_bytes: int) -> str:
-    """Return the group that compiles' groups go to; once, at the agent's start.
+    """Return the group below which compiles' groups are made. Call it once, at the agent's start.
 
-    In version 2 all compiles together take `memory_bytes` at most: what the kernel then ends is a
-    compile. Without it the agent's own program pages would be the first to go, and an agent that
-    reads each of them again from its drive answers nobody.
+    In version 2 all compiles together may use `memory_bytes`, so that the kernel kills a compile
+    when memory runs out. Otherwise it would first drop the agent's own program pages, and an agent
+    that reads each page again from its drive does not answer.
 
     Raises:
         OSError: the kernel lacks a controller.
@@ -50,7 +50,7 @@ def _enable(group: str) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        # Only a machine's root group may keep processes; a container's may not.
+        # Only a machine's root group may keep processes; a container's root group may not.
         os.mkdir(f"{group}/{_AGENTS_OWN}")
         for pid in _pids(group):
             _write(f"{group}/{_AGENTS_OWN}/cgroup.procs", str(pid))
@@ -58,7 +58,7 @@ def _enable(group: str) -> None:
 
 
 def new_cgroup(root: str, name: str, *, memory_bytes: int, pids: int) -> Cgroup:
-    """Make a leaf group of what `enable_controllers` gave.
+    """Make a leaf group below the one that `enable_controllers` returned.
 
     Start processes in it by `procs_paths`, then `remove` it.
     """
@@ -74,7 +74,7 @@ class Cgroup:
         os.mkdir(self._path)
         _write(f"{self._path}/memory.max", str(memory_bytes))
         _write(f"{self._path}/pids.max", str(pids))
-        # All or nothing: a compiler driver would report a killed cc1 as an ordinary failure.
+        # All processes or none: a compiler driver would report a killed cc1 as an ordinary failure.
         _write(f"{self._path}/memory.oom.group", "1")
 
     @property
@@ -83,11 +83,11 @@ class Cgroup:
 
     @property
     def procs_paths(self) -> str:
-        """The files to write a pid to, with ':' between, as `hpcc-init exec` takes them."""
+        """The files to write a pid to, joined by ':', as `hpcc-init exec` takes them."""
         return ":".join(f"{d}/cgroup.procs" for d in self.directories)
 
     def kill(self) -> None:
-        """SIGKILL for everything in it, forks in flight included."""
+        """Send SIGKILL to all processes in the group, including forks in progress."""
         with suppress(OSError):
             _write(f"{self._path}/cgroup.kill", "1")
 
@@ -95,7 +95,7 @@ class Cgroup:
         return _count(f"{self._path}/memory.events", "oom_kill") > 0
 
     def is_empty(self) -> bool:
-        """Say whether no process is in it any more, and so no memory of one."""
+        """Return whether no process is left, and so no memory of one."""
         try:
             return _count(f"{self._path}/cgroup.events", "populated") == 0
         except FileNotFoundError:
@@ -105,7 +105,7 @@ class Cgroup:
         """Kill what is left and remove the group.
 
         Raises:
-            OSError: it stayed busy, that is, a process would not die.
+            OSError: it stayed busy, because a process would not die.
         """
         deadline = time.monotonic() + _REMOVE_SECONDS
         while True:
@@ -122,13 +122,13 @@ class Cgroup:
 
 
 class Room:
-    """Keeps a compile waiting while one that was killed still holds its memory."""
+    """Delays a compile while a killed one still holds its memory."""
 
     def __init__(self) -> None:
         self._dying: set[Cgroup] = set()
 
     async def wait(self) -> None:
-        """Return when every group that `gives_back` was told of is empty."""
+        """Return when every group that left a `gives_back` block is empty."""
         while self._dying:
             self._dying = {group for group in self._dying if not group.is_empty()}
             if self._dying:
@@ -136,7 +136,7 @@ class Room:
 
     @asynccontextmanager
     async def gives_back(self, group: Cgroup) -> AsyncIterator[None]:
-        """However the block ends, what is in the group is killed then, and waited for by others."""
+        """Kill the group's processes after the block; `wait` then waits for its memory."""
         try:
             yield
         finally:
@@ -145,7 +145,7 @@ class Room:
 
 
 class _CgroupV1(Cgroup):
-    """The same of version 1, in two hierarchies."""
+    """The same for version 1, in two hierarchies."""
 
     def __init__(self, root: str, name: str, *, memory_bytes: int, pids: int) -> None:
         self._memory, self._pids = (f"{root}/{c}/{name}" for c in _V1_CONTROLLERS)
@@ -161,9 +161,9 @@ class _CgroupV1(Cgroup):
         return (self._memory, self._pids)
 
     def kill(self) -> None:
-        """SIGKILL for everything in it.
+        """Send SIGKILL to all processes in the group.
 
-        A fork in flight does not escape: PID 1 of the compile's namespace is among them, and the
+        A fork in progress does not escape: PID 1 of the compile's namespace is among them, and the
         kernel ends the namespace with it.
         """
         with suppress(FileNotFoundError):  # removed

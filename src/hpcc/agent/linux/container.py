@@ -1,4 +1,4 @@
-"""The agent's start in a container: one connection to the host, one session, then the end."""
+"""Starts the agent in a container: one connection to the host, one session, then the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hpcc.wire.container import (
 )
 from hpcc.wire.link import GuestLink
 
-# The agent, and page cache of the image that is charged to the container.
+# For the agent, and for page cache of the image, which is charged to the container.
 _RESERVED_BYTES: Final = 64 << 20
 _MIN_MEMORY_BYTES: Final = 32 << 20
 _PID_1: Final = 1
@@ -67,7 +67,7 @@ async def serve_in_container() -> None:
 
 
 def main_in_container() -> None:
-    """Run until the session is over, then end the container: also when the worker was killed."""
+    """Serve until the session is over, then end the container, even if the worker was killed."""
     os.umask(0o022)
     try:
         asyncio.run(serve_in_container())

@@ -1,4 +1,4 @@
-"""The agent's machine on Linux: directories, cgroups and namespaces, one of each for an exec."""
+"""The agent's machine on Linux: a directory, a cgroup and namespaces for each exec."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RNDRESEEDCRNG: Final = 0x5207
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinuxConfig:
-    """Where the agent works and what it may hand out.
+    """The agent's directories and the limits of execs.
 
     `has_own_kernel`: clock and entropy are this guest's, not those of a container's host.
     """
@@ -43,7 +43,7 @@ class LinuxConfig:
 
 
 class LinuxMachine:
-    """See `hpcc.agent.base.machine`; several execs at once."""
+    """`Machine` on Linux (`hpcc.agent.base.machine`). Runs several execs at the same time."""
 
     def __init__(self, config: LinuxConfig) -> None:
         self._config = config
@@ -92,11 +92,11 @@ class LinuxMachine:
 
 
 class _Workplace:
-    """The directory and the cgroup of one exec, gone at the end of the block."""
+    """The directory and the cgroup of one exec; both are removed after the block."""
 
     def __init__(self, config: LinuxConfig, request: ExecRequest, number: int) -> None:
         self._request, self._number, self._config = request, number, config
-        # Root's alone: other execs cannot reach it, and this one sees only what is bound on /src.
+        # Only root can enter: other execs cannot reach it, and this exec sees only what /src binds.
         self._directory = f"{config.directory}/x{number}"
         self._source = f"{self._directory}/src"
 

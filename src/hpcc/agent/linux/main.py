@@ -1,4 +1,4 @@
-"""The agent's start: find the port, serve one session, end."""
+"""Starts the agent in a virtual machine: finds the channel, serves one session, ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpcc.wire.exec_frames import PORT_NAME, TOKEN_PARAMETER, VSOCK_PARAMETER
 from hpcc.wire.link import GuestLink
 
 _PORTS: Final = "/sys/class/virtio-ports"
-# Kernel, agent and page tables; what a compile may not take.
+# For kernel, agent and page tables; a compile may not use it.
 _RESERVED_BYTES: Final = 96 << 20
 _MIN_MEMORY_BYTES: Final = 32 << 20
 
@@ -45,7 +45,7 @@ def find_token(command_line: str) -> bytes:
 
 
 def find_vsock_port(command_line: str) -> int | None:
-    """Return the vsock port to listen on, None where the channel is a virtio port."""
+    """Return the vsock port to listen on; None if the channel is a virtio port."""
     port = _parameter(command_line, VSOCK_PARAMETER)
     return None if port is None else int(port)
 
@@ -62,7 +62,7 @@ def _config() -> LinuxConfig:
     with open("/proc/meminfo") as file:
         total_bytes = int(file.readline().split()[1]) << 10
     return LinuxConfig(
-        # With the copies that running execs stage, cached blobs stay under the tmpfs limit (70 %).
+        # With the copies that running execs stage, cached blobs stay below the tmpfs limit (70 %).
         blob_budget_bytes=total_bytes // 4,
         max_memory_bytes=max(total_bytes - _RESERVED_BYTES, _MIN_MEMORY_BYTES),
         max_pids=resource.getrlimit(resource.RLIMIT_NPROC)[1],
@@ -110,7 +110,7 @@ def _log(text: str) -> None:
 
 
 def main() -> None:
-    """Run until the session is over; PID 1 then ends the machine."""
+    """Serve until the session is over; PID 1 then ends the machine."""
     os.umask(0o022)
     _survive_out_of_memory()
     asyncio.run(serve())

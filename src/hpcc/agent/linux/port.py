@@ -9,21 +9,21 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-# The driver hands out at most one 4 KiB buffer for each read.
+# The driver returns at most one 4 KiB buffer for each read.
 _READS_PER_WAKEUP: Final = 32
 _READ_BYTES: Final = 64 << 10
 _HIGH_WATER_BYTES: Final = 1 << 20
 _LOW_WATER_BYTES: Final = 256 << 10
 _HANGUP_POLL_SECONDS: Final = 0.01
-# A hang-up is not ordered with the data; only one that lasts is the end.
+# A hang-up is not ordered with the data, so only one that lasts is the end.
 _HANGUP_SECONDS: Final = 1.0
 
 
 class PortTransport(asyncio.Transport):
     """A duplex transport over one non-blocking character device.
 
-    While no host is connected the device reports a hang-up for ever (level triggered), so the
-    descriptor leaves the event loop and is polled. A hang-up of a second ends the transport.
+    While no host is connected, the device reports a hang-up all the time (level triggered). The
+    descriptor then leaves the event loop and is polled. A hang-up of a second ends the transport.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Runs one program through `hpcc-init exec` and says how it ended."""
+"""Runs one program through `hpcc-init exec` and reports how it ended."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hpcc.core import SOURCE_ROOT, ExecRequest
 
 _REPORT_BYTES: Final = 512
 _FIRST_UID: Final = 10_000
-# As many as a container's range of ids has room for; a guest that runs more starts over.
+# As many as a container's range of ids has room for; a guest that runs more starts again.
 _UIDS: Final = 250_000
 
 
 def uid_of(number: int) -> int:
-    """Return the uid of a guest's exec: that of none which may still be there."""
+    """Return the uid of a guest's exec, which no other exec that may still exist has."""
     return _FIRST_UID + number % _UIDS
 
 
 class Sandbox:
-    """One program in its own namespaces. `run` once; however it ends, nothing of it lives."""
+    """One program in separate namespaces. `run` it once; on return no process of it lives."""
 
     def __init__(self, helper: str, request: ExecRequest, number: int, source: str) -> None:
         self._helper, self._request = helper, request
@@ -42,7 +42,7 @@ class Sandbox:
                 os.close(report_write)
             started_at = time.monotonic()
             cause = await self._wait(process, cgroup, on_stdio)
-            # Every writer is dead by now, so this does not block.
+            # All writers are dead by now, so this does not block.
             report = os.read(report_read, _REPORT_BYTES)
         finally:
             os.close(report_read)
@@ -77,7 +77,7 @@ class Sandbox:
                 group.create_task(stdio.pump("stdout", process.stdout))
                 group.create_task(stdio.pump("stderr", process.stderr))
                 await process.wait()
-                # Nothing of it may hold the pipes open any more; this makes sure.
+                # No process should hold the pipes open any more; this makes sure.
                 cgroup.kill()
         except* TimeoutError:
             cause = "deadline"
@@ -94,7 +94,7 @@ class Sandbox:
 
 
 def _ending(report: bytes, *, is_out_of_memory: bool) -> Ending:
-    """Read the helper's line; see sandbox() in init.c. The program cannot reach that pipe."""
+    """Parse the helper's line; see sandbox() in init.c. The program cannot reach that pipe."""
     words = report.split(b"\n", 1)[0].decode("utf-8", "replace").split(" ", 5)
     match words:
         case _ if is_out_of_memory:

@@ -1,4 +1,4 @@
-"""The files of one compile: inputs copied in, outputs read back, with a hostile program between."""
+"""The files of one compile: copies inputs in and reads outputs that a hostile program wrote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpcc.agent.base.ending import Output, OutputTreeError
 from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_path
 
 _FILES_PER_TURN: Final = 16
-# Each level holds a descriptor while a directory is listed.
+# Listing a directory holds a descriptor for each level.
 _MAX_DEPTH: Final = 64
 _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO planted under an output's name must not stop the agent.
@@ -60,9 +60,9 @@ def _make_dirs(root: str, path: str, made: set[str], uid: int) -> None:
 
 
 def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
-    """Open those of the declared outputs that are regular files; the caller closes them.
+    """Open those declared outputs that are regular files; the caller closes them.
 
-    No link is followed at any level, so what is read lies under `root`.
+    No link is followed at any level, so all that is read is below `root`.
     """
     found: list[Output] = []
     for path in paths:
@@ -78,15 +78,15 @@ def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
 
 
 def list_directories(root: str, paths: tuple[str, ...]) -> list[Output]:
-    """List the output directories that exist, with all below them, parents first.
+    """List the output directories that exist, with everything below them, parents first.
 
-    Directories have a path that ends with "/" and size 0. Files are not open (`fd` is -1), for
-    there may be more of them than descriptors: `open_listed` opens each when it is sent. Nothing
-    runs any more, so that both see the same.
+    Directories have a path that ends with "/", and size 0. Files are not open (`fd` is -1),
+    because there may be more of them than descriptors: `open_listed` opens each when it is sent.
+    No process runs any more, so both see the same files.
 
     Raises:
-        OutputTreeError: an entry is no file or directory, there are too many, or a name is not
-            one that can be sent.
+        OutputTreeError: an entry is neither file nor directory, there are too many entries, or a
+            name cannot be sent.
     """
     found: list[Output] = []
     for path in paths:
@@ -155,10 +155,10 @@ def _open_beneath(root: str, path: str, flags: int = _OPEN_FILE) -> int | None:
 
 
 def remove_tree(root: str) -> None:
-    """Remove a directory with all that a hostile program left below it.
+    """Remove a directory with everything that a hostile program left below it.
 
-    It may be deeper than any path is long and than descriptors there are, so that directories are
-    moved up to be emptied; `shutil.rmtree` holds one descriptor for each level.
+    The tree may be deeper than a path can be long and than descriptors exist, so directories are
+    moved up before they are emptied. `shutil.rmtree` holds one descriptor for each level.
     """
     prefix, count = secrets.token_hex(16), itertools.count()
     at = os.open(root, _OPEN_DIR)
@@ -179,7 +179,7 @@ def remove_tree(root: str) -> None:
 
 
 def _clear(directory_fd: int) -> list[str]:
-    """Unlink what is no directory; returns the names of those that are."""
+    """Unlink all entries that are not directories; return the names of the directories."""
     with os.scandir(directory_fd) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in found:

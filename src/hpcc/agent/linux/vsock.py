@@ -1,4 +1,4 @@
-"""The one session of a guest whose channel is vsock."""
+"""Serves the one session of a guest whose channel is vsock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hpcc.agent.base.greeter import Greeter
 from hpcc.agent.linux.port import PortTransport
 
 _BACKLOG: Final = 4
-# The host connects twice at most: to see that a guest is ready, and for its session.
+# The host connects at most twice: to check that a guest is ready, and for its session.
 _MAX_CONNECTIONS: Final = 16
 
 
 def listen(port: int) -> socket.socket:
-    """Listen for the host."""
+    """Listen for the host on a vsock port."""
     listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     listener.bind((socket.VMADDR_CID_ANY, port))
     listener.listen(_BACKLOG)
@@ -41,10 +41,10 @@ async def accept_from_host(listener: socket.socket) -> int:
 async def session_of_host(
     listener: socket.socket, greet: Callable[[Callable[[asyncio.Transport], None]], Greeter]
 ) -> PortTransport:
-    """Take connections until one has begun its session; ends the listener and the others then.
+    """Accept connections until one starts its session, then close the listener and the others.
 
-    `greet` makes a connection's greeter, which is to call what it gets when the session begins. A
-    connection without one may end, or be cut when a snapshot is taken: the next is as good.
+    `greet` makes a connection's greeter, which must call its argument when the session starts. A
+    connection without a session may end, or be cut when a snapshot is taken; the next one works.
     """
     loop = asyncio.get_running_loop()
     begun: asyncio.Future[asyncio.Transport] = loop.create_future()

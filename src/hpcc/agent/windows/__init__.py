@@ -1,4 +1,4 @@
-"""The agent's machine on Windows: job objects and file trees. Not yet run there.
+"""The agent's machine on Windows: job objects and file trees. Not yet tested on Windows.
 
-It may not import `agent.linux`; what both share is in `agent.base`.
+This room does not import `agent.linux`; what both share is in `agent.base`.
 """

@@ -1,4 +1,4 @@
-"""Runs one program through `hpcc-agent.exe run`: in a job of its own, to its end."""
+"""Runs one program to its end through `hpcc-agent.exe run`, in a separate job."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hpcc.agent.windows.program import EXIT_DEADLINE, check_line, read_report, s
 from hpcc.core import ExecRequest
 
 _MAX_REPORT_BYTES: Final = 200
-# The stub keeps the deadline; this is for a stub that does not.
+# The stub enforces the deadline; this is for a stub that fails to.
 _LATE_SECONDS: Final = 10.0
-# For Windows to end what is in a job that was closed.
+# How long Windows may take to end the processes of a closed job.
 _END_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsJob:
-    """One program, found, with its variables; `stub` is how the job's keeper is called.
+    """One program with its path and variables; `stub` starts the process that keeps its job.
 
-    `report` names a file that is not there, in a directory that the program cannot reach.
+    `report` names a file that does not exist, in a directory that the program cannot reach.
     """
 
     stub: Sequence[str]
@@ -38,10 +38,10 @@ class WindowsJob:
     report: str
 
     async def run(self, on_stdio: OnStdio) -> Ending:
-        """Run it to its end, deadline or cancel: the job ends with its keeper.
+        """Run it to its end, deadline or cancel. The job ends with the process that keeps it.
 
         Raises:
-            OSError: something of it did not end. The guest is to be given up.
+            OSError: a process did not end. The guest must be given up.
         """
         arguments = stub_arguments(self.request, self.program, self.report)
         argv = [*self.stub, *arguments]
@@ -78,8 +78,8 @@ class WindowsJob:
         except* StdioFullError:
             cause = "stdio-limit"
         finally:
-            # Its end closes the job's last handle, and Windows ends all that is in it. Where the
-            # pipes ended by themselves the keeper is about to write its report.
+            # The stub's end closes the job's last handle, and Windows ends all processes in it. If
+            # the pipes ended by themselves, the stub is about to write its report.
             if not process.stdout.at_eof() or not process.stderr.at_eof():
                 with suppress(ProcessLookupError):
                     process.kill()
@@ -92,7 +92,7 @@ class WindowsJob:
                 await drain(process.stdout, process.stderr)
                 await process.wait()
         except TimeoutError as error:
-            # Whoever has the pipes open is in no job of ours.
+            # A process that still has the pipes open is not in our job.
             process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
             raise OSError("a program outlived its job") from error
 

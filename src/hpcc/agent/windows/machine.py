@@ -1,7 +1,7 @@
-"""The agent's machine on Windows: one exec at a time in `C:/src`, and a job for each.
+"""The agent's machine on Windows: one exec at a time in `C:/src`, each in a job.
 
-One at a time, because cl writes the absolute path of the object into it: a directory for each exec
-would make equal compiles unequal. Not yet run on Windows; run under Wine in the tests.
+One at a time, because cl writes the absolute path of the object into it: separate directories for
+execs would make equal compiles unequal. The tests run it under Wine; not yet tested on Windows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hpcc.core import ExecRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowsAgentConfig:
-    r"""Where the agent works and what it may hand out.
+    r"""The agent's directories and the limits of execs.
 
     Sources and outputs are in `source`, `C:\src` wherever there is a choice; `scratch` is the
     program's directory for temporary files. All are on one volume. `make_shared` makes a directory
@@ -54,7 +54,7 @@ class WindowsAgentConfig:
 
 
 class WindowsMachine:
-    """See `hpcc.agent.base.machine`; one exec at a time, the others wait."""
+    """`Machine` on Windows (`hpcc.agent.base.machine`). Runs one exec at a time; others wait."""
 
     def __init__(self, config: WindowsAgentConfig) -> None:
         self._config = config
@@ -71,7 +71,7 @@ class WindowsMachine:
 
     @asynccontextmanager
     async def workplace(self, request: ExecRequest, number: int) -> AsyncIterator[_Workplace]:
-        del number  # its place is that of all others
+        del number  # all execs use the same place, one after another
         async with self._turn:
             place = _Workplace(self._config, self._limited(request))
             try:
@@ -104,7 +104,7 @@ class _Workplace:
         """Remove what a compile left.
 
         Raises:
-            OSError: some of it stays. The guest is to be given up.
+            OSError: something remains. The guest must be given up.
         """
         graveyard = verbatim(self._config.directory)
         await clear(self._source, graveyard)

@@ -1,7 +1,7 @@
-"""The agent's start on Windows: `hpcc-agent.exe serve --port N` or `--stdio`, from app.pyz.
+"""Starts the agent on Windows: `hpcc-agent.exe serve --port N` or `--stdio`, from app.pyz.
 
-It takes one connection, from the container's host alone, and ends with it. Not yet run on Windows
-over a Hyper-V socket; the tests run it under Wine over one of another family.
+It accepts one connection, only from the container's host, and ends with it. The tests run it under
+Wine over a socket of another family; not yet tested on Windows over a Hyper-V socket.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from hpcc.agent.windows.machine import WindowsAgentConfig, WindowsMachine
 from hpcc.agent.windows.native import make_private_directory, make_shared_directory, memory_bytes
 from hpcc.wire.link import GuestLink
 
-# The service of a vsock port among those of Hyper-V sockets; hpcc.runtime has the same.
+# The service id of a vsock port among Hyper-V sockets; hpcc.runtime has the same.
 _SERVICE: Final = "{:08x}-facb-11e6-bd58-64006a7986d3"
 _DIRECTORY: Final = "C:\\.hpcc-work"
 _MAX_PORT: Final = 0x7FFF_FFFF
-# Hyper-V's names for who may connect (hvsocket.h): the partition above, or with a table of
-# services that says who, anyone. Programs of the same container are LOOPBACK.
+# Hyper-V's names for allowed peers (hvsocket.h): the parent partition, or anyone, where a table of
+# services restricts the peers. Programs of the same container are LOOPBACK.
 _PEERS: Final = {"parent": "HV_GUID_PARENT", "any": "HV_GUID_WILDCARD"}
 _LOOPBACK: Final = "e0e16197-dd56-4a10-9195-5ee7a155a838"
 _BACKLOG: Final = 1
 _MAX_REFUSED: Final = 16
 _RESERVED_BYTES: Final = 512 << 20
 _MIN_MEMORY_BYTES: Final = 128 << 20
-# On the scratch disk, of 20 GB unless the worker asks for another.
+# On the scratch disk, which has 20 GB unless the worker sets another size.
 _BLOB_BUDGET_BYTES: Final = 2 << 30
 _MAX_PROCESSES: Final = 256
 
@@ -48,13 +48,13 @@ type Accept = Callable[[], Awaitable[socket.socket]]
 
 
 def listen(port: int, peers: str) -> socket.socket:
-    """Listen on a Hyper-V socket for those that `peers` names.
+    """Listen on a Hyper-V socket for the peers that `peers` names.
 
     Raises:
         OSError: this account may not bind it.
         SystemExit: this Python has no Hyper-V sockets.
     """
-    # Constants of Windows builds alone, Python 3.12 and later.
+    # These constants exist only in Windows builds, Python 3.12 and later.
     names: dict[str, Any] = vars(socket)
     if not {"AF_HYPERV", "HV_PROTOCOL_RAW", _PEERS[peers]} <= names.keys():
         raise SystemExit("hpcc-agent: this Python has no Hyper-V sockets")
@@ -70,15 +70,15 @@ def listen(port: int, peers: str) -> socket.socket:
 
 
 def take_host(listener: socket.socket) -> socket.socket:
-    """Return the host's connection and close the listener: there is no other. Blocks.
+    """Accept the host's connection and close the listener, since there is only one. Blocks.
 
     Raises:
-        OSError: there is none to be had.
+        OSError: the host did not connect.
     """
     with closing(listener):
         for _ in range(_MAX_REFUSED):
             connection, peer = listener.accept()
-            # Programs of this very container are refused, whoever may bind and connect.
+            # Programs of this container are refused, in case they may bind and connect.
             if str(peer[0]).strip("{}").lower() != _LOOPBACK:
                 return connection
             connection.close()
@@ -86,11 +86,11 @@ def take_host(listener: socket.socket) -> socket.socket:
 
 
 def take_streams() -> tuple[int, int]:
-    """Return standard input and output for ourselves; what is printed goes to standard error."""
+    """Take over standard input and output; what is printed goes to standard error from now on."""
     source, target = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     if os.name == "nt":
-        # Of Windows builds alone.
+        # Only in Windows builds.
         import msvcrt
 
         set_mode: Any = vars(msvcrt)["setmode"]
@@ -112,7 +112,7 @@ async def serve(accept: Accept, machine: Machine) -> None:
 
 
 async def serve_streams(source: int, target: int, machine: Machine) -> None:
-    """Serve one session on two descriptors, until its source ends."""
+    """Serve one session on two descriptors, until the source ends."""
 
     async def connect(greeter: Greeter) -> None:
         StreamPair(asyncio.get_running_loop(), source, target, greeter)
@@ -138,10 +138,10 @@ async def _serve(connect: Callable[[Greeter], Awaitable[None]], machine: Machine
             lost(error)
             end(error)
 
-        protocol.connection_lost = connection_lost  # type: ignore[method-assign, assignment]  # to hear it, too
+        protocol.connection_lost = connection_lost  # type: ignore[method-assign, assignment]  # to see the end
         return protocol
 
-    # The first to come says which token it is: there is no other, and nothing has run yet.
+    # The first peer sets the token: there is only one peer, and no program has run yet.
     await connect(Greeter(GuestLink(None), session, on_lost=end))
     error = await over
     _log(f"session over: {error}")
@@ -150,7 +150,7 @@ async def _serve(connect: Callable[[Greeter], Awaitable[None]], machine: Machine
 def _machine(directory: str = _DIRECTORY) -> Machine:
     most = memory_bytes() - _RESERVED_BYTES
     config = WindowsAgentConfig(
-        # app.pyz lies beside the stub.
+        # app.pyz is in the stub's directory.
         stub=(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "hpcc-agent.exe"),),
         variables=dict(os.environ),
         directory=directory,
@@ -180,7 +180,7 @@ def _log(text: str) -> None:
 
 
 def _main_on_streams() -> None:
-    # Agents come and go in one container: each has a directory that no other one has made.
+    # Agents come and go in one container, so each makes a directory with a fresh name.
     directory = f"{_DIRECTORY}-{secrets.token_hex(8)}"
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -190,7 +190,7 @@ def _main_on_streams() -> None:
 
 
 def main_on_windows(argv: Sequence[str] | None = None) -> None:
-    """Run until the session is over; the stub, and with it the container, ends then."""
+    """Serve until the session is over; the stub, and with it the container, ends then."""
     arguments = _arguments(argv)
     if arguments.stdio:
         _main_on_streams()

@@ -1,4 +1,4 @@
-"""What the agent asks of Windows by ctypes: memory, and a directory with rights of its own.
+"""Win32 calls of the agent by ctypes: the machine's memory, and directories with set rights.
 
 Sources: Win32 documentation of GlobalMemoryStatusEx, CreateDirectoryW and
 ConvertStringSecurityDescriptorToSecurityDescriptorW.
@@ -10,8 +10,9 @@ import ctypes
 import os
 from typing import Any, Final
 
-# Owned by administrators, who have full access with the system: an owner by name could change who
-# has it. In the first, everyone, and so a program with a restricted token, may read, write, delete.
+# The owner is the administrators' group, with full access, as has the system; an owner by name
+# could change the rights. In the first, everyone, which includes a program with a restricted token,
+# may read, write and delete.
 SHARED_SDDL: Final = "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;0x1301bf;;;WD)"
 PRIVATE_SDDL: Final = "O:BAD:P(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)"
 _SDDL_REVISION: Final = 1
@@ -37,7 +38,7 @@ class _MemoryStatus(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _library(name: str) -> Any:  # noqa: ANN401 - ctypes has WinDLL on Windows alone
+def _library(name: str) -> Any:  # noqa: ANN401 - ctypes has WinDLL only on Windows
     loader: Any = vars(ctypes)["WinDLL"]
     return loader(name, use_last_error=True)
 
@@ -50,10 +51,10 @@ def _last_error(what: str) -> OSError:
 
 
 def memory_bytes() -> int:
-    """Return how much memory this machine has.
+    """Return the memory of this machine in bytes.
 
     Raises:
-        OSError: Windows does not say.
+        OSError: Windows reports an error.
     """
     status = _MemoryStatus()
     status.length = ctypes.sizeof(status)
@@ -63,19 +64,19 @@ def memory_bytes() -> int:
 
 
 def make_shared_directory(path: str) -> None:
-    """Make a directory that a program without rights may write to, whatever is above it.
+    """Make a directory that a program without rights may write to, regardless of its parents.
 
     Raises:
-        OSError: it is there already, or cannot be made.
+        OSError: it exists already, or cannot be made.
     """
     _make_directory(path, SHARED_SDDL)
 
 
 def make_private_directory(path: str) -> None:
-    """Make a directory that such a program cannot enter.
+    """Make a directory that a program without rights cannot enter.
 
     Raises:
-        OSError: it is there already, or cannot be made.
+        OSError: it exists already, or cannot be made.
     """
     _make_directory(path, PRIVATE_SDDL)
 

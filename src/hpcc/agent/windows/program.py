@@ -1,6 +1,6 @@
-"""What a compile on Windows is started with: program, variables, exit status. No I/O of its own.
+"""Computes what a compile on Windows starts with: program, variables, exit status. Does no I/O.
 
-Everything is text and rules, so that it is the same wherever it is tried. Not yet run on Windows.
+All of it is text and rules, so it is the same on every system. Not yet tested on Windows.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from hpcc.core import (
     windows_keys,
 )
 
-# Characters of a command line that CreateProcess takes, the last zero among them.
+# Characters of a command line that CreateProcess takes, including the final zero.
 MAX_LINE_UNITS: Final = 32_767
 EXIT_DEADLINE: Final = 124
-# A machine's own, without which programs do not load what they need; never a secret of the agent's.
+# The machine's variables that programs need to load their parts; never a secret of the agent.
 _OF_THE_MACHINE: Final = (
     "SystemRoot", "SystemDrive", "windir", "ComSpec", "PATHEXT", "OS", "ProgramData",
     "ProgramFiles", "ProgramFiles(x86)", "CommonProgramFiles", "CommonProgramFiles(x86)",
     "PROCESSOR_ARCHITECTURE", "PROCESSOR_IDENTIFIER", "NUMBER_OF_PROCESSORS", "ALLUSERSPROFILE",
 )  # fmt: skip
-# The same in every guest, where the request says nothing. cl's run-time library reads TZ.
+# Equal in every guest where the request does not set them. cl's run-time library reads TZ.
 _PINNED: Final = {
     "TZ": "UTC0", "VSLANG": "1033", "COMPUTERNAME": "HPCC", "USERNAME": "hpcc",
 }  # fmt: skip
-# Where cl looks for its mspdbsrv: one of its own for each exec, which ends with its job.
+# Where cl looks for its mspdbsrv: a separate one for each exec, which ends with the job.
 _PDB_SERVER: Final = "_MSPDBSRV_ENDPOINT_"
-# Would send a compiler's words to a handle that is not there.
+# It would send a compiler's output to a handle that does not exist.
 _REFUSED: Final = frozenset({"VS_UNICODE_OUTPUT"})
 _MAX_PLAIN_EXIT: Final = 255
-# ntstatus.h: what a program that crashed ended with, as the signal that it is elsewhere.
+# ntstatus.h: exit codes of crashed programs, as the signals of other systems.
 _SIGNALS: Final[Mapping[int, int]] = {
     0xC0000005: signal.SIGSEGV,  # access violation
     0xC00000FD: signal.SIGSEGV,  # stack overflow
@@ -48,21 +48,23 @@ _SIGNALS: Final[Mapping[int, int]] = {
     0x40000015: signal.SIGABRT,  # fatal application exit
 }
 _100NS: Final = 1e-7
-# 49 days in milliseconds are what Windows can wait.
+# Windows can wait for 49 days in milliseconds.
 _MAX_SECONDS: Final = 49 * 86400.0
 _SPAWN_ABSENT: Final = frozenset({2, 3, 193, 216})  # not found, no path, no program, other machine
 _LINE_TOO_LONG: Final = 206
 
 
 class NoProgramError(Exception):
-    """The program is not there, or is none."""
+    """The program does not exist, or is not a program."""
 
 
 def check_request(request: ExecRequest, root: str) -> frozenset[str]:
-    r"""Return the inputs to write, one of those that are one file on Windows; `root` is `C:\src`.
+    r"""Return the inputs to write: one of those that Windows takes for the same file.
+
+    `root` is `C:\src`.
 
     Raises:
-        OSError: a name that Windows could not have, or two contents for one file.
+        OSError: Windows cannot have a name, or one file would have two contents.
     """
     paths = [f.path for f in request.inputs]
     named = [*paths, *request.outputs, *request.output_directories]
@@ -81,12 +83,12 @@ def check_request(request: ExecRequest, root: str) -> frozenset[str]:
 def environment(
     request: ExecRequest, machine: Mapping[str, str], *, endpoint: str, temporary: str
 ) -> dict[str, str]:
-    """Return a program's whole environment: the request's, what Windows needs, and no more.
+    """Return a program's whole environment: the request's variables and those that Windows needs.
 
     `machine` is the agent's own environment, of which only fixed names are taken.
 
     Raises:
-        OSError: the request has one variable twice, in two spellings.
+        OSError: the request sets a variable twice, in two spellings.
     """
     made: dict[str, str] = {}
     seen: set[str] = set()
@@ -109,14 +111,14 @@ def environment(
 def find_program(
     name: str, variables: Mapping[str, str], cwd: str, is_file: Callable[[str], bool]
 ) -> str:
-    r"""Return the absolute path of a program: never by the current directory or the agent's own.
+    r"""Return the absolute path of a program; current and agent's directory are not searched.
 
-    A name without a separator is looked for in the request's PATH alone; CreateProcess would look
-    beside the agent and in the sources first. Only `.exe` files: a script would be given to cmd,
-    which reads its arguments by other rules.
+    A name without a separator is searched only in the request's PATH; CreateProcess would first
+    search beside the agent and in the sources. Only `.exe` files: a script would be given to cmd,
+    which parses its arguments by other rules.
 
     Raises:
-        NoProgramError: none is there, or it is on a server or a device.
+        NoProgramError: there is none, or it is on a server or a device.
     """
     file = name if ntpath.splitext(name)[1].lower() == ".exe" else f"{name}.exe"
     if "\\" in file or "/" in file or ":" in file:
@@ -126,7 +128,7 @@ def find_program(
         places = [ntpath.join(p.strip('"'), file) for p in path.split(";") if p]
     for place in places:
         found = ntpath.normpath(place)
-        # On a drive: a server's file would cross the boundary, and a device is no program.
+        # Only on a drive: a server's file would cross the boundary, and a device is not a program.
         drive, root, rest = ntpath.splitroot(found)
         is_local = len(drive) == len("C:") and root == "\\" and ":" not in rest
         if is_local and is_file(found):
@@ -135,7 +137,7 @@ def find_program(
 
 
 def stub_arguments(request: ExecRequest, program: str, report: str) -> list[str]:
-    """Return what `hpcc-agent.exe` is called with; see its source."""
+    """Return the arguments for `hpcc-agent.exe`; see its source."""
     limits = request.limits
     return [
         "run", "--restricted", "medium",
@@ -146,7 +148,7 @@ def stub_arguments(request: ExecRequest, program: str, report: str) -> list[str]
 
 
 def check_line(arguments: Sequence[str], line: str) -> None:
-    """Refuse what CreateProcess would; `line` is how the arguments are written.
+    """Refuse a command line that CreateProcess would; `line` is the arguments as they are written.
 
     Raises:
         OSError: it is too long.
@@ -161,7 +163,7 @@ def check_line(arguments: Sequence[str], line: str) -> None:
 
 
 def read_report(text: bytes, *, wall_seconds: float, started_at: float) -> Ending:
-    """Read the stub's line on how a job ended. The program could not reach it."""
+    """Parse the stub's line on how a job ended. The program cannot reach the file."""
     words = text.decode("ascii", "replace").split()
     match words:
         case [("done" | "memory" | "deadline") as word, code, user, kernel, peak] if all(

@@ -1,8 +1,8 @@
-"""The files of one compile on Windows: inputs copied in, outputs read back, all cleared away.
+"""The files of one compile on Windows: copies inputs in, reads outputs, removes everything.
 
-The twin of `linux.tree` without descriptors of directories, which Windows has not: nothing of the
-program runs any more when this looks, and no link is followed. The functions run on any system,
-where the tests try them; not yet run on Windows.
+The counterpart of `linux.tree` without directory descriptors, which Windows lacks: no process of
+the program runs when this reads, and no link is followed. The functions run on any system, and so
+do their tests; not yet tested on Windows.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from hpcc.core import MAX_OUTPUT_ENTRIES, CallerError, ExecRequest, check_guest_
 
 _FILES_PER_TURN: Final = 16
 _MAX_DEPTH: Final = 64
-# A virus scanner or a process that is about to end may hold a file for a moment.
+# A virus scanner or a process that is about to end may briefly keep a file open.
 _BUSY_SECONDS: Final = 20.0
 _PAUSE_SECONDS: Final = 0.05
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 # winnt.h, FILE_ATTRIBUTE_…
 _DIRECTORY, _REPARSE_POINT = 0x10, 0x400
-# Names longer than MAX_PATH, and those that end with a dot, can be had with it alone.
+# Only with this prefix Windows opens paths longer than MAX_PATH, and names that end with a dot.
 _VERBATIM: Final = "\\\\?\\"
 
 
 def verbatim(path: str) -> str:
-    """Return a path that Windows takes as it is, whatever a hostile program called its files."""
+    """Return a path that Windows takes literally, whatever a hostile program named its files."""
     return _VERBATIM + path if os.name == "nt" and not path.startswith(_VERBATIM) else path
 
 
@@ -42,7 +42,7 @@ def _at(root: str, path: str) -> str:
 
 
 async def stage(root: str, request: ExecRequest, blobs: BlobCache, chosen: frozenset[str]) -> None:
-    """Make the source tree in `root`, which is there and empty; `chosen` are the inputs to write.
+    """Make the source tree in `root`, an empty directory; `chosen` are the inputs to write.
 
     Raises:
         OSError: it does not fit.
@@ -65,7 +65,7 @@ async def stage(root: str, request: ExecRequest, blobs: BlobCache, chosen: froze
 
 
 def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
-    """Open those of the declared outputs that are regular files; the caller closes them."""
+    """Open those declared outputs that are regular files; the caller closes them."""
     found: list[Output] = []
     for path in paths:
         if not _is_plain(root, path):
@@ -79,7 +79,7 @@ def open_outputs(root: str, paths: tuple[str, ...]) -> list[Output]:
 
 
 def _is_plain(root: str, path: str) -> bool:
-    """Say whether no part of the path leads elsewhere."""
+    """Return whether no part of the path is a link or a reparse point."""
     at = root
     for part in path.split("/"):
         at = os.path.join(at, part)
@@ -102,10 +102,10 @@ def _attributes(status: os.stat_result) -> int:
 
 
 def _open_file(path: str) -> int:
-    """Open a regular file that has this one name.
+    """Open a regular file that has only one name.
 
     Raises:
-        OSError: it is something else, or has a second name somewhere.
+        OSError: it is something else, or has a second name (a hard link).
     """
     before = os.lstat(path)
     if not stat.S_ISREG(before.st_mode) or _leads_elsewhere(before) or before.st_nlink > 1:
@@ -119,11 +119,11 @@ def _open_file(path: str) -> int:
 
 
 def list_directories(root: str, paths: tuple[str, ...]) -> list[Output]:
-    """List the output directories that exist, with all below them, parents first.
+    """List the output directories that exist, with everything below them, parents first.
 
     Raises:
-        OutputTreeError: an entry is no file or directory, there are too many, or a name is not
-            one that can be sent.
+        OutputTreeError: an entry is neither file nor directory, there are too many entries, or a
+            name cannot be sent.
     """
     found: list[Output] = []
     for path in paths:
@@ -165,11 +165,11 @@ def open_listed(root: str, output: Output) -> int:
 
 
 async def clear(root: str, graveyard: str) -> None:
-    """Move a directory away, if it is there, and remove it with all that is in it.
+    """Move a directory away if it exists, and remove it with its content.
 
     Raises:
-        OSError: something of it stayed in use. The guest is to be given up: the next compile would
-            see it.
+        OSError: something stayed in use. The guest must be given up, because the next compile
+            would see it.
     """
     aside = os.path.join(graveyard, secrets.token_hex(16))
     deadline = time.monotonic() + _BUSY_SECONDS
@@ -192,7 +192,7 @@ def _clear(root: str, aside: str) -> None:
 
 
 def _remove_tree(root: str) -> None:
-    """Remove a tree, however deep: directories are moved up to be emptied; no link is followed."""
+    """Remove a tree of any depth: directories are moved up and emptied; no link is followed."""
     prefix, count = secrets.token_hex(16), itertools.count()
     while below := _unlink_files(root):
         for directory in below:
@@ -203,7 +203,7 @@ def _remove_tree(root: str) -> None:
 
 
 def _unlink_files(directory: str) -> list[str]:
-    """Unlink what is no directory; returns those that are."""
+    """Unlink all entries that are not directories; return the paths of the directories."""
     found: list[str] = []
     with os.scandir(directory) as entries:
         listed = [(e.path, e.stat(follow_symlinks=False)) for e in entries]
@@ -211,7 +211,7 @@ def _unlink_files(directory: str) -> list[str]:
         if stat.S_ISDIR(status.st_mode) and not _leads_elsewhere(status):
             found.append(path)
         elif _attributes(status) & _DIRECTORY:
-            os.rmdir(path)  # a junction: the name goes, what it leads to stays
+            os.rmdir(path)  # a junction: removes the name and keeps its target
         else:
             _unlink(path, is_plain=stat.S_ISREG(status.st_mode))
     return found
