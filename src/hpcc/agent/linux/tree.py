@@ -119,7 +119,7 @@ def _list(fd: int, path: str, found: list[Output]) -> None:
                 finally:
                     os.close(below)
             elif not stat.S_ISREG(status.st_mode):
-                raise OutputTreeError(f"{name[:80]!r} is no file and no directory")
+                raise OutputTreeError(f"{name[:80]!r} is neither a file nor a directory")
             elif len(found) >= MAX_OUTPUT_ENTRIES:
                 raise OutputTreeError("too many files in output directories")
             else:

@@ -148,7 +148,7 @@ def _list(root: str, path: str, found: list[Output]) -> None:
         if stat.S_ISDIR(status.st_mode):
             _list(root, below, found)
         elif not stat.S_ISREG(status.st_mode):
-            raise OutputTreeError(f"{below[:80]!r} is no file and no directory")
+            raise OutputTreeError(f"{below[:80]!r} is neither a file nor a directory")
         elif len(found) >= MAX_OUTPUT_ENTRIES:
             raise OutputTreeError("too many files in output directories")
         else:
