@@ -42,7 +42,6 @@ class CertificateFiles:
     def changed_or_none(self) -> ServerTls | None:
         """Return the new pair if the files have changed and are valid, else None; never raises."""
         # After any error new connections get the previous certificate.
-        # Whatever it meets, those who connect get the certificate of before.
         with self._lock:
             stamp = self._stamp_now()
             if stamp == self._stamp:

@@ -238,7 +238,7 @@ class WorkerRegistry:
     ) -> list[RouteChange]:
         """Merge the leases of all schedulers; return the lives that ended elsewhere.
 
-        What a worker said here itself counts more than what is read, unless that is later. A store
+        What a worker reported here counts more than what is read, unless that is later. A store
         that was unreachable is not settled, because other schedulers may not have written yet:
         workers that are not listed then stay until their lease ends.
         """

@@ -19,8 +19,8 @@ Each rule bounds what a guest can cost:
 - A response counts only if its stream ended cleanly; otherwise the guest is reported as lost.
 
 Example: a guest sends a protobuf message that makes the decoder raise an unknown exception.
-`_Call._run` catches it, the worker receives LOST with `BREACH`, and the guest and this process are
-ended. The other guests of the worker have separate wardens and do not notice.
+`_Call._run` catches it, the worker receives LOST with `BREACH`, and both the guest and this process
+end. The other guests of the worker have separate wardens and continue.
 
 What must never happen: a guest's bytes reach the worker unparsed; an exec ends as if it were
 complete after its stream broke; a guest makes its warden wait without limit or hold unbounded
