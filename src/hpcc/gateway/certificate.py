@@ -77,7 +77,7 @@ class CertificateFiles:
             is_pair = public == x509.load_pem_x509_certificates(chain)[0].public_key()
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CallerError(
-                f"{self._key} or {self._certificate} is no PEM, or the key has a password",
+                f"{self._key} or {self._certificate} is not PEM, or the key has a password",
                 reason="gateway-certificate",
             ) from error
         # While both files are being replaced, one is new before the other.

@@ -72,7 +72,7 @@ def test_what_does_not_belong_together_is_refused_at_the_start(tmp_path: Path) -
     with pytest.raises(CallerError, match="no PEM certificate"):
         CertificateFiles(one.key, one.key).read()
     one.key.write_text("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n")
-    with pytest.raises(CallerError, match="is no PEM"):
+    with pytest.raises(CallerError, match="is not PEM"):
         CertificateFiles(one.certificate, one.key).read()
 
 
