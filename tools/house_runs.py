@@ -2,7 +2,7 @@
 
 `tools/house_figures.py` prints what this module returns. Nothing here imports the product: the
 checkout may be an older or a newer one, with other paths. It is entered through what stays the
-same: `python -m hpcc.daemon`, `tools/hatch_build.py` for the launcher, `hpcc.cli:main`, HPCC_DIR,
+same: `python -m hpcc.daemon`, `tools/hatch_build.py` for the launcher, `python -m hpcc.cli`, HPCC_DIR,
 and the test helper `farm_under_test`, which is found by its name.
 
 The recorder is a `sitecustomize` module on PYTHONPATH, so that it also runs in the dispatcher
@@ -268,7 +268,7 @@ class Bench:
         return done.stdout
 
     def cli(self, *words: str) -> str:
-        return self.run("-c", "import sys; from hpcc.cli import main; sys.exit(main())", *words)
+        return self.run("-m", "hpcc.cli", *words)
 
     def counters(self) -> dict[str, int]:
         found: dict[str, int] = json.loads(self.cli("stats", "--json"))
