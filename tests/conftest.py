@@ -19,7 +19,9 @@ _ANY_SPEED: Final = settings(deadline=None, suppress_health_check=[HealthCheck.t
 settings.register_profile("ci", _ANY_SPEED, derandomize=True, database=None)
 # Different examples in every run; with HPCC_HYPOTHESIS=soak also more of them (see `examples`).
 # `--hypothesis-seed` selects it, because `derandomize` ignores a seed.
-settings.register_profile("soak", _ANY_SPEED, max_examples=examples(100), print_blob=True)
+settings.register_profile(
+    "soak", _ANY_SPEED, max_examples=examples(100), print_blob=True, derandomize=False
+)
 
 # Instead of the default for one test in pyproject.toml.
 _SOAK_TEST_SECONDS: Final = 1200
