@@ -1,5 +1,5 @@
-"""The network: gRPC clients and servers over pinned TLS.
+"""gRPC clients and servers over pinned TLS.
 
-With `runtime`, `warden` and `agent` it is the only user of generated code. Messages become values
-of `core` here, once, and gRPC's errors become ours.
+Only this package, `runtime`, `warden` and `agent` use generated code. Each message is converted
+to a value of `core` once, here, and gRPC's errors become errors of hpcc.
 """

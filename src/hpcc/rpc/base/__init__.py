@@ -1,4 +1,4 @@
-"""What services and clients share: TLS channels, errors, one place for each call.
+"""Shared parts of services and clients: TLS channels, errors, and the handling of each call.
 
-It knows no service: it may not import `reapi`, `relay` or `scheduler`.
+It does not depend on a service: it may not import `reapi`, `relay` or `scheduler`.
 """

@@ -1,4 +1,4 @@
-"""Memory for blobs that are on their way in or out: bounded for all callers and for each tenant."""
+"""Bounds the memory of blobs in transfer, in or out, in total and for each tenant."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Final
 from hpcc.core import TenantId
 from hpcc.rpc.base.errors import BusyError, DeadlineError
 
-# Two of the largest blobs for one tenant, and as much again for others.
+# Room for two of the largest blobs of one tenant, and the same again for the other tenants.
 MAX_TENANT_BYTES: Final = 512 << 20
 MAX_TOTAL_BYTES: Final = 1 << 30
-# Whoever takes its bytes one by one gives their room back in the end.
+# A client that reads one byte at a time must return its room at some point.
 HOLD_SECONDS: Final = 300.0
 _RETRY_SECONDS: Final = 1.0
 
 
 class BlobRoom:
-    """Counts bytes of blobs in memory. Does no I/O and keeps none of them."""
+    """Counts the bytes of blobs in memory. It does no I/O and stores no blob."""
 
     def __init__(self) -> None:
         self._held: Counter[TenantId] = Counter()
@@ -28,11 +28,11 @@ class BlobRoom:
 
     @asynccontextmanager
     async def hold(self, tenant: TenantId, size_bytes: int) -> AsyncGenerator[None]:
-        """Have room for so many bytes while the block runs.
+        """Reserve `size_bytes` for a tenant while the block runs.
 
         Raises:
-            BusyError: there is none now.
-            DeadlineError: the block did not end in time.
+            BusyError: the limit of the tenant or of all tenants is reached.
+            DeadlineError: the block ran longer than `HOLD_SECONDS`.
         """
         if (
             self._held[tenant] + size_bytes > MAX_TENANT_BYTES

@@ -1,4 +1,4 @@
-"""TLS both ways: a server with a generated certificate, a channel that trusts exactly one."""
+"""TLS for both ends: a server with a generated certificate, a client that trusts exactly one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import grpc
 from hpcc.core import InfrastructureError
 from hpcc.rpc.base.errors import UnavailableError
 
-# Inlined objects and batches; 4 MiB of blobs plus their digests fit with room to spare.
+# A message carries inlined objects or a batch; 4 MiB of blobs and their digests fit easily.
 MAX_MESSAGE_BYTES: Final = 16 << 20
-# Of blob bytes in one batch call, as Capabilities announces it.
+# The most blob bytes in one batch call, as Capabilities announces it.
 MAX_BATCH_BYTES: Final = 4 << 20
 # The largest blob that a client may stream.
 MAX_UPLOAD_BYTES: Final = 256 << 20
@@ -33,9 +33,10 @@ _BROKEN: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """What a server shows: key and certificate in PEM.
+    """A server's key and certificate in PEM.
 
-    With `client_roots_pem` only clients whose certificate one of these signed are let in at all.
+    With `client_roots_pem` only clients with a certificate that one of these roots signed can
+    connect.
     """
 
     key_pem: bytes
@@ -45,7 +46,7 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """What a client shows where it is asked: key and certificate in PEM."""
+    """A client's key and certificate in PEM, for servers that ask for a certificate."""
 
     key_pem: bytes = field(repr=False)
     certificate_pem: bytes
@@ -67,10 +68,10 @@ def open_channel(
         *COMMON_OPTIONS,
         ("grpc.ssl_target_name_override", name),
         ("grpc.default_authority", name),
-        # A proxy set for downloads must not see or redirect this.
+        # A proxy that is set for downloads must not see or redirect this connection.
         ("grpc.enable_http_proxy", 0),
         ("grpc.keepalive_time_ms", 20_000),
-        # Also what sent bytes may stay without a sign from the peer's machine (TCP_USER_TIMEOUT).
+        # gRPC also sets TCP_USER_TIMEOUT to this: how long sent bytes may stay unacknowledged.
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -82,7 +83,7 @@ async def dial(channel: grpc.aio.Channel, seconds: float) -> None:
     """Wait until a channel is connected.
 
     Raises:
-        UnavailableError: the peer refuses, or was silent for `seconds`.
+        UnavailableError: the peer refused the connection, or did not answer for `seconds`.
     """
     state = channel.get_state(try_to_connect=True)
     try:
@@ -97,12 +98,13 @@ async def dial(channel: grpc.aio.Channel, seconds: float) -> None:
 
 
 class TlsFiles(Protocol):
-    """A server's key and certificate in files that somebody replaces while it runs."""
+    """A server's key and certificate in files that may be replaced while the server runs."""
 
     def changed_or_none(self) -> ServerTls | None:
-        """Return what is there now, if it is new and good. Called for each connection, in a thread.
+        """Return the key and certificate if the files changed and are usable, else None.
 
-        Raises nothing: what cannot be used is said in a log, and the old one stays.
+        Called in a thread for each connection. It does not raise: an unusable pair is logged, and
+        the server keeps the old one.
         """
         ...
 
@@ -117,11 +119,10 @@ async def start_server(
     more_rpcs: int = 0,
     options: Sequence[tuple[str, int]] = (),
 ) -> tuple[grpc.aio.Server, int]:
-    """Start serving; return the server and its port (chosen by the system when 0).
+    """Start serving; return the server and its port (the system chooses one if `port` is 0).
 
-    `files` are asked at each new connection whether `tls` was replaced.
-    `more_rpcs` calls that last are served beside the usual number; `options` are gRPC's, in
-    place of ours.
+    `files` are checked at each new connection for a replacement of `tls`. `more_rpcs` is added to
+    `MAX_CONCURRENT_RPCS`, for long calls. `options` are gRPC options that override the defaults.
 
     Raises:
         InfrastructureError: the address cannot be bound.
@@ -166,6 +167,6 @@ def _server_credentials(tls: ServerTls, files: TlsFiles | None) -> grpc.ServerCr
     first = grpc.ssl_server_certificate_configuration([pair], roots)
     return grpc.dynamic_ssl_server_credentials(
         first,
-        changed,  # type: ignore[arg-type]  # None is documented: nothing is new
+        changed,  # type: ignore[arg-type]  # gRPC documents None as "no change"
         require_client_authentication=asks,
     )

@@ -1,4 +1,4 @@
-"""Errors that cross a connection: ours to a status with details, and a status to ours."""
+"""Converts errors of hpcc to a gRPC status with details, and a status back to an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpcc.core import (
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _DOMAIN: Final = "hpcc"
-# Metadata is limited to 8 KiB; what does not fit is found again by FindMissingBlobs.
+# Metadata is limited to 8 KiB. A client finds digests that do not fit with FindMissingBlobs.
 _MAX_TRAILER_BYTES: Final = 6 << 10
 _MAX_MESSAGE_CHARS: Final = 500
 _REASON: Final = re.compile(r"[a-z0-9-]{1,64}")
@@ -29,25 +29,25 @@ _MISSING: Final = "MISSING"
 
 
 class UnauthenticatedError(PolicyError):
-    """The credential is wrong or expired: get another."""
+    """The credential is wrong or expired: the caller needs another one."""
 
     default_reason = "unauthenticated"
 
 
 class UnavailableError(InfrastructureError):
-    """Nobody answers there now."""
+    """The peer is not reachable now."""
 
     default_reason = "unavailable"
 
 
 class DeadlineError(InfrastructureError):
-    """No answer in time."""
+    """The peer did not answer in time."""
 
     default_reason = "deadline"
 
 
 class BusyError(InfrastructureError):
-    """No room now; `retry_after_seconds` says when to come back."""
+    """The peer has no room now; the caller may retry after `retry_after_seconds`."""
 
     default_reason = "busy"
 
@@ -59,7 +59,7 @@ class BusyError(InfrastructureError):
 
 
 class MissingBlobsError(CallerError):
-    """Inputs that were never uploaded, or are gone: upload them and try once more."""
+    """Inputs were never uploaded or were evicted: the caller uploads `digests` and tries again."""
 
     default_reason: ClassVar[str] = "missing-blobs"
 
@@ -69,7 +69,7 @@ class MissingBlobsError(CallerError):
 
 
 def code_of(error: HpccError) -> grpc.StatusCode:
-    """Return the status code that says what the caller may do next."""
+    """Return the status code for an error. The code determines what the caller may do next."""
     match error:
         case MissingBlobsError():
             return grpc.StatusCode.FAILED_PRECONDITION
@@ -97,7 +97,8 @@ def status_of(
 ) -> status_pb2.Status:
     """Build a `google.rpc.Status` whose details carry reason, missing blobs and retry time.
 
-    `request_id` names the call in the server's security events, so that who was refused can ask.
+    `request_id` names the call in the server's security events, so that the refused caller can
+    refer to it. Missing blobs stop after the one that exceeds `max_bytes`.
     """
     status = status_pb2.Status(
         code=code_of(error).value[0], message=str(error)[:_MAX_MESSAGE_CHARS]
@@ -120,12 +121,13 @@ def status_of(
 
 
 def trailer_of(error: HpccError, *, request_id: str = "") -> tuple[tuple[str, bytes], ...]:
+    """Return the trailing metadata that carries the status of an error, short enough for gRPC."""
     status = status_of(error, max_bytes=_MAX_TRAILER_BYTES // 2, request_id=request_id)
     return ((DETAILS_KEY, status.SerializeToString()),)
 
 
 def error_of_status(status: status_pb2.Status) -> HpccError:
-    """Turn a peer's status into the error of ours that means the same."""
+    """Return the error for a status that a peer sent. Malformed details are ignored."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     failure = error_details_pb2.PreconditionFailure()
     for detail in status.details[:16]:
@@ -141,7 +143,7 @@ def error_of_status(status: status_pb2.Status) -> HpccError:
 
 
 def error_of_call(error: grpc.aio.AioRpcError) -> HpccError:
-    """Turn a failed call into the error of ours that means the same."""
+    """Return the error for a failed call: from the status in its trailer, else from its code."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
@@ -152,8 +154,8 @@ def error_of_call(error: grpc.aio.AioRpcError) -> HpccError:
                 return error_of_status(status)
     code = error.code()
     if code is grpc.StatusCode.CANCELLED:
-        # Not by us. A peer that sees the call's deadline first ends it so, and the caller's clock
-        # is a moment behind.
+        # The caller did not cancel. A peer that notices the call's deadline first ends the call
+        # with this code, when the caller's clock is slightly behind.
         code = grpc.StatusCode.DEADLINE_EXCEEDED
     return _error(code.value[0], (error.details() or "")[:_MAX_MESSAGE_CHARS], None, 1.0)
 

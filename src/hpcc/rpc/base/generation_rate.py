@@ -1,4 +1,4 @@
-"""How often a worker may begin or end a life: every daemon that watches is told of each."""
+"""Limits how often a worker may start or end a generation: each one is sent to all daemons."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Final
 
 from hpcc.rpc.base.errors import BusyError
 
-# All guests of a large host die at once, and more follow.
+# All guests of a large host may die at the same time, and more after them.
 BURST: Final = 128.0
 PER_SECOND: Final = 4.0
-# Of workers; those whose allowance is whole again are forgotten.
+# Number of workers. When it is reached, those with a full allowance are removed.
 _MAX_REMEMBERED: Final = 16_384
 
 
 class GenerationRateLimit:
-    """An allowance for each worker. A worker keeps what was not taken, and says it again."""
+    """One token bucket for each worker. A worker keeps a refused report and sends it again."""
 
     def __init__(self) -> None:
-        # What is left, and since when.
+        # The tokens that were left, and the monotonic time of that count.
         self._left: dict[str, tuple[float, float]] = {}
 
     def count(self, worker_id: str, now: float) -> None:
-        """Count one at the monotonic time `now`.
+        """Take one token of a worker at the monotonic time `now`, in seconds.
 
         Raises:
-            BusyError: there were too many.
+            BusyError: the worker has no token left.
         """
         left = self._allowance(worker_id, now)
         if left < 1:

@@ -1,4 +1,4 @@
-"""One place where every call passes: bearer, errors to status, bounded metadata."""
+"""Wraps every server method: reads bounded metadata and turns errors into statuses."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from hpcc.rpc.base.errors import code_of, trailer_of
 
 AUTHORIZATION_METADATA: Final = "authorization"
 _BEARER: Final = "Bearer "
-# An identity provider that lists groups in its tokens makes them this long.
+# Tokens of an identity provider that lists groups in them can be this long.
 _MAX_CREDENTIAL_CHARS: Final = 6 << 10
 TOOL_METADATA: Final = "build.bazel.remote.execution.v2.requestmetadata-bin"
-# Flags that hpcc added to argv, zero-separated: for the audit row, never for a decision.
+# The flags that hpcc added to argv, zero-separated. They go to the audit row only.
 INJECTED_METADATA: Final = "hpcc-injected-bin"
-# Shows that the caller holds the key of its token.
+# Proof of possession: shows that the caller has the key that its token names.
 PROOF_METADATA: Final = "hpcc-proof"
 _MAX_PROOF_CHARS: Final = 128
 _REQUEST_ID_BYTES: Final = 8
 _MAX_PEER_CHARS: Final = 256
 
-# Any: the messages of generated code, bounded to this package.
+# `Any` stands for messages of generated code. It stays inside this package.
 UnaryFn = Callable[[Any, "Call"], Awaitable[Any]]
 StreamFn = Callable[[Any, "Call"], AsyncGenerator[Any]]
 DuplexFn = Callable[["Duplex", "Call"], Awaitable[None]]
@@ -44,22 +44,25 @@ DuplexFn = Callable[["Duplex", "Call"], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is known of a caller before anything is checked."""
+    """What a caller sent with a call, before any check."""
 
     credential: str
     tool_metadata: bytes
     injected: bytes = b""
     proof: str = ""
-    # `/package.Service/Method`, which a proof is for.
+    # `/package.Service/Method`, which the proof covers.
     method: str = ""
-    # The address that called, and this call's own name: for security events, and for the caller.
+    # The caller's address, and a random id of this call. Security events name both, and the
+    # caller gets the id with a refusal.
     peer: str = ""
     request_id: str = ""
-    # PEM, of the connection; only a server that asks for certificates gets one, from a root of its.
+    # The connection's client certificate in PEM. It is empty unless the server asks for
+    # certificates, and TLS has checked it against the server's client roots.
     certificate: bytes = b""
 
     @classmethod
-    def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over messages we name only here
+    def of(cls, context: Any, method: str = "") -> Call:  # noqa: ANN401 - grpc's context is generic over the messages
+        """Read metadata, peer and certificate from gRPC's context; long values are cut."""
         credential, tool, injected, proof = "", b"", b"", ""
         for key, value in context.invocation_metadata() or ():
             if key == AUTHORIZATION_METADATA and isinstance(value, str):
@@ -83,27 +86,27 @@ class Call:
 
 
 class Duplex:
-    """Both directions of a stream."""
+    """Both directions of a stream, at the server."""
 
     def __init__(self, context: Any) -> None:  # noqa: ANN401 - see Call.of
         self._context = context
 
     async def read(self) -> Any:  # noqa: ANN401 - see UnaryFn
-        """Wait for a message; None when the caller has said its last."""
+        """Wait for a message; return None at the end of the caller's messages."""
         message = await self._context.read()
         return None if message is grpc.aio.EOF else message
 
     async def write(self, message: Message) -> None:
-        """Send a message, when the caller takes it."""
+        """Send a message; waits while flow control blocks."""
         await self._context.write(message)
 
 
-# Whose call the running task serves. Tasks that it starts inherit it, as a trace would.
+# The call that the running task serves. Tasks that it starts inherit the value.
 _current: ContextVar[Call | None] = ContextVar("hpcc_call", default=None)
 
 
 def current_caller() -> tuple[str, str]:
-    """Return peer and request id of the call that is served here; empty texts outside of one."""
+    """Return peer and request id of the call that this task serves; empty strings if none."""
     call = _current.get()
     return (call.peer, call.request_id) if call is not None else ("", "")
 
@@ -118,7 +121,7 @@ def _peer(text: str) -> str:
     return "".join(c for c in plain if c.isprintable())
 
 
-# Told of each call that is refused; the error has its reason.
+# Called for each refused call with the call, its request and the error.
 OnRefusal = Callable[["Call", Message, HpccError], Awaitable[None]]
 
 
@@ -138,9 +141,10 @@ class Method:
 def service_handler(
     service: str, methods: tuple[Method, ...], on_refusal: OnRefusal | None = None
 ) -> grpc.GenericRpcHandler:
-    """Build the handler of a service, with our errors turned into statuses.
+    """Build the handler of a service. An `HpccError` of a method becomes a status with details.
 
-    `on_refusal` is told of every error of ours before the caller is; what it raises is not ours.
+    `on_refusal` runs for every such error before the caller gets its status. It must not raise an
+    `HpccError`: that would not become a status.
     """
     return grpc.method_handlers_generic_handler(
         service, {m.name: _handler(m, f"/{service}/{m.name}", on_refusal) for m in methods}
@@ -165,7 +169,8 @@ def _handler(
             call = Call.of(context, path)
             _current.set(call)
             try:
-                # Closed here and now when the caller leaves: what it holds must not wait for gc.
+                # Close the generator as soon as the caller leaves. Otherwise its resources stay
+                # open until the garbage collector runs.
                 async with aclosing(stream(request, call)) as messages:
                     async for message in messages:
                         yield message

@@ -1,7 +1,7 @@
-"""The outside of a service process: JSON lines out, SIGTERM or its parent's end to stop it.
+"""Runs a service's main: JSON lines on stdout, stopped by SIGTERM or the end of its parent.
 
-The other half is `hpcc.supervisor`: standard input is a pipe that never carries a byte, and
-its end means that the parent is gone.
+The other half is `hpcc.supervisor`. Standard input is a pipe that never carries a byte; its end
+means that the parent has exited.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EXIT_CALLER: Final = 2
 
 
 class ServiceProcess:
-    """What the inside of a service sees of its process."""
+    """The process as a service's main sees it: config path, status lines, and the stop request."""
 
     def __init__(self, config_path: Path, out: TextIO) -> None:
         self.config_path = config_path
@@ -34,19 +34,23 @@ class ServiceProcess:
         self._stop = asyncio.Event()
 
     async def wait_stop(self) -> None:
-        """Wait until somebody asks for an orderly end."""
+        """Wait until a stop is requested."""
         await self._stop.wait()
 
     def stop(self) -> None:
+        """Request an orderly stop."""
         self._stop.set()
 
     def progress(self, text: str) -> None:
+        """Report a step of the start to the supervisor."""
         self.say({"progress": text})
 
     def ready(self, facts: Mapping[str, object]) -> None:
+        """Report that the service is ready, with facts such as its port."""
         self.say({"ready": True, **facts})
 
     def say(self, line: Mapping[str, object]) -> None:
+        """Write one JSON line to stdout; if stdout is closed, request a stop."""
         try:
             self._out.write(json.dumps(line, sort_keys=True) + "\n")
             self._out.flush()
@@ -59,10 +63,8 @@ def run_service(
 ) -> int:
     """Run a service's `main` until it returns; return the exit code.
 
-    `config` is the config file; None takes it from the command line.
-
-    `main` is cancelled when a stop is asked for, so that what it holds is released also while
-    it starts.
+    `config` is the config file; None takes it from the command line. A stop request cancels
+    `main`, so that its resources are also released while it is starting.
     """
     path = config or _config_from_argv(name)
     logging.basicConfig(
@@ -101,7 +103,7 @@ async def _run(path: Path, main: Callable[[ServiceProcess], Awaitable[None]]) ->
 
 
 def leaf_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of ours in a task group's failure, else the group itself."""
+    """Return the first `HpccError` in a task group's failure, else the group itself."""
     for error in group.exceptions:
         found = leaf_error(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(found, HpccError):
@@ -123,12 +125,12 @@ def _on_signal(
 ) -> None:
     try:
         loop.add_signal_handler(number, stop)
-    except NotImplementedError:  # Windows: a handler of the process, which another thread may run
+    except NotImplementedError:  # Windows: a process-wide handler, which may run in another thread
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
 
 
 def _watch_parent(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> None:
-    """Stop at the end of standard input, where that is a pipe held by a parent."""
+    """Stop at the end of standard input, if it is a pipe that a parent holds."""
     descriptor = sys.stdin.fileno()
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
@@ -141,20 +143,20 @@ def _watch_parent(loop: asyncio.AbstractEventLoop, process: ServiceProcess) -> N
 
     try:
         loop.add_reader(descriptor, on_input)
-    except NotImplementedError:  # Windows: pipes are waited for by a read
+    except NotImplementedError:  # Windows can wait for a pipe only with a blocking read
         watch_in_thread(loop, descriptor, process.stop)
 
 
 def watch_in_thread(
     loop: asyncio.AbstractEventLoop, descriptor: int, stop: Callable[[], None]
 ) -> threading.Thread:
-    """Call `stop` on the loop at the end of a pipe, which a thread of its own reads."""
+    """Start a thread that reads a pipe, and call `stop` on the loop at the pipe's end."""
 
     def read() -> None:
         with suppress(OSError):
             while os.read(descriptor, 4096):
                 continue
-        with suppress(RuntimeError):  # the loop is closed: nothing is left to stop
+        with suppress(RuntimeError):  # the loop is already closed
             loop.call_soon_threadsafe(stop)
 
     thread = threading.Thread(target=read, name="hpcc-parent", daemon=True)

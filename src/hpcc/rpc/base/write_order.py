@@ -1,4 +1,4 @@
-"""The order of an upload's pieces, the same at a worker and at a gateway."""
+"""Checks the order of an upload's messages. Worker and gateway use the same rules."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hpcc.rpc.base.channel import MAX_UPLOAD_BYTES
 
 
 class WriteOrder:
-    """The rules of one ByteStream.Write: in order, of one name, no more than the digest says."""
+    """State of one ByteStream.Write: messages in order, one name, at most the digest's size."""
 
     def __init__(self, first: bs.WriteRequest) -> None:
-        """Take the first message's name.
+        """Read the resource name of the first message.
 
         Raises:
-            CallerError: it is no name of a blob, or of one too large.
+            CallerError: the name does not name a blob, or the blob is over `MAX_UPLOAD_BYTES`.
         """
         self.name = first.resource_name
         self.instance, self.digest = parse_write_name(self.name)
@@ -25,10 +25,10 @@ class WriteOrder:
         self.received_bytes = 0
 
     def take(self, message: bs.WriteRequest) -> bool:
-        """Check the next message; return whether it is the last.
+        """Check the next message and return whether it is the last.
 
         Raises:
-            CallerError: it breaks a rule.
+            CallerError: the offset or name is wrong, or there are more bytes than the digest has.
         """
         if message.write_offset != self.received_bytes or (
             message.resource_name not in {"", self.name}

@@ -1,4 +1,4 @@
-"""REAPI v2 as a client of one worker, in core types; every failure is one of our errors."""
+"""REAPI v2 client of one worker or service, in core types; every failure is an `HpccError`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CHUNK: Final = 512 << 10
 # Digest, status and framing of one blob in a batch.
 _ITEM_OVERHEAD_BYTES: Final = 256
 _PAGE: Final = 20_000
-# What every service takes in one message: gRPC's default limit is 4 MiB, and names cost, too.
+# Every service accepts this in one message: gRPC's default limit is 4 MiB, including names.
 _FOREIGN_BATCH_BYTES: Final = 3 << 20
 
 
@@ -47,8 +47,8 @@ _FOREIGN_BATCH_BYTES: Final = 3 << 20
 class ReapiClientConfig:
     """Who calls and how long each call may take. `execute_seconds` bounds a whole compile.
 
-    With an `instance` the service is not ours: it is called by that name instead of the tenant's,
-    and told nothing but the token, if there is one.
+    `instance` is set for a foreign REAPI service. It replaces the tenant's name in requests, and
+    the service gets only REAPI's own metadata, and the token if there is one.
     """
 
     tenant: TenantId
@@ -62,9 +62,10 @@ class ReapiClientConfig:
 
 
 async def answers(channel: grpc.aio.Channel, seconds: float) -> bool:
-    """Say whether somebody answers at a channel in time.
+    """Return whether a server answers at a channel within `seconds`.
 
-    No server has the method: the answer is a refusal, which costs no credential and no audit event.
+    The call names a method that no server has. The server's refusal is the answer; it needs no
+    credential and writes no audit event.
     """
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_NO_METHOD)
     try:
@@ -77,7 +78,7 @@ async def answers(channel: grpc.aio.Channel, seconds: float) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceCapabilities:
-    """What a service says of itself: versions of the API as (major, minor)."""
+    """What a service reports about itself: versions of the API as (major, minor)."""
 
     has_sha256: bool
     can_execute: bool
@@ -86,17 +87,20 @@ class ServiceCapabilities:
 
 
 def check_token(token: str) -> None:
-    """Refuse what is no bearer token.
+    """Check that a text can be sent as a bearer token; the empty text passes.
 
     Raises:
-        CallerError: it is not one word of ASCII.
+        CallerError: it is not one word of printable ASCII.
     """
     if not token.isascii() or not token.isprintable() or " " in token:
         raise CallerError("the token is not one word", reason="config")
 
 
 class ReapiClient:
-    """Calls over a channel that somebody else owns, with one route token."""
+    """Calls with one token over a channel that the caller owns.
+
+    Every call raises an `HpccError` if the service refuses, fails or does not answer in time.
+    """
 
     def __init__(
         self,
@@ -106,9 +110,9 @@ class ReapiClient:
         *,
         prove: Callable[[str], str] | None = None,
     ) -> None:
-        """`prove` makes the proof for a call of a method, for tokens that are bound to a key."""
+        """`prove` returns the proof of possession for a method path; None for unbound tokens."""
         self._channel, self._config, self._prove = channel, config, prove
-        # Whether the last action that ran came back in one message.
+        # True if the last execution that ran was answered with one message.
         self.tells_end_alone = False
         tool = pb.RequestMetadata(
             tool_details=pb.ToolDetails(tool_name="hpcc", tool_version=config.tool_version),
@@ -124,7 +128,7 @@ class ReapiClient:
         self._max_batch_bytes = MAX_BATCH_BYTES if is_ours else _FOREIGN_BATCH_BYTES
 
     def use_token(self, token: str) -> None:
-        """Send another token, one that `check_token` takes, from the next call on."""
+        """Send another token from the next call on. It must pass `check_token`."""
         rest = tuple(item for item in self._metadata if item[0] != AUTHORIZATION_METADATA)
         self._metadata = (*(bearer(token) if token or self._is_ours else ()), *rest)
 
@@ -134,15 +138,18 @@ class ReapiClient:
         return (*self._metadata, (PROOF_METADATA, self._prove(path)))
 
     async def cached_result(self, action: Digest, inline: Sequence[str]) -> ResultRecord:
-        """Ask the action cache.
+        """Look up an action in a worker's action cache.
+
+        `inline` names outputs whose contents the result should carry.
 
         Raises:
             NotFoundError: a miss.
+            ReapiError: the answer is not a result of hpcc.
         """
         return parse_result(await self.action_result(action, inline))
 
     async def action_result(self, action: Digest, inline: Sequence[str]) -> bytes:
-        """Ask the action cache of any service; return the `ActionResult` as it came.
+        """Look up an action in any service's cache; return the `ActionResult` bytes as received.
 
         Raises:
             NotFoundError: a miss.
@@ -158,10 +165,10 @@ class ReapiClient:
         return data
 
     async def update_action_result(self, action: Digest, result: bytes) -> None:
-        """Write into the action cache of a service that is not ours (ours refuse it).
+        """Write an encoded `ActionResult` to a foreign service's cache (workers refuse this).
 
         Raises:
-            PolicyError: it lets nobody, or not us.
+            PolicyError: the service does not allow it, in general or for this token.
         """
         request = pb.UpdateActionResultRequest(
             instance_name=self._instance,
@@ -171,7 +178,7 @@ class ReapiClient:
         await self._unary("ActionCache/UpdateActionResult", request, pb.ActionResult)
 
     async def capabilities(self) -> ServiceCapabilities:
-        """Ask what the service can do."""
+        """Fetch what the service supports."""
         answer = await self._unary(
             "Capabilities/GetCapabilities",
             pb.GetCapabilitiesRequest(instance_name=self._instance),
@@ -189,6 +196,7 @@ class ReapiClient:
         )
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
+        """Return those of `digests` that the service does not have."""
         wanted = sorted(set(digests))
         missing: set[Digest] = set()
         for start in range(0, len(wanted), _PAGE):
@@ -203,7 +211,7 @@ class ReapiClient:
         return frozenset(missing) & frozenset(wanted)
 
     async def upload(self, blobs: Sequence[Blob]) -> None:
-        """Upload blobs, in batches where they fit and streamed where they do not."""
+        """Upload blobs: small ones in batches, each one over the batch limit as a stream."""
         batch: list[Blob] = []
         size = 0
         for blob in blobs:
@@ -223,8 +231,8 @@ class ReapiClient:
         """Fetch blobs, each checked against its digest.
 
         Raises:
-            NotFoundError: one is gone.
-            IntegrityError: one is not what it claims.
+            NotFoundError: a blob is absent.
+            IntegrityError: a blob does not match its digest.
         """
         found: dict[Digest, Blob] = {}
         batch: list[Digest] = []
@@ -253,11 +261,12 @@ class ReapiClient:
     ) -> tuple[ResultRecord, bool]:
         """Run the action; return its result and whether it came from the cache.
 
-        `deltas` are blobs of its that the worker may lack, at most `MAX_INLINE_BLOBS`. `at_once`:
-        the worker is known to tell of the end alone (`tells_end_alone` after an earlier call). A
+        `inline` names outputs whose contents the result should carry. `deltas` are blobs of the
+        action that the worker may lack, at most `MAX_INLINE_BLOBS`. Set `at_once` if the worker is
+        known to send only the end of an operation (`tells_end_alone` after an earlier call): a
         call with one message costs a third less than a stream of one.
 
-        A cancel ends the call, which the worker takes as one waiter less.
+        A cancel ends the call, and the worker counts one waiter less.
         """
         request = self._execute_request(action, inline)
         if not at_once:
@@ -280,7 +289,7 @@ class ReapiClient:
         return parse_result(result), is_cached
 
     async def run(self, action: Digest, inline: Sequence[str]) -> tuple[bytes, bool]:
-        """Run the action on any service; return the `ActionResult` as it came."""
+        """Run the action on any service; return the `ActionResult` as received, and if cached."""
         return await self._streamed(self._execute_request(action, inline), ())
 
     def _execute_request(self, action: Digest, inline: Sequence[str]) -> pb.ExecuteRequest:
@@ -310,7 +319,7 @@ class ReapiClient:
                 count += 1
                 if operation.done:
                     result, is_cached = _outcome(operation)
-                    # Of a hit every worker has no more to tell.
+                    # A hit has one message on every worker, so it shows nothing.
                     self.tells_end_alone = count == 1 and not is_cached
                     return result, is_cached
         except grpc.aio.AioRpcError as error:
@@ -390,8 +399,8 @@ class ReapiClient:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.INTERNAL:
                 raise error_of_call(error) from error
-            # grpcio loses the status of a server that answers before the stream has ended; a
-            # refusal shows again here, and a blob that is already there needs no answer.
+            # grpcio loses the status of a server that answers before the stream has ended. This
+            # call gets a refusal again; if the blob is already there, the upload has succeeded.
             if await self.find_missing([blob.digest]):
                 raise UnavailableError("the worker broke an upload off") from error
             return

@@ -1,4 +1,4 @@
-"""Another REAPI service: the channel to it, what it can do, and our stores in it."""
+"""A foreign REAPI service: the channel to it, and blob store and action cache in it."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from hpcc.rpc.base.channel import COMMON_OPTIONS
 from hpcc.rpc.base.errors import DeadlineError
 from hpcc.rpc.reapi.client import ReapiClient, ReapiClientConfig, check_token
 
-# Our entries are no actions of anybody's: their names say what they are and whose class.
+# Hashed into the names of entries, so that no entry has the digest of a real action.
 _ENTRY_DOMAIN: Final = b"hpcc-action-cache-1\0"
-# Larger ones are a blob beside the result; every service takes messages of this size.
+# A larger entry is a blob beside the result. Every service accepts messages of this size.
 _MAX_INLINE_ENTRY_BYTES: Final = 1 << 20
-# Two kinds of foreign names; no slashes at the ends, nothing that a resource name would mean.
+# The most characters of a foreign service's instance name.
 _MAX_INSTANCE_CHARS: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfig:
-    """A REAPI service that is not ours. `endpoint` is grpcs://HOST[:PORT]; grpc:// on loopback.
+    """A foreign REAPI service. `endpoint` is grpcs://HOST[:PORT], or grpc:// on loopback.
 
-    `ca_pem` replaces the roots that gRPC brings. `token` goes out as a bearer, with TLS or to
-    loopback only.
+    `ca_pem` replaces gRPC's built-in roots. `token` is sent as a bearer, only over TLS or to
+    loopback.
     """
 
     endpoint: str
@@ -54,7 +54,12 @@ class ServiceConfig:
     tool_version: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what would send a token in the clear, or an instance read as another's path."""
+        """Check endpoint, instance and token.
+
+        Raises:
+            CallerError: the token would be sent unencrypted or is not one word, or the instance
+                would change the meaning of a resource name.
+        """
         check_endpoint(self.endpoint, secure="grpcs", plain="grpc")
         parts = self.instance.split("/") if self.instance else []
         reserved = {"blobs", "uploads", "actions", "operations", "compressed-blobs", "", "..", "."}
@@ -65,12 +70,13 @@ class ServiceConfig:
 
 @asynccontextmanager
 async def connect_service(config: ServiceConfig) -> AsyncIterator[ReapiClient]:
-    """Give a client of the service; nothing is sent before its first call."""
+    """Open a client of the service; nothing is sent before its first call."""
     async with open_service_channel(config) as channel:
         yield service_client(channel, config)
 
 
 def open_service_channel(config: ServiceConfig) -> grpc.aio.Channel:
+    """Open a channel to the service; the port defaults to 443, or 80 without TLS."""
     parts = urlsplit(config.endpoint)
     is_plain = parts.scheme == "grpc"
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -87,6 +93,7 @@ def open_service_channel(config: ServiceConfig) -> grpc.aio.Channel:
 
 
 def service_client(channel: grpc.aio.Channel, config: ServiceConfig) -> ReapiClient:
+    """Return a client over a channel that the caller owns."""
     return ReapiClient(
         channel,
         config.token,
@@ -102,7 +109,7 @@ def service_client(channel: grpc.aio.Channel, config: ServiceConfig) -> ReapiCli
 
 
 class ServiceBlobStore:
-    """`BlobStore` in the CAS of a service. Trouble has the reasons that a store's breaker knows."""
+    """`BlobStore` in the CAS of a foreign service. Errors have the reasons that breakers count."""
 
     def __init__(self, client: ReapiClient, *, max_blob_bytes: int = 256 << 20) -> None:
         self._client, self._max_blob_bytes = client, max_blob_bytes
@@ -140,10 +147,10 @@ class ServiceBlobStore:
 
 
 class ServiceActionCache:
-    """`ActionCache` in the action cache of a service: entries of one trust domain, `scope`.
+    """`ActionCache` in the action cache of a foreign service, for one trust domain, `scope`.
 
-    An entry is kept under a digest of scope and action, so that it is never taken for the result of
-    an action of the service's own clients, nor theirs for ours.
+    An entry is stored under a digest of scope and action. So the service's other clients never
+    read it as the result of an action, and hpcc never reads their results as entries.
     """
 
     def __init__(self, client: ReapiClient, scope: str) -> None:

@@ -1,4 +1,4 @@
-"""An action's own blobs inside its ExecuteRequest (proto/hpcc/v1/inline.proto), both ends."""
+"""Encodes and parses an action's blobs inside its ExecuteRequest (proto/hpcc/v1/inline.proto)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcc.reapi.limits import ReapiError
 
 
 def encode_execute(request: pb.ExecuteRequest, deltas: Iterable[Delta]) -> bytes:
-    """Return a request with its action's blobs, which wants the operation's end alone."""
+    """Encode a request with blobs of its action; it asks for only the end of the operation."""
     extras = inline.ExecuteExtras(only_end=True)
     for delta in deltas:
         blob = extras.blobs.add(
@@ -31,20 +31,30 @@ def encode_execute(request: pb.ExecuteRequest, deltas: Iterable[Delta]) -> bytes
 
 
 class BlobPlace(Protocol):
-    """Where one tenant's blobs are kept."""
+    """The blob store of one tenant."""
 
-    async def put(self, blob: Blob) -> None: ...
-    async def get(self, digest: Digest) -> Blob: ...
+    async def put(self, blob: Blob) -> None:
+        """Store a blob."""
+        ...
+
+    async def get(self, digest: Digest) -> Blob:
+        """Return a blob.
+
+        Raises:
+            NotFoundError: it is absent.
+            IntegrityError: the stored bytes were damaged; they are removed.
+        """
+        ...
 
 
 class InlineBlobs:
-    """What a request carries beside REAPI's fields, checked. Stock clients' carry nothing."""
+    """The checked fields that hpcc adds to a REAPI request. Stock clients send none of them."""
 
     def __init__(self, request: pb.ExecuteRequest) -> None:
-        """Read a hostile request.
+        """Parse the added fields of a hostile request.
 
         Raises:
-            ReapiError: the blobs break a rule or a limit.
+            ReapiError: the fields are malformed, or the blobs break a limit.
         """
         try:
             extras = inline.ExecuteExtras.FromString(request.SerializeToString())
@@ -56,21 +66,21 @@ class InlineBlobs:
 
     @property
     def size_bytes(self) -> int:
-        """What `store` has in memory at most."""
+        """Return the most bytes of blobs that `store` has in memory."""
         return sum(d.digest.size_bytes + (d.base.size_bytes if d.base else 0) for d in self._deltas)
 
     async def store(self, place: BlobPlace) -> None:
-        """Store the blobs; one whose base is not there is left out, and will be found missing.
+        """Store the blobs. One without its base is skipped, and found missing later.
 
         Raises:
-            ReapiError: one is not what its digest says.
+            ReapiError: a blob does not match its digest.
         """
         for delta in self._deltas:
             base = b""
             if delta.base is not None:
                 try:
                     base = (await place.get(delta.base)).data
-                except (NotFoundError, IntegrityError):  # gone, or damaged and gone by now
+                except (NotFoundError, IntegrityError):  # absent, or damaged and now removed
                     continue
             await place.put(apply_delta(delta, base))
 

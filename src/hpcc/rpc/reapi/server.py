@@ -1,4 +1,4 @@
-"""REAPI v2 as a server: messages to core types and back, with every bound checked here."""
+"""REAPI v2 server: converts messages to core types and back, and checks every bound."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_INJECTED: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who calls: credential and instance as sent, and what the tool says of itself."""
+    """The caller: credential, instance and proof as sent, and what its tool reports."""
 
     credential: str
     instance: str
@@ -50,14 +50,14 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An execution that was accepted under this operation name and has not ended."""
+    """An accepted execution that has not ended; `name` is its operation name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an execution: an encoded `ActionResult`, or the error."""
+    """The end of an execution: an encoded `ActionResult`, or an error."""
 
     name: str
     result: bytes = b""
@@ -66,16 +66,48 @@ class Finished:
 
 
 class Session(Protocol):
-    """What a checked caller may do; every method already belongs to one tenant and token."""
+    """What an authorized caller may do, bound to one tenant and token.
+
+    Every method raises an `HpccError` with a reason where it refuses or fails.
+    """
 
     @property
-    def tenant(self) -> TenantId: ...
-    async def find_missing(self, digests: tuple[Digest, ...]) -> frozenset[Digest]: ...
-    async def put(self, blob: Blob) -> None: ...
-    async def get(self, digest: Digest) -> Blob: ...
-    async def keep(self, blob: Blob) -> None: ...
-    async def tree(self, root: Digest) -> tuple[bytes, ...]: ...
-    async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes: ...
+    def tenant(self) -> TenantId:
+        """Return the tenant that the token names."""
+        ...
+
+    async def find_missing(self, digests: tuple[Digest, ...]) -> frozenset[Digest]:
+        """Return those of `digests` that the tenant's store does not have."""
+        ...
+
+    async def put(self, blob: Blob) -> None:
+        """Store a client's blob, within the tenant's quotas."""
+        ...
+
+    async def get(self, digest: Digest) -> Blob:
+        """Return a blob of the tenant.
+
+        Raises:
+            NotFoundError: it is absent.
+        """
+        ...
+
+    async def keep(self, blob: Blob) -> None:
+        """Store a blob that the worker made."""
+        ...
+
+    async def tree(self, root: Digest) -> tuple[bytes, ...]:
+        """Return the encoded `Directory` messages below a root, the root included."""
+        ...
+
+    async def cached_result(self, action: Digest, inline: frozenset[str]) -> bytes:
+        """Return the encoded `ActionResult` of a hit, with the contents of `inline` outputs.
+
+        Raises:
+            NotFoundError: a miss.
+        """
+        ...
+
     def execute(
         self,
         action: Digest,
@@ -84,26 +116,38 @@ class Session(Protocol):
         skip_cache: bool,
         arrive: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Running | Finished]:
-        """Run an action; `arrive` stores blobs that came with it, and is called on a miss."""
+        """Run an action and yield its states; the last one is `Finished`.
+
+        `arrive` stores the blobs that came with the request. It is called on a miss.
+        """
         ...
 
-    def wait(self, name: str) -> AsyncGenerator[Running | Finished]: ...
-    def cancel(self, name: str) -> None: ...
+    def wait(self, name: str) -> AsyncGenerator[Running | Finished]:
+        """Join the operation `name` and yield its states.
+
+        Raises:
+            NotFoundError: the tenant has no such operation.
+        """
+        ...
+
+    def cancel(self, name: str) -> None:
+        """Cancel the operation `name`."""
+        ...
 
 
 class Authorizer(Protocol):
-    """Turns a caller into a session or refuses."""
+    """Decides whether a caller gets a session."""
 
     async def session(self, client: Client) -> Session:
-        """Check the credential against the instance name.
+        """Check the credential and that its tenant has the instance name.
 
         Raises:
-            PolicyError: it is not good, or the instance is not its tenant.
+            PolicyError: the credential is invalid, or the instance is not its tenant's.
         """
         ...
 
     async def refused(self, client: Client, what: str) -> None:
-        """Record that a caller tried what nobody may."""
+        """Record that a caller tried `what`, which no client may do."""
         ...
 
 
@@ -133,7 +177,7 @@ def reapi_handlers(authorizer: Authorizer) -> tuple[grpc.GenericRpcHandler, ...]
 
 
 def client_of(call: Call, instance: str) -> Client:
-    """Describe the caller; a malformed tool description is ignored, since it grants nothing."""
+    """Return the caller. A malformed tool description is ignored: no decision depends on it."""
     tool, build = "", ""
     try:
         metadata = pb.RequestMetadata.FromString(call.tool_metadata)
@@ -306,7 +350,7 @@ class _BlobServices:
 async def _collected(
     first: bs.WriteRequest, rest: AsyncIterator[bs.WriteRequest], order: WriteOrder
 ) -> bytes:
-    """Put the pieces of an upload together; never more bytes than its digest says."""
+    """Join the pieces of an upload; never holds more bytes than its digest has."""
     data = bytearray()
     message: bs.WriteRequest | None = first
     while message is not None:

@@ -1,4 +1,4 @@
-"""What a program printed, as a blob where it is long and nobody asked for it in the answer."""
+"""Stores long stdout and stderr as blobs, unless the client asked for them in the answer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from buildgrid.common.protos.build.bazel.remote.execution.v2 import remote_execu
 from hpcc.core import Blob
 from hpcc.reapi.digests import digest_to_proto
 
-# Most compilers' messages; REAPI leaves the number to the server.
+# Most compilers' messages fit. REAPI lets the server choose the number.
 MAX_INLINE_STDIO_BYTES: Final = 64 << 10
 
 
 class BlobKeeper(Protocol):
-    """Keeps what the worker itself made."""
+    """Stores blobs that the worker made."""
 
-    async def keep(self, blob: Blob) -> None: ...
+    async def keep(self, blob: Blob) -> None:
+        """Store a blob.
+
+        Raises:
+            InfrastructureError: the store failed.
+        """
+        ...
 
 
 async def shorten(
@@ -26,10 +32,10 @@ async def shorten(
     inline_stdout: bool = False,
     inline_stderr: bool = False,
 ) -> None:
-    """Replace long stdout and stderr by their digests; the blobs are kept first.
+    """Replace stdout and stderr over the limit by digests, after storing them as blobs.
 
     Raises:
-        InfrastructureError: they cannot be.
+        InfrastructureError: a blob cannot be stored.
     """
     if len(result.stdout_raw) > MAX_INLINE_STDIO_BYTES and not inline_stdout:
         blob = Blob.of(result.stdout_raw)

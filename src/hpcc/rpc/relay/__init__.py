@@ -1,5 +1,5 @@
-"""Calls that a gateway passes on to a worker.
+"""Calls that a gateway passes to a worker.
 
-Of a request it parses only what says where it goes, within bounds of size and time. It adds no
-right to a call and stores nothing.
+It parses only the part of a request that determines its target, within limits of size and time.
+It adds no rights to a call and stores nothing.
 """

@@ -1,4 +1,4 @@
-"""The client's side of a relayed call: checked headers, bounded messages, statuses as they came."""
+"""The client's side of a relayed call: checked headers, bounded messages, unchanged statuses."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _MAX_TEXT_CHARS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class RelayCall:
-    """What a client's headers say; nothing of it is checked but its form.
+    """What a client's headers contain. Only the form is checked here.
 
-    `tool` is an encoded `RequestMetadata` made anew of what the client says of itself.
+    `tool` is a new `RequestMetadata`, encoded, with a few fields copied from the client's.
     """
 
     method: RelayMethod
@@ -44,7 +44,7 @@ class RelayCall:
 
 
 class RelayedError(Exception):
-    """A worker's refusal, for the client as it is."""
+    """A worker's refusal, which the client gets unchanged."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         super().__init__(error.code())
@@ -52,16 +52,16 @@ class RelayedError(Exception):
 
 
 class RelayLink:
-    """One call of a client: whole messages in and out."""
+    """One call of a client, as whole messages in and out."""
 
     def __init__(self, context: Any, call: RelayCall) -> None:  # noqa: ANN401 - grpc's context is generic over messages we name only here
         self._context, self.call = context, call
 
     async def read(self, seconds: float) -> bytes | None:
-        """Return the client's next message, None after its last.
+        """Return the client's next message, or None after the last one.
 
         Raises:
-            CallerError: none came in time.
+            CallerError: no message came within `seconds`.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -71,10 +71,10 @@ class RelayLink:
         return None if message is grpc.aio.EOF else bytes(message)
 
     async def write(self, message: bytes, seconds: float) -> None:
-        """Send a message; waits for a client that does not read.
+        """Send a message; waits while the client does not read.
 
         Raises:
-            CallerError: it does not for too long.
+            CallerError: the client did not read within `seconds`.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -96,7 +96,7 @@ class RelayHandlers(grpc.GenericRpcHandler):
         return self._handlers.get(str(handler_call_details.method))
 
     def _handler(self, method: RelayMethod) -> grpc.RpcMethodHandler[Any, Any]:
-        # Streams both ways, whatever the method is: so that nothing of a message is read before
+        # Every method is served as a stream in both directions, so that no message is read before
         # there is room for it.
         async def run(_messages: Any, context: Any) -> None:  # noqa: ANN401 - as above
             try:
@@ -114,7 +114,7 @@ class RelayHandlers(grpc.GenericRpcHandler):
 
 
 async def _abort_as(context: Any, error: grpc.aio.AioRpcError) -> None:  # noqa: ANN401 - as above
-    """End a call with a worker's status: its code, its words, its details and nothing else."""
+    """End a call with a worker's status: only its code, text and details are passed on."""
     details = [
         (key, value)
         for key, value in error.trailing_metadata() or ()
@@ -125,12 +125,12 @@ async def _abort_as(context: Any, error: grpc.aio.AioRpcError) -> None:  # noqa:
 
 
 def _call_of(context: Any, method: RelayMethod) -> RelayCall:  # noqa: ANN401 - as above
-    """Read headers.
+    """Parse the headers of a call.
 
     Raises:
         UnauthenticatedError: there is not exactly one bearer token.
-        PolicyError: a header that only parts of hpcc send.
-        CallerError: two image headers, or an impossible one.
+        PolicyError: there is a header that only components of hpcc may send.
+        CallerError: there are two image headers, or one is too long.
     """
     tokens: list[str] = []
     images: list[str] = []
@@ -164,7 +164,7 @@ def _bearer(values: list[str]) -> str:
 
 
 def _tool(data: bytes) -> bytes:
-    """Keep of a tool's description what the audit trail shows."""
+    """Copy the fields of a tool's description that the audit trail shows."""
     if len(data) > _MAX_TOOL_BYTES:
         return b""
     try:

@@ -1,4 +1,4 @@
-"""What a gateway reads of a REAPI request: where it goes. The rest it passes on as it came."""
+"""Finds the target of a REAPI request for a gateway. The rest is passed on unchanged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hpcc.rpc.base.channel import MAX_BATCH_BYTES
 _REAPI: Final = "build.bazel.remote.execution.v2"
 _BYTESTREAM: Final = "google.bytestream.ByteStream"
 _MAX_OPERATION_CHARS: Final = 256
-# A batch of blobs with its digests; what Capabilities announces fits.
+# A batch of blobs with its digests. The batch size that Capabilities announces fits.
 MAX_RELAY_REQUEST_BYTES: Final = MAX_BATCH_BYTES + (1 << 20)
 _SMALL: Final = 512 << 10
 
 
 class Shape(Enum):
-    """Which end of a call streams."""
+    """Which end of a call sends a stream."""
 
     UNARY = auto()
     STREAM_OUT = auto()
@@ -35,9 +35,9 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a first message says of where it goes; `request` is what to pass on.
+    """The target that a first message names, and the `request` bytes to pass on.
 
-    `action` is the digest of the action to run, `operation` the name of one that runs.
+    `action` is the digest of the action to run, `operation` the name of a running one.
     """
 
     instance: str
@@ -48,9 +48,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RelayMethod:
-    """A method that is passed on.
+    """A method that the gateway passes on.
 
-    `answer_bytes` bounds what is held at once beside its first message.
+    `answer_bytes` bounds the bytes in memory at one time, besides the first message.
     """
 
     service: str
@@ -61,6 +61,7 @@ class RelayMethod:
 
     @property
     def path(self) -> str:
+        """Return `/package.Service/Method`."""
         return f"/{self.service}/{self.name}"
 
 
@@ -105,7 +106,10 @@ def _execute(data: bytes) -> Target:
 
 
 def _plain(request: pb.ExecuteRequest | pb.GetActionResultRequest) -> None:
-    """Ask for nothing inside the answer, which REAPI makes a wish: it bounds what is held here."""
+    """Clear the request for inlined contents, which bounds the answer's size in memory.
+
+    REAPI lets a server ignore that request.
+    """
     request.inline_stdout = request.inline_stderr = False
     del request.inline_output_files[:]
 
@@ -122,7 +126,11 @@ def _operation(kind: Any) -> Callable[[bytes], Target]:  # noqa: ANN401 - as abo
 
 
 def operation_name(message: bytes) -> str:
-    """Return the name of the operation that a worker tells of."""
+    """Return the name of an encoded `Operation` that a worker sent.
+
+    Raises:
+        CallerError: the message is malformed.
+    """
     return str(_parsed(ops.Operation, message).name)
 
 
@@ -139,7 +147,7 @@ def _all_methods() -> tuple[RelayMethod, ...]:
         RelayMethod(cas, "BatchReadBlobs", unary, _instance(pb.BatchReadBlobsRequest), large),
         RelayMethod(cas, "GetTree", out, _instance(pb.GetTreeRequest), large),
         RelayMethod(_BYTESTREAM, "Read", out, _read, 2 << 20),
-        # Its pieces come one after another, each as large as a message may be.
+        # The pieces of an upload come one after another, each up to the message limit.
         RelayMethod(_BYTESTREAM, "Write", Shape.STREAM_IN, _write(bs.WriteRequest), large),
         RelayMethod(
             _BYTESTREAM, "QueryWriteStatus", unary, _write(bs.QueryWriteStatusRequest)

@@ -1,4 +1,4 @@
-"""The worker's side of a relayed call: bytes on, bytes back, nothing kept."""
+"""The worker's side of a relayed call: passes bytes in both directions and stores nothing."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LOOK_UP_SECONDS: Final = 30.0
 
 
 def is_lost(error: RelayedError) -> bool:
-    """Whether another worker, or another token, may do what this one did not."""
+    """Return whether the call may succeed with another worker or another token."""
     return error.error.code() in _LOST
 
 
 class Upstream:
-    """Calls to one worker with one route token. The channel belongs to the caller."""
+    """Calls to one worker with one route token. The caller owns the channel."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Upstream:
         *,
         prove: Callable[[str], str],
     ) -> None:
-        # All that goes on of the client's headers is `tool`, which was made anew.
+        # `tool` is the only part of the client's headers that is passed on. It was re-encoded.
         self._channel, self._token, self._tool, self._prove = channel, token, tool, prove
 
     def _metadata(self, path: str) -> tuple[tuple[str, str | bytes], ...]:
@@ -48,10 +48,10 @@ class Upstream:
         return (*bearer(self._token), (PROOF_METADATA, self._prove(path)), *tool)
 
     async def unary(self, path: str, request: bytes, seconds: float) -> bytes:
-        """Call a method that streams nothing.
+        """Call a method without streams; return the answer's bytes.
 
         Raises:
-            RelayedError: the worker refuses or is away.
+            RelayedError: the worker refused or is unreachable.
         """
         call: Any = self._channel.unary_unary(path)
         try:
@@ -60,7 +60,11 @@ class Upstream:
             raise RelayedError(error) from error
 
     async def stream(self, path: str, request: bytes, seconds: float) -> AsyncGenerator[bytes]:
-        """Yield a stream's messages; see `unary`. The next is read when it is asked for."""
+        """Yield a stream's messages. Each is read only when the caller asks for it.
+
+        Raises:
+            RelayedError: the worker refused or is unreachable.
+        """
         raw: Any = self._channel.unary_stream(path)
         call = raw(request, metadata=self._metadata(path), timeout=seconds)
         try:
@@ -74,12 +78,14 @@ class Upstream:
     async def write(
         self, link: RelayLink, first: bytes, *, seconds: float, piece_seconds: float
     ) -> bytes:
-        """Upload a blob in a client's pieces; return the worker's answer.
+        """Pass a client's upload on, piece by piece; return the worker's answer.
+
+        `seconds` bounds the upload, `piece_seconds` the wait for each further piece.
 
         Raises:
-            CallerError: the pieces break the rules of an upload, or stay away.
-            RelayedError: the worker refuses or is away.
-            UnavailableError: it broke the upload off.
+            CallerError: a piece breaks the rules of an upload, or comes too late.
+            RelayedError: the worker refused or is unreachable.
+            UnavailableError: the worker ended the upload early and does not have the blob.
         """
         path = link.call.method.path
         order = WriteOrder(_piece(first))
@@ -103,10 +109,10 @@ class Upstream:
             call.cancel()
 
     async def _broken_off(self, order: WriteOrder) -> bytes:
-        """Ask what became of an upload whose end was not told.
+        """Ask the worker whether it has the blob of an upload that ended without a status.
 
-        grpcio loses the status of a server that answers before the stream has ended, as a worker
-        does that has the blob already.
+        grpcio loses the status of a server that answers before the stream has ended. A worker
+        that already has the blob does so.
         """
         request = bs.QueryWriteStatusRequest(resource_name=order.name).SerializeToString()
         data = await self.unary(_STATUS, request, _LOOK_UP_SECONDS)
@@ -115,11 +121,11 @@ class Upstream:
         return bs.WriteResponse(committed_size=order.digest.size_bytes).SerializeToString()
 
     async def small_blob_or_none(self, tenant: TenantId, digest: Digest) -> bytes | None:
-        """Fetch a blob that fits a batch; None when the worker does not have it.
+        """Fetch a blob that fits a batch; return None if the worker does not have it.
 
         Raises:
-            RelayedError: the worker refuses or is away.
-            HpccError: what it sends is not the blob.
+            RelayedError: the worker refused or is unreachable.
+            HpccError: the bytes that it sent are not the blob.
         """
         request = pb.BatchReadBlobsRequest(
             instance_name=tenant.value, digests=[digest_to_proto(digest)]
@@ -128,7 +134,7 @@ class Upstream:
         try:
             answer = pb.BatchReadBlobsResponse.FromString(data)
         except DecodeError as error:
-            raise UnavailableError("the worker's answer is no message") from error
+            raise UnavailableError("the worker's answer is malformed") from error
         for item in answer.responses:
             if not item.status.code and digest_from_proto(item.digest) == digest:
                 return Blob.checked(digest, item.data).data

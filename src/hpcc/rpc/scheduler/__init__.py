@@ -1,4 +1,4 @@
 """The scheduler's services and their clients: routes, registration, heartbeats, audit.
 
-`api` has the values that both ends use. The scheduler's decisions are in `hpcc.scheduler`.
+`api` defines the values that both ends use. The scheduler's decisions are in `hpcc.scheduler`.
 """

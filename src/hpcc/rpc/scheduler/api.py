@@ -1,4 +1,4 @@
-"""The scheduler's API in words of ours, for both ends."""
+"""The scheduler's API as values and Protocols of hpcc, for both ends."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hpcc.ports import SignedHead
 
 @dataclass(frozen=True, slots=True)
 class SessionGrant:
-    """What `Authenticate` answers. `expires_at` in seconds since the epoch.
+    """The answer to `Authenticate`. `expires_at` is in seconds since the epoch.
 
-    `image` says which compilers are in the image that the client named; None: nobody knows.
+    `image` lists the compilers of the image that the client named; None if they are unknown.
     """
 
     session: str
@@ -34,10 +34,10 @@ class SessionGrant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteAsk:
-    """What a daemon asks. `failed_generation` is 0 unless a route just failed it.
+    """A route request. `failed_generation` names the generation whose route just failed, else 0.
 
-    `client_key` (Ed25519, 32 bytes) is what the route's token is bound to; empty for none.
-    `preferred_worker` is where its blobs are already; "" for no wish.
+    The route's token is bound to `client_key` (Ed25519, 32 bytes; empty for none).
+    `preferred_worker` is the worker that already has the client's blobs; "" for no preference.
     """
 
     tenant: TenantId
@@ -46,16 +46,16 @@ class RouteAsk:
     failed_generation: int = 0
     client_key: bytes = b""
     preferred_worker: str = ""
-    # The worker that served the caller last: a hint, whoever it is of.
+    # The worker that served the caller last. It is only a hint and is not checked for ownership.
     last_worker: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One worker, and the right to use it until `token_expires_at`.
+    """One worker, and the right to use it until `token_expires_at` (seconds since the epoch).
 
-    `isolation` is the worker's word for its guests; `principal`, `guest_reuse` and
-    `minimum_isolation` are what its results are held against.
+    `isolation` is what the worker reports about its guests. The client checks results against
+    `principal`, `guest_reuse` and `minimum_isolation`.
     """
 
     endpoint: str
@@ -72,22 +72,23 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """A worker's generation is current, or it and all before it are dead."""
+    """A worker's generation is current, or (`is_dead`) it and all earlier ones are dead."""
 
     worker_id: str
     generation: int
     is_dead: bool
 
 
-# The first of a watch: from here on every death is told. It is of no worker.
+# Sentinel sent when a watch starts. Deaths after this point are delivered. Carries no worker id.
 WATCHING: Final = RouteChange("", 0, is_dead=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a worker says of itself.
+    """What a worker reports about itself.
 
-    `result_key` (32 bytes) signs its results; `result_proof` shows that it holds it.
+    `result_key` is the public key (32 bytes) of its signatures over results. `result_proof` shows
+    that it has the private key.
     """
 
     worker_id: str
@@ -99,13 +100,13 @@ class Registration:
     result_key: bytes
     result_proof: bytes
     toolchains: tuple[ImageToolchains, ...] = ()
-    # The life it is in, where it registered before; 0 for a new one.
+    # The worker's generation if it is already registered; 0 asks for a new one.
     generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """What a worker is told. `token_keys` are (key id, 32 bytes Ed25519)."""
+    """The answer to a registration. `token_keys` are (key id, 32 bytes Ed25519)."""
 
     token_keys: tuple[tuple[str, bytes], ...]
     generation: int
@@ -116,7 +117,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """A sign of life. The anchor is where the worker's audit chain ends; None: it has none."""
+    """A heartbeat. `anchor` is the signed end of the worker's audit chain; None without a chain."""
 
     worker_id: str
     generation: int
@@ -127,9 +128,9 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class BeatAnswer:
-    """Keys as in `Admission`; `generation` is the current one.
+    """The answer to a heartbeat. Keys as in `Admission`; `generation` is the current one.
 
-    `lease_seconds` is what the heartbeat is good for; 0 for what was said before.
+    `lease_seconds` is how long the heartbeat counts; 0 keeps the earlier lease.
     """
 
     token_keys: tuple[tuple[str, bytes], ...]
@@ -138,7 +139,10 @@ class BeatAnswer:
 
 
 class SchedulerBackend(Protocol):
-    """What a scheduler does. `credential` is the bearer as sent, unchecked."""
+    """The scheduler behind its services. `credential` is the bearer as sent, unchecked.
+
+    Every method raises an `HpccError` with a reason where it refuses.
+    """
 
     async def authenticate(
         self,
@@ -147,27 +151,59 @@ class SchedulerBackend(Protocol):
         principal: str,
         client_version: str,
         host: HostReport | None = None,
-    ) -> SessionGrant: ...
-    def route(self, credential: str, ask: RouteAsk) -> Route: ...
-    def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]: ...
-    async def result_keys(
-        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
-    ) -> Mapping[str, bytes]: ...
-    async def admit(self, certificate: bytes, worker_id: str | None) -> str:
-        """Return whose certificate (PEM) a caller showed; `worker_id` is whom it claims to be."""
+    ) -> SessionGrant:
+        """Open a session for a principal of a tenant. `credential` is the client's token."""
         ...
 
-    # What follows is for callers that were let in.
-    async def register(self, registration: Registration) -> Admission: ...
-    def heartbeat(self, beat: Beat) -> BeatAnswer: ...
+    def route(self, credential: str, ask: RouteAsk) -> Route:
+        """Choose a worker and sign a route token. `credential` is a session."""
+        ...
+
+    def watch(self, credential: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
+        """Yield `WATCHING`, then the changes of generations."""
+        ...
+
+    async def result_keys(
+        self, credential: str, tenant: TenantId, key_ids: tuple[str, ...]
+    ) -> Mapping[str, bytes]:
+        """Return the known keys by id (32 bytes each) that may sign results of the tenant."""
+        ...
+
+    async def admit(self, certificate: bytes, worker_id: str | None) -> str:
+        """Return the worker id of a caller's certificate (PEM).
+
+        `worker_id` is the id that the caller claims; None if the call names none.
+
+        Raises:
+            HpccError: the certificate is not accepted, or belongs to another worker.
+        """
+        ...
+
+    # The methods below are called only after `admit`.
+    async def register(self, registration: Registration) -> Admission:
+        """Add a worker to the farm, or renew its registration."""
+        ...
+
+    def heartbeat(self, beat: Beat) -> BeatAnswer:
+        """Extend a worker's lease and store its anchor."""
+        ...
+
     def parted(self, worker_id: str) -> None:
-        """Take note that the stream of a worker's heartbeats has ended, in whatever way."""
+        """Record that a worker's stream of heartbeats has ended, for any reason."""
         ...
 
     async def sandbox_lost(
         self, worker_id: str, generation: int, guest_id: str, reason: str
-    ) -> int: ...
-    async def deregister(self, worker_id: str) -> None: ...
+    ) -> int:
+        """Record a dead guest; return the worker's generation after it."""
+        ...
+
+    async def deregister(self, worker_id: str) -> None:
+        """Remove a worker from the farm."""
+        ...
+
     async def result_keys_for_worker(
         self, tenant: TenantId, key_ids: tuple[str, ...]
-    ) -> Mapping[str, bytes]: ...
+    ) -> Mapping[str, bytes]:
+        """Return result keys as `result_keys` does, for a worker."""
+        ...

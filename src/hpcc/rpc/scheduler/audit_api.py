@@ -1,4 +1,4 @@
-"""The audit service: a worker's records to whoever keeps the farm's."""
+"""The audit service: workers send their audit records to a scheduler, which stores them."""
 
 from __future__ import annotations
 
@@ -16,32 +16,42 @@ from hpcc.rpc.scheduler.registration_messages import worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers
 
 MAX_AUDIT_RECORDS: Final = 1000
-# One record may be as large as this alone; the message around it is small.
+# A single record may have this size; the message adds little to it.
 MAX_AUDIT_BYTES: Final = 15 << 20
 _MAX_SEQUENCE: Final = (1 << 63) - 1
-# A batch is written and synced by a database that may be busy.
+# A database that may be busy writes and syncs each batch.
 AUDIT_CALL_SECONDS: Final = 30.0
-# Of some 350 bytes each.
+# Each has about 350 bytes.
 MAX_ANCHORS: Final = 30_000
 
 
 @dataclass(frozen=True, slots=True)
 class AuditPlace:
-    """Where the farm's copy of a worker's chain ends: `next` is the first record that it lacks."""
+    """Where the farm's copy of a worker's chain ends: `next` is its first missing record number."""
 
     next: int
     is_empty: bool
 
 
 class AuditBackend(Protocol):
-    """What a scheduler does with a worker's records. `certificate` is the caller's, unchecked."""
+    """Stores workers' records. `certificate` is the caller's in PEM, not yet authorized."""
 
     async def append_audit(
         self, certificate: bytes, worker_id: str, first: int, records: Sequence[bytes]
-    ) -> AuditPlace: ...
+    ) -> AuditPlace:
+        """Store records numbered from `first` and return where the copy ends then.
+
+        Raises:
+            HpccError: the caller is not this worker, or the records were not committed.
+        """
+        ...
 
     async def anchors(self, certificate: bytes, worker_id: str) -> Sequence[bytes]:
-        """Return the signed heads of a worker's own chain, the newest last."""
+        """Return the signed heads of a worker's chain as bytes, the newest last.
+
+        Raises:
+            HpccError: the caller is not this worker, or the heads cannot be read.
+        """
         ...
 
 
@@ -78,17 +88,21 @@ class _AuditServer:
 
 
 class AuditClient:
-    """A worker's view. The channels belong to the caller, and show the worker's certificate.
+    """A worker's client. The caller owns the channels, which present the worker's certificate.
 
-    `schedulers` says which they are now. It asks the one that answered the heartbeats last: that
-    one's database may be away while the scheduler is not.
+    `schedulers` returns the current ones. `append` uses the scheduler that answered the last
+    heartbeat; its database may be unreachable while the scheduler is up.
     """
 
     def __init__(self, schedulers: Callable[[], Schedulers]) -> None:
         self._schedulers = schedulers
 
     async def append(self, worker_id: str, first: int, records: Sequence[bytes]) -> AuditPlace:
-        """Send records; returns when they are committed, or raises what the scheduler says."""
+        """Send records numbered from `first`; returns when the scheduler has committed them.
+
+        Raises:
+            HpccError: the scheduler refused them, or did not answer in time.
+        """
         request = pb.AppendAuditRequest(worker_id=worker_id, first=first, records=records)
         call = self._schedulers().channel.unary_unary(
             "/hpcc.v1.AuditService/AppendAudit",
@@ -102,10 +116,10 @@ class AuditClient:
         return AuditPlace(answer.next, answer.is_empty)
 
     async def anchors(self, worker_id: str) -> list[bytes]:
-        """Return the signed heads that the schedulers hold of the worker, as bytes.
+        """Return the signed heads of the worker that the schedulers store, as bytes.
 
         Raises:
-            HpccError: refused, or none of them answers.
+            HpccError: a scheduler refused, or no scheduler answers.
         """
         answer = await self._schedulers().call(
             "AuditService/Anchors", pb.AnchorsRequest(worker_id=worker_id), pb.AnchorsResponse, ""

@@ -1,4 +1,4 @@
-"""Clients of the scheduler: the daemon's and the worker's."""
+"""Two clients of the scheduler: one for daemons, one for workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from hpcc.rpc.scheduler.toolchain_messages import (
 
 
 class SchedulerClient:
-    """A daemon's view. The channels belong to the caller."""
+    """A daemon's client. The caller owns the channels.
+
+    Its calls raise `HpccError` if a scheduler refuses or no scheduler answers.
+    """
 
     def __init__(self, to: grpc.aio.Channel | Schedulers) -> None:
         self._schedulers = to if isinstance(to, Schedulers) else Schedulers((to,))
@@ -44,6 +47,7 @@ class SchedulerClient:
         client_version: str,
         host: HostReport | None = None,
     ) -> SessionGrant:
+        """Open a session. `secret` is the bearer; `host` reports the local compilers."""
         answer = await self._schedulers.call(
             "SchedulerService/Authenticate",
             pb.AuthenticateRequest(
@@ -59,6 +63,11 @@ class SchedulerClient:
         return SessionGrant(answer.session, answer.expires_at, policy_of(answer.policy), image)
 
     async def route(self, session: str, ask: RouteAsk) -> Route:
+        """Return a worker for a route request.
+
+        Raises:
+            UnavailableError: the answer has an unknown isolation label or guest reuse class.
+        """
         answer = await self._schedulers.call(
             "SchedulerService/Route",
             pb.RouteRequest(
@@ -94,11 +103,15 @@ class SchedulerClient:
         )
 
     async def result_key(self, session: str, tenant: TenantId, key_id: str) -> bytes | None:
-        """Return the 32 bytes of a key that may sign results of the tenant, or None."""
+        """Return a key (32 bytes) that may sign results of the tenant, or None if unknown."""
         return await _result_key(self._schedulers, "SchedulerService", session, tenant, key_id)
 
     async def watch(self, session: str, tenant: TenantId) -> AsyncGenerator[RouteChange]:
-        """Yield changes until the stream breaks, which ends the iteration with an error."""
+        """Yield changes of generations until the stream breaks.
+
+        Raises:
+            HpccError: the stream broke, or was refused.
+        """
         channel = self._schedulers.channel
         call = channel.unary_stream(
             "/hpcc.v1.SchedulerService/WatchRoutes",
@@ -119,21 +132,25 @@ class SchedulerClient:
 
 
 class RegistryClient:
-    """A worker's view. The channels belong to the caller, and show the worker's certificate."""
+    """A worker's client. The caller owns the channels, which present the worker's certificate.
+
+    Its calls raise `HpccError` if a scheduler refuses or no scheduler answers.
+    """
 
     def __init__(self, to: grpc.aio.Channel | Schedulers) -> None:
         self._schedulers = to if isinstance(to, Schedulers) else Schedulers((to,))
 
     @property
     def schedulers(self) -> Schedulers:
-        """The channels in use now."""
+        """Return the channels in use now."""
         return self._schedulers
 
     def use(self, schedulers: Schedulers) -> None:
-        """Call over other channels from now on."""
+        """Use other channels from the next call on."""
         self._schedulers = schedulers
 
     async def register(self, registration: Registration) -> Admission:
+        """Register the worker; return its generation, its lease and the keys of route tokens."""
         answer = await self._call(
             "Register",
             registration_message(registration),
@@ -148,12 +165,13 @@ class RegistryClient:
         )
 
     def pulse(self) -> Pulse:
-        """Open the stream of heartbeats, to whichever scheduler answers; the caller closes it."""
+        """Open the stream of heartbeats to the scheduler tried first; the caller closes it."""
         return Pulse(self._schedulers)
 
     async def sandbox_lost(
         self, *, worker_id: str, generation: int, guest_id: str, reason: str
     ) -> int:
+        """Report a dead guest; return the worker's new generation."""
         answer = await self._call(
             "SandboxLost",
             pb.SandboxLostRequest(
@@ -164,10 +182,11 @@ class RegistryClient:
         return int(answer.generation)
 
     async def result_key(self, tenant: TenantId, key_id: str) -> bytes | None:
-        """As the daemon's."""
+        """Return a key (32 bytes) that may sign results of the tenant, or None if unknown."""
         return await _result_key(self._schedulers, "WorkerRegistryService", "", tenant, key_id)
 
     async def deregister(self, worker_id: str) -> None:
+        """Remove the worker from the farm."""
         await self._call(
             "Deregister", pb.DeregisterRequest(worker_id=worker_id), pb.DeregisterResponse
         )

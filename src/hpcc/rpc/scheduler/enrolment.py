@@ -1,4 +1,4 @@
-"""Enrolment of workers over the wire: words, the server's end, the worker's end."""
+"""Enrolment of workers: the values, the scheduler's handlers, the worker's calls."""
 
 from __future__ import annotations
 
@@ -26,10 +26,18 @@ class WorkerGrant:
 
 
 class EnrolmentBackend(Protocol):
-    """What a scheduler does; `certificate` is the connection's, in PEM, empty for none."""
+    """Issues certificates. `request` is a certificate request as the worker sent it.
 
-    async def enrol(self, token: str, request: bytes, worker_id: str) -> WorkerGrant: ...
-    async def renew(self, certificate: bytes, request: bytes) -> WorkerGrant: ...
+    Raises `HpccError` if the worker may not have a certificate, or the request is malformed.
+    """
+
+    async def enrol(self, token: str, request: bytes, worker_id: str) -> WorkerGrant:
+        """Return the first certificate of a worker that shows a one-time token."""
+        ...
+
+    async def renew(self, certificate: bytes, request: bytes) -> WorkerGrant:
+        """Return a new certificate. `certificate` is the connection's in PEM, empty for none."""
+        ...
 
 
 class _EnrolmentSide:
@@ -72,10 +80,10 @@ def renew_handlers(
 async def ask_to_enrol(
     channel: grpc.aio.Channel, *, token: str, request: bytes, worker_id: str
 ) -> tuple[WorkerGrant, int]:
-    """Enrol at the daemons' port; return the grant, and the port for workers there.
+    """Enrol at the daemons' port; return the grant, and the scheduler's port for workers.
 
     Raises:
-        HpccError: refused, or nobody answers.
+        HpccError: the scheduler refused, or did not answer.
     """
     answer = await _call(
         channel,
@@ -88,10 +96,10 @@ async def ask_to_enrol(
 
 
 async def ask_to_renew(channel: grpc.aio.Channel, *, request: bytes, worker_id: str) -> WorkerGrant:
-    """Renew over a connection with a certificate that is still good.
+    """Renew a certificate over a connection that presents one that is still valid.
 
     Raises:
-        HpccError: refused, or nobody answers.
+        HpccError: the scheduler refused, or did not answer.
     """
     message = pb.RenewRequest(certificate_request=request)
     return _grant(worker_id, await _call(channel, "Renew", message, pb.RenewResponse, ()))

@@ -1,6 +1,7 @@
-"""Heartbeats as one stream per worker: the scheduler's end and the worker's.
+"""Heartbeats as one stream per worker: the scheduler's end and the worker's end.
 
-A message of a stream that is open costs a fraction of a call, and the end of a connection is news.
+A message on an open stream costs a fraction of a call, and the end of the stream tells each side
+that the other is gone.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from hpcc.rpc.scheduler.api import Beat, BeatAnswer, SchedulerBackend
 from hpcc.rpc.scheduler.registration_messages import generation_of, worker_id_of
 from hpcc.rpc.scheduler.schedulers import Schedulers, is_away
 
-# A stream may send so many beats at once, and so many a second; what comes faster is read later.
+# Limits of one stream: beats in a burst, and beats per second. Faster ones are read later.
 BURST: Final = 32
 BEATS_PER_SECOND: Final = 8.0
-# Of a lease that a scheduler may tell a worker.
+# The range of leases that a worker accepts from a scheduler.
 MIN_LEASE_SECONDS: Final = 1.0
 MAX_LEASE_SECONDS: Final = 300.0
 _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
 _HASH_CHARS: Final = 64
-# Compiles at one worker that run, or that wait. Schedulers keep leases in one statement, and a
-# number that a database cannot hold would spoil it for all workers.
+# The most running or waiting compiles of one worker. Schedulers write all leases in one statement,
+# and a number that the database cannot hold would make it fail for every worker.
 _MAX_LOAD: Final = 1 << 20
 
 
 class Pulses:
-    """The streams of all workers at one scheduler: one for each, and none faster than it may."""
+    """The streams of all workers at one scheduler: one for each worker, limited in rate."""
 
     def __init__(self, backend: SchedulerBackend, idle_seconds: float) -> None:
-        """A stream that is silent for `idle_seconds` is ended."""
+        """A stream without a message for `idle_seconds` is ended."""
         self._backend, self._idle_seconds = backend, idle_seconds
         self._streams: dict[str, _Stream] = {}
 
@@ -47,8 +48,8 @@ class Pulses:
         """Answer each beat until the stream ends.
 
         Raises:
-            HpccError: the certificate does not count (any more), or a message is not good.
-            DeadlineError: there was no message for too long.
+            HpccError: the certificate is not (or no longer) accepted, or a message is malformed.
+            DeadlineError: no message came for `idle_seconds`.
             UnavailableError: the worker has opened another stream.
         """
         stream = _Stream(duplex.read, self._idle_seconds)
@@ -63,7 +64,7 @@ class Pulses:
                 ) from error
             raise DeadlineError("no heartbeat for too long") from error
         finally:
-            # Also when this call is cancelled, which is how a broken connection shows.
+            # This also runs when the call is cancelled: gRPC does that for a broken connection.
             name = stream.name
             if name and self._streams.get(name) is stream:
                 del self._streams[name]
@@ -72,7 +73,7 @@ class Pulses:
     async def _answer_all(self, stream: _Stream, duplex: Duplex, call: Call) -> None:
         while (request := await stream.next_or_none()) is not None:
             beat = beat_of(request)
-            # For each message anew: certificates end, and workers are revoked.
+            # Check for each message: certificates expire, and workers are revoked.
             await self._backend.admit(call.certificate, beat.worker_id)
             if not stream.name:
                 stream.name = beat.worker_id
@@ -96,31 +97,32 @@ class Pulses:
 
 
 class _Stream:
-    """The reading of one stream: bounded in rate, and ended from outside."""
+    """Reads one stream, limited in rate. Another stream of the worker can end it."""
 
     def __init__(self, read: Callable[[], Awaitable[Any]], idle_seconds: float) -> None:
         self._read, self._idle_seconds = read, idle_seconds
-        # Whose it is, once it is known, and what ends it; one for all messages, to save time.
+        # The worker's id after the first message, and the timeout that ends the stream. One
+        # timeout serves all messages, which is cheaper than one for each.
         self.name = ""
         self.scope: asyncio.Timeout | None = None
         self.is_replaced = False
         self._room, self._at = float(BURST), 0.0
 
     async def next_or_none(self) -> Any:  # noqa: ANN401 - a message of generated code
-        """Wait for the next message; None at the orderly end."""
+        """Wait for the next message; return None at an orderly end."""
         await self._wait_for_room()
         if self.scope is not None and not self.is_replaced and not self.scope.expired():
             self.scope.reschedule(asyncio.get_running_loop().time() + self._idle_seconds)
         return await self._read()
 
     def replace(self) -> None:
-        """End this stream: another has taken its place."""
+        """End this stream, because another one has taken its place."""
         self.is_replaced = True
         if self.scope is not None and not self.scope.expired():
             self.scope.reschedule(0)
 
     async def _wait_for_room(self) -> None:
-        """Leave what comes too fast with the sender, whose buffers and not ours fill up."""
+        """Delay the next read of a fast sender, so that its buffers fill and not the server's."""
         now = asyncio.get_running_loop().time()
         self._room = min(self._room + (now - self._at) * BEATS_PER_SECOND, float(BURST))
         self._at = now
@@ -130,7 +132,7 @@ class _Stream:
 
 
 class Pulse:
-    """A worker's stream to the scheduler that it speaks to. Beats are sent one after the other."""
+    """A worker's stream to one scheduler. Beats are sent one after the other."""
 
     def __init__(self, schedulers: Schedulers) -> None:
         self._schedulers = schedulers
@@ -147,7 +149,7 @@ class Pulse:
         """Send a beat and wait for its answer.
 
         Raises:
-            HpccError: there is none, and this stream is over; open another.
+            HpccError: no answer came. This stream has ended; open another.
         """
         try:
             async with asyncio.timeout(self._patience):
@@ -161,19 +163,19 @@ class Pulse:
             raise
         self._schedulers.answered(self._channel)
         keys = tuple((k.kid, k.public_key) for k in answer.token_keys)
-        # Of a scheduler that says nonsense, nothing is believed.
+        # A lease outside the range is ignored: 0 keeps the earlier one.
         is_sane = MIN_LEASE_SECONDS <= answer.lease_seconds <= MAX_LEASE_SECONDS
         return BeatAnswer(keys, answer.generation, answer.lease_seconds if is_sane else 0.0)
 
     async def _exchange(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         try:
-            with suppress(asyncio.InvalidStateError):  # it has ended: reading says why
+            with suppress(asyncio.InvalidStateError):  # the call has ended: `read` raises why
                 await self._call.write(request)
             answer = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise error_of_call(error) from error
         except asyncio.CancelledError:
-            # gRPC says that, too, of a channel that was closed.
+            # gRPC also raises this for a channel that was closed.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -183,11 +185,12 @@ class Pulse:
         return answer
 
     async def wait_ended(self) -> None:
-        """Wait until the stream is over by itself; the next one tries another scheduler first."""
+        """Wait until the stream ends by itself. The next one tries another scheduler first."""
         await self._ended.wait()
         self._schedulers.failed(self._channel)
 
     def close(self) -> None:
+        """End the stream."""
         self._call.cancel()
 
 
@@ -209,10 +212,10 @@ def _anchor_message(head: SignedHead) -> pb.AuditAnchor:
 
 
 def beat_of(request: pb.HeartbeatRequest) -> Beat:
-    """Read a heartbeat.
+    """Parse a heartbeat.
 
     Raises:
-        CallerError: anything in it is wrong.
+        CallerError: a field is malformed or out of range.
     """
     if max(request.running, request.queued) > _MAX_LOAD:
         raise CallerError(f"a worker runs at most {_MAX_LOAD} compiles, and as many wait")
@@ -226,7 +229,7 @@ def beat_of(request: pb.HeartbeatRequest) -> Beat:
 
 
 def _anchor(request: pb.HeartbeatRequest) -> SignedHead:
-    """Take the anchor as it came: whether it is signed, the backend checks."""
+    """Parse the anchor. Only lengths are checked here: the backend checks the signature."""
     audit, head = request.audit, request.audit.head
     if len(audit.public_key) > _KEY_BYTES or len(audit.signature) > _SIGNATURE_BYTES:
         raise CallerError("an anchor's key or signature is too long")

@@ -1,4 +1,4 @@
-"""What a worker says of itself: message to words and back, for the wire and for the store."""
+"""Converts a worker's registration between message and value, for the wire and the store."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def registration_message(registration: Registration) -> pb.RegisterRequest:
 
 
 def registration_of(request: pb.RegisterRequest) -> Registration:
-    """Read a registration.
+    """Parse a registration.
 
     Raises:
-        CallerError: anything in it is wrong.
+        CallerError: a field is malformed or out of range.
     """
     if not _ENDPOINT.fullmatch(request.endpoint):
         raise CallerError("endpoint is not host:port")
@@ -64,15 +64,15 @@ def registration_of(request: pb.RegisterRequest) -> Registration:
 
 
 def pack_registration(registration: Registration) -> bytes:
-    """Return the bytes that schedulers keep of a registration."""
+    """Return the bytes of a registration that schedulers store."""
     return registration_message(registration).SerializeToString(deterministic=True)
 
 
 def unpack_registration(data: bytes) -> Registration:
-    """Read what another scheduler kept.
+    """Parse a registration that another scheduler stored.
 
     Raises:
-        CallerError: it is no registration.
+        CallerError: the bytes are not a valid registration.
     """
     try:
         return registration_of(pb.RegisterRequest.FromString(data))
@@ -81,12 +81,22 @@ def unpack_registration(data: bytes) -> Registration:
 
 
 def worker_id_of(text: str) -> str:
+    """Return a worker id unchanged.
+
+    Raises:
+        CallerError: it is not 1 to 128 characters of a-z, 0-9, dot and hyphen.
+    """
     if not _WORKER_ID.fullmatch(text):
         raise CallerError("not a worker id")
     return text
 
 
 def isolation_of(text: str) -> Isolation:
+    """Parse an isolation label.
+
+    Raises:
+        CallerError: the label is unknown.
+    """
     try:
         return Isolation(text)
     except ValueError as error:
@@ -94,6 +104,11 @@ def isolation_of(text: str) -> Isolation:
 
 
 def generation_of(number: int) -> int:
+    """Return a generation unchanged.
+
+    Raises:
+        CallerError: it is over `MAX_GENERATION`.
+    """
     if number > MAX_GENERATION:
         raise CallerError("not a generation")
     return number

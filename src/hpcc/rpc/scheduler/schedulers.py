@@ -1,4 +1,4 @@
-"""One farm, several schedulers: whichever answers is used, and left when it does not."""
+"""Several schedulers of one farm: uses the one that answers, and another when it fails."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hpcc.rpc.base.errors import BusyError, DeadlineError, UnavailableError, err
 from hpcc.rpc.base.method import bearer
 
 CALL_SECONDS: Final = 10.0
-# One that hangs is given up sooner where there are others.
+# With other schedulers to try, the wait for one that hangs is shorter.
 _FAIL_OVER_SECONDS: Final = 3.0
 _PATIENT_SECONDS: Final = 1.5
-# What a transport says of somebody's absence; a scheduler's own words are worth more.
+# The transport's reasons for no answer. A reason that a scheduler sent is more useful.
 _SILENT: Final = frozenset({UnavailableError.default_reason, DeadlineError.default_reason})
-# One that failed is asked last for so long, twice as long after each further failure.
+# A scheduler that failed is tried last for this long. Each further failure doubles the time.
 _PAUSE_SECONDS: Final = 0.5
 _MAX_PAUSE_SECONDS: Final = 15.0
 MAX_SCHEDULERS: Final = 16
@@ -31,10 +31,10 @@ _ENDPOINT: Final = re.compile(r"[A-Za-z0-9.\[\]:_-]{1,255}:[0-9]{1,5}")
 
 
 def split_schedulers(text: str) -> tuple[str, ...]:
-    """Read `host:port[,host:port…]`.
+    """Parse `host:port[,host:port…]`; the order is kept.
 
     Raises:
-        CallerError: it is none, or too long.
+        CallerError: an address is malformed, or there are more than `MAX_SCHEDULERS`.
     """
     endpoints = tuple(part.strip() for part in text.split(","))
     if len(endpoints) > MAX_SCHEDULERS or not all(map(_ENDPOINT.fullmatch, endpoints)):
@@ -46,25 +46,26 @@ def split_schedulers(text: str) -> tuple[str, ...]:
 
 
 class Schedulers:
-    """Channels to the schedulers of one farm, which belong to the caller."""
+    """Channels to the schedulers of one farm. The caller owns the channels."""
 
     def __init__(self, channels: Sequence[grpc.aio.Channel], clock: Clock | None = None) -> None:
         self._channels, self._clock = tuple(channels), clock or SystemClock()
-        # Where all start at the first one, the first one serves all.
+        # If every client started at the first scheduler, that one would serve all of them.
         self._current = secrets.randbelow(len(self._channels))
         self._failures = [0] * len(self._channels)
         self._retry_at = [0.0] * len(self._channels)
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel of the one that answered last."""
+        """Return the channel of the scheduler that answered last."""
         return self._channels[self._current]
 
     async def call(self, method: str, request: Any, response: Any, credential: str) -> Any:  # noqa: ANN401 - generated messages, named by each caller
-        """Ask one scheduler after the other until one answers, a refusal included.
+        """Call the schedulers in turn until one answers. A refusal is an answer.
 
         Raises:
-            HpccError: what the first one that said anything said.
+            HpccError: the refusal; or, if all failed, the first error that a scheduler sent
+                itself, else the first error of the transport.
         """
         error: HpccError | None = None
         for index, seconds, is_patient in self._attempts():
@@ -97,30 +98,30 @@ class Schedulers:
         raise error
 
     def best(self) -> tuple[grpc.aio.Channel, float]:
-        """Return whom to open a stream to, and how many seconds to wait for its first answer."""
+        """Return the channel for a new stream, and how many seconds to wait for its answer."""
         index, *others = self._order()
         return self._channels[index], _FAIL_OVER_SECONDS if others else CALL_SECONDS
 
     def answered(self, channel: grpc.aio.Channel) -> None:
-        """Note that one of them said something on a stream."""
+        """Record that a scheduler answered on a stream."""
         self._answered(self._channels.index(channel))
 
     def failed(self, channel: grpc.aio.Channel) -> None:
-        """Note that a stream from one of them broke."""
+        """Record that a stream to a scheduler broke."""
         self._failed(self._channels.index(channel))
 
     def _attempts(self) -> list[tuple[int, float, bool]]:
-        """Return whom to ask, for how long, and whether to wait for a connection to be made.
+        """Return index, seconds, and whether to wait for a connection, in the order to try.
 
-        One that came back a moment ago is refused by gRPC itself until it has tried again: where
-        all failed, each gets a little time for that.
+        gRPC itself fails calls to a scheduler that came back a moment ago, until it has tried to
+        reconnect. If all schedulers failed, each gets a short time for that.
         """
         *others, last = self._order()
         quick = [*((i, _FAIL_OVER_SECONDS, False) for i in others), (last, CALL_SECONDS, False)]
         return quick + [(i, _PATIENT_SECONDS, True) for i in (*others, last) if others]
 
     def _order(self) -> list[int]:
-        """Return the current one, then the others; those that just failed last."""
+        """Return the indexes: the current one, then the others; those in their pause last."""
         now, count = self._clock.monotonic(), len(self._channels)
         turns = [(self._current + step) % count for step in range(count)]
         return sorted(turns, key=lambda i: self._retry_at[i] if self._retry_at[i] > now else 0.0)
@@ -135,7 +136,7 @@ class Schedulers:
 
 
 def is_away(error: HpccError) -> bool:
-    """Whether another scheduler may do better."""
+    """Return whether another scheduler may succeed after this error."""
     return isinstance(error, InfrastructureError) and not isinstance(error, BusyError)
 
 
@@ -150,11 +151,12 @@ async def open_schedulers(
 ) -> AsyncGenerator[Schedulers]:
     """Open channels to `host:port[,host:port…]`; nothing is sent before the first call.
 
-    `certificate_pem` holds one certificate for all, or one for each address in the same order; not
-    a bundle for each: TLS finds a root by its subject, which all of ours have in common.
+    `certificate_pem` holds one certificate for all addresses, or one for each in the same order.
+    A bundle for each address would not work: TLS finds a root by its subject, and all
+    certificates of schedulers have the same subject.
 
     Raises:
-        CallerError: an address is malformed, or the certificates are of another number.
+        CallerError: an address is malformed, or the number of certificates does not match.
     """
     addresses = split_schedulers(endpoints)
     pems = [end + _PEM_END for end in certificate_pem.split(_PEM_END)[:-1]]

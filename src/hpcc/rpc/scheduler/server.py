@@ -1,4 +1,4 @@
-"""The scheduler's two services: messages to words, once."""
+"""The scheduler's services for daemons and workers: parses messages and calls the backend."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MAX_REASON_CHARS: Final = 200
 def scheduler_handlers(
     backend: SchedulerBackend, on_refusal: OnRefusal | None = None
 ) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of the daemons' port; `on_refusal` is told of each call that fails."""
+    """Build the handlers of the daemons' port; `on_refusal` runs for each refused call."""
     methods = _DaemonSide(backend).methods()
     return (service_handler("hpcc.v1.SchedulerService", methods, on_refusal),)
 
@@ -46,9 +46,9 @@ def scheduler_handlers(
 def registry_handlers(
     backend: SchedulerBackend, on_refusal: OnRefusal | None = None, *, idle_seconds: float
 ) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Build the handlers of the workers' port, whose server asks for certificates.
+    """Build the handlers of the workers' port, whose server asks for client certificates.
 
-    A worker's stream that is silent for `idle_seconds` is ended.
+    A worker's stream without a message for `idle_seconds` is ended.
     """
     methods = _WorkerSide(backend, idle_seconds).methods()
     return (service_handler("hpcc.v1.WorkerRegistryService", methods, on_refusal),)

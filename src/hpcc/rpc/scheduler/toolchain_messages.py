@@ -1,4 +1,4 @@
-"""Compilers between messages and words: what comes from a peer is checked, all of it."""
+"""Converts compilers between messages and values. Everything that a peer sent is checked."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _MAX_IMAGES_BYTES: Final = 4 << 20
 
 
 def toolchain_message(toolchain: Toolchain) -> pb.Toolchain:
+    """Build the message of one compiler."""
     return pb.Toolchain(
         names=toolchain.names,
         family=toolchain.family,
@@ -56,6 +57,7 @@ def _toolchains(messages: Iterable[pb.Toolchain]) -> tuple[Toolchain, ...]:
 
 
 def report_message(report: HostReport | None) -> pb.HostReport | None:
+    """Build the message of a client's compilers, or None without a report."""
     if report is None:
         return None
     return pb.HostReport(
@@ -64,7 +66,10 @@ def report_message(report: HostReport | None) -> pb.HostReport | None:
 
 
 def report_or_none(message: pb.HostReport) -> HostReport | None:
-    """Read what a client says of its compilers; nonsense is dropped, and costs no login."""
+    """Parse a client's report of its compilers; None if it is malformed or over 64 KiB.
+
+    A bad report must not make the login fail.
+    """
     if message.ByteSize() > _MAX_REPORT_BYTES or len(message.compilers) > MAX_TOOLCHAINS:
         return None
     try:
@@ -74,13 +79,14 @@ def report_or_none(message: pb.HostReport) -> HostReport | None:
 
 
 def image_message(found: ImageToolchains) -> pb.ImageToolchains:
+    """Build the message of an image's compilers."""
     return pb.ImageToolchains(
         image=found.image.value, compilers=[toolchain_message(t) for t in found.compilers]
     )
 
 
 def image_or_none(message: pb.ImageToolchains) -> ImageToolchains | None:
-    """Read what is said of an image; nonsense is dropped: it is then not known what it has."""
+    """Parse the compilers of an image; None (unknown) if they are malformed or too many."""
     if len(message.compilers) > MAX_TOOLCHAINS:
         return None
     try:
@@ -90,18 +96,22 @@ def image_or_none(message: pb.ImageToolchains) -> ImageToolchains | None:
 
 
 def images_of(messages: Collection[pb.ImageToolchains]) -> tuple[ImageToolchains, ...]:
-    """Read what a worker says of its images; what is nonsense or too much is dropped."""
+    """Parse a worker's report of its images.
+
+    Malformed entries are dropped. All are dropped over 1024 images or 4 MiB.
+    """
     if len(messages) > _MAX_IMAGES or sum(m.ByteSize() for m in messages) > _MAX_IMAGES_BYTES:
         return ()
     return tuple(found for m in messages if (found := image_or_none(m)) is not None)
 
 
 def policy_message(policy: ClientPolicy) -> pb.ClientPolicy:
+    """Build the message of a tenant's rules for clients."""
     return pb.ClientPolicy(fallback=policy.fallback or "", parity=policy.parity or "")
 
 
 def policy_of(message: pb.ClientPolicy) -> ClientPolicy:
-    """Read a policy; a word of a later scheduler that is not known here says nothing."""
+    """Parse a policy; a setting with an unknown value, as of a newer scheduler, is unset."""
     return ClientPolicy(
         fallback=next((word for word in FALLBACKS if word == message.fallback), None),
         parity=next((word for word in PARITIES if word == message.parity), None),
