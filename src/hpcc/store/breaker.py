@@ -1,4 +1,4 @@
-"""A store that is slow or down is given up for a while, so that nobody waits for it in vain."""
+"""Stops calls to a store that is slow or down for a while, so that no caller waits in vain."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from hpcc.core.breaker import CircuitBreaker
 from hpcc.ports import ActionCache, BlobStore, Clock
 from hpcc.store.objects import Objects
 
-# Told by name when the store is given up, works again, or is not what it should be.
+# Called with an event's name and fields when calls stop, when the store works again, and when its
+# content is damaged.
 OnEvent = Callable[..., Awaitable[None]]
 _AWAY: Final = "store-away"
-# Of one object, nothing about the store.
+# Failures because of one object. They do not mean that the store is down.
 _OF_THE_OBJECT: Final = frozenset({"object-size", "record-size"})
-# Another try would cost everyone the same wait, or the same refusal.
+# One of these is enough: the next caller would wait as long, or get the same refusal.
 _AT_ONCE: Final = frozenset({"store-timeout", "store-denied", "store-config"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerConfig:
-    """Given up after so many failures in a row, or one timeout or refusal; tried again later."""
+    """Calls stop after `failures` in a row, or one timeout or refusal, for `open_seconds`."""
 
     failures: int = 3
     open_seconds: float = 10.0
 
 
 class Breaker:
-    """Decides who may ask; after `open_seconds` one caller tries, and the others go by its word."""
+    """Decides which calls pass. After `open_seconds` one caller tries; the others follow it."""
 
     def __init__(self, config: BreakerConfig, clock: Clock, on_event: OnEvent) -> None:
         self._clock, self._event = clock, on_event
@@ -45,7 +46,7 @@ class Breaker:
         """Guard one call to the store.
 
         Raises:
-            InfrastructureError: reason `store-away`: it is given up for now.
+            InfrastructureError: reason `store-away`: calls are stopped now.
         """
         if not self._breaker.admits(self._clock.monotonic()):
             self.counters["skipped"] += 1
@@ -56,7 +57,7 @@ class Breaker:
             if error.reason not in _OF_THE_OBJECT:
                 await self._failed(error.reason)
             raise
-        except HpccError:  # absent, or damaged: it answered
+        except HpccError:  # absent or damaged: the store did answer
             await self._succeeded()
             raise
         else:
@@ -94,7 +95,7 @@ class GuardedObjects:
 
 
 class GuardedBlobStore:
-    """A leaf of blobs behind a breaker."""
+    """`BlobStore` behind a breaker."""
 
     def __init__(self, inner: BlobStore, breaker: Breaker) -> None:
         self._inner, self._breaker = inner, breaker
@@ -113,7 +114,7 @@ class GuardedBlobStore:
 
 
 class GuardedActionCache:
-    """A leaf of results behind a breaker."""
+    """`ActionCache` behind a breaker."""
 
     def __init__(self, inner: ActionCache, breaker: Breaker) -> None:
         self._inner, self._breaker = inner, breaker

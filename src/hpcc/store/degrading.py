@@ -1,4 +1,4 @@
-"""A shared store that does not work costs a miss, never a build and never a long wait."""
+"""Turns faults of a shared store into misses: they never fail a build or cause a long wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Final
 from hpcc.core import EMPTY_DIGEST, Blob, Digest, InfrastructureError, NotFoundError
 from hpcc.ports import ActionCache, BlobStore
 
-# Slower than this, the local disk and another compile are the better store.
+# If the store is slower than this, local disk and a new compile are faster.
 _BYTES_PER_SECOND: Final = 1 << 20
 
 
 class _Patience:
-    """One bound for a whole call, which may be hundreds of questions below."""
+    """One time limit for a whole call, which may become hundreds of requests below."""
 
     def __init__(self, seconds: float, counters: Counter[str]) -> None:
         self._seconds, self.counters = seconds, counters
@@ -33,10 +33,10 @@ class _Patience:
 
 
 class DegradingBlobStore:
-    """`BlobStore` that holds nothing while the one below it does not work.
+    """`BlobStore` that appears empty while the one below it does not work.
 
-    One call waits `patience_seconds` for it, and a second more for each MiB. What is lost is
-    counted.
+    A call may take `patience_seconds`, and one second more for each MiB. Lost writes and failed
+    reads are counted.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DegradingBlobStore:
 
 
 class DegradingActionCache:
-    """`ActionCache` likewise."""
+    """`ActionCache` that appears empty while the one below it does not work."""
 
     def __init__(
         self, inner: ActionCache, counters: Counter[str], *, patience_seconds: float = 15.0

@@ -20,7 +20,7 @@ _HEADER_BYTES: Final = len(_MAGIC) + 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskActionCacheConfig:
-    """Where and how much. Most entries have a few KiB; one holds what its compile printed, too."""
+    """Directory and limits. Most entries have a few KiB; each includes the compile's messages."""
 
     directory: Path
     max_entries: int = 200_000
@@ -30,10 +30,10 @@ class DiskActionCacheConfig:
 def action_cache_directory(
     root: Path, tenant: TenantId, isolation: Isolation, reuse: GuestReuse, principal: str
 ) -> Path:
-    """Return where results of this class live; no two classes share a directory.
+    """Return the directory for results of this class; no two classes share one.
 
-    With reuse "principal" each principal has its own: its guests may have run its code, so
-    what they produce is never another's result.
+    With reuse "principal" each principal has a separate directory. Guests of a principal may have
+    run that principal's code, so their results must never reach another principal.
     """
     base = root / tenant.value / "ac" / isolation.value.replace("/", "_") / reuse.value
     if reuse is not GuestReuse.PRINCIPAL:
@@ -78,7 +78,7 @@ class DiskActionCache:
             await asyncio.to_thread(self._evict)
 
     def _evict(self) -> None:
-        """Remove the oldest until a tenth of both bounds is free, and count what is left anew."""
+        """Remove the oldest entries until a tenth of both limits is free; recount the rest."""
         files = sorted(self._files(), key=lambda found: found[0])
         count, size_bytes = len(files), sum(size for _, size, _ in files)
         most = self._config.max_entries * 9 // 10
@@ -92,7 +92,7 @@ class DiskActionCache:
         self._count, self._size_bytes = count, size_bytes
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Return time, bytes and path of each entry."""
+        """Return mtime, size in bytes and path of each entry, unordered."""
         found: list[tuple[float, int, Path]] = []
         for file in self._config.directory.glob("??/*"):
             with suppress(OSError):
@@ -105,5 +105,5 @@ class DiskActionCache:
 
 
 def _header(action: Digest, record: bytes) -> bytes:
-    # The action is in the sum, so that a file under another's name is damage.
+    # The hash covers the action, so that a file under another action's name counts as damaged.
     return _MAGIC + hashlib.sha256(str(action).encode() + b"\0" + record).digest()

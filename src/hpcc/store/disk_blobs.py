@@ -1,4 +1,4 @@
-"""Blobs of one tenant on disk, least recently used first out."""
+"""Blobs of one tenant on disk; the least recently used are evicted first."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hpcc.core import EMPTY_DIGEST, Blob, Digest, IntegrityError, NotFoundError
 from hpcc.files.whole import FaultPoint, no_fault
 from hpcc.store.files import ASIDE_PREFIX, read_file_or_none, write_file
 
-# After an eviction this much of the bound is free, so that not every put evicts.
+# An eviction shrinks the store to this share of the limit, so that not every put evicts.
 _EVICT_TO: Final = 0.9
-# Below this a read is cheaper than the hop to another thread.
+# Up to this size a read costs less than a switch to another thread.
 _INLINE_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskBlobStoreConfig:
-    """Where and how much. One process at a time owns a directory.
+    """Directory and limit. One process at a time owns a directory.
 
-    `sync` is off by default: a blob's digest is checked on every read, so a write that a power
-    cut lost is found and the client uploads again; syncing each header would cost more than
-    the compile.
+    `sync` is off by default. A blob's digest is checked on every read, so a write that a power cut
+    lost is found and the client uploads it again. Syncing every header would cost more than the
+    compile.
     """
 
     directory: Path
@@ -37,7 +37,7 @@ class DiskBlobStoreConfig:
 
 
 def blob_path(directory: Path, name: str) -> Path:
-    """Return where a store in `directory` keeps the blob with this hash."""
+    """Return the path of the blob with the hash `name` in a store's `directory`."""
     return directory / name[:2] / name
 
 
@@ -54,10 +54,11 @@ class DiskBlobStore:
 
     @property
     def size_bytes(self) -> int:
+        """Return the bytes of all stored blobs."""
         return self._size_bytes
 
     def bound(self, max_size_bytes: int) -> None:
-        """Have another bound from now on; a smaller one makes room at the next put."""
+        """Set the size limit in bytes. A lower limit evicts on the next `put`."""
         self._max_size_bytes = max_size_bytes
 
     async def get(self, digest: Digest) -> Blob:
@@ -78,7 +79,7 @@ class DiskBlobStore:
         return blob_path(self._config.directory, name)
 
     def _touch(self, digest: Digest) -> bool:
-        """Say whether the blob is here, by the file: a user may empty the cache at any time."""
+        """Return whether the blob's file exists: a user may empty the cache at any time."""
         with self._lock:
             if self._index.get(digest.hash) != digest.size_bytes:
                 return False
@@ -100,11 +101,11 @@ class DiskBlobStore:
         try:
             blob = Blob.checked(digest, data)
         except IntegrityError as error:
-            # A caller's wrong size must not cost a good file its life.
+            # A wrong size in the caller's digest must not delete an intact file.
             if len(data) <= digest.size_bytes and Digest.of(data).hash != digest.hash:
                 self._remove(digest.hash)
             raise NotFoundError(f"blob {digest} was damaged", reason="damaged") from error
-        # The order of use must survive a restart; the mtime is the only place it is kept.
+        # The order of use must survive a restart. It is stored only as mtimes.
         with suppress(OSError):
             os.utime(path)
         self._touch(digest)
@@ -144,7 +145,7 @@ class DiskBlobStore:
         for file in self._config.directory.glob("??/*"):
             if file.name.startswith(ASIDE_PREFIX):
                 with suppress(OSError):
-                    file.unlink()  # what a killed process left
+                    file.unlink()  # left by a killed process
                 continue
             with suppress(OSError):
                 status = file.stat()

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write aside, sync, rename."""
+"""Writes files that are whole or absent: write a temporary file, sync it, rename it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_file(path: Path, data: bytes, *, sync: bool, fault: FaultPoint = no_fault) -> None:
-    """Put `data` at `path`, whole or not at all; nothing stays aside on an error.
+    """Write `data` to `path`, whole or not at all; an error leaves no temporary file.
+
+    Parent directories are created. `sync` makes the content survive a power cut.
 
     Raises:
         InfrastructureError: reason `disk-full` or `store`.
@@ -36,10 +38,12 @@ def write_file(path: Path, data: bytes, *, sync: bool, fault: FaultPoint = no_fa
 
 
 def read_file_or_none(path: Path, limit: int, *, fault: FaultPoint = no_fault) -> bytes | None:
-    """Return the bytes; None when absent. One byte over `limit` is read, so that it shows.
+    """Return the bytes of a file, or None if it is absent.
+
+    At most `limit` + 1 bytes are read: a longer answer shows that the file is over the limit.
 
     Raises:
-        InfrastructureError: the store does not work.
+        InfrastructureError: the file cannot be read.
     """
     try:
         fault("read")
@@ -53,7 +57,7 @@ def read_file_or_none(path: Path, limit: int, *, fault: FaultPoint = no_fault) -
 
 
 def store_error(error: OSError, what: str) -> InfrastructureError:
-    """Map an operating system error; the text holds no path, which may name a tenant."""
+    """Convert an operating system error. The text contains no path, which may name a tenant."""
     if error.errno in _FULL:
         return InfrastructureError("the store's disk is full", reason="disk-full")
     return InfrastructureError(f"store cannot {what}: {error.strerror}", reason="store")

@@ -1,4 +1,4 @@
-"""A credential is held only while it is used."""
+"""Keeps a store and its credential open only while calls use it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from hpcc.core import InfrastructureError
 from hpcc.store.objects import Objects
 
-# Another one may be in the file by now.
+# The credential's file may contain a new one by now.
 _REFUSED = "store-denied"
 
 
 class Held[T]:
-    """Something that is opened at the first call and let go `idle_seconds` after the last.
+    """An object that is opened at the first call and released `idle_seconds` after the last.
 
-    `open_it` reads the credential. One that is refused is let go at once, so that the next call
-    reads a rotated one.
+    `open_it` reads the credential. If the store refuses it, the object is released at once, so
+    that the next call reads a rotated credential.
     """
 
     def __init__(self, open_it: Callable[[], Awaitable[T]], *, idle_seconds: float) -> None:
@@ -29,17 +29,18 @@ class Held[T]:
 
     @property
     def is_held(self) -> bool:
+        """Return whether the object is open now."""
         return self._inner is not None
 
     def let_go(self) -> None:
-        """Forget the credential now; calls under way end with the one they have."""
+        """Release the object now; running calls end with the one that they use."""
         if self._timer is not None:
             self._timer.cancel()
         self._inner = self._timer = None
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[T]:
-        """Give it for one call."""
+        """Return the object for one call, and open it if needed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -62,7 +63,7 @@ class Held[T]:
 
 
 class HeldObjects:
-    """`Objects` that are held."""
+    """`Objects` that are open only while they are used."""
 
     def __init__(self, held: Held[Objects]) -> None:
         self._held = held

@@ -1,4 +1,4 @@
-"""What a store was seen to hold, remembered for a while: hundreds of headers, one question each."""
+"""Remembers for a while which blobs a store has: a compile asks about hundreds of headers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hpcc.ports import BlobStore, Clock
 
 
 class KnownBlobStore:
-    """`BlobStore` that does not ask `inner` again within `seconds` for what it held or was given.
+    """`BlobStore` that skips `find_missing` for blobs that `inner` had within `seconds`.
 
-    Only presence is remembered. A get that finds nothing, or damage, forgets it.
+    Only presence is remembered. A `get` that finds no blob, or a damaged one, removes the entry.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The leaves in memory: for tests, and for what need not outlive a process."""
+"""Stores in memory, for tests and for content that need not outlive a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hpcc.core import EMPTY_DIGEST, Blob, Digest, NotFoundError
 
 
 class MemoryBlobStore:
-    """`BlobStore` in a dict, without bound."""
+    """`BlobStore` in a dict, without a limit."""
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, Blob] = {}
@@ -29,7 +29,7 @@ class MemoryBlobStore:
 
 
 class MemoryActionCache:
-    """`ActionCache` in a dict, without bound."""
+    """`ActionCache` in a dict, without a limit."""
 
     def __init__(self) -> None:
         self._records: dict[Digest, bytes] = {}

@@ -1,4 +1,4 @@
-"""What a store did, counted."""
+"""Counts the calls to a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blobs and results as objects: a digest is the key, and every byte that comes back is checked."""
+"""Blobs and results as objects: the digest is the key, and every received byte is checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpcc.store.objects import Objects
 _MAGIC: Final = b"hpcc-oa1"
 _HEADER_BYTES: Final = len(_MAGIC) + 32
 
-# Told of an object that is not what its key says: "blob" or "result", and the reason.
+# Called for an object that does not match its key, with "blob" or "result" and the reason.
 OnDamage = Callable[[str, str], Awaitable[None]]
 
 
@@ -32,10 +32,10 @@ async def _ignore(what: str, reason: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectBlobsConfig:
-    """Bounds of one call.
+    """Limits of one call.
 
-    Beyond `max_probes` digests the rest is called missing: an upload too many is cheaper than
-    thousands of questions.
+    Digests after the first `max_probes` are reported as missing: uploading some again costs less
+    than thousands of requests.
     """
 
     max_blob_bytes: int = 256 << 20
@@ -44,7 +44,7 @@ class ObjectBlobsConfig:
 
 
 class ObjectBlobStore:
-    """`BlobStore` over `Objects`: integrity is here. A damaged one is absent until put again."""
+    """`BlobStore` over `Objects`. It checks digests; a damaged blob is absent until put again."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ObjectBlobStore:
         missing = set(wanted[self._config.max_probes :])
 
         async def probe() -> None:
-            for digest in asked:  # shared: each of the tasks takes the next
+            for digest in asked:  # the tasks share this iterator: each takes the next digest
                 if not await self._objects.has(_key(digest)):
                     missing.add(digest)
 
@@ -95,10 +95,10 @@ class ObjectBlobStore:
 
 
 class ObjectActionCache:
-    """`ActionCache` over `Objects`, below `scope`: the results of one trust domain.
+    """`ActionCache` over `Objects`, with keys below `scope`: the results of one trust domain.
 
-    The sum over scope, action and record finds accidents. It is no signature: whoever can write
-    the store can make it (docs/security.md, "writes the shared store").
+    The hash over scope, action and record detects accidents. It does not detect forgery: a party
+    that can write the store can compute it (docs/security.md, "writes the shared store").
     """
 
     def __init__(self, objects: Objects, scope: str, *, on_damage: OnDamage = _ignore) -> None:
@@ -130,7 +130,7 @@ class ObjectActionCache:
 
 
 def _key(digest: Digest) -> str:
-    # The size is in the key: a right hash with a wrong size is another name.
+    # The key includes the size, so a correct hash with a wrong size names another object.
     return f"cas/{digest.hash[:2]}/{digest.hash}-{digest.size_bytes}"
 
 

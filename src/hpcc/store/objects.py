@@ -1,7 +1,7 @@
-"""Bytes by key: what a blob store or an action cache in a remote service is built on.
+"""Bytes by key: the interface under blob stores and action caches in remote services.
 
-Leaves and decorators of `Objects` know nothing of digests; those above them do. There is no call
-that lists: what a service says it holds is never believed, only what it returns for a key.
+Implementations of `Objects` do not use digests; the stores above them do. There is no call that
+lists keys: a service's claim about its content is not trusted, only the bytes that it returns.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ _MAX_KEY_CHARS: Final = 512
 
 
 class Objects(Protocol):
-    """A place for bytes by key. Nothing rests on a conditional write: a put replaces."""
+    """Stores bytes by key. No caller relies on conditional writes: a `put` replaces."""
 
     async def get(self, key: str, limit: int) -> bytes:
-        """Return what the key holds, of `limit` bytes at most.
+        """Return the bytes under a key, at most `limit`.
 
         Raises:
-            NotFoundError: nothing.
-            IntegrityError: it is larger, or not whole; never more than `limit` was kept.
+            NotFoundError: the key is absent.
+            IntegrityError: the object is larger than `limit`, or incomplete. At most `limit` bytes
+                were held in memory.
             InfrastructureError: the service does not work.
         """
         ...
 
     async def put(self, key: str, data: bytes) -> None:
-        """Keep the bytes under the key, whole or not at all.
+        """Store the bytes under a key, whole or not at all.
 
         Raises:
-            InfrastructureError: they could not be kept.
+            InfrastructureError: the bytes could not be stored.
         """
         ...
 
     async def has(self, key: str) -> bool:
-        """Say whether the service claims to hold the key.
+        """Return whether the service claims to have the key.
 
         Raises:
             InfrastructureError: the service does not work.
@@ -70,7 +71,7 @@ class MemoryObjects:
 
 
 class PrefixObjects:
-    """Another `Objects` below a prefix: what makes a tenant's keys its own."""
+    """The keys of another `Objects` below a prefix. It separates tenants."""
 
     def __init__(self, inner: Objects, prefix: str) -> None:
         self._inner, self._prefix = inner, checked_key(prefix.removesuffix("/"))
@@ -89,10 +90,10 @@ class PrefixObjects:
 
 
 def checked_key(key: str) -> str:
-    """Return the key if no service can read it as another one: no `..`, escapes or empty parts.
+    """Return the key if every service reads it as the same one: no `..`, escapes or empty parts.
 
     Raises:
-        CallerError: it could be.
+        CallerError: the key has another form, or over 512 characters.
     """
     if len(key) > _MAX_KEY_CHARS or not _KEY.fullmatch(key):
         raise CallerError(f"not a key of an object: {key[:80]!r}", reason="object-key")
@@ -100,5 +101,5 @@ def checked_key(key: str) -> str:
 
 
 def too_large(limit: int) -> IntegrityError:
-    """The error for an object that holds more than it may."""
+    """Return the error for an object over its size limit."""
     return IntegrityError(f"the object has more than {limit} bytes", reason="object-size")

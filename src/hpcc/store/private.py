@@ -1,7 +1,28 @@
 """The private store of one user on disk: keyed entries, bounded in size, checked when read.
 
-A file per entry, written aside and renamed, so nothing half-written is ever visible. No fsync:
-after a crash an entry may be empty or torn, its digest then does not match and it is a miss.
+Problem: daemons and commands of one user share the directory, each may be killed during a write,
+and the machine may lose power. No reader may ever get bytes that nobody stored under its key.
+
+Rule: an entry is whole or absent.
+
+- `put` writes a temporary file beside the entries (`.tmp-PID-N`, created with `O_EXCL`) and
+  renames it to the entry's name. A rename is atomic, so no reader sees a part of an entry.
+- There is no fsync: it would slow down every miss. After a power cut an entry may be empty or
+  torn. Its header holds the SHA-256 of key and payload. `get` checks it, deletes an entry that
+  does not match, counts `store.corrupt` and returns None. The key is in the hash, so a whole file
+  under another entry's name also counts as damaged.
+- `put` deletes an older entry before the rename. A reader in between sees a miss.
+
+Example: process 4711 is killed halfway through a write. `.tmp-4711-3` stays behind, the entry's
+name does not exist, and the next lookup is a miss. The next scan deletes the file, because no
+process 4711 exists. It leaves the temporary file of a live process alone, which may still be
+renamed.
+
+Size is bounded by evicting the least recently used entries. A process that cleans the store
+changes `epoch`; a running daemon compares it and calls `rescan`.
+
+What must never happen: `get` returns bytes whose hash it did not check, or a fault of the disk
+raises into a compile. A fault is counted and becomes a miss, or an entry that was not stored.
 """
 
 from __future__ import annotations
@@ -21,12 +42,12 @@ _MAGIC: Final = b"hpcc-private-2\n\0"
 _HEADER: Final = struct.Struct(f">{len(_MAGIC)}s32sQ")
 _TEMPORARY: Final = ".tmp-"
 EPOCH_NAME: Final = "epoch"
-# Room made at once when the store is full, so that not every put deletes.
+# A full store is trimmed to this share of its limit, so that not every put deletes.
 _TRIM_TO: Final = 0.9
 
 
 class FileOps(Protocol):
-    """The few calls that may fail on a disk; tests put faults in."""
+    """The calls that may fail on a disk; they raise `OSError` as in `os`. Tests inject faults."""
 
     def mkdir(self, path: str) -> None: ...
     def open(self, path: str, flags: int) -> int: ...
@@ -38,7 +59,7 @@ class FileOps(Protocol):
 
 
 class SystemFileOps:
-    """The calls themselves."""
+    """`FileOps` of the operating system. Files are opened close-on-exec, without symlinks."""
 
     def mkdir(self, path: str) -> None:
         os.makedirs(path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the hit path works on plain strings
@@ -65,7 +86,7 @@ class SystemFileOps:
 class PrivateStore:
     """Entries by 32-byte key. Thread-safe. No call raises for a fault of the disk.
 
-    What went wrong is told to `count` by a stable name: `store.corrupt`, `store.read-error`,
+    `count` gets the stable name of each fault and eviction: `store.corrupt`, `store.read-error`,
     `store.write-error`, `store.disk-full`, `store.too-large`, `store.evicted`.
     """
 
@@ -101,7 +122,7 @@ class PrivateStore:
         return len(self._sizes)
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the entry, digest checked; None when absent, damaged or unreadable."""
+        """Return the payload with its hash checked; None if absent, damaged or unreadable."""
         name = key.hex()
         path = self._path(name)
         try:
@@ -118,7 +139,7 @@ class PrivateStore:
             self.remove(key)
             return None
         with self._lock:
-            # Also adopts an entry that another process of this user wrote.
+            # This also adds an entry that another process of this user wrote.
             self._total_bytes += len(data) - self._sizes.get(name, 0)
             self._sizes[name] = len(data)
             self._sizes.move_to_end(name)
@@ -126,7 +147,7 @@ class PrivateStore:
         return payload
 
     def put(self, key: bytes, payload: bytes) -> bool:
-        """Keep the entry, replacing an older one; False when it could not be kept."""
+        """Store the entry, replacing an older one; return False if it could not be stored."""
         size = _HEADER.size + len(payload)
         if size > min(self._max_entry_bytes, self._max_size_bytes):
             self._count("store.too-large")
@@ -135,8 +156,8 @@ class PrivateStore:
         name = key.hex()
         header = _HEADER.pack(_MAGIC, _digest_of(key, payload), len(payload))
         if name in self._sizes:
-            # To rename over a file makes ext4 write the new one at once, which costs more than all
-            # else here. Whoever looks in between finds a miss.
+            # A rename over an existing file makes ext4 write the new data at once, which costs more
+            # than the rest of this method. A reader in between gets a miss.
             self._delete(name)
         try:
             self._write(self._path(name), header + payload)
@@ -149,7 +170,7 @@ class PrivateStore:
         return True
 
     def touch(self, key: bytes) -> None:
-        """Note a use that did not read the file."""
+        """Record a use that did not read the file."""
         name = key.hex()
         with self._lock:
             if name in self._sizes:
@@ -157,15 +178,15 @@ class PrivateStore:
                 self._touched.add(name)
 
     def has(self, key: bytes) -> bool:
-        """Tell whether the entry is known to be there; reads nothing."""
+        """Return whether the index has the entry; reads no file."""
         return key.hex() in self._sizes
 
     def remove(self, key: bytes) -> None:
-        """Delete an entry; fine when it is gone already."""
+        """Delete an entry, which may be absent."""
         self._delete(key.hex())
 
     def trim(self, max_size_bytes: int) -> int:
-        """Delete least recently used entries down to this size; return the bytes freed."""
+        """Delete least recently used entries down to `max_size_bytes`; return the bytes freed."""
         freed = 0
         while True:
             with self._lock:
@@ -177,7 +198,7 @@ class PrivateStore:
             freed += size
 
     def trim_unused(self, since: float) -> int:
-        """Delete entries not used since that time (seconds since 1970); return the bytes freed."""
+        """Delete entries last used before `since` (seconds since 1970); return the bytes freed."""
         freed = 0
         with self._lock:
             sizes = dict(self._sizes)
@@ -204,14 +225,14 @@ class PrivateStore:
                 continue
 
     def bump_epoch(self) -> None:
-        """Tell a running daemon that entries were deleted under it."""
+        """Change `epoch`, so that a running daemon notices that entries were deleted."""
         try:
             self._write(os.path.join(self._directory, EPOCH_NAME), str(self._now()).encode())  # noqa: PTH118 - as above
         except OSError:
             self._count("store.write-error")
 
     def epoch(self) -> tuple[int, int]:
-        """Return a value that changes when another process cleaned the store."""
+        """Return a value that changes when another process cleans the store."""
         try:
             status = os.stat(f"{self._directory}/{EPOCH_NAME}")  # noqa: PTH116 - as above
         except OSError:
@@ -219,7 +240,10 @@ class PrivateStore:
         return (status.st_ino, status.st_mtime_ns)
 
     def epoch_state(self) -> tuple[bytes, tuple[int, int, int, int, int] | None]:
-        """Return the file behind `epoch` and its whole stat in ns; None where it is absent."""
+        """Return the path of the epoch file, and its device, inode, size, mtime and ctime.
+
+        Times are in nanoseconds. The stat is None if the file is absent.
+        """
         path = os.fsencode(f"{self._directory}/{EPOCH_NAME}")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
@@ -301,7 +325,7 @@ class PrivateStore:
             self.trim(max(0, int(self._max_size_bytes * _TRIM_TO) - size))
 
     def _scan(self) -> None:
-        """Learn what is there, oldest use first; delete what a crash left aside."""
+        """Rebuild the index, oldest use first; delete temporary files of dead processes."""
         found: list[tuple[int, str, int]] = []
         for shard in self._list(self._directory):
             if len(shard.name) == 2 and shard.is_dir(follow_symlinks=False):  # noqa: PLR2004 - two hex digits
@@ -323,7 +347,7 @@ class PrivateStore:
             return []
 
     def _remove_if_left_over(self, entry: os.DirEntry[str]) -> None:
-        """Delete a file that a dead process was writing; a living one may still rename its own."""
+        """Delete a dead process's temporary file; a live process may still rename its own."""
         pid = entry.name.removeprefix(_TEMPORARY).partition("-")[0]
         if not pid.isdecimal() or not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110 - as above
             self._unlink_quietly(entry.path)
@@ -336,14 +360,14 @@ def _entries(shard: str, listing: list[os.DirEntry[str]]) -> list[tuple[int, str
         try:
             status = entry.stat(follow_symlinks=False)
         except OSError:
-            continue  # another process deleted it meanwhile
+            continue  # another process has deleted it
         if len(name) == 2 * KEY_BYTES and stat.S_ISREG(status.st_mode):
             found.append((status.st_mtime_ns, name, status.st_size))
     return found
 
 
 def _digest_of(key: bytes, payload: bytes) -> bytes:
-    """Bind an entry to its name: a whole one in the wrong place is damage, too."""
+    """Hash key and payload, so that a whole entry under another name counts as damaged."""
     hasher = hashlib.sha256(key)
     hasher.update(payload)
     return hasher.digest()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import S3Credential, S3Store
 
-# A body is taken in pieces of this size, so that one that never ends is noticed.
+# A body is read in pieces of this size, so that an endless one is noticed.
 _CHUNK_BYTES: Final = 256 << 10
-# What the slowest link that is worth having moves; below it the local disk is the better store.
+# The slowest useful link. If the service is slower, the local disk is the better store.
 _BYTES_PER_SECOND: Final = 1 << 20
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
@@ -27,10 +27,10 @@ _REGION: Final = re.compile(r"[a-z0-9-]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Config:
-    """One bucket as one identity. `endpoint` is https://host[:port]; http only on loopback.
+    """One bucket and one identity. `endpoint` is https://host[:port]; http only on loopback.
 
-    `ca_pem` are roots that are trusted beside the system's. A call may take `call_seconds` and a
-    second more for each MiB that it moves. `max_object_bytes` bounds what is put.
+    `ca_pem` holds roots that are trusted in addition to the system's. A call may take
+    `call_seconds` and one second more for each MiB. `max_object_bytes` limits the size of a put.
     """
 
     endpoint: str
@@ -42,11 +42,16 @@ class S3Config:
     ca_pem: bytes = b""
     call_seconds: float = 5.0
     max_object_bytes: int = 256 << 20
-    # Sockets and, times the size of an object, memory.
+    # Bounds the sockets, and with the size of an object the memory.
     max_calls: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what would send a credential or bytes in the clear."""
+        """Check the names and that no credential or object is sent unencrypted.
+
+        Raises:
+            CallerError: a field is malformed or missing, or the endpoint is plain http elsewhere
+                than on loopback.
+        """
         check_endpoint(self.endpoint, secure="https", plain="http")
         if not _BUCKET.fullmatch(self.bucket) or not _REGION.fullmatch(self.region):
             raise CallerError("not the name of a bucket and its region", reason="config")
@@ -55,10 +60,10 @@ class S3Config:
 
 
 class S3Objects:
-    """`Objects` in one bucket. Every call ends within its time; bodies are bounded while they come.
+    """`Objects` in one bucket. Every call has a time limit; bodies are bounded while received.
 
-    A wrong or missing right is an InfrastructureError with reason `store-denied`. Texts of errors
-    never hold what the service said.
+    A refused credential or permission is an `InfrastructureError` with reason `store-denied`.
+    Error texts never contain text from the service.
     """
 
     def __init__(self, config: S3Config) -> None:
@@ -78,7 +83,7 @@ class S3Objects:
         if len(data) > self._config.max_object_bytes:
             raise InfrastructureError("the object is too large to keep", reason="object-size")
         async with self._call("write", len(data)):
-            # One request: parts of a multipart upload would outlive a worker that dies.
+            # One request: a worker that dies would leave the parts of a multipart upload behind.
             await obstore.put_async(self._store, checked_key(key), data, use_multipart=False)
 
     async def has(self, key: str) -> bool:
@@ -130,7 +135,8 @@ async def _body(result: GetResult, limit: int) -> bytes:
             if len(data) > limit:
                 raise too_large(limit)
     finally:
-        # A refusal's traceback holds this frame, and would hold a half-read connection open.
+        # The traceback of a refusal refers to this frame, and so would keep a half-read
+        # connection open.
         del result
     if len(data) != announced:
         raise InfrastructureError("the store broke an object off", reason="store-s3")
@@ -143,7 +149,7 @@ def _seconds(config: S3Config, size_bytes: int) -> float:
 
 
 def _open(config: S3Config) -> S3Store:
-    from obstore.exceptions import BaseError  # late: 0.1 s and 10 MiB, in such workers only
+    from obstore.exceptions import BaseError  # imported late: it costs 0.1 s and 10 MiB
     from obstore.store import S3Store
 
     credential: S3Credential = {
@@ -159,7 +165,7 @@ def _open(config: S3Config) -> S3Store:
             endpoint=config.endpoint,
             region=config.region,
             virtual_hosted_style_request=False,
-            # Ours alone: no profile, instance role or variable of the environment.
+            # Only this credential is used: no profile, instance role or environment variable.
             credential_provider=lambda: credential,
             client_options={
                 "allow_http": config.endpoint.startswith("http:"),
@@ -168,10 +174,10 @@ def _open(config: S3Config) -> S3Store:
                 "timeout": whole,
                 **({"root_certificate": config.ca_pem} if config.ca_pem else {}),
             },
-            # Whoever waits has a better answer than a second try: its own disk.
+            # A caller that waits has a better choice than a retry: its local disk.
             retry_config={"max_retries": 0, "retry_timeout": whole},
         )
-    except (BaseError, ValueError, TypeError) as error:  # their texts may hold the configuration
+    except (BaseError, ValueError, TypeError) as error:  # their texts may quote the configuration
         raise CallerError(
             f"the S3 store cannot be opened ({type(error).__name__}): "
             "check endpoint, bucket and CA",

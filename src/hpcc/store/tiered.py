@@ -1,4 +1,4 @@
-"""A fast store in front of a shared one: read through, written to both."""
+"""A fast store in front of a shared one: reads fill the fast one, writes go to both."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hpcc.ports import ActionCache, BlobStore
 class ReadCachingBlobStore:
     """`BlobStore` that answers from `fast` and fills it from `shared`.
 
-    A blob is kept when `fast` has it; `shared` is one that never fails (`DegradingBlobStore`) and
-    takes it when it can (`WriteBehindBlobStore`).
+    A blob counts as stored when `fast` has it. `shared` must never fail (`DegradingBlobStore`), and
+    should write in the background (`WriteBehindBlobStore`).
     """
 
     def __init__(self, fast: BlobStore, shared: BlobStore) -> None:
@@ -24,7 +24,7 @@ class ReadCachingBlobStore:
             return await self._fast.get(digest)
         except NotFoundError:
             blob = await self._shared.get(digest)
-        with suppress(InfrastructureError):  # a full disk is no reason to withhold what is here
+        with suppress(InfrastructureError):  # with a full disk the caller still gets the blob
             await self._fast.put(blob)
         return blob
 
@@ -38,7 +38,7 @@ class ReadCachingBlobStore:
 
 
 class ReadCachingActionCache:
-    """`ActionCache` likewise; an entry in `fast` is never older than what `shared` would say."""
+    """`ActionCache` with the same rules; an entry in `fast` is never older than in `shared`."""
 
     def __init__(self, fast: ActionCache, shared: ActionCache) -> None:
         self._fast, self._shared = fast, shared

@@ -1,6 +1,6 @@
-"""Writing to a shared store behind the answer: blobs first, then the results that refer to them.
+"""Writes to a shared store after the answer: blobs first, then the results that refer to them.
 
-What a process has not written when it dies is what nobody else can refer to.
+If the process dies, no result in the shared store refers to a blob that was not written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hpcc.ports import ActionCache, BlobStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteBehindConfig:
-    """Memory of what waits: beyond it blobs and results are dropped, counted, and only local."""
+    """Limits of the queue. Beyond them blobs and results stay local; each drop is counted."""
 
     max_pending_bytes: int = 256 << 20
     max_pending_results: int = 1024
@@ -24,7 +24,7 @@ class WriteBehindConfig:
 
 
 class WriteBehindBlobStore:
-    """`BlobStore` whose puts return at once; `run` writes them to `inner`."""
+    """`BlobStore` whose `put` returns at once; `run` writes the blobs to `inner`."""
 
     def __init__(
         self, inner: BlobStore, counters: Counter[str], config: WriteBehindConfig | None = None
@@ -62,11 +62,11 @@ class WriteBehindBlobStore:
                 group.create_task(self._writer())
 
     async def settle(self, digests: Iterable[Digest], source: BlobStore) -> None:
-        """Return when `inner` has all these; what was dropped or lost is taken from `source`.
+        """Return when `inner` has all `digests`; dropped or lost ones are copied from `source`.
 
         Raises:
-            InfrastructureError: it cannot have them now.
-            NotFoundError: one is nowhere.
+            InfrastructureError: `inner` cannot store them now.
+            NotFoundError: `source` lacks one of them, too.
         """
         wanted = frozenset(digests)
         async with self._changed:
@@ -87,7 +87,7 @@ class WriteBehindBlobStore:
             except HpccError as error:
                 self._counters[f"lost-blob.{error.reason}"] += 1
             finally:
-                # Without an await, so that a cancel leaves nothing counted.
+                # No await here, so that a cancel cannot leave the size counted.
                 self._pending_bytes -= digest.size_bytes
                 del self._writing[digest]
             await self._notify()
@@ -105,9 +105,9 @@ class _Entry:
 
 
 class Publisher:
-    """Makes results known to others, one after the other, each after the blobs it refers to.
+    """Publishes results one after the other, each after the blobs that it refers to.
 
-    `source` has all blobs of a result; `refers_to` reads their digests out of a record.
+    `source` has all blobs of a result; `refers_to` returns their digests from a record.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Publisher:
         self._changed = asyncio.Condition()
 
     async def offer(self, cache: ActionCache, action: Digest, record: bytes) -> None:
-        """Take a result that this machine has already; one too many is dropped and counted."""
+        """Queue a result that is stored locally. With a full queue it is dropped and counted."""
         if len(self._queue) >= self._config.max_pending_results:
             self._counters["lost-result.queue-full"] += 1
             return
@@ -133,12 +133,13 @@ class Publisher:
         await self._notify()
 
     def pending_or_none(self, cache: ActionCache, action: Digest) -> bytes | None:
+        """Return the newest record that still waits to be published, or None."""
         entries = [*([self._current] if self._current else []), *self._queue]
         found = [e.record for e in entries if e.cache is cache and e.action == action]
         return found[-1] if found else None
 
     async def wait_idle(self) -> None:
-        """Return when nothing waits to be published."""
+        """Wait until the queue is empty."""
         async with self._changed:
             await self._changed.wait_for(lambda: not self._queue and self._current is None)
 
@@ -168,7 +169,7 @@ class Publisher:
 
 
 class PublishingActionCache:
-    """`ActionCache` whose puts go to the publisher."""
+    """`ActionCache` whose `put` queues the result at the publisher."""
 
     def __init__(self, inner: ActionCache, publisher: Publisher) -> None:
         self._inner, self._publisher = inner, publisher

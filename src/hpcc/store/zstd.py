@@ -1,4 +1,4 @@
-"""Compressed objects; each says by its first byte what it is, so that writers may differ."""
+"""Compressed objects. The first byte names the form, so that writers may use different ones."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from hpcc.store.objects import Objects, too_large
 
 _RAW: Final = b"\0"
 _ZSTD: Final = b"\1"
-# Below this a frame's own header eats what it saves.
+# For smaller objects the frame header outweighs the saving.
 _MIN_BYTES: Final = 256
-# More would have a hostile frame take more memory than the object it announces.
+# With a larger window a hostile frame could take more memory than the object that it announces.
 _MAX_WINDOW_BYTES: Final = 8 << 20
-# Beyond this the work is more than a loop should wait for.
+# Larger objects take too long for the event loop and are unpacked in a thread.
 _INLINE_BYTES: Final = 64 << 10
 
 
 class ZstdObjects:
-    """Keeps objects compressed where that makes them smaller; with `level` 0 it only reads them."""
+    """Stores objects compressed if that makes them smaller; with `level` 0 it only reads them."""
 
     def __init__(self, inner: Objects, *, level: int = 3) -> None:
         self._inner, self._level = inner, level
 
     async def get(self, key: str, limit: int) -> bytes:
-        # What is not smaller compressed is kept raw, so no honest object is longer than this.
+        # Objects that do not shrink are stored raw, so a valid one has at most one byte more.
         packed = await self._inner.get(key, limit + 1)
         if packed[:1] != _ZSTD or len(packed) <= _INLINE_BYTES:
             return _unpack(packed, limit)
@@ -55,7 +55,7 @@ def _unpack(packed: bytes, limit: int) -> bytes:
         raise IntegrityError("the object has another form", reason="object-form")
     try:
         parameters = zstandard.get_frame_parameters(body)
-        if parameters.content_size > limit:  # unknown is the largest number there is
+        if parameters.content_size > limit:  # an unknown size is the largest 64-bit number
             raise too_large(limit)
         reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
         data = reader.decompress(body, max_output_size=limit, allow_extra_data=False)
