@@ -1,4 +1,4 @@
-"""The action: its digest is the key of a remote compile."""
+"""Encodes and parses actions. The digest of an action is the key of a remote compile."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hpcc.reapi.command import parse_platform_image_or_none, platform_of
 from hpcc.reapi.digests import digest_from_proto, digest_to_proto, parse_message
 from hpcc.reapi.limits import MAX_ACTION_BYTES, ReapiError
 
-# Raise it with any change that makes an old result wrong for a new request: the encoding here,
-# the include scan, the guest's layout or environment, the flags hpcc injects.
+# Raise it with any change that makes an old result wrong for a new request: of the encoding here,
+# the include scan, the guest's layout or environment, or the flags that hpcc injects.
 ACTION_FORMAT: Final = 2
-# `Action.timeout` is in the key, so it is one constant; real limits are the worker's.
+# `Action.timeout` is in the key, so hpcc sends one constant. The worker sets the real limits.
 TIMEOUT_SECONDS: Final = 600
-# A client's own timeout is honoured up to this.
+# A stock client may ask for a timeout up to this.
 MAX_TIMEOUT_SECONDS: Final = 3600
 MAX_SALT_BYTES: Final = 256
 
@@ -29,7 +29,7 @@ class ActionSpec:
 
     command: Digest
     input_root: Digest
-    # None in an action that leaves the platform to its command, as API 2.1 and before do.
+    # None if the action leaves the platform to its command, as in API 2.1 and earlier.
     image: ImageRef | None
     salt: bytes
     timeout_seconds: float = TIMEOUT_SECONDS
@@ -37,12 +37,12 @@ class ActionSpec:
 
 
 def salt_of(*, agent_version: str, builder_version: str) -> bytes:
-    """Return the salt of today's format: what else can change an output."""
+    """Return the salt of the current format: the versions that can also change an output."""
     return f"hpcc/{ACTION_FORMAT};agent={agent_version};builder={builder_version}".encode()
 
 
 def encode_action(spec: ActionSpec) -> bytes:
-    """Encode canonically; `Digest.of` the result is the cache key."""
+    """Encode an action canonically; `Digest.of` the returned bytes is the cache key."""
     seconds = int(spec.timeout_seconds)
     message = pb.Action(
         command_digest=digest_to_proto(spec.command),
@@ -56,11 +56,11 @@ def encode_action(spec: ActionSpec) -> bytes:
 
 
 def parse_action(data: bytes) -> ActionSpec:
-    """Read an action from a hostile peer.
+    """Parse an action from a hostile peer. An absent or zero timeout is `TIMEOUT_SECONDS`.
 
     Raises:
-        ReapiError: a rule or a limit is broken, or its platform names an image that is not
-            pinned, or none beside other properties.
+        ReapiError: a rule or a limit is broken; or the platform names an image that is not
+            pinned, or has properties and no image.
     """
     message = parse_message(pb.Action, data, MAX_ACTION_BYTES)
     if len(message.salt) > MAX_SALT_BYTES:
@@ -81,6 +81,10 @@ def parse_action(data: bytes) -> ActionSpec:
 
 
 def image_of_action(data: bytes) -> tuple[ImageRef | None, Digest]:
-    """Read where an action wants to run, and its command's digest; see `parse_action`."""
+    """Return an action's image (None if its command names it) and its command's digest.
+
+    Raises:
+        ReapiError: as `parse_action`.
+    """
     spec = parse_action(data)
     return spec.image, spec.command

@@ -1,4 +1,4 @@
-"""The command of an action: argv, environment, outputs, and the image it must run in."""
+"""Encodes and parses commands of actions: argv, environment, outputs, and the image to run in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpcc.reapi.digests import parse_message
 from hpcc.reapi.limits import MAX_COMMAND_BYTES, MAX_ENV, MAX_PROPERTIES, ReapiError
 
 IMAGE_PROPERTY: Final = "container-image"
-# Placement hints of stock clients that change nothing here.
+# Placement hints of stock clients, which are ignored here.
 _IGNORED_PROPERTIES: Final = frozenset({"OSFamily", "Arch", "ISA", "Pool"})
 
 
@@ -27,27 +27,34 @@ _IGNORED_PROPERTIES: Final = frozenset({"OSFamily", "Arch", "ISA", "Pool"})
 class CommandSpec:
     """A command with every field checked. `cwd` is "" for the root.
 
-    `outputs` are relative to `cwd`, as REAPI spells them; `root_outputs` are the same files
-    from the root. `directories` are those of both kinds of output that may be directories.
+    `outputs` are paths of output files relative to `cwd`, as REAPI spells them; `root_outputs`
+    are the same paths relative to the root. `directories` are paths, also relative to `cwd`, that
+    may be output directories; a path can be in both.
     """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     cwd: str
     outputs: tuple[str, ...]
-    # None in a command that leaves the platform to its action, as API 2.2 and after may.
+    # None if the command leaves the platform to its action, as API 2.2 and later allow.
     image: ImageRef | None
     directories: tuple[str, ...] = ()
 
     def root_outputs(self) -> tuple[str, ...]:
+        """Return `outputs` relative to the root.
+
+        Raises:
+            CallerError: a path leaves the root, or is not normal.
+        """
         return tuple(check_guest_path(_resolve(self.cwd, o)) for o in self.outputs)
 
     def root_directories(self) -> tuple[str, ...]:
+        """Return `directories` relative to the root; raises as `root_outputs`."""
         return tuple(check_guest_path(_resolve(self.cwd, d)) for d in self.directories)
 
 
 def encode_command(spec: CommandSpec) -> bytes:
-    """Encode canonically: sorted environment and outputs, image as platform property."""
+    """Encode a command canonically: sorted environment and outputs, image as platform property."""
     message = pb.Command(
         arguments=spec.argv,
         environment_variables=[
@@ -61,13 +68,14 @@ def encode_command(spec: CommandSpec) -> bytes:
 
 
 def platform_of(image: ImageRef) -> pb.Platform:
+    """Return the platform message that names an image."""
     return pb.Platform(
         properties=[pb.Platform.Property(name=IMAGE_PROPERTY, value=image.platform_value)]
     )
 
 
 def parse_command(data: bytes) -> CommandSpec:
-    """Read a command from a hostile peer; `output_files` of API 2.0 clients are honoured.
+    """Parse a command from a hostile peer, with the output fields of API 2.0 or later.
 
     Raises:
         ReapiError: a rule or a limit is broken.
@@ -96,16 +104,20 @@ def parse_command(data: bytes) -> CommandSpec:
 
 
 def image_of_command(data: bytes) -> ImageRef | None:
-    """Read where a command wants to run; see `parse_command`."""
+    """Return a command's image, or None if its action names it.
+
+    Raises:
+        ReapiError: as `parse_command`.
+    """
     return parse_command(data).image
 
 
 def parse_platform_image_or_none(platform: pb.Platform) -> ImageRef | None:
-    """Return the pinned image of a platform; None for a platform that says nothing.
+    """Return the pinned image of a platform; None for a platform without properties.
 
     Raises:
-        ReapiError: several or an unpinned one, none beside other properties, or a property that
-            we cannot honour.
+        ReapiError: there are several images or an unpinned one, properties without an image, or a
+            property that hpcc does not support.
     """
     if not platform.properties:
         return None
@@ -132,7 +144,10 @@ def _check_env(env: Iterable[tuple[str, str]]) -> None:
 
 
 def _outputs(message: pb.Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what may be files and what may be directories: `output_paths` may be either."""
+    """Return the paths that may be files and those that may be directories.
+
+    Each of the `output_paths` may be either.
+    """
     files = tuple(message.output_paths) or tuple(message.output_files)
     directories = tuple(message.output_paths) or tuple(message.output_directories)
     for paths in (files, directories):
@@ -147,7 +162,7 @@ def _check_outputs(spec: CommandSpec) -> None:
         paths = (*spec.root_outputs(), *directories)
     except CallerError as error:
         raise ReapiError("an output path leaves the input root", reason="bad-path") from error
-    # It would be in the result twice.
+    # Such an output would be in the result twice.
     if any(path.startswith(f"{directory}/") for directory in directories for path in paths):
         raise ReapiError("an output lies in an output directory", reason="output-directories")
 
@@ -160,10 +175,10 @@ def _checked(path: str) -> str:
 
 
 def _resolve(cwd: str, path: str) -> str:
-    """Join without a file system: `..` may climb within the root, never above it.
+    """Join `cwd` and `path` as text. `..` may go up inside the root.
 
     Raises:
-        ReapiError: it climbs above the root or is absolute.
+        ReapiError: the path goes above the root or is absolute.
     """
     if path.startswith("/"):
         raise ReapiError("an output path is absolute", reason="bad-path")

@@ -1,4 +1,4 @@
-"""A blob as a change of another one that the peer holds: what differs between two ends."""
+"""Blobs as differences from a base that the peer has: the bytes between a common start and end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from hpcc.core import Blob, Digest
 from hpcc.reapi.limits import ReapiError
 
-# Of content and bases that one call may carry.
+# Limits of one call: the number of blobs, and the bytes of their contents and bases.
 MAX_INLINE_BLOBS: Final = 64
 MAX_INLINE_BYTES: Final = 4 << 20
 _REASON: Final = "inline-blobs"
@@ -16,7 +16,10 @@ _REASON: Final = "inline-blobs"
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The content of `digest`: `data` between the first and last bytes of a `base`, if any."""
+    """The content of `digest`: `prefix_bytes` of `base`, then `data`, then `suffix_bytes` of it.
+
+    Without a `base` the content is `data`.
+    """
 
     digest: Digest
     data: bytes
@@ -26,14 +29,14 @@ class Delta:
 
 
 def make_delta(digest: Digest, data: bytes, base: Digest, old: bytes) -> Delta:
-    """Describe `data` by what it shares with the `old` content at both ends."""
+    """Return `data` as a difference from `old`, the content of `base`."""
     prefix = _common(data, old)
     suffix = _common_end(data[prefix:], old[prefix:])
     return Delta(digest, data[prefix : len(data) - suffix], base, prefix, suffix)
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """Return how many first bytes are the same, by halves: each step compares at memory speed."""
+    """Return the length of the common prefix. A binary search compares slices at memory speed."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -56,10 +59,10 @@ def _common_end(one: bytes, other: bytes) -> int:
 
 
 def check_deltas(deltas: tuple[Delta, ...]) -> None:
-    """Refuse what a hostile peer may not send, before anything is read for it.
+    """Check deltas of a hostile peer, before any base is read.
 
     Raises:
-        ReapiError: too many, too large, or a size that is not the sum of its parts.
+        ReapiError: there are too many, they are too large, or a size is not the sum of its parts.
     """
     if len(deltas) > MAX_INLINE_BLOBS:
         raise ReapiError(f"more than {MAX_INLINE_BLOBS} blobs in one call", reason=_REASON)
@@ -75,10 +78,10 @@ def check_deltas(deltas: tuple[Delta, ...]) -> None:
 
 
 def apply_delta(delta: Delta, base: bytes = b"") -> Blob:
-    """Put a blob that was checked together, and hold it against its digest.
+    """Build the blob of a delta that passed `check_deltas`, and check its digest.
 
     Raises:
-        ReapiError: it is other content.
+        ReapiError: the content does not match the digest.
     """
     end = len(base) - delta.suffix_bytes
     data = b"".join((base[: delta.prefix_bytes], delta.data, base[end:]))

@@ -1,4 +1,4 @@
-"""Digests between our type and the message."""
+"""Converts digests between `Digest` and the message, and parses messages of bounded size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from hpcc.reapi.limits import ReapiError
 
 
 def digest_to_proto(digest: Digest) -> pb.Digest:
+    """Build the message of a digest."""
     return pb.Digest(hash=digest.hash, size_bytes=digest.size_bytes)
 
 
 def digest_from_proto(message: pb.Digest) -> Digest:
-    """Read a digest from a peer.
+    """Parse a digest from a peer.
 
     Raises:
-        ReapiError: not a SHA-256 or its size is impossible.
+        ReapiError: the hash is not a SHA-256, or the size is out of range.
     """
     try:
         return Digest(message.hash, message.size_bytes)
@@ -26,10 +27,10 @@ def digest_from_proto(message: pb.Digest) -> Digest:
 
 
 def parse_message[M: Message](kind: type[M], data: bytes, limit: int) -> M:
-    """Parse bounded bytes.
+    """Parse a message of at most `limit` bytes.
 
     Raises:
-        ReapiError: too large, or not the message.
+        ReapiError: the bytes are over the limit, or not a message of this kind.
     """
     name = kind.DESCRIPTOR.name
     if len(data) > limit:

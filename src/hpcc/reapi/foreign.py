@@ -1,4 +1,4 @@
-"""Results of a REAPI service that is not ours: no labels, no signature, stdout maybe a blob."""
+"""Results of foreign REAPI services: no labels, no signature, and stdout may be a blob."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hpcc.reapi.result import ResultOutput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignResult:
-    """How an action ended, by the word of a service that the user chose; nothing vouches for it.
+    """How an action ended, as a service that the user chose reports it. It is not signed.
 
-    A stream is either there or has a digest.
+    Each of stdout and stderr is present as bytes, or has a digest.
     """
 
     exit_code: int
@@ -30,10 +30,10 @@ class ForeignResult:
 
 
 def parse_foreign_result(data: bytes) -> ForeignResult:
-    """Read an `ActionResult` of any service. Symlinks and directories are left out.
+    """Parse an `ActionResult` of any service. Symlinks and directories are left out.
 
     Raises:
-        ReapiError: it breaks a limit, or names an output twice.
+        ReapiError: the bytes are not a result, break a limit, or name an output twice.
     """
     message = parse_message(pb.ActionResult, data, MAX_RESULT_BYTES)
     if len(message.output_files) > MAX_OUTPUTS:
@@ -60,7 +60,10 @@ def parse_foreign_result(data: bytes) -> ForeignResult:
 
 
 def encode_entry_result(entry: bytes, blob: Digest | None) -> bytes:
-    """Encode an entry of our action cache as a result that any service keeps, as its stdout."""
+    """Encode an action cache entry as a result that any service stores.
+
+    The entry is the result's stdout, or `blob` names the blob that holds it.
+    """
     message = pb.ActionResult(stdout_raw=b"" if blob else entry)
     if blob:
         message.stdout_digest.CopyFrom(digest_to_proto(blob))
@@ -69,10 +72,10 @@ def encode_entry_result(entry: bytes, blob: Digest | None) -> bytes:
 
 
 def _stream(raw: bytes, named: pb.Digest | None) -> tuple[bytes, Digest | None]:
-    """Return the bytes, or the digest of a stream that is a blob.
+    """Return a stream's bytes, and its digest if it is a blob.
 
     Raises:
-        ReapiError: it is too large.
+        ReapiError: the blob is too large.
     """
     digest = digest_from_proto(named) if named is not None and not raw else None
     if digest is not None and digest.size_bytes > MAX_RESULT_BYTES:

@@ -1,4 +1,4 @@
-"""Bounds on what a peer may send, and the one error of every parser here."""
+"""Limits of what a peer may send, and the error that every parser here raises."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hpcc.core import CallerError
 MAX_DIRECTORY_BYTES: Final = 4 << 20
 MAX_DIRECTORIES: Final = 20_000
 MAX_TREE_DEPTH: Final = 64
-# Of a whole tree: its directories, each once, and the paths of its files from the root. A hundred
-# thousand files of a real project have about 15 MB of each.
+# Limits of a whole tree: the bytes of its directories, each counted once, and of its files' paths
+# from the root. A real project with 100,000 files has about 15 MB of each.
 MAX_TREE_BYTES: Final = 64 << 20
 MAX_TREE_PATH_BYTES: Final = 32 << 20
 MAX_COMMAND_BYTES: Final = 4 << 20
@@ -22,6 +22,6 @@ MAX_PROPERTIES: Final = 32
 
 
 class ReapiError(CallerError):
-    """Bytes that claim to be a REAPI message and break its rules or our limits."""
+    """Bytes are not a valid REAPI message, or break a limit of hpcc."""
 
     default_reason = "bad-reapi-message"

@@ -1,4 +1,4 @@
-"""Output directories: flat lists in, a REAPI `Tree` out, and the files that a stored one names."""
+"""Output directories: encodes flat lists as a REAPI `Tree`, and lists the files of a stored one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hpcc.reapi.digests import digest_from_proto, parse_message
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.tree import build_tree
 
-# Of 10,000 entries, each with a digest and a name of 255 bytes, and the directories that hold them.
+# Room for 10,000 entries, each with a digest and a name of 255 bytes, and their directories.
 _MAX_BYTES = 16 << 20
 
 
 def encode_output_tree(files: Iterable[InputFile], directories: Iterable[str]) -> bytes:
     """Encode an output directory canonically; paths are relative to it.
 
-    `directories` are all below it, also those with files in them.
+    `directories` lists every directory below it, also those that contain files.
 
     Raises:
-        CallerError: a path is not normal, occurs twice, or is file and directory at once.
+        CallerError: a path is not normal, occurs twice, or is both a file and a directory.
     """
     tree = build_tree(files, directories)
     children = sorted(d for d in tree.directories if d != tree.root)
@@ -36,7 +36,7 @@ def output_tree_files(data: bytes) -> frozenset[Digest]:
     """Return the digests of all files that a `Tree` names.
 
     Raises:
-        ReapiError: it is none, or is over a limit.
+        ReapiError: the bytes are not a `Tree`, or over a limit.
     """
     message = parse_message(pb.Tree, data, _MAX_BYTES)
     files = [f for d in (message.root, *message.children) for f in d.files]

@@ -9,11 +9,12 @@ _MAX_NAME_CHARS = 512
 
 
 def read_name(instance: str, digest: Digest) -> str:
-    """Name a blob to read; a service of others may have an instance without a name."""
+    """Return the name of a blob to read; `instance` may be empty for a foreign service."""
     return f"{instance}/blobs/{digest}".removeprefix("/")
 
 
 def write_name(instance: str, upload_id: str, digest: Digest) -> str:
+    """Return the name of a blob to upload; `instance` may be empty for a foreign service."""
     return f"{instance}/uploads/{upload_id}/blobs/{digest}".removeprefix("/")
 
 
@@ -21,7 +22,7 @@ def parse_read_name(name: str) -> tuple[str, Digest]:
     """Split `{instance}/blobs/{hash}/{size}` into instance name and digest.
 
     Raises:
-        ReapiError: it has another form (compressed blobs included).
+        ReapiError: the name has another form, as for a compressed blob.
     """
     instance, _, rest = _bounded(name).partition("/blobs/")
     parts = rest.split("/")
@@ -31,10 +32,10 @@ def parse_read_name(name: str) -> tuple[str, Digest]:
 
 
 def parse_write_name(name: str) -> tuple[str, Digest]:
-    """Split `{instance}/uploads/{id}/blobs/{hash}/{size}[/…]` into instance and digest.
+    """Split `{instance}/uploads/{id}/blobs/{hash}/{size}[/…]` into instance name and digest.
 
     Raises:
-        ReapiError: it has another form (compressed blobs included).
+        ReapiError: the name has another form, as for a compressed blob.
     """
     instance, _, rest = _bounded(name).partition("/uploads/")
     parts = rest.split("/")

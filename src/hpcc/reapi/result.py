@@ -1,4 +1,4 @@
-"""Results: the record kept in the action cache, and the same as sent to clients."""
+"""Encodes and parses results. The action cache stores them, and clients receive them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from hpcc.reapi.limits import MAX_RESULT_BYTES, ReapiError
 _FORMAT: Final = 2
 _KEY_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SIGNATURE_BYTES: Final = 64
-# What a Struct's number holds exactly.
+# A Struct's number (a double) holds integers below this exactly.
 _MAX_COUNT: Final = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
 class ResultOutput:
-    """One output: its path as the command spelled it (relative to the working directory).
+    """One output. `path` is spelled as in the command, relative to the working directory.
 
-    An output directory's path ends with "/", and its digest is that of its `Tree`.
+    The path of an output directory ends with "/", and its digest is that of its `Tree`.
     """
 
     path: str
@@ -47,12 +47,13 @@ class ResultOutput:
 
     @property
     def is_directory(self) -> bool:
+        """Return whether this is an output directory."""
         return self.path.endswith("/")
 
 
 @dataclass(frozen=True, slots=True)
 class ResultSignature:
-    """Who signed a result and when, in milliseconds since the epoch, and the 64 bytes."""
+    """A signature (64 bytes), the id of its key, and its time in milliseconds since the epoch."""
 
     key_id: str
     signed_at_ms: int
@@ -63,7 +64,8 @@ class ResultSignature:
 class ResultRecord:
     """How an action ended and what ran it. Times are seconds since the epoch, UTC.
 
-    `lineage_digest` is the worker's, of what it keeps beside the result for later audit rows.
+    `lineage_digest` covers what the worker stores beside the result for later audit rows. `inline`
+    maps output paths to contents.
     """
 
     exit_code: int
@@ -88,7 +90,7 @@ class ResultRecord:
 
 
 def encode_result(record: ResultRecord) -> bytes:
-    """Serialise as an `ActionResult`; `inline` contents go in beside their digests."""
+    """Encode a record canonically as an `ActionResult`, with `inline` contents beside digests."""
     message = pb.ActionResult(
         exit_code=record.exit_code, stdout_raw=record.stdout, stderr_raw=record.stderr
     )
@@ -143,10 +145,10 @@ def encode_result(record: ResultRecord) -> bytes:
 
 
 def parse_result(data: bytes) -> ResultRecord:
-    """Read a record back, or a worker's answer.
+    """Parse a stored record, or a worker's answer. The signature is not checked here.
 
     Raises:
-        ReapiError: it is not a result of ours, or breaks a limit.
+        ReapiError: the bytes are not a result of hpcc in this format, or break a limit.
     """
     message = parse_message(pb.ActionResult, data, MAX_RESULT_BYTES)
     if max(len(message.output_files), len(message.output_directories)) > MAX_OUTPUTS:
@@ -185,7 +187,7 @@ def parse_result(data: bytes) -> ResultRecord:
             },
         )
     except (KeyError, ValueError) as error:
-        raise ReapiError("result has no labels of ours", reason="foreign-result") from error
+        raise ReapiError("result has no labels of hpcc", reason="foreign-result") from error
 
 
 def _outputs(message: pb.ActionResult) -> tuple[ResultOutput, ...]:
@@ -204,7 +206,7 @@ def _labels(message: pb.ActionResult) -> Mapping[str, object]:
     packed = message.execution_metadata.auxiliary_metadata
     labels = Struct()
     if len(packed) != 1 or not packed[0].Unpack(labels):
-        raise ReapiError("result has no labels of ours", reason="foreign-result")
+        raise ReapiError("result has no labels of hpcc", reason="foreign-result")
     values = {name: _plain(value) for name, value in labels.items()}
     if values.get("format") != _FORMAT:
         raise ReapiError("result has another format", reason="foreign-result")
@@ -235,8 +237,8 @@ def _count(value: object) -> int:
 
 
 def _path(path: str) -> str:
-    # REAPI allows `..` in an output path only as far as the command did; the caller that sent
-    # the command compares the whole spelling, so what matters here is that it is bounded.
+    # REAPI allows `..` in an output path only as far as the command did. The caller that sent the
+    # command compares the whole spelling, so this only checks that the path is bounded.
     try:
         return check_guest_path(path.replace("../", "")) and path
     except CallerError as error:
@@ -244,7 +246,7 @@ def _path(path: str) -> str:
 
 
 def _timestamp(seconds: float) -> Timestamp:
-    # Milliseconds, as they are signed: what was read and is written again must be the same.
+    # Milliseconds, as in the signed bytes, so that a parsed record encodes to the same bytes.
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return Timestamp(seconds=whole, nanos=milliseconds * 1_000_000)
 

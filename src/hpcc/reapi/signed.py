@@ -1,4 +1,30 @@
-"""What a worker signs: every field of a result in one canonical form (docs/spec/results.md)."""
+"""What a worker signs: every field of a result in one canonical form (docs/spec/results.md).
+
+Problem: results lie in action caches on disks and in shared buckets, and pass through gateways. A
+party that can write there must not be able to make a result, change one, or present one as the
+answer to another question.
+
+Rule: the worker signs the bytes that `signed_bytes` returns. They contain
+
+- the question: tenant, action digest and, where guests serve one principal each, the principal;
+- the answer: exit code, SHA-256 of stdout and stderr, and path, digest and mode of each output;
+- how it was made: image, isolation, guest reuse, guest, worker, kernel, agent, lineage, times;
+- the id of the signing key and the time of the signature.
+
+Each field stands behind its length, so that different fields cannot give the same bytes. A tag
+with the number of the form comes first. Inlined contents are not signed: they are checked against
+the outputs' digests.
+
+A reader checks in two steps. `check_terms` compares what the record states about itself with the
+tenant's rules. Then the reader verifies the signature over `signed_bytes` with a key that the
+scheduler lists. The reader supplies tenant, action and principal itself.
+
+Example: somebody copies the signed result of action A to the name of action B in a bucket. A
+reader of B builds the bytes with B, the signature does not match them, and the result is a miss.
+
+What must never happen: a reader takes a part of the question from the result, or a decision uses
+a field of a result that is outside the signed bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +36,9 @@ from hpcc.core import Digest, GuestReuse, ImageDigest, Isolation, TenantId
 from hpcc.reapi.limits import ReapiError
 from hpcc.reapi.result import ResultRecord, ResultSignature
 
-# Raise the number with any change of the form: a signature over one never fits another.
+# Raise the number with any change of the form, so that no signature is valid for two forms.
 RESULT_TAG: Final = b"hpcc-result-1"
-# Clocks of a worker and of who reads its results may differ by this much.
+# The clocks of a worker and of a reader of its results may differ by this much.
 MAX_RESULT_SKEW_SECONDS: Final = 300.0
 _LENGTH_BYTES: Final = 4
 _NUMBER_BYTES: Final = 8
@@ -20,10 +46,10 @@ _NUMBER_BYTES: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultScope:
-    """What a result answers. Whoever checks one brings this along and takes none of it from there.
+    """The question that a result answers. A reader supplies it and takes none of it from a result.
 
-    `principal` counts only where guests serve one principal each: it is who may be given what
-    such a guest made.
+    `principal` is signed only where guests serve one principal each: only that principal may get
+    what such a guest made.
     """
 
     tenant: TenantId
@@ -33,7 +59,7 @@ class ResultScope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultTerms:
-    """Which results of an action are good for somebody: `scope`, and the tenant's rules."""
+    """The results that a reader accepts: those that answer `scope` under the tenant's rules."""
 
     scope: ResultScope
     image: ImageDigest
@@ -42,9 +68,9 @@ class ResultTerms:
 
 
 def signed_bytes(record: ResultRecord, scope: ResultScope, signature: ResultSignature) -> bytes:
-    """Return what is signed: fields in a fixed order, each behind its length.
+    """Return the bytes to sign: all fields in a fixed order, each behind its length.
 
-    `inline` is not in it, being checked against the outputs' digests, nor is the signature's value.
+    They contain key id and time of `signature`, not its value; and not `record.inline`.
     """
     principal = scope.principal if record.reuse is GuestReuse.PRINCIPAL else ""
     fields = [
@@ -88,11 +114,13 @@ def signed_bytes(record: ResultRecord, scope: ResultScope, signature: ResultSign
 
 
 def check_terms(record: ResultRecord, terms: ResultTerms, *, now: float) -> ResultSignature:
-    """Hold what a result says of itself against the terms; its signature is still to be checked.
+    """Compare a result's statements with the terms; return its signature, still unchecked.
+
+    `now` is in seconds since the epoch.
 
     Raises:
-        ReapiError: it is not signed, of another image, a class that the tenant does not accept, or
-            the future.
+        ReapiError: the result is not signed, is of another image, ran under weaker isolation or
+            guest reuse than the tenant accepts, or is signed in the future.
     """
     signature = record.signature
     if signature is None:

@@ -1,4 +1,4 @@
-"""Input trees: flat file lists in, Merkle `Directory` messages out, and back under bounds."""
+"""Input trees: encodes flat file lists as Merkle `Directory` messages, and parses them bounded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FORBIDDEN_NAMES: Final = frozenset({"", ".", ".."})
 class InputTree:
     """A tree's root digest and every `Directory` message in it, by digest.
 
-    `changed` are those that its base does not have, with the path of one place where each is.
+    `changed` has the digests that the base tree lacks, with the path of one place of each.
     """
 
     root: Digest
@@ -44,7 +44,7 @@ class InputTree:
 
 @dataclass(slots=True)
 class _Node:
-    """A directory. `encoded` and `digest` are made once all below is complete, and then kept."""
+    """A directory. `encoded` and `digest` are set once, when everything below is complete."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     children: dict[str, _Node] = field(default_factory=dict)
@@ -55,16 +55,16 @@ class _Node:
 def build_tree(files: Iterable[InputFile], empty_directories: Iterable[str] = ()) -> InputTree:
     """Build the canonical tree; equal sets of files give equal digests in any order.
 
-    `empty_directories` must exist without a file in them (a working directory, say).
+    `empty_directories` are added even if no file is in them (a working directory, for example).
 
     Raises:
-        CallerError: a path is not normal, occurs twice, or is file and directory at once.
+        CallerError: a path is not normal, occurs twice, or is both a file and a directory.
     """
     return TreeBase(()).with_files(files, empty_directories)
 
 
 class TreeBase:
-    """A tree that others are made from: what they share is encoded and hashed once."""
+    """A base for several trees. Shared directories are encoded and hashed once."""
 
     def __init__(self, files: Iterable[InputFile], empty_directories: Iterable[str] = ()) -> None:
         self._root = _Node()
@@ -74,7 +74,7 @@ class TreeBase:
     def with_files(
         self, files: Iterable[InputFile], empty_directories: Iterable[str] = ()
     ) -> InputTree:
-        """Return this tree with more files in it.
+        """Return this tree with more files; the base stays unchanged.
 
         Raises:
             CallerError: as `build_tree`.
@@ -105,7 +105,7 @@ def _fill(
     empty_directories: Iterable[str],
     own: set[int] | None,
 ) -> None:
-    """Add files; with `own`, nodes that are not in it are shared, and are copied first."""
+    """Add files. With `own`, nodes whose id is not in it are shared, and are copied first."""
     for file in files:
         *parents, name = check_guest_path(file.path).split("/")
         node = _descend(root, parents, file.path, own)
@@ -135,7 +135,7 @@ def _encode(node: _Node, places: dict[Digest, str], path: str, depth: int) -> Di
         return node.digest
     if depth > MAX_TREE_DEPTH:
         raise ReapiError(f"input tree is deeper than {MAX_TREE_DEPTH} levels")
-    # Sorted by code point, which is the order of the bytes in UTF-8.
+    # Order by code point, which equals the order of the UTF-8 bytes.
     parts = [entry for _, entry in sorted(node.files.items())]
     for name in sorted(node.children):
         child = _encode(node.children[name], places, f"{path}/{name}", depth + 1)
@@ -148,8 +148,9 @@ def _encode(node: _Node, places: dict[Digest, str], path: str, depth: int) -> Di
 
 # Tags of length-delimited fields in remote_execution.proto: Directory.files = 1, .directories = 2;
 # FileNode and DirectoryNode: name = 1, digest = 2; Digest.hash = 1. Then varints: Digest.size_bytes
-# = 2, FileNode.is_executable = 4. Written by hand: a message object per file costs more than all
-# else in a compile's tree. tests/unit/reapi/test_core.py holds the bytes against protobuf's own.
+# = 2, FileNode.is_executable = 4. This encodes by hand, because a message object per file costs
+# more than the rest of building a compile's tree. tests/unit/reapi/test_core.py compares the bytes
+# with protobuf's.
 _FILES, _DIRECTORIES, _NAME, _DIGEST, _HASH = b"\x0a", b"\x12", b"\x0a", b"\x12", b"\x0a"
 _SIZE, _IS_EXECUTABLE = b"\x10", b"\x20\x01"
 
@@ -179,18 +180,18 @@ def _varint(value: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryListing:
-    """One directory: its files, paths being plain names, and (name, digest) of its children."""
+    """One directory: its files, whose paths are plain names, and (name, digest) of its children."""
 
     files: tuple[InputFile, ...]
     directories: tuple[tuple[str, Digest], ...]
 
 
 def parse_directory(data: bytes) -> DirectoryListing:
-    """Read one `Directory` from a hostile peer.
+    """Parse one `Directory` from a hostile peer.
 
     Raises:
-        ReapiError: a name with `/`, `.` or `..`, unsorted or double names, symlinks,
-            properties, or over a limit.
+        ReapiError: a name contains `/` or NUL, or is empty, `.`, `..` or too long; names are
+            unsorted or occur twice; there are symlinks or properties; or a limit is exceeded.
     """
     message = parse_message(pb.Directory, data, MAX_DIRECTORY_BYTES)
     if message.symlinks:
@@ -223,17 +224,18 @@ def _check_names(files: list[str], directories: list[str]) -> None:
 
 
 class TreeWalk:
-    """Turns a root digest into a flat file list, asking for one set of directories at a time.
+    """Turns a root digest into a flat file list, one set of directories at a time.
 
-    Sans-IO: while `wanted` is not empty, give each of those blobs to `feed`. Every bound is
-    checked before more is asked for, so that a tree of shared subtrees cannot explode.
+    Sans-IO: while `wanted` is not empty, the caller passes each of those blobs to `feed`. Every
+    limit is checked before more directories are wanted, so that a small tree of shared subtrees
+    cannot expand without limit.
     """
 
     def __init__(self, root: Digest) -> None:
         """Start at a root.
 
         Raises:
-            ReapiError: no directory is so large.
+            ReapiError: the digest's size is over the limit of a directory.
         """
         _check_directory(root)
         self._files: list[InputFile] = []
@@ -243,18 +245,19 @@ class TreeWalk:
 
     @property
     def wanted(self) -> tuple[Digest, ...]:
+        """Return the digests of the directories to pass to `feed` next."""
         return tuple(self._waiting)
 
     @property
     def files(self) -> tuple[InputFile, ...]:
-        """Every file, with its path from the root; complete once nothing is wanted."""
+        """Return the files so far, with paths from the root; complete when `wanted` is empty."""
         return tuple(self._files)
 
     def feed(self, digest: Digest, data: bytes) -> None:
-        """Take the bytes of one wanted directory, already checked against its digest.
+        """Add one wanted directory. The caller has checked `data` against `digest`.
 
         Raises:
-            ReapiError: they break a rule or the whole tree is over a limit.
+            ReapiError: the directory breaks a rule, or the whole tree is over a limit.
         """
         places = self._waiting.pop(digest)
         self._bytes += len(data)
@@ -281,7 +284,7 @@ class TreeWalk:
 
 
 def _check_directory(digest: Digest) -> None:
-    # Before anybody reads it: a blob may have hundreds of megabytes.
+    # Checked before the blob is read, which may have hundreds of megabytes.
     if digest.size_bytes > MAX_DIRECTORY_BYTES:
         raise ReapiError("a directory is too large", reason="tree-limit")
 
