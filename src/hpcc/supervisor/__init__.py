@@ -1,5 +1,5 @@
 """Keeps the services of `hpcc up` running, and ends all of them together.
 
-It starts services as child processes, reads their JSON lines and restarts them by a policy that is
-pure. It imports no service.
+It starts services as child processes, reads their JSON lines and restarts them by a pure policy.
+It imports no service.
 """

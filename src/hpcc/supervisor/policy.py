@@ -1,4 +1,4 @@
-"""When a service that ended is started again. Pure: takes times, returns a decision."""
+"""Decides when a service that ended is started again. Pure: takes times, returns a decision."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-# A service that dies more often than this is broken, not unlucky; builds go on locally.
+# A service that ends more often than this is broken and is given up. Builds continue locally.
 MAX_RESTARTS: Final = 5
 WINDOW_SECONDS: Final = 300.0
 FIRST_DELAY_SECONDS: Final = 0.2
@@ -15,21 +15,21 @@ MAX_DELAY_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start it again after so many seconds."""
+    """Start the service again after `after_seconds`."""
 
     after_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Leave it dead and end the rest."""
+    """Do not start the service again, and end the others."""
 
     reason: str
 
 
 @dataclass(slots=True)
 class RestartPolicy:
-    """Remembers the deaths of one service."""
+    """Stores the recent deaths of one service, as monotonic seconds."""
 
     deaths: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_RESTARTS + 1))
 

@@ -1,8 +1,8 @@
-"""One service as a child process that reports in JSON lines and dies with its parent.
+"""One service as a child process that reports in JSON lines and ends with its parent.
 
 The contract with the service: standard input is a pipe that never carries a byte, and its end
-means "your parent is gone, leave"; standard output carries one JSON object a line, either
-`{"progress": "…"}` or once `{"ready": true, …}`; SIGTERM asks for an orderly end.
+means that the parent is gone and the service must exit. Standard output carries one JSON object
+per line: `{"progress": "…"}`, and once `{"ready": true, …}`. SIGTERM requests an orderly end.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ STOP_SECONDS: Final = 20.0
 
 
 class SupervisorError(InfrastructureError):
-    """A service did not become ready, or ended and was given up."""
+    """A service did not become ready, or ended too often and was given up."""
 
     default_reason = "service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSpec:
-    """How to start a service. `env` is complete. `log` takes its standard error."""
+    """How to start a service. `env` is the complete environment. `log` gets its standard error."""
 
     name: str
     argv: tuple[str, ...]
@@ -41,14 +41,14 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What the service said when it was ready; values are what JSON gives, checked by the user."""
+    """The fields of a service's `ready` line. Values are decoded JSON; the user checks them."""
 
     name: str
     facts: Mapping[str, object]
 
 
 class Child:
-    """A running service. Owned by one task, which must `stop` it."""
+    """A running service. One task owns it and must `stop` it."""
 
     def __init__(self, spec: ChildSpec, process: asyncio.subprocess.Process) -> None:
         self.spec, self.process = spec, process
@@ -58,7 +58,7 @@ class Child:
         """Start the process.
 
         Raises:
-            SupervisorError: the program or its log cannot be opened.
+            SupervisorError: the program cannot be started, or its log cannot be opened.
         """
         try:
             with spec.log.open("ab") as log:
@@ -79,7 +79,8 @@ class Child:
         """Read the service's lines until it is ready.
 
         Raises:
-            SupervisorError: it ended, talked nonsense, or took longer than `ready_seconds`.
+            SupervisorError: it ended, wrote something else than JSON lines, or was not ready
+                within `ready_seconds`.
         """
         try:
             async with asyncio.timeout(self.spec.ready_seconds):
@@ -110,14 +111,14 @@ class Child:
         return value if isinstance(value, dict) else {}
 
     async def drain(self) -> int:
-        """Read and drop what it says from now on; return its status when it ends."""
+        """Read and discard its further output; return its status when it ends."""
         assert self.process.stdout is not None
         while await self.process.stdout.read(MAX_LINE_BYTES):
             pass
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """End it: SIGTERM, time to leave in order, then SIGKILL. Idempotent."""
+        """End the process: SIGTERM, and SIGKILL after `STOP_SECONDS`. Idempotent."""
         if self.process.returncode is not None:
             return
         with suppress(ProcessLookupError):
@@ -132,7 +133,7 @@ class Child:
 
 
 def last_line(log: Path) -> str:
-    """The last non-empty line of a log, cut to what fits a message."""
+    """Return the last non-empty line of a log, cut for a message; or where the log is."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))

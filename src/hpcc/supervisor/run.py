@@ -1,4 +1,4 @@
-"""Start services in order, keep them running, end them in the reverse order."""
+"""Starts services in order, keeps them running, and ends them in reverse order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hpcc.ports import Clock
 from hpcc.supervisor.policy import GiveUp, RestartPolicy
 from hpcc.supervisor.process import Child, ChildSpec, Ready, SupervisorError
 
-# A spec may need what an earlier service said when it was ready (its port).
+# A spec may need facts from the `ready` line of an earlier service, such as its port.
 SpecFactory = Callable[[Mapping[str, Ready]], ChildSpec]
 
 
 class Supervisor:
-    """Runs an ordered list of services until told to stop or until one is given up.
+    """Runs an ordered list of services until a stop is requested or one is given up.
 
-    `on_ready` is called each time all of them are ready, with what each said: at the start
+    `on_ready` is called each time all services are ready, with the `Ready` of each: at the start
     and after every restart.
     """
 
@@ -36,16 +36,16 @@ class Supervisor:
         self._policies = {name: RestartPolicy() for name, _ in self._factories}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set; nothing it started is alive afterwards.
+        """Run until `stop` is set. Afterwards no started process is alive.
 
         Raises:
-            SupervisorError: a service did not get ready at the start, or was given up.
+            SupervisorError: a service did not become ready at the start, or was given up.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
                 work = tasks.create_task(self._work())
                 await stop.wait()
-                # Also while something still starts: nobody waits for what he no longer wants.
+                # A stop also cancels a service that is still starting.
                 work.cancel()
         except* SupervisorError as group:
             errors = _flat(group)
@@ -53,7 +53,7 @@ class Supervisor:
             return
         finally:
             await self._stop_all()
-        # Raised out here: inside `except*` it would be wrapped in a group again.
+        # Raised outside of `except*`, which would wrap it in a group again.
         raise errors[0]
 
     async def _work(self) -> None:

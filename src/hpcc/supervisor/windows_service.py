@@ -1,7 +1,7 @@
-"""hpcc's worker as a service of Windows: what it runs as, and what is checked first.
+"""Installs and removes hpcc's worker as a Windows service.
 
-The service's program is hpcc-service.exe, which the service manager talks to, with the worker as
-its child (launcher/hpcc_service.c). Not yet run on Windows.
+The service's program is hpcc-service.exe, which talks to the service manager and runs the worker
+as its child (launcher/hpcc_service.c). Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ LOG_DIRECTORY: Final = ("hpcc", "logs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerService:
-    """Where the parts of it lie; all paths begin with a drive.
+    """The service's paths, which all begin with a drive, and its account.
 
-    `data`: %ProgramData%. `account`: "" is LocalSystem, which may call containerd.
+    `data` is %ProgramData%. An `account` of "" means LocalSystem, which may call containerd.
     """
 
     host: str
@@ -38,7 +38,7 @@ class WorkerService:
 
 
 def worker_spec(service: WorkerService) -> ServiceSpec:
-    """Say what the service manager is to keep.
+    """Return the service's entry for the service manager.
 
     Raises:
         CallerError: a path is not on a drive of this machine, or the time is out of range.
@@ -54,7 +54,7 @@ def worker_spec(service: WorkerService) -> ServiceSpec:
     argv = [
         host, "run", "--log", f"{directories[-1]}\\worker.log",
         "--stop-seconds", str(service.stop_seconds), "--",
-        # -I: no variable and no directory of a user says what a service imports.
+        # -I: no environment variable and no user's directory decides what the service imports.
         python, "-I", "-m", "hpcc.cli", "worker", "--config", config,
     ]  # fmt: skip
     return ServiceSpec(
@@ -68,11 +68,11 @@ def worker_spec(service: WorkerService) -> ServiceSpec:
 
 
 def install_worker(library: Library, service: WorkerService) -> ServiceSpec:
-    """Make the service, and the directory of its log before it; does not start it.
+    """Create the log's directory and the service; does not start it. Returns the entry.
 
     Raises:
-        CallerError: see `worker_spec` and `install_service`; or the log's directory is somebody
-            else's.
+        CallerError: the caller is not an administrator, another account owns the log's directory,
+            or as `worker_spec` and `install_service`.
     """
     spec = worker_spec(service)
     _check_rights(library)
@@ -86,8 +86,8 @@ def uninstall_worker(library: Library, stop_seconds: float = DEFAULT_STOP_SECOND
     """Stop the service and remove it; its config and its log stay.
 
     Raises:
-        CallerError: there is none, or we may not.
-        InfrastructureError: it does not stop.
+        CallerError: there is no such service, or the caller is not an administrator.
+        InfrastructureError: the service does not stop.
     """
     _check_rights(library)
     remove_service(library, WORKER_SERVICE, stop_seconds=stop_seconds)
