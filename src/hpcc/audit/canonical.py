@@ -13,7 +13,7 @@ from hpcc.ports import AuditRow, SecurityEvent
 
 FORMAT: Final = 1
 GENESIS: Final = "0" * 64
-# An argv of 2 MiB escapes to at most 12 MiB of JSON, and a message to a scheduler has 16.
+# An argv of 2 MiB escapes to at most 12 MiB of JSON; a message to a scheduler may have 16 MiB.
 MAX_RECORD_BYTES: Final = 15 << 20
 _DOMAIN: Final = b"hpcc-audit-1\0"
 
@@ -23,7 +23,7 @@ def _types(kind: type) -> dict[str, type]:
 
 
 def _needed(kind: type[AuditRow] | type[SecurityEvent]) -> frozenset[str]:
-    """Name the fields that every record has had from the start."""
+    """Return the fields without a default, which every record has."""
     return frozenset(
         f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
     )
@@ -36,14 +36,17 @@ _EVENT_NEEDED: Final = _needed(SecurityEvent)
 
 
 class AuditDamagedError(IntegrityError):
-    """The trail is not what was written."""
+    """The trail differs from what its writer wrote."""
 
     default_reason = "audit-damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a chain: `kind` is "row" or "event", `hash` covers `data`."""
+    """One record of a chain: `kind` is "row" or "event", `hash` covers `data` (the JSON bytes).
+
+    `previous` is the hash of the record before, or `GENESIS`.
+    """
 
     kind: str
     sequence: int
@@ -69,10 +72,10 @@ def encode_record(
 
 
 def canonical(value: object) -> bytes:
-    """Return the one JSON text of a value.
+    """Return the canonical JSON of a value: sorted keys, no spaces, ASCII only.
 
     Raises:
-        ValueError: it holds what JSON has no word for.
+        ValueError: the value contains a NaN or an infinity.
     """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
@@ -80,14 +83,15 @@ def canonical(value: object) -> bytes:
 
 
 def record_hash(data: bytes) -> str:
+    """Return the hash of a record's bytes in lower-case hex."""
     return hashlib.sha256(_DOMAIN + data).hexdigest()
 
 
 def decode_record(data: bytes) -> Record:
-    """Read a record.
+    """Parse a record and compute its hash. The body's fields are not checked.
 
     Raises:
-        AuditDamagedError: it is not one.
+        AuditDamagedError: the bytes are not a record.
     """
     try:
         table = json.loads(data)
@@ -116,18 +120,20 @@ def decode_record(data: bytes) -> Record:
 
 
 def foreign_record(data: bytes, *, worker: str, sequence: int, previous: str | None) -> Record:
-    """Read the next record of a chain that a peer sends; `previous` None: not known here.
+    """Parse the next record of a chain that a peer sends.
+
+    `previous` is the hash of the record before; None if it is not known here.
 
     Raises:
-        AuditDamagedError: it is not that worker's, not the next one, has another spelling than
-            the canonical one (two readers could then differ about it), or other fields.
+        AuditDamagedError: the record is of another worker, is not the next one, has other fields,
+            or is not canonical (two readers could then read it differently).
     """
     if len(data) > MAX_RECORD_BYTES:
         raise AuditDamagedError("a record is too large")
     record = decode_record(data)
     try:
         is_canonical = canonical(json.loads(data)) == data
-    except (ValueError, RecursionError):  # NaN, which JSON does not have
+    except (ValueError, RecursionError):  # a NaN, which is not JSON
         is_canonical = False
     if not is_canonical:
         raise AuditDamagedError("a record is not in canonical form")

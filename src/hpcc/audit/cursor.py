@@ -1,4 +1,4 @@
-"""Reading a trail on, batch by batch, beside its writer: for whoever sends it elsewhere."""
+"""Reads a trail in batches while its writer runs, for the sinks that copy it elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hpcc.core import NotFoundError
 
 
 class TrailCursor:
-    """Remembers where the next batch begins. Blocks: call it in a thread."""
+    """Stores where the next batch begins. Its methods block: call them in a thread."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._next: TrailStart | None = None
 
     def first_kept(self) -> int:
-        """Return the number of the first record that retention has left."""
+        """Return the number of the first record that retention has not removed."""
         first = 0
         for seal in seals(self._directory):
             if segment_path(self._directory, seal.first).is_file():
@@ -26,7 +26,10 @@ class TrailCursor:
         return first
 
     def read(self, sequence: int, *, limit: int, max_bytes: int) -> list[bytes]:
-        """Return records from number `sequence` on, as many as fit but one at least.
+        """Return records from number `sequence` on, in order.
+
+        They are at most `limit` records and `max_bytes` bytes, but at least one record if there is
+        one.
 
         Raises:
             NotFoundError: reason `audit-gap`: retention removed some of them.
@@ -55,7 +58,7 @@ class TrailCursor:
         return batch
 
     def _locate(self, sequence: int) -> TrailStart:
-        """Return the beginning of the segment that has this record."""
+        """Return the start of the segment that contains this record."""
         start = TrailStart()
         for seal in seals(self._directory):
             if sequence < seal.end:

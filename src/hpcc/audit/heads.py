@@ -1,4 +1,4 @@
-"""Signed heads: where a chain ended, in bytes that only its writer can sign."""
+"""Signed heads: the end of a chain at a time, signed with the writer's key."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ _FORMAT: Final = 1
 
 
 def head_message(worker: str, count: int, head: str, at: float) -> bytes:
-    """Return the bytes that are signed: domain, worker behind its length, count, head, time.
+    """Return the bytes to sign: domain, worker behind its length, count, head, time.
+
+    `head` is the hash of record `count` - 1 in hex; `at` is in seconds since the epoch.
 
     Raises:
-        AuditDamagedError: a part is not what it must be.
+        AuditDamagedError: a part is malformed or out of range.
     """
     name = worker.encode("utf-8", "replace")
     try:
@@ -55,6 +57,7 @@ class HeadSigner:
         )
 
     def sign(self, count: int, head: str, at: float) -> SignedHead:
+        """Return a signed head of the first `count` records."""
         signature = self._key.sign(head_message(self.worker, count, head, at))
         return SignedHead(
             worker=self.worker, count=count, head=head, at=at, key=self.public_key,
@@ -63,10 +66,10 @@ class HeadSigner:
 
 
 def check_head(head: SignedHead) -> None:
-    """Check that the holder of `head.key` signed it; whose key that is, the caller must know.
+    """Check a head's signature with `head.key`. The caller must check whose key that is.
 
     Raises:
-        AuditDamagedError: nobody with that key did.
+        AuditDamagedError: the head is malformed, or the signature is wrong.
     """
     message = head_message(head.worker, head.count, head.head, head.at)
     if len(head.key) != KEY_BYTES or len(head.signature) != _SIGNATURE_BYTES:
@@ -78,7 +81,7 @@ def check_head(head: SignedHead) -> None:
 
 
 def head_text(head: SignedHead) -> bytes:
-    """Return one line of JSON, without its end."""
+    """Return a head as one line of canonical JSON, without a newline."""
     return canonical(
         {
             "at": head.at, "count": head.count, "format": _FORMAT, "head": head.head,
@@ -88,10 +91,10 @@ def head_text(head: SignedHead) -> bytes:
 
 
 def head_of_text(data: bytes) -> SignedHead:
-    """Read such a line; the signature is not checked.
+    """Parse a line that `head_text` wrote; the signature is not checked.
 
     Raises:
-        AuditDamagedError: it is not one.
+        AuditDamagedError: it has another form.
     """
     try:
         head = head_of_table(json.loads(data))
@@ -103,10 +106,10 @@ def head_of_text(data: bytes) -> SignedHead:
 
 
 def head_of_table(table: object) -> SignedHead:
-    """Read what `head_text` wrote, after JSON.
+    """Convert the decoded JSON of `head_text`; the signature is not checked.
 
     Raises:
-        AuditDamagedError: it is not one.
+        AuditDamagedError: it has other fields or types.
     """
     if not isinstance(table, dict) or set(table) != _FIELDS or table["format"] != _FORMAT:
         raise AuditDamagedError("an anchor has other fields")

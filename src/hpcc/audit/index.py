@@ -1,4 +1,4 @@
-"""SQLite beside the spool: a query index that can be thrown away and filled again."""
+"""The SQLite index beside the spool. It serves queries and can be deleted and rebuilt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpcc.core import CallerError, InfrastructureError, NotFoundError
 
 INDEX_NAME: Final = "index.sqlite"
 _SCHEMA_VERSION: Final = 2
-# A batch is added when it has so many records or bytes: what filling an index takes of memory.
+# A batch is added when it has this many records or bytes. This bounds memory while filling.
 _BATCH: Final = 500
 _BATCH_BYTES: Final = 8 << 20
 _BUSY_SECONDS: Final = 10.0
@@ -54,17 +54,18 @@ _COLUMNS: Final = (
     "data",
 )  # fmt: skip
 _INSERT: Final = (
-    f"INSERT OR REPLACE INTO record ({', '.join(_COLUMNS)})"  # noqa: S608 - names of ours
+    f"INSERT OR REPLACE INTO record ({', '.join(_COLUMNS)})"  # noqa: S608 - constant names
     f" VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What to list; empty texts and None are no condition. Newest first, at most `limit`.
+    """The conditions of a listing of at most `limit` records; empty texts and None set none.
 
-    `since` and `until` are seconds since the epoch, the second one excluded. `action_digest`,
-    `image_digest` and `guest_id` match by their start, so that what a person copied is enough.
+    `since` (included) and `until` (excluded) are seconds since the epoch. `action_digest`,
+    `image_digest`, `guest_id` and `peer` match by prefix, so that a part that a person copied is
+    enough.
     """
 
     kind: str = "row"
@@ -96,16 +97,20 @@ _STARTS: Final = ("action_digest", "image_digest", "guest_id", "peer")
 
 
 class AuditIndex:
-    """The index of one audit directory; writer and readers fill it alike. Not thread-safe."""
+    """The index of one audit directory. The writer and readers fill it. Not thread-safe."""
 
     def __init__(self, directory: Path, *, is_kept: bool = True) -> None:
-        """Open the index beside the trail; one that is not kept is a file without a name."""
+        """Open the index beside the trail, or a temporary one if `is_kept` is false.
+
+        Raises:
+            InfrastructureError: it cannot be opened.
+        """
         path = directory / INDEX_NAME
         try:
             if is_kept and not path.exists():
-                # As the trail's own files: SQLite goes by the umask.
+                # The same mode as the trail's files. SQLite would use the umask.
                 path.touch(mode=0o600)
-            # Used by one task at a time, from whichever thread that runs in.
+            # One task at a time uses it, from any thread.
             self._db = sqlite3.connect(
                 path if is_kept else "", check_same_thread=False, timeout=_BUSY_SECONDS
             )
@@ -115,7 +120,7 @@ class AuditIndex:
 
     def _create(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
-        # The spool is the durable copy; a lost tail of the index is filled from it.
+        # The spool is the durable copy. `catch_up` fills a lost tail of the index from it.
         self._db.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version not in {0, _SCHEMA_VERSION}:
@@ -125,7 +130,11 @@ class AuditIndex:
         self._db.commit()
 
     def add(self, placed: Iterable[Placed]) -> None:
-        """Add records with the places of their frames in the spool."""
+        """Add records with the places of their frames in the spool.
+
+        Raises:
+            InfrastructureError: reason `audit-index`: the database failed.
+        """
         try:
             with self._db:
                 self._db.executemany(_INSERT, map(_columns, placed))
@@ -133,7 +142,11 @@ class AuditIndex:
             raise InfrastructureError(f"audit index: {error}", reason="audit-index") from error
 
     def forget(self, before: int) -> None:
-        """Drop the records below a number: retention removed them from the trail."""
+        """Delete the records below number `before`, which retention removed from the trail.
+
+        Raises:
+            InfrastructureError: reason `audit-index`: the database failed.
+        """
         try:
             with self._db:
                 self._db.execute("DELETE FROM record WHERE sequence < ?", (before,))
@@ -141,7 +154,14 @@ class AuditIndex:
             raise InfrastructureError(f"audit index: {error}", reason="audit-index") from error
 
     def catch_up(self, directory: Path) -> int:
-        """Add what the spool has and the index lacks; an index of another spool starts anew."""
+        """Add the records that the index lacks; return how many.
+
+        An index of another spool is emptied first.
+
+        Raises:
+            AuditDamagedError: the trail was changed.
+            InfrastructureError: the database failed.
+        """
         added, size = 0, 0
         batch: list[Placed] = []
         for item in walk(directory, self._start(directory)):
@@ -157,7 +177,7 @@ class AuditIndex:
         return added + len(batch)
 
     def _start(self, directory: Path) -> TrailStart:
-        """Return the place behind the last record that the index has, proved to be there."""
+        """Return the place after the index's last record, if the trail still has that record."""
         last = self._db.execute(
             "SELECT sequence, hash, segment, place FROM record ORDER BY sequence DESC LIMIT 1"
         ).fetchone()
@@ -170,10 +190,10 @@ class AuditIndex:
         return start or TrailStart()
 
     def find(self, query: Query, *, oldest_first: bool = False) -> Iterator[Record]:
-        """Yield records, newest first unless told otherwise."""
+        """Yield the records that match, newest first unless `oldest_first`."""
         where, values = _conditions(query)
         rows = self._db.execute(
-            f"SELECT data FROM record WHERE {where} ORDER BY"  # noqa: S608 - names of ours, values apart
+            f"SELECT data FROM record WHERE {where} ORDER BY"  # noqa: S608 - constant names; values are bound
             f" sequence {'ASC' if oldest_first else 'DESC'} LIMIT ?",
             (*values, query.limit),
         )
@@ -184,8 +204,8 @@ class AuditIndex:
         """Return the row whose id starts with `row_id`.
 
         Raises:
-            NotFoundError: there is none.
-            CallerError: several rows start so.
+            NotFoundError: there is no such row.
+            CallerError: several rows start with it.
         """
         rows = self._db.execute(
             r"SELECT data FROM record WHERE row_id LIKE ? ESCAPE '\' LIMIT 2", (_starts(row_id),)
@@ -197,13 +217,14 @@ class AuditIndex:
         return decode_record(rows[0][0])
 
     def close(self) -> None:
+        """Close the database."""
         self._db.close()
 
 
 def _proved_or_none(
     directory: Path, sequence: int, head: str, segment: int, place: int
 ) -> TrailStart | None:
-    """Return the place behind this record; None if the trail has another one there, or none."""
+    """Return the place after this record; None if the trail does not have it there."""
     previous = "0" * 64
     with suppress(AuditDamagedError):
         for seal in seals(directory):

@@ -1,6 +1,7 @@
-"""Refusals cost an attacker nothing and us a sync each: above a rate they are only counted.
+"""Limits how many refusals are recorded per second; above the rate they are only counted.
 
-Each kind and tenant has a rate of its own: a flood that anybody can send hides nothing else.
+A refusal costs an attacker nothing and costs the trail one sync. Each pair of event name and tenant
+has a separate rate, so that a flood of one kind, which any client can send, hides no other event.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 from hpcc.ports import AuditLog, Clock, SecurityEvent
 
 EVENTS_PER_SECOND: Final = 20.0
-# More than a farm has; those beyond share one rate.
+# More pairs than a farm has; further ones share one rate.
 _MAX_KINDS: Final = 4096
 
 
@@ -22,6 +23,7 @@ class _Kind:
     suppressed: int = 0
 
     def may_be_written(self, now: float) -> bool:
+        """Take one token at the monotonic time `now`; without one, count the event."""
         refill = (now - self.at) * EVENTS_PER_SECOND
         self.allowance, self.at = min(self.allowance + refill, EVENTS_PER_SECOND), now
         if self.allowance < 1:
@@ -32,7 +34,7 @@ class _Kind:
 
 
 class EventLimiter:
-    """Records refusals up to a rate and counts the rest, which the next of its kind tells."""
+    """Records refusals up to a rate and counts the rest; the next recorded one has the count."""
 
     def __init__(self, audit: AuditLog, clock: Clock) -> None:
         self._audit, self._clock = audit, clock
@@ -46,6 +48,7 @@ class EventLimiter:
         peer: str = "",
         request_id: str = "",
     ) -> None:
+        """Record a security event, or count it if its kind is above the rate."""
         now = self._clock.monotonic()
         kind = self._kind((name, tenant), now)
         if not kind.may_be_written(now):

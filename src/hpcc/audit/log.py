@@ -1,4 +1,4 @@
-"""The writer: rows and events from many tasks, one sync for all that wait."""
+"""The writer of a trail: takes rows and events from many tasks and syncs them in groups."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from hpcc.ports import AuditRow, Clock, SecurityEvent, SignedHead
 _log: Final = logging.getLogger(__name__)
 _MAX_WAITING: Final = 4096
 _MAX_GROUP: Final = 256
-# A look at what may go; nothing waits for it.
+# The pause between two runs of retention. Nothing waits for them.
 RETENTION_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    # None: nothing to write, only to seal what is there.
+    # None asks to seal the open segment without a record.
     content: AuditRow | SecurityEvent | None
     done: asyncio.Future[None]
-    # Removed once this record is durable.
+    # Segments to remove once this record is durable.
     segments: list[Seal] = field(default_factory=list)
 
 
 class SpoolAuditLog:
-    """`AuditLog` over a spool and its index. Made by `open_audit_log`."""
+    """`AuditLog` over a spool and its index. `open_audit_log` creates it."""
 
     def __init__(self, spool: Spool, index: AuditIndex, signer: HeadSigner, clock: Clock) -> None:
         self._spool, self._index, self._signer, self._clock = spool, index, signer, clock
@@ -50,15 +50,15 @@ class SpoolAuditLog:
 
     @property
     def anchor(self) -> tuple[int, str]:
-        """Return the number of records and the hash of the last."""
+        """Return the number of records and the hash of the last one."""
         return self._anchor
 
     def signed_anchor(self) -> SignedHead:
-        """Return where the chain ends now, for the scheduler to keep."""
+        """Return the current end of the chain, signed, for the scheduler to store."""
         return self._signer.sign(*self._anchor, self._clock.now())
 
     def hold_for(self, acknowledged: Callable[[], int]) -> None:
-        """Remove nothing that the sinks do not have: records from `acknowledged()` on."""
+        """Keep the segments with records from number `acknowledged()` on: a sink lacks them."""
         self._acknowledged = acknowledged
 
     async def append(self, row: AuditRow) -> None:
@@ -85,7 +85,7 @@ class SpoolAuditLog:
         await waiting.done
 
     async def run(self) -> None:
-        """Write what is queued until cancelled; then write what is left."""
+        """Write queued records until cancelled; then write the rest of the queue."""
         try:
             while True:
                 group = [await self._queue.get()]
@@ -95,7 +95,7 @@ class SpoolAuditLog:
                 self._write_group(self._more([]))
 
     async def keep_house(self) -> None:
-        """Let go what is old enough, and what every sink has when room is short."""
+        """Run retention and sealing by age, until cancelled."""
         sealed_at = self._clock.monotonic()
         while True:
             await self.retire()
@@ -106,7 +106,10 @@ class SpoolAuditLog:
                 await self.seal()
 
     async def retire(self) -> int:
-        """Remove the segments that may go; return how many. The chain says so before."""
+        """Remove the segments that may go; return how many.
+
+        An `audit-retired` event is written to the chain first.
+        """
         chosen = self._spool.to_retire(self._acknowledged() if self._acknowledged else None)
         if not chosen:
             return 0
@@ -126,7 +129,7 @@ class SpoolAuditLog:
         return group
 
     async def _commit(self, group: list[_Waiting]) -> None:
-        """Write one group in a thread; a cancel waits for the thread, so order is kept."""
+        """Write one group in a thread. A cancel waits for the thread, which keeps the order."""
         writing = asyncio.get_running_loop().run_in_executor(None, self._write, group)
         try:
             error = await asyncio.shield(writing)
@@ -139,7 +142,10 @@ class SpoolAuditLog:
         _settle(group, self._write(group))
 
     def _write(self, group: list[_Waiting]) -> InfrastructureError | None:
-        """Chain, write and sync; the index follows and may lag, since the spool can refill it."""
+        """Chain, write and sync a group; return the error if it is not durable.
+
+        The index is updated after that. It may lag, because the spool can refill it.
+        """
         count, head = self._spool.count, self._spool.head
         placed: list[Placed] = []
         frames = bytearray()
@@ -167,7 +173,7 @@ class SpoolAuditLog:
         return None
 
     def _follow(self, placed: list[Placed], retired: list[Seal], *, must_seal: bool) -> None:
-        """Do what may fail without harm to the records."""
+        """Update index and segments. A failure here does not harm the records."""
         try:
             self._index.add(placed)
             self._spool.retire(retired)
@@ -178,7 +184,7 @@ class SpoolAuditLog:
             _log.warning("audit index or segments lag behind: %s", error)
 
     async def seal(self) -> None:
-        """Seal the open segment whatever its size; a disk that fails leaves it open."""
+        """Seal the open segment at any size. If the disk fails, it stays open."""
         await self._put(_Waiting(None, _future()))
 
 
@@ -206,12 +212,12 @@ async def open_audit_log(
     limits: SpoolLimits | None = None,
     fault: FaultPoint = no_fault,
 ) -> AsyncGenerator[SpoolAuditLog]:
-    """Open the trail of `directory` for its one writer; what is queued is written at the end.
+    """Open the trail in `directory` for its single writer. Leaving the block writes the queue.
 
-    `key` signs heads and seals, and should do nothing else.
+    `key` signs heads and seals, and should be used for nothing else.
 
     Raises:
-        AuditDamagedError: the trail was changed; nothing is written over it.
+        AuditDamagedError: the trail was changed. It is left as it is.
         InfrastructureError: it cannot be opened, or another process writes it.
     """
     signer = HeadSigner(worker, key)
@@ -240,7 +246,7 @@ async def _running(log: SpoolAuditLog) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        # The writer last: what the keeper waits for is written by it.
+        # The writer ends last, because it writes what the keeper waits for.
         for task in (keeper, writer):
             task.cancel()
             with suppress(asyncio.CancelledError):

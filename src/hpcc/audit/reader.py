@@ -1,4 +1,4 @@
-"""What the command line asks of a trail."""
+"""Opens a trail's index for the command line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hpcc.audit.verify import require_trail
 
 @contextmanager
 def open_index(directory: Path) -> Generator[AuditIndex]:
-    """Give the index, filled up to the end of the spool.
+    """Open the index, filled up to the end of the spool.
 
     Raises:
-        NotFoundError: nothing was recorded here yet.
+        NotFoundError: nothing was recorded in `directory` yet.
         AuditDamagedError: the trail was changed.
     """
     require_trail(directory)
-    # An auditor may have a copy that cannot be changed.
+    # An auditor may have a read-only copy.
     index = AuditIndex(directory, is_kept=os.access(directory, os.W_OK))
     try:
         index.catch_up(directory)

@@ -1,8 +1,9 @@
-"""The files of a trail: sealed segments, each with its seal, and the one that is written.
+"""The files of a trail: sealed segments, each with its seal, and the open segment.
 
-`spool.hpcc` is written. When it has grown enough it is renamed to `sealed-FIRST.hpcc` and gets a
-seal: `sealed-FIRST.seal`, which says what it holds and is signed. A seal stays when retention
-removes its segment, so that the chain of seals leads from the first record to the open segment.
+The writer appends to `spool.hpcc`, the open segment. When it is large enough it is renamed to
+`sealed-FIRST.hpcc` and gets a signed seal, `sealed-FIRST.seal`, that describes its content. A seal
+stays when retention removes its segment. So the chain of seals leads from the first record to the
+open segment.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ _SEAL_FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """What a segment holds: records from `first` on, up to the signed head.
+    """The content of a segment: the records from `first` up to the signed head.
 
-    `previous` is the hash before `first`.
+    `previous` is the hash of the record before `first`.
     """
 
     first: int
@@ -50,7 +51,7 @@ class Seal:
 
     @property
     def end(self) -> int:
-        """The sequence number after the last one here."""
+        """Return the sequence number after the last record of the segment."""
         return self.signed.count
 
 
@@ -64,28 +65,31 @@ class Placed:
 
 
 def spool_path(directory: Path) -> Path:
+    """Return the path of the open segment."""
     return directory / SPOOL_NAME
 
 
 def segment_path(directory: Path, first: int) -> Path:
+    """Return the path of the sealed segment that begins with record `first`."""
     return directory / f"sealed-{first:020d}.hpcc"
 
 
 def seal_path(directory: Path, first: int) -> Path:
+    """Return the path of the seal of the segment that begins with record `first`."""
     return directory / f"sealed-{first:020d}.seal"
 
 
 def sealed_firsts(directory: Path) -> list[int]:
-    """Return where the segments begin that were renamed and are still here, in order."""
+    """Return the first record numbers of the renamed segments that still exist, in order."""
     found = [_SEALED.fullmatch(p.name) for p in directory.iterdir()]
     return sorted(int(m[1]) for m in found if m)
 
 
 def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
-    """Put a seal down, whole or not at all.
+    """Write a seal durably, whole or not at all.
 
     Raises:
-        OSError: it is not durable; nothing of it stays.
+        OSError: the seal is not durable.
     """
     data = canonical(
         {
@@ -103,10 +107,12 @@ def write_seal(directory: Path, seal: Seal, fault: FaultPoint) -> None:
 
 
 def seal_or_none(directory: Path, first: int, previous: str) -> Seal | None:
-    """Read the seal of the segment that begins with record `first`; its signature is checked.
+    """Return the seal of the segment that begins with record `first`, or None if there is none.
+
+    Its signature is checked with the key that the seal names.
 
     Raises:
-        AuditDamagedError: it is no seal, of another place in the chain, or its signature is wrong.
+        AuditDamagedError: it is malformed, of another place in the chain, or wrongly signed.
     """
     try:
         with seal_path(directory, first).open("rb") as file:
@@ -142,10 +148,10 @@ def _parse_seal(data: bytes, first: int) -> Seal:
 
 
 def seals(directory: Path) -> Iterator[Seal]:
-    """Yield the seals from the first record on.
+    """Yield the seals in order, from the first record on.
 
     Raises:
-        AuditDamagedError: one is damaged, or of another place.
+        AuditDamagedError: a seal is damaged, or of another place in the chain.
     """
     first, previous = 0, GENESIS
     while (seal := seal_or_none(directory, first, previous)) is not None:
@@ -154,14 +160,17 @@ def seals(directory: Path) -> Iterator[Seal]:
 
 
 def frame_of(record: Record) -> bytes:
+    """Return a record's frame: its length in 4 bytes (big-endian), its bytes, a newline."""
     return LENGTH.pack(len(record.data)) + record.data + b"\n"
 
 
 def read_frames(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset after the frame, record bytes); ends silently at a torn last frame.
+    """Yield (offset after the frame, record bytes) from the file's position.
+
+    The iteration ends without an error at an incomplete last frame.
 
     Raises:
-        AuditDamagedError: a frame that is not the torn tail is broken.
+        AuditDamagedError: another frame is malformed.
     """
     offset = file.tell()
     while True:
@@ -181,7 +190,9 @@ def read_frames(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def read_placed(file: BinaryIO, *, sequence: int, head: str) -> Iterator[tuple[int, Record]]:
-    """Yield (offset of its frame, record) from the file's position, checking the chain.
+    """Yield (offset of the frame, record) from the file's position, and check the chain.
+
+    `sequence` and `head` are the number of the first record and the hash of the one before.
 
     Raises:
         AuditDamagedError: the chain is broken.

@@ -1,7 +1,7 @@
-"""The spool: the trail's writer. It appends, seals what has grown enough, and lets old parts go.
+"""The spool: appends to the trail, seals segments that are large enough, removes old ones.
 
-Frame: 4 bytes length (big endian), record, newline. The newline makes a file readable and
-ends a frame visibly. Only the last frame of the open segment can be torn, by a crash in mid-write.
+Frame: 4 bytes length (big endian), record, newline. The newline makes the file readable and marks
+the end of a frame. Only the last frame of the open segment can be torn, by a crash during a write.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LOCK_NAME: Final = "lock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolLimits:
-    """How large and how old a trail's files get.
+    """Size and age limits of a trail's files.
 
-    `segment_bytes`: a segment is sealed when it has grown to this; a start reads one of them.
-    `max_bytes`: all segments together; the rest of the machine's disk is not for us.
-    `seal_seconds`: an open segment that is older is sealed, whatever its size; 0: never.
-    `keep_seconds`: a sealed segment that is older is removed, once every sink has it; 0: never.
+    `segment_bytes`: a segment of this size is sealed; opening the trail reads one segment.
+    `max_bytes`: the most that all segments may take of the disk.
+    `seal_seconds`: an open segment of this age is sealed at any size; 0: never.
+    `keep_seconds`: a sealed segment of this age is removed once every sink has it; 0: never.
     """
 
     segment_bytes: int = 64 << 20
@@ -49,7 +49,11 @@ class SpoolLimits:
     seal_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what could not work."""
+        """Check the limits.
+
+        Raises:
+            CallerError: a limit is out of range, or there is no room for two segments.
+        """
         if self.segment_bytes <= 0 or min(self.keep_seconds, self.seal_seconds) < 0:
             raise CallerError("the audit trail's segments and keeping time must be positive")
         if self.max_bytes < 2 * self.segment_bytes:
@@ -57,13 +61,13 @@ class SpoolLimits:
 
 
 class SpoolFullError(InfrastructureError):
-    """The trail has all the room that it may have, and nothing of it may be removed."""
+    """The trail has reached its size limit, and no segment may be removed."""
 
     default_reason = "audit-full"
 
 
 class Spool:
-    """The trail opened by its one writer. Not thread-safe."""
+    """The trail, opened by its single writer. Not thread-safe."""
 
     def __init__(
         self,
@@ -74,11 +78,11 @@ class Spool:
         *,
         fault: FaultPoint = no_fault,
     ) -> None:
-        """Open it, check the open segment and the seals, and cut a torn tail.
+        """Open the trail, check the open segment and the seals, and cut a torn tail.
 
         Raises:
-            AuditDamagedError: more than the tail is broken.
-            InfrastructureError: it cannot be opened, or another process has it.
+            AuditDamagedError: more than the tail is damaged.
+            InfrastructureError: it cannot be opened, or another process writes it.
         """
         self._directory, self._signer, self._clock = directory, signer, clock
         self._limits, self._fault = limits, fault
@@ -100,7 +104,7 @@ class Spool:
             stale.unlink(missing_ok=True)
         self.count, self.head = 0, GENESIS
         self.torn_bytes = 0
-        # Oldest first: those whose records are still here.
+        # The seals whose segments still exist, oldest first.
         self._kept: list[Seal] = []
         for seal in seals(self._directory):
             self.count, self.head = seal.end, seal.signed.head
@@ -124,7 +128,7 @@ class Spool:
         self._kept.append(seal)
 
     def _finish_sealing(self) -> None:
-        """Seal a segment that was renamed before a crash; it is read whole, once."""
+        """Seal a segment that was renamed before a crash. This reads the whole segment once."""
         first, previous = self.count, self.head
         path = segment_path(self._directory, first)
         size = self._read(path)
@@ -152,10 +156,10 @@ class Spool:
         self._file = descriptor
 
     def _read(self, path: Path) -> int:
-        """Go over a segment's records; return where the last whole one ends.
+        """Read a segment's records; return the offset after the last whole one.
 
         Raises:
-            AuditDamagedError: what follows is not a torn tail.
+            AuditDamagedError: more follows than a torn tail.
         """
         size = 0
         with path.open("rb") as file:
@@ -164,7 +168,7 @@ class Spool:
                     self.count, self.head = record.sequence + 1, record.hash
                     size = place + LENGTH.size + len(record.data) + 1
             except AuditDamagedError:
-                # A power cut may leave a grown file whose new blocks were never written.
+                # After a power cut the file may have new blocks of zeros that were never written.
                 file.seek(size)
                 if any(file.read(MAX_RECORD_BYTES)):
                     raise
@@ -172,35 +176,36 @@ class Spool:
 
     @property
     def total_bytes(self) -> int:
-        """What all segments take that are here."""
+        """Return the bytes of all existing segments."""
         return self.size_bytes + sum(seal.size_bytes for seal in list(self._kept))
 
     @property
     def limits(self) -> SpoolLimits:
+        """Return the limits of this trail."""
         return self._limits
 
     def ensure_open(self) -> None:
-        """Open a new segment where the last rotation could not.
+        """Open a new segment if the last rotation could not.
 
         Raises:
-            OSError: it still cannot be.
+            OSError: it still cannot be opened.
         """
         if self._file < 0:
             self._open_segment()
 
     @property
     def is_nearly_full(self) -> bool:
-        """Say whether there is room only for what runs already."""
+        """Return whether the rest of the room is needed for work that is already running."""
         return self.total_bytes > self._limits.max_bytes - self._limits.max_bytes // 16
 
     def append(self, frames: bytes, *, force: bool = False) -> None:
-        """Write whole frames and sync; on an error nothing of them stays.
+        """Write whole frames and sync them; on an error they are cut off again.
 
-        `force` is for the record without which no room could be made.
+        `force` ignores the size limit, for the record that must precede the removal of segments.
 
         Raises:
-            SpoolFullError: there is no room for them.
-            OSError: they are not durable.
+            SpoolFullError: the frames would exceed the size limit.
+            OSError: the frames are not durable.
         """
         self.ensure_open()
         if not force and self.total_bytes + len(frames) > self._limits.max_bytes:
@@ -221,10 +226,11 @@ class Spool:
         self.size_bytes += len(frames)
 
     def rotate(self, *, at_least: int | None = None) -> bool:
-        """Seal the open segment if it has grown to `at_least` bytes; say whether it was.
+        """Seal the open segment if it has `at_least` bytes; return whether it was sealed.
 
         Raises:
-            OSError: it is not sealed, or only renamed; the next call goes on.
+            OSError: the segment is not sealed, or the next one could not be opened. The next call
+                continues.
         """
         limit = self._limits.segment_bytes if at_least is None else at_least
         if self._file < 0 or self.size_bytes < max(limit, 1):
@@ -238,7 +244,7 @@ class Spool:
             sync_directory(self._directory)
             self._seal(first, previous, size)
         except OSError:
-            # As it was: the same file goes on under its first name.
+            # Undo: writing continues in the same file under its first name.
             path.rename(spool_path(self._directory))
             seal_path(self._directory, first).unlink(missing_ok=True)
             raise
@@ -254,10 +260,11 @@ class Spool:
         self._kept.append(seal)
 
     def to_retire(self, acknowledged: int | None) -> list[Seal]:
-        """Return the oldest segments that may go now.
+        """Return the segments that may be removed now, oldest first.
 
-        `acknowledged`: every sink has the records below this number; None: there is no sink. One
-        that all sinks have also goes early, when room is short; without a sink it is the only copy.
+        Every sink has the records below number `acknowledged`; None means that there is no sink. A
+        segment that all sinks have may also go before its age, when room is short. Without a sink
+        it is the only copy and stays for its time.
         """
         old = self._clock.now() - self._limits.keep_seconds
         spare = self.total_bytes - self._limits.max_bytes // 2
@@ -273,10 +280,10 @@ class Spool:
         return chosen
 
     def retire(self, chosen: list[Seal]) -> None:
-        """Remove segments; their seals stay. The chain says so before.
+        """Remove segments; their seals stay. The caller has recorded it in the chain before.
 
         Raises:
-            OSError: not all are gone; the next call goes on.
+            OSError: not all are removed; the next call continues.
         """
         for seal in chosen:
             self._fault("retire")
@@ -285,6 +292,7 @@ class Spool:
                 self._kept.remove(seal)
 
     def close(self) -> None:
+        """Close the open segment and release the lock."""
         for descriptor in (self._file, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)

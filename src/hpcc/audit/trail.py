@@ -1,4 +1,4 @@
-"""Reading a whole trail, segment by segment, also while its writer goes on."""
+"""Reads a whole trail, segment by segment, also while its writer is running."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from hpcc.audit.segments import (
 
 @dataclass(frozen=True, slots=True)
 class TrailStart:
-    """Where to begin.
+    """Where to begin reading.
 
-    Record `sequence`, whose predecessor has hash `head`, at byte `place` of the segment that
+    Record `sequence`, whose predecessor has hash `head`, lies at byte `place` of the segment that
     begins with record `segment`, whose predecessor has hash `previous`.
     """
 
@@ -39,19 +39,19 @@ class TrailStart:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A segment that retention removed: only its seal is here."""
+    """A segment that retention removed: only its seal is left."""
 
     seal: Seal
 
 
 def walk(directory: Path, start: TrailStart | None = None) -> Iterator[Placed | Retired]:
-    """Yield what the trail holds, in order.
+    """Yield the trail's records and removed segments, in order.
 
-    The writer may rotate and retire meanwhile: a file that is open is read to its end, and the
-    next one is found by where that ends.
+    The writer may seal and remove segments meanwhile. An open file is read to its end, and the
+    record after it names the next file.
 
     Raises:
-        AuditDamagedError: a record or a seal was changed, removed or put in.
+        AuditDamagedError: a record or a seal was changed, removed or inserted.
     """
     at: TrailStart | None = start or TrailStart()
     while at is not None:
@@ -66,7 +66,7 @@ def walk(directory: Path, start: TrailStart | None = None) -> Iterator[Placed | 
             continue
         if seal is None:
             _refuse_later(directory, at)
-            return  # nothing was written since the last seal
+            return  # no record was written since the last seal
         yield Retired(seal)
         at = _behind(seal.end, seal.signed.head)
 
@@ -78,10 +78,10 @@ def _behind(sequence: int, head: str) -> TrailStart:
 def _segment(
     directory: Path, at: TrailStart, file: BinaryIO
 ) -> Generator[Placed, None, TrailStart | None]:
-    """Yield a segment's records; return where the next one starts, None for the open one."""
+    """Yield a segment's records; return where the next segment starts, None after the open one."""
     sequence, head, end = at.sequence, at.head, at.place
     while True:
-        # Sealed in the middle of reading: there may be more of it than was read.
+        # The segment may be sealed while it is read. Then more records can follow.
         seal = seal_or_none(directory, at.segment, at.previous)
         is_sealed = seal is not None or segment_path(directory, at.segment).is_file()
         file.seek(end)
@@ -95,7 +95,7 @@ def _segment(
             return None
     if seal is not None and (seal.end, seal.signed.head) != (sequence, head):
         if sequence == at.sequence and not _is_same(file, segment_path(directory, at.segment)):
-            return at  # the next open segment was taken for this one
+            return at  # the file that was read is the next open segment
         raise AuditDamagedError(f"records before {seal.end} are missing, or were changed")
     if seal is not None and file.seek(0, os.SEEK_END) != seal.size_bytes:
         raise AuditDamagedError(f"the segment at record {at.segment} has another size")
@@ -110,7 +110,7 @@ def _is_same(file: BinaryIO, path: Path) -> bool:
 
 
 def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | None:
-    """Open the segment at `at`, whatever it is called now; None if retention removed it."""
+    """Open the segment at `at` under its current name; None if retention removed it."""
     names = (segment_path(directory, at.segment), spool_path(directory))
     for path in names[:1] if is_sealed else names:
         try:
@@ -121,7 +121,7 @@ def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | Non
             file.close()
             continue
         return file
-    # Sealed between the two looks.
+    # The segment may have been sealed between the two attempts.
     try:
         return segment_path(directory, at.segment).open("rb")
     except FileNotFoundError:
@@ -129,7 +129,7 @@ def _open(directory: Path, at: TrailStart, *, is_sealed: bool) -> BinaryIO | Non
 
 
 def _begins(file: BinaryIO, at: TrailStart) -> bool:
-    """Say whether the open segment is the one that begins at `at`; one that is broken counts."""
+    """Return whether the open segment begins at `at`. A damaged one counts as it."""
     first = _first_sequence_or_none(file)
     return first is None or first <= at.segment
 
@@ -144,10 +144,10 @@ def _first_sequence_or_none(file: BinaryIO) -> int | None:
 
 
 def _refuse_later(directory: Path, at: TrailStart) -> None:
-    """Refuse a trail that goes on behind a gap.
+    """Check that no records follow after a gap.
 
     Raises:
-        AuditDamagedError: it does.
+        AuditDamagedError: later records exist.
     """
     is_gap = any(first >= at.segment for first in sealed_firsts(directory))
     try:

@@ -1,4 +1,34 @@
-"""`verify`: the whole trail against itself, its seals, and the anchors that schedulers hold."""
+"""`verify`: checks a whole trail against itself, its seals, and anchors from schedulers.
+
+Problem: a party that can write a worker's disk may want to change, remove, move or insert rows.
+`verify` must find that, and an auditor must know what its success proves.
+
+What is checked, and what it proves:
+
+- Chain. Each record holds its number and the hash of the record before it. A record that was
+  changed, removed, moved or inserted breaks the chain, unless all later ones were written again.
+- Seals. A seal is signed and names a segment's first record, size and last hash. The seals form
+  one chain from the first record on, all signed by one key. So sealed records cannot be written
+  again without the worker's audit key.
+- Retention. Records may be missing only at the beginning, only whole segments, and only if an
+  `audit-retired` event later in the chain covers them.
+- Anchors. An anchor is a signed head that a scheduler received with a heartbeat and stored. At
+  its count the trail must have its hash, and the trail must be at least as long. So a cut end, or
+  a trail that was written again even with the worker's key, is found up to the newest anchor.
+- One worker wrote all records, and one key signed all seals and anchors.
+
+What is not proven: without anchors, that the end is not cut off, or that the trail is not a new
+one with a new key. With anchors, the same for the records after the newest one. And never that
+a row is true: a worker under foreign control can write false rows. An incomplete last frame of the
+open segment is not damage, because a crash leaves one.
+
+Example: somebody deletes record 700 of 1000 in the open segment and writes the later ones again
+with new numbers and hashes. The chain is consistent. The scheduler has an anchor of 900 records
+with another hash, so `verify` reports "the trail was written anew".
+
+What must never happen: `verify` succeeds although an anchor that it got contradicts the trail, or
+compares anchors of several workers.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +49,12 @@ MAX_ANCHOR_FILE_BYTES: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a good trail is: records `first` to `count`, those before were let go by retention.
+    """The summary of a verified trail.
 
-    `anchors` were compared, the newest of `newest_anchor` records; `older_anchors` are of records
-    that are not kept any more. `keys` signed seals and anchors, in hex.
+    It has the records from `first` up to `count` - 1, of `count` that were ever written. Retention
+    removed those before `first`. `head` is the hash of the last record. `anchors` is how many
+    anchors matched; `older_anchors` fall inside removed segments. `newest_anchor` is the record
+    count of the newest anchor. `keys` (hex) signed seals and anchors.
     """
 
     count: int
@@ -37,18 +69,19 @@ class Verified:
 
 @dataclass(slots=True)
 class _Expected:
-    """Anchors by count, and what must hold of them."""
+    """The hashes of anchors by record count, and the keys (hex) that signed them."""
 
     by_count: dict[int, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
 
 
 def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verified:
-    """Read the whole trail and hold it against its seals and `anchors`.
+    """Read the whole trail and check it against its seals and `anchors`.
 
     Raises:
-        NotFoundError: nothing was recorded here yet.
-        AuditDamagedError: a record was changed, removed, put in or moved, or the end is missing.
+        NotFoundError: nothing was recorded in `directory` yet.
+        AuditDamagedError: a record was changed, removed, inserted or moved, or the end is missing.
+        CallerError: the anchors are of several workers.
     """
     require_trail(directory)
     expected = _check_anchors(anchors)
@@ -76,7 +109,7 @@ def verify_trail(directory: Path, anchors: Iterable[SignedHead] = ()) -> Verifie
 
 
 class _Checker:
-    """Follows the chain and ticks off anchors."""
+    """Follows the chain and compares it with the anchors."""
 
     def __init__(self, by_count: dict[int, str]) -> None:
         self._by_count = by_count
@@ -88,6 +121,7 @@ class _Checker:
             self._match(0, GENESIS)
 
     def retired(self, item: Retired) -> None:
+        """Add a segment that retention removed."""
         if self.first != self.count:
             raise AuditDamagedError(f"records from {item.seal.first} on are missing in the middle")
         self.older += sum(1 for count in self._by_count if self.count < count < item.seal.end)
@@ -97,6 +131,7 @@ class _Checker:
         self._match(self.count, self.head)
 
     def take(self, record: Record) -> None:
+        """Add the next record, whose place in the chain was checked."""
         self.count, self.head = record.sequence + 1, record.hash
         self._workers.add(record.worker)
         self._match(self.count, self.head)
@@ -109,17 +144,17 @@ class _Checker:
             return
         if wanted != head:
             raise AuditDamagedError(
-                f"record {count - 1} is not the one that the scheduler was told of: the trail was"
+                f"record {count - 1} is not the one that the scheduler told of: the trail was"
                 " written anew"
             )
         self.matched += 1
 
     def end(self) -> None:
+        """Check what can be decided only after the last record."""
         newest = max(self._by_count, default=0)
         if newest > self.count:
             raise AuditDamagedError(
-                f"the end is missing: the scheduler was told of {newest} records, here are"
-                f" {self.count}"
+                f"the end is missing: the scheduler told of {newest} records, here are {self.count}"
             )
         if self._until < self.first:
             raise AuditDamagedError(
@@ -160,11 +195,13 @@ def _check_keys(sealed: set[str], anchored: set[str]) -> None:
 
 
 def read_anchors(path: Path, worker: str = "") -> list[SignedHead]:
-    """Read what `hpcc scheduler anchors` wrote; with `worker` only that one's.
+    """Read the anchors that `hpcc scheduler anchors` wrote; with `worker`, only that worker's.
+
+    Signatures are not checked here.
 
     Raises:
-        CallerError: the file cannot be read, is too large, or holds none of the worker.
-        AuditDamagedError: a line is no anchor.
+        CallerError: the file cannot be read, is too large, or has no anchor of the worker.
+        AuditDamagedError: a line is not an anchor.
     """
     try:
         with path.open("rb") as file:
@@ -182,7 +219,7 @@ def read_anchors(path: Path, worker: str = "") -> list[SignedHead]:
 
 
 def require_trail(directory: Path) -> None:
-    """Refuse a directory without a trail.
+    """Check that a directory has a trail.
 
     Raises:
         NotFoundError: nothing was recorded there.
