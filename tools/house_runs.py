@@ -2,8 +2,8 @@
 
 `tools/house_figures.py` prints what this module returns. Nothing here imports the product: the
 checkout may be an older or a newer one, with other paths. It is entered through what stays the
-same: `python -m hpcc.daemon`, `tools/hatch_build.py` for the launcher, `python -m hpcc.cli`, HPCC_DIR,
-and the test helper `farm_under_test`, which is found by its name.
+same: `python -m hpcc.daemon`, `tools/hatch_build.py` for the launcher, `python -m hpcc.cli`,
+HPCC_DIR, and the test helper `farm_under_test`, which is found by its name.
 
 The recorder is a `sitecustomize` module on PYTHONPATH, so that it also runs in the dispatcher
 that the daemon starts. It counts with sys.monitoring, which sees every thread, and writes each
