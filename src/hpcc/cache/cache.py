@@ -1,4 +1,7 @@
-"""The cache handler behind the front: classify, look up, run, store. Never raises to the front."""
+"""The cache handler behind the front: classify, look up, run, store.
+
+Every failure inside hpcc becomes an ordinary local compile; no exception reaches the front.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class Cache:
         """See `CacheHandler.begin`."""
         try:
             return self._begin(request, is_cancelled)
-        except Exception:  # noqa: BLE001 - the front must get an answer: a fault of ours costs a local compile
+        except Exception:  # noqa: BLE001 - the front must get an answer: a fault in hpcc costs a local compile
             _log.exception("begin failed")
             return self._bypass(request, BypassReason.INTERNAL_ERROR)
 
@@ -99,7 +102,7 @@ class Cache:
 
     def counters(self) -> dict[str, int]:
         """See `CacheHandler.counters`."""
-        self._records.flush()  # who asks for the counts may look at the records next
+        self._records.flush()  # a caller that reads the counts may read the records next
         self._count_fallbacks()
         return {
             **self._counters.snapshot(),
@@ -135,7 +138,7 @@ class Cache:
     ) -> Done | None:
         try:
             return farm.begin(prepared, is_cancelled)
-        except Exception:  # noqa: BLE001 - a fault of ours on the way to the farm: the local half still works
+        except Exception:  # noqa: BLE001 - a fault in hpcc on the way to the farm: the local half still works
             _log.exception("the remote half failed")
             return farm.fall_back(
                 FallbackReason.INTERNAL_ERROR, "hpcc failed: see the daemon's log"
@@ -154,10 +157,10 @@ def open_cache(
     *,
     store_ops: FileOps | None = None,
 ) -> Cache:
-    """Build the handler with its store, memory and counters; tests put faults into `store_ops`.
+    """Build the handler with its store, memory and counters; tests inject faults by `store_ops`.
 
     Raises:
-        OSError: the run directory cannot be made.
+        OSError: the run directory cannot be created.
     """
     counters = Counters(os.path.join(paths.cache, COUNTERS_NAME), now=time.time)
     memo = FileMemo(time.time_ns)

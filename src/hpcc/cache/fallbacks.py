@@ -1,7 +1,7 @@
-"""Compiles that launchers did without the daemon's knowledge: nobody listened, or no answer came.
+"""Counts compiles that launchers ran without the daemon: none was listening, or none answered.
 
-Each leaves one byte in a small file of the run directory (`enum fallback` in launcher/wire.h),
-which is looked at when somebody asks for the counts. Beyond 64 KiB launchers leave no more.
+For each, the launcher appends one byte to a small file in the run directory (`enum fallback` in
+launcher/wire.h). The file is read when the counts are requested. Launchers stop at 64 KiB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 FALLBACKS_NAME: Final = "fallbacks"
 MAX_FALLBACKS_BYTES: Final = 1 << 16
 _PREFIX: Final = "launcher."
-# Those that Windows has none of are of no use there: its directory is the user's own.
+# Windows does not define some of them and does not need them: the directory is the user's own.
 _NAMES: Final = ("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT")
 _FLAGS: Final = functools.reduce(operator.or_, (getattr(os, name, 0) for name in _NAMES))
 _REASONS: Final = {
@@ -31,12 +31,12 @@ _REASONS: Final = {
 
 
 def read_fallbacks(run_directory: str) -> dict[str, int]:
-    """Return the counts, `launcher.<reason>`; they stay where they are."""
+    """Return the counts by name, `launcher.<reason>`, and leave the file as it is."""
     return _read(os.path.join(run_directory, FALLBACKS_NAME))
 
 
 def take_fallbacks(run_directory: str) -> dict[str, int]:
-    """Return the counts and forget them: each is returned once."""
+    """Return the counts by name and remove the file, so that each is returned once."""
     path = os.path.join(run_directory, FALLBACKS_NAME)
     aside = f"{path}.{os.getpid()}.{threading.get_ident()}"
     try:

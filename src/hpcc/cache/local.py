@@ -1,4 +1,24 @@
-"""The local half of the cache: hits put in place, misses run by the launcher and stored."""
+"""The local half of the cache: restore hits, let the launcher compile misses, store their results.
+
+Problem: a stored object is the right answer only if the compiler would read the same bytes now.
+The command line does not say which files the compiler reads; that is known after a first compile.
+
+Rule: a lookup has two steps. `Prepared.key` covers all that is known before the compile (command
+line, environment, compiler). It leads to a manifest: a few sets of input files with their digests,
+and of names that must be absent. The first set that matches the file system now names the result.
+A compile that takes part in cross-checkout sharing looks under its shared key first.
+
+Example: `gcc -c a.c` reads a.c and b.h, and `-Iinc` stands before the directory of b.h. The set
+holds the digests of both files, and "inc/b.h is absent". An edit of b.h is a miss, a new inc/b.h
+is one, too; undoing the edit is a hit again.
+
+Equal requests at the same time are deduplicated: one compiles, the others wait and look again.
+
+What must never happen: a result is stored although an input or a directory on the way to one
+changed while the compiler ran, or although it depends on something that no set holds. `finish`
+therefore raises `UncacheableError` in every doubt, and the result is dropped. The object of the
+compile is the user's in any case; `finish` never changes it.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +65,12 @@ from hpcc.compilers.invocation.depfile import MAX_DEPFILE_BYTES
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
 _DEPS_DIRECTORY: Final = "deps"
-# Longer than nearly every compile; whoever waited that long compiles too.
+# Longer than nearly every compile; a request that waited this long compiles, too.
 DEDUP_SECONDS: Final = 300.0
 
 
 class LocalCache:
-    """Keys of the host's own compilers."""
+    """Looks up, runs and stores compiles under the keys of the host's own compilers."""
 
     def __init__(
         self,
@@ -74,7 +94,11 @@ class LocalCache:
         self._scratch = ScratchPaths(os.fsencode(os.path.join(run_directory, _DEPS_DIRECTORY)))
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | Run:
-        """Answer from the store, or say how to run the compiler."""
+        """Return a stored answer, or how to run the compiler.
+
+        Waits up to `DEDUP_SECONDS` while an equal request compiles. After a `Run` the caller owes
+        one call of `finish` or `abandon`.
+        """
         while True:
             done = self.hit(prepared)
             if done is not None:
@@ -93,7 +117,7 @@ class LocalCache:
             raise
 
     def hit(self, prepared: Prepared) -> Done | None:
-        """Put a stored result in place; None when there is none or the compiler must write."""
+        """Put a stored result in place; None on a miss, or if only the compiler may write there."""
         share = prepared.share
         if share is not None:
             found = self._shared.find(share)
@@ -109,7 +133,7 @@ class LocalCache:
         return Done(0, found.result.stdout, found.result.stderr)
 
     def finish(self, pending: Pending, report: RunReport) -> bytes:
-        """Store what may be stored; return what the user still has to see on stderr."""
+        """Store the result if that is safe; return the stderr that the user has not seen yet."""
         headers: Headers | None = None
         shown = b""
         pending.is_compiled = not (report.signal or report.exit_code)
@@ -126,7 +150,7 @@ class LocalCache:
         return shown
 
     def abandon(self, pending: Pending) -> None:
-        """Remove what a `Run` left and let a waiter take over; idempotent."""
+        """Release the private files of a `Run` and wake its waiters; idempotent."""
         self._inflight.release(pending.flight)
         for path in (pending.private_depfile, pending.listing):
             if path is not None:
@@ -187,7 +211,7 @@ class LocalCache:
         stderr = report.stderr if headers is None else headers.stderr
         prepared = pending.prepared
         if report.stdout and stderr and not prepared.family.separates_streams(prepared.invocation):
-            # Which came first would be lost for whoever has both in one file.
+            # A caller that sends both to one file needs their order, which is not recorded.
             raise UncacheableError(UncacheableReason.BOTH_STREAMS)
         started = pending.started_ns
         depfile = self._read_depfile(prepared, started)
@@ -205,7 +229,7 @@ class LocalCache:
         return "miss.local"
 
     def _keep(self, pending: Pending, closure: Closure, result: Result) -> bool:
-        """Store a result for every checkout if nothing in it names this one, else for this one."""
+        """Store a result for every checkout if nothing in it names this one, else only for it."""
         share = pending.prepared.share
         if share is not None:
             reason = why_not_shared(share, closure, result, self._sources)
@@ -281,10 +305,10 @@ class LocalCache:
         )
 
     def search_path(self, prepared: Prepared) -> tuple[bytes, ...]:
-        """Return every directory an include may be looked up in.
+        """Return every directory in which the compiler may look up an include.
 
         Raises:
-            UncacheableError: the compiler does not tell.
+            UncacheableError: the compiler did not print its search path.
         """
         try:
             own = self._compilers.search_path(
@@ -310,7 +334,7 @@ class LocalCache:
     def _files_read(
         self, pending: Pending, depfile: bytes | None, headers: Headers | None
     ) -> tuple[bytes, ...]:
-        """Return the files the compile read, by the way chosen in `begin`."""
+        """Return the files that the compile read, by the method that `begin` chose."""
         match pending.way:
             case Way.PRIVATE_FILE:
                 assert pending.private_depfile is not None
@@ -350,5 +374,5 @@ class LocalCache:
                     path = prepared.cwd + b"/" + path
                 if os.path.isfile(path):
                     found.append(path)
-                    # Which of several wins is the compiler's affair: all of them are inputs.
+                    # Which of several the compiler takes is unknown here: all of them are inputs.
         return tuple(found)

@@ -1,6 +1,6 @@
-"""What the daemon remembers of files: digests, scans and directory listings, all checked by stat.
+"""The daemon's memory of files: digests, scans and directory listings, each checked by stat.
 
-A stat answers for content only when the file was quiet for a while before it was read: two writes
+A stat proves content only if the file was unchanged for a while before it was read: two writes
 within one tick of the file system's clock leave the same times ("racily clean").
 """
 
@@ -22,10 +22,10 @@ MAX_SOURCE_BYTES: Final = 256 << 20
 _MAX_REMEMBERED: Final = 200_000
 _MAX_LISTING: Final = 200_000
 _CHUNK: Final = 1 << 20
-# Texts that were read lately: a source that was just written is asked about several times.
+# Recently read texts: a source that was just written is looked up several times.
 _MAX_TEXTS: Final = 64
 MAX_TEXT_BYTES: Final = 64 << 10
-# Of one directory; each is some names long.
+# For one directory; each question holds several names.
 _MAX_QUESTIONS: Final = 2_000
 
 Signature = tuple[int, int, int, int, int]
@@ -33,6 +33,7 @@ Signature = tuple[int, int, int, int, int]
 
 
 def signature_of(status: os.stat_result) -> Signature:
+    """Return the part of a stat that changes with a file's content or identity."""
     return (
         status.st_dev,
         status.st_ino,
@@ -43,10 +44,10 @@ def signature_of(status: os.stat_result) -> Signature:
 
 
 class Listing:
-    """The names in a directory. `is_quiet`: its stat may answer for them.
+    """The names in a directory. `is_quiet`: the directory's stat proves that they are unchanged.
 
-    Which of them are directories is asked for when it is needed: a name that becomes another thing
-    changes the directory's stat, and a link's target was never told by it.
+    Which of them are directories is looked up on demand: replacing an entry by one of another kind
+    changes the directory's stat, and the stat never covers the target of a link.
     """
 
     __slots__ = (
@@ -68,27 +69,28 @@ class Listing:
         self._without: BoundedMemo[frozenset[bytes], frozenset[bytes]] = BoundedMemo(_MAX_QUESTIONS)
 
     def is_directory(self, name: bytes) -> bool:
-        """Tell whether a name is, or leads to, a directory."""
+        """Tell whether a name is a directory or a link to one."""
         return os.path.isdir(self._path + b"/" + name)
 
     @property
     def directories(self) -> frozenset[bytes]:
-        """The names that are, or lead to, directories."""
+        """The names that are directories or links to one."""
         if self._directories is None:
             self._directories = frozenset(filter(self.is_directory, self.names))
         return self._directories
 
     def without(self, names: frozenset[bytes]) -> frozenset[bytes]:
-        """Return those of the names by which nothing is found."""
+        """Return those of the names that do not exist in the directory."""
         known = self._without.get(names)
         if known is None:
             known = self._without[names] = frozenset(filter(self.lacks, names))
         return known
 
     def lacks(self, name: bytes) -> bool:
-        """Tell whether nothing is found by a name.
+        """Tell whether a name does not exist in the directory.
 
-        `.` and `..` are in no listing, and a directory that minds no case has more names than it.
+        The listing is not enough: it omits `.` and `..`, and a case-insensitive directory finds
+        a file under more names than it lists.
         """
         if name in self.names:
             return False
@@ -99,9 +101,9 @@ class Listing:
 
 
 class Examined(NamedTuple):
-    """A source file. `status` was taken after it was read, or is the one remembered.
+    """A source file. `status` was taken after it was read, or is the remembered one.
 
-    `is_plain`: its name is that of the file itself, and no link's.
+    `is_plain`: the last component of its path is the file and not a symlink.
     """
 
     digest: bytes
@@ -132,7 +134,7 @@ class FileMemo:
         self.preambles = PreambleCache()
 
     def digest(self, path: bytes) -> bytes | None:
-        """Return the SHA-256 of a regular file; None when there is none or it is changing."""
+        """Return the SHA-256 of a regular file (32 bytes); None if it is missing or changing."""
         try:
             status = os.stat(path)
         except (OSError, ValueError):
@@ -150,9 +152,9 @@ class FileMemo:
         return self._hash(path)
 
     def signature(self, path: bytes, digest: bytes) -> Signature | None:
-        """Return the stat that answers for this content of a file; None when none does.
+        """Return the remembered stat that proves this content of a file; None if there is none.
 
-        It is the one remembered, not the file's of now.
+        The file itself is not looked at.
         """
         known = self._digests.get(path)
         return known[0] if known is not None and known[1] == digest else None
@@ -163,14 +165,14 @@ class FileMemo:
         return None if found is None else (found.digest, found.scan)
 
     def digest_at(self, path: bytes, status: os.stat_result) -> bytes | None:
-        """Return what `digest` does, for a file that was looked at just now."""
+        """Return what `digest` does, with a stat that the caller has just taken."""
         known = self._digests.get(path)
         if known is not None and known[0] == signature_of(status):
             return known[1]
         return self._hash(path)
 
     def examine(self, path: bytes) -> Examined | None:
-        """Return digest and scan of a source file; None when there is none or it is changing."""
+        """Return digest and scan of a source file; None if it is missing, changing or too large."""
         try:
             status, is_plain = _look(path)
             known = self._digests.get(path)
@@ -182,7 +184,7 @@ class FileMemo:
                 return None
             chunks: list[bytes] = []
             digest = self._hash(path, chunks)
-            # Once more: what is no link, and quiet, after it was read has been that all along.
+            # Look again: a quiet file that is not a link after the read was so during the read.
             status, is_plain = _look(path)
         except (OSError, ValueError):
             return None
@@ -195,7 +197,7 @@ class FileMemo:
         return Examined(digest, scan, status, is_plain)
 
     def may_be_read_once(self, path: bytes, digest: bytes) -> bool | None:
-        """Tell whether a file of that content asks for it; None when that cannot be told."""
+        """Tell whether a file with that content may ask to be read once; None if unreadable."""
         known = self._read_once.get(digest)
         if known is not None:
             return known
@@ -209,7 +211,7 @@ class FileMemo:
         return found
 
     def alias_uses(self, path: bytes, digest: bytes, aliases: tuple[bytes, ...]) -> Scan | None:
-        """Return what a file asks through these macros; None when it is not that content now."""
+        """Return what a file asks through these macros; None if its content is another now."""
         known = self._alias_uses.get((digest, aliases))
         if known is not None:
             return known
@@ -223,9 +225,9 @@ class FileMemo:
     def derived[T](
         self, path: bytes, digest: bytes, question: Hashable, read: Callable[[bytes], T]
     ) -> T | None:
-        """Return what `read` makes of a file's content; None when it is not that content now.
+        """Return `read(content)` for a file; None if its content is another now.
 
-        `question` names what `read` does, so that each content is asked once.
+        `question` identifies what `read` does, so that `read` runs once for each content.
         """
         known = self._derived.get((question, digest))
         if known is not None:
@@ -241,11 +243,11 @@ class FileMemo:
         return found
 
     def text(self, digest: bytes) -> bytes | None:
-        """Return the content that has this digest, if a short one was read lately."""
+        """Return the content with this digest if it is short and was read recently, else None."""
         return self._texts.get(digest)
 
     def listing(self, path: bytes) -> Listing | None:
-        """Return the names in a directory; None when it is none or is too large to watch."""
+        """Return the names in a directory; None if it is not one or is too large to watch."""
         try:
             signature = signature_of(os.stat(path))
         except (OSError, ValueError):
@@ -256,7 +258,7 @@ class FileMemo:
         return self._list(path, signature)
 
     def quiet_signature(self, path: bytes) -> Signature | None:
-        """Return the stat of a file or directory if it may answer for it later, else None."""
+        """Return the stat of a file or directory if it can prove its content later, else None."""
         try:
             signature = signature_of(os.stat(path))
         except (OSError, ValueError):
@@ -264,11 +266,11 @@ class FileMemo:
         return signature if self.is_quiet(signature) else None
 
     def is_quiet(self, signature: Signature) -> bool:
-        """Tell whether a stat taken now may answer for content later."""
+        """Tell whether a stat taken now can prove content later."""
         return self._now_ns() - max(signature[3], signature[4]) > RACY_WINDOW_NS
 
     def _hash(self, path: bytes, chunks: list[bytes] | None = None) -> bytes | None:
-        """Read and hash a file, and put what was read into `chunks`."""
+        """Read and hash a file; append the bytes to `chunks`. None if it changed meanwhile."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -278,7 +280,7 @@ class FileMemo:
             if not stat.S_ISREG(before.st_mode):
                 return None
             hasher = hashlib.sha256()
-            # A buffer of the file's size: a larger one is mapped and unmapped for each read.
+            # Use a buffer of the file's size: a larger one is mapped and unmapped for each read.
             while chunk := os.read(fd, min(before.st_size + 1, _CHUNK)):
                 hasher.update(chunk)
                 if chunks is not None:
@@ -316,7 +318,7 @@ class FileMemo:
 
 
 def _look(path: bytes) -> tuple[os.stat_result, bool]:
-    """Return the stat of a file, and whether its name is its own and no link's."""
-    status = os.lstat(path)  # of what is no link both stats are the same
+    """Return the stat of a file, and whether its path does not end in a symlink."""
+    status = os.lstat(path)  # equals `stat` unless the path is a symlink
     is_plain = not stat.S_ISLNK(status.st_mode)
     return status if is_plain else os.stat(path), is_plain

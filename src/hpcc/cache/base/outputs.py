@@ -1,4 +1,4 @@
-"""The user's output files: read back after a compile, put in place on a hit."""
+"""Reads the user's output files after a compile, and writes them on a hit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OLD: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class OutputFile(NamedTuple):
     """One file to put in place.
 
-    `keeps_mode`: an existing file keeps its mode, as one does that a compiler truncates.
+    `keeps_mode`: an existing file keeps its mode, as it does when a compiler truncates it.
     """
 
     path: bytes
@@ -26,7 +26,7 @@ class OutputFile(NamedTuple):
 
 
 def is_special(path: bytes) -> bool:
-    """Tell whether something that is not a regular file is in the way (/dev/null, a directory)."""
+    """Tell whether the path exists and is not a regular file (/dev/null, a directory)."""
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
@@ -34,7 +34,11 @@ def is_special(path: bytes) -> bool:
 
 
 def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
-    """Return what the compiler wrote; None unless it is a whole, new, regular file."""
+    """Return what the compiler wrote.
+
+    None unless it is a regular file of at most `limit` bytes that was written since `started_ns`
+    and did not change during the read.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -46,7 +50,7 @@ def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
         if not is_fresh(before, started_ns):
             return None
         data = b""
-        # Nearly always one read: of the file's size, and one byte more to see its end.
+        # Nearly always one read: the file's size plus one byte, to see the end.
         while chunk := os.read(fd, min(before.st_size + 1, _CHUNK)):
             data = data + chunk if data else chunk
             if len(data) > limit:
@@ -61,11 +65,11 @@ def read_output(path: bytes, *, started_ns: int, limit: int) -> bytes | None:
 
 
 def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int) -> bool:
-    """Write all files in order; False when the compiler has to do it.
+    """Write all files in order; return False if the compiler has to write them.
 
-    Only a new file, or a regular one of ours with one link that is not the source (device, inode),
-    is written; everything else is left to the compiler, who knows what it does then. After a
-    failure no file that was touched is left. `mode` is that of new files.
+    Writes only new files, and regular files with one link that this user owns and that are not the
+    source (device, inode). In other cases the compiler's behaviour is the right one, so it has to
+    run. After a failure every file that was touched is removed. New files get `mode`.
     """
     touched: list[bytes] = []
     try:
@@ -82,13 +86,13 @@ def place(outputs: tuple[OutputFile, ...], *, source: tuple[int, int], mode: int
 def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list[bytes]) -> bool:
     old: os.stat_result | None = None
     try:
-        # Before it is opened: an open alone wakes who waits at a FIFO, and rewinds a tape.
+        # Check before opening: an open wakes a process that waits at a FIFO, and rewinds a tape.
         if not _is_ours(os.lstat(output.path), source):
             return False
         fd = os.open(output.path, _OLD)
         old = os.fstat(fd)
     except FileNotFoundError:
-        fd = os.open(output.path, _NEW, 0o600)  # until the bytes are there
+        fd = os.open(output.path, _NEW, 0o600)  # `mode` is set after the bytes are written
     try:
         if old is not None and not _is_ours(old, source):
             return False
@@ -102,10 +106,10 @@ def _write(output: OutputFile, source: tuple[int, int], mode: int, touched: list
 
 
 def _fill(fd: int, old: os.stat_result | None, data: bytes) -> None:
-    """Write over the old bytes and cut afterwards.
+    """Overwrite the old bytes and truncate afterwards.
 
-    Ext4 writes a file out at once that was cut to nothing first (auto_da_alloc), which costs more
-    than all the rest.
+    If a file is truncated to nothing first, ext4 flushes it on close (auto_da_alloc), which costs
+    more than everything else here.
     """
     view = memoryview(data)
     while view:
@@ -113,7 +117,7 @@ def _fill(fd: int, old: os.stat_result | None, data: bytes) -> None:
     if old is not None and old.st_size > len(data):
         os.ftruncate(fd, len(data))
     elif old is not None and not data:
-        os.utime(fd)  # nothing was written: the file must look new all the same
+        os.utime(fd)  # nothing was written, but the file must get a new mtime
 
 
 def _is_ours(status: os.stat_result, source: tuple[int, int]) -> bool:

@@ -1,12 +1,12 @@
-"""Whether the names on the way to a file led to the same place all the time a compile ran.
+"""Checks that each path led to the same file during the whole compile.
 
-A file's own times say that its content is old, not that it stood there: a directory renamed, or a
-link led elsewhere, brings old files to new names. What a directory holds under a name is proved by
-the directory's times, and where these are fresh (objects are written beside sources) by the times
-of what is there: making or renaming a link or a directory changes its ctime on Linux.
+A file's times prove that its content is old, but not that it was at this path: renaming a directory
+or changing a link brings an old file to a new name. A directory's times prove which entries it
+holds. If they are fresh (objects are written beside sources), the times of the entry itself count:
+creating or renaming a link or a directory changes its ctime on Linux.
 
-Names below /proc (and so /dev/fd, /dev/stdin) mean something else in every process, and are nothing
-that can be looked at here.
+Names below /proc (and so /dev/fd, /dev/stdin) mean something else in every process. The daemon
+cannot check them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Final
 from hpcc.cache.base.uncacheable import UncacheableError, absolute, is_fresh
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-_MAX_LINKS: Final = 40  # as the kernel (ELOOP)
+_MAX_LINKS: Final = 40  # the kernel's limit (ELOOP)
 _NEVER_FRESH: Final = 1 << 62
 _OF_A_PROCESS: Final = rb"/+(?:proc|dev/+(?:fd|stdin|stdout|stderr))(?:/|$)"
 _IN_ARGUMENT: Final = re.compile(rb"(?:@|-[A-Za-z+-]*=?|[^/]*[=,])?" + _OF_A_PROCESS)
-# Builds in sandboxes map /proc/self/cwd, and set PWD to it: compilers write it, nobody follows it.
+# Sandboxed builds map /proc/self/cwd and set PWD to it: compilers write it and never open it.
 _ONLY_TEXT: Final = (
     b"-D",
     b"-U",
@@ -43,7 +43,7 @@ Place = tuple[int, int]
 
 
 def note_places(cwd: bytes, directories: Iterable[bytes]) -> dict[bytes, Place]:
-    """Say where directories and those above them are, before a compile begins."""
+    """Return device and inode of directories and their parents, before a compile begins."""
     found: dict[bytes, Place] = {}
     for directory in (cwd, *directories):
         path = absolute(cwd, directory)
@@ -61,7 +61,7 @@ def note_places(cwd: bytes, directories: Iterable[bytes]) -> dict[bytes, Place]:
 
 
 def names_a_process(arguments: Iterable[bytes], env: Mapping[bytes, bytes]) -> bool:
-    """Tell whether an argument or a list of directories plainly leads below /proc."""
+    """Tell whether an argument or a list of directories names a path below /proc."""
     return any(
         (b"/proc" in text or b"/dev/" in text)
         and not text.startswith(_ONLY_TEXT)
@@ -74,7 +74,7 @@ def names_a_process(arguments: Iterable[bytes], env: Mapping[bytes, bytes]) -> b
 
 
 def leads_to_a_process(path: bytes) -> bool:
-    """Tell whether an absolute path leads below /proc, be it by links."""
+    """Tell whether an absolute path leads below /proc, directly or by links."""
     return _Walk({}, _NEVER_FRESH).follows_to_a_process(path)
 
 
@@ -88,8 +88,8 @@ def check_places(
 ) -> None:
     """Check the names of these absolute paths, and of all directories and links on the way.
 
-    `plain` are the devices of those that were seen to be files, and no links, since the compile
-    ended. `outputs` must not lead to a process, and may have changed in every other way.
+    `plain` holds the devices of those that were seen as files, not links, after the compile ended.
+    `outputs` must not lead below /proc; every other change to them is allowed.
 
     Raises:
         UncacheableError: one of them may have led elsewhere since the compile began.
@@ -115,9 +115,9 @@ class _Walk:
             self._processes = os.lstat("/proc/self").st_dev
 
     def is_plain_file(self, path: bytes, device: int | None) -> bool:
-        """Tell whether this is a file, no link, in a directory that was checked: most are.
+        """Tell whether this is a file, not a link, in a checked directory, as most paths are.
 
-        `device` is that of a path of which it is known.
+        `device` is the path's device where it is known.
         """
         if path.rpartition(b"/")[0] not in self._checked:
             return False
@@ -129,14 +129,14 @@ class _Walk:
         return device != self._processes
 
     def follows_to_a_process(self, path: bytes) -> bool:
-        """Tell whether a path leads below /proc; what was checked before does not."""
+        """Tell whether a path leads below /proc; paths checked earlier do not."""
         self._before, self._started_ns = {}, _NEVER_FRESH
         try:
             self.check(path)
         except UncacheableError as error:
             return error.reason == UncacheableReason.PROCESS_PATH
         except OSError:
-            return False  # it leads nowhere
+            return False  # a dangling link or a missing file
         return False
 
     def check(self, path: bytes, links: int = 0) -> None:
@@ -147,7 +147,7 @@ class _Walk:
         parent, _, name = path.rpartition(b"/")
         self.check(parent, links)
         if name == b"..":
-            return  # where that leads changes when the directory itself is moved
+            return  # its target changes only if the directory itself is moved
         status = os.lstat(path)
         if status.st_dev == self._processes:
             raise UncacheableError(UncacheableReason.PROCESS_PATH)
@@ -166,7 +166,7 @@ class _Walk:
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         if not (is_fresh(status, self._started_ns) and self._has_changed(parent)):
             return
-        # A new name in it sets both times to one moment, a new name of itself the ctime alone.
+        # A new entry sets ctime and mtime to one moment; renaming the directory sets only ctime.
         is_filled = status.st_ctime_ns == status.st_mtime_ns
         known = self._before.get(path) or self._before.get(os.path.realpath(path))
         if not is_filled or known != place:

@@ -1,8 +1,25 @@
-"""From the files a compiler says it read to a set of inputs that is safe to look up by.
+"""From the files that a compiler read to the set of inputs that a later hit depends on.
 
-The compiler names what it found; the include lines of those files say what it looked for, and so
-which names must stay absent. Every directory of the search path counts, whatever its rank: that is
-a superset which needs no knowledge of how a compiler orders and prunes its path.
+Problem: a compiler lists the files it found. A hit also depends on the names it looked for and did
+not find: a new header in an earlier directory would be included instead.
+
+Rule: the inputs are
+
+- every file the compiler read, by content;
+- every name that an include line or `__has_include` of those files could have found earlier: it
+  must stay absent. Every directory of the search path counts, in any position. That is a superset,
+  and it needs no knowledge of how a compiler orders and prunes its path (`inputs.lookup`);
+- files that were found and not read, which must still exist where a source asked for them;
+- files read as data (`#embed`, `.incbin`, names in flags), by content.
+
+Example: a.c includes "b.h" and the compiler read sub/b.h, with `-Iinc -Isub`. The inputs are a.c
+and sub/b.h by digest; b.h must be absent beside a.c and in inc/, and b.h.gch in all of these.
+
+What must never happen: a result is stored under inputs that it was not made from. Each file's stat
+is taken after it was read and must be older than the compile; else the file counts as modified
+during the compile. A source whose text leaves doubts (`Hazard`) is resolved by asking the compiler
+again, or refused. Two files of one content with `#pragma once` are refused: the compiler may skip
+one without naming it.
 """
 
 from __future__ import annotations
@@ -24,10 +41,10 @@ MAX_FILES: Final = 50_000
 
 
 def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
-    """Check every file and work out the absent names.
+    """Check every file, and return the inputs with the names that must stay absent.
 
     Raises:
-        UncacheableError: something in the closure makes the result one that cannot be kept.
+        UncacheableError: a file changed, vanished or leaves a doubt; the result must not be stored.
     """
     paths = tuple(dict.fromkeys(absolute(request.cwd, p) for p in request.files))
     if len(paths) > MAX_FILES:
@@ -39,7 +56,7 @@ def find_closure(memo: FileMemo, request: ClosureRequest) -> Closure:
     scans = _with_alias_uses(memo, scans, request)
     doubts = request.doubts | in_arguments.hazards
     for _, scan in scans.values():
-        if scan.hazards is not Hazard.NONE:  # as nearly always: combining flags costs a microsecond
+        if scan.hazards is not Hazard.NONE:  # rare, and combining flags costs a microsecond
             doubts |= scan.hazards
     lookup = Lookup(memo, request, plain)
     lookup.add_all({path: scan for path, (_, scan) in scans.items()})
@@ -71,7 +88,7 @@ def _examine(
     digest, scan, status, is_plain = found
     if is_plain:
         plain[path] = status.st_dev
-    # A stat from after it was read: what is quiet then has been so since the compile began.
+    # The stat is from after the read: if it is old, the file is unchanged since the compile began.
     if is_fresh(status, request.started_ns):
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     _refuse_hazards(scan, request)
@@ -81,7 +98,7 @@ def _examine(
 def _with_alias_uses(
     memo: FileMemo, scans: dict[bytes, tuple[bytes, Scan]], request: ClosureRequest
 ) -> dict[bytes, tuple[bytes, Scan]]:
-    """Add what is asked through macros for `__has_include`, which any of the files may use."""
+    """Add the questions asked through macros for `__has_include`, which any file may use."""
     aliases = tuple(sorted({name for _, scan in scans.values() for name in scan.aliases}))
     if not aliases:
         return scans
@@ -92,7 +109,7 @@ def _with_alias_uses(
             raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
         _refuse_hazards(uses, request)
         if uses.questions:
-            scan = replace(scan, questions=(*scan.questions, *uses.questions))  # noqa: PLW2901 - the same file's, completed
+            scan = replace(scan, questions=(*scan.questions, *uses.questions))  # noqa: PLW2901 - the same file's scan, completed
         found[path] = (digest, scan)
     return found
 
@@ -135,8 +152,11 @@ def refuse_twins(
 ) -> None:
     """Refuse `#pragma once` in two files of one content.
 
-    GCC takes them for one file when their times are equal too, Clang when they are one inode; the
-    second is then opened, skipped and named nowhere, so that nothing would watch it.
+    GCC treats them as one file if their times are equal, too, Clang if they are one inode. The
+    compiler then opens the second, skips it and does not list it, so no input would cover it.
+
+    Raises:
+        UncacheableError: there are two such files.
     """
     read = {digest: path for path, digest in files}
     twins = [(path, digest) for path, digest in files if read[digest] != path]
@@ -156,7 +176,7 @@ def _has_link(path: bytes) -> bool:
 
 
 def unchanged_since(paths: Iterable[bytes], started_ns: int) -> bool:
-    """Tell whether none of these files may have changed since."""
+    """Tell whether all of these files exist and are unchanged since `started_ns`."""
     try:
         return not any(is_fresh(os.stat(path), started_ns) for path in paths)
     except OSError:

@@ -1,4 +1,4 @@
-"""Files that flags name (profiles, lists, programs): inputs by content, or by not being there."""
+"""Tracked inputs: files that flags name (profiles, lists, programs), by content or by absence."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def with_files_of_flags(
     memo: FileMemo,
     started_ns: int,
 ) -> Closure:
-    """Add what the compiler looked for because of its flags; `search` is the include path.
+    """Add the files that the flags make the compiler look for; `search` is the include path.
 
     Raises:
-        UncacheableError: one of them changed during the compile, is no file, or may do more.
+        UncacheableError: one of them changed during the compile, is special or is behind a link.
     """
     request = prepared.request
     tools = files_of_tools(
@@ -62,7 +62,7 @@ def _with_names(
 
 
 def _digest(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
-    """Return a file's digest; None for a directory and for what is not there."""
+    """Return a file's SHA-256; None for a directory and for a missing file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -72,14 +72,14 @@ def _digest(memo: FileMemo, path: bytes, started_ns: int) -> bytes | None:
     if not stat.S_ISREG(status.st_mode):
         raise UncacheableError(UncacheableReason.SPECIAL_INPUT)
     digest = memo.digest(path)
-    # After it was read: what is quiet now has been so since the compile began.
+    # The stat is from after the read: if it is old, the file is unchanged since the compile began.
     if digest is None or is_fresh(os.stat(path), started_ns):
         raise UncacheableError(UncacheableReason.MODIFIED_DURING_COMPILE)
     return digest
 
 
 def _absence(path: bytes) -> Absence:
-    """Say what must stay as it is for `path` to stay no file: its name, or that of a directory."""
+    """Return the absence that keeps `path` from being a file: its name or a directory's."""
     path = path.rstrip(b"/")
     if os.path.isdir(path):
         parent, _, base = path.rpartition(b"/")
@@ -90,9 +90,8 @@ def _absence(path: bytes) -> Absence:
         parent = parent or b"/"
         if os.path.isdir(parent) and base:
             if os.path.islink(path):
-                raise UncacheableError(
-                    UncacheableReason.DIRECTORY_LINK
-                )  # where it leads may change
+                # Its target may change.
+                raise UncacheableError(UncacheableReason.DIRECTORY_LINK)
             return Absence(parent, frozenset({base}) if is_whole else _NONE, frozenset({base}))
         if parent == path or not base:
             raise UncacheableError(UncacheableReason.ODD_INPUT)

@@ -1,8 +1,8 @@
-"""The project root: the nearest directory upward with a trustworthy `.hpcc` marker.
+"""Finds the project root: the nearest directory upward with a trustworthy `.hpcc` marker.
 
-The marker arrives with a clone and is hostile input: it may hold a name, directories to leave out
-and the version of its own format, and nothing else. Directories above may be anybody's: the search
-ends at a file-system boundary, at the home directory and before a world-writable directory.
+The marker arrives with a clone and is hostile input. It may hold a name, directories to leave out
+and a format version, and nothing else. Another user may own a directory above: the search ends at
+a file-system boundary, at the home directory and before a world-writable directory.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ VERSION: Final = 1
 MAX_EXCLUDED: Final = 256
 MAX_NAME: Final = 200
 _MAX_LEVELS: Final = 64
-# Windows has none of them, and a search of its own: `hpcc.cache.remote.windows_root`.
+# Windows has none of these flags and another search: `hpcc.cache.remote.windows_root`.
 _NAMES: Final = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 _FLAGS: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A marker that counts.
+    """A marker that passed all checks.
 
-    `root` is absolute; `excluded` are paths below it whose compiles are never shared.
+    `root` is absolute. `excluded` are paths relative to it whose compiles are never shared.
     """
 
     root: bytes
@@ -40,15 +40,15 @@ class Marker:
     excluded: tuple[bytes, ...] = ()
 
     def excludes(self, inside: bytes) -> bool:
-        """Tell whether a path, given from the root, is left out."""
+        """Tell whether a path relative to the root is excluded from sharing."""
         return any(inside == e or inside.startswith(e + b"/") for e in self.excluded)
 
 
 @dataclass(frozen=True, slots=True)
 class MarkerSearch:
-    """What a search found. `directories` are those looked into, cwd first, the root last.
+    """What a search found. `directories` are those looked into, from cwd upward.
 
-    `refusal`: why a marker that is there does not count; "" when none was met or `marker` counts.
+    `refusal`: why the search rejected a marker; "" if it met no marker or accepted it.
     """
 
     marker: Marker | None
@@ -57,7 +57,7 @@ class MarkerSearch:
 
 
 class MarkerError(Exception):
-    """The marker is not one; `reason` is counted, the text is for people."""
+    """A marker is invalid; `reason` is counted, the text is for people."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -65,7 +65,7 @@ class MarkerError(Exception):
 
 
 def find_root(cwd: bytes, home: bytes) -> bytes:
-    """Return the root that a marker names, else `cwd`."""
+    """Return the directory of the nearest accepted marker, else `cwd`."""
     found = search_marker(cwd, home).marker
     return cwd if found is None else found.root
 
@@ -73,9 +73,10 @@ def find_root(cwd: bytes, home: bytes) -> bytes:
 def search_marker(
     cwd: bytes, home: bytes, read: Callable[[bytes, os.stat_result], Marker] | None = None
 ) -> MarkerSearch:
-    """Look upward from `cwd`; the nearest marker decides, a bad one ends the search.
+    """Search upward from `cwd`; the nearest marker decides, an invalid one ends the search.
 
-    `read` stands in for `read_marker`, with the marker's own stat.
+    `read` replaces `read_marker` and gets the marker's stat as well. Never raises: an unreadable
+    directory ends the search.
     """
     read = read or (lambda root, _status: read_marker(root))
     seen: list[bytes] = []
@@ -116,7 +117,7 @@ def _why_distrusted(status: os.stat_result) -> str:
 
 
 def read_marker(root: bytes) -> Marker:
-    """Read the marker in `root`; a directory and an empty file say nothing more.
+    """Read the marker in `root`; a directory or an empty file means the defaults.
 
     Raises:
         MarkerError: it is not a marker of this version.
@@ -130,7 +131,7 @@ def read_marker(root: bytes) -> Marker:
         ) from error
     try:
         status = os.fstat(fd)
-        # Another file than the one that was looked at: a swap under way.
+        # Checked again after the open: the file may have been swapped since the search.
         if distrust := _why_distrusted(status):
             raise MarkerError(distrust, "it was replaced meanwhile")
         if stat.S_ISDIR(status.st_mode):
@@ -146,7 +147,7 @@ def read_marker(root: bytes) -> Marker:
 
 
 def parse_marker(root: bytes, data: bytes) -> Marker:
-    """Read a marker's content. Pure.
+    """Parse a marker's content of at most `MAX_MARKER_BYTES`. Pure.
 
     Raises:
         MarkerError: it is not a marker of this version.

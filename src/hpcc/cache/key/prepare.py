@@ -1,4 +1,29 @@
-"""From a launcher's request to a compile with a key, or the reason why it is not for the cache."""
+"""From a launcher's request to a compile with a key, or to the reason for a bypass.
+
+Problem: two requests with one key get the same object. A key that leaves something out produces
+wrong objects; a key that holds too much produces misses.
+
+Rule: all that can change the output and is known before the compile is in the key. That is:
+
+- the compiler by content: the digest of its programs, libraries and configuration files
+  (`host.identity`), and the path it was called by;
+- the working directory, and `$PWD` if it differs;
+- the arguments, with response files expanded;
+- the environment, except for variables that `_NOT_IN_KEY` lists with their reason;
+- what `-march=native` means on this machine, and the flags that are added for a terminal;
+- the flags that are added for cross-checkout sharing.
+
+The contents of sources and headers are not in it: the manifest under the key holds them
+(`cache.local`). `KEY_FORMAT` is raised when the meaning of a key or of an entry changes.
+
+Example: `gcc -c a.c -o a.o` and `gcc -c a.c -o b.o` have different keys, although the objects may
+be equal: with other flags (`-gsplit-dwarf`) the object holds the name, and a superfluous key costs
+only a compile.
+
+What must never happen: a flag, a variable or a file with an unknown effect reaches the compiler
+unseen. `Classifier.prepare` returns a `Bypass` for it, and the compiler runs as if hpcc were not
+there. Each reason is counted, so that a bypass is visible.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +54,21 @@ from hpcc.compilers.spec.table import Bypass
 from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.bypass import BypassReason
 
-# Part of every local key: a change in what a key or an entry means starts afresh.
+# Part of every local key. Raise it when the meaning of a key or an entry changes: older results
+# become misses.
 KEY_FORMAT: Final = b"local-5"
 _MAX_REMEMBERED: Final = 4096
 
-# Reaches the object or the diagnostics by no way of its own: PATH and its like decide the
-# identity, TERM and NO_COLOR the flags for a terminal, PWD is compared with the directory.
+# These variables affect the output only through something that is in the key: PATH and the search
+# variables through the identity, TERM and NO_COLOR through the flags for a terminal. PWD is a
+# separate field of the key. TMPDIR is only where compilers put temporary files.
 _NOT_IN_KEY: Final = frozenset(
     {b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR", b"COMPILER_PATH", b"LIBRARY_PATH"}
 )
 _DEPENDENCY_ENV: Final = frozenset({b"DEPENDENCIES_OUTPUT", b"SUNPRO_DEPENDENCIES"})
-# Where a driver looks for its programs: one that appears there would not be noticed.
+# A driver searches these for its programs, and a program that appears there would go unnoticed.
 _SEARCHED_ENV: Final = frozenset({b"COMPILER_PATH", b"GCC_EXEC_PREFIX"})
-# Edit the command line, or write files or messages that nobody captures.
+# They edit the command line, or make the compiler write files or messages that are not captured.
 _REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 
 
@@ -49,9 +76,10 @@ _REFUSED_ENV: Final = (b"CC_", b"CCC_", b"CLANG_", b"GCC_COMPARE_DEBUG", b"AS_")
 class Prepared:
     """A compile that may be cached. `colour` are the flags to add for a terminal.
 
-    `written` says what it writes beside the depfile. `replay_ok`: it follows from the request, the
-    compiler's files, the markers and the inputs alone, so that a hit can be remembered.
-    `looked_for` are files that flags name; `is_recorded`: the object will hold every flag.
+    `key` is a SHA-256 (32 bytes). `written` names the outputs besides object and depfile.
+    `replay_ok`: a hit may be remembered by the bytes of its request, since the answer depends only
+    on the request, the compiler's files, the markers and the inputs. `looked_for` are files that
+    flags name. `is_recorded`: the object will contain the command line.
     """
 
     request: CompileRequest
@@ -68,12 +96,12 @@ class Prepared:
 
     @property
     def share(self) -> Share | None:
-        """How other checkouts share the result; None for one that is private."""
+        """How other checkouts share the result; None for a private compile."""
         return self.marker_status.share
 
     @property
     def injected(self) -> tuple[bytes, ...]:
-        """The flags of ours that a local compile gets."""
+        """The flags that hpcc adds to a local compile so that its result can be shared."""
         return () if self.share is None else self.share.injected
 
     @property
@@ -95,17 +123,20 @@ class Prepared:
 
     @cached_property
     def side_paths(self) -> tuple[bytes, ...]:
-        """The further outputs, in the order in which a result holds them."""
+        """Absolute paths of the further outputs, in the order in which a result holds them."""
         return tuple(absolute(self.cwd, s.name) for s in self.written.side)
 
     @property
     def dates_are_pinned(self) -> bool:
-        """GCC honours SOURCE_DATE_EPOCH since 7; older Clangs (before 16) do not."""
+        """Whether SOURCE_DATE_EPOCH is set and certainly honoured.
+
+        GCC honours it since 7, Clang only since 16.
+        """
         return b"SOURCE_DATE_EPOCH" in self.request.env and self.family.pins_dates
 
 
 class Classifier:
-    """Decides what is cacheable; remembers command lines it has read."""
+    """Decides what is cacheable, and computes keys. Remembers parsed command lines."""
 
     def __init__(self, memo: FileMemo, compilers: Compilers, sharing: Sharing) -> None:
         self._memo, self._compilers, self._sharing = memo, compilers, sharing
@@ -119,7 +150,11 @@ class Classifier:
     def prepare(
         self, request: CompileRequest, is_cancelled: Callable[[], bool]
     ) -> Prepared | Bypass:
-        """Classify one request and compute its key."""
+        """Classify one request and compute its key.
+
+        May run the compiler to ask for its version, programs and flags. Returns a `Bypass` for a
+        request that the cache does not handle.
+        """
         family = family_of(request.compiler, request.argv[1:])
         invocation = self._invocation(request, family)
         if isinstance(invocation, Bypass):
@@ -155,7 +190,7 @@ class Classifier:
         rest = (cpu, _environment_key(env), *colour)
         marker_status = self._sharing.marker_status(request, invocation, family, identity, rest)
         key = _key(request, invocation, identity, rest, marker_status.share)
-        # A response file is read anew each time; of a marker that does not count not all is pinned.
+        # Response files are read for each request, and a rejected marker cannot be fully pinned.
         is_plain = invocation.arguments == request.argv[1:] and not marker_status.search.refusal
         prepared = Prepared(
             request, invocation, family, identity, colour, key, written, marker_status, is_plain,
@@ -184,7 +219,7 @@ class Classifier:
 def _files_of_flags(
     request: CompileRequest, invocation: Invocation, family: CompilerFamily, major: int
 ) -> tuple[Written, tuple[bytes, ...]] | Bypass:
-    """Say what this compiler, with these flags, writes and looks for beside the usual."""
+    """Return the further outputs and the files looked for that these flags cause."""
     refusal = family.check_versions(invocation, major)
     if refusal is not None:
         return refusal
@@ -197,7 +232,7 @@ def _files_of_flags(
 
 
 def _check_side_paths(prepared: Prepared) -> Bypass | None:
-    """Refuse further outputs that meet another file of the compile, or a special one."""
+    """Refuse further outputs that are special files or coincide with a file of the compile."""
     side = prepared.side_paths
     if not side:
         return None
@@ -232,7 +267,7 @@ def _environment(env: dict[bytes, bytes], arguments: tuple[bytes, ...]) -> Bypas
             return Bypass(BypassReason.ENVIRONMENT)
         if name in _SEARCHED_ENV:
             return Bypass(BypassReason.COMPILER_PATH)
-    # What is found by a relative part changes with the directory, and when a program appears there.
+    # A relative part finds other programs in another directory, and new ones that appear there.
     if not all(part.startswith(b"/") for part in env.get(b"PATH", b"/").split(b":")):
         return Bypass(BypassReason.RELATIVE_PATH)
     return Bypass(BypassReason.PROCESS_PATH) if names_a_process(arguments, env) else None
@@ -254,9 +289,9 @@ def _key(
     rest: tuple[bytes, ...],
     share: Share | None,
 ) -> bytes:
-    # No argument holds NUL: with flags of ours it is another key.
+    # No argument contains NUL, so a key with injected flags differs from every key without.
     injected = () if share is None else (b"\0", *share.injected)
-    # GCC and Clang take $PWD as the compilation directory when it names the current one.
+    # GCC and Clang use $PWD as the compilation directory if it names the current directory.
     pwd = request.env.get(b"PWD", b"")
     return hashlib.sha256(
         encode_fields(

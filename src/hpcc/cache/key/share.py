@@ -1,7 +1,22 @@
-"""Sharing between checkouts: whether a compile takes part, and under which key.
+"""Cross-checkout sharing: decides whether a compile takes part, and computes its shared key.
 
-With a marker at the root and a command line on the allow-list the compiler gets prefix maps, and
-its result a key without the root. Everything else stays private and as the user wrote it.
+Problem: two clones of a project at different paths compile the same sources. Their command lines,
+working directories and objects differ only in the path of the clone.
+
+Rule: a compile takes part if a marker names the root of its clone and the command line is on the
+allow-list (`compilers.invocation.share`). The compiler then gets prefix maps, which replace the
+root in the object, and the shared key holds all paths relative to the root. Every other compile
+stays private and runs as the user wrote it. After the compile `results.share_check` searches the
+object and the sources for the root before the result is stored under the shared key.
+
+Example: /home/a/proj and /home/b/proj both run `gcc -Iinclude -c src/x.c`. The key of both holds
+"the root" as directory and the arguments as they are. The maps replace each root by the same text,
+so that one object serves both.
+
+What must never happen: a clone gets an object, a depfile or a message that names another clone, or
+that was compiled from other sources. In doubt the compile is private, with a `private.REASON`:
+system directories below the root, links on a search directory, a compiler that refuses the maps.
+A compile that fails with the maps is repeated without them, so that sharing never breaks a build.
 """
 
 from __future__ import annotations
@@ -34,13 +49,13 @@ from hpcc.core.memo import BoundedMemo
 from hpcc.core.reasons.private import PrivateReason
 
 KEY_FORMAT: Final = b"shared-3"
-# A compile that fails with the maps is run again without them; one that always fails with them
-# would be compiled twice for ever.
+# A compile that fails with the maps is run again without them. The limit stops a command that
+# always fails with them from being compiled twice each time.
 FAILURES_BEFORE_PLAIN: Final = 3
 _MAX_REMEMBERED: Final = 4096
-# Where the compiler's own headers are: below such a root they would count as the project's.
+# Directories of the compiler's own headers; below a root they would count as the project's.
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
-# Search directories whose headers GCC spells by their real names, and so as no key foresees.
+# GCC spells headers of these search directories by their real names, which no key contains.
 _SEARCH_ENV: Final = (
     b"CPATH",
     b"C_INCLUDE_PATH",
@@ -56,8 +71,8 @@ _SYSTEM_DIRS: Final = ("-isystem", "-idirafter")
 class Share:
     """How one compile is shared.
 
-    `injected` are the flags to add, `system_dirs` the directories of -isystem and its like,
-    `secrets` the paths that must not show in an object.
+    `injected` are the flags to add, `system_dirs` the directories of -isystem and -idirafter,
+    `secrets` the paths that an object must not contain.
     """
 
     checkout: Checkout
@@ -67,11 +82,11 @@ class Share:
     secrets: tuple[bytes, ...]
 
     def is_foreign(self, origin: bytes) -> bool:
-        """Tell whether a result is of another checkout; b"" is one that is not shared."""
+        """Tell whether another checkout made a result; the origin b"" means it is not shared."""
         return origin not in {b"", self.checkout.origin}
 
     def has_other_names(self, paths: Iterable[bytes]) -> bool:
-        """Tell whether a compiler may know one of these headers by another, real name."""
+        """Tell whether a compiler may spell one of these headers by its real name."""
         if not self.system_dirs:
             return False
         prefixes = tuple(d + b"/" for d in self.system_dirs)
@@ -81,10 +96,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class MarkerStatus:
-    """How a compile stands to the markers above it.
+    """The result of the marker search for one compile.
 
-    `share` is None for a compile that keeps its result to itself; `reason` says why a marker did
-    not change that, "" where there is none.
+    `share` is None for a private compile; `reason` says why, and is "" if there is no marker.
     """
 
     search: MarkerSearch
@@ -93,7 +107,7 @@ class MarkerStatus:
 
 
 class Sharing:
-    """Decides for each compile. Thread-safe like `FileMemo`."""
+    """Decides for each compile whether it is shared. Thread-safe like `FileMemo`."""
 
     def __init__(self, memo: FileMemo, home: bytes) -> None:
         self._memo, self._home = memo, home
@@ -112,7 +126,7 @@ class Sharing:
         identity: Identity,
         rest_of_key: tuple[bytes, ...],
     ) -> MarkerStatus:
-        """Decide one compile. `rest_of_key` is what the key holds besides paths and arguments."""
+        """Decide for one compile; `rest_of_key` is the key besides paths and arguments."""
         search = search_marker(request.cwd, self._home, self._read)
         marker = search.marker
         if marker is None:
@@ -137,14 +151,14 @@ class Sharing:
         return MarkerStatus(search, share)
 
     def note(self, share: Share, *, failed: bool) -> None:
-        """Remember how a compile with the maps ended."""
+        """Record whether a compile with the maps failed; see `FAILURES_BEFORE_PLAIN`."""
         if not failed:
             self._failures.pop(share.key, None)
             return
         self._failures[share.key] = self._failures.get(share.key, 0) + 1
 
     def _read(self, root: bytes, status: os.stat_result) -> Marker:
-        """Read a marker, or answer from memory while its stat is the same and old enough."""
+        """Read a marker, or return the remembered one while its stat is the same and old enough."""
         signature = (*signature_of(status), status.st_mode, status.st_uid)
         known = self._markers.get(root)
         if known is None or known[0] != signature:
@@ -190,15 +204,15 @@ class Sharing:
         return "" if all(map(self._is_straight, own)) else PrivateReason.LINKED_DIRECTORY
 
     def _is_straight(self, directory: bytes) -> bool:
-        """Tell whether no link leads to a search directory.
+        """Tell whether the path of a search directory contains no link.
 
-        Compilers drop the second of two names of one directory, and so the order of the search
-        would depend on what the links of each checkout lead to.
+        Compilers drop the second of two names of one directory, so with links the search order
+        would depend on where the links of each checkout lead.
         """
         try:
             status = os.stat(directory)
         except OSError:
-            return True  # its absence is an input
+            return True  # its absence is recorded as an input
         place = (status.st_dev, status.st_ino)
         if self._straight.get(directory) == place:
             return True
@@ -208,7 +222,7 @@ class Sharing:
         return True
 
     def _accepts(self, request: CompileRequest, identity: Identity, root: bytes) -> bool:
-        """Ask a compiler once per root whether it takes the maps and does what they say."""
+        """Test each compiler once per root: does it accept the maps and apply them?"""
         key = (identity.digest, root)
         known = self._accepted.get(key)
         if known is None:
@@ -226,7 +240,7 @@ def _key(
 ) -> bytes:
     arguments = canonical_arguments(invocation, root)
     inside = under_root(request.cwd, root)
-    assert arguments is not None  # `why_private` asked
+    assert arguments is not None  # `why_private` checked it
     assert inside is not None  # the search began there
     fields = [KEY_FORMAT, identity.digest, request.compiler, inside, *rest, b"", *arguments]
     return hashlib.sha256(encode_fields(fields)).digest()
@@ -259,10 +273,10 @@ def _is_system(root: bytes) -> bool:
 
 
 def _may_be_respelled(directory: bytes, root: bytes) -> bool:
-    """Tell whether a compiler may call headers there by another, real name.
+    """Tell whether a compiler may spell headers in a directory by their real names.
 
-    GCC takes the real name of a system header when it is shorter than the one on the search path,
-    so that the choice would depend on the length of the root; Clang takes it in depfiles.
+    GCC uses the real name of a system header if it is shorter than the name on the search path, so
+    the choice would depend on the length of the root. Clang uses the real name in depfiles.
     """
     if under_root(directory, root) is None:
         return False
@@ -271,7 +285,7 @@ def _may_be_respelled(directory: bytes, root: bytes) -> bool:
 
 
 def _try_maps(compiler: bytes, env: Mapping[bytes, bytes], root: bytes) -> bool:
-    """Compile a line in the root with the maps and look for the root in the object."""
+    """Compile one line in the root with the maps, and check that the object omits the root."""
     with tempfile.TemporaryDirectory(prefix="hpcc-maps-") as name:
         source, output = (os.fsencode(os.path.join(name, n)) for n in ("probe.c", "probe.o"))
         argv = [compiler, *prefix_maps(root, root), b"-g", b"-c", b"-x", b"c", source]

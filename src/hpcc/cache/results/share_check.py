@@ -1,4 +1,27 @@
-"""The last look at a result before other clones may have it: does anything in it name this one?"""
+"""Decides whether a result may be given to other clones: nothing in it may name this one.
+
+Problem: `cache.key.share` decides before the compile, from the command line. Only the result shows
+whether the compiler applied the prefix maps everywhere, and only the sources show whether they mean
+the same in another clone.
+
+Rule: a result is shared if all of these hold:
+
+- it has no further outputs and no stdout;
+- the object is ELF without compressed sections, and contains none of `Share.secrets` (the root, its
+  real path, the working directory, the home directory);
+- no input lies in a directory whose name only begins with the root's (/a/proj-2 beside /a/proj),
+  since the maps replace that prefix as well;
+- no header may have been read under another, real name, and no two inputs of equal content ask to
+  be read once;
+- no source contains the root, computes an include or contains the beginning of the root;
+- the root can be marked in the depfile and the messages, to be replaced by another clone's.
+
+Example: `const char *p = __FILE__;` passes, because the maps cover it. A generated source that
+contains the absolute path of the project names the root, so its result is private.
+
+What must never happen: a path of this clone reaches another one. A format that cannot be searched
+counts as if it contained the path.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +43,19 @@ from hpcc.core.reasons.private import PrivateReason
 _IDENT: Final = struct.Struct("<4sBB")
 _COMPRESSED: Final = 0x800  # SHF_COMPRESSED, ELF gABI
 _LITTLE_ENDIAN: Final = 1
-# By ELF class: where e_shoff, e_shentsize and e_shnum are, and sh_flags in a section's header.
+# By ELF class: e_shoff, e_shentsize, e_shnum in the file header, sh_flags in a section header.
 _LAYOUTS: Final = {
     1: (struct.Struct("<32xI10xHH"), struct.Struct("<8xI")),
     2: (struct.Struct("<40xQ10xHH"), struct.Struct("<8xQ")),
 }
 _MAX_SECTIONS: Final = 200_000
 _MAX_REMEMBERED: Final = 200_000
-# Where a path that a macro hands to an include line would begin: /home/me of /home/me/project.
+# A path that a macro passes to an include line would begin so: /home/me of /home/me/project.
 _BEGINNING_NAMES: Final = 2
 
 
 class _Finding(enum.Flag):
-    """What a source holds that may tie it to one clone."""
+    """What a source contains that may tie it to one clone."""
 
     NOTHING = 0
     ROOT = enum.auto()
@@ -44,17 +67,17 @@ _PIECES: Final = _Finding.COMPUTED | _Finding.BEGINNING
 
 
 class SourceCheck:
-    """Looks into sources for the root, each content once. Thread-safe like `FileMemo`."""
+    """Searches sources for the root, each content once. Thread-safe like `FileMemo`."""
 
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
         self._known: BoundedMemo[tuple[bytes, bytes], _Finding] = BoundedMemo(_MAX_REMEMBERED)
 
     def why_not_shared(self, files: Iterable[tuple[bytes, bytes]], root: bytes) -> str:
-        """Return why these files mean something else in another clone, "" when they do not.
+        """Return why these (path, SHA-256) files may mean something else elsewhere, else "".
 
-        A name that is absolute in the text is the same in every clone, and would be taken for one
-        below each clone's own root.
+        An absolute name in the text is the same in every clone, but the shared manifest would
+        treat it as a name below each clone's own root.
         """
         found = _Finding.NOTHING
         for path, digest in files:
@@ -70,10 +93,10 @@ class SourceCheck:
         return PrivateReason.COMPUTED_INCLUDE if _PIECES in found else ""
 
     def has_twins(self, closure: Closure) -> bool:
-        """Tell whether two names of one content ask to be read once.
+        """Tell whether two inputs with equal content ask to be read once (`#pragma once`).
 
-        Compilers decide by inode or time stamp whether they are one file, and another clone has
-        others there; the second name may then be one that is not watched.
+        Compilers decide by inode or time stamp whether two names are one file. Another clone has
+        other inodes and times, so its compiler may read a file that is not among the inputs.
         """
         first: dict[bytes | None, bytes] = {}
         names = [*closure.files, *((path, self._memo.digest(path)) for path in closure.existing)]
@@ -101,7 +124,7 @@ class SourceCheck:
 
 
 def why_not_shared(share: Share, closure: Closure, made: Result, sources: SourceCheck) -> str:
-    """Return the reason to keep a result private, "" when every clone may have it."""
+    """Return the `PrivateReason` to keep a result private, or "" if every clone may have it."""
     root = share.checkout.root
     if made.side or made.stdout:
         return PrivateReason.FLAGS
@@ -110,8 +133,8 @@ def why_not_shared(share: Share, closure: Closure, made: Result, sources: Source
         return reason
     paths = [path for path, _ in closure.files]
     if any(path.startswith(root) and path[len(root) : len(root) + 1] != b"/" for path in paths):
-        return PrivateReason.NEIGHBOUR  # /a/proj-2/x.h, which the map of /a/proj met as well
-    # Names that led to a file which was read by another one are among those that exist.
+        return PrivateReason.NEIGHBOUR  # /a/proj-2/x.h: the map of /a/proj replaced its prefix, too
+    # `existing` holds the other names of files that were read, too.
     if share.has_other_names((*paths, *closure.existing)):
         return PrivateReason.SYSTEM_DIRECTORY
     if sources.has_twins(closure):
@@ -124,7 +147,7 @@ def why_not_shared(share: Share, closure: Closure, made: Result, sources: Source
 
 
 def why_object_is_private(data: bytes, secrets: Iterable[bytes]) -> str:
-    """Search an object for paths; one that could hide them is private, too."""
+    """Return why an object is private, or "": it contains a secret path, or could hide one."""
     compressed = _has_compressed_sections(data)
     if compressed is None:
         return PrivateReason.OBJECT_FORMAT
@@ -134,14 +157,17 @@ def why_object_is_private(data: bytes, secrets: Iterable[bytes]) -> str:
 
 
 def _has_compressed_sections(data: bytes) -> bool | None:
-    """Tell whether an ELF object has compressed sections; None when it is not one we can read."""
+    """Tell whether an ELF object has compressed sections; None if it cannot be parsed.
+
+    Reads at most `_MAX_SECTIONS` section headers; never raises.
+    """
     try:
         magic, size, order = _IDENT.unpack_from(data)
         if magic != b"\x7fELF" or order != _LITTLE_ENDIAN or size not in _LAYOUTS:
             return None
         header, section = _LAYOUTS[size]
         offset, step, count = header.unpack_from(data)
-        if offset and not count:  # more sections than the field holds: its real count is elsewhere
+        if offset and not count:  # more sections than the field holds; the count is elsewhere
             return None
         if count > _MAX_SECTIONS:
             return None
