@@ -1,4 +1,4 @@
-"""Counts compiles that launchers ran without the daemon: none was listening, or none answered.
+"""Counts compiles that launchers ran without the daemon, because it was absent or did not answer.
 
 For each, the launcher appends one byte to a small file in the run directory (`enum fallback` in
 launcher/wire.h). The file is read when the counts are requested. Launchers stop at 64 KiB.

@@ -1,11 +1,11 @@
-"""The direct manifest: under which state of the file system a stored result is the right one.
+"""The direct manifest: the states of the file system in which a stored result is the right one.
 
-request key -> a few `InputSet`s -> result key. A set holds when every file has its digest, every
-`present` name is there and no directory, and every directory of `absences` still lacks the names
-that would have been found earlier, or at all.
+request key -> a few `InputSet`s -> result key. A set holds if every file has its digest, every
+`present` name exists and is not a directory, and every directory of `absences` still lacks the
+names that the compiler would have found earlier, or at all.
 
-What the sets of many compiles have in common is a `Part`: encoded and hashed once, and stored once
-in each manifest that has it.
+A `Part` is common to the sets of many compiles. It is encoded and hashed once, and stored once in
+each manifest that refers to it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.core import IntegrityError
 
 _FORMAT: Final = b"manifest-3"
-# Parts come second; without any a manifest is written in the older format.
+# The parts are its second field. A manifest without parts is written in the older format.
 _FORMAT_WITH_PARTS: Final = b"manifest-4"
-# A header edited back and forth gives new sets; older ones are hardly ever asked for.
+# Editing a header back and forth adds sets; older ones are rarely needed.
 MAX_SETS: Final = 8
 _FEW_NAMES: Final = 8
 _DIGEST_BYTES: Final = 32
@@ -34,9 +34,9 @@ _PAIR: Final = struct.Struct(">II")
 class Absence:
     """Names that must not be in one existing directory.
 
-    `signature` is the directory's stat when the names were last looked up and found absent; None
-    when that stat cannot answer (too fresh, or read from disk). The one mutable thing here: it
-    is a memo, and assigning it is atomic.
+    `signature` is the directory's stat from when the names were last found absent; None if that
+    stat proves nothing (too fresh, or the set was read from disk). It is the only mutable field: a
+    memo, assigned atomically.
     """
 
     __slots__ = ("directories", "directory", "files", "signature")
@@ -48,7 +48,7 @@ class Absence:
         self.signature: Signature | None = None
 
     def holds(self, memo: FileMemo) -> bool:
-        """Check the directory; one stat when it did not change."""
+        """Tell whether the names are still absent; costs one stat if the directory is unchanged."""
         try:
             status = os.stat(self.directory)
         except OSError:
@@ -79,9 +79,9 @@ class Absence:
 
 
 class Part(NamedTuple):
-    """Files and absences that many compiles share, such as all headers of a project's units.
+    """Files and absences that many compiles share, such as the headers of a project's units.
 
-    `body` is the part as it is stored, `digest` that of `body`. Made by `make_part`.
+    `body` is the encoded part, `digest` the SHA-256 of `body`. Made by `make_part`.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -91,17 +91,18 @@ class Part(NamedTuple):
 
 
 def make_part(files: tuple[tuple[bytes, bytes], ...], absences: tuple[Absence, ...]) -> Part:
-    """Encode and hash what many sets will share."""
+    """Encode and hash files and absences that many sets will share."""
     absences = tuple(sorted(absences, key=lambda a: a.directory))
     body = _encode_body(files, (), absences)
     return Part(files, absences, body, hashlib.sha256(body).digest())
 
 
 class InputSet(NamedTuple):
-    """One state of the inputs and the result it leads to.
+    """One state of the inputs, and the key of its result.
 
-    `body` is the state as it is stored, while that is at hand. With a `part` that is the state
-    without it; `files` end with its files, and `absences` are its own.
+    `files` are pairs of absolute path and SHA-256 (32 bytes). `body` is the encoded state, or b""
+    if it has to be encoded again. With a `part`, `body` omits it, `files` end with its files, and
+    `absences` are those of the part.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -114,7 +115,7 @@ class InputSet(NamedTuple):
     def holds(self, memo: FileMemo, first: dict[bytes, bytes | None] | None = None) -> bool:
         """Tell whether the file system is in this state now.
 
-        `first` has the digests of sources that were asked for in this look-up, and gets this one's.
+        `first` collects digests of sources during one look-up, so that each is hashed once.
         """
         digest, files = memo.digest, self.files
         if first is not None and files:
@@ -133,7 +134,7 @@ class InputSet(NamedTuple):
 
 
 def _is_there(path: bytes) -> bool:
-    """Answer as `__has_include` does, for which a directory is not there."""
+    """Answer like `__has_include`: a directory does not count as present."""
     try:
         return not stat.S_ISDIR(os.stat(path).st_mode)
     except OSError:
@@ -147,7 +148,10 @@ def make_set(
     absences: tuple[Absence, ...],
     part: Part | None = None,
 ) -> InputSet:
-    """Name the result by everything that led to it; with a `part`, by what comes on top of it."""
+    """Build a set whose result key is the SHA-256 of the request key and the encoded inputs.
+
+    With a `part`, `files` are only those beside the part, and `absences` must be empty.
+    """
     if part is not None:
         assert not absences, "a part's absences are all"
         body = _encode_body(files, present, ())
@@ -160,11 +164,12 @@ def make_set(
 
 
 def add_set(sets: tuple[InputSet, ...], new: InputSet) -> tuple[InputSet, ...]:
-    """Put the newest first and drop the oldest beyond `MAX_SETS`."""
+    """Return the sets with `new` first, without the oldest beyond `MAX_SETS`."""
     return (new, *(s for s in sets if s.result_key != new.result_key))[:MAX_SETS]
 
 
 def encode_manifest(sets: tuple[InputSet, ...]) -> bytes:
+    """Encode sets in their order; equal sets give equal bytes."""
     parts = {s.part.digest: s.part.body for s in sets if s.part is not None}
     numbers = {digest: bytes([number]) for number, digest in enumerate(parts)}
     encoded = [_encode_set(s, numbers) for s in sets]
@@ -174,10 +179,10 @@ def encode_manifest(sets: tuple[InputSet, ...]) -> bytes:
 
 
 def decode_manifest(data: bytes) -> tuple[InputSet, ...]:
-    """Read `encode_manifest`'s bytes.
+    """Decode what `encode_manifest` wrote; at most `MAX_SETS` sets and parts.
 
     Raises:
-        IntegrityError: they are not that.
+        IntegrityError: the bytes are not a manifest of this version.
     """
     fields = decode_fields(data)
     parts: tuple[Part, ...] = ()
@@ -224,7 +229,7 @@ def _decode_part(body: bytes) -> Part:
 def _decode_body(
     body: bytes,
 ) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[bytes, ...], tuple[Absence, ...]]:
-    """Read `_encode_body`'s bytes."""
+    """Decode what `_encode_body` wrote."""
     parts = decode_fields(body)
     if len(parts) < 4:
         raise IntegrityError("not a set of inputs", reason="bad-record")
@@ -245,10 +250,10 @@ def _encode_body(
     present: tuple[bytes, ...],
     absences: tuple[Absence, ...],
 ) -> bytes:
-    """Lay out one state, the same for equal ones.
+    """Encode one state; equal states give equal bytes.
 
-    Many directories lack the same names, or all but a few: each set of names stands there once,
-    and as what it has less and more than the largest, where that is shorter.
+    Many directories lack the same names, or all but a few. So each set of names is stored once, as
+    the difference to the largest set where that is shorter.
     """
     sets = dict.fromkeys(names for a in absences for names in (a.files, a.directories))
     base = max(sets, key=len, default=frozenset[bytes]())
@@ -260,7 +265,7 @@ def _encode_body(
         encoded.append(encode_fields([_join(less), _join(more)] if is_near else [_join(names)]))
     return encode_fields(
         [
-            # Not joined by NUL: in a shared set the mark of a root holds one.
+            # Not joined by NUL: in a shared set the mark of a root contains one.
             encode_fields(path for path, _ in files),
             b"".join(digest for _, digest in files),
             encode_fields(present),
@@ -295,7 +300,7 @@ def _decode_absence(data: bytes, sets: list[frozenset[bytes]]) -> Absence:
 
 
 def _join(names: Iterable[bytes]) -> bytes:
-    """File names hold no NUL, so it can stand between them."""
+    """Join sorted names by NUL, which file names cannot contain."""
     return b"\0".join(sorted(names))
 
 

@@ -1,6 +1,6 @@
-"""Which compiler this really is: the content of every program and file that decides its output.
+"""Identifies a compiler by the content of every program and file that decides its output.
 
-Asked of the compiler once, and again as soon as one of those files changes by stat.
+The compiler is probed once, and again as soon as the stat of one of those files changes.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ _IGNORED: Final = re.compile(
     rb'^ignoring (?:nonexistent|duplicate) directory "(.*)"$', re.MULTILINE
 )
 _MAX_REMEMBERED: Final = 1024
-_NOBODY: Final = -1  # to answer
+_NOBODY: Final = -1  # no connection to answer on
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A compiler by content. `digest` covers all that was found.
+    """A compiler by content. `digest` (SHA-256) covers all files and answers of the probe.
 
     `family` is what the driver answered (gcc or clang), `major` the version's first number.
-    `lists_assembler_files`: its `as` understands `--MD` and names there what `.incbin` and
-    `.include` read. `target` and `config_directories` are Clang's: what its configuration files are
-    named after, and where.
-    `relative_names` are of specs files in relative parts of LIBRARY_PATH.
+    `lists_assembler_files`: its `as` understands `--MD` and lists the files of `.incbin` and
+    `.include` there. `target` and `config_directories` are Clang's: the name that its configuration
+    files start with, and their directories. `relative_names` are the names of specs files in
+    relative parts of LIBRARY_PATH.
     """
 
     digest: bytes
@@ -102,7 +102,10 @@ class Compilers:
     def identify(
         self, compiler: bytes, env: Mapping[bytes, bytes], is_cancelled: Callable[[], bool]
     ) -> Identity | Bypass:
-        """Return the identity, from memory while every file of it is unchanged."""
+        """Return the identity, from memory while all its files are unchanged.
+
+        Runs the compiler otherwise. `compiler` is an absolute path.
+        """
         key = (compiler, *(env.get(name) for name in _IDENTITY_ENV))
         known = self._known.get(key)
         if known is not None and self._still_holds(key, known):
@@ -119,10 +122,10 @@ class Compilers:
     def pin(
         self, identity: Identity, compiler: bytes, env: Mapping[bytes, bytes], pins: Pins
     ) -> None:
-        """Pin everything this identity was made from.
+        """Pin every file, name and listing that this identity was made from.
 
         Raises:
-            NotPinnedError: some of it cannot be told by a stat, or the compiler is another now.
+            NotPinnedError: a stat cannot prove some of them, or the compiler is another one now.
         """
         known = self._known.get((compiler, *(env.get(name) for name in _IDENTITY_ENV)))
         if known is None or known.identity != identity:
@@ -138,10 +141,10 @@ class Compilers:
         env: Mapping[bytes, bytes],
         cwd: bytes,
     ) -> tuple[bytes, ...]:
-        """Return the compiler's own include directories, those that do not exist yet too.
+        """Return the compiler's own include directories, including those that do not exist yet.
 
         Raises:
-            OSError: the compiler could not be asked.
+            OSError: the compiler did not run or did not print its search path.
         """
         return self._ask_search(identity, family, compiler, invocation, env, cwd).directories
 
@@ -154,10 +157,10 @@ class Compilers:
         env: Mapping[bytes, bytes],
         cwd: bytes,
     ) -> tuple[bytes, ...]:
-        """Name the configuration files of another target than the identity's (`-m32`).
+        """Return the configuration files of a target other than the identity's (`-m32`).
 
         Raises:
-            OSError: the compiler could not be asked.
+            OSError: the compiler did not run or did not print its search path.
         """
         if not identity.config_directories or not invocation.search_arguments:
             return ()
@@ -185,7 +188,7 @@ class Compilers:
         argv = [compiler, *family.search_question(invocation)]
         answer = ask(argv, env={**family.question_environment(env), b"LC_ALL": b"C"}, cwd=cwd)
         found = _search_lines(answer.stderr)
-        # -nostdinc leaves an empty list; anything else is a compiler we do not understand.
+        # -nostdinc leaves an empty list; without it, an empty list is an answer hpcc cannot read.
         if answer.exit_code != 0 or not (found or b"-nostdinc" in arguments):
             raise OSError("the compiler did not tell its search path")
         target = TARGET.search(answer.stderr)
@@ -193,7 +196,7 @@ class Compilers:
         return known
 
     def _still_holds(self, key: tuple[bytes | None, ...], known: _Known) -> bool:
-        """Look at every file and name; in one call of the engine, as a rule."""
+        """Check every file and name; usually with one call of the engine."""
         checks = self._checks.get(key)
         if checks is not None:
             if self._engine.replay(checks, _NOBODY) == Outcome.DONE:
@@ -219,7 +222,7 @@ def _pin(known: _Known, pins: Pins) -> None:
     """Pin all that an identity was made from.
 
     Raises:
-        NotPinnedError: some of it cannot be told by a stat.
+        NotPinnedError: a stat cannot prove some of it.
     """
     pins.files(known.files)
     pins.absent(known.absent)
@@ -227,7 +230,7 @@ def _pin(known: _Known, pins: Pins) -> None:
 
 
 class _CompilerProbe:
-    """One round of questions to one compiler."""
+    """Runs one compiler to find the programs and files that decide its output."""
 
     def __init__(
         self,
@@ -258,7 +261,7 @@ class _CompilerProbe:
             self._own_directories = program_directories(searched)
             self._target = target[1] if (target := TARGET.search(about)) else b""
             self._add_program(real)
-            self._add(self._compiler)  # as spelled: a link to another compiler has other content
+            self._add(self._compiler)  # as called: the link may lead to another compiler later
             programs = {name: self._add_named(name) for name in family.programs}
             paths = self._env.get(b"LIBRARY_PATH", b"")
             driver_files = family.driver_files(
@@ -289,7 +292,7 @@ class _CompilerProbe:
         return _Known(identity, files, tuple(self._absent), listings)
 
     def _add_driver_files(self, names: Iterable[bytes]) -> bool:
-        """Add those that are there to the identity; False if one of them names further files."""
+        """Add existing files to the identity; return False if one of them names further files."""
         for name in names:
             if not name.startswith(b"/"):
                 continue
@@ -304,7 +307,7 @@ class _CompilerProbe:
         return True
 
     def _candidates(self, about: bytes) -> tuple[tuple[bytes, frozenset[bytes]], ...] | None:
-        """Return the directories in which Clang found the installations of GCC to choose from."""
+        """Return the directories in which Clang found GCC installations, with their listings."""
         listings = []
         for parent in {m[1].rpartition(b"/")[0] for m in _CANDIDATE.finditer(about)}:
             names = _directories(self._memo, parent)
@@ -335,7 +338,7 @@ class _CompilerProbe:
         return None
 
     def _earlier(self, name: bytes, found: bytes) -> Iterator[bytes]:
-        """Yield where the driver looks for a program before it takes the one it has found."""
+        """Yield the paths where the driver looks for a program, up to the one it found."""
         for directory in self._own_directories:
             for base in (self._target + b"-" + name, name):
                 yield directory.rstrip(b"/") + b"/" + base
@@ -343,7 +346,7 @@ class _CompilerProbe:
                 return
 
     def _add_program(self, path: bytes) -> None:
-        """Add a program and the libraries the loader gives it: Debian's clang is all library."""
+        """Add a program and its shared libraries: most of Debian's clang is in a library."""
         if path in self._files:
             return
         self._add(path)
@@ -362,7 +365,7 @@ def _refuse(compiler: bytes, real: bytes) -> Bypass | None:
                 return Bypass(BypassReason.WRAPPER_SCRIPT)
     except OSError:
         return Bypass(BypassReason.COMPILER_UNREADABLE)
-    # A name that says C and a driver that is C++, or a name like `cc-wrapper-1`: not for us.
+    # Bypass a name that means C with a driver for C++, and names like `cc-wrapper-1`.
     return Bypass(BypassReason.UNKNOWN_COMPILER) if is_other_driver(compiler, real) else None
 
 

@@ -1,4 +1,4 @@
-"""What `-march=native` and its like mean on this machine, as the compiler itself says."""
+"""Resolves `-march=native` and similar flags to what they mean on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_REMEMBERED: Final = 256
 
 
 class NativeFlags:
-    """Asks once per compiler and set of flags. Thread-safe: a lost update only costs a question."""
+    """Asks once per compiler and set of flags. Thread-safe: a race only asks twice."""
 
     def __init__(self) -> None:
         self._known: BoundedMemo[tuple[object, ...], bytes] = BoundedMemo(_MAX_REMEMBERED)
@@ -34,9 +34,9 @@ class NativeFlags:
         compiler: bytes,
         env: Mapping[bytes, bytes],
     ) -> bytes | Bypass:
-        """Return a digest of the flags that "native" stands for; b"" where it is not used.
+        """Return a digest of the flags that "native" stands for; b"" if it is not used.
 
-        Two machines share a key when, and only when, their compilers would be told the same.
+        Two machines get equal digests exactly if their drivers pass equal flags to the compiler.
         """
         if not invocation.is_native:
             return b""

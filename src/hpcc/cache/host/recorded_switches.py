@@ -1,6 +1,6 @@
-"""Whether a Clang writes its command line into debug information without being told to.
+"""Finds out whether a Clang writes its command line into debug information without a flag for it.
 
-Debian's Clang 18 does. Its objects would then hold what is added here to learn what was read.
+Debian's Clang 18 does. Its objects would then contain the flags that hpcc adds to list inputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_REMEMBERED: Final = 256
 
 
 class Recorders:
-    """Asks each Clang once. Thread-safe: a lost update only costs a question."""
+    """Asks each Clang once. Thread-safe: a race only asks twice."""
 
     def __init__(self) -> None:
         self._known: BoundedMemo[bytes, bool] = BoundedMemo(_MAX_REMEMBERED)
@@ -32,7 +32,7 @@ class Recorders:
         compiler: bytes,
         env: Mapping[bytes, bytes],
     ) -> bool:
-        """Tell whether this compile's object will hold every flag; True in doubt."""
+        """Tell whether this compile's object will contain every flag; True in doubt."""
         if recording is not Recording.ASK:
             return recording is Recording.ALWAYS
         known = self._known.get(identity)

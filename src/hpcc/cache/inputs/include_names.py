@@ -1,6 +1,6 @@
-"""Names as include lines spell them, grouped by what stands before the last slash.
+"""Groups names from include lines by the part before the last slash. Pure: never reads the disk.
 
-A group is looked for with one look at a directory. Nothing here looks at the disk.
+All names of a group are looked up with one listing of a directory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 
 def names_of(paths: Iterable[bytes], directories: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
-    """Return every name by which one of the paths is found from one of the directories."""
+    """Return, grouped, every name by which one of the paths is found from a directory."""
     bases: dict[bytes, set[bytes]] = {}
     for path in paths:
         home, _, base = path.rpartition(b"/")
@@ -28,17 +28,19 @@ def names_of(paths: Iterable[bytes], directories: Iterable[bytes]) -> dict[bytes
 def merged(
     one: dict[bytes, frozenset[bytes]], other: Mapping[bytes, frozenset[bytes]]
 ) -> dict[bytes, frozenset[bytes]]:
-    """Return both groups of names; changes and returns the first."""
+    """Add the groups of `other` to `one`; changes and returns `one`."""
     for below, names in other.items():
         one[below] = one.get(below, frozenset()) | names
     return one
 
 
 def parent_of(path: bytes) -> bytes:
+    """Return the directory of an absolute path, "/" at the top."""
     return path.rpartition(b"/")[0] or b"/"
 
 
 def joined(below: bytes, base: bytes) -> bytes:
+    """Return an include name from its directory part, which may be empty, and its last part."""
     return below + b"/" + base if below else base
 
 

@@ -1,4 +1,4 @@
-"""Which names a compile looked for, or could have, and did not find: directory by directory."""
+"""Collects the names that a compile looked for, or could have looked for, and did not find."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_CANDIDATES: Final = 400_000
 
 
 class Lookup:
-    """Collects every name that was, or could have been, looked for, directory by directory."""
+    """Collects names by directory. One instance serves one compile; not thread-safe."""
 
     def __init__(self, memo: FileMemo, request: ClosureRequest, plain: dict[bytes, int]) -> None:
         self._memo, self._request, self._plain = memo, request, plain
         self._listings: dict[bytes, Listing | None] = {}
-        # By directory, sets whose union is absent. Most directories lack everything, so that they
-        # share these sets, and unions of them, instead of having each its own thousand names.
+        # By directory, sets whose union is absent. In most directories all names are absent, so
+        # they share these sets and their unions, and do not store a thousand names each.
         self._absent_files: dict[bytes, dict[frozenset[bytes], None]] = {}
         self._absent_directories: dict[bytes, dict[frozenset[bytes], None]] = {}
         self._precompiled: dict[frozenset[bytes], frozenset[bytes]] = {}
@@ -37,7 +37,7 @@ class Lookup:
         self.data: dict[bytes, None] = {}
 
     def add_all(self, scans: dict[bytes, Scan]) -> None:
-        """Look for all that the sources name, and for the names of `ClosureRequest.data`."""
+        """Look for all names in the sources, and for the names of `ClosureRequest.data`."""
         self._closure = frozenset(scans)
         cwd, forced, data = self._request.cwd, self._request.forced, self._request.data
         chain = dict.fromkeys(absolute(cwd, d.rstrip(b"/") or b"/") for d in self._request.search)
@@ -59,7 +59,7 @@ class Lookup:
         source = absolute(cwd, self._request.source)
         everywhere = by_directory(names | questions)
         bases = frozenset[bytes]().union(*everywhere.values())
-        # Nearly always GCC's stdc-predef.h alone.
+        # Nearly always only GCC's stdc-predef.h.
         unnamed = [p for p in scans if p.rpartition(b"/")[2] not in bases and p != source]
         if unnamed:
             homes = dict.fromkeys(map(parent_of, scans))
@@ -83,16 +83,16 @@ class Lookup:
         everywhere: Mapping[bytes, frozenset[bytes]],
         done: frozenset[bytes],
     ) -> None:
-        """Derive names of files no readable include line leads to (`#include MACRO`).
+        """Derive names for files that no plain include line leads to (`#include MACRO`).
 
-        `everywhere` was looked for in all of `chain`, `done` in all directories already.
+        `everywhere` has been looked up in all of `chain`, `done` in all directories.
         """
         source = absolute(self._request.cwd, self._request.source)
         lost = [p for p in scans if p not in self._reached and p not in done and p != source]
         if lost:
             self._derive(lost, (*chain, *map(parent_of, scans)), chain, everywhere)
-        # Where one name is a macro's, a file that a plain line reaches may have that name as well.
-        # It is looked for beside the file with that line, and along the path.
+        # If one include is computed, the macro may also name a file that a plain line reaches. The
+        # compiler looks for it beside the file with that line, and along the search path.
         computed = [
             path
             for path, scan in scans.items()
@@ -109,7 +109,7 @@ class Lookup:
         chain: tuple[bytes, ...],
         everywhere: Mapping[bytes, frozenset[bytes]],
     ) -> None:
-        """Look for each of the paths in each directory by every name that leads to it from one."""
+        """Look in each directory for every name that leads to one of the paths from any of them."""
         every = names_of(paths, directories)
         new = {
             below: rest
@@ -120,7 +120,7 @@ class Lookup:
             self._look(directory, new if directory in chain else every, set())
 
     def add_data(self, names: tuple[bytes, ...], scans: Mapping[bytes, tuple[bytes, Scan]]) -> None:
-        """Look for files read as data: whatever has such a name is an input, wherever it is."""
+        """Look for files read as data: each file with such a name is an input."""
         cwd = self._request.cwd
         wanted: dict[bytes, set[bytes]] = {}
         chain = dict.fromkeys((cwd, *(absolute(cwd, d) for d in self._request.search)))
@@ -146,7 +146,11 @@ class Lookup:
                     self.data[path] = None
 
     def add_absent(self, paths: tuple[bytes, ...]) -> None:
-        """Watch names beside the driver: nobody knows here what a file there would do."""
+        """Record driver configuration files as absent.
+
+        Raises:
+            UncacheableError: one exists; its effect on the compile is unknown here.
+        """
         for path in paths:
             if os.path.lexists(path):
                 raise UncacheableError(UncacheableReason.CONFIG_FILE)
@@ -184,9 +188,9 @@ class Lookup:
     def _missing_below(
         self, start: bytes, names: Mapping[bytes, frozenset[bytes]]
     ) -> frozenset[bytes] | None:
-        """Return, and note, which first directories of names are not there, nor what is below.
+        """Return and record the first path components of `names` that are missing in `start`.
 
-        None when there is no such directory to begin with.
+        None if `start` itself is not a directory.
         """
         if not names or not self._request.counts(start):
             return frozenset()
@@ -212,7 +216,7 @@ class Lookup:
         if precompiled is None:
             precompiled = frozenset(base + b".gch" for base in bases)
             self._precompiled[bases] = precompiled
-        # GCC takes a directory foo.h.gch full of candidates, too.
+        # foo.h.gch may also be a directory of candidates; GCC accepts both.
         if not precompiled.isdisjoint(listing.names):
             raise UncacheableError(UncacheableReason.PCH)
         self._absent_directories.setdefault(directory, {})[precompiled] = None
@@ -233,9 +237,9 @@ class Lookup:
         absent[bases] = None
 
     def _exists(self, path: bytes, *, is_question: bool) -> bool:
-        """Handle a file that is there and was not read: it must not be new.
+        """Record a file that exists and was not read; it must be older than the compile.
 
-        Returns whether it is one, and no directory, which no compiler takes for a header.
+        Returns False for a directory, which no compiler reads as a header.
         """
         try:
             status = os.lstat(path)
@@ -245,7 +249,7 @@ class Lookup:
         except OSError:
             raise UncacheableError(UncacheableReason.INPUT_VANISHED) from None
         if stat.S_ISDIR(status.st_mode):
-            # What a link leads to may become a file, and this directory would not change.
+            # The link's target may become a file without a change to this directory.
             if is_link:
                 raise UncacheableError(UncacheableReason.DIRECTORY_LINK)
             return False
@@ -273,20 +277,20 @@ class Lookup:
             listing = self._listing(parent or b"/")
             if listing is not None:
                 if base in listing.names and not listing.is_directory(base):
-                    # A link that may lead somewhere one day, or a header map.
+                    # A dangling link, which may get a target later, or a header map.
                     raise UncacheableError(UncacheableReason.ODD_DIRECTORY)
                 self._note_missing(parent or b"/", base)
                 return
             path = parent
 
     def _note_missing(self, directory: bytes, base: bytes) -> None:
-        # GCC warns of a file in place of a directory and fails on a link that loops.
+        # Record both kinds: GCC warns of a file in place of a directory and fails on a link loop.
         name = frozenset({base})
         self._absent_directories.setdefault(directory, {})[name] = None
         self._absent_files.setdefault(directory, {})[name] = None
 
     def absences(self) -> tuple[Absence, ...]:
-        """Return the absent names by directory, with the directory's stat where it may answer."""
+        """Return the absent names by directory, with its stat if it proves them."""
         result = []
         unions: dict[tuple[frozenset[bytes], ...], frozenset[bytes]] = {}
 

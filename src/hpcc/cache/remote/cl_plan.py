@@ -1,9 +1,9 @@
-"""A compile of cl or clang-cl on a Windows client as a request for a Windows guest.
+"""Turns a compile of cl or clang-cl on a Windows client into a request for a Windows guest.
 
-Nothing is kept on the client: which files a compile reads is asked of its own compiler each time.
-Files below the root travel, those of the compiler's and the SDK's installation are the image's,
-which has them at the same place: a guest starts programs by the PATH of the request alone.
-Text and answers in, values out: the machine is a `Machine`. Not yet run on Windows.
+The client stores nothing: it asks the client's compiler for the files of each compile. Files below
+the root are sent. Files of the compiler and the SDK come from the image, which has them at the same
+paths, since a guest finds programs only by the PATH of the request.
+Works on text and answers; all access to the client goes through `Machine`. Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ from hpcc.core.reasons.bypass import BypassReason
 from hpcc.core.reasons.fallback import FallbackReason
 
 _MAX_SOURCE_BYTES: Final = 64 << 20
-# Search paths: they travel where all of them are the image's.
+# Search paths: they are passed on if the image has all their directories.
 _PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
 _PROGRAMS: Final = frozenset({"program files", "program files (x86)"})
 _WINDOWS: Final = "C:\\Windows\\System32;C:\\Windows"
-# Where what the image has, too, is on this machine (LLVM's MSVCPaths.cpp).
+# Directories of the client that the image has as well (LLVM's MSVCPaths.cpp).
 _SYSTEM_ENV: Final = (
     b"VCToolsInstallDir",
     b"VCINSTALLDIR",
     b"WindowsSdkDir",
     b"UniversalCRTSdkDir",
 )
-# Edit clang-cl's command line, or add to its search path what a guest has not.
+# They edit clang-cl's command line, or add directories to its search path that a guest lacks.
 _REFUSED_ENV: Final = (b"CCC_", b"CLANG_", b"CPATH", b"C_INCLUDE_PATH", b"CPLUS_INCLUDE_PATH")
 _PASSED_ENV: Final = (b"SOURCE_DATE_EPOCH", b"VSLANG")
 
 
 @dataclass(frozen=True, slots=True)
 class ClPlan:
-    """A request, and where its outputs go: the guest's path by path, the machine's file.
+    """A request, and its outputs as pairs: path in the guest, file on the client.
 
-    `report` is that of `/sourceDependencies` among them, "" where none was asked for.
+    `report` is the guest path of the `/sourceDependencies` file, "" if there is none.
     """
 
     request: RemoteRequest
@@ -69,7 +69,7 @@ class ClPlan:
 
 
 class ClPlanner:
-    """Makes plans; see `ClHost`."""
+    """Makes plans with the answers of a `ClHost`."""
 
     def __init__(self, host: ClHost) -> None:
         self._host = host
@@ -77,10 +77,10 @@ class ClPlanner:
     def plan(
         self, request: CompileRequest, root: WindowsPath, image: Sequence[Toolchain] | None
     ) -> ClPlan | Bypass:
-        """Work out the request; `image` are the compilers of the farm's image, None: not known.
+        """Build the request. `image` lists the compilers of the farm's image, None if unknown.
 
         Raises:
-            NotPortableError: it cannot run in a guest.
+            NotPortableError: the compile cannot run in a guest.
         """
         if not family_of(request.compiler, request.argv[1:]).has_windows_farm:
             return Bypass(BypassReason.OTHER_COMPILER)
@@ -99,13 +99,13 @@ class ClPlanner:
         arguments = windows_guest_arguments(invocation, guest)
         inputs = self._inputs(request, invocation, guest)
         reports = invocation.values("sourceDependencies")
-        # Written in this order: the object last, which builds look at.
+        # Written in this order: the object last, because builds check it.
         written = [_path(_text(name), cwd) for name in (*reports, invocation.output)]
         places = [_inside(path, root) for path in written]
         named = [windows_key(p) for p in (*places, *(i.path for i in inputs))]
         if len(named) != len(set(named)):
             return Bypass(BypassReason.ODD_OUTPUT)
-        # A Windows image is not asked yet, and then has none in the list.
+        # Windows images are not probed yet, so their list is empty.
         there = image_version(request.argv[0], image or None) or version
         injected = family.reproducible_flags(
             invocation,
@@ -145,7 +145,11 @@ class ClPlanner:
     def _inputs(
         self, request: CompileRequest, invocation: Invocation, guest: WindowsGuestMap
     ) -> tuple[RemoteInput, ...]:
-        """Read every file of the project that the compile reads; refuse what no list shows."""
+        """Return every file of the project that the compile reads, sorted by path.
+
+        Raises:
+            NotPortableError: a file cannot be sent, or reads others that no list shows.
+        """
         _refuse_hazards(scan_arguments(invocation.arguments).hazards)
         source = _text(invocation.source)
         found: dict[str, RemoteInput] = {}
@@ -170,13 +174,13 @@ class ClPlanner:
         scan = scan_source(data)
         _refuse_hazards(scan.hazards)
         if scan.questions or b"__has_include" in data:
-            # The guest has what is read here and no other file: it would say no where it is yes.
+            # The guest has only files that are read here, so `__has_include` could be false there.
             raise NotPortableError(FallbackReason.HAS_INCLUDE)
         return RemoteInput(place, str(path), False, hashlib.sha256(data).hexdigest())
 
 
 class _System:
-    """Tells paths that are the image's own."""
+    """Tells whether the image has a path: those of the compiler, the SDK and Program Files."""
 
     def __init__(self, request: CompileRequest, root: WindowsPath) -> None:
         names = [request.env[n] for n in _SYSTEM_ENV if request.env.get(n)]
@@ -199,7 +203,7 @@ def _environment(
     """Return the guest's variables.
 
     Raises:
-        NotPortableError: a search path leads to what the image has not, and so to other headers.
+        NotPortableError: a search path names a directory that the image does not have.
     """
     (compiler,) = _parsed([request.compiler], None) or (None,)
     if compiler is None:
@@ -223,7 +227,7 @@ def _parsed(names: Iterable[bytes], cwd: WindowsPath | None) -> list[WindowsPath
         try:
             found.append(parse_windows_path(name.decode(), cwd=cwd))
         except (WindowsPathError, UnicodeDecodeError):
-            continue  # such a directory has no file that a guest could have
+            continue  # a guest cannot have files of such a directory
     return found
 
 
@@ -260,7 +264,10 @@ def _is_same(one: WindowsPath, other: WindowsPath) -> bool:
 
 
 def _refuse_hazards(hazards: Hazard) -> None:
-    """Refuse what a list of headers does not show; a guest's assembler can read no other file."""
+    """Refuse inputs that a list of headers omits.
+
+    Opaque assembly passes: in a guest the assembler can read only the files that were sent.
+    """
     for hazard, reason in HAZARD_REASONS.items():
         if hazard in hazards & ~Hazard.OPAQUE_ASSEMBLY:
             raise NotPortableError(reason)

@@ -1,6 +1,6 @@
-"""Guests' dependency files as this machine's own compiles would spell them, remembered.
+"""Translates guests' dependency files to this machine's paths, and remembers the results.
 
-Most edits leave a unit's dependency file as it was.
+Most edits do not change a unit's dependency file, so most are remembered.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _Known = tuple[bytes, tuple[tuple[bytes, bool], ...]]
 
 
 class Depfiles:
-    """Texts by what they were made from. Thread-safe: a race costs double work."""
+    """Translated files by their input. Thread-safe: a race only translates twice."""
 
     def __init__(self) -> None:
         self._known: BoundedMemo[tuple[bytes, bytes, bytes], _Known] = BoundedMemo(_MAX_KNOWN)
 
     def of(self, data: bytes, root: bytes, cwd: bytes) -> bytes:
-        """Return what `client_depfile` makes of a guest's file today.
+        """Return a guest's dependency file as `client_depfile` translates it now.
 
         Raises:
-            CallerError: the bytes are no dependency file.
+            CallerError: the bytes are not a dependency file.
         """
         key = (data, root, cwd)
         known = self._known.get(key)

@@ -1,4 +1,4 @@
-"""Paths of this machine as places in a guest's tree."""
+"""Maps paths of this machine to paths in a guest's input tree."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hpcc.core.reasons.fallback import FallbackReason
 
 
 def guest_path(path: bytes) -> str:
-    """Return a path, given from the root, as a place in the tree.
+    """Return a path relative to the root as a path in the guest's tree.
 
     Raises:
-        NotPortableError: it cannot be one.
+        NotPortableError: a guest cannot have a file of this name.
     """
     text = as_text([path])[0]
     try:
@@ -21,5 +21,5 @@ def guest_path(path: bytes) -> str:
 
 
 def is_under(path: bytes, directory: bytes) -> bool:
-    """Tell whether a path is a directory or lies below it, going by names alone."""
+    """Tell whether a path is a directory or lies below it; compares only the names."""
     return path == directory or path.startswith(directory.rstrip(b"/") + b"/")

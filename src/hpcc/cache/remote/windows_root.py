@@ -1,8 +1,10 @@
-"""The project's root on Windows: the nearest directory upward with a `.hpcc`. Not yet run there.
+"""Finds the project's root on Windows: the nearest directory upward with a `.hpcc`.
 
-As in `key.marker`: a marker is hostile until checked, and directories above may be anybody's. One
-counts that is no link and that this user, the system or administrators own; the search ends at the
-profile, and before a drive's own directory, in which everyone may make directories.
+Not yet run there.
+
+As in `key.marker`, a marker is hostile until checked, and another user may own a directory above.
+A marker is accepted if it is not a link and belongs to this user, the system or administrators. The
+search ends at the profile, and before a drive's root, in which every user may create directories.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _SYSTEM_OWNERS: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
 
 
 class Look(Protocol):
-    """What is told of a file; see `hpcc.windows.FileLook`."""
+    """The facts about a file that the search needs; see `hpcc.windows.FileLook`."""
 
     @property
     def is_directory(self) -> bool: ...
@@ -30,7 +32,7 @@ class Look(Protocol):
 
 
 class Disk(Protocol):
-    """What the search asks; see `Machine`."""
+    """The file access that the search needs; see `Machine`."""
 
     def real(self, path: str) -> str: ...
     def read(self, path: str, limit: int) -> bytes | None: ...
@@ -41,11 +43,11 @@ def windows_root(
 ) -> WindowsPath:
     """Return the root that a marker names, else the working directory, links resolved.
 
-    `look` tells of one entry, None where there is none; `home` is the profile's directory, "" for
-    none; `owner` this user's SID.
+    `look` describes one entry, None if it is missing; `home` is the profile's directory, "" if
+    there is none; `owner` is this user's SID.
 
     Raises:
-        WindowsPathError: the working directory is none that a compile can travel from.
+        WindowsPathError: the working directory cannot be read, or is not on a drive.
     """
     try:
         here = parse_windows_path(disk.real(cwd.decode()))
@@ -59,7 +61,7 @@ def windows_root(
         place = f"{directory}\\{MARKER.decode()}"
         found = look(place)
         if found is not None and not found.is_link and found.owner in {owner, *_SYSTEM_OWNERS}:
-            # The nearest one decides: a bad one is not passed over for one further up.
+            # The nearest one decides: after an invalid one the search does not go further up.
             return directory if found.is_directory or _is_good(disk, place) else here
         if windows_key(str(directory)) == end:
             break

@@ -1,7 +1,7 @@
-"""The hit path's two blocking calls, and what a replay is made of.
+"""Defines the replay engine, the hit path's two blocking calls, and the plan that it carries out.
 
-`Native` (native/replay.c) makes each without Python's lock; `Twin` is the same in Python, for where
-no library could be built. tests/contract/test_replay_contract.py holds both to the same answers.
+`Native` (native/replay.c) runs both calls without the GIL. `Twin` does the same in Python where no
+library could be built. tests/contract/test_replay_contract.py holds both to the same answers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final, NamedTuple, Protocol
 from hpcc.cache.base.outputs import OutputFile
 
 _log: Final = logging.getLogger("hpcc.daemon.engine")
-# One message on a socket, into which no other thread's can fall; longer answers are sent apart.
+# One atomic message on a socket; the front sends longer answers itself.
 MAX_ANSWER_BYTES: Final = 4096
 MAX_OUTPUTS: Final = 64
-# A request is nearly always shorter, and then one read has all of it.
+# Nearly all requests are shorter, so that one read is enough.
 REQUEST_BUFFER_BYTES: Final = 64 << 10
-# A request follows its connection at once; for a slower one the front waits, with all its care.
+# A request usually follows its connection at once; the front's general path waits longer.
 FIRST_BYTES_SECONDS: Final = 0.05
 DISABLE_VARIABLE: Final = "HPCC_NATIVE"
 _MAX_NAME_BYTES: Final = 255
@@ -32,26 +32,26 @@ class Outcome(enum.IntEnum):
     """What `Engine.replay` did; the values are native/replay.h's."""
 
     DONE = 0  # outputs in place, answer sent
-    CHANGED = 1  # something is not as it was; nothing was touched
-    NOT_OURS = 2  # an output cannot be written; none that was touched is left
+    CHANGED = 1  # a check failed; nothing was written
+    NOT_OURS = 2  # an output must not be written; those touched were removed
     MALFORMED = 3
-    UNSENT = 4  # outputs in place, and the launcher did not take the answer
+    UNSENT = 4  # outputs in place, but the answer could not be sent
 
 
 class CheckKind(enum.IntEnum):
-    """What a check asks of a name; the values are native/replay.h's."""
+    """The kinds of check; the values are native/replay.h's."""
 
     STATE = 1  # stat gives this `Signature`
-    ABSENT = 2  # nothing has this name, not even a dangling link
-    PRESENT = 3  # the name leads to something that is no directory
+    ABSENT = 2  # the name does not exist, not even as a dangling link
+    PRESENT = 3  # the name exists and does not lead to a directory
     PLACE = 4  # stat gives this device, inode, mode and owner
     LACKS = 5  # the directory has this `Signature`, if any, or each of `names` is absent from it
 
 
 class Check(NamedTuple):
-    """One thing an answer rests on. `path` is absolute, `values` as its kind says.
+    """One condition of an answer. `path` is absolute; `CheckKind` says what `values` hold.
 
-    `names` are for LACKS alone, each as `is_listed_name` wants it.
+    `names` are only for LACKS; `is_listed_name` is true for each.
     """
 
     kind: CheckKind
@@ -61,9 +61,9 @@ class Check(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A hit to be repeated: if all `checks` hold, write `outputs` in order and send `answer`.
+    """A hit to repeat: if all `checks` hold, write `outputs` in order and send `answer`.
 
-    `mode` is that of new files; `source` is device and inode of the file no output may be.
+    New files get `mode`. `source` is device and inode of a file that no output may overwrite.
     """
 
     checks: tuple[Check, ...]
@@ -74,15 +74,15 @@ class Plan(NamedTuple):
 
 
 class Engine(Protocol):
-    """Thread-safe and without state."""
+    """Carries out plans and accepts requests. Thread-safe and stateless."""
 
     @property
     def name(self) -> str:
-        """Say which one it is, for `hpcc doctor`."""
+        """The engine's name, for `hpcc doctor`."""
         ...
 
     def prepare(self, plan: Plan) -> object:
-        """Bring a plan into the form that `replay` takes.
+        """Convert a plan to the form that `replay` takes.
 
         Raises:
             ValueError: see `check_fits`.
@@ -90,28 +90,30 @@ class Engine(Protocol):
         ...
 
     def replay(self, prepared: object, connection: int) -> int:
-        """Do what a plan says; -1 for no connection. Returns an `Outcome`'s value."""
+        """Carry out a plan and return an `Outcome`'s value.
+
+        `connection` is the descriptor that gets the answer, -1 to send none.
+        """
         ...
 
     def receiver(self, listener: socket.socket, uid: int) -> Callable[[], tuple[int, bytes]]:
-        """Return a call for one thread: accept a peer of this user and read what it sent at once.
+        """Return a function for one thread that accepts a peer and reads its first bytes.
 
-        `listener` is the thread's own and stays open while it calls.
+        The function returns the connection's descriptor and the bytes that have arrived, maybe
+        none. `listener` belongs to the thread and must stay open while it calls.
 
-        It gives the descriptor and the bytes so far, maybe none.
-
-        Raises (the call):
-            PermissionError: a peer of another user, turned away.
+        Raises (the function):
+            PermissionError: the peer has another uid; its connection is closed.
             OSError: accept failed.
         """
         ...
 
 
 def check_fits(plan: Plan) -> None:
-    """Refuse what no engine takes.
+    """Check a plan against the limits of every engine.
 
     Raises:
-        ValueError: more than a plan may hold, or a name that no file can have.
+        ValueError: the plan exceeds a limit, or contains an invalid name.
     """
     if len(plan.outputs) > MAX_OUTPUTS or len(plan.answer) > MAX_ANSWER_BYTES:
         raise ValueError("too much for one plan")
@@ -123,15 +125,15 @@ def check_fits(plan: Plan) -> None:
 
 
 def is_listed_name(name: bytes) -> bool:
-    """Tell whether this is one name, and one that a reader of a directory knows when it sees it.
+    """Tell whether this is one path component that a listing shows with the same bytes.
 
-    Beyond ASCII some file systems hold names for equal that differ in their bytes.
+    Only ASCII qualifies: some file systems treat other names as equal that differ in their bytes.
     """
     return name.isascii() and 0 < len(name) <= _MAX_NAME_BYTES and not _PATH_BYTES & {*name}
 
 
 def open_engine() -> Engine:
-    """Return the native engine, or its twin where there is none (and with HPCC_NATIVE=0)."""
+    """Return the native engine, or its Python twin without a library or with HPCC_NATIVE=0."""
     from hpcc.cache.replay.native import load_native  # late: ctypes is for the daemon only
     from hpcc.cache.replay.python_engine import Twin
 
@@ -143,7 +145,7 @@ def open_engine() -> Engine:
 
 
 def why_not_native() -> str | None:
-    """Return why the native library cannot be used; None when it can."""
+    """Return why the native library cannot be used, None if it can."""
     from hpcc.cache.replay.native import load_native
 
     if os.environ.get(DISABLE_VARIABLE) == "0":

@@ -1,10 +1,10 @@
-"""Hits remembered by the very bytes of their request.
+"""Remembers hits by the exact bytes of their request.
 
-A replay holds a whole answer and everything it rested on, as names and stats: the compiler's files
-and the names that could shadow them, the inputs, the directories and names that must stay as they
-are, the working directory, the store's epoch. Classification and key are functions of these and of
-the request, so equal bytes and equal stats mean an equal answer. Whatever differs, the long way
-decides again (docs/adr/0008-replays.md).
+A replay holds a whole answer and everything it depended on, as names and stats: the compiler's
+files and the names that could shadow them, the inputs, the directories and names that must stay
+unchanged, the working directory, the store's epoch. Classification and key are functions of these
+and of the request, so equal bytes and equal stats mean an equal answer. If anything differs, the
+full lookup decides again (docs/adr/0008-replays.md).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from hpcc.core.memo import SizedMemo
 MAX_REPLAYS: Final = 16_384
 MAX_BYTES: Final = 128 << 20
 MAX_ONE_BYTES: Final = 16 << 20
-# In directories that keep changing: a plan holds them, and a network is asked for each.
+# In directories that keep changing: a plan stores them, and network mounts are asked for each.
 MAX_ABSENT_NAMES: Final = 20_000
-# To ask for so few costs no more than to open their directory and read it.
+# Looking up this few names costs no more than opening and reading their directory.
 _FEW_NAMES: Final = 8
-# Past the window in which a stat cannot tell a change, and seldom: names are looked for fast.
+# Longer than the window in which a stat cannot prove anything. Seldom, as a name check is cheap.
 RENEW_SECONDS: Final = 30.0
 RENEW_FACTOR: Final = 8.0
 MAX_RENEW_SECONDS: Final = 3600.0
-# What a check costs in memory, roughly.
+# Approximate memory per check.
 _CHECK_BYTES: Final = 120
 _NAME_BYTES: Final = 17  # two to four slots of its table, and a NUL
-# The request is held taken apart, too: so many times its frame, measured.
+# Memory of the parsed request, as a multiple of its frame; measured.
 _REQUEST_FACTOR: Final = 5
 
 
@@ -50,14 +50,14 @@ _BESIDE_OTHERS: Final = frozenset({CheckKind.PLACE, CheckKind.LACKS})
 
 
 class NotPinnedError(Exception):
-    """Something an answer rests on cannot be told by a stat, now or at all."""
+    """A stat cannot prove something that an answer depends on, now or at all."""
 
 
 class Replay(NamedTuple):
-    """One remembered hit. `answer` is sent by the front when it is too long for the plan.
+    """One remembered hit. The front sends `answer` if it is too long for the plan.
 
-    After `renew_at` (monotonic seconds) the long way is taken once, because it may find fewer
-    checks; `patience_seconds` is how long that was put off.
+    After `renew_at` (monotonic seconds) one request gets the full lookup, because it may find fewer
+    checks; `patience_seconds` is the time until then.
     """
 
     prepared: object
@@ -80,12 +80,16 @@ class Replays:
         )
 
     def find(self, frame: bytes) -> Replay | None:
+        """Return the replay of a request frame; its checks are still to be run."""
         return self._replays.get(frame)
 
     def remember(
         self, frame: bytes, plan: Plan, on_hit: Callable[[], None], *, is_provisional: bool = False
     ) -> bool:
-        """Keep a plan for the next time these bytes come; False if it is too large."""
+        """Store a plan for the next request with these bytes; False if it is too large.
+
+        `is_provisional`: a later lookup may need fewer checks, so it is renewed after a while.
+        """
         is_apart = len(plan.answer) > MAX_ANSWER_BYTES
         answer = plan.answer if is_apart else b""
         size = _REQUEST_FACTOR * len(frame) + len(plan.answer)
@@ -99,7 +103,7 @@ class Replays:
         except ValueError:
             return False
         old = self._replays.get(frame)
-        # A directory that every build changes never gets quiet: asked less and less often.
+        # A directory that every build changes never becomes quiet: renew it less and less often.
         patience = RENEW_SECONDS
         if old is not None:
             patience = min(RENEW_FACTOR * old.patience_seconds, MAX_RENEW_SECONDS)
@@ -110,7 +114,7 @@ class Replays:
     def adopt(
         self, frame: bytes, prepared: bytes, on_hit: Callable[[], None], renew_at: float
     ) -> None:
-        """Keep what another process prepared."""
+        """Store a replay that another process prepared."""
         size = len(frame) + len(prepared)
         self._keep(frame, Replay(prepared, b"", False, size, on_hit, renew_at, RENEW_SECONDS))
 
@@ -119,7 +123,7 @@ class Replays:
             self._replays.put(frame, replay)
 
     def put(self, plan: Plan) -> bool:
-        """Carry out a plan at once, with nobody to answer."""
+        """Carry out a plan at once and send no answer; False if it could not be done."""
         try:
             # The caller sends the answer, which may be longer than a plan takes.
             prepared = self.engine.prepare(plan._replace(answer=b""))
@@ -134,14 +138,14 @@ class Pins:
     def __init__(self, memo: FileMemo) -> None:
         self._memo = memo
         self._checks: dict[tuple[CheckKind | None, bytes], Check] = {}
-        # Names are looked for in a directory whose stat may answer for them in a while.
+        # True if names are checked in a directory whose stat can replace these checks later.
         self.is_provisional = False
 
     def files(self, files: Iterable[tuple[bytes, bytes]]) -> None:
         """Pin contents: each file by the stat under which it had that digest.
 
         Raises:
-            NotPinnedError: one was changed too lately for its stat to tell.
+            NotPinnedError: one was changed too recently for its stat to prove it.
         """
         for path, digest in files:
             signature = self._memo.signature(path, digest)
@@ -150,20 +154,20 @@ class Pins:
             self._add(Check(CheckKind.STATE, path, signature))
 
     def absent(self, paths: Iterable[bytes]) -> None:
-        """Pin names that must not be there, by the stat of their directory where it can tell."""
+        """Pin absent names, by the stat of their directory if it proves them."""
         by_directory: dict[bytes, list[bytes]] = {}
         for path in paths:
             by_directory.setdefault(path.rpartition(b"/")[0] or b"/", []).append(path)
         for directory, names in by_directory.items():
             signature = self._memo.quiet_signature(directory)
-            # Looked up after the stat: a name that appears later changes it.
+            # Look up after the stat: a name that appears later changes the stat.
             if signature is not None and not any(map(os.path.lexists, names)):
                 self._add(Check(CheckKind.STATE, directory, signature))
             else:
                 self.absent_each(names)
 
     def absent_each(self, paths: Iterable[bytes]) -> None:
-        """Pin names that must not be there, each by itself: their directories change often."""
+        """Pin absent names one by one, because their directories change often."""
         for path in paths:
             self._add(Check(CheckKind.ABSENT, path))
 
@@ -171,7 +175,7 @@ class Pins:
         """Pin the names of the directories in each directory.
 
         Raises:
-            NotPinnedError: they are other ones now, or the directory was changed too lately.
+            NotPinnedError: the names differ now, or the directory was changed too recently.
         """
         for path, names in listings:
             listing = self._memo.listing(path)
@@ -180,7 +184,7 @@ class Pins:
             self._add(Check(CheckKind.STATE, path, listing.signature))
 
     def inputs(self, inputs: InputSet, written: Container[bytes] = ()) -> None:
-        """Pin one state of the inputs; `written` are directories that outputs are made in.
+        """Pin one state of the inputs; `written` are the directories of the outputs.
 
         Raises:
             NotPinnedError: see `files`; or too many names in directories that keep changing.
@@ -196,9 +200,9 @@ class Pins:
                 self._add(Check(CheckKind.STATE, absence.directory, absence.signature))
             else:
                 lacking.setdefault(directory, []).append(absence)
-                # Of a directory that is written to, no stat will hold for long.
+                # The stat of a directory that outputs are written to never holds for long.
                 self.is_provisional |= not is_written
-        # Stricter than the manifest, where a directory may have a header's name.
+        # Stricter than the manifest, which accepts a directory with a header's name.
         names = {
             directory: frozenset().union(*(a.files | a.directories for a in absences))
             for directory, absences in lacking.items()
@@ -212,7 +216,7 @@ class Pins:
             )
 
     def _lacks(self, directory: bytes, names: Set[bytes], signature: Signature | None) -> None:
-        """Pin names that must be absent, and which directory that is."""
+        """Pin names that must be absent, and the identity of their directory."""
         self.place(directory)
         listed = tuple(sorted(filter(is_listed_name, names)))
         if signature is None and len(listed) <= _FEW_NAMES:
@@ -223,10 +227,10 @@ class Pins:
         self.absent_each(prefix + name for name in sorted(names - {*listed}))
 
     def place(self, directory: bytes) -> None:
-        """Pin which directory a path leads to, and who may write there.
+        """Pin the directory that a path leads to, with its mode and owner.
 
         Raises:
-            NotPinnedError: it cannot be seen.
+            NotPinnedError: `stat` fails.
         """
         try:
             status = os.stat(directory)
@@ -239,7 +243,7 @@ class Pins:
         """Pin a file by content, or a directory as a place.
 
         Raises:
-            NotPinnedError: it cannot be seen, or is a file that was changed too lately.
+            NotPinnedError: `stat` fails, or it is a file that was changed too recently.
         """
         digest = self._memo.digest(path)
         if digest is None:
@@ -248,10 +252,10 @@ class Pins:
             self.files([(path, digest)])
 
     def quiet(self, path: bytes) -> None:
-        """Pin a file as it has been for a while.
+        """Pin a file by its present stat.
 
         Raises:
-            NotPinnedError: it was changed too lately, or is not there.
+            NotPinnedError: it was changed too recently, or does not exist.
         """
         signature = self._memo.quiet_signature(path)
         if signature is None:
@@ -259,20 +263,21 @@ class Pins:
         self._add(Check(CheckKind.STATE, path, signature))
 
     def state(self, path: bytes, signature: tuple[int, ...] | None) -> None:
-        """Pin a stat as it was seen; None for a name that was absent."""
+        """Pin a stat that the caller took; None for a name that was absent."""
         if signature is None:
             self._add(Check(CheckKind.ABSENT, path))
         else:
             self._add(Check(CheckKind.STATE, path, signature))
 
     def checks(self) -> tuple[Check, ...]:
+        """Return the checks, in the order in which they were added."""
         return tuple(self._checks.values())
 
     def _add(self, check: Check) -> None:
-        """Add a check; two of one name must be the same, but for a place and what it lacks.
+        """Add a check; two checks of one name must be equal, except for PLACE and LACKS.
 
         Raises:
-            NotPinnedError: they are not, so something changed between the two looks.
+            NotPinnedError: they differ, so the file changed between two looks.
         """
         key = (check.kind if check.kind in _BESIDE_OTHERS else None, check.path)
         if self._checks.setdefault(key, check) != check:
@@ -280,7 +285,7 @@ class Pins:
 
 
 def _plain(directory: bytes) -> bytes:
-    """Spell a directory as the parent of its names: `-I.` adds a `/.` to it."""
+    """Strip what flags such as `-I.` append to a directory: trailing `/` and `/.`."""
     while directory.endswith((b"/", b"/.")):
         directory = directory[:-1]
     return directory or b"/"

@@ -1,4 +1,4 @@
-"""What an entry of the private store holds, told in parts: for `hpcc inspect`."""
+"""Describes the parts of an entry of the private store, for `hpcc inspect`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcc.core import IntegrityError
 
 
 class EntryPart(NamedTuple):
-    """One thing in an entry; `digest` is a SHA-256 in hex, `size_bytes` -1 where it has no size."""
+    """One part of an entry; `digest` is a SHA-256 in hex, `size_bytes` is -1 if not applicable."""
 
     name: str
     size_bytes: int
@@ -20,10 +20,10 @@ class EntryPart(NamedTuple):
 
 
 def describe_entry(payload: bytes) -> tuple[str, list[EntryPart]]:
-    """Return what kind of entry this is and its parts.
+    """Return the kind of an entry ("result" or "manifest") and its parts.
 
     Raises:
-        IntegrityError: it is none that this version writes.
+        IntegrityError: it is not an entry of this version.
     """
     try:
         result = _decode_result(payload)

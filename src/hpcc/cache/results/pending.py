@@ -1,4 +1,4 @@
-"""One compile under way: what is known when it begins, and what it left when it ended."""
+"""The state of one running local compile, and readers for the files it leaves."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 
 @dataclass(slots=True)
 class Pending:
-    """The token of a `Run`: what `finish` needs to know, and what it finds out.
+    """The token of a `Run`: what `finish` needs, and what it finds out.
 
-    `key` is the one under which the result is kept; `private` why other checkouts do not get it.
+    `key` is the key under which the result is stored; `private` says why other checkouts do not get
+    it. Times are in nanoseconds since the epoch.
     """
 
     prepared: Prepared
@@ -36,10 +37,11 @@ class Pending:
     places: dict[bytes, Place]
     key: bytes
     private: str
-    is_compiled: bool = False  # to its end, and well
+    is_compiled: bool = False  # the compiler ended with status 0
 
 
 def signature_or_none(path: bytes) -> Signature | None:
+    """Return a file's `Signature`, None if it does not exist."""
     try:
         return signature_of(os.stat(path))
     except OSError:
@@ -47,10 +49,10 @@ def signature_or_none(path: bytes) -> Signature | None:
 
 
 def names_listed(pending: Pending) -> tuple[bytes, ...]:
-    """Return the names of the files that the assembler opened; nothing where it is not asked.
+    """Return the names of the files that the assembler opened; empty if it got no listing flag.
 
     Raises:
-        UncacheableError: it did not tell.
+        UncacheableError: its list is missing or cannot be read.
     """
     if pending.listing is None:
         return ()
@@ -61,15 +63,15 @@ def names_listed(pending: Pending) -> tuple[bytes, ...]:
 
 
 def read_side_outputs(pending: Pending, limit: int) -> tuple[bytes, ...]:
-    """Return what the compiler wrote beside the object: all of it, and by this compile.
+    """Return the contents of the further outputs, in the order of `Prepared.side_paths`.
 
     Raises:
-        UncacheableError: some file is missing or is an older one.
+        UncacheableError: a file is missing, or this compile did not write it.
     """
     found = []
     for path, before in zip(pending.prepared.side_paths, pending.side_before, strict=True):
         data = read_output(path, started_ns=pending.started_ns, limit=limit)
-        # A compile may leave out a file that its flags announce.
+        # A compile does not always write a file that its flags announce.
         if data is None or signature_or_none(path) == before:
             raise UncacheableError(UncacheableReason.SIDE_OUTPUT_MISSING)
         found.append(data)

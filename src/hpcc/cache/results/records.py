@@ -1,14 +1,14 @@
-"""What happened to each compile, kept for `hpcc explain`: cheap to note, written in batches.
+"""Records what happened to each compile, for `hpcc explain`. Cheap to note, written in batches.
 
-On the hit path noting is one append to a bounded deque. A thread that runs anyway (the counters')
-turns the notes into JSON lines in one private file, which is renamed and begun anew when it is
-full: two files are the ring. A line is a list whose first item says what it is:
+On the hit path a note is one append to a bounded deque. The counters' thread turns the notes into
+JSON lines in one private file. A full file is renamed and a new one is started, so that two files
+form a ring. A line is a list whose first item is its kind:
 
 `["f", SCOPE, N, PATH, DIGEST]`: state of a file, named SCOPE and N (a scope has one writer);
 `["c", ID, AT, RECORD]`: one compile, `RECORD` as `_record_table` makes it;
-`["h", ID, AT]`: the compile ID again, and this time a hit.
+`["h", ID, AT]`: the compile ID again, this time as a hit.
 
-A compile whose request and inputs did not change since costs such a short line.
+A hit with unchanged request and inputs needs only such a short line.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ MAX_FILE_BYTES: Final = 8 << 20
 _MAX_PENDING: Final = 8192
 _MAX_ARGV_BYTES: Final = 64 << 10
 _MAX_FILES: Final = 5000
-# Decide nothing that is in a key: see `hpcc.cache.key.prepare`.
+# These variables are not in a key: see `hpcc.cache.key.prepare`.
 _LEFT_OUT: Final = frozenset({b"PATH", b"PWD", b"TMPDIR", b"TERM", b"NO_COLOR"})
 HIT: Final = "hit.local"
 
 
 class Note(NamedTuple):
-    """One compile as the hit path leaves it: references only, nothing computed."""
+    """One compile as the hit path notes it: only references, nothing computed."""
 
     at: float
     outcome: str
@@ -62,7 +62,7 @@ class Note(NamedTuple):
 
 
 class Records:
-    """Takes notes from any thread; `flush` writes them. Never raises for a fault of the disk."""
+    """Takes notes from any thread; `flush` writes them. A disk error is logged, not raised."""
 
     def __init__(self, directory: str, results: Results, counters: Counters) -> None:
         self._directory, self._results, self._counters = directory, results, counters
@@ -74,12 +74,13 @@ class Records:
         self._cost_ms: dict[str, int] | None = None
 
     def hit(self, prepared: Prepared, key: bytes, outcome: str = HIT) -> None:
-        """Note a hit; the whole cost of this module on the hit path."""
+        """Note a hit. This is all that the hit path pays for records."""
         self._pending.append(
             Note(time.time(), outcome, prepared.request, prepared, "", key, "", 0, self.fallback())
         )
 
     def bypass(self, request: CompileRequest, reason: str) -> None:
+        """Note a bypass with its reason."""
         self._pending.append(Note(time.time(), "bypass", request, None, reason))
 
     def compiled(
@@ -94,9 +95,9 @@ class Records:
         fallback: str = "",
         private: str = "",
     ) -> None:
-        """Note a compile that was run, here or on a farm.
+        """Note a compile that ran, here or on a farm.
 
-        `private` says why no other checkout gets its result.
+        `private` says why no other checkout gets its result, `started_ns` when it began.
         """
         duration_ms = max(0, time.time_ns() - started_ns) // 1_000_000
         self._pending.append(
@@ -107,18 +108,18 @@ class Records:
         )  # fmt: skip
 
     def fell_back(self, reason: str) -> None:
-        """Remember, for the compile this thread is at, why the farm did not do it."""
+        """Remember why the farm did not do the compile that this thread handles now."""
         self._thread.reason = reason
 
     def fallback(self) -> str:
-        """Return that reason once; "" when there is none."""
+        """Return and clear the reason that `fell_back` stored for this thread, or ""."""
         reason: str = getattr(self._thread, "reason", "")
         if reason:
             self._thread.reason = ""
         return reason
 
     def flush(self) -> None:
-        """Write what was noted since the last call, in one write."""
+        """Write the notes since the last call, with one write."""
         with self._lock:
             notes = self._drain()
             if not notes:
@@ -149,7 +150,7 @@ class Records:
                 fd = _open(path)
                 status = os.fstat(fd)
             if status.st_ino != self._inode or not status.st_size:
-                # Numbers and ids refer to lines of the same file: another file, none are known.
+                # Numbers and ids refer to lines of the same file, so a new file starts with none.
                 self._written = _Written(f"{os.getpid():x}.{status.st_size:x}")
                 self._inode = status.st_ino
             text = "".join(line + "\n" for note in notes for line in self._lines(note))
@@ -198,7 +199,7 @@ class Records:
 
 
 class _Written:
-    """What the present file holds already, as far as this process wrote it."""
+    """File states and ids that this process has written to the current file."""
 
     def __init__(self, scope: str) -> None:
         self.scope = scope
@@ -206,7 +207,7 @@ class _Written:
         self._files: dict[tuple[bytes, bytes], int] = {}
 
     def number(self, path: bytes, digest: bytes) -> tuple[int, bool]:
-        """Return the number of a file's state, and whether it is a new one."""
+        """Return the number of a file's state, and whether the number is new."""
         number = len(self._files)
         known = self._files.setdefault((path, digest), number)
         return known, known == number
@@ -258,7 +259,7 @@ def _record_table(note: Note) -> dict[str, object]:
 
 
 def environment_of(env: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Return the variables that may decide the output."""
+    """Return the variables that may affect the output."""
     return {
         os.fsdecode(name): os.fsdecode(value)
         for name, value in sorted(env.items())
@@ -267,7 +268,7 @@ def environment_of(env: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
-    """Return the object's path; for a bypass what follows -o, "" where that cannot be told."""
+    """Return the object's path; for a bypass the value of -o, or "" without one."""
     if prepared is not None:
         return os.path.normpath(os.fsdecode(prepared.output))
     found = b""
@@ -280,7 +281,7 @@ def output_of(request: CompileRequest, prepared: Prepared | None) -> str:
 
 
 def sources_of(request: CompileRequest, prepared: Prepared | None) -> list[str]:
-    """Return the sources' paths; for a bypass all arguments that are no flags."""
+    """Return the sources' paths; for a bypass all arguments except flags, 64 at most."""
     if prepared is not None:
         return [os.path.normpath(os.fsdecode(prepared.source))]
     output = output_of(request, None)
@@ -290,7 +291,7 @@ def sources_of(request: CompileRequest, prepared: Prepared | None) -> list[str]:
 
 
 def _known_costs(directory: str) -> dict[str, int]:
-    """Return what the results in the ring took to make, so that hits can say what they saved."""
+    """Return compile times in milliseconds by result, from which hits compute what they saved."""
     from hpcc.cache.results.records_read import read_lines  # late: only at the first write
 
     costs: dict[str, int] = {}
@@ -303,7 +304,7 @@ def _known_costs(directory: str) -> dict[str, int]:
 
 
 def make_records(directory: str, results: Results, counters: Counters) -> Records:
-    """Build the keeper and have it written with the counters."""
+    """Build `Records` that are flushed together with the counters."""
     records = Records(os.path.join(directory, RECORDS_NAME), results, counters)
     counters.on_flush(records.flush)
     return records

@@ -1,4 +1,7 @@
-"""Results by request key: manifests and outputs, on disk with a bounded copy in memory."""
+"""Finds and stores results by request key: manifests and outputs, on disk and in memory.
+
+The copies in memory are bounded. `hpcc clean` is noticed by the store's epoch.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,15 @@ _SHARED_FORMAT: Final = b"shared-result-1"
 # A few thousand translation units: more than an edit-compile loop touches.
 MAX_MANIFESTS: Final = 4096
 MAX_RESULT_BYTES: Final = 64 << 20
-# Larger outputs are read from disk each time, where the read is small beside writing them.
+# Larger outputs are read from disk each time: the read costs little compared with writing them.
 MAX_ONE_RESULT_BYTES: Final = 2 << 20
 
 
 class Result(NamedTuple):
-    """What a successful compile left behind. `depfile` is None when none was asked for.
+    """The outputs and messages of a successful compile. `depfile` is None without a depfile flag.
 
-    `side` are the contents of the further outputs, in `Prepared.side_paths`' order. `origin` names
-    the checkout that made a shared result (`hpcc.cache.results.share_results`).
+    `side` are the contents of the further outputs, in the order of `Prepared.side_paths`. `origin`
+    identifies the checkout that made a shared result (`hpcc.cache.results.share_results`).
     """
 
     object_data: bytes
@@ -52,14 +55,14 @@ class Result(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A result, and the state of the inputs under which it is the right one."""
+    """A result, and the set of inputs that it belongs to."""
 
     inputs: InputSet
     result: Result
 
 
 class Results:
-    """Looks up and keeps results. Thread-safe; a fault of the disk is a miss."""
+    """Looks up and stores results. Thread-safe; a disk error is a miss."""
 
     def __init__(self, store: PrivateStore, memo: FileMemo, counters: Counters) -> None:
         self._store, self._memo, self._counters = store, memo, counters
@@ -71,9 +74,9 @@ class Results:
         self._epoch = store.epoch()
 
     def find(self, request_key: bytes) -> Found | None:
-        """Return the result that fits the files as they are now."""
+        """Return the result whose inputs match the file system now, or None."""
         sets = self.sets(request_key)
-        # A source that was just written is hashed for each question: once for all sets is enough.
+        # A recently written source is hashed at each look-up: share one digest between all sets.
         first: dict[bytes, bytes | None] = {}
         for index, inputs in enumerate(sets):
             if not inputs.holds(self._memo, first):
@@ -87,21 +90,21 @@ class Results:
         return None
 
     def pin_epoch(self, pins: Pins) -> None:
-        """Pin that nobody cleaned the store meanwhile."""
+        """Pin the store's epoch, which `hpcc clean` changes."""
         pins.state(*self._store.epoch_state())
 
     def touch(self, request_key: bytes, result_key: bytes) -> None:
-        """Note a hit that was served from elsewhere."""
+        """Mark entries as recently used, for a hit that was replayed."""
         self._store.touch(request_key)
         self._store.touch(result_key)
 
     def release(self, result_key: bytes) -> None:
-        """Drop the copy in memory: somebody else holds one."""
+        """Drop the copy in memory, because a replay holds another."""
         with self._lock:
             self._results.drop(result_key)
 
     def keep(self, request_key: bytes, closure: Closure, result: Result) -> bool:
-        """Store a result under the state of the files it was made from."""
+        """Store a result under the inputs it was made from; False if the store refused it."""
         part = closure.part
         if part is None:
             inputs = make_set(request_key, closure.files, closure.present, closure.absences)
@@ -111,7 +114,7 @@ class Results:
         return self.keep_set(request_key, inputs, result)
 
     def keep_set(self, request_key: bytes, inputs: InputSet, result: Result) -> bool:
-        """Store a result under a state of the files that is named already."""
+        """Store a result under a set of inputs; False if the store refused it."""
         if not self._store.put(inputs.result_key, _encode_result(result)):
             return False
         older = self._sets(request_key) if self._store.has(request_key) else ()
@@ -124,27 +127,27 @@ class Results:
         return True
 
     def latest(self, request_key: bytes) -> InputSet | None:
-        """Return the inputs that led to the newest hit or result, as far as they are in memory."""
+        """Return the inputs of the newest hit or result, None if they are not in memory."""
         with self._lock:
             sets = self._manifests.get(request_key)
         return sets[0] if sets else None
 
     def why_missed(self, request_key: bytes) -> str:
-        """Say, after `find` gave nothing: a new command, other inputs, or a result that is gone."""
+        """Return why `find` found nothing: "new-command", "inputs-changed" or "evicted"."""
         with self._lock:
-            sets = self._manifests.get(request_key)  # `find` has just read what there is
+            sets = self._manifests.get(request_key)  # `find` has just read them
         if not sets:
             return "new-command"
         is_there = any(self._store.has(inputs.result_key) for inputs in sets)
         return "inputs-changed" if is_there else "evicted"
 
     def sets(self, request_key: bytes) -> tuple[InputSet, ...]:
-        """Return the states of the inputs under which there is a result, the latest first."""
+        """Return the stored sets of inputs of a key, the most recent first; at most `MAX_SETS`."""
         self._notice_clean()
         return self._sets(request_key)
 
     def prefer(self, request_key: bytes, sets: tuple[InputSet, ...], inputs: InputSet) -> None:
-        """Look at this one of the sets first, the next time."""
+        """Move one of the sets to the front, so that the next look-up checks it first."""
         self._remember_sets(request_key, add_set(sets, inputs))
 
     def _sets(self, request_key: bytes) -> tuple[InputSet, ...]:
@@ -166,7 +169,7 @@ class Results:
         return sets
 
     def result(self, key: bytes) -> Result | None:
-        """Return one result by the key that a set of inputs leads to."""
+        """Return one result by `InputSet.result_key`; a damaged entry is removed."""
         with self._lock:
             known = self._results.use(key)
         if known is not None:
@@ -195,7 +198,7 @@ class Results:
             self._results.put(key, result)
 
     def _notice_clean(self) -> None:
-        """Drop what is in memory when `hpcc clean` emptied the directory."""
+        """Drop the copies in memory if `hpcc clean` emptied the directory."""
         epoch = self._store.epoch()
         if epoch == self._epoch:
             return

@@ -1,8 +1,8 @@
-"""Private files that compilers write for us, used again and again.
+"""Lends private files for compilers to write to, and reuses them.
 
-Made and deleted for each compile, such a file costs more than all that is written into it: ext4
-looks past every inode that was deleted within the last minutes before it takes one for a new file,
-and so each deletion makes the next files of a build dearer, those of the store as well.
+Creating and deleting such a file for each compile costs more than writing it: before ext4 takes an
+inode for a new file, it skips every inode that was deleted in the last minutes. So each deletion
+makes the next files of a build more expensive, including those of the store.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 
 
 class ScratchPaths:
-    """Paths in one directory of ours, each lent to one compile at a time. Thread-safe."""
+    """Paths in one private directory, each lent to one compile at a time. Thread-safe."""
 
     def __init__(self, directory: bytes) -> None:
         self._directory = directory
@@ -36,10 +36,10 @@ class ScratchPaths:
         return path
 
     def give_back(self, path: bytes, *, is_written: bool) -> None:
-        """Empty the file for the next compile; idempotent.
+        """Take a path back and empty the file for the next compile; idempotent.
 
-        Unless `is_written`, which says that its writer has ended: then it is deleted, and the path
-        is not used again, as somebody may still write there.
+        `is_written`: the writer has ended. Otherwise the file is deleted and its path is not
+        reused, because a compiler may still write to it.
         """
         with self._lock:
             if path not in self._lent:
@@ -58,13 +58,13 @@ class ScratchPaths:
             self._free.append(path)
 
     def put_back(self, path: bytes) -> None:
-        """Take back a path that no compiler was told of."""
+        """Take back a path that was never passed to a compiler."""
         with self._lock:
             self._lent.remove(path)
             self._free.append(path)
 
     def _remove_left_overs(self) -> None:
-        """Delete files of daemons that are gone; one that drains still needs its own."""
+        """Delete files of daemons that have ended; a draining daemon still needs its files."""
         for name in os.listdir(self._directory):
             pid = name.partition(b"-")[0]
             if not pid.isdigit() or not os.path.exists(b"/proc/" + pid):

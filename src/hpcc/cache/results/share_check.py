@@ -13,7 +13,8 @@ Rule: a result is shared if all of these hold:
   since the maps replace that prefix as well;
 - no header may have been read under another, real name, and no two inputs of equal content ask to
   be read once;
-- no source contains the root, computes an include or contains the beginning of the root;
+- no source contains the root. If one contains the beginning of the root (/home/me), none may have
+  a computed include (`#include MACRO`), which could assemble the path;
 - the root can be marked in the depfile and the messages, to be replaced by another clone's.
 
 Example: `const char *p = __FILE__;` passes, because the maps cover it. A generated source that
