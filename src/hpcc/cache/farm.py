@@ -1,4 +1,7 @@
-"""The remote half of the cache: results of an image, under keys that no host compiler shares."""
+"""The remote half of the cache: looks up, compiles on the farm, and stores results of an image.
+
+Its keys name the image in place of the host's compiler, so remote and local results never mix.
+"""
 
 from __future__ import annotations
 
@@ -50,20 +53,20 @@ _HIT: Final = "hit.remote"
 _ENGINE_HIT: Final = "hit.engine"
 BREAKER_FAILURES: Final = 3
 BREAKER_SECONDS: Final = 10.0
-# How long a refusal is remembered without asking the compiler again.
+# How long a refusal is remembered before the compile is tried again.
 REFUSAL_SECONDS: Final = 30.0
 _MAX_REFUSALS: Final = 4096
 _MAX_WARNED: Final = 64
-# These say something of one compile, not of the farm.
+# Failures with these reasons concern one compile, not the farm.
 _NOT_THE_FARM: Final = frozenset(
     {"cancelled", "bad-request", "quota", "resource-exhausted", "parity", "quarantined"}
-    # Local files, before anything is asked of anybody.
+    # Local files, found before any request is sent.
     | {"input", "input-kind", "input-changed"}
 )
 
 
 class FarmBreaker:
-    """Stops asking a farm that fails again and again. Thread-safe."""
+    """Stops requests to a farm that fails repeatedly. Thread-safe."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -71,14 +74,16 @@ class FarmBreaker:
         self._breaker = CircuitBreaker(
             failures=BREAKER_FAILURES, open_seconds=BREAKER_SECONDS, tries_one=False
         )
-        # What failed last, so that the reason is not lost behind the breaker's own.
+        # The last failure, which a fallback by the breaker reports, too.
         self.why = ""
 
     def is_open(self) -> bool:
+        """Tell whether requests are stopped now."""
         with self._lock:
             return not self._breaker.admits(self._monotonic())
 
     def note(self, *, worked: bool, why: str = "") -> None:
+        """Record the outcome of one request; `why` is the reason of a failure."""
         with self._lock:
             self.why = why or self.why
             now = self._monotonic()
@@ -90,7 +95,7 @@ class FarmBreaker:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One compile for a farm: where its project begins, its command's key, the host's toolchain."""
+    """One compile for a farm: project root, key of the command, toolchains of host and image."""
 
     prepared: Prepared
     root: bytes
@@ -101,7 +106,7 @@ class _Job:
 
 
 class FarmCache:
-    """Looks up, compiles on the farm, stores. None from `begin` means: do it locally."""
+    """Looks up, compiles on the farm, stores. `begin` returns None for a local compile."""
 
     def __init__(
         self,
@@ -127,13 +132,13 @@ class FarmCache:
         self._warned: BoundedMemo[str, None] = BoundedMemo(_MAX_WARNED)
 
     def begin(self, prepared: Prepared, is_cancelled: Callable[[], bool]) -> Done | None:
-        """Answer from the image's results or from the farm; None when this machine has to."""
+        """Answer from the image's stored results or from the farm; None to compile locally."""
         farm = self._remote.farm()
         if farm is None:
             return None
         host, verdict, session = self._parity_verdict(prepared, farm, is_cancelled)
         if verdict.refuses and session is not None and time.time() < session.expires_at:
-            # Longer than its session no word counts: the dispatcher asks anew then.
+            # A verdict holds only until its session expires; the dispatcher then logs in again.
             return self.fall_back(FallbackReason.PARITY, verdict.text)
         marker = prepared.marker_status.search.marker
         root = prepared.cwd if marker is None else marker.root
@@ -183,7 +188,7 @@ class FarmCache:
         return effective_policy(session, fallback=settings.fallback, parity=settings.parity)
 
     def fall_back(self, reason: str, message: str) -> Done | None:
-        """Count why it is done here; with `fallback = "never"` it is not done at all."""
+        """Count a fallback and return None, or the failure that `fallback = "never"` demands."""
         self._counters.add(f"fallback.{reason}")
         self._records.fell_back(
             f"{reason}: {message}" if reason == FallbackReason.PARITY else reason
@@ -217,7 +222,7 @@ class FarmCache:
             is_last = True
 
     def _learn(self, job: _Job, plan: RemotePlan, outcome: RemoteResult) -> bool:
-        """Tell whether a file that the guest lacked can be added; then it is worth another try."""
+        """Add files that the guest lacked; return True if another try may succeed."""
         guest = self._planner.guest_map(job.prepared, job.root)
         sent = frozenset(path for path, _ in plan.closure.files)
         return self._completions.learn(
@@ -230,11 +235,11 @@ class FarmCache:
             UncacheableReason.MODIFIED_DURING_COMPILE,
             FallbackReason.INPUT_VANISHED,
         }:
-            return  # the sources as they are this minute, not the command
+            return  # the cause is the present state of the sources, not the command
         self._refusals[key] = (reason, self._monotonic() + REFUSAL_SECONDS)
 
     def _failed(self, outcome: RemoteResult, root: bytes) -> Done | None:
-        """An injected flag or the image may be at fault: the user's own compiler decides."""
+        """Compile locally if allowed, because an injected flag or the image may be at fault."""
         if self._policy(self._remote.session()).fallback != "never":
             return self.fall_back(FallbackReason.EXIT_CODE, "the compile failed in the guest")
         self._counters.add("miss.failed")
@@ -274,7 +279,7 @@ class FarmCache:
 
 
 def remote_key(prepared: Prepared, farm: Farm, root: bytes) -> bytes:
-    """Name a compile by its image instead of by a compiler of this machine."""
+    """Return the key (SHA-256) of a compile on a farm; it names the image, not a host compiler."""
     request = prepared.request
     return hashlib.sha256(
         encode_fields(
@@ -314,7 +319,7 @@ def _client_result(
 
 
 def _client_stdout(prepared: Prepared, text: bytes, root: bytes) -> bytes:
-    """Return a guest's stdout as this machine's own compile would write it."""
+    """Return a guest's stdout with the paths that a local compile would print."""
     own = root.rstrip(b"/") + b"/"
 
     def is_here(name: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What crosses the daemon's inner seams: launcher front, cache handler, remote dispatcher.
+"""The types at the daemon's inner seams: launcher front, cache handler, remote dispatcher.
 
 Tuples and bytes instead of records: this is the hit path (docs/adr/0001-architecture.md).
 """
@@ -15,7 +15,7 @@ from hpcc.core import RemoteOutcome, RemoteRequest
 if TYPE_CHECKING:  # on Windows there are none
     pass
 
-# The launcher keeps at most this much of each stream; a compiler that says more is not stored.
+# The launcher captures at most this much of each stream; longer output makes a result uncacheable.
 MAX_CAPTURE_BYTES: Final = 1 << 20
 
 
@@ -23,9 +23,8 @@ class CompileRequest(NamedTuple):
     """One run of a compiler, as the user started it.
 
     `argv[0]` is the compiler as the user spelled it, `compiler` the absolute path of the real
-    one, never hpcc itself. `env` holds only names that matter to a compiler (launcher/hpcc.c,
-    `ENV_NAMES`). `frame` are the bytes all this was read from; b"" when they are not to be
-    remembered.
+    compiler, never of hpcc. `env` holds only names that matter to a compiler (launcher/hpcc.c,
+    `ENV_NAMES`). `frame` are the bytes of the request; b"" if a hit must not be remembered by them.
     """
 
     argv: tuple[bytes, ...]
@@ -38,7 +37,7 @@ class CompileRequest(NamedTuple):
 
 
 class Done(NamedTuple):
-    """The outputs are in place: the launcher prints and exits."""
+    """The outputs are in place: the launcher prints both streams and exits."""
 
     exit_code: int
     stdout: bytes
@@ -46,7 +45,7 @@ class Done(NamedTuple):
 
 
 class Exec(NamedTuple):
-    """Not ours: the launcher execs the compiler unchanged and reports nothing."""
+    """A bypass: the launcher execs the compiler unchanged and reports nothing."""
 
     reason: str
 
@@ -54,10 +53,10 @@ class Exec(NamedTuple):
 class Run(NamedTuple):
     """The launcher runs `argv` (`argv[0]` an absolute path) and reports.
 
-    Both streams are passed on as they come and captured, up to `MAX_CAPTURE_BYTES` each. With
-    `filter_headers` stderr is held back and `finish` says what the user is to see of it. With
-    `is_tentative` nothing is shown of a compile that fails: the launcher reports it and then runs
-    the user's own command.
+    The launcher passes both streams on as they come, and captures up to `MAX_CAPTURE_BYTES` of
+    each. With `filter_headers` it holds stderr back, and `finish` returns what to print. With
+    `is_tentative` it prints nothing of a compile that fails: it reports the failure and then runs
+    the user's own command. `token` is the handler's own.
     """
 
     argv: tuple[bytes, ...]
@@ -67,7 +66,7 @@ class Run(NamedTuple):
 
 
 class RunReport(NamedTuple):
-    """How a `Run` ended. `signal` is 0, or what killed the compiler (`exit_code` is then 0)."""
+    """How a `Run` ended. `signal` is 0 or the one that killed the compiler (`exit_code` is 0)."""
 
     exit_code: int
     signal: int
@@ -77,7 +76,7 @@ class RunReport(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """What the launcher still has to print; it exits with the compiler's own status."""
+    """What the launcher still has to print; it exits with the compiler's status."""
 
     stdout: bytes
     stderr: bytes
@@ -89,12 +88,13 @@ class CompileHandler(Protocol):
     def begin(self, request: CompileRequest, is_cancelled: Callable[[], bool]) -> Done | Exec | Run:
         """Answer one compile; may block for minutes while a farm works on it.
 
-        `is_cancelled` turns true when the launcher is gone; nobody reads the answer then.
+        `is_cancelled` becomes true when the launcher is gone; the answer is then discarded. For a
+        `Run` the caller calls `finish` or `abandon` once. Never raises.
         """
         ...
 
     def finish(self, request: CompileRequest, run: Run, report: RunReport) -> Finish:
-        """Store the result if it may be stored. Never raises for a fault of the store."""
+        """Store the result if it may be stored. An error of the store is not raised."""
         ...
 
     def abandon(self, request: CompileRequest, run: Run) -> None:
@@ -102,29 +102,29 @@ class CompileHandler(Protocol):
         ...
 
     def counters(self) -> dict[str, int]:
-        """Return what `hpcc stats` shows, by stable names."""
+        """Return the numbers of `hpcc stats`, by stable names."""
         ...
 
     def close(self) -> None:
-        """Write back what is only in memory; no call follows."""
+        """Write back what is only in memory; the caller makes no further call."""
         ...
 
 
 class RemoteClient(Protocol):
-    """The way to a farm. Thread-safe; failures are values."""
+    """Access to a farm. Thread-safe; failures are values, not exceptions."""
 
     def farm(self) -> Farm | None:
         """Return the current farm or None; cheap enough to ask on every request."""
         ...
 
     def session(self) -> FarmSession | None:
-        """Return what that farm said at the last login, of whichever process; as cheap."""
+        """Return the farm's answer at the last login of any process, or None; as cheap."""
         ...
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
-        """Compile on the farm, blocking; `is_cancelled` is polled and kills it there."""
+        """Compile on the farm and block until the end; polls `is_cancelled` to kill it there."""
         ...
 
     def close(self) -> None:
-        """End what was started for it."""
+        """Release what this client started."""
         ...

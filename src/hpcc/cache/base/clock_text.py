@@ -1,7 +1,7 @@
-"""Whether an object holds the time at which it was made: the last guard against `__DATE__`.
+"""Searches an object for the time of its compile: the last guard against `__DATE__`.
 
-The scan of the sources finds the macros by name. Names can be pasted together (`__DA ## TE__`);
-what they expand to then stands in the object, in the form that the C standard prescribes.
+The scan of the sources finds the macros by name. Names can be pasted together (`__DA ## TE__`), but
+their expansion is then in the object, in the form that the C standard prescribes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Final
 _SECOND_NS: Final = 1_000_000_000
 _DAY_SECONDS: Final = 86_400
 _MONTHS: Final = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-# Begins with a colon, which the search then jumps to: thirty times as fast on an object.
+# The leading colon lets the search skip ahead: thirty times as fast on an object.
 _TIME: Final = re.compile(rb":(?<=(?:[01]\d|2[0-3]):)[0-5]\d:([0-6]\d)(?!\d)")
 _MINUTE: Final = 60
-# __TIMESTAMP__ is asctime's: of the file's last change, and so of any time.
+# __TIMESTAMP__ has asctime's form and the time of the file's last change, so any time.
 _TIMESTAMP: Final = re.compile(
     rb":(?<=(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:%s) [ \d]\d \d\d:)\d\d:\d\d \d{4}"
     % b"|".join(_MONTHS)
@@ -24,25 +24,25 @@ _TIMESTAMP: Final = re.compile(
 
 
 def mentions_clock(data: bytes, started_ns: int, ended_ns: int) -> bool:
-    """Tell whether `data` holds a date or time of day of that span, in any time zone."""
+    """Tell whether `data` contains a date or time of day of that span, in any time zone."""
     started, ended = started_ns // _SECOND_NS, ended_ns // _SECOND_NS
     days = _days(started, ended)
     if any(year in data for year in {day[-5:] for day in days}) and any(d in data for d in days):
         return True
     if b":" not in data:
         return False
-    # Zones differ by whole minutes, so the second is everybody's.
+    # Time zones differ by whole minutes, so the second is the same in all.
     seconds = {n % _MINUTE for n in range(started, min(ended, started + _MINUTE) + 1)}
     return any(int(match[1]) in seconds for match in _TIME.finditer(data))
 
 
 def mentions_timestamp(data: bytes) -> bool:
-    """Tell whether `data` holds what __TIMESTAMP__ expands to."""
+    """Tell whether `data` contains an expansion of __TIMESTAMP__."""
     return _TIMESTAMP.search(data) is not None
 
 
 def _days(started: int, ended: int) -> set[bytes]:
-    """Return the dates as `__DATE__` has them; zones reach from -12 to +14 hours."""
+    """Return the dates in the form of `__DATE__`; time zones reach from -12 to +14 hours."""
     moments = range(started - _DAY_SECONDS, ended + 2 * _DAY_SECONDS, _DAY_SECONDS)
     days = map(time.gmtime, moments)
     return {b"%s %2d %d" % (_MONTHS[d.tm_mon - 1], d.tm_mday, d.tm_year) for d in days}

@@ -1,11 +1,11 @@
-"""What `hpcc stats` shows: counts by stable names, kept over restarts of the daemon.
+"""The counts of `hpcc stats`, by stable names, kept over restarts of the daemon.
 
-Names: `hit.local`, `hit.shared` (those of them that another checkout made), `hit.remote`,
+Names: `hit.local`, `hit.shared` (local hits that another checkout made), `hit.remote`,
 `hit.engine`, `miss.local`, `miss.remote.executed`, `miss.remote.cached`, `miss.failed`,
 `miss.engine.executed`, `miss.engine.cached`, `bypass.<reason>`,
-`uncacheable.<reason>`, `private.<reason>` (kept, for this checkout alone), `fallback.<reason>`,
-`dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without asking the daemon),
-`bytes.stored`, `bytes.served`; `since` is the second at which counting began.
+`uncacheable.<reason>`, `private.<reason>` (stored only for this checkout), `fallback.<reason>`,
+`dedup.waited`, `store.<what>`, `launcher.<reason>` (compiled without the daemon),
+`bytes.stored`, `bytes.served`; `since` is the time at which counting began, in epoch seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FLUSH_SECONDS: Final = 2.0
 
 
 def read_counters(path: str) -> dict[str, int]:
-    """Return the counts on disk; nothing where the file is missing or damaged."""
+    """Return the counts on disk; empty if the file is missing or damaged."""
     try:
         with open(path, "rb") as file:
             table = json.loads(file.read(MAX_COUNTERS_BYTES))
@@ -53,10 +53,11 @@ class Counters:
         self._thread.start()
 
     def on_flush(self, callback: Callable[[], None]) -> None:
-        """Call this too whenever counts are written back."""
+        """Also call `callback` whenever counts are written back, from the counters' thread."""
         self._on_flush.append(callback)
 
     def add(self, name: str, amount: int = 1) -> None:
+        """Add to one count; beyond `_MAX_NAMES` new names are dropped."""
         with self._lock:
             if name in self._counts or len(self._counts) < _MAX_NAMES:
                 self._counts[name] = self._counts.get(name, 0) + amount
@@ -64,10 +65,12 @@ class Counters:
             self._wake.set()
 
     def snapshot(self) -> dict[str, int]:
+        """Return a copy of all counts."""
         with self._lock:
             return dict(self._counts)
 
     def reset(self, since: int) -> None:
+        """Drop all counts and start again at `since`, in epoch seconds."""
         with self._lock:
             self._counts = {"since": since}
         self._wake.set()
@@ -95,7 +98,7 @@ class Counters:
 
 
 def write_counters(path: str, counts: dict[str, int]) -> None:
-    """Replace the file, whole or not at all; a full disk keeps the old one."""
+    """Replace the file atomically; on a disk error the old one stays."""
     data = json.dumps(counts, sort_keys=True).encode()
     with contextlib.suppress(OSError):
         write_whole(Path(path), data, sync=Sync.NONE, mode=0o666, makes_parent=True)

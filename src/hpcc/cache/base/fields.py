@@ -1,4 +1,4 @@
-"""Records on disk and in keys: a list of byte strings, each with its length before it."""
+"""The encoding of records on disk and in keys: byte strings, each preceded by its length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_FIELDS: Final = 500_000
 
 
 def encode_fields(fields: Iterable[bytes]) -> bytes:
-    """Join byte strings so that no two lists give the same bytes."""
+    """Join byte strings, each after its length in 4 bytes; different lists give different bytes."""
     pack = _LENGTH.pack
     parts: list[bytes] = []
     for field in fields:
@@ -23,7 +23,7 @@ def encode_fields(fields: Iterable[bytes]) -> bytes:
 
 
 def decode_fields(data: bytes) -> list[bytes]:
-    """Split what `encode_fields` joined.
+    """Split what `encode_fields` joined; at most `MAX_FIELDS` fields.
 
     Raises:
         IntegrityError: the bytes are not such a list.

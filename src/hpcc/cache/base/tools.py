@@ -1,4 +1,4 @@
-"""Short questions to a compiler: bounded in time and output, gone when the launcher is gone."""
+"""Runs short compiler queries, bounded in time and output, killed when the launcher is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_SECONDS: Final = 0.05
 
 
 class ProgramOutput(NamedTuple):
-    """What a program said. `exit_code` is -1 when it was killed for time or a lost launcher."""
+    """A program's output. `exit_code` is -1 if it was killed after a timeout or a cancel."""
 
     exit_code: int
     stdout: bytes
@@ -31,10 +31,12 @@ def ask(
     is_cancelled: Callable[[], bool] = lambda: False,
     timeout_seconds: float = QUERY_SECONDS,
 ) -> ProgramOutput:
-    """Run a program to its end and return what it wrote.
+    """Run a program to its end; return up to `MAX_ANSWER_BYTES` of each stream.
+
+    Its process group is killed after `timeout_seconds`, or when `is_cancelled` becomes true.
 
     Raises:
-        OSError: it could not be started.
+        OSError: the program could not be started.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Why a result must not be kept: the error that says so, and facts about files behind it."""
+"""The error for a result that must not be stored, and the file checks that lead to it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-# A file system's clock may lag behind the one we read by a tick (10 ms at HZ=100).
+# File systems stamp with a clock that lags by up to a tick (10 ms at HZ=100).
 _TICK_NS: Final = 50_000_000
 _SECOND_NS: Final = 1_000_000_000
 
 
 class UncacheableError(Exception):
-    """The compile is fine and its result must not be kept; `reason` is counted."""
+    """The compile succeeded, but its result must not be stored; `reason` is counted."""
 
     def __init__(self, reason: UncacheableReason) -> None:
         super().__init__(reason)
@@ -21,7 +21,7 @@ class UncacheableError(Exception):
 
 
 def absolute(cwd: bytes, path: bytes) -> bytes:
-    """Join without resolving `..`, which a symbolic link would make wrong."""
+    """Join without resolving `..`, because that is wrong behind a symbolic link."""
     full = path if path.startswith(b"/") else cwd.rstrip(b"/") + b"/" + path
     while b"//" in full or b"/./" in full:
         full = full.replace(b"//", b"/").replace(b"/./", b"/")
@@ -29,8 +29,8 @@ def absolute(cwd: bytes, path: bytes) -> bytes:
 
 
 def is_fresh(status: os.stat_result, started_ns: int) -> bool:
-    """Tell whether a file may have changed since `started_ns`."""
+    """Tell whether a file may have changed since `started_ns` (epoch nanoseconds)."""
     newest = max(status.st_mtime_ns, status.st_ctime_ns)
-    # Whole seconds on both stamps: a file system that keeps no finer ones.
+    # Both stamps in whole seconds: the file system stores no finer ones.
     is_coarse = status.st_mtime_ns % _SECOND_NS == 0 and status.st_ctime_ns % _SECOND_NS == 0
     return newest >= started_ns - (2 * _SECOND_NS if is_coarse else _TICK_NS)

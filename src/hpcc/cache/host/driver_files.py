@@ -1,4 +1,4 @@
-"""Whether an assembler lists the files that its directives read."""
+"""Tests whether an assembler lists the files that its directives read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpcc.core import CallerError
 
 
 def lists_its_files(assembler: bytes, env: Mapping[bytes, bytes]) -> bool:
-    """Ask an assembler whether `--MD` names what its directives read."""
+    """Tell whether `--MD` lists the files of `.incbin` and `.include`; runs the assembler once."""
     with tempfile.TemporaryDirectory(prefix="hpcc-as-") as name:
         root = os.fsencode(name)
         data, more, source, listing, output = (

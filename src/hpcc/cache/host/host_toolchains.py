@@ -1,6 +1,6 @@
-"""What this machine's compilers say of themselves: asked once, and again when files change.
+"""Describes this machine's compilers for the parity check: probed once, and again after changes.
 
-Not in the way of a hit that is remembered: asked where a compile is looked up in a farm's results.
+Replays do not need it. It is used when a compile is looked up in a farm's results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hpcc.compilers.probe import (
 from hpcc.core import CallerError, Toolchain, encode_toolchains
 from hpcc.core.memo import BoundedMemo
 
-# Headers change with an upgrade of the system: to stat some hundreds of them costs a millisecond.
+# Headers change with a system upgrade; a stat of some hundreds of them costs a millisecond.
 RECHECK_SECONDS: Final = 600.0
 _MAX_KNOWN: Final = 256
 _OUTPUT: Final = "probe.i"
@@ -34,7 +34,7 @@ _ENV: Final = {b"LC_ALL": b"C"}
 
 @dataclass(frozen=True, slots=True)
 class HostToolchain:
-    """A compiler of this machine. `text` is it as a request carries it."""
+    """A compiler of this machine; `toolchain` is None if unknown. `text` goes into requests."""
 
     name: str
     toolchain: Toolchain | None
@@ -44,13 +44,13 @@ class HostToolchain:
 @dataclass(slots=True)
 class _Known:
     found: HostToolchain
-    # Of every header that the probe read.
+    # The state of every header that the probe read.
     state: tuple[tuple[str, tuple[int, ...]], ...]
     checked_at: float
 
 
 class HostToolchains:
-    """Answers by identity and name. Thread-safe: one thread asks, the others wait for it."""
+    """Remembers answers by identity and name. Thread-safe: one thread asks, the others wait."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -65,9 +65,10 @@ class HostToolchains:
         path: bytes,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> HostToolchain:
-        """Return the compiler at `compiler`, whose content is `identity`, `called` so by the user.
+        """Return the description of the compiler at the path `compiler`.
 
-        `path` is PATH, where it looks for its programs. One that does not answer is not known.
+        `called` is its name on the command line, `identity` its digest, `path` the PATH where it
+        finds its programs. `toolchain` is None for a compiler that does not answer.
         """
         key = (identity, compiler, called)
         known = self._known.get(key)
@@ -97,7 +98,7 @@ def ask_compiler(
     path: bytes,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[HostToolchain, frozenset[str]]:
-    """Give a compiler the probe; return what it said and which headers it read."""
+    """Run the probe; return the compiler's description and the headers that the probe read."""
     name = posixpath.basename(called).decode("utf-8", "replace")
     nothing = HostToolchain(name, None, "")
     source, content = probe_source(name)

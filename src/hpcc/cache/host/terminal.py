@@ -1,7 +1,7 @@
-"""What a compiler would do on the user's terminal, while its messages go through a pipe.
+"""Finds the flags that give piped compiler messages the look they have on the user's terminal.
 
-Compilers decide by the terminal, by variables, by version and by the terminal's description, each
-in its own way (GCC: gcc/diagnostic-color.cc; LLVM: Process.inc). So each is asked, on a terminal.
+Compilers decide by the terminal, variables, their version and the terminal's description, each in
+another way (GCC: gcc/diagnostic-color.cc; LLVM: Process.inc). So each is run on a terminal once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _URLS: Final = b"-fdiagnostics-urls="
 
 
 class Terminals:
-    """Remembers what compilers said. Thread-safe: a lost update costs a question."""
+    """Remembers the answers of compilers. Thread-safe: a race only asks twice."""
 
     def __init__(self) -> None:
         self._known: BoundedMemo[tuple[bytes | None, ...], bytes] = BoundedMemo(_MAX_REMEMBERED)
@@ -44,14 +44,14 @@ class Terminals:
         family: CompilerFamily,
         identity: bytes,
     ) -> tuple[bytes, ...] | Bypass:
-        """Return the flags that make the compiler write to a pipe what it would to a terminal."""
+        """Return the flags that make a pipe get the messages that the terminal would get."""
         if not request.stderr_is_tty:
             return ()
         width = _width(request)
         if width and not family.wraps_messages:
             return Bypass(
                 BypassReason.TERMINAL_WIDTH
-            )  # GCC cuts source lines, and has no flag for it
+            )  # GCC truncates source lines, and has no flag for that
         is_given = any(a.startswith(_WIDTH) for a in invocation.arguments)
         wrap = (_WIDTH + width,) if width and not is_given else ()
         return (*wrap, *self._colours(request, invocation, family, identity))
@@ -95,13 +95,13 @@ class Terminals:
 
 
 def _width(request: CompileRequest) -> bytes:
-    """Return COLUMNS where it is a number, for which compilers take a terminal's width."""
+    """Return COLUMNS if it is a number: compilers use it as the terminal's width."""
     match = re.match(rb"\s*\+?0*([1-9]\d{0,5})", request.env.get(b"COLUMNS", b""))
     return b"" if match is None else match[1]
 
 
 def _speak(request: CompileRequest, question: list[bytes]) -> bytes:
-    """Return what the compiler writes to a terminal for a warning; nothing if it cannot say."""
+    """Return what the compiler writes to a terminal for a warning; b"" if it cannot be run."""
     ours, theirs = os.openpty()
     try:
         with tempfile.TemporaryFile() as source:
@@ -123,7 +123,7 @@ def _speak(request: CompileRequest, question: list[bytes]) -> bytes:
                 return b""
         os.set_blocking(ours, False)
         text = bytearray()
-        with contextlib.suppress(OSError):  # nothing more is there
+        with contextlib.suppress(OSError):  # no more output
             while len(text) < _MAX_ANSWER_BYTES and (chunk := os.read(ours, _MAX_ANSWER_BYTES)):
                 text += chunk
         return bytes(text)

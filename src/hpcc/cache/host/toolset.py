@@ -1,7 +1,7 @@
-"""What `-B`, `-specs` and Objective-C bring into a compile: programs and specs files.
+"""Finds the programs and specs files that `-B`, `-specs` and Objective-C add to a compile.
 
-Looked at when a result is kept; a hit then checks the names, there or not there, like any other
-input.
+They are collected when a result is stored. A hit then checks them like any other input, by content
+or by absence.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def files_of_tools(
     *,
     search: tuple[bytes, ...],
 ) -> tuple[bytes, ...]:
-    """Name every file that these flags make the driver look for; `search` is the include path.
+    """Return every file that these flags make the driver look for; `search` is the include path.
 
     Raises:
-        UncacheableError: one of them may do more than is known.
+        UncacheableError: one of them may have effects that are not known here.
     """
     arguments = invocation.tool_arguments
     own: tuple[bytes, ...] = ()
@@ -96,7 +96,7 @@ def _ask(argv: list[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> bytes:
 def _own_program(
     invocation: Invocation, base: bytes, compiler: bytes, env: Mapping[bytes, bytes], cwd: bytes
 ) -> tuple[bytes, ...]:
-    """Name the compiler proper of a language that is not part of the identity."""
+    """Return the compiler proper, and its libraries, of a language outside the identity."""
     argv = [compiler, *invocation.tool_arguments, b"-print-prog-name=" + base]
     path = _ask(argv, env, cwd).strip()
     if not path.startswith(b"/"):
@@ -111,7 +111,7 @@ def _default_lists(
     cwd: bytes,
     search: tuple[bytes, ...],
 ) -> tuple[bytes, ...]:
-    """Name the lists that Clang's sanitizers read where they are there (SanitizerArgs.cpp)."""
+    """Return the lists that Clang's sanitizers read if they exist (SanitizerArgs.cpp)."""
     found = [d for d in search if _OWN_HEADERS.search(d)]
     if not found:
         argv = [compiler, *invocation.search_arguments, b"-print-resource-dir"]
@@ -130,7 +130,7 @@ def _assemblers(
     env: Mapping[bytes, bytes],
     cwd: bytes,
 ) -> tuple[bytes, ...]:
-    """Name what may assemble for another target than Clang's own: `TARGET-as` before `as`."""
+    """Return the candidates for an external assembler: Clang tries `TARGET-as` before `as`."""
     arguments = invocation.search_arguments
     about = _ask([compiler, *arguments, b"-v"], env, cwd)
     found = _ask([compiler, *arguments, b"-print-prog-name=as"], env, cwd).strip()
@@ -161,7 +161,7 @@ def _in_prefixes(
     for prefix in invocation.values("-B"):
         if not prefix or b":" in prefix or b"\n" in prefix:
             raise UncacheableError(UncacheableReason.PROGRAM_PREFIX)
-        # GCC lists the places itself; Clang takes the directory, or the text as it is.
+        # GCC lists the places itself; Clang uses the directory, or the text as a prefix.
         places = {prefix, posixpath.join(prefix, b"")}
         if any(os.path.isdir(absolute(cwd, place)) for place in places):
             places = {posixpath.join(prefix, b"")}
@@ -187,10 +187,10 @@ def _specs(
 
 
 def _libraries(path: bytes, env: Mapping[bytes, bytes]) -> Iterator[bytes]:
-    """Yield what the loader gives a program, if it is there.
+    """Yield the shared libraries of a program; nothing if the program does not exist.
 
     Raises:
-        UncacheableError: it is a script, which may read and run anything.
+        UncacheableError: it is a script, which may read and run any file.
     """
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""What a closure is asked with and what it is made of."""
+"""The request for an include closure and its result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hpcc.compilers.scan.scan import Hazard
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """Files with digests, names that must exist, names that must not.
+    """Files with SHA-256 digests, names that must exist, names that must be absent.
 
-    `existing` are files that were not read although some `__has_include` or include line, in a
-    branch not taken, names them. `plain` are the devices of those that were seen to be files
-    themselves, and no links. With a `part` the files end with its files, and the absences are its.
+    `existing` are files that were not read, although a `__has_include` or an include line in an
+    inactive branch names them. `plain` maps paths that are files, not links, to their device. With
+    a `part`, `files` end with its files, and `absences` are those of the part.
     """
 
     files: tuple[tuple[bytes, bytes], ...]
@@ -28,14 +28,14 @@ class Closure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosureRequest:
-    """What to look at. Paths are absolute; `search` are all directories names are looked up in.
+    """What to examine. Paths may be relative to `cwd`; `search` are all include directories.
 
-    `counts` limits which directories' absent names matter (a remote compile sees only the root).
-    `allow_date` is true when SOURCE_DATE_EPOCH pins __DATE__ and __TIME__. `arguments` are those of
-    the compiler, where macros are written, too. `data` are names of files that were read as they
-    are (`.incbin`), `absent` paths where nothing may be. Hazards in `resolvable` do not refuse:
-    `look_again` gets those that were found and returns more names of data, or raises. `doubts` are
-    hazards known beforehand.
+    `counts` limits the directories whose absent names matter (a remote compile sees only the root).
+    `allow_date` is true if SOURCE_DATE_EPOCH fixes __DATE__ and __TIME__. `arguments` are those of
+    the compiler, which may define macros. `data` are names of files that were read as data
+    (`.incbin`), `absent` are paths that must not exist. Hazards in `resolvable` do not refuse the
+    result: `look_again` gets those that were found, and returns more names of data or raises.
+    `doubts` are hazards known beforehand. `started_ns` is in epoch nanoseconds.
     """
 
     cwd: bytes

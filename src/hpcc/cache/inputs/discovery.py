@@ -1,4 +1,4 @@
-"""Asking compilers which files they read, and reading what they answer."""
+"""Asks compilers which files they read, and parses the answers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SECOND_RUN_SECONDS: Final = 120.0
 
 
 def parse_dependencies(data: bytes) -> tuple[bytes, ...]:
-    """Return the files a depfile names.
+    """Return the files that a depfile lists, in its order; at least one.
 
     Raises:
-        UncacheableError: it cannot be read.
+        UncacheableError: the bytes are not a depfile, or list no file.
     """
     try:
         names = prerequisites(parse_depfile(data))
@@ -39,7 +39,7 @@ def ask_dependencies(
     """Ask the compiler for the whole closure with `-M`.
 
     Raises:
-        UncacheableError: it did not tell.
+        UncacheableError: the compiler did not start, failed or exceeded the time.
     """
     family, invocation = prepared.family, prepared.invocation
     argv = family.dependency_command(prepared.request.compiler, invocation, injected)

@@ -1,12 +1,12 @@
-"""Files that a compile reads as data, and what only macro expansion can show.
+"""Finds files that a compile reads as data, and effects that only macro expansion shows.
 
-| assembler | how `.incbin` and `.include` become known |
+| assembler | how the files of `.incbin` and `.include` are found |
 | --- | --- |
-| GNU as, run by the driver | `-Wa,--MD`: it lists every file it opened, however that was spelled |
-| Clang's own | from sources whose `asm` is all literal; else from the preprocessor's output |
-| GNU as with `-flto` | in the same way: LTO sections would keep the `-Wa` option |
+| GNU as, run by the driver | `-Wa,--MD`: it lists every file that it opened |
+| Clang's integrated | from sources with only literal `asm`; else from the preprocessor's output |
+| GNU as with `-flto` | in the same way, because LTO sections would store the `-Wa` option |
 
-Where pieces could make `__DATE__` or its like, the preprocessor's output shows whether they do.
+If pasted names could form `__DATE__` or `__TIME__`, the preprocessor's output shows if they do.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _ASSEMBLY: Final = Hazard.ASSEMBLER_FILE | Hazard.OPAQUE_ASSEMBLY
 _MAX_INCLUDED: Final = 200
 _MAX_INCLUDED_BYTES: Final = 8 << 20
 _EXPANSION_SECONDS: Final = 120.0
-# `-Wa,` splits at commas, and the driver's specs know white space and quotes.
+# `-Wa,` splits at commas, and the driver's specs interpret white space and quotes.
 _PLAIN_PATH: Final = re.compile(rb"[\w/.+@:=-]+")
 
 
 def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
-    """Return the flag by which GNU as lists its inputs in `path`; empty where it would not."""
+    """Return the flag that makes GNU as list its inputs in `path`; empty if it cannot be used."""
     arguments = prepared.invocation.arguments
     if (
         prepared.invocation.is_assembly_output
@@ -52,23 +52,23 @@ def listing_flag(prepared: Prepared, path: bytes) -> tuple[bytes, ...]:
 
 
 def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
-    """Return the names of the files that the assembler's list holds beside its own source.
+    """Return the names of the files in the assembler's list, without its own source.
 
     Raises:
-        UncacheableError: the list cannot be read, or a file of it is gone.
+        UncacheableError: the list cannot be read, or a file in it does not exist.
     """
     cwd, invocation = prepared.cwd, prepared.invocation
     listed = parse_dependencies(data)
     side = set(prepared.side_paths)
     paths = [path for path in listed if absolute(cwd, path) not in side]
-    # The first file that it opened comes last: the driver's temporary one.
+    # The file opened first comes last: the driver's temporary file.
     if len(paths) == len(listed) and b"-pipe" not in invocation.arguments:
         paths.pop()
     directories = tuple(absolute(cwd, d.rstrip(b"/") or b"/") for d in invocation.include_dirs)
     names: dict[bytes, None] = {}
     for path in paths:
         full = absolute(cwd, path)
-        # `.file "main.c"` puts the source's own name there, in whatever directory it is.
+        # `.file "main.c"` adds the source's name without its directory.
         if path != invocation.source.rpartition(b"/")[2] and not os.path.exists(full):
             raise UncacheableError(UncacheableReason.INPUT_VANISHED)
         names[path] = None
@@ -79,12 +79,12 @@ def read_listing(prepared: Prepared, data: bytes) -> tuple[bytes, ...]:
 
 
 def watched_names(prepared: Prepared, configs: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Return the paths where a file for the driver might appear."""
+    """Return the paths where a configuration file for the driver could appear."""
     return tuple(absolute(prepared.cwd, n) for n in (*configs, *prepared.identity.relative_names))
 
 
 def embed_directories(prepared: Prepared) -> tuple[bytes, ...]:
-    """Return where `#embed` looks beside the source's own directory."""
+    """Return the directories of `#embed` besides the source's directory."""
     return prepared.invocation.values("--embed-dir=")
 
 
@@ -96,10 +96,10 @@ def look_again(
     *,
     has_listing: bool,
 ) -> tuple[bytes, ...]:
-    """Return the names that assembler directives give, from the preprocessed source.
+    """Run the preprocessor; return the names in assembler directives of its output.
 
     Raises:
-        UncacheableError: a clock, a directive that cannot be read, or no answer.
+        UncacheableError: the output contains a clock or an unreadable directive, or the run failed.
     """
     is_assembler = prepared.invocation.language is Language.ASSEMBLER
     if has_listing or not prepared.family.obeys_directives(prepared.invocation):
@@ -120,7 +120,7 @@ def look_again(
 
 
 def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assembler: bool) -> bytes:
-    # Line markers would stand between the strings of one asm; an assembler's lines must stay.
+    # Line markers would separate the strings of one asm; assembler sources need their lines.
     family, compiler = prepared.family, prepared.request.compiler
     argv = family.expansion_command(compiler, prepared.invocation, keeps_lines=is_assembler)
     try:
@@ -139,7 +139,7 @@ def _expand(prepared: Prepared, is_cancelled: Callable[[], bool], *, is_assemble
 
 
 def _follow(found: Directives, directories: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Add the names in included files, wherever such a file may be found."""
+    """Add the names in files of `.include`, in every directory where one exists."""
     names: dict[bytes, None] = {}
     pending = [found]
     followed: set[bytes] = set()

@@ -1,4 +1,4 @@
-"""The files of this machine as the walk of `hpcc.compilers.reach` sees them, and their digests."""
+"""Gives the include walk of `hpcc.compilers.scan` the files of this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hpcc.core.reasons.closure import ClosureReason
 
 
 class DiskTree:
-    """One walk over real files: a `SourceTree`. `digests` are those of every file that was read.
+    """A `SourceTree` over real files, for one walk. `digests` holds those of all files read.
 
-    `tolerated` are hazards that do not matter here.
+    `tolerated` are hazards that do not refuse the walk.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class DiskTree:
         self.digests: dict[bytes, bytes] = {}
 
     def includes(self, path: bytes) -> Includes:
-        """See `SourceTree.includes`; refuses what no list of headers shows."""
+        """See `SourceTree.includes`; raises for hazards that are not tolerated."""
         found = self._memo.examine(path)
         if found is None:
             raise UnscannableError(ClosureReason.INPUT_VANISHED)
@@ -48,10 +48,10 @@ class DiskTree:
         return scan_includes(data, self._memo.preambles)
 
     def check(self, scan: Scan) -> None:
-        """Refuse the hazards that are not tolerated.
+        """Check a scan for hazards that are not tolerated.
 
         Raises:
-            UnscannableError: there is one.
+            UnscannableError: the scan has one.
         """
         left = scan.hazards & ~self._tolerated
         if left:
@@ -60,6 +60,7 @@ class DiskTree:
                     raise UnscannableError(reason)
 
     def definitions(self, path: bytes, names: frozenset[bytes]) -> Definitions:
+        """See `SourceTree.definitions`."""
         question = ("definitions", names)
         found = _known(
             self._memo.derived(
@@ -69,6 +70,7 @@ class DiskTree:
         return self._family.definitions(found)
 
     def system_definitions(self, names: frozenset[bytes]) -> Definitions:
+        """See `SourceTree.system_definitions`."""
         return self._system.definitions(names, self.system_dirs)
 
     def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
@@ -77,11 +79,12 @@ class DiskTree:
         return self._family.questions(frozenset(found.questions))
 
     def names(self, directory: bytes) -> frozenset[bytes] | None:
+        """See `SourceTree.names`."""
         listing = self.listing(directory)
         return None if listing is None else listing.names
 
     def listing(self, directory: bytes) -> Listing | None:
-        """Return a directory's names as they were when the walk first asked."""
+        """Return a directory's listing from when the walk first asked; None without a directory."""
         try:
             return self._listings[directory]
         except KeyError:
@@ -95,7 +98,7 @@ class DiskTree:
             if is_link:
                 status = os.stat(path)
         except OSError as error:
-            # A link that leads nowhere may lead somewhere tomorrow.
+            # A dangling link may get a target later.
             raise UnscannableError(ClosureReason.INPUT_VANISHED) from error
         if stat.S_ISDIR(status.st_mode):
             if is_link:
@@ -114,5 +117,5 @@ class DiskTree:
 
 def _known[T](found: T | None) -> T:
     if found is None:
-        raise UnscannableError(ClosureReason.INPUT_VANISHED)  # it changes this instant
+        raise UnscannableError(ClosureReason.INPUT_VANISHED)  # it is changing now
     return found

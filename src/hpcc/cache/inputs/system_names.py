@@ -1,9 +1,9 @@
-"""Which names the host's own headers look up, once a project names some of them.
+"""Finds the names that the host's system headers look up when a project includes some of them.
 
-The image has its own system headers, and the host's never travel. But a system header may include
-a name that the project has too (`stdlib.h` in a directory of replacements, a `*_config.h`), and
-such a file must be in the tree. So the host's headers are read for the names in them, nothing else:
-on hosts with equal system headers equal names are found. Where image and host differ, see ADR 23.
+The image has its own system headers, and the host's are never sent. But a system header may include
+a name that the project has as well (`stdlib.h` in a directory of replacements, a `*_config.h`), and
+such a file must be in the tree. So the host's headers are read, but only for the names in them:
+hosts with equal system headers find equal names. If image and host differ, see ADR 23.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hpcc.cache.base.files import FileMemo, Signature, signature_of
 from hpcc.compilers.scan.includes import Definitions, Includes, scan_definitions, scan_includes
 from hpcc.core.memo import BoundedMemo
 
-# Headers of packages are replaced by renaming, which changes their directory. What is found here
-# only adds names, so that a second's delay is harmless.
+# Packages replace headers by renaming, which changes the directory. The names found here are only
+# added to others, so that a delay of a second is harmless.
 _TRUST_SECONDS: Final = 2.0
 _MAX_NAMES: Final = 20_000
 _MAX_READ: Final = 20_000
@@ -29,26 +29,26 @@ _NOTHING: Final[_Asked] = (frozenset(), frozenset())
 
 @dataclass(slots=True)
 class _World:
-    """One search path of the system and what was found along it."""
+    """One system search path, and the results found along it."""
 
     checked_at: float
     directories: dict[bytes, Signature | None] = field(default_factory=dict)
     places: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     read: dict[bytes, Includes] = field(default_factory=dict)
     reached: BoundedMemo[bytes, _Asked] = field(default_factory=lambda: BoundedMemo(_MAX_NAMES))
-    # With the number of headers that had been read then.
+    # Each with the number of headers that had been read at that time.
     definitions: dict[frozenset[bytes], tuple[int, Definitions]] = field(default_factory=dict)
 
 
 class SystemNames:
-    """Answers from memory as long as no directory of the system's headers changed. Thread-safe."""
+    """Answers from memory while no directory of system headers changes. Thread-safe."""
 
     def __init__(self, memo: FileMemo, monotonic: Callable[[], float]) -> None:
         self._memo, self._monotonic = memo, monotonic
         self._worlds: BoundedMemo[tuple[bytes, ...], _World] = BoundedMemo(_MAX_WORLDS)
 
     def asked_by(self, names: frozenset[bytes], directories: tuple[bytes, ...]) -> _Asked:
-        """Return all names, and macros in place of names, that the headers reached look up."""
+        """Return all names that the reached headers look up, and macros used in place of names."""
         world = self._world(directories)
         found: set[bytes] = set()
         macros: set[bytes] = set()
@@ -62,7 +62,7 @@ class SystemNames:
         return frozenset(found), frozenset(macros)
 
     def definitions(self, macros: frozenset[bytes], directories: tuple[bytes, ...]) -> Definitions:
-        """Return what any header read so far defines these macros as."""
+        """Return all definitions of these macros in the headers that were read so far."""
         world = self._world(directories)
         count, known = world.definitions.get(macros, (-1, Definitions()))
         paths = tuple(world.read)
@@ -131,7 +131,7 @@ def _in_directory(directory: bytes, name: bytes, world: _World) -> tuple[bytes, 
     path = os.path.normpath(directory + b"/" + name)
     parent = path.rpartition(b"/")[0]
     if parent not in world.directories:
-        # Before it is looked at: a header that comes later changes it.
+        # Taken before the look: a header that appears later changes the stat.
         world.directories[parent] = _signature(parent)
     if world.directories[parent] is None:
         return ()

@@ -1,4 +1,4 @@
-"""Paths in shared entries: a mark where the root was, and each clone's own root again."""
+"""Translates paths in shared entries: the root of a clone becomes a mark, and back."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ _ORIGIN_BYTES: Final = 8
 
 
 class Checkout(NamedTuple):
-    """One clone. Its depfiles are laid out as compilers of `family` do it."""
+    """One clone of a project. Its depfiles have the layout of compilers of `family`."""
 
     root: bytes
     family: CompilerFamily
 
     @property
     def origin(self) -> bytes:
-        """A short name of this clone, to tell whose entry it was."""
+        """A short name of this clone (8 bytes), which tells who made an entry."""
         return hashlib.sha256(self.root).digest()[:_ORIGIN_BYTES]
 
     def mark(self, path: bytes) -> bytes:
+        """Replace the root at the start of a path by the mark; other paths stay."""
         rest = under_root(path, self.root)
         return path if rest is None else ROOT_MARK + rest
 
     def spell(self, path: bytes) -> bytes:
-        """Reverse `mark`; by text, so that `..` and links mean here what they mean here."""
+        """Reverse `mark`. Replaces only text, so that `..` and links are resolved in this clone."""
         return self.root + path[len(ROOT_MARK) :] if path.startswith(ROOT_MARK) else path
 
     def marked_absences(self, absences: tuple[Absence, ...]) -> tuple[Absence, ...]:
+        """Return absences with marked directories."""
         return tuple(Absence(self.mark(a.directory), a.files, a.directories) for a in absences)
 
     def spelled_set(self, inputs: InputSet) -> InputSet:
-        """Return a stored set of inputs with this clone's names."""
+        """Return a stored set of inputs with this clone's paths."""
         return InputSet(
             files=tuple((self.spell(path), digest) for path, digest in inputs.files),
             present=tuple(map(self.spell, inputs.present)),
@@ -49,7 +51,7 @@ class Checkout(NamedTuple):
     def marked_texts(
         self, depfile: bytes | None, stderr: bytes
     ) -> tuple[bytes | None, bytes] | None:
-        """Return depfile and messages as they are stored; None where that cannot be."""
+        """Return depfile and messages with marks, as they are stored; None if not possible."""
         text = mark_text(stderr, self.root)
         rules = None if depfile is None else self.family.mark_depfile(depfile, self.root)
         if text is None or (rules is None) is not (depfile is None):

@@ -1,7 +1,7 @@
-"""cl and clang-cl on a Windows client: on the farm, or left to the compiler. Not yet run there.
+"""Runs cl and clang-cl of a Windows client on the farm, or leaves them to the compiler.
 
-There is no local cache behind it: what a `stat` says of a file on Windows is not proved. What a
-farm has made once it answers from its own results.
+There is no local cache: it is not proved what a `stat` shows about a file on Windows. The farm
+answers repeated compiles from its own results. Not yet run on Windows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NO_PARITY: Final = (
 
 
 class ClFarm:
-    """Answers one compile after the other. Thread-safe like its parts."""
+    """Handles compiles of cl and clang-cl. Thread-safe like its parts."""
 
     def __init__(
         self,
@@ -50,12 +50,15 @@ class ClFarm:
     def begin(
         self, request: CompileRequest, root: WindowsPath, is_cancelled: Callable[[], bool]
     ) -> Done | Exec:
-        """Compile on the farm; `root` is the project's, where links and `subst` are resolved."""
+        """Compile on the farm, else return an `Exec`.
+
+        `root` is the project's root with links and `subst` resolved.
+        """
         if self._remote.farm() is None:
             return self.left(BypassReason.NO_FARM)
         session = self._remote.session()
         if self._policy(session).parity == "refuse":
-            # No image for Windows says yet what compiler it has.
+            # No Windows image describes its compiler yet.
             return self.fall_back(FallbackReason.PARITY, _NO_PARITY)
         try:
             plan = self._planner.plan(request, root, None if session is None else session.compilers)
@@ -97,12 +100,12 @@ class ClFarm:
         return self._machine.state(path) is not None
 
     def left(self, reason: str) -> Exec:
-        """Leave it to the compiler, and count why."""
+        """Count a bypass and leave the compile to the compiler."""
         self._counters.add(f"bypass.{reason}")
         return Exec(reason)
 
     def fall_back(self, reason: str, message: str) -> Done | Exec:
-        """Leave it to the compiler; with `fallback = "never"` it is not done at all."""
+        """Count a fallback; return an `Exec`, or a failure with `fallback = "never"`."""
         self._counters.add(f"fallback.{reason}")
         policy = self._policy(self._remote.session())
         return refused_or_local(policy, reason, message, _log) or Exec(reason)

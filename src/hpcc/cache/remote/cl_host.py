@@ -1,4 +1,4 @@
-"""Questions to a cl or clang-cl of this machine, for a client on Windows. Not yet run there."""
+"""Asks a cl or clang-cl of this machine, for a client on Windows. Not yet run there."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ _SILENT: Final = b"-nologo"
 
 
 class LocalMachine(Protocol):
-    """What is asked of the machine. Paths are as Windows spells them.
+    """Access to the machine. Paths have the form of Windows.
 
-    `encoding` is the code page in which compilers write. `run` and `scratch` raise OSError.
+    `encoding` is the code page of compilers' output. `run` and `scratch` raise OSError.
     """
 
     encoding: str
 
     def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
-        """Run a program to its end, within a time."""
+        """Run a program to its end, with a time limit."""
         ...
 
     def scratch(self) -> AbstractContextManager[str]:
-        """Give an empty directory that is gone afterwards."""
+        """Return an empty directory that is deleted at the end."""
         ...
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Read a regular file; None where there is none, or more of it than `limit` bytes."""
+        """Read a regular file; None if it is missing or longer than `limit` bytes."""
         ...
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a file in place, whole or not at all.
+        """Write a file atomically.
 
         Raises:
             OSError: it cannot be written.
@@ -64,26 +64,26 @@ class LocalMachine(Protocol):
         ...
 
     def real(self, path: str) -> str:
-        """Return where a path leads once links, junctions, `subst` and short names are resolved."""
+        """Return a path with links, junctions, `subst` and short names resolved."""
         ...
 
     def state(self, path: str) -> Hashable:
-        """Return what changes when a file is replaced; None where there is none."""
+        """Return a value that changes when a file is replaced; None if it is missing."""
         ...
 
 
 class ClHost:
-    """Asks each compiler once what it is. Thread-safe: the worst of a race is double work."""
+    """Asks each compiler once for its properties. Thread-safe: a race only asks twice."""
 
     def __init__(self, machine: LocalMachine) -> None:
         self.machine = machine
         self._answers: BoundedMemo[Hashable, object] = BoundedMemo(_MAX_REMEMBERED)
 
     def version(self, request: CompileRequest) -> tuple[MsvcFamily, Version]:
-        """Return the family that it answers to be of, and its version.
+        """Return the compiler's family and version, by its own answer.
 
         Raises:
-            NotPortableError: it does not say, or cannot be asked.
+            NotPortableError: it cannot be run, or its answer is unknown.
         """
         key = ("version", *self._identity(request))
         known = self._answers.get(key)
@@ -93,10 +93,10 @@ class ClHost:
                 known = self._remember(key, msvc_family_that_answers(answer.stdout))
             except CallerError as error:
                 raise NotPortableError(error.reason) from error
-        return known  # type: ignore[return-value]  # made four lines above
+        return known  # type: ignore[return-value]  # stored under this key only here
 
     def takes(self, request: CompileRequest, flags: tuple[bytes, ...]) -> bool:
-        """Tell whether it takes these flags in silence; cl repeats the source's name."""
+        """Tell whether the compiler takes flags without a message; cl prints the source's name."""
         key = ("takes", flags, *self._identity(request))
         known = self._answers.get(key)
         if known is None:
@@ -107,10 +107,10 @@ class ClHost:
         return known is True
 
     def files(self, request: CompileRequest, invocation: Invocation) -> tuple[str, ...]:
-        """Return the files that the compile reads, by the compiler's own word.
+        """Return the files that the compile reads, as the compiler lists them.
 
         Raises:
-            NotPortableError: it does not tell, or reads what cannot travel (modules, a PCH).
+            NotPortableError: it lists none, or reads files that cannot be sent (modules, a PCH).
         """
         family, version = self.version(request)
         bare = (request.compiler, *without_outputs(invocation), _SILENT, b"-Zs")
@@ -134,7 +134,7 @@ class ClHost:
         return read_source_dependencies(data or b"")
 
     def _words(self, request: CompileRequest) -> bytes:
-        """Learn what stands before a file's name, in the language that is set."""
+        """Learn the text before a file's name in `-showIncludes`, which depends on the language."""
         key = ("words", request.env.get(b"VSLANG"), *self._identity(request))
         known = self._answers.get(key)
         if known is None:
@@ -142,7 +142,7 @@ class ClHost:
             argv = (_SILENT, b"-Zs", b"-showIncludes", next(iter(PROBE_FILES)).encode())
             answer = self._compile(request, sources, *argv)
             known = self._remember(key, learn_show_includes(answer.stdout + answer.stderr))
-        return known  # type: ignore[return-value]  # made just above
+        return known  # type: ignore[return-value]  # stored just above
 
     def _compile(
         self, request: CompileRequest, sources: Mapping[str, bytes], *argv: bytes

@@ -3,7 +3,7 @@
 The client stores nothing: it asks the client's compiler for the files of each compile. Files below
 the root are sent. Files of the compiler and the SDK come from the image, which has them at the same
 paths, since a guest finds programs only by the PATH of the request.
-Works on text and answers; all access to the client goes through `Machine`. Not yet run on Windows.
+Works on text and answers; access to the client goes through `LocalMachine`. Not yet run there.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Files that a guest was found to lack: found here, checked, and remembered for the command.
+"""Finds files that a guest lacked, checks them, and remembers them for the command.
 
-The scan may miss a file: the image's own headers may name one that no header here does. The guest
-then fails and names it. What it names chooses what this machine sends, so that it is held against
-everything a hostile guest could ask for: the file must lie where argv's search path, or the file
-that includes it, leads; under the root, links followed; be no hidden file, nor in one; look like a
-header; and be in no directory that the marker leaves out.
+The scan may miss a file: the image's headers may include a name that no header here does. The guest
+then fails and names the file. A hostile guest could name any file, so one is sent only if
+
+- argv's search path or the directory of the including file leads to it;
+- it is under the root, also with links resolved;
+- neither it nor a directory above it is hidden, and its name looks like a header;
+- no directory that the marker excludes contains it.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ _MAX_FILES: Final = 64
 
 
 class Completions:
-    """What each command was found to need beside its closure. Thread-safe: one dict operation."""
+    """Further files that each command needs. Thread-safe: each step is one dict operation."""
 
     def __init__(self) -> None:
         self._needed: BoundedMemo[bytes, tuple[bytes, ...]] = BoundedMemo(_MAX_COMMANDS)
 
     def of(self, key: bytes) -> tuple[bytes, ...]:
-        """Return the files to add; those that are gone by now are left out."""
+        """Return the files to add that still exist."""
         return tuple(filter(os.path.isfile, self._needed.get(key, ())))
 
     def learn(
@@ -49,7 +51,7 @@ class Completions:
         marker: Marker | None,
         sent: frozenset[bytes],
     ) -> bool:
-        """Read a failed compile's messages; tell whether there is a file to try again with."""
+        """Read a failed compile's messages (hostile); True if there is a new file to send."""
         known = self._needed.get(key, ())
         found: dict[bytes, None] = dict.fromkeys(known)
         for missing in missing_includes(stderr):
@@ -63,7 +65,7 @@ class Completions:
 
 
 def _candidates(missing: MissingInclude, prepared: Prepared, guest: GuestMap) -> Iterator[bytes]:
-    """Yield where a compiler would look for the name, under the root."""
+    """Yield the paths under the root where a compiler would look for the name."""
     try:
         search = search_of(prepared, guest)
     except UnscannableError:
@@ -82,7 +84,7 @@ def _home(at: bytes, prepared: Prepared, guest: GuestMap) -> Iterable[bytes]:
 
 
 def _may_be_sent(path: bytes, root: bytes, marker: Marker | None) -> bool:
-    """Hold a path against what must never leave because a guest asks for it."""
+    """Tell whether a file may be sent because a guest named it; see the module."""
     try:
         status = os.stat(path)
         real, real_root = os.path.realpath(path), os.path.realpath(root)

@@ -1,4 +1,4 @@
-"""What happens to a compile that the farm did not do: the decision is one for all clients."""
+"""Decides what happens to a compile that the farm did not do; the same for all clients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hpcc.dispatch.parity import EffectivePolicy, forbidden_text
 def refused_or_local(
     words: EffectivePolicy, reason: str, message: str, log: logging.Logger
 ) -> Done | None:
-    """Return the failure for `fallback = "never"`; None where the compile is done locally.
+    """Return the failure for `fallback = "never"`, or None for a local compile.
 
-    With `fallback = "warn"` the log gets a line that says why.
+    With `fallback = "warn"` the reason is logged.
     """
     match words.fallback:
         case "never":

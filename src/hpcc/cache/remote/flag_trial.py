@@ -1,4 +1,4 @@
-"""Whether a compiler of this machine takes the flags that a farm would add, asked once of each."""
+"""Tests whether a compiler of this machine accepts the flags that a farm compile adds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MAX_REMEMBERED: Final = 256
 
 
 class FlagTrial:
-    """Remembers the answers. Thread-safe: the worst of a race is double work."""
+    """Tests each compiler and set of flags once. Thread-safe: a race only tests twice."""
 
     def __init__(self) -> None:
         self._accepted: dict[tuple[bytes, tuple[bytes, ...]], bool] = {}
 
     def accepts(self, prepared: Prepared, arguments: tuple[bytes, ...]) -> bool:
-        """Tell whether the compiler compiles an `empty.c` with these arguments in silence."""
+        """Tell whether the compiler takes these arguments, with an `empty.c`, in silence."""
         key = (prepared.identity.digest, arguments)
         known = self._accepted.get(key)
         if known is None:

@@ -1,8 +1,8 @@
-"""Whether a compile can run in a guest, and the request that makes it.
+"""Decides whether a compile can run in a guest, and builds its request.
 
-The closure comes from the sources' text, or from the host compiler's `-M` where that does not tell.
-Files under the project root travel; the image has its own system headers; anything else keeps the
-compile here.
+The closure comes from the sources' text, or from the host compiler's `-M` if the text is not
+enough. Files under the project root are sent, and the image has its own system headers. A compile
+that reads any other file stays on this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hpcc.core.reasons.uncacheable import UncacheableReason
 _SYSTEM: Final = (b"/usr/include", b"/usr/local/include", b"/usr/lib", b"/usr/share", b"/lib")
 _GUEST_ENV: Final = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/local/bin:/usr/bin:/bin"}
 _ALLOWED_ENV: Final = (b"SOURCE_DATE_EPOCH",)
-# Changes what is found or said, and means nothing in the guest.
+# These change which files are found or what is printed, and mean nothing in the guest.
 _REFUSED_ENV: Final = (
     b"CPATH",
     b"C_INCLUDE_PATH",
@@ -42,15 +42,15 @@ _REFUSED_ENV: Final = (
     b"GCC_EXEC_PREFIX",
     b"COMPILER_PATH",
 )
-# Whether a file changed meanwhile is asked after the compile, before the result is kept.
+# `may_keep` checks for changes after the compile, before the result is stored.
 _NEVER_FRESH: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class RemotePlan:
-    """A compile for a guest, and the local state it was made from.
+    """A compile for a guest, and the local state that it was made from.
 
-    `asked`: why the compiler was asked for the closure; "" when the sources' text told.
+    `asked`: why the compiler was asked for the closure; "" if the sources' text was enough.
     """
 
     request: RemoteRequest
@@ -59,11 +59,11 @@ class RemotePlan:
     asked: str = ""
 
     def may_keep(self, started_ns: int) -> bool:
-        """Tell whether a result of this plan is one of just the state that the closure names.
+        """Tell whether a result of this plan certainly belongs to the closure's state.
 
-        A guest reads nothing but the inputs, which are named by their digests; and a closure found
-        by text was found in those very bytes. It does not matter what the files are by now. A
-        compiler that was asked may have read what the files held before, or since.
+        A guest reads only the inputs, by digest, and a closure found by text was found in exactly
+        those bytes, so later changes to the files do not matter. A compiler that was asked with
+        `-M` may have read the files before or after a change.
         """
         if not self.asked:
             return True
@@ -71,7 +71,7 @@ class RemotePlan:
 
 
 class Planner:
-    """Makes plans. Thread-safe."""
+    """Builds plans for compiles in guests. Thread-safe."""
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class Planner:
         extra: tuple[bytes, ...] = (),
         image: Sequence[Toolchain] | None = None,
     ) -> RemotePlan:
-        """Work out the request; `extra` are files that it was found to need before.
+        """Build the request; `extra` are files that an earlier try showed to be needed.
 
-        `image` are the compilers that the farm's image has; None: nobody has said.
+        `image` lists the compilers of the farm's image, None if they are unknown.
 
         Raises:
-            NotPortableError: it cannot run in a guest.
-            UncacheableError: the closure cannot be known or kept.
+            NotPortableError: the compile cannot run in a guest.
+            UncacheableError: the closure cannot be found, or its files are changing.
         """
         if root == b"/" or any(is_under(root, s) or is_under(s, root) for s in _SYSTEM):
             raise NotPortableError(FallbackReason.SYSTEM_ROOT)
@@ -136,11 +136,11 @@ class Planner:
     def _argv(
         self, prepared: Prepared, guest: GuestMap, image: Sequence[Toolchain] | None
     ) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
-        """Return argv, and the flags in it that are ours."""
+        """Return argv, and the flags in it that hpcc added."""
         family, program = prepared.family, prepared.request.argv[0]
         version = family.image_version(program, image)
         host = (prepared.identity.major,)
-        # Only a compiler of the image's own version can be asked what the image's takes.
+        # The host's compiler can stand in for the image's only if the versions are equal.
         is_same = version is None or version[:1] == host
 
         def accepts(flags: tuple[bytes, ...]) -> bool:
@@ -165,7 +165,7 @@ class Planner:
         is_cancelled: Callable[[], bool],
         extra: tuple[bytes, ...],
     ) -> tuple[RemoteFiles, str]:
-        """Return what travels, and why the compiler had to be asked ("" if the text told)."""
+        """Return the files to send, and why the compiler was asked ("" if it was not)."""
         try:
             return self._closures.scan(prepared, guest, extra), ""
         except UnscannableError as error:
@@ -208,12 +208,12 @@ class Planner:
                 forced=prepared.invocation.forced_includes,
                 started_ns=_NEVER_FRESH,
                 allow_date=b"SOURCE_DATE_EPOCH" in prepared.request.env,
-                # A guest has no file but those it is given, so that nothing else can be read.
+                # A guest has only the files that it was sent, so it can read no other.
                 resolvable=Hazard.OPAQUE_ASSEMBLY,
                 counts=lambda d: is_under(posixpath.normpath(d), guest.root),
             ),
         )
-        # The guest may take a branch that the host does not: what is there travels, and counts.
+        # The guest may take other branches than the host, so existing files are sent as well.
         more = []
         for path in found.existing:
             digest = self._memo.digest(path)
@@ -224,7 +224,11 @@ class Planner:
 
 
 def _environment(prepared: Prepared, guest: GuestMap) -> dict[bytes, bytes]:
-    """Return the guest's environment; what would mean something only here is refused."""
+    """Return the guest's environment.
+
+    Raises:
+        NotPortableError: a variable has a meaning only on this machine.
+    """
     env = prepared.request.env
     if any(name in env for name in _REFUSED_ENV):
         raise NotPortableError(FallbackReason.ENVIRONMENT)

@@ -1,7 +1,8 @@
-"""The closure of a compile for a guest: from the sources' text, else from the compiler's `-M`.
+"""Finds the closure of a compile for a guest from the text of its sources.
 
-What headers lead to is remembered per set of names that a source includes: one call of the engine
-tells that no header and no directory on the way has changed, and then only the source is read.
+The part of a closure that headers lead to is remembered for each set of names that a source
+includes. One call of the engine then checks that no header and no directory has changed, so that
+only the source has to be read.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from hpcc.dispatch.remote_frames import encode_inputs
 _MAX_PARTS: Final = 4_096
 _NOBODY: Final = -1
 _NONE: Final[frozenset[bytes]] = frozenset()
-# A guest has no file but those it is given, so that no other can be read.
+# A guest has only the files that it was sent, so its assembler can read no other.
 _TOLERATED: Final = Hazard.OPAQUE_ASSEMBLY
 _MACRO_FLAGS: Final = ("-D", "D")
 _PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
@@ -55,7 +56,7 @@ _PASSED_ON: Final = ("-Wp,", "-Xpreprocessor")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """What travels. `directories` (from the root) must exist although no file is in them."""
+    """The files to send. `directories` (relative to the root) must exist even if they are empty."""
 
     closure: Closure
     inputs: tuple[RemoteInput, ...]
@@ -65,10 +66,10 @@ class RemoteFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a source's includes lead to: `state`, and the `paths` of its files.
+    """The files and absences that a source's includes lead to: `state`, with the files' `paths`.
 
-    `checks` tell at once whether it still is so. `encoded` are its inputs for the dispatcher, as
-    long as their stats answer for them.
+    `checks` is a prepared plan that tells whether the state still holds. `encoded` are the inputs
+    for the dispatcher, b"" if a file is too new for its stat to prove its size.
     """
 
     state: Part
@@ -82,7 +83,7 @@ class _Part:
 
 
 class RemoteClosures:
-    """Finds closures by their text. Thread-safe: the worst of a race is double work."""
+    """Finds closures by text. Thread-safe: a race only does the work twice."""
 
     def __init__(
         self,
@@ -98,12 +99,12 @@ class RemoteClosures:
     def scan(
         self, prepared: Prepared, guest: GuestMap, extra: tuple[bytes, ...] = ()
     ) -> RemoteFiles:
-        """Find the closure; `extra` are further files that the guest was found to need.
+        """Find the closure; `extra` are further files that an earlier try showed to be needed.
 
         Raises:
-            UnscannableError: the text does not tell.
-            NotPortableError: a file must not travel.
-            UncacheableError: the compiler does not tell its search path.
+            UnscannableError: the closure cannot be found from the text.
+            NotPortableError: a file must not be sent.
+            UncacheableError: the compiler did not print its search path.
         """
         search = search_of(prepared, guest)
         source = plain_directory(prepared.source, os.path.islink)
@@ -153,7 +154,7 @@ class RemoteClosures:
             if self._holds(part.checks):
                 return part
         elif InputSet(part.state.files, (), part.state.absences, b"").holds(self._memo):
-            # Made when a header had just been written: its stat may answer for it by now.
+            # Made when a header was too new: its stat may prove the content by now.
             checks = self._checks(part.state.files, part.state.absences)
             encoded = self._encoded(part.state.files, part.inputs)
             name = hashlib.sha256(encoded).digest()
@@ -203,7 +204,7 @@ class RemoteClosures:
         for path, digest in files:
             signature = self._memo.signature(path, digest)
             if signature is None:
-                return b""  # changed too lately for its size to be known for certain
+                return b""  # changed too recently for its size to be certain
             sizes[digest.hex()] = signature[2]
         return encode_inputs((item, sizes[item.sha256]) for item in inputs)
 
@@ -212,7 +213,7 @@ class RemoteClosures:
     ) -> object:
         pins = Pins(self._memo)
         with contextlib.suppress(NotPinnedError, ValueError):
-            # Objects are written beside sources: names count, not a directory's times.
+            # Objects are written beside sources, so check names and not a directory's times.
             directories = {absence.directory for absence in absences}
             pins.inputs(InputSet(files, (), absences, b""), directories)
             return self._engine.prepare(Checks(pins.checks(), (), 0, (0, 0), b""))
@@ -222,7 +223,7 @@ class RemoteClosures:
 def _include_closure(
     starts: tuple[bytes, ...], search: Search, family: CompilerFamily, tree: DiskTree
 ) -> IncludeClosure:
-    """Walk; in cl's way each file's directory is one of the search path for what it leads to."""
+    """Walk the includes. For cl, the directory of each includer joins the search path."""
     found = include_closure(starts, search, tree)
     while homes := family.quoted_homes(found.files):
         chain = tuple(dict.fromkeys((*search.chain, *homes)))
@@ -234,10 +235,10 @@ def _include_closure(
 
 
 def search_of(prepared: Prepared, guest: GuestMap) -> Search:
-    """Read from argv where names are looked for.
+    """Return the search path and macros of argv, for the walk.
 
     Raises:
-        UnscannableError: argv has something that this module does not follow.
+        UnscannableError: argv has a flag that the walk does not follow.
     """
     invocation = prepared.invocation
     for flag in invocation.flags:
@@ -265,7 +266,7 @@ def _environment_directories(prepared: Prepared) -> tuple[bytes, ...]:
 
 
 def _passed_on(values: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Return macros that reach the preprocessor through another flag."""
+    """Return the macros that `-Wp,` and `-Xpreprocessor` pass on."""
     pieces = (piece for value in values for piece in value.split(b","))
     return tuple(piece[2:] for piece in pieces if piece.startswith(b"-D"))
 
@@ -284,10 +285,10 @@ def _absences(found: IncludeClosure, tree: DiskTree) -> tuple[Absence, ...]:
 def remote_inputs(
     memo: FileMemo, files: Iterable[tuple[bytes, bytes]], guest: GuestMap
 ) -> tuple[RemoteInput, ...]:
-    """Place files in the guest's tree, sorted by path; one reached by two names travels once.
+    """Return (path, SHA-256) files as inputs of the guest's tree, sorted by guest path.
 
     Raises:
-        NotPortableError: a link leads out of the root, or a name cannot be in a tree.
+        NotPortableError: a link leads out of the root, or a guest cannot have a file of that name.
     """
     real_root = os.path.realpath(guest.root)
     homes = {guest.root: _without_slash(real_root)}
@@ -310,7 +311,7 @@ def _real_directory(path: bytes) -> bytes:
     real = os.path.realpath(path)
     normal = posixpath.normpath(path)
     if normal != path and os.path.realpath(normal) != real:
-        # `link/../x` is another file in the guest, where directories are real.
+        # In the guest `link/../x` is another file, because its directories are real.
         raise NotPortableError(FallbackReason.SYMLINK_AND_DOTS)
     return _without_slash(real)
 

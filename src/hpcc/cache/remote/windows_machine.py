@@ -1,4 +1,4 @@
-"""`Machine` on Windows itself: programs, files and their state. Not yet run there."""
+"""`LocalMachine` on Windows: programs, files and their state. Not yet run there."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hpcc.cache.base.tools import MAX_ANSWER_BYTES, ProgramOutput
 from hpcc.compilers.msvc.text import join_windows
 
 _SECONDS: Final = 120.0
-# No console flashes up for a service's question (Win32, "Process Creation Flags").
+# Prevents a console window when a service runs a program (Win32, "Process Creation Flags").
 _CREATE_NO_WINDOW: Final = 0x08000000
 
-# Programs of Windows do not start, or have nowhere to write, without these.
+# Without these, Windows programs do not start or have no directory for temporary files.
 _OWN: Final = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
 
 
 class LocalWindowsMachine:
-    """See `Machine`."""
+    """See `LocalMachine`."""
 
-    # What a program writes into a pipe is in the code page of consoles.
+    # Programs write to pipes in the code page of consoles.
     encoding: str = "oem"
 
     def run(self, argv: Sequence[bytes], env: Mapping[bytes, bytes], cwd: bytes) -> ProgramOutput:
-        # Files, not pipes: nothing is lost and nothing waits, however much it says.
+        # Files, not pipes: long output is not lost and does not block the program.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
                 join_windows(argv).decode(),

@@ -32,7 +32,7 @@ class Look(Protocol):
 
 
 class Disk(Protocol):
-    """The file access that the search needs; see `Machine`."""
+    """The file access that the search needs; see `cl_host.LocalMachine`."""
 
     def real(self, path: str) -> str: ...
     def read(self, path: str, limit: int) -> bytes | None: ...

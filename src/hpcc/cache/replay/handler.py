@@ -1,4 +1,4 @@
-"""The cache as the front on a socket sees it: a compile handler that remembers hits."""
+"""The interface between the socket front and the cache: a compile handler with replays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hpcc.cache.replay.replay import Replays
 
 
 class CacheHandler(CompileHandler, Protocol):
-    """One with a memory of hits that a front on a socket may use."""
+    """A compile handler whose remembered hits the front may use."""
 
     @property
     def replays(self) -> Replays:
-        """Return what the front may answer without asking `begin`."""
+        """The hits that the front may answer without a call of `begin`."""
         ...

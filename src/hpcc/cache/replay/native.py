@@ -1,4 +1,4 @@
-"""native/replay.c through ctypes: plans as bytes, calls without Python's lock."""
+"""Calls native/replay.c through ctypes: plans as bytes, calls without the GIL."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Final
 from hpcc.cache.replay.engine import REQUEST_BUFFER_BYTES, Plan
 from hpcc.cache.replay.plan_bytes import encode_plan
 
-# The library lies beside the package under a name that cannot be imported by mistake.
+# The library is beside the package, under a name that cannot be imported by mistake.
 LIBRARY: Final = "_hpcc_native"
 VERSION: Final = 2
 
 
 class Native:
-    """Calls into the library. See `Engine`."""
+    """The native `Engine`."""
 
     name = "native"
 
@@ -31,14 +31,17 @@ class Native:
         self._accept.restype = ctypes.c_int
 
     def prepare(self, plan: Plan) -> bytes:
+        """See `Engine.prepare`."""
         return encode_plan(plan)
 
     def replay(self, prepared: object, connection: int) -> int:
+        """See `Engine.replay`."""
         assert type(prepared) is bytes
         outcome: int = self._replay(prepared, len(prepared), connection)
         return outcome
 
     def receiver(self, listener: socket.socket, uid: int) -> Callable[[], tuple[int, bytes]]:
+        """See `Engine.receiver`."""
         buffer = ctypes.create_string_buffer(REQUEST_BUFFER_BYTES)
         view = memoryview(buffer)
         got = ctypes.c_uint32()
@@ -64,7 +67,7 @@ def load_native() -> Native:
     """Load the library that was built with the launcher.
 
     Raises:
-        OSError: there is none, or it is of another build.
+        OSError: it is missing, cannot be loaded or has another version.
     """
     spec = importlib.util.find_spec(LIBRARY)
     if spec is None or spec.origin is None:

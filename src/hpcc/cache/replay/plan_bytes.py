@@ -1,4 +1,4 @@
-"""A plan as the bytes that native/replay.h describes."""
+"""Encodes plans as the bytes that native/replay.h describes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _HASH_PRIME: Final = 0xFFFFFFFB
 _HASH_SPREAD: Final = 0x9E3779B1
 _KEEPS_MODE: Final = 1
 _MASK: Final = (1 << 64) - 1
-# A directory is opened for at least so many names in it: to open and close it costs 1.7 us, and a
-# name in it 0.2 us less than a whole path.
+# Open a directory only for at least this many names: opening and closing costs 1.7 us, and a name
+# relative to it costs 0.2 us less than a whole path.
 MIN_GROUP: Final = 8
 
 
 def encode_plan(plan: Plan, *, min_group: int = MIN_GROUP) -> bytes:
-    """Write a plan as native/replay.h describes it.
+    """Encode a plan. Checks in directories with `min_group` names or more are grouped.
 
     Raises:
         ValueError: see `check_fits`.
@@ -53,7 +53,7 @@ def encode_plan(plan: Plan, *, min_group: int = MIN_GROUP) -> bytes:
 def _groups(
     checks: tuple[Check, ...], min_group: int
 ) -> list[tuple[bytes, list[tuple[bytes, Check]]]]:
-    """Put the checks of one directory together, in the order in which the directories come."""
+    """Group the checks by directory, in the order in which the directories first appear."""
     found: dict[bytes, list[tuple[bytes, Check]]] = {}
     for check in checks:
         directory, _, name = check.path.rpartition(b"/")
@@ -86,7 +86,7 @@ def _encode_check(name: bytes, check: Check) -> bytes:
 
 
 def _encode_names(check: Check) -> bytes:
-    """Write names as a hash table, with so many free slots that a search is short."""
+    """Encode names as a hash table that is half empty, so that a search is short."""
     slots = 2 * len(check.names)
     table = [0] * slots
     at = 1
@@ -103,7 +103,7 @@ def _encode_names(check: Check) -> bytes:
 
 
 def _hash(name: bytes) -> int:
-    """Hash a name as native/names.h does: in words of four bytes, one more than it fills."""
+    """Hash a name like native/names.h: in words of four bytes, one more than the name fills."""
     words = len(name) // 4 + 1
     number = int.from_bytes(name, "little") | int.from_bytes(b" " * (4 * words), "little")
     return number % _HASH_PRIME * _HASH_SPREAD & 0xFFFFFFFF

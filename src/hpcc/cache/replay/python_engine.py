@@ -1,4 +1,4 @@
-"""native/replay.c again in Python: the same answers, without a compiler to build it."""
+"""native/replay.c in Python: gives the same answers where the library could not be built."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from hpcc.cache.replay.engine import (
 
 
 class Twin:
-    """See `Engine`."""
+    """The `Engine` in Python."""
 
     name = "python"
 
     def prepare(self, plan: Plan) -> Plan:
+        """See `Engine.prepare`."""
         check_fits(plan)
         return plan
 
     def replay(self, prepared: object, connection: int) -> int:
+        """See `Engine.replay`."""
         assert isinstance(prepared, Plan)
         if not all(map(holds, prepared.checks)):
             return Outcome.CHANGED
@@ -42,6 +44,8 @@ class Twin:
         return _send(connection, prepared.answer)
 
     def receiver(self, listener: socket.socket, uid: int) -> Callable[[], tuple[int, bytes]]:
+        """See `Engine.receiver`."""
+
         def receive() -> tuple[int, bytes]:
             connection, _ = listener.accept()
             if peer_uid(connection) != uid:
@@ -54,7 +58,7 @@ class Twin:
 
 
 def holds(check: Check) -> bool:
-    """Look at one name; for LACKS at a directory, and maybe at each name in it."""
+    """Tell whether a check holds: one stat; for LACKS maybe one for each name as well."""
     if check.kind is CheckKind.LACKS:
         return _lacks(check)
     try:
@@ -85,7 +89,7 @@ def _lacks(check: Check) -> bool:
         return False
     if signature_of(status) == check.values:
         return True
-    # Each by itself: here, a name that a file system finds and does not list needs no thought.
+    # One by one, which also covers names that a file system finds but does not list.
     return all(holds(Check(CheckKind.ABSENT, check.path + b"/" + name)) for name in check.names)
 
 

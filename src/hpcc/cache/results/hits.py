@@ -1,6 +1,6 @@
-"""A hit: outputs put in place, counted, noted, and remembered for the next time.
+"""Serves a hit: puts outputs in place, counts and records it, and remembers it as a replay.
 
-What a hit rests on besides its inputs is pinned here, once for every way to one; see `Replays`.
+This module pins what a hit depends on besides its inputs, for local and farm hits; see `Replays`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEW_FILE_MODE: Final = 0o666
 
 
 class Hits:
-    """Serves what `Results` found. Thread-safe."""
+    """Serves the hits that `Results` found. Thread-safe."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Hits:
         self._farm_file, self._session_file = farm_file, session_file
 
     def put(self, prepared: Prepared, found: Found, *, key: bytes, outcome: str) -> bool:
-        """Put a stored result in place; False when the compiler has to write."""
+        """Put a stored result in place; False if only the compiler may write the outputs."""
         plan = plan_of(prepared, found.result)
         if plan is None or not self._replays.put(plan):
             return False
         is_foreign = prepared.share is not None and prepared.share.is_foreign(found.result.origin)
         self._note(prepared, found.result.size_bytes, key, outcome, is_foreign=is_foreign)
         if prepared.replay_ok and prepared.request.frame:
-            # Without the data: the plan holds it, once.
+            # The closure below must not hold the data, which the plan holds already.
             size, result_key = found.result.size_bytes, found.inputs.result_key
 
             def on_hit() -> None:
@@ -64,7 +64,7 @@ class Hits:
         return True
 
     def put_new(self, prepared: Prepared, result: Result) -> bool:
-        """Put a result in place that was made just now."""
+        """Put a new result in place, without counting or remembering a hit."""
         plan = plan_of(prepared, result)
         return plan is not None and self._replays.put(plan)
 
@@ -103,16 +103,16 @@ class Hits:
             self._results.release(inputs.result_key)
 
     def _pin_farm(self, pins: Pins, outcome: str) -> None:
-        """Pin which farm there is, or that there is none: with a farm its key is asked for first.
+        """Pin the configured farm or its absence: with a farm, its results are looked up first.
 
         Raises:
-            NotPinnedError: a hit of this machine's compiler beside a farm, or a farm of just now.
+            NotPinnedError: a local hit while a farm is configured, or the farm file is too new.
         """
         if self._farm_file is None:
             return
         if outcome != HIT:
             pins.quiet(self._farm_file)
-            # What the farm said last decides, too: its policy, and the image's compilers.
+            # The farm's last answer counts, too: its policy, and the image's compilers.
             if os.path.lexists(self._session_file):
                 pins.quiet(self._session_file)
             else:
@@ -124,10 +124,10 @@ class Hits:
 
 
 def _pin_markers(pins: Pins, prepared: Prepared) -> None:
-    """Pin that the same marker decides, or that there is none.
+    """Pin the marker that decides, or the absence of one.
 
     Raises:
-        NotPinnedError: it was changed too lately.
+        NotPinnedError: the marker was changed too recently.
     """
     search = prepared.marker_status.search
     if search.marker is None:
@@ -141,7 +141,7 @@ def _pin_markers(pins: Pins, prepared: Prepared) -> None:
 
 
 def plan_of(prepared: Prepared, result: Result) -> Plan | None:
-    """Lay out what a result writes: depfile first, object last; None where it does not fit."""
+    """Build the plan for a result: depfile first, object last; None if the outputs differ."""
     written = prepared.written
     if len(result.side) != len(written.side):
         return None
@@ -155,7 +155,7 @@ def plan_of(prepared: Prepared, result: Result) -> Plan | None:
     if prepared.depfile is not None:
         if result.depfile is None:
             return None
-        # Both compilers truncate the depfile; objects they mostly make anew (binutils, clang).
+        # GCC and Clang truncate the depfile, but mostly create objects anew (binutils, clang).
         outputs.insert(0, OutputFile(prepared.depfile, result.depfile, keeps_mode=True))
     try:
         source = os.stat(prepared.source)

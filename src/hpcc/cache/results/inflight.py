@@ -1,4 +1,7 @@
-"""One compile at a time per request key; the others wait, look again, and take over if it died."""
+"""Deduplicates local compiles: one at a time per request key.
+
+The others wait and look up again. If the compile left no result, one of them compiles.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ _POLL_SECONDS: Final = 0.1
 
 
 class Flight:
-    """The right to compile one key. `generation` guards against a late release."""
+    """The right to compile one key; compared by identity, so that a late release is ignored."""
 
     __slots__ = ("key",)
 
@@ -19,7 +22,7 @@ class Flight:
 
 
 class Inflight:
-    """Keys being compiled. A waiter is only ever told to look again, never handed a result."""
+    """The keys that are being compiled. A waiter gets no result: it looks up again."""
 
     def __init__(self, *, wait_seconds: float) -> None:
         self._wait_seconds = wait_seconds
@@ -27,7 +30,7 @@ class Inflight:
         self._flights: dict[bytes, Flight] = {}
 
     def lead(self, key: bytes) -> Flight | None:
-        """Take the key; None when somebody else has it."""
+        """Take the key; None if another request is compiling it."""
         with self._condition:
             if key in self._flights:
                 return None
@@ -36,7 +39,7 @@ class Inflight:
             return flight
 
     def wait(self, key: bytes, is_cancelled: Callable[[], bool]) -> bool:
-        """Wait until the key is free; False on a cancel or when the wait became too long."""
+        """Wait until the key is free; False on a cancel or after `wait_seconds`."""
         polls = max(1, int(self._wait_seconds / _POLL_SECONDS))
         with self._condition:
             for _ in range(polls):
@@ -48,7 +51,7 @@ class Inflight:
             return key not in self._flights
 
     def release(self, flight: Flight | None) -> None:
-        """Give the key back and wake the waiters; idempotent."""
+        """Free the key and wake the waiters; idempotent."""
         if flight is None:
             return
         with self._condition:

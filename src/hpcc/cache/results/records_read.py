@@ -1,4 +1,4 @@
-"""Reads what `hpcc.cache.results.records` wrote. Torn and damaged lines are skipped."""
+"""Reads the records of `hpcc.cache.results.records`; skips torn and damaged lines."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Final
 
 from hpcc.cache.results.records import FILE_NAME, MAX_FILE_BYTES, OLD_NAME, RECORDS_NAME
 
-# A batch may pass the limit of a file once.
+# One batch may exceed the limit of a file.
 _MAX_READ_BYTES: Final = 4 * MAX_FILE_BYTES
 _LINE_ITEMS: Final = {"f": 5, "c": 4, "h": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileRecord:
-    """One compile. `files` maps each input's path to its SHA-256 in hex; empty where not known.
+    """One compile. `files` maps each input's path to its SHA-256 in hex; empty if unknown.
 
     `outcome`: `hit.local`, `hit.remote`, `miss.local`, `miss.remote.executed`,
     `miss.remote.cached`, `miss.failed`, `uncacheable` or `bypass`; `reason` says why. `private`
-    says why the result is not shared with other checkouts, "" without a marker too.
+    says why the result is not shared with other checkouts; it is also "" without a marker.
     """
 
     at: float
@@ -61,7 +61,7 @@ def read_lines(directory: str) -> Iterator[list[Any]]:
 
 
 def read_records(cache_directory: str) -> list[CompileRecord]:
-    """Return all compiles on record, oldest first."""
+    """Return all recorded compiles, oldest first."""
     files: dict[tuple[str, int], tuple[str, str]] = {}
     known: dict[str, dict[str, Any]] = {}
     records: list[CompileRecord] = []

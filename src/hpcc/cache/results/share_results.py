@@ -1,4 +1,4 @@
-"""Results that every clone of a project may have: stored without a root, given out with one."""
+"""Finds and stores results shared between clones: stored with a mark in place of the root."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ MAX_VIEWS: Final = 4096
 
 
 class SharedResults:
-    """`Results` as one clone sees them. Thread-safe."""
+    """Translates between stored `Results` and the paths of a clone. Thread-safe."""
 
     def __init__(self, results: Results, memo: FileMemo) -> None:
         self._results, self._memo = results, memo
         self._lock = threading.Lock()
-        # What is stored, and the same with a clone's own names, by key and root.
+        # Stored sets, and the same sets with a clone's paths, by key and root.
         self._views: LruMemo[bytes, tuple[tuple[InputSet, ...], tuple[InputSet, ...]]] = LruMemo(
             MAX_VIEWS
         )
 
     def find(self, share: Share) -> Found | None:
-        """Return the result that fits this clone's files as they are now, with its names."""
+        """Return the result whose inputs match this clone's files now, with this clone's paths."""
         stored = self._results.sets(share.key)
         for inputs, view in zip(stored, self._view(share, stored), strict=True):
             if not view.holds(self._memo):
@@ -44,7 +44,7 @@ class SharedResults:
         return None
 
     def keep(self, share: Share, closure: Closure, result: Result) -> bool:
-        """Store what `why_not_shared` let pass."""
+        """Store a result that `why_not_shared` accepted; False if it cannot be stored."""
         checkout = share.checkout
         texts = checkout.marked_texts(result.depfile, result.stderr)
         if texts is None:
