@@ -8,9 +8,9 @@ line, environment, compiler). It leads to a manifest: a few sets of input files 
 and of names that must be absent. The first set that matches the file system now names the result.
 A compile that takes part in cross-checkout sharing looks under its shared key first.
 
-Example: `gcc -c a.c` reads a.c and b.h, and `-Iinc` stands before the directory of b.h. The set
-holds the digests of both files, and "inc/b.h is absent". An edit of b.h is a miss, a new inc/b.h
-is one, too; undoing the edit is a hit again.
+Example: `gcc -Iinc -Isub -c a.c` reads a.c and sub/b.h. The set holds the digests of both, and
+"inc/b.h is absent". An edit of sub/b.h is a miss, and so is a new inc/b.h. Undoing the edit gives a
+hit again.
 
 Equal requests at the same time are deduplicated: one compiles, the others wait and look again.
 
