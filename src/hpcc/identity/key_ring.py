@@ -1,8 +1,8 @@
-"""The keys that sign route tokens: a ring that all schedulers of a farm share, and its rotation.
+"""The key ring that signs route tokens: all schedulers of a farm share it. Also its rotation.
 
-A ring is one value, replaced as a whole. Private parts are sealed (AES-256-GCM) with a key that the
-store of the ring never sees; the seal covers the key's name and the issuer, so that none can be
-put in another's place.
+A ring is one value and is replaced as a whole. Private parts are sealed (AES-256-GCM) with a key
+that the ring's store never sees. The seal covers the key's name and the issuer, so a sealed key
+cannot be put in another key's place.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _MEMBERS: Final = frozenset({"kid", "public", "sealed", "not_before", "ends_at"}
 
 
 class KeyRingError(IntegrityError):
-    """The ring is not what this farm's schedulers wrote, or was sealed with another key."""
+    """The ring is damaged, another farm's, or sealed with another key."""
 
     default_reason = "key-ring"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingKey:
-    """One key. Signs from `not_before` on, until a newer one does; listed until `ends_at`.
+    """One key. It signs from `not_before` until a newer key does, and is listed until `ends_at`.
 
     Times are seconds since the epoch; `ends_at` is None for a key that has no successor.
     """
@@ -55,28 +55,28 @@ class RingKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """Keys by age, and the one issuer whose tokens they sign."""
+    """Keys in order of age, and the issuer whose tokens they sign."""
 
     issuer: str
     keys: tuple[RingKey, ...]
 
     def signing(self, now: float) -> RingKey:
-        """Return the newest key that may sign; of a ring from the future its first one."""
+        """Return the newest key that may sign; the first if all start in the future."""
         started = [k for k in self.keys if k.not_before <= now]
         return started[-1] if started else self.keys[0]
 
     def listed(self, now: float) -> tuple[RingKey, ...]:
-        """Return the keys to trust: those to come too, so that all know them first."""
+        """Return the keys to trust. Future keys are included, so that all peers know them early."""
         return tuple(k for k in self.keys if k.ends_at is None or k.ends_at > now)
 
     def is_due(self, now: float, key_seconds: float) -> bool:
-        """Say whether the newest key has signed for as long as one should."""
+        """Return whether the newest key has signed for `key_seconds`."""
         return now >= self.keys[-1].not_before + key_seconds
 
     def rotated(
         self, key: RingKey, now: float, *, lifetime_seconds: float, is_revoking: bool = False
     ) -> KeyRing:
-        """Add a key; the older ones end when what they signed has, or at once where revoked.
+        """Return a ring with a new key. Older keys end with their tokens, or now if revoked.
 
         Raises:
             CallerError: too many keys are still in use.
@@ -112,7 +112,7 @@ class KeyRing:
         """Read a ring.
 
         Raises:
-            KeyRingError: it is none.
+            KeyRingError: the bytes are not a valid ring.
         """
         try:
             table = json.loads(raw)
@@ -142,7 +142,7 @@ def _key(row: dict[str, object]) -> RingKey:
 
 
 class Sealer:
-    """Seals private keys with what a mounted file holds."""
+    """Seals private keys with a key derived from the secret of a mounted file."""
 
     def __init__(self, secret: bytes) -> None:
         """Derive the key.
@@ -159,7 +159,7 @@ class Sealer:
         self._aead = AESGCM(key)
 
     def new_key(self, issuer: str, not_before: float) -> RingKey:
-        """Make a key for the ring of an issuer."""
+        """Return a new sealed key for the ring of `issuer`."""
         private = Ed25519PrivateKey.generate()
         kid, nonce = key_id(private.public_key()), os.urandom(_NONCE_BYTES)
         raw = private.private_bytes_raw()
@@ -171,12 +171,12 @@ class Sealer:
         )
 
     def seal(self, purpose: bytes, raw: bytes) -> bytes:
-        """Seal a secret for a purpose; it opens for that one alone."""
+        """Seal a secret. Only `unseal` with the same purpose opens it."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, raw, b"purpose|" + purpose)
 
     def unseal(self, purpose: bytes, sealed: bytes) -> bytes:
-        """Return what was sealed.
+        """Return the secret that was sealed for this purpose.
 
         Raises:
             KeyRingError: it was sealed with another key or for another purpose, or changed since.
@@ -191,10 +191,10 @@ class Sealer:
             ) from error
 
     def open(self, issuer: str, key: RingKey) -> Ed25519PrivateKey:
-        """Return a key's private part.
+        """Return the private part of a key of the ring.
 
         Raises:
-            KeyRingError: it was sealed with another key, or is not this one's.
+            KeyRingError: it was sealed with another key, or does not match the public part.
         """
         nonce, sealed = key.sealed[:_NONCE_BYTES], key.sealed[_NONCE_BYTES:]
         try:
@@ -212,7 +212,7 @@ class Sealer:
 
 
 def derive_secret(private: Ed25519PrivateKey, purpose: str) -> bytes:
-    """Return 32 bytes that follow from a key and say nothing of it."""
+    """Return 32 secret bytes derived from a key. They reveal nothing about the key."""
     raw = private.private_bytes(
         serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
     )

@@ -1,4 +1,4 @@
-"""Keys and secrets in files: made once, 0600, kept across restarts."""
+"""Keys and secrets in files: created once with mode 0600 and kept across restarts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hpcc.ports import Clock
 
 MAX_KEY_FILE_BYTES: Final = 64 << 10
 _SECRET_BYTES: Final = 32
-# Generated certificates are pinned, not found through a CA: they live as long as the directory.
+# Generated certificates are pinned, not issued by a CA: they live as long as the directory.
 _CERTIFICATE_DAYS: Final = 3650
 _RENEW_BEFORE_DAYS: Final = 30
 
@@ -36,7 +36,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def load_or_create_signing_key(path: Path) -> Ed25519PrivateKey:
-    """Return the Ed25519 key of `path`, made at the first call.
+    """Return the Ed25519 key in `path`; the first call creates it.
 
     Raises:
         CallerError: the file is not such a key, or others can read it.
@@ -54,7 +54,7 @@ def load_or_create_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_or_create_secret(path: Path) -> str:
-    """Return the random secret of `path` (43 URL-safe characters), made at the first call.
+    """Return the random secret in `path` (43 URL-safe characters); the first call creates it.
 
     Raises:
         CallerError: the file holds something else, or others than the owner can read it.
@@ -70,7 +70,7 @@ def load_or_create_secret(path: Path) -> str:
 def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdentity:
     """Return the self-signed certificate `name` of `directory`, with its P-256 key.
 
-    P-256 because every TLS stack that a stock REAPI client may bring accepts it.
+    The key is P-256 because every TLS stack of a stock REAPI client accepts it.
 
     Raises:
         CallerError: the files do not belong together, or others can read the key.
@@ -98,7 +98,7 @@ def load_or_create_tls(directory: Path, name: str, *, clock: Clock) -> TlsIdenti
 
 
 def load_or_create_secret_file(path: Path, fresh: bytes) -> bytes:
-    """Return what `path` holds; when it is absent, keep `fresh` there first.
+    """Return the content of `path`; if the file is absent, create it with `fresh` first.
 
     Raises:
         CallerError: others than the owner can read it, or it is not an ordinary file.
@@ -106,7 +106,7 @@ def load_or_create_secret_file(path: Path, fresh: bytes) -> bytes:
     """
     try:
         if not path.exists():
-            # A second process that starts at the same time must end with the same key.
+            # A second process that starts at the same time must get the same key.
             with whole_file(
                 path, sync=Sync.CONTENT, makes_parent=True, keeps_existing=True
             ) as file:
@@ -117,7 +117,7 @@ def load_or_create_secret_file(path: Path, fresh: bytes) -> bytes:
 
 
 def read_secret_file(path: Path) -> bytes:
-    """Return what a private file holds; it is never made.
+    """Return the content of a private file. This function never creates it.
 
     Raises:
         CallerError: it is absent, others than the owner can read it, or it is not ordinary.
@@ -182,7 +182,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, name: str, clock: Clock) -> x5
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=_CERTIFICATE_DAYS))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        # Its own root: the peer trusts exactly this certificate and nothing it could sign.
+        # The certificate is its own root: the peer trusts only it, and nothing that it could sign.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

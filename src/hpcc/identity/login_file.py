@@ -1,7 +1,7 @@
-"""A login: how to reach a farm as somebody, and the tokens that show it; a private file.
+"""Logins: how to reach a farm as a user, and the user's tokens, in a private file.
 
-`login.json` (0600, the user's own) is replaced as a whole at each renewal. The operator's farm
-file, TOML, says which farm, which identity provider and which client.
+`login.json` (mode 0600, owned by the user) is replaced as a whole at each renewal. The operator's
+farm file (TOML) names the farm, the identity provider and the client.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _TOKENS: Final = ("id", "access")
 class FarmProfile:
     """The operator's farm file.
 
-    `credential`: which token the scheduler is shown, the ID token or an access token that is a JWT;
-    `resource` names the farm to providers that ask for it (RFC 8707).
+    `credential`: the token that is sent to the scheduler, the ID token or an access token that is a
+    JWT. `resource` names the farm to providers that require it (RFC 8707).
     """
 
     scheduler: str
@@ -46,7 +46,7 @@ class FarmProfile:
     scopes: tuple[str, ...] = ("openid", "offline_access")
 
     def __post_init__(self) -> None:
-        """Refuse what could not work.
+        """Reject values that cannot work.
 
         Raises:
             CallerError: a name, URL, image or certificate is malformed.
@@ -67,8 +67,8 @@ class FarmProfile:
 class Login:
     """One login. Times are seconds since the epoch, UTC.
 
-    `secret_file` and `token_file` are read when a token is needed; what they hold is not kept
-    here. `ended` says why a login cannot be renewed any more.
+    `secret_file` and `token_file` are read when a token is needed, and their content is not stored
+    here. `ended` holds the reason why the login can no longer be renewed.
     """
 
     profile: str
@@ -80,13 +80,13 @@ class Login:
     secret_file: str = ""
     token_file: str = ""
     principal: str = ""
-    # The daemon has no variables of a user's shell.
+    # Stored here because the daemon does not have the environment of the user's shell.
     proxy: str = ""
     ca_file: str = ""
     ended: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a method that there is none of."""
+        """Reject a login without a known method."""
         if self.method not in _METHODS:
             raise CallerError("login.json names no method", reason="login-file")
 
@@ -96,10 +96,10 @@ class Login:
 
 
 def load_login_or_none(path: Path) -> Login | None:
-    """Read login.json; None when nobody is logged in.
+    """Return the login in login.json; None when nobody is logged in.
 
     Raises:
-        CallerError: somebody else's, readable by others, a link, or damaged.
+        CallerError: the file has another owner, is readable by others, is a link, or is damaged.
     """
     try:
         raw = read_own_file(path, max_bytes=MAX_LOGIN_FILE_BYTES)
@@ -122,16 +122,16 @@ def save_login(path: Path, login: Login) -> None:
 
 
 def profile_text(profile: FarmProfile) -> str:
-    """Return a profile as `Login.profile` holds it."""
+    """Return a profile as JSON, the form of `Login.profile`."""
     return json.dumps(asdict(profile), sort_keys=True)
 
 
 def read_own_file(path: Path, *, max_bytes: int) -> bytes:
-    """Read a secret of this user's, and nobody else's.
+    """Return the content of a secret file that only this user owns and can read.
 
     Raises:
-        FileNotFoundError: it is not there.
-        CallerError: another owner, readable by others, not an ordinary file, too large.
+        FileNotFoundError: the file does not exist.
+        CallerError: another owner, readable by others, not an ordinary file, or too large.
     """
     try:
         descriptor = open_file(path, os.O_RDONLY | NONBLOCK)
@@ -155,10 +155,10 @@ def read_own_file(path: Path, *, max_bytes: int) -> bytes:
 
 
 def load_profile(path: Path) -> FarmProfile:
-    """Read an operator's farm file (TOML).
+    """Return the profile of an operator's farm file (TOML).
 
     Raises:
-        CallerError: unreadable, not TOML, or a key, type or value that is not known.
+        CallerError: unreadable, not TOML, or an unknown key, type or value.
     """
     try:
         with path.open("rb") as file:
@@ -178,7 +178,7 @@ def load_profile(path: Path) -> FarmProfile:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise CallerError(f"{path}: unknown key {key[:80]!r}; {hint}", reason="farm-profile")
     try:
-        # JSON has the same types, and its reader the same strictness.
+        # JSON has the same types, and its parser makes the same strict checks.
         return parse_service_file(
             json.dumps(table, default=str).encode(), FarmProfile, source=str(path)
         )

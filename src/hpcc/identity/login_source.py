@@ -1,4 +1,4 @@
-"""The token to show now: kept while good, renewed in time, by one process at a time."""
+"""The user's current token: cached while valid, renewed early, by one process at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hpcc.ports import Clock
 
 _log: Final = logging.getLogger(__name__)
 MAX_SECRET_CHARS: Final = 4096
-# Before its end, so that calls made with a token are over by then; half its life if that is less.
+# Calls made with a token should end before the token does. Half its lifetime if that is shorter.
 RENEW_BEFORE_SECONDS: Final = 120.0
 _RETRY_SECONDS: Final = 10.0
 _LOCK_POLLS: Final = 200
@@ -36,7 +36,7 @@ _LOGOUT_POLLS: Final = 10
 
 
 class LoginSource:
-    """Today's token of a login file. Several processes may use one file."""
+    """Returns the current token of a login file. Several processes may use the same file."""
 
     def __init__(self, path: Path, clock: Clock, *, http: ProviderHttp | None = None) -> None:
         self._path, self._clock, self._http = path, clock, http
@@ -46,11 +46,11 @@ class LoginSource:
         self._failure: HpccError | None = None
 
     async def token(self) -> str:
-        """Return a token that the scheduler may be shown.
+        """Return a valid token for the scheduler.
 
         Raises:
-            CallerError: nobody is logged in, or the login has ended: `hpcc login` mends it.
-            InfrastructureError: it must be renewed, and the provider does not answer.
+            CallerError: nobody is logged in, or the login has ended; `hpcc login` fixes both.
+            InfrastructureError: the token must be renewed, and the provider does not answer.
         """
         login = self._read()
         if login.method == "token-file":
@@ -95,7 +95,7 @@ class LoginSource:
 
     async def _renew(self) -> Login:
         async with _locked(self._path, self._clock):
-            # Another process may have done it; its refresh token has replaced ours.
+            # Another process may have renewed it; its refresh token has replaced the one here.
             self._stamp = ()
             login = self._read()
             if not self._is_due(login):
@@ -106,7 +106,7 @@ class LoginSource:
             except RefusedError as error:
                 if login.method != "device":
                     raise
-                # Remembered in the file: no process asks again before somebody logs in.
+                # Stored in the file, so that no process tries again before the next login.
                 ended = replace(login, ended=str(error), refresh_token="")
                 self._check_still_there()
                 save_login(self._path, ended)
@@ -115,7 +115,7 @@ class LoginSource:
             try:
                 self._check_still_there()
             except CallerError:
-                # A login that was ended must not live on in what replaced its tokens.
+                # After a logout, the new tokens must not stay valid.
                 await grants.revoke(tokens.refresh_token)
                 raise
             renewed = replace(
@@ -131,7 +131,7 @@ class LoginSource:
             return renewed
 
     def _check_still_there(self) -> None:
-        """Raise if `hpcc logout` came while the provider was asked: it waits for nobody."""
+        """Raise if `hpcc logout` removed the login during the renewal; a logout does not wait."""
         if not self._path.exists():
             raise _nobody()
 
@@ -175,10 +175,11 @@ async def store_login(path: Path, login: Login, clock: Clock) -> None:
 
 
 async def remove_renewed(path: Path, clock: Clock) -> Login | None:
-    """Remove what a renewal kept in the moment of a logout; return it, to be revoked.
+    """Remove a login that a renewal wrote during a logout; return it, so that it is revoked.
 
-    Called when login.json is gone. A renewal looks for it before it keeps anything, but it may go
-    between the two. One that asks its provider has not looked yet: it is not waited for.
+    Call this after login.json was removed. A renewal checks for the file before it writes, but the
+    file may disappear between the check and the write. A renewal that still waits for its provider
+    has not checked yet, so this function does not wait for it.
     """
     try:
         async with _locked(path, clock, polls=_LOGOUT_POLLS):
@@ -195,10 +196,10 @@ def _taken(path: Path) -> Login | None:
 
 
 def read_client_secret(path: Path) -> str:
-    """Read a client's secret, which only its owner can.
+    """Return a client's secret from a file that only its owner can read.
 
     Raises:
-        CallerError: not there, somebody else's, readable by others, or empty.
+        CallerError: the file is missing, has another owner, is readable by others, or is empty.
     """
     try:
         text = read_own_file(path, max_bytes=MAX_SECRET_CHARS).decode("utf-8", "replace").strip()
@@ -210,13 +211,13 @@ def read_client_secret(path: Path) -> str:
 
 
 def read_token_file(path: Path) -> str:
-    """Read a workload's token. Whoever mounts it sets owner and mode, as Kubernetes does.
+    """Return a workload's token. Whatever mounts the file sets owner and mode, as Kubernetes does.
 
     Raises:
-        CallerError: not there, no regular file, too large or empty.
+        CallerError: the file is missing, not a regular file, too large, or empty.
     """
     try:
-        # A link is fine, Kubernetes mounts them; a FIFO must not hold the daemon up.
+        # Links are accepted, because Kubernetes mounts them. A FIFO must not block the daemon.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
@@ -246,7 +247,7 @@ def _ended(login: Login) -> CallerError:
 
 @asynccontextmanager
 async def _locked(path: Path, clock: Clock, *, polls: int = _LOCK_POLLS) -> AsyncIterator[None]:
-    """Renew in one process at a time: a refresh token that is used twice ends the login."""
+    """Allow one renewing process at a time: providers end a login if a refresh token is reused."""
     try:
         descriptor = open_file(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Getting tokens: device code (RFC 8628), refresh, client credentials, revocation.
+"""OAuth grants that return tokens: device code (RFC 8628), refresh, client credentials; revocation.
 
-There is no password grant: a password is typed into the provider's own page and nowhere else.
+There is no password grant: users type passwords only into the provider's own page.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _DEFAULT_INTERVAL_SECONDS: Final = 5.0
 _SLOWER_BY_SECONDS: Final = 5.0
 _MAX_INTERVAL_SECONDS: Final = 60.0
-# Whatever the provider says: nobody types a code half an hour after it was shown.
+# A limit on the provider's value: nobody types a code half an hour after it was shown.
 _MAX_WAIT_SECONDS: Final = 1800.0
-# Milliseconds would be less until the year 10000; more is no time.
+# Times in milliseconds stay below this until long after the year 10000; larger is not a time.
 _MAX_NUMBER: Final = 1 << 53
 _OK: Final = 200
 _ERROR: Final = re.compile(r"[a-z_]{1,64}")
@@ -41,7 +41,7 @@ _TERMINAL_TEXT: Final = re.compile(r"[\x21-\x7e]{1,512}")
 
 
 class RefusedError(CallerError):
-    """The identity provider says no; `code` is its OAuth error."""
+    """The identity provider refused; `code` is its OAuth error code."""
 
     default_reason = "login-refused"
 
@@ -52,7 +52,7 @@ class RefusedError(CallerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """What a grant gave: `token` for the scheduler, with its end (seconds since the epoch)."""
+    """The result of a grant: `token` for the scheduler, and its end (seconds since the epoch)."""
 
     token: str = field(repr=False)
     expires_at: float
@@ -62,11 +62,11 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCode:
-    """What a person is shown, and what their answer is waited for with."""
+    """What a person needs to confirm a login, and the values to poll for the answer."""
 
     user_code: str
     verification_uri: str
-    # With the code in it; empty where the provider offers none.
+    # The URI that includes the code; empty if the provider offers none.
     complete_uri: str
     device_code: str = field(repr=False)
     verifier: str = field(repr=False)
@@ -75,7 +75,7 @@ class DeviceCode:
 
 
 class Grants:
-    """One client at one provider. `provider` is what was discovered for the profile's issuer."""
+    """One client at one provider. `provider` is the discovery result of the profile's issuer."""
 
     def __init__(
         self, http: ProviderHttp, provider: Provider, profile: FarmProfile, clock: Clock
@@ -84,11 +84,11 @@ class Grants:
         self._profile, self._clock = profile, clock
 
     async def device_code(self) -> DeviceCode:
-        """Ask for a code that a person confirms in any browser.
+        """Request a code that a person confirms in any browser.
 
         Raises:
             CallerError: the provider has no device login, or refuses the client.
-            ProviderError, IntegrityError: it does not answer, or nonsense.
+            ProviderError, IntegrityError: it does not answer, or its answer is malformed.
         """
         if not self._provider.device_endpoint:
             raise CallerError(
@@ -131,11 +131,11 @@ class Grants:
         )
 
     async def wait_device(self, code: DeviceCode) -> Tokens:
-        """Poll until the person has answered.
+        """Poll until the person has answered; return the tokens.
 
         Raises:
-            RefusedError: they said no, or took too long.
-            IntegrityError: the provider answers nonsense.
+            RefusedError: the person refused, or took too long.
+            IntegrityError: the provider's answer is malformed.
         """
         form = {
             "grant_type": _DEVICE_GRANT,
@@ -152,7 +152,7 @@ class Grants:
                 answer = await self._post(self._provider.token_endpoint, form)
                 return self._tokens(_accepted(answer))
             except ProviderError:
-                # RFC 8628, 3.5: a connection that times out asks for fewer questions too.
+                # RFC 8628, 3.5: clients should also poll less often after a connection timeout.
                 interval = min(interval * 2, _MAX_INTERVAL_SECONDS)
             except RefusedError as error:
                 if error.code == "slow_down":
@@ -161,11 +161,11 @@ class Grants:
                     raise
 
     async def refresh(self, refresh_token: str) -> Tokens:
-        """Get the next token; `Tokens.refresh_token` replaces the old one.
+        """Return the next tokens; `Tokens.refresh_token` replaces the old one.
 
         Raises:
-            RefusedError: the login is over.
-            ProviderError, IntegrityError: the provider does not answer, or nonsense.
+            RefusedError: the login has ended.
+            ProviderError, IntegrityError: the provider does not answer, or malformed.
         """
         form = {
             "grant_type": "refresh_token",
@@ -175,7 +175,7 @@ class Grants:
         if self._profile.resource:
             form["resource"] = self._profile.resource
         tokens = self._tokens(_accepted(await self._post(self._provider.token_endpoint, form)))
-        # A provider that does not rotate sends none: the old one stays good.
+        # A provider that does not rotate refresh tokens sends none: the old one stays valid.
         return Tokens(
             token=tokens.token,
             expires_at=tokens.expires_at,
@@ -184,11 +184,11 @@ class Grants:
         )
 
     async def client_credentials(self, secret: str) -> Tokens:
-        """Get a token for a program that has a secret of its own; always an access token.
+        """Return an access token for a program that has a client secret.
 
         Raises:
-            RefusedError: client or secret is wrong.
-            ProviderError, IntegrityError: the provider does not answer, or nonsense.
+            RefusedError: the client or its secret is wrong.
+            ProviderError, IntegrityError: the provider does not answer, or malformed.
         """
         form = {"grant_type": "client_credentials"}
         scopes = [s for s in self._profile.scopes if s not in {"openid", "offline_access"}]
@@ -205,7 +205,7 @@ class Grants:
         return self._tokens(_accepted(answer), kind="access")
 
     async def revoke(self, refresh_token: str) -> bool:
-        """End a login at the provider too; whether it could be told."""
+        """Revoke a login at the provider; return whether the provider confirmed it."""
         if not self._provider.revocation_endpoint or not refresh_token:
             return False
         form = {
@@ -271,9 +271,10 @@ class Grants:
 
 
 def _number_or_none(value: object) -> float | None:
-    """Return a number as a float; None for what is none, NaN, or no number of seconds.
+    """Return a number as a float; None for other types, NaN, and values too large for a time.
 
-    NaN is neither early nor late, so a wait for it would have no end; a huge int has no float.
+    NaN compares as neither early nor late, so waiting for it would never end. A huge int does not
+    fit a float.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -294,7 +295,7 @@ def _accepted(answer: ProviderResponse) -> Mapping[str, object]:
 
 
 def _shown(body: Mapping[str, object], name: str) -> str:
-    """Return what goes to a terminal: nothing that could move a cursor or hide something."""
+    """Return a text for a terminal, free of characters that move the cursor or hide text."""
     value = body.get(name)
     if not isinstance(value, str) or not _TERMINAL_TEXT.fullmatch(value.replace(" ", "-")):
         raise IntegrityError(f"the identity provider gives no {name}", reason="idp-answer")
@@ -302,7 +303,7 @@ def _shown(body: Mapping[str, object], name: str) -> str:
 
 
 def _page(body: Mapping[str, object], name: str, issuer: str) -> str:
-    # RFC 8628 says verification_uri; some providers still say verification_url.
+    # RFC 8628 names it verification_uri; some providers still send verification_url.
     text = _shown(body, name if name in body else name.replace("uri", "url"))
     try:
         return check_provider_url(text, issuer=issuer)

@@ -1,4 +1,4 @@
-"""HTTP with an identity provider: HTTPS, no redirects, bounded answers, errors made ours."""
+"""HTTP with identity providers: HTTPS, no redirects, bounded answers, errors of hpcc's families."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_URL_CHARS: Final = 1024
 _CONNECT_SECONDS: Final = 5.0
-# For one whole answer: a provider that trickles must not hold a login.
+# For the whole answer: a provider that sends slowly must not block a login.
 _TOTAL_SECONDS: Final = 15.0
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
@@ -28,21 +28,21 @@ _TOO_MANY: Final = 429
 
 
 class ProviderError(InfrastructureError):
-    """The identity provider does not answer, or not with what was asked for; try later."""
+    """The identity provider does not answer, or not as requested; a later try may succeed."""
 
     default_reason = "idp-unreachable"
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderResponse:
-    """Status and the object in the body."""
+    """The status, and the JSON object in the body."""
 
     status: int
     body: Mapping[str, object]
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host name (no port) can only be this machine."""
+    """Return whether a host name (without port) can only be this machine."""
     if host in {None, "localhost"}:
         return host is not None
     try:
@@ -52,12 +52,12 @@ def is_loopback(host: str | None) -> bool:
 
 
 def check_provider_url(url: str, *, issuer: str | None = None) -> str:
-    """Return a URL that may be asked: https, or http on this machine's loopback.
+    """Return the URL if it may be requested: https, or http on this machine's loopback.
 
-    A provider elsewhere (`issuer`) cannot send us to an address of this machine.
+    The documents of a remote provider (`issuer`) cannot point at an address of this machine.
 
     Raises:
-        CallerError: another scheme, a login or fragment in it, or not a URL.
+        CallerError: another scheme, credentials or a fragment in it, or not a URL.
     """
     try:
         parts = urlsplit(url)
@@ -88,19 +88,19 @@ def check_provider_url(url: str, *, issuer: str | None = None) -> str:
 
 
 class ProviderHttp:
-    """Requests to identity providers. One object serves many; it keeps no connection."""
+    """Sends requests to identity providers. One object serves many; it keeps no connections."""
 
     def __init__(
         self, *, proxy: str = "", ca_file: str = "", total_seconds: float = _TOTAL_SECONDS
     ) -> None:
-        """Ask through `proxy`, and trust the roots of `ca_file`; empty for what the system says."""
+        """Send through `proxy` and trust the roots in `ca_file`; empty means the system's."""
         self._proxy, self._ca_file, self._total_seconds = proxy, ca_file, total_seconds
 
     async def get(self, url: str, *, max_bytes: int) -> ProviderResponse:
-        """Fetch a JSON object.
+        """Return the JSON object at `url`.
 
         Raises:
-            ProviderError: unreachable, slow, an error status or a redirect.
+            ProviderError: unreachable, slow, an error status, or a redirect.
             IntegrityError: too large, or not a JSON object.
         """
         answer = await self._send("GET", url, {}, {}, max_bytes)
@@ -111,7 +111,7 @@ class ProviderHttp:
     async def post(
         self, url: str, form: Mapping[str, str], *, basic: tuple[str, str] | None, max_bytes: int
     ) -> ProviderResponse:
-        """Send a form; 4xx comes back as an answer, since OAuth says there what was wrong.
+        """Send a form. 4xx is returned and not raised, because OAuth puts error codes there.
 
         Raises:
             ProviderError, IntegrityError: see `get`.
@@ -131,7 +131,7 @@ class ProviderHttp:
         headers: Mapping[str, str],
         max_bytes: int,
     ) -> ProviderResponse:
-        import httpx  # late: 60 ms that no other command need pay
+        import httpx  # late: it takes 60 ms, which other commands need not pay
 
         try:
             async with (
@@ -140,7 +140,7 @@ class ProviderHttp:
                 client.stream(method, url, data=dict(form) or None, headers=headers) as response,
             ):
                 if response.status_code in _REDIRECTS:
-                    # Keys from where the operator did not say, or a secret sent there.
+                    # A redirect could fetch keys from, or send a secret to, an unconfigured place.
                     raise ProviderError(f"{_host(url)} redirects: refused", reason="idp-redirect")
                 raw = await _read(response, max_bytes)
                 status = response.status_code
@@ -154,7 +154,7 @@ class ProviderHttp:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ProviderError(f"{_host(url)}: {type(error).__name__}") from error
         if not raw:
-            return ProviderResponse(status, {})  # of a revocation, for one
+            return ProviderResponse(status, {})  # for example the answer to a revocation
         return ProviderResponse(status, _object(raw, url, is_ok=status == _OK))
 
     @asynccontextmanager
@@ -167,8 +167,8 @@ class ProviderHttp:
             made = httpx.AsyncClient(
                 follow_redirects=False,
                 timeout=httpx.Timeout(self._total_seconds, connect=_CONNECT_SECONDS),
-                # A proxy cannot reach this machine's loopback. System roots: where a company
-                # puts its own.
+                # A proxy cannot reach this machine's loopback. Companies add their roots to the
+                # system's, so those are trusted.
                 trust_env=not is_local,
                 proxy=(self._proxy or None) if not is_local else None,
                 verify=roots,
@@ -179,7 +179,7 @@ class ProviderHttp:
                 },
             )
         except (ImportError, ValueError) as error:
-            # SOCKS, or no URL. Not its text: a proxy's URL may hold a password.
+            # SOCKS, or not a URL. The error's text is dropped: a proxy URL may hold a password.
             raise ProviderError(
                 f"{_host(url)}: the proxy that is set for it cannot be used", reason="idp-proxy"
             ) from error
@@ -189,7 +189,7 @@ class ProviderHttp:
     def _roots(self) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=self._ca_file or None)
-        except OSError as error:  # of which ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             raise ProviderError(f"no certificates can be read from {self._ca_file}") from error
 
 
@@ -207,7 +207,7 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _object(raw: bytes, url: str, *, is_ok: bool) -> Mapping[str, object]:
-    # Any: json.loads cannot say more; what comes out is checked at once.
+    # Any: json.loads has no better type; the value is checked below.
     value: Any
     try:
         value = json.loads(raw)
@@ -223,7 +223,7 @@ def _object(raw: bytes, url: str, *, is_ok: bool) -> Mapping[str, object]:
 
 
 def _basic(client_id: str, secret: str) -> str:
-    """RFC 6749, 2.3.1: both are form-encoded first."""
+    """Return the Basic credentials; RFC 6749, 2.3.1 form-encodes both parts first."""
     import base64
     from urllib.parse import quote_plus
 

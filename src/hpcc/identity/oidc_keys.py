@@ -1,4 +1,4 @@
-"""An identity provider's public keys: which of them may check what, and when to ask again."""
+"""An identity provider's public keys: what they may verify, and when to refresh."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MAX_JWKS_BYTES: Final = 256 << 10
 MAX_KEYS: Final = 64
 MAX_KID_CHARS: Final = 256
 MIN_RSA_BITS: Final = 2048
-# Verifying takes time with the square and more of this.
+# The time to verify grows at least with the square of the bits.
 MAX_RSA_BITS: Final = 8192
-# Only signatures with public keys: with "none" anybody signs, with HS* whoever reads the key set.
+# Public key signatures only: anybody can sign with "none", any reader of the key set with HS*.
 ALGORITHMS: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
@@ -38,7 +38,7 @@ class ProviderKey:
     jwk: Mapping[str, object]
 
     def for_algorithm(self, algorithm: str) -> jwt.PyJWK | None:
-        """Return what checks a signature of this algorithm; None when the key is not for it."""
+        """Return the key to verify this algorithm with; None if the key does not fit it."""
         if algorithm not in ALGORITHMS or self.jwk.get("alg", algorithm) != algorithm:
             return None
         try:
@@ -57,7 +57,7 @@ def _fits(key: object, algorithm: str) -> bool:
 
 
 def parse_keys(body: Mapping[str, object]) -> tuple[ProviderKey, ...]:
-    """Read a JWK set (RFC 7517); keys that sign nothing for us are left out.
+    """Return the keys of a JWK set (RFC 7517); keys that cannot sign tokens are left out.
 
     Raises:
         IntegrityError: not a key set, or too many keys.
@@ -71,7 +71,7 @@ def parse_keys(body: Mapping[str, object]) -> tuple[ProviderKey, ...]:
     found: list[ProviderKey] = []
     for jwk in listed:
         if isinstance(jwk, dict) and _is_usable(jwk):
-            # Without what must never be there: a private key that leaked into the set.
+            # Only public members: a provider may leak a private key into the set.
             public = {
                 n: v for n, v in jwk.items() if n in {"kty", "n", "e", "crv", "x", "y", "alg"}
             }
@@ -93,22 +93,22 @@ def _is_usable(jwk: Mapping[str, object]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyCacheLimits:
-    """Seconds. A provider is asked when its keys are stale, or a token names an unknown one."""
+    """Limits in seconds. Keys are requested when they are old, or a token names an unknown key."""
 
-    # Keys that were withdrawn are trusted no longer than this.
+    # Withdrawn keys are trusted no longer than this.
     fresh_seconds: float = 3600.0
-    # With the provider down, people who can still show a token go on for this long.
+    # While the provider is down, users with valid tokens keep access for this long.
     stale_seconds: float = 6 * 3600.0
-    # A flood of tokens with invented key names costs one question in this time.
+    # A flood of tokens with invented key names causes one request in this time.
     refresh_every_seconds: float = 30.0
     retry_seconds: float = 5.0
-    # Callers that wait for the provider, each in a call of the scheduler's: one that stalls on
-    # purpose must leave calls to other tenants.
+    # Callers that wait for the provider, each inside a call to the scheduler. A provider that
+    # stalls on purpose must leave calls for other tenants.
     max_waiting: int = 128
 
 
 class KeyCache:
-    """The keys of one issuer. Concurrent callers share one question."""
+    """The keys of one issuer. Concurrent callers share one request."""
 
     def __init__(
         self, issuer: str, http: ProviderHttp, clock: Clock, limits: KeyCacheLimits | None = None
@@ -122,16 +122,16 @@ class KeyCache:
         self._failure: HpccError | None = None
 
     async def keys(self, kid: str | None) -> tuple[ProviderKey, ...]:
-        """Return the keys, asked for anew if they are old or lack `kid`.
+        """Return the keys; they are requested again if they are old or lack `kid`.
 
         Raises:
-            ProviderError, IntegrityError: there are none that may be used, or too many wait.
+            ProviderError, IntegrityError: no usable keys, or too many callers wait.
         """
         asking = self._asking
         if asking is None and self._must_ask(kid):
             asking = self._asking = asyncio.Task(self._ask(), name="provider keys")
         elif asking is not None and self._knows(kid) and not self._is_stale():
-            # A provider that stalls holds up the one who asks it, not everybody.
+            # A provider that stalls delays only the caller that started the request.
             return self._keys
         if asking is not None:
             await self._wait(asking)
@@ -144,7 +144,7 @@ class KeyCache:
             raise ProviderError("too many callers wait for the identity provider's keys")
         self._waiting += 1
         try:
-            # Who hangs up must not end the question for those who wait with him.
+            # A cancelled caller must not cancel the request that others wait for.
             await asyncio.shield(asking)
         finally:
             self._waiting -= 1
@@ -171,5 +171,5 @@ class KeyCache:
         else:
             self._fetched_at, self._failure = self._clock.monotonic(), None
         finally:
-            # At its end: whoever waited meanwhile has this answer, and asks for no other.
+            # Set at the end: callers that waited use this answer and start no further request.
             self._tried_at, self._asking = self._clock.monotonic(), None

@@ -1,4 +1,4 @@
-"""What an identity provider says of itself (OpenID Connect Discovery 1.0)."""
+"""An identity provider's metadata (OpenID Connect Discovery 1.0)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Provider:
 
 
 async def discover(http: ProviderHttp, issuer: str) -> Provider:
-    """Ask a provider for its endpoints.
+    """Fetch and check a provider's endpoints.
 
     Raises:
-        CallerError: the issuer is no URL that may be asked.
+        CallerError: the issuer is not a URL that may be requested.
         ProviderError: it does not answer.
         IntegrityError: it answers for another issuer, or points where it must not.
     """
@@ -40,13 +40,13 @@ async def discover(http: ProviderHttp, issuer: str) -> Provider:
 
 
 def parse_provider(body: Mapping[str, object], *, issuer: str) -> Provider:
-    """Read a discovery document that was fetched for `issuer`.
+    """Return the endpoints in a discovery document that was fetched for `issuer`.
 
     Raises:
         IntegrityError: see `discover`.
     """
     if body.get("issuer") != issuer:
-        # Also what keeps one tenant's provider from answering for another's.
+        # This also prevents one tenant's provider from answering for another's.
         raise IntegrityError(
             f"the identity provider is not {issuer}: its own word differs", reason="idp-issuer"
         )

@@ -1,8 +1,31 @@
-"""The whole decision whether an identity provider's token lets somebody in; does no I/O.
+"""Decides whether an identity provider's token admits its holder. Does no I/O.
+
+A tenant's users and jobs log in with tokens that a provider outside the farm signs. Such a provider
+may be shared: it also signs tokens for other services, other clients and other purposes. A valid
+signature is therefore not enough.
+
+The checks run in this order, and the first that fails raises `IdpTokenError` with its reason:
+
+1. Size and form: at most `MAX_IDP_TOKEN_CHARS`, three base64url parts.
+2. Header: a known `typ`, no `crit`, and an algorithm that the tenant accepts. Only the algorithm
+   and the key name (`kid`) are used from the unverified token, and only to select a key. A `jwk`,
+   `jku` or `x5c` member has no effect.
+3. Key and signature: exactly one key of the tenant's issuer must fit. PyJWT checks the signature.
+4. Binding: a token with `cnf` is refused, because this service does not check the binding.
+5. Recipient: `iss`, `aud`, then the client (`azp`, `client_id`), then the claims of the policy.
+6. Time: not yet valid, a lifetime over one day, or expired, on the clock that is passed in.
+7. Principal: `sub`, or `email` if the provider has verified it. It must be printable.
+
+Example: a build job shows a token with `iss` of the tenant's provider and `aud` of this farm, but
+`azp` names a chat service. The token was issued to that service, so the service could replay it
+here. Step 5 refuses it with `idp-token-client`.
+
+What must never happen: a claim is used before the signature was checked; a token chooses its
+algorithm outside of the tenant's list (`none`, or HMAC with a public key as the secret); keys of
+one issuer verify tokens of another; an error text contains a part of the token.
 
 Sources: RFC 7519 and 8725 (JWT and its best practice), OpenID Connect Core 1.0 §3.1.3.7,
-RFC 9068 (access tokens). The signature is checked by PyJWT; what is claimed is checked here, on
-the clock that is passed in.
+RFC 9068 (access tokens).
 """
 
 from __future__ import annotations
@@ -22,31 +45,31 @@ from hpcc.identity.oidc_keys import ALGORITHMS, MAX_KID_CHARS, ProviderKey
 from hpcc.identity.token import MAX_PRINCIPAL_CHARS
 from hpcc.ports import Clock
 
-# Half of what gRPC metadata may hold; tokens of providers that list groups reach 4 KiB.
+# Half of what gRPC metadata may hold. Tokens of providers that list groups reach 4 KiB.
 MAX_IDP_TOKEN_CHARS: Final = 6 << 10
 MAX_CLOCK_SKEW_SECONDS: Final = 60.0
 MAX_IDP_LIFETIME_SECONDS: Final = 24 * 3600.0
 MAX_AUDIENCES: Final = 32
 DEFAULT_ALGORITHMS: Final = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 PrincipalClaim = Literal["sub", "email"]
-# Not a logout token, a DPoP proof, a security event or a route token of ours.
+# Excludes logout tokens, DPoP proofs, security events and hpcc's route tokens.
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class IdpTokenError(PolicyError):
-    """The provider's token does not let its holder in; `hpcc login` gets another."""
+    """The provider's token does not admit its holder; `hpcc login` gets a new one."""
 
     default_reason = "idp-token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityPolicy:
-    """Whose tokens a tenant takes.
+    """Which tokens a tenant accepts.
 
-    `client_ids`: the clients that may have asked for a token; empty for workload identities,
-    whose providers name none. `claims`: names with the values of which one must be there, for
-    providers that serve others than this tenant too.
+    `client_ids`: the clients that may have requested the token; empty for workload identities,
+    whose providers name no client. `claims`: claim names, each with accepted values, of which the
+    token must have one. They are for providers that serve more than this tenant.
     """
 
     issuer: str
@@ -59,7 +82,7 @@ class IdentityPolicy:
 
 @dataclass(frozen=True, slots=True)
 class IdpIdentity:
-    """Who a token is about, and until when it is believed (seconds since the epoch)."""
+    """The principal of a token, and until when it is accepted (seconds since the epoch)."""
 
     principal: str
     expires_at: float
@@ -67,14 +90,14 @@ class IdpIdentity:
 
 @dataclass(frozen=True, slots=True)
 class TokenHeader:
-    """What a token says of its own signature; a key and nothing else is chosen by it."""
+    """What a token claims about its signature. It only selects a key."""
 
     algorithm: str
     kid: str | None
 
 
 def read_header(token: str, policy: IdentityPolicy) -> TokenHeader:
-    """Read and judge a header before any key is asked for.
+    """Return the checked header. Call this before any key is fetched.
 
     Raises:
         IdpTokenError: too long, malformed, or an algorithm or type that is not accepted.
@@ -102,10 +125,10 @@ def read_header(token: str, policy: IdentityPolicy) -> TokenHeader:
 def verify_idp_token(
     token: str, policy: IdentityPolicy, keys: Sequence[ProviderKey], clock: Clock
 ) -> IdpIdentity:
-    """Return who a token is about. `keys` are those of `policy.issuer` and of nobody else.
+    """Return the principal of a token. `keys` must be the keys of `policy.issuer` and no others.
 
     Raises:
-        IdpTokenError: anything is wrong; `reason` says what, the text holds no part of it.
+        IdpTokenError: a check failed; `reason` names it, and the text holds no part of the token.
     """
     header = read_header(token, policy)
     key = _key(header, keys)
@@ -114,8 +137,8 @@ def verify_idp_token(
     except (jwt.PyJWTError, ValueError, TypeError) as error:
         raise IdpTokenError("token signature is wrong", reason="idp-token-signature") from error
     claims = _json_object(payload)
-    # RFC 7800: whoever shows it must also show that they hold a key (mutual TLS, DPoP). Nobody is
-    # asked for that here, and to let anybody in with such a token would undo what it is bound for.
+    # RFC 7800: the holder must also prove that they hold a key (mutual TLS, DPoP). This service
+    # does not ask for that proof, and accepting the token without it would defeat the binding.
     if "cnf" in claims:
         raise IdpTokenError(
             "token is bound to a key of its client: have the provider give unbound ones",
@@ -127,7 +150,7 @@ def verify_idp_token(
 
 
 def _key(header: TokenHeader, keys: Sequence[ProviderKey]) -> jwt.PyJWK:
-    # By name first: anybody can send a token, and making 64 keys of numbers takes milliseconds.
+    # Select by name first: anybody can send a token, and parsing 64 keys takes milliseconds.
     named = [k for k in keys if header.kid is None or k.kid == header.kid]
     fitting = [made for k in named if (made := k.for_algorithm(header.algorithm)) is not None]
     if len(fitting) != 1:
@@ -145,7 +168,7 @@ def _check_recipient(claims: Mapping[str, object], policy: IdentityPolicy) -> No
     audiences = audience if isinstance(audience, list) else [audience]
     if len(audiences) > MAX_AUDIENCES or policy.audience not in audiences:
         raise IdpTokenError("token is for another service", reason="idp-token-audience")
-    # `azp` in ID tokens, `client_id` in access tokens: neither may name a client we do not know.
+    # `azp` in ID tokens, `client_id` in access tokens: both may only name known clients.
     named = [claims[n] for n in ("azp", "client_id") if n in claims]
     if policy.client_ids and any(n not in policy.client_ids for n in named):
         raise IdpTokenError("token was given to another client", reason="idp-token-client")
@@ -172,7 +195,7 @@ def _check_times(claims: Mapping[str, object], now: float) -> float:
 
 def _time(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
-    # bool is an int; NaN compares false with everything and would pass every check.
+    # bool is an int. NaN compares false with everything and would pass every check.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 53:
         raise IdpTokenError(f"token has no {name}", reason="idp-token-malformed")
     return float(value)
@@ -182,7 +205,7 @@ def _principal(claims: Mapping[str, object], policy: IdentityPolicy) -> str:
     value = claims.get(policy.principal_claim)
     if policy.principal_claim == "email" and claims.get("email_verified") is not True:
         raise IdpTokenError("the e-mail address is not verified", reason="idp-token-principal")
-    # It is shown on terminals and compared by people: nothing invisible, nothing that reorders.
+    # Terminals show it and people compare it: no invisible and no reordering characters.
     if (
         not isinstance(value, str)
         or not 0 < len(value) <= MAX_PRINCIPAL_CHARS
@@ -198,7 +221,7 @@ def _principal(claims: Mapping[str, object], policy: IdentityPolicy) -> str:
 
 
 def peek_claims(token: str) -> Mapping[str, object]:
-    """Read the claims of a token without believing them: for display and for renewing in time.
+    """Return the unverified claims of a token, for display and to schedule its renewal only.
 
     Raises:
         IdpTokenError: not a JWT.

@@ -1,8 +1,8 @@
-"""Proof of possession: a route token that names a key is good only from who holds that key.
+"""Proof of possession: a route token that names a key is valid only from the holder of that key.
 
-A proof is `<milliseconds since the epoch>.<signature>`; signed are the purpose, the called method,
-the token and the time. So a token that was copied is useless, and a proof is good for one method
-of one worker (the token's audience) for a minute.
+A proof is `<milliseconds since the epoch>.<signature>`. The signature covers the purpose, the
+called method, the token and the time. So a copied token is useless, and a proof is valid for one
+method of one worker (the token's audience) for one minute.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PROOF: Final = re.compile(r"([0-9]{1,16})\.([A-Za-z0-9_-]{86})")
 
 
 class ProofKey:
-    """A key of one process, which leaves it never; made in 50 us."""
+    """The key of one process; it never leaves the process. Creating one takes 50 us."""
 
     def __init__(self) -> None:
         self._key = Ed25519PrivateKey.generate()
@@ -41,10 +41,10 @@ class ProofKey:
 
 
 def check_proof(proof: str, *, key: bytes, token: str, method: str, now: float) -> None:
-    """Check that a call comes from who holds the key of its token.
+    """Check that the caller holds the key that the token names.
 
     Raises:
-        TokenError: it does not, or its time is not this minute.
+        TokenError: it does not, or the proof's time is not within this minute.
     """
     match = _PROOF.fullmatch(proof)
     if match is None:

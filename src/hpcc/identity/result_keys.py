@@ -1,4 +1,4 @@
-"""Which keys may sign a tenant's results: asked of the scheduler, remembered for a minute."""
+"""Which keys may sign a tenant's results: fetched from the scheduler and cached for a minute."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hpcc.core.memo import LruMemo
 from hpcc.identity.keys import key_id
 from hpcc.ports import Clock
 
-# A revoked key is believed no longer than this where the scheduler answers.
+# While the scheduler answers, a revoked key is trusted no longer than this.
 FRESH_SECONDS: Final = 60.0
-# With the scheduler away: as long as the route tokens that it gave may live.
+# While the scheduler does not answer: as long as its route tokens may live.
 STALE_SECONDS: Final = 600.0
-# An unknown name is asked about again after this: its worker may have registered since. So is
-# a scheduler that did not answer.
+# An unknown key is requested again after this time, because its worker may have registered since.
+# The same holds for a scheduler that did not answer.
 AGAIN_SECONDS: Final = 5.0
-# Whoever can write a store can invent names: so many are asked about in that time, for all tenants.
+# Writers of a store can invent key names: at most this many requests in that time, for all tenants.
 MAX_ASKED: Final = 32
 MAX_REMEMBERED: Final = 1024
 _Name = tuple[TenantId, str]
@@ -41,21 +41,21 @@ class ResultKeys:
     ) -> None:
         self._ask, self._clock = ask, clock
         self._known: LruMemo[_Name, _Known] = LruMemo(MAX_REMEMBERED)
-        # One question at a time: a build's first results all name the same key.
+        # One request at a time: the first results of a build all name the same key.
         self._lock = asyncio.Lock()
         self._asked_since, self._asked = float("-inf"), 0
         self._failed_at, self._failure = float("-inf"), InfrastructureError("never asked")
 
     async def key(self, tenant: TenantId, kid: str) -> Ed25519PublicKey | None:
-        """Return the key, or None when it may sign nothing for the tenant.
+        """Return the key, or None if it may not sign for the tenant.
 
         Raises:
-            InfrastructureError: it is not known here, and the scheduler does not answer.
+            InfrastructureError: the key is not cached, and the scheduler does not answer.
         """
         name = (tenant, kid)
         if (known := self._younger(name, FRESH_SECONDS)) is not None:
             return known.key
-        # While one asks again the others need not wait for a scheduler that is slow.
+        # During a request the other callers use an older answer: the scheduler may be slow.
         if self._lock.locked() and (old := self._younger(name, STALE_SECONDS)) is not None:
             return old.key
         async with self._lock:
@@ -99,7 +99,7 @@ class ResultKeys:
 
 
 def _read(kid: str, raw: bytes | None) -> Ed25519PublicKey | None:
-    """Return the key of these bytes; None unless its id is the one that was asked for."""
+    """Return the key of these bytes; None unless its id is the requested one."""
     if raw is None:
         return None
     try:

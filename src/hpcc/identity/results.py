@@ -1,4 +1,4 @@
-"""Signed results: a worker's word for what an action gave, which no store can change."""
+"""Signed results: a worker's signature over what an action gave, so that no store can change it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _POSSESSION_TAG = b"hpcc-result-key-1"
 
 
 class ResultError(IntegrityError):
-    """A result that nobody vouches for here: it counts as none."""
+    """A result without a valid signature of a trusted worker; treat it as absent."""
 
     default_reason = "result-signature"
 
 
 class ResultSigner:
-    """Signs results with a worker's own key, which is not that of its TLS certificate."""
+    """Signs results with a worker's result key, which is not the key of its TLS certificate."""
 
     def __init__(self, key: Ed25519PrivateKey, clock: Clock) -> None:
         self._key, self._clock = key, clock
@@ -36,21 +36,21 @@ class ResultSigner:
         )
 
     def sign(self, record: ResultRecord, scope: ResultScope) -> ResultRecord:
-        """Return the record with a signature of now."""
+        """Return the record with a signature at the current time."""
         unsigned = ResultSignature(self.key_id, round(self._clock.now() * 1000), b"")
         value = self._key.sign(signed_bytes(record, scope, unsigned))
         return replace(record, signature=replace(unsigned, value=value))
 
     def possession(self, worker_id: str, certificate: bytes) -> bytes:
-        """Return the proof that the worker of this TLS certificate holds the key."""
+        """Return the proof that the worker with this TLS certificate holds the key."""
         return self._key.sign(_possession(worker_id, certificate))
 
 
 def check_possession(public: bytes, proof: bytes, worker_id: str, certificate: bytes) -> str:
-    """Return the id of a key that its worker has shown to hold.
+    """Return the id of a key after its worker has proved that it holds the key.
 
     Raises:
-        CallerError: it is no Ed25519 key, or the proof is not of it.
+        CallerError: it is not an Ed25519 key, or the proof is not by it.
     """
     try:
         key = Ed25519PublicKey.from_public_bytes(public)
@@ -61,17 +61,17 @@ def check_possession(public: bytes, proof: bytes, worker_id: str, certificate: b
 
 
 def result_key_id(public: bytes) -> str:
-    """Return the id of the 32 bytes of a key that was checked before."""
+    """Return the id of a key of 32 bytes that was checked before."""
     return key_id(Ed25519PublicKey.from_public_bytes(public))
 
 
 def verify_result(
     record: ResultRecord, terms: ResultTerms, key: Ed25519PublicKey, *, now: float
 ) -> None:
-    """Check a result's word and signature, with the key that its signature names; does no I/O.
+    """Check a result's terms and signature with the key that the signature names. Does no I/O.
 
     Raises:
-        ResultError: it does not answer the terms, or was changed since it was signed.
+        ResultError: it does not match the terms, or was changed after it was signed.
     """
     signature = _named(record, terms, now)
     try:
@@ -86,8 +86,8 @@ async def check_result(
     """Check a result with the key that the scheduler lists for the tenant.
 
     Raises:
-        ResultError: as `verify_result`, or its key is not listed (reason `result-key`).
-        InfrastructureError: the key is not known here and nobody can be asked.
+        ResultError: see `verify_result`; or its key is not listed (reason `result-key`).
+        InfrastructureError: the key is not cached and the scheduler does not answer.
     """
     signature = _named(record, terms, now)
     key = await keys.key(terms.scope.tenant, signature.key_id)

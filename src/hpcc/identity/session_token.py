@@ -1,7 +1,7 @@
-"""Sessions that every scheduler of a farm can check by itself: signed, and nothing looked up.
+"""Signed session tokens: every scheduler of a farm can check one without a lookup.
 
-Made and read by schedulers alone, so a MAC with a key that they share is enough; a client keeps
-the text and sends it back.
+Only schedulers write and read them, so a MAC with a shared key is enough. A client stores the text
+and sends it back.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TYPES: Final = {"t": str, "p": str, "v": str, "i": str, "e": float, "s": int}
 
 
 class SessionTokenError(PolicyError):
-    """It is no session that schedulers of this farm made: authenticate."""
+    """The token is not a session of this farm's schedulers: authenticate again."""
 
     default_reason = "session"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionClaims:
-    """One login. `identity` names the policy it was checked against; `serial` grows by tenant."""
+    """One login. `identity` names the policy it was checked against; `serial` grows per tenant."""
 
     tenant: str
     principal: str
@@ -41,24 +41,24 @@ class SessionClaims:
 
 
 def seal_session(claims: SessionClaims, *, kid: str, secret: bytes) -> str:
-    """Return the text of a session."""
+    """Return the token of a session."""
     short = dict(zip(_TYPES, asdict(claims).values(), strict=True))
     body = base64.urlsafe_b64encode(json.dumps(short).encode()).decode().rstrip("=")
     return f"{kid}.{body}.{_mac(secret, kid, body)}"
 
 
 def open_session_token(text: str, secrets: Mapping[str, bytes]) -> SessionClaims:
-    """Read a session; the names of keys are those of `secrets`.
+    """Return the claims of a session token; `secrets` maps key names to keys.
 
     Raises:
-        SessionTokenError: it is none of ours, or of a key that ended.
+        SessionTokenError: another farm's or malformed, or its key has ended.
     """
     parts = text.split(".")
     if len(text) > MAX_SESSION_CHARS or len(parts) != _PARTS or not text.isascii():
         raise SessionTokenError("session is unknown or over")
     kid, body, mac = parts
     secret = secrets.get(kid)
-    # Nothing is read before the MAC is found right.
+    # Check the MAC before reading anything else.
     if secret is None or not hmac.compare_digest(_mac(secret, kid, body), mac):
         raise SessionTokenError("session is unknown or over")
     try:

@@ -39,7 +39,7 @@ class PinnedPeer:
 
     @classmethod
     def from_der(cls, der: bytes) -> PinnedPeer:
-        """Read a certificate in DER.
+        """Return the pin for a certificate in DER.
 
         Raises:
             CallerError: too large or not a certificate.
@@ -48,7 +48,7 @@ class PinnedPeer:
 
     @classmethod
     def from_pem(cls, pem: bytes) -> PinnedPeer:
-        """Read a certificate in PEM, or those of several peers of one name; see `from_der`."""
+        """Return the pin for a PEM certificate, or several with one name; see `from_der`."""
         return cls._of(pem, is_pem=True)
 
     @classmethod

@@ -1,8 +1,8 @@
-"""Route tokens: the scheduler's signed word that a principal may use one worker for one image.
+"""Route tokens: the scheduler's signed statement that a principal may use one worker for one image.
 
-The compact form is a JWS (RFC 7515, RFC 8037) with one fixed header shape. The parser is ours
-because the whole risk of such tokens is in the options: here there is one algorithm, no
-`crit`, `jwk`, `jku` or `x5c`, and unknown members are refused.
+The compact form is a JWS (RFC 7515, RFC 8037) with one fixed header shape. hpcc has its own parser
+because the risk of such tokens lies in their options. This parser accepts one algorithm, rejects
+`crit`, `jwk`, `jku` and `x5c`, and rejects unknown members.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _PRINCIPAL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 class TokenError(PolicyError):
-    """The token is not valid here and now; ask the scheduler for another route."""
+    """The token is not valid at this time or worker; ask the scheduler for another route."""
 
     default_reason = "token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteQuotas:
-    """What a tenant may take of one worker; 0 is no limit. Bytes are of blobs as they are."""
+    """What a tenant may use of one worker; 0 means no limit. Bytes count uncompressed blobs."""
 
     concurrent_execs: int = 0
     upload_bytes: int = 0
@@ -52,9 +52,9 @@ class RouteQuotas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteClaims:
-    """What a token says. Times are seconds since the epoch, UTC.
+    """What a token grants. Times are seconds since the epoch, UTC.
 
-    `audience` is the key id of the one worker that may accept it; `rights` are of "cache"
+    `audience` is the key id of the only worker that may accept it. `rights` is a subset of "cache"
     (CAS and action cache reads, uploads) and "execute".
     """
 
@@ -66,10 +66,10 @@ class RouteClaims:
     minimum_isolation: Isolation
     generation: int
     rights: frozenset[str]
-    # The tenant's policy. A worker that is stricter stays so; this default leaves it the choice.
+    # The tenant's policy. A stricter worker keeps its setting; this default leaves it the choice.
     guest_reuse: GuestReuse = GuestReuse.TENANT
     quotas: RouteQuotas = RouteQuotas()
-    # The raw Ed25519 key whose holder alone may use the token; empty for a bearer token.
+    # The raw Ed25519 key that the user of the token must hold; empty for a bearer token.
     client_key: bytes = b""
     not_before: float
     expires_at: float
@@ -107,7 +107,7 @@ class TokenSigner:
 
 
 class TokenVerifier:
-    """The whole decision whether a token is good at one worker; does no I/O."""
+    """Decides whether a token is valid at one worker. Does no I/O."""
 
     def __init__(
         self, *, keys: Mapping[str, Ed25519PublicKey], issuer: str, audience: str, clock: Clock
@@ -116,10 +116,10 @@ class TokenVerifier:
         self._audience, self._clock = audience, clock
 
     def verify(self, token: str) -> RouteClaims:
-        """Return the claims of a token that is good now and here.
+        """Return the claims of a token that is valid at this worker now.
 
         Raises:
-            TokenError: anything is wrong; `reason` says what, the text holds no part of it.
+            TokenError: a check failed; `reason` names it, and the text holds no part of the token.
         """
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenError("token is too long", reason="token-oversized")
@@ -138,7 +138,7 @@ class TokenVerifier:
     def _key_of(self, header: Mapping[str, object]) -> Ed25519PublicKey:
         if set(header) != {"alg", "kid", "typ"}:
             raise TokenError("token header has other members", reason="token-malformed")
-        # Decided before any key is looked at: a token never chooses how it is checked.
+        # Checked before any key is read: a token never chooses how it is verified.
         if header["alg"] != _ALG or header["typ"] != _TYP:
             raise TokenError("token algorithm or type is not ours", reason="token-algorithm")
         kid = header["kid"]
@@ -176,7 +176,7 @@ def _decode(text: str) -> bytes:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError) as error:
         raise TokenError("token is malformed", reason="token-malformed") from error
-    # Stray low bits would give one signature several spellings.
+    # Stray low bits would allow several spellings of one signature.
     if _encode(data) != text:
         raise TokenError("token is malformed", reason="token-malformed")
     return data

@@ -1,7 +1,7 @@
-"""Certificates of workers: signed by the farm's own CA, for one worker id, for client use alone.
+"""Worker certificates: signed by the farm's own CA, for one worker id and for client use only.
 
-Pure but for randomness. A request for one (a CSR) gives its public key and nothing else: name,
-lifetime and uses are the scheduler's.
+Pure except for randomness. A request (CSR) contributes only its public key. The scheduler sets the
+name, the lifetime and the uses.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _SKEW: Final = timedelta(minutes=5)
 
 
 class WorkerCertificateError(PolicyError):
-    """A worker's certificate is not good here and now."""
+    """A worker's certificate is not valid at this farm now."""
 
     default_reason = "worker-certificate"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPass:
-    """What a certificate says: whose it is, of which key, until when (seconds since the epoch)."""
+    """A certificate's worker id, key id and end (seconds since the epoch)."""
 
     worker_id: str
     key_id: str
@@ -44,7 +44,7 @@ class WorkerPass:
 
 
 class WorkerCa:
-    """The farm's CA for workers."""
+    """The farm's CA for worker certificates."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key, self._certificate = key, certificate
@@ -52,7 +52,7 @@ class WorkerCa:
 
     @classmethod
     def new(cls, now: float) -> WorkerCa:
-        """Make a CA at `now`, in seconds since the epoch."""
+        """Return a new CA that is valid from `now`, in seconds since the epoch."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _CA_NAME)])
         at = datetime.fromtimestamp(now, UTC)
@@ -66,10 +66,10 @@ class WorkerCa:
 
     @classmethod
     def load(cls, key_der: bytes, certificate_pem: bytes) -> WorkerCa:
-        """Read what `key_der` and `certificate_pem` gave.
+        """Return the CA that `key_der` and `certificate_pem` were read from.
 
         Raises:
-            CallerError: they are none, or do not belong together.
+            CallerError: they are malformed, or do not belong together.
         """
         try:
             key = serialization.load_der_private_key(key_der, password=None)
@@ -83,7 +83,7 @@ class WorkerCa:
 
     @property
     def key_der(self) -> bytes:
-        """The private key, to be sealed."""
+        """Return the private key in DER; seal it before storing it."""
         return self._key.private_bytes(
             serialization.Encoding.DER,
             serialization.PrivateFormat.PKCS8,
@@ -93,7 +93,7 @@ class WorkerCa:
     def issue(
         self, public: ec.EllipticCurvePublicKey, worker_id: str, now: float, seconds: float
     ) -> bytes:
-        """Sign a certificate for a worker; returns it in PEM."""
+        """Return a new certificate for a worker, in PEM."""
         at = datetime.fromtimestamp(now, UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, worker_id)])
         ends = min(at + timedelta(seconds=seconds), self._certificate.not_valid_after_utc)
@@ -107,10 +107,10 @@ class WorkerCa:
         return certificate.public_bytes(serialization.Encoding.PEM)
 
     def check(self, pem: bytes, now: float) -> WorkerPass:
-        """Read a certificate that somebody showed.
+        """Return what a peer's certificate says, after checking it.
 
         Raises:
-            WorkerCertificateError: this CA did not sign it, or its time is not now.
+            WorkerCertificateError: another CA signed it, or it is not valid at `now`.
         """
         if not 0 < len(pem) <= MAX_WORKER_CERTIFICATE_BYTES:
             raise WorkerCertificateError("no worker certificate, or too large a one")
@@ -128,10 +128,10 @@ class WorkerCa:
 
 
 def read_pass(certificate: x509.Certificate) -> WorkerPass:
-    """Return what a worker's certificate says; the caller knows who signed it.
+    """Return what a worker's certificate says; the caller has checked who signed it.
 
     Raises:
-        ValueError: it is no worker's.
+        ValueError: it is not a worker's certificate.
     """
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     public = certificate.public_key()
@@ -153,7 +153,7 @@ def worker_key_id(public: ec.EllipticCurvePublicKey) -> str:
 
 
 def new_worker_key() -> tuple[bytes, bytes]:
-    """Make a worker's key; return it in PEM, and a request for a certificate in DER."""
+    """Return a new worker key in PEM, and a request for its certificate in DER."""
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -162,10 +162,10 @@ def new_worker_key() -> tuple[bytes, bytes]:
 
 
 def request_of(key_pem: bytes) -> bytes:
-    """Return a request in DER for a certificate of a key that is kept.
+    """Return a certificate request in DER for an existing key.
 
     Raises:
-        CallerError: it is no P-256 key.
+        CallerError: it is not a P-256 key.
     """
     try:
         key = serialization.load_pem_private_key(key_pem, password=None)
@@ -177,13 +177,13 @@ def request_of(key_pem: bytes) -> bytes:
 
 
 def read_request(der: bytes) -> ec.EllipticCurvePublicKey:
-    """Return the key that a request is for; whoever sent it holds the private one.
+    """Return the public key of a request; its sender has proved that they hold the private key.
 
-    Its size is checked before it is parsed, and its key's kind before a signature is computed with
-    it. What else it says is not looked at.
+    The size is checked before parsing, and the kind of key before its signature is verified. All
+    other content of the request is ignored.
 
     Raises:
-        CallerError: it is too large, malformed, of another kind of key, or not signed with it.
+        CallerError: it is too large, malformed, for another kind of key, or not signed by its key.
     """
     if not 0 < len(der) <= MAX_CSR_BYTES:
         raise CallerError(f"a request has at most {MAX_CSR_BYTES} bytes", reason="csr-oversized")
