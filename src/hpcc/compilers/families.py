@@ -1,7 +1,7 @@
-"""Which family a compile belongs to. Nothing else chooses one.
+"""The only place that chooses a compile's family.
 
-The command line decides whose grammar it follows; the driver's answer to `-v` decides between gcc
-and clang, which read the same one. A hit of gcc or clang loads no module of `hpcc.compilers.msvc`.
+The command line selects the grammar: cl's, or the one that gcc and clang share. The driver's answer
+to `-v` then selects gcc or clang. A hit of gcc or clang loads no module of `hpcc.compilers.msvc`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GCC: Final = re.compile(rb"^gcc version (\d{1,4})", re.MULTILINE)
 def family_of(compiler: bytes, arguments: tuple[bytes, ...]) -> CompilerFamily:
     """Return the family that reads this command line; see `CompilerFamily.settled`."""
     if follows_cl(compiler, arguments):
-        # Loaded here and not above: see the module's first lines.
+        # Imported here so that a gcc or clang hit does not load it; see the module docstring.
         from hpcc.compilers.msvc.family import msvc_family
 
         return msvc_family(compiler)
@@ -29,7 +29,7 @@ def family_of(compiler: bytes, arguments: tuple[bytes, ...]) -> CompilerFamily:
 
 
 def family_that_answers(about: bytes) -> tuple[CompilerFamily, int] | None:
-    """Read a driver's `-v`: its family and major version; None for any other program."""
+    """Return family and major version from a driver's `-v`; None for any other program."""
     clang = _CLANG.search(about)
     if clang is not None:
         return CLANG, int(clang[1])

@@ -1,4 +1,4 @@
-"""Clang's configuration files, by the names it looks up.
+"""Clang's configuration files: the names that it looks up.
 
 Source: Clang's Driver::loadDefaultConfigFiles. The names were compared with those that Clang 14-19
 ask the kernel for.
@@ -16,12 +16,12 @@ _MODES: Final = (b"clang", b"clang++", b"clang-cl")
 
 
 def config_directories(about: bytes) -> tuple[bytes, ...]:
-    """Return where a Clang looks for configuration files, from its `-v`."""
+    """Return the directories where a Clang looks for configuration files, from its `-v`."""
     return tuple(dict.fromkeys(m[1] for m in _CONFIG_DIRECTORY.finditer(about)))
 
 
 def config_names(directories: tuple[bytes, ...], target: bytes) -> tuple[bytes, ...]:
-    """Name the configuration files for a target; which of them wins does not matter here."""
+    """Return the configuration files for a target, in no particular order."""
     bases = [*(mode + b".cfg" for mode in _MODES), target + b".cfg"]
     bases += (target + b"-" + mode + b".cfg" for mode in _MODES)
     return tuple(directory + b"/" + base for directory in directories for base in bases)

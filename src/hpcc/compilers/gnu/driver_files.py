@@ -1,4 +1,4 @@
-"""What a driver tells of itself: its target, where it looks for programs, GCC's specs files.
+"""Facts from a driver's output: its target, its program directories, and GCC's specs files.
 
 Source: gcc/gcc.cc, driver::set_up_specs and find_a_file. The names were compared with those that
 GCC 12-14 ask the kernel for.
@@ -17,13 +17,13 @@ _PROGRAMS: Final = re.compile(rb"^programs: =(.*)$", re.MULTILINE)
 
 
 def program_directories(searched: bytes) -> tuple[bytes, ...]:
-    """Return where a driver looks for programs, in its order, from its `-print-search-dirs`."""
+    """Return where a driver looks for programs, in order, from its `-print-search-dirs`."""
     match = _PROGRAMS.search(searched)
     return () if match is None else tuple(dict.fromkeys(match[1].split(b":")))
 
 
 def specs_names(about: bytes, searched: bytes, library_path: bytes) -> tuple[bytes, ...]:
-    """Name the specs files a GCC would read, from its `-v` and `-print-search-dirs`."""
+    """Return the specs files that a GCC would read, from its `-v` and `-print-search-dirs`."""
     target, install = TARGET.search(about), _INSTALL.search(searched)
     if target is None or install is None:
         return ()

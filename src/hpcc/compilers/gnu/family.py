@@ -1,4 +1,4 @@
-"""gcc behind `CompilerFamily`. What clang does in the same way it takes from here."""
+"""gcc as a `CompilerFamily`. clang's family inherits what both do in the same way."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from hpcc.compilers.spec.response import ReadFile, expand_responses
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import Toolchain
 
-# `__asm` then needs no string, and looks like prose.
+# With these, `__asm` needs no string, so its text looks like prose.
 _BARE_ASM: Final = frozenset({b"-fasm-blocks", b"-fms-extensions", b"-fms-compatibility"})
 _PROPER: Final = {Language.OBJC: b"cc1obj", Language.OBJCXX: b"cc1objplus"}
 
 
 class GnuFamily:
-    """See `CompilerFamily`. gcc and g++; the base of what clang shares with them."""
+    """gcc and g++, and the base of clang's family; see `CompilerFamily`."""
 
     name: str = "gnu"
     is_clang_like: bool = False
@@ -141,11 +141,10 @@ class GnuFamily:
                 return Way.HEADERS if self.lists_headers(invocation) else Way.SECOND_RUN
 
     def lists_headers(self, invocation: Invocation) -> bool:
-        """Tell whether `-H` names what a compile reads and leaves its outputs as they are."""
+        """Return whether `-H` lists what a compile reads and leaves its outputs unchanged."""
         recorders = ("-g", "-frecord-gcc-switches")
         is_debug = any(f.spec.spelling.startswith(recorders) for f in invocation.flags)
-        # `-H` does not list forced headers, and so not what it says of their guards. A specs
-        # file may bring in -g.
+        # `-H` omits forced headers and their include guards. A specs file may add -g.
         return not (is_debug or invocation.forced_includes or invocation.tool_arguments)
 
     def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:

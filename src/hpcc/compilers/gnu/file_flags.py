@@ -1,4 +1,4 @@
-"""Rows of the flags that write or read files which the depfile does not name."""
+"""Rows of the flags that write or read files which are not in the depfile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEVELOPER: Final = MANUAL + "Developer Options"
 _INSTRUMENT: Final = MANUAL + "Instrumentation Options"
 _DIAGNOSTICS: Final = MANUAL + "Diagnostic Message Formatting Options"
 
-# Which files these write is in `hpcc.compilers.invocation.side`.
+# `hpcc.compilers.invocation.side` decides which files these write.
 _WRITTEN: Final = [
     *rows(
         ALONE,
@@ -55,9 +55,9 @@ _WRITTEN: Final = [
     *clang_rows(SEPARATE, Effect.SIDE_OUTPUT, "serialize-diagnostics", "--serialize-diagnostics"),
     *clang_rows(ALONE, Effect.CODEGEN, "gsplit-dwarf=", "-gsplit-dwarf=single"),
     *rows(ALONE, Effect.SIDE_OUTPUT, _DEVELOPER, "-fsave-optimization-record"),
-    # To stderr; with a file's name they are refused where the value is read.
+    # These write to stderr. With a file name they are refused where the value is read.
     *gcc_rows(JOINED, Effect.LIST, "Developer Options", "-fopt-info"),
-    # Written when the compiler breaks down, and then nothing is kept.
+    # Written when the compiler crashes, and then no result is kept.
     *clang_rows(JOINED, Effect.CODEGEN, "fcrash-diagnostics-dir", "-fcrash-diagnostics"),
     *refuse(JOINED, BypassReason.SAVE_TEMPS, _DEVELOPER, "-save-temps", "--save-temps"),
     *refuse(JOINED, BypassReason.SAVE_STATS, CLANG, "-save-stats", "--save-stats"),
@@ -92,7 +92,7 @@ _WRITTEN: Final = [
 ]
 
 _PROFILE: Final = [
-    # Instrumentation writes and reads nothing when it is compiled.
+    # Instrumentation reads and writes no files at compile time.
     *rows(
         ALONE,
         Effect.CODEGEN,
@@ -147,7 +147,7 @@ _PROFILE: Final = [
         "-fprofile-selected-function-group=",
         since=17,
     ),
-    # The data of an earlier run: `hpcc.compilers.invocation.inputs` says which files.
+    # Data of an earlier run: `hpcc.compilers.invocation.inputs` decides which files.
     *rows(ALONE, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use"),
     *rows(JOINED, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fprofile-use="),
     *rows(JOINED, Effect.INPUT, MANUAL + "Optimize Options; " + CLANG, "-fauto-profile="),
@@ -164,14 +164,14 @@ _PROFILE: Final = [
         "-fprofile-list=",
     ),
     *clang_rows(JOINED, Effect.INPUT, "Profile", "-fmemory-profile-use=", since=17),
-    # -fprofile-note names the notes file; what else begins so is not known.
+    # -fprofile-note names the notes file; other flags with this prefix are not known.
     *refuse(
         JOINED, BypassReason.PROFILE, _INSTRUMENT, "-fprofile-", "-fauto-profile", "-fcs-profile-"
     ),
     *refuse(JOINED, BypassReason.PROFILE, CLANG, "-fmemory-profile-"),
 ]
 
-# A missing one is an error, so there is no default to look for.
+# A missing file is an error, so there is no default to look for.
 _LISTS: Final = [
     *clang_rows(
         JOINED,
@@ -213,7 +213,7 @@ _LISTS: Final = [
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fsanitize-system-"),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-fexperimental-sanitize-metadata-ignorelist"),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, CLANG, "-ftrain-", "-fembed-offload", "-fapinotes"),
-    # The source itself is then looked for on the search path.
+    # The compiler then looks for the source itself on the search path.
     *refuse(JOINED, BypassReason.EXTRA_INPUT, MANUAL + "Overall Options", "-fsearch-include-path"),
     *refuse(
         JOINED,
@@ -223,16 +223,16 @@ _LISTS: Final = [
         "--warning-suppression-",
     ),
     *refuse(JOINED, BypassReason.EXTRA_INPUT, "common.opt: Undocumented", "-fpre-include"),
-    # Reads header.gcc in every directory of the search path (libcpp, files.cc).
+    # The compiler then reads header.gcc in every directory of the search path (libcpp, files.cc).
     *refuse(ALONE, BypassReason.EXTRA_INPUT, MANUAL + "Preprocessor Options", "-remap"),
     *refuse(EITHER, BypassReason.VFS_OVERLAY, CLANG + "ivfsoverlay", "-ivfsoverlay", "-vfsoverlay"),
     *refuse(JOINED, BypassReason.THINLTO_BACKEND, CLANG + "ThinLTO", "-fthinlto-index"),
 ]
 
 _CODE: Final = [
-    # A program of somebody's runs in the compiler: it may look at anything, a clock too.
+    # A third party's program runs in the compiler and may read anything, also a clock.
     *refuse(JOINED, BypassReason.PLUGIN, MANUAL + "Overall Options", "-fplugin", "-fpass-plugin"),
-    # GCC leaves out what only concerns depfiles and colours.
+    # GCC omits flags that only concern depfiles and colours.
     *rows(
         ALONE,
         Effect.CODEGEN,
@@ -242,7 +242,7 @@ _CODE: Final = [
         reason=BypassReason.RECORD_SWITCHES,
         clang=NO_MAJORS,
     ),
-    # The object then holds the command line, ours included.
+    # The object then holds the command line, including flags that hpcc adds.
     *refuse(
         JOINED,
         BypassReason.RECORD_SWITCHES,
@@ -262,7 +262,7 @@ _CODE: Final = [
     *refuse(
         JOINED, BypassReason.PCH, MANUAL + "Precompiled Headers; " + CLANG, "-fpch", "-fno-pch"
     ),
-    # The source's bytes are then not the characters that are looked for in it.
+    # The scanner looks for ASCII text, and these change what the source's bytes mean.
     *refuse(JOINED, BypassReason.INPUT_CHARSET, MANUAL + "Preprocessor Options", "-finput-charset"),
     *refuse(
         JOINED,

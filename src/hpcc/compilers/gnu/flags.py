@@ -1,8 +1,9 @@
 """The flag table of gcc, g++, clang and clang++.
 
 Sources: the GCC 12 to 15 manuals ("Invoking GCC") with gcc/common.opt and gcc/c-family/c.opt, and
-the Clang 14 to 21 command line references with clang/include/clang/Driver/Options.td. Never another
-cache's table. Which compilers were asked, too: `_spec.ASKED_GCC`, `_spec.ASKED_CLANG`.
+the Clang 14 to 21 command line references with clang/include/clang/Driver/Options.td. No row is
+from another cache's table. `_spec.ASKED_GCC` and `_spec.ASKED_CLANG` list the compilers that were
+asked, too.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ _MODES: Final = [
     ),
     *refuse(JOINED, BypassReason.INFORMATION, _DEVELOPER, "-dumpversion", "-dumpfullversion"),
     *refuse(JOINED, BypassReason.INFORMATION, _DEVELOPER, "-dumpmachine", "-dumpspecs"),
-    # What they say or write is the time that the compile took.
+    # Their output contains the time that the compile took.
     *refuse(
         JOINED, BypassReason.MEASURES_TIME, _DEVELOPER + "; " + CLANG, "-ftime-", "-fsarif-time-"
     ),
@@ -144,7 +145,7 @@ _CODEGEN: Final = [
     # The families: unknown members are hashed and passed on.
     *rows(JOINED, Effect.CODEGEN, MANUAL + "Option Summary", "-f", "-g"),
     *rows(JOINED, Effect.CODEGEN, MANUAL + "Option Summary", "-W", "-O", is_stable=True),
-    # -m decides multilib and target, and so the compiler's own search path.
+    # -m selects multilib and target, and with them the compiler's own search path.
     *rows(JOINED, Effect.SEARCH, MANUAL + "Machine-Dependent Options", "-m"),
     *rows(
         ALONE,
@@ -180,7 +181,7 @@ _CODEGEN: Final = [
         "Diagnostic Message Formatting Options",
         "-fdiagnostics-plain-output",
     ),
-    # Without "=" they take the next word.
+    # Without "=" these take the next argument.
     *clang_rows(SEPARATE, Effect.CODEGEN, "Debug information", "-fdebug-compilation-dir"),
     *clang_rows(SEPARATE, Effect.CODEGEN, "Target-independent", "-fnew-alignment"),
     *clang_rows(SEPARATE, Effect.SEARCH, "Target-dependent", "-mthread-model"),

@@ -1,4 +1,4 @@
-"""GCC's `-H` among its messages, and the command line without its outputs."""
+"""Removes GCC's `-H` lines from its messages, and outputs from a command line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PCH_LINE: Final = re.compile(rb"[!x] .+")
 
 
 def strip_headers(stderr: bytes) -> Headers:
-    """Take GCC's `-H` lines and the list of missing include guards out of stderr.
+    """Return the headers that GCC's `-H` listed, and stderr without `-H` lines.
 
-    The line above that list is translated, so it is found by what follows it: names that `-H`
-    has listed.
+    The list of missing include guards is removed too. The line above that list is translated, so
+    it is recognised by the lines after it: names that `-H` has listed.
     """
     names: dict[bytes, None] = {}
     kept: list[bytes] = []
@@ -40,7 +40,7 @@ def strip_headers(stderr: bytes) -> Headers:
 
 
 def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
-    """Return the arguments without those that name outputs or concern depfiles, for `-M`."""
+    """Return the arguments for `-M`: without those that name outputs or concern depfiles."""
     kept: list[bytes] = []
     for part in invocation.parts:
         if isinstance(part, Operand):

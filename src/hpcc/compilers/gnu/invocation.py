@@ -1,4 +1,4 @@
-"""From the argv of gcc or clang to what a cache must know, or a bypass that says why not."""
+"""Reads the argv of gcc or clang into an `Invocation`, or a bypass with its reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
 from hpcc.core.reasons.bypass import BypassReason
 
-# Known by name; each has another grammar.
+# Known programs whose grammar is a different one.
 _OTHER_COMPILERS: Final = frozenset(
     b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ nvc nvc++ xlc xlclang"
     b" suncc tcc hipcc clang-cl cl emcc em++ gfortran flang rustc swiftc gdc gnat".split()
@@ -31,12 +31,12 @@ _MODULES: Final = frozenset({b".cppm", b".ccm", b".cxxm", b".c++m", b".ixx"})
 _LINKER_INPUT: Final = frozenset({b".o", b".a", b".so", b".lo", b".obj"})
 _HEADERS: Final = frozenset({b".h", b".hh", b".H", b".hp", b".hxx", b".hpp", b".HPP", b".h++"})
 
-# AArch64 takes extensions behind it: -mcpu=native+crypto.
+# On AArch64 extensions may follow: -mcpu=native+crypto.
 _NATIVE: Final = re.compile(rb"-m(?:arch|cpu|tune)=native.*", re.DOTALL)
 
 
 def read_invocation(program: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
-    """Read an argv whose response files are expanded. Pure; never raises."""
+    """Return what an argv with expanded response files means. Pure; never raises."""
     is_cxx = is_cxx_driver(program)
     if is_cxx is None:
         return _unknown_program(program.rpartition(b"/")[2])
@@ -94,7 +94,7 @@ def _has_spelling(parts: Sequence[Flag | Operand], spelling: str) -> bool:
 
 
 def _refusal(parts: Sequence[Flag | Operand]) -> str:
-    """Return the first reason not to cache, "" when there is none."""
+    """Return the first reason not to cache; "" when there is none."""
     reason = ""
     for part in parts:
         if isinstance(part, Flag):
@@ -163,18 +163,18 @@ def _stem(base: bytes) -> bytes:
 def _dependencies(
     parts: Sequence[Flag | Operand], output: bytes
 ) -> tuple[DepMode, bytes | None, bool] | Bypass:
-    """Say which depfile the compiler will write, by the GCC manual's rules for -MD and -MF."""
+    """Return which depfile the compiler will write, by the GCC manual's rules for -MD and -MF."""
     flags = [p for p in parts if isinstance(p, Flag)]
     by_driver = {f.spec.spelling for f in flags if f.spec.effect is Effect.DEPENDENCY}
     by_wp = [w for f in flags if f.spec.spelling == "-Wp," and (w := wp_depfile(f.value))]
     if by_wp:
-        # Two owners of one file name: which wins differs between compilers and versions.
+        # Two flags set the file name: which one wins differs between compilers and versions.
         if len(by_wp) > 1 or by_driver:
             return Bypass(BypassReason.MIXED_DEPENDENCIES)
         return DepMode(by_wp[0][0].decode()), by_wp[0][1], True
     modes = by_driver & {"-MD", "-MMD"}
     if not modes:
-        # -MF or -MT without -MD is an error or a warning: let the compiler say it.
+        # -MF or -MT without -MD is an error or a warning: the compiler reports it.
         return Bypass(BypassReason.ODD_DEPENDENCIES) if by_driver else (DepMode.NONE, None, False)
     if len(modes) > 1:
         return Bypass(BypassReason.MIXED_DEPENDENCIES)

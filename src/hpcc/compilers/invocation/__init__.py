@@ -1,4 +1,4 @@
 """What one command line means for the cache: inputs, outputs, sharing, the form for a guest.
 
-It reads argv with the flag table and gives an `Invocation`. It may not ask which files exist.
+This room parses argv with the flag table into an `Invocation`. It may not check which files exist.
 """

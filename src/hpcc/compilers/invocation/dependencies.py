@@ -1,11 +1,11 @@
-"""How the files of a local compile become known, per compiler and per what the user asked for.
+"""How a local compile's files become known, by compiler and by the flags that the user gave.
 
 | user gives | compiler | way |
 | --- | --- | --- |
 | no depfile | both | `-MD` into a private file |
 | no depfile | a Clang that records its command line | a second run with `-M` |
 | `-MD` | both | the user's own file, which names every file |
-| `-MMD` | GCC, no `-g` or the like | `-H`: headers on stderr, stripped again; and the user's file |
+| `-MMD` | GCC, no `-g` or the like | `-H` (headers on stderr, removed again) and the user's file |
 | `-MMD` | GCC, `-g` | a second run with `-M` (`-H` would be named in DW_AT_producer) |
 | `-MMD` | Clang | a second run with `-M` (its `-H` changes the user's file) |
 | nothing | clang-cl | `/clang:-MD` into a private file; with debug information a second run |
@@ -27,7 +27,7 @@ class Way(enum.Enum):
 
 
 class Headers(NamedTuple):
-    """What GCC's `-H` said, and stderr without it."""
+    """The headers that GCC's `-H` listed, and stderr without them."""
 
     names: tuple[bytes, ...]
     stderr: bytes
@@ -35,9 +35,9 @@ class Headers(NamedTuple):
 
 
 class Recording(enum.Enum):
-    """Whether an object will hold every flag of its compile.
+    """Whether the object will contain every flag of its compile.
 
-    ASK: some builds of the compiler do so without such a flag, and one compile shows which.
+    ASK: some builds of the compiler do so without such a flag, and one test compile shows which.
     """
 
     NEVER = "never"

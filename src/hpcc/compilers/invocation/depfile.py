@@ -25,10 +25,10 @@ class DepRule:
 
 
 def parse_depfile(data: bytes) -> tuple[DepRule, ...]:
-    """Read what a compiler wrote for `-MD`.
+    """Return the rules of a depfile that a compiler wrote for `-MD`.
 
     Raises:
-        CallerError: too large, or not rules.
+        CallerError: it is too large, or not a list of rules.
     """
     if len(data) > MAX_DEPFILE_BYTES or b"\0" in data:
         raise CallerError("dependency file is too large or holds NUL", reason="depfile")
@@ -42,7 +42,7 @@ def parse_depfile(data: bytes) -> tuple[DepRule, ...]:
 def _rule(line: bytes) -> DepRule:
     words = _words(line)
     for index, word in enumerate(words):
-        # Only an unescaped colon at the end of a word ends the targets: `C:\x` and `a:b` do not.
+        # Targets end at an unescaped colon at the end of a word, so `C:\x` and `a:b` are names.
         if word.endswith(b":"):
             names = [*words[:index], word[:-1]] if word != b":" else words[:index]
             return DepRule(
@@ -52,7 +52,7 @@ def _rule(line: bytes) -> DepRule:
 
 
 def _words(line: bytes) -> list[bytes]:
-    """Split at white space that no odd run of backslashes escapes."""
+    """Split at white space that is not escaped by an odd number of backslashes."""
     if b"\\" not in line:
         return line.split()
     words: list[bytes] = []
@@ -72,7 +72,7 @@ def _words(line: bytes) -> list[bytes]:
 
 
 def unescape_name(word: bytes) -> bytes:
-    """Read a file name as make does, the reverse of `escape_name`."""
+    """Return a file name as make reads it; the reverse of `escape_name`."""
     if b"\\" not in word and b"$" not in word:
         return word
     result = bytearray()
@@ -84,7 +84,7 @@ def unescape_name(word: bytes) -> bytes:
         elif char == b"\\":
             run = len(word) - index - len(word[index:].lstrip(b"\\"))
             after = word[index + run : index + run + 1]
-            if after == b" ":  # a blank: the backslashes before it were doubled
+            if after == b" ":  # before a blank, backslashes are doubled
                 result += b"\\" * (run // 2) + b" "
                 index += run + 1
                 continue
@@ -101,7 +101,7 @@ def unescape_name(word: bytes) -> bytes:
 
 
 def escape_name(name: bytes) -> bytes:
-    """Spell a file name for make, as GCC's munge does."""
+    """Return a file name escaped for make, as GCC's munge does."""
     if not any(c in name for c in (b" ", b"\t", b"$", b"#")):
         return name
     result = bytearray()
@@ -118,7 +118,7 @@ def escape_name(name: bytes) -> bytes:
 
 
 def render_depfile(rules: Sequence[DepRule]) -> bytes:
-    """Write rules back, wrapped as GCC wraps them."""
+    """Return the text of rules, wrapped as GCC wraps it."""
     return b"".join(_render_rule(rule) for rule in rules)
 
 
@@ -135,5 +135,5 @@ def _render_rule(rule: DepRule) -> bytes:
 
 
 def prerequisites(rules: Iterable[DepRule]) -> tuple[bytes, ...]:
-    """All files that some rule depends on, each once, in order."""
+    """Return all files that some rule depends on, each once, in order."""
     return tuple(dict.fromkeys(p for rule in rules for p in rule.prerequisites))

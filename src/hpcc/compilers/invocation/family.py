@@ -1,13 +1,18 @@
-"""What the cache asks of a compiler family, as one Protocol.
+"""Everything that the cache asks of a compiler family, as one Protocol.
 
-gcc, clang and clang-cl differ in how a command line is read, in how they tell what they read, and
-in what a farm must be given. The cache never asks which compiler it has: it asks the family that
+gcc, clang and clang-cl differ in how their command lines are read, in how they report what they
+read, and in what a farm needs. The cache never asks which compiler it has. It asks the family that
 travels with the compile (`Prepared.family`) for the value it needs. A new family is one module that
 implements `CompilerFamily`, and one row in `hpcc.compilers.families`.
 
-Every method is pure: what a family needs of the machine comes in as an argument, and what is to be
-asked of the compiler goes out as arguments for a command. The module of cl is loaded only when a
-command line of its kind arrives.
+For example, the cache needs to know how the files of a compile become known. It calls
+`dependency_way` and gets a row of the table in `dependencies`. Then it runs what `command` and
+`dependency_flags` return, and passes stderr through `strip_headers`. No step depends on a
+compiler's name.
+
+Every method is pure. A family gets the facts of the machine as arguments, and returns questions to
+the compiler as arguments of a command. The module for cl is loaded only when such a command line
+arrives. A family never guesses: what it does not understand is a `Bypass` with a reason.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from hpcc.core import Toolchain
 
 
 class CommandLine(Protocol):
-    """How a family's command lines are read and written."""
+    """How a family's command lines are parsed and written."""
 
     @property
     def has_local_cache(self) -> bool:
@@ -47,19 +52,19 @@ class CommandLine(Protocol):
         env: Mapping[bytes, bytes],
         read_file: ReadFile,
     ) -> tuple[bytes, ...] | Bypass:
-        """Return the arguments with those of response files and of the environment."""
+        """Return the arguments, with those of response files and the environment inserted."""
         ...
 
     def read(self, compiler: bytes, arguments: Sequence[bytes]) -> Invocation | Bypass:
-        """Read expanded arguments (without argv[0])."""
+        """Return what expanded arguments (without argv[0]) mean, or why they are not cached."""
         ...
 
     def key_environment(self, env: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Return the variables that this family looks at, and those that nobody knows."""
+        """Return the variables that affect this family, and all unknown variables."""
         ...
 
     def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-        """Return the environment for a run whose arguments hold the expanded command line."""
+        """Return the environment for a run whose arguments contain the expanded command line."""
         ...
 
     def command(
@@ -70,24 +75,24 @@ class CommandLine(Protocol):
         extra: Sequence[bytes],
         behind: Sequence[bytes],
     ) -> tuple[bytes, ...]:
-        """Return what to run: the user's compile with `extra` flags, and `behind` at its end.
+        """Return the command to run: the user's compile with `extra` flags, and `behind` last.
 
-        `argv` is the user's own line, `invocation` what it says once it is expanded.
+        `argv` is the user's own line; `invocation` is its meaning after expansion.
         """
         ...
 
 
 class Identification(Protocol):
-    """How a compiler is asked what it is, and what decides its output."""
+    """How a compiler is identified, and what determines its output."""
 
     @property
     def name(self) -> str:
-        """A stable word for logs and memory: `gnu`, `clang`, `msvc`."""
+        """A stable name for logs and memory: `gnu`, `clang`, `msvc`."""
         ...
 
     @property
     def programs(self) -> tuple[bytes, ...]:
-        """Programs that the driver runs, by the names it looks them up by."""
+        """Programs that the driver runs, by the names that it looks up."""
         ...
 
     @property
@@ -97,20 +102,20 @@ class Identification(Protocol):
 
     @property
     def wraps_messages(self) -> bool:
-        """True where `-fmessage-length` does what a terminal's width does."""
+        """True where `-fmessage-length` has the effect of a terminal's width."""
         ...
 
     @property
     def prints_links(self) -> bool:
-        """True where messages hold links on a terminal that shows them."""
+        """True where messages contain links on a terminal that supports them."""
         ...
 
     def settled(self, asked: CompilerFamily) -> CompilerFamily:
-        """Return the family of a compile whose driver answered that it is of `asked`."""
+        """Return the family of a compile whose driver answered that it belongs to `asked`."""
         ...
 
     def driver_files(self, answers: DriverAnswers) -> dict[bytes, None]:
-        """Name the files beside the driver that it reads if they are there, in order."""
+        """Return the files beside the driver that it reads if they exist, in order."""
         ...
 
     def config_directories(self, about: bytes) -> tuple[bytes, ...]:
@@ -118,23 +123,23 @@ class Identification(Protocol):
         ...
 
     def search_question(self, invocation: Invocation) -> list[bytes]:
-        """Return the arguments that make it tell its search path for this compile."""
+        """Return the arguments that make it print its search path for this compile."""
         ...
 
     def native_question(self, invocation: Invocation) -> list[bytes] | None:
-        """Return the arguments that make it tell what "native" means; None: it cannot."""
+        """Return the arguments that make it print what "native" means; None: it cannot."""
         ...
 
     def colour_question(self, invocation: Invocation) -> list[bytes]:
-        """Return the arguments that make it warn about what stands on stdin."""
+        """Return the arguments that make it warn about its standard input."""
         ...
 
     def proper_program(self, invocation: Invocation) -> bytes:
-        """Name the compiler proper that no identity covers; b"" where there is none."""
+        """Return the compiler proper that no identity covers; b"" if there is none."""
         ...
 
     def reads_sanitizer_lists(self, invocation: Invocation) -> bool:
-        """Tell whether lists beside the compiler's own headers are read."""
+        """Return whether it reads lists beside the compiler's own headers."""
         ...
 
     def assembler_targets(self, invocation: Invocation) -> tuple[bytes, ...] | None:
@@ -147,73 +152,73 @@ class Files(Protocol):
 
     @property
     def pins_dates(self) -> bool:
-        """True where every version takes the date from SOURCE_DATE_EPOCH."""
+        """True where every version reads the date from SOURCE_DATE_EPOCH."""
         ...
 
     def check_versions(self, invocation: Invocation, major: int) -> Bypass | None:
-        """Refuse flags that this version lacks, or whose meaning in it is not known."""
+        """Return a bypass for flags that this version lacks, or whose meaning is unknown."""
         ...
 
     def files_written(self, invocation: Invocation, major: int) -> Written | Bypass:
-        """Name what is written beside the depfile."""
+        """Return the files that are written besides the depfile."""
         ...
 
     def files_looked_for(
         self, invocation: Invocation, directories: tuple[bytes, ...]
     ) -> tuple[bytes, ...] | Bypass:
-        """Name the files that flags make it read where they are there."""
+        """Return the files that flags make it read if they exist."""
         ...
 
     def recording(self, invocation: Invocation) -> Recording:
-        """Say whether the object will hold every flag."""
+        """Return whether the object will contain every flag."""
         ...
 
     def dependency_way(self, invocation: Invocation, *, is_recorded: bool) -> Way:
-        """Choose how the files that a local compile reads become known."""
+        """Return how the files that a local compile reads become known."""
         ...
 
     def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:
-        """Return what a compile gets for this way; `path` is a private file."""
+        """Return the extra flags of a compile for this way; `path` is a private file."""
         ...
 
     def dependency_command(
         self, compiler: bytes, invocation: Invocation, injected: Sequence[bytes]
     ) -> list[bytes]:
-        """Return a command that writes the whole closure to stdout as a depfile."""
+        """Return a command that prints the whole closure to stdout as a depfile."""
         ...
 
     def expansion_command(
         self, compiler: bytes, invocation: Invocation, *, keeps_lines: bool
     ) -> list[bytes]:
-        """Return a command that preprocesses to stdout; without line markers if it may."""
+        """Return a command that preprocesses to stdout, if possible without line markers."""
         ...
 
     def strip_headers(self, stderr: bytes) -> Headers:
-        """Take what `Way.HEADERS` added out of a compile's messages."""
+        """Return what `Way.HEADERS` added to a compile's messages, and the messages without it."""
         ...
 
     def separates_streams(self, invocation: Invocation) -> bool:
-        """Tell whether stdout holds only the list of headers."""
+        """Return whether stdout holds only the list of headers."""
         ...
 
     def runs_gnu_as(self, invocation: Invocation) -> bool:
-        """Tell whether the driver runs GNU as for what it assembles."""
+        """Return whether the driver runs GNU as to assemble."""
         ...
 
     def obeys_directives(self, invocation: Invocation) -> bool:
-        """Tell whether this compile reads the files that assembler directives name."""
+        """Return whether this compile reads the files that assembler directives name."""
         ...
 
     def doubts(self, invocation: Invocation) -> Hazard:
-        """Return the hazards to look at whatever the sources hold."""
+        """Return the hazards to check regardless of what the sources contain."""
         ...
 
     def resolvable(self, major: int) -> Hazard:
-        """Return the hazards of sources that a closer look can settle."""
+        """Return the hazards of sources that a closer analysis can settle."""
         ...
 
     def quoted_homes(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return further directories for quoted names, in a unit that read these files."""
+        """Return further directories to search for quoted names in a unit that read these files."""
         ...
 
     def includes(self, found: Includes) -> Includes:
@@ -221,28 +226,28 @@ class Files(Protocol):
         ...
 
     def definitions(self, found: Definitions) -> Definitions:
-        """Do to names behind macros what `includes` does to those of directives."""
+        """Return names behind macros, changed as `includes` changes those of directives."""
         ...
 
     def questions(self, found: frozenset[tuple[bool, bytes]]) -> frozenset[tuple[bool, bytes]]:
-        """Do the same to names that `__has_include` asks for."""
+        """Return names that `__has_include` asks for, changed in the same way."""
         ...
 
 
 class Travel(Protocol):
-    """What a compile needs to give the same result in another checkout, or on a farm."""
+    """What a compile needs to give the same result in another checkout or on a farm."""
 
     @property
     def never_shared(self) -> str:
-        """Why no compile of this family is shared between checkouts; "" where some are."""
+        """Return why no compile of this family is shared; "" if some are."""
         ...
 
     def why_private(self, invocation: Invocation, root: bytes, major: int) -> str:
-        """Say why a command line is not shared between checkouts, "" when it is."""
+        """Return why a command line is not shared between checkouts; "" if it is."""
         ...
 
     def mark_depfile(self, data: bytes, root: bytes) -> bytes | None:
-        """Replace the root in a depfile by a mark; None where that cannot be undone."""
+        """Return a depfile with a mark for the root; None if that cannot be reversed."""
         ...
 
     def render_depfile(self, data: bytes, root: bytes) -> bytes:
@@ -252,7 +257,7 @@ class Travel(Protocol):
     def image_version(
         self, program: bytes, image: Sequence[Toolchain] | None
     ) -> tuple[int, ...] | None:
-        """Return the version of an image's compiler if flags depend on it; None: not known.
+        """Return the version of an image's compiler if flags depend on it; None: unknown.
 
         Raises:
             NotPortableError: flags depend on it, and the image has no such compiler.
@@ -268,11 +273,11 @@ class Travel(Protocol):
     ) -> GuestCommand:
         """Return the arguments for a guest whose compiler has this version.
 
-        `accepts` tells whether that compiler, given these arguments, compiles an `empty.c` in the
-        working directory without a complaint.
+        `accepts` returns whether that compiler, with these arguments, compiles an `empty.c` in the
+        working directory without a diagnostic.
 
         Raises:
-            NotPortableError: some argument means something only on this machine.
+            NotPortableError: an argument has a meaning only on this machine.
         """
         ...
 
@@ -280,18 +285,18 @@ class Travel(Protocol):
         """Return the variables of this family as the guest must spell them.
 
         Raises:
-            NotPortableError: one of them leads to what no guest has.
+            NotPortableError: one of them refers to something that no guest has.
         """
         ...
 
     def search_values(self, env: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
-        """Return the values of the variables that a guest is given as search paths."""
+        """Return the values of the variables that a guest gets as search paths."""
         ...
 
     def client_stdout(
         self, invocation: Invocation, text: bytes, is_here: Callable[[bytes], bool]
     ) -> bytes:
-        """Return a guest's stdout, whose paths are this machine's, as a compile here writes it."""
+        """Return a guest's stdout, with this machine's paths, in the form of a local compile."""
         ...
 
 

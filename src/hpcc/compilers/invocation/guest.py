@@ -1,4 +1,4 @@
-"""One compile's arguments as a guest will see them, where the project root is `/src`."""
+"""Translates one compile's arguments for a guest, where the project root is `/src`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GUEST_ROOT: Final = SOURCE_ROOT.encode()
 INJECTED: Final = (b"-ffile-prefix-map=" + GUEST_ROOT + b"=.", b"-Werror=date-time")
 """Paths in the object become root-relative; a clock in the object is an early, clear failure."""
 
-# Not the middle of another path, such as /usr/src/.
+# Does not match inside another path, such as /usr/src/.
 _IN_TEXT: Final = re.compile(rb"(?<![\w./+~-])" + re.escape(GUEST_ROOT) + rb"/")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.FORCED_INCLUDE})
 
 
 class NotPortableError(Exception):
-    """This compile cannot run in a guest; `reason` is counted and it runs locally."""
+    """This compile cannot run in a guest. `reason` is counted, and it runs locally."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class NotPortableError(Exception):
 
 
 class GuestCommand(NamedTuple):
-    """What follows the program's name in a guest, and which of it was added here."""
+    """The arguments after the program's name in a guest, and the ones that were added here."""
 
     arguments: tuple[bytes, ...]
     injected: tuple[bytes, ...]
@@ -47,10 +47,10 @@ class GuestMap:
     is_system: Callable[[bytes], bool]
 
     def relative(self, path: bytes) -> bytes:
-        """Return a path's place under the root, "" for the root itself.
+        """Return a path relative to the root; "" for the root itself.
 
         Raises:
-            NotPortableError: it is outside.
+            NotPortableError: it is outside of the root.
         """
         full = posixpath.normpath(posixpath.join(self.cwd, path))
         if full == self.root:
@@ -61,10 +61,10 @@ class GuestMap:
         return full[len(prefix) :]
 
     def spell(self, path: bytes) -> bytes:
-        """Return how the guest must spell a file of the project; relative names stay.
+        """Return the guest's spelling of a file of the project; relative names stay unchanged.
 
         Raises:
-            NotPortableError: it is outside the root.
+            NotPortableError: it is outside of the root.
         """
         inside = self.relative(path)
         if not path.startswith(b"/"):
@@ -72,17 +72,17 @@ class GuestMap:
         return GUEST_ROOT + b"/" + inside if inside else GUEST_ROOT
 
     def spell_directory(self, path: bytes) -> bytes:
-        """Like `spell`; a directory of system headers is the image's own and stays too."""
+        """Like `spell`, but a directory of system headers is in the image and stays unchanged."""
         if path.startswith(b"/") and self.is_system(posixpath.normpath(path)):
             return path
         return self.spell(path)
 
 
 def guest_arguments(invocation: Invocation, guest: GuestMap) -> tuple[bytes, ...]:
-    """Rewrite every path in the arguments and add what makes the object relocatable.
+    """Return the arguments with translated paths, and with flags that make the object relocatable.
 
     Raises:
-        NotPortableError: some argument means something only on this machine.
+        NotPortableError: an argument has a meaning only on this machine.
     """
     if invocation.is_native:
         raise NotPortableError(FallbackReason.NATIVE)
@@ -100,21 +100,21 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     if effect is Effect.INCLUDE_DIR:
         return _respell(flag, guest.spell_directory(flag.value))
     if effect in _PATH_EFFECTS or spelling == "-MF":
-        # A forced include may also be found on the search path: a plain name stays as it is.
+        # A forced include may be found on the search path, so a plain name stays unchanged.
         return _respell(flag, guest.spell(flag.value))
     if effect in {Effect.INPUT, Effect.TOOLS}:
         raise NotPortableError(FallbackReason.EXTRA_INPUT)
     if spelling == "-frecord-gcc-switches":
         raise NotPortableError(
             FallbackReason.RECORD_SWITCHES
-        )  # the flags that are added for a guest
+        )  # the object would record the flags that are added for a guest
     if effect is Effect.SEARCH and b"/" in flag.value:
         raise NotPortableError(FallbackReason.SYSROOT)
     if spelling == "-Wp," and flag.value.startswith((b"-MD,", b"-MMD,")):
         mode, _, name = flag.value.partition(b",")
         return (b"-Wp," + mode + b"," + guest.spell(name),)
     if b"missing-include-dirs" in flag.raw[0]:
-        # Directories without inputs are not there in the guest.
+        # Directories without inputs do not exist in the guest.
         raise NotPortableError(FallbackReason.MISSING_INCLUDE_DIRS)
     if b"-prefix-map=" in flag.raw[0]:
         return (prefix_map(flag.raw[0], guest.root), *flag.raw[1:])
@@ -128,7 +128,7 @@ def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:
 
 
 def prefix_map(argument: bytes, root: bytes) -> bytes:
-    """Return a flag that maps prefixes, from the root or below it, as one that maps from `/src`."""
+    """Return a prefix-map flag that maps from the root or below it, changed to map from `/src`."""
     name, _, value = argument.partition(b"=")
     old, equals, new = value.rpartition(b"=")
     if old == root or old.startswith(root + b"/"):
@@ -137,20 +137,20 @@ def prefix_map(argument: bytes, root: bytes) -> bytes:
 
 
 def guest_text(text: bytes, root: bytes) -> bytes:
-    """Return a guest's diagnostics with this machine's paths in them."""
+    """Return a guest's diagnostics with this machine's paths."""
     return _IN_TEXT.sub(lambda _match: root.rstrip(b"/") + b"/", text)
 
 
 def client_depfile(
     data: bytes, root: bytes, exists: Callable[[bytes], bool], keeps: Callable[[bytes], bool]
 ) -> bytes:
-    """Return a guest's depfile as the client's own compile would spell it.
+    """Return a guest's depfile in the spelling of the client's own compile.
 
-    Headers of the image that this machine lacks are left out: make would stop on them. `keeps`
-    tells which names are the project's and stay in any case.
+    Headers of the image that this machine lacks are left out: make would fail on them. `keeps`
+    returns which names belong to the project and always stay.
 
     Raises:
-        CallerError: the bytes are no depfile.
+        CallerError: the bytes are not a depfile.
     """
     rules = parse_depfile(data)
     rendered = []
@@ -160,7 +160,7 @@ def client_depfile(
         names = tuple(_client_name(p, root) for p in rule.prerequisites)
         kept = tuple(n for n in names if keeps(n) or exists(n))
         if not kept and not names and not all(keeps(t) or exists(t) for t in targets):
-            is_changed = True  # the empty rule that -MP makes for a header left out
+            is_changed = True  # the empty rule that -MP writes for a header that was left out
             continue
         new = DepRule(targets, kept)
         is_changed = is_changed or new != rule
@@ -178,10 +178,10 @@ def _client_name(name: bytes, root: bytes) -> bytes:
 
 
 def as_text(arguments: Sequence[bytes]) -> tuple[str, ...]:
-    """Decode arguments for the wire.
+    """Return the arguments decoded for the wire.
 
     Raises:
-        NotPortableError: some argument is not UTF-8.
+        NotPortableError: an argument is not UTF-8.
     """
     try:
         return tuple(a.decode("utf-8") for a in arguments)

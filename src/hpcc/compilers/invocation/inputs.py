@@ -1,4 +1,4 @@
-"""Which files a compile looks for because a flag says so, beside sources and headers.
+"""The files that a compile looks for because of a flag, besides sources and headers.
 
 Sources: GCC manual, "Optimize Options" (-fprofile-use, -fauto-profile) with gcc/coverage.cc,
 coverage_init; Clang's addPGOAndCoverageFlags and the option reference. Each name was seen in a
@@ -18,16 +18,16 @@ from hpcc.core.reasons.bypass import BypassReason
 _CLANG_DEFAULT: Final = b"default.profdata"
 _AUTO_DEFAULT: Final = b"fbdata.afdo"
 _COUNTS: Final = frozenset({"-fprofile-use", "-fprofile-use=", "-fbranch-probabilities"})
-# Any of these moves the counts of an earlier run (gcc/opts.cc: profile_data_prefix).
+# Each of these changes where the counts of an earlier run are (gcc/opts.cc: profile_data_prefix).
 _PREFIXES: Final = ("-fprofile-use=", "-fprofile-dir=", "-fprofile-generate=")
 
 
 def files_looked_for(
     invocation: Invocation, *, is_clang: bool, directories: tuple[bytes, ...]
 ) -> tuple[bytes, ...] | Bypass:
-    """Name every file that is read where it is there; relative names are the compiler's own.
+    """Return every file that is read if it exists; relative names are the compiler's own.
 
-    `directories` are the spellings of the current one that the compiler may use ($PWD).
+    `directories` are the spellings of the current directory that the compiler may use ($PWD).
     """
     flags = [f for f in invocation.flags if f.spec.effect is Effect.INPUT]
     if not flags:
@@ -39,7 +39,7 @@ def files_looked_for(
         found.update(dict.fromkeys(_named_by(flag, is_clang=is_clang)))
     if not is_clang and any(f.spec.spelling in _COUNTS for f in flags):
         if invocation.values("-fprofile-prefix-path="):
-            return Bypass(BypassReason.PROFILE)  # cuts the name that is made of the object's path
+            return Bypass(BypassReason.PROFILE)  # shortens the name derived from the object's path
         found.update(dict.fromkeys(_counts(invocation, directories)))
     return tuple(found)
 
@@ -55,14 +55,14 @@ def _named_by(flag: Flag, *, is_clang: bool) -> Iterator[bytes]:
     elif spelling not in _COUNTS | {"-fprofile-instr-use"}:
         yield value
     elif is_clang:
-        # A directory stands for the default file in it.
+        # A directory means the default file in it.
         if value:
             yield value
         yield posixpath.join(value, _CLANG_DEFAULT)
 
 
 def _counts(invocation: Invocation, directories: tuple[bytes, ...]) -> Iterator[bytes]:
-    """Yield where GCC looks for .gcda: by the output's name, below a prefix by its whole path."""
+    """Yield where GCC looks for .gcda: by the output's name; below a prefix by its full path."""
     head, slash, base = invocation.output.rpartition(b"/")
     dot = base.rfind(b".")
     stem = head + slash + (base[:dot] if dot > 0 else base)

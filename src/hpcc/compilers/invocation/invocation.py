@@ -1,4 +1,4 @@
-"""What a cache must know of one compile. Each family reads its command lines into this."""
+"""The cache's view of one compile. Each family parses its command lines into this."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcc.compilers.spec.table import Effect, Flag, Operand
 
 
 class Language(enum.Enum):
-    """The `-x` name of what a source is compiled as."""
+    """The `-x` name of the language that a source is compiled as."""
 
     C = b"c"
     CXX = b"c++"
@@ -29,18 +29,18 @@ class DepMode(enum.Enum):
 
 
 class Dialect(enum.Enum):
-    """Whose grammar a command line follows."""
+    """The grammar that a command line follows."""
 
     GNU = "gnu"  # gcc, clang
     MSVC = "msvc"  # cl, clang-cl
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: what is derived is kept, and asked for often
+@dataclass(frozen=True, kw_only=True)  # no slots: derived values are cached, since reads are many
 class Invocation:
     """One compile of one source to one object. Paths are as the user spelled them.
 
-    `depfile` is the file that will be written, None where none was asked for. `parts` are all
-    arguments in order; `arguments` the same as plain bytes.
+    `depfile` is the file that will be written; None if the user requested no depfile. `parts` are
+    all arguments in order; `arguments` are the same as plain bytes.
     """
 
     language: Language
@@ -67,13 +67,13 @@ class Invocation:
 
     @cached_property
     def include_dirs(self) -> tuple[bytes, ...]:
-        """Directories the user put on the search path, in argv order, each once."""
+        """Directories that the user put on the search path, in argv order, each once."""
         dirs = (f.value for f in self.flags if f.spec.effect is Effect.INCLUDE_DIR)
         return tuple(dict.fromkeys(dirs))
 
     @cached_property
     def is_assembly_output(self) -> bool:
-        """Tell whether the output is the assembler source (`-S`)."""
+        """Return whether the output is assembler source (`-S`)."""
         return any(f.spec.spelling == "-S" for f in self.flags)
 
     @cached_property
@@ -86,13 +86,13 @@ class Invocation:
 
     @cached_property
     def search_arguments(self) -> tuple[bytes, ...]:
-        """The flags that decide the compiler's own search path."""
+        """The flags that determine the compiler's own search path."""
         effects = {Effect.SEARCH, Effect.TOOLS}
         return tuple(_raw(f for f in self.flags if f.spec.effect in effects))
 
     @cached_property
     def tool_arguments(self) -> tuple[bytes, ...]:
-        """The flags that decide which programs and which files of its own the driver takes."""
+        """The flags that determine which programs and which of its files the driver uses."""
         return tuple(_raw(f for f in self.flags if f.spec.effect is Effect.TOOLS))
 
 

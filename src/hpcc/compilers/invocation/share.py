@@ -1,7 +1,7 @@
-"""Which command lines give one object in every clone of a project, and how a key spells them.
+"""Which command lines give the same object in every clone, and how a key spells them.
 
-An allow-list: each row is proved by the two-clone test of tests/integration/sharing with the
-compilers below. What is not on it stays private and gets no flag of ours.
+This is an allow-list. The two-clone test in tests/integration/sharing proves each row with the
+compilers below. A command line that is not on it stays private and gets no flags from hpcc.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from hpcc.core.reasons.private import PrivateReason
 PROVED_GCC: Final = frozenset({12, 13, 14})
 PROVED_CLANG: Final = frozenset({14, 17, 19})
 
-# Stands for the root; no argument and no file name can hold it.
+# Stands for the root. No argument and no file name can contain it.
 ROOT_MARK: Final = b"\0"
 
-# The root in debug information. A relative name there is read from the compilation directory, which
-# may be another one, and debuggers then miss the source; this is absolute, and a debugger that is
-# started in the root finds everything.
+# The root in debug information. A relative name there is resolved from the compilation directory,
+# which may be another one, and then debuggers do not find the source. This path is absolute, and a
+# debugger that is started in the root finds all sources.
 DEBUG_ROOT: Final = b"/proc/self/cwd"
 
-# What a prefix map, a depfile and a message spell as it is. "=" would end the map's first half.
+# What prefix maps, depfiles and messages spell literally. "=" would end a map's first half.
 _PLAIN_ROOT: Final = re.compile(rb"(?:/[A-Za-z0-9._+~@ \x80-\xff-]+)+")
 _PATH_EFFECTS: Final = frozenset({Effect.OUTPUT, Effect.INCLUDE_DIR, Effect.FORCED_INCLUDE})
 _TARGETS: Final = frozenset({"-MT", "-MQ"})
@@ -32,9 +32,9 @@ _PASSED_ON: Final = frozenset({Effect.MODE, Effect.LANGUAGE, Effect.DEPENDENCY, 
 
 _SHARED_FLAGS: Final = re.compile(
     rb"-O[0123sgz]?|-Ofast"
-    # -g0 to -g3 with DWARF 4 and 5; -gz and split DWARF are not here.
+    # -g0 to -g3 with DWARF 4 and 5. -gz and split DWARF are not on the list.
     rb"|-g(?:gdb)?[0-3]?|-gdwarf-[45]"
-    # Warnings reach stderr alone. -Wa, -Wl, -Wp, are no warnings.
+    # Warnings only reach stderr. -Wa, -Wl, and -Wp, are not warnings.
     rb"|-W(?![alp],)[A-Za-z0-9+=-]*|-w|-pedantic|-pedantic-errors"
     rb"|-std=[a-z0-9+]+|-ansi|-pipe|-pthread|-Qunused-arguments"
     rb"|-m64|-m(?:arch|tune)=[a-z0-9._-]+|-m(?:sse|avx)[a-z0-9.]*"
@@ -49,15 +49,15 @@ _SHARED_FLAGS: Final = re.compile(
 
 
 def is_plain_root(root: bytes) -> bool:
-    """Tell whether a root may be shared by: no characters that some tool reads as its own."""
+    """Return whether a root has only characters that no tool interprets."""
     return _PLAIN_ROOT.fullmatch(root) is not None and not root.endswith(b" ") and _is_utf8(root)
 
 
 def prefix_maps(root: bytes, cwd: bytes) -> tuple[bytes, ...]:
-    """Return the flags that make what a compiler records of paths relative to the root.
+    """Return flags that make the paths a compiler records relative to the root.
 
-    The slash keeps neighbours such as ROOT-2/ apart, which a bare prefix would match; only the
-    compilation directory is ever spelled without one.
+    The trailing slash excludes neighbours such as ROOT-2/, which a bare prefix would match. Only
+    the compilation directory is ever spelled without it.
     """
     maps = (
         b"-fmacro-prefix-map=" + root + b"/=./",
@@ -67,14 +67,14 @@ def prefix_maps(root: bytes, cwd: bytes) -> tuple[bytes, ...]:
 
 
 def under_root(path: bytes, root: bytes) -> bytes | None:
-    """Return what follows the root, b"" for the root itself; None for a path outside it."""
+    """Return the path below the root; b"" for the root itself, None for a path outside of it."""
     if path == root:
         return b""
     return path[len(root) :] if path.startswith(root + b"/") else None
 
 
 def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: int) -> str:
-    """Say why a command line is not on the allow-list, "" when it is."""
+    """Return why a command line is not on the allow-list; "" if it is."""
     if major not in (PROVED_CLANG if is_clang else PROVED_GCC):
         return PrivateReason.UNPROVED_COMPILER
     if invocation.language not in {Language.C, Language.CXX} or invocation.is_assembly_output:
@@ -87,8 +87,8 @@ def why_private(invocation: Invocation, root: bytes, *, is_clang: bool, major: i
 def canonical_arguments(invocation: Invocation, root: bytes) -> tuple[bytes, ...] | None:
     """Return the arguments with `ROOT_MARK` for the root where a path begins with it.
 
-    None when some argument holds the root in any other place: what such text means is not known,
-    and a key without it would be one of several compiles.
+    None when an argument contains the root elsewhere. The meaning of such text is not known, so one
+    key could stand for several compiles.
     """
     result: list[bytes] = []
     for part in invocation.parts:
@@ -121,7 +121,7 @@ def _with_mark(part: Flag | Operand, root: bytes) -> tuple[bytes, ...] | None:
 def _is_shared(flag: Flag) -> bool:
     effect = flag.spec.effect
     if flag.spec.spelling in _TARGETS:
-        # Unquoted blanks make two targets of one name, and line breaks that depend on both.
+        # With unquoted blanks one name becomes two targets, and line breaks depend on both.
         return not any(c in flag.value for c in b" \t\n")
     if effect in _PATH_EFFECTS or effect in _PASSED_ON:
         return True

@@ -1,7 +1,7 @@
-"""Depfiles and messages with a mark for the project's root, and back with a clone's own root.
+"""Depfiles and messages: replaces the project's root by a mark, and the mark by a clone's root.
 
-A depfile's lines are broken by the lengths of the names in it, by each compiler's own rule; so it
-is taken apart into names as they stand there and laid out anew.
+Each compiler breaks a depfile's lines by its own rule, from the lengths of the names. So a depfile
+is split into its names as they are written, and laid out again.
 Sources: GCC libcpp/mkdeps.cc (make_write_name), Clang DependencyFile.cpp (outputDependencyFile).
 """
 
@@ -17,19 +17,19 @@ from hpcc.compilers.invocation.share import ROOT_MARK
 _GCC_COLUMNS: Final = 72
 _CLANG_COLUMNS: Final = 75
 _NAME: Final = re.compile(rb"(?:[^ \\]|\\.)+")
-# What may stand before a path in a message: quotes (UTF-8 ones too), brackets, the end of a colour.
+# What may precede a path in a message: quotes (also UTF-8), brackets, the end of a colour sequence.
 _BEFORE: Final = re.compile(rb"(?:\A|[ \t\n'\"`(<:]|\xe2\x80[\x98\x9c]|\x1b\[[0-9;]*[mK])\Z")
 _AFTER: Final = re.compile(rb"/|\Z|[ \t\n'\"):,>]|\xe2\x80[\x99\x9d]")
 _BEFORE_BYTES: Final = 16
 
 
 def mark_text(text: bytes, root: bytes) -> bytes | None:
-    """Replace the root in a compiler's messages; None where it is not the start of a path."""
+    """Return messages with a mark for the root; None if the root is not at the start of a path."""
     if ROOT_MARK in text:
         return None
     pieces = text.split(root)
     for index, (before, after) in enumerate(itertools.pairwise(pieces)):
-        # An empty piece within the text: two roots without anything between them.
+        # An empty piece within the text means two adjacent roots.
         is_apart = not index or before != b""
         if not (is_apart and _BEFORE.search(before[-_BEFORE_BYTES:]) and _AFTER.match(after)):
             return None
@@ -37,17 +37,17 @@ def mark_text(text: bytes, root: bytes) -> bytes | None:
 
 
 def render_text(text: bytes, root: bytes) -> bytes:
-    """Put a clone's root where `mark_text` left its mark."""
+    """Return messages with a clone's root in place of the mark of `mark_text`."""
     return text.replace(ROOT_MARK, root)
 
 
 def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:
-    """Replace the root in a depfile.
+    """Return a depfile with a mark for the root.
 
-    None where it is not the start of a name, or the layout is not one that can be made again.
+    None if the root is not at the start of a name, or the layout cannot be reproduced.
     """
     if ROOT_MARK in data:
-        return None  # it must not look like a marked one
+        return None  # it must not look like a marked file
     escaped = escape_name(root)
     if escaped not in data and root not in data:
         return data  # the same in every clone
@@ -64,11 +64,11 @@ def mark_depfile(data: bytes, root: bytes, *, is_clang: bool) -> bytes | None:
 
 
 def render_depfile_for(data: bytes, root: bytes, *, is_clang: bool) -> bytes:
-    """Return a marked depfile as the compile in the clone at `root` writes it."""
+    """Return a marked depfile in the form that the compile in the clone at `root` writes."""
     if ROOT_MARK not in data:
         return data
     rules = _take_apart(data)
-    assert rules is not None  # `mark_depfile` laid it out
+    assert rules is not None  # because `mark_depfile` laid it out
     escaped = escape_name(root)
     named = [[name.replace(ROOT_MARK, escaped) for name in names] for names in rules]
     return _lay_out(named, is_clang=is_clang)
@@ -81,7 +81,7 @@ def _mark_name(name: bytes, escaped: bytes) -> bytes:
 
 
 def _take_apart(data: bytes) -> list[list[bytes]] | None:
-    """Return the names of each line as they are written, the last target with its colon."""
+    """Return the names of each line as written, the last target with its colon."""
     if len(data) > MAX_DEPFILE_BYTES or not data.endswith(b"\n"):
         return None
     text = data.replace(b" \\\n", b"")
@@ -94,7 +94,7 @@ def _lay_out(rules: list[list[bytes]], *, is_clang: bool) -> bytes:
 
 
 def _gcc_line(names: list[bytes]) -> bytes:
-    """GCC breaks before a name that would end beyond the column; the colon is not counted there."""
+    """Lay out as GCC: break before a name that ends beyond the column, not counting the colon."""
     out = bytearray()
     column = 0
     is_target = True
@@ -114,7 +114,7 @@ def _gcc_line(names: list[bytes]) -> bytes:
 
 
 def _clang_line(names: list[bytes]) -> bytes:
-    """Clang counts names without what make needs escaped, and leaves room for a backslash."""
+    """Lay out as Clang: it counts names unescaped, and leaves room for a backslash."""
     out = bytearray()
     column = 0
     is_target = True

@@ -1,9 +1,9 @@
-"""Which files a compile writes beside its output and its depfile, and how it writes them.
+"""Which files a compile writes besides its output and its depfile, and how it writes them.
 
 Sources: GCC manual, "Developer Options" (-save-temps, -fstack-usage, -fcallgraph-info), "Debugging
 Options" (-gsplit-dwarf) and "Instrumentation Options" (--coverage) with "Overall Options,
--dumpdir"; Clang's Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Which
-compilers were asked: `_spec.ASKED_GCC`, `_spec.ASKED_CLANG`.
+-dumpdir"; Clang's Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Tested
+with the compilers in `_spec.ASKED_GCC` and `_spec.ASKED_CLANG`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PREPROCESSED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SideFile:
-    """A file as the compiler names it. `keeps_mode`: an existing one is truncated, not replaced."""
+    """A file by the compiler's name for it. `keeps_mode`: truncates an existing file."""
 
     name: bytes
     keeps_mode: bool
@@ -36,7 +36,7 @@ class SideFile:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """All that is written beside the depfile."""
+    """All files that are written besides the depfile."""
 
     output_keeps_mode: bool
     side: tuple[SideFile, ...]
@@ -46,7 +46,7 @@ PLAIN: Final = Written(output_keeps_mode=False, side=())
 
 
 def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Written | Bypass:
-    """Name the files; most compiles write none but their object."""
+    """Return the files; most compiles write only their object."""
     if not invocation.has_side_outputs and not invocation.is_assembly_output:
         return PLAIN
     if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
@@ -54,7 +54,7 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
     spellings = {f.spec.spelling for f in invocation.flags if f.spec.effect is Effect.SIDE_OUTPUT}
     save = {s.lstrip("-").partition("=")[2] for s in spellings if "save-temps" in s}
     if not is_clang and b"-fverbose-asm" in invocation.arguments and _shows_assembly(invocation):
-        return Bypass(BypassReason.VERBOSE_ASM)  # names the options, ours included
+        return Bypass(BypassReason.VERBOSE_ASM)  # lists the options, including hpcc's
     named = _by_output(invocation, spellings, is_clang=is_clang)
     if isinstance(named, Bypass):
         return named
@@ -75,7 +75,7 @@ def files_written(invocation: Invocation, *, is_clang: bool, major: int) -> Writ
 def _by_output(
     invocation: Invocation, spellings: set[str], *, is_clang: bool
 ) -> tuple[SideFile, ...] | Bypass:
-    """Name the files that take the output's name with another suffix."""
+    """Return the files that have the output's name with another suffix."""
     stem = _without_suffix(invocation.output)
     endings: list[bytes] = []
     if spellings & _COVERAGE:
@@ -90,12 +90,12 @@ def _by_output(
         if not is_clang:
             return Bypass(
                 BypassReason.SIDE_OUTPUT
-            )  # addresses of the compiler's memory: never twice the same
+            )  # contains addresses in the compiler's memory, which differ each time
         endings.append(b".opt.yaml")
     side = [SideFile(stem + ending, keeps_mode=True) for ending in endings]
     if spellings & _SPLIT:
         if invocation.is_assembly_output:
-            return Bypass(BypassReason.SPLIT_DWARF)  # compilers disagree on its name, or write none
+            return Bypass(BypassReason.SPLIT_DWARF)  # compilers differ in its name, or write none
         side.append(SideFile(stem + b".dwo", keeps_mode=is_clang))
     side += (SideFile(v, keeps_mode=False) for v in invocation.values("--serialize-diagnostics"))
     return tuple(side)
@@ -110,7 +110,7 @@ def _shows_assembly(invocation: Invocation) -> bool:
 def _temporaries(
     invocation: Invocation, places: set[str], *, is_clang: bool
 ) -> tuple[bytes, ...] | Bypass:
-    """Name what -save-temps leaves: GCC by the output, Clang by the source."""
+    """Return the files that -save-temps writes: GCC by the output's name, Clang by the source's."""
     if len(places) > 1:
         return Bypass(BypassReason.SAVE_TEMPS)
     (place,) = places

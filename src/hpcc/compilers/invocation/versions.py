@@ -1,8 +1,8 @@
-"""What may be cached of a compiler whose family and version are known, or not known.
+"""What may be cached of a compiler, by its family and version, if they are known.
 
 In the versions that the table describes, unknown members of the families -f, -g and -m are hashed
-and passed on: the table was read against the whole list of their flags. In another version such a
-flag might read or write a file, so only what never changed is taken.
+and passed on, because the table was compared with the full list of their flags. In another version
+such a flag might read or write a file, so only flags with a stable meaning are accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hpcc.compilers.spec.table import CLANG_MAJORS, GCC_MAJORS, Bypass, Flag
 from hpcc.core.reasons.bypass import BypassReason
 
 _FAMILIES: Final = frozenset({"-f", "-g", "-m"})
-# Each means the same in GCC 12 to 14 and Clang 14 to 22, and has for many versions before.
+# Each means the same in GCC 12 to 14 and Clang 14 to 22, and did in many versions before.
 _STABLE_MEMBER: Final = re.compile(
     rb"-f(?:no-)?(?:PIC|pic|PIE|pie|plt|exceptions|rtti|common|builtin(?:-\w+)?|strict-aliasing|wrapv"
     rb"|ident|omit-frame-pointer|optimize-sibling-calls|function-sections|data-sections|lto|jump-tables"
@@ -45,7 +45,7 @@ _STABLE_MEMBER: Final = re.compile(
 
 
 def check_versions(invocation: Invocation, *, is_clang: bool, major: int) -> Bypass | None:
-    """Refuse flags that this compiler lacks, or that nobody knows the meaning of in it."""
+    """Return a bypass for flags that this compiler lacks, or whose meaning in it is not known."""
     if major not in (CLANG_MAJORS if is_clang else GCC_MAJORS):
         is_known = all(map(_is_stable, invocation.flags))
         return None if is_known else Bypass(BypassReason.UNPROVED_COMPILER)
