@@ -1,8 +1,8 @@
-"""What a compiler says of itself when it is given the probe: one run, the same on host and guest.
+"""What a compiler reports about itself for the probe: one run, the same on host and guest.
 
-`-v` names family, version, target and search path; `-E -dD` of a source that includes the standard
-headers gives what the compiler makes of each of them, comments gone. Their digests by directory
-show a difference where other packages in `/usr/include` do not. The answer is hostile input.
+`-v` gives family, version, target and search path. `-E -dD` of a source that includes the standard
+headers gives their preprocessed text, without comments. Its digests by directory show differences
+that matter, and ignore other packages in `/usr/include`. The answer is hostile input.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _C_HEADERS: Final = (
     " sys/types sys/stat sys/socket sys/time sys/wait sys/mman sys/select sys/uio"
     " netinet/in arpa/inet"
 )
-# Not <execution> (with GCC it needs a library of its own) and <coroutine> (it needs a flag).
+# Not <execution> (with GCC it needs an extra library), not <coroutine> (it needs a flag).
 _CXX_HEADERS: Final = (
     "algorithm any array atomic barrier bit bitset cassert cctype cerrno cfenv cfloat charconv"
     " chrono cinttypes climits clocale cmath compare complex concepts condition_variable"
@@ -51,12 +51,12 @@ _CLANG: Final = re.compile(
     rb"^([^\n]{0,60})clang version (\d{1,6}(?:\.\d{1,6}){0,3})(?!\d)([^\n]{0,200})$", re.MULTILINE
 )
 _TARGET: Final = re.compile(rb"^Target: (\S{1,64})$", re.MULTILINE)
-# `# 1 "/usr/include/stdio.h" 1 3 4`: what follows is of that file.
+# `# 1 "/usr/include/stdio.h" 1 3 4`: the lines that follow are from that file.
 _MARKER: Final = re.compile(rb'^# \d{1,9} "((?:[^"\\\n]|\\.){0,4096})"[ \d]*\n', re.MULTILINE)
 
 
 def probe_kind(name: str) -> str:
-    """Group the names of one program by how each is probed; "" for no compiler's name.
+    """Return how a program of this name is probed; "" if it is not a compiler's name.
 
     clang, clang++ and clang-cl are one file and three compilers: "c", "c++" and "cl".
     """
@@ -67,7 +67,7 @@ def probe_kind(name: str) -> str:
 
 
 def probe_source(compiler: str) -> tuple[str, bytes]:
-    """Return the name and the content of the source for a compiler of this name."""
+    """Return the name and the content of the probe's source for a compiler of this name."""
     is_cxx = is_cxx_driver(compiler.encode())
     names = _CXX_HEADERS.split() if is_cxx else [f"{h}.h" for h in _C_HEADERS.split()]
     lines = [f"#if __has_include(<{n}>)\n#include <{n}>\n#endif\n" for n in names]
@@ -75,17 +75,17 @@ def probe_source(compiler: str) -> tuple[str, bytes]:
 
 
 def probe_arguments(compiler: str, source: str, output: str) -> tuple[str, ...]:
-    """Return what follows the name of a compiler that is called so."""
+    """Return the probe's arguments for a compiler of this name."""
     if is_clang_cl(compiler.encode()):
         return "-v", "-P", f"-Fi{output}", "-clang:-dD", "--", source
     return "-v", "-E", "-dD", source, "-o", output
 
 
 def read_probe(names: tuple[str, ...], about: bytes, preprocessed: bytes) -> Toolchain:
-    """Read a probe's answer: what came on stderr, and the file; b"" where there is none.
+    """Return the compiler described by its stderr and the preprocessed file (b"" if absent).
 
     Raises:
-        CallerError: it is no answer of GCC or Clang, or too large to be one.
+        CallerError: it is not an answer of GCC or Clang, or too large.
     """
     if len(about) > MAX_ABOUT_BYTES or len(preprocessed) > MAX_PREPROCESSED_BYTES:
         raise _no_answer()
@@ -112,7 +112,7 @@ def read_probe(names: tuple[str, ...], about: bytes, preprocessed: bytes) -> Too
 
 
 def header_files(preprocessed: bytes) -> frozenset[str]:
-    """Name the files that a probe of this machine read.
+    """Return the files that a probe of this machine read.
 
     Raises:
         CallerError: there are too many of them.
@@ -124,7 +124,7 @@ def header_files(preprocessed: bytes) -> frozenset[str]:
 
 
 def _header_digests(search: list[bytes], preprocessed: bytes) -> tuple[tuple[str, str], ...]:
-    """Digest what was read, by directory of the search path; names count from there."""
+    """Return digests of what was read, by directory of the search path; names count from there."""
     digests: dict[str, hashlib._Hash] = {}
     places: dict[bytes, tuple[str, bytes] | None] = {}
     place: tuple[str, bytes] | None = None
@@ -151,7 +151,7 @@ def _add(digests: dict[str, hashlib._Hash], place: tuple[str, bytes] | None, tex
 
 
 def _place(name: bytes, search: list[bytes]) -> tuple[str, bytes] | None:
-    """Say where a file belongs; None for the probe itself and for what is on no search path."""
+    """Return a file's directory and name; None for the probe, and for files on no search path."""
     if name in {b"<built-in>", b"<command-line>", b"<command line>"}:
         return PREDEFINED, b""
     if not name.startswith(b"/"):
@@ -174,19 +174,19 @@ def _search_directories(about: bytes) -> list[bytes]:
             break
         elif is_inside and line.startswith(b" /"):
             found.append(posixpath.normpath(line[1:]))
-    # One place is for the macros.
+    # One place is reserved for the macros.
     return list(dict.fromkeys(found))[: _MAX_DIRECTORIES - 1]
 
 
 def _build(words: bytes) -> str:
-    """`(Debian 14.2.0-19)`, `Debian … (3+b1)`: without what is only around it."""
+    """Return the build, as `(Debian 14.2.0-19)` or `Debian … (3+b1)`, without what surrounds it."""
     text = " ".join(_text(words).split())
     is_one = text.startswith("(") and text.endswith(")") and text.count("(") == 1
     return (text[1:-1] if is_one else text)[:128]
 
 
 def _text(raw: bytes) -> str:
-    """As text that a terminal may be shown."""
+    """Return the bytes as text that is safe for a terminal."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in raw.decode("latin-1"))
 
 

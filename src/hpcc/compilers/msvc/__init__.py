@@ -1,4 +1,4 @@
 """cl, clang-cl and icx-cl: flag rows, quoting, dependency output, reproducible objects.
 
-Rows say which of these compilers accept them. Not loaded for a compile by gcc or clang.
+Each row names the compilers that accept it. A compile by gcc or clang does not load this room.
 """

@@ -1,7 +1,7 @@
-"""One compile of clang-cl as a guest on Linux will see it, where the project root is `/src`.
+"""Translates one compile of clang-cl for a guest on Linux, where the project root is `/src`.
 
-The twin of `compilers.invocation.guest` for cl's command line. `compilers.msvc.guest` is the one
-for guests on Windows.
+The counterpart of `compilers.invocation.guest` for cl's command line. `compilers.msvc.guest` is for
+guests on Windows.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ INJECTED_CL: Final = (b"-Werror=date-time",)
 
 _SOURCES: Final = frozenset({"Tc", "Tp"})
 _MAP: Final = b"-prefix-map="
-# Clang's HeaderIncludeGen.cpp; never translated, and a space for each level behind it.
+# Clang's HeaderIncludeGen.cpp. It is never translated; one space for each level follows.
 _NOTE: Final = b"Note: including file:"
 
 
 def clang_cl_guest_arguments(
     invocation: Invocation, guest: GuestMap, injected: tuple[bytes, ...]
 ) -> tuple[bytes, ...]:
-    """Rewrite every path in the arguments and add `injected`.
+    """Return the arguments with every path rewritten, and with `injected`.
 
     Raises:
-        NotPortableError: some argument means something only on this machine.
+        NotPortableError: an argument has a meaning only on this machine.
     """
     if invocation.is_native:
         raise NotPortableError(FallbackReason.NATIVE)
@@ -43,7 +43,7 @@ def clang_cl_guest_arguments(
             sources.append(guest.spell(part.name))
         else:
             flags.extend(_flag(part, guest))
-    # `/Users/x.c` would be /U; `/src/x.c` may be an option some day.
+    # After `--`, because `/Users/x.c` would be /U, and `/src/x.c` may become an option one day.
     return (*flags, *injected, *((b"--", *sources) if sources else ()))
 
 
@@ -56,7 +56,7 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
     if effect is Effect.FORCED_INCLUDE or spelling in _SOURCES:
         return _respell(flag, guest.spell(flag.value))
     if spelling == "Fd":
-        return ()  # clang-cl does nothing with it
+        return ()  # clang-cl ignores it
     if effect is Effect.SEARCH and b"/" in flag.value and spelling != "-target=":
         _check_system(flag.value, guest)
     if spelling == TO_CLANG and _MAP in flag.value:
@@ -67,7 +67,7 @@ def _flag(flag: Flag, guest: GuestMap) -> tuple[bytes, ...]:
 
 
 def _output(value: bytes, guest: GuestMap) -> bytes:
-    """Spell the object from the working directory: with /Z7 its name is in it (S_OBJNAME)."""
+    """Spell the object relative to the working directory: /Z7 records its name (S_OBJNAME)."""
     inside = guest.relative(value)
     if not value.startswith(b"/"):
         return value
@@ -76,23 +76,23 @@ def _output(value: bytes, guest: GuestMap) -> bytes:
 
 
 def _check_system(directory: bytes, guest: GuestMap) -> None:
-    """Let a toolchain's directory be that is the image's own, as headers of the system are."""
+    """Accept a toolchain directory that is in the image, like its system headers."""
     is_plain = directory.startswith(b"/") and guest.is_system(posixpath.normpath(directory))
     if not is_plain:
         raise NotPortableError(FallbackReason.SYSROOT)
 
 
 def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:
-    """Write it with a dash: an unknown `/x` is the name of a file."""
+    """Write the flag with a dash: an unknown `/x` is a file name."""
     name = b"-" + flag.spec.spelling.encode()
     return (name, value) if len(flag.raw) > 1 else (name + value,)
 
 
 def client_notes(text: bytes, is_here: Callable[[bytes], bool]) -> bytes:
-    """Return what `/showIncludes` wrote without headers of the image that this machine lacks.
+    """Return `/showIncludes` output without headers of the image that this machine lacks.
 
-    Ninja takes these lines for dependencies, and one that is not there is always out of date.
-    `text` has this machine's paths already (`guest_text`).
+    Ninja records these lines as dependencies, and a missing file is always out of date. `text`
+    already has this machine's paths (`guest_text`).
     """
     kept = []
     for line in text.splitlines(keepends=True):
@@ -103,7 +103,7 @@ def client_notes(text: bytes, is_here: Callable[[bytes], bool]) -> bytes:
 
 
 def with_slashes(found: Includes) -> Includes:
-    """Add names in which each backslash is a slash, as which clang-cl reads it."""
+    """Add each name with slashes in place of backslashes, which is how clang-cl reads it."""
     return Includes(
         found.quoted | {_slashed(n) for n in found.quoted},
         found.angled | {_slashed(n) for n in found.angled},
@@ -115,12 +115,13 @@ def with_slashes(found: Includes) -> Includes:
 
 
 def definitions_with_slashes(found: Definitions) -> Definitions:
-    """Do to names behind macros what `with_slashes` does to those of directives."""
+    """Return names behind macros, changed as `with_slashes` changes those of directives."""
     names = found.names | slashed_names(found.names)
     return Definitions(names, found.macros, found.defined, found.is_opaque)
 
 
 def slashed_names(names: frozenset[tuple[bool, bytes]]) -> frozenset[tuple[bool, bytes]]:
+    """Return (is quoted, name) pairs with a slash in place of each backslash."""
     return frozenset((is_quoted, _slashed(name)) for is_quoted, name in names)
 
 

@@ -1,7 +1,7 @@
-"""Which files a compile read, as cl says it: `/sourceDependencies`, `/showIncludes`.
+"""The files that a compile read, from cl's reports: `/sourceDependencies` and `/showIncludes`.
 
-Sources: cpp-docs, "/sourceDependencies" and "/showIncludes"; Clang's HeaderIncludeGen.cpp writes
-the latter as cl does, in English only. What cl itself writes: not yet run on Windows.
+Sources: cpp-docs, "/sourceDependencies" and "/showIncludes". Clang's HeaderIncludeGen.cpp writes
+the latter as cl does, in English only. The output of cl itself is not yet tested on Windows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROBE_FILES: Final = {
 
 _MAX_PREFIX_BYTES: Final = 256
 _VERSION: Final = re.compile(r"1\.[0-9]{1,3}")
-# What a cache cannot store with the object: each refers to another compile's output.
+# A cache cannot store these with the object: each refers to another compile's output.
 _FOREIGN: Final = ("ProvidedModule", "PCH", "ImportedModules", "ImportedHeaderUnits")
 
 
@@ -34,7 +34,7 @@ def _refused(why: str) -> CallerError:
 
 
 def read_source_dependencies(data: bytes) -> tuple[str, ...]:
-    """Return the files of a `/sourceDependencies` report: the source, then what it included.
+    """Return the files of a `/sourceDependencies` report: first the source, then its includes.
 
     Raises:
         CallerError: too large, of a version that is not 1.x, of another shape, or of a compile with
@@ -76,14 +76,14 @@ def _name(item: object) -> str:
 
 
 def learn_show_includes(output: bytes) -> bytes:
-    """Return what stands before the name of each file, from the output of the probe's compile.
+    """Return the prefix before each file's name, from the output of the probe's compile.
 
-    In whatever language and code page: a line says its words, a space for each level, the name. So
-    the lines of the outer and of the inner header are equal up to where the inner one has a
-    space more.
+    It works for all languages and code pages. A line is a text, a space for each level, and the
+    name. So the lines of the outer and the inner header are equal up to where the inner one has an
+    additional space.
 
     Raises:
-        CallerError: the output has not exactly one such pair.
+        CallerError: the output does not have exactly one such pair.
     """
     lines = _lines(output)
     outer = [line for line in lines if line.endswith(PROBE_OUTER.encode())]
@@ -110,11 +110,11 @@ def read_show_includes(
 ) -> tuple[tuple[str, ...], bytes]:
     """Return the files that the output names, each once, and the output without those lines.
 
-    `encoding` is the code page that the compiler wrote in. A line that a source's own message
-    imitates adds a file and takes none away.
+    `encoding` is the code page of the compiler's output. If a source's own message imitates such a
+    line, it adds a file and removes none.
 
     Raises:
-        CallerError: too much, or a name that is not of this code page.
+        CallerError: too much output, or a name that is not valid in this code page.
     """
     if len(output) > MAX_DEPFILE_BYTES:
         raise _refused("is too large")

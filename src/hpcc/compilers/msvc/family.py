@@ -1,8 +1,8 @@
-"""clang-cl and cl behind `CompilerFamily`: clang with the command line of cl.
+"""clang-cl and cl as a `CompilerFamily`: clang with the command line of cl.
 
-clang-cl takes clang's own dependency flags behind `/clang:`. With debug information each flag goes
-into the object (LF_BUILDINFO), so the files are then asked for in a second run. cl itself runs on
-Windows only, where no compile is looked up on the client.
+clang-cl accepts clang's dependency flags behind `/clang:`. With debug information each flag goes
+into the object (LF_BUILDINFO), so the list of files then comes from a second run. cl runs only on
+Windows, where the client looks up no compile.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ from hpcc.core.reasons.fallback import FallbackReason
 _REFUSED_ENV: Final = b"VS_UNICODE_OUTPUT"
 _EXE: Final = re.compile(rb"\.exe\Z", re.IGNORECASE)
 _DEBUG: Final = ("Z7", "Zi", "g")
-# Search paths, which a guest can have. All else that Visual Studio's prompts set leads to
-# installations of this machine (LLVM's MSVCPaths.cpp).
+# Search paths that a guest can have. All other variables of Visual Studio's prompts name
+# installations on this machine (LLVM's MSVCPaths.cpp).
 _PATHS: Final = (b"INCLUDE", b"EXTERNAL_INCLUDE")
 _HARMLESS: Final = frozenset({CL_BEFORE, CL_BEHIND, b"LIB", b"LIBPATH", b"VSLANG", *_PATHS})
 _ELSEWHERE: Final = MSVC_ENV - _HARMLESS
 
 
 class MsvcFamily(ClangFamily):
-    """See `CompilerFamily`. `is_own`: this is clang-cl (or clang in its mode), not cl."""
+    """clang-cl and cl; see `CompilerFamily`. `is_own`: clang-cl (or clang in its mode), not cl."""
 
     name: str = "msvc"
     has_windows_farm: bool = True
@@ -108,12 +108,12 @@ class MsvcFamily(ClangFamily):
         extra: Sequence[bytes],
         behind: Sequence[bytes],
     ) -> tuple[bytes, ...]:
-        """Return the user's own line, since CL and `--` mean something by their place."""
+        """Return the user's own line, because CL and `--` depend on their position."""
         del invocation, behind
         return (compiler, *extra, *argv[1:])
 
     def mode_arguments(self, compiler: bytes) -> tuple[bytes, ...]:
-        """Return what makes this program read cl's words: clang itself does so only in a mode."""
+        """Return the flag that makes this program read cl's command line; clang needs one."""
         return () if is_clang_cl(compiler) is not None else (CL_DRIVER_MODE,)
 
     # ---- what this compiler is ----
@@ -137,7 +137,7 @@ class MsvcFamily(ClangFamily):
         return Recording.ALWAYS if is_debug else Recording.NEVER
 
     def writes_reports(self, version: Version) -> bool:
-        """Tell whether `/sourceDependencies` lists what a compile reads."""
+        """Return whether `/sourceDependencies` lists what a compile reads."""
         return not self._is_own and version >= SOURCE_DEPENDENCIES_SINCE
 
     def dependency_flags(self, way: Way, path: bytes) -> list[bytes]:
@@ -162,7 +162,7 @@ class MsvcFamily(ClangFamily):
         return Hazard.OPAQUE_ASSEMBLY  # blocks of `__asm` are part of cl's language
 
     def quoted_homes(self, names: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return the directories of these files: quoted names are looked for in each of them."""
+        """Return the directories of these files: cl looks for quoted names in each of them."""
         return tuple(dict.fromkeys(n.rpartition(b"/")[0] or b"." for n in names))
 
     def includes(self, found: Includes) -> Includes:
@@ -227,12 +227,12 @@ CL: Final = MsvcFamily(is_own=False)
 
 
 def msvc_family(compiler: bytes) -> MsvcFamily:
-    """Return cl where a program has that name; clang in cl's mode is clang-cl."""
+    """Return the family of cl for a program with that name; else that of clang-cl."""
     return CL if is_clang_cl(compiler) is False else CLANG_CL
 
 
 def msvc_family_that_answers(output: bytes) -> tuple[MsvcFamily, Version]:
-    """Read what a compiler made of `VERSION_SOURCE`: its family and version.
+    """Return family and version from a compiler's output for `VERSION_SOURCE`.
 
     Raises:
         CallerError: no such answer is in the output.
@@ -242,10 +242,10 @@ def msvc_family_that_answers(output: bytes) -> tuple[MsvcFamily, Version]:
 
 
 def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version | None:
-    """Return the version of the image's compiler; None where the image's compilers are not known.
+    """Return the version of the image's compiler; None if the image's compilers are unknown.
 
     Raises:
-        NotPortableError: it has none that is called so.
+        NotPortableError: the image has no compiler of that name.
     """
     if image is None:
         return None
@@ -259,7 +259,7 @@ def image_version(program: bytes, image: Sequence[Toolchain] | None) -> Version 
 
 
 def without_outputs(invocation: Invocation) -> tuple[bytes, ...]:
-    """Return the arguments for a run that writes no object and says nothing else."""
+    """Return the arguments for a run that writes no object and prints nothing else."""
     kept: list[bytes] = []
     source: tuple[bytes, ...] = ()
     for part in invocation.parts:

@@ -2,8 +2,8 @@
 
 Sources: Microsoft's cpp-docs ("Compiler options listed by category", one page for each option) and
 Clang's user manual, "clang-cl", with clang/include/clang/Driver/Options.td (CLOption). Rows of
-clang-cl were asked of the real program; rows of cl alone are from the documents and not yet run on
-Windows. Never another cache's table.
+clang-cl were tested with the real program. Rows only for cl are from the documents and not yet run
+on Windows. No row is from another cache's table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TO_CLANG: Final = "clang:"
 
 @dataclass(frozen=True, slots=True)
 class MsvcSpec(FlagSpec):
-    """A row; its spelling is without the `/` or `-` before it.
+    """A row of the table. `spelling` omits the `/` or `-`.
 
-    `is_cl` and `is_clang_cl`: who takes it. With `takes_colon` a ':' may stand before the value.
+    `is_cl` and `is_clang_cl`: which accepts it. `takes_colon`: a ':' may precede the value.
     """
 
     is_cl: bool = field(default=True, kw_only=True)
@@ -74,7 +74,7 @@ _FILES: Final = [
     *_clang(_EITHER, Effect.OUTPUT, "/o", "o"),
     *_both(_ALONE, Effect.LANGUAGE, "/TC", "TC", "TP"),
     *_both(_EITHER, Effect.LANGUAGE, "/Tc", "Tc", "Tp"),
-    # clang-cl does nothing with it (Options.td, CLIgnoredJoined), and CMake always gives it.
+    # clang-cl ignores it (Options.td, CLIgnoredJoined), and CMake always passes it.
     *_rows(_JOINED, Effect.CODEGEN, _DOCS + "/Fd", "Fd", takes_colon=True),
     *_refuse(_JOINED, BypassReason.PCH, "/Fp; /Yc; /Yu", "Fp", "Yc", "Yu", "Yd", "Yl", "Y-", "YX"),
     *_refuse(_JOINED, BypassReason.SIDE_OUTPUT, "/FA", "FA", "Fa", "Fi", "Fm", "FR", "Fr", "Fx"),
@@ -155,7 +155,7 @@ _CODE: Final = [
     *_both(_ALONE, Effect.CODEGEN, "/JMC", "JMC", "JMC-"),
     *_both(_ALONE, Effect.CODEGEN, "/RTC", "RTC1", "RTCc", "RTCs", "RTCu", "RTCsu"),
     *_cl(_ALONE, Effect.CODEGEN, "/jumptablerdata", "jumptablerdata"),
-    # cl shares a program database among compiles; clang-cl makes it part of the object, as /Z7.
+    # cl shares a program database between compiles. clang-cl puts it into the object, like /Z7.
     *_rows(_ALONE, Effect.CODEGEN, _DOCS + "/Zi", "Zi"),
     *_refuse(_ALONE, BypassReason.PDB, "/ZI", "ZI"),
     *_refuse(_JOINED, BypassReason.WHOLE_PROGRAM, "/GL", "GL"),
@@ -181,7 +181,7 @@ _MESSAGES: Final = [
     *_both(_ALONE, Effect.CODEGEN, "/FS", "FS", "Brepro", "Brepro-"),
     *_both(_JOINED, Effect.CODEGEN, "/MP", "MP"),
     *_both(_JOINED, Effect.CODEGEN, "/cgthreads", "cgthreads"),
-    # clang-cl warns of it, and does not write the file.
+    # clang-cl warns about it and does not write the file.
     *_both(_EITHER, Effect.SIDE_OUTPUT, "/sourceDependencies", "sourceDependencies"),
     *_refuse(_JOINED, BypassReason.SIDE_OUTPUT, "/experimental:log", "experimental:log"),
     *_cl(_ALONE, Effect.CODEGEN, "/options:strict", "options:strict", "presetPadding"),
@@ -193,7 +193,7 @@ _MESSAGES: Final = [
 
 
 class MsvcTable:
-    """Rows by spelling: the exact one first, then the longest prefix."""
+    """Rows by spelling: an exact match first, then the longest prefix."""
 
     def __init__(self, rows: list[MsvcSpec]) -> None:
         self.rows: Final = tuple(rows)

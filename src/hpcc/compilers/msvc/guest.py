@@ -1,6 +1,7 @@
-"""One compile's arguments as a guest on Windows will see them, where the root is `C:/src`.
+"""Translates one compile's arguments for a guest on Windows, where the project root is `C:/src`.
 
-The twin of `invocation.guest` for cl's command line and Windows paths. Not yet run on Windows.
+The counterpart of `invocation.guest` for cl's command line and Windows paths. Not yet run on
+Windows.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from hpcc.core.reasons.fallback import FallbackReason
 WINDOWS_GUEST_ROOT: Final = "C:\\src"
 _SEPARATORS: Final = b"\\/"
 _SOURCES: Final = frozenset({"Tc", "Tp"})
-# Not the middle of another path; the drive in either case, as cl writes it in lower case.
+# Does not match inside another path. cl writes the drive in lower case, so both cases match.
 _IN_TEXT: Final = re.compile(rb"(?<![\w.\\/+~-])[Cc]:[\\/]src([\\/])")
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsGuestMap:
-    """Translates paths of the client, which has resolved links, `subst` and short names before."""
+    """Translates the client's paths, after it resolved links, `subst` and short names."""
 
     root: WindowsPath
     cwd: WindowsPath
     is_system: Callable[[WindowsPath], bool]
 
     def spell(self, text: bytes) -> bytes:
-        """Return how the guest must spell a file of the project; relative names stay.
+        """Return the guest's spelling of a file of the project; relative names stay unchanged.
 
         Raises:
-            NotPortableError: it is outside the root, or no path that a guest can have.
+            NotPortableError: it is outside of the root, or not a path that a guest can have.
         """
         path = self._read(text)
         relative = self._below(path)
@@ -47,7 +48,7 @@ class WindowsGuestMap:
         return (WINDOWS_GUEST_ROOT + tail).encode()
 
     def spell_directory(self, text: bytes) -> bytes:
-        """Like `spell`; a directory of system headers is the image's own and stays too."""
+        """Like `spell`, but a directory of system headers is in the image and stays unchanged."""
         if _is_absolute(text) and self.is_system(self._read(text)):
             return text
         return self.spell(text)
@@ -68,10 +69,10 @@ class WindowsGuestMap:
 
 
 def windows_guest_arguments(invocation: Invocation, guest: WindowsGuestMap) -> tuple[bytes, ...]:
-    """Rewrite every path in the arguments.
+    """Return the arguments with every path rewritten.
 
     Raises:
-        NotPortableError: some argument means something only on this machine.
+        NotPortableError: an argument has a meaning only on this machine.
     """
     if invocation.is_native:
         raise NotPortableError(FallbackReason.NATIVE)
@@ -93,33 +94,33 @@ def _flag(flag: Flag, guest: WindowsGuestMap) -> tuple[bytes, ...]:
     if effect in {Effect.FORCED_INCLUDE, Effect.SIDE_OUTPUT} or spelling in _SOURCES:
         return _respell(flag, guest.spell(flag.value))
     if spelling == "Fd":
-        return ()  # clang-cl does nothing with it; of cl it is a bypass
+        return ()  # clang-cl ignores it; with cl it is a bypass
     if effect is Effect.SEARCH and flag.value and spelling != "-target=":
         raise NotPortableError(FallbackReason.SYSROOT)
     if effect is Effect.LIST:
         raise NotPortableError(
             FallbackReason.PASS_THROUGH
-        )  # what stands behind /clang: may hold any path
+        )  # the text behind /clang: may contain any path
     if any(_names(raw, guest.root) for raw in flag.raw):
         raise NotPortableError(FallbackReason.PATH_IN_FLAG)
     return flag.raw
 
 
 def _output(value: bytes, guest: WindowsGuestMap) -> bytes:
-    """Return the object's name; a separator at its end makes it a directory and stays."""
+    """Return the object's name; a separator at its end marks a directory and stays."""
     if value[-1:] not in {b"\\", b"/"}:
         return guest.spell(value) if value else value
     return guest.spell(value.rstrip(_SEPARATORS) or value) + value[-1:]
 
 
 def _respell(flag: Flag, value: bytes) -> tuple[bytes, ...]:
-    """Write it with a dash: `/x` may be the name of a file to clang-cl."""
+    """Write the flag with a dash: `/x` may be a file name to clang-cl."""
     name = b"-" + flag.spec.spelling.encode()
     return (name, value) if len(flag.raw) > 1 else (name + value,)
 
 
 def _names(argument: bytes, root: WindowsPath) -> bool:
-    """Say whether the root is somewhere in the text, with whatever case and separators."""
+    """Return whether the text contains the root, in any case and with either separator."""
     text = windows_key(argument.decode("utf-8", "replace")).replace("/", "\\")
     return windows_key(str(root).rstrip("\\")) in text.replace("\\\\", "\\")
 
@@ -131,12 +132,13 @@ def _is_absolute(text: bytes) -> bool:
 def client_source_dependencies(
     data: bytes, root: WindowsPath, is_here: Callable[[str], bool]
 ) -> bytes:
-    """Return a guest's `/sourceDependencies` report with this machine's paths in it.
+    """Return a guest's `/sourceDependencies` report with this machine's paths.
 
-    Headers of the image that this machine lacks are left out: a build would miss them each time.
+    Headers of the image that this machine lacks are left out, or builds would always find them
+    missing.
 
     Raises:
-        CallerError: it is no such report; see `read_source_dependencies`.
+        CallerError: it is not such a report; see `read_source_dependencies`.
     """
     source, *includes = (windows_guest_name(n, root) for n in read_source_dependencies(data))
     report = json.loads(data.decode("utf-8-sig"))
@@ -146,10 +148,11 @@ def client_source_dependencies(
 
 
 def windows_guest_name(name: str, root: WindowsPath) -> str:
+    """Return a guest's file name with this machine's root."""
     return windows_guest_text(name.encode(), root).decode()
 
 
 def windows_guest_text(text: bytes, root: WindowsPath) -> bytes:
-    """Return a guest's messages with this machine's paths in them."""
+    """Return a guest's messages with this machine's paths."""
     home = str(root).rstrip("\\").encode()
     return _IN_TEXT.sub(lambda match: home + match[1], text)

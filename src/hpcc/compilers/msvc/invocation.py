@@ -1,4 +1,4 @@
-"""From the argv of cl or clang-cl to what a cache must know, or a bypass that says why not."""
+"""Reads the argv of cl or clang-cl into an `Invocation`, or a bypass with its reason."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from hpcc.compilers.msvc.flags import MSVC_FLAGS, TO_CLANG, MsvcSpec
 from hpcc.compilers.spec.table import Arity, Bypass, Effect, Flag, Operand
 from hpcc.core.reasons.bypass import BypassReason
 
-# cpp-docs, /Tc; Clang's types::lookupTypeForExtension. Others are objects or libraries to cl.
+# cpp-docs, /Tc; Clang's types::lookupTypeForExtension. To cl, others are objects or libraries.
 _SUFFIXES: Final = {
     b".c": Language.C,
     **dict.fromkeys((b".cc", b".cpp", b".cxx"), Language.CXX),
 }
 _MODULES: Final = frozenset({b".ixx", b".cppm", b".ifc"})
-# Of cl: a program database, which compiles share.
+# With cl these mean a program database, which compiles share.
 _DATABASES: Final = frozenset({"Zi", "Fd"})
-# A file, and not a directory, a stream of the process or `:directives`.
+# A file; excludes a directory, a stream of the process, and `:directives`.
 _REPORT: Final = re.compile(rb"[^:-].*\.json", re.DOTALL | re.IGNORECASE)
-# What clang-cl takes as clang does, and ours to know as GNU's table does.
+# Effects of the clang flags that clang-cl accepts and whose rows in GNU's table apply.
 _GNU_EFFECTS: Final = frozenset({Effect.CODEGEN, Effect.PREPROCESS, Effect.COLOUR, Effect.SEARCH})
 _PLAIN_GNU: Final = re.compile(rb"-[fmgW].*|--?(?:no-)?(?:standard|pedantic)-.*", re.DOTALL)
 
 
 def read_msvc_invocation(arguments: Sequence[bytes], *, is_clang: bool) -> Invocation | Bypass:
-    """Read arguments in which CL, _CL_ and response files are expanded. Pure; never raises."""
+    """Return what arguments mean after CL, _CL_ and response files are expanded. Never raises."""
     parts = _parse(arguments, is_clang=is_clang)
     if isinstance(parts, Bypass):
         return parts
@@ -86,8 +86,8 @@ def _one(argument: bytes, *, is_clang: bool) -> tuple[MsvcSpec, bytes] | Operand
         return Bypass(BypassReason.STDIN)
     spec = MSVC_FLAGS.find(argument[1:], is_clang=is_clang)
     if spec is None and is_clang:
-        # An unknown /x is a file to clang-cl (an absolute path elsewhere than on Windows); -x may
-        # be one of clang's own.
+        # To clang-cl an unknown /x is a file (an absolute path outside of Windows). -x may be one
+        # of clang's flags.
         return Operand(argument) if argument.startswith(b"/") else _gnu(argument)
     if spec is None:
         return Bypass(BypassReason.UNKNOWN_FLAG)
@@ -98,7 +98,7 @@ def _one(argument: bytes, *, is_clang: bool) -> tuple[MsvcSpec, bytes] | Operand
 
 
 def _gnu(argument: bytes) -> tuple[MsvcSpec, bytes] | Bypass:
-    """Read a flag that clang-cl takes with clang's meaning, if it has no argument of its own."""
+    """Read a flag that clang-cl accepts with clang's meaning and without a separate argument."""
     row = GNU_FLAGS.find(argument) if _PLAIN_GNU.fullmatch(argument) else None
     if (
         row is None
@@ -165,12 +165,12 @@ def _source(parts: Sequence[Flag | Operand]) -> tuple[bytes, Language] | Bypass:
 
 def _by_suffix(name: bytes) -> Language | None:
     base = re.split(rb"[\\/]", name)[-1]
-    # Lower case alone: clang-cl on a case-sensitive system knows .C as C++, cl as C.
+    # Only lower case: on a case-sensitive system clang-cl reads .C as C++, and cl reads it as C.
     return _SUFFIXES.get(base[base.rfind(b".") :] if b"." in base else b"")
 
 
 def _output(parts: Sequence[Flag | Operand], source: bytes) -> bytes | Bypass:
-    """Name the object: /Fo with a file or a directory, else the source's name in the directory."""
+    """Return the object's name: /Fo with a file or a directory, else from the source's name."""
     values = [p.value for p in parts if isinstance(p, Flag) and p.spec.effect is Effect.OUTPUT]
     if len(set(values)) > 1:
         return Bypass(BypassReason.MULTIPLE_OUTPUTS)

@@ -1,4 +1,4 @@
-"""Which cl or clang-cl this is, asked of its preprocessor: banners are translated, macros are not.
+"""Identifies a cl or clang-cl by its preprocessor: banners are translated, macros are not.
 
 Sources: cpp-docs, "Predefined macros" (`_MSC_FULL_VER`: four digits, then the build) and
 "/sourceDependencies" (since Visual Studio 2019 16.7, which is 19.27).
@@ -28,7 +28,7 @@ _ANSWER: Final = re.compile(
 
 
 def read_cl_version(output: bytes) -> tuple[bool, tuple[int, ...]]:
-    """Return whether it is clang's, and the version: 19.38.33130 of cl, 19.1.7 of clang-cl.
+    """Return whether it is clang, and its version: 19.38.33130 for cl, 19.1.7 for clang-cl.
 
     Raises:
         CallerError: no such answer is in the output.

@@ -1,9 +1,10 @@
-"""What makes objects of cl and clang-cl the same in two directories, by compiler and version.
+"""Flags that make objects of cl and clang-cl equal in two directories, by compiler and version.
 
-Nothing here is certain to be taken: cl warns of an unknown option (D9002), which `/options:strict`
-makes an error. `REPRO_ROWS` has the candidates; a compile of an empty file with `-Z7` says which
-of them the compiler takes in silence, and only those are added. All begin with `-`: an unknown `/x`
-is the name of a file to clang-cl. `/PDBSourcePath` is never one: it belongs to lld-link alone.
+No flag is certain to be accepted: cl warns about an unknown option (D9002), and `/options:strict`
+turns that into an error. `REPRO_ROWS` lists the candidates. A compile of an empty file with `-Z7`
+shows which of them the compiler accepts silently, and only those are added. All begin with `-`,
+because an unknown `/x` is a file name to clang-cl. `/PDBSourcePath` is not in the list: only
+lld-link has it.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _OWN_MAPS: Final = tuple(
 class ReproRow:
     """Flags that belong together, for a compiler from `since` to before `until`.
 
-    `is_debug`: for compiles with debug information alone; others would warn of an unused argument.
-    `own`: arguments, from their second character on, that begin so say that the user has decided.
+    `is_debug`: only for compiles with debug information; others would warn: unused argument.
+    `own`: if an argument, from its second character, begins with one, the user has decided.
     """
 
     flags: tuple[bytes, ...]
@@ -43,8 +44,8 @@ class ReproRow:
         return self.is_clang == is_clang and self.since <= version and is_early
 
 
-# For cl, versions are of the compiler (19.28 is Visual Studio 2019 16.8). Rows of cl: not yet run
-# on Windows. Rows of clang-cl: run, with version 19.
+# Versions are those of the compiler (cl 19.28 is Visual Studio 2019 16.8). Rows for cl are not yet
+# run on Windows. Rows for clang-cl were run with version 19.
 REPRO_ROWS: Final = (
     ReproRow(
         (b"-Brepro",),
@@ -59,7 +60,7 @@ REPRO_ROWS: Final = (
         is_clang=True,
         since=(10,),
     ),
-    # A map of macros makes each `/` of __FILE__ the target's `\\`, and so another object.
+    # A macro map turns each `/` of __FILE__ into the target's `\\`, which changes the object.
     ReproRow(
         (b"-clang:-fno-file-reproducible",),
         "Clang manual, -ffile-reproducible; CompilerInvocation.cpp, UseTargetPathSeparator",
@@ -89,7 +90,7 @@ REPRO_ROWS: Final = (
         is_clang=False,
         since=(19,),
     ),
-    # pathmap is ignored without the first; C5049 warns of it, and is an error under /WX.
+    # Without the first flag, pathmap is ignored. C5049 warns about it and is an error under /WX.
     ReproRow(
         (b"-experimental:deterministic", b"-pathmap:{root}=.", b"-wd5049"),
         "Visual Studio's MSBuild files (PathMap); Microsoft's developer community on C5049",
@@ -116,9 +117,9 @@ def reproducible_flags(
     is_clang: bool,
     accepts: Callable[[tuple[bytes, ...]], bool],
 ) -> tuple[bytes, ...]:
-    """Return what to add to this compile, whose sources are below `root`.
+    """Return the flags to add to this compile, whose sources are below `root`.
 
-    Nothing that the user's own flags decide, and nothing with `/options:strict`.
+    Nothing that the user's flags decide is added, and nothing under `/options:strict`.
     """
     own = [raw[1:] for flag in invocation.flags for raw in flag.raw]
     is_debug = any(argument in _DEBUG for argument in own)

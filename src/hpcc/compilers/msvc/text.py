@@ -1,4 +1,4 @@
-"""How Windows programs are told their arguments: quoting, response files, CL and _CL_.
+"""How Windows programs receive their arguments: quoting, response files, CL and _CL_.
 
 Sources: Microsoft's "Parsing C command-line arguments" (the rules of the C runtime since 2008),
 cpp-docs "CL environment variables" and "@ (Specify a compiler response file)"; LLVM's
@@ -20,12 +20,12 @@ from hpcc.compilers.spec.response import (
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
-# Backslashes count before quotes alone; a row of quotes is read as one piece.
+# Backslashes are special only before quotes. A run of quotes is one piece.
 _PIECE: Final = re.compile(rb'(\\*)("+)|([ \t\r\n\0]+)|(\\+|[^\\" \t\r\n\0]+)')
 _QUOTE: Final = ord('"')
 _BACKSLASH: Final = ord("\\")
 _NEEDS_QUOTES: Final = frozenset(b' \t\n\v"')
-# cl's own limit for CL and _CL_ together is 1024 characters; clang-cl has none.
+# cl limits CL and _CL_ together to 1024 characters; clang-cl has no limit.
 MAX_VARIABLE_BYTES: Final = 32 << 10
 _MAX_NESTING: Final = 16
 
@@ -33,8 +33,8 @@ _MAX_NESTING: Final = 16
 def split_windows(text: bytes) -> list[bytes]:
     r"""Split a command line (without the program's name) as the C runtime does.
 
-    2n backslashes before a quote are n, and the quote is a delimiter; 2n+1 are n and a quote;
-    others are themselves. Inside quotes two quotes are one.
+    2n backslashes before a quote give n, and the quote is a delimiter. 2n+1 give n and a quote.
+    Other backslashes are literal. Inside quotes, two quotes give one.
     """
     arguments: list[bytes] = []
     current: bytearray | None = None
@@ -61,7 +61,7 @@ def split_windows(text: bytes) -> list[bytes]:
 
 
 def _take_quotes(current: bytearray, count: int, *, in_quotes: bool) -> bool:
-    """Add what a row of quotes stands for; returns whether the text goes on inside quotes."""
+    """Add what a run of quotes stands for; return whether the text continues inside quotes."""
     while count:
         if in_quotes and count > 1:
             current += b'"'
@@ -73,7 +73,7 @@ def _take_quotes(current: bytearray, count: int, *, in_quotes: bool) -> bool:
 
 
 def join_windows(arguments: Iterable[bytes]) -> bytes:
-    """Write a command line that `split_windows`, and every C runtime, reads back the same.
+    """Return a command line that `split_windows`, and every C runtime, parses to these arguments.
 
     For `CreateProcess`; not for `cmd.exe`, which hpcc never starts.
     """
@@ -98,14 +98,14 @@ def _quoted(argument: bytes) -> bytes:
 def fold_variables(
     arguments: Sequence[bytes], *, before: bytes, behind: bytes
 ) -> tuple[bytes, ...] | Bypass:
-    """Return the arguments with those of CL before and of _CL_ behind them.
+    """Return the arguments with those of CL before and those of _CL_ after them.
 
-    In both `#` stands for `=` where a macro is defined (`/DNAME#value`); clang-cl does the same.
+    In both, `#` may replace `=` in a macro definition (`/DNAME#value`); clang-cl does the same.
     """
     if len(before) + len(behind) > MAX_VARIABLE_BYTES:
         return Bypass(BypassReason.ENVIRONMENT)
     if behind and b"--" in arguments:
-        return Bypass(BypassReason.ENVIRONMENT)  # clang-cl takes what is in _CL_ for files then
+        return Bypass(BypassReason.ENVIRONMENT)  # clang-cl then reads the content of _CL_ as files
     return (*_of_variable(before), *arguments, *_of_variable(behind))
 
 
@@ -118,7 +118,7 @@ def _of_variable(text: bytes) -> Iterable[bytes]:
 def expand_windows_responses(
     arguments: Sequence[bytes], read_file: Callable[[bytes], bytes | None], *, is_nested: bool
 ) -> tuple[bytes, ...] | Bypass:
-    """Replace each `@file`; cl does not look into nested ones, clang-cl does."""
+    """Replace each `@file`. clang-cl expands nested ones, cl does not."""
     if not any(a.startswith(b"@") for a in arguments):
         return tuple(arguments)
     result: list[bytes] = []
@@ -141,7 +141,7 @@ def expand_windows_responses(
 
 
 def _decoded(content: bytes) -> bytes | None:
-    """Return a response file as UTF-8; None for what is neither that nor UTF-16 with its mark."""
+    """Return a response file as UTF-8; None unless it is UTF-8, or UTF-16 with its mark."""
     if len(content) > MAX_RESPONSE_BYTES:
         return None
     try:

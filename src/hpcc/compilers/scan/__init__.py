@@ -1,5 +1,5 @@
-"""What a source file's text reaches: include lines, data files, the include closure.
+"""What a source file's text refers to: include lines, data files, the include closure.
 
-The closure is a superset of what the compiler reads. Where the text cannot tell, the answer says so
-and the caller asks the compiler.
+The closure is a superset of what the compiler reads. If the text cannot decide it, the answer says
+so and the caller asks the compiler.
 """

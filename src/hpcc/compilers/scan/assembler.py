@@ -1,7 +1,7 @@
-"""What an assembler reads beyond its source: `.incbin` and `.include`, also within `asm`.
+"""What an assembler reads besides its source: `.incbin` and `.include`, also within `asm`.
 
-Nothing here expands macros. Of text that is not expanded yet one asks only whether all of it can
-be read as it stands; where it cannot, it is opaque, and one looks at the preprocessor's output.
+Nothing here expands macros. For text before expansion the only question is whether all of it can be
+read literally. If not, it is opaque, and the caller examines the preprocessor's output.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hpcc.compilers.scan.text import without_comments, without_prose
 
 
 class Directives(NamedTuple):
-    """The files that directives name. `is_opaque`: a directive or a name may be put together.
+    """The files that directives name. `is_opaque`: macros may build a directive or a name.
 
-    `included` are those of `.include`, which may hold directives of their own.
+    `included` are the files of `.include`, which may contain further directives.
     """
 
     names: tuple[bytes, ...] = ()
@@ -26,38 +26,38 @@ class Directives(NamedTuple):
 
 OPAQUE: Final = Directives(is_opaque=True)
 
-# Assemblers do not mind the case of a directive (GNU as, read.c; LLVM, AsmParser.cpp).
+# Assemblers ignore the case of a directive (GNU as, read.c; LLVM, AsmParser.cpp).
 _DIRECTIVE: Final = re.compile(
     rb'\.(inc(?:bin|lude))(?![\w.$])[ \t]*(?:"([^"\\\n]+)")?', re.IGNORECASE
 )
 _START: Final = rb"\.i(?:n(?:c(?:bi?|l(?:ud?)?)?)?)?"
-# What may continue a directive: a parameter of a macro, an operand, an alternative of a dialect.
+# What may continue a directive: a macro parameter, an operand, an alternative of a dialect.
 _CUT: Final = re.compile(_START + rb"[\\%{|}&]", re.IGNORECASE)
 _MACHINERY: Final = re.compile(rb"\.(?:macro|irpc?|altmacro)(?![\w.$])", re.IGNORECASE)
 _MADE_BY_MACRO: Final = re.compile(
     _START + rb"(?![\w.$])"  # `m .inc, bin`
     rb"|(?<![\w.$])inc(?:bin|lude)(?![\w.$])"  # `m incbin`
     rb"|\.\\"  # `.\x`
-    rb"|(?:^|[\n;:])[ \t]*\\[\w@]+(?:\\\(\))?[\w.]*\\",  # `\x\y` where a statement begins
+    rb"|(?:^|[\n;:])[ \t]*\\[\w@]+(?:\\\(\))?[\w.]*\\",  # `\x\y` at the start of a statement
     re.IGNORECASE,
 )
-# An operand or a dialect's alternative in the word that says what a statement does.
+# An operand or a dialect's alternative in the name of a statement's instruction.
 _MADE_BY_OPERAND: Final = re.compile(
     rb'(?:^|[\n;:])[ \t]*(?:\.(?!L)[\w.$]*[%{|}]|[\w.$]*%[^%\s;"][^\n;"]*")'
 )
 
-# A literal first, so that they are found at memory speed; what stands before is looked at then.
+# A literal first, which is found at memory speed. What precedes it is checked afterwards.
 _KEYWORD: Final = re.compile(rb"asm(?:__)?(?![\w$])")
 _BEFORE_KEYWORD: Final = re.compile(rb"(?:.*[^\w$])?_{0,2}", re.DOTALL)
 _PASTE: Final = tuple(
     re.compile(operator + rb"\s*s?m(?:__)?(?![\w$])")
     for operator in (rb"##", rb"%:%:", rb"\?\?=\?\?=")
 )
-# Most of the keyword as an argument of a macro: `PASTE(as, m)`.
+# Most of the keyword as a macro's argument: `PASTE(as, m)`.
 _PIECE: Final = re.compile(rb"as\s*[,)]")
 _BEFORE_PIECE: Final = re.compile(rb".*[(,]\s*_{0,2}", re.DOTALL)
 _BEFORE_PASTE: Final = re.compile(rb"(?:.*[^\w$])?_{0,2}as?\s*", re.DOTALL)
-# Longer than the longest keyword, and than the blanks anybody puts before `##`.
+# Longer than the longest keyword, and than any realistic run of blanks before `##`.
 _LOOK_BEHIND: Final = 64
 _BLANKS: Final = rb"(?:\s|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
 _QUALIFIERS: Final = re.compile(
@@ -69,10 +69,10 @@ _STRING: Final = re.compile(
     rb'|"(?P<text>(?:[^"\\\n]|\\.)*)")',
     re.DOTALL,
 )
-# glibc's sys/cdefs.h: the assembler name of a function, made of a macro's argument.
+# glibc's sys/cdefs.h: a function's assembler name, built from a macro's argument.
 _RENAME: Final = re.compile(rb"__ASMNAME\s*\(")
 _DEFINE: Final = re.compile(rb"[ \t]*(?:\#|%:|\?\?=)[ \t]*define\b")
-# Nothing more, or a qualifier of whatever name; `__asm` alone would be another dialect's.
+# Nothing more, or a qualifier of any name. A lone `__asm` would be another dialect's.
 _END_OF_NAME: Final = re.compile(
     rb"(?:[ \t]+(?:(?:__)?(?:volatile|inline|const)(?:__)?|goto))*(?:[ \t]+\w+)?[ \t]*(?:\n|\Z)"
 )
@@ -82,7 +82,7 @@ _SIMPLE: Final = {
     b"n": b"\n", b"t": b"\t", b'"': b'"', b"\\": b"\\", b"'": b"'", b"?": b"?",
     b"a": b"\a", b"b": b"\b", b"f": b"\f", b"r": b"\r", b"v": b"\v", b"e": b"\x1b", b"E": b"\x1b",
 }  # fmt: skip
-# In preprocessed text strings are passed over; they may speak of asm.
+# In preprocessed text strings are skipped, because they may mention asm.
 _TOKEN: Final = re.compile(
     rb'(?:u8|[LuU])?R"(?P<mark>[^ ()\\\s]{0,16})\(.*?\)(?P=mark)"'
     rb'|"(?:[^"\\\n]|\\.)*"'
@@ -93,7 +93,7 @@ _TOKEN: Final = re.compile(
 
 
 def mentions_directive(data: bytes) -> bool:
-    """Tell whether a text may hold a directive, whole or cut in two; a superset, and quick."""
+    """Return whether a text may hold a directive, whole or cut in two; a fast superset."""
     lowered = data.lower() if b".i" in data or b".I" in data else b""
     return (b".inc" in lowered and _DIRECTIVE.search(data) is not None) or (
         b".i" in lowered and _CUT.search(data) is not None
@@ -101,7 +101,7 @@ def mentions_directive(data: bytes) -> bool:
 
 
 def read_assembler(text: bytes) -> Directives:
-    """Read an assembler's source that the preprocessor has been through."""
+    """Return the directives of preprocessed assembler source."""
     if _MACHINERY.search(text) and _MADE_BY_MACRO.search(text):
         return OPAQUE
     return _literal(text)
@@ -122,14 +122,14 @@ def _literal(text: bytes) -> Directives:
 
 
 def has_opaque_asm(data: bytes) -> bool:
-    """Tell whether a source, as it is written, has an `asm` whose text cannot be read from it."""
+    """Return whether an unpreprocessed source has an `asm` whose text cannot be read from it."""
     if not _seems_opaque(data):
         return False
     return _seems_opaque(without_comments(data), outside=without_prose(data))
 
 
 def _seems_opaque(data: bytes, outside: bytes | None = None) -> bool:
-    """Look at a source; what `outside` has none of is in strings alone."""
+    """Check a source; a keyword that is missing in `outside` occurs only in strings."""
     outside = data if outside is None else outside
     if b"asm" in outside and any(_is_opaque_in_source(data, m) for m in _keywords(data)):
         return True
@@ -141,7 +141,7 @@ def _seems_opaque(data: bytes, outside: bytes | None = None) -> bool:
 
 
 def has_asm_word(data: bytes) -> bool:
-    """Tell whether the keyword stands in a text of macro definitions."""
+    """Return whether the keyword occurs in a text of macro definitions."""
     return any(True for _ in _keywords(data))
 
 
@@ -162,19 +162,19 @@ def _is_opaque_in_source(data: bytes, match: re.Match[bytes]) -> bool:
             return False
         text = _template(data, inside)
         found = OPAQUE if text is None else read_template(text)
-        # Literal, but in pieces: `mentions_directive` would not see it.
+        # Literal, but in pieces, which `mentions_directive` would not find.
         return found.is_opaque or (bool(found.names) and not mentions_directive(data))
     line = data[data.rfind(b"\n", 0, match.start()) + 1 : match.start()]
     if _DEFINE.match(line) and _END_OF_NAME.match(data, match.end()):
-        return True  # a name for the keyword: its uses do not show
+        return True  # a name for the keyword, whose uses cannot be seen
     if data.startswith((b"/*", b"//", b",", b")"), start):
-        return not line.endswith(b"defined(")  # behind a comment, or an argument of a macro
+        return not line.endswith(b"defined(")  # follows a comment, or is a macro's argument
     word = _WORD.match(data, start)
     return word is not None and data.startswith(b"(", word.end())
 
 
 def read_statements(text: bytes) -> Directives:
-    """Read every `asm` of preprocessed C or C++."""
+    """Return the directives in every `asm` of preprocessed C or C++."""
     names: dict[bytes, None] = {}
     included: dict[bytes, None] = {}
     for match in _TOKEN.finditer(text):
@@ -191,14 +191,14 @@ def read_statements(text: bytes) -> Directives:
 
 
 def read_template(text: bytes) -> Directives:
-    """Read the text of one `asm`, escapes resolved."""
+    """Return the directives in the text of one `asm`, with escapes resolved."""
     if _MADE_BY_OPERAND.search(text):
         return OPAQUE
     return read_assembler(text)
 
 
 def _template(text: bytes, start: int) -> bytes | None:
-    """Return the strings at `start` joined; None when something else makes the text."""
+    """Return the joined strings at `start`; None if anything else contributes to the text."""
     pieces: list[bytes] = []
     while (match := _STRING.match(text, start)) is not None:
         raw, plain = match["raw"], match["text"]

@@ -1,10 +1,11 @@
-"""Which files of a project a compile may read: a superset, found from text and directories alone.
+"""Which files of a project a compile may read: a superset, from texts and directories only.
 
-A pure function of the search path in argv and of what lies under the root: two clients with equal
-sources get equal sets. Every directory of the path counts for every name, whatever its rank, and a
-file at any of these places is part of the set and read in turn. So nothing rests on how a compiler
-orders, prunes or skips its path (`-iquote`, `-idirafter`, `#include_next`, system headers that are
-shadowed); the compiler in the guest decides that, with all candidates before it.
+It is a pure function of the search path in argv and of the files under the root, so two clients
+with equal sources get equal sets. Every directory of the path counts for every name, whatever its
+rank. A file found in any of them is part of the set and is read in turn. So the result does not
+depend on how a compiler orders, prunes or skips its path (`-iquote`, `-idirafter`,
+`#include_next`, shadowed system headers). The compiler in the guest decides that, and has all
+candidates.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hpcc.core.reasons.closure import ClosureReason
 
 MAX_REACHED: Final = 50_000
 MAX_LOOKED_FOR: Final = 400_000
-# `#define A B`, `#define B "name.h"`: nobody goes further by hand.
+# `#define A B`, `#define B "name.h"`: handwritten chains are shorter than this.
 _MAX_CHAIN: Final = 16
 
 Groups = Mapping[bytes, frozenset[bytes]]
@@ -27,9 +28,9 @@ Groups = Mapping[bytes, frozenset[bytes]]
 
 
 class UnscannableError(Exception):
-    """The text does not tell the closure: the compiler must be asked. `reason` is counted.
+    """The text does not determine the closure: ask the compiler. `reason` is counted.
 
-    `is_final`: it must not go to a guest at all, whatever the compiler says it reads.
+    `is_final`: do not send it to a guest at all, whatever the compiler reports.
     """
 
     def __init__(self, reason: str, *, is_final: bool = False) -> None:
@@ -38,34 +39,34 @@ class UnscannableError(Exception):
 
 
 class SourceTree(Protocol):
-    """What the walk asks of the world. Paths are absolute. May raise `UnscannableError`."""
+    """The file system for the walk. Paths are absolute. May raise `UnscannableError`."""
 
     def includes(self, path: bytes) -> Includes:
-        """Read a file's text."""
+        """Return the include lines of a file."""
         ...
 
     def definitions(self, path: bytes, names: frozenset[bytes]) -> Definitions:
-        """Read what a file defines these macros as."""
+        """Return a file's definitions of these macros."""
         ...
 
     def system_definitions(self, names: frozenset[bytes]) -> Definitions:
-        """Read what the system's headers define these macros as."""
+        """Return the system headers' definitions of these macros."""
         ...
 
     def uses(self, path: bytes, aliases: tuple[bytes, ...]) -> frozenset[tuple[bool, bytes]]:
-        """Read what a file asks `__has_include` through these macros."""
+        """Return what a file asks `__has_include` through these macros."""
         ...
 
     def names(self, directory: bytes) -> frozenset[bytes] | None:
-        """List a directory; None when there is none."""
+        """Return the names in a directory; None when it does not exist."""
         ...
 
     def is_file(self, path: bytes) -> bool:
-        """Tell a file from a directory."""
+        """Return whether the path is a file and not a directory."""
         ...
 
     def is_link(self, path: bytes) -> bool:
-        """Tell whether the last name of a directory's path is a link."""
+        """Return whether the last component of a directory's path is a link."""
         ...
 
     def system(self, names: frozenset[bytes]) -> tuple[frozenset[bytes], frozenset[bytes]]:
@@ -75,10 +76,10 @@ class SourceTree(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """The part of a command that decides where names are looked for.
+    """The part of a command that determines where names are looked up.
 
-    `chain` are the directories of the path that lie under `root`, normal and absolute. `macros` are
-    the values of `-D`. `is_system` tells a path of the image's own headers.
+    `chain` are the path's directories under `root`, normal and absolute. `macros` are the values of
+    `-D`. `is_system` returns whether a path belongs to the image's own headers.
     """
 
     root: bytes
@@ -91,11 +92,11 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class IncludeClosure:
-    """`files` are absolute, in the order in which they were found.
+    """The result. `files` are absolute, in the order in which they were found.
 
-    `absent` are names by directory that must stay absent, `precompiled` those that must not become
-    directories either. `passed` are directories that a `..` goes through, so that they must exist.
-    `is_bound`: the set rests on more of the files' text than their own directives (macros).
+    `absent` are names by directory that must stay absent. `precompiled` are names that must not
+    become directories either. `passed` are directories that a `..` traverses, so they must exist.
+    `is_bound`: the set depends on text beyond the files' own directives (macros).
     """
 
     files: tuple[bytes, ...]
@@ -106,10 +107,10 @@ class IncludeClosure:
 
 
 def include_closure(starts: Iterable[bytes], search: Search, tree: SourceTree) -> IncludeClosure:
-    """Find everything that a compile of `starts` may read.
+    """Return every file that a compile of `starts` may read.
 
     Raises:
-        UnscannableError: the text does not tell, or something must stay on this machine.
+        UnscannableError: the text does not determine it, or a file must stay on this machine.
     """
     walk = _Walk(search, tree)
     for path in starts:
@@ -129,10 +130,10 @@ def include_closure(starts: Iterable[bytes], search: Search, tree: SourceTree) -
 def plain_directory(
     path: bytes, is_link: Callable[[bytes], bool], passed: set[bytes] | None = None
 ) -> bytes:
-    """Take `.` and `..` out of an absolute path; what a `..` leaves goes into `passed`.
+    """Return an absolute path without `.` and `..`; directories that a `..` leaves go to `passed`.
 
     Raises:
-        UnscannableError: a `..` follows a link, which means another place in the guest.
+        UnscannableError: a `..` follows a link, which leads elsewhere in the guest.
     """
     if b"/." not in path and b"//" not in path:
         return path.rstrip(b"/") or b"/"
@@ -152,7 +153,7 @@ def plain_directory(
 
 
 class _Walk:
-    """One search in waves: all new files are read, then all new names are looked for at once."""
+    """One search in waves: read all new files, then look up all new names together."""
 
     def __init__(self, search: Search, tree: SourceTree) -> None:
         self._search, self._tree = search, tree
@@ -174,7 +175,7 @@ class _Walk:
         self._looked = 0
 
     def add(self, path: bytes) -> None:
-        """Take a file; it is read in the next wave."""
+        """Add a file; the next wave reads it."""
         if path not in self.files:
             if len(self.files) >= MAX_REACHED:
                 raise UnscannableError(ClosureReason.TOO_MANY_FILES)
@@ -182,7 +183,7 @@ class _Walk:
             self._unread.append(path)
 
     def look_for_forced(self) -> None:
-        """Look for `-include` files, and for Clang's `.pch` beside them, in cwd and on the path."""
+        """Look for `-include` files, and Clang's `.pch` beside them, in cwd and on the path."""
         for name in self._search.forced:
             self._want(name, self._search.cwd)
             self._want(name + b".pch", self._search.cwd)
@@ -193,7 +194,7 @@ class _Walk:
         return bool(self._computed or self._system_computed or self._aliases)
 
     def step(self) -> bool:
-        """Do one wave; False when nothing is left to do."""
+        """Do one wave; return False when nothing is left to do."""
         unread, self._unread = self._unread, []
         for path in unread:
             self._read(path)
@@ -222,7 +223,7 @@ class _Walk:
 
     def _want(self, name: bytes, home: bytes | None = None) -> None:
         if name.startswith(b"/") and not self._search.is_system(posixpath.normpath(name)):
-            # The guest has the project under another name.
+            # In the guest the project has another path.
             raise UnscannableError(ClosureReason.ABSOLUTE_INCLUDE, is_final=name in self._asked)
         if home is not None:
             self._own.setdefault(home, set()).add(name)
@@ -286,7 +287,7 @@ class _Walk:
         self.absent_directories.setdefault(directory, set()).update(precompiled)
 
     def _missing(self, path: bytes) -> None:
-        """Note the first name on the way to a directory that is not there."""
+        """Record the first missing component of a directory's path."""
         while path.startswith(self._prefix):
             parent, _, base = path.rpartition(b"/")
             names = self._tree.names(parent or b"/")
@@ -294,19 +295,19 @@ class _Walk:
                 if base in names and self._tree.is_file(path):
                     raise UnscannableError(
                         ClosureReason.ODD_DIRECTORY
-                    )  # a header map, or a link of some day
+                    )  # a header map, or a link that appears later
                 self.absent.setdefault(parent, set()).add(base)
                 self.absent_directories.setdefault(parent, set()).add(base)
                 return
             path = parent
 
     def _ask_further(self) -> bool:
-        """What needs all files and names: aliases, macros, and the system's own headers."""
+        """Follow what needs all files and names: aliases, macros, and the system's headers."""
         state = (len(self.files), len(self._names), len(self._computed))
         if state == self._settled:
             return False
         self._settled = state
-        # What the system's headers look up was followed to its end.
+        # The names that system headers look up were already followed to their end.
         names, macros = self._tree.system(frozenset(self._names - self._followed))
         self._system_computed |= macros
         self._followed |= self._names | names
@@ -324,10 +325,10 @@ class _Walk:
                 self._ask(is_quoted, name, home)
 
     def _resolve_macros(self) -> None:
-        """Look for what a macro in place of a name may stand for.
+        """Look for the names that a macro in place of a name may stand for.
 
-        One that no text defines is no name: its directive is in a branch that nobody takes, or it
-        is an error, in the guest as here.
+        A macro that no text defines cannot give a name. Its directive is in a branch that is never
+        compiled, or it is an error in the guest too.
         """
         done: frozenset[bytes] = frozenset()
         wanted = frozenset(self._computed | self._system_computed)
@@ -336,7 +337,7 @@ class _Walk:
                 return
             more: set[bytes] = set()
             for found in self._definitions(wanted):
-                # Whatever only the system's headers use may be theirs alone.
+                # A macro that only the system's headers use may be defined only by them.
                 if found.is_opaque and not found.defined <= self._system_computed:
                     raise UnscannableError(ClosureReason.COMPUTED_INCLUDE)
                 more |= found.macros
@@ -353,7 +354,7 @@ class _Walk:
             yield self._tree.definitions(path, names)
 
     def _want_everywhere(self, name: bytes, *, is_quoted: bool) -> None:
-        """Any file may have the directive that the macro is for."""
+        """Look for a name from all files, because any file may use the macro."""
         homes = {path.rpartition(b"/")[0] or b"/" for path in self.files} if is_quoted else ()
         self._want(name)
         for home in homes:
@@ -363,7 +364,7 @@ class _Walk:
 def _grouped(names: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
     groups: dict[bytes, set[bytes]] = {}
     for name in names:
-        if not name.startswith(b"/"):  # the system's, and so the image's
+        if not name.startswith(b"/"):  # an absolute name is the system's, and so the image's
             below, _, base = name.rpartition(b"/")
             groups.setdefault(below, set()).add(base)
     return {below: frozenset(bases) for below, bases in groups.items()}

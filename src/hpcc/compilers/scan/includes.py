@@ -1,7 +1,7 @@
-"""What one file's text asks the preprocessor for, however it is spelled; nothing is evaluated.
+"""What a file's text asks the preprocessor for, in any spelling. Nothing is evaluated.
 
-A superset is enough and wanted: both branches of each `#if`, directives in comments, in strings,
-and in raw strings. Only what cannot be read as a name is told apart, so that a caller knows.
+The result is a superset on purpose: both branches of each `#if`, and directives in comments,
+strings and raw strings. Directives without a readable name are reported separately.
 
 Sources: C23 5.2.1.1 (phases 1 to 4), GCC's libcpp (directives.cc, charset.cc: the byte order mark,
 blanks before a line break), Clang's Lexer and PPDirectives.
@@ -22,7 +22,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = rb"[ \t\f\v\0\r]*"
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 _WORD: Final = rb"(?:include_next|include|import)"
-# From one line break to the next: a single byte to search for, and nothing to do per word in prose.
+# Begins with a line break: a single byte to search for, and no work per word in prose.
 _DIRECTIVE: Final = re.compile(
     rb"\n"
     + _BLANK
@@ -35,8 +35,8 @@ _DIRECTIVE: Final = re.compile(
     + _BLANK
     + rb"(?=\n|/|\Z)|(/\*))?"
 )
-# Where a comment stands among the words of a directive, or ends on its line. Apart, so that each
-# begins with bytes to search for.
+# A comment among the words of a directive, or one that ends on its line. Separate patterns, so that
+# each begins with bytes to search for.
 _COMMENTED: Final = tuple(
     re.compile(pattern)
     for pattern in (
@@ -53,9 +53,10 @@ _SELF: Final = b"__FILE__"
 
 @dataclass(frozen=True, slots=True)
 class Includes:
-    """Names that a file may look up. `quoted` ones are looked for beside the file, too.
+    """Names that a file may look up. `quoted` names are also looked for beside the file.
 
-    `computed` are macros that stand in place of a name; `is_opaque`: some directive is neither a
+    `computed` are macros in place of a name. `is_opaque`: some directive is neither a name nor one
+    macro. `aliases` are macros that pass their argument to `__has_include`.
     name nor one macro. `aliases` are macros that pass their argument to `__has_include`.
     """
 
@@ -69,7 +70,7 @@ class Includes:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """What is said of some macros: names with (is quoted), further macros; or it cannot be read."""
+    """Definitions of some macros: (is quoted, name) pairs, further macros, or unreadable text."""
 
     names: frozenset[tuple[bool, bytes]] = frozenset()
     macros: frozenset[bytes] = frozenset()
@@ -78,7 +79,7 @@ class Definitions:
 
 
 def scan_includes(data: bytes, preambles: PreambleCache | None = None) -> Includes:
-    """Read one file; linear in its size. `preambles` is a cache."""
+    """Return one file's include lines. Linear in its size. `preambles` is a cache."""
     text = joined(data.removeprefix(_BOM))
     if b"__has_include" in text or _is_commented(text):
         return _read(data, text)
@@ -92,7 +93,7 @@ def _is_commented(text: bytes) -> bool:
 
 
 def _read_plain(text: bytes) -> Includes:
-    """Read the head of a text without questions, and without comments among its directives."""
+    """Read a head that has no questions, and no comments among its directives."""
     quoted: set[bytes] = set()
     angled: set[bytes] = set()
     computed: set[bytes] = set()
@@ -125,7 +126,7 @@ def _read(data: bytes, text: bytes) -> Includes:
 
 
 def _collect(text: bytes, quoted: set[bytes], angled: set[bytes], computed: set[bytes]) -> bool:
-    """Add what the directives of a text name; tell whether one cannot be read."""
+    """Add the names in a text's directives; return whether one cannot be read."""
     is_opaque = False
     for in_quotes, in_angles, macro, comment in _DIRECTIVE.findall(b"\n" + text):
         if in_quotes:
@@ -134,14 +135,14 @@ def _collect(text: bytes, quoted: set[bytes], angled: set[bytes], computed: set[
             angled.add(in_angles)
         elif macro:
             computed.add(macro)
-        elif not comment:  # with one it is read again, without it
+        elif not comment:  # a line with a comment is read again without it
             is_opaque = True
-    computed.discard(_SELF)  # the file itself, which is there
+    computed.discard(_SELF)  # the file itself, which exists
     return is_opaque or b"\0" in b"".join((*quoted, *angled))
 
 
 def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
-    """Read what a file defines these macros as, in any branch."""
+    """Return what a file defines these macros as, in any branch."""
     if not any(name in data for name in names):
         return Definitions()
     text = without_comments(joined(data.removeprefix(_BOM)))
@@ -161,7 +162,7 @@ def scan_definitions(data: bytes, names: frozenset[bytes]) -> Definitions:
 
 
 def argument_definitions(macros: Iterable[bytes], names: frozenset[bytes]) -> Definitions:
-    """Read what `-D` arguments, without their flag, define these macros as."""
+    """Return what the values of `-D` arguments define these macros as."""
     found: list[tuple[bytes, bytes | None]] = []
     for macro in macros:
         name, equals, value = macro.partition(b"=")

@@ -1,6 +1,6 @@
-"""Which header a guest's compiler says it lacks: text from a hostile place, read strictly.
+"""Which header a guest's compiler reports as missing. Its text is hostile and parsed strictly.
 
-The guest's locale is pinned to C by `LC_ALL` in each request, so that the words are these. Sources:
+Each request pins the guest's locale to C with `LC_ALL`, so that the messages are these. Sources:
 GCC, libcpp/files.cc (`open_file_failed`) with strerror(ENOENT); Clang, `err_pp_file_not_found`,
 and TextDiagnostic.cpp for clang-cl's `file(line,column):`.
 """
@@ -21,7 +21,7 @@ _LINE: Final = re.compile(
     rb"|(?P<gcc>[^:\x00-\x1f]{1,1024}): No such file or directory)\r?$",
     re.MULTILINE,
 )
-# What somebody includes. A guest that asks for anything else gets nothing, whoever wrote that.
+# Suffixes of files that people include. A guest that asks for any other file gets nothing.
 _SUFFIXES: Final = frozenset(
     b"h hh hp hpp hxx h++ inc inl ipp tpp tcc txx def c cc cpp cxx s".split()
 )
@@ -29,14 +29,14 @@ _SUFFIXES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class MissingInclude:
-    """A name that is not there, and the file that includes it, both as the guest spells them."""
+    """A missing name and the file that includes it, both in the guest's spelling."""
 
     name: bytes
     at: bytes
 
 
 def missing_includes(stderr: bytes) -> tuple[MissingInclude, ...]:
-    """Read what a failed compile says; () when it failed for another reason."""
+    """Return what a failed compile reports missing; () if it failed for another reason."""
     text = _COLOUR.sub(b"", stderr[:_MAX_TEXT])
     found: dict[MissingInclude, None] = {}
     for match in _LINE.finditer(text):
@@ -47,9 +47,9 @@ def missing_includes(stderr: bytes) -> tuple[MissingInclude, ...]:
 
 
 def may_be_included(name: bytes) -> bool:
-    """Tell whether a relative path looks like a header's and is nobody's secret.
+    """Return whether a relative path looks like a header and not like a secret.
 
-    Nothing hidden (`.git`, `.env`, `.ssh`) and nothing without the suffix of a source or header.
+    Rejects hidden names (`.git`, `.env`, `.ssh`) and names without a source or header suffix.
     """
     *parents, base = name.split(b"/")
     if any(part.startswith(b".") and part not in {b".", b".."} for part in (*parents, base)):

@@ -1,6 +1,6 @@
-"""What the include lines of a text say, remembered by the text up to the last of them.
+"""A cache of what a text's include lines contain, by the text up to the last of them.
 
-Most edits are behind a file's last include line, and then nothing before it is read again.
+Most edits are after a file's last include line, and then nothing before it is read again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _MAX_BYTES: Final = 16 << 20
 
 
 def preamble_of(text: bytes) -> bytes:
-    """Return the lines up to the last one that holds a word of an include directive.
+    """Return the lines up to the last one with a word of an include directive.
 
-    Lines that a backslash splits must be joined: then every directive is on one line of these.
+    Lines split by a backslash must be joined before, so that every directive is on one line.
     """
     at = max(text.rfind(b"include"), text.rfind(b"import"))
     if at < 0:
@@ -26,14 +26,14 @@ def preamble_of(text: bytes) -> bytes:
 
 
 class PreambleCache:
-    """Answers by question and head, of a bounded number. Thread-safe: a race costs double work."""
+    """A bounded cache by question and head. Thread-safe: a race only costs double work."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes], object] = {}
         self._size_bytes = 0
 
     def of[T](self, question: str, text: bytes, read: Callable[[bytes], T]) -> T:
-        """Return what `read` makes of a text's head; `question` names what `read` does."""
+        """Return what `read` makes of a text's head; `question` identifies `read`."""
         head = preamble_of(text)
         key = (question, head)
         known = self._known.get(key)

@@ -1,6 +1,6 @@
-"""What no compiler lists: tokens in a source file that reach beyond it, and its include lines.
+"""What no compiler lists: tokens of a source that refer to other files, and its include lines.
 
-A superset is enough: a directive in a comment or an inactive branch only costs a check.
+A superset is enough: a directive in a comment or an inactive branch costs only a check.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hpcc.compilers.scan.preambles import PreambleCache
 from hpcc.compilers.scan.text import joined, without_prose
 from hpcc.core.reasons.uncacheable import UncacheableReason
 
-# A file with more directives than this is not a source anybody wrote.
+# No handwritten source has more directives than this.
 MAX_DIRECTIVES: Final = 20_000
 
 
@@ -26,11 +26,11 @@ class Hazard(enum.Flag):
     DATE_OR_TIME = enum.auto()  # __DATE__, __TIME__: fixed by SOURCE_DATE_EPOCH
     TIMESTAMP = enum.auto()  # __TIMESTAMP__
     ASSEMBLER_FILE = enum.auto()  # .incbin, .include
-    OPAQUE_ASSEMBLY = enum.auto()  # an asm whose text macros make
+    OPAQUE_ASSEMBLY = enum.auto()  # an asm whose text comes from macros
     PASTED_CLOCK = enum.auto()  # a piece of __DATE__ and its like, for ## to complete
-    EMBED = enum.auto()  # #embed, __has_embed, with a name that can be read
-    OPAQUE_EMBED = enum.auto()  # the same, with a name that a macro makes
-    OPAQUE_QUESTION = enum.auto()  # __has_include whose name a macro makes
+    EMBED = enum.auto()  # #embed, __has_embed, with a readable name
+    OPAQUE_EMBED = enum.auto()  # the same, with a name from a macro
+    OPAQUE_QUESTION = enum.auto()  # __has_include with a name from a macro
     FILE_TIME = enum.auto()  # #pragma GCC dependency
     COMPUTED_INCLUDE = enum.auto()  # #include MACRO
 
@@ -59,9 +59,9 @@ RESOLVABLE: Final = (
 class Scan:
     """The findings for one file's content.
 
-    `quoted` and `angled` are names in include lines; `questions` are (is quoted, name) of
+    `quoted` and `angled` are names in include lines. `questions` are (is quoted, name) pairs of
     `__has_include`, whose answer is an input although the file is never read. `embeds` are those of
-    `#embed` and `__has_embed`, whose answer depends on content: an empty file is another answer.
+    `#embed` and `__has_embed`, whose answer depends on content: an empty file changes the answer.
     `aliases` are macros that pass their argument to `__has_include`; see `scan_alias_uses`.
     """
 
@@ -75,8 +75,8 @@ class Scan:
 
 _HASH: Final = rb"(?:\#|%:|\?\?=)"
 _BLANKS: Final = rb"(?:[ \t\f\v]|/\*(?:[^*]|\*(?!/)){0,400}\*/)*"
-# From one line break on: a single byte to search for, and nothing to do per word of prose. With "'"
-# behind the word, it is prose: GCC's limits.h has a comment whose line begins with "#include's".
+# Begins with a line break: a single byte to search for, and no work per word of prose. With "'"
+# behind the word it is prose: GCC's limits.h has a comment whose line begins with "#include's".
 _INCLUDE: Final = re.compile(
     rb"\n[ \t]*"
     + _HASH
@@ -90,7 +90,7 @@ _QUESTION: Final = re.compile(
 _ONCE: Final = re.compile(
     rb"pragma[\s\S]{0,400}?\bonce\b|_Pragma|" + _HASH + _BLANKS + rb"import\b"
 )
-# The whole of a definition such as `#define HAS(x) __has_include(x)`.
+# The complete line of a definition such as `#define HAS(x) __has_include(x)`.
 _ALIAS: Final = re.compile(
     rb"[ \t]*"
     + _HASH
@@ -113,8 +113,8 @@ _EMBED: Final = re.compile(
 )
 _FILE_TIME: Final = re.compile(_HASH + rb"[ \t]*pragma[ \t]+(?:GCC|clang)[ \t]+dependency\b")
 
-# Three pieces of __DATE__, __TIME__ or __TIMESTAMP__ leave two neighbouring letters together in one
-# of them; pieces that begin with the rarest pairs are found at memory speed.
+# When __DATE__, __TIME__ or __TIMESTAMP__ is cut in three, one piece has two neighbouring letters.
+# A search that begins with the rarest pairs runs at memory speed.
 _CLOCKS: Final = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
 _PIECES: Final = frozenset(
     name[start:end]
@@ -134,7 +134,7 @@ _AFTER_PIECE: Final = b" \t\r\n\v\f,)#%?/"
 
 
 def scan_source(data: bytes, preambles: PreambleCache | None = None) -> Scan:
-    """Look through one file of a closure; linear in its size. `preambles` is a cache."""
+    """Return the findings for one file of a closure. Linear in its size. `preambles` is a cache."""
     data = joined(data)
     hazards = _hazards(data)
     lines = (preambles or PreambleCache()).of("source", data, _include_lines)
@@ -182,9 +182,9 @@ def _include_lines(data: bytes) -> _IncludeLines:
 
 
 def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:
-    """Look for what a file asks `__has_include` through macros that any file may have defined.
+    """Find what a file asks `__has_include` through macros that other files may define.
 
-    The result has `questions` and the hazard of one that cannot be read, nothing else.
+    The result has only `questions` and the hazard of an unreadable one.
     """
     data = joined(data)
     words = b"|".join(map(re.escape, aliases))
@@ -204,12 +204,12 @@ def scan_alias_uses(data: bytes, aliases: tuple[bytes, ...]) -> Scan:
 
 
 def may_be_read_once(data: bytes) -> bool:
-    """Tell whether a file may have `#pragma once` or be for `#import`; a superset."""
+    """Return whether a file may have `#pragma once` or be for `#import`; a superset."""
     return _ONCE.search(joined(data)) is not None
 
 
 def scan_arguments(arguments: tuple[bytes, ...]) -> Scan:
-    """Look through a command line, where `-D` may put anything a file could say."""
+    """Return the findings for a command line, where `-D` may hold anything that a file could."""
     text = b"\n".join(arguments)
     found = scan_source(text)
     hazards = found.hazards
@@ -223,7 +223,7 @@ def scan_arguments(arguments: tuple[bytes, ...]) -> Scan:
 
 
 def _hazards(data: bytes) -> Hazard:
-    """Plain substring searches first: they run at memory speed, and most files have none."""
+    """Return hazards. Substring searches first: they run at memory speed, and most find nothing."""
     hazards = Hazard.NONE
     if b"__DATE__" in data or b"__TIME__" in data:
         hazards |= Hazard.DATE_OR_TIME
@@ -243,7 +243,7 @@ def _hazards(data: bytes) -> Hazard:
 def _questions(
     data: bytes,
 ) -> tuple[dict[tuple[bool, bytes], None], dict[bytes, None], Hazard]:
-    """Return the names asked for, aliases, and what is to be said of the unreadable ones."""
+    """Return the names asked for, aliases, and the hazards of unreadable questions."""
     found: dict[tuple[bool, bytes], None] = {}
     aliases: dict[bytes, None] = {}
     hazards = Hazard.NONE
@@ -259,7 +259,7 @@ def _questions(
 
 
 def _alias(data: bytes, at: int) -> bytes | None:
-    """Return the macro that the line around `at` defines, if all it does is ask."""
+    """Return the macro that the line around `at` defines, if it only asks."""
     end = data.find(b"\n", at)
     line = data[data.rfind(b"\n", 0, at) + 1 : end if end >= 0 else len(data)]
     match = _ALIAS.fullmatch(line)
@@ -267,7 +267,7 @@ def _alias(data: bytes, at: int) -> bytes | None:
 
 
 def _embeds(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:
-    """Return the names of embedded files with what is to be said of the unreadable ones."""
+    """Return the names of embedded files, and the hazards of unreadable ones."""
     found: dict[tuple[bool, bytes], None] = {}
     hazards = Hazard.NONE
     for match in _EMBED.finditer(data):
@@ -276,7 +276,7 @@ def _embeds(data: bytes) -> tuple[dict[tuple[bool, bytes], None], Hazard]:
             found[bool(match[3]), name] = None
             hazards |= Hazard.EMBED
         elif not is_question:
-            # The compiler lists what it embedded, as it lists what `#include MACRO` led to.
+            # The compiler lists embedded files, as it lists the files of `#include MACRO`.
             hazards |= Hazard.EMBED | Hazard.COMPUTED_INCLUDE
         elif _is_opaque(data, match.start(), match.end(), is_call=is_call):
             hazards |= Hazard.OPAQUE_EMBED
@@ -301,11 +301,11 @@ def _has_clock_piece(data: bytes) -> bool:
 
 
 def _is_opaque(data: bytes, start: int, end: int, *, is_call: bool) -> bool:
-    """Tell a question that cannot be read from a mere mention (`#ifdef`, `defined`, prose)."""
+    """Return True for an unreadable question, False for a mention (`#ifdef`, `defined`, prose)."""
     line = data[data.rfind(b"\n", 0, start) + 1 : start]
     if _DEFINE.search(line) is not None:
-        return True  # more than an alias: its uses do not show
+        return True  # more than an alias, so its uses cannot be seen
     if not is_call and data.startswith(b"/*", end):
-        return True  # a comment too long to look behind
+        return True  # a comment that is too long to skip backwards
     is_its_own_definition = line.rstrip().endswith(b"define")
     return is_call and not is_its_own_definition

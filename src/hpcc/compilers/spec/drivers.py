@@ -1,6 +1,6 @@
-"""Compiler drivers by their names, and the environment that belongs to cl.
+"""Compiler drivers by name, and the environment variables that belong to cl.
 
-Reading a name loads no family: a program called gcc must not load the tables of cl.
+Checking a name loads no family: a program called gcc must not load the tables of cl.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TARGET: Final = re.compile(rb"^Target: (\S+)$", re.MULTILINE)
 """In what a driver answers to `-v`."""
 
 CL_DRIVER_MODE: Final = b"--driver-mode=cl"
-# cl and clang-cl add these to every command line, before and behind (cpp-docs, "CL environment
+# cl and clang-cl add these before and after every command line (cpp-docs, "CL environment
 # variables").
 CL_BEFORE: Final = b"CL"
 CL_BEHIND: Final = b"_CL_"
-# Search paths, and what Visual Studio's prompts say of the installation; they mean nothing to
+# Search paths, and what Visual Studio's prompts set about the installation; they mean nothing to
 # gcc and clang. Sources: cpp-docs; LLVM's MSVCPaths.cpp.
 MSVC_ENV: Final = frozenset(
     {
@@ -33,7 +33,7 @@ MSVC_ENV: Final = frozenset(
         b"WindowsSDKVersion", b"UniversalCRTSdkDir", b"UCRTVersion",
     }
 )  # fmt: skip
-# Headers that gcc and clang search for in directories of the environment.
+# Variables with directories that gcc and clang search for headers.
 INCLUDE_ENV: Final = (
     b"CPATH",
     b"C_INCLUDE_PATH",
@@ -45,10 +45,10 @@ INCLUDE_ENV: Final = (
 
 @dataclass(frozen=True, slots=True)
 class DriverAnswers:
-    """What one driver answered, and how it was called.
+    """One driver's answers, and how it was called.
 
-    `about` is its `-v`, `searched` its `-print-search-dirs`; `library_path` is LIBRARY_PATH, b""
-    where there is none. `compiler` is its path as spelled, `real` the same with links followed.
+    `about` is the output of `-v`, `searched` that of `-print-search-dirs`. `library_path` is
+    LIBRARY_PATH, b"" if unset. `compiler` is its path as spelled; `real` has links resolved.
     """
 
     about: bytes
@@ -59,26 +59,26 @@ class DriverAnswers:
 
 
 def is_cxx_driver(program: bytes) -> bool | None:
-    """Tell from a program's name whether it compiles `.c` as C++; None: not a known name."""
+    """Return whether a program of this name compiles `.c` as C++; None: not a known name."""
     match = _COMPILER_NAME.fullmatch(program.rpartition(b"/")[2])
     return None if match is None else match[1].endswith(b"++")
 
 
 def is_clang_cl(program: bytes) -> bool | None:
-    """Tell from a program's name whether it is clang's (or cl itself); None: neither."""
+    """Return True for clang-cl's names, False for cl's; None for neither."""
     match = _CL_NAME.fullmatch(program)
     return None if match is None else match[1] is not None
 
 
 def follows_cl(compiler: bytes, arguments: tuple[bytes, ...]) -> bool:
-    """Tell whether a command line is to be read as cl's."""
+    """Return whether a command line follows cl's grammar."""
     return is_clang_cl(compiler) is not None or CL_DRIVER_MODE in arguments
 
 
 def is_other_driver(compiler: bytes, real: bytes) -> bool:
-    """Tell whether a name stands for C and the program behind it for C++, or the reverse.
+    """Return whether a name stands for C and the program behind it for C++, or the reverse.
 
-    clang++ is a link to clang, which looks at the name it was called by; so clang is never another.
+    clang++ is a link to clang, which checks the name it was called by, so this is False for clang.
     """
     real_is_cxx = is_cxx_driver(real)
     if real_is_cxx is None or is_cxx_driver(compiler) is real_is_cxx:

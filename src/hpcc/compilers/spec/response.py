@@ -1,7 +1,7 @@
 """Response files, by the rules of libiberty's expandargv and LLVM's GNU tokenizer.
 
-Both agree: white space separates, quotes of either kind group, a backslash takes the next
-character as it is (inside quotes too), an `@file` that cannot be read stays as it is.
+Both agree: white space separates, quotes of either kind group, a backslash makes the next character
+literal (also inside quotes), and an `@file` that cannot be read stays unchanged.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core.reasons.bypass import BypassReason
 
-# A compile's response file is include paths and macros; what is longer belongs to a link.
+# A compile's response file holds include paths and macros. A longer one belongs to a link.
 MAX_RESPONSE_BYTES: Final = 256 << 10
-# The expanded arguments are given to execve, one by one.
+# The expanded arguments are passed to execve individually.
 MAX_EXPANDED_ARGUMENTS: Final = 4096
 MAX_EXPANDED_BYTES: Final = 512 << 10
 MAX_NESTING: Final = 16
@@ -28,7 +28,7 @@ ReadFile = Callable[[bytes], bytes | None]
 
 
 def split_response(text: bytes) -> list[bytes]:
-    """Split the content of a response file into arguments."""
+    """Return the arguments in the content of a response file."""
     arguments: list[bytes] = []
     current = bytearray()
     in_argument = is_escaped = False
@@ -59,7 +59,7 @@ def split_response(text: bytes) -> list[bytes]:
 
 
 def expand_responses(arguments: Sequence[bytes], read_file: ReadFile) -> tuple[bytes, ...] | Bypass:
-    """Replace each `@file` by what it holds, nested ones too."""
+    """Return the arguments with each `@file` replaced by its content, also nested ones."""
     if not any(a.startswith(b"@") for a in arguments):
         return tuple(arguments)
     result: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Short hands for the tables of flags."""
+"""Shorthands to write the tables of flags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows(
     clang: range = CLANG_MAJORS,
     is_stable: bool = False,
 ) -> list[FlagSpec]:
-    """Make one row per spelling."""
+    """Return one row per spelling."""
     return [
         FlagSpec(
             s,
@@ -41,7 +41,7 @@ def rows(
 def gcc_rows(
     arity: Arity, effect: Effect, source: str, *spellings: str, since: int = GCC_MAJORS.start
 ) -> list[FlagSpec]:
-    """Make rows of flags that Clang does not have."""
+    """Return rows of flags that Clang does not have."""
     return rows(
         arity,
         effect,
@@ -55,7 +55,7 @@ def gcc_rows(
 def clang_rows(
     arity: Arity, effect: Effect, source: str, *spellings: str, since: int = CLANG_MAJORS.start
 ) -> list[FlagSpec]:
-    """Make rows of flags that GCC does not have."""
+    """Return rows of flags that GCC does not have."""
     return rows(
         arity,
         effect,
@@ -67,5 +67,5 @@ def clang_rows(
 
 
 def refuse(arity: Arity, reason: str, source: str, *spellings: str) -> list[FlagSpec]:
-    """Make rows of flags that no compile with them is cached for, whatever the compiler."""
+    """Return rows of flags that prevent caching with every compiler."""
     return rows(arity, Effect.REFUSE, source, *spellings, reason=reason)

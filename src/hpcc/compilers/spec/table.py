@@ -30,7 +30,7 @@ class Arity(enum.Enum):
 
 
 class Effect(enum.Enum):
-    """How a flag enters the key and what the cache has to do about it."""
+    """How a flag enters the key, and what the cache must do for it."""
 
     MODE = "mode"  # -c
     OUTPUT = "output"  # -o
@@ -38,15 +38,15 @@ class Effect(enum.Enum):
     INCLUDE_DIR = "include-dir"  # a directory on the search path
     FORCED_INCLUDE = "forced-include"  # a file read before the source
     SEARCH = "search"  # changes the compiler's own search path or target
-    TOOLS = "tools"  # SEARCH, and changes the programs or files that the driver itself takes
+    TOOLS = "tools"  # SEARCH, and changes which programs or files the driver uses
     PREPROCESS = "preprocess"  # macros and standards
     CODEGEN = "codegen"  # everything else that reaches the object or the diagnostics
     DEPENDENCY = "dependency"  # the depfile, its name and its targets
-    COLOUR = "colour"  # the user has decided about colours
+    COLOUR = "colour"  # the user's choice about colours
     SIDE_OUTPUT = "side-output"  # a further file is written
-    INPUT = "input"  # a file beside sources and headers is read, or looked for
-    LINK = "link"  # without meaning for -c, hashed all the same
-    LIST = "list"  # -Wp,... -Xclang and the like: passed on, with a grammar of its own
+    INPUT = "input"  # a file besides sources and headers is read or looked for
+    LINK = "link"  # no meaning for -c, but hashed
+    LIST = "list"  # -Wp,... -Xclang and the like: passed on, with their own grammar
     REFUSE = "refuse"  # a bypass with `reason`
 
 
@@ -54,9 +54,9 @@ class Effect(enum.Enum):
 class FlagSpec:
     """One row of a grammar; `source` is where a reviewer can check it.
 
-    `reason` is why there is no caching, with REFUSE for every compiler, else for those without the
+    `reason` is why there is no caching: with REFUSE for every compiler, else for those without the
     flag. `gcc` and `clang` are the major versions that have it. `is_stable`: every version of
-    either family takes the flag with this meaning, those that nobody has seen yet too.
+    either family gives the flag this meaning, including versions that are not tested.
     """
 
     spelling: str
@@ -69,7 +69,7 @@ class FlagSpec:
     is_stable: bool = field(default=False, kw_only=True)
 
     def spellings(self, value: bytes) -> Iterator[tuple[tuple[bytes, ...], bytes]]:
-        """Yield each way to write the flag with `value`, and the value that must be read back."""
+        """Yield each way to write the flag with `value`, and the value that parsing must give."""
         name = self.spelling.encode()
         if self.arity is Arity.ALONE:
             yield (name,), b""
@@ -81,7 +81,7 @@ class FlagSpec:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag as the user wrote it: `raw` is one or two arguments."""
+    """A flag as the user wrote it; `raw` is one or two arguments."""
 
     spec: FlagSpec
     value: bytes
@@ -97,13 +97,13 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Bypass:
-    """Not for the cache. `reason` is a stable word that is counted and shown."""
+    """The command is not for the cache. `reason` is a stable word that is counted and shown."""
 
     reason: BypassReason
 
 
 class FlagTable:
-    """Rows, and the one parser that reads them: exact spelling first, then longest prefix."""
+    """Rows, and the only parser that reads them: exact spelling first, then longest prefix."""
 
     def __init__(self, rows: Sequence[FlagSpec]) -> None:
         self.rows: Final = tuple(rows)
@@ -131,7 +131,7 @@ class FlagTable:
         return None
 
     def parse(self, arguments: Sequence[bytes]) -> tuple[Flag | Operand, ...] | Bypass:
-        """Read arguments (without argv[0] and without response files) in order."""
+        """Return the arguments (without argv[0] and response files) as flags, in order."""
         parts: list[Flag | Operand] = []
         index = 0
         while index < len(arguments):

@@ -1,4 +1,4 @@
-"""Flags whose row alone does not say yes or no: what is passed on, what may name a file."""
+"""Flags whose value decides caching: those passed on to other tools, and those that name files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from hpcc.compilers.spec.table import Effect, Flag, Operand
 from hpcc.core.reasons.bypass import BypassReason
 
-# Options of the assembler that read and write nothing; everything else may name a file (as(1),
-# -a=file, -I).
+# Options of the assembler that read and write no files. All others may name a file (as(1), -a=file,
+# -I).
 _HARMLESS_ASSEMBLER: Final = re.compile(
     rb"--(?:no)?execstack|--fatal-warnings|--no-warn|--warn|-W|--compress-debug-sections(?:=\w+)?"
     rb"|--gdwarf-[2-5]|--gdwarf|--g(?:en-)?debug|-g|-mrelax-relocations=\w+|--generate-missing-build-notes=\w+"
@@ -18,18 +18,18 @@ _HARMLESS_ASSEMBLER: Final = re.compile(
     rb"|--elf-stt-common=\w+|-mbranches-within-32B-boundaries|--divide"
 )
 _MACRO_PIECE: Final = re.compile(rb"-[DU][A-Za-z_].*", re.DOTALL)
-# Clang's -cc1, flags without an argument of their own. -fno-pch-timestamp matters to .pch alone.
+# Flags of Clang's -cc1 without a separate argument. -fno-pch-timestamp only matters to .pch.
 _HARMLESS_CC1: Final = re.compile(
     rb"-disable-(?:O0-optnone|llvm-passes|llvm-verifier|lifetime-markers)|-fno-pch-timestamp"
     rb"|-fopenmp|-W[a-z][\w=+-]*|-fdebug-compilation-dir=.*|-f(?:no-)?experimental-new-constant-interpreter",
     re.DOTALL,
 )
-# Those that take the next -Xclang as theirs.
+# Flags that take the next -Xclang as their argument.
 _HARMLESS_CC1_PAIRS: Final = frozenset(
     {b"-target-feature", b"-target-cpu", b"-target-abi", b"-fdebug-compilation-dir"}
 )
-# LLVM's own switches. A number or a truth value names no file; those that print statistics, draw
-# graphs, or look at clocks have names that do not begin so.
+# LLVM's own switches. A number or a truth value cannot name a file. Switches that print statistics,
+# draw graphs or read clocks have other prefixes.
 _HARMLESS_LLVM: Final = re.compile(
     rb"-(?:enable|disable|inline|unroll|vectorize|slp|x86|arm|aarch64|instcombine|align|force-vector"
     rb"|prefer|allow|max|polly-vectorizer)-?[a-z0-9-]*(?:=(?:true|false|\d{1,9}))?|-polly"
@@ -40,7 +40,7 @@ _NOT_LLVM: Final = re.compile(
 
 
 def bad_value(flag: Flag) -> str:
-    """Return why a flag with this value is not for the cache, "" when it is."""
+    """Return why a flag with this value is not for the cache; "" when it is."""
     match flag.spec.effect:
         case Effect.INCLUDE_DIR if flag.value.startswith((b"=", b"$SYSROOT")) or not flag.value:
             # GCC manual, Directory Options: "=" and "$SYSROOT" stand for the sysroot prefix.
@@ -52,7 +52,7 @@ def bad_value(flag: Flag) -> str:
 
 
 def bad_sequence(parts: Sequence[Flag | Operand]) -> str:
-    """Return why what `-Xclang` passes on, one after the other, is not for the cache."""
+    """Return why the sequence that `-Xclang` passes on is not for the cache; "" when it is."""
     flags = (p for p in parts if isinstance(p, Flag))
     values = iter([f.value for f in flags if f.spec.spelling == "-Xclang"])
     for value in values:
@@ -68,7 +68,7 @@ def bad_sequence(parts: Sequence[Flag | Operand]) -> str:
 
 
 def wp_depfile(value: bytes) -> tuple[bytes, bytes] | None:
-    """Read the flag and the file of `-Wp,-MD,file` and `-Wp,-MMD,file`."""
+    """Return the flag and the file of `-Wp,-MD,file` and `-Wp,-MMD,file`."""
     pieces = value.split(b",")
     if len(pieces) == 2 and pieces[0] in {b"-MD", b"-MMD"} and pieces[1]:  # noqa: PLR2004 - flag and file
         return pieces[0], pieces[1]
