@@ -1,5 +1,5 @@
-"""Windows' own calls: named pipes, who is at their other end, services. Not yet run on Windows.
+"""Calls of Windows: named pipes and the users at their ends, files, services. Not yet run there.
 
-All of them go through `Library`, a seam of four calls, so that they run on Linux too: tests put a
-program under Wine behind it.
+All calls go through `Library`, a seam of four methods. Tests on Linux put a program under Wine
+behind it.
 """

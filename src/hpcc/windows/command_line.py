@@ -1,4 +1,4 @@
-"""One string of arguments, as Windows starts programs: what they read back is what was given."""
+"""Joins arguments into a Windows command line that programs parse back to the same arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from hpcc.core import CallerError
 
-# CreateProcess takes 32,767 units with the last zero; the registry's limit is far above.
+# CreateProcess accepts 32,767 units including the final zero. The registry's limit is far above.
 MAX_UNITS: Final = 32_766
 _PLAIN: Final = re.compile(r"[^\s\"]+")
 _CONTROL: Final = re.compile(r"[\0-\x1f]")
@@ -16,13 +16,13 @@ _BACKSLASHES: Final = re.compile(r"(\\*)(\"|\Z)")
 
 
 def command_line(argv: Sequence[str]) -> str:
-    r"""Join arguments by the rules of CommandLineToArgvW; the program is always in quotes.
+    r"""Return the arguments joined by the rules of CommandLineToArgvW. The program is quoted.
 
-    Without them `C:\Program Files\x.exe` would start a `C:\Program.exe` that someone put there.
+    Without quotes `C:\Program Files\x.exe` would start a `C:\Program.exe` that someone put there.
 
     Raises:
-        CallerError: the program is no absolute path, an argument has a control character, or all
-            of it is too long (reason `command-line`).
+        CallerError: the program is not an absolute path, an argument has a control character, or
+            the result is too long (reason `command-line`).
     """
     program, *rest = argv
     is_bad = '"' in program or not re.match(r"[A-Za-z]:\\", program)
@@ -40,7 +40,7 @@ def command_line(argv: Sequence[str]) -> str:
 def _quoted(word: str) -> str:
     if _PLAIN.fullmatch(word):
         return word
-    # Backslashes count double before a quote only, and before the one that we put behind.
+    # Backslashes are doubled only before a quote, including the closing one that is added here.
     return '"' + _BACKSLASHES.sub(_doubled, word) + '"'
 
 

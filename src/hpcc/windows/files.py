@@ -1,4 +1,4 @@
-"""A lock that ends with its holder; directories: what names one, and one of the system's own."""
+"""A lock that ends with its process; directories: ids, and one that only the system writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARING_VIOLATION: Final = 32
 _ALREADY_EXISTS: Final = 183
 _DIRECTORY: Final = 0x10
 REPARSE_POINT: Final = 0x400
-# LocalSystem and Administrators: everything; all others: nothing, and nothing inherited.
+# LocalSystem and Administrators have full access. Nobody else has any, and nothing is inherited.
 _SYSTEM_ONLY: Final = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 _SYSTEM_OWNERS: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
 # BY_HANDLE_FILE_INFORMATION: attributes, three times, serial, size, links, index high and low.
@@ -30,21 +30,21 @@ INFORMATION: Final = struct.Struct("<I3Q6I")
 
 
 class WindowsLock:
-    """A file that nobody else can open while we live."""
+    """A file that no other process can open while this one lives."""
 
     def __init__(self, library: Library, handle: int) -> None:
         self._library, self._handle = library, handle
 
     @classmethod
     def take(cls, library: Library, path: str) -> WindowsLock:
-        """Take it, without waiting.
+        """Return the lock without waiting.
 
         Raises:
             CallerError: another process has it (reason `already-running`).
             WindowsError: the file cannot be made.
         """
         with memory(library, text(path)) as name:
-            # Shared with nobody: the system closes it when we end, however that happens.
+            # Not shared: the system closes it when this process ends in any way.
             answer = library.call(
                 "CreateFileW", name, _GENERIC_READ | _GENERIC_WRITE, 0, 0, _OPEN_ALWAYS,
                 OPEN_REPARSE_POINT, 0,
@@ -56,19 +56,19 @@ class WindowsLock:
         return cls(library, answer.value)
 
     def release(self) -> None:
-        """Give it up; may be called again."""
+        """Release the lock. May be called again."""
         handle, self._handle = self._handle, 0
         if handle:
             self._library.call("CloseHandle", handle)
 
 
 def prepare_system_directory(library: Library, path: str) -> None:
-    """Make a directory that only the system and administrators can write to, or check one.
+    """Create a directory that only the system and administrators can write to, or check one.
 
-    In C:/ProgramData anyone may have made one of this name first, with a link in it.
+    In C:/ProgramData any user may have created this name before, with a link in it.
 
     Raises:
-        CallerError: it is another user's, or a link (reason `directory-owner`).
+        CallerError: it belongs to another user, or is a link (reason `directory-owner`).
         WindowsError: it cannot be made.
     """
     with security_attributes(library, _SYSTEM_ONLY) as security, memory(library, text(path)) as at:
@@ -93,7 +93,7 @@ def prepare_system_directory(library: Library, path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FileLook:
-    """One entry of a directory, itself where it is a link; `owner` is a SID."""
+    """One directory entry; links are not followed. `owner` is a SID."""
 
     is_directory: bool
     is_link: bool
@@ -101,7 +101,7 @@ class FileLook:
 
 
 def look_at(library: Library, path: str) -> FileLook | None:
-    """Look at a file or directory; None where there is none, or nobody tells."""
+    """Return a file's or directory's entry; None if it is absent or unreadable."""
     try:
         handle = _open(library, path, _READ_CONTROL, _BACKUP_SEMANTICS | OPEN_REPARSE_POINT)
     except WindowsError:
@@ -120,7 +120,7 @@ def look_at(library: Library, path: str) -> FileLook | None:
 
 
 def directory_id(library: Library, path: str) -> tuple[int, int]:
-    """Return volume and file number of a directory, as launcher/hpcc_win.c tells them.
+    """Return volume and file number of a directory, as launcher/hpcc_win.c computes them.
 
     Raises:
         WindowsError: it cannot be opened.

@@ -1,8 +1,8 @@
-"""Calls of Windows' libraries by name, and the memory that they read and write.
+"""Calls Windows' libraries by name, and accesses the memory that they read and write.
 
-Everything is a number here, as it is in a register: handles, addresses, DWORDs. The code above it
-packs structures itself, and so is the same bytes whether ctypes makes the call or a program under
-Wine does it for a test. Source of each call: Microsoft, Win32 API reference.
+All values are numbers, as in a register: handles, addresses, DWORDs. Callers pack structures
+themselves, so the bytes are the same whether ctypes makes the call or, in tests, a program under
+Wine. Source of each call: Microsoft, Win32 API reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from hpcc.core import InfrastructureError
 
 _LIBRARIES: Final = ("kernel32.dll", "advapi32.dll")
-# Those answer a pointer or a handle; all others 32 bits, and what is above them is left over.
+# These return a pointer or a handle. All others return 32 bits, and the upper bits are undefined.
 _WIDE: Final = frozenset(
     {
         "CreateEventW", "CreateFileW", "CreateNamedPipeW", "LocalFree", "OpenProcess",
@@ -26,7 +26,7 @@ _WIDE: Final = frozenset(
     }
 )  # fmt: skip
 _LOW: Final = 0xFFFF_FFFF
-# HANDLE pseudo-values, and what CreateFileW and CreateNamedPipeW answer when they fail.
+# HANDLE pseudo-values, and what CreateFileW and CreateNamedPipeW return on failure.
 INVALID_HANDLE: Final = (1 << 64) - 1
 CURRENT_PROCESS: Final = (1 << 64) - 1
 CURRENT_THREAD: Final = (1 << 64) - 2
@@ -45,7 +45,7 @@ class WindowsError(InfrastructureError):
 
 
 def narrowed(function: str, value: int) -> int:
-    """Return what of a register is the function's result."""
+    """Return the bits of the register that are the function's result."""
     return value if function in _WIDE else value & _LOW
 
 
@@ -57,22 +57,22 @@ class CallResult(NamedTuple):
 
 
 class Library(Protocol):
-    """The system's calls and this process's memory. Calls from many threads at once."""
+    """The system's calls and this process's memory. Safe for calls from several threads."""
 
     def call(self, function: str, *arguments: int) -> CallResult:
         """Call one function of kernel32 or advapi32 on this thread; may block."""
         ...
 
     def allocate(self, data: bytes) -> int:
-        """Return the address of a copy of `data`, which stays until `free`."""
+        """Return the address of a copy of `data`; it stays valid until `free`."""
         ...
 
     def load(self, address: int, size: int) -> bytes:
-        """Read memory that the system or `allocate` gave."""
+        """Return `size` bytes of memory from the system or from `allocate`."""
         ...
 
     def free(self, address: int) -> None:
-        """Give back what `allocate` gave."""
+        """Free what `allocate` returned."""
         ...
 
 
@@ -94,7 +94,7 @@ class _System:
         found = self._functions.get(name)
         if found is None:
             owner = next(lib for lib in self._libraries if hasattr(lib, name))
-            # Not by attribute: that one is shared with whoever else sets a type.
+            # Not by attribute: that object is shared with all code that sets its types.
             found = owner[name]
             found.restype = ctypes.c_size_t
             self._functions[name] = found
@@ -116,7 +116,7 @@ class _System:
 
 
 def load_library() -> Library:
-    """Return the system's.
+    """Return the library of this system.
 
     Raises:
         InfrastructureError: this is not Windows (reason `not-windows`).
@@ -132,7 +132,7 @@ def load_library() -> Library:
 
 @contextmanager
 def memory(library: Library, data: bytes) -> Iterator[int]:
-    """Hold a copy of `data` at an address, inside the block."""
+    """Yield the address of a copy of `data`, valid inside the block."""
     address = library.allocate(data)
     try:
         yield address
@@ -141,10 +141,10 @@ def memory(library: Library, data: bytes) -> Iterator[int]:
 
 
 def text(value: str) -> bytes:
-    """Return a text as the system takes it: UTF-16 with its zero.
+    """Return a text as the system expects it: UTF-16 with a final zero.
 
     Raises:
-        ValueError: it holds a zero, behind which the system would not see it.
+        ValueError: it contains a zero, where the system would stop reading.
     """
     if "\0" in value:
         raise ValueError("a text for Windows holds a zero")
@@ -152,7 +152,7 @@ def text(value: str) -> bytes:
 
 
 def load_text(library: Library, address: int) -> str:
-    """Read a text that the system wrote, up to its zero."""
+    """Return a text that the system wrote, up to its zero."""
     units = library.call("lstrlenW", address).value
     if units > _MAX_TEXT_UNITS:
         raise WindowsError("lstrlenW", 0)
@@ -160,12 +160,12 @@ def load_text(library: Library, address: int) -> str:
 
 
 def load_pointer(library: Library, address: int) -> int:
-    """Read a handle or an address."""
+    """Return the handle or address stored at `address`."""
     return int(_POINTER.unpack(library.load(address, _POINTER.size))[0])
 
 
 def checked(library: Library, function: str, *arguments: int) -> int:
-    """Call what answers zero where it fails.
+    """Return the result of a call that returns zero on failure.
 
     Raises:
         WindowsError: it failed.

@@ -1,4 +1,4 @@
-"""Files opened and locked as POSIX would: renamed while open, links not followed, owner's alone.
+"""Opens and locks files as POSIX does: renamed while open, no links followed, private to the owner.
 
 Sources: Win32 CreateFileW, LockFileEx, GetSecurityInfo and ACCESS_ALLOWED_ACE.
 """
@@ -19,21 +19,21 @@ OPEN_EXISTING: Final = 3
 OPEN_ALWAYS: Final = 4
 _GENERIC_READ: Final = 0x8000_0000
 _GENERIC_WRITE: Final = 0x4000_0000
-# SECURITY_ANONYMOUS: should the name be a pipe's, its server cannot act as us.
+# SECURITY_ANONYMOUS: if the name is a pipe, its server cannot impersonate this process.
 _ANONYMOUS: Final = 0x0010_0000
 _DISK: Final = 1
 _NOT_SUPPORTED: Final = 50
 _LOCK_NOW: Final = 1
 _LOCK_EXCLUSIVE: Final = 2
 _LOCK_VIOLATION: Final = 33
-# OVERLAPPED. One byte that no file reaches: what is locked there nobody is kept from reading.
+# OVERLAPPED. Locks one byte beyond any file's end, so that the lock blocks no reader.
 _PLACE: Final = struct.pack("<QQIIQ", 0, 0, 0, 0x4000_0000, 0)
-# LocalSystem and Administrators read everything anyway.
+# LocalSystem and Administrators can read everything anyway.
 _SYSTEM: Final = frozenset({"S-1-5-18", "S-1-5-32-544"})
 
 
 class LinkRefusedError(WindowsError):
-    """The name is that of a link, which is not followed."""
+    """The name is a link, and links are not followed."""
 
     def __init__(self) -> None:
         super().__init__("CreateFileW", 0)
@@ -42,13 +42,13 @@ class LinkRefusedError(WindowsError):
 def open_handle(
     library: Library, path: str, *, reads: bool, writes: bool, how: int, is_private: bool
 ) -> int:
-    """Return the handle of a file, shared with all, also with who renames it; not inherited.
+    """Return a file's handle. Others may read, write, rename and remove it; it is not inherited.
 
-    `is_private`: if it is made here, its user, the system and administrators alone may open it.
+    `is_private`: if it is created here, only its user, the system and administrators may open it.
 
     Raises:
         LinkRefusedError: it is a link or another reparse point.
-        WindowsError: it cannot be opened, or is a pipe or a device, of which nothing is read.
+        WindowsError: it cannot be opened, or is a pipe or a device, which is never read.
     """
     access = _GENERIC_READ * reads | _GENERIC_WRITE * writes
     makes = is_private and how != OPEN_EXISTING
@@ -67,7 +67,7 @@ def open_handle(
 
 
 def lock_handle(library: Library, handle: int, *, exclusive: bool) -> bool:
-    """Lock an open file, without waiting; say whether it is locked now. Its end ends the lock.
+    """Lock an open file without waiting; return whether it is locked. Closing it ends the lock.
 
     Raises:
         WindowsError: the system cannot.
@@ -83,7 +83,7 @@ def lock_handle(library: Library, handle: int, *, exclusive: bool) -> bool:
 
 
 def is_own_file(library: Library, handle: int) -> bool:
-    """Say whether an open file's owner is this user, the system or its administrators.
+    """Return whether an open file's owner is this user, the system or its administrators.
 
     Raises:
         WindowsError: the system does not tell.
@@ -92,7 +92,7 @@ def is_own_file(library: Library, handle: int) -> bool:
 
 
 def is_private_file(library: Library, handle: int) -> bool:
-    """Say whether nobody may open a file but this user, the system and administrators.
+    """Return whether only this user, the system and administrators may open a file.
 
     Raises:
         WindowsError: the system does not tell.

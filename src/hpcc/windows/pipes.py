@@ -1,8 +1,8 @@
 """Named pipes with deadlines: the server's listener, and both ends of a connection.
 
-Byte pipes, overlapped; every wait ends by a deadline, by the other end or by a cancel, and no call
-is left under way when its memory goes. Sources: Win32 "Named Pipe Operations", CreateNamedPipeW
-(what each flag refuses), "Named Pipe Server Using Overlapped I/O", CancelIoEx.
+Byte pipes with overlapped calls. Every wait ends by a deadline, by the other end or by `cancel`,
+and no call is pending when its memory is freed. Sources: Win32 "Named Pipe Operations",
+CreateNamedPipeW (what each flag rejects), "Named Pipe Server Using Overlapped I/O", CancelIoEx.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from hpcc.windows.users import client_of_pipe, server_number, server_of_pipe
 # PIPE_ACCESS_DUPLEX, FILE_FLAG_OVERLAPPED
 _OPEN_MODE: Final = 3 | 0x4000_0000
 _FIRST_INSTANCE: Final = 0x0008_0000
-_REJECT_REMOTE: Final = 8  # all else is zero: bytes, and a wait that overlapped calls do not have
+_REJECT_REMOTE: Final = 8  # the other bits are zero: bytes, and a wait that overlapped calls lack
 _UNLIMITED: Final = 255
 _QUEUE_BYTES: Final = 64 << 10
 _READ_WRITE: Final = 0xC000_0000
 _OPEN_EXISTING: Final = 3
-# FILE_FLAG_OVERLAPPED, SECURITY_SQOS_PRESENT, SECURITY_IDENTIFICATION: who we are, not what we may.
+# FILE_FLAG_OVERLAPPED, SECURITY_SQOS_PRESENT, SECURITY_IDENTIFICATION: identity, not rights.
 _CLIENT_FLAGS: Final = 0x4000_0000 | 0x0010_0000 | 0x0001_0000
-_OVERLAPPED: Final = struct.Struct("<4Q")  # two of the system's, an offset, an event
+_OVERLAPPED: Final = struct.Struct("<4Q")  # two fields of the system, an offset, an event
 _DWORD: Final = struct.Struct("<I")
 
 _FILE_NOT_FOUND: Final = 2
@@ -53,7 +53,7 @@ _CHUNK_BYTES: Final = 64 << 10
 
 
 class PipeConnection:
-    """One end of a pipe. One thread reads and closes, one writes; anyone may cancel."""
+    """One end of a pipe. One thread reads and closes, one writes; any thread may cancel."""
 
     def __init__(self, library: Library, handle: int) -> None:
         self._library, self._handle = library, handle
@@ -61,10 +61,10 @@ class PipeConnection:
         self._reading, self._writing, self._stop = (_event(library) for _ in range(3))
 
     def receive(self, size: int, wait_ms: int | None) -> bytes:
-        """Read some bytes; none when the other end has closed. None waits until `cancel`.
+        """Return some bytes; b"" when the other end has closed. `wait_ms` None: until `cancel`.
 
         Raises:
-            TimeoutError: nothing came in time.
+            TimeoutError: nothing arrived in time.
             OSError: it was cancelled, or the pipe failed.
         """
         with memory(self._library, bytes(size)) as at:
@@ -72,10 +72,10 @@ class PipeConnection:
             return self._library.load(at, moved) if moved else b""
 
     def send(self, data: bytes, wait_ms: int) -> None:
-        """Write all of it; as long as the other end reads, it has time.
+        """Write all of it. The deadline restarts whenever the other end has read.
 
         Raises:
-            OSError: it does not read, or is gone.
+            OSError: the other end does not read, or is gone.
         """
         for start in range(0, len(data), _CHUNK_BYTES):
             chunk = data[start : start + _CHUNK_BYTES]
@@ -87,7 +87,7 @@ class PipeConnection:
                 chunk = chunk[moved:]
 
     def client(self) -> str:
-        """Return the client's user; something must have been read before.
+        """Return the client's user. Call it only after something was read.
 
         Raises:
             WindowsError: the system does not tell.
@@ -95,7 +95,7 @@ class PipeConnection:
         return client_of_pipe(self._library, self._handle)
 
     def server(self) -> ServerProcess:
-        """Return the process at the other end of a client's connection; the caller closes it.
+        """Return the process that serves a client's connection; the caller closes it.
 
         Raises:
             WindowsError: the system does not tell.
@@ -103,17 +103,17 @@ class PipeConnection:
         return ServerProcess(self._library, server_number(self._library, self._handle))
 
     def is_gone(self) -> bool:
-        """Say whether the other end has closed; asks without waiting."""
+        """Return whether the other end has closed; does not wait."""
         return not self._library.call("PeekNamedPipe", self._handle, 0, 0, 0, 0, 0).value
 
     def cancel(self) -> None:
-        """End what waits here, now and later."""
+        """End all waits on this connection, now and later."""
         with self._guard:
             if self._handle:
                 self._library.call("SetEvent", self._stop)
 
     def close(self) -> None:
-        """Close this end; what was sent can still be read. May be called again."""
+        """Close this end. Sent data can still be read. May be called again."""
         with self._guard:
             handle, self._handle = self._handle, 0
             if handle:
@@ -121,7 +121,7 @@ class PipeConnection:
                     self._library.call("CloseHandle", one)
 
     def _move(self, function: str, at: int, size: int, wait_ms: int | None, event: int) -> int:
-        """Read or write once; 0 at the end of the pipe."""
+        """Read or write once; return 0 at the end of the pipe."""
         library = self._library
         with memory(library, _OVERLAPPED.pack(0, 0, 0, event)) as call:
             library.call("ResetEvent", event)
@@ -140,9 +140,9 @@ class PipeConnection:
 
 
 class PipeListener:
-    """A pipe's name, and who comes to it. There is always one instance more than clients.
+    """A pipe's name and its clients. There is always one instance more than clients.
 
-    So the name never becomes free while we listen, for a moment in which another could take it.
+    So the name never becomes free while the listener is open, and no other process can take it.
     """
 
     def __init__(self, library: Library, name: str, sddl: str, first: int) -> None:
@@ -154,13 +154,13 @@ class PipeListener:
 
     @classmethod
     def open(cls, library: Library, name: str, sddl: str, owner: str) -> PipeListener:
-        """Make the pipe, as the first; or join what `owner`, who is us, left of it.
+        """Create the pipe as the first instance, or join a pipe that `owner` (this user) has.
 
-        A daemon that drains still holds its connections' instances, and the name with them. All
+        A daemon that drains still holds its connections' instances, and with them the name. All
         instances have the descriptor of the first.
 
         Raises:
-            CallerError: somebody else has a pipe of this name (reason `pipe-taken`).
+            CallerError: another user has a pipe of this name (reason `pipe-taken`).
             WindowsError: it cannot be made.
         """
         first = _create_first(library, name, sddl)
@@ -174,10 +174,10 @@ class PipeListener:
         return cls(library, name, sddl, first)
 
     def accept(self) -> PipeConnection | None:
-        """Wait for a client; None after `close`.
+        """Return the next client; None after `close`.
 
         Raises:
-            WindowsError: no instance can be made; the others stay.
+            WindowsError: no instance can be created; the existing ones stay.
         """
         while True:
             with self._lock:
@@ -196,7 +196,7 @@ class PipeListener:
                 return PipeConnection(self._library, handle)
 
     def close(self) -> None:
-        """Accept nobody any more. May be called again."""
+        """Accept no further clients. May be called again."""
         with self._lock:
             self._is_closed = True
             spare, self._spare = self._spare, []
@@ -208,12 +208,12 @@ class PipeListener:
         with self._lock:
             if self._spare or self._is_closed:
                 return
-            # Where there are too many handles, this client is served all the same.
+            # If there are too many handles, this client is still served.
             with contextlib.suppress(WindowsError):
                 self._spare.append(_create(self._library, self._name, self._sddl, is_first=False))
 
     def _connect(self, handle: int) -> bool:
-        """Wait until somebody is at the other end; False for one who left, or after `close`."""
+        """Wait for a client; return False for one that left, or after `close`."""
         library = self._library
         event = _event(library)
         try:
@@ -231,11 +231,11 @@ class PipeListener:
 
 
 def dial_pipe(library: Library, name: str, owner: str, wait_ms: int) -> PipeConnection:
-    """Connect to a pipe whose maker and whose server are `owner`.
+    """Connect to a pipe whose creator and server are `owner`.
 
     Raises:
-        NotFoundError: there is none (reason `no-daemon`).
-        CallerError: it is another user's (reason `foreign-daemon`).
+        NotFoundError: there is no such pipe (reason `no-daemon`).
+        CallerError: it belongs to another user (reason `foreign-daemon`).
         InfrastructureError: all its instances are busy (reason `daemon-busy`), or it cannot be
             opened.
     """
@@ -250,7 +250,7 @@ def dial_pipe(library: Library, name: str, owner: str, wait_ms: int) -> PipeConn
                 raise NotFoundError("no daemon is running", reason="no-daemon")
             if answer.error != _PIPE_BUSY:
                 raise WindowsError("CreateFileW", answer.error)
-            # One wait is all: with many clients another one may be first, and then it is busy.
+            # It waits only once: another client may be first, and then the pipe is busy.
             if not wait_ms or not library.call("WaitNamedPipeW", at, wait_ms).value:
                 raise InfrastructureError(
                     "the daemon is busy, or ends after the compiles under way",
@@ -269,7 +269,7 @@ def dial_pipe(library: Library, name: str, owner: str, wait_ms: int) -> PipeConn
 
 
 def _create(library: Library, name: str, sddl: str, *, is_first: bool) -> int:
-    """Make one instance; the descriptor is not inherited, nor is the handle."""
+    """Create one instance. Neither the descriptor nor the handle is inherited."""
     with security_attributes(library, sddl) as security, memory(library, text(name)) as at:
         answer = library.call(
             "CreateNamedPipeW", at, _OPEN_MODE | (_FIRST_INSTANCE if is_first else 0),
@@ -281,7 +281,7 @@ def _create(library: Library, name: str, sddl: str, *, is_first: bool) -> int:
 
 
 def _create_first(library: Library, name: str, sddl: str) -> int:
-    """Make the first instance, or one more of a pipe that is there and lets us."""
+    """Create the first instance, or a further one of an existing pipe that allows it."""
     try:
         return _create(library, name, sddl, is_first=True)
     except WindowsError as error:
@@ -311,7 +311,7 @@ def _wait(library: Library, handles: tuple[int, ...], wait_ms: int | None) -> in
 
 
 def _result(library: Library, handle: int, call: int) -> tuple[int, int]:
-    """Wait until the call is over, cancelled or not: the bytes it moved, and its error or 0."""
+    """Wait until the call ends, cancelled or not; return the bytes it moved, and its error or 0."""
     with memory(library, bytes(_DWORD.size)) as at:
         done = library.call("GetOverlappedResult", handle, call, at, 1)
         moved = int(_DWORD.unpack(library.load(at, _DWORD.size))[0])
@@ -319,7 +319,7 @@ def _result(library: Library, handle: int, call: int) -> tuple[int, int]:
 
 
 def _end(function: str, error: int) -> int:
-    """Return 0 for the end of a pipe that is read.
+    """Return 0 for the end of a pipe being read.
 
     Raises:
         OSError: anything else.

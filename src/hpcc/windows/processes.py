@@ -1,4 +1,4 @@
-"""A process that serves a pipe: waited for, and ended when it hangs."""
+"""A process that serves a pipe: waits for its end, or kills it when it hangs."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _KILLED: Final = 1
 
 
 class ServerProcess:
-    """One process; its number is not another's while this is open."""
+    """One process. Its number is not reused while this is open."""
 
     def __init__(self, library: Library, number: int) -> None:
-        """Open it.
+        """Open the process.
 
         Raises:
-            WindowsError: there is no such process, or it is not ours.
+            WindowsError: there is no such process, or it may not be opened.
         """
         self._library = library
         self._handle = checked(library, "OpenProcess", _RIGHTS, 0, number)
 
     def is_over(self, wait_ms: int) -> bool:
-        """Wait for its end; say whether it came."""
+        """Wait for its end; return whether it ended."""
         return (
             self._library.call("WaitForSingleObject", self._handle, wait_ms).value == _WAIT_OBJECT
         )
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Terminate the process."""
         self._library.call("TerminateProcess", self._handle, _KILLED)
 
     def close(self) -> None:
-        """Forget it; may be called again."""
+        """Close the handle. May be called again."""
         handle, self._handle = self._handle, 0
         if handle:
             self._library.call("CloseHandle", handle)

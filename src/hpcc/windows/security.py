@@ -1,4 +1,4 @@
-"""Security descriptors: made from text for what we create, and the owner of what is there."""
+"""Security descriptors: made from text for new objects, and the owners of existing ones."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _INHERIT_ONLY: Final = 8
 
 @contextmanager
 def security_attributes(library: Library, sddl: str) -> Iterator[int]:
-    """Hold SECURITY_ATTRIBUTES with this descriptor, for a handle that is not inherited.
+    """Yield the address of SECURITY_ATTRIBUTES with this descriptor; the handle is not inherited.
 
     Raises:
-        WindowsError: the text is none.
+        WindowsError: the text is not a valid descriptor.
     """
     with memory(library, text(sddl)) as at, memory(library, bytes(8)) as out:
         name = "ConvertStringSecurityDescriptorToSecurityDescriptorW"
@@ -48,7 +48,7 @@ def security_attributes(library: Library, sddl: str) -> Iterator[int]:
 
 
 def owner_of_pipe(library: Library, pipe: int) -> str:
-    """Return who made the pipe at the other end of a handle.
+    """Return the user who created the pipe at the other end of a handle.
 
     Raises:
         WindowsError: the system does not tell.
@@ -66,7 +66,7 @@ def owner_of_file(library: Library, handle: int) -> str:
 
 
 def allowed_on_file(library: Library, handle: int) -> frozenset[str] | None:
-    """Return whom a file's list lets do anything; None: everyone, or more than can be told.
+    """Return the SIDs that a file's list gives any access; None: everyone, or not decidable.
 
     Raises:
         WindowsError: the system does not tell.
@@ -94,16 +94,16 @@ def _allowed(library: Library, acl: int) -> frozenset[str] | None:
         if kind == _ALLOWED and not flags & _INHERIT_ONLY:
             found.add(sid_text(library, at + _ACE.size))
         elif kind not in {_ALLOWED, _DENIED}:
-            return None  # for callbacks and objects: none that a file has by itself
+            return None  # entries for callbacks and objects, which files do not have by default
         at += size
     return frozenset(found)
 
 
 def sid_text(library: Library, sid: int) -> str:
-    """Return a SID of the system's memory as text.
+    """Return the SID at this address as text.
 
     Raises:
-        WindowsError: it is none.
+        WindowsError: it is not a SID.
     """
     with memory(library, bytes(8)) as at:
         checked(library, "ConvertSidToStringSidW", sid, at)

@@ -1,4 +1,4 @@
-"""Windows' service manager: a service made, started, stopped and removed. Not yet run on Windows.
+"""Creates, starts, stops and removes Windows services. Not yet run on Windows.
 
 Sources: Win32 CreateServiceW, ChangeServiceConfig2W and the structures it takes, "Service
 Security and Access Rights".
@@ -39,11 +39,11 @@ _NOT_ACTIVE: Final = 1062
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
-    """A service as the manager is to keep it.
+    """The settings of a service.
 
-    `command_line` begins with a quoted program. `account`: "" is LocalSystem; an account without
-    a password, as of a service or a managed one. `restart_seconds`: how long after each failure
-    the manager starts it again; the last holds for all that follow.
+    `command_line` begins with a quoted program. `account`: "" is LocalSystem, otherwise an account
+    without a password, such as a service account or a managed one. `restart_seconds`: the delays
+    before the manager restarts it after each failure; the last one applies to all further ones.
     """
 
     name: str
@@ -56,11 +56,11 @@ class ServiceSpec:
 
 
 def install_service(library: Library, spec: ServiceSpec) -> None:
-    """Make the service; it starts with the system, after what must be fast. Whole or not at all.
+    """Create the service completely or not at all. It starts with the system, delayed.
 
     Raises:
-        CallerError: it is there already (`service-exists`), we may not (`not-elevated`), or the
-            account is none (`bad-account`).
+        CallerError: it already exists (`service-exists`), this user may not create it
+            (`not-elevated`), or the account does not exist (`bad-account`).
         WindowsError: the manager failed.
     """
     with _manager(library) as manager, ExitStack() as stack:
@@ -83,10 +83,10 @@ def install_service(library: Library, spec: ServiceSpec) -> None:
 
 
 def start_service(library: Library, name: str) -> None:
-    """Have the manager start it; does not wait until it runs.
+    """Ask the manager to start the service; does not wait until it runs.
 
     Raises:
-        CallerError: there is no such service, or we may not.
+        CallerError: there is no such service, or this user may not start it.
         WindowsError: it cannot be started.
     """
     with _manager(library) as manager, _service(library, manager, name) as service:
@@ -95,7 +95,7 @@ def start_service(library: Library, name: str) -> None:
             answer = library.call("StartServiceW", service, 0, 0)
             if answer.value:
                 return
-            # While it starts other services, it starts no more.
+            # While the manager starts other services, it rejects further starts.
             is_locked = answer.error == _DATABASE_LOCKED and time.monotonic() < deadline  # noqa: TID251 - as above
             if not is_locked:
                 raise WindowsError("StartServiceW", answer.error)
@@ -103,11 +103,12 @@ def start_service(library: Library, name: str) -> None:
 
 
 def remove_service(library: Library, name: str, *, stop_seconds: float) -> None:
-    """Stop the service, wait until it has, and remove it.
+    """Stop the service, wait for its end, and remove it.
 
     Raises:
-        CallerError: there is no such service (`no-service`), or we may not (`not-elevated`).
-        InfrastructureError: it does not stop in time (`service-hangs`); it is kept then.
+        CallerError: there is no such service (`no-service`), or this user may not remove it
+            (`not-elevated`).
+        InfrastructureError: it does not stop in time (`service-hangs`) and is kept.
     """
     with _manager(library) as manager, _service(library, manager, name) as service:
         with memory(library, bytes(_STATUS.size)) as at:
@@ -132,19 +133,19 @@ def _configure(library: Library, service: int, spec: ServiceSpec) -> None:
         memory(library, text(spec.description)) as description,
         memory(library, actions) as list_at,
     ):
-        # SERVICE_FAILURE_ACTIONS: a day without a failure, and the first delay counts again.
+        # SERVICE_FAILURE_ACTIONS: after a day without a failure the first delay applies again.
         failure = struct.pack("<I4xQQI4xQ", 86_400, 0, 0, count, list_at)
         for kind, data in (
             (_DESCRIPTION, struct.pack("<Q", description)),
             (_FAILURE_ACTIONS, failure),
-            # Also where it stopped by itself and says that it failed, as the host does.
+            # Also restart a service that stops by itself and reports a failure, as the host does.
             (_FAILURE_FLAG, struct.pack("<I", 1)),
             (_DELAYED, struct.pack("<I", 1)),
             (_PRESHUTDOWN, struct.pack("<I", (spec.stop_seconds + 10) * 1000)),
         ):
             with memory(library, data) as at:
                 answer = library.call("ChangeServiceConfig2W", service, kind, at)
-            # What an older system does not know, and Wine does not, is left out.
+            # Settings that an older system or Wine does not know are skipped.
             if not answer.value and (answer.error != _INVALID_LEVEL or kind in _NEEDED):
                 raise WindowsError("ChangeServiceConfig2W", answer.error)
 
@@ -179,7 +180,7 @@ def _service(library: Library, manager: int, name: str) -> Iterator[int]:
 
 
 def _refusal(function: str, code: int, name: str, account: str) -> CallerError | WindowsError:
-    """Say what a person can do about an error; the numbers are winerror.h's."""
+    """Return an error that says what the user can do. The numbers are from winerror.h."""
     match code:
         case 5:  # ERROR_ACCESS_DENIED
             return CallerError(

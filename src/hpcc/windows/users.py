@@ -1,7 +1,7 @@
-"""Who a process, a pipe's maker and a pipe's client are, as SIDs in text.
+"""The users of this process, and of a pipe's server and client, as SIDs in text.
 
-Sources: Win32 "Access Tokens", "Impersonation" and ImpersonateNamedPipeClient; a client is known
-only after something it sent was read.
+Sources: Win32 "Access Tokens", "Impersonation" and ImpersonateNamedPipeClient. A client is known
+only after something from it was read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _TOKEN_ELEVATION: Final = 20
 _TOKEN_ELEVATION_TYPE: Final = 18
 _ELEVATION_FULL: Final = 2
 _QUERY_LIMITED: Final = 0x1000
-# A SID has at most 68 bytes; the structure before it 16.
+# A SID has at most 68 bytes, and the structure before it 16.
 _USER_BYTES: Final = 256
 
 
 def own_sid(library: Library) -> str:
-    """Return the user that this process runs as.
+    """Return the SID of the user that this process runs as.
 
     Raises:
         WindowsError: the system does not tell.
@@ -42,7 +42,7 @@ def own_sid(library: Library) -> str:
 
 
 def is_elevated(library: Library) -> bool:
-    """Say whether this process has its user's full rights.
+    """Return whether this process has its user's full rights.
 
     Raises:
         WindowsError: the system does not tell.
@@ -51,9 +51,9 @@ def is_elevated(library: Library) -> bool:
 
 
 def is_raised(library: Library) -> bool:
-    """Say whether this process has more rights than its user's other ones: UAC raised it.
+    """Return whether UAC raised this process, so that its user's other processes have fewer rights.
 
-    Where an administrator's processes all have full rights, none is.
+    False where all processes of an administrator have full rights.
 
     Raises:
         WindowsError: the system does not tell.
@@ -72,7 +72,7 @@ def _told_of_us(library: Library, kind: int) -> bytes:
 
 
 def server_of_pipe(library: Library, pipe: int) -> str:
-    """Return the user of the process that serves a pipe, of which we hold the client's end.
+    """Return the user of the process that serves a pipe. `pipe` is the client's end.
 
     Raises:
         WindowsError: the system does not tell.
@@ -85,7 +85,7 @@ def server_of_pipe(library: Library, pipe: int) -> str:
 
 
 def server_number(library: Library, pipe: int) -> int:
-    """Return the number of the process that serves a pipe, of which we hold the client's end.
+    """Return the process number of the server of a pipe. `pipe` is the client's end.
 
     Raises:
         WindowsError: the system does not tell.
@@ -96,9 +96,9 @@ def server_number(library: Library, pipe: int) -> int:
 
 
 def client_of_pipe(library: Library, pipe: int) -> str:
-    """Return the user of a pipe's client, of which something was read already.
+    """Return the user of a pipe's client, after something from it was read.
 
-    Its token is asked and not its process, whose number may be another's by now.
+    Reads the client's token and not its process, whose number may have been reused.
 
     Raises:
         WindowsError: the system does not tell.
@@ -106,7 +106,7 @@ def client_of_pipe(library: Library, pipe: int) -> str:
     checked(library, "ImpersonateNamedPipeClient", pipe)
     try:
         with _out(library) as at:
-            # As ourselves: what the client may do is not asked.
+            # With this process's own rights: the client's rights do not matter.
             checked(library, "OpenThreadToken", CURRENT_THREAD, _TOKEN_QUERY, 1, at)
             token = load_pointer(library, at)
     finally:
@@ -123,7 +123,7 @@ def _user_of_process(library: Library, process: int) -> str:
 
 
 def _user_of_token(library: Library, token: int) -> str:
-    """Return the user; the token is closed."""
+    """Return the token's user, and close the token."""
     try:
         with memory(library, bytes(_USER_BYTES)) as at:
             _fill(library, token, _TOKEN_USER, at, _USER_BYTES)
@@ -145,6 +145,6 @@ def _fill(library: Library, token: int, kind: int, at: int, size: int) -> None:
 
 @contextmanager
 def _out(library: Library) -> Iterator[int]:
-    """Hold room for one pointer that a call fills in."""
+    """Yield the address of room for one pointer that a call fills in."""
     with memory(library, bytes(8)) as address:
         yield address

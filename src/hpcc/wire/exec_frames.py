@@ -1,4 +1,4 @@
-"""Limits of the guest's Exec stream (proto/hpcc/v1/agent.proto), the same on both sides."""
+"""Limits of the guest's Exec stream (proto/hpcc/v1/agent.proto). Both sides use them."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from hpcc.core import (
 
 # MAX_INPUTS inputs of about 110 bytes (path of 60, digest, framing) are 11 MiB.
 MAX_HEADER_FRAME_BYTES: Final = 32 << 20
-# A chunk with its framing, and a Need of NEED_PER_FRAME digests (34 bytes each), fit well.
+# A chunk with its framing, and a Need of NEED_PER_FRAME digests (34 bytes each), fit easily.
 MAX_FRAME_BYTES: Final = 1 << 20
-# Measured: larger pieces are not faster over virtio-serial.
+# Measured: larger chunks are not faster over virtio-serial.
 CHUNK_BYTES: Final = 256 << 10
 NEED_PER_FRAME: Final = 16_384
-# A piece of a file that is not its last is at least this; an agent sends CHUNK_BYTES.
+# The minimum size of a piece of a file, except the last. An agent sends CHUNK_BYTES.
 MIN_CHUNK_BYTES: Final = 64 << 10
-# Pieces of stdio in one exec: each costs the host about 200 us.
+# Stdio pieces in one exec. Each costs the host about 200 us.
 MAX_STDIO_PIECES: Final = 8192
-# The largest single source file; the guest keeps it in memory twice.
+# The largest single source file. The guest holds it in memory twice.
 MAX_INPUT_BYTES: Final = 256 << 20
 MAX_TRACEPARENT_CHARS: Final = 55
 MAX_DETAIL_BYTES: Final = 1024
 ENTROPY_BYTES: Final = 64
 _EXEC_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 GUEST_ID_PATTERN: Final = r"[a-z0-9-]{1,64}"
-# name=value pairs of the guest's kernel command line and its port, read by the agent.
+# name=value pairs on the guest's kernel command line, and its port. The agent reads them.
 PORT_NAME: Final = "hpcc.agent"
 TOKEN_PARAMETER: Final = "hpcc.tok"  # noqa: S105 - the parameter's name, not a secret
-# On the kernel command line where the guest's channel is vsock and not the port above.
+# Present on the kernel command line if the guest's channel is vsock and not the port above.
 VSOCK_PARAMETER: Final = "hpcc.vsock"
 VSOCK_PORT: Final = 5005
 
 
 def check_exec_request(request: ExecRequest) -> None:
-    """Check everything agent.proto says of a Header; the host before sending, the guest after.
+    """Check all that agent.proto requires of a Header: the host before sending, the guest after.
 
     Raises:
-        CallerError: the request breaks it.
+        CallerError: the request violates a requirement.
     """
     if not _EXEC_ID.fullmatch(request.exec_id):
         raise CallerError(f"bad exec id: {request.exec_id[:130]!r}")
@@ -86,7 +86,7 @@ def _check_words(argv: Sequence[str], env: Sequence[tuple[str, str]]) -> None:
 
 
 def _check_tree(files: Sequence[str], others: Sequence[str]) -> None:
-    """Refuse a path that occurs twice, or that lies under an input, which is a file."""
+    """Reject a path that occurs twice, or that lies under an input file."""
     seen = set(files)
     if len(seen) != len(files):
         raise CallerError("an input path occurs twice")
@@ -95,7 +95,7 @@ def _check_tree(files: Sequence[str], others: Sequence[str]) -> None:
 
 
 def _check_apart(directories: Sequence[str], files: Sequence[str]) -> None:
-    """Refuse what would be sent twice: a path may be in both, but lie in no output directory."""
+    """Reject outputs that would be sent twice. A path in both lists is allowed if not nested."""
     seen = set(directories)
     below = any(parent in seen for path in (*directories, *files) for parent in _parents(path))
     if len(seen) != len(directories) or below:

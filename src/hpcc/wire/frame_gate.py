@@ -1,10 +1,27 @@
-"""The small part of HTTP/2 that a guest has to speak, checked frame by frame before any library.
+"""The part of HTTP/2 that a guest may speak. Checks each frame before the HTTP/2 library sees it.
 
-A guest is a server of one gRPC method for one client, with our agent's library. What h2 would take
-and an agent never sends is refused here, by the nine bytes of a frame's head; and what it may send
-is rationed, so that a guest costs its host no more than a small part of a processor, whatever it
-sends: the rest of the host's work is done for messages, and their number and size are limited by
-`hpcc.runtime`'s reply checker. What breaks HTTP/2 itself is left to h2, which refuses it.
+A guest is hostile, and it talks to a full HTTP/2 library. h2 accepts much that an agent never
+sends: padding, priorities, unknown frame kinds, large header blocks. It also does work for every frame,
+even for an empty one. A guest could attack that code, or send cheap frames to occupy a processor
+of the host.
+
+An honest guest is a server of one gRPC method for one client, with hpcc's agent. It needs seven
+kinds of frames with few flags. So the gate has two rules:
+
+1. Form: a frame outside of that subset is refused, by the nine bytes of its head. The content of
+   SETTINGS is checked too, because it changes what the host sends.
+2. Rate: each frame takes one unit from an allowance. Time, execs, bytes that the host sent, and
+   content of streams that wait for an answer add to it, up to `BURST_FRAMES`. DATA for a stream
+   that nobody waits for costs extra.
+
+Example: after a cancel, up to one window (4 MiB) of DATA may still be on its way. It costs 2048
+units besides its frames, which a full allowance covers. A guest that sends empty DATA frames in a
+loop exhausts the allowance after about 4096 frames, and then it is refused.
+
+What must never happen: bytes reach h2 before the gate has accepted their frame's head; an honest
+agent is refused; or a guest costs its host more than a small part of a processor, whatever it
+sends. Further work of the host is per message, and the reply checker of `hpcc.runtime` limits the
+number and size of messages. Violations of HTTP/2 itself are left to h2, which rejects them.
 """
 
 from __future__ import annotations
@@ -16,31 +33,31 @@ from typing import Final
 from hpcc.core import IntegrityError
 
 PROTOCOL_VIOLATION: Final = "protocol-violation"
-# The protocol's default, which neither side may raise here.
+# The protocol's default. Neither side may raise it here.
 MAX_FRAME_PAYLOAD_BYTES: Final = 16_384
-# An answer's headers and trailers are below 200 bytes, but a status message may be a sentence.
+# A response's headers and trailers are below 200 bytes, but a status message may be a sentence.
 MAX_HEADER_BLOCK_BYTES: Final = 4096
-# Two of the guest's own and an answer to each of ours; some room for other versions of a library.
+# A guest sends two, and an answer to each of the host's. The rest is room for other libraries.
 MAX_SETTINGS_FRAMES: Final = 16
 _MAX_SETTINGS_BYTES: Final = 16 * 6
-# Frames that a guest may send at once, and in a second from then on. A frame costs about 40 us: 4 %
-# of a processor. An honest guest sends about 10 in an exec, and those below.
+# Frames that a guest may send at once, and per second after that. A frame costs about 40 us, so
+# this is 4 % of a processor. An honest guest sends about 10 per exec, and those below.
 BURST_FRAMES: Final = 4096
 FRAMES_PER_SECOND: Final = 1000
-# Each further exec pays for its own frames, and content for the frames that it comes in: pieces of
-# 16 KiB where there is much of it.
+# Each further exec adds its own frames, and content adds the frames that it arrives in: pieces of
+# 16 KiB if there is much of it.
 FRAMES_PER_EXEC: Final = 64
 CONTENT_BYTES_PER_FRAME: Final = 512
-# Content that nobody waits for any more pays: of a cancelled exec at most a window of 4 MiB is on
-# its way, which is half of what this allows at once.
+# Content that nobody waits for costs units. After a cancelled exec at most a window of 4 MiB is on
+# its way, which is half of what a full allowance covers.
 STRAY_BYTES_PER_FRAME: Final = 2048
-# A guest opens its window for what it has read.
+# A guest sends a WINDOW_UPDATE for what it has read.
 SENT_BYTES_PER_FRAME: Final = 16_384
 _HEAD_BYTES: Final = 9
 _SETTING_BYTES: Final = 6
 _HEADER_TABLE_SIZE: Final = 1
 _MAX_FRAME_SIZE: Final = 5
-# What a library compresses our own headers with; a number for it, no memory at once.
+# The table size that libraries use to compress the host's headers. It allocates nothing at once.
 _MAX_TABLE_BYTES: Final = 65_536
 
 
@@ -57,7 +74,7 @@ class _Kind(IntEnum):
 _END_STREAM: Final = 0x1
 _END_HEADERS: Final = 0x4
 _ACK: Final = 0x1
-# No padding, no priorities; flags that have no meaning for a kind are never set.
+# No padding and no priorities. Flags without a meaning for a kind are never set.
 _FLAGS: Final = {
     _Kind.DATA: _END_STREAM,
     _Kind.HEADERS: _END_STREAM | _END_HEADERS,
@@ -70,31 +87,31 @@ _FLAGS: Final = {
 
 
 class FrameGate:
-    """Feed it all bytes after the link handshake, before anything else sees them.
+    """Checks all bytes after the link handshake. Call `feed` before anything else reads them.
 
-    `opened` is the set of streams that wait for an answer; it may change between calls.
+    `opened` is the set of streams that wait for an answer. It may change between calls.
     """
 
     def __init__(self, opened: Collection[int], now: float) -> None:
         self._opened = opened
         self._head = bytearray()
         self._skip = 0
-        # A SETTINGS frame's content, while it comes.
+        # The content of a SETTINGS frame while it arrives.
         self._settings: bytearray | None = None
         self._settings_left = MAX_SETTINGS_FRAMES
         self._is_first = True
         self._allowance, self._at = float(BURST_FRAMES), now
 
     def earn(self, *, execs: int = 0, sent_bytes: int = 0) -> None:
-        """Allow the frames that what the host did makes an honest guest send."""
+        """Allow the frames that an honest guest sends in answer to the host's actions."""
         more = execs * FRAMES_PER_EXEC + sent_bytes / SENT_BYTES_PER_FRAME
         self._allowance = min(self._allowance + more, BURST_FRAMES)
 
     def feed(self, data: bytes, now: float) -> None:
-        """Check what came; `now` is in seconds, by any clock that does not go back.
+        """Check bytes from the guest. `now` is in seconds, by a clock that never goes back.
 
         Raises:
-            IntegrityError: it has what a guest never sends, or too much of what it may.
+            IntegrityError: a frame that an agent never sends, or too many allowed ones.
         """
         more = max(now - self._at, 0.0) * FRAMES_PER_SECOND
         self._allowance, self._at = min(self._allowance + more, BURST_FRAMES), now
@@ -110,7 +127,7 @@ class FrameGate:
                 taken = data[at : at + _HEAD_BYTES - len(self._head)]
                 self._head += taken
                 at += len(taken)
-                # The length is refused as soon as it is known: there may never be more.
+                # Check the length as soon as it is complete: more bytes may never arrive.
                 _check_length(self._head)
                 if len(self._head) < _HEAD_BYTES:
                     return

@@ -1,10 +1,10 @@
-"""What launcher and daemon say to each other: frames as bytes, without any I/O.
+"""The protocol between launcher and daemon: frames as bytes, without any I/O.
 
 The launcher's half is launcher/wire.h. A frame is magic, type and body length (three
-little-endian 32-bit words), then the body; strings in a body end in NUL, as argv does anyway.
-Everything that is not exactly so is one error: `CallerError` with reason `malformed-frame`.
+little-endian 32-bit words), then the body. Strings in a body end in NUL, as argv does anyway.
+Every deviation is one error: `CallerError` with reason `malformed-frame`.
 
-Tuples and bytes: this is the hit path (docs/adr/0001-architecture.md).
+Values are tuples and bytes, because this is the hit path (docs/adr/0001-architecture.md).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 from hpcc import __version__
 from hpcc.core import CallerError
 
-# Any change to the bytes below adds one; tools/hatch_build.py reads it from here.
+# Any change to the bytes below increments it; tools/hatch_build.py reads it from here.
 PROTOCOL_VERSION: Final = 2
-# Launcher and daemon work together only if they were built as one.
+# Launcher and daemon work together only if they come from the same build.
 BUILD_ID: Final = f"{__version__}-{PROTOCOL_VERSION}"
 
 MAGIC: Final = b"hpc1"
@@ -38,16 +38,16 @@ ADMIN_REPLY: Final = 22
 # argv and environment together; Linux allows a process 6 MiB by default.
 MAX_REQUEST_BYTES: Final = 8 << 20
 MAX_ARGC: Final = 1 << 18
-# The launcher's list of names has thirty; prefixes such as LC_ and HPCC_ add some.
+# The launcher's list of names has thirty. Prefixes such as LC_ and HPCC_ add some.
 MAX_ENVC: Final = 4096
 MAX_CAPTURE_BYTES: Final = 1 << 20
 MAX_REPORT_BYTES: Final = 20 + 2 * MAX_CAPTURE_BYTES
-# Two streams of at most 4 MiB from a farm, and as much again for paths spelled longer here.
+# Two streams of at most 4 MiB from a farm, and as much again for longer paths on this machine.
 MAX_REPLY_BYTES: Final = 16 << 20
 MAX_REASON_BYTES: Final = 256
 MAX_ADMIN_BYTES: Final = 256
 MAX_ADMIN_REPLY_BYTES: Final = 1 << 20
-# In place of a device, and none that exists: what follows is the id of the mount at `/`.
+# A device number that does not exist. It means that the id of the mount at `/` follows.
 MOUNT_IS_ID: Final = (1 << 64) - 1
 _MAX_SIGNAL: Final = 127
 _MAX_EXIT_CODE: Final = 255
@@ -91,8 +91,8 @@ WAIT_FRAME: Final = _HEADER.pack(MAGIC, WAIT, 0)
 class LauncherRequest(NamedTuple):
     """One compile as the launcher sent it.
 
-    The three (device, inode) pairs are of the working directory, of `/` and of the mount
-    namespace as the launcher sees them; (0, 0) when it could not tell. `env` keeps its order.
+    The three (device, inode) pairs are those of the working directory, of `/` and of the mount
+    namespace, as the launcher sees them; (0, 0) if it could not read one. `env` keeps its order.
     """
 
     build_id: bytes
@@ -128,8 +128,8 @@ class LauncherDone(NamedTuple):
 class LauncherRun(NamedTuple):
     """What the launcher runs; `argv[0]` is an absolute path.
 
-    `is_tentative`: it holds flags that are not the user's. Nothing is shown before it succeeded;
-    a failure is reported, and then the launcher runs the user's own command instead.
+    `is_tentative`: it contains flags that the user did not give. Its output is shown only on
+    success. A failure is reported, and then the launcher runs the user's own command.
     """
 
     argv: tuple[bytes, ...]
@@ -142,7 +142,7 @@ def _malformed(what: str) -> CallerError:
 
 
 def frame(kind: int, body: bytes) -> bytes:
-    """Put a header before a body.
+    """Return a frame: a header, then the body.
 
     Raises:
         CallerError: the body is longer than a frame of its kind may be.
@@ -153,10 +153,10 @@ def frame(kind: int, body: bytes) -> bytes:
 
 
 def parse_header(head: bytes | bytearray) -> tuple[int, int]:
-    """Return type and body length; the first `HEADER_BYTES` of `head` are looked at.
+    """Return type and body length from the first `HEADER_BYTES` of `head`.
 
     Raises:
-        CallerError: not a frame of ours, or longer than one may be.
+        CallerError: not a frame of this protocol, or longer than its type may be.
     """
     if len(head) < HEADER_BYTES:
         raise _malformed("cut off in its header")
@@ -172,7 +172,7 @@ def parse_header(head: bytes | bytearray) -> tuple[int, int]:
 
 
 def encode_request(request: LauncherRequest, *, protocol: int = PROTOCOL_VERSION) -> bytes:
-    """Write what the launcher sends; only tests and benchmarks need it."""
+    """Return the body of a request; only tests and benchmarks need it."""
     strings = [request.build_id, request.compiler, request.cwd, *request.argv]
     strings += [name + b"=" + value for name, value in request.env]
     if any(b"\0" in text for text in strings):
@@ -192,10 +192,10 @@ def encode_request(request: LauncherRequest, *, protocol: int = PROTOCOL_VERSION
 
 
 def request_protocol(body: bytes) -> int:
-    """Return the protocol version, which stays first in every version of the request.
+    """Return the protocol version, which is first in every version of the request.
 
     Raises:
-        CallerError: there is not even that.
+        CallerError: the body is too short for a version.
     """
     if len(body) < _WORD.size:
         raise _malformed("request without a version")
@@ -208,12 +208,12 @@ def _is_absolute(path: bytes, *, is_windows: bool) -> bool:
 
 
 def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
-    """Read the body of a request of `PROTOCOL_VERSION`.
+    """Return the request in a body of `PROTOCOL_VERSION`.
 
     With `is_windows` it came over a pipe: paths begin with a drive, and all text is UTF-8.
 
     Raises:
-        CallerError: it is anything else.
+        CallerError: the body has any other form.
     """
     if len(body) <= _REQUEST.size:
         raise _malformed("request is cut off")
@@ -222,7 +222,7 @@ def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
         raise _malformed(f"{argc} arguments and {envc} variables")
     if flags & ~_IS_TTY or umask & ~0o777 or zero:
         raise _malformed("reserved bits are set")
-    # Counted before they are split, so that a body of NULs costs nothing.
+    # Count before splitting, so that a body of NULs costs nothing.
     if body.count(0, _REQUEST.size) != _LEADING_STRINGS + argc + envc or body[-1]:
         raise _malformed("count of strings")
     strings = body[_REQUEST.size : -1].split(b"\0")
@@ -250,7 +250,7 @@ def decode_request(body: bytes, *, is_windows: bool = False) -> LauncherRequest:
 
 
 def encode_report(report: LauncherReport) -> bytes:
-    """Write what the launcher sends after a run; only tests and benchmarks need it."""
+    """Return the body that the launcher sends after a run; only tests and benchmarks need it."""
     fixed = _REPORT.pack(
         report.exit_code,
         report.signal,
@@ -262,10 +262,10 @@ def encode_report(report: LauncherReport) -> bytes:
 
 
 def decode_report(body: bytes) -> LauncherReport:
-    """Read the body of a report.
+    """Return the report in a body.
 
     Raises:
-        CallerError: it is anything else.
+        CallerError: the body has any other form.
     """
     if len(body) < _REPORT.size:
         raise _malformed("report is cut off")
@@ -286,16 +286,16 @@ def _streams(body: bytes, start: int, out_bytes: int, err_bytes: int) -> tuple[b
 
 
 def encode_done(done: LauncherDone) -> bytes:
-    """Write the answer to a hit."""
+    """Return the answer to a hit."""
     fixed = _DONE.pack(done.exit_code, len(done.stdout), len(done.stderr))
     return frame(DONE, fixed + done.stdout + done.stderr)
 
 
 def decode_done(body: bytes) -> LauncherDone:
-    """Read it.
+    """Return the answer in the body of a hit.
 
     Raises:
-        CallerError: it is anything else.
+        CallerError: the body has any other form.
     """
     if len(body) < _DONE.size:
         raise _malformed("answer is cut off")
@@ -306,10 +306,10 @@ def decode_done(body: bytes) -> LauncherDone:
 
 
 def encode_run(run: LauncherRun, *, is_windows: bool = False) -> bytes:
-    """Write the order to run a compiler.
+    """Return the command to run a compiler.
 
     Raises:
-        CallerError: argv cannot be an argv, or is too long.
+        CallerError: argv is not a valid argv, or is too long.
     """
     is_absolute = bool(run.argv) and _is_absolute(run.argv[0], is_windows=is_windows)
     if not is_absolute or any(b"\0" in text for text in run.argv):
@@ -320,10 +320,10 @@ def encode_run(run: LauncherRun, *, is_windows: bool = False) -> bytes:
 
 
 def decode_run(body: bytes) -> LauncherRun:
-    """Read it.
+    """Return the command in the body of a run.
 
     Raises:
-        CallerError: it is anything else.
+        CallerError: the body has any other form.
     """
     if len(body) <= _PAIR.size + 1:
         raise _malformed("run is cut off")
@@ -337,20 +337,20 @@ def decode_run(body: bytes) -> LauncherRun:
 
 
 def encode_exec(reason: str) -> bytes:
-    """Write the answer that leaves the compile to the compiler."""
+    """Return the answer that leaves the compile to the user's compiler."""
     return frame(EXEC, reason.encode("utf-8", "replace")[:MAX_REASON_BYTES])
 
 
 def encode_finish(stdout: bytes, stderr: bytes) -> bytes:
-    """Write the answer to a report."""
+    """Return the answer to a report."""
     return frame(FINISH, _PAIR.pack(len(stdout), len(stderr)) + stdout + stderr)
 
 
 def decode_finish(body: bytes) -> tuple[bytes, bytes]:
-    """Read it.
+    """Return stdout and stderr from the answer to a report.
 
     Raises:
-        CallerError: it is anything else.
+        CallerError: the body has any other form.
     """
     if len(body) < _PAIR.size:
         raise _malformed("answer is cut off")
@@ -358,7 +358,7 @@ def decode_finish(body: bytes) -> tuple[bytes, bytes]:
 
 
 def encode_version(build_id: str, *, is_draining: bool) -> bytes:
-    """Write the answer to a launcher of another build; `is_draining`: this daemon goes away."""
+    """Return the answer to a launcher of another build; `is_draining`: this daemon is stopping."""
     name = build_id.encode("utf-8", "replace")[:MAX_REASON_BYTES]
     return frame(VERSION, _WORD.pack(_IS_DRAINING if is_draining else 0) + name)
 
@@ -367,7 +367,7 @@ def decode_version(body: bytes) -> tuple[str, bool]:
     """Return build id and `is_draining`.
 
     Raises:
-        CallerError: it is anything else.
+        CallerError: the body has any other form.
     """
     if len(body) < _WORD.size:
         raise _malformed("version is cut off")
@@ -376,7 +376,7 @@ def decode_version(body: bytes) -> tuple[str, bool]:
 
 
 def fnv1a(data: bytes) -> int:
-    """64-bit FNV-1a; names a socket in a directory that only its user can write to."""
+    """Return 64-bit FNV-1a. It names a socket in a directory that only its user can write to."""
     value = 0xCBF29CE484222325
     for byte in data:
         value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
@@ -384,9 +384,9 @@ def fnv1a(data: bytes) -> int:
 
 
 def daemon_socket(run_dir: bytes, uid: int) -> bytes:
-    """Return the path of the daemon's socket; the twin of `find_place` in launcher/wire.h.
+    """Return the path of the daemon's socket; the counterpart of `find_place` in launcher/wire.h.
 
-    A path too long for a socket becomes a hashed name under a directory of the user's in /tmp.
+    A path too long for a socket is replaced by a hashed name in a directory of the user in /tmp.
     """
     path = run_dir + (b"" if run_dir.endswith(b"/") else b"/") + b"daemon.sock"
     if len(path) <= MAX_SOCKET_PATH_BYTES:

@@ -1,15 +1,15 @@
-"""The link handshake: where a clean HTTP/2 connection starts on a byte pipe without boundaries.
+"""The link handshake: starts a clean HTTP/2 connection on a byte pipe without boundaries.
 
-A virtio-serial port has no connections: what one side finds in it first may be left over from
-firmware, a boot console or an older peer. So the host says HELLO with a token that this guest
-was booted with and a fresh nonce; the guest skips everything before it and answers WELCOME with
-the same nonce; the host skips everything before that. From there the bytes are the session's.
-One guest, one session: when it is over, the guest is.
+A virtio-serial port has no connections. Its first bytes may be left over from firmware, a boot
+console or an older peer. So the host sends HELLO with a token that this guest was booted with, and
+a fresh nonce. The guest skips everything before it and answers WELCOME with the same nonce. The
+host skips everything before that. All later bytes belong to the session. A guest has one session,
+and ends with it.
 
-Before all that the guest says READY once, when it waits for HELLO: a guest that is to become a
-snapshot has got far enough then. To a host that has a session in mind it is one more thing to skip.
-Guests that were restored from one snapshot share its token. It tells the agent's stream from
-other bytes and is no secret; that an answer is this guest's, and of now, is shown by the nonce.
+Before this the guest sends READY once, when it waits for HELLO. A guest that will become a snapshot
+has booted far enough then. A host that starts a session skips it. Guests that were restored from
+one snapshot share its token. The token tells the agent's stream from other bytes and is not a
+secret. The nonce proves that an answer is from this guest and current.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NONCE_BYTES: Final = 16
 READY: Final = b"=hpcc ready=\n"
 _HELLO: Final = b"hpcc>"
 _WELCOME: Final = b"<hpcc"
-# Room for whatever firmware or an old session may leave in the pipe; more is an attack or a fault.
+# Room for what firmware or an old session may leave in the pipe. More is an attack or a fault.
 MAX_JUNK_BYTES: Final = 64 * 1024
 
 
@@ -36,7 +36,7 @@ class _Scanner:
         self._skipped = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Return (tail, rest) once both are there."""
+        """Return (tail, rest) when both have arrived, else None."""
         self._buffer += data
         at = self._buffer.find(self._mark)
         if at < 0:
@@ -64,7 +64,7 @@ def _check_sizes(token: bytes, nonce: bytes) -> None:
 
 
 class HostLink:
-    """The host's side: send `hello`, feed what comes until `feed` returns the session's bytes."""
+    """The host's side: send `hello`, then call `feed` until it returns the session's bytes."""
 
     def __init__(self, token: bytes, nonce: bytes) -> None:
         _check_sizes(token, nonce)
@@ -72,20 +72,20 @@ class HostLink:
         self._scanner = _Scanner(_WELCOME + token + nonce, 0)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Return the bytes after WELCOME, or None while it has not come.
+        """Return the bytes after WELCOME, or None until it arrives.
 
         Raises:
-            IntegrityError: too much came before it.
+            IntegrityError: too many bytes came before it.
         """
         found = self._scanner.feed(data)
         return None if found is None else found[1]
 
 
 class GuestLink:
-    """The guest's side: feed what comes until `feed` returns the answer and the session's bytes.
+    """The guest's side: call `feed` until it returns the answer and the session's bytes.
 
-    A guest that was told no token (None) takes that of the first HELLO: one whose stream is a
-    connection that only its host can make, and of which it takes one.
+    A guest without a token (None) accepts the token of the first HELLO. Its stream must be a
+    connection that only its host can make, and it must accept only one.
     """
 
     def __init__(self, token: bytes | None) -> None:
@@ -95,10 +95,10 @@ class GuestLink:
         self._scanner = _Scanner(_HELLO + self._known, tail_bytes)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Return (WELCOME to send, bytes after HELLO), or None while it has not come.
+        """Return (WELCOME to send, bytes after HELLO), or None until HELLO arrives.
 
         Raises:
-            IntegrityError: too much came before it.
+            IntegrityError: too many bytes came before it.
         """
         found = self._scanner.feed(data)
         return None if found is None else (_WELCOME + self._known + found[0], found[1])

@@ -17,10 +17,10 @@ _SID: Final = re.compile(r"S-1-(?:[0-9]{1,15}|0x[0-9A-Fa-f]{12})(?:-[0-9]{1,10})
 
 
 def check_sid(sid: str) -> str:
-    """Return a SID as text, if it is one.
+    """Return the text if it is a SID.
 
     Raises:
-        CallerError: it is not; it would end up in a name or in a security descriptor.
+        CallerError: it is not. It would go into a name or a security descriptor.
     """
     if not _SID.fullmatch(sid):
         raise CallerError(f"{sid[:80]!r} is not the SID of a user", reason="bad-sid")
@@ -30,17 +30,17 @@ def check_sid(sid: str) -> str:
 def daemon_pipe(sid: str, hpcc_dir: str = "") -> str:
     r"""Return the name of this user's pipe, as launcher and daemon compute it.
 
-    Anyone can guess the name and take it first: each side looks at who is at the other end.
+    Anyone can guess and take the name first, so each side checks who is at the other end.
     """
     text = check_sid(sid) + (f"\n{hpcc_dir}" if hpcc_dir else "")
     return rf"\\.\pipe\hpcc-{fnv1a(text.encode()):016x}"
 
 
 def pipe_sddl(sid: str) -> str:
-    """Return the descriptor that the pipe is made with.
+    """Return the security descriptor of the pipe.
 
-    Owner: the user, which the launcher checks. Access: the user, and nobody else, not even an
-    administrator without taking it first. No one from the network (`NU`), with whatever account.
+    Owner: the user; the launcher checks it. Access: only the user. An administrator must take
+    ownership first. Nobody has access from the network (`NU`), with any account.
     """
     user = check_sid(sid)
     return f"O:{user}D:P(D;;GA;;;NU)(A;;GA;;;{user})"

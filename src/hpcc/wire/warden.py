@@ -1,12 +1,12 @@
-"""What a worker and a guest's warden say to each other: frames as bytes, without any I/O.
+"""The protocol between a worker and a guest's warden: frames as bytes, without any I/O.
 
-A frame is kind, exec number and body length (`<BII`), then the body: fixed fields and at most one
-string or blob that fills the rest; nothing nests. The worker parses what comes from the warden as
-hostile: whatever is not exactly so is one error, `IntegrityError` with reason `warden-protocol`.
+A frame is kind, exec number and body length (`<BII`), then the body: fixed fields, and at most one
+string or blob that fills the rest. Nothing nests. The worker treats frames from the warden as
+hostile: every deviation is one error, `IntegrityError` with reason `warden-protocol`.
 
-Credit bounds both directions of an exec: the warden has at most `REPLIES_AHEAD` replies that the
-worker has not taken (CREDIT gives one back), the worker at most `CHUNKS_AHEAD` chunks that the
-warden has not passed on (TAKEN gives one back).
+Credit limits both directions of an exec. The warden sends at most `REPLIES_AHEAD` replies that the
+worker has not processed (CREDIT returns one). The worker sends at most `CHUNKS_AHEAD` chunks that
+the warden has not passed on (TAKEN returns one).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TAKEN: Final = 22
 PONG: Final = 23
 LOST: Final = 24
 
-# At most 8 chunks of 256 KiB between a guest and a slow consumer, 4 on the way to a guest.
+# At most 8 chunks of 256 KiB between a guest and a slow consumer, and 4 on the way to a guest.
 REPLIES_AHEAD: Final = 8
 CHUNKS_AHEAD: Final = 4
 MAX_LOST_BYTES: Final = 256
@@ -83,17 +83,17 @@ TO_WORKER: Final = {
     PONG: 0,
     LOST: _BYTE.size + MAX_LOST_BYTES,
 }
-# Frames that belong to no exec have number 0; all others have one from 1 on.
+# Frames outside of any exec have number 0. All others have a number from 1 on.
 _OF_NO_EXEC: Final = frozenset({START, PING, READY, PONG, LOST})
 
 
 class LostCode(IntEnum):
-    """Why a warden gives its guest up."""
+    """Why a warden gives up its guest."""
 
     ENDED = 1  # the guest's stream ended, or it answered no ping
     BREACH = 2  # it broke the protocol
     FAILED = 3  # it answered an exec with an error
-    HANDSHAKE = 4  # it never said what only this guest can say
+    HANDSHAKE = 4  # it never sent what only this guest can send
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class NeedReply:
 
 @dataclass(frozen=True, slots=True)
 class StdioReply:
-    """Bytes of a stream; 1 is stdout, 2 is stderr, anything else a lie."""
+    """Bytes of a stream: 1 is stdout, 2 is stderr. Other numbers are invalid."""
 
     stream: int
     data: bytes
@@ -114,7 +114,7 @@ class StdioReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultReply:
-    """agent.proto's Result, unchecked. Times are seconds, perhaps not even numbers."""
+    """agent.proto's Result, unchecked. Times are in seconds and may be NaN or infinite."""
 
     exit_code: int
     signal: int
@@ -140,8 +140,8 @@ class OutputReply:
 type Reply = NeedReply | StdioReply | ResultReply | OutputReply
 
 
-# On the worker's connection to the zygote: which uid (the last one means the same as now), and
-# beside it the guest's stream, the warden's end of its connection, and the line for its fate.
+# On the worker's connection to the zygote: a uid (the last value means the current one), together
+# with the guest's stream, the warden's end of its connection, and the pipe for its fate.
 REQUEST_DESCRIPTORS: Final = 3
 _SAME_UID: Final = (1 << 32) - 1
 _SPAWN: Final = struct.Struct("<I")
@@ -150,7 +150,7 @@ _FATE: Final = struct.Struct("<i")
 
 
 class Start(NamedTuple):
-    """A warden's first frame: its guest's token and how it is asked for a sign of life."""
+    """A warden's first frame: its guest's token, and the settings for pings."""
 
     token: bytes
     keepalive_ms: int
@@ -162,15 +162,15 @@ def _malformed(what: str) -> IntegrityError:
 
 
 def encode_spawn(uid: int | None) -> bytes:
-    """Write the request for a warden; None: with the uid that the zygote has."""
+    """Return the request for a warden; None: with the zygote's own uid."""
     return _SPAWN.pack(_SAME_UID if uid is None else uid)
 
 
 def decode_spawn(packet: bytes) -> int | None:
-    """Read it.
+    """Return the uid in a request for a warden.
 
     Raises:
-        IntegrityError: it is anything else.
+        IntegrityError: the packet has any other form.
     """
     if len(packet) != _SPAWN.size:
         raise _malformed("a request for a warden of a wrong length")
@@ -179,15 +179,15 @@ def decode_spawn(packet: bytes) -> int | None:
 
 
 def encode_fate(number: int) -> bytes:
-    """Write what the zygote says of a warden: its pid, later its wait status."""
+    """Return the zygote's message about a warden: its pid, later its wait status."""
     return _FATE.pack(number)
 
 
 def decode_fate(packet: bytes) -> int:
-    """Read it.
+    """Return the number in a message about a warden.
 
     Raises:
-        IntegrityError: it is anything else.
+        IntegrityError: the packet has any other form.
     """
     if len(packet) != _FATE.size:
         raise _malformed("a fate of a wrong length")
@@ -195,10 +195,10 @@ def decode_fate(packet: bytes) -> int:
 
 
 def head(kind: int, number: int, length: int) -> bytes:
-    """Return the header of a frame whose body is sent beside it.
+    """Return the header of a frame whose body is sent separately.
 
     Raises:
-        IntegrityError: the body is longer than one of its kind may be.
+        IntegrityError: the body is longer than its kind may be.
     """
     limit = TO_WARDEN.get(kind, TO_WORKER.get(kind, -1))
     if length > limit:
@@ -207,10 +207,10 @@ def head(kind: int, number: int, length: int) -> bytes:
 
 
 def frame(kind: int, number: int = 0, body: bytes = b"") -> bytes:
-    """Put a header before a body.
+    """Return a frame: a header, then the body.
 
     Raises:
-        IntegrityError: the body is longer than one of its kind may be.
+        IntegrityError: the body is longer than its kind may be.
     """
     return head(kind, number, len(body)) + body
 
@@ -219,7 +219,7 @@ def parse_head(data: bytes, limits: dict[int, int]) -> tuple[int, int, int]:
     """Return kind, exec number and body length; `limits` is TO_WARDEN or TO_WORKER.
 
     Raises:
-        IntegrityError: no such kind in this direction, an impossible number or length.
+        IntegrityError: unknown kind in this direction, or an impossible number or length.
     """
     if len(data) != HEADER_BYTES:
         raise _malformed("cut off in its header")
@@ -235,15 +235,15 @@ def parse_head(data: bytes, limits: dict[int, int]) -> tuple[int, int, int]:
 
 
 def encode_start(start: Start) -> bytes:
-    """Write the body of START."""
+    """Return the body of START."""
     return _START.pack(*start)
 
 
 def decode_start(body: bytes) -> Start:
-    """Read it.
+    """Return the content of START.
 
     Raises:
-        IntegrityError: it is anything else.
+        IntegrityError: the body has any other form.
     """
     if len(body) != _START.size:
         raise _malformed("START of a wrong length")
@@ -251,15 +251,15 @@ def decode_start(body: bytes) -> Start:
 
 
 def chunk_prefix(digest: bytes, *, last: bool) -> bytes:
-    """Write what stands before the data in the body of CHUNK."""
+    """Return the bytes that precede the data in the body of CHUNK."""
     return _CHUNK.pack(digest, _LAST * last)
 
 
 def decode_chunk(body: bytes) -> tuple[bytes, bytes, bool]:
-    """Return digest, data and whether it is the blob's last.
+    """Return digest, data and whether it is the blob's last chunk.
 
     Raises:
-        IntegrityError: it is anything else.
+        IntegrityError: the body has any other form.
     """
     if len(body) < _CHUNK.size:
         raise _malformed("CHUNK is cut off")
@@ -268,10 +268,10 @@ def decode_chunk(body: bytes) -> tuple[bytes, bytes, bool]:
 
 
 def encode_reply(reply: Reply) -> tuple[int, tuple[bytes, ...]]:
-    """Return kind and body, in pieces, of what a guest answered.
+    """Return the kind and the body, in pieces, of a guest's reply.
 
     Raises:
-        IntegrityError: it is larger than any guest may answer.
+        IntegrityError: it is larger than a guest's reply may be.
     """
     try:
         kind, pieces = _encode_reply(reply)
@@ -311,10 +311,10 @@ def _encode_reply(reply: Reply) -> tuple[int, tuple[bytes, ...]]:
 
 
 def decode_reply(kind: int, body: bytes) -> Reply:
-    """Read a body of NEED, STDIO, RESULT or OUTPUT.
+    """Return the reply in a body of NEED, STDIO, RESULT or OUTPUT.
 
     Raises:
-        IntegrityError: it is anything else.
+        IntegrityError: the body has any other form.
     """
     if kind == STDIO and len(body) >= _BYTE.size:
         return StdioReply(body[0], body[1:])
@@ -358,16 +358,16 @@ def _decode_result(body: bytes) -> ResultReply:
 
 
 def encode_lost(code: LostCode, text: str) -> bytes:
-    """Write the body of LOST; a long text is cut."""
+    """Return the body of LOST; a long text is truncated."""
     raw = text.encode("utf-8", "replace")[:MAX_LOST_BYTES]
     return _BYTE.pack(code) + raw
 
 
 def decode_lost(body: bytes) -> tuple[LostCode, str]:
-    """Return code and text; the text is hostile, made printable, for logs only.
+    """Return code and text. The text is hostile. It is made printable and is only for logs.
 
     Raises:
-        IntegrityError: it is anything else.
+        IntegrityError: the body has any other form.
     """
     try:
         code = LostCode(body[0])

@@ -1,7 +1,7 @@
 """How a warden on Windows gets its guest's stream, before the frames of `warden`: two messages.
 
-The warden says its process id; the worker answers with the socket, shared with that process: what
-WSADuplicateSocket gave, with its length before it. No I/O.
+The warden sends its process id. The worker answers with the socket, shared with that process: the
+result of WSADuplicateSocket, preceded by its length. No I/O.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ MAX_WARDEN_SHARE_BYTES: Final = 1024
 
 
 def encode_warden_pid(pid: int) -> bytes:
-    """Write a warden's first message."""
+    """Return a warden's first message."""
     return _PID.pack(pid)
 
 
 def decode_warden_pid(data: bytes) -> int:
-    """Read it.
+    """Return the process id in a warden's first message.
 
     Raises:
-        IntegrityError: it is no process id.
+        IntegrityError: it is not a process id.
     """
     if len(data) != _PID.size or not any(data):
         raise IntegrityError("no process id of a warden", reason="warden-protocol")
@@ -36,7 +36,7 @@ def decode_warden_pid(data: bytes) -> int:
 
 
 def encode_warden_share(share: bytes) -> bytes:
-    """Write the worker's answer.
+    """Return the worker's answer.
 
     Raises:
         IntegrityError: it is too long.
@@ -47,10 +47,10 @@ def encode_warden_share(share: bytes) -> bytes:
 
 
 def decode_warden_share_length(data: bytes) -> int:
-    """Read how long the rest of it is.
+    """Return the length of the rest of the worker's answer.
 
     Raises:
-        IntegrityError: it is too long, or nothing.
+        IntegrityError: it is too long, or zero.
     """
     if len(data) != _LENGTH.size:
         raise IntegrityError("a socket's share that is cut off", reason="warden-protocol")
