@@ -1,6 +1,6 @@
-"""farm.json: what `hpcc up` or `hpcc login` leaves for the daemon: scheduler, tenant, image.
+"""farm.json: what `hpcc up` or `hpcc login` writes for the daemon: scheduler, tenant, image.
 
-Owned by the user, mode 0600: that of `hpcc up` holds the bearer secret of the one static tenant.
+The user owns it, with mode 0600. After `hpcc up` it holds the bearer secret of the static tenant.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MAX_FARM_FILE_BYTES: Final = 64 << 10
 class Farm:
     """How to reach a farm.
 
-    `scheduler` is host:port; `scheduler_certificate_pem` the only root trusted for it;
-    `secret` proves the principal to the scheduler, or else `login`, the path of a login file
-    whose tokens do; `pid` is the supervisor of `hpcc up`.
+    `scheduler` is host:port. `scheduler_certificate_pem` is the only root trusted for it. `secret`
+    proves the principal to the scheduler; otherwise `login` is the path of a login file whose
+    tokens do. `pid` is the supervisor of `hpcc up`.
     """
 
     scheduler: str
@@ -35,7 +35,7 @@ class Farm:
     isolation: str
     pid: int = 0
     login: str = ""
-    # A REAPI service that is not ours, from hpcc.toml: then there is no scheduler.
+    # Another REAPI service, from hpcc.toml. Then there is no scheduler.
     engine: str = ""
     engine_instance: str = ""
     engine_token_file: str = ""
@@ -51,10 +51,10 @@ class Farm:
 
 
 def load_farm_or_none(path: Path) -> Farm | None:
-    """Read farm.json; None when there is no farm.
+    """Return the farm in farm.json; None when the file does not exist.
 
     Raises:
-        CallerError: the file is there and is not what hpcc writes.
+        CallerError: the file exists, and hpcc did not write it.
     """
     try:
         with path.open("rb") as file:
@@ -67,10 +67,10 @@ def load_farm_or_none(path: Path) -> Farm | None:
 
 
 def parse_farm(raw: bytes, *, source: str = "farm.json") -> Farm:
-    """Read the bytes of farm.json.
+    """Return the farm in the bytes of farm.json.
 
     Raises:
-        CallerError: they are not what hpcc writes.
+        CallerError: hpcc did not write them.
     """
     hint = f"{source} is damaged: run `hpcc down`, then `hpcc up` (or `hpcc logout`, `hpcc login`)"
     try:
@@ -91,7 +91,7 @@ def parse_farm(raw: bytes, *, source: str = "farm.json") -> Farm:
 
 
 def engine_farm_or_none(settings: RemoteSettings) -> Farm | None:
-    """Return the engine of hpcc.toml in the place of a farm; None where none is named.
+    """Return the engine of hpcc.toml as a farm; None if hpcc.toml names no engine.
 
     Raises:
         CallerError: `engine` without a pinned `engine_image`.
@@ -107,7 +107,7 @@ def engine_farm_or_none(settings: RemoteSettings) -> Farm | None:
     return Farm(
         scheduler="",
         scheduler_certificate_pem="",
-        # Of its address, so that results of two engines never meet.
+        # Derived from its address, so that results of two engines are never mixed.
         tenant=f"engine-{hashlib.sha256(_place(settings).encode()).hexdigest()[:16]}",
         principal="",
         secret="",

@@ -1,7 +1,7 @@
-"""farm-session.json: what the scheduler said when the daemon last logged in, for its whole process.
+"""farm-session.json: the scheduler's answer to the daemon's last login, valid for its process.
 
-The dispatcher writes it, 0600, the daemon and `hpcc doctor` read it: the tenant's policy, and which
-compilers the image has. Whoever may write it may also change hpcc.toml: it is their own machine.
+It holds the tenant's policy and the image's compilers. The dispatcher writes it with mode 0600, the
+daemon and `hpcc doctor` read it. It is trusted: a user who can write it can also change hpcc.toml.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_BYTES: Final = MAX_TOOLCHAINS_BYTES + (8 << 10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarmSession:
-    """One answer of `Authenticate`; `compilers` is None where the image was not asked yet."""
+    """One answer of `Authenticate`; `compilers` is None if the image was not probed yet."""
 
     scheduler: str
     tenant: str
@@ -38,7 +38,7 @@ class FarmSession:
     compilers: tuple[Toolchain, ...] | None
 
     def is_of(self, farm: Farm) -> bool:
-        """Say whether it speaks of this farm and image."""
+        """Return whether it belongs to this farm and image."""
         return (self.scheduler, self.tenant, self.image) == (
             farm.scheduler,
             farm.tenant,
@@ -60,7 +60,7 @@ class FarmSession:
 
 
 def load_farm_session_or_none(path: Path) -> FarmSession | None:
-    """Read the file; None where there is none, or one that hpcc did not write."""
+    """Return the session in the file; None if it is absent or hpcc did not write it."""
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)

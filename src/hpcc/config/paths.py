@@ -1,6 +1,6 @@
-"""Where hpcc keeps things: the XDG base directories, or all of it under `HPCC_DIR`.
+"""Where hpcc stores files: the XDG base directories, or everything under `HPCC_DIR`.
 
-On Windows the user's profile: `hpcc` in %LOCALAPPDATA%, and in %APPDATA% for hpcc.toml
+On Windows it is the user's profile: `hpcc` in %LOCALAPPDATA%, and in %APPDATA% for hpcc.toml
 (Microsoft, "Known folders"). Not yet run on Windows.
 
 The launcher finds the daemon's socket by the same rules (launcher/hpcc.c, `socket_path`).
@@ -19,16 +19,16 @@ from typing import Final, Self
 from hpcc.core import CallerError, WindowsPath, parse_windows_path
 
 DIR_VARIABLE: Final = "HPCC_DIR"
-# Beside farm.json.
+# In the directory of farm.json.
 FARM_SESSION_NAME: Final = "farm-session.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    """Directories of one user's hpcc; none is created by asking.
+    """The directories of one user's hpcc. Reading a path creates nothing.
 
-    `cache`: may be deleted at any time. `state`: keys, audit, what `hpcc up` started.
-    `config`: hpcc.toml. `run`: sockets, 0700, gone after a reboot.
+    `cache`: may be deleted at any time. `state`: keys, audit, files of `hpcc up`.
+    `config`: hpcc.toml. `run`: sockets; mode 0700, removed by a reboot.
     """
 
     cache: Path
@@ -40,7 +40,7 @@ class Paths:
     def from_env(
         cls, env: Mapping[str, str], *, uid: int | None = None, is_windows: bool = os.name == "nt"
     ) -> Self:
-        """Decide the four directories.
+        """Return the four directories for an environment.
 
         Raises:
             CallerError: `HPCC_DIR` is set and not absolute (on Windows: not on a drive), or there
@@ -74,17 +74,17 @@ class Paths:
 
     @property
     def farm_file(self) -> Path:
-        """Written by `hpcc up` or `hpcc login`, removed by their ends: how to reach the farm."""
+        """How to reach the farm: written by `hpcc up` or `hpcc login`, removed when they end."""
         return self.state / "farm.json"
 
     @property
     def farm_session_file(self) -> Path:
-        """What that farm said at the last login: its policy, and the image's compilers."""
+        """The farm's answer to the last login: its policy, and the image's compilers."""
         return self.farm_file.with_name(FARM_SESSION_NAME)
 
     @property
     def login_file(self) -> Path:
-        """Who is logged in to a farm, with the tokens that show it."""
+        """The user who is logged in to a farm, with their tokens."""
         return self.state / "login.json"
 
     @property
@@ -93,7 +93,7 @@ class Paths:
 
     @property
     def guest_assets(self) -> Path:
-        """Kernel, initramfs and agent drive, by content."""
+        """Kernel, initramfs and agent drive, named by content."""
         return self.cache / "guest"
 
     @property
@@ -113,7 +113,7 @@ def _of_profile(env: Mapping[str, str]) -> dict[str, Path]:
     local = _drive_path(env, "LOCALAPPDATA", "Local")
     if local is None:
         raise CallerError(f"no profile on a drive: set LOCALAPPDATA or {DIR_VARIABLE}")
-    # A roaming profile may lie on a server, where hpcc keeps nothing.
+    # A roaming profile may be on a server, where hpcc stores nothing but its configuration.
     roaming = _drive_path(env, "APPDATA", "Roaming") or local
     found = {name: _below(local, "hpcc", name) for name in ("cache", "state", "run")}
     return found | {"config": _below(roaming, "hpcc")}
@@ -133,5 +133,5 @@ def _below(base: WindowsPath, *names: str) -> Path:
 
 def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
     value = env.get(name, "")
-    # The specification tells to ignore relative values.
+    # The specification says to ignore relative values.
     return Path(value if value.startswith("/") else default, "hpcc")

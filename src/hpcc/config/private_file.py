@@ -1,4 +1,4 @@
-"""Files that hold secrets: 0600 from their first byte, whole or not at all."""
+"""Files that hold secrets: mode 0600 from creation, and complete or absent."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hpcc.files.whole import Sync, write_whole
 
 
 def make_private_directory(path: Path) -> None:
-    """Make a directory that only its owner can look into, unless it is there.
+    """Create a directory that only its owner can access, unless it exists.
 
     Raises:
-        InfrastructureError: it cannot be made.
+        InfrastructureError: it cannot be created.
     """
     make_directory(path, mode=0o700)
 
 
 def make_directory(path: Path, *, mode: int = 0o777) -> None:
-    """Make a directory, unless it is there; the umask takes its part of `mode`.
+    """Create a directory, unless it exists. The umask applies to `mode`.
 
     Raises:
-        InfrastructureError: it cannot be made.
+        InfrastructureError: it cannot be created.
     """
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
@@ -32,10 +32,10 @@ def make_directory(path: Path, *, mode: int = 0o777) -> None:
 
 
 def write_private_file(path: Path, data: bytes) -> None:
-    """Replace `path` by a file with `data` that only its owner can read.
+    """Replace `path` with a file that contains `data` and that only its owner can read.
 
     Raises:
-        InfrastructureError: it cannot be written; what was there before still is.
+        InfrastructureError: it cannot be written; the old content is unchanged.
     """
     try:
         write_whole(path, data, sync=Sync.CONTENT, makes_parent=True)

@@ -1,4 +1,4 @@
-"""Config files that one process of ours writes for another: JSON, private, strict."""
+"""Config files that one hpcc process writes for another: JSON, private, strict."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MAX_SERVICE_FILE_BYTES: Final = 1 << 20
 
 
 def load_service_file[T](path: Path, kind: type[T]) -> T:
-    """Read a 0600 JSON file into the frozen dataclass `kind`.
+    """Return the content of a 0600 JSON file as the frozen dataclass `kind`.
 
-    Fields may be str, int, float, bool, Path, tuple[str, ...] or a Mapping, which its owner checks;
-    unknown and missing keys are errors.
+    Fields may be str, int, float, bool, Path, tuple[str, ...] or a Mapping. The caller checks the
+    content of a Mapping. Unknown and missing keys are errors.
 
     Raises:
         CallerError: others can read it, it is not JSON, or a key, type or value is wrong.
@@ -30,18 +30,18 @@ def load_service_file[T](path: Path, kind: type[T]) -> T:
 
 
 def parse_service_file[T](raw: bytes, kind: type[T], *, source: str) -> T:
-    """Read the bytes of such a file; see `load_service_file`."""
+    """Return the content of such bytes as `kind`; see `load_service_file`."""
     try:
         table = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        # Of the decoder's text the place alone: a file with secrets is not quoted.
+        # Only the position from the decoder's text: errors never quote a file with secrets.
         where = ""
         if isinstance(error, json.JSONDecodeError):
             where = f" (line {error.lineno}, column {error.colno})"
         raise CallerError(f"{source} is not JSON{where}", reason="config") from error
     if not isinstance(table, dict):
         raise CallerError(f"{source} must hold one object", reason="config")
-    # Any: dataclasses.fields wants a dataclass instance type, which a type variable cannot say.
+    # Any: dataclasses.fields expects a dataclass type, which a type variable cannot express.
     declared: Any = kind
     known = {f.name: f for f in fields(declared)}
     unknown = sorted(set(table) - set(known))
@@ -88,7 +88,7 @@ def _read_private(path: Path) -> bytes:
             access = access_of(descriptor)
             raw = file.read(MAX_SERVICE_FILE_BYTES + 1)
     except OSError as error:
-        # What open(2) says of a link that it is not to follow; a loop is one, too.
+        # open(2) returns it for a link that must not be followed, and for a loop of links.
         is_link = error.errno == errno.ELOOP
         why = "it is a symbolic link: name the file itself" if is_link else error.strerror
         raise CallerError(f"cannot read {path}: {why}", reason="config") from error

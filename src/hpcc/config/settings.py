@@ -19,8 +19,8 @@ MAX_CONFIG_BYTES: Final = 1 << 20
 _CORES_PER_PROCESS: Final = 4
 _MAX_DEFAULT_PROCESSES: Final = 8
 MAX_PROCESSES: Final = 64
-# What a guest takes beside its own memory: under emulation 256 for translated code and up to 200
-# of QEMU's own, 30 for the warden; under KVM a fifth of that, which nobody should count on.
+# What a guest takes besides its own memory. Under emulation: 256 for translated code, up to 200 for
+# QEMU itself, 30 for the warden. Under KVM it is a fifth of that, but do not rely on it.
 GUEST_OVERHEAD_MIB: Final = 512
 _DEFAULT_GUEST_MIB: Final = 1024
 Reuse = Literal["exec", "principal", "tenant"]
@@ -31,9 +31,9 @@ Accelerator = Literal["auto", "tcg"]
 class CacheSettings:
     """`[cache]`: the private store of one user."""
 
-    # ccache's default is 5 GiB and has served C and C++ teams for years.
+    # ccache's default is 5 GiB, and has been enough for C and C++ teams for years.
     max_size_bytes: int = 5 << 30
-    # A private result larger than this costs more to keep than to make again.
+    # A private result larger than this costs more to store than to compile again.
     max_entry_bytes: int = 256 << 20
 
 
@@ -43,35 +43,35 @@ class RemoteSettings:
 
     is_enabled: bool = True
     fallback: Fallback = "warn"
-    # A compiler here that differs from the image's of the same name. The image is the truth, and
-    # its own headers are read: a difference is worth a word, not the farm.
+    # For a compiler here that differs from the image's of the same name. The image's compiler and
+    # its headers are used, so a difference deserves a warning and not the loss of the farm.
     parity: Parity = "warn"
-    # A compile that takes longer than this remotely is given up and made locally.
+    # A remote compile that takes longer than this is abandoned and made locally.
     timeout_seconds: float = 600.0
-    # Another REAPI service instead of a farm of ours: grpcs://HOST[:PORT] (grpc:// on loopback).
+    # Another REAPI service instead of an hpcc farm: grpcs://HOST[:PORT] (grpc:// on loopback).
     engine: str = ""
     engine_instance: str = ""
-    # What it is asked for as `container-image`: repo@sha256:…
+    # The engine's `container-image` property: repo@sha256:…
     engine_image: str = ""
     engine_token_file: str = ""
     engine_ca_file: str = ""
 
 
 def _default_processes() -> int:
-    """Return one process for four cores: one alone answers as fast as four cores can ask."""
+    """Return one process for four cores: one answers as fast as four cores can ask."""
     return max(1, min(_MAX_DEFAULT_PROCESSES, (os.cpu_count() or 1) // _CORES_PER_PROCESS))
 
 
 def default_guests_mib() -> int:
-    """Return three quarters of the machine's memory, but room for one guest of the usual size."""
-    if sys.platform == "win32":  # a worker there says it: Python does not tell
+    """Return three quarters of the machine's memory, but at least one usual guest."""
+    if sys.platform == "win32":  # a worker there reports it: Python has no call for it
         return _DEFAULT_GUEST_MIB + GUEST_OVERHEAD_MIB
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     return max(machine * 3 // 4, _DEFAULT_GUEST_MIB + GUEST_OVERHEAD_MIB)
 
 
 def default_containerd() -> str:
-    """Return where containerd listens unless it was told otherwise (its defaults_*.go)."""
+    """Return where containerd listens by default (its defaults_*.go)."""
     if os.name == "nt":
         return r"\\.\pipe\containerd-containerd"
     return "/run/containerd/containerd.sock"
@@ -81,7 +81,7 @@ def default_containerd() -> str:
 class DaemonSettings:
     """`[daemon]`: the process that answers compiles."""
 
-    # How many processes answer hits on the one socket, the daemon itself among them.
+    # How many processes answer hits on the one socket, including the daemon.
     processes: int = field(default_factory=_default_processes)
 
 
@@ -89,28 +89,28 @@ class DaemonSettings:
 class WorkerSettings:
     """`[worker]`: guests of `hpcc up` and `hpcc worker`."""
 
-    # "auto": the best that a probe guest has answered under; else that one or an error.
-    # Containers, on the host's own kernel, are never chosen unless "process" is written here.
-    # "hyperv" is for Windows Server alone, and what "auto" is there.
+    # "auto": the best one under which a probe guest answered. Others: that one, or an error.
+    # Containers use the host's kernel and are chosen only if "process" is written here.
+    # "hyperv" is only for Windows Server, and is what "auto" means there.
     runtime: Backend = "auto"
     accelerator: Accelerator = "auto"
-    # Where containerd listens: for runtime = "process" and, on Windows, every guest.
+    # Where containerd listens: for runtime = "process", and for every guest on Windows.
     containerd: str = default_containerd()
     guest_memory_mib: int = _DEFAULT_GUEST_MIB
     max_guests: int = 2
-    # What all guests together may take, each with its VMM's own share.
+    # The limit for all guests together, each including its VMM.
     memory_mib: int = field(default_factory=default_guests_mib)
     vcpus: int = 2
     boot_timeout_seconds: float = 120.0
-    # Guests are restored from a snapshot that no tenant has touched, where the VMM can.
+    # Restore guests from a snapshot that no tenant has used, if the VMM supports it.
     warm_start: bool = True
-    # Whose code a guest may have run before: nobody's, one principal's, any of the tenant's.
+    # Whose code a guest may have run before: no one's, the same principal's, or the same tenant's.
     guest_reuse: Reuse = "principal"
-    # A coffee's break of a developer who then builds again.
+    # A developer's coffee break before the next build.
     idle_seconds: float = 600.0
-    # What a compile left behind in a guest lives no longer than half a working day.
+    # What a compile left in a guest lives no longer than half a working day.
     session_seconds: float = 14_400.0
-    # A fifth of what a service manager gives a stop before it kills.
+    # A fifth of the time that service managers give a stop before they kill.
     drain_seconds: float = 5.0
     # Several builds of `make -j64` at once.
     max_queue: int = 256
@@ -144,7 +144,7 @@ _SECTIONS: Final = {
 
 
 def load_settings(path: Path) -> Settings:
-    """Read the file; one that does not exist gives the defaults.
+    """Return the settings in the file; the defaults if it does not exist.
 
     Raises:
         CallerError: unreadable, not TOML, or a key, type or value that is not known.
@@ -177,7 +177,7 @@ def setting_origins(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _line_of(text: str, section: str, key: str) -> int:
-    """Return the line that sets a key; 0 where it is written in a way this does not follow."""
+    """Return the line that sets a key; 0 if it is written in a form that this does not parse."""
     current = ""
     for number, line in enumerate(text.splitlines(), 1):
         header = re.fullmatch(r"\s*\[\s*\"?([\w-]+)\"?\s*\]\s*(?:#.*)?", line)
@@ -205,7 +205,7 @@ def _read_or_none(path: Path) -> str | None:
 
 
 def parse_settings(text: str, *, source: str = "hpcc.toml") -> Settings:
-    """Read the text of a config file.
+    """Return the settings in the text of a config file.
 
     Raises:
         CallerError: see `load_settings`.
@@ -246,7 +246,7 @@ def _value(where: str, section: str, key: str, value: object, default: object) -
         if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS:
             raise CallerError(f"{where}: must be a text", reason="config")
         return value
-    if isinstance(default, str):  # the others with text have choices
+    if isinstance(default, str):  # other settings with text have choices
         return _text(where, value, is_path=(section, key) not in _TEXTS)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

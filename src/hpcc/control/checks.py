@@ -1,4 +1,4 @@
-"""The limits of the port, and the one decision that both stores make: whose session ends."""
+"""The limits of the port, and a decision that both stores make: which session ends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NAME: Final = re.compile(rf"[^\x00-\x1f\x7f\ud800-\udfff]{{1,{MAX_NAME_CHARS}}}
 
 
 def check_name(*names: str) -> None:
-    """Refuse names that a store could not keep.
+    """Reject names that a store could not keep.
 
     Raises:
-        CallerError: empty, too long, or with control characters or halves of characters.
+        CallerError: empty, too long, or with control characters or lone surrogates.
     """
     for name in names:
         if not _NAME.fullmatch(name):
@@ -24,20 +24,20 @@ def check_name(*names: str) -> None:
 
 
 def check_value(value: bytes, most: int = MAX_VALUE_BYTES) -> None:
-    """Refuse what is no small thing.
+    """Reject values larger than `most` bytes.
 
     Raises:
-        CallerError: it is too large.
+        CallerError: the value is too large.
     """
     if len(value) > most:
         raise CallerError(f"a value in the control store is larger than {most} bytes")
 
 
 def check_news(topic: str, text: str) -> None:
-    """Refuse a broadcast that could not be carried; escapes make six characters of one.
+    """Reject a broadcast that cannot be carried. An escape turns one character into six.
 
     Raises:
-        CallerError: it is too large, or the topic is no name.
+        CallerError: it is too large, or the topic is not a valid name.
     """
     check_name(topic)
     if len(text) > MAX_NEWS_CHARS or not text.isascii() or not text.isprintable():
@@ -45,10 +45,10 @@ def check_news(topic: str, text: str) -> None:
 
 
 def victim(room: Mapping[str, tuple[int, int]], newcomer: str) -> tuple[str, int]:
-    """Return the principal and serial of the session that makes room for a newcomer's.
+    """Return the principal and serial of the session that ends to make room for a newcomer.
 
     `room` holds each principal's number of sessions and the serial of its oldest one. As with
-    watchers, "much" is two or more: a flood of one's logins ends one's own.
+    watchers, "much" is two or more: a principal's flood of logins ends its own sessions.
     """
     greediest = max(room, key=lambda p: (room[p][0], -room[p][1]))
     own, most = room.get(newcomer, (0, 0))[0], room[greediest][0]

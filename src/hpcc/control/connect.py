@@ -1,4 +1,4 @@
-"""One way to connect, and one family of errors: every driver's error means "not now"."""
+"""The only way to connect, and one family of errors: every driver error means "not now"."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hpcc.core import CallerError
 from hpcc.ports import ControlStoreError
 
 CONNECT_SECONDS: Final = 5.0
-# Of one statement, here and at the server.
+# For one statement, on this side and at the server.
 STATEMENT_SECONDS: Final = 5.0
 _DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    # A connection that ended in the middle of the driver's own steps.
+    # The connection ended during the driver's internal steps.
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
@@ -27,7 +27,7 @@ _DRIVER_ERRORS: Final = (
 
 
 def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
-    """Return everything explicitly: PGPASSWORD, ~/.pgpass and the like decide nothing."""
+    """Return all arguments explicitly: PGPASSWORD, ~/.pgpass and the like have no effect."""
     context: ssl.SSLContext | bool = False
     if config.is_verified:
         try:
@@ -42,13 +42,13 @@ def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
         "port": ports,
         "user": config.user,
         "database": config.database,
-        # An empty one is refused by servers that ask; None would look into ~/.pgpass.
+        # Servers that ask refuse an empty password. None would make the driver read ~/.pgpass.
         "password": config.password,
         "passfile": "/dev/null",
         "ssl": context,
         "timeout": CONNECT_SECONDS,
         "command_timeout": STATEMENT_SECONDS,
-        # After a fail-over the old primary may still answer, and take no writes.
+        # After a fail-over the old primary may still answer, but accepts no writes.
         "target_session_attrs": "primary",
         "server_settings": {
             "application_name": "hpcc-scheduler",
@@ -61,13 +61,13 @@ def connect_arguments(config: DatabaseConfig) -> dict[str, Any]:
 
 
 async def connect(config: DatabaseConfig) -> Any:  # noqa: ANN401 - asyncpg ships no types
-    """Open one connection; see `store_errors` for what fails."""
+    """Return a new connection; see `store_errors` for its errors."""
     return await asyncpg.connect(**connect_arguments(config))
 
 
 @contextmanager
 def store_errors(config: DatabaseConfig) -> Generator[None]:
-    """Turn what the driver raises into `ControlStoreError`, with no word of values."""
+    """Turn the driver's exceptions into `ControlStoreError` without any stored values."""
     try:
         yield
     except _DRIVER_ERRORS as error:
@@ -77,6 +77,6 @@ def store_errors(config: DatabaseConfig) -> Generator[None]:
 
 
 def _what(error: BaseException) -> str:
-    """Return the kind of error; a server's own text could quote a row."""
+    """Return the kind of an error. A server's own text could quote a row."""
     code = getattr(error, "sqlstate", None)
     return f"{type(error).__name__}{f' ({code})' if code else ''}"

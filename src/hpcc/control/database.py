@@ -23,7 +23,7 @@ _OPTIONS: Final = ("host", "sslmode", "sslrootcert")
 class DatabaseConfig:
     """A database. `hosts` are names, addresses or directories of a socket, tried in order.
 
-    Without `root_certificate`, a path, the system's roots are trusted.
+    `root_certificate` is a path. If it is empty, the system's roots are trusted.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -34,16 +34,16 @@ class DatabaseConfig:
     password: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        """Return what a log may say."""
+        """Return the form for logs, without secrets."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"database {self.database!r} at {hosts}"
 
 
 def read_database_config(url: str, password_file: str = "") -> DatabaseConfig:
-    """Read `postgresql://user@host[:port][,host…]/database?sslmode=verify-full&sslrootcert=FILE`.
+    """Parse `postgresql://user@host[:port][,host…]/database?sslmode=verify-full&sslrootcert=FILE`.
 
     Raises:
-        CallerError: it is none, holds a password, or would send one to whoever answers.
+        CallerError: another form, a password in it, or it would send one to an unverified server.
     """
     parts = urlsplit(url)
     if len(url) > _MAX_URL_CHARS or parts.scheme not in {"postgresql", "postgres"}:

@@ -1,4 +1,4 @@
-"""The control store of one scheduler: SQLite in its own process, leases in its memory."""
+"""The control store of one scheduler: SQLite in its process, leases in its memory."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from hpcc.ports import (
     WorkerLease,
 )
 
-# Another process (`hpcc scheduler rotate-key`) may hold the file for a moment.
+# Another process (`hpcc scheduler rotate-key`) may hold the file briefly.
 _BUSY_SECONDS: Final = 5.0
 _VERSION: Final = 1
-# Whose entries are kept in memory.
+# The number of spaces whose entries are cached.
 _MAX_SPACES: Final = 64
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS entry (space TEXT, key TEXT, value BLOB NOT NULL,"
@@ -44,7 +44,7 @@ _TABLES: Final = (
     "CREATE INDEX IF NOT EXISTS session_of ON session (tenant, principal, serial)",
     "CREATE TABLE IF NOT EXISTS session_floor (tenant TEXT, principal TEXT,"
     " serial INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (tenant, principal)) STRICT",
-    # Older versions made this one without its last columns.
+    # Older versions created this table without its last columns.
     "CREATE TABLE IF NOT EXISTS anchor (worker TEXT PRIMARY KEY, count INTEGER"
     " NOT NULL, head TEXT NOT NULL, at REAL NOT NULL) STRICT",
     "ALTER TABLE anchor ADD COLUMN key BLOB NOT NULL DEFAULT x''",
@@ -53,10 +53,10 @@ _TABLES: Final = (
 
 
 class EmbeddedControlStore:
-    """`ControlStore` of one process. Leases live as long as it does: workers register again."""
+    """A `ControlStore` for one process. Leases end with it: workers then register again."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Open or make the file.
+        """Open or create the file.
 
         Raises:
             ControlStoreError: it cannot be opened.
@@ -65,15 +65,15 @@ class EmbeddedControlStore:
         self._clock, self._path = clock, path
         self._origin = secrets.token_hex(8)
         self._fanout = Fanout()
-        # By worker, with the monotonic time at which each ends.
+        # By worker id, with the monotonic time at which each lease ends.
         self._leases: dict[str, tuple[WorkerLease, float]] = {}
-        # What `entries` read last of each space, and at which version of the file.
+        # What `entries` last read of each space, and at which version of the file.
         self._read: BoundedMemo[str, tuple[int, tuple[Entry, ...]]] = BoundedMemo(_MAX_SPACES)
-        # A call that was cancelled goes on in its thread.
+        # A cancelled call continues in its thread.
         self._mutex = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # SQLite goes by the umask, and its log beside the file by the file's mode.
+            # SQLite would create it by the umask. It gives the log beside it the file's mode.
             path.touch(mode=0o600)
             self._db = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
@@ -100,7 +100,7 @@ class EmbeddedControlStore:
             self._db.close()
 
     def _make_tables(self) -> None:
-        # A commit is one write and one sync instead of three, and readers wait for nobody.
+        # A commit is one write and one sync instead of three, and readers never wait.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         with _transaction(self._db):
@@ -123,7 +123,7 @@ class EmbeddedControlStore:
 
     async def entries(self, space: str) -> tuple[Entry, ...]:
         def read(db: sqlite3.Connection) -> tuple[Entry, ...]:
-            # Changes of other processes move it; our own forget what was read.
+            # It changes when another process writes. This process's writes clear the cache.
             (version,) = db.execute("PRAGMA data_version").fetchone()
             read_at, found = self._read.get(space, (None, ()))
             if read_at != version:
@@ -242,7 +242,7 @@ class EmbeddedControlStore:
         self._fanout.send(News(topic, text, self._origin))
 
     async def _run[T](self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work` as one transaction, in a thread: each commit waits for the disk."""
+        """Run `work` as one transaction in a thread, because each commit waits for the disk."""
 
         def locked() -> T:
             with self._mutex, _transaction(self._db):
@@ -256,7 +256,7 @@ class EmbeddedControlStore:
 
 @contextmanager
 def _transaction(db: sqlite3.Connection) -> Generator[None]:
-    """Begin as a writer: what was read is then still so when it is written."""
+    """Begin as a writer, so that what was read is still valid when the write happens."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -294,7 +294,7 @@ def _note(db: sqlite3.Connection, new: Anchor) -> bool:
     if old is not None:
         if new.count < old.count or (new.count == old.count and new.head != old.head):
             return False
-        # An idle worker's anchors cost no write.
+        # An idle worker's anchors cause no writes.
         if new.count == old.count and new.signature in {b"", old.signature}:
             return True
     db.execute(

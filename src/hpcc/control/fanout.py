@@ -1,4 +1,4 @@
-"""One stream of broadcasts to many watchers: none can hold up another, or fill the memory."""
+"""One stream of broadcasts to many watchers. A slow watcher cannot delay others or fill memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from hpcc.ports import REREAD, News, Reread
 
-# News that one watcher has not taken: beyond this it is told to read everything again.
+# Unread news of one watcher. Beyond this, its queue is replaced by `REREAD`.
 _BACKLOG: Final = 4096
 
 
@@ -21,7 +21,7 @@ class _Watcher:
 
 
 class Fanout:
-    """Hands news out to every open `watch`."""
+    """Delivers news to every open `watch`."""
 
     def __init__(self, backlog: int = _BACKLOG) -> None:
         self._backlog = backlog

@@ -1,4 +1,4 @@
-"""The connection that hears broadcasts, made anew for as long as the store is open."""
+"""The connection that receives broadcasts. It reconnects for as long as the store is open."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _log: Final = logging.getLogger(__name__)
 CHANNEL: Final = "hpcc_control"
 _RETRY_SECONDS: Final = 0.25
 _MAX_RETRY_SECONDS: Final = 2.0
-# A connection that a firewall forgot looks open: it must answer this often.
+# A connection that a firewall dropped looks open, so it must answer this often.
 _PING_SECONDS: Final = 5.0
 _PARTS: Final = 3
 
 
 class BroadcastListener:
-    """Feeds a `Fanout`: `REREAD` at each new connection, then what is told."""
+    """Feeds a `Fanout`: `REREAD` after each new connection, then the broadcasts it receives."""
 
     def __init__(self, config: DatabaseConfig, fanout: Fanout, clock: Clock) -> None:
         self._config, self._fanout, self._clock = config, fanout, clock
@@ -48,7 +48,7 @@ class BroadcastListener:
         try:
             with store_errors(self._config):
                 await connection.add_listener(CHANNEL, self._heard)
-            # Only now: what is told after the others read is heard.
+            # Only now: watchers read again after this, and later broadcasts reach the listener.
             self._fanout.send(REREAD)
             _log.info("listening to the other schedulers through %s", self._config)
             while not ended.is_set():
@@ -70,7 +70,7 @@ class BroadcastListener:
 
 
 def news_or_none(payload: str) -> News | None:
-    """Read a broadcast; whoever may connect to the database can send anything."""
+    """Return a broadcast; None if it is malformed. Any database client can send anything."""
     try:
         parts = json.loads(payload)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""One space of the control store in memory, so that nobody waits for the store to look at it."""
+"""A copy of one space of the control store in memory, so that readers never wait for the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RETRY_SECONDS: Final = 0.5
 
 
 class Mirror:
-    """`entries` by key, as last read; with the store away they stay what they were."""
+    """`entries` by key, as last read. They stay unchanged while the store is unreachable."""
 
     def __init__(
         self,
@@ -23,18 +23,18 @@ class Mirror:
         clock: Clock,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_change` is called after each reading that found something else."""
+        """Call `on_change` after each read that found a difference."""
         self._store, self._space, self._clock = store, space, clock
         self._on_change = on_change
         self.entries: Mapping[str, Entry] = {}
-        # A store that keeps what it read gives the same again while nothing changed.
+        # A store that caches its entries returns the same object while nothing changed.
         self._rows: tuple[Entry, ...] = ()
 
     async def read(self) -> None:
         """Read the space now.
 
         Raises:
-            ControlStoreError: the store does not answer; `entries` stay.
+            ControlStoreError: the store does not answer; `entries` stay unchanged.
         """
         rows = await self._store.entries(self._space)
         if rows is self._rows:
@@ -45,7 +45,7 @@ class Mirror:
             self._on_change()
 
     async def run(self) -> None:
-        """Keep up until cancelled."""
+        """Keep `entries` up to date until cancelled."""
         async with aclosing(self._store.watch()) as watch:
             async for item in watch:
                 if isinstance(item, News) and (item.topic, item.text) != (ENTRY_TOPIC, self._space):

@@ -37,7 +37,7 @@ from hpcc.ports import (
 )
 
 _MAX_CONNECTIONS: Final = 4
-# A connection to be had, and a transaction of several statements.
+# The time to get a connection, and for a transaction of several statements.
 _OPERATION_SECONDS: Final = CONNECT_SECONDS + 2 * STATEMENT_SECONDS
 
 _PUT: Final = """
@@ -101,7 +101,7 @@ _FLOOR: Final = """
 
 
 class PostgresControlStore:
-    """`ControlStore` of a replica: one of many handles on one database."""
+    """A replica's `ControlStore`: one of many handles on one database."""
 
     def __init__(self, config: DatabaseConfig, pool: Any, fanout: Fanout, origin: str) -> None:  # noqa: ANN401 - asyncpg ships no types
         self._config, self._pool, self._fanout, self._origin = config, pool, fanout, origin
@@ -111,10 +111,10 @@ class PostgresControlStore:
         return self._origin
 
     async def check(self) -> None:
-        """Look whether the database is there and has this version's tables.
+        """Check that the database answers and has this version's tables.
 
         Raises:
-            CallerError: it lacks them.
+            CallerError: the tables are missing or of another version.
             ControlStoreError: it does not answer.
         """
         async with self._connection() as db:
@@ -167,7 +167,7 @@ class PostgresControlStore:
         for lease in leases:
             check_name(lease.worker_id)
             check_value(lease.facts or b"", MAX_FACTS_BYTES)
-        # One statement touches a row once: of two leases of one worker the last one counts.
+        # One statement may touch a row only once: of two leases of one worker the last counts.
         told = list({lease.worker_id: lease for lease in leases}.values())
         columns = (
             [x.worker_id for x in told], [x.generation for x in told], [x.since for x in told],
@@ -236,7 +236,7 @@ class PostgresControlStore:
     async def open_session(self, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
         check_name(ask.tenant, ask.principal)
         async with self._connection() as db, db.transaction():
-            # Replicas take turns: two logins must not both find the last place.
+            # Replicas take turns, so that two logins cannot both get the last place.
             await db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", ask.tenant)
             return await _open_session(db, ask)
 
@@ -312,7 +312,7 @@ async def _open_session(db: Any, ask: SessionAsk) -> tuple[int, tuple[SessionFlo
 async def open_postgres(
     config: DatabaseConfig, clock: Clock
 ) -> AsyncGenerator[PostgresControlStore]:
-    """Give a store that connects when it is used, and again after each interruption."""
+    """Yield a store that connects on first use, and again after each interruption."""
     fanout = Fanout()
     pool = asyncpg.create_pool(
         **connect_arguments(config), min_size=0, max_size=_MAX_CONNECTIONS,

@@ -1,6 +1,6 @@
-"""The tables in PostgreSQL, made by `hpcc scheduler migrate` and by nothing else.
+"""The PostgreSQL tables. Only `hpcc scheduler migrate` creates and changes them.
 
-A schedulers' role has rights on rows alone: whoever takes a replica over cannot change the tables.
+The role of a scheduler has rights on rows only, so an attacker in a replica cannot change tables.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from hpcc.control.connect import connect, store_errors
 from hpcc.control.database import DatabaseConfig
 from hpcc.core import CallerError
 
-# One step per version; a step is never changed once it was released, the next one is appended.
-# A step that older schedulers cannot live with raises the number in `_OLDEST`.
+# One step per version. A released step is never changed; a new one is appended.
+# A step that older schedulers cannot work with raises the number in `_OLDEST`.
 _STEPS: Final = (
     """
     CREATE TABLE hpcc.entry (
@@ -38,20 +38,20 @@ _STEPS: Final = (
     """,
 )
 SCHEMA_VERSION: Final = len(_STEPS)
-# The oldest code that can work with what all steps have made.
+# The oldest code version that can work with the result of all steps.
 _OLDEST: Final = 1
 _ROLE: Final = re.compile(r"[a-z_][a-z0-9_-]{0,62}")
-# Of transactions that change the schema; a number of ours.
+# Lock for transactions that change the schema; an arbitrary number for hpcc.
 _LOCK: Final = 0x68706363
 
 
 async def migrate(config: DatabaseConfig, *, role: str = "") -> tuple[int, int]:
-    """Bring the schema to this version; return the version before and after.
+    """Migrate the schema to this version; return the version before and after.
 
-    `role` gets the rights that a scheduler needs, and no more.
+    `role` gets exactly the rights that a scheduler needs.
 
     Raises:
-        CallerError: the role is no plain name, or a newer hpcc was here.
+        CallerError: the role is not a plain name, or a newer hpcc wrote the schema.
         ControlStoreError: the database does not answer, or refuses.
     """
     if role and not _ROLE.fullmatch(role):
@@ -92,10 +92,10 @@ async def _migrate(connection: Any, role: str) -> tuple[int, int]:  # noqa: ANN4
 
 
 async def check_schema(connection: Any) -> None:  # noqa: ANN401 - asyncpg ships no types
-    """Refuse a database that this code cannot work with.
+    """Check that this code can work with the database.
 
     Raises:
-        CallerError: no schema, an older or a much newer one.
+        CallerError: no schema, an older one, or a much newer one.
     """
     try:
         row = await connection.fetchrow("SELECT version, oldest FROM hpcc.schema_version")

@@ -1,7 +1,7 @@
-"""Files as the services need them, on Linux and on Windows: locked, private, durable.
+"""File operations for the services on Linux and Windows: locked, private, durable.
 
-The two modules have the same functions; this face chooses one. Nothing else may ask which system
-it runs on to open, lock or sync a file.
+Two modules have the same functions, and this face chooses one. No other code may check the system
+to open, lock or sync a file.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Whose a file is, and who else may open it."""
+"""Who owns a file, and who else may open it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class FileAccess(NamedTuple):
-    """What an open file is: ordinary, this user's, closed to everyone else."""
+    """Whether an open file is an ordinary file, this user's, and closed to everyone else."""
 
     is_regular: bool
     is_own: bool

@@ -1,4 +1,4 @@
-"""The calls of POSIX; `hpcc.files.on_windows` has the same functions."""
+"""File operations with POSIX calls; `hpcc.files.on_windows` has the same functions."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from typing import Final
 
 from hpcc.files.access import FileAccess
 
-# Opening a pipe or a device must not hold us up.
+# Opening a pipe or a device must not block.
 NONBLOCK: Final = os.O_NONBLOCK
 
 
 def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file by `flags` of `os.open`; a link is not followed, no child inherits it.
+    """Return a descriptor opened by `flags` of `os.open`. Links and inheritance are excluded.
 
     Raises:
-        OSError: as `os.open` does; ELOOP: it is a link.
+        OSError: see `os.open`; ELOOP: it is a link.
     """
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
 
 def lock_now(descriptor: int, *, exclusive: bool = True) -> None:
-    """Lock an open file now or not at all; closing the descriptor ends it, and so does our end.
+    """Lock an open file without waiting. The lock ends when the descriptor or the process does.
 
-    A lock keeps nobody from reading or writing; two descriptors of one process are as of two.
+    A lock does not prevent reads or writes. Two descriptors of one process count as two owners.
 
     Raises:
-        BlockingIOError: another has it.
+        BlockingIOError: another owner has the lock.
         OSError: it cannot be locked.
     """
     fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
 
 
 def sync_file(descriptor: int) -> None:
-    """Make what was written durable.
+    """Make written data durable.
 
     Raises:
-        OSError: it is not.
+        OSError: it may not be durable.
     """
     os.fdatasync(descriptor)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make names durable that were made, changed or removed.
+    """Make created, changed and removed names durable.
 
     Raises:
-        OSError: they are not.
+        OSError: they may not be durable.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -58,10 +58,10 @@ def sync_directory(directory: Path) -> None:
 
 
 def access_of(descriptor: int) -> FileAccess:
-    """Return what an open file is.
+    """Return the type, owner and access of an open file.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system cannot report them.
     """
     status = os.fstat(descriptor)
     return FileAccess(
@@ -72,6 +72,6 @@ def access_of(descriptor: int) -> FileAccess:
 
 
 def privacy_remedy(path: Path) -> str:
-    """Return what closes a file to others, as words that follow a colon."""
+    """Return how to close a file to others, as text after a colon."""
     del path
     return "chmod 600 it"

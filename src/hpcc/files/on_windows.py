@@ -1,4 +1,4 @@
-"""What `hpcc.files.on_posix` has, by Windows' calls. Not yet run on Windows; tried under Wine."""
+"""The functions of `hpcc.files.on_posix` with Windows calls. Run under Wine, not yet on Windows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hpcc.windows.open_files import (
 )
 from hpcc.windows.users import own_sid
 
-# Nothing waits for another end when it is opened here.
+# No open call here waits for another end.
 NONBLOCK: Final = 0
 _KINDS: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
@@ -37,15 +37,15 @@ def _library() -> Library:
     return load_library()
 
 
-def _runtime() -> Any:  # noqa: ANN401 - the module has types on Windows alone
+def _runtime() -> Any:  # noqa: ANN401 - only Windows has the module's types
     return import_module("msvcrt")
 
 
 def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file by `flags` of `os.open`: those of reading, writing, making and appending.
+    """Return a descriptor opened by `flags` of `os.open` for read, write, create and append.
 
-    It may be renamed and removed while it is open, and is read and written as bytes. `mode` 0600
-    is a list of who may open what is made here; another mode is the directory's list.
+    The file may be renamed and removed while it is open, and its content is bytes. With `mode` 0600
+    a new file gets its own access list; with other modes it inherits the directory's.
     """
     kind = flags & _KINDS
     how = OPEN_EXISTING
@@ -68,7 +68,7 @@ def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def lock_now(descriptor: int, *, exclusive: bool = True) -> None:
-    """Lock an open file now or not at all."""
+    """Lock an open file without waiting."""
     with _as_os_errors():
         is_locked = lock_handle(_library(), _handle(descriptor), exclusive=exclusive)
     if not is_locked:
@@ -76,17 +76,17 @@ def lock_now(descriptor: int, *, exclusive: bool = True) -> None:
 
 
 def sync_file(descriptor: int) -> None:
-    """Make what was written durable."""
+    """Make written data durable."""
     os.fsync(descriptor)
 
 
 def sync_directory(directory: Path) -> None:
-    """Do nothing: Windows has no call for it that works without more rights than these."""
+    """Do nothing: Windows has no call for this that works without further rights."""
     del directory
 
 
 def access_of(descriptor: int) -> FileAccess:
-    """Return what an open file is; the system and its administrators count as its owner."""
+    """Return the access of an open file. The system and its administrators count as its owner."""
     handle = _handle(descriptor)
     with _as_os_errors():
         return FileAccess(
@@ -97,7 +97,7 @@ def access_of(descriptor: int) -> FileAccess:
 
 
 def privacy_remedy(path: Path) -> str:
-    """Return what closes a file to others, as words that follow a colon."""
+    """Return how to close a file to others, as text after a colon."""
     who = f"*S-1-5-18:F *S-1-5-32-544:F *{own_sid(_library())}:F"
     return f'icacls "{path}" /inheritance:r /grant:r {who}'
 
@@ -115,5 +115,5 @@ def _as_os_errors(path: Path | None = None) -> Iterator[None]:
     except WindowsError as error:
         told: Callable[[int], str] = vars(ctypes)["FormatError"]
         name = None if path is None else str(path)
-        # Windows' Python makes errno and class of it from the last one.
+        # On Windows, Python derives errno and the exception's class from the last argument.
         raise OSError(0, told(error.code), name, error.code) from error

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: written aside, synced as the caller asks, renamed.
+"""Files that are complete or absent: written aside, synced as requested, renamed.
 
-A reader sees the old file or the new one, never a part. After an error the old file is still there
-and nothing stays aside; only a crash of this process can leave the file aside.
+A reader sees the old file or the new one, never a part. After an error the old file still exists
+and nothing is left aside. Only a crash of this process can leave the file aside.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import BinaryIO
 
 from hpcc.files import open_file, sync_directory
 
-# Called before each step: "open", "write", "sync", "rename", "directory-sync". A test makes it
-# raise OSError to see what stays on the disk.
+# Called before each step: "open", "write", "sync", "rename", "directory-sync". Tests make it raise
+# OSError to see what remains on the disk.
 FaultPoint = Callable[[str], None]
 
 
 class Sync(enum.Enum):
-    """What is on the disk for sure when the call returns, also after a power failure."""
+    """What is certain to be on the disk when the call returns, even after a power failure."""
 
-    # The old file, the new one, or on some file systems an empty one: for what can be made again.
+    # The old file, the new one, or on some file systems an empty one. For data that can be remade.
     NONE = enum.auto()
     # The old file or the new one, never an empty one.
     CONTENT = enum.auto()
@@ -33,7 +33,7 @@ class Sync(enum.Enum):
 
 
 def no_fault(step: str) -> None:
-    """Do nothing: the fault point of the product."""
+    """Do nothing: the fault point in production."""
     del step
 
 
@@ -48,20 +48,20 @@ def whole_file(
     keeps_existing: bool = False,
     fault: FaultPoint = no_fault,
 ) -> Iterator[BinaryIO]:
-    """Yield a file opened for writing that takes the place of `path` when the block ends.
+    """Yield a file opened for writing that replaces `path` when the block ends.
 
     Args:
-        path: the file to replace or make.
+        path: the file to replace or create.
         sync: how durable the result is.
         mode: the permissions of the file, less the umask.
-        aside: where to write, in the directory of `path`; what is there is removed first. Default:
-            a hidden random name. A fixed name needs a lock or a single writer.
-        makes_parent: make a missing directory of `path`, with mode 0700.
-        keeps_existing: leave a file alone that is at `path` by then, and drop this one.
+        aside: where to write, in the directory of `path`. An existing file there is removed first.
+            Default: a hidden random name. A fixed name needs a lock or a single writer.
+        makes_parent: create a missing directory of `path`, with mode 0700.
+        keeps_existing: if a file exists at `path` by then, keep it and drop this one.
         fault: called before each step.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: it cannot be written; the old file is unchanged.
     """
     if aside is None:
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -101,10 +101,10 @@ def write_whole(
     aside: Path | None = None,
     makes_parent: bool = False,
 ) -> None:
-    """Put `data` at `path`, whole or not at all; see `whole_file`.
+    """Write `data` to `path`, completely or not at all; see `whole_file`.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: it cannot be written; the old file is unchanged.
     """
     with whole_file(path, sync=sync, mode=mode, aside=aside, makes_parent=makes_parent) as file:
         file.write(data)

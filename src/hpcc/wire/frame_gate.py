@@ -1,7 +1,7 @@
 """The part of HTTP/2 that a guest may speak. Checks each frame before the HTTP/2 library sees it.
 
 A guest is hostile, and it talks to a full HTTP/2 library. h2 accepts much that an agent never
-sends: padding, priorities, unknown frame kinds, large header blocks. It also does work for every frame,
+sends: padding, priorities, unknown frame kinds, large header blocks. It also works for every frame,
 even for an empty one. A guest could attack that code, or send cheap frames to occupy a processor
 of the host.
 
