@@ -1,6 +1,6 @@
 """The values that all parts share: digests, names, requests, errors.
 
-A value checks its fields when it is made and does nothing else. This package imports no other
+A value checks its fields when it is created and does nothing else. This package imports no other
 package of hpcc.
 """
 

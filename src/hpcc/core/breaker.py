@@ -1,4 +1,4 @@
-"""When a service that fails is not asked for a while: the one circuit breaker of the product."""
+"""The product's one circuit breaker: stops calls to a failing service for a while."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ class CircuitBreaker:
     """Opens after `failures` failures in a row, for `open_seconds`. Not thread-safe.
 
     `tries_one` chooses what follows. True: one caller per `open_seconds` is admitted, and the
-    breaker stays open until a call succeeds. False: everybody is admitted again and the count
-    starts anew; a call that was under way and succeeds meanwhile does not close it earlier.
-
+    breaker stays open until a call succeeds. False: all callers are admitted again and the count
+    restarts at 0; the success of a call from before does not close the breaker earlier.
     `now` is a monotonic time in seconds.
     """
 
@@ -17,12 +16,12 @@ class CircuitBreaker:
         self._max_failures, self._open_seconds = failures, open_seconds
         self._tries_one = tries_one
         self._failures = 0
-        # Only with `tries_one`: since when the breaker waits for a call that succeeds.
+        # Only with `tries_one`: the time since when the breaker waits for a successful call.
         self._opened_at: float | None = None
         self._retry_at = float("-inf")
 
     def admits(self, now: float) -> bool:
-        """Return whether the service may be asked; a caller that is admitted asks it."""
+        """Return whether the service may be called; an admitted caller must call it."""
         if now < self._retry_at:
             return False
         if self._opened_at is not None:
@@ -30,7 +29,7 @@ class CircuitBreaker:
         return True
 
     def failed(self, now: float, *, at_once: bool = False) -> bool:
-        """Count a failure, which suffices if `at_once`; return whether it opened the breaker."""
+        """Count a failure (enough to open if `at_once`); return whether it opened the breaker."""
         self._failures += 1
         is_enough = at_once or self._failures >= self._max_failures
         if self._opened_at is None and not is_enough:
@@ -45,7 +44,7 @@ class CircuitBreaker:
         return opens
 
     def succeeded(self, now: float) -> float | None:
-        """Count a success; return for how many seconds the breaker that it closes was open."""
+        """Count a success; return the seconds that the breaker was open, None if it was closed."""
         self._failures = 0
         if self._opened_at is None:
             return None

@@ -10,19 +10,19 @@ from typing import Final, Self
 from hpcc.core.errors import CallerError, IntegrityError
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
-# Larger than any object file we would move; keeps a hostile size out of arithmetic and headers.
+# Larger than any object file. Keeps a hostile size out of arithmetic and headers.
 MAX_BLOB_BYTES: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """SHA-256 of some bytes, in lower-case hex, and their count. Cannot hold nonsense."""
+    """SHA-256 of some bytes, in lower-case hex, and their count. Always valid."""
 
     hash: str
     size_bytes: int
 
     def __post_init__(self) -> None:
-        """Refuse anything that is not a SHA-256 and a sane size."""
+        """Reject anything but a SHA-256 and a sane size."""
         if not _HEX.fullmatch(self.hash):
             raise CallerError(f"not a SHA-256 in lower-case hex: {self.hash[:80]!r}")
         if not 0 <= self.size_bytes <= MAX_BLOB_BYTES:
@@ -34,7 +34,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `HASH/SIZE`, the spelling of `str()`.
+        """Return the digest in `HASH/SIZE`, the form of `str()`.
 
         Raises:
             CallerError: the text is anything else.
@@ -53,7 +53,7 @@ EMPTY_DIGEST: Final = Digest.of(b"")
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes with the digest they really have. Made only by `of` and `checked`."""
+    """Bytes with their verified digest. Only `of` and `checked` create one."""
 
     digest: Digest
     data: bytes
@@ -64,10 +64,10 @@ class Blob:
 
     @classmethod
     def checked(cls, digest: Digest, data: bytes) -> Self:
-        """Pair bytes from outside with the digest they are supposed to have.
+        """Return bytes from outside as a blob, after checking them against their digest.
 
         Raises:
-            IntegrityError: they do not have it.
+            IntegrityError: they do not match it.
         """
         if len(data) != digest.size_bytes or hashlib.sha256(data).hexdigest() != digest.hash:
             raise IntegrityError(

@@ -1,4 +1,4 @@
-"""Addresses of services as an operator writes them: TLS, or loopback."""
+"""Addresses of services in an operator's configuration: TLS, or loopback."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LOOPBACK_NAMES: Final = frozenset({"localhost"})
 
 
 def check_endpoint(endpoint: str, *, secure: str, plain: str) -> bool:
-    """Say whether the endpoint is reached without TLS, which only loopback may be.
+    """Return whether the endpoint is reached without TLS, which is only allowed on loopback.
 
     Raises:
-        CallerError: it is no URL of the two schemes, holds a password, or is plain elsewhere.
+        CallerError: not a URL of the two schemes, a password in it, or plain and not loopback.
     """
     try:
         parts = urlsplit(endpoint)
@@ -39,7 +39,7 @@ def check_endpoint(endpoint: str, *, secure: str, plain: str) -> bool:
 
 
 def check_port(name: str, port: int) -> None:
-    """Check a port to listen at; 0 lets the system choose.
+    """Check a port to listen on; 0 lets the system choose.
 
     Raises:
         CallerError: there is no such port. (gRPC would take it modulo 65,536.)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 
 class HpccError(Exception):
-    """Root of every error hpcc raises on purpose.
+    """Root of every error that hpcc raises on purpose.
 
     `reason` is a stable, lower-case, dashed word for tests, counters and the CLI's advice;
-    the text is for a person and says what was wrong and what to do. It never holds a secret
+    the text is for a person, and says what was wrong and what to do. It never contains a secret
     or source text.
     """
 
@@ -27,7 +27,7 @@ class CallerError(HpccError):
 
 
 class InfrastructureError(HpccError):
-    """Something of ours failed; another worker, or a later try, may succeed."""
+    """A part of the farm failed; another worker, or a later try, may succeed."""
 
     default_reason = "infrastructure"
 
@@ -39,12 +39,12 @@ class IntegrityError(HpccError):
 
 
 class NotFoundError(HpccError):
-    """The thing asked for is not there."""
+    """The requested object does not exist."""
 
     default_reason = "not-found"
 
 
 class PolicyError(CallerError):
-    """Allowed by no rule: a wrong, expired or foreign token, tenant, image or isolation."""
+    """No rule allows it: a wrong, expired or foreign token, tenant, image or isolation."""
 
     default_reason = "policy"

@@ -1,7 +1,7 @@
 """One compile inside a guest, as data: what goes in, and the events that come out.
 
-Paths are POSIX, relative to the guest's source root, without `.`, `..` or empty parts;
-`check_guest_path` is the one place that decides it, on both sides of the boundary.
+Paths are POSIX, relative to the guest's source root, without `.`, `..` or empty parts. Only
+`check_guest_path` decides this, on both sides of the boundary.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_PATH_BYTES: Final = 4096
 MAX_NAME_BYTES: Final = 255
 MAX_INPUTS: Final = 100_000
 MAX_OUTPUTS: Final = 64
-# Files and directories in the output directories of one exec.
+# Files and directories in all output directories of one exec.
 MAX_OUTPUT_ENTRIES: Final = 10_000
 MAX_ARGV_BYTES: Final = 2 << 20
 MAX_STDIO_BYTES: Final = 4 << 20
@@ -57,7 +57,7 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecLimits:
-    """What one compile may use; the agent enforces them, the host's deadline backs them up."""
+    """What one compile may use. The agent enforces it, and the host has a deadline as backup."""
 
     wall_seconds: float = 600.0
     memory_bytes: int = 2 << 30
@@ -70,8 +70,8 @@ class ExecLimits:
 class ExecRequest:
     """A compile for a guest. `cwd` and `outputs` are relative to the source root.
 
-    `cwd` may be "" for the root itself. `env` is complete: nothing is inherited. What is in
-    the end a directory at one of `output_directories` comes back with all below it.
+    `cwd` may be "" for the root itself. `env` is complete: nothing is inherited. If a path in
+    `output_directories` is a directory after the compile, it is returned with all its content.
     """
 
     exec_id: str
@@ -86,7 +86,7 @@ class ExecRequest:
 
 @dataclass(frozen=True, slots=True)
 class StdioEvent:
-    """Bytes the compiler wrote, in order within each stream."""
+    """Bytes that the compiler wrote, in order within each stream."""
 
     stream: Literal["stdout", "stderr"]
     data: bytes
@@ -94,12 +94,11 @@ class StdioEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultEvent:
-    """How the compile ended; exactly one, before any output.
+    """How the compile ended. There is exactly one, before any output.
 
     `signal` is 0 unless a signal ended it (then `exit_code` is 128 + signal). `reason` is ""
     for an ordinary end, else one of "deadline", "cancelled", "no-such-program", "stdio-limit",
-    "output-limit", "output-tree",
-    "memory", "agent-error". Times are seconds inside the guest.
+    "output-limit", "output-tree", "memory", "agent-error". Times are seconds inside the guest.
     """
 
     exit_code: int
@@ -114,7 +113,7 @@ class ResultEvent:
 
 @dataclass(frozen=True, slots=True)
 class OutputEvent:
-    """A piece of an output file; pieces of one path follow each other, `last` ends it.
+    """A piece of an output file. Pieces of one path are consecutive, and `last` marks the end.
 
     A path that ends with "/" is a directory in or at an output directory.
     """

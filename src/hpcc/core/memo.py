@@ -11,8 +11,8 @@ Three rules of eviction are enough for the whole product:
 
 None has a lock. Under CPython each read is one atomic operation of the dictionary. Concurrent
 writes of a `BoundedMemo` may exceed the bound by one entry per writing thread, or drop an entry
-that was just written; both only cost work. The other two need a
-lock if several threads write them; `get` and `use` are safe beside one writer.
+that was just written; both only cost work. The other two need a lock if several threads write
+them; `get` and `use` are safe beside one writer.
 Expiry is the caller's: store the time beside the value.
 """
 
@@ -82,7 +82,7 @@ class SizedMemo[K, V]:
         self._max_bytes, self._max_entries = max_bytes, max_entries
         self._items: OrderedDict[K, V] = OrderedDict()
         self._total_bytes = 0
-        # The dictionary's own method: a lookup on the hit path costs no call of Python code.
+        # The dictionary's own method, so that a lookup on the hit path calls no Python code.
         self.get: Callable[[K], V | None] = self._items.get
 
     def use(self, key: K) -> V | None:
@@ -94,7 +94,7 @@ class SizedMemo[K, V]:
         return value
 
     def put(self, key: K, value: V) -> None:
-        """Store a value and evict what is too much."""
+        """Store a value and evict values beyond the bounds."""
         self.drop(key)
         self._items[key] = value
         self._total_bytes += self._size_of(value)
@@ -102,12 +102,12 @@ class SizedMemo[K, V]:
             self._total_bytes -= self._size_of(self._items.popitem(last=False)[1])
 
     def drop(self, key: K) -> None:
-        """Forget one value, if it is there."""
+        """Remove one value, if it is stored."""
         value = self._items.pop(key, None)
         if value is not None:
             self._total_bytes -= self._size_of(value)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self._items.clear()
         self._total_bytes = 0

@@ -1,4 +1,4 @@
-"""Names that travel between parts, each parsed once into a type that cannot be wrong."""
+"""Names that travel between parts. Each is parsed once into a type that is always valid."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAX_REPOSITORY_CHARS: Final = 255
 
 @dataclass(frozen=True, slots=True, order=True)
 class TenantId:
-    """Who must be kept apart: a DNS-label-like name, also the REAPI instance name."""
+    """A party that must be kept apart: a name like a DNS label, also the REAPI instance name."""
 
     value: str
 
     def __post_init__(self) -> None:
-        """Refuse what could not be a directory name, a label or an instance name."""
+        """Reject values that cannot be a directory name, a label or an instance name."""
         if not _TENANT.fullmatch(self.value):
             raise CallerError(
                 f"not a tenant id: {self.value[:80]!r} (1 to 63 of a-z, 0-9 and inner '-')"
@@ -35,12 +35,12 @@ class TenantId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ImageDigest:
-    """`sha256:` and 64 hex digits: the manifest digest that is the toolchain's identity."""
+    """`sha256:` and 64 hex digits: the manifest digest that identifies the toolchain."""
 
     value: str
 
     def __post_init__(self) -> None:
-        """Refuse tags and other algorithms."""
+        """Reject tags and other algorithms."""
         if not _SHA256.fullmatch(self.value):
             raise CallerError(f"not an image digest (sha256:…): {self.value[:100]!r}")
 
@@ -60,7 +60,7 @@ class ImageRef:
     digest: ImageDigest
 
     def __post_init__(self) -> None:
-        """Refuse repositories that could be read as a path or an option."""
+        """Reject repositories that could be parsed as a path or an option."""
         if len(self.repository) > MAX_REPOSITORY_CHARS or not _REPOSITORY.fullmatch(
             self.repository
         ):
@@ -68,7 +68,7 @@ class ImageRef:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `[docker://]repo@sha256:…`.
+        """Return the reference in `[docker://]repo@sha256:…`.
 
         Raises:
             CallerError: unpinned or malformed.
@@ -86,12 +86,12 @@ class ImageRef:
 
     @property
     def platform_value(self) -> str:
-        """The value of the REAPI platform property `container-image`."""
+        """Return the value of the REAPI platform property `container-image`."""
         return f"docker://{self}"
 
 
 class Isolation(enum.StrEnum):
-    """What really ran a compile. The label of rows, results and the CLI."""
+    """What isolated a compile from the host: the label of rows, results and the CLI."""
 
     FIRECRACKER_KVM = "firecracker/kvm"
     QEMU_KVM = "qemu/kvm"
@@ -100,15 +100,15 @@ class Isolation(enum.StrEnum):
     PROCESS_WINDOWS = "process/windows"
     PROCESS_RUNC = "process/runc"
     LOCAL_NONE = "local/none"
-    # A service that is not ours ran it: nobody here knows under what.
+    # Another REAPI service ran it, and its isolation is not known.
     FOREIGN_UNKNOWN = "foreign/unknown"
 
     @property
     def rank(self) -> int:
-        """Strength for policy: 3 own kernel, 2 container, 0 none. Equal ranks satisfy each other.
+        """Return the strength for policy: 3 own kernel, 2 container, 0 none.
 
-        TCG guests have their own kernel and the same boundary (the VMM process); what KVM
-        adds is speed, so both rank the same.
+        Equal ranks satisfy each other. TCG guests have their own kernel and the same boundary (the
+        VMM process). KVM only adds speed, so both have the same rank.
         """
         match self:
             case (
@@ -132,6 +132,6 @@ class GuestReuse(enum.StrEnum):
     TENANT = "tenant"
 
     def stricter(self, other: GuestReuse) -> GuestReuse:
-        """Return the one of both under which fewer share a guest."""
+        """Return the one of the two that lets fewer share a guest."""
         order = (GuestReuse.EXEC, GuestReuse.PRINCIPAL, GuestReuse.TENANT)
         return min(self, other, key=order.index)

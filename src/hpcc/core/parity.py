@@ -1,4 +1,4 @@
-"""Whether a host's compiler and an image's are the same, and who decides what follows. Pure."""
+"""Compares a host's compiler with an image's, and decides what follows from a difference. Pure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SHORT_DIGEST: Final = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientPolicy:
-    """What clients do; None is "nothing said", and the other side's word counts."""
+    """A policy for clients. None means no preference, and then the other side's value counts."""
 
     fallback: Fallback | None = None
     parity: Parity | None = None
 
     def stricter(self, *, fallback: Fallback, parity: Parity) -> tuple[Fallback, Parity]:
-        """Return what is in force where both a tenant and its user have a say.
+        """Return the effective values when both a tenant and its user have set some.
 
-        `never` before `warn` before `quiet`, `refuse` before `warn` before `ignore`.
+        The order is `never`, `warn`, `quiet`, and `refuse`, `warn`, `ignore`.
         """
         return (
             min(self.fallback or fallback, fallback, key=FALLBACKS.index),
@@ -39,9 +39,9 @@ class ClientPolicy:
 
 
 class Level(StrEnum):
-    """How far two compilers are apart."""
+    """How much two compilers differ."""
 
-    # One side is not known: nobody is refused for that.
+    # One side is not known. This never refuses a compile.
     UNKNOWN = "unknown"
     EXACT = "exact"
     HEADERS = "headers"
@@ -55,9 +55,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One comparison. `image` is None where the image has no compiler of the name.
+    """One comparison. `image` is None if the image has no compiler of this name.
 
-    `directories` are those whose headers differ, as the host spells them.
+    `directories` are those whose headers differ, in the host's spelling.
     """
 
     name: str
@@ -69,10 +69,11 @@ class Finding:
 
 
 def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None) -> Finding:
-    """Compare the compiler that is called `name` here with the one of that name in an image.
+    """Compare the host's compiler called `name` with the one of that name in an image.
 
-    Family, target and the version's first number make two compilers different ones (`other`); the
-    rest of the version and the distributor's build are `minor`; then the standard headers count.
+    A different family, target or first number of the version makes them `other` compilers. A
+    difference in the rest of the version or in the distributor's build is `minor`. Otherwise the
+    standard headers are compared.
     """
     others = tuple(image or ())
     there = next((t for t in others if name in t.names), None)
@@ -92,7 +93,7 @@ def compare(name: str, host: Toolchain | None, image: Sequence[Toolchain] | None
 
 
 def sentence(finding: Finding, image: ImageRef) -> str:
-    """Say in one sentence what both sides are and what makes them equal; "" if they are."""
+    """Return a sentence on both sides and on what makes them equal; "" if they are equal."""
     if not finding.level.differs or finding.host is None:
         return ""
     name, here = finding.name, finding.host
@@ -118,7 +119,7 @@ def sentence(finding: Finding, image: ImageRef) -> str:
 
 
 def unknown_sentence(name: str, image: ImageRef) -> str:
-    """Say why a compiler was not compared although the farm has the image."""
+    """Return why a compiler was not compared although the farm has the image."""
     where = f"image {image.repository}@{image.digest.value[: len('sha256:') + _SHORT_DIGEST]}"
     return (
         f"{name} here was not compared with {where}: its compilers are unknown, no worker has got"
@@ -135,7 +136,7 @@ def _remedy(first: str, here: Toolchain) -> str:
 
 
 def _package(name: str, there: Toolchain) -> str:
-    """Name what to install: a release of another major has a package name of its own."""
+    """Return the package to install: each major release has its own package name."""
     if there.family not in {"gcc", "clang"}:
         return str(there)
     plain = "g++" if name.endswith("++") and there.family == "gcc" else there.family
@@ -148,7 +149,7 @@ def _kind(toolchain: Toolchain) -> tuple[str, str, str]:
 
 
 def _differing(host: Toolchain, image: Toolchain) -> tuple[str, ...]:
-    """Name the host's directories whose content the image has nowhere, and what only it has."""
+    """Return the host's directories whose content the image lacks, and those only in the image."""
     if host.probe != image.probe or not host.headers or not image.headers:
         return ()
     ours, theirs = (Counter(d for _, d in t.headers) for t in (host, image))

@@ -1,4 +1,4 @@
-"""Which actions ended guests, and are not sent to guests for a while."""
+"""Actions that killed guests, and are not sent to guests for a while."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 from hpcc.core.memo import LruMemo
 
 MAX_GUEST_DEATHS: Final = 2
-# Not for good: the action may have shared its guests with the one that ended them.
+# Not permanent: the action may have shared its guests with the one that killed them.
 QUARANTINE_SECONDS: Final = 1800.0
 MAX_REMEMBERED: Final = 1024
 
 
 class ActionQuarantine[K]:
-    """Guest deaths by action: an action with `max_deaths` is quarantined.
+    """Guest deaths by action. An action with `max_deaths` is quarantined.
 
-    Deaths count until `seconds` after the last one. Of more than `max_actions`, the action that
-    died longest ago is forgotten. `now` is a monotonic time in seconds.
+    Deaths count until `seconds` after the last one. With more than `max_actions`, the action with
+    the oldest last death is forgotten. `now` is a monotonic time in seconds.
     """
 
     def __init__(
@@ -27,11 +27,11 @@ class ActionQuarantine[K]:
         max_actions: int = MAX_REMEMBERED,
     ) -> None:
         self._max_deaths, self._seconds = max_deaths, seconds
-        # Their number, and the time of the last.
+        # The number of deaths, and the time of the last one.
         self._deaths: LruMemo[K, tuple[int, float]] = LruMemo(max_actions)
 
     def note(self, action: K, now: float) -> bool:
-        """Count a guest that died under an action; return whether that quarantines it now."""
+        """Count a guest that died during an action; return whether that quarantines it now."""
         count = self._count(action, now) + 1
         self._deaths[action] = count, now
         return count == self._max_deaths

@@ -1,4 +1,4 @@
-"""What the daemon's cache side asks of its remote side, and what it gets back."""
+"""The requests of the daemon's cache side to its remote side, and the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcc.core.names import Isolation
 class RemoteInput:
     """A file on this machine and its place in the tree (see `check_guest_path`).
 
-    `sha256` (hex) is the content the compile was planned with; "" means: whatever it is now.
+    `sha256` (hex) is the content that the compile was planned with; "" means its current content.
     """
 
     path: str
@@ -22,11 +22,11 @@ class RemoteInput:
 
 @dataclass(frozen=True, slots=True)
 class SharedInputs:
-    """Inputs in the form in which they cross to the dispatcher, made once for many requests.
+    """Inputs encoded for the dispatcher, once for many requests.
 
-    `encoded` stands for all inputs of a request but those in `own`; see `encode_inputs`. `name` is
-    its SHA-256, by which a dispatcher that has it knows it. `text` is the content of the one
-    input that is `own`, or None: then it is read again.
+    `encoded` stands for all inputs of a request except those in `own`; see `encode_inputs`. `name`
+    is its SHA-256, by which a dispatcher that has it identifies it. `text` is the content of the
+    only input in `own`, or None, and then the file is read again.
     """
 
     encoded: bytes
@@ -39,11 +39,11 @@ class SharedInputs:
 class RemoteRequest:
     """A compile ready for a guest: argv and env as the guest will see them (root at /src).
 
-    `outputs` and `cwd` are root-relative; the first output is the object. `directories` must exist
-    in the tree although no file is in them. `injected` are the flags hpcc added to argv.
-    `toolchain` is this machine's compiler of the same name, as `encode_toolchains` writes it; ""
-    where it is not known. `folds_case`: the guest's file system compares names as NTFS does, and so
-    does the tree (docs/adr/0032-clang-cl-in-guests.md).
+    `outputs` and `cwd` are root-relative, and the first output is the object. `directories` must
+    exist in the tree although they contain no files. `injected` are the flags that hpcc added to
+    argv. `toolchain` is this machine's compiler of the same name, as `encode_toolchains` writes it;
+    "" if unknown. `folds_case`: the guest's file system compares names as NTFS does, and so does
+    the tree (docs/adr/0032-clang-cl-in-guests.md).
     """
 
     argv: tuple[str, ...]
@@ -61,7 +61,7 @@ class RemoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class RemoteOutput:
-    """One file that the guest's compiler wrote, already checked against its digest."""
+    """A file that the guest's compiler wrote, already checked against its digest."""
 
     path: str
     data: bytes
@@ -70,7 +70,7 @@ class RemoteOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteResult:
-    """A finished remote compile. `is_cached` tells a probe's hit from an execution."""
+    """A finished remote compile. `is_cached` distinguishes a probe's hit from an execution."""
 
     exit_code: int
     stdout: bytes
@@ -83,7 +83,7 @@ class RemoteResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFailure:
-    """Nothing usable came back; compile locally. `reason` is counted, `message` is for a person."""
+    """No usable result: compile locally. `reason` is counted, `message` is for a person."""
 
     reason: str
     message: str

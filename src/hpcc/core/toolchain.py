@@ -1,7 +1,7 @@
-"""A compiler as it describes itself: what a host reports, and what a guest says of its image.
+"""A compiler's description: what a host reports, and what a guest reports about its image.
 
-Both are hostile input. They decide what a person is told and whether a compile is offered to a
-farm, never whether a result is trusted: keys hold the image's digest.
+Both are hostile input. They affect messages to a person and whether a compile is offered to a farm.
+They never affect whether a result is trusted: keys hold the image's digest.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """One compiler. `names` are what it is called by: `gcc`, `cc`, `gcc-14`.
+    """One compiler. `names` are the names it is called by: `gcc`, `cc`, `gcc-14`.
 
-    `version` is all of it (`14.2.0`; of cl.exe `_MSC_FULL_VER`), `build` the distributor's words
-    beside it. `headers` are (directory, SHA-256) of what the compiler reads there when it is given
-    the probe with the number `probe`; no headers: they are not known.
+    `version` is complete (`14.2.0`; for cl.exe `_MSC_FULL_VER`). `build` is the distributor's text
+    beside it. `headers` are (directory, SHA-256) of what the compiler reads there for the probe
+    with the number `probe`; empty if unknown.
     """
 
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ class Toolchain:
     headers: tuple[tuple[str, str], ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Refuse what could mislead a reader or take room without end."""
+        """Reject values that could mislead a reader or have no bound."""
         is_good = (
             0 < len(self.names) <= MAX_COMPILER_NAMES
             and all(map(_NAME.fullmatch, self.names))
@@ -69,7 +69,7 @@ class Toolchain:
 
     @property
     def major(self) -> str:
-        """What no two compilers of one kind share: of cl.exe `_MSC_VER`, else the first number."""
+        """The number that differs between compilers of one kind: `_MSC_VER`, or the first one."""
         parts = self.version.split(".")
         return ".".join(parts[: 2 if self.family in {"msvc", "clang-cl"} else 1])
 
@@ -80,7 +80,7 @@ class Toolchain:
 
 @dataclass(frozen=True, slots=True)
 class ImageToolchains:
-    """The compilers that a probe found in an image; none: it has no compiler."""
+    """The compilers that a probe found in an image; empty if it has none."""
 
     image: ImageDigest
     compilers: tuple[Toolchain, ...]
@@ -88,14 +88,14 @@ class ImageToolchains:
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """What a client says at session start: the image it will ask for, and its own compilers."""
+    """What a client sends at session start: the image it will request, and its own compilers."""
 
     image: ImageRef
     compilers: tuple[Toolchain, ...]
 
 
 def toolchain_table(toolchain: Toolchain) -> dict[str, object]:
-    """Return a toolchain as JSON spells it."""
+    """Return a toolchain in its JSON form."""
     return {
         "names": list(toolchain.names),
         "family": toolchain.family,
@@ -108,14 +108,15 @@ def toolchain_table(toolchain: Toolchain) -> dict[str, object]:
 
 
 def encode_toolchains(toolchains: Sequence[Toolchain]) -> str:
+    """Return toolchains as JSON, the input of `parse_toolchains`."""
     return json.dumps([toolchain_table(t) for t in toolchains], separators=(",", ":"))
 
 
 def parse_toolchains(raw: str | bytes) -> tuple[Toolchain, ...]:
-    """Read what `encode_toolchains` wrote, or somebody who pretends it.
+    """Return the toolchains in JSON from an untrusted peer.
 
     Raises:
-        CallerError: it is anything else, or too much.
+        CallerError: another form than that of `encode_toolchains`, or too large.
     """
     if len(raw) > MAX_TOOLCHAINS_BYTES:
         raise _malformed()
@@ -126,10 +127,10 @@ def parse_toolchains(raw: str | bytes) -> tuple[Toolchain, ...]:
 
 
 def toolchains_of(content: object) -> tuple[Toolchain, ...]:
-    """Read a list of `toolchain_table`.
+    """Return the toolchains in a list of `toolchain_table` values.
 
     Raises:
-        CallerError: it is anything else, or too much.
+        CallerError: another form, or too large.
     """
     if not isinstance(content, list) or len(content) > MAX_TOOLCHAINS:
         raise _malformed()

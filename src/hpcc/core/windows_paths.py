@@ -1,8 +1,8 @@
-"""Windows paths as text: the same answer on every system, no look at any disk.
+"""Windows paths as text: the same answer on every system, without access to a disk.
 
-The client resolves real spellings first (long names, links, `subst`); these rules then run there,
+The client first resolves actual spellings (long names, links, `subst`). These rules then run there,
 in the worker and in the agent. Sources: Win32 "Naming Files, Paths, and Namespaces", dotnet "File
-path formats", and what Wine's GetFullPathNameW does with the accepted forms.
+path formats", and the results of Wine's GetFullPathNameW for the accepted forms.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from hpcc.core.digest import Digest
 from hpcc.core.errors import CallerError
 from hpcc.core.exec import InputFile
 
-# MAX_PATH less the final zero: cl.exe takes no longer ones, whatever the system is set to.
+# MAX_PATH less the final zero: cl.exe accepts no longer paths under any system setting.
 MAX_WINDOWS_PATH_UNITS: Final = 259
 MAX_WINDOWS_NAME_UNITS: Final = 255
 _SEPARATORS: Final = "\\/"
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _VERBATIM: Final = "\\\\?\\"
-# What NTFS names may not hold in the Win32 namespace; ':' is a stream.
+# Characters that NTFS names may not contain in the Win32 namespace; ':' marks a stream.
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f<>"|?*]')
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # Superscript digits count (Win32 documentation); COM0 and LPT0 are ordinary names.
 _RESERVED: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9\u00b9\u00b2\u00b3])", re.IGNORECASE
 )
-# Eight characters before the dot, three behind it, and a tail that a file system gives by itself.
+# Eight characters before the dot, three after it, and a suffix that a file system generates.
 _SHORT: Final = re.compile(r"(?=[^.]{1,8}(?:\.[^.]{0,3})?\Z)[^.]*~[0-9]+(?:\..*)?", re.DOTALL)
 _FOLD: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 class WindowsPathError(CallerError):
-    """The path cannot be used; `reason` is one of those of tests/golden/windows_paths.json."""
+    """The path cannot be used. tests/golden/windows_paths.json lists each `reason`."""
 
     default_reason = "windows-path"
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsPath:
-    r"""A drive-absolute path in its one spelling: `C:\w\src\A.cpp` is `C` and its components."""
+    r"""A drive-absolute path in its only spelling: `C:\w\src\A.cpp` is `C` and its components."""
 
     drive: str
     components: tuple[str, ...]
@@ -53,7 +53,7 @@ class WindowsPath:
     def relative_to(self, root: WindowsPath) -> str:
         """Return the path below `root`, with `/` between components.
 
-        Drive and root compare as NTFS does for ASCII letters.
+        Drive and root are compared as NTFS does for ASCII letters.
 
         Raises:
             WindowsPathError: it is the root itself or not below it (`outside-root`).
@@ -69,13 +69,13 @@ class WindowsPath:
 
 
 def parse_windows_path(text: str, *, cwd: WindowsPath | None = None) -> WindowsPath:
-    r"""Read an absolute path, or one relative to `cwd`.
+    r"""Return the path for an absolute text, or one relative to `cwd`.
 
-    A `..` that would lead above the drive's root is refused where Windows would stay there.
+    A `..` above the drive's root is rejected, although Windows would stay at the root.
 
     Raises:
-        WindowsPathError: another form (UNC, device, drive-relative …), or a component that two
-            spellings of one file could share.
+        WindowsPathError: another form (UNC, device, drive-relative …), or a component that could
+            be a second spelling of another file.
     """
     if _SURROGATE.search(text):
         raise _refused("lone-surrogate", text, "has half a character, which UTF-8 cannot carry")
@@ -98,7 +98,7 @@ def parse_windows_path(text: str, *, cwd: WindowsPath | None = None) -> WindowsP
 
 
 def check_windows_length(path: str) -> None:
-    """Refuse what cl.exe could not open.
+    """Reject a path that cl.exe cannot open.
 
     Raises:
         WindowsPathError: more than 259 UTF-16 units (`path-too-long`).
@@ -111,10 +111,10 @@ def check_windows_length(path: str) -> None:
 
 
 def check_windows_relative(path: str) -> str:
-    """Return a `/`-separated path below a root, as it travels, if a guest can have it.
+    """Return a `/`-separated path below a root, as sent to guests, if a guest can have it.
 
     Raises:
-        WindowsPathError: absolute, empty, with `.` or `..`, a backslash, or a refused component.
+        WindowsPathError: absolute, empty, with `.` or `..`, a backslash, or a rejected component.
     """
     if _SURROGATE.search(path):
         raise _refused("lone-surrogate", path, "has half a character, which UTF-8 cannot carry")
@@ -127,19 +127,19 @@ def check_windows_relative(path: str) -> str:
 
 
 def windows_key(path: str) -> str:
-    """Fold ASCII capitals only.
+    """Return the path with only its ASCII capitals folded.
 
-    NTFS folds by a table of its own, one UTF-16 unit to one. To fold less than it costs a cache
-    miss; to fold more, as Unicode's casefold does, would take two files for one.
+    NTFS has its own table, which maps one UTF-16 unit to one. Folding less than NTFS costs a cache
+    miss. Folding more, as Unicode's casefold does, would treat two files as one.
     """
     return path.translate(_FOLD)
 
 
 def windows_keys(files: Mapping[str, Digest]) -> Mapping[str, str]:
-    """Return the spelling to use by key, the first in order where there are several.
+    """Return the spelling to use for each key: the first in order if there are several.
 
     Raises:
-        WindowsPathError: two contents under one key (`case-conflict`).
+        WindowsPathError: one key has two contents (`case-conflict`).
     """
     chosen: dict[str, str] = {}
     for path in sorted(files):
@@ -150,10 +150,10 @@ def windows_keys(files: Mapping[str, Digest]) -> Mapping[str, str]:
 
 
 def folded_inputs(files: Iterable[InputFile]) -> tuple[InputFile, ...]:
-    """Return a tree's files under their keys, as a guest takes them whose file system folds case.
+    """Return a tree's files under their keys, for a guest whose file system folds case.
 
     Raises:
-        WindowsPathError: Windows cannot have one of the names, or would take two files for one.
+        WindowsPathError: Windows cannot have one of the names, or would treat two files as one.
     """
     by_path: dict[str, InputFile] = {}
     for file in files:
@@ -164,16 +164,16 @@ def folded_inputs(files: Iterable[InputFile]) -> tuple[InputFile, ...]:
 
 
 def is_short_name(component: str) -> bool:
-    """Say whether this may be an 8.3 name.
+    """Return whether a component may be an 8.3 name.
 
-    The client asks the file system for the long one; elsewhere it is taken as it is and counted,
-    never as equal to a long name.
+    The client asks the file system for the long name. Elsewhere the name is used unchanged and
+    counted, and never treated as equal to a long name.
     """
     return _SHORT.fullmatch(component) is not None
 
 
 def _check_form(text: str) -> bool:
-    r"""Refuse by form; returns whether a `\\?\` prefix stands before a drive."""
+    r"""Reject other forms; return whether a `\\?\` prefix precedes a drive."""
     if text.startswith("\\??\\"):
         raise _refused("device-path", text, "is in the NT namespace")
     if len(text) > 1 and text[0] in _SEPARATORS and text[1] in _SEPARATORS:

@@ -1,7 +1,7 @@
-"""The seams: Protocols that adapters implement and services are written against.
+"""The seams: Protocols that adapters implement and that services are written against.
 
-Each port has one contract suite that every implementation passes. No implementation is here, except
-the system clock.
+Each port has one contract suite that every implementation passes. The system clock is the only
+implementation here.
 """
 
 from hpcc.ports.audit import AuditLog, AuditRow, SecurityEvent, SignedHead

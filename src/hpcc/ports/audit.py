@@ -1,4 +1,4 @@
-"""The audit trail as the worker sees it."""
+"""The audit trail from the worker's side."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """One remote compile or remote hit. Digests are `HASH/SIZE` or `sha256:…`; times UTC.
+    """One remote compile or remote hit. Digests are `HASH/SIZE` or `sha256:…`; times are UTC.
 
-    `row_id` is unique; `started_at` is seconds since the epoch; `cache_status` is "executed",
-    "hit", "joined" for a result that another call had under way, or "abandoned" for a compile
-    that started in a guest and gave no result. `outputs` are
-    (root-relative path, digest). Field meanings: docs/spec/audit.md.
+    `row_id` is unique. `started_at` is seconds since the epoch. `cache_status` is "executed",
+    "hit", "joined" for a result of another call's execution, or "abandoned" for a compile that
+    started in a guest and gave no result. `outputs` are (root-relative path, digest). Field
+    meanings: docs/spec/audit.md.
     """
 
     row_id: str
@@ -45,7 +45,7 @@ class AuditRow:
     scheduler: str
     client_version: str
     reason: str = ""
-    # Absent in rows that were written before they existed.
+    # Absent in rows that were written by older versions.
     vmm_version: str = ""
     jailer_digest: str = ""
     snapshot_digest: str = ""
@@ -53,17 +53,17 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityEvent:
-    """A refusal or an anomaly: stable name, no secret and no source text in `fields`.
+    """A refusal or an anomaly: a stable name, no secret and no source text in `fields`.
 
-    `peer` is the address that called, `request_id` the name of the call that the caller was
-    told with its error; empty where nobody called.
+    `peer` is the caller's address. `request_id` names the call, and the caller got it with its
+    error. Both are empty if there was no call.
     """
 
     name: str
     at: float
     tenant: str = ""
     fields: tuple[tuple[str, str], ...] = field(default=())
-    # Absent in events that were written before they existed.
+    # Absent in events that were written by older versions.
     peer: str = ""
     request_id: str = ""
 
@@ -72,8 +72,8 @@ class SecurityEvent:
 class SignedHead:
     """Where a chain ended at a time, signed by its writer: docs/spec/audit.md, Heads.
 
-    `count` records up to `head`, the last one's hash in hex; `at` seconds since the epoch;
-    `key` and `signature` are Ed25519, 32 and 64 bytes. Nothing here says that it is good.
+    The chain has `count` records up to `head`, the last one's hash in hex. `at` is seconds since
+    the epoch. `key` and `signature` are Ed25519, 32 and 64 bytes, and not checked here.
     """
 
     worker: str
@@ -88,7 +88,7 @@ class AuditLog(Protocol):
     """Append-only. A row is durable when `append` returns."""
 
     async def append(self, row: AuditRow) -> None:
-        """Write the row durably (group commit is allowed, returning early is not).
+        """Write the row durably. It may be grouped with others, but must be durable on return.
 
         Raises:
             InfrastructureError: it could not be made durable; the result must not be released.
@@ -96,13 +96,13 @@ class AuditLog(Protocol):
         ...
 
     async def event(self, event: SecurityEvent) -> None:
-        """Record a security event; never raises for a full disk, but counts it."""
+        """Record a security event. If the disk is full it is counted, and nothing is raised."""
         ...
 
     def require_room(self) -> None:
-        """Ask before work is taken whether its row could be kept.
+        """Check, before work is accepted, that its row could be stored.
 
         Raises:
-            InfrastructureError: reason `audit-full`: no new work until there is room again.
+            InfrastructureError: reason `audit-full`: accept no work until there is room again.
         """
         ...

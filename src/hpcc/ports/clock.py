@@ -1,4 +1,4 @@
-"""Time as something passed in, so that tests own it."""
+"""Time as a dependency that is passed in, so that tests control it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Clock(Protocol):
     """The two clocks of a machine and a way to wait."""
 
     def now(self) -> float:
-        """Seconds since the epoch, UTC."""
+        """Return seconds since the epoch, UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only go up, for deadlines and durations."""
+        """Return seconds that never decrease, for deadlines and durations."""
         ...
 
     async def sleep(self, seconds: float) -> None:

@@ -1,9 +1,9 @@
-"""What the schedulers of a farm know together. Contract: tests/contract/test_control_store.py.
+"""What the schedulers of a farm share. Contract: tests/contract/test_control_store.py.
 
-One store is the whole memory of a farm's control: small things, none of them on the path of a
-route. An embedded one serves one scheduler; a database serves several, and then broadcasts are how
-one tells the others. A broadcast may be lost with a connection: whoever watches is told
-`REREAD` after each interruption and reads again what it cares for.
+One store holds all control state of a farm. Its values are small, and choosing a route reads none
+of them. An embedded store serves one scheduler. A database serves several, which inform each other by
+broadcasts. A broadcast may be lost with a connection, so a watcher gets `REREAD` after each
+interruption and reads again what it needs.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Final, Protocol
 
 from hpcc.core import HpccError, InfrastructureError
 
-# Of an entry's value.
+# For an entry's value.
 MAX_VALUE_BYTES: Final = 256 << 10
-# Of what a worker says of itself: images and their compilers.
+# For what a worker reports about itself: images and their compilers.
 MAX_FACTS_BYTES: Final = 5 << 20
-# Of space, key, worker and topic names.
+# For space, key, worker and topic names.
 MAX_NAME_CHARS: Final = 200
-# Of a broadcast: PostgreSQL carries 8,000 bytes, topic and all.
+# For a broadcast: PostgreSQL carries 8,000 bytes including the topic.
 MAX_NEWS_CHARS: Final = 3000
-# The topic that tells which space an entry changed in.
+# The topic whose text is the space in which an entry changed.
 ENTRY_TOPIC: Final = "entry"
 
 
 class ControlStoreError(InfrastructureError):
-    """The store does not answer now; what is in memory stays good."""
+    """The store does not answer now; values in memory stay valid."""
 
     default_reason = "control-store"
 
 
 class ConflictError(HpccError):
-    """The entry changed since it was read: read it again and decide anew."""
+    """The entry changed since it was read: read it again and decide again."""
 
     default_reason = "conflict"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One named value; `version` grows by one with each change of it."""
+    """One named value; `version` grows by one with each change."""
 
     key: str
     value: bytes
@@ -49,10 +49,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLease:
-    """A worker that lives for `seconds` more, unless it is renewed.
+    """A worker that is alive for `seconds` more, unless its lease is renewed.
 
-    `since` is the generation it registered with; `facts`, what it said of itself then, are read by
-    `facts` and written only where this is not None.
+    `since` is the generation in which it registered. `facts` are what it reported then. They are
+    read by `facts`, and written only if this is not None.
     """
 
     worker_id: str
@@ -66,7 +66,7 @@ class WorkerLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """Where a worker's audit chain ended when last heard of; key and signature are its own."""
+    """The last known end of a worker's audit chain; key and signature are the worker's."""
 
     worker_id: str
     count: int
@@ -78,7 +78,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAsk:
-    """A login to be counted. Times are seconds since the epoch; `most` bounds the tenant's."""
+    """A login to count. Times are seconds since the epoch; `most` limits the tenant's sessions."""
 
     tenant: str
     principal: str
@@ -89,7 +89,7 @@ class SessionAsk:
 
 @dataclass(frozen=True, slots=True)
 class SessionFloor:
-    """Sessions of a principal with a serial below this one are over; kept until `until`."""
+    """A principal's sessions with a lower serial have ended; stored until `until`."""
 
     tenant: str
     principal: str
@@ -99,7 +99,7 @@ class SessionFloor:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """A broadcast; `origin` is the store handle it was told through."""
+    """A broadcast; `origin` is the store handle that sent it."""
 
     topic: str
     text: str
@@ -108,18 +108,18 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """Broadcasts may have been missed: what was read before may be old."""
+    """Broadcasts may have been missed, so values that were read before may be old."""
 
 
 REREAD: Final = Reread()
 
 
 class ControlStore(Protocol):
-    """Every method may raise `ControlStoreError`, in bounded time, and works again by itself."""
+    """Every method may raise `ControlStoreError` in bounded time, and recovers by itself."""
 
     @property
     def origin(self) -> str:
-        """This handle's own name in `News`."""
+        """This handle's name in `News`."""
         ...
 
     async def entry_or_none(self, space: str, key: str) -> Entry | None: ...
@@ -129,24 +129,24 @@ class ControlStore(Protocol):
         ...
 
     async def put(self, space: str, key: str, value: bytes, *, expect: int | None = None) -> Entry:
-        """Keep a value and tell `ENTRY_TOPIC` the space, both or neither.
+        """Store a value and broadcast the space on `ENTRY_TOPIC`, both or neither.
 
-        With `expect` only if that is the entry's version now; 0 is for one that does not exist.
+        With `expect`, only if that is the entry's current version; 0 means that it does not exist.
 
         Raises:
-            ConflictError: another version is there.
-            CallerError: a name or value beyond the limits.
+            ConflictError: the entry has another version.
+            CallerError: a name or value exceeds the limits.
         """
         ...
 
     async def delete(self, space: str, key: str) -> bool:
-        """Remove an entry and tell; say whether it was there."""
+        """Remove an entry and broadcast it; return whether it existed."""
         ...
 
     async def renew(self, leases: Sequence[WorkerLease]) -> frozenset[str]:
-        """Keep these leases where none newer is; return workers that must come with their facts.
+        """Store leases unless newer ones exist; return the workers that must send their facts.
 
-        Newer is a higher generation, or the same with a later end.
+        Newer means a higher generation, or the same one with a later end.
         """
         ...
 
@@ -155,20 +155,20 @@ class ControlStore(Protocol):
         ...
 
     async def leases(self, known: Sequence[tuple[str, int, int]] = ()) -> tuple[WorkerLease, ...]:
-        """Return the leases that have not ended, without facts; forget what ended long ago.
+        """Return the leases that have not ended, without facts. Forget those that ended long ago.
 
-        Those whose worker, generation and `since` are among the `known` are left out.
+        Leases whose worker, generation and `since` are in `known` are left out.
         """
         ...
 
     async def facts(self, worker_ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
-        """Return `since` and facts of those that are there."""
+        """Return `since` and facts of the workers that have any."""
         ...
 
     async def note_anchors(self, anchors: Sequence[Anchor]) -> frozenset[str]:
-        """Keep anchors; return the workers whose chain is shorter than it was, or changed there.
+        """Store anchors; return the workers whose chain became shorter or was rewritten.
 
-        The anchor of such a worker stays what it was.
+        The stored anchor of such a worker stays unchanged.
         """
         ...
 
@@ -179,28 +179,28 @@ class ControlStore(Protocol):
         ...
 
     async def open_session(self, ask: SessionAsk) -> tuple[int, tuple[SessionFloor, ...]]:
-        """Count a login; return its serial, and what ended to make room for it.
+        """Count a login; return its serial, and the sessions that ended to make room for it.
 
-        Serials of a tenant only grow. In a full tenant the oldest session ends of whoever has two
-        or more than the newcomer, else of the newcomer, else of all.
+        Serials of a tenant only grow. In a full tenant the oldest session of a principal ends: one
+        with at least two more than the newcomer, else the newcomer, else any of all.
         """
         ...
 
     async def session_floors(self, now: float) -> tuple[SessionFloor, ...]:
-        """Return the floors that are still of use."""
+        """Return the floors that have not expired."""
         ...
 
     async def tell(self, topic: str, text: str) -> None:
-        """Broadcast to every watcher of the store, this handle's own included.
+        """Broadcast to every watcher of the store, including this handle's own.
 
         Raises:
-            CallerError: beyond the limits.
+            CallerError: the broadcast exceeds the limits.
         """
         ...
 
     def watch(self) -> AsyncGenerator[News | Reread]:
-        """Yield `REREAD`, then news; `REREAD` again whenever some may have been missed.
+        """Yield `REREAD`, then news, and `REREAD` again whenever some may have been missed.
 
-        Never ends by itself: without a connection it waits for one.
+        Never ends by itself: without a connection it waits for a new one.
         """
         ...

@@ -12,6 +12,6 @@ class GuestBootError(InfrastructureError):
 
 
 class GuestLostError(InfrastructureError):
-    """The guest died, or broke the protocol, under a running compile."""
+    """The guest died or broke the protocol during a compile."""
 
     default_reason = "guest-lost"

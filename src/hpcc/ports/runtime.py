@@ -1,4 +1,4 @@
-"""The one interface of every isolation backend. Contract: `hpcc_testkit` and tests/vm."""
+"""The interface of every isolation backend. Contract: `hpcc_testkit` and tests/vm."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class BlobSource(Protocol):
         """Return the blob's bytes, already checked.
 
         Raises:
-            NotFoundError: the input was never uploaded, or is gone.
+            NotFoundError: the input was never uploaded, or was removed.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestSpec:
-    """What a guest is booted from. `image_path` is a read-only filesystem image.
+    """What a guest boots from. `image_path` is a read-only filesystem image.
 
-    `is_passing`: it answers one question and ends, so that no snapshot is worth its making.
+    `is_passing`: the guest answers one question and ends, so a snapshot is not worth making.
     """
 
     image: ImageDigest
@@ -40,7 +40,7 @@ class GuestSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestIdentity:
-    """What the audit row says of a guest: digests are `sha256:…`, "" where there is none."""
+    """The guest's fields of an audit row. Digests are `sha256:…`; "" if there is none."""
 
     guest_id: str
     isolation: Isolation
@@ -50,20 +50,20 @@ class GuestIdentity:
     vmm_version: str = ""
     jailer_digest: str = ""
     warden: str = "none"
-    # Of the snapshot that it was restored from; "" if it was booted.
+    # The snapshot that it was restored from; "" if it was booted.
     snapshot_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Whether a backend works here, and the sentences that say why and how to mend it."""
+    """Whether a backend works here, and sentences on why and how to fix it."""
 
     is_usable: bool
     isolation: Isolation
     summary: str
     details: tuple[str, ...] = field(default=())
     remedy: str = ""
-    # Why every guest is booted here; "" where guests can be restored from snapshots.
+    # Why every guest is booted; "" if guests can be restored from snapshots.
     no_warm_start: str = "this backend has no snapshots"
 
 
@@ -76,19 +76,19 @@ class Guest(Protocol):
     def exec(self, request: ExecRequest, blobs: BlobSource) -> AsyncGenerator[ExecEvent]:
         """Run one compile; yields Stdio*, exactly one Result, Output*.
 
-        Several may run at once. Closing the generator, or a cancel while it runs, kills the
+        Several may run at once. Closing the generator, or cancelling it while it runs, kills the
         compile's process tree in the guest.
 
         Raises:
-            GuestLostError: the guest died or broke the protocol; it is retired.
+            GuestLostError: the guest died or broke the protocol, and is retired.
             NotFoundError: an input is not in `blobs`; the guest stays usable.
-            CallerError: the request breaks a limit; the guest was not asked.
+            CallerError: the request exceeds a limit and was not sent to the guest.
         """
         ...
 
     @property
     def lost(self) -> Awaitable[str]:
-        """Completes with a reason when the guest dies, for whatever cause."""
+        """Complete with a reason when the guest dies, whatever the cause."""
         ...
 
     @property
@@ -100,17 +100,17 @@ class Runtime(Protocol):
 
     @property
     def isolation(self) -> Isolation:
-        """The label of what this runtime really gives."""
+        """The label of the isolation that this runtime actually provides."""
         ...
 
     async def probe(self) -> Probe:
-        """Say whether it works here; bounded in time, never raises for a missing piece."""
+        """Return whether it works here. Bounded in time; never raises for a missing part."""
         ...
 
     def guest(self, spec: GuestSpec) -> AbstractAsyncContextManager[Guest]:
-        """Boot a guest; however the block ends, nothing of it is left.
+        """Boot a guest. When the block ends in any way, nothing of the guest remains.
 
         Raises:
-            GuestBootError: it did not answer in time or could not start.
+            GuestBootError: it could not start, or did not answer in time.
         """
         ...

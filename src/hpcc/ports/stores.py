@@ -1,4 +1,4 @@
-"""What a store of blobs and a cache of results promise, whoever keeps them."""
+"""The contracts of a blob store and of an action cache, for all implementations."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class BlobStore(Protocol):
         ...
 
     async def put(self, blob: Blob) -> None:
-        """Keep the blob; idempotent; visible to every later call, whole or not at all.
+        """Store the blob. Idempotent. Every later call sees it, completely or not at all.
 
         Raises:
-            InfrastructureError: it could not be kept (reason `disk-full` when that is why).
+            InfrastructureError: it could not be stored (reason `disk-full` if that is why).
         """
         ...
 
     async def find_missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
-        """Return those that `get` would not find. The empty blob is never missing."""
+        """Return the digests that `get` would not find. The empty blob is never missing."""
         ...
 
 
@@ -40,10 +40,10 @@ class ActionCache(Protocol):
         """Return the stored record.
 
         Raises:
-            NotFoundError: there is none, or it was damaged and removed.
+            NotFoundError: there is no record, or it was damaged and removed.
         """
         ...
 
     async def put(self, action: Digest, record: bytes) -> None:
-        """Keep the record, replacing an older one, whole or not at all."""
+        """Store the record in place of an older one, completely or not at all."""
         ...

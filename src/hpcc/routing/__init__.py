@@ -1,4 +1,4 @@
-"""The scheduler's choice: which worker, among those that may. Pure: no clock, no I/O.
+"""The scheduler's choice of a worker among those that qualify. Pure: no clock, no I/O.
 
 Randomness and time are passed in, so that tests can repeat every choice.
 """

@@ -1,8 +1,8 @@
-"""Workers by image, and the choice of one: affinity first, else the better of two at random.
+"""Workers by image, and the choice of one: affinity first, else the better of two random ones.
 
-Two random choices keep the fullest worker near the mean whatever the number of workers
-(Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001), for the price of
-two look-ups. A warm guest is worth more than an even spread until its worker would have to queue.
+Two random choices keep the fullest worker near the mean for any number of workers (Mitzenmacher,
+"The Power of Two Choices in Randomized Load Balancing", 2001), and cost two lookups. A warm guest
+is worth more than an even spread until its worker would have to queue.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Final
 
 from hpcc.core import ImageDigest
 
-# In a farm this small every worker is looked at.
+# In a farm of at most this size every worker is compared.
 _SMALL: Final = 8
-# Draws before the whole list is walked: of a farm that is three quarters unfit, one try in 10,000.
+# Draws before the whole list is searched: if three quarters are unfit, one try in 10,000 needs it.
 _DRAWS: Final = 32
-# What a guest that was lost lately, and not being heard of, weigh in units of a full worker.
+# The weights of a recently lost guest and of a stale worker, in units of a full worker.
 _LOSS_WEIGHT: Final = 0.5
 _MAX_LOSS_WEIGHT: Final = 2.0
 _STALE_WEIGHT: Final = 4.0
-# How much fuller than the better of two a worker may be and still keep whom it served last.
+# How much fuller than the better of two a worker may be and still keep the callers it served last.
 _AFFINE_FACTOR: Final = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """A worker as the choice sees it. Times are of one clock that only goes up.
+    """A worker's state for the choice. Times are of one monotonic clock.
 
-    `rank` is its isolation's; `routed` counts the routes given since it last told its load;
-    `losses` the guests that it lost lately; `is_stale`: not heard of for longer than it should be.
+    `rank` is that of its isolation. `routed` counts the routes since its last load report. `losses`
+    counts the guests that it lost recently. `is_stale`: it has not reported for too long.
     """
 
     worker_id: str
@@ -48,7 +48,7 @@ class Member:
 
     @property
     def cost(self) -> float:
-        """Return its load, 1 is full, and what speaks against it."""
+        """Return its load, where 1 is full, plus penalties."""
         load = (self.running + self.queued + self.routed) / self.capacity
         sick = min(self.losses * _LOSS_WEIGHT, _MAX_LOSS_WEIGHT)
         return load + sick + (_STALE_WEIGHT if self.is_stale else 0.0)
@@ -56,11 +56,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRequest:
-    """What a route is for. `home` is a number that stands for tenant, image and principal.
+    """What a route is for. `home` is a number derived from tenant, image and principal.
 
-    Equal numbers come to the same worker at every scheduler, as long as it has room. `last` is the
-    worker that served the caller before, and `preferred` the one that has what it needs, "" for
-    none: hints from outside, good for nothing else.
+    Every scheduler maps equal numbers to the same worker, as long as it has room. `last` is the
+    worker that served the caller before, and `preferred` the one that has its inputs; "" if there
+    is none. Both are hints from outside and affect nothing else.
     """
 
     image: ImageDigest
@@ -72,11 +72,11 @@ class RouteRequest:
 
 
 class Fleet:
-    """All workers of which a scheduler knows."""
+    """All workers that a scheduler knows."""
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
-        # Ids in order, so that every scheduler counts them alike.
+        # Ids in order, so that every scheduler numbers them equally.
         self._by_image: dict[ImageDigest, list[str]] = {}
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Fleet:
         return self._members.get(worker_id)
 
     def put(self, member: Member) -> None:
-        """Take a worker in, in the place of what was known of it."""
+        """Add a worker, or replace its previous state."""
         self.drop(member.worker_id)
         self._members[member.worker_id] = member
         for image in member.images:
@@ -108,10 +108,10 @@ class Fleet:
     def choose(
         self, request: RouteRequest, now: float, below: Callable[[int], int]
     ) -> Member | None:
-        """Return a live worker that has the image and isolates enough; None when there is none.
+        """Return a live worker that has the image and isolates enough; None if there is none.
 
         `below(n)` draws a number from 0 to n - 1. The worker whose generation just failed the
-        caller is chosen only when no other is fit.
+        caller is chosen only if no other qualifies.
         """
         ids = self._by_image.get(request.image, [])
         best = self._best(ids, request, now, below)
@@ -132,7 +132,7 @@ class Fleet:
     def _best(
         self, ids: list[str], request: RouteRequest, now: float, below: Callable[[int], int]
     ) -> Member | None:
-        """Return the better of two good ones at random; of a small farm the best of all."""
+        """Return the better of two good random workers; in a small farm, the best of all."""
         if len(ids) > _SMALL:
             drawn: dict[str, Member] = {}
             for _ in range(_DRAWS):
@@ -158,7 +158,7 @@ def _is_good(member: Member, request: RouteRequest, now: float) -> bool:
 
 
 def _jump(key: int, buckets: int) -> int:
-    """Return a place for a key that few keys leave when the number of places changes.
+    """Return a bucket for a key. Few keys move when the number of buckets changes.
 
     Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014.
     """

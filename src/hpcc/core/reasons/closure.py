@@ -12,7 +12,7 @@ _LIMIT: Final = "Nothing to do: a limit of hpcc."
 
 
 class ClosureReason(Reason, prefix="closure.asked"):
-    """What in the sources' text does not tell which files a compile reads."""
+    """Why the sources' text does not determine which files a compile reads."""
 
     # fmt: off
     ABSOLUTE_INCLUDE = (

@@ -17,7 +17,7 @@ _NAME_CPU: Final = "Name the processor in `-march=`."
 
 
 class FallbackReason(Reason, prefix="fallback"):
-    """What the client itself found, and what it can explain of a farm's failures.
+    """What the client itself detects, and what it can explain of a farm's failures.
 
     The set is open: a farm's own refusals are counted under the `reason` of their error.
     """

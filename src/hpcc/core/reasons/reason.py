@@ -23,7 +23,7 @@ class Reason(StrEnum):
 
     # Only `word` has no default, because looking a member up by its word calls the class.
     def __new__(cls, word: str, text: str = "", remedy: str = "", detail: str = "") -> Self:
-        """Make a member of its word and its texts."""
+        """Create a member from its word and its texts."""
         member = str.__new__(cls, word)
         member._value_ = word
         member.text, member.remedy, member.detail = text, remedy, detail
@@ -35,7 +35,7 @@ class Reason(StrEnum):
 
     @classmethod
     def of_word(cls, word: str) -> Self | None:
-        """Return the member with this word, None for a word of another version or kind."""
+        """Return the member with this word; None for a word of another version or kind."""
         try:
             return cls(word)
         except ValueError:
@@ -43,10 +43,10 @@ class Reason(StrEnum):
 
     @property
     def anchor_id(self) -> str:
-        """The id of the reason's row on the page. Kinds share words, so it names the kind."""
+        """Return the id of the reason's row on the page. It names the kind: kinds share words."""
         return f"{self.prefix.replace('.', '-')}-{self}"
 
     @property
     def anchor(self) -> str:
-        """Where the documentation explains the reason, from the root of the repository."""
+        """Return where the documentation explains the reason, from the repository's root."""
         return f"{PAGE}#{self.anchor_id}"

@@ -13,7 +13,7 @@ _CLOCK: Final = "Use GCC with `SOURCE_DATE_EPOCH`, which is cached, or remove th
 
 
 class UncacheableReason(Reason, prefix="uncacheable"):
-    """What was found during the compile that makes its result one that must not be kept."""
+    """What was found during the compile and forbids storing its result."""
 
     # fmt: off
     BOTH_STREAMS = (
