@@ -1,8 +1,8 @@
 """What the schedulers of a farm share. Contract: tests/contract/test_control_store.py.
 
 One store holds all control state of a farm. Its values are small, and choosing a route reads none
-of them. An embedded store serves one scheduler. A database serves several, which inform each other by
-broadcasts. A broadcast may be lost with a connection, so a watcher gets `REREAD` after each
+of them. An embedded store serves one scheduler. A database serves several, which inform each other
+by broadcasts. A broadcast may be lost with a connection, so a watcher gets `REREAD` after each
 interruption and reads again what it needs.
 """
 
