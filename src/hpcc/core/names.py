@@ -76,7 +76,7 @@ class ImageRef:
         repository, at, digest = text.removeprefix("docker://").partition("@")
         if not at:
             raise CallerError(
-                f"image {text[:100]!r} is not pinned: write repo@sha256:…, a tag is no identity",
+                f"image {text[:100]!r} is not pinned: write repo@sha256:…, a tag can move",
                 reason="unpinned-image",
             )
         return cls(repository, ImageDigest(digest))

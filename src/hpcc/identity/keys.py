@@ -63,7 +63,7 @@ def load_or_create_secret(path: Path) -> str:
     fresh = secrets.token_urlsafe(_SECRET_BYTES)
     text = load_or_create_secret_file(path, fresh.encode()).decode("ascii", "replace").strip()
     if len(text) != len(fresh) or not text.replace("-", "").replace("_", "").isalnum():
-        raise CallerError(f"{path} holds no secret of ours: remove it to make a new one")
+        raise CallerError(f"{path} does not hold a secret of hpcc: remove it to make a new one")
     return text
 
 

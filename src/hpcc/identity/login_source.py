@@ -229,7 +229,7 @@ def read_token_file(path: Path) -> str:
             f"cannot read {path}: {error.strerror}", reason="login-token-file"
         ) from error
     if not is_file:
-        raise CallerError(f"{path} is no regular file", reason="login-token-file")
+        raise CallerError(f"{path} is not a regular file", reason="login-token-file")
     text = raw.decode("ascii", "replace").strip()
     if not 0 < len(text) <= MAX_IDP_TOKEN_CHARS:
         raise CallerError(f"{path} holds no token", reason="login-token-file")

@@ -254,7 +254,7 @@ class Grants:
             claims = peek_claims(token)
         except IdpTokenError as error:
             raise IntegrityError(
-                f"the provider's {kind} token is no JWT, so no scheduler can check it: name a"
+                f"the provider's {kind} token is not a JWT, so no scheduler can check it: name a"
                 " `resource` in the farm file, or set credential = 'id'",
                 reason="idp-answer",
             ) from error

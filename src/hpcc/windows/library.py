@@ -122,7 +122,7 @@ def load_library() -> Library:
         InfrastructureError: this is not Windows (reason `not-windows`).
     """
     if os.name != "nt":
-        raise InfrastructureError("this works on Windows alone", reason="not-windows")
+        raise InfrastructureError("this works only on Windows", reason="not-windows")
     calls = vars(ctypes)
     return _System(calls["WinDLL"], calls["get_last_error"])
 

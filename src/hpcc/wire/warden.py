@@ -327,7 +327,7 @@ def decode_reply(kind: int, body: bytes) -> Reply:
         )
     if kind == RESULT and len(body) >= _RESULT.size:
         return _decode_result(body)
-    raise _malformed(f"kind {kind} is no reply, or cut off")
+    raise _malformed(f"kind {kind} is not a reply, or it is cut off")
 
 
 def _decode_output(body: bytes) -> OutputReply:

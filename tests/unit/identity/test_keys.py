@@ -75,5 +75,7 @@ def test_a_secret_that_is_none_of_ours_is_refused_and_named(tmp_path: Path, cont
     path = tmp_path / "tenant.secret"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(CallerError, match=r"tenant\.secret holds no secret of ours: remove it"):
+    with pytest.raises(
+        CallerError, match=r"tenant\.secret does not hold a secret of hpcc: remove it"
+    ):
         load_or_create_secret(path)

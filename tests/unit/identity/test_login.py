@@ -521,7 +521,7 @@ def test_a_token_file_that_is_no_regular_file_is_refused_and_holds_nobody_up(
         case _:
             os.mkfifo(tmp_path / "fifo")
             path.symlink_to(tmp_path / "fifo")
-    with pytest.raises(CallerError, match="is no regular file") as refused:
+    with pytest.raises(CallerError, match="is not a regular file") as refused:
         read_token_file(path)
     assert refused.value.reason == "login-token-file"
 

@@ -67,7 +67,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _name(item: object) -> str:
     if not isinstance(item, str) or not item or "\0" in item:
-        raise _refused("has an entry that is no name")
+        raise _refused("has an entry that is not a name")
     try:
         item.encode()
     except UnicodeEncodeError as error:
@@ -89,12 +89,12 @@ def learn_show_includes(output: bytes) -> bytes:
     outer = [line for line in lines if line.endswith(PROBE_OUTER.encode())]
     inner = [line for line in lines if line.endswith(PROBE_INNER.encode())]
     if len(outer) != 1 or len(inner) != 1:
-        raise _refused("cannot be told from its messages")
+        raise _refused("is not recognisable in its messages")
     common = _common(outer[0], inner[0])
     prefix = common[:-1]
     is_deeper = inner[0][len(common) : len(common) + 1] == b" "
     if not (common.endswith(b" ") and is_deeper and 0 < len(prefix) <= _MAX_PREFIX_BYTES):
-        raise _refused("cannot be told from its messages")
+        raise _refused("is not recognisable in its messages")
     return prefix
 
 
