@@ -16,9 +16,9 @@ The checks run in this order, and the first that fails raises `IdpTokenError` wi
 6. Time: not yet valid, a lifetime over one day, or expired, on the clock that is passed in.
 7. Principal: `sub`, or `email` if the provider has verified it. It must be printable.
 
-Example: a build job shows a token with `iss` of the tenant's provider and `aud` of this farm, but
-`azp` names a chat service. The token was issued to that service, so the service could replay it
-here. Step 5 refuses it with `idp-token-client`.
+Example: a caller shows a token with `iss` of the tenant's provider and `aud` of this farm, but
+`azp` names a chat service. The provider issued it to that service, which could use it here in the
+user's place. A policy with other `client_ids` refuses it in step 5, with `idp-token-client`.
 
 What must never happen: a claim is used before the signature was checked; a token chooses its
 algorithm outside of the tenant's list (`none`, or HMAC with a public key as the secret); keys of

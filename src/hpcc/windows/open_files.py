@@ -70,7 +70,7 @@ def lock_handle(library: Library, handle: int, *, exclusive: bool) -> bool:
     """Lock an open file without waiting; return whether it is locked. Closing it ends the lock.
 
     Raises:
-        WindowsError: the system cannot.
+        WindowsError: the lock call failed.
     """
     flags = _LOCK_NOW | _LOCK_EXCLUSIVE * exclusive
     with memory(library, _PLACE) as place:
@@ -86,7 +86,7 @@ def is_own_file(library: Library, handle: int) -> bool:
     """Return whether an open file's owner is this user, the system or its administrators.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     return owner_of_file(library, handle) in _SYSTEM | {own_sid(library)}
 
@@ -95,7 +95,7 @@ def is_private_file(library: Library, handle: int) -> bool:
     """Return whether only this user, the system and administrators may open a file.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     allowed = allowed_on_file(library, handle)
     return allowed is not None and allowed <= _SYSTEM | {own_sid(library)}

@@ -90,7 +90,7 @@ class PipeConnection:
         """Return the client's user. Call it only after something was read.
 
         Raises:
-            WindowsError: the system does not tell.
+            WindowsError: the system call failed.
         """
         return client_of_pipe(self._library, self._handle)
 
@@ -98,7 +98,7 @@ class PipeConnection:
         """Return the process that serves a client's connection; the caller closes it.
 
         Raises:
-            WindowsError: the system does not tell.
+            WindowsError: the system call failed.
         """
         return ServerProcess(self._library, server_number(self._library, self._handle))
 

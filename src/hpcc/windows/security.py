@@ -51,7 +51,7 @@ def owner_of_pipe(library: Library, pipe: int) -> str:
     """Return the user who created the pipe at the other end of a handle.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     return _owner(library, pipe, _KERNEL_OBJECT)
 
@@ -60,7 +60,7 @@ def owner_of_file(library: Library, handle: int) -> str:
     """Return the owner of an open file or directory.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     return _owner(library, handle, _FILE_OBJECT)
 
@@ -69,7 +69,7 @@ def allowed_on_file(library: Library, handle: int) -> frozenset[str] | None:
     """Return the SIDs that a file's list gives any access; None: everyone, or not decidable.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     with memory(library, bytes(8)) as out, memory(library, bytes(8)) as descriptor:
         code = library.call(

@@ -36,7 +36,7 @@ def own_sid(library: Library) -> str:
     """Return the SID of the user that this process runs as.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     return _user_of_process(library, CURRENT_PROCESS)
 
@@ -45,7 +45,7 @@ def is_elevated(library: Library) -> bool:
     """Return whether this process has its user's full rights.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     return any(_told_of_us(library, _TOKEN_ELEVATION))
 
@@ -56,7 +56,7 @@ def is_raised(library: Library) -> bool:
     False where all processes of an administrator have full rights.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     return _told_of_us(library, _TOKEN_ELEVATION_TYPE)[0] == _ELEVATION_FULL
 
@@ -75,7 +75,7 @@ def server_of_pipe(library: Library, pipe: int) -> str:
     """Return the user of the process that serves a pipe. `pipe` is the client's end.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     process = checked(library, "OpenProcess", _QUERY_LIMITED, 0, server_number(library, pipe))
     try:
@@ -88,7 +88,7 @@ def server_number(library: Library, pipe: int) -> int:
     """Return the process number of the server of a pipe. `pipe` is the client's end.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     with _out(library) as at:
         checked(library, "GetNamedPipeServerProcessId", pipe, at)
@@ -101,7 +101,7 @@ def client_of_pipe(library: Library, pipe: int) -> str:
     Reads the client's token and not its process, whose number may have been reused.
 
     Raises:
-        WindowsError: the system does not tell.
+        WindowsError: the system call failed.
     """
     checked(library, "ImpersonateNamedPipeClient", pipe)
     try:
