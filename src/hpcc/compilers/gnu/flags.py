@@ -2,7 +2,7 @@
 
 Sources: the GCC 12 to 15 manuals ("Invoking GCC") with gcc/common.opt and gcc/c-family/c.opt, and
 the Clang 14 to 21 command line references with clang/include/clang/Driver/Options.td. No row is
-from another cache's table. `_spec.ASKED_GCC` and `_spec.ASKED_CLANG` list the compilers that were
+from another cache's table. `table.ASKED_GCC` and `table.ASKED_CLANG` list the compilers that were
 asked, too.
 """
 

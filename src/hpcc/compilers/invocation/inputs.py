@@ -2,7 +2,7 @@
 
 Sources: GCC manual, "Optimize Options" (-fprofile-use, -fauto-profile) with gcc/coverage.cc,
 coverage_init; Clang's addPGOAndCoverageFlags and the option reference. Each name was seen in a
-system call trace of the compilers in `_spec.ASKED_GCC` and `_spec.ASKED_CLANG`.
+system call trace of the compilers in `table.ASKED_GCC` and `table.ASKED_CLANG`.
 """
 
 from __future__ import annotations

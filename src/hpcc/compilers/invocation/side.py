@@ -3,7 +3,7 @@
 Sources: GCC manual, "Developer Options" (-save-temps, -fstack-usage, -fcallgraph-info), "Debugging
 Options" (-gsplit-dwarf) and "Instrumentation Options" (--coverage) with "Overall Options,
 -dumpdir"; Clang's Driver::GetNamedOutputPath, SplitDebugName and addPGOAndCoverageFlags. Tested
-with the compilers in `_spec.ASKED_GCC` and `_spec.ASKED_CLANG`.
+with the compilers in `table.ASKED_GCC` and `table.ASKED_CLANG`.
 """
 
 from __future__ import annotations
