@@ -1,10 +1,10 @@
-"""A crowd for the farm simulator, as a process of its own: many workers, or many daemons.
+"""A crowd for the farm simulator, in a separate process: many workers, or many daemons.
 
-It reads one JSON line of `Crowd` from standard input, joins the farm, and says so in a JSON line.
-For each further line of `Busy` it keeps busy for so many seconds, and says what it saw. Every
-member has a connection of its own, as in a real farm; calls are sent by a timetable and not one
-after the other, so that a slow answer is in the figures of those that should have been sent
-meanwhile.
+The process reads one JSON line of `Crowd` from standard input, joins the farm, and prints a JSON
+line when it has joined. For each further line of `Busy` it makes calls for that many seconds and
+prints what it measured. Every member has a separate connection, as in a real farm. Calls follow a
+timetable instead of waiting for each other, so a slow answer also counts against the calls that
+were due meanwhile.
 """
 
 from __future__ import annotations

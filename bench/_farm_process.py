@@ -15,7 +15,7 @@ from _measure import BenchError
 
 
 class Process:
-    """A child that is told and tells JSON lines."""
+    """A child process that reads and writes JSON lines."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self.child, self.pid = child, child.pid
@@ -26,10 +26,10 @@ class Process:
         self.child.stdin.flush()
 
     def hear(self) -> Mapping[str, Any]:
-        """Return its next line that is no progress.
+        """Return the child's next line that is not a progress line.
 
         Raises:
-            BenchError: it ended.
+            BenchError: the child ended.
         """
         assert self.child.stdout is not None
         while line := self.child.stdout.readline():

@@ -1,10 +1,11 @@
-"""What a piece of work costs: wall time, and the CPU of everything that worked for it.
+"""Measures what a piece of work costs: wall time, and the CPU of everything that worked for it.
 
-CPU is that of the processes started (rusage, which counts all that were waited for), and what the
-tool's server spent meanwhile: its threads, those that have ended too, its living descendants, and
-the children it has waited for (a server that runs the compiler itself pays for it, too). The kernel
-keeps the first to a nanosecond and the last to a tick of 10 ms. What the kernel does in threads of
-its own (writing back, a loop device) belongs to no process and is in no figure.
+The CPU time has two parts. One is the processes that were started (rusage counts all that were
+waited for). The other is what the tool's server spent meanwhile: its threads, also those that have
+ended, its living descendants, and the children it has waited for, so a server that runs the
+compiler itself pays for it too. The kernel's resolution is a nanosecond for the threads and a tick
+of 10 ms for the children. Work in kernel threads (writeback, a loop device) belongs to no process,
+so no figure contains it.
 """
 
 from __future__ import annotations

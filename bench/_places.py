@@ -1,9 +1,9 @@
-"""Where the bench works: which file system that is, and one of ext4 made for it.
+"""Where the bench works: names the file system, and makes an ext4 file system for the bench.
 
 The file system decides what a hit costs: on tmpfs creating a file is nearly free, on ext4 it can
-cost more than the rest of a hit. So the report names it, and the ext4 rows get a file system of
-their own, as large and as empty on every machine, mounted from an image over a loop device. Its
-journal and the loop device work in kernel threads, which no figure counts.
+cost more than the rest of a hit. So the report names it, and the ext4 rows get a fresh file system
+with the same size on every machine, mounted from an image over a loop device. Its journal and the
+loop device work in kernel threads, which no figure counts.
 """
 
 from __future__ import annotations

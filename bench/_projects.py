@@ -1,9 +1,9 @@
 """Five real projects, from the distribution's source packages.
 
-Each is reduced to its compiles: a Makefile of ours with the project's own flags and `-MD -MF`, no
-configure, no link, so that all tools do the same work and a cold build stays short. What is left
-out is left out for its time alone (a compile of 20 s among ones of a second makes every round
-noise), or because it does not compile on this system.
+Each is reduced to its compiles: our Makefile with the project's own flags and `-MD -MF`, no
+configure, no link, so that all tools do the same work and a cold build stays short. A file is left
+out only if it takes too long (a compile of 20 s among ones of a second makes every round noise), or
+if it does not compile on this system.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""The compared tools, each with a cache, a server and settings of its own.
+"""The compared tools, each with a separate cache, server and settings.
 
-What a fair comparison needs:
+A fair comparison needs this:
 
-- ccache with its defaults (direct mode, inode cache): an empty configuration file is named, so that
-  neither the machine's nor the user's counts.
-- sccache with its defaults, and a server of this run's, on a socket and with a directory of its
-  own. The server is a child of ours, so that its CPU can be asked for. It cannot be emptied; to
-  clear it is to start it anew. (With `-MD -MF` its hits run the preprocessor, in 0.10.0 and with
-  its preprocessor cache on, which is the default: that is what they cost.)
-- hpcc with a daemon of this run's. The same holds: its CPU counts.
-- Server and daemon have compiled something before a figure is taken: a cold build is about its
-  compiles, not about a server that gets to know the compiler. What that costs is a row of its own,
-  taken with `FreshHpcc`.
+- ccache runs with its defaults (direct mode, inode cache). The bench names an empty configuration
+  file, so that neither the machine's nor the user's file applies.
+- sccache runs with its defaults and a private server with its own socket and directory. The server
+  is a child of the bench, so that its CPU time can be read. It has no command to empty its cache,
+  so clearing it means restarting it. (With `-MD -MF` its hits run the preprocessor, in 0.10.0 and
+  with its preprocessor cache on, which is the default. The figures contain that cost.)
+- hpcc runs with a private daemon, whose CPU time counts in the same way.
+- Server and daemon have compiled something before a measurement starts. A cold build measures
+  compiles, not a server's first look at the compiler. A separate row with `FreshHpcc` measures
+  that first look.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _IGNORED_PREFIXES: Final = ("CCACHE_", "SCCACHE_", "HPCC_", "MAKE", "MFLAGS")
 
 
 class Counts(NamedTuple):
-    """What a tool says it did; in a row of theirs, what it should have done."""
+    """Hits and misses as a tool reports them, or as a row of the bench expects them."""
 
     hits: int
     misses: int

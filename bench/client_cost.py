@@ -66,7 +66,7 @@ class Row:
 
 
 class Client:
-    """One developer's machine: a project, a daemon of its own, and what it has spent so far."""
+    """One developer's machine: a project, a private daemon, and what it has spent so far."""
 
     def __init__(self, directory: Path, farm: FarmProcess, *, is_flat: bool) -> None:
         self.project, self.home = directory / "project", directory / "home"
@@ -122,7 +122,7 @@ class Client:
 
 
 class FarmProcess:
-    """The farm, in a process of its own so that its CPU and its compilers' are in no figure."""
+    """The farm, in a separate process so that no figure contains its CPU or its compilers' CPU."""
 
     def __init__(self, directory: Path) -> None:
         self._process = subprocess.Popen(

@@ -1,16 +1,16 @@
-"""Hits per second of a daemon, without the cost of starting processes.
+"""Measures a daemon's hits per second, without the cost of starting processes.
 
-So many client processes speak the launcher's protocol straight over the daemon's socket, one
-connection for each hit as the launcher does, and measure each answer. It shows what the daemon can
-do and how that grows with its processes: `run.py` shows what a user gets, with a process for each
-compile. The clients are Python and need CPU of their own, which is printed: on a machine without
+N client processes speak the launcher's protocol directly over the daemon's socket, with one
+connection for each hit as the launcher does, and time each answer. The result shows what the daemon
+can do and how that grows with its processes. `run.py` shows what a user gets, with a process for
+each compile. The clients are Python and need CPU time too, which is printed. On a machine without
 spare cores they take it from the daemon.
 
   load.py [--clients N] [--seconds S] [--headers H] [--processes 1,2,4] [--json]
 
-It starts a daemon of its own, one after the other with so many processes each, or takes that of
-`--hpcc-dir`. Every client compiles a source of its
-own, so that no two write the same object. An answer that is no hit is an error, and ends it with 1.
+The script starts a daemon for each number of processes, one after the other, or uses the daemon of
+`--hpcc-dir`. Every client compiles a different source, so that no two write the same object. An
+answer other than a hit is an error and ends the script with exit code 1.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _RESULT: Final = struct.Struct("<2d")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One compile in a directory of its own, and the frame that asks for it."""
+    """One compile in a private directory, and the frame that requests it."""
 
     directory: Path
     argv: tuple[str, ...]
