@@ -24,7 +24,7 @@ STACK = {
     "inline.proto": "grpc_python",
     "scheduler.proto": "grpc_python",
 }
-# Interfaces of others, each a package of its own: where it lies, and where its modules go.
+# Third-party interfaces, one package each: its directory, and the package of its modules.
 FOREIGN = {"github.com/containerd/containerd": "containerd"}
 
 
@@ -56,7 +56,7 @@ def _protoc(include: Path, protos: Iterable[Path], stack: str, out: Path) -> Non
 
 
 def _flatten(raw: Path, out: Path, package: str) -> None:
-    """Put all modules into one package: a proto's directories are no packages of ours."""
+    """Put all modules into one package: a proto's directories are not packages of hpcc."""
     files = sorted(raw.rglob("*.py*"))
     modules = {
         ".".join(p.relative_to(raw).with_suffix("").parts): _module(p, files)

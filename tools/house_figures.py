@@ -16,7 +16,7 @@ How each figure is made:
   The same trace gives the pairs (calling file, function) and the executed calls and returns.
 * Files of a farm miss: one gcc compile in a new daemon against a farm of fake guests. The plan's
   115 is nearest to the daemon's files plus the dispatcher's; a file that runs in both counts twice.
-  The files without doubles, and those of scheduler and worker, have rows of their own.
+  The files without doubles, and those of scheduler and worker, have separate rows.
 * Questions about the compiler: loads of the names in `QUESTIONS`, comparisons of a `family` with
   something else, and isinstance() tests for a class in `FAMILY_CLASSES`. Imports, definitions and
   assignments to such a name do not count; `is_clang=x.is_clang` counts once. Files of
@@ -314,7 +314,7 @@ def packages(files: Iterable[str]) -> dict[str, int]:
 
 
 def junit_seconds(path: Path) -> float | None:
-    """Return the seconds that a junit file reports, or None if it is no such file."""
+    """Return the seconds that a junit file reports, or None if it is not a junit file."""
     try:
         tree = ET.parse(path)
     except (OSError, ET.ParseError):

@@ -35,7 +35,7 @@ _POLL_SECONDS: Final = 0.02
 # A source younger than this is not kept: its stat cannot tell a later change.
 _YOUNG_SECONDS: Final = 2.3
 # What a daemon still does after its answer (it makes the replay and stores records) is part of
-# the compile; the counters' flush comes every second and is in a thread of its own.
+# the compile; a separate thread flushes the counters every second.
 _SETTLE_SECONDS: Final = 0.3
 IMPORT_ROUNDS: Final = 7
 ENTER: Final = "enter"
