@@ -1,6 +1,7 @@
-"""Plays the launcher for a `CacheHandler`: asks, runs what it is told to, reports.
+"""Plays the launcher for a `CacheHandler`: sends a request, runs the command it gets, reports.
 
-Also a `FakeRemote` that compiles "remotely" in a directory of its own, with the host's compiler.
+`FakeLauncher` does that. `FakeRemote` stands in for a farm: it compiles "remotely" in a temporary
+directory with the host's compiler.
 """
 
 from __future__ import annotations

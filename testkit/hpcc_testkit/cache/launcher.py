@@ -1,6 +1,7 @@
-"""For tests of launcher and front: a launcher of this tree, and daemons with a scripted handler.
+"""Builds the launcher of this tree and runs daemons with a scripted handler.
 
-`python -m hpcc_testkit.cache.launcher` is such a daemon as a process of its own: the real
+For tests of launcher and front. `build_launcher` compiles the C program, `scripted_daemon` runs a
+daemon. `python -m hpcc_testkit.cache.launcher` is that daemon as a separate process: the real
 lifecycle and front, with `ScriptedHandler` behind them.
 """
 
@@ -110,7 +111,7 @@ class ScriptedHandler:
 
 @dataclass
 class Bench:
-    """One user's hpcc, in a directory of its own, and a place to compile in."""
+    """One user's hpcc in a private directory, and a place to compile in."""
 
     launcher: Path
     work: Path
@@ -194,7 +195,7 @@ def build_launcher(directory: Path, *flags: str, build_id: str = "") -> Path:
 
 
 def launcher_environment(directory: Path, **extra: str) -> dict[str, str]:
-    """Return an environment whose hpcc lives in `directory` alone."""
+    """Return an environment in which hpcc keeps all its files in `directory`."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return {**kept, "HPCC_DIR": str(directory), **extra}
 

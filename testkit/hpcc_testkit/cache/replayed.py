@@ -1,7 +1,7 @@
-"""A daemon with one engine of the hit path, and builds whose hits it is made to replay.
+"""A daemon with one engine of the hit path, and builds whose hits the daemon replays.
 
-A build is one command in a directory of its own. `settle` waits until nothing of it is young,
-`establish` compiles until the daemon replays, and `bare` says what the compiler would have done.
+A build is one command in a private directory. `settle` waits until all its files are old enough to
+be remembered, `establish` compiles until the daemon replays, and `bare` compiles without hpcc.
 """
 
 from __future__ import annotations

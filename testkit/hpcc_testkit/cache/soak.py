@@ -160,7 +160,7 @@ class _Soak:
         return seen, counted
 
     def _counted_since(self, before: Mapping[str, int]) -> dict[str, int]:
-        """Return what was counted; a hit of a helper process is told with the next flush."""
+        """Return what was counted. A helper process reports its hits with its next flush."""
         deadline = time.monotonic() + _COUNTED_SECONDS
         while True:
             counted = {

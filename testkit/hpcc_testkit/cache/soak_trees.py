@@ -125,7 +125,7 @@ class SmallTree:
         """See `Tree`."""
         chance = self._chance
         for _ in range(chance.choice((0, 1, 1, 1, 2))):
-            # What does not fit the tree as it is, is no edit.
+            # An edit that the present tree does not allow is skipped.
             with contextlib.suppress(OSError):
                 chance.choice(self._edits())()
         if chance.random() < 0.3:

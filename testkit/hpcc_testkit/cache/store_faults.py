@@ -49,7 +49,7 @@ _CODES: Final = {
 
 
 class FaultOps(SystemFileOps):
-    """The real calls; number `at` of them meets `fault`. `on_hit` is told just before."""
+    """The real calls; call number `at` meets `fault`. `on_hit` is called just before."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from hpcc.reapi.command import CommandSpec, encode_command
 from hpcc.reapi.tree import build_tree
 from hpcc_testkit.farm.in_process import IMAGE
 
-# The key of every trail that a test opens without one of its own.
+# The default key of the trails that tests open.
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 # About four rows a segment.
 SMALL: Final = SpoolLimits(segment_bytes=6000, max_bytes=600_000)

@@ -1,4 +1,7 @@
-"""Debian's Bazel with a project of its own, as a stock client of a worker or a gateway."""
+"""Runs Debian's Bazel on a small project, as a stock client of a worker or a gateway.
+
+Call `missing_or_none` first: it returns the reason to skip. Then use the `bazel` context manager.
+"""
 
 from __future__ import annotations
 

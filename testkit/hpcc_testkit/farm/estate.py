@@ -1,7 +1,7 @@
-"""A whole farm of real parts on one machine, as an operator sets it up, by the commands he uses.
+"""A whole farm of real parts on one machine, set up with the commands that an operator uses.
 
-PostgreSQL, an S3 server, an OpenID provider for each tenant, two schedulers, two workers with
-guests, and people with machines of their own.
+The farm has PostgreSQL, an S3 server, an OpenID provider for each tenant, two schedulers, two
+workers with guests, and people with one machine each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PORT_SECONDS: Final = 5.0
 
 
 class ProviderThread:
-    """A real provider on a loop of its own, for tests that block."""
+    """A real provider on an event loop in a separate thread, for tests that block."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -25,7 +25,7 @@ GLOBEX: Final = TenantId("globex")
 
 @dataclass(slots=True)
 class TokenAuthenticator:
-    """A `Door` whose tokens are `TENANT:PERSON:ANYTHING`, each good for its own tenant alone."""
+    """Accepts tokens of the form `TENANT:PERSON:ANYTHING`, each only for its own tenant."""
 
     images: tuple[ImageRule, ...] = (ImageRule(IMAGE.digest), ImageRule(OTHER_IMAGE.digest))
     logins: list[str] = field(default_factory=list)

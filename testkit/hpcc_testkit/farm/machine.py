@@ -67,7 +67,7 @@ class Machine:
         return self.run([str(HPCC), *args], timeout=timeout, check=check)
 
     def spawn(self, argv: Sequence[str], *, cwd: Path) -> subprocess.Popen[str]:
-        """Start a command in a session of its own, so that a signal can go to all of it."""
+        """Start a command in a new session, so that a signal reaches all its processes."""
         return subprocess.Popen(
             list(argv), env=self.env, cwd=cwd, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

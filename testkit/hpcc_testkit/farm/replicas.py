@@ -79,7 +79,7 @@ class Replica:
 
 @dataclass(slots=True)
 class ReplicaFarm:
-    """Two schedulers, a database, and what a worker or a daemon is told of them."""
+    """Two schedulers, a database, and the settings that workers and daemons need for them."""
 
     directory: Path
     cluster: PrivatePostgres
@@ -142,7 +142,7 @@ class ReplicaFarm:
 async def replica_farm(
     directory: Path, cluster: PrivatePostgres, database: str, *, lease_seconds: float = 10.0
 ) -> AsyncGenerator[ReplicaFarm]:
-    """Run two replicas while the block runs, in a database of their own and as a role of theirs."""
+    """Run two replicas while the block runs, with a separate database and a separate role."""
     owner = cluster.make_database(database)
     if ROLE not in cluster.sql("postgres", "SELECT rolname FROM pg_roles").split():
         cluster.sql("postgres", f"CREATE ROLE {ROLE} LOGIN")

@@ -73,7 +73,7 @@ class StockClient:
         return await self.unary(f"{REAPI}.ActionCache/GetActionResult", request, pb.ActionResult)
 
     async def execute(self, action: Digest, *, skip_cache: bool = False) -> list[ops.Operation]:
-        """Run an action; return all that was told of it."""
+        """Run an action; return all operations that the server sent."""
         request = pb.ExecuteRequest(
             instance_name=self.instance,
             action_digest=digest_to_proto(action),
@@ -121,7 +121,7 @@ async def stock_client(
 ) -> AsyncGenerator[StockClient]:
     """Connect to a gateway by its CA, as Bazel does."""
     credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
-    # A connection of its own, as another process would have.
+    # A separate connection, as another process would have.
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
     target = f"localhost:{port}"
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:

@@ -53,7 +53,7 @@ class _FifoAcceptor:
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
-            with suppress(OSError):  # whoever waits in its open goes on
+            with suppress(OSError):  # unblocks a process that waits in open()
                 os.close(os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 

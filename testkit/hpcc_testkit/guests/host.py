@@ -63,7 +63,7 @@ class ProcessTracker:
         return [p for p in known if all(w in p.command for w in words) and p.is_alive]
 
     def wait_gone(self, seconds: float) -> list[Process]:
-        """Wait until none is alive; return those that still are."""
+        """Wait until all have ended; return those that are still alive after `seconds`."""
         deadline = time.monotonic() + seconds
         while (left := self.alive()) and time.monotonic() < deadline:
             time.sleep(_SAMPLE_SECONDS)

@@ -1,4 +1,4 @@
-"""A machine with KVM and cgroup version 2 alone: an emulated one, in which the same tests run.
+"""An emulated machine that has KVM and only cgroup version 2, in which the same tests run.
 
 It boots the guests' kernel under QEMU's TCG with a virtualisation-capable CPU, over this machine's
 own root (virtiofs, read-only, with a layer in memory above it), and runs one pytest there.

@@ -24,7 +24,7 @@ def local_wardens() -> Launch:
 def lying_wardens(script: WardenScript, *, fate: int = 0) -> Launch:
     """Return a launcher of wardens that speak to the worker by `script` and to no guest.
 
-    `fate` is the wait status that is told of each in the end.
+    `fate` is the wait status that each warden reports at its end.
     """
 
     async def play(guest: socket.socket, worker: socket.socket) -> None:

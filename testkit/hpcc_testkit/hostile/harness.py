@@ -76,7 +76,7 @@ class Meter:
         self.channel.retire("too expensive")
 
     def what_is_too_much(self) -> str:
-        """Name the figure that is too high, "" if none is."""
+        """Return the name of the figure that is too high, "" if all are in bounds."""
         seconds = time.process_time() - self.before_seconds
         figures = {
             "bytes taken of the guest": (self.guest.sent_bytes, MAX_TAKEN_BYTES),
@@ -105,7 +105,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _check_text(text: str) -> None:
-    """What a guest said reaches nobody's terminal as it was."""
+    """Assert that a guest's text is safe to print: printable, bounded, no escape sequences."""
     assert text.isprintable()
     assert ESCAPE[-1] not in text
     assert len(text) <= MAX_TEXT_CHARS
@@ -145,7 +145,7 @@ class Host:
             case "exec":
                 await self._exec(name, EXEC[name].reason)
             case "deaf":
-                # Whoever reads nothing does not see the pings either.
+                # A guest that reads nothing does not see the pings either.
                 await self._exec("asks-and-reads-nothing", LOST, _IMPATIENT)
             case "after":
                 await self._after(name)
@@ -205,7 +205,7 @@ class Host:
             ended = "it was taken for a guest"
             is_short = self._is_hasty or LINK[name].reason == SILENT
             try:
-                # Whoever connects has a deadline.
+                # In production every connect has a deadline.
                 async with asyncio.timeout(_GREETING_SECONDS if is_short else self._seconds):
                     await channel.connect()
             except TimeoutError:

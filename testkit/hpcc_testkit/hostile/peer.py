@@ -33,7 +33,7 @@ class GoneError(Exception):
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame; every field as it is told."""
+    """Return one frame; fields are encoded as given, without checks."""
     return (
         len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
     )

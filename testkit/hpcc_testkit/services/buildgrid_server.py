@@ -1,4 +1,4 @@
-"""A real BuildGrid on loopback: its CAS and action cache, on disk. It runs in a venv of its own."""
+"""A real BuildGrid on loopback: its CAS and action cache, on disk, run from a separate venv."""
 
 from __future__ import annotations
 

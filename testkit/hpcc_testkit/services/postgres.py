@@ -46,7 +46,10 @@ def missing_or_none() -> str | None:
 
 
 class PrivatePostgres:
-    """A cluster in a directory of its own. As root it runs as another user, as it must."""
+    """A cluster in a private directory.
+
+    PostgreSQL refuses to run as root, so a test that runs as root starts it as another user.
+    """
 
     def __init__(self, directory: Path, binaries: Path, uid: int | None) -> None:
         self._directory, self._binaries, self._uid = directory, binaries, uid
@@ -67,10 +70,9 @@ class PrivatePostgres:
         )  # fmt: skip
 
     def use_tls(self, files: ServerFiles, password: str) -> int:
-        """Listen on loopback, too, from the next start: with TLS and a password alone.
+        """Listen on loopback, too, from the next start; clients need TLS and a password.
 
-        Returns the port. The address 127.0.0.2 is listened on as well, which is not in the
-        certificate.
+        Returns the port. The server also listens on 127.0.0.2, which is not in the certificate.
         """
         with socket.create_server(("127.0.0.1", 0)) as free:
             port: int = free.getsockname()[1]
@@ -112,7 +114,7 @@ class PrivatePostgres:
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """End the server at once, as a crash does: no connection is told anything."""
+        """End the server at once, as a crash does: connections break without a message."""
         process, self._process = self._process, None
         if process is None:
             return

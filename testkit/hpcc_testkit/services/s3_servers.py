@@ -29,7 +29,7 @@ SEAWEED_VERSION: Final = "4.48"
 BUCKET: Final = "hpcc"
 ADMIN: Final = S3Key("admin", "not a secret: of a server that lives for one test")
 _START_SECONDS: Final = 60.0
-# Takes a fifth of a second, and now and then hangs for ever at its start.
+# A start takes a fifth of a second, but sometimes it hangs forever.
 _RGW_SECONDS: Final = 6.0
 # A port that the kernel named may be taken before the server binds it, and then it may hang.
 _ATTEMPTS: Final = 8

@@ -67,12 +67,12 @@ class Mutants:
         module.build_native(self._directory, self._library)
 
     def check(self, case: Case, seconds: float = _SECONDS) -> None:
-        """Take the check out, and see that the test notices.
+        """Remove the check and assert that the test then fails.
 
         Raises:
             AssertionError: the test passed or could not run, the copy without the check cannot be
-                imported, or the text is there no more (it moved, and so must the case).
-            subprocess.TimeoutExpired: the test did not end, which is no notice.
+                imported, or the file no longer has the text (it moved, and so must the case).
+            subprocess.TimeoutExpired: the test did not end, so it proves nothing.
         """
         with self._without(case) as file:
             result = self._rows.run(

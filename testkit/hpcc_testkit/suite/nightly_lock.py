@@ -21,7 +21,7 @@ def parse(text: str) -> dict[str, str]:
     """Return the hashes by node id.
 
     Raises:
-        LockError: a line is no hash and id, or an id occurs twice.
+        LockError: a line is not a hash and an id, or an id occurs twice.
     """
     known: dict[str, str] = {}
     # Split at line feeds only: an id may contain other characters that `splitlines` splits at.

@@ -136,7 +136,7 @@ def _digest(hashes: SourceHashes, root: Path, item: pytest.Item) -> str:
     case = _case_of(item)
     if case is None:
         return hashes.of_test(item.path)
-    # A row that names no test is carried out by the code of its own module.
+    # A row without a test is carried out by the code of the row's module.
     test = getattr(case, "test", "")
     path = root / test.partition("::")[0] if test else item.path
     return hashes.of_row(case, case.file, [path])

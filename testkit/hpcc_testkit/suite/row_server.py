@@ -237,7 +237,7 @@ class _Watch:
             os.close(fd)
 
     def wait(self, seconds: float, requests: int) -> bool:
-        """Wait for the row's end or that of its time; False if whoever asked went away."""
+        """Wait until the row ends or its time is over; False if the client disconnected."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for fd in (self._process, self._output, requests):
@@ -254,7 +254,7 @@ class _Watch:
         return True
 
     def answer(self) -> dict[str, Any]:
-        """End what the row left running; returns what is to be said of it."""
+        """End what the row left running; return the report for the client."""
         status = self._end()
         while self._take():
             pass
@@ -292,7 +292,7 @@ def _assert_forkable() -> None:
 
 
 def _enter(said: int, others: tuple[int, ...]) -> None:
-    """Become a row: a session of its own, nothing to read, all output to `said`."""
+    """Become a row: a new session, nothing to read, all output to `said`."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, source in ((0, null), (1, said), (2, said)):

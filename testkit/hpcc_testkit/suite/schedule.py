@@ -13,11 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 # shares may run side by side: images and assets are made under locks, each `Machine` has a private
 # directory, and only `tests/vm` starts the emulated machine.
 _GUESTS: Final = ("tests/e2e/", "tests/vm/")
-# Hundreds of cases that know nothing of each other: dealt in pieces. (Not the scenarios of trust:
-# those of one process share one round.)
+# Hundreds of independent cases, distributed in pieces. (Not the trust scenarios, because those of
+# one process share one round.)
 _LARGE: Final = ("test_grammar_rows.py", "test_share_flag_sets.py")
 _PIECES: Final = 8
-# Each case is a pytest of its own.
+# Each case runs a separate pytest.
 _MUTATION: Final = "tests/mutation/"
 
 

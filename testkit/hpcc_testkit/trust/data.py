@@ -107,7 +107,7 @@ def _changes(name: str, command: str, source: Edit, *, hits: bool) -> Scenario:
 
 
 def _spellings() -> Iterator[Scenario]:
-    # Clang reads its macros alone: what is not literal is not kept.
+    # Clang expands these macros internally, so hpcc keeps a result only if the name is literal.
     opaque = {n for n in _SPELLINGS if n.startswith(("assembler-macro", "irp", "operand"))}
     for cc in ("gcc", "clang", "clang-19"):
         for name, text in {**_SPELLINGS, **(_ONLY_GCC if cc == "gcc" else {})}.items():

@@ -93,7 +93,7 @@ def _clocks(cc: str) -> Iterator[Scenario]:
 
 
 def _own_gcc(root: Path) -> None:
-    """Give the tree a GCC of its own: a copy of the driver, links to the rest."""
+    """Give the tree a private GCC: a copy of the driver, links to the rest."""
     real = Path(shutil.which("gcc") or "/usr/bin/gcc").resolve()
     answer = subprocess.run(
         [real, "-print-search-dirs"], capture_output=True, check=True, text=True

@@ -48,7 +48,7 @@ class CcacheRunner(Runner):
 
 
 class SccacheRunner(Runner):
-    """Runs scenarios through sccache and a server of its own."""
+    """Runs scenarios through sccache and a private server."""
 
     program = b"/usr/bin/sccache"
 

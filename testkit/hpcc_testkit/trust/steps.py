@@ -301,7 +301,7 @@ def _run_on_terminal(
 
 
 class Runner:
-    """Runs scenarios one after the other, with one daemon of its own."""
+    """Runs scenarios one after the other, with one private daemon."""
 
     def __init__(self, launcher: Path, directory: Path, **extra: str) -> None:
         self._launcher = launcher

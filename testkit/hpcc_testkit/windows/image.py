@@ -16,7 +16,7 @@ from hpcc_testkit.guests.fake_runtime import FakeGuest
 
 # cl's own flags, which clang-cl does not know.
 OF_CL: Final = re.compile(r"-(?:experimental:|pathmap:|wd5049)")
-# Of a guest: cl's names are in lower case, and one header is the image's alone.
+# A guest's report: cl prints names in lower case, and one header is only in the image.
 _REPORT: Final = json.dumps(
     {
         "Version": "1.2",

@@ -1,8 +1,8 @@
-"""A containerd on Windows as its source says it answers, without Windows: real gRPC, scripted.
+"""A scripted containerd on Windows, without Windows: real gRPC, answers as in containerd's source.
 
-It keeps images, snapshots, containers and tasks, refuses what it is told to refuse, and plays the
-agent of whatever it starts. What a real one would say is in tests/golden/windows, derived from
-source and named so.
+It keeps images, snapshots, containers and tasks, refuses the calls that a test names, and plays the
+agent of each container that it starts. The expected answers of a real one are in
+tests/golden/windows; they are derived from source, and their names say so.
 """
 
 # ruff: noqa: ANN401 - messages of many kinds, and grpclib's streams, which have no types
@@ -60,7 +60,7 @@ class Task:
 
 
 class ScriptedContainerd:
-    """State and answers. `on_start` is told the container and exec that was let run."""
+    """State and answers. `on_start` is called with the container and exec that was started."""
 
     def __init__(self, mount: dict[str, Any]) -> None:
         self.version = "2.1.4"
