@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Generator[Any]:
-    """Give a PostgreSQL of this test process; each test makes a database of its own in it."""
+    """Yield the PostgreSQL cluster of this test process; each test creates its own database."""
     from hpcc_testkit.services.postgres import missing_or_none, private_postgres
 
     if missing := missing_or_none():

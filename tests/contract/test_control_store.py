@@ -293,7 +293,7 @@ async def test_a_watcher_hears_what_is_told_after_it_was_told_to_read(store: Con
     async with aclosing(store.watch()) as watch:
         async with asyncio.timeout(WAIT_SECONDS):
             assert await anext(watch) == REREAD
-        # A database's first connection may come after the watch: then it is told again.
+        # A database may connect only after the watch started; then the watch gets REREAD again.
         await store.put("warm-up", "a", b"")
         news = News("dead", "w1 7", store.origin)
 
@@ -329,7 +329,7 @@ async def test_a_changed_entry_reaches_a_mirror(store: ControlStore) -> None:
 async def test_a_put_that_conflicts_tells_nobody(store: ControlStore) -> None:
     await store.put("keys", "a", b"1")
     async with aclosing(store.watch()) as watch:
-        # What was told of the first put comes before this, whenever it comes.
+        # News of the first put arrives before the news of this put.
         await heard_until(store, watch, "marker")
         with pytest.raises(ConflictError):
             await store.put("keys", "a", b"2", expect=9)
@@ -339,7 +339,10 @@ async def test_a_put_that_conflicts_tells_nobody(store: ControlStore) -> None:
 async def heard_until(
     store: ControlStore, watch: AsyncGenerator[News | Reread], space: str
 ) -> set[str]:
-    """Put an entry, again after each reread, until it is told; returns the spaces told of."""
+    """Put an entry, again after each reread, until its news arrives.
+
+    Returns the spaces of all news that arrived.
+    """
     heard: set[str] = set()
     async with asyncio.timeout(WAIT_SECONDS):
         await store.put(space, "a", b"0")

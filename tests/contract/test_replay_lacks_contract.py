@@ -191,7 +191,7 @@ def test_the_names_of_two_directories_are_not_mixed_up(ask: Ask, directory: Path
 
 @pytest.fixture
 def closed() -> Iterator[Path]:
-    """A directory that this user may search, not read, and that is no other user's, if not root."""
+    """A directory that this user may search but not read; unless root, it belongs to this user."""
     with tempfile.TemporaryDirectory() as parent:
         path = Path(parent, "closed")
         path.mkdir()

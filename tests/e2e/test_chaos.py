@@ -46,7 +46,7 @@ def tracker() -> Iterator[ProcessTracker]:
 
 @pytest.fixture
 def chaos(machine: Machine) -> Machine:
-    """The machine, with a directory of its own for temporary files."""
+    """The machine, with a private directory for temporary files."""
     temporary = machine.root / "tmp"
     temporary.mkdir()
     machine.env["TMPDIR"] = str(temporary)

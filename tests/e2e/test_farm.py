@@ -147,7 +147,7 @@ def lose_parts_and_no_object(farm: Estate, tracker: ProcessTracker, lua: Path) -
     assert executed_for_bob + cached_for_bob + local_for_bob == UNITS, bob.counters()
     farm.workers[0].start()
 
-    # Carol is of another: nothing of theirs is hers. Her scheduler dies in mid-build.
+    # Carol belongs to another tenant and gets none of their results. Her scheduler dies in mid-build.
     build = Build(carol, project(carol, lua))
     build.when(6, farm.schedulers[0].kill)
     carols = build.end()

@@ -107,7 +107,7 @@ def test_misses_compile_in_a_guest_and_hits_come_from_the_cache(
     )
     machine.hpcc("audit", "verify")
 
-    # A guest of its own beside the running worker, from what that has retained.
+    # Boots a separate guest beside the running worker, from the files that the worker retained.
     done = machine.hpcc("audit", "reproduce", executed[0]["row_id"], timeout=400)
     assert f"reproduced, {len(executed[0]['outputs'])} outputs are the same" in done.stdout
     (lost,) = (machine.directory / "cache/worker/local").glob(

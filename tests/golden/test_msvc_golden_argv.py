@@ -108,7 +108,8 @@ def test_cl_itself_takes_less(argv: str, reason: str) -> None:
     )
 
 
-# Issue and documents name them: each has its row, for whoever takes it, in both spellings.
+# The issue and the documents name these flags. Each has a row in both spellings, for each compiler
+# that accepts it.
 _NAMED = [
     "/c",
     "/Foa.obj",

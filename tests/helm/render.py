@@ -1,4 +1,4 @@
-"""Run in a process of its own: renders a chart with Helm's own code.
+"""Renders a chart with Helm's own code; run it in a separate process.
 
 Standard input: `{"chart": DIR, "kubernetes": [VERSION…], "cases": {NAME: values}}`, values as text of YAML or an
 object that is laid over the first such text. Standard output: for each case `{"lint": […], "objects":

@@ -45,7 +45,7 @@ from hpcc_testkit.guests.fake_runtime import FakeGuest, FakeRuntime
 async def scheduler_process(
     directory: Path,
 ) -> AsyncGenerator[tuple[asyncio.subprocess.Process, FarmUnderTest]]:
-    """A scheduler that is a process of its own, and the farm that a worker can join."""
+    """A scheduler in a separate process, and the farm that a worker can join."""
     tenant_secret = secrets.token_urlsafe(32)
     file = directory / "scheduler.json"
     file.touch(mode=0o600)
@@ -120,7 +120,7 @@ async def exists(path: Path) -> None:
 
 @asynccontextmanager
 async def watched(farm: FarmUnderTest) -> AsyncGenerator[list[RouteChange]]:
-    """Collect what a daemon's watch of routes is told."""
+    """Collect the changes that a daemon's watch of routes receives."""
     heard: list[RouteChange] = []
     peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())
     address = f"{farm.scheduler.host}:{farm.scheduler.port}"

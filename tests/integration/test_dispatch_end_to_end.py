@@ -62,7 +62,7 @@ def request_of(directory: Path, script: str, name: str = "a.c", **more: object) 
 
 
 async def appears(path: Path) -> None:
-    while not path.exists():  # noqa: ASYNC110, ASYNC240 - made by another process, which has no event of ours
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it and sets no event here
         await asyncio.sleep(0.02)
 
 

@@ -241,7 +241,7 @@ def test_two_schedulers_are_on_two_machines_and_one_stays(rendered: dict[str, An
 def test_the_files_that_a_pod_gets_are_its_own_with_mode_0600(
     rendered: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The init container's script is run here, on directories of ours, and again without the token."""
+    """Runs the init container's script on the test's directories, and again without the token."""
     pod = dict(_pods(rendered["full"]))["farm-w1"]
     (script,) = pod["initContainers"][0]["args"]
     for place, name, text in (

@@ -231,7 +231,7 @@ async def test_a_true_result_of_a_guest_that_served_more_people_than_allowed_is_
 
 
 async def test_a_true_failure_is_no_hit(lair: Lair) -> None:
-    """An execution may fail, and is told as it is; what a cache says did not come from a worker."""
+    """A failed execution is reported as it is. As a cache hit it is refused: workers cache no failure."""
     lair.lies(lambda r: lair.signed(replace(r, exit_code=1)))
     outcome = await lair.compile()
     assert isinstance(outcome, RemoteResult), outcome

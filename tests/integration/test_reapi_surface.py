@@ -64,7 +64,7 @@ async def called(
     *metadata: tuple[str, str | bytes],
     token: str = "",
 ) -> Any:
-    """Make one unary call with messages and metadata that no client of ours would send."""
+    """Make one unary call with messages and metadata that hpcc's client would never send."""
     async with channel_of(farm) as (channel, good):
         call = channel.unary_unary(
             method,
@@ -139,7 +139,7 @@ async def test_a_result_that_was_uploaded_as_a_blob_is_never_a_result(farm: Farm
 
 
 async def test_the_worker_hashes_action_command_and_tree_itself(farm: FarmUnderTest) -> None:
-    """Every message of an action under the digest of another: none is stored, none runs."""
+    """A message sent under the digest of another is neither stored nor run."""
     source, *messages, command, action = made_action("echo evil > a.o")
     good = made_action(SCRIPT)
     for lie, truth in ((command, good[-2]), (action, good[-1]), (source, messages[0])):

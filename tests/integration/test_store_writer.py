@@ -1,4 +1,4 @@
-"""Whoever can write a worker's store: no result of theirs, and no changed one, is ever served.
+"""An attacker writes to a worker's store: no result that they made or changed is ever served.
 
 The attacker knows every format and every checksum of the store, and has no signing key.
 """
@@ -213,7 +213,7 @@ async def test_a_store_writer_who_swaps_isolation_classes_is_caught(tmp_path: Pa
 
 
 async def test_a_store_writer_who_swaps_reuse_classes_is_caught(tmp_path: Path) -> None:
-    """A result that a guest of the whole tenant made, for people who want a guest of their own."""
+    """A result from a tenant-wide guest must not reach people who require a private guest."""
     async with farm_under_test(tmp_path, guest_reuse="tenant") as farm:
         async with farm.serving():
             await build(farm, "mallory")
@@ -256,7 +256,7 @@ async def test_a_store_writer_who_writes_junk_is_a_miss(farm: FarmUnderTest, ent
 async def test_a_store_writer_who_keeps_a_failure_is_caught(
     farm: FarmUnderTest, tmp_path: Path
 ) -> None:
-    """A compile that failed once, for want of memory say, would fail for ever."""
+    """A compile that failed once, for lack of memory for example, would fail forever."""
     switch = tmp_path / "switch"
     blobs = made_action(f"test -e {switch} && cp a.c a.o")
     action = blobs[-1].digest

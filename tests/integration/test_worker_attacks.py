@@ -166,7 +166,7 @@ async def test_a_token_without_the_right_to_execute_cannot(farm: FarmUnderTest) 
 
 
 async def raw(farm: FarmUnderTest, method: str, request: object, response: object) -> object:
-    """Call with messages no client of ours would send."""
+    """Call with messages that hpcc's client would never send."""
     route = await farm.route()
     peer = PinnedPeer.from_der(route.worker_certificate)
     async with open_channel(

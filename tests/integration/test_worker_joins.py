@@ -29,7 +29,7 @@ EXECUTION = "/build.bazel.remote.execution.v2.Execution"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A principal with calls of its own to the worker."""
+    """A principal with a separate channel to the worker."""
 
     channel: grpc.aio.Channel
     token: str
@@ -85,7 +85,7 @@ async def member(farm: FarmUnderTest, principal: str) -> AsyncGenerator[Member]:
 
 @pytest.fixture
 async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
-    # A single-use guest has run nobody's code: its results are for all members of the tenant.
+    # A single-use guest has run no other code, so all members of the tenant get its results.
     async with (
         asyncio.timeout(60),
         farm_under_test(tmp_path, guest_reuse="exec") as farm,

@@ -1,4 +1,4 @@
-"""The worker's guests as a pool: whose code ran where before, how long they live, who is told what."""
+"""The worker's guest pool: whose code ran where before, how long guests live, who hears of deaths."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ CASES = {
         "asked = iter(wanted)",
         PARTS + "test_a_question_about_too_many_blobs_asks_for_some_and_calls_the_rest_missing",
     ),
-    # ---- what others are told of ----
+    # ---- what is published ----
     "blobs-first": Case(
         BEHIND,
         "await self._blobs.settle(digests, self._source)",

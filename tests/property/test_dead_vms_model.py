@@ -200,7 +200,7 @@ class DeadVms(RuleBasedStateMachine):
         # Dials of machines that are off, since when; and which compile dialled what, ever.
         self.dials: dict[object, float] = {}
         self.dialled: set[tuple[object, str, int]] = set()
-        # What the daemon was told: by worker, the highest dead generation, and when.
+        # The deaths that the daemon heard of: by worker, the highest dead generation, and when.
         self.told_dead: dict[str, int] = {}
         self.told_at: dict[tuple[str, int], float] = {}
         self.dialling: dict[object, int] = {}
@@ -275,7 +275,7 @@ class DeadVms(RuleBasedStateMachine):
             del self.dials[token]
 
     async def on_worker(self, _connection: FarmConnection, worker: RoutedWorker, *_: object) -> str:
-        """In place of the calls: wait until the worker answers, dies with its guest, or for ever."""
+        """In place of the calls: wait until the worker answers or dies with its guest, or forever."""
         simulated = self.network.workers[str(worker.channel)]
         assert worker.route.generation > self.told_dead.get(simulated.name, 0), "a dead route used"
         if not simulated.is_guest_alive:
@@ -384,8 +384,8 @@ class DeadVms(RuleBasedStateMachine):
     def machine_is_cut_off(self, name: str) -> None:
         """Power, or a cable: no packet comes from there any more, not even a refusal."""
         if self.network.workers[name].is_on:
-            # It answered whoever asked since it was said to be dead. What ends those calls now is
-            # gRPC's own keepalive, which is not played here.
+            # It answered the calls that started after it was reported dead. gRPC's keepalive ends
+            # those calls; the model leaves it out.
             self.told_at = {key: at for key, at in self.told_at.items() if key[0] != name}
         self.network.workers[name].is_on = False
         self.network.notices = deque(n for n in self.network.notices if n != name)
@@ -446,8 +446,10 @@ class DeadVms(RuleBasedStateMachine):
         self.settle()
 
     def check_waits(self) -> None:
-        """Nobody waits longer than one dial: neither for a connection, nor for an answer of one
-        that was said to be dead."""
+        """Assert that no wait lasts longer than one dial.
+
+        That holds for a connection, and for an answer of a machine that was reported dead.
+        """
         now = self.loop.at
         assert all(now - since <= DIAL_SECONDS for since in self.dials.values())
         for worker in self.network.workers.values():
@@ -457,7 +459,7 @@ class DeadVms(RuleBasedStateMachine):
 
     @invariant()
     def no_dead_route_is_current(self) -> None:
-        """What the daemon was told dead it never uses again."""
+        """The daemon never uses a route again after it heard that the route is dead."""
         if not hasattr(self, "connection"):
             return
         route = self.connection._book.current
@@ -540,7 +542,7 @@ def test_a_death_that_is_told_before_the_answer_that_names_it_is_not_forgotten()
     machine = DeadVms()
     machine.start()
     machine.compile()
-    machine.news_arrive()  # from here on it is told of deaths, and asks
+    machine.news_arrive()  # from here on it hears of deaths, and asks
     (_, answer) = machine.network.answers[0]
     assert isinstance(answer, Route)
     machine.guest_crashes_and_all_hear(answer.worker_id)
@@ -599,7 +601,7 @@ def test_a_compile_at_a_machine_that_is_cut_off_ends_one_dial_after_the_lease(
 
 
 def test_a_guest_that_died_ends_no_compile_in_another_guest_of_the_worker(farm: DeadVms) -> None:
-    farm.network.register("w1")  # its routes are told dead, and it is well
+    farm.network.register("w1")  # its routes are reported dead, and it is well
     farm.deliver()
     farm.time_passes(2 * DIAL_SECONDS)
     assert farm.network.workers["w1"].calls

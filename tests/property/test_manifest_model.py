@@ -137,7 +137,7 @@ class ManifestMachine(RuleBasedStateMachine):
     @contextlib.contextmanager
     def _edit(self) -> Iterator[None]:
         self._ahead_ns = 0
-        # What does not fit the tree as it is (a directory in the way, a name that is gone) is no edit.
+        # Skips an edit that the present tree does not allow (a directory in the way, a missing name).
         with contextlib.suppress(OSError):
             yield
 

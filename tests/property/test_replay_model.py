@@ -148,7 +148,7 @@ def check_of(root: Path, asked: Asked) -> tuple[Check, bool]:
 
 
 def _exists(path: str) -> bool:
-    """Whether something is there, or cannot be told to be missing."""
+    """Return whether something is there, or may be there because lstat failed otherwise."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Windows paths: whatever is said, a path stays below its root and has one spelling."""
+"""Windows paths: for any input, a path stays below its root and has one spelling."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Guests for the VM tests: assets and a scratch image once, one booted guest for each module.
 
-Tests of Firecracker need KVM, those of containers root and an overlay, some of them a host with
-cgroup version 2 alone. Where that is missing they run in an emulated machine that has it, and what
-they did there is reported here.
+Firecracker tests need KVM. Container tests need root and an overlay, and some need a host that has
+only cgroup version 2. Where that is missing, the tests run in an emulated machine that has it, and
+their reports appear here.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def assets() -> GuestAssets:
 
 @pytest.fixture(scope="session")
 def containerd() -> Iterator[ContainerdDaemon]:
-    """The tests' own containerd; at the end it must have nothing left of ours."""
+    """The tests' own containerd; at the end it must hold nothing that the tests made."""
     with containerd_daemon() as daemon:
         yield daemon
         left = daemon.leftovers()

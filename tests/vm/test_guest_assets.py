@@ -1,4 +1,4 @@
-"""What guests boot from is prepared once, whole or not at all, by whoever comes first."""
+"""The first user prepares the assets that guests boot from: once, and wholly or not at all."""
 
 from __future__ import annotations
 

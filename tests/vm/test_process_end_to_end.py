@@ -79,7 +79,7 @@ def image(toolchain: str, shared_cache: Path) -> Path:
 
 @pytest.fixture
 def machine(tmp_path: Path, shared_cache: Path, containerd: ContainerdDaemon) -> Iterator[Machine]:
-    """hpcc that was told to use containers; down, and checked to have left nothing, at the end."""
+    """hpcc with containers configured; stopped and checked for leftovers at the end."""
     machine = Machine(tmp_path, shared_cache)
     settings = machine.directory / "config/hpcc.toml"
     settings.parent.mkdir(parents=True)

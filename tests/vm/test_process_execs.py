@@ -21,7 +21,7 @@ from hpcc_testkit.guests.containerd_daemon import ContainerdDaemon
 from hpcc_testkit.guests.fifo_streams import fifo_streams
 from hpcc_testkit.guests.guest_contract import GuestContract, MemoryBlobs, request, run
 
-# What an agent is on its standard streams, with a directory of its own: each exec has another.
+# An agent on its standard streams, with a private directory: each exec has a different one.
 _AGENT: Final = """
 import asyncio, os, sys
 sys.path.append("/.hpcc/site")

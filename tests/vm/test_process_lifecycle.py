@@ -150,7 +150,7 @@ async def test_the_agent_is_confined(guest: VmGuest) -> None:
     for pid in (hold, agent):
         status = status_of(pid)
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-        # Root of its own user namespace, and nobody outside of it.
+        # Root in a separate user namespace, and an unprivileged uid outside.
         assert all(int(uid) >= 0x7000_0000 for uid in status["Uid"].split())
     assert int(status_of(hold)["CapEff"], 16) == int(status_of(hold)["CapBnd"], 16) == 0
     assert int(status_of(agent)["CapBnd"], 16) & 1 << CAP_SYS_ADMIN
@@ -173,7 +173,7 @@ async def test_nothing_of_the_host_can_be_written_from_inside(guest: VmGuest) ->
 
 
 async def test_a_containers_limits_are_not_its_own_to_raise(guest: VmGuest) -> None:
-    """It may make groups below its own, and no file with a limit of its own is its."""
+    """The container may create subgroups but does not own the files with its limits."""
     groups = [g for g in groups_of(guest.identity.guest_id) if owner_uid(g)]
     assert groups
     limits = [p for g in groups for p in g.iterdir() if p.name in LIMITS]

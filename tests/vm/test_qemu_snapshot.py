@@ -1,4 +1,4 @@
-"""Guests restored from a snapshot: real ones, each itself; booted where the snapshot is no good."""
+"""Guests restored from a snapshot are distinct; a bad snapshot makes the guest boot instead."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ async def test_a_reader_of_one_tenant_sees_no_row_of_another(
     assert cluster.sql(database, f"{count} WHERE tenant = 'globex'", user="acme_reader") == "0"
     assert cluster.sql(database, count, user="acme_reader") == "5"
     assert cluster.sql(database, count, user="auditor") == "12"
-    # Nor who else reads what, by another role, by a partition or by a table of its own choice.
+    # Nor does a reader see who else reads what, by another role, a partition or another table.
     own = "SELECT tenant FROM hpcc_audit.reader"
     assert cluster.sql(database, own, user="acme_reader") == "acme"
     group = f"SET ROLE hpcc_audit_reader; {count}"
@@ -220,7 +220,7 @@ class Days(SystemClock):
 async def test_partitions_are_made_for_as_long_as_a_scheduler_runs(
     cluster: PrivatePostgres, database: str, tmp_path: Path
 ) -> None:
-    """Not at its start alone: after two months all records would be in the default one."""
+    """Partitions made only at the start would run out: two months later only the default is left."""
     month = "'hpcc_audit.record_' || to_char(now() + interval '1 month', 'YYYY_MM')"
     drop = f"DO $$ BEGIN EXECUTE 'DROP TABLE ' || {month}; END $$"
     chain, clock = await records(tmp_path, 6), Days()

@@ -276,7 +276,7 @@ async def test_a_sink_that_is_ahead_or_refuses_is_an_event_and_asked_again(
 async def test_what_a_sink_has_of_a_trail_that_was_lost_is_no_copy_of_the_new_one(
     tmp_path: Path,
 ) -> None:
-    """Else retention would let go of records that nobody else has."""
+    """Otherwise retention would delete records of which no copy exists."""
     sink = Sink()
     await written(tmp_path / "old", 3)
     sink.records = TrailCursor(tmp_path / "old").read(0, limit=3, max_bytes=1 << 20)

@@ -1,4 +1,4 @@
-"""Whoever changes a trail on disk is found by `verify`: each test is one way to do it."""
+"""`verify` detects changes to a trail on disk: each test is one way to change it."""
 
 from __future__ import annotations
 

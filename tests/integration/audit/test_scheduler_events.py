@@ -1,4 +1,4 @@
-"""What a scheduler refuses is an event of its own trail; where workers' chains ended, it keeps."""
+"""A scheduler records refusals in its own trail, and keeps the ends of the workers' chains."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ async def test_verify_asks_the_schedulers_itself_with_the_workers_certificate(
     path.write_bytes(path.read_bytes()[:-500])
     assert await asyncio.to_thread(main, verify) == 1
     assert "the end is missing" in capsys.readouterr().err
-    # Nobody but the worker is told: a certificate, and its own chain alone.
+    # Only a worker gets an answer: it needs a certificate, and can ask only for its own chain.
     identity = load_identity_or_none(farm.worker_config().keys)
     assert identity is not None
     peer = PinnedPeer.from_pem(farm.scheduler.certificate_pem.encode())

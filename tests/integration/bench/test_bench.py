@@ -80,7 +80,7 @@ def test_a_quick_run_takes_every_row_and_finds_the_objects_identical(
     assert "all the same" in done.stdout
     for key, row in rows.items():
         assert row["differing"] == [], key
-        # A note of ours would say that a row is not about hits, or not about misses.
+        # The bench adds a note when hpcc's hits or misses are not those that the row measures.
         assert not [note for note in row["notes"] if note.startswith("hpcc")], row["notes"]
         if not key.startswith("new-daemon"):
             assert row["checked"] > 0, key

@@ -154,7 +154,7 @@ def test_a_word_of_a_session_that_is_over_is_asked_for_again(
     remote.failure = RemoteFailure("parity", "still another compiler")
     assert launcher.compile(*_ARGV).answer == "run"
     assert cache.counters()["fallback.parity"] == 1
-    # It is no fault of the farm: it is not left alone for that.
+    # This is not a fault of the farm, so the breaker stays closed.
     for _ in range(5):
         launcher.compile(*_ARGV)
     assert "fallback.breaker" not in cache.counters()

@@ -33,7 +33,7 @@ class ImageWithSdk(FakeRemote):
 
 
 class HostileGuest(FakeRemote):
-    """A guest that fails each compile with words of its own."""
+    """A guest that fails each compile with the text of `stderr`."""
 
     stderr = b""
 

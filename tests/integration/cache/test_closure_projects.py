@@ -54,7 +54,7 @@ def test_a_real_projects_trees_hold_all_that_the_compilers_name(
     if os.environ.get("HPCC_TEST_DEBIAN") == "1":
         root = _unpacked(package, tmp_path)
         below, pattern, flags = _PROJECTS[package]
-    else:  # without the network: sources of ours
+    else:  # without the network: hpcc's C sources
         root, below, pattern, flags = ROOT.resolve(), "native", "native/*.c", ["-D_GNU_SOURCE"]
     audit.forget()
     sources = sorted(root.glob(pattern))

@@ -327,7 +327,7 @@ async def test_strangers_do_not_take_the_calls_of_who_was_let_in(tmp_path: Path)
         assert (await run(ann, "cp a.c a.o")).status.code == 0
         silent: Any = stranger.channel.stream_stream(f"{BYTESTREAM}/Write")
         calls = [silent(metadata=stranger.headers, timeout=60) for _ in range(40)]
-        # A quarter of 16 for one address; the others are told so.
+        # One address gets a quarter of 16; the other calls are refused.
         refused: list[Any] = []
         async with asyncio.timeout(30):
             while len(refused) < len(calls) - 4:

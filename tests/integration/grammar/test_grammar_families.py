@@ -1,7 +1,7 @@
-"""Each flag of the families -f, -g, -m, -W and -O that may name a file has a row of its own.
+"""Each flag of the families -f, -g, -m, -W and -O that may name a file has a separate row.
 
-The compilers list their flags; whatever speaks of a file or directory, or takes a path, must be told
-apart from those that are only hashed, or stand below with the reason why hashing is enough.
+The compilers list their flags. A flag whose description names a file or directory, or that takes a
+path, needs a row, or an entry below with the reason why hashing the flag is enough.
 """
 
 from __future__ import annotations

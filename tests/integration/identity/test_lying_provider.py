@@ -28,7 +28,7 @@ Say = tuple[int, dict[str, str], bytes]
 
 @dataclass(slots=True)
 class Liar:
-    """Serves a discovery document and a key set; a test changes what is said."""
+    """Serves a discovery document and a key set, which a test can change."""
 
     port: int = 0
     keys: list[dict[str, object]] = field(default_factory=lambda: [KEY.jwk()])

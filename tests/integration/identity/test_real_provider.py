@@ -137,7 +137,7 @@ async def test_two_tenants_log_in_and_neither_is_let_in_as_the_other(
                 await there.authenticate(token, tenant)
             # The other's keys are looked at first: the issuer in the token chooses nothing.
             assert refused.value.reason == "idp-token-unknown-key"
-        # A session is its tenant's alone, and an image that the table lacks is nobody's.
+        # A session is valid only for its tenant, and only for images in the table.
         async with there.client() as client:
             with pytest.raises(CallerError) as foreign:
                 await client.route(grant.session, RouteAsk(tenant=GLOBEX, image=IMAGE))

@@ -1,4 +1,4 @@
-"""Who may be a worker: one-time tokens, certificates over mTLS, and whoever tries without."""
+"""Who may be a worker: one-time tokens, certificates over mTLS, and attempts without them."""
 
 from __future__ import annotations
 

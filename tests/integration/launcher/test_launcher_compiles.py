@@ -169,7 +169,7 @@ def test_ctrl_c_to_the_group_ends_everything(
         wait_until((bench.work / "started").exists)
     os.killpg(child.pid, number)
     assert child.wait(5) == -number
-    # The shell's `touch` may still be dying, as nobody's child.
+    # The shell's `touch` may still be dying, after its parent has ended.
     wait_until(lambda: not is_alive(child.pid))
     if answer.startswith("block"):
         wait_until(lambda: counters(bench.env).get("cancelled") == 1)
@@ -215,8 +215,8 @@ def test_a_grandchild_that_keeps_the_pipe_open_is_not_waited_for(
 ) -> None:
     script = bench.script("cc-forks", "(while [ ! -e over ]; do sleep 0.05; done) & echo done")
     try:
-        # `run` gives up after 30 s. It waits for the end of its own pipe itself: only the
-        # launcher's pipes are at stake here.
+        # `run` gives up after 30 s. It waits for the end of the pipe that it passes, so this test
+        # covers only the launcher's pipes.
         done = bench.run("wrap", script, answer="run", capture_output=False, stdout=subprocess.PIPE)
         assert done.stdout == b"done\n"
     finally:

@@ -144,7 +144,7 @@ ARGV = ("/nologo", "/c", "/O1", "/IROOT\\inc", "/FoROOT\\X.obj", "ROOT\\x.c")
 
 
 def compile_all(directory: Path, farm: FarmUnderTest, drive: Drive) -> list[tuple[bytes, Counters]]:
-    """Compile in checkouts that differ in case, each with a client of its own."""
+    """Compile in checkouts whose paths differ in case, each with a separate client."""
     found = []
     for name, program, *case in (
         ("one", "cl.exe"), ("Two", "cl.exe", "Inc", "X.c"), ("three", "clang-cl.exe"),

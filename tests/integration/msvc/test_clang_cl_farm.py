@@ -42,7 +42,7 @@ def image_with(programs: Path) -> type[FakeGuest]:
 
 
 def compile_in(checkout: Path, farm: FarmUnderTest, programs: Path) -> tuple[bytes, dict[str, int]]:
-    """Compile twice with a daemon of its own; return the object and what was counted."""
+    """Compile twice with a private daemon; return the object and the counters."""
     checkout = checkout.resolve()
     home = checkout.with_name(checkout.name + "-home")
     paths = Paths(cache=home / "c", state=home / "s", config=home / "cf", run=home / "r")

@@ -21,7 +21,7 @@ _NTH = 4
 
 
 def _key(number: int) -> bytes:
-    return bytes([number]) * 32  # each has a shard, and so a mkdir, of its own
+    return bytes([number]) * 32  # each has a different shard, and so a separate mkdir
 
 
 def _open(directory: Path, ops: FaultOps | None = None) -> PrivateStore:

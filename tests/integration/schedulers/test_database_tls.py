@@ -23,7 +23,7 @@ PASSWORD = "a password of the database"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A server on loopback that takes TLS alone; `ca` signed its certificate."""
+    """A server on loopback that accepts only TLS; `ca` signed its certificate."""
 
     port: int
     password_file: Path
@@ -72,7 +72,7 @@ async def test_whoever_is_not_that_database_gets_nothing(database: Database, wro
         "ca": database.url(ca=database.other_ca),
         # Its certificate is of 127.0.0.1 and localhost.
         "name": database.url(host="127.0.0.2"),
-        # Loopback needs no TLS of ours, but this server does.
+        # hpcc allows plain connections to loopback, but this server requires TLS.
         "plain": f"postgresql://{OWNER}@127.0.0.1:{database.port}/control",
     }.get(wrong, database.url())
     config = read_database_config(url, "" if wrong == "password" else str(database.password_file))

@@ -80,7 +80,7 @@ async def known(farm: ReplicaFarm, replica: Replica) -> Route:
 
 
 class Build:
-    """Compiles one after the other, by two developers at once, until it is told to end."""
+    """Compiles one after the other, by two developers at once, until the test ends it."""
 
     def __init__(self, directory: Path, farm: Farm) -> None:
         self._farm = farm

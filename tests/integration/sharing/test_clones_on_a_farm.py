@@ -66,7 +66,7 @@ class Developer:
 
 @contextmanager
 def developer(farm: FarmUnderTest, name: str, clone: Path) -> Iterator[Developer]:
-    """Give a developer with sources of their own, all of them older than this test."""
+    """Yield a developer with a private copy of the sources, all of them older than this test."""
     for path, text in _FILES.items():
         (clone / path).parent.mkdir(parents=True, exist_ok=True)
         (clone / path).write_text(text)

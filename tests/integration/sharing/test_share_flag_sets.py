@@ -106,7 +106,8 @@ _BOTH = (
     "include",
     "system",
 )
-# What a release of a compiler changes is where and how it writes paths: others are asked that alone.
+# Compiler releases differ in where and how they write paths. So the other releases run only the
+# cases about paths.
 _CASES = [
     (compiler, flags, place)
     for compiler in _C

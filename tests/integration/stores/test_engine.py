@@ -156,7 +156,7 @@ def test_a_token_is_read_again_when_its_file_is_another_one(tmp_path: Path) -> N
     assert token.changed_or_none() is None
     write_private_file(path, b"two\n")
     assert token.changed_or_none() == "two"
-    # What cannot be sent is said each time, until it is mended.
+    # A token that cannot be sent raises each time, until the file is corrected.
     write_private_file(path, b"two words\n")
     for _ in range(2):
         with pytest.raises(CallerError, match="one word"):

@@ -60,7 +60,7 @@ def windows_image() -> tuple[SmallImage, tuple[str, ...]]:
 
 
 def bring_in(daemon: ContainerdDaemon, image: SmallImage, directory: Path) -> None:
-    """Have containerd keep the image, without unpacking it: this is no Windows."""
+    """Import the image into containerd without unpacking it: this host is not Windows."""
     layout = image.write_layout(directory / "layout")
     pointer = (layout / "index.json").read_text()
     (layout / "index.json").write_text(pointer.replace(MANIFEST, INDEX))

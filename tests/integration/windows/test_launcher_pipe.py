@@ -20,7 +20,7 @@ from hpcc_testkit.windows.wine import Wine, cross_build
 
 pytestmark = pytest.mark.timeout(500)
 _HERE = Path(__file__).parent
-# The stand-in for a compiler tells its arguments, one a line, in hex; and ends with what it is told.
+# Stands in for a compiler: prints its arguments in hex, one a line. `fail CODE` sets the exit code.
 _COMPILER = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -285,7 +285,7 @@ def test_a_pipe_of_another_user_is_not_believed(desk: Desk, owner: str) -> None:
     with desk.answers(hit, sddl=f"{owner}D:(A;;GA;;;WD)"):
         done = desk.run(windows(desk.compiler), "/c")
     assert (done.returncode, said(done.stdout)) == (0, ["/c"]), done
-    assert not (desk.cwd / "got0").exists()  # and is told nothing
+    assert not (desk.cwd / "got0").exists()  # and received nothing
 
 
 def test_without_the_owners_check_a_stranger_would_be_believed(desk: Desk, tmp_path: Path) -> None:

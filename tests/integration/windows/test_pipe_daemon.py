@@ -49,7 +49,7 @@ _STRANGER = "S-1-5-21-1-2-3-1001"
 
 
 class Script:
-    """A handler that answers what `answer` says, and keeps what it was told."""
+    """A handler that answers with `answer`, and records the requests that it gets."""
 
     def __init__(self) -> None:
         self.answer: Callable[[CompileRequest], Done | Exec | Run] = lambda _: Exec("scripted")

@@ -123,7 +123,7 @@ class Control:
 
     @contextmanager
     def excuses(self) -> Iterator[None]:
-        """Excuse a service of ours that fails where the control service fails as well."""
+        """Excuse a failure of hpcc's service if the control service fails as well."""
         try:
             yield
         except (WindowsError, AssertionError):
@@ -261,7 +261,7 @@ def test_a_service_that_does_not_leave_is_ended_with_all_that_it_started(
 def test_a_host_that_crashes_early_is_no_fault_of_wines(
     manager: Bridge, control: Control, programs: Path, tmp_path: Path
 ) -> None:
-    """The excuse above must not hide a crash of ours: Wine's manager reports both alike."""
+    """The excuse above must not hide a crash of hpcc's host: Wine's manager reports both alike."""
     source = (ROOT / "launcher/hpcc_service.c").read_text()
     check = "    stop_event = CreateEventW("
     assert source.count(check) == 1
@@ -280,7 +280,7 @@ def test_a_host_that_crashes_early_is_no_fault_of_wines(
 
 
 def test_a_directory_that_somebody_made_first_is_not_used(manager: Bridge, wine: Wine) -> None:
-    """Under Wine all of them are this user's, who is no administrator."""
+    """Under Wine all directories belong to this user, who is not an administrator."""
     made = Path(wine.env["WINEPREFIX"], "drive_c/logs")
     made.mkdir()
     with pytest.raises(CallerError) as caught:

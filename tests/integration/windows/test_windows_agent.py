@@ -176,7 +176,7 @@ async def test_a_guests_life(wine: Wine, home: Path) -> None:
         assert result.exit_code == 0
         assert not list((drive_c(wine) / ".hpcc-work").glob("report-*"))
 
-        # Its tree ends with the deadline, which is told apart from any exit code.
+        # The process tree ends at the deadline; the reason distinguishes that from an exit code.
         result, told, _, _ = await run(request(tool, "sleep", wall_seconds=1.5))
         assert (result.reason, told.split()) == ("deadline", [b"asleep"])
         result, _, _, _ = await run(request(tool, "flood", stdio_bytes=10_000))

@@ -1,7 +1,7 @@
 """An agent for each exec, as process isolation has it: the real one, under Wine, on its standard streams.
 
-containerd is scripted: whatever it is told to start, it starts. Streams, warden, agent, jobs and the
-compile are real.
+containerd is scripted and starts every process that it is asked for. Streams, warden, agent, jobs
+and the compile are real.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def request(data: bytes) -> ExecRequest:
 
 
 class Shim:
-    """Starts what containerd was told to, with the streams that it was given."""
+    """Starts the process of each call to containerd, with the streams named in the call."""
 
     def __init__(self, daemon: ScriptedContainerd, wine: Wine) -> None:
         self._daemon, self._wine = daemon, wine

@@ -1,4 +1,4 @@
-"""Two compilers side by side: how far apart, what is said of it, who decides. And what is refused."""
+"""Compares two compilers: how they differ, how that is reported, who decides, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where hpcc keeps things on Windows, decided from variables alone."""
+"""Where hpcc keeps its files on Windows: only environment variables decide."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ async def test_what_another_process_wrote_is_read(tmp_path: Path) -> None:
         assert [e.key for e in await ours.entries("keys")] == ["a", "b"]
         await theirs.delete("keys", "a")
         assert [e.key for e in await ours.entries("keys")] == ["b"]
-        # Of its own writes it knows, too, and those of other spaces cost nothing.
+        # The store sees its own writes too, and writes to other spaces cost nothing.
         second = await ours.entries("keys")
         await ours.put("other", "x", b"3")
         assert await ours.entries("keys") is second

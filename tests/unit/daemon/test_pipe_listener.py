@@ -201,7 +201,7 @@ def test_with_its_last_thread_a_front_says_that_it_is_busy() -> None:
 
 
 def test_what_is_under_way_is_counted_where_it_is() -> None:
-    """A daemon that is told to stop waits for these."""
+    """A daemon that stops waits for these requests."""
     seen: list[tuple[int, int]] = []
 
     def answer(_: CompileRequest) -> Run:

@@ -62,7 +62,7 @@ async def test_a_daemon_that_lives_for_months_does_not_keep_a_channel_to_each_wo
 async def test_only_a_worker_that_is_gone_ends_the_block_that_uses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A time limit of the block's own is no news of the worker."""
+    """A time limit inside the block says nothing about the worker."""
 
     async def dialed(*_: object) -> None:
         return

@@ -106,5 +106,5 @@ def test_two_names_meet_only_if_they_differ_in_ascii_case_alone(one: str, other:
         a, b = prepared(one), prepared(other)
     except CallerError:
         return  # no name at all
-    is_one = one.encode().lower() == other.encode().lower()  # bytes fold ASCII alone
+    is_one = one.encode().lower() == other.encode().lower()  # bytes.lower() folds only ASCII
     assert (a.digest == b.digest) == is_one

@@ -175,7 +175,7 @@ def test_an_id_token_is_for_its_own_client_alone() -> None:
     assert verify(mint(EC, claims(aud="hpcc-cli", client_id=None)), **mine) == "ann"
     two = claims(aud=["hpcc-cli", "other"], client_id=None)
     assert refusal(mint(EC, two), **mine) == "idp-token-client"
-    # An audience that is no client of ours says nothing of who asked.
+    # An audience other than our clients does not show who requested the token.
     assert refusal(mint(EC, claims(client_id=None))) == "idp-token-client"
 
 

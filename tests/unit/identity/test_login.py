@@ -452,7 +452,7 @@ async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
         await source.token()
     assert nobody.value.reason == "login-none"
     assert not (tmp_path / "l").exists()
-    # What came back instead of the old refresh token is of no use to anybody either.
+    # The new refresh token that replaced the old one is revoked too.
     revoked = [form["token"] for url, form, _ in http.asked if url.endswith("/revoke")]
     assert revoked == ([] if is_refused else ["r2"])
 

@@ -1,4 +1,4 @@
-"""Proofs: a token that names a key is of no use to who copied it."""
+"""Proofs: a copied token that names a key is useless without the key."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ async def test_an_image_that_answers_every_question_is_understood() -> None:
 async def test_one_question_without_an_answer_is_not_an_absent_compiler(
     end: ExecEvent | Exception | None, why: str
 ) -> None:
-    """The timed-out compiler has written its description, which is no proof that it is whole."""
+    """The timed-out compiler printed its description, but that does not prove that it works."""
     survey = await surveyed({"g++": end})
     assert kinds(survey)["g++"] == "unanswered"
     assert kinds(survey)["clang"] == "found", "the questions after it are asked all the same"

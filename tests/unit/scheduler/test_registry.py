@@ -221,7 +221,7 @@ def test_a_worker_that_changes_schedulers_keeps_its_generation(
         other.heartbeat(beat("w1"))
     again, dead = other.register(replace(registration(), generation=worker.generation))
     assert (again.generation, dead) == (worker.generation, [])
-    # A guest lost there is told to the first one by the worker's own next heartbeat.
+    # The worker's next heartbeat tells the first replica of a guest that was lost at the other.
     _, successor = other.lost("w1", worker.generation)
     moved, (change,) = registry.heartbeat(beat("w1", generation=successor.generation))
     assert moved.generation == successor.generation
@@ -411,7 +411,7 @@ def test_a_worker_that_moved_to_another_scheduler_is_no_deserter(
     clock.at += RETURN_SECONDS
     assert registry.deserters() == []
     assert choose(registry) == "w1"
-    # What broke there later was of no use any more.
+    # The connection that broke later was no longer in use.
     registry.parted("w1")
     clock.at += RETURN_SECONDS
     assert registry.deserters() == []
@@ -432,7 +432,7 @@ def test_a_lease_grows_with_the_farm_and_never_shrinks() -> None:
     assert registry.lease_seconds == 20.0
     for number in range(1_990):
         registry.remove(f"w{number}")
-    # The workers were told so, and heartbeat as seldom.
+    # The workers got this lease, and their heartbeats keep its pace.
     assert registry.lease_seconds == 20.0
 
 

@@ -15,7 +15,7 @@ from hpcc.scheduler.watchers import Watchers
 
 
 class Store:
-    """An embedded store, whose broadcasts fail as often as is said."""
+    """An embedded store whose first `failures` broadcasts fail."""
 
     def __init__(self, inner: EmbeddedControlStore, failures: int) -> None:
         self._inner, self._failures = inner, failures

@@ -40,7 +40,7 @@ async def test_one_who_takes_all_watches_makes_place_for_everybody_else() -> Non
     assert [await is_ended(w) for w in flood] == [True] * 11 + [False] * 9
     for watcher in (colleague, *others):
         assert await watcher.next_or_none() == NEWS
-    # Not one for one, for ever: who holds hardly more than the newcomer keeps it.
+    # Replacement ends: a holder with hardly more watchers than the newcomer keeps them.
     with pytest.raises(PolicyError):
         watchers.add(of(GLOBEX, "g10"))
 

@@ -1,4 +1,4 @@
-"""Services that die, hang, talk nonsense, or are told to stop."""
+"""Services that die, hang, send nonsense, or are asked to stop."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_a_link_on_windows_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def listed(*entries: tuple[int, int], count: int | None = None) -> frozenset[str] | None:
-    """Return what is told of a list of (kind, flags); each entry's SID is its own address."""
+    """Return the SIDs read from a list of (kind, flags); each entry's SID is its own address."""
     acl = struct.pack("<BxHHxx", 2, 0, len(entries) if count is None else count)
     acl += b"".join(struct.pack("<BBHI", kind, flags, 8, 1) for kind, flags in entries)
     calls = Calls(GetSecurityInfo=CallResult(0, 0))

@@ -11,7 +11,7 @@ from hpcc.agent.base.stdio import StdioFullError, StdioPump
 
 
 async def pieces_of(writes: int) -> list[int]:
-    """Sizes of the pieces in which single bytes arrive, each in a turn of its own."""
+    """Return the sizes of the pieces that arrive when each byte is written in a separate turn."""
     stream = asyncio.StreamReader()
 
     async def write() -> None:

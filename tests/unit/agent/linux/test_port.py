@@ -146,7 +146,7 @@ async def test_only_the_hosts_connection_is_taken(monkeypatch: pytest.MonkeyPatc
 async def test_a_connection_without_a_session_is_not_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who looks whether the guest is ready lets go again: the guest then becomes a snapshot."""
+    """A readiness check connects and disconnects; the guest is snapshotted after that."""
     loop = asyncio.get_running_loop()
     ends = [socket.socketpair() for _ in range(3)]
     comers: asyncio.Queue[socket.socket] = asyncio.Queue()

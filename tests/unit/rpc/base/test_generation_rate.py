@@ -1,4 +1,4 @@
-"""A worker that says without end that its guests died, each of which every daemon is told."""
+"""A worker that endlessly reports dead guests, although each death goes to every daemon."""
 
 from __future__ import annotations
 

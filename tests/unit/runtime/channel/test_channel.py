@@ -1,6 +1,6 @@
 """A hostile guest at the other end of the byte stream: refused, retired, never obeyed.
 
-Each test runs twice: with a warden in a process of its own, as in production, and with one in the
+Each test runs twice: with a warden in a separate process, as in production, and with one in the
 test's own loop.
 """
 
@@ -57,7 +57,7 @@ def guest(script: Script) -> AbstractAsyncContextManager[GuestChannel]:
 
 
 def frames(*answers: Any) -> Script:
-    """A guest that reads the request and then sends these frames, whatever it is told."""
+    """A guest that reads the request and then sends these frames, whatever the request was."""
 
     async def script(stream: Any) -> None:
         await stream.recv_message()

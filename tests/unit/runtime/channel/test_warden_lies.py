@@ -203,7 +203,7 @@ async def test_a_flood_to_a_slow_consumer_is_bounded_by_the_credit(
         await anext(events)
         assert (await channel.lost).startswith(wire.WARDEN_PROTOCOL)
         await events.aclose()
-    # The Need gave its credit back; the event in the consumer's hands has not.
+    # The Need returned its credit; the event that the consumer holds has not returned its credit.
     assert taken <= 1 + wire.REPLIES_AHEAD + 1
 
 

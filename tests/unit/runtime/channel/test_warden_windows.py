@@ -1,4 +1,4 @@
-"""What is said before a warden's frames where it is no fork, and how it is started."""
+"""What is sent before a warden's frames when the warden is not a fork, and how it is started."""
 
 from __future__ import annotations
 

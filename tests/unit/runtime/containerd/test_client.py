@@ -35,7 +35,7 @@ from hpcc.runtime.containerd.client import (
 
 
 class Daemon:
-    """Answers every call of the client; keeps what was asked; refuses what it was told to."""
+    """Answers every call of the client, records the calls, and refuses those that a test names."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []

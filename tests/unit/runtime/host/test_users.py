@@ -1,4 +1,4 @@
-"""Uids of VMMs and containers: none is a living other's."""
+"""Uids of VMMs and containers: no two running ones share a uid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runc is told of a guest: weaker than a machine, and no weaker than it must be."""
+"""The spec that runc gets for a guest: weaker than a virtual machine, but only where it must be."""
 
 from __future__ import annotations
 

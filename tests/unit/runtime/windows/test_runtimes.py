@@ -117,7 +117,7 @@ class Compute:
 
 @dataclass
 class World:
-    """One host: its containerd, its VMs, whoever answers in a guest."""
+    """One host: its containerd, its VMs, and the agent that answers in a guest."""
 
     daemon: ScriptedContainerd
     config: WindowsRuntimeConfig
@@ -189,7 +189,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def without_watching(calls: list[str]) -> list[str]:
-    """Leave out what a guest's watch asks, whose place among the others is no matter."""
+    """Return the calls without those of a guest's watch, which may come at any position."""
     return [c for c in calls if c not in {"Tasks/Wait", "Events/Subscribe", "Version/Version"}]
 
 
@@ -502,7 +502,8 @@ async def test_each_compile_is_a_process_of_its_own_in_a_container_that_waits(
                 await run(guest, request("cl"))
             (made,) = world.daemon.requests["Containers/Create"]
             assert json.loads(made.container.spec.value)["process"]["args"][1:] == ["pause"]
-            # The self-test's and two compiles': each is told who it is, and is gone after it.
+            # One exec for the self-test and one for each of two compiles. Each agent gets its
+            # identity, and each exec is gone afterwards.
             execs = world.daemon.requests["Tasks/Exec"]
             assert [e.exec_id for e in execs] == ["x0", "x1", "x2"]
             assert {json.loads(e.spec.value)["args"][2] for e in execs} == {"--stdio"}

@@ -405,7 +405,7 @@ Opens = Callable[..., Awaitable["TestSessions"]]
 
 
 class TestSessions:
-    """Sessions with an embedded store and a key ring of their own."""
+    """Sessions with a private embedded store and key ring."""
 
     __test__ = False
 
@@ -496,7 +496,7 @@ async def test_a_members_flood_of_logins_ends_that_members_sessions_first(
     assert principals(sessions, colleagues) == ["ann", "bob"]
     assert principals(sessions, flood) == ["eve"] * 3
     assert principals(sessions, flood[-3:]) == ["eve"] * 3, "the oldest go first"
-    # Who comes later finds room as well; who has nearly as many replaces one of its own.
+    # A newcomer finds room too. A principal with almost as many sessions loses its oldest one.
     colleagues += [*await opened("cid", 1), *await opened("ann", 1)]
     assert principals(sessions, colleagues) == ["bob", "cid", "ann"]
     assert principals(sessions, flood) == ["eve"] * 2

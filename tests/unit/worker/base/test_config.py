@@ -1,4 +1,4 @@
-"""What a worker refuses to be told."""
+"""Configurations that a worker refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pool decides: who gets which guest, who makes room, who is told no."""
+"""What the pool decides: who gets which guest, which guest makes room, and who is refused."""
 
 from __future__ import annotations
 

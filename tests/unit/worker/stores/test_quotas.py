@@ -1,4 +1,4 @@
-"""What a tenant may take of a worker: nobody waits for ever, nobody takes more, others never wait."""
+"""A tenant's quotas on a worker: no wait is endless, no tenant exceeds them, others never wait."""
 
 from __future__ import annotations
 
