@@ -1,4 +1,7 @@
-"""clang-cl bare and through the cache, step by step, with everything compared that is left."""
+"""Compiles with clang-cl bare and through the cache, step by step, and compares all outputs.
+
+Make a `ClBench`, then call `compile` for one step or `twice` for a miss and a hit.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _SYSTEM_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 
 class ClBench:
-    """Compiles each step bare and through the cache and compares all that is left."""
+    """Compiles each step bare and through the cache and compares every output."""
 
     def __init__(self, cwd: Path, cache: CacheHandler, programs: Path) -> None:
         self.cwd, self.cache = cwd, cache
@@ -30,7 +33,7 @@ class ClBench:
         return path
 
     def age(self, path: Path) -> None:
-        """Make a file old; its change time is older than the next compile after a moment."""
+        """Make a file old, and wait so that its change time is older than the next compile."""
         old = time.time() - _LONG_AGO
         os.utime(path, (old, old))
         time.sleep(0.08)

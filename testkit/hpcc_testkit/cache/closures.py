@@ -1,4 +1,7 @@
-"""The scanned closure held against what a compiler says it reads: real projects, generated ones."""
+"""Compares the scanned include closure with the files that the compiler's `-M` names.
+
+For real and generated projects: open `audit_closures`, then call `check` for each command.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from hpcc_testkit.cache.compiles import FakeLauncher, FakeRemote, run_bare
 class ClosureAudit:
     """Plans compiles as a client of a farm that is out of quota, so that nothing is compiled there.
 
-    `scanned` counts the closures that the text told; `asked` are the others' commands; `extra` the
-    files that were sent without need.
+    `scanned` counts the closures that came from the scan. `asked` lists the commands for which the
+    compiler had to be asked. `extra` lists the files that were sent without need.
     """
 
     handler: CacheHandler
@@ -34,7 +37,7 @@ class ClosureAudit:
     extra: int = 0
 
     def forget(self) -> None:
-        """Start counting anew."""
+        """Reset all counters."""
         self.scanned, self.asked, self.extra = 0, [], 0
 
     def check(self, root: Path, cwd: Path, argv: Sequence[str]) -> None:
@@ -46,7 +49,7 @@ class ClosureAudit:
         self.extra += len(sent - named)
 
     def plan(self, cwd: Path, argv: Sequence[str]) -> set[str]:
-        """Return the places in the tree of one command."""
+        """Return the paths in the input tree of one command."""
         launcher = FakeLauncher(handler=self.handler, cwd=cwd)
         before = self.handler.counters().get("closure.scanned", 0)
         self.remote.requests.clear()
@@ -64,9 +67,9 @@ class ClosureAudit:
 
 @contextmanager
 def audit_closures(directory: Path) -> Iterator[ClosureAudit]:
-    """Give the audit of one client, whose files lie in `directory`."""
+    """Yield the audit of one client, which keeps its files in `directory`."""
     remote = FakeRemote()
-    # Says nothing of the farm's health, so that the next compile is planned too.
+    # A quota failure leaves the farm's health as it is, so the next compile is planned too.
     remote.failure = RemoteFailure("quota", "nothing is compiled here")
     settings = Settings(remote=RemoteSettings(fallback="quiet"))
     handler = open_cache(Paths.from_env({"HPCC_DIR": str(directory)}), settings, remote)
@@ -77,7 +80,7 @@ def audit_closures(directory: Path) -> Iterator[ClosureAudit]:
 
 
 def read_by_compiler(root: Path, cwd: Path, argv: Sequence[str]) -> set[str]:
-    """Return the files under `root`, as places from it, that the compiler's own `-M` names."""
+    """Return the files under `root` that the compiler's `-M` names, relative to `root`."""
     outputs = {"-c", "-MD", "-MMD", "-MP"}
     plain = [a for a in argv if a not in outputs]
     code, out, err = run_bare([*plain, "-M"], cwd=cwd, env={"LC_ALL": "C"})

@@ -112,7 +112,7 @@ def run_bare(
     env: Mapping[str, str] | None = None,
     umask: int = 0o022,
 ) -> tuple[int, bytes, bytes]:
-    """Run a compiler with nothing in the way."""
+    """Run a compiler without hpcc."""
     ended = subprocess.run(
         list(argv),
         cwd=cwd,
@@ -140,8 +140,8 @@ FARM: Final = Farm(
 class FakeRemote:
     """A `RemoteClient` whose guest is a temporary directory and the host's compiler.
 
-    `/src` in the arguments is replaced by that directory and in what comes back the other way
-    round. `failure` is answered instead while it is set. `programs` are directories before PATH.
+    `/src` in the arguments is replaced by that directory, and the directory in the outputs by
+    `/src`. While `failure` is set, it is the answer. `programs` are directories before PATH.
     """
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class FakeRemote:
         return self.current
 
     def compile(self, request: RemoteRequest, is_cancelled: Callable[[], bool]) -> RemoteOutcome:
-        """Compile in a fresh directory that holds the request's inputs and nothing else."""
+        """Compile in a fresh directory that holds only the request's inputs."""
         self.requests.append(request)
         if self.failure is not None:
             return self.failure
@@ -204,4 +204,4 @@ class FakeRemote:
         )
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is no connection to close."""

@@ -1,7 +1,8 @@
-"""A slow preprocessor for a small language, to say what a compile would see. No cache, no scan.
+"""A slow model of the preprocessor for a small language: the reference for include tests.
 
-Sources are made of `Item`s, written as C and read back from that text, so that GCC can be asked
-about the same files. The search is brute force: each place is looked at, each time.
+Sources consist of `Item`s. `render` writes them as C, and the model reads that text back, so a test
+can compare it with GCC on the same files. `Preprocessor.run` searches by brute force: it looks at
+each place each time, without a cache and without the product's scanner.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class UnknownError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing in a source; `name` is a header's, `number` tells values apart."""
+    """One item of a source; `name` names a header, `number` makes values distinct."""
 
     kind: str
     name: str = "a.h"
@@ -89,7 +90,7 @@ def _parse(text: str) -> list[Item]:
 
 @dataclass(slots=True)
 class Compiled:
-    """What comes out: declarations in order, and the files read, named as GCC names them."""
+    """The result: declarations in order, and the files read, named as GCC names them."""
 
     output: list[str] = field(default_factory=list)
     files: dict[str, None] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class Preprocessor:
 
         Raises:
             FailedError: GCC would report an error.
-            UnknownError: this model does not say.
+            UnknownError: the model does not cover this case.
         """
         for directory in self._search:
             try:
@@ -136,7 +137,7 @@ class Preprocessor:
             raise UnknownError
         full = self._cwd / place.path
         data = full.read_bytes()
-        # GCC: one content and one second of modification make two files one.
+        # GCC treats two files as one if their contents and their mtimes in seconds are equal.
         identity = (data, int(full.stat().st_mtime))
         if identity in self._once:
             return

@@ -45,7 +45,7 @@ class ScriptedHandler:
 
     `exec` (the default), `run`, `filter`, `tentative` (adds that flag), `done:CODE:STDOUT:STDERR`,
     `block:SECONDS`, `raise`.
-    Counts what it was asked: `begin`, `finish`, `abandon`, `cancelled`, `signal.N`, `exit.N`.
+    Counts the calls that it gets: `begin`, `finish`, `abandon`, `cancelled`, `signal.N`, `exit.N`.
     """
 
     def __init__(self) -> None:
@@ -209,7 +209,7 @@ def paths_of(env: Mapping[str, str]) -> Paths:
 def scripted_daemon(
     env: Mapping[str, str], *, build_id: str = wire.BUILD_ID, min_age_seconds: float = 0.0
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a daemon with `ScriptedHandler` as a process; it is gone when the block ends."""
+    """Run a daemon with `ScriptedHandler` as a process until the block ends."""
     paths = paths_of(env)
     command = [sys.executable, "-P", "-m", "hpcc_testkit.cache.launcher"]
     command += ["--build-id", build_id, "--min-age", str(min_age_seconds)]
@@ -247,12 +247,12 @@ def front_counters(env: Mapping[str, str]) -> dict[str, int]:
 
 
 def stop_daemon(env: Mapping[str, str]) -> bool:
-    """End a daemon that a launcher started; returns whether there was one."""
+    """End a daemon that a launcher started; return whether there was one."""
     return stop(paths_of(env), now=True)
 
 
 def wait_until(condition: Callable[[], bool], *, timeout_seconds: float = 10.0) -> None:
-    """Wait for something another process does; fails the test after the timeout."""
+    """Wait until another process makes `condition` true; fail the test after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -1,7 +1,7 @@
-"""Plans for native/fuzz_replay.c, in whose world a name's first letter says what is there.
+"""Plans for native/fuzz_replay.c, where the first letter of a file's name decides what is there.
 
 `python -m hpcc_testkit.cache.replay_plans DIRECTORY` writes them as files, the seeds of a fuzz run.
-What the target gives for each is in its name.
+The name of each plan begins with the answer that the target gives for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hpcc.cache.base.outputs import OutputFile
 from hpcc.cache.replay.engine import Check, CheckKind, Plan
 from hpcc.cache.replay.plan_bytes import encode_plan
 
-# What every file and directory of that world says of itself.
+# The stat values of every file and directory in the target's fake file system.
 _STATE: Final = (1, 3, 4, 5, 6)
 _SOURCE: Final = (1, 2)
 _REGULAR: Final = 0o100600
@@ -35,12 +35,12 @@ def _place(path: bytes, uid: int, mode: int = _DIRECTORY) -> Check:
 
 
 def _lacks(path: bytes, *more: bytes, state: tuple[int, ...] = ()) -> Check:
-    """More names than are asked for one by one, none of them there but maybe `more`."""
+    """Return a check of more names than are looked up singly; all but `more` are missing."""
     names = (*(b"a%d.h" % i for i in range(10)), *more)
     return Check(CheckKind.LACKS, path, state, names)
 
 
-# What is odd about the reading of a directory, by the second letter of its name.
+# How reading a directory fails or differs, by the second letter of its name.
 _ODD: Final = {
     "other-file-system": b"df",
     "unreadable": b"dp",
@@ -54,7 +54,7 @@ _ODD: Final = {
 
 
 def plans(uid: int) -> dict[str, Plan]:
-    """Return plans by name; `uid` is that of who runs the target."""
+    """Return plans by name; `uid` is the uid that runs the target."""
     hit = Plan(
         checks=(
             _place(b"/w/d1/.", uid),
@@ -107,12 +107,12 @@ def plans(uid: int) -> dict[str, Plan]:
         "closed-directory": Check(CheckKind.ABSENT, b"/c/a.h"),
     }.items():
         group = _absent(check.path.rpartition(b"/")[0] + b"/a2")
-        if not name.endswith("-directory"):  # alone, a name is all that this world looks at
+        if not name.endswith("-directory"):  # for a single check, this world looks only at the name
             made[f"changed-{name}"] = hit._replace(checks=(check,))
         made[f"changed-{name}-in-group"] = hit._replace(checks=(*group, check))
     lacks = {
         "done-lacks": _lacks(b"/w/d1"),
-        # Without a look at any of the names: nothing that was read is alike.
+        # Done without a look at any name: no name in the directory resembles these.
         "done-lacks-not-listed": _lacks(b"/w/d1", b"f-not-listed.h"),
         "done-lacks-by-state": _lacks(b"/w/d1", b"file.h", state=_STATE),
         "done-lacks-by-names": _lacks(b"/w/d1", state=(1, 3, 4, 5, 7)),
@@ -133,7 +133,7 @@ def plans(uid: int) -> dict[str, Plan]:
     }
     for name, check in lacks.items():
         made[name] = hit._replace(checks=(check,))
-    # Together with others of the same directory, by its descriptor.
+    # Checked with others of the same directory, through one descriptor.
     for name in ("done-lacks", "changed-lacks", "changed-lacks-few", "done-lacks-unreadable"):
         check = lacks[name]
         made[f"{name}-in-group"] = hit._replace(checks=(*_absent(check.path + b"/a2"), check))
@@ -141,7 +141,7 @@ def plans(uid: int) -> dict[str, Plan]:
 
 
 def write_plans(directory: Path, uid: int) -> list[Path]:
-    """Write each plan as a file; returns the files."""
+    """Write each plan as a file; return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, plan in plans(uid).items():

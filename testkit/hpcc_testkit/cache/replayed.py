@@ -25,7 +25,7 @@ from hpcc_testkit.cache.launcher import front_counters, launcher_environment, pa
 OUTPUTS: Final = "out"
 # Past the window in which a stat cannot tell a change (cache/base/files.py).
 _YOUNG_SECONDS: Final = 2.1
-# A helper says twice a second what it served.
+# A helper process reports twice a second how many hits it served.
 _FLUSH_SECONDS: Final = 0.5
 _ATTEMPTS: Final = 30
 
@@ -54,7 +54,7 @@ class ReplayDaemon:
     def env(self) -> dict[str, str]:
         env = launcher_environment(self.directory, LC_ALL="C")
         env["HPCC_NATIVE"] = "0" if self.engine == "python" else "1"
-        # Tests of the tests run against a copy of the source.
+        # Mutation rows run against a copy of the source.
         return {**env, **{n: v for n, v in os.environ.items() if n == "PYTHONPATH"}}
 
     def start(self) -> None:
@@ -99,7 +99,7 @@ class Build:
     argv: list[str]
     extra_env: dict[str, str] = field(default_factory=dict)
     umask: int = 0o022
-    # Puts the outputs into the state in which each compile finds them.
+    # Puts the outputs into the state that each compile starts from.
     prepare: Callable[[Path], None] = field(default=lambda work: clear(work))  # noqa: PLW0108 - defined below
 
     def through(self) -> Seen:
@@ -107,11 +107,11 @@ class Build:
         return self._run([os.fspath(self.daemon.launcher), *self.argv])
 
     def bare(self) -> Seen:
-        """Compile with nothing in the way."""
+        """Compile without hpcc."""
         return self._run(self.argv)
 
     def same(self) -> Seen:
-        """Compile through hpcc and bare, each over the same outputs; they must not differ."""
+        """Compile through hpcc and bare, each over the same outputs, and assert equal results."""
         self.prepare(self.work)
         ours = self.through()
         self.prepare(self.work)
@@ -120,7 +120,7 @@ class Build:
         return ours
 
     def replays(self) -> bool:
-        """Compile, and tell whether that was a replay. It must be as bare."""
+        """Return whether a compile was a replay; assert that it equals the bare compile."""
         before = self.daemon.replayed()
         self.same()
         return self.daemon.replayed() > before
@@ -185,7 +185,7 @@ def fill(work: Path) -> None:
 
 
 def picture(directory: Path) -> dict[str, tuple[int, object]]:
-    """Describe every file by what a build could see of it, inode and times apart."""
+    """Describe every file by what a build can see of it, except inode and times."""
     found: dict[str, tuple[int, object]] = {}
     for path in sorted(directory.rglob("*")) if directory.is_dir() else ():
         status = path.lstat()
@@ -199,12 +199,12 @@ def picture(directory: Path) -> dict[str, tuple[int, object]]:
 
 
 def settle() -> None:
-    """Wait until what was written counts as old."""
+    """Wait until the written files count as old."""
     time.sleep(_YOUNG_SECONDS)
 
 
 def rewrite_unseen(path: Path, old: str, new: str) -> None:
-    """Edit a file so that size and mtime stay; only the ctime tells."""
+    """Edit a file so that size and mtime stay; only the ctime changes."""
     before = path.stat()
     text = path.read_text()
     assert len(old) == len(new)

@@ -1,7 +1,8 @@
-"""Random edits of programs, each compiled bare and through hpcc and compared byte for byte.
+"""Edits programs at random, compiles each bare and through hpcc, and compares byte for byte.
 
-`python -m hpcc_testkit.cache.soak --operations 10000` runs it by hand; `make soak` does. The seed
-that is printed repeats the same edits and deeds; only what depends on the clock may differ.
+`make soak` runs it; `python -m hpcc_testkit.cache.soak --operations 10000` does so by hand. The
+printed seed repeats the same edits and the same damage; only results that depend on the clock may
+differ.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _CXX: Final = ("g++-12", "g++-14", "clang++-14", "clang++-19", "g++", "clang++")
 _TREES: Final = 20
 _CLONED: Final = 2
 _PROGRAMS: Final = 8
-# More than a tick of the file system's clock: what is younger is not kept.
+# More than a tick of the file system's clock: hpcc keeps no result of younger inputs.
 _SHORT_SECONDS: Final = 0.1
 _MISCHIEF: Final = 0.25
 _KILLED_MEANWHILE: Final = 0.01
@@ -57,13 +58,13 @@ _ANSWERS: Final = ("hit.", "miss.", "bypass.")
 _COUNTED_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 0.02
 _REMEMBERED: Final = 500
-# States, not counts.
+# Gauges, not counters.
 _GAUGES: Final = frozenset({"since", "store.entries", "store.size_bytes"})
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was done and how it was answered; `deeds` are restarts, kills and damage."""
+    """Counts of compiles and answers; `deeds` are restarts, kills and damage."""
 
     operations: int = 0
     must_hits: int = 0
@@ -72,7 +73,7 @@ class Tally:
 
 
 class _Soak:
-    """One run: trees, a runner with its daemon, and what is expected of it."""
+    """One run: trees, a runner with its daemon, and the expected answers."""
 
     def __init__(
         self, launcher: Path, directory: Path, *, seed: int, sources: Path | None = None
@@ -102,7 +103,7 @@ class _Soak:
         self.tally = Tally()
 
     def run_round(self) -> None:
-        """Edit every tree, wait, and compile each; sometimes do harm first."""
+        """Edit every tree, wait, and compile each; sometimes do damage first."""
         chance = self._chance
         steps = [tree.edit() for tree in self._trees]
         name, deed = self._mischief.pick()
@@ -115,7 +116,7 @@ class _Soak:
             is_killed = chance.random() < _KILLED_MEANWHILE
             scenario = Scenario(name=tree.name, steps=())
             bare = self._see_bare(scenario, one, tree, has_old=has_old)
-            # Whether a compile with a marker is one that is shared, the flags decide.
+            # The flags decide whether a compile below a marker is shared.
             other = replace(one, argv=(*one.argv, *tree.maps))
             mapped = self._see_bare(scenario, other, tree, has_old=has_old)
             for _ in range(times):
@@ -132,7 +133,7 @@ class _Soak:
         self._mischief.stop()
 
     def _see_bare(self, scenario: Scenario, one: Step, tree: Tree, *, has_old: bool) -> Seen:
-        """Compile bare; what a state gave is remembered, since states come back."""
+        """Compile bare, or return the remembered result of this state, because states come back."""
         key = (tree.name, one.argv, tuple(sorted(one.env.items())), one.umask, has_old)
         whole = (key, inputs_of(tree.root), times_of_once(tree.root))
         if len(self._bare) > _REMEMBERED:
@@ -153,7 +154,7 @@ class _Soak:
         self.tally.operations += 1
         self.tally.must_hits += must_hit and is_any(counted, "hit.")
         self.tally.counted.update(counted)
-        # A command that failed often under a marker has another key from then on.
+        # After a command failed often under a marker, hpcc uses another key for it.
         has_other_key = "private.fails-with-maps" in counted
         if must_hit and not is_any(counted, "hit.") and not has_other_key:
             self._check(one, [f"a state that is stored was no hit: {counted}"])
@@ -178,7 +179,7 @@ class _Soak:
         timer = self._mischief.kill_soon()
         seen = self._runner.see(scenario, one, tree.root, prefix=self._prefix)
         timer.join()
-        # Whether the result was written before the end is open.
+        # It is unknown whether the result was written before the daemon ended.
         self._mischief.expected.forget()
         self.tally.operations += 1
         self.tally.deeds["kill during a compile"] += 1
@@ -216,7 +217,7 @@ def soak(
 
 
 def _describe_machine(directory: Path) -> str:
-    """Return one line for each compiler of the run; csmith leaves a file where it is asked."""
+    """Return one line for each compiler; csmith writes a file into its working directory."""
     lines = []
     for name in (*find_compilers(_C), *find_compilers(_CXX), *find_compilers(("csmith",))):
         ended = subprocess.run(
@@ -237,7 +238,7 @@ def _main() -> int:
     sys.stdout.write(f"seed {args.seed}, in {directory}\n{_describe_machine(directory)}\n")
     sys.stdout.flush()
     launcher = build_launcher(directory / "launcher")
-    # What a failure leaves is kept: trees, store and the daemon's log.
+    # After a failure the trees, the store and the daemon's log are kept.
     tally = soak(
         launcher,
         directory,

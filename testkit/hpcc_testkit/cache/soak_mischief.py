@@ -1,4 +1,7 @@
-"""What happens to a daemon and its store behind its back, and which answers must be hits."""
+"""Damages a daemon and its store during the soak, and predicts which answers must be hits.
+
+`Mischief` picks and does the damage. `Expectation` follows what is stored.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from hpcc.config.paths import Paths
 from hpcc.core import HpccError
 from hpcc.daemon.client import query, stop
 
-# Of the eight sets of inputs that a manifest keeps; the rest is room for sets that coincide.
+# A manifest keeps eight sets of inputs. Only five count, because sets may coincide.
 _SURE: Final = 5
 _KEPT: Final = 8
 _MAX_DELAY_SECONDS: Final = 0.2
@@ -28,8 +31,8 @@ _MAX_DELAY_SECONDS: Final = 0.2
 class Expectation:
     """Which states of which commands were stored and must be hits when they come back.
 
-    Follows the daemon's order of use: a hit moves its state to the front in memory alone, a new
-    result writes the order down.
+    Follows the daemon's order of use: a hit moves its state to the front only in memory, and a new
+    result writes the order to disk.
     """
 
     def __init__(self) -> None:
@@ -40,7 +43,7 @@ class Expectation:
         return state in self._order.get(command, [])[:_SURE]
 
     def note(self, command: Hashable, state: Hashable, counted: Mapping[str, int]) -> None:
-        """Take in how a compile was answered."""
+        """Record how a compile was answered."""
         is_hit, is_kept = is_any(counted, "hit."), is_stored(counted)
         if is_hit or is_kept:
             others = [s for s in self._order.get(command, []) if s != state]
@@ -56,18 +59,18 @@ class Expectation:
 
 
 def is_any(counted: Mapping[str, int], prefix: str) -> bool:
-    """Tell whether something with that beginning was counted."""
+    """Return whether a counter with this prefix was counted."""
     return any(name.startswith(prefix) for name in counted)
 
 
 def is_stored(counted: Mapping[str, int]) -> bool:
-    """Tell whether a miss left a result behind."""
+    """Return whether a miss stored a result."""
     is_lost = is_any(counted, "uncacheable.") or is_any(counted, "store.")
     return "miss.local" in counted and not is_lost and "miss.failed" not in counted
 
 
 class Mischief:
-    """Restarts, kills, cleans and damages what belongs to one HPCC_DIR."""
+    """Restarts and kills the daemon of one HPCC_DIR, and cleans and damages its store."""
 
     def __init__(self, launcher: Path, env: Mapping[str, str], chance: random.Random) -> None:
         self._launcher, self._env, self._chance = launcher, env, chance
@@ -75,7 +78,7 @@ class Mischief:
         self.expected = Expectation()
 
     def pick(self) -> tuple[str, Callable[[], None]]:
-        """Draw one deed."""
+        """Return the name of a random deed and the deed."""
         deeds: tuple[tuple[str, Callable[[], None]], ...] = (
             ("restart", self._restart),
             ("kill", self._kill),
@@ -88,13 +91,13 @@ class Mischief:
         return self._chance.choice(deeds)
 
     def kill_soon(self) -> threading.Timer:
-        """Kill the daemon in the middle of what comes next."""
+        """Kill the daemon during the next compile."""
         timer = threading.Timer(self._chance.random() * _MAX_DELAY_SECONDS, self._kill)
         timer.start()
         return timer
 
     def counted(self) -> dict[str, int]:
-        """Return the counters: of the daemon, or those that the next one will begin with."""
+        """Return the daemon's counters, or those that the next daemon starts with."""
         try:
             answer = query(self._paths, "stats")["counters"]
         except HpccError:
@@ -132,7 +135,7 @@ class Mischief:
         return sorted(p for p in store.glob("??/*") if p.is_file())
 
     def _corrupt(self) -> None:
-        """Damage entries; memory may still have them, so the daemon is restarted."""
+        """Damage entries, and restart the daemon because its memory may still hold them."""
         self._restart()
         entries, chance = self._entries(), self._chance
         number, kind = chance.randrange(1, 6), chance.randrange(5)
@@ -154,7 +157,7 @@ class Mischief:
         self.expected.forget()
 
     def _swap(self) -> None:
-        """Give entries each other's names: every one is whole, and in the wrong place."""
+        """Swap the names of entries: each one is intact but in the wrong place."""
         self._restart()
         entries = self._entries()
         self._chance.shuffle(entries)
@@ -167,7 +170,7 @@ class Mischief:
         self.expected.forget()
 
     def _lose(self) -> None:
-        """Take some entries away: results whose manifest stays, and the other way round."""
+        """Delete some entries: results whose manifest stays, and the other way round."""
         entries = self._entries()
         for path in self._chance.sample(entries, len(entries) // 3):
             path.unlink()

@@ -1,4 +1,7 @@
-"""What the soak draws programs and compilers from."""
+"""The compilers and generated programs that the soak draws from.
+
+`find_compilers` and `generate_programs` fill a `Pool`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What trees draw from: compilers of this machine and generated programs."""
+    """The pool of the soak's trees: compilers of this machine and generated programs."""
 
     c: tuple[str, ...]
     cxx: tuple[str, ...]
@@ -19,12 +22,12 @@ class Pool:
 
 
 def find_compilers(names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the names that are on this machine's PATH."""
+    """Return the names that are on this machine's PATH."""
     return tuple(name for name in names if shutil.which(name))
 
 
 def generate_programs(directory: Path, *, seed: int, count: int) -> tuple[str, ...]:
-    """Have csmith write small C programs; none where csmith is not installed."""
+    """Generate small C programs with csmith; returns () if csmith is not installed."""
     if not shutil.which("csmith"):
         return ()
     directory.mkdir(parents=True, exist_ok=True)

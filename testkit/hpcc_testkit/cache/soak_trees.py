@@ -1,4 +1,7 @@
-"""Programs that are edited at random. A small alphabet makes earlier states come back."""
+"""Programs that the soak edits at random. A small alphabet makes earlier states come back.
+
+Every kind of tree implements `Tree`: `edit` changes it and returns the next compile.
+"""
 
 from __future__ import annotations
 
@@ -71,11 +74,11 @@ class Tree(Protocol):
     def root(self) -> Path: ...
     @property
     def maps(self) -> tuple[bytes, ...]:
-        """Flags that hpcc may add here, so that clones can share; none without a marker."""
+        """The flags that hpcc may add so that clones can share; empty without a marker."""
         ...
 
     def edit(self) -> Step:
-        """Change something, or nothing, and say what to compile."""
+        """Make a random change, or none, and return the compile to do next."""
         ...
 
 
@@ -200,7 +203,7 @@ class SmallTree:
         path.write_text(f"{once}{nested}#undef A\n#define A {chance.randrange(3)}\n")
 
     def _change_quietly(self, directory: str, header: str) -> None:
-        """Other content of the same size at the same modification time, in the same inode."""
+        """Replace the content and keep size, modification time and inode."""
         path = self.root / directory / header
         if path.is_file() and not path.is_symlink():
             text = path.read_text()
@@ -229,7 +232,7 @@ class SmallTree:
 
     def _link(self, directory: str, header: str, target: str) -> None:
         path = self.root / directory / header
-        # Now and then to nowhere.
+        # Some links dangle.
         if path.parent.is_dir() and ((self.root / target).exists() or self._chance.random() < 0.1):
             path.unlink(missing_ok=True)
             path.symlink_to(self.root / target)
@@ -286,7 +289,7 @@ class SmallTree:
 
 
 class MarkedTree(SmallTree):
-    """A `SmallTree` with a marker at its root; its clones compile what it compiled last."""
+    """A `SmallTree` with a marker at its root; its clones repeat its last compile."""
 
     def __init__(self, name: str, root: Path, chance: random.Random, pool: Pool) -> None:
         super().__init__(name, root, chance, pool)
@@ -308,7 +311,7 @@ class CloneTree:
         self.maps = _maps(root)
 
     def edit(self) -> Step:
-        """See `Tree`: become what the original is now."""
+        """See `Tree`: copy the present state of the original."""
         shutil.rmtree(self.root, ignore_errors=True)
         ignored = shutil.ignore_patterns(OUTPUTS)
         shutil.copytree(self._original.root, self.root, symlinks=True, ignore=ignored)

@@ -1,6 +1,6 @@
-"""The contract of `BlobStore` and `ActionCache`, asked of every leaf and decorator.
+"""Contract tests of `BlobStore` and `ActionCache`, for every leaf and decorator.
 
-Subclass in a test module and give it a `store` or `cache` fixture.
+Subclass in a test module and provide a `store` or `cache` fixture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OTHER_ACTION = Digest.of(b"another action")
 
 
 class BlobStoreContract:
-    """What every store of blobs does."""
+    """What every `BlobStore` does; needs the fixture `store`."""
 
     async def test_what_was_put_is_got(self, store: BlobStore) -> None:
         noise = Blob.of(os.urandom(100_000))
@@ -56,7 +56,7 @@ class BlobStoreContract:
 
 
 class ActionCacheContract:
-    """What every cache of results does."""
+    """What every `ActionCache` does; needs the fixture `cache`."""
 
     async def test_an_absent_result_is_not_found(self, cache: ActionCache) -> None:
         with pytest.raises(NotFoundError):

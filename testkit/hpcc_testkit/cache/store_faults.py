@@ -1,7 +1,7 @@
 """The fault points of the private store, and a daemon that dies at one of them.
 
-`FaultOps` stands between the store and the disk: it numbers every call and does harm at one.
-`python -m hpcc_testkit.cache.store_faults AT FAULT` is a daemon whose store has it.
+`FaultOps` stands between the store and the disk: it numbers every call and injects a fault at one.
+`python -m hpcc_testkit.cache.store_faults AT FAULT` runs a daemon whose store uses it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from hpcc.config.settings import Settings
 from hpcc.daemon.main import run_daemon
 from hpcc.store.private import SystemFileOps
 
-# So that an entry takes several writes, and a fault can come between them.
+# Small, so that an entry takes several writes and a fault can come between them.
 CHUNK_BYTES: Final = 40
 
 
 class Fault(enum.Enum):
-    """What happens at a point. `LOST_REPLY`: it was done, and the caller hears of an error."""
+    """What happens at a point. `LOST_REPLY`: the call succeeds, but the caller gets an error."""
 
     FULL = "full"
     BROKEN = "broken"
@@ -116,7 +116,7 @@ SHORTENED: Final = frozenset({"read", "write"})
 
 
 def faults_of(name: str) -> tuple[Fault, ...]:
-    """Return what can happen at a call of that name."""
+    """Return the faults that are possible at a call of that name."""
     return tuple(f for f in Fault if f is not Fault.SHORT or name in SHORTENED)
 
 

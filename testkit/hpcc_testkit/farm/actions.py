@@ -1,4 +1,8 @@
-"""Actions and tokens for tests of a whole farm: good ones, and what a bug could hand out."""
+"""Actions and tokens for tests of a whole farm.
+
+`made_action` and `run_script` make and run good actions. `forged_token` signs a token that only a
+bug in the scheduler could issue.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ def made_action(
 
 
 async def run_script(client: ReapiClient, script: str) -> tuple[bytes, bool]:
-    """Run such an action; return `a.o` and whether it was a hit."""
+    """Run an action of `made_action`; return `a.o` and whether it was a hit."""
     blobs = made_action(script)
     await client.upload(blobs)
     record, is_cached = await client.execute(blobs[-1].digest, ["a.o"])
@@ -51,7 +55,7 @@ async def run_script(client: ReapiClient, script: str) -> tuple[bytes, bool]:
 
 
 def forged_token(farm: FarmUnderTest, **changes: object) -> str:
-    """Sign claims with the scheduler's real key: what a bug there could hand out."""
+    """Sign claims with the scheduler's real key, as a bug in the scheduler could."""
     key = farm.signing_key()
     tls = load_or_create_tls(
         farm.directory / "worker/keys", "worker.hpcc.internal", clock=farm.clock

@@ -1,4 +1,7 @@
-"""Rows, events and trails for tests of the audit trail."""
+"""Rows, events and trails for tests of the audit trail.
+
+`row` and `refusal` make records, `opened` and `written` make a trail on disk.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SMALL: Final = SpoolLimits(segment_bytes=6000, max_bytes=600_000)
 
 
 def row(number: int = 0, **changes: object) -> AuditRow:
-    """A row whose texts all end in its number."""
+    """Return a row whose texts all end in its number."""
     values: dict[str, object] = {}
     for field in dataclasses.fields(AuditRow):
         values[field.name] = {"str": f"{field.name}-{number}", "float": 1.5, "int": number}.get(
@@ -39,7 +42,7 @@ def row(number: int = 0, **changes: object) -> AuditRow:
 
 
 def refusal(number: int = 0, **changes: object) -> SecurityEvent:
-    """An event with a number."""
+    """Return a refusal event that carries `number`."""
     values: dict[str, object] = {"name": "token-refused", "at": 1.5 + number, **changes}
     return SecurityEvent(**values)  # type: ignore[arg-type]  # as above
 
@@ -54,7 +57,7 @@ async def opened(
     clock: Clock | None = None,
     fault: FaultPoint = no_fault,
 ) -> AsyncGenerator[SpoolAuditLog]:
-    """A trail, opened by its writer."""
+    """Return a trail that is open for writing."""
     async with open_audit_log(
         directory,
         worker=worker,
@@ -69,7 +72,7 @@ async def opened(
 async def written(
     directory: Path, rows: int, *, start: int = 0, limits: SpoolLimits = SMALL
 ) -> tuple[int, str]:
-    """Write rows, each synced by itself; return the anchor."""
+    """Write rows, each with its own sync; return the anchor."""
     async with opened(directory, limits=limits) as log:
         for number in range(start, start + rows):
             await log.append(row(number))
@@ -77,7 +80,7 @@ async def written(
 
 
 def made(script: str) -> list[Blob]:
-    """The blobs of an action with two inputs in two directories; command and action last."""
+    """Return the blobs of an action with two inputs in two directories; command and action last."""
     one, two = Blob.of(b"int x;\n"), Blob.of(b"int y;\n")
     tree = build_tree([InputFile("dir/a.c", one.digest), InputFile("b.h", two.digest)])
     command = Blob.of(

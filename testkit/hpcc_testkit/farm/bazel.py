@@ -19,14 +19,14 @@ _PROJECT: Final = Path(__file__).parents[3] / "tests" / "e2e" / "bazel"
 _RULES: Final = Path("/usr/share/bazel/rules")
 _TLS_JAR: Final = Path("/usr/share/java/netty-tcnative.jar")
 _TLS_LIBRARY: Final = "libnetty-tcnative.so"
-# Where Debian's multiarch directories may have it.
+# Debian's multiarch directories are below this one.
 _LIBRARIES: Final = Path("/usr/lib")
 _RUN_SECONDS: Final = 300.0
 _END_SECONDS: Final = 20.0
 
 
 def missing_or_none() -> str | None:
-    """Say what a test that runs Bazel lacks."""
+    """Return what this machine lacks to run Bazel, or None."""
     is_there = shutil.which("bazel") and (_RULES / "java").is_dir() and _TLS_JAR.exists()
     if is_there and any(_LIBRARIES.glob(f"*/jni/{_TLS_LIBRARY}")):
         return None
@@ -41,7 +41,7 @@ class Bazel:
         self.workspace, self._output_root = root / "workspace", root / "output"
         shutil.copytree(_PROJECT, self.workspace, ignore=shutil.ignore_patterns("rules_cc"))
         shutil.copytree(_PROJECT / "rules_cc", root / "rules_cc")
-        # Netty looks for this name, and resolves links before it compares.
+        # A copy, because Netty looks for this name and resolves links before it compares.
         library = next(_LIBRARIES.glob(f"*/jni/{_TLS_LIBRARY}"))
         (root / "native").mkdir()
         shutil.copy(library, root / "native" / "libnetty_tcnative.so")
@@ -51,7 +51,7 @@ class Bazel:
             f"--output_user_root={self._output_root}",
             "--max_idle_secs=120",
             "--host_jvm_args=-Xmx512m",
-            # Debian's Netty has no ALPN by Java's own TLS.
+            # Debian's Netty has no ALPN with Java's TLS.
             f"--host_jvm_args=-Djava.library.path={root / 'native'}",
             f"--host_jvm_args=-Xbootclasspath/a:{_TLS_JAR}",
         )
@@ -62,11 +62,11 @@ class Bazel:
         }
 
     def use(self, bazelrc: Path) -> None:
-        """Take a user's own settings, as `hpcc token` writes them."""
+        """Use a user's settings, as `hpcc token` writes them."""
         self._startup = (*self._startup, f"--bazelrc={bazelrc}")
 
     def build(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        """Build everything remotely with these flags; nothing of the project runs here."""
+        """Build everything remotely with these flags; no action of the project runs locally."""
         return self._run(
             "build",
             "//:check",
@@ -92,7 +92,7 @@ class Bazel:
         return (self.workspace / "bazel-bin" / path).read_bytes()
 
     def close(self) -> None:
-        """End the server, by its pid if it does not end when it is asked to."""
+        """End the server; kill it by pid if it ignores the shutdown request."""
         pids = [int(f.read_text()) for f in self._output_root.glob("*/server/server.pid.txt")]
         with suppress(subprocess.TimeoutExpired):
             self._run("shutdown", seconds=_END_SECONDS)
@@ -102,7 +102,7 @@ class Bazel:
             deadline = time.monotonic() + _END_SECONDS
             while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
-        # Bazel takes the write permission of what it has made.
+        # Bazel removes the write permission from its outputs.
         for directory, _, _ in os.walk(self._output_root):
             with suppress(OSError):
                 Path(directory).chmod(0o700)
@@ -116,7 +116,7 @@ class Bazel:
 
 @contextmanager
 def bazel(root: Path) -> Iterator[Bazel]:
-    """Give a Bazel; its server is gone at the end."""
+    """Yield a Bazel; end its server when the block ends."""
     root.mkdir(parents=True)
     one = Bazel(root)
     try:

@@ -1,4 +1,4 @@
-"""Workers of tests get their certificates as true ones do: by a one-time token."""
+"""One-time enrolment tokens, so that workers in tests get certificates as real workers do."""
 
 from __future__ import annotations
 

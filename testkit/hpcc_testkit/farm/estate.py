@@ -55,7 +55,7 @@ class ProviderThread:
         self._thread.join(_PROVIDER_SECONDS)
 
     def confirm(self, page: str, login: str) -> None:
-        """Do what a person does at the provider's pages."""
+        """Log in as `login` on the provider's pages and consent."""
         walk = self._ready.result(0).confirm(page, login)
         asyncio.run_coroutine_threadsafe(walk, self._loop).result(_PROVIDER_SECONDS)
 
@@ -68,7 +68,7 @@ class ProviderThread:
             async with real_provider(token_seconds=1800) as provider:
                 self._ready.set_result(provider)
                 await self._stop.wait()
-        except Exception as error:  # whatever it was, who waits for the provider must hear of it
+        except Exception as error:  # any failure must reach the caller that waits for the provider
             if not self._ready.done():
                 self._ready.set_exception(error)
             raise
@@ -76,7 +76,7 @@ class ProviderThread:
 
 @dataclass(slots=True)
 class Service:
-    """One process of `hpcc scheduler` or `hpcc worker`; `facts` is its line when it was ready."""
+    """One process of `hpcc scheduler` or `hpcc worker`; `facts` is the line it prints when ready."""
 
     kind: str
     name: str
@@ -117,7 +117,7 @@ class Service:
         raise AssertionError(f"{self.name} did not start:\n{self.log.read_text()[-4000:]}")
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """Kill the process at once, as a power cut does."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -261,14 +261,14 @@ class Estate:
         return machine
 
     def close(self) -> None:
-        """End everything; nothing of it is left."""
+        """End all processes of the farm."""
         for machine in self.people:
             machine.close()
         for service in (*self.workers, *self.schedulers):
             service.stop()
 
     def leftovers(self) -> list[str]:
-        """Processes and mounts below the farm's directory that are still there."""
+        """Return the processes and mounts below the farm's directory that still exist."""
         deadline = time.monotonic() + 30
         while (left := _processes_of(self.directory)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -292,7 +292,7 @@ class Estate:
         return path
 
     def _keep_ports(self, service: Service) -> None:
-        """A scheduler that is started again is where it was."""
+        """Write a scheduler's ports into its settings, so that a restart keeps its addresses."""
         table = json.loads(service.config.read_bytes())
         ports = {"port": service.port, "worker_port": service.facts["worker_port"]}
         write_private_file(service.config, json.dumps({**table, **ports}).encode())

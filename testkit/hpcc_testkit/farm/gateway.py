@@ -1,4 +1,7 @@
-"""A farm of two tenants with a gateway in front, for tests of the protocol: guests are fakes."""
+"""A farm of two tenants behind a gateway, with fake guests, for tests of the protocol.
+
+Open `gateway_under_test`; it yields a `GatewayUnderTest`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class TokenAuthenticator:
     logins: list[str] = field(default_factory=list)
 
     async def admit(self, credential: str, tenant: TenantId, principal: str) -> Admitted:
-        """Let in whose token names the tenant."""
+        """Admit a caller whose token names the tenant."""
         del principal
         self.logins.append(tenant.value)
         policy = self.policy_or_none(tenant)
@@ -41,7 +44,7 @@ class TokenAuthenticator:
         return Admitted(policy, rest.partition(":")[0], None)
 
     def policy_or_none(self, tenant: TenantId) -> TenantPolicy | None:
-        """Return what is in force for one of the two tenants."""
+        """Return the policy of one of the two tenants."""
         if tenant not in {TENANT, GLOBEX}:
             return None
         return TenantPolicy(
@@ -53,13 +56,13 @@ class TokenAuthenticator:
         )
 
     async def watch(self) -> None:
-        """Nothing changes."""
+        """Do nothing: the policies never change."""
         await SystemClock().sleep(3600.0)
 
 
 @dataclass(slots=True)
 class GatewayUnderTest:
-    """What a test needs of the farm behind a gateway, and the gateway's port and CA."""
+    """The farm behind a gateway, and the gateway's port and CA."""
 
     farm: FarmUnderTest
     authenticator: TokenAuthenticator

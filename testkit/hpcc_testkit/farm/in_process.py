@@ -1,4 +1,7 @@
-"""A whole farm in one process for tests: scheduler and worker on loopback, fake guests."""
+"""A whole farm in one process for tests: scheduler and worker on loopback, fake guests.
+
+Open `farm_under_test`, then start its worker with `serving`.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class FakeImages:
 
 @dataclass(slots=True)
 class FarmUnderTest:
-    """What a test needs of the farm; `audit` is shared by all lives of the worker."""
+    """The farm and its clients; all starts of the worker share `audit`."""
 
     directory: Path
     clock: Clock
@@ -61,7 +64,7 @@ class FarmUnderTest:
     scheduler: RunningScheduler
     worker: RunningWorker | None = None
     worker_fields: dict[str, object] = field(default_factory=dict)
-    # Answers what compilers images have; without, nobody asks.
+    # The toolchains of images; None means that no toolchain is looked up.
     book: ToolchainBook | None = None
 
     def farm(self, principal: str = "ann") -> Farm:
@@ -105,7 +108,7 @@ class FarmUnderTest:
         return WorkerConfig(**values)  # type: ignore[arg-type]  # built by name just above
 
     async def enrolling(self) -> WorkerConfig:
-        """Return the worker's config, with the token in place that it names."""
+        """Return the worker's config, after writing the enrolment token that it names."""
         config = self.worker_config()
         if config.enrol_token_file:
             token = Path(config.enrol_token_file)
@@ -147,7 +150,7 @@ class FarmUnderTest:
     async def client(
         self, *, token: str = "", tenant: TenantId = TENANT, principal: str = "ann"
     ) -> AsyncGenerator[ReapiClient]:
-        """Give a REAPI client of the worker, with a good token unless another is given."""
+        """Yield a REAPI client of the worker, with a good token unless another is given."""
         route = await self.route(principal)
         peer = PinnedPeer.from_der(route.worker_certificate)
         async with open_channel(

@@ -1,4 +1,7 @@
-"""hpcc as a user has it, on one machine and under one directory, for end-to-end tests."""
+"""hpcc as a user has it, on one machine and under one directory, for end-to-end tests.
+
+Make a `Machine`, run `hpcc` commands with it, and `close` it.
+"""
 
 from __future__ import annotations
 
@@ -78,13 +81,13 @@ class Machine:
         return {str(k): int(v) for k, v in counters.items()}
 
     def count(self, prefix: str) -> int:
-        """Sum of a counter and those below it (`fallback` sums `fallback.*`)."""
+        """Return the sum of a counter and those below it (`fallback` sums `fallback.*`)."""
         return sum(
             v for k, v in self.counters().items() if k == prefix or k.startswith(prefix + ".")
         )
 
     def processes(self, *words: str) -> list[int]:
-        """Processes of this machine (they carry its directory) whose command line has all words."""
+        """Return this machine's processes whose command lines have its directory and all words."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -103,7 +106,7 @@ class Machine:
         return sorted(found)
 
     def leftovers(self) -> list[str]:
-        """Processes and mounts of this machine that are still there."""
+        """Return the processes and mounts of this machine that still exist."""
         deadline = time.monotonic() + 5
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
@@ -111,7 +114,7 @@ class Machine:
         return [str(pid) for pid in left] + [m for m in mounts if str(self.directory) in m]
 
     def wait_for(self, what: str, *words: str, seconds: float = 60) -> list[int]:
-        """Wait until a process with those words is there."""
+        """Wait until a process with those words runs; return the pids."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := self.processes(*words):
@@ -120,7 +123,7 @@ class Machine:
         raise AssertionError(f"no {what} within {seconds} s")
 
     def close(self) -> None:
-        """Down, stop, and as a last resort kill what is left, by pid."""
+        """Run `hpcc down` and `hpcc stop`; whether they succeed is not checked."""
         for command in ("down", "stop"):
             self.hpcc(command, check=False, timeout=90)
 

@@ -1,4 +1,7 @@
-"""Several schedulers of one farm as real processes on a real PostgreSQL, each to be killed."""
+"""Two schedulers of one farm as real processes on a real PostgreSQL; a test can kill each.
+
+Open `replica_farm` with a `PrivatePostgres`.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ class ReplicaFarm:
         return "".join(r.certificate_pem for r in self.replicas)
 
     def config(self, replica: int = 0) -> SchedulerConfig:
-        """Return the config of a replica, for what the command line does with it."""
+        """Return the config of a replica, for calls of command-line functions."""
         table = json.loads(self.replicas[replica].config.read_bytes())
         return SchedulerConfig(**{**table, "keys": Path(table["keys"])})
 

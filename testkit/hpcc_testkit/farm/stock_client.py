@@ -1,4 +1,7 @@
-"""A stock REAPI client's view of a gateway: any headers, any bytes, and no code of our client."""
+"""A stock REAPI client of a gateway, without hpcc's client code: sends any headers and any bytes.
+
+Open `stock_client` with the gateway's port and CA.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ type Headers = tuple[tuple[str, str | bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class StockClient:
-    """Calls with one set of headers; errors are grpc's own."""
+    """Makes calls with one set of headers; raises grpc's errors."""
 
     channel: grpc.aio.Channel
     instance: str
@@ -33,7 +36,7 @@ class StockClient:
     def sending(
         self, *headers: tuple[str, str | bytes], instance: str | None = None
     ) -> StockClient:
-        """The same client with other headers."""
+        """Return the same client with other headers."""
         return replace(
             self, headers=headers, instance=self.instance if instance is None else instance
         )

@@ -32,7 +32,7 @@ def made(
     )
     message = pb.Command.FromString(encode_command(spec))
     if directories:
-        # As clients of API 2.0 say it.
+        # Clients of API 2.0 send output files in this field.
         del message.output_paths[:]
         message.output_files.append("a.o")
         message.output_directories.extend(directories)
@@ -46,7 +46,7 @@ def made(
 
 
 def result_of(operations: list[ops.Operation]) -> pb.ExecuteResponse:
-    """Return what the last of them says."""
+    """Return the response in the last operation."""
     response = pb.ExecuteResponse()
     assert operations[-1].done
     assert operations[-1].response.Unpack(response)
