@@ -76,7 +76,7 @@ class ProviderThread:
 
 @dataclass(slots=True)
 class Service:
-    """One process of `hpcc scheduler` or `hpcc worker`; `facts` is the line it prints when ready."""
+    """One `hpcc scheduler` or `hpcc worker` process; `facts` is the line it prints when ready."""
 
     kind: str
     name: str

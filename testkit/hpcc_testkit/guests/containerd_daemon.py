@@ -1,4 +1,7 @@
-"""A containerd of the tests' own: root, state and socket under one directory, few plugins."""
+"""A private containerd for tests: root, state and socket in one directory, few plugins.
+
+Open `containerd_daemon`; at the end `leftovers` must be empty.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ class ContainerdDaemon:
         return self._log.read_text(errors="replace")[-_TAIL_CHARS:]
 
     def leftovers(self) -> list[str]:
-        """Shims, mounts and groups of containers that are still there."""
+        """Return the shims, mounts and cgroups of containers that still exist."""
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         shims = [
             f"shim {entry.name}"
@@ -106,9 +109,9 @@ def _command_line(process: Path) -> str:
 
 @contextmanager
 def containerd_daemon() -> Iterator[ContainerdDaemon]:
-    """Run one; its directory has a short name, for its sockets' sake, and is gone at the end."""
+    """Run a containerd in a temporary directory, whose name is short enough for its sockets."""
     directory = Path(tempfile.mkdtemp(prefix="hpcc-ctd-"))
-    # The root of a container's user namespace looks its bundle up through here.
+    # The root of a container's user namespace opens its bundle through this directory.
     directory.chmod(0o711)
     daemon = ContainerdDaemon(directory)
     try:

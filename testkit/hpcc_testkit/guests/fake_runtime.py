@@ -1,4 +1,7 @@
-"""A `Runtime` without any isolation: compiles run as local processes in a temporary directory."""
+"""A `Runtime` without any isolation: compiles run as local processes in a temporary directory.
+
+Use `FakeRuntime` where a worker needs a runtime; set faults in its `FakeFaults`.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ _CHUNK: Final = 256 * 1024
 
 @dataclass(slots=True)
 class FakeFaults:
-    """What a test wants to go wrong; may be changed while guests run.
+    """The faults that a test injects; may be changed while guests run.
 
     `die_in_execs`: the guest dies while it runs the execs with these numbers (0 is its first).
     `boot_error`: "" or the message of the GuestBootError that every boot raises.
@@ -53,7 +56,7 @@ class FakeFaults:
 
 
 class FakeGuest:
-    """One fake guest. `kill` does what a crash of the VM would do."""
+    """One fake guest. `kill` acts like a crash of the VM."""
 
     def __init__(self, guest_id: str, directory: Path, faults: FakeFaults) -> None:
         self._directory, self._faults = directory, faults
@@ -167,7 +170,7 @@ class FakeGuest:
 
 
 def _template(root: Path) -> str:
-    """Spell the directory for `re.sub`, which gives backslashes a meaning."""
+    """Escape the directory for `re.sub`, which interprets backslashes."""
     return str(root).replace("\\", "\\\\")
 
 
@@ -202,7 +205,7 @@ def _pieces(root: Path, path: str) -> list[ExecEvent]:
         return []
     data, is_executable = file.read_bytes(), bool(file.stat().st_mode & 0o100)
     if path.endswith(".d"):
-        # A guest's own root is what it writes into a dependency file.
+        # A real guest writes its own root into a dependency file.
         data = data.replace(bytes(root), SOURCE_ROOT.encode())
     chunks = [data[i : i + _CHUNK] for i in range(0, len(data), _CHUNK)] or [b""]
     return [
@@ -237,7 +240,7 @@ class FakeRuntime:
 
     @asynccontextmanager
     async def guest(self, spec: GuestSpec) -> AsyncIterator[FakeGuest]:
-        """Give a guest; it is dead when the block ends."""
+        """Yield a guest; kill it when the block ends."""
         if self.faults.boot_error:
             self.failed_boots += 1
             raise GuestBootError(self.faults.boot_error)

@@ -13,7 +13,7 @@ from hpcc.runtime.windows.pipe_streams import PipeStreams, pipe_streams
 
 
 class FifoEnd:
-    """Our end of a FIFO; a read ends when the shim has closed its own."""
+    """hpcc's end of a FIFO; a read ends when the shim closes the other end."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -29,7 +29,7 @@ class FifoEnd:
             view = view[os.write(self._fd, view) :]
 
     def cancel(self) -> None:
-        """The process is ended before its streams are."""
+        """Do nothing: the process ends before its streams do."""
 
     def close(self) -> None:
         os.close(self._fd)
@@ -59,7 +59,7 @@ class _FifoAcceptor:
 
 @asynccontextmanager
 async def fifo_streams(directory: Path) -> AsyncGenerator[PipeStreams]:
-    """Have FIFOs in a directory while the block runs."""
+    """Yield streams over new FIFOs in `directory` while the block runs."""
     name = secrets.token_hex(8)
     paths = [str(directory / f"{name}-{end}") for end in ("in", "out", "err")]
     stdio = StdioPaths(stdin=paths[0], stdout=paths[1], stderr=paths[2])
@@ -71,6 +71,6 @@ async def fifo_streams(directory: Path) -> AsyncGenerator[PipeStreams]:
         try:
             yield streams
         finally:
-            # The FIFOs stay: a shim opens each of them twice. They go with the directory.
+            # The FIFOs stay until the directory is removed: a shim opens each of them twice.
             if streams.last_words:
                 print("an exec's agent said:", streams.last_words)

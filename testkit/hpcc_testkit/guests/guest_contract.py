@@ -1,6 +1,6 @@
-"""What every guest does, whatever isolates it.
+"""Contract tests for every guest, whatever isolates it.
 
-A backend's test class inherits GuestContract and gives two fixtures: `guest`, and `program`, the
+A backend's test class inherits GuestContract and provides two fixtures: `guest`, and `program`, the
 path of `hpcc_testkit.guests.guest_program` in the guest.
 """
 
@@ -30,7 +30,7 @@ _WALL_SECONDS = 120.0
 
 
 class MemoryBlobs:
-    """Blobs in memory that remember what was asked of them."""
+    """A `BlobSource` in memory that records the requests."""
 
     def __init__(self, *contents: bytes) -> None:
         self._contents = {Digest.of(c): c for c in contents}
@@ -45,7 +45,7 @@ class MemoryBlobs:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One exec's events, sorted."""
+    """One exec's events by kind."""
 
     stdout: bytes
     stderr: bytes
@@ -76,7 +76,7 @@ def request(
 
 
 async def run(guest: Guest, req: ExecRequest, blobs: BlobSource | None = None) -> Outcome:
-    """Run to the end, and check the order of events on the way."""
+    """Run an exec to its end and assert the order of its events."""
     events: list[ExecEvent] = [e async for e in guest.exec(req, blobs or MemoryBlobs())]
     results = [i for i, e in enumerate(events) if isinstance(e, ResultEvent)]
     assert len(results) == 1
@@ -98,8 +98,8 @@ async def run(guest: Guest, req: ExecRequest, blobs: BlobSource | None = None) -
 class GuestContract:
     """Inherit it in a test module; every method is a test.
 
-    The mark `transport` is on the rows whose answer depends on the VMM: its channel, its devices,
-    its clock. Other rows ask the agent inside, which is the same in every guest.
+    The mark `transport` is on tests whose result depends on the VMM: its channel, its devices,
+    its clock. The other tests exercise the agent inside, which is the same in every guest.
     """
 
     @pytest.mark.transport
@@ -172,7 +172,7 @@ class GuestContract:
     async def test_the_environment_is_the_requests_and_nothing_else(
         self, guest: Guest, program: str
     ) -> None:
-        """So locale, time zone and search path are the action's, whatever host and guest have."""
+        """Locale, time zone and search path come from the action, not from host or guest."""
         env = (("LC_ALL", "C"), ("PATH", "/usr/bin:/bin"), ("SOURCE_DATE_EPOCH", "1"))
         done = await run(guest, request(program, "env", env=env))
         assert sorted(done.stdout.decode().split()) == [f"{name}={value}" for name, value in env]

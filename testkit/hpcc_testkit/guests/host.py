@@ -1,4 +1,8 @@
-"""What a run leaves on its host: processes it ever started, mounts, cgroups, sockets, files."""
+"""Finds what a run leaves on its host: processes, mounts, cgroups, sockets, files.
+
+`ProcessTracker` records processes while its block runs. `traces_of` and `files_below` list the
+rest afterwards.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ class Process:
 
 
 class ProcessTracker:
-    """Remembers, while its block runs, every process that came from this one, however it hid."""
+    """Records every descendant of this process while its block runs, also daemonized ones."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Process] = {}
@@ -56,7 +60,7 @@ class ProcessTracker:
         self._thread.join()
 
     def alive(self, *words: str) -> list[Process]:
-        """Return the processes of this run that live and have all words in their command line."""
+        """Return the live processes of this run whose command lines have all `words`."""
         self._look()
         with self._lock:
             known = list(self._known.values())
@@ -80,7 +84,7 @@ class ProcessTracker:
             for process in found:
                 if process.parent in ours and (process.pid, process.started) not in self._before:
                     ours.add(process.pid)
-                    # Taken anew each time: an exec gives a process another command line.
+                    # Read again each time, because exec changes a process's command line.
                     self._known[process.pid, process.started] = process
 
 
@@ -91,7 +95,7 @@ def _processes() -> Iterable[Process]:
 
 
 def _process(pid: int) -> Process | None:
-    """Return a process; None for one that is gone or only waits to be waited for."""
+    """Return a process; None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
@@ -103,7 +107,7 @@ def _process(pid: int) -> Process | None:
 
 
 def traces_of(directory: Path, guests: Iterable[str]) -> list[str]:
-    """Return mounts and sockets below a directory, and cgroups that bear a guest's name."""
+    """Return mounts and sockets below a directory, and cgroups named after a guest."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     sockets = Path("/proc/net/unix").read_text().splitlines()
     names = set(guests)
@@ -117,5 +121,5 @@ def traces_of(directory: Path, guests: Iterable[str]) -> list[str]:
 
 
 def files_below(*directories: Path) -> list[str]:
-    """Return everything that is in the directories which should be empty."""
+    """Return all files in directories that should be empty."""
     return [str(p) for d in directories if d.exists() for p in sorted(d.rglob("*"))]

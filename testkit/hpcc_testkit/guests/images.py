@@ -1,4 +1,7 @@
-"""For tests of images: hostile layers, small layouts, and a registry that can lie."""
+"""Images for tests: hostile layers, small layouts, and a registry that can lie.
+
+`tar_bytes` makes layers, `make_image` an image of them, and `LyingRegistry` serves images.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One tar member to write; `text` is content of a file or target of a link."""
+    """One tar member to write; `text` is a file's content or a link's target."""
 
     name: str
     kind: bytes = REG
@@ -38,7 +41,7 @@ class Item:
 
 
 def tar_bytes(items: Sequence[Item], *, form: int = tarfile.PAX_FORMAT) -> bytes:
-    """An archive with exactly these members, however hostile."""
+    """Return an archive with exactly these members, also hostile ones."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as archive:
         for item in items:
@@ -55,7 +58,7 @@ def tar_bytes(items: Sequence[Item], *, form: int = tarfile.PAX_FORMAT) -> bytes
 
 
 def read_clean_tar(data: bytes) -> dict[str, str]:
-    """A clean tar as path to a short description, for comparisons."""
+    """Return the members of a clean tar by path, each as a short description."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for info in archive:
@@ -115,7 +118,7 @@ def make_image(
     compress: str = GZIP_LAYER,
     labels: Mapping[str, str] | None = None,
 ) -> SmallImage:
-    """An image of these layer tars."""
+    """Return an image of these layer tars."""
     image = SmallImage()
     descriptors = []
     for layer in layers:
@@ -149,7 +152,7 @@ def _packed(layer: bytes, media_type: str) -> bytes:
 
 
 def layer_files(directory: Path, layers: Sequence[bytes]) -> list[LayerFile]:
-    """Write blobs as they are, under their true digests."""
+    """Write blobs unchanged, under their true digests."""
     files = []
     for data in layers:
         digest = Digest.of(data)
@@ -168,7 +171,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What it sends back. `length` overrides Content-Length; `is_endless` never stops."""
+    """A registry's answer. `length` overrides Content-Length; `is_endless` never stops."""
 
     status: int = 200
     body: bytes = b""
@@ -179,10 +182,10 @@ class Answer:
 
 @dataclass
 class LyingRegistry:
-    """A registry on loopback whose answers a test decides.
+    """A registry on loopback whose answers a test chooses.
 
-    `respond` may return an Answer for a request, or None for the honest one. With
-    `is_stalling` a body shorter than its length is followed by silence, not by the end.
+    `respond` may return an Answer for a request, or None for the honest answer. With
+    `is_stalling` the connection stays open after a body that is shorter than its length.
     """
 
     image: SmallImage

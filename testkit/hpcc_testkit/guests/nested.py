@@ -1,5 +1,6 @@
 """An emulated machine that has KVM and only cgroup version 2, in which the same tests run.
 
+For tests that this machine cannot run: `hand_on` reports for an item what the test did there.
 It boots the guests' kernel under QEMU's TCG with a virtualisation-capable CPU, over this machine's
 own root (virtiofs, read-only, with a layer in memory above it), and runs one pytest there.
 """
@@ -23,7 +24,7 @@ from hpcc.runtime.assets.initramfs import build_initramfs
 from hpcc.runtime.assets.kernel import collect_modules
 from hpcc_testkit.guests.nested_report import DESCRIPTOR_VARIABLE, MARK
 
-# In the environment of the tests there: run, do not hand on.
+# Set in the emulated machine: tests run there instead of being handed on.
 INSIDE_VARIABLE: Final = "HPCC_NESTED"
 _INIT: Final = Path(__file__).with_name("nested_init.c")
 _MODULES: Final = ("virtio_mmio", "overlay", "erofs", "loop", "kvm", "kvm_amd")
@@ -41,7 +42,7 @@ _KERNEL_OPTIONS: Final = (
 
 
 class NestedMachine:
-    """One boot, one pytest; `reports_of` hands its reports on as they come."""
+    """One boot and one pytest; `reports_of` returns its reports as they arrive."""
 
     def __init__(self, directory: Path, cache: Path, assets: GuestAssets) -> None:
         self._directory, self._cache, self._assets = directory, cache, assets
@@ -86,7 +87,7 @@ class NestedMachine:
             process.wait()
 
     def _read_reports(self) -> int:
-        """Take in what has been written since, whole lines only; returns how many bytes."""
+        """Read the whole lines written since the last call; return the number of bytes."""
         if not self._output.exists():
             return 0
         with self._output.open("rb") as file:
@@ -131,7 +132,7 @@ class NestedMachine:
         ]  # fmt: skip
 
     def _kernel_modules(self) -> Path:
-        """Return the modules of the guests' kernel, fetched again: guests themselves need few."""
+        """Download and return the guest kernel's modules; guests themselves keep only a few."""
         package = "linux-image-" + self._assets.vmlinux.parent.name.partition("linux-image-")[2]
         target = self._cache / "nested" / package
         if not target.exists():
@@ -174,7 +175,7 @@ def _tsc_khz() -> int:
 def hand_on(
     item: pytest.Item, nextitem: pytest.Item | None, find_machine: Callable[[], NestedMachine]
 ) -> None:
-    """Report for `item` what the same test did in the machine."""
+    """Report for `item` what the same test did in the emulated machine."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     found: list[dict[str, object]] = []
@@ -188,6 +189,6 @@ def hand_on(
     for data in found:
         report = hook.pytest_report_from_serializable(config=item.config, data=data)
         hook.pytest_runtest_logreport(report=report)
-    # What earlier tests set up for their module or directory ends when the next one is not in it.
+    # Tears down the fixtures of earlier modules and directories that the next test is not in.
     item.session._setupstate.teardown_exact(nextitem)  # noqa: SLF001 - as pytest's own protocol does
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

@@ -13,7 +13,7 @@ MARK: Final = "@report "
 
 
 class Reporter:
-    """Keeps the configuration, which knows how reports are written down."""
+    """Holds pytest's configuration, which serializes reports."""
 
     def __init__(self, config: pytest.Config, fd: int) -> None:
         self._config, self._fd = config, fd
@@ -26,5 +26,5 @@ class Reporter:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register it."""
+    """Register the reporter."""
     config.pluginmanager.register(Reporter(config, int(os.environ[DESCRIPTOR_VARIABLE])))

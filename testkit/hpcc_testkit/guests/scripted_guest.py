@@ -1,4 +1,7 @@
-"""A guest that is a script in the test's own loop, at the other end of a real warden's stream."""
+"""A guest that is a script in the test's event loop, at the other end of a real warden's stream.
+
+`scripted_guest` answers gRPC calls, `raw_guest` plays bytes.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ from hpcc.wire.link import TOKEN_BYTES, GuestLink
 TOKEN: Final = b"t" * TOKEN_BYTES
 _END_SECONDS: Final = 10.0
 
-# A stream of grpclib's server, which has no types.
+# The argument is a stream of grpclib's server, which has no types.
 type Script = Callable[[Any], Awaitable[None]]
 type Play = Callable[[socket.socket], Awaitable[None]]
 
 
 async def welcome(sock: socket.socket) -> bytes:
-    """Do the guest's part of the link handshake; returns what came behind it."""
+    """Do the guest's part of the link handshake; return the bytes that followed it."""
     loop = asyncio.get_running_loop()
     link = GuestLink(TOKEN)
     while True:
@@ -39,7 +42,7 @@ async def welcome(sock: socket.socket) -> bytes:
 async def raw_guest(
     play: Play, *, launch: Launch = launch_warden, timing: ChannelTiming | None = None
 ) -> AsyncIterator[GuestChannel]:
-    """Give a channel whose guest's end is played by `play`; not connected yet."""
+    """Yield a channel, not yet connected, whose guest end `play` serves."""
     before = asyncio.all_tasks()
     host, guest = socket.socketpair()
     guest.settimeout(0)
@@ -60,7 +63,7 @@ async def raw_guest(
         if others:
             await asyncio.wait(others, timeout=_END_SECONDS)  # a warden in this loop
         for _ in range(3):
-            await asyncio.sleep(0)  # closed transports say so in the next turns
+            await asyncio.sleep(0)  # transports report their close in the next turns of the loop
 
 
 class _Scripted(AgentServiceBase):
@@ -75,7 +78,7 @@ class _Scripted(AgentServiceBase):
 async def scripted_guest(
     script: Script, *, launch: Launch = launch_warden, timing: ChannelTiming | None = None
 ) -> AsyncIterator[GuestChannel]:
-    """Give a connected channel to a guest that answers each exec by `script`."""
+    """Yield a connected channel to a guest that answers each exec with `script`."""
 
     async def play(sock: socket.socket) -> None:
         rest = await welcome(sock)

@@ -1,8 +1,7 @@
-"""What every guest does in which the agent sandboxes compiles, beside the guest contract.
+"""Contract tests for guests in which the agent sandboxes compiles: virtual machines and containers.
 
-That is: in a virtual machine and in a container.
-
-A backend's test class inherits VmContract and gives the fixtures that GuestContract asks for.
+They extend the guest contract. A backend's test class inherits VmContract and provides the fixtures
+that GuestContract needs.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ class VmContract(GuestContract):
         done = await run(guest, link)
         assert (done.result.exit_code, done.result.reason) == (1, "output-tree")
         assert done.outputs == {}
-        # And no more than that.
+        # The error affects only that compile.
         assert (await run(guest, request(program, "exit", "0"))).result.reason == ""
 
     @pytest.mark.transport
@@ -157,14 +156,14 @@ class VmContract(GuestContract):
         done = await run(
             guest, request(program, "write", f"{_SCRATCH[0]}-big", str(1000 * MIB), limits=limits)
         )
-        # Lowered to what the guest has: the tmpfs limit or the memory limit comes first.
+        # The limits are lowered to the guest's size: the tmpfs or the memory limit comes first.
         assert (done.result.exit_code, done.result.reason) in [(3, ""), (137, "memory")]
         assert (await run(guest, request(program, "exit", "0"))).result.exit_code == 0
 
     async def test_inputs_that_do_not_fit_are_an_agent_error(
         self, guest: Guest, program: str
     ) -> None:
-        """A running compile has most of the room: few bytes must cross, and few more do not fit."""
+        """A running compile fills most of the room, so that a small input does not fit any more."""
         held, data = bytes(16 * MIB), bytes(60 * MIB)
         names = [(f"held{number}", held) for number in range(12)]
         running = guest.exec(request(program, "hold", "1", inputs=names), MemoryBlobs(held))
@@ -173,7 +172,7 @@ class VmContract(GuestContract):
             received = await run(
                 guest, request(program, "exit", "0", inputs=[("a", data)]), MemoryBlobs(data)
             )
-            # Its blob is in the guest already: the copies are too many.
+            # The guest has this blob already; only the copies exceed the room.
             staged = await run(guest, request(program, "exit", "0", inputs=names))
         finally:
             await running.aclose()
@@ -223,7 +222,7 @@ class VmContract(GuestContract):
         assert pids.result().stdout == b"2\n"
 
     async def test_a_crash_starts_no_handler(self, guest: Guest, program: str) -> None:
-        """A container's host may have one that runs as root; a limit of 1 byte keeps it out."""
+        """A container's host may run a core handler as root; a limit of 1 byte prevents that."""
         req = request(program, "copy", "/proc/self/limits", "o", outputs=("o",))
         lines = (await run(guest, req)).outputs["o"].decode().splitlines()
         (core,) = [line.split() for line in lines if line.startswith("Max core file size")]
@@ -236,7 +235,7 @@ class VmContract(GuestContract):
             await asyncio.sleep(1.0)
             kill = group.create_task(run(guest, request(program, "killall", limits=small())))
             eat = group.create_task(run(guest, request(program, "eat", "64", limits=tiny)))
-        # Nothing to be killed in its own namespace: PID 1 does not take it from within.
+        # Its PID namespace holds nothing else to kill, and PID 1 ignores signals from inside.
         assert kill.result().result.exit_code == 0
         assert eat.result().result.reason == "memory"
         assert (one.result().result.exit_code, one.result().result.signal) == (0, 0)
@@ -244,7 +243,7 @@ class VmContract(GuestContract):
     async def test_a_cancelled_compile_gives_back_what_its_tree_held(
         self, guest: Guest, program: str
     ) -> None:
-        """Two halves of 150 MiB, in two sessions; the guest has no room for it twice."""
+        """Two halves of 150 MiB, in two sessions; the guest's memory holds that only once."""
         limits = small(memory_bytes=200 * MIB)
         events = guest.exec(request(program, "hold", "150", limits=limits), MemoryBlobs())
         assert isinstance(await anext(events), StdioEvent)

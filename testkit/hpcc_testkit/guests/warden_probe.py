@@ -1,8 +1,8 @@
-"""A zygote whose wardens try what a warden may not: `python -I …/_warden_probe.py FD PID`.
+"""A zygote whose wardens attempt forbidden calls: `python -I …/warden_probe.py FD PID`.
 
-It is the product's zygote with other work: what a warden gives up, it has given up before this
-runs. The worker's end sends the name of an attempt; back comes its outcome as text, or nothing when
-the kernel ended the process.
+It is the product's zygote with other work, so the wardens drop all rights before an attempt runs.
+The worker's end sends the name of an attempt and gets its outcome as text, or nothing if the kernel
+ended the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAME_BYTES: Final = 64
 _AT_FDCWD: Final = -100
 _CLONE_NEWUSER: Final = 0x10000000
 _libc = ctypes.CDLL(None, use_errno=True)
-# x86-64 and arm64 numbers of calls that libc has no function for.
+# Call numbers on x86-64 and arm64 for which libc has no function.
 _IO_URING_SETUP: Final = 425
 _PIDFD_OPEN: Final = 434
 _OPENAT2: Final = 437
@@ -30,7 +30,7 @@ _LONG: Final = ctypes.c_long
 
 
 _MACHINE: Final = os.uname().machine
-# clone(2), whose number differs; here with the flags of a thread.
+# clone(2) has a different number on each; used here with the flags of a thread.
 _CLONE: Final = 56 if _MACHINE == "x86_64" else 220
 _THREAD_FLAGS: Final = 0x10F00
 _stream: list[socket.socket] = []
@@ -70,9 +70,9 @@ ATTEMPTS: Final[dict[str, Callable[[], object]]] = {
 
 
 async def try_it(guest: socket.socket, worker: socket.socket) -> None:
-    """Do what the worker names and say what came of it."""
+    """Run the attempt that the worker names and send its outcome."""
     del guest
-    # Not with a timeout: that would poll, which a warden may not.
+    # A timeout would call poll(), which a warden may not.
     worker.settimeout(None)
     _stream.append(worker)
     name = worker.recv(_NAME_BYTES).decode()

@@ -1,4 +1,7 @@
-"""Wardens without a process: the real one's work in the test's own loop, and ones that lie."""
+"""Wardens without a process: `local_wardens` do real work in the test's loop, `lying_wardens` lie.
+
+Pass either launcher to a channel in place of the zygote's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def local_wardens() -> Launch:
 
 
 def lying_wardens(script: WardenScript, *, fate: int = 0) -> Launch:
-    """Return a launcher of wardens that speak to the worker by `script` and to no guest.
+    """Return a launcher of wardens that send the worker what `script` says and ignore the guest.
 
     `fate` is the wait status that each warden reports at its end.
     """
@@ -63,7 +66,7 @@ def _launcher(work: _Work, fate: int = 0) -> Launch:
             loop.remove_reader(zygote_line)
             task.cancel()
 
-        # No pid: nobody shall kill this process, or count its CPU time.
+        # No pid, so that nothing kills this process or counts its CPU time.
         zygote_line.send(wire.encode_fate(0))
         task = loop.create_task(run())
         task.add_done_callback(ended)

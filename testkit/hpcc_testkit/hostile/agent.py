@@ -1,7 +1,7 @@
 """A hostile agent for a real guest: honest until a compile names an attack.
 
-It takes the place of `hpcc.agent` on an agent drive. A compile with `-DHPCC_ATTACK_x_y=1` among its
-words is answered by the attack `x-y`; every other exec says that there is no such program.
+It replaces `hpcc.agent` on an agent drive. An exec whose arguments contain `-DHPCC_ATTACK_x_y=1`
+gets the attack `x-y`; every other exec gets the answer that there is no such program.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _NO_SUCH_PROGRAM: Final = 127
 
 
 def attack_flag(name: str) -> str:
-    """Return the word by which a compile asks for an attack."""
+    """Return the argument that makes a compile request an attack."""
     return f"{MARK}{name.replace('-', '_')}=1"
 
 
 def attack_of(argv: Iterator[str]) -> str:
-    """Return the attack that a compile asks for, "" for none."""
+    """Return the attack that a compile requests, or ""."""
     found = (w.removeprefix(MARK).partition("=")[0] for w in argv if w.startswith(MARK))
     return next(found, "").replace("_", "-")
 
 
 class _Agent(Peer):
-    """A peer whose next request may have been read already, to see what it asks for."""
+    """A peer that can look at the next request before it handles it."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -44,8 +44,8 @@ class _Agent(Peer):
         self._is_settled = False
 
     def _fill(self) -> None:
-        # While no host is connected, before a session and while a snapshot is taken, a port says
-        # that it has ended.
+        # A port reports its end while no host is connected: before a session, and while a snapshot
+        # is taken.
         while not self._is_settled:
             try:
                 return super()._fill()
@@ -54,13 +54,13 @@ class _Agent(Peer):
         return super()._fill()
 
     def settle(self) -> None:
-        """Once: windows can only grow."""
+        """Settle once, because windows can only grow."""
         if not self._is_settled:
             self._is_settled = True
             super().settle()
 
     def look(self) -> tuple[int, pb.ClientFrame]:
-        """Return the next request and keep it."""
+        """Return the next request without consuming it."""
         self._read_ahead = super().request()
         return self._read_ahead
 
@@ -96,7 +96,7 @@ def _find_port() -> str:
 
 
 def main() -> None:
-    """Serve until the session is over; PID 1 then ends the machine."""
+    """Serve until the session ends; PID 1 then shuts the machine down."""
     fd = os.open(_find_port(), os.O_RDWR | os.O_CLOEXEC)
     with suppress(GoneError):
         _serve(_Agent(fd))

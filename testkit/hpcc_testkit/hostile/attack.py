@@ -1,4 +1,7 @@
-"""What all attacks of hostile guests have in common."""
+"""What all attacks of hostile guests share: the `Attack` record and the tables of attacks.
+
+Decorate a function with `within(TABLE, reason)` to add it to a table under its name.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from hpcc_testkit.hostile.peer import GoneError, Peer
 VIOLATION: Final = "protocol-violation"
 SILENT: Final = "guest-silent"
 LOST: Final = "guest-lost"
-# What would take over a terminal that shows it.
+# Escape sequences that would take over a terminal.
 ESCAPE: Final = "\x1b]0;owned\x07\x1b[2J\u202e"
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """`run` misbehaves on a peer; `reason` is the one that the host's error has in the end."""
+    """`run` misbehaves on a peer; `reason` is the reason that the host's error must have."""
 
     run: Callable[[Peer], object]
     reason: str
 
     def play(self, peer: Peer) -> None:
-        """Run it, then read until the host has gone."""
+        """Run the attack, then read until the host closes the stream."""
         with suppress(GoneError):
             self.run(peer)
             peer.drain()
@@ -34,7 +37,7 @@ type _Define = Callable[[Callable[[Peer], object]], Callable[[Peer], object]]
 
 
 def within(table: dict[str, Attack], reason: str = VIOLATION) -> _Define:
-    """Add the function to a table, under its name."""
+    """Return a decorator that adds the function to `table` under its name."""
 
     def define(run: Callable[[Peer], object]) -> Callable[[Peer], object]:
         table[run.__name__.strip("_").replace("_", "-")] = Attack(run, reason)

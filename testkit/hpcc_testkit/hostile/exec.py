@@ -1,6 +1,7 @@
 """Attacks in the answer to a compile.
 
-`EXEC` ones are the answer, `AFTER` ones begin when it was good.
+Attacks in `EXEC` are the answer; attacks in `AFTER` start after a good answer. `HONEST` holds good
+behaviour.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hpcc_testkit.hostile.peer import Peer
 
 EXEC: Final[dict[str, Attack]] = {}
 AFTER: Final[dict[str, Attack]] = {}
-# No attack: what a test of a host without a check is to serve nevertheless.
+# Good behaviour, which a host without a check must serve too.
 HONEST: Final[dict[str, Attack]] = {}
 _HUGE: Final = 2**64 - 1
 _CHUNK: Final = 256 << 10
@@ -48,7 +49,7 @@ def chunk(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One exec that waits for its answer."""
+    """One exec that waits for its answer; the methods send parts of the answer."""
 
     peer: Peer
     stream: int
@@ -78,12 +79,12 @@ class Asked:
         return self.send(raw.headers(self.stream, payload, ends=ends))
 
     def end(self, *more: tuple[bytes, bytes], status: bytes = b"0") -> Asked:
-        """End the answer, as soon as the host has ended its request."""
+        """Send trailers as soon as the host has ended its request."""
         self.peer.wait_end(self.stream)
         return self.send(raw.trailers(self.stream, *more, status=status))
 
     def flood(self, *bodies: pb.ServerFrame | bytes) -> NoReturn:
-        """Send them again and again, packed, and never more than the host has room for."""
+        """Send the bodies repeatedly in full frames, within the host's flow-control window."""
         one = b"".join(
             b"\0" + len(r).to_bytes(4, "big") + r
             for r in (b if isinstance(b, bytes) else b.SerializeToString() for b in bodies)
@@ -95,7 +96,7 @@ class Asked:
 
 
 def asked(peer: Peer, *, opens: bool = True) -> Asked:
-    """Wait for the next exec; begin its answer."""
+    """Wait for the next exec; send the answer's headers unless `opens` is false."""
     stream, request = peer.request()
     if opens:
         peer.send(raw.headers(stream))
@@ -114,7 +115,7 @@ def _answers(name: str, answer: _Answer, reason: str = VIOLATION, *, opens: bool
 
 
 def _says(name: str, *bodies: pb.ServerFrame | bytes, reason: str = VIOLATION) -> None:
-    """Say these frames and end well."""
+    """Add an attack that sends these frames and a good status."""
 
     def answer(to: Asked) -> None:
         to.say(*bodies)
@@ -214,7 +215,7 @@ def _million(to: Asked) -> None:
 
 
 def _compressed(to: Asked) -> None:
-    """A good answer whose first message says that it is compressed."""
+    """Send a good answer whose first message is marked as compressed."""
     body = _LAST.SerializeToString()
     to.data(b"\1" + len(body).to_bytes(4, "big") + body)
     to.say(_RESULT).end()
@@ -418,7 +419,7 @@ _answers(
 
 
 def _long_block(stream: int, payload: bytes) -> bytes:
-    """One header block, however long, in as many frames as it takes."""
+    """Return one header block of any length, split over as many frames as needed."""
     pieces = [payload[i : i + raw.FRAME_BYTES] for i in range(0, len(payload), raw.FRAME_BYTES)]
     return raw.frame(raw.HEADERS, 0, stream, pieces[0]) + b"".join(
         raw.frame(raw.CONTINUATION, 4 if i == len(pieces) - 2 else 0, stream, piece)
@@ -450,7 +451,7 @@ def _never_ends(peer: Peer) -> None:
 
 @within(EXEC, SILENT)
 def _drips(peer: Peer) -> None:
-    """A byte now and then of a message that would be good."""
+    """Send a good message slowly, byte by byte."""
     peer.settle()
     to = asked(peer)
     to.say(_LAST)
@@ -461,21 +462,21 @@ def _drips(peer: Peer) -> None:
 
 @within(EXEC, SILENT)
 def _no_window(peer: Peer) -> None:
-    """Ask for the inputs and leave no room to send them."""
+    """Request the inputs with a window that is too small to send them."""
     peer.send(raw.settings((4, 0)) + raw.frame(raw.SETTINGS, raw.ACK, 0))
     peer.serve()
 
 
 @within(EXEC, SILENT)
 def _never_reads(peer: Peer) -> None:
-    """Wide windows, and not a byte taken."""
+    """Open wide windows and read nothing."""
     peer.settle()
     peer.hold()
 
 
 @within(EXEC, SILENT)
 def _asks_and_reads_nothing(peer: Peer) -> None:
-    """Ask for the inputs, have room for them, and read none."""
+    """Request the inputs with enough window, and read none of them."""
     peer.settle()
     to = asked(peer)
     to.say(need(*to.inputs))
@@ -484,7 +485,7 @@ def _asks_and_reads_nothing(peer: Peer) -> None:
 
 @within(EXEC, SILENT)
 def _no_streams(peer: Peer) -> None:
-    """Allow no stream."""
+    """Allow zero concurrent streams."""
     peer.settle()
     peer.send(raw.settings((3, 0)))
     peer.serve()

@@ -1,6 +1,6 @@
-"""What guests say from the first byte on, good and hostile: seeds for fuzzing a host's parsers.
+"""Complete byte streams of good and hostile guests: seeds for fuzzing a host's parsers.
 
-`python -m hpcc_testkit.hostile.guest_bytes DIR` writes seeds, each named after what becomes of it.
+`python -m hpcc_testkit.hostile.guest_bytes DIR` writes the seeds, each named after its outcome.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REQUEST: Final = request(
 
 
 def seeds() -> dict[str, bytes]:
-    """Return inputs by name; `good-` ones are taken, all others refused."""
+    """Return inputs by name; the host accepts those named `good-…` and refuses the others."""
     welcome = b"<hpcc" + TOKEN + NONCE
     opening = welcome + raw.settings((4, 1 << 20)) + raw.headers(STREAM)
     digests = [bytes.fromhex(f.digest.hash) for f in REQUEST.inputs]

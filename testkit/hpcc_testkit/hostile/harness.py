@@ -1,7 +1,8 @@
-"""Whether a host stands an attack: the guest is given up, for the right reason, at a bounded price.
+"""Runs an attack against a host, which must retire the guest for the right reason, at bounded cost.
 
-The guest is a process at the other end of the byte stream, killed when the channel calls it lost,
-as a worker kills a VM.
+The guest is a process at the other end of the byte stream. The harness kills it when the channel
+reports it as lost, as a worker kills a VM. Use `Host.stand` for an attack and `Host.serve` for an
+honest compile.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ REQUEST: Final = request(
     "cc", inputs=[("a.c", DATA)], outputs=("a.o", "b.o"),
     limits=ExecLimits(wall_seconds=0.5, stdio_bytes=4 << 20, output_bytes=4 << 20),
 )  # fmt: skip
-# What a host reads of one guest before it gives it up, and what that may cost worker and warden.
+# Bounds until a host retires a guest: bytes read of it, and the cost for worker and warden.
 MAX_TAKEN_BYTES: Final = 16 << 20
 MAX_GROWTH_BYTES: Final = 32 << 20
 MAX_WARDEN_BYTES: Final = 128 << 20
@@ -39,20 +40,20 @@ MAX_CPU_SECONDS: Final = 5.0
 MAX_TEXT_CHARS: Final = 400
 SECONDS: Final = 20.0
 _HASTY_SECONDS: Final = 6.0
-# How long a channel waits for a stage, and beyond a compile's limit: where nothing else ends an
-# attack, and where a busy machine must not end it before its check does.
+# Seconds that a channel waits for a stage, and beyond a compile's limit. Short: no other check ends
+# the attack. Long: on a busy machine the timeout must not come before the check.
 _SHORT: Final = (2.0, 1.0)
 _LONG: Final = (15.0, 15.0)
 _GREETING_SECONDS: Final = 0.5
 _METER_SECONDS: Final = 0.01
 _PATIENT: Final = ChannelTiming()
-# With pings that a guest must answer at once.
+# Sends pings that a guest must answer at once.
 _IMPATIENT: Final = ChannelTiming(guest_ping_seconds=0.2, guest_timeout_seconds=0.4)
 
 
 @dataclass(slots=True)
 class Meter:
-    """What an attack has cost so far; `run` keeps it."""
+    """What an attack has cost so far; `run` updates it."""
 
     guest: HostileGuest
     channel: GuestChannel
@@ -63,7 +64,7 @@ class Meter:
     warden_seconds: float = 0.0
 
     async def run(self) -> None:
-        """Read the figures again and again; ends at once when one is too high."""
+        """Update the figures periodically; retire the channel when one is too high."""
         while not self.what_is_too_much():
             self.growth_bytes = max(
                 self.growth_bytes, _resident_bytes(os.getpid()) - self.before_bytes
@@ -112,7 +113,7 @@ def _check_text(text: str) -> None:
 
 
 class Host:
-    """A host's side, made of `channel`, which a test may replace by one without a check."""
+    """A host's side. A test may pass a `channel` class in which one check is removed."""
 
     def __init__(
         self,
@@ -122,17 +123,17 @@ class Host:
         *,
         is_hasty: bool = False,
     ) -> None:
-        """`set_patience` sets the channel's own; a hasty host is one that will not notice."""
+        """`set_patience` sets the channel's timeouts; set `is_hasty` if a check is removed."""
         self._server, self._set_patience, self._channel = server, set_patience, channel
         self._is_hasty = is_hasty
         self._seconds = _HASTY_SECONDS if is_hasty else SECONDS
 
     async def stand(self, stage: str, name: str) -> None:
-        """Meet an attack.
+        """Run one attack and assert that the host ends it.
 
         Raises:
-            AssertionError: the host did not end it as it should.
-            TimeoutError: it did not end it in time.
+            AssertionError: the host ended the attack for another reason, or at too high a cost.
+            TimeoutError: the host did not end the attack in time.
         """
         reason = {"exec": EXEC, "idle": IDLE}.get(stage, {}).get(name)
         is_short = self._is_hasty or (reason is not None and reason.reason == SILENT)
@@ -153,7 +154,7 @@ class Host:
                 raise ValueError(stage)
 
     async def serve(self) -> list[ExecEvent]:
-        """Have an honest guest compile; the host is to be of use without the attack, too."""
+        """Compile in an honest guest, to show that the host works without the attack."""
         guest, sock = self._server.start("honest", "good-answer")
         channel = self._channel(sock, TOKEN)
         try:
@@ -168,7 +169,7 @@ class Host:
     async def _hostile(
         self, stage: str, name: str, timing: ChannelTiming = _PATIENT
     ) -> AsyncGenerator[GuestChannel]:
-        """A channel to a guest that does this; checks that it was ended, and what it cost."""
+        """Yield a channel to a guest with this attack; assert its end and its cost afterwards."""
         guest, sock = self._server.start(stage, name)
         channel = self._channel(sock, TOKEN, timing=timing)
         channel.lost.add_done_callback(lambda _: guest.kill())
@@ -183,7 +184,7 @@ class Host:
             assert not meter.what_is_too_much()
             _check_text(text)
             _check_text(channel.last_detail)
-            # The next compile is refused at once.
+            # A later compile on this channel fails at once.
             assert (await self._refusal(channel)) is not None
         finally:
             metering.cancel()
@@ -192,7 +193,7 @@ class Host:
 
     @staticmethod
     async def _refusal(channel: GuestChannel) -> GuestLostError | None:
-        """Compile; returns the error, None if the guest's answer was taken."""
+        """Compile; return the error, or None if the host accepted the guest's answer."""
         try:
             async for _ in channel.exec(REQUEST, MemoryBlobs(DATA)):
                 pass
@@ -219,7 +220,7 @@ class Host:
         is_short = self._is_hasty or IDLE[name].reason == LOST
         timing = _IMPATIENT if is_short else _PATIENT
         async with self._hostile("idle", name, timing) as channel:
-            with suppress(GuestLostError):  # some are too quick
+            with suppress(GuestLostError):  # some attacks end the guest before this
                 await channel.connect()
             await channel.lost
             error = await self._refusal(channel)
@@ -238,5 +239,5 @@ class Host:
         assert AFTER[name].reason == VIOLATION
         async with self._hostile("after", name) as channel:
             await channel.connect()
-            await self._refusal(channel)  # or the answer was through before it was noticed
+            await self._refusal(channel)  # or the answer arrived before the host noticed
             assert (await channel.lost).startswith(VIOLATION)

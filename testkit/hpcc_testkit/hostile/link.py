@@ -1,6 +1,6 @@
-"""Attacks of a guest of which nothing was asked.
+"""Attacks of a guest that has no request to answer.
 
-`LINK` ones come before the link handshake is over, `IDLE` ones after it.
+Attacks in `LINK` come before the end of the link handshake, attacks in `IDLE` after it.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ _flooded("goaway-and-more", raw.frame(raw.GOAWAY, 0, 0, bytes(8)) + _PING)
 
 @within(IDLE, LOST)
 def _silence(peer: Peer) -> None:
-    """Answer no ping."""
+    """Leave all pings unanswered."""
     peer.hold()
 
 

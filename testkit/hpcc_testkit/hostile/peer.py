@@ -1,7 +1,7 @@
-"""The raw bytes of a guest that need not be one: hand-made HTTP/2 and gRPC, no library of either.
+"""The raw bytes of a guest: hand-made HTTP/2 and gRPC without a library, so that it can misbehave.
 
-Runs on the other end of a socketpair, and as the agent of a real guest; so it imports nothing that
-the agent drive lacks.
+A `Peer` runs on the other end of a socketpair, and as the agent of a real guest. So this module
+imports only what the agent drive contains.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def settings(*pairs: tuple[int, int]) -> bytes:
 
 
 def literal(name: bytes, value: bytes, *, kind: int = 0x00) -> bytes:
-    """An HPACK literal without Huffman; `kind` 0x40 puts it into the dynamic table."""
+    """Return an HPACK literal without Huffman; `kind` 0x40 adds it to the dynamic table."""
     return bytes([kind]) + _string(name) + _string(value)
 
 
@@ -75,7 +75,7 @@ def trailers(stream: int, *more: tuple[bytes, bytes], status: bytes = b"0") -> b
 
 
 def message(stream: int, body: pb.ServerFrame | bytes) -> bytes:
-    """One gRPC message in DATA frames of the usual size."""
+    """Return one gRPC message in DATA frames of the usual size."""
     raw = body if isinstance(body, bytes) else body.SerializeToString()
     return data(stream, b"\0" + len(raw).to_bytes(4, "big") + raw)
 
@@ -85,7 +85,7 @@ def data(stream: int, raw: bytes, size: int = FRAME_BYTES) -> bytes:
 
 
 class Peer:
-    """A blocking byte stream with what an honest guest would do, for a part of the way."""
+    """A blocking byte stream with the steps of an honest guest, for attacks to start from."""
 
     def __init__(self, fd: int, on_sent: Callable[[int], None] = lambda _: None) -> None:
         self.fd, self._on_sent = fd, on_sent
@@ -93,7 +93,7 @@ class Peer:
         self._is_greeted = False
         self._requests: dict[int, bytearray] = {}
         self._ended: set[int] = set()
-        # What the host has room for: the connection's window is number 0.
+        # The host's flow-control windows by stream; 0 is the connection.
         self._initial_window = 65_535
         self._windows = {0: 65_535}
         self.sent_bytes = 0
@@ -113,7 +113,7 @@ class Peer:
             self._on_sent(self.sent_bytes)
 
     def flood(self, raw: bytes, *, at_least: int = 1) -> NoReturn:
-        """Send it again and again, many at once, until the host goes."""
+        """Send `raw` repeatedly, many copies at once, until the host closes the stream."""
         piece = raw * max(at_least, _READ_BYTES // len(raw))
         while True:
             self.send(piece)
@@ -122,7 +122,7 @@ class Peer:
         time.sleep(seconds)
 
     def hello(self) -> tuple[bytes, bytes]:
-        """Wait for the host's HELLO; returns (token, nonce)."""
+        """Wait for the host's HELLO; return (token, nonce)."""
         while (at := self._buffer.find(_HELLO)) < 0 or len(self._buffer) < at + _HELLO_BYTES:
             self._fill()
         said = bytes(self._buffer[at + len(_HELLO) : at + _HELLO_BYTES])
@@ -134,7 +134,7 @@ class Peer:
         self.send(b"<hpcc" + token + nonce)
 
     def settle(self) -> None:
-        """Be a server of HTTP/2 with wide windows."""
+        """Send the settings of an HTTP/2 server with wide windows."""
         self.send(
             settings((4, _GRANT_BYTES))
             + frame(WINDOW, 0, 0, _GRANT_BYTES.to_bytes(4, "big"))
@@ -142,7 +142,7 @@ class Peer:
         )
 
     def request(self) -> tuple[int, pb.ClientFrame]:
-        """Wait for the next Exec's header frame; returns its stream."""
+        """Wait for the next Exec's header frame; return its stream and the frame."""
         while True:
             for stream, raw in list(self._requests.items()):
                 size = int.from_bytes(raw[1:_PREFIX_BYTES], "big")
@@ -153,7 +153,7 @@ class Peer:
             self.step()
 
     def step(self) -> None:
-        """Take one frame of the host's, and do what a server must."""
+        """Read one frame from the host and react as a server must."""
         kind, flags, stream, payload = self._frame()
         if kind == SETTINGS and not flags & ACK:
             self._obey(payload)
@@ -180,7 +180,7 @@ class Peer:
                 self._initial_window = value
 
     def send_within(self, stream: int, content: bytes) -> None:
-        """Send one DATA frame, as soon as the host has room for it."""
+        """Send one DATA frame as soon as the host's window allows it."""
         size = len(content)
         while min(self._windows[0], self._windows[stream]) < size:
             self.step()
@@ -194,17 +194,17 @@ class Peer:
             self.step()
 
     def serve(self) -> NoReturn:
-        """Go on as a server that answers nothing but pings."""
+        """Continue as a server that answers only pings."""
         while True:
             self.step()
 
     def hold(self) -> NoReturn:
-        """Read nothing, say nothing."""
+        """Neither read nor send."""
         while True:
             time.sleep(3600)
 
     def drain(self) -> None:
-        """Read and forget, until the host goes."""
+        """Read and discard until the host closes the stream."""
         try:
             while True:
                 self._buffer.clear()

@@ -1,6 +1,7 @@
-"""Hostile guests as processes, forked from one server, each at the end of a socket that it gets.
+"""Hostile guests as processes, forked from one server; each gets its end of a socket pair.
 
-`python -m hpcc_testkit.hostile.server` serves the socket on its standard input.
+`HostileServer.start` starts a guest. `python -m hpcc_testkit.hostile.server` is the server process;
+it serves the socket on its standard input.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class HostileGuest:
 
     @property
     def sent_bytes(self) -> int:
-        """What the host has taken of it so far; exact once it is killed."""
+        """Return the bytes that the host has read so far; exact after `kill`."""
         return int.from_bytes(self._counter[:_COUNTER_BYTES], "little")
 
     def kill(self) -> None:
-        """End it and wait until it is gone."""
+        """Kill the process and wait until it is gone."""
         if not self.is_killed:
             self._server.sendall(f"kill {self.pid}".encode())
             self._server.recv(_PID_BYTES)
@@ -56,7 +57,7 @@ class HostileServer:
             )
 
     def start(self, stage: str, name: str) -> tuple[HostileGuest, socket.socket]:
-        """Start a guest that does this; returns it and the host's end of its stream."""
+        """Start a guest with this attack; return it and the host's end of its stream."""
         host, guest = socket.socketpair()
         counter_fd = os.memfd_create("sent")
         os.truncate(counter_fd, mmap.PAGESIZE)
@@ -98,7 +99,7 @@ def _forked(work: Callable[[], None]) -> int:
 
 
 def main() -> None:
-    """Serve until the other end is closed; no guest outlives it."""
+    """Serve until the other end is closed, then kill all guests."""
     server = socket.socket(fileno=os.dup(0))
     alive: set[int] = set()
     while True:

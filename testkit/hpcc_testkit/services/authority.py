@@ -1,4 +1,4 @@
-"""A certificate authority of one test: what an operator's would give a gateway."""
+"""A certificate authority for one test; `issue` makes the files that a gateway needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A real REAPI service that is not ours: `buildbox-casd` on loopback; it may execute, too."""
+"""A real third-party REAPI service: `buildbox-casd` on loopback, with or without execution.
+
+`missing_or_none` returns the reason to skip; `casd` runs the service.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ _ATTEMPTS: Final = 3
 
 
 def casd_path() -> Path:
-    """Where `tools/bootstrap.sh buildbox` puts the program."""
+    """Return where `tools/bootstrap.sh buildbox` puts the program."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base, "hpcc-tests", f"buildbox-{BUILDBOX_VERSION}", "buildbox-casd")
 
 
 def missing_or_none() -> str | None:
-    """Say what a test that needs it lacks."""
+    """Return what this machine lacks to run the service, or None."""
     return None if casd_path().is_file() else "no buildbox-casd: tools/bootstrap.sh buildbox"
 
 
@@ -44,7 +47,7 @@ class Casd:
         return f"grpc://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the service at once."""
         self.process.kill()
         self.process.wait()
 

@@ -1,6 +1,7 @@
-"""The program that buildbox-casd starts for each action: its inputs, the command, its outputs.
+"""The program that buildbox-casd starts for each action: stages inputs, runs, stores outputs.
 
-No isolation at all: for tests. Called as `buildbox-run` is, with `--action` and `--action-result`.
+Only for tests, because it isolates nothing. It takes the options of `buildbox-run`: `--action` and
+`--action-result`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ async def _run(endpoint: str, action: pb.Action, directory: Path) -> pb.ActionRe
             check=False,
         )
         result = pb.ActionResult(exit_code=done.returncode, stdout_raw=done.stdout)
-        # As a blob, which a service may do with either stream.
+        # A service may return either stream as a blob; this one does so for stderr.
         stderr = Blob.of(done.stderr)
         result.stderr_digest.CopyFrom(digest_to_proto(stderr.digest))
         uploads = [stderr]

@@ -42,13 +42,13 @@ thread-pool-size: 20
 
 
 def program() -> Path:
-    """Where `tools/bootstrap.sh buildgrid` puts it."""
+    """Return where `tools/bootstrap.sh buildgrid` puts the program."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base, "hpcc-tests", f"buildgrid-{BUILDGRID_VERSION}", "bin", "bgd")
 
 
 def missing_or_none() -> str | None:
-    """Say what a test that needs it lacks."""
+    """Return what this machine lacks to run the server, or None."""
     if sys.version_info < _PYTHON:
         return "BuildGrid needs Python 3.13"
     return None if program().is_file() else "no BuildGrid: tools/bootstrap.sh buildgrid"
@@ -66,7 +66,7 @@ class BuildGrid:
         return f"grpc://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the server at once."""
         self.process.kill()
         self.process.wait()
 

@@ -1,4 +1,7 @@
-"""A real OpenID provider, the certified `oidc-provider` of npm, and a person at its pages."""
+"""A real OpenID provider (npm's certified `oidc-provider`), and a person who uses its pages.
+
+`missing_or_none` returns the reason to skip; `real_provider` runs the provider.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ CI_SECRET: Final = "not a secret: of a provider that lives for one test"  # noqa
 
 
 def provider_directory() -> Path:
-    """Where `tools/bootstrap.sh identity-provider` puts the package."""
+    """Return where `tools/bootstrap.sh identity-provider` puts the package."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base, "hpcc-tests", "oidc-provider")
 
 
 def missing_or_none() -> str | None:
-    """Say what a test that needs the provider lacks."""
+    """Return what this machine lacks to run the provider, or None."""
     if shutil.which("node") is None:
         return "no node: tools/bootstrap.sh packages test"
     if not (provider_directory() / "node_modules" / "oidc-provider").is_dir():
@@ -48,7 +51,7 @@ class RealProvider:
     _process: asyncio.subprocess.Process = field(repr=False)
 
     async def rotate(self) -> None:
-        """Replace all signing keys; tokens of the old ones are of unknown keys then."""
+        """Replace all signing keys; older tokens then name unknown keys."""
         await self._command("rotate")
 
     async def asked(self) -> Mapping[str, int]:
@@ -63,7 +66,7 @@ class RealProvider:
             return json.loads(await self._process.stdout.readline())
 
     async def confirm(self, page: str, login: str) -> None:
-        """Do what a person does: open the page, log in as `login`, confirm and consent."""
+        """Open the page as a person does, log in as `login`, confirm and consent."""
         await self._walk(page, login, "confirm")
 
     async def decline(self, page: str) -> None:
@@ -84,7 +87,7 @@ class RealProvider:
 
 
 def _form(answered: httpx.Response, login: str, answer: str) -> tuple[str, dict[str, str]] | None:
-    """Return where the page's form goes and what a person would send; None for the last page."""
+    """Return the URL of the page's form and the fields to send; None for the last page."""
     if "was interrupted" in answered.text:
         return None
     form = re.search(r'<form[^>]*\baction="([^"]*)"', answered.text)
@@ -105,7 +108,7 @@ def _form(answered: httpx.Response, login: str, answer: str) -> tuple[str, dict[
 
 @asynccontextmanager
 async def real_provider(*, token_seconds: int = 300) -> AsyncIterator[RealProvider]:
-    """Run a provider while the block runs; its state dies with it."""
+    """Run a provider while the block runs; its state is only in memory."""
     options = {
         "clients": [
             {

@@ -1,4 +1,7 @@
-"""Keys and tokens of an identity provider that a test has made up."""
+"""Keys and tokens of a made-up identity provider.
+
+`mint` signs `claims` with a `MintKey`; `policy` is a tenant's matching identity policy.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ NOW: Final = 1_800_000_000.0
 
 
 class FixedClock:
-    """A clock that a test moves; sleeping takes no time but the clock's."""
+    """A clock that a test sets; `sleep` advances only this clock."""
 
     def __init__(self, now: float = NOW) -> None:
         self.time = now
@@ -38,11 +41,11 @@ class FixedClock:
 
 @dataclass(frozen=True, slots=True)
 class MintKey:
-    """A signing key; `algorithm` is what it signs with unless a test says otherwise."""
+    """A signing key; `algorithm` is its default signature algorithm."""
 
     kid: str
     algorithm: str = "ES256"
-    # Any: three kinds of private key without a common base that signs.
+    # Any, because the three kinds of private key have no common base class with `sign`.
     private: Any = field(default=None, repr=False)
 
     @classmethod
@@ -99,7 +102,7 @@ def mint(key: MintKey, body: Mapping[str, object] | None = None, **header: objec
 
 
 def policy(**changes: object) -> IdentityPolicy:
-    """Return what tenant acme accepts."""
+    """Return the identity policy of tenant acme."""
     values: dict[str, object] = {
         "issuer": ISSUER,
         "audience": AUDIENCE,

@@ -1,4 +1,7 @@
-"""A real PostgreSQL of a test's own: a private cluster on a Unix socket, ended by its pid."""
+"""A real, private PostgreSQL cluster on a Unix socket, ended by its pid.
+
+`missing_or_none` returns the reason to skip; `private_postgres` runs a cluster.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from hpcc_testkit.services.server_certificate import ServerFiles
 _START_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.05
 _PORT: Final = 5432
-# Whatever happens to the test, its server is gone after this.
+# The server ends after this time even if the test process was killed.
 _LIFE_SECONDS: Final = 1800
 # The role that makes databases and schemas.
 OWNER: Final = "owner"
 
 
 def postgres_bin_or_none() -> Path | None:
-    """Return the newest directory with `initdb` and `postgres` of the distribution."""
+    """Return the distribution's newest directory with `initdb` and `postgres`, or None."""
     found = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: float(p.parts[-3])
     )
@@ -39,7 +42,7 @@ def postgres_bin_or_none() -> Path | None:
 
 
 def missing_or_none() -> str | None:
-    """Say what a test that needs PostgreSQL lacks."""
+    """Return what this machine lacks to run PostgreSQL, or None."""
     if postgres_bin_or_none() is None:
         return "no PostgreSQL: tools/bootstrap.sh packages test"
     return None
@@ -56,7 +59,7 @@ class PrivatePostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._more: tuple[str, ...] = ()
         self.port = _PORT
-        # Not `user=`: that forks in full, which gRPC's threads in a test do not survive.
+        # `user=` would make a full fork, which gRPC's threads in a test do not survive.
         self._become = ("setpriv", f"--reuid={uid}", "--clear-groups") if uid is not None else ()
 
     def url(self, database: str, user: str = OWNER) -> str:
@@ -93,7 +96,7 @@ class PrivatePostgres:
         return port
 
     def start(self) -> None:
-        """Start the server and wait until it answers; it keeps its data over stops."""
+        """Start the server and wait until it answers; data survives `stop`."""
         assert self._process is None
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -132,7 +135,7 @@ class PrivatePostgres:
         return self.url(name)
 
     def sql(self, database: str, text: str, user: str = OWNER) -> str:
-        """Run statements; return what `psql` prints, bare."""
+        """Run statements; return the output of `psql` without headers."""
         return self._run(
             "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text,
             self.url(database, user),
@@ -164,9 +167,9 @@ class PrivatePostgres:
 
 @contextmanager
 def private_postgres() -> Generator[PrivatePostgres]:
-    """Run a cluster while the block runs; nothing of it is left then.
+    """Run a cluster while the block runs, then remove it.
 
-    Its directory is not below a test's own, which another user could not enter.
+    Its directory is outside the test's, which another user could not enter.
     """
     binaries = postgres_bin_or_none()
     assert binaries is not None, missing_or_none()

@@ -1,7 +1,8 @@
 """Two real S3 servers that tests start on loopback: SeaweedFS, and Ceph's radosgw on SQLite.
 
-SeaweedFS has identities whose rights end at a prefix; radosgw silently ignores `If-None-Match`, so
-nothing may rest on a conditional write. Both come up in a few seconds and are ended by pid.
+SeaweedFS has identities whose rights end at a prefix. radosgw silently ignores `If-None-Match`, so
+no code may depend on a conditional write. Both start in a few seconds and are ended by pid. Use the
+context managers `seaweedfs` and `radosgw`; each has a function that returns the reason to skip.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ _ATTEMPTS: Final = 8
 
 
 def weed_path() -> Path:
-    """Where `tools/bootstrap.sh seaweedfs` puts the program."""
+    """Return where `tools/bootstrap.sh seaweedfs` puts the program."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base, "hpcc-tests", f"seaweedfs-{SEAWEED_VERSION}", "weed")
 
 
 def seaweedfs_missing_or_none() -> str | None:
-    """Say what a test that needs SeaweedFS lacks."""
+    """Return what this machine lacks to run SeaweedFS, or None."""
     return None if weed_path().is_file() else "no SeaweedFS: tools/bootstrap.sh seaweedfs"
 
 
 def radosgw_missing_or_none() -> str | None:
-    """Say what a test that needs radosgw lacks."""
+    """Return what this machine lacks to run radosgw, or None."""
     found = shutil.which("radosgw") and shutil.which("radosgw-admin")
     return None if found else "no radosgw: tools/bootstrap.sh packages test"
 
 
 def tenant_key(tenant: str) -> S3Key:
-    """The credential that a test server gives this tenant."""
+    """Return the credential that a test server gives this tenant."""
     return S3Key(f"key-{tenant}", f"not a secret: {tenant} at a test server")
 
 
@@ -61,8 +62,8 @@ def tenant_key(tenant: str) -> S3Key:
 class S3Server:
     """A running server.
 
-    At SeaweedFS a tenant may use `BUCKET/<tenant>/*` and nothing else; at radosgw each tenant owns
-    the bucket that is named like it, and `BUCKET` is the admin's.
+    With SeaweedFS a tenant may use only `BUCKET/<tenant>/*`. With radosgw each tenant owns
+    the bucket with its name, and the admin owns `BUCKET`.
     """
 
     kind: str
@@ -73,22 +74,22 @@ class S3Server:
     ca_file: Path | None = None
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """Kill the server at once, as a power cut does."""
         self.process.kill()
         self.process.wait()
 
     def stall(self) -> None:
-        """Stop the process where it is: connections stay open and nothing answers."""
+        """Suspend the process: connections stay open and get no answer."""
         self.process.send_signal(signal.SIGSTOP)
         stat = Path(f"/proc/{self.process.pid}/stat")
         _until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
 
     def resume(self) -> None:
-        """Let a stalled server go on."""
+        """Continue a stalled server."""
         self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Start it again on the same port and data."""
+        """Start the server again with the same port and data."""
         for attempt in range(_ATTEMPTS):
             self.process = self._start()
             if _wait_ready(self, is_last=attempt == _ATTEMPTS - 1):
@@ -97,7 +98,7 @@ class S3Server:
         self.wait_usable()
 
     def wait_usable(self) -> None:
-        """Wait until it keeps objects; SeaweedFS answers before its parts have found each other."""
+        """Wait until a put works; SeaweedFS answers before its parts have found each other."""
         probe = f"/{BUCKET}/.probe"
         _until(lambda: self.request("PUT", probe, body=b"probe").status_code == httpx.codes.OK)
 
@@ -142,7 +143,7 @@ def seaweedfs(
         pairs = zip(names, ports[::2], ports[1::2], strict=True)
         flags = [f"-{n}.port{k}={p}" for n, a, b in pairs for k, p in (("", a), (".grpc", b))]
         if tls is not None:
-            # With both ports it would answer without TLS on the first.
+            # With both ports the server would answer without TLS on the first.
             flags += [f"-s3.cert.file={tls.certificate}", f"-s3.key.file={tls.key}"]
         # fmt: off
         return [
@@ -265,7 +266,7 @@ def _running(
         argv = command(chosen)
 
         def start(argv: list[str] = argv) -> subprocess.Popen[bytes]:
-            # The server dies with the test process, however that ends.
+            # The server dies with the test process, even if that is killed.
             with (directory / "output").open("ab") as output:
                 return subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL", *argv],
@@ -290,7 +291,7 @@ def _running(
 
 
 def _wait_ready(server: S3Server, *, is_last: bool) -> bool:
-    """Wait until it answers; False if it does not and another attempt is left."""
+    """Wait until the server answers; return False if it does not and another attempt is left."""
     seconds = _RGW_SECONDS if server.kind == "radosgw" and not is_last else _START_SECONDS
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Requests signed as S3 wants them (SigV4), for what obstore does not do: buckets, policies, locks.
+"""Signs S3 requests (SigV4) that obstore does not support: buckets, policies, locks.
 
 Source: AWS, "Authenticating Requests (AWS Signature Version 4)", single-chunk header signing.
 """
@@ -26,7 +26,7 @@ class S3Key:
 def signed_headers(
     key: S3Key, method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the headers that make this request the identity's."""
+    """Return the headers that sign this request with the identity's credential."""
     parts = urlsplit(url)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     payload = hashlib.sha256(body).hexdigest()

@@ -1,4 +1,4 @@
-"""A CA of one test and a certificate for 127.0.0.1 by it, as PEM files."""
+"""A CA for one test and its certificate for 127.0.0.1, as PEM files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CA_USAGE: Final = x509.KeyUsage(
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """What a server shows (`certificate`, `key`) and what its clients trust (`ca`)."""
+    """A server's files (`certificate`, `key`) and the CA that its clients trust (`ca`)."""
 
     certificate: Path
     key: Path
@@ -36,7 +36,7 @@ class ServerFiles:
 
 
 def make_server_files(directory: Path) -> ServerFiles:
-    """Write all three into `directory`; both names and addresses of loopback are in it."""
+    """Write the three files into `directory`; the certificate names localhost and 127.0.0.1."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's CA")])
     ca = (
@@ -52,7 +52,7 @@ def make_server_files(directory: Path) -> ServerFiles:
     leaf = (
         _builder(name, ca_name, key)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        # Without it Python 3.13 and later trust no chain.
+        # Python 3.13 and later reject a chain without this extension.
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
         )

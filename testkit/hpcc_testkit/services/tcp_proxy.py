@@ -1,4 +1,7 @@
-"""A TCP proxy on loopback between a client and a real server, whose network a test decides."""
+"""A TCP proxy on loopback between a client and a real server; a test controls its network.
+
+Open `tcp_proxy` and set the fields of the `Proxy` that it yields.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ _CHUNK: Final = 16 << 10
 
 @dataclass(slots=True)
 class Proxy:
-    """What happens to bytes now; may be changed while connections are open.
+    """How bytes are handled; a test may change it while connections are open.
 
-    `is_stalled`: nothing moves in either direction and new connections get no answer.
+    `is_stalled`: no bytes move in either direction and new connections get no answer.
     `cut_up_after`, `cut_down_after`: a connection ends when so many bytes have gone to, or come
     from, the server.
     """

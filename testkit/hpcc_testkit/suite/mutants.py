@@ -1,4 +1,8 @@
-"""Each test proves something: it fails against a copy of the source without the check it is of."""
+"""Mutation rows: a test must fail against a copy of the source in which its check is removed.
+
+A row is a `Case`. `Mutants.check` removes the check from the copy, runs the test there, and puts
+the check back.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,14 @@ from typing import Final, NamedTuple
 from hpcc_testkit.suite.row_client import RowServer
 
 _COPIED: Final = ("src", "testkit", "guest", "native", "launcher", "tools")
-# Under pytest's own for a test, so that what is reported is which case hung.
+# Shorter than pytest's timeout for a test, so that the report names the case that hung.
 _SECONDS: Final = 110
 
 
 class Case(NamedTuple):
-    """A check in `file`, the text it is replaced by, and the test that must notice.
+    """A check in `file`, the text that replaces it, and the test that must fail.
 
-    `file` is relative to `src/hpcc`, or to the root where it begins with `native/`.
+    `file` is relative to `src/hpcc`, or to the root if it begins with `native/`.
     """
 
     file: str
@@ -34,7 +38,7 @@ class Case(NamedTuple):
 
 
 class Mutants:
-    """A copy of the source below `directory`, which misses one check at a time."""
+    """A copy of the source below `directory`, from which one check at a time is removed."""
 
     def __init__(self, root: Path, directory: Path) -> None:
         self._root = root
@@ -43,7 +47,7 @@ class Mutants:
             shutil.copytree(
                 root / name, directory / name, ignore=shutil.ignore_patterns("__pycache__")
             )
-        # By content: a file is changed and put back within a second, and may keep its size.
+        # Invalidated by content: a file changes and changes back within a second, at the same size.
         compileall.compile_dir(
             self.source, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH
         )
@@ -52,11 +56,11 @@ class Mutants:
 
     @property
     def source(self) -> Path:
-        """What the copy is imported from."""
+        """Return the directory that the copy is imported from."""
         return self._directory / "src"
 
     def build_library(self) -> None:
-        """Put the copy's library where its package is found."""
+        """Build the copy's C library next to its Python package."""
         path = self._directory / "tools" / "hatch_build.py"
         spec = importlib.util.spec_from_file_location("hatch_build_of_the_copy", path)
         if spec is None or spec.loader is None:
@@ -85,7 +89,7 @@ class Mutants:
         self._rows.close()
 
     def run(self, argv: list[str], seconds: float) -> tuple[int, str]:
-        """Run a program that imports the copy; its exit code and what it printed."""
+        """Run a program that imports the copy; return its exit code and output."""
         with subprocess.Popen(
             argv, cwd=self._root, env=self._env, start_new_session=True,
             text=True, errors="replace",
@@ -107,7 +111,7 @@ class Mutants:
         }
 
     def _module(self, file: Path) -> str:
-        """Return the name that the file is imported by, or nothing if it is not of the package."""
+        """Return the module name of the file, or "" if it is not in the package."""
         if file.suffix != ".py" or not file.is_relative_to(self.source):
             return ""
         parts = file.relative_to(self.source).with_suffix("").parts
@@ -131,7 +135,7 @@ class Mutants:
                 self._put_back(library)
 
     def _put_back(self, library: bytes) -> None:
-        """Replace the file, which a process that is left over may still have mapped."""
+        """Replace the file instead of writing into it: a leftover process may have it mapped."""
         new = self._library.with_suffix(".new")
         new.write_bytes(library)
         new.chmod(0o755)

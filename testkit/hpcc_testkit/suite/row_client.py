@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 _PROGRAM: Final = Path(__file__).with_name("row_server.py")
-# Starting the server, on a machine that does much else; and what its answer may take after a row.
+# Bounds the start of the server on a busy machine, and the time from a row's end to its answer.
 _START_SECONDS: Final = 60
 _TESTS_FAILED: Final = 1
 

@@ -1,4 +1,7 @@
-"""How tests are dealt to several pytest processes (`-n 2`): what must not meet stays in one."""
+"""Distributes tests to several pytest processes (`-n 2`); tests that must not overlap share one.
+
+`Schedule` is the xdist scheduler; tests/conftest.py installs it.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,10 @@ class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 
 
 def dealt(nodeids: Sequence[str]) -> list[int]:
-    """Return the order in which tests are to be dealt, as indices.
+    """Return the order in which tests are distributed, as indices.
 
-    By share: what takes longest begins first, so that no process is left alone with it at the end.
+    The shares that take longest start first, so that no process runs one of them at the end while
+    the others are idle.
     """
     shares = [_share(n) for n in nodeids]
     sizes = Counter(shares)

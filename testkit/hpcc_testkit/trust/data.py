@@ -1,4 +1,4 @@
-"""Scenarios of files read as data: by assembler directives however spelled, by #embed."""
+"""Scenarios of files read as data: by assembler directives in every spelling, and by #embed."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ _ASSEMBLER: Final = {
 
 
 def _changes(name: str, command: str, source: Edit, *, hits: bool) -> Scenario:
-    """A file behind the sources' back changes, and changes back."""
+    """Return a scenario in which a file that no header list names changes, and changes back."""
     again = "hit" if hits else "nohit"
     return Scenario(
         name=name,
@@ -128,7 +128,7 @@ def _spellings() -> Iterator[Scenario]:
             yield _changes(f"data-{name}-{cc}", f"{cc} -c main.cc -o main.o", source, hits=True)
     for cc, flag in (("gcc", "-flto -ffat-lto-objects"), ("clang", "-flto"), ("gcc", "-pipe")):
         for name in ("literal", "six-strings", "stringized"):
-            # Slim LTO objects keep the statement; whether it is followed does not matter here.
+            # Slim LTO objects keep the statement; it does not matter here whether it is followed.
             yield _changes(
                 f"data-{name}-{flag.partition(' ')[0]}-{cc}",
                 f"{cc} {flag} -frandom-seed=1 -c main.c -o main.o" if cc == "gcc"
@@ -151,7 +151,7 @@ def _lto(cc: str, flag: str, name: str) -> Scenario:
 
 
 def _other_ways() -> Iterator[Scenario]:
-    """The assembler outside, none at all, and options that change what is written."""
+    """Yield scenarios of an external assembler, of no assembler, and of options for the output."""
     for cc, flags, hits in (
         ("clang", "-fno-integrated-as", True),
         ("clang-19", "-fno-integrated-as -g", True),
@@ -203,7 +203,7 @@ def _assembler() -> Iterator[Scenario]:
                 step(command, "nohit", write("first/sub/blob", "two")),
                 step(command, "hit"),
                 step(command, "nohit", write("sub/blob", "three")),
-                # A directory `sub` is there now where there was none: safe, not the same.
+                # The directory `sub` exists now and did not before: a miss is safe, a hit is right.
                 step(command, "any", delete("sub/blob")),
                 step(command, "any", delete("first/sub/blob")),
                 step(command, "nohit", delete("inc/sub/blob")),
@@ -246,7 +246,7 @@ def _assembler() -> Iterator[Scenario]:
                 name=f"data-from-a-device-{cc}",
                 steps=(step(command, "nohit", source), step(command, "nohit")),
             )
-    # `.file` gives the assembler's list the source's own name, wherever the source is.
+    # `.file` puts the source's name into the assembler's list, although no such file was read.
     command = "gcc -g -c src/main.c -o main.o"
     yield Scenario(
         name="data-and-a-source-elsewhere",

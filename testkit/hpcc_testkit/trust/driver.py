@@ -1,4 +1,4 @@
-"""Scenarios of clocks in pieces and of files that a driver looks up beside itself."""
+"""Scenarios of clock macros pasted from pieces, and of files that a driver finds beside itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PIECES: Final = {
     "time-by-letters": "PASTE(PASTE(__T, IM), E__)",
 }
 _TIMESTAMP: Final = "PASTE(__TIME, STAMP__)"
-# A figure made of the clock: no text of it is left in the object.
+# A number computed from the clock: the object contains no text of it.
 _FIGURE: Final = "extern const int v[];\nconst int v[] = {{ {0}[6], {0}[7] }};\n"
 _STRING: Final = "extern const char v[];\nconst char v[] = {0};\n"
 _LTO: Final = ("", "-flto", "-flto -ffat-lto-objects")
@@ -33,7 +33,7 @@ _CLOCK: Final = re.compile(
 
 
 def _nothing(data: bytes) -> bytes:
-    """Take an object out whose bytes hold a clock or a random number."""
+    """Return b"" for an object, which holds a clock or a random number; mask clocks in text."""
     return b"" if data[:4] in {b"\x7fELF", b"BC\xc0\xde"} else _CLOCK.sub(b"(clock)", data)
 
 

@@ -31,7 +31,7 @@ _CLOCK: Final = re.compile(
 
 
 def _mask_clock(data: bytes) -> bytes:
-    """Take dates and times out, which differ between two bare compiles as well."""
+    """Mask dates and times, which also differ between two bare compiles."""
     return _CLOCK.sub(b"(clock)", data)
 
 
@@ -109,7 +109,7 @@ def _clocks(cc: str) -> Iterator[Scenario]:
 
 
 def _wrapper(program: str, extra: str) -> Edit:
-    """Make an ELF program that runs the real compiler with one more macro; all are of one size."""
+    """Make an ELF program that runs the real compiler with one more macro; all have one size."""
     text = (
         f"#include <stdlib.h>\n#include <unistd.h>\nstatic char extra[] = {extra!r};\n".replace(
             "'", '"'
@@ -462,7 +462,7 @@ def _variables(cc: str) -> Iterator[Scenario]:
 
 
 def copy_after(old: str, new: str) -> Edit:
-    """Copy within one step's edits."""
+    """Return a copy edit; edits run in order, so it sees the earlier edits of its step."""
     return copy(old, new)
 
 

@@ -1,4 +1,4 @@
-"""Scenarios of names that mean another thing per process, and of places that move."""
+"""Scenarios of names that each process resolves differently, and of directories that move."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `python -m hpcc_testkit.trust.rivals [--only WORD] LAUNCHER DIRECTORY` runs every scenario bare,
 through hpcc, ccache and sccache, each with its defaults and its own cache. It prints what differs
-from the bare compiler and the steps where another cache hits rightly and hpcc does not. Needs
+from the bare compiler and the steps where another cache hits correctly and hpcc does not. It needs
 both programs; no test depends on them.
 """
 
@@ -39,7 +39,7 @@ class CcacheRunner(Runner):
         }
 
     def ask(self, scenario: Scenario, one: Step, root: Path) -> tuple[Seen, Mapping[str, int]]:
-        # Equal sources of two scenarios are not to meet.
+        # Keeps equal sources of two scenarios apart.
         self._base["CCACHE_NAMESPACE"] = scenario.name
         self._log.unlink(missing_ok=True)
         seen = self.see(scenario, one, root, prefix=(self.program,))
@@ -101,7 +101,7 @@ def compare(
 
 
 def print_report(found: Mapping[str, Mapping[str, list[Outcome]]]) -> None:
-    """Say who was wrong, and who hit where hpcc did not."""
+    """Print the wrong results of each program, and its hits where hpcc missed."""
     ours = found["hpcc"]
     for program, outcomes in found.items():
         wrong: Counter[str] = Counter()
@@ -123,7 +123,7 @@ def print_report(found: Mapping[str, Mapping[str, list[Outcome]]]) -> None:
 
 
 def _kind_of(outcome: Outcome) -> str:
-    """Judge a step by contents, messages and exit code; sccache has its own mind about modes."""
+    """Judge a step by contents, messages and exit code, not by modes, which sccache changes."""
     bare, cached = outcome.bare, outcome.cached
     if any(n.endswith(b".o") and _content(bare, n) != _content(cached, n) for n in bare.tree):
         return "wrong object"

@@ -1,4 +1,4 @@
-"""All black-box scenarios, each name once."""
+"""All black-box scenarios, each name once; asserts that names are unique."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenarios of the search path: which file a name leads to, and when that changes."""
+"""Scenarios of the search path: which file a name resolves to, and when that changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _appears(
     *,
     again: str = "hit",
 ) -> Scenario:
-    """Compile, hit, change the search, compile anew, hit; undone, the old result is right again."""
+    """Compile, hit, change the search, compile, hit; undo it, and the old result is right again."""
     command = _c(cc, flags)
     steps = [
         step(command, "miss", *before),
@@ -229,7 +229,7 @@ def _questions(cc: str) -> Iterator[Scenario]:
                 step(command, "nohit", write("inc/maybe.h", "")),
             ),
         )
-    # The macro of one file asked in another, as {fmt} and others do; the answer is watched.
+    # A macro from one file asks in another, as in {fmt}; hpcc watches the answer.
     command = _c(cc, "-Iinc -Imore")
     text = '#include "ask.h"\n#if Q(<maybe.h>)\nint v = 2;\n#else\nint v = 1;\n#endif\n'
     ask = "#ifdef __has_include\n#  define Q(x) __has_include(x)\n#else\n#  define Q(x) 0\n#endif\n"

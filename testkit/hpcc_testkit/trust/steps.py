@@ -1,11 +1,14 @@
-"""Black-box scenarios: each step is done by the bare compiler and through hpcc, in one place.
+"""Black-box scenarios: each step runs with the bare compiler and through hpcc, at the same path.
 
-A scenario's tree is first built at its path with bare compilers, step by step, and then once more,
-at the same path, through a real launcher and daemon. Every file, exit code and message must be
-equal after every step, and the daemon's counters must say what the step expects.
+A scenario's tree is first built with bare compilers, step by step, and then again at the same path
+through a real launcher and daemon. Every file, exit code and message must be equal after every
+step, and the daemon's counters must match the step's expectation.
 
-Most of what a cache remembers of files counts only once they were quiet for a while, so steps are
-run in phases: all scenarios do their first step, one pause is shared by all, and so on.
+A cache relies on a file's stat only after the file was quiet for a while. So steps run in phases:
+all scenarios do their first step, then share one pause, and so on.
+
+Describe a scenario with `Scenario`, `step` and the edits below, and run a list with `Runner.run`
+or `run_in_parallel`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Final
 from hpcc.core import HpccError
 from hpcc_testkit.cache.launcher import counters, launcher_environment, stop_daemon
 
-# Beyond the daemon's racy window: what it remembers by stat then answers for content.
+# Longer than the daemon's racy window; after it the daemon trusts a file's stat.
 QUIET_SECONDS: Final = 2.1
 _COUNTED_SECONDS: Final = 1.0
 _TIMEOUT_SECONDS: Final = 100
@@ -52,8 +55,8 @@ class Seen:
 class Step:
     """Edits, then one compile.
 
-    `expect` is `hit`, `miss`, `bypass`, `nohit` (compiled, whatever the reason) or `any` (equality
-    alone counts). `settles` is false for a step that follows at once, without a pause.
+    `expect` is `hit`, `miss`, `bypass`, `nohit` (compiled, for any reason) or `any` (only equality
+    counts). `settles` is false for a step that follows at once, without a pause.
     """
 
     argv: tuple[bytes, ...]
@@ -69,7 +72,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Steps in one tree. `mask` takes out what two bare compiles would differ in (a clock)."""
+    """Steps in one tree. `mask` hides differences between two bare compiles (a clock)."""
 
     name: str
     steps: tuple[Step, ...]
@@ -78,7 +81,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One step seen both ways, and what the daemon counted meanwhile."""
+    """What one step gave bare and through hpcc, and what the daemon counted meanwhile."""
 
     bare: Seen
     cached: Seen
@@ -86,7 +89,7 @@ class Outcome:
 
     @property
     def answer(self) -> str:
-        """Say how the daemon answered: `hit`, `miss`, `bypass` or `none`."""
+        """Return how the daemon answered: `hit`, `miss`, `bypass` or `none`."""
         if self.counted.get("hit.local"):
             return "hit"
         if self.counted.get("miss.local"):
@@ -121,7 +124,7 @@ def step(
 
 
 def write(name: str | bytes, content: str | bytes, mode: int | None = None) -> Edit:
-    """Write a file, its directories too."""
+    """Write a file, and make its directories."""
 
     def edit(root: Path) -> None:
         path = os.path.join(os.fsencode(root), os.fsencode(name))
@@ -135,7 +138,7 @@ def write(name: str | bytes, content: str | bytes, mode: int | None = None) -> E
 
 
 def write_keeping_times(name: str, content: str) -> Edit:
-    """Change content only: inode, size (the caller's affair) and modification time stay."""
+    """Change only the content; keep inode and mtime. The caller passes content of equal size."""
 
     def edit(root: Path) -> None:
         before = (root / name).stat()
@@ -159,7 +162,7 @@ def delete(name: str) -> Edit:
 
 
 def move(old: str, new: str) -> Edit:
-    """Rename, replacing what is there."""
+    """Rename a file or directory and replace the target."""
     return lambda root: os.replace(root / old, root / new)
 
 
@@ -225,7 +228,7 @@ def append_in_place(name: str, data: bytes) -> Edit:
 
 
 def run_tool(*argv: str) -> Edit:
-    """Run something else than the compile under test, bare."""
+    """Run a program other than the compile under test, without hpcc."""
 
     def edit(root: Path) -> None:
         subprocess.run(argv, cwd=root, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
@@ -240,7 +243,7 @@ def snapshot(root: Path, mask: Callable[[bytes], bytes] = bytes) -> dict[bytes, 
     for directory, names, files in os.walk(top):
         for name in (*names, *files):
             if name.endswith((b".gch", b".pch")):
-                continue  # hold times and addresses: no two are equal
+                continue  # these hold times and addresses, so they always differ
             path = os.path.join(directory, name)
             status = os.lstat(path)
             mode = stat.S_IMODE(status.st_mode)
@@ -258,7 +261,7 @@ def snapshot(root: Path, mask: Callable[[bytes], bytes] = bytes) -> dict[bytes, 
 def run_command(
     argv: Sequence[bytes], *, cwd: Path, env: Mapping[str, str], step: Step
 ) -> tuple[int, bytes, bytes]:
-    """Run one command as a step says; with a terminal, both streams come as one."""
+    """Run a step's command; with a terminal, both streams arrive as one."""
     if step.has_terminal:
         code, text = _run_on_terminal(argv, cwd=cwd, env=env, umask=step.umask)
         return code, b"", text
@@ -310,7 +313,7 @@ class Runner:
         self._base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(directory / "home")}
 
     def run(self, scenarios: Sequence[Scenario]) -> dict[str, list[Outcome]]:
-        """Return the outcomes of every step; no daemon is left."""
+        """Return the outcomes of every step, and end the daemon."""
         bare = {s.name: self._run_bare(s) for s in scenarios}
         try:
             cached = self._run_cached(scenarios)
@@ -368,7 +371,7 @@ class Runner:
         return seen, {n: v - before.get(n, 0) for n, v in after.items() if v > before.get(n, 0)}
 
     def counters(self) -> dict[str, int]:
-        """Return the daemon's counters; nothing when there is no daemon."""
+        """Return the daemon's counters, or {} without a daemon."""
         try:
             return counters(self.env)
         except HpccError:
@@ -404,7 +407,7 @@ def _phases(scenario: Scenario) -> list[list[Step]]:
 def run_in_parallel(
     launcher: Path, directory: Path, scenarios: Sequence[Scenario], *, shards: int = 2
 ) -> dict[str, list[Outcome]]:
-    """Run scenarios in several daemons at once; a failure to run is raised."""
+    """Run scenarios in several daemons at once; raise the first failure to run."""
     results: dict[str, list[Outcome]] = {}
     errors: list[BaseException] = []
 
@@ -427,7 +430,7 @@ def run_in_parallel(
 
 
 def differences(outcome: Outcome) -> list[str]:
-    """Say what differs between bare and cached, for a failing test to show."""
+    """Return the differences between bare and cached, for the message of a failing test."""
     bare, cached = outcome.bare, outcome.cached
     found = [
         f"{what}: bare {getattr(bare, what)!r}, hpcc {getattr(cached, what)!r}"

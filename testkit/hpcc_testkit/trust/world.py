@@ -1,4 +1,4 @@
-"""Scenarios of what surrounds a compile: terminals, languages, variables, special files."""
+"""Scenarios of a compile's environment: terminals, languages, variables, special files."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _special(cc: str) -> Iterator[Scenario]:
             step(command, "nohit", delete("inc/v.h"), write("inc/v.h", "int w;\n")),
         ),
     )  # fmt: skip
-    # A pipe on the search path, after the header that is read: nobody may wait for it.
+    # A pipe on the search path, after the header that is read: hpcc must not block on it.
     both = f"{cc} -Iinc -Ipipes -c main.c -o main.o"
     yield Scenario(
         name=f"a-pipe-later-on-the-search-path-{cc}",

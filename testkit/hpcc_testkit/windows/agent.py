@@ -1,4 +1,7 @@
-"""The Windows agent as it ships, under Wine: CPython for Windows, and TCP for its HvSocket."""
+"""The shipped Windows agent under Wine: CPython for Windows, and TCP in place of HvSocket.
+
+`install_agent` installs it into a Wine prefix, `running_agent` starts it.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +38,18 @@ print("over", flush=True)
 
 
 def windows_python() -> Path:
-    """Where `tools/bootstrap.sh windows-python` puts CPython's embeddable package."""
+    """Return where `tools/bootstrap.sh windows-python` puts CPython's embeddable package."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base, "hpcc-tests", f"windows-python-{WINDOWS_PYTHON_VERSION}")
 
 
 def windows_packages() -> Path:
-    """Where it puts the packages of requirements.lock, as wheels for Windows."""
+    """Return where it puts the packages of requirements.lock, from wheels for Windows."""
     return windows_python().with_name("windows-packages")
 
 
 def embeddable_package() -> bytes:
-    """Return it as the archive that it is downloaded as."""
+    """Return CPython's embeddable package as an archive, the form in which it is published."""
     directory = windows_python()
     assert directory.is_dir(), "no CPython for Windows: tools/bootstrap.sh windows-python"
     out = io.BytesIO()
@@ -57,12 +60,12 @@ def embeddable_package() -> bytes:
 
 
 def drive_c(wine: Wine) -> Path:
-    """Return what is `C:` there."""
+    """Return the directory that is `C:` in the prefix."""
     return Path(wine.env["WINEPREFIX"], "drive_c")
 
 
 def install_agent(wine: Wine, stub: Path) -> Path:
-    r"""Put the agent's layer into `C:\`, as an import would; returns `C:\.hpcc`."""
+    r"""Unpack the agent's layer into `C:\`, as an import would; return `C:\.hpcc`."""
     package = embeddable_package()
     layer = build_agent_layer(stub.read_bytes(), package, sha256(package).hexdigest())
     target = drive_c(wine)
@@ -76,9 +79,9 @@ def install_agent(wine: Wine, stub: Path) -> Path:
 
 @contextmanager
 def running_agent(wine: Wine, home: Path) -> Iterator[socket.socket]:
-    """Start the agent as it is installed and give the one connection to it.
+    """Start the installed agent and yield the one connection to it.
 
-    All of its program runs but `listen`: Wine has no Hyper-V sockets.
+    All of its program runs except `listen`, because Wine has no Hyper-V sockets.
     """
     shutil.rmtree(drive_c(wine) / ".hpcc-work", ignore_errors=True)
     driver = home / "driver.py"
@@ -90,7 +93,7 @@ def running_agent(wine: Wine, home: Path) -> Iterator[socket.socket]:
             line = process.stdout.readline()
             assert line.strip().isdigit(), process.communicate(timeout=60)
             with socket.create_connection(("127.0.0.1", int(line))) as connection:
-                # A warden's filter knows no TCP, as no guest's socket is one.
+                # A warden's filter does not allow TCP, because guests do not use it.
                 host, inner = socket.socketpair()
                 pumps = [
                     Thread(target=_pump, args=pair)

@@ -1,6 +1,7 @@
-"""Windows' calls, made by a program under Wine: what hpcc.windows does, done for real on Linux.
+"""Runs real Windows calls on Linux, in a program under Wine, for tests of `hpcc.windows`.
 
-One `Bridge` is one process of Windows: closing it closes all its handles, as an end does.
+One `Bridge` is one Windows process. Closing it closes all its handles, as the end of a process
+does.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from hpcc.windows.library import CallResult, narrowed
 from hpcc_testkit.windows.wine import Wine, cross_build
 
 _SOURCE: Final = Path(__file__).with_name("bridge.c")
-# The least that is a service; a test builds it with `cross_build`.
+# A minimal service; a test builds it with `cross_build`.
 CONTROL_SERVICE: Final = _SOURCE.with_name("control_service.c")
 _START_SECONDS: Final = 60.0
 
 
 def build_bridge(directory: Path) -> Path:
-    """Cross-build the program."""
+    """Cross-build the bridge's program and return its path."""
     return cross_build(_SOURCE, directory / "bridge.exe", "-lws2_32")
 
 
 class Bridge:
-    """A `hpcc.windows.Library` in a process under Wine; each thread here has its own there."""
+    """A `hpcc.windows.Library` in a process under Wine; each local thread has one thread there."""
 
     def __init__(self, wine: Wine, program: Path) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -90,7 +91,7 @@ class Bridge:
 
 @contextmanager
 def bridge(wine: Wine, program: Path) -> Iterator[Bridge]:
-    """One process of Windows, ended with the block."""
+    """Run one Windows process while the block runs."""
     process = Bridge(wine, program)
     try:
         yield process

@@ -1,4 +1,4 @@
-"""Guests with the root that Windows' have, around this machine's clang-cl in the place of cl."""
+"""Fake guests with a Windows root, in which this machine's clang-cl replaces cl."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpcc.core import ExecEvent, ExecRequest
 from hpcc.ports import BlobSource
 from hpcc_testkit.guests.fake_runtime import FakeGuest
 
-# cl's own flags, which clang-cl does not know.
+# Flags that cl accepts and clang-cl does not.
 OF_CL: Final = re.compile(r"-(?:experimental:|pathmap:|wd5049)")
 # A guest's report: cl prints names in lower case, and one header is only in the image.
 _REPORT: Final = json.dumps(
@@ -29,7 +29,7 @@ _REPORT: Final = json.dumps(
 
 
 def windows_image(clang_cl: Path) -> type[FakeGuest]:
-    r"""Return guests in which C:\src is the root, with whatever case, as on NTFS."""
+    r"""Return a guest class whose root is C:\src, matched without case, as on NTFS."""
 
     def spelled(word: str) -> str:
         head, root, tail = word.partition("C:\\src")

@@ -52,7 +52,7 @@ def sha256(data: bytes) -> str:
 
 @dataclass
 class Task:
-    """A process: a container's first one, or one beside it."""
+    """A process: a container's first one, or a later exec."""
 
     request: Any
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,7 +80,7 @@ class ScriptedContainerd:
     def add_image(
         self, name: str, versions: dict[str, tuple[str, ...]], *, is_unpacked: bool = True
     ) -> ImageDigest:
-        """Keep an image with a manifest for each version of Windows: its unpacked layers."""
+        """Add an image with a manifest and unpacked layers for each version of Windows."""
         manifests = [self._manifest(version, layers) for version, layers in versions.items()]
         index = self._keep({"schemaVersion": 2, "manifests": manifests})
         self.images[name] = index["digest"]
@@ -110,7 +110,7 @@ class ScriptedContainerd:
         return {"digest": sha256(data), "size": len(data), "mediaType": "application/json"}
 
     def end(self, container: str, status: int, *, process: str = "", says_so: bool = True) -> None:
-        """End a process; `says_so` False keeps its event back."""
+        """End a process; with `says_so` false its exit event is not published."""
         task = self.tasks[container, process]
         if task.ended.is_set():
             return
@@ -129,7 +129,7 @@ class ScriptedContainerd:
         for listener in self.listeners:
             listener.put_nowait(envelope)
 
-    # What is called, by service and method.
+    # The handlers, by service and method.
 
     async def _version(self, _: Any) -> Any:
         return version_pb2.VersionResponse(version=self.version)
@@ -318,7 +318,7 @@ class ScriptedContainerd:
 
 @asynccontextmanager
 async def serving(daemon: ScriptedContainerd, path: Path) -> AsyncIterator[Connect]:
-    """Let it answer on a Unix socket; yields how it is reached."""
+    """Serve the daemon on a Unix socket; yield the function that connects to it."""
     server = Server([daemon])
     await server.start(path=str(path))
     try:

@@ -1,4 +1,7 @@
-"""Programs cross-built for Windows, and Wine to run them in: as far as Linux goes."""
+"""Cross-builds programs for Windows and runs them under Wine.
+
+`cross_build` compiles one C file; `Wine` is a prefix to run programs in.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,13 @@ _FLAGS: Final = (
 )
 _FIRST_START_SECONDS: Final = 240.0
 _RUN_SECONDS: Final = 100.0
-# Else the whole of Windows goes when a program ends, and each start brings it up anew, for seconds.
+# Keeps the Wine server alive between programs; without this each program restarts all of Windows,
+# which takes seconds.
 _KEEP_SECONDS: Final = 600
 
 
 def cross_build(source: Path, target: Path, *libraries: str) -> Path:
-    """Build one C file for Windows; equal sources give equal bytes."""
+    """Compile one C file for Windows; equal sources give equal bytes."""
     argv = [COMPILER, *_FLAGS, "-o", str(target), str(source), *libraries]
     subprocess.run(argv, check=True, timeout=_RUN_SECONDS)
     return target
@@ -43,7 +47,7 @@ class Wine:
             "HOME": str(prefix),
             "WINEPREFIX": str(prefix / "wine"),
             "WINEDEBUG": "-all",
-            "WINEDLLOVERRIDES": "mscoree,mshtml=",  # no offers to install either
+            "WINEDLLOVERRIDES": "mscoree,mshtml=",  # no dialogs that offer to install them
             "XDG_RUNTIME_DIR": str(runtime),
             "LC_ALL": "C.UTF-8",
         }
@@ -68,7 +72,7 @@ class Wine:
         )  # fmt: skip
 
     def processes(self, word: str) -> list[int]:
-        """Return the processes of this prefix whose command line has the word."""
+        """Return the processes of this prefix whose command lines contain `word`."""
         found = []
         mark = f"WINEPREFIX={self.env['WINEPREFIX']}".encode()
         for entry in Path("/proc").iterdir():
