@@ -1,8 +1,8 @@
 #!/bin/bash
 # The main job, end to end: a real C project (Lua 5.4, as the distribution ships it) built twice from clean
-# through `hpcc gcc`. First build: every compile runs inside a guest of its own kernel, with the compiler of
-# an OCI image. Second build: all from the cache. Then the proof: the same commands, run at the same root by
-# that image's compiler with no daemon, worker, guest or cache in sight, give the same bytes.
+# through `hpcc gcc`. First build: every compile runs inside a guest with a separate kernel, with the compiler
+# of an OCI image. Second build: all from the cache. Then the proof: the same commands, run at the same root by
+# that image's compiler without daemon, worker, guest and cache, give the same bytes.
 #
 #   ./demo.sh            on a fresh Debian or Ubuntu, as root or with sudo
 #   ./demo.sh --local    the local cache only
@@ -29,8 +29,8 @@ home=${HPCC_DEMO_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/hpcc-demo}
 mkdir -p "$home"
 export HPCC_DIR=$home/hpcc
 work=$(mktemp -d "${TMPDIR:-/tmp}/hpcc-demo.XXXXXX")
-# Results, counters and audit rows of an earlier demo would make the counts below meaningless;
-# what takes long and is named by its content stays: image, kernel, agent.
+# Deletes results, counters and audit rows of an earlier demo, which would make the counts below
+# meaningless. Image, kernel and agent stay: they take long, and are named by their content.
 forget() {
     rm -rf "$HPCC_DIR/state" "$HPCC_DIR/run"
     [ ! -d "$HPCC_DIR/cache" ] || find "$HPCC_DIR/cache" -mindepth 1 -maxdepth 1 ! -name images ! -name guest -exec rm -rf {} +

@@ -5,9 +5,9 @@
 set -eu
 cd "$(dirname "$0")"
 
-# A test whose tool is missing fails (tests/conftest.py), and tests that build from packages run.
+# A test with a missing tool fails (tests/conftest.py), and tests that build source packages run.
 export CI=true HPCC_TEST_DEBIAN=1
-# Compiled files are kept: the tests start hpcc some thousands of times.
+# Keeps .pyc files, because the tests start hpcc thousands of times.
 unset PYTHONDONTWRITEBYTECODE
 tools/bootstrap.sh tests
 
@@ -19,7 +19,7 @@ fi
 [ "$(id -u)" = 0 ] || echo "test.sh: not root; tests of foreign owners and mount namespaces will say that they need it."
 
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
-# Each worker has a guest or a compiler: one worker per processor, and memory for four.
+# Each worker runs a guest or a compiler: one worker per processor, at most four because of memory.
 jobs=$(nproc)
 [ "$jobs" -le 4 ] || jobs=4
 make --no-print-directory static

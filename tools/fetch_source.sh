@@ -1,9 +1,9 @@
 #!/bin/sh
 # Downloads a Debian or Ubuntu source package, signature-checked by apt, into a directory.
 #   fetch_source.sh [--upstream] PACKAGE DIRECTORY
-# --upstream: only the archives, not the packaging. A mirror that has not caught up with a point
-# release may lack the new packaging while the upstream archive, the same as before, is there.
-# The machine's own package lists and sources are not touched: apt gets a private state.
+# --upstream: only the archives, not the packaging. A mirror that lags behind a point release may
+# lack the new packaging although it has the unchanged upstream archive.
+# apt gets a private state, so the machine's package lists and sources stay unchanged.
 set -eu
 only=""
 if [ "$1" = --upstream ]; then only=--tar-only; shift; fi
@@ -14,7 +14,7 @@ state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT INT TERM
 mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/parts"
 
-# Every "deb" source of the distribution, asked for its sources instead; local folders are left out.
+# Turns every "deb" source of the distribution into "deb-src", except local directories.
 for file in /etc/apt/sources.list.d/*.sources; do
     [ -f "$file" ] || continue
     grep -q 'file:' "$file" || sed 's/^Types:.*/Types: deb-src/' "$file" > "$state/parts/$(basename "$file")"

@@ -4,7 +4,7 @@
 #   replay_plan      the C library of the daemon's hit path, in a world of fakes, likewise
 #   NAME             tests/property/test_NAME*.py or tests/fuzz/test_*NAME*.py with many more examples than
 #                    `make check` takes: guest_bytes, guest_replies, wire_warden, ...
-# What crashes goes into tests/fuzz/corpus/TARGET, under a name that says what it is.
+# Add an input that crashes a target to tests/fuzz/corpus/TARGET, under a descriptive name.
 set -eu
 cd "$(dirname "$0")/.."
 target=${1:?usage: tools/fuzz.sh TARGET [SECONDS]}
@@ -20,7 +20,7 @@ if [ -n "$source" ]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     cp -r "tests/fuzz/corpus/$target" "$work/corpus"
-    # The plans of real hits, written anew so that they are of today's format.
+    # Writes the plans of real hits again, so that they have the present format.
     [ "$target" != replay_plan ] || .venv/bin/python -m hpcc_testkit.cache.replay_plans "$work/corpus"
     clang -std=c11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined "$source" -o "$work/fuzz"
     status=0
