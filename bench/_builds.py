@@ -1,9 +1,9 @@
 """Rows on whole builds: bare and through each cache, cold and warm, `make` itself included.
 
-Cold: the cache is emptied before every build, and its server knows the compiler already. Warm: all
-is in the cache, the objects are removed. The order of the tools moves on by one each round, and
-each ratio pairs figures of one round. Snapshots of all objects and dependency files are compared
-with the bare compiler's; what two bare builds write differently is left out, and named.
+Cold: the cache is emptied before every build, and its server has seen the compiler before. Warm:
+the cache has all results, and the objects are removed. The order of the tools rotates by one each
+round, and each ratio pairs figures of one round. Snapshots of all objects and dependency files are
+compared with the bare compiler's. Files that differ between two bare builds are left out and named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Snapshot = Mapping[str, bytes]
 
 @dataclass(slots=True)
 class Builder:
-    """Builds one tree with one tool after the other, and remembers what came out."""
+    """Builds one tree with one tool after the other, and keeps snapshots of the outputs."""
 
     build: Build
     cc: str = "gcc"
@@ -62,19 +62,19 @@ class Builder:
         return found
 
     def judge(self) -> Verdict:
-        """Compare all snapshots taken since the last time, and forget them but for a bare one."""
+        """Compare all snapshots since the last call, and drop them except a bare one."""
         verdict = compare(self.snapshots, self.unsteady)
         self.unsteady.update(verdict.unsteady)
         self.snapshots = [entry for entry in self.snapshots if entry[0] == BARE][:1]
         return verdict
 
     def compiles(self) -> int:
-        """How many compiles a build is: its objects."""
+        """Return the number of compiles in a build, which is its number of objects."""
         return sum(name.endswith(".o") for name in self.snapshots[-1][1])
 
 
 def _drop(_: object) -> None:
-    """Nobody wants what the build printed."""
+    """Discard the build's output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Verdict:
 def compare(
     snapshots: Sequence[tuple[str, Snapshot]], known_unsteady: Iterable[str] = ()
 ) -> Verdict:
-    """Which files each tool wrote otherwise than the bare compiler did, every time."""
+    """Return the files that each tool wrote differently from the bare builds."""
     bare = [snapshot for name, snapshot in snapshots if name == BARE]
     expected = bare[0]
     unsteady = set(known_unsteady)
@@ -109,7 +109,7 @@ def compare(
 
 
 def cold_rows(builder: Builder, tools: Sequence[Tool], rounds: int) -> Iterator[Row]:
-    """Builds with an empty cache; if a tool is `FreshHpcc`, its own row, too."""
+    """Yield the row of builds with an empty cache, and a separate row for `FreshHpcc`."""
     costs: dict[str, list[Cost]] = {tool.name: [] for tool in tools}
     counted = [tool for tool in tools if tool.name not in {BARE, FRESH}]
     done = {tool.name: Counts(0, 0) for tool in counted}
@@ -132,7 +132,7 @@ def cold_rows(builder: Builder, tools: Sequence[Tool], rounds: int) -> Iterator[
 
 
 def warm_row(builder: Builder, tools: Sequence[Tool], rounds: int, *, where: str = "") -> Row:
-    """Builds that are all hits. The cache was filled by `fill` or by a cold build before."""
+    """Return the row of builds with only hits, after `fill` or a cold build filled the cache."""
     name = builder.build.name
     caches = [tool for tool in tools if tool.name not in {BARE, FRESH}]
     if not any(label == BARE for label, _ in builder.snapshots):
@@ -155,7 +155,7 @@ def warm_row(builder: Builder, tools: Sequence[Tool], rounds: int, *, where: str
 
 
 def fill(builder: Builder, tools: Sequence[Tool]) -> None:
-    """One build with each tool, nobody measuring."""
+    """Build once with each tool, without measuring."""
     for tool in tools:
         if tool.name != FRESH:
             builder(tool)

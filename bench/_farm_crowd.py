@@ -38,7 +38,7 @@ from hpcc.rpc.scheduler.enrolment import ask_to_enrol
 
 IMAGE = ImageRef("bench/gcc", ImageDigest("sha256:" + "ab" * 32))
 TENANT = TenantId("bench")
-# Handshakes at once: a farm does not start in one instant either.
+# Concurrent handshakes; a real farm does not start in one instant either.
 JOINING = 32
 DOORS = 4
 CAPACITY = 4
@@ -46,14 +46,14 @@ CAPACITY = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """Who comes, and where: `kind` is "workers" or "daemons"."""
+    """The members and their addresses: `kind` is "workers" or "daemons"."""
 
     kind: str
     count: int
     scheduler: str
     certificate_pem: str
     secret: str = ""
-    # Of workers: where they enrol, and with which tokens.
+    # For workers: the address where they enrol, and their tokens.
     enrol_at: str = ""
     tokens: tuple[str, ...] = ()
 
@@ -71,17 +71,17 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """How often all members together call, and for how long."""
+    """The rate of calls of all members together, and for how long."""
 
     calls_per_second: float
     seconds: float
 
 
 class Member:
-    """One worker or daemon: how it joins, and what it calls again and again."""
+    """One worker or daemon: how it joins, and the call that it repeats."""
 
     def __init__(self, crowd: Crowd, number: int, doors: Sequence[grpc.aio.Channel]) -> None:
-        """`doors` are channels to the daemons' port that workers enrol over."""
+        """`doors` are channels to the daemons' port, over which workers enrol."""
         self.crowd, self.number, self.doors = crowd, number, doors
 
     async def join(self, stack: AsyncExitStack) -> None:
@@ -208,7 +208,7 @@ async def join_all(crowd: Crowd, stack: AsyncExitStack) -> list[Member]:
 
 
 async def timetable(rate: float, seconds: float) -> AsyncGenerator[float]:
-    """Yield the due times of calls, each when it has come, as independent callers would call."""
+    """Yield the due time of each call when it is due; calls come as from independent callers."""
     loop = asyncio.get_running_loop()
     due, end = loop.time(), loop.time() + seconds
     while (due := due + random.expovariate(rate)) < end:
@@ -256,7 +256,7 @@ async def main() -> None:
         started = time.monotonic()
         members = await join_all(crowd, stack)
         workers = [m for m in members if isinstance(m, Worker)]
-        # A pause of this process would be taken for one of the scheduler's.
+        # A collector pause in this process would count as the scheduler's.
         gc.collect()
         gc.freeze()
         gc.disable()

@@ -1,7 +1,7 @@
 """A real scheduler process under a simulated farm: routes and heartbeats over loopback gRPC.
 
-Scheduler, workers and daemons are processes of this machine and share its cores; what the crowds
-took is printed beside the scheduler's share. Everything is bounded in count and in time.
+Scheduler, workers and daemons are processes on this machine and share its cores. The CPU time of
+the crowds is printed beside the scheduler's share. Everything is bounded in count and in time.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from hpcc.scheduler.base.config import SchedulerConfig
 from hpcc.scheduler.serve import open_enrolment
 
 LEASE_SECONDS: Final = 10.0
-# What a worker does, in a lease as long as the scheduler says.
+# Heartbeats of a worker in one lease, whose length the scheduler sets.
 BEATS_IN_A_LEASE: Final = 4
 _SETTLE_SECONDS: Final = 2.0
 P99_GOAL_MS: Final = 20.0
-# Of the calls; with more, the figures would be of another load.
+# The share of calls that may fail; with more failures the load would be another one.
 MAX_FAILED: Final = 0.05
 _JOIN_SECONDS: Final = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How large the farm is and how long it is kept busy."""
+    """The size of the farm and how long it is kept busy."""
 
     workers: int = 2000
     daemons: int = 50
@@ -49,14 +49,14 @@ class Load:
 
 
 async def tokens(config_file: Path, count: int) -> tuple[str, ...]:
-    """Make enrolment tokens as the operator does."""
+    """Return enrolment tokens, made as an operator makes them."""
     config = load_service_file(config_file, SchedulerConfig)
     async with open_enrolment(config, SystemClock()) as enrolment:
         return tuple([await enrolment.new_token("", 3600.0) for _ in range(count)])
 
 
 class LoadBench:
-    """One scheduler, two crowds."""
+    """Measures one scheduler with two crowds."""
 
     def __init__(self, load: Load, directory: Path, show: Callable[[Figure], None]) -> None:
         self._load, self._directory, self._show = load, directory, show
@@ -64,7 +64,7 @@ class LoadBench:
         self._stack = ExitStack()
 
     def run(self) -> None:
-        """Bring the farm up, keep it busy, say what it cost.
+        """Start the farm, keep it busy, and report the cost.
 
         Raises:
             BenchError: a process ended, or calls failed.
@@ -100,7 +100,7 @@ class LoadBench:
         return self._start(argv)
 
     def _start(self, argv: list[str]) -> Process:
-        # Two crowds join one after the other, then the workers are busy, then all.
+        # Two crowds join one after the other; then the workers are busy, then all.
         seconds = 2 * _JOIN_SECONDS + 2 * self._load.seconds + 60
         return self._stack.enter_context(started(argv, seconds, self._directory / "log"))
 
@@ -134,7 +134,7 @@ class LoadBench:
         return crowd
 
     def _settled(self, workers: Process) -> float:
-        """Let workers and scheduler come to rest; return what a heartbeat is good for now."""
+        """Wait until workers and scheduler are idle; return the present lease in seconds."""
         every = LEASE_SECONDS / BEATS_IN_A_LEASE
         workers.tell(busy_line(self._load.workers / every, 2 * every))
         seconds: float = workers.hear()["lease_seconds"]
@@ -142,7 +142,7 @@ class LoadBench:
         return seconds
 
     def _beats_alone(self, scheduler: Process, workers: Process, rate: float) -> float:
-        """Return the scheduler's share of one core when nobody asks for a route."""
+        """Return the scheduler's share of one core without route requests."""
         cpu, begun = own_seconds(scheduler.pid), time.monotonic()
         workers.tell(busy_line(rate, self._load.seconds / 2))
         beats = len(workers.hear()["taken"])
@@ -152,7 +152,7 @@ class LoadBench:
         return cpu / wall
 
     def _busy(self, scheduler: Process, rates: Mapping[Process, float], without: float) -> None:
-        """All of them at once; `without` is the scheduler's share of a core with no routes."""
+        """Run all crowds at once; `without` is the scheduler's share of a core without routes."""
         cpu, begun = own_seconds(scheduler.pid), time.monotonic()
         waited = scheduler.waited_seconds
         for crowd, rate in rates.items():

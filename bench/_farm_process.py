@@ -1,4 +1,4 @@
-"""Child processes of the farm simulator: JSON lines both ways, an end in any case, their memory."""
+"""Child processes of the farm simulator: exchange JSON lines, end in any case, report memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Process:
 
     @property
     def waited_seconds(self) -> float:
-        """How long its threads were ready to run and had no core, summed up."""
+        """Return the sum of the times that its threads were ready to run and had no core."""
         found = 0
         for task in Path(f"/proc/{self.pid}/task").iterdir():
             with suppress(OSError):  # it has ended
@@ -55,7 +55,7 @@ class Process:
 
 @contextmanager
 def started(argv: Sequence[str], seconds: float, log: Path) -> Iterator[Process]:
-    """Run a child while the block runs, and for no longer than `seconds`; `log` gets its errors."""
+    """Run a child while the block runs, at most `seconds`; `log` gets its stderr."""
     with log.open("ab") as errors:
         child = subprocess.Popen(
             argv,

@@ -1,4 +1,4 @@
-"""How soon a route is given when the replica that gave them was just killed."""
+"""Measures how soon a client gets a route after the replica that it used was killed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RecoveryBench:
         self._failed = 0
 
     def run(self) -> None:
-        """Kill each replica in turn and say how long a route then took.
+        """Kill each replica in turn and report how long the next route took.
 
         Raises:
             BenchError: there is no PostgreSQL.
@@ -64,7 +64,7 @@ class RecoveryBench:
     async def _kill(self, farm: ReplicaFarm, victim: Replica, other: Replica) -> None:
         for replica in (other, victim):
             await known(farm, f"127.0.0.1:{replica.port}", replica.certificate_pem)
-        # As a daemon does: both addresses, the one that is killed is asked first.
+        # Both addresses, as a daemon has them; the killed replica is asked first.
         addresses = f"127.0.0.1:{victim.port},127.0.0.1:{other.port}"
         certificates = victim.certificate_pem + other.certificate_pem
         async with opened(addresses, certificates) as client:
@@ -82,7 +82,7 @@ class RecoveryBench:
 
 
 async def known(farm: ReplicaFarm, address: str, certificates: str) -> None:
-    """Wait until a replica gives routes."""
+    """Wait until a replica issues routes."""
     async with asyncio.timeout(_WAIT_SECONDS):
         while True:
             with suppress(HpccError):

@@ -1,4 +1,4 @@
-"""Figures of the farm, each with its goal, and the quantiles they are made of: pure."""
+"""Figures of the farm, each with its goal, and the quantiles for them. No I/O."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ class Figure:
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """Return the smallest sample that `share` of all do not exceed; 0 for none."""
+    """Return the smallest sample that `share` of the samples do not exceed; 0 without samples."""
     ordered = sorted(samples)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0

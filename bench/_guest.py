@@ -1,4 +1,4 @@
-"""Figures around guests: what a compile costs besides the compiler, and how fast `hpcc up` is."""
+"""Measures guests: what a compile costs besides the compiler, and how fast `hpcc up` is."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def newest_image(paths: Paths) -> PreparedImage:
 
 
 def guest_overhead(scratch: Path) -> list[dict[str, object]]:
-    """Stage, transfer and collect of a 3,000-line C file, as a share of the compile's own time."""
+    """Measure stage, transfer and collect of a 3,000-line C file as a share of its compile time."""
     return asyncio.run(_guest_overhead(scratch))
 
 
@@ -92,10 +92,10 @@ async def _compile(guest: Guest, source: OneFile, name: str) -> tuple[float, flo
 
 
 def up_seconds(hpcc: Path) -> list[dict[str, object]]:
-    """`hpcc up` on a prepared image until a compile is accepted.
+    """Measure `hpcc up` on a prepared image until a compile is accepted.
 
     Raises:
-        SkipRow: there is no image, or a farm of the user's is up, which is not ours to end.
+        SkipRow: there is no image, or the user's farm runs, which the bench must not end.
     """
     paths = Paths.from_env(os.environ)
     newest_image(paths)

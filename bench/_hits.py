@@ -1,10 +1,10 @@
-"""Rows on generated header trees: what one compile costs, hit or miss, beside nothing else.
+"""Rows on generated header trees: what one compile costs, hit or miss.
 
-The commands are started by a small C program (`spawn.c`), not by Python or a shell. Every tree is
-older than the caches' window for recent changes before anything is stored, and again before the
-first figure. After every round the outputs, dependency file included, are compared with the bare
-compiler's, and each tool's own counters must say that all were hits (or all misses): a row taken on
-something else would be worth nothing.
+A small C program (`spawn.c`) starts the commands, because Python or a shell would add cost. Every
+tree is older than the caches' window for recent changes before a result is stored, and again before
+the first measurement. After every round the outputs, dependency file included, are compared with
+the bare compiler's. Each tool's counters must show only hits (or only misses), because otherwise
+the row would measure something else.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Spawner:
     def __call__(
         self, tool: Tool, args: Sequence[str], cwd: Path, count: int, *, at_once: int = 1
     ) -> Cost:
-        """What `count` starts cost, `at_once` at a time. See spawn.c for what args may hold."""
+        """Return the cost of `count` starts, `at_once` at a time; spawn.c describes `args`."""
         compiler = [*tool.prefix, "gcc"] if tool.prefix else [_gcc()]
         argv = [str(self._program), str(count), str(at_once), *compiler, *args]
         before = tool.server_seconds()
@@ -56,7 +56,7 @@ def _gcc() -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One tree whose compile is to be a hit."""
+    """One tree whose compile must be a hit."""
 
     key: str
     what: str
@@ -76,7 +76,7 @@ class _Case:
 
 
 def hit_rows(settings: Settings, scratch: Path) -> Iterator[Row]:
-    """A hit with so many headers, from one directory and from twenty; then hits per second."""
+    """Yield rows of hits by number of headers, in 1 and in 20 directories; then hits per second."""
     cases = list(_cases(settings, scratch))
     spawn = Spawner(scratch)
     with running(settings.caches, scratch, launcher=settings.launcher) as tools:
@@ -109,7 +109,7 @@ def _cases(settings: Settings, scratch: Path) -> Iterator[_Case]:
 def _hit_row(case: _Case, tools: Sequence[Tool], spawn: Spawner, rounds: int) -> Row:
     spawn(Tool(clean_env()), case.args(), case.tree, case.at_once, at_once=case.at_once)
     expected = case.outputs()
-    for tool in tools:  # once more: the first hit after a change may teach a server something
+    for tool in tools:  # again, because a server may still learn from the first hit after a change
         spawn(tool, case.args(), case.tree, 2 * case.at_once, at_once=case.at_once)
     costs: dict[str, list[Cost]] = {tool.name: [] for tool in tools}
     wrong: set[str] = set()
@@ -140,7 +140,7 @@ def _notes(
 
 
 def cold_row(settings: Settings, scratch: Path) -> Row:
-    """Misses of small C files, each of them seen for the first time, over the bare compiler."""
+    """Return the row of misses of small C files, each new to the cache, against bare compiles."""
     tree, rounds, count = scratch / "cold", settings.cold_rounds, max(10, settings.compiles // 2)
     header_tree(tree, _COLD_HEADERS)
     for number in range(rounds):
@@ -172,7 +172,7 @@ def cold_row(settings: Settings, scratch: Path) -> Row:
 
 
 def _take_outputs(tree: Path, number: int) -> list[bytes]:
-    """The outputs of a round; removed, so that the next tool finds none."""
+    """Return the outputs of a round, and remove them so that the next tool finds none."""
     found = []
     for path in sorted([*tree.glob(f"c{number}_*.o"), *tree.glob(f"c{number}_*.d")]):
         found.append(path.read_bytes())

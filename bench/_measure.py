@@ -27,11 +27,11 @@ DEFERRED_SECONDS: Final = 2.5
 
 
 class BenchError(Exception):
-    """The bench cannot go on: a figure would be wrong, or a tool does not work."""
+    """The bench cannot continue: a figure would be wrong, or a tool does not work."""
 
 
 class SkipRow(Exception):  # noqa: N818 - not a fault: the reason goes into the report
-    """A row cannot be taken here; the text says why."""
+    """A row cannot be measured on this machine; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Cost:
         return Cost(self.wall + other.wall, self.cpu + other.cpu, self.server + other.server)
 
     def charged(self, seconds: float) -> Cost:
-        """The same with more CPU of the server's."""
+        """Return the cost with `seconds` more CPU of the server."""
         return Cost(self.wall, self.cpu + seconds, self.server + seconds)
 
 
 def own_seconds(pid: int) -> float:
-    """CPU of one process so far, threads that have ended included; 0 if there is none."""
+    """Return the CPU of one process so far, including ended threads; 0 without a process."""
     try:
         return time.clock_gettime((~pid << 3) | _PROCESS_CLOCK)
     except OSError:
@@ -59,7 +59,7 @@ def own_seconds(pid: int) -> float:
 
 
 def tree_seconds(pid: int | None) -> float:
-    """CPU of a process, of its living descendants, and of the children each has waited for."""
+    """Return the CPU of a process, its living descendants, and the children each has waited for."""
     if pid is None:
         return 0.0
     stats = _stats()
@@ -77,7 +77,7 @@ def tree_seconds(pid: int | None) -> float:
 
 
 def _stats() -> dict[int, list[str]]:
-    """The fields of /proc/PID/stat behind the name, for every process."""
+    """Return the fields of /proc/PID/stat after the name, for every process."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -89,13 +89,13 @@ def _stats() -> dict[int, list[str]]:
 
 
 def children_seconds() -> float:
-    """CPU of all that this process has waited for."""
+    """Return the CPU of all children that this process has waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def measure(work: Callable[[], None], server_seconds: Callable[[], float]) -> Cost:
-    """What `work` costs; `server_seconds` tells the CPU of the tool's server so far."""
+    """Return the cost of `work`; `server_seconds` returns the CPU of the tool's server so far."""
     server_before, children_before = server_seconds(), children_seconds()
     started = time.perf_counter()
     work()
@@ -111,23 +111,23 @@ class Served(Protocol):
     name: str
 
     def server_seconds(self) -> float:
-        """CPU of its server so far."""
+        """Return the CPU of its server so far."""
 
 
 class Deferred:
-    """Charges the tools for what their servers do after their answers.
+    """Charges the tools for the work that their servers do after their answers.
 
-    A server may count, record or tidy a second later, when another tool is measured. So the whole
-    of a row is looked at: what the server spent from before the first round until it has had time
-    to finish, and was not seen in a round, is spread over the rounds. Nothing else may be asked of
-    the servers in between.
+    A server may count, record or tidy a second later, while another tool is measured. So this class
+    measures the server over the whole row, from before the first round until it had time to finish.
+    CPU time that no round has counted is spread over the rounds. The servers must get no other
+    requests in between.
     """
 
     def __init__(self, tools: Sequence[Served]) -> None:
         self._before = {tool.name: (tool, tool.server_seconds()) for tool in tools}
 
     def charge(self, costs: dict[str, list[Cost]]) -> None:
-        """Add its share to each round."""
+        """Add the server's uncounted share to each round."""
         settle(DEFERRED_SECONDS)
         for name, (tool, before) in self._before.items():
             rounds = costs[name]
@@ -137,10 +137,10 @@ class Deferred:
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, *, seconds: float = 1800) -> str:
-    """Run to the end; returns what it printed.
+    """Run a command to its end; return its output.
 
     Raises:
-        BenchError: it failed.
+        BenchError: the command failed.
     """
     try:
         done = subprocess.run(
@@ -156,11 +156,11 @@ def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path, *, seconds: floa
 
 
 def rotated[T](items: Sequence[T], by: int) -> list[T]:
-    """The same items, another one first: nobody always runs after the same neighbour."""
+    """Return the items rotated by `by`, so that no tool always runs after the same neighbour."""
     by %= len(items) or 1
     return [*items[by:], *items[:by]]
 
 
 def settle(seconds: float = 3.0) -> None:
-    """Let files grow older than the window in which a cache cannot tell a change from none."""
+    """Wait until files are older than the window in which a cache cannot detect a change."""
     time.sleep(seconds)

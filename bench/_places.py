@@ -26,7 +26,7 @@ _UNMOUNT_TRIES: Final = 50
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """The type of the file system a path is on, as /proc/self/mountinfo (`mounts`) tells."""
+    """Return the type of a path's file system, from /proc/self/mountinfo (`mounts`)."""
     if mounts is None:
         mounts = Path("/proc/self/mountinfo").read_text()
     best, kind = "", "unknown"
@@ -42,7 +42,7 @@ def file_system(path: Path, mounts: str | None = None) -> str:
 
 
 def default_parent() -> Path:
-    """A tmpfs with room in which programs can run, else the directory for temporary files."""
+    """Return a tmpfs with room that allows programs, else the directory for temporary files."""
     shared = Path("/dev/shm")
     if shared.is_dir() and os.access(shared, os.W_OK) and file_system(shared) == "tmpfs":
         found = os.statvfs(shared)
@@ -54,10 +54,10 @@ def default_parent() -> Path:
 
 @contextmanager
 def ext4(scratch: Path) -> Iterator[Path]:
-    """A new ext4 under `scratch`; unmounted, and its loop device free, however the block ends.
+    """Yield a new ext4 under `scratch`; at the end, unmount it and free its loop device.
 
     Raises:
-        SkipRow: it cannot be made here; says why.
+        SkipRow: it cannot be made on this machine.
     """
     if os.geteuid() != 0:
         raise SkipRow("mounting an ext4 image needs root")
@@ -91,8 +91,8 @@ def _unmount(point: Path) -> None:
     for _ in range(_UNMOUNT_TRIES):
         if subprocess.run(["umount", point], capture_output=True, check=False).returncode == 0:
             return
-        time.sleep(0.1)  # a process that has just been ended may still be there
-    # Gone from the tree at once, from the kernel when the last user is.
+        time.sleep(0.1)  # a process that was just ended may still exist
+    # A lazy unmount removes it from the tree now, and from the kernel after the last user.
     subprocess.run(["umount", "--lazy", point], check=False)
 
 

@@ -28,7 +28,7 @@ _PREPARE_SECONDS: Final = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """`prepare` makes an unpacked tree ready; `sources` and `flags` are as seen from `subdir`."""
+    """`prepare` prepares an unpacked tree; `sources` and `flags` are relative to `subdir`."""
 
     name: str
     package: str
@@ -57,13 +57,13 @@ class Build:
 
 
 def unpack(project: Project, directory: Path) -> Build:
-    """A tree of the project that is ready to be built.
+    """Return a tree of the project that is ready to be built.
 
     Raises:
-        SkipRow: the source package cannot be had, or prepared, here.
+        SkipRow: the source package cannot be downloaded or prepared on this machine.
     """
     with tarfile.open(_fetch(project.package)) as archive:
-        # The first directory's name may be anything; what matters is below it.
+        # The name of the top directory varies, so it is stripped.
         for member in archive.getmembers():
             _, _, member.name = member.name.partition("/")
             if member.islnk():
@@ -135,7 +135,7 @@ def _make_release_header(tree: Path) -> None:
 
 
 def _generate_sqlite(tree: Path) -> None:
-    """Let SQLite's own build generate its parser and headers: all sources, in one directory."""
+    """Run SQLite's build to generate parser and headers, with all sources in one directory."""
     env = {"PATH": os.environ["PATH"], "HOME": "/", "LC_ALL": "C"}
     run(["./configure", "--disable-tcl", "-q"], env, tree, seconds=_PREPARE_SECONDS)
     run(["make", ".target_source"], env, tree, seconds=_PREPARE_SECONDS)

@@ -1,4 +1,4 @@
-"""What a run comes to, as JSON and as a table in Markdown."""
+"""The report of a run, as JSON and as a table in Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD = ("what", "", "ours", "theirs", "ratio", "quartiles", "must", "aim", "", 
 
 @dataclass
 class Report:
-    """Grows while the bench runs. `skipped` and `failed` are pairs of what and why."""
+    """Collects results while the bench runs. `skipped` and `failed` are pairs of row and reason."""
 
     versions: Json = field(default_factory=dict)
     conditions: Json = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Report:
         }
 
     def differing(self) -> list[str]:
-        """What hpcc wrote otherwise than the bare compiler."""
+        """Return the files that hpcc wrote differently from the bare compiler."""
         return [f"{row.what}: {name}" for row in self.rows for name in row.differing]
 
     def text(self) -> str:
@@ -132,7 +132,7 @@ def _guest_line(row: dict[str, object]) -> str:
 
 
 def versions() -> Json:
-    """The date, the machine and what runs on it."""
+    """Return the date, the machine, and the versions of the programs."""
 
     def first(*argv: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Rows of figures, the goals they are held against, and what both come to: pure."""
+"""Rows of figures, their goals, and the verdicts. No I/O."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison: what each tool spent in each round, all tools in every round.
+    """One comparison: the cost of each tool in each round, with all tools in every round.
 
-    `per` operations make a round; `against` is whom the goals speak of. `checked` counts the files
-    that were compared with what the bare compiler wrote, `differing` names those of hpcc's that
-    were not the same.
+    `per` operations make a round; `against` is the tool that the goals compare with. `checked`
+    counts the files that were compared with the bare compiler's, and `differing` names hpcc's files
+    that differ.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the rows whose key matches must and should reach: rates above it, all else below."""
+    """Bounds for rows with a matching key: rates must be above them, other figures below."""
 
     keys: str
     metric: str
@@ -86,7 +86,7 @@ class Spread:
 
 
 def figures(row: Row, tool: str, metric: str) -> list[float]:
-    """One tool's figure of each round: seconds for one operation, or operations in a second."""
+    """Return one tool's figure of each round: seconds per operation, or operations per second."""
     costs = row.costs[tool]
     if metric == "rate":
         return [row.per / cost.wall for cost in costs]
@@ -95,13 +95,13 @@ def figures(row: Row, tool: str, metric: str) -> list[float]:
 
 
 def ratio(row: Row, other: str, metric: str) -> Spread:
-    """Ours by theirs, pair by pair: each round's neighbours in time, so that drift cancels out."""
+    """Return hpcc's figures divided by the other's, round by round, so that drift cancels out."""
     pairs = zip(figures(row, row.ours, metric), figures(row, other, metric), strict=True)
     return Spread.of([a / b for a, b in pairs])
 
 
 def goal_of(row: Row, metric: str) -> Goal | None:
-    """The goal for one figure of a row, if it has one."""
+    """Return the goal for one figure of a row, if it has one."""
     for goal in GOALS:
         if goal.metric == metric and re.fullmatch(goal.keys, row.key):
             return goal
@@ -109,7 +109,7 @@ def goal_of(row: Row, metric: str) -> Goal | None:
 
 
 def verdict(goal: Goal | None, median: float) -> str:
-    """`aim`: even that is reached. `holds`: the must is. `misses`. Empty without a goal."""
+    """Return `aim` (aim reached), `holds` (only the bound), `misses`, or "" without a goal."""
     if goal is None:
         return ""
 
@@ -122,13 +122,13 @@ def verdict(goal: Goal | None, median: float) -> str:
 
 
 def is_below(row: Row, other: str, metric: str) -> bool:
-    """Whether ours is the better of the two."""
+    """Return whether hpcc's figure is the better of the two."""
     median = ratio(row, other, metric).median
     return median > 1 if metric == "rate" else median < 1
 
 
 def _tool_json(row: Row, tool: str) -> Json:
-    """Milliseconds of one operation, or operations in a second; `server` is a part of `cpu`."""
+    """Return milliseconds per operation, or operations per second; `server` is a part of `cpu`."""
     shown = (*row.metrics, "server") if "cpu" in row.metrics else row.metrics
     return {
         metric: Spread.of(figures(row, tool, metric)).json(1 if metric == "rate" else 1e3)
@@ -157,7 +157,7 @@ def row_json(row: Row) -> Json:
 
 
 def total(key: str, what: str, rows: Sequence[Row]) -> Row:
-    """One row of several: each round's costs are added up."""
+    """Return the sum of several rows, round by round."""
     first = rows[0]
     costs = {
         tool: [

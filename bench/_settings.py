@@ -1,4 +1,4 @@
-"""How much of everything a run does."""
+"""How many rounds, compiles and projects a run has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from _tools import BARE, FRESH, HPCC, OURS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`compiles` make a round of a hit row; `tools` are those installed, bare first."""
+    """`compiles` make a round of a hit row; `tools` are the installed tools, bare first."""
 
     tools: tuple[str, ...]
     launcher: Path = HPCC
@@ -27,7 +27,7 @@ class Settings:
         return tuple(name for name in self.tools if name != BARE)
 
 
-# Enough to see that everything works; the figures are noise.
+# Enough to show that everything works; the figures are noise.
 QUICK: Final = {
     "rounds": 1, "cold_rounds": 1, "compiles": 20,
     "headers": (10, 300), "dirs_headers": (10,), "projects": ("Lua",),

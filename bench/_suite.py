@@ -1,4 +1,4 @@
-"""All rows of a run, in order; what cannot be taken is named and the rest goes on."""
+"""All rows of a run, in order. A row that cannot be measured is named, and the rest continues."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PARTS = ("hit", "cold", "warm", "ext4", "up", "guest")
 
 
 class Suite:
-    """Fills a report. `scratch` is the bench's own directory."""
+    """Fills a report. `scratch` is the bench's private directory."""
 
     def __init__(self, settings: Settings, scratch: Path, report: Report) -> None:
         self._settings, self._scratch, self._report = settings, scratch, report
         self._builds: list[Build] | None = None
 
     def run(self, parts: set[str]) -> None:
-        """Take the rows of the parts; `cold` and `warm` share their builds."""
+        """Measure the rows of the parts; `cold` and `warm` share their builds."""
         if "hit" in parts:
             with self._may_skip("hits"):
                 for row in hit_rows(self._settings, self._directory("hits")):
@@ -53,7 +53,7 @@ class Suite:
 
     @contextmanager
     def _may_skip(self, what: str) -> Iterator[None]:
-        """What fails costs its own rows, not those that half an hour has brought."""
+        """Record a failure in the block, so that it does not lose the rows measured before."""
         try:
             yield
         except SkipRow as reason:
@@ -69,7 +69,7 @@ class Suite:
         return directory
 
     def builds(self) -> list[Build]:
-        """The projects that can be had here, unpacked and ready."""
+        """Return the projects that this machine can build, unpacked and ready."""
         if self._builds is None:
             self._builds = []
             home = self._directory("projects")
@@ -90,7 +90,7 @@ class Suite:
             for build in builds:
                 builder = Builder(build)
                 if "cold" in parts:
-                    # What a new daemon costs is the same for all; in the smallest it weighs most.
+                    # A new daemon costs the same in all builds, so the smallest shows it best.
                     compared = tools if build is builds[0] else lasting
                     for row in cold_rows(builder, compared, self._settings.cold_rounds):
                         self._add(row)
@@ -122,7 +122,7 @@ class Suite:
         self._add_total("ext4-all", "warm build", rows, where=", on ext4")
 
     def _guest_rows(self, parts: set[str]) -> None:
-        # Late: these need the whole product, and a broken guest must not cost the other rows.
+        # Imported late: these need the whole product, and a broken guest must not lose other rows.
         from _guest import guest_overhead, up_seconds
 
         from hpcc.core import HpccError
@@ -141,7 +141,7 @@ class Suite:
 
 
 def _copy(build: Build, directory: Path) -> Build:
-    """The same build in another place."""
+    """Return a copy of the build in another directory."""
     shutil.copytree(build.root, directory, symlinks=True)
     age(directory)
     inside = directory / build.directory.relative_to(build.root)
@@ -149,11 +149,11 @@ def _copy(build: Build, directory: Path) -> Build:
 
 
 def own_project(settings: Settings, scratch: Path, report: Report, builder: Builder) -> None:
-    """Cold and warm rows of a project of the user's, in place, with the user's environment."""
+    """Measure cold and warm rows of the user's project, in place, in the user's environment."""
     home, env = scratch / "caches", callers_env()
     with running(settings.tools, home, launcher=settings.launcher, base_env=env) as tools:
         settle()
-        # A second one, so that what no two builds write alike is known.
+        # A second bare build, to find the files that differ between any two builds.
         fill(builder, tools[:1])
         report.rows += cold_rows(builder, tools, settings.cold_rounds)
         report.rows.append(warm_row(builder, tools, settings.rounds))

@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 
 
 def count_notes(done: Mapping[str, Counts], expected: Counts) -> list[str]:
-    """What a reader must know of a row: who did not do what the row is about."""
+    """Return notes for the reader of a row: the tools whose hits and misses are not as expected."""
     return [
         f"{name} had {found.hits} hits and {found.misses} misses,"
         f" not {expected.hits} and {expected.misses}"
@@ -71,17 +71,17 @@ class Tool:
         self.prefix: tuple[str, ...] = ()
 
     def program(self) -> str:
-        """What the figures are of, with its version."""
+        """Return the measured program with its version."""
         return "the compiler itself"
 
     def start(self) -> None:
-        """Get ready to compile."""
+        """Prepare to compile."""
 
     def stop(self) -> None:
-        """End what was started."""
+        """End all started processes."""
 
     def clear(self) -> None:
-        """Forget all results."""
+        """Delete all results."""
 
     def counts(self) -> Counts:
         return Counts(0, 0)
@@ -134,7 +134,7 @@ class Sccache(Tool):
         return run([*self.prefix, "--version"], self.env, self._home).strip()
 
     def start(self) -> None:
-        # A socket's path holds 107 bytes, which a scratch directory may have used up.
+        # A socket path holds 107 bytes, and a scratch directory's path may be longer.
         self._place = tempfile.TemporaryDirectory(prefix="hpcc-bench-")
         socket = Path(self._place.name, "s")
         self.env["SCCACHE_SERVER_UDS"] = str(socket)
@@ -221,13 +221,13 @@ class Hpcc(Tool):
 class FreshHpcc(Hpcc):
     """hpcc as on the first build of the day: the build's first compile starts the daemon.
 
-    All that the daemon spends counts: Python's start, asking the compiler, hashing its programs.
+    All CPU time of the daemon counts: starting Python, asking the compiler, hashing its programs.
     """
 
     name = FRESH
 
     def start(self) -> None:
-        """Nothing: the build does."""
+        """Do nothing: the build starts the daemon."""
 
     def clear(self) -> None:
         self.stop()
@@ -255,19 +255,19 @@ def get_to_know(tool: Tool, directory: Path) -> None:
 
 
 def clean_env() -> dict[str, str]:
-    """An environment with nothing in it that a build does not need."""
+    """Return an environment with only the variables that a build needs."""
     path = without_masks(os.environ["PATH"])
     return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C"}
 
 
 def callers_env() -> dict[str, str]:
-    """The caller's environment without settings of the compared tools."""
+    """Return the caller's environment without settings of the compared tools."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_IGNORED_PREFIXES)}
     return kept | {"PATH": without_masks(os.environ["PATH"])}
 
 
 def without_masks(path: str) -> str:
-    """A `PATH` without directories whose gcc is a cache in disguise: bare must be bare."""
+    """Return `PATH` without directories in which gcc is a cache's wrapper: bare must be bare."""
 
     def is_mask(directory: str) -> bool:
         return Path(directory, "gcc").resolve().name in {"ccache", "sccache", "hpcc"}
@@ -276,7 +276,7 @@ def without_masks(path: str) -> str:
 
 
 def installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Which of the tools are here, and why each of the others is not."""
+    """Return the installed tools, and the reason for each missing one."""
     there, absent = [], {}
     for name in names:
         if name in {BARE, OURS, FRESH} or shutil.which(name):
@@ -294,7 +294,7 @@ def running(
     launcher: Path = HPCC,
     base_env: Mapping[str, str] | None = None,
 ) -> Iterator[list[Tool]]:
-    """The named tools, started; all are ended when the block is left, however it is."""
+    """Start the named tools; end all of them when the block ends."""
     env = clean_env() if base_env is None else base_env
     scratch.mkdir(parents=True, exist_ok=True)
     made: list[Tool] = []

@@ -1,4 +1,4 @@
-"""Generated sources: small header trees in which the number of headers is all that varies."""
+"""Generated sources: small header trees that differ only in the number of headers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 from typing import Final
 
-# Any time long past: a cache may distrust what is younger than the clock's granularity.
+# Any old time, because a cache may distrust files younger than the clock's granularity.
 _LONG_PAST: Final = 1_700_000_000
 
 
 def header_tree(directory: Path, headers: int, *, include_dirs: int = 0) -> list[str]:
-    """`main.c`, which includes so many small headers of ten declarations each.
+    """Write a `main.c` that includes `headers` small headers of ten declarations each.
 
-    With `include_dirs` the headers lie in so many directories, one after the other, so that on
-    average half of them are searched in vain for each header. Returns the `-I` flags.
+    With `include_dirs` the headers are spread over that many directories, so that on average half
+    of the directories are searched in vain for each header. Returns the `-I` flags.
     """
     directory.mkdir(parents=True, exist_ok=True)
     names = [f"inc{i}" for i in range(include_dirs)]
@@ -30,20 +30,20 @@ def header_tree(directory: Path, headers: int, *, include_dirs: int = 0) -> list
 
 
 def write_source(path: Path, headers: int, body: str) -> None:
-    """A C file that includes the first `headers` headers of its tree."""
+    """Write a C file that includes the first `headers` headers of its tree."""
     includes = "\n".join(f'#include "h{i}.h"' for i in range(headers))
     path.write_text(f"{includes}\n{body}\n")
 
 
 def age(directory: Path) -> None:
-    """Set every file's time of change back. The inode's own stays: see `settle`."""
+    """Set every file's mtime back. The ctime stays: see `settle`."""
     for root, _, files in os.walk(directory):
         for name in files:
             os.utime(Path(root, name), (_LONG_PAST, _LONG_PAST), follow_symlinks=False)
 
 
 def long_file(path: Path, lines: int = 3000) -> Path:
-    """A C file of about so many lines of ordinary code."""
+    """Write a C file of about `lines` lines of ordinary code."""
     head = ["#include <stdio.h>", "#include <string.h>"]
     body = [
         f"int work{i}(int n, const char *s) {{\n"

@@ -1,8 +1,8 @@
-"""What a compile on a farm costs the client's machine: CPU, and bytes sent.
+"""Measures what a compile on a farm costs the client's machine: CPU, and bytes sent.
 
-The farm is real but for its guests, which are local processes: scheduler, worker, TLS and tokens.
-It runs in a process whose CPU is in no figure. The client is the installed launcher with its daemon
-and dispatcher. All figures of one row are taken in turns with `gcc -M` and `gcc -E`.
+The farm has a real scheduler, worker, TLS and tokens; only its guests are local processes. No
+figure contains the farm's CPU. The client is the installed launcher with its daemon and dispatcher.
+All figures of one row alternate with `gcc -M` and `gcc -E`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Client:
         paths.farm_file.parent.mkdir(parents=True, exist_ok=True)
         paths.farm_file.write_text(farm.farm_json)
         for number in range(256):
-            # As they are in any store after some hundred results: to make one costs 0.3 ms.
+            # Any store has these after some hundred results, and making one costs 0.3 ms.
             (paths.cache / STORE_NAME / f"{number:02x}").mkdir(parents=True)
         run_tool([str(HPCC), "start"], self.env, self.project)
         self.daemon = int(json.loads(self.tell("status", "--json"))["pid"])
@@ -103,7 +103,7 @@ class Client:
         raise BenchError("the daemon has no dispatcher")
 
     def write(self, name: str) -> Path:
-        """Write a unit of about 10 kB that is unlike any before."""
+        """Write a unit of about 10 kB that differs from all earlier ones."""
         self._number += 1
         body = "\n".join(
             f"int work_{i}(int n) {{ return n * {i} + {self._number if not i else 0}; }}"
@@ -132,7 +132,7 @@ class FarmProcess:
         self.farm_json = self._line()
 
     def uploaded(self) -> int:
-        """Bytes that clients have sent to the worker since the last question."""
+        """Return the bytes that clients sent to the worker since the last call."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -156,7 +156,7 @@ class FarmProcess:
 
 
 class _Counted:
-    """A request's type, whose messages are counted as they come: every byte but TLS and HTTP/2."""
+    """A request's type that counts the bytes of its messages, without TLS and HTTP/2."""
 
     def __init__(self, kind: type[Message], sizes: list[int]) -> None:
         self._kind, self._sizes = kind, sizes
@@ -167,13 +167,13 @@ class _Counted:
 
 
 async def serve(directory: Path) -> None:
-    """Be the farm: print farm.json, then the bytes of requests to the worker for each line read."""
+    """Run the farm: print farm.json, then per input line the request bytes since the last one."""
     sizes: list[int] = []
 
     def counted(name: str, request: type[Message], *rest: Any, **more: Any) -> method.Method:  # noqa: ANN401 - as Method takes them
         return method.Method(name, _Counted(request, sizes), *rest, **more)  # type: ignore[arg-type]  # it has what is used of a type
 
-    server.Method = counted  # type: ignore[misc,assignment]  # the bench looks over its shoulder
+    server.Method = counted  # type: ignore[misc,assignment]  # counts the bytes of every request
     async with farm_under_test(directory) as farm, farm.serving():
         print(farm.farm().to_json().replace("\n", " "), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
@@ -182,7 +182,7 @@ async def serve(directory: Path) -> None:
 
 
 def _spent(work: Callable[[], None], client: Client, dispatcher: int) -> tuple[float, float, float]:
-    """CPU in milliseconds of launcher, daemon and dispatcher."""
+    """Return the CPU in milliseconds of launcher, daemon and dispatcher."""
     children, whole, half = (
         children_seconds(),
         tree_seconds(client.daemon),
@@ -207,14 +207,14 @@ def _bare(argv: list[str], client: Client) -> float:
 def measure_row(
     name: str, client: Client, farm: FarmProcess, unit: Callable[[int], str], rounds: int
 ) -> Row:
-    """Compile one unit per round; the first few make the machine warm."""
+    """Compile one unit per round; the first rounds are a warm-up."""
     for i in range(3):
         source = unit(-1 - i)
         client.write(source)
         client.compile(source)
     settle()
     client.write(source)
-    client.compile(source)  # headers are quiet now, and known as such
+    client.compile(source)  # by now the daemon trusts the headers' stats
     dispatcher, before = client.dispatcher(), client.counts()
     ours: list[tuple[float, float, float]] = []
     preprocess, dependencies, sent = [], [], []
@@ -246,7 +246,7 @@ def measure_row(
 
 
 def rows(directory: Path, rounds: int) -> Iterator[Row]:
-    """Take all rows, one client for each shape of a project."""
+    """Measure all rows, with one client for each shape of a project."""
     farm = FarmProcess(directory / "farm")
     try:
         for shape, is_flat in (("in 3 -I directories", False), ("beside the unit", True)):
@@ -264,7 +264,7 @@ def rows(directory: Path, rounds: int) -> Iterator[Row]:
 
 
 def run(directory: Path, is_quick: bool, show: Callable[[Figure], None]) -> None:  # noqa: FBT001 - as bench/farm.py calls it
-    """Give each figure of the rows to `show`."""
+    """Call `show` with each figure of the rows."""
     for row in rows(directory, 5 if is_quick else 40):
         show(Figure(f"{row.name}: client CPU", row.ours_ms, "ms", GOAL_MS))
         show(Figure(f"{row.name}: the same by `gcc -M`", row.ours_ms / row.dependencies_ms, ""))
@@ -273,7 +273,7 @@ def run(directory: Path, is_quick: bool, show: Callable[[Figure], None]) -> None
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; a missed goal ends nothing."""
+    """Print the table; a missed goal does not stop the run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""The figures of a farm in docs/scaling.md: what a scheduler carries, what a client pays.
+"""Measures the figures of a farm in docs/scaling.md: a scheduler's load, a client's cost.
 
   farm.py                   every section
   farm.py load              routes and heartbeats of a simulated farm through one replica
@@ -6,7 +6,7 @@
   farm.py client            CPU and bytes of a client, if bench/client_cost.py is there
   farm.py --quick           a small farm for two seconds: does everything work?
 
-Prints tables and writes JSON. A figure that misses its goal ends nothing.
+Prints tables and writes JSON. A figure that misses its goal does not stop the run.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ Show = Callable[[Figure], None]
 
 
 def load_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
-    """Routes and heartbeats through one replica."""
+    """Measure routes and heartbeats through one replica."""
     load = QUICK if args.quick else Load(workers=args.workers, seconds=args.seconds)
     LoadBench(load, directory, show).run()
 
 
 def recovery_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
-    """A replica is killed, again and again."""
+    """Measure routes after a replica was killed, repeatedly."""
     RecoveryBench(1 if args.quick else ROUNDS, directory, show).run()
 
 
 def client_section(directory: Path, args: argparse.Namespace, show: Show) -> None:
-    """What `run(directory, is_quick, show)` of bench/client_cost.py says."""
+    """Show the figures of bench/client_cost.py, if it is there."""
     module = importlib.import_module("client_cost")
     module.run(directory, args.quick, show)
 
@@ -62,7 +62,7 @@ def sections() -> dict[str, Callable[[Path, argparse.Namespace, Show], None]]:
 
 
 def take(name: str, args: argparse.Namespace) -> list[Figure]:
-    """Take the figures of one section and print them as they come."""
+    """Measure the figures of one section and print each as it arrives."""
     figures: list[Figure] = []
 
     def show(figure: Figure) -> None:

@@ -1,11 +1,11 @@
-"""The figures of guests in docs/performance.md: boot, restore, what an exec costs, bytes, memory.
+"""Measures the guests' figures in docs/performance.md: boot, restore, exec cost, bytes, memory.
 
-Prints a table and writes JSON. It takes the best isolation of this machine (KVM where a probe guest
-answers, else emulation) and an image with one static program, so that nothing of a compiler is in a
-figure. A figure that misses its goal ends nothing.
+Prints a table and writes JSON. It uses the best isolation of this machine (KVM if a probe guest
+answers, else emulation) and an image with one static program, so that no figure contains a
+compiler's cost. A figure that misses its goal does not stop the run.
 
   guest.py                            everything; a minute or two
-  guest.py --quick                    one round of little: does everything work?
+  guest.py --quick                    one small round: does everything work?
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpcc.config.paths import Paths
 from hpcc.core import Digest, ExecRequest, ImageDigest, InputFile, ResultEvent
 from hpcc.ports import Guest, GuestSpec, SystemClock
 from hpcc.runtime.assets.assets import prepare_assets
-from hpcc.runtime.channel.pending_exec import encode_header  # what is counted is its length
+from hpcc.runtime.channel.pending_exec import encode_header  # only its length is counted
 from hpcc.runtime.firecracker.backend import FirecrackerRuntime
 from hpcc.runtime.qemu.backend import QemuRuntime
 from hpcc.runtime.registry.pick import pick_runtime
@@ -69,7 +69,7 @@ class Row:
 
 
 class Project:
-    """Units that include the same headers; it counts what a guest asks for."""
+    """Units that include the same headers; counts the bytes that a guest requests."""
 
     def __init__(self, units: int, headers: int = HEADERS) -> None:
         headers_ = [os.urandom(HEADER_BYTES) for _ in range(headers)]
@@ -119,13 +119,13 @@ def children(pid: int) -> list[int]:
 
 
 def host_seconds(vmm: int) -> float:
-    """CPU of this process and its wardens: of everything but the VMM."""
+    """Return the CPU of this process and its wardens, without the VMM."""
     own = [p for p in children(os.getpid()) if p != vmm]
     return time.process_time() + sum(cpu_seconds(p) for p in own)
 
 
 def proportional_mib(pid: int) -> float:
-    """Memory of a process, with what it shares divided among those who share it."""
+    """Return the memory of a process (PSS: shared pages are divided among their users)."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
     return int(found[1]) / 1024 if found else 0.0
@@ -139,7 +139,7 @@ class Bench:
         self.rows: list[Row] = []
 
     async def starts(self, warm: WarmStart, rounds: int) -> None:
-        """Cold boots and restores in turn, after a first of each."""
+        """Measure cold boots and restores in turn, after a first one of each."""
         samples: dict[str, list[float]] = {"cold": [], "restored": []}
         answers: dict[str, list[float]] = {"cold": [], "restored": []}
         snapshot = await self._snapshot(warm)
@@ -182,7 +182,7 @@ class Bench:
         return snapshot
 
     async def execs(self, count: int) -> None:
-        """The fixed cost of a compile in a warm guest, and what its inputs add."""
+        """Measure the fixed cost of a compile in a warm guest, and the cost of its inputs."""
         for headers in (0, HEADERS):
             project = Project(1, headers)
             what = "exec of nothing with its source" + (
@@ -204,7 +204,7 @@ class Bench:
             self._add(f"{what}: wall", 1e3 * wall / count, "ms")
 
     async def project(self, units: int) -> None:
-        """Bytes over the boundary, and the agent's memory at the end."""
+        """Measure the bytes over the boundary, and the agent's memory at the end."""
         project = Project(units)
         vm = self.runtime.cold(self.spec)
         per_unit = []
@@ -229,7 +229,7 @@ class Bench:
             self._add("agent: most memory so far", max(peaks) / 1024, "MiB", 64)
 
     async def memory(self) -> None:
-        """Two idle guests that were booted, then two of one snapshot."""
+        """Measure two idle guests that were booted, then two from one snapshot."""
         colds = [self.runtime.cold(self.spec) for _ in range(2)]
         async with (
             booted(lambda: colds[0], self.spec, SystemClock(), tries=1) as one,
@@ -283,7 +283,7 @@ async def run(args: argparse.Namespace, directory: Path) -> tuple[str, list[Row]
         print("| --- | --- | --- | --- |")
         bench = Bench(runtime, spec)
         async with runtime.guest(spec):
-            await warm.settle()  # the snapshot of the restores below
+            await warm.settle()  # makes the snapshot for the restores below
         parts = {
             "starts": lambda: bench.starts(warm, 1 if args.quick else args.rounds),
             "execs": lambda: bench.execs(10 if args.quick else OVERHEAD_EXECS),

@@ -88,7 +88,7 @@ def _umask() -> int:
 
 
 def ask(path: str, frame: bytes) -> tuple[socket.socket, int, bytes]:
-    """Send a request; returns the connection and the first answer that is not a sign of life."""
+    """Send a request; return the connection and the first answer other than a keepalive."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(_ANSWER_SECONDS)
@@ -119,7 +119,7 @@ def receive(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def prime(path: str, client: Client) -> None:
-    """Do as the launcher does until the compile is a hit: run what the daemon says, and report."""
+    """Act as the launcher until the compile is a hit: run the command it gets, and report."""
     connection, kind, body = ask(path, client.frame)
     with connection:
         if kind == wire.DONE:
@@ -137,7 +137,7 @@ def prime(path: str, client: Client) -> None:
 
 
 def hammer(path: str, frame: bytes, seconds: float) -> array[float]:
-    """Ask again and again; returns what each hit took, in seconds."""
+    """Send requests for `seconds`; return the seconds that each hit took."""
     taken = array("d")
     now = time.perf_counter
     end = now() + seconds
@@ -151,10 +151,10 @@ def hammer(path: str, frame: bytes, seconds: float) -> array[float]:
 
 
 def _in_child(path: str, client: Client, seconds: float, result: Path, gate: int) -> None:
-    """The life of one client process; never returns."""
+    """Run one client process to its end; never returns."""
     code = 1
     try:
-        os.read(gate, 1)  # closed when all clients are there
+        os.read(gate, 1)  # closed when all clients have started
         cpu = time.process_time()
         taken = hammer(path, client.frame, seconds)
         result.write_bytes(_RESULT.pack(time.process_time() - cpu, len(taken)) + taken.tobytes())
@@ -168,7 +168,7 @@ def _in_child(path: str, client: Client, seconds: float, result: Path, gate: int
 def load(
     path: str, clients: Sequence[Client], seconds: float, daemon_pid: int, results: Path
 ) -> Json:
-    """All clients at once; what came of it."""
+    """Run all clients at once and return the summary."""
     gate, opener = os.pipe()
     pids = []
     for number, client in enumerate(clients):
@@ -193,7 +193,7 @@ def load(
 
 
 def summary(taken: Sequence[float], *, wall: float, daemon_cpu: float, client_cpu: float) -> Json:
-    """Rates, quantiles of the latency, and the CPU of each side; pure."""
+    """Return the rate, quantiles of the latency, and the CPU of each side. No I/O."""
     ordered, hits = sorted(taken), len(taken)
     if not hits:
         raise BenchError("not one hit")
@@ -212,7 +212,7 @@ def summary(taken: Sequence[float], *, wall: float, daemon_cpu: float, client_cp
 
 @contextmanager
 def some_daemon(args: argparse.Namespace, processes: int, scratch: Path) -> Iterator[Json]:
-    """The daemon of `--hpcc-dir`, or one of our own, ended afterwards; yields its status."""
+    """Yield the status of `--hpcc-dir`'s daemon, or of a new one that ends with the block."""
     env = {**clean_env(), "HPCC_DIR": str(args.hpcc_dir or scratch / "hpcc")}
     launcher = str(args.hpcc.absolute())
     if processes:
@@ -228,7 +228,7 @@ def some_daemon(args: argparse.Namespace, processes: int, scratch: Path) -> Iter
 
 
 def series_entry(args: argparse.Namespace, processes: int, scratch: Path) -> Json:
-    """Figures of one daemon; `processes` 0 leaves their number to it."""
+    """Return the figures of one daemon; with `processes` 0 the daemon chooses the number."""
     results = scratch / "results"
     results.mkdir()
     clients = [Client.make(scratch / f"c{n}", args.headers) for n in range(args.clients)]
@@ -238,7 +238,7 @@ def series_entry(args: argparse.Namespace, processes: int, scratch: Path) -> Jso
             settle()
             for client in clients:
                 prime(path, client)
-        for client in clients:  # each of the daemon's processes learns a hit by itself
+        for client in clients:  # each of the daemon's processes learns a hit separately
             hammer(path, client.frame, _WARM_UP_SECONDS)
         found = load(path, clients, args.seconds, pid, results)
     return {"processes": processes or "default", "clients": args.clients, **found}

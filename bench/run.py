@@ -1,15 +1,15 @@
 """The figures of docs/performance.md: bare compiler, ccache, sccache and hpcc in the same run.
 
-Prints a table and writes JSON. Everything is in pairs: each round takes every tool once, the order
-moves on by one each round, and ratios are of one round. CPU is that of all processes, the servers
-of sccache and hpcc included. Outputs are compared with the bare compiler's; a difference of hpcc's
-ends the run with 1, as a tool that fails does; a figure that misses its goal does not.
+Prints a table and writes JSON. All comparisons are paired: each round runs every tool once, the
+order rotates by one each round, and ratios pair figures of one round. CPU includes all processes,
+also the servers of sccache and hpcc. Outputs are compared with the bare compiler's. The run ends
+with exit code 1 if hpcc's outputs differ or a tool fails, but not if a figure misses its goal.
 
   run.py                              all rows; about half an hour
-  run.py --quick                      one round of little: does everything work?
+  run.py --quick                      one small round: does everything work?
   run.py --only hit,warm              some rows
   run.py --project DIR --build 'make -j2 CC={cc} CXX={cxx}' --clean 'make clean'
-                                      a project of yours, cold and warm, in place
+                                      your project, cold and warm, in place
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def settings_of(args: argparse.Namespace, report: Report) -> Settings:
-    """What the arguments ask for, with the tools that are here; the others are named as skipped."""
+    """Return the settings of the arguments with the installed tools; report others as skipped."""
     wanted = (BARE, OURS, *args.tools.split(",")) if args.tools else ALL_TOOLS
     there, absent = installed(wanted)
     report.skipped += absent.items()
@@ -106,12 +106,12 @@ def take(args: argparse.Namespace, report: Report, scratch: Path) -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """Leave by an exception, so that servers end, the loop device is freed, and rows are kept."""
+    """Raise an exception, so that servers end, the loop device is freed, and rows are kept."""
     raise KeyboardInterrupt(f"ended by signal {number}")
 
 
 def _default_name(args: argparse.Namespace, report: Report) -> str:
-    """Where the JSON goes: only a whole run takes the place of the last whole run."""
+    """Return the name of the JSON file; only a whole run replaces the last whole run."""
     if args.project:
         return "tmp/project.json"
     if args.quick or args.only or args.projects or report.failed:
