@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "src/hpcc/_proto"
 OWN = ROOT / "proto"
 THIRD_PARTY = OWN / "third_party"
-# Which gRPC stack talks each service: grpclib inside guests, grpcio on the network.
+# The gRPC stack of each service: grpclib inside guests, grpcio on the network.
 STACK = {
     "agent.proto": "grpclib_python",
     "audit.proto": "grpc_python",
@@ -81,7 +81,7 @@ def _flatten(raw: Path, out: Path, package: str) -> None:
 
 
 def _module(file: Path, files: Iterable[Path]) -> str:
-    """Name a module after its proto, and after the directory, too, where another has that name."""
+    """Return a module's name: its proto's, with the directory if two protos have that name."""
     is_shared = any(f.name == file.name and f != file for f in files)
     parent = file.parent.name
     is_second = is_shared and parent != file.stem.removesuffix("_pb2").removesuffix("_grpc")

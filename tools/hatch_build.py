@@ -1,11 +1,11 @@
-"""Builds what is C into the wheel: the launcher, as the program `hpcc` beside `hpcc-cli`, and the
+"""Builds the C parts of the wheel: the launcher, as the program `hpcc` beside `hpcc-cli`, and the
 library of the daemon's hit path, beside the package.
 
-With HPCC_TARGET=win_amd64 it is the wheel for Windows: hpcc.exe and hpcc-service.exe, and
-hpcc-agent.exe beside its source, all cross-built. It has no library: that is of the hit path over
-Unix sockets.
+With HPCC_TARGET=win_amd64 it builds the wheel for Windows: hpcc.exe and hpcc-service.exe, and
+hpcc-agent.exe beside its source, all cross-built. That wheel has no library, because the library
+serves the hit path over Unix sockets.
 
-Also a program: `python tools/hatch_build.py OUTPUT` builds just the launcher.
+`python tools/hatch_build.py OUTPUT` builds only the launcher.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import Any
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ImportError:  # as a program, hatchling is not needed
+except ImportError:  # the program does not need hatchling
     BuildHookInterface = object  # type: ignore[assignment, misc]  # stands in for the base class only
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = ["-std=c11", "-O2", "-s", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 LIBRARY = "_hpcc_native.so"
 # Fewer segments and pages for the kernel to map: each costs as much as several system calls, once
-# per compile. In a static program nothing would make a relocation segment read-only anyway.
+# per compile. Nothing makes the relocation segment of a static program read-only anyway.
 STATIC = ["-Wl,-z,noseparate-code", "-Wl,-z,norelro", "-Wl,--build-id=none"]
-# Static and small starts five times as fast as dynamic: tried in this order.
+# Tried in this order: a small static program starts five times as fast as a dynamic one.
 CHOICES = [["musl-gcc", "-static"], ["cc", "-static"], ["gcc", "-static"], ["cc"], ["gcc"]]
 
 TARGET_VARIABLE = "HPCC_TARGET"
 WINDOWS_TARGET = "win_amd64"
 AGENT_SOURCE = "guest/hpcc_agent.c"
-# Built where guests are: the wheel brings their sources.
+# The wheel contains their sources, because they are built on the machine that runs guests.
 GUEST_PROGRAMS = ("init.c", "hpcc_agent.c")
 WINDOWS_COMPILER = "x86_64-w64-mingw32-gcc"
 WINDOWS_FLAGS = [*COMMON[:3], *COMMON[4:], "-Werror", "-Wl,--no-insert-timestamp"]
@@ -51,7 +51,7 @@ def _constant(path: Path, pattern: str) -> str:
 
 
 def definitions(root: Path, build_id: str = "") -> list[str]:
-    """Say which daemon the launcher belongs to, from the sources of that daemon."""
+    """Return the definitions that tie the launcher to its daemon, from the daemon's sources."""
     version = _constant(root / "src/hpcc/__init__.py", r'^__version__: Final = "([^"]+)"')
     protocol = _constant(root / "src/hpcc/wire/launcher.py", r"^PROTOCOL_VERSION: Final = (\d+)$")
     build_id = build_id or f"{version}-{protocol}"
@@ -61,7 +61,7 @@ def definitions(root: Path, build_id: str = "") -> list[str]:
 def build_launcher(
     root: Path, output: Path, *, build_id: str = "", flags: tuple[str, ...] = ()
 ) -> str:
-    """Compile launcher/hpcc.c; returns the compiler that did it."""
+    """Compile launcher/hpcc.c; return the compiler that succeeded."""
     problems = []
     for choice in CHOICES:
         if not shutil.which(choice[0]):
@@ -93,7 +93,7 @@ def build_launcher(
 
 
 def build_windows(source: Path, output: Path, *flags: str, libraries: tuple[str, ...]) -> None:
-    """Cross-build one C file; equal sources give equal bytes."""
+    """Cross-build one C file; the same source always gives the same bytes."""
     command = [WINDOWS_COMPILER, *WINDOWS_FLAGS, *flags, str(source), "-o", str(output), *libraries]
     if not shutil.which(WINDOWS_COMPILER):
         raise SystemExit("hpcc.exe needs mingw-w64: apt-get install gcc-mingw-w64-x86-64-posix")
@@ -154,7 +154,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
         else:
             self._add_native(version, build_data)
         build_data["pure_python"] = False
-        # Not bound to one Python: what was compiled does not link with it.
+        # The tag names no Python version, because the compiled parts do not link with Python.
         platform = target or sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{platform}"
 
@@ -180,7 +180,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, type-arg]  # se
         library = Path(self._directory.name, LIBRARY)
         build_native(Path(self.root), library)
         if version != "editable":
-            # In a source tree, editable installs included, they are found in guest/.
+            # In a source tree, also an editable install, the product finds them in guest/.
             for name in GUEST_PROGRAMS:
                 build_data["force_include"][str(Path(self.root, "guest", name))] = (
                     f"hpcc/runtime/_guest/{name}"
