@@ -1,4 +1,4 @@
-"""For all tests: in CI a skip for something that CI could install is a failure."""
+"""Settings for all tests: in CI a skip for a tool that CI could install is a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/reasons.md has each word that the cache counts, and no other."""
+"""docs/reasons.md has exactly the reasons that the cache counts."""
 
 from __future__ import annotations
 

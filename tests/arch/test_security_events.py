@@ -1,4 +1,4 @@
-"""The one list of security events: docs/spec/audit.md has each that is emitted, and no other."""
+"""docs/spec/audit.md lists exactly the security events that the product emits."""
 
 from __future__ import annotations
 

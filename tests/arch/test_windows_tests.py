@@ -1,4 +1,4 @@
-"""`make test-windows` runs each test of the Windows parts, and `make test` runs those, too."""
+"""`make test-windows` runs every test of the Windows parts, and `make test` runs them too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on hosted machines: pinned, without rights that it does not need."""
+"""Workflows on hosted machines are pinned and have only the rights that they need."""
 
 from __future__ import annotations
 

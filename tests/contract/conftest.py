@@ -1,4 +1,4 @@
-"""Both engines of the hit path, and what a plan is written with."""
+"""Fixtures for both engines of the hit path, and helpers to write plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a replay is answered and a launcher's request received: the same for both engines."""
+"""Both engines receive a launcher's request and send a replay's answer in the same way."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The farm as a bank would run it: two tenants, three people, two schedulers, two workers, real peers.
 
-People build a real project while a VM, a worker and a scheduler are killed; every build is green, every
-object right, hits are shared inside a tenant and nowhere else, and the trails stand up afterwards.
+People build a real project while a VM, a worker and a scheduler are killed. Every build succeeds with
+correct objects, hits are shared only inside a tenant, and the trails verify afterwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A guest's bytes from the first on: the host's parsers give events or their one error."""
+"""Arbitrary bytes from a guest: the host's parsers return events or raise their one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a guest says, the host's checker gives events or its one error, and keeps the bounds."""
+"""For any guest reply, the host's checker returns events or raises its one error, in bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's parser of what a warden says, against every input that was ever interesting."""
+"""The worker's parser of warden frames against every input in the corpus."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every row of the flag tables, frozen: a row that is dropped or changed is a changed meaning.
 
-Where a change is meant, write the file anew and read the difference:
+If a change is intended, rewrite the file and read the difference:
 
     python tests/golden/test_flag_rows.py
 """

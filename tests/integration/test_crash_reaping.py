@@ -1,4 +1,4 @@
-"""A guest that dies: reaped, forgotten and reported before anybody hears of it."""
+"""A dead guest is reaped, removed and reported before any caller hears of it."""
 
 from __future__ import annotations
 

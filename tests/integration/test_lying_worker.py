@@ -1,4 +1,4 @@
-"""A worker's front that lies to a daemon: nothing that was not signed for its question is written.
+"""A worker's front that lies to a daemon: only results signed for the request are written.
 
 Behind the front may be a taken-over process, a proxy, or a worker that does not check its store.
 """

@@ -1,6 +1,6 @@
-"""The whole REAPI surface of a worker, called by who has good credentials and bad intentions.
+"""The whole REAPI surface of a worker, called by a malicious client with good credentials.
 
-Nothing that a client sends chooses a key, writes a result, or costs the others the worker.
+No client input may choose a key, write a result, or make the worker unusable for others.
 """
 
 from __future__ import annotations

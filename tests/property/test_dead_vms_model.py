@@ -1,9 +1,9 @@
 """The race around a dead VM: crash, notice, heartbeat, answer and dial in any order.
 
-Real are the scheduler's registry and watchers and the whole dispatcher: its connection to the farm,
-its book of routes, its re-route. Simulated are the network, whose messages are delivered when the
-machine says so (each stream in its order, streams in any order), the workers, and time: the loop's
-clock is the machine's.
+The scheduler's registry and watchers and the whole dispatcher are real: its connection to the farm,
+its book of routes, its re-route. The network, the workers and time are simulated. The state machine
+decides when messages arrive (in order within a stream, in any order between streams), and its clock
+is the loop's clock.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Compile:
 
 
 class DeadVms(RuleBasedStateMachine):
-    """Plays network, workers and time; holds the dispatcher to its word."""
+    """Simulates network, workers and time, and asserts the dispatcher's invariants."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Parsers that a hostile peer feeds: a value or their one documented error, whatever comes."""
+"""Parsers of hostile input: any bytes give a value or the one documented error."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Containers on a host with cgroup version 2 alone, as most are.
+"""Containers on a host that has only cgroup version 2, like most hosts.
 
-Where this one is not, they run in an emulated machine that is (see conftest).
+On another host the tests run in an emulated machine that has it (see conftest).
 """
 
 from __future__ import annotations

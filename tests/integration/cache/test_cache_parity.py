@@ -1,4 +1,4 @@
-"""The daemon follows what the farm said last: which compilers are let out, who may fall back."""
+"""The daemon obeys the farm's latest answer: which compilers may go out, who may fall back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A name that leads elsewhere while a compile runs: nothing of that compile may be kept.
+"""A name that resolves differently while a compile runs: no result of it may be kept.
 
-All files are old, so that their own times show nothing.
+All files are old, so that their times do not show the change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A gateway's certificate is renewed under its hands."""
+"""A gateway's certificate is renewed while it runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The flag table, asked of every compiler that is installed: taken, read alike, and what it writes.
+"""The flag table against every installed compiler: accepted flags, how they are read, outputs.
 
-Each compile runs in a directory with nothing but its inputs, so that any file it leaves shows.
+Each compile runs in a directory that holds only its inputs, so that every output is seen.
 """
 
 from __future__ import annotations

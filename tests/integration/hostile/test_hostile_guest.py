@@ -1,4 +1,4 @@
-"""A guest that misbehaves in every way: it is given up, with the right reason, at a bounded price."""
+"""A guest that misbehaves in every way is retired with the right reason, at a bounded cost."""
 
 from __future__ import annotations
 

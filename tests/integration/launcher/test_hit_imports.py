@@ -1,4 +1,4 @@
-"""What a daemon has loaded once it has answered a hit of gcc."""
+"""The modules that a daemon has loaded after it answered a hit of gcc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random edits and harm, bounded in time; `make soak` runs the same for as long as one likes."""
+"""Random edits and damage, bounded in time; `make soak` runs the same for any time."""
 
 from __future__ import annotations
 

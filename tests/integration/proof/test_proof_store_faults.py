@@ -1,4 +1,4 @@
-"""Every call that the private store makes, met by every fault, in a process that may die of it."""
+"""Every fault at every call of the private store, in a process that may die of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a started daemon keeps of its starter: almost nothing."""
+"""A started daemon inherits almost nothing from its starter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches of routes: a place for everybody, and none for a session that is over."""
+"""Watches of routes: room for every principal, and no watch for a session that has ended."""
 
 from __future__ import annotations
 

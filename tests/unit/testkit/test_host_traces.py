@@ -1,4 +1,4 @@
-"""What the chaos tests would see if something were left."""
+"""The leftovers on a host that the chaos tests would detect."""
 
 from __future__ import annotations
 

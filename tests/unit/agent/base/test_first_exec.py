@@ -1,4 +1,4 @@
-"""The first Exec makes a guest somebody: before anything runs, once, or not at all."""
+"""The first Exec gives a guest its identity: before anything runs, and at most once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names beside the driver that nobody knows: they must be absent, and stay so."""
+"""Unknown names beside the driver must be absent and stay absent."""
 
 from __future__ import annotations
 

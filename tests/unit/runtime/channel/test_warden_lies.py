@@ -1,4 +1,4 @@
-"""A warden that was taken over: the worker believes it no more than a guest."""
+"""A compromised warden: the worker trusts it no more than a guest."""
 
 from __future__ import annotations
 

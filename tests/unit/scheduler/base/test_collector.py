@@ -1,4 +1,4 @@
-"""How often a scheduler's memory is taken out of the collector's sight."""
+"""How often a scheduler freezes its memory, so that the garbage collector skips it."""
 
 from __future__ import annotations
 
