@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(500)
 
 @dataclass(frozen=True)
 class Collected:
-    """What one collection of everything decided about each test, and the ids that it kept."""
+    """One collection of all tests: the decision about each test, and the ids that it kept."""
 
     items: dict[str, dict[str, Any]]
     kept: list[str]

@@ -84,7 +84,7 @@ def test_only_faces_have_more_than_an_essay_in_their_init() -> None:
 
 
 def test_each_room_has_an_essay() -> None:
-    """What the room is for, then what it may not do: two lines at least, forty at most."""
+    """The essay says what the room is for and what it may not do, in two to forty lines."""
     lengths = {
         str(module.parent): len((ast.get_docstring(tree) or "").splitlines())
         for module in modules()

@@ -13,7 +13,7 @@ _CONTENT = re.compile(r"^from hpcc(?:\.|_testkit\.)windows\b", re.MULTILINE)
 
 
 def listed() -> list[Path]:
-    """What `make test-windows` gives to pytest."""
+    """Return the paths that `make test-windows` passes to pytest."""
     done = subprocess.run(
         ["make", "--dry-run", "--assume-old=dev", "test-windows"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -43,7 +43,7 @@ def test_no_test_of_the_windows_parts_is_missing() -> None:
 
 
 def test_make_test_runs_all_of_them() -> None:
-    """It gives pytest no selection but the nightly's: all below testpaths is run here or there."""
+    """`make test` selects tests only by the nightly's rule, so each test runs in one of the two."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert settings["testpaths"] == ["tests"]
     assert not {"-m", "-k", "--ignore", "--deselect"} & set(settings["addopts"])

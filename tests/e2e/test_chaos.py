@@ -88,7 +88,7 @@ def same_compiler(machine: Machine) -> str:
 
 
 def bare(machine: Machine, directory: Path, compiler: str) -> dict[str, bytes]:
-    """What the compiler makes without hpcc."""
+    """Return the objects that the compiler makes without hpcc."""
     machine.run(["make", "-j2", f"CC={compiler}"], cwd=directory)
     objects = made(directory)
     machine.run(["make", "clean"], cwd=directory)
@@ -128,7 +128,7 @@ def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 
 
 def compiles_in_a_guest(machine: Machine, compiler: str) -> bool:
-    """Say whether one more compile, which nobody has made before, ran in a guest."""
+    """Return whether one more compile, new to the cache, ran in a guest."""
     before = machine.count("miss.remote.executed")
     source = machine.root / f"fresh{time.monotonic_ns()}.c"
     source.write_text(f"int fresh_{time.monotonic_ns()};\n")

@@ -76,7 +76,7 @@ class Lair:
         return await self.dispatcher.compile(self.connection, self.request)
 
     def routed(self, **rules: object) -> None:
-        """Have the scheduler say that these are the tenant's rules."""
+        """Make the scheduler's route carry these tenant rules."""
         honest = SchedulerClient.route
 
         async def route(client: SchedulerClient, *asked: object) -> Route:

@@ -60,7 +60,7 @@ CLOCK = SystemClock()
 
 @dataclass
 class PolicyAuthenticator:
-    """Lets everybody in as a member of one tenant, whose policy the test changes."""
+    """Admits every caller as a member of one tenant, whose policy the test changes."""
 
     policy: TenantPolicy = field(
         default_factory=lambda: TenantPolicy(

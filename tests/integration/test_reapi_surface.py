@@ -47,7 +47,7 @@ async def farm(tmp_path: Path) -> AsyncGenerator[FarmUnderTest]:
 
 @asynccontextmanager
 async def channel_of(farm: FarmUnderTest) -> AsyncGenerator[tuple[grpc.aio.Channel, str]]:
-    """Give a channel to the worker and a good token of ann's."""
+    """Yield a channel to the worker and a valid token for ann."""
     route = await farm.route()
     peer = PinnedPeer.from_der(route.worker_certificate)
     async with open_channel(

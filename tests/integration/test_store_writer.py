@@ -86,7 +86,7 @@ async def refusal(farm: FarmUnderTest, principal: str = "ann") -> str:
 
 
 async def changed(farm: FarmUnderTest, **fields: object) -> str:
-    """Change fields of the stored result and return why it is refused; then it is made anew."""
+    """Change fields of the stored result, return why it is refused, and store a good one again."""
     await build(farm)
     await StoreWriter(farm).change(lambda r: replace(r, **fields))  # type: ignore[arg-type]
     reason = await refusal(farm)
@@ -196,7 +196,7 @@ async def test_a_store_writer_who_gives_a_colleague_what_its_own_guest_made_is_c
 
 
 async def test_a_store_writer_who_swaps_isolation_classes_is_caught(tmp_path: Path) -> None:
-    """What ran without a machine, put where the results of machines lie, under either label."""
+    """A result made without a VM is stored among the results of VMs, under either label."""
     async with farm_under_test(tmp_path) as farm:
         async with farm.serving():
             await build(farm)

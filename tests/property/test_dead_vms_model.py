@@ -97,7 +97,7 @@ class SimulatedWorker:
 
 
 class Network:
-    """What is under way between daemon, scheduler and workers."""
+    """The messages in transit between daemon, scheduler and workers."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -392,7 +392,7 @@ class DeadVms(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def worker_is_killed(self, name: str) -> None:
-        """The process ends and its machine says so: calls break, and it registers anew."""
+        """The process ends, its machine closes the connections, calls break, and it registers again."""
         worker = self.network.workers[name]
         if worker.is_on:
             self.fail_calls(name, UnavailableError("connection reset"))
@@ -474,9 +474,9 @@ class DeadVms(RuleBasedStateMachine):
         self.loop.close()
 
     def quiesce(self) -> None:
-        """Let every message arrive and all time pass: nothing may then wait on a dead VM.
+        """Deliver every message and let all time pass; then nothing may wait on a dead VM.
 
-        Compiles wait at most for a live worker: the lease and one dial are the end of the rest.
+        Compiles may wait only for a live worker. The lease and one dial end all other waits.
         """
         for _ in range(int((LEASE + 3 * DIAL_SECONDS) * 2)):
             self.deliver()

@@ -82,7 +82,7 @@ class ManifestMachine(RuleBasedStateMachine):
         self._start()
 
     def _start(self) -> None:
-        """What a daemon has in memory, made anew over what it has on disk."""
+        """Build the daemon's memory again from its files on disk."""
         self._memo = FileMemo(self._now_ns)
         counters = Counters(str(self._directory / "counters.json"), now=lambda: 0.0)
         counters.close()
@@ -258,7 +258,7 @@ class ManifestMachine(RuleBasedStateMachine):
 
     @rule(content=_CONTENTS, place=_PLACES | st.just(_SOURCE))
     def edit_during_a_compile(self, content: str, place: str) -> None:
-        """The compile reads what is there; before it ends a file is written anew."""
+        """The compile reads the present files; before it ends, one file is rewritten."""
         self._ahead_ns = 0
         before, started_ns = self._model(), time.time_ns()
         with self._edit():

@@ -28,7 +28,7 @@ CGROUPS = Path("/sys/fs/cgroup/hpcc")
 
 
 def world() -> tuple[set[str], set[str], str]:
-    """What a guest could leave: processes, cgroups, mounts."""
+    """Return everything that a guest could leave: processes, cgroups, mounts."""
     processes = {
         (p / "comm").read_text().strip()
         for p in Path("/proc").iterdir()

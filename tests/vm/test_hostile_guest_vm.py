@@ -27,7 +27,7 @@ KIT = Path(hpcc_testkit.__file__).parent
 
 
 def with_hostile_agent() -> Iterator[tuple[str, Path]]:
-    """What is on the drive: all that an agent has, and a hostile one in its place."""
+    """Yield the drive's files: those of an agent, with a hostile agent in its place."""
     for name, path in drive._own_files():
         if name != "hpcc/agent/linux/main.py":
             yield name, path
@@ -37,13 +37,13 @@ def with_hostile_agent() -> Iterator[tuple[str, Path]]:
 
 
 async def prepared(shared: Path) -> Path:
-    """Have the assets of all tests; returns the guest's init."""
+    """Use the assets of all tests; return the guest's init."""
     await assets.prepare_assets(shared, print)
     return await assets._build_init(shared, print)
 
 
 def hostile_assets(shared: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill a directory with those, and a hostile agent under the honest one's name."""
+    """Fill `to` with those assets, and put a hostile agent under the honest one's name."""
     init = asyncio.run(prepared(shared))
     name = f"agent-{drive.drive_key(init)}.erofs"
     stage = to / "stage"

@@ -43,7 +43,7 @@ async def guest(
 
 
 class TestLimitsOfVersion2:
-    """What depends on how a compile's group is made; the rest is in test_process_contract.py."""
+    """Tests that depend on how a compile's cgroup is made; test_process_contract.py has the rest."""
 
     test_memory_is_limited = VmContract.test_memory_is_limited
     test_files_count_as_memory = VmContract.test_files_count_as_memory

@@ -167,7 +167,7 @@ async def heard(
 
 
 def exported(farm: FarmUnderTest, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
-    """What `hpcc scheduler anchors` prints, beside the running scheduler."""
+    """Return the output of `hpcc scheduler anchors`, while the scheduler runs."""
     config = {
         "keys": str(farm.directory / "scheduler/keys"),
         "state": str(farm.directory / "scheduler/state"),

@@ -103,7 +103,7 @@ def test_what_moved_during_a_compile_is_not_kept(
 
 @pytest.fixture
 def mount(tree: Path) -> Iterator[Callable[[], None]]:
-    """Give a function that puts `other` over `top/inc`; it is gone in the end."""
+    """Yield a function that mounts `other` over `top/inc`; unmount at the end."""
 
     def run(*argv: str | Path) -> bool:
         return subprocess.run(argv, check=False, capture_output=True).returncode == 0

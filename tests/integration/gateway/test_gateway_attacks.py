@@ -77,7 +77,7 @@ async def test_a_token_of_another_tenant_is_refused(
 async def test_a_token_that_was_good_for_one_tenant_opens_no_other(
     gateway: GatewayUnderTest,
 ) -> None:
-    """What the gateway remembers of a token is for the tenant that it was checked for."""
+    """The gateway caches a token's check only for the tenant that it was checked for."""
     async with gateway.client("acme:ann") as client:
         await client.capabilities()
         other = client.sending(*client.headers, instance="globex")

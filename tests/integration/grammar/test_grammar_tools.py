@@ -141,7 +141,7 @@ def test_the_distribution_s_own_specs_hit(name: str, bench: Any) -> None:
 
 
 def test_a_sanitizer_s_own_list_is_an_input(bench: Any, tmp_path: Path) -> None:
-    """In a copy of the compiler's own directory, which nobody else uses."""
+    """Runs in a private copy of the compiler's own directory."""
     real = Path(os.path.realpath(shutil.which("clang-14") or "/usr/bin/clang"))
     root = tmp_path / "llvm"
     version = subprocess.run(

@@ -48,7 +48,7 @@ def compiles(bench: Bench, **kwargs: Any) -> None:
 
 
 def left_marks(bench: Bench) -> str:
-    """What compiles left for the daemon to count: one letter each (launcher/wire.h)."""
+    """Return the marks that compiles left for the daemon to count: one letter each (launcher/wire.h)."""
     try:
         return (bench.run_dir / "fallbacks").read_text()
     except FileNotFoundError:

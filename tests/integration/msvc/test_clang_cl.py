@@ -54,7 +54,7 @@ def test_a_header_that_appears_earlier_on_the_path_is_a_miss(bench: ClBench) -> 
 
 
 def test_a_header_that_appears_beside_an_includers_includer_is_a_miss(bench: ClBench) -> None:
-    """What cl does and clang-cl with it: a quoted name is looked for up the chain of includers."""
+    """cl and clang-cl search a quoted name up the chain of includers."""
     bench.write("x.c", '#include "sub/a.h"\nint f(void) { return X; }\n')
     bench.write("sub/a.h", '#include "b.h"\n')
     bench.write("inc/b.h", "#define X 1\n")

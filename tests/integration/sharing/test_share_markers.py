@@ -190,7 +190,7 @@ class _Framed:
 
 
 def _quiet(clone: Clone) -> None:
-    """Let the files become so old that a stat answers for them."""
+    """Wait until the files are so old that hpcc trusts their stat."""
     clone.age()
     time.sleep(RACY_WINDOW_NS / 1e9 + 0.2)
 

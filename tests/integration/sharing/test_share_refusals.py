@@ -32,7 +32,7 @@ def _compile(clone: Clone, argv: tuple[str, ...], cwd: str = ".") -> tuple[str, 
 def _assert_as_bare(
     clone: Clone, argv: tuple[str, ...], cwd: str = ".", maps: list[str] | None = None
 ) -> None:
-    """What the cache leaves and says is what the compile with these maps leaves and says."""
+    """Assert that outputs and messages equal those of the bare compile with these maps."""
     clone.wipe()
     code, out, err = clone.bare([*argv, *(maps or ())], cwd)
     expected = clone.outputs()

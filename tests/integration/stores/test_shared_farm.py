@@ -85,7 +85,7 @@ async def build(client: ReapiClient, text: str) -> tuple[ResultRecord, bool, byt
 
 
 def another_worker(farm: FarmUnderTest, name: str) -> None:
-    """Have the next worker be one that has never seen anything."""
+    """Make the next worker start with empty directories."""
     base = farm.directory / name
     farm.worker_fields |= {
         "worker_id": name,

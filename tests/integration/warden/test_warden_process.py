@@ -213,7 +213,7 @@ def prober() -> Iterator[Zygote]:
 
 
 def attempt(prober: Zygote, name: str) -> tuple[str, int]:
-    """Have a warden try it; returns what it said and how it ended."""
+    """Make a warden run the attempt; return its report and its wait status."""
     guest, guest_end = socket.socketpair()
     with guest, guest_end:
         ends = prober.launch(guest)

@@ -94,7 +94,7 @@ async def test_an_image_is_found_by_its_digest_and_read(
 
 
 async def test_what_is_pulled_is_asked_for_by_its_digest(client: Containerd) -> None:
-    """A real one takes what we send it, and says whom it asked for what: nobody is there."""
+    """A real containerd accepts the request and names the address it asked; no registry runs there."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         where = f"127.0.0.1:{taken.getsockname()[1]}/windows/servercore"

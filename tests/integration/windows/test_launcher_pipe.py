@@ -67,7 +67,7 @@ class Desk:
         return daemon_pipe(self.sid, windows(self.home))
 
     def marks(self) -> str:
-        """What compiles without the daemon left for it to count."""
+        """Return the marks that compiles without a daemon left for it to count."""
         file = self.home / "run/fallbacks"
         return file.read_text() if file.exists() else ""
 

@@ -258,7 +258,7 @@ def test_a_name_that_another_user_has_is_not_joined(server: Bridge, other: Bridg
 def test_a_daemon_that_drains_shares_its_name_with_the_next(
     place: Place, other: Bridge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has a compile under way yet, and so the pipe; launchers come to the new one."""
+    """A compile still runs in the old daemon, so it keeps the pipe; launchers reach the new one."""
     place.script.answer = lambda r: Run((r.compiler, *r.argv[1:]), None)
     with place.daemon() as old, ThreadPoolExecutor(1) as pool:
         slow = pool.submit(place.compile, "slow")

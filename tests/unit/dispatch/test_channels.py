@@ -21,7 +21,7 @@ from hpcc.rpc.scheduler.schedulers import Schedulers
 
 
 def connected(directory: Path) -> tuple[FarmConnection, Route]:
-    """A connection to a farm whose scheduler nobody asks, and a route to a worker of it."""
+    """A connection to a farm whose scheduler is never called, and a route to one of its workers."""
     tls = load_or_create_tls(directory, "worker.hpcc.internal", clock=SystemClock())
     route = Route(
         endpoint="127.0.0.1:1",

@@ -460,7 +460,7 @@ async def test_a_renewal_that_a_logout_overtakes_does_not_bring_the_login_back(
 async def test_a_renewal_that_is_kept_in_the_moment_of_a_logout_is_removed(
     tmp_path: Path, profile: FarmProfile
 ) -> None:
-    """It had looked for the file, which went before the new tokens were put in its place."""
+    """The renewal had seen the file, and logout removed it before the new tokens replaced it."""
     path, clock = tmp_path / "l", FixedClock()
     await source_of(path, profile, Script(), clock)
     login = load_login_or_none(path)

@@ -278,7 +278,7 @@ class Images:
 
 
 class Runtime(FakeRuntime):
-    """Gives the guests that the test made, one after the other."""
+    """Yields the guests that the test made, one after the other."""
 
     guests: list[Guest]
 

@@ -57,7 +57,7 @@ def take(registry: WorkerRegistry, registered: Registration) -> Worker:
 def share(
     one: WorkerRegistry, other: WorkerRegistry, *, with_facts: bool = True
 ) -> list[tuple[int, bool]]:
-    """Let `other` read what `one` would have put into the store; return what died for it."""
+    """Give `other` the entries that `one` would store; return the deaths that it found."""
     leases = one.outbox()
     one.shared(leases, frozenset(), done=True)
     facts = {x.worker_id: (x.since, x.facts) for x in leases if x.facts is not None}
@@ -342,7 +342,7 @@ def test_what_could_not_be_shared_is_shared_the_next_time(registry: WorkerRegist
 def test_news_of_a_former_life_says_nothing_of_the_next(
     registry: WorkerRegistry, clock: Clock
 ) -> None:
-    """A worker may start anew, or leave, while its news is being written to the store."""
+    """A worker may restart or leave while its news is being written to the store."""
     registry.register(registration("w1"))
     registry.register(registration("w2"))
     former = registry.outbox()

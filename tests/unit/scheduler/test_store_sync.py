@@ -32,7 +32,7 @@ class Store:
 
 
 async def test_that_a_worker_moved_is_told_when_the_store_is_back(tmp_path: Any) -> None:
-    """Else the scheduler that it left removes it, and with it a life that goes on."""
+    """Otherwise the scheduler that the worker left removes it although it still runs."""
     clock = SystemClock()
     with EmbeddedControlStore(tmp_path / "s.sqlite", clock) as inner:
         store = Store(inner, failures=1)

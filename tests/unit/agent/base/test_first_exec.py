@@ -35,7 +35,7 @@ class Stream:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What the agent did to its kernel, in order."""
+    """The agent's calls to its kernel, in order."""
     done: list[object] = []
 
     def settime(clock: int, nanoseconds: int) -> None:

@@ -19,7 +19,7 @@ CALL = Call(credential="", tool_metadata=b"", certificate=b"w1's")
 
 
 class Backend:
-    """Lets w1's certificate act for w1 until it is revoked."""
+    """Accepts w1's certificate for w1 until it is revoked."""
 
     def __init__(self) -> None:
         self.beats: list[Beat] = []

@@ -195,7 +195,7 @@ async def test_nobody_at_the_socket_is_one_error(tmp_path: Path) -> None:
 async def test_a_named_pipe_carries_the_same_calls(
     daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ProactorEventLoop.create_pipe_connection does, done by a Unix socket."""
+    """A Unix socket stands in for ProactorEventLoop.create_pipe_connection."""
     loop: Any = asyncio.get_running_loop()
     dialled: list[str] = []
 

@@ -18,7 +18,7 @@ OK = b'{"return": {}}\n'
 
 
 async def prepared(said: bytes) -> list[dict[str, object]]:
-    """Have QEMU say it all at once and hang up; returns the commands that it got."""
+    """Make QEMU send all its answers at once and hang up; return the commands that it got."""
     ours, theirs = socket.socketpair()
     control = Qmp(ours)
     loop = asyncio.get_running_loop()

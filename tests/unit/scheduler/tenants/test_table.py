@@ -472,7 +472,7 @@ async def test_a_tenants_flood_of_logins_ends_its_own_sessions_only(opens: Opens
 
 
 def principals(sessions: TestSessions, grants: list[SessionGrant]) -> list[str]:
-    """Whose of these sessions are still open, in the order of the grants."""
+    """Return the principals of the sessions that are still open, in the order of the grants."""
     found = []
     for grant in grants:
         with suppress(UnauthenticatedError):
