@@ -1,5 +1,5 @@
-"""Images: OCI images by digest in, read-only file system images for guests out.
+"""Images: turns OCI images, named by digest, into read-only file system images for guests.
 
-The modules here are the store of prepared images and what is known of their compilers. `oci`
+The modules here are the store of prepared images and the surveys of their compilers. `oci`
 fetches, `assembly` builds, `base` is shared. Layers are hostile until they are checked.
 """

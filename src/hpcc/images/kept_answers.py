@@ -1,4 +1,4 @@
-"""The files beside an image that hold what its compilers answered."""
+"""Reads and writes the files beside an image that hold its compilers' answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class KeptAnswers:
     """Reads and writes the answers of one image.
 
     The `compilers` file holds the compilers of an image that was understood. The `asked` file
-    holds the last survey that was not, for people; nothing is decided by it, so the next worker
-    asks such an image again.
+    holds the last survey that was not understood, for people to read. No decision uses it: the
+    next worker asks such an image again.
     """
 
     def __init__(self, stem: Path, digest: ImageDigest) -> None:
@@ -32,7 +32,9 @@ class KeptAnswers:
         return read_survey(self._asked, self._digest) if self.toolchains() is None else None
 
     def keep(self, survey: Survey, asked_at: float) -> None:
-        """Write a survey down, as compilers only if the image was understood.
+        """Write a survey, as compilers only if the image was understood.
+
+        `asked_at` is in seconds since the epoch.
 
         Raises:
             OSError: it cannot be written.

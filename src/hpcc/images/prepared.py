@@ -18,9 +18,10 @@ MAX_SIDECAR_BYTES: Final = 4 << 20
 class PreparedImage:
     """An image that a guest can boot from: a read-only file whose size is a multiple of 4096.
 
-    `digest` is the identity: what was asked for. `manifest_digest` differs from it when an
-    index was asked for. `sha256` is that of the file at `path`. `dropped` counts what the
-    image had and a guest does not get (devices, setuid bits). `source` is for a person.
+    `digest` is the requested digest and the identity. `manifest_digest` differs from it if an
+    index was requested. `sha256` covers the file at `path`. `dropped` counts what the image had
+    and a guest does not get (devices, setuid bits). `source` is a text for people. Times are
+    seconds since the epoch.
     """
 
     digest: ImageDigest
@@ -40,17 +41,18 @@ class PreparedImage:
 
     @property
     def ref(self) -> ImageRef:
+        """Return repository and digest."""
         return ImageRef(self.repository, self.digest)
 
     def label(self, name: str) -> str:
-        """The label's value, or ""."""
+        """Return the label's value, or "" if there is no such label."""
         return dict(self.labels).get(name, "")
 
 
 def prepared_from(
     ref: ImageRef, fetched: FetchedImage, built: ErofsImage, *, path: Path, created_at: float
 ) -> PreparedImage:
-    """Put together what fetch and build found out."""
+    """Combine the results of fetch and build."""
     return PreparedImage(
         digest=ref.digest,
         manifest_digest=fetched.manifest_digest,
@@ -70,7 +72,7 @@ def prepared_from(
 
 
 def to_table(image: PreparedImage) -> dict[str, object]:
-    """The sidecar's content, which `hpcc image inspect` shows too."""
+    """Return the sidecar's content, which `hpcc image inspect` also prints."""
     return {
         "builder_version": BUILDER_VERSION,
         "reference": str(image.ref),
@@ -89,10 +91,10 @@ def to_table(image: PreparedImage) -> dict[str, object]:
 
 
 def from_json(raw: bytes, *, path: Path, last_used_at: float) -> PreparedImage:
-    """Read a sidecar back; `path` is the image file it describes.
+    """Parse a sidecar. `path` is the image file that it describes.
 
     Raises:
-        IntegrityError: it is not what `to_table` writes.
+        IntegrityError: it is damaged, too large, or of another builder version.
     """
     try:
         table: Any = json.loads(raw) if len(raw) <= MAX_SIDECAR_BYTES else None

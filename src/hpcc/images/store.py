@@ -1,4 +1,4 @@
-"""The store of prepared images: made once for all processes, checked, evicted by last use."""
+"""The store of prepared images: built once for all processes, checked, evicted by last use."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from hpcc.ports import Clock
 
 _log = logging.getLogger(__name__)
 
-# Four or five toolchains of several GiB; a laptop's disk can spare it.
+# Room for four or five toolchains of several GiB, which a laptop's disk can spare.
 DEFAULT_MAX_BYTES: Final = 20 << 30
-# Repositories that exist on this machine only: what build-debian makes.
+# The prefix of repositories that exist only on this machine, made by build-debian.
 LOCAL_PREFIX: Final = "localhost/"
-# What an interrupted pull left is of use for the next try, not for ever.
+# How long the files of an interrupted pull are kept for the next try.
 _STALE_WORK_SECONDS: Final = 86_400.0
 _FILE: Final = re.compile(r"([0-9a-f]{64})\.v([0-9]+)\.(erofs|json|compilers|asked)(\.new)?")
 
@@ -56,8 +56,8 @@ def _no_progress(_stage: str, _done: int, _total: int) -> None:
 class ImageStore:
     """Prepared images in `directory`, shared by all processes of a user.
 
-    An image that `prepare` or `get` returned stays on disk until `close`, whatever another
-    process evicts. Methods without `async` touch the disk: call them in a thread from a loop.
+    An image that `prepare` or `get` returned stays on disk until `close`, also if another process
+    evicts. Methods without `async` use the disk: call them in a thread from a loop.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class ImageStore:
 
     @property
     def layouts(self) -> Path:
-        """Where images built on this machine keep their OCI layouts, by manifest digest."""
+        """Return the directory for OCI layouts of images built here, named by manifest digest."""
         return self._directory / "layouts"
 
     async def prepare(
         self, ref: ImageRef, source: ImageSource, progress: Progress = _no_progress
     ) -> PreparedImage:
-        """Return the image, made from `source` if it is not there yet.
+        """Return the image; build it from `source` if it is absent.
 
-        Of several callers, in any process, one does the work and the others wait for it. On a
-        cancel or an error nothing half-made is left but whole blobs for the next try.
+        Of several callers in any processes, one does the work and the others wait for it. After a
+        cancel or an error only whole blobs are left, for the next try.
 
         Raises:
             NotFoundError, IntegrityError, CallerError, InfrastructureError: see
@@ -107,16 +107,16 @@ class ImageStore:
         return found
 
     def get(self, digest: ImageDigest) -> PreparedImage | None:
-        """Return a prepared image whose bytes are still those that were written, else None.
+        """Return a prepared image if it is present and undamaged, else None.
 
-        The first call for an image in a process reads all of it (a second for 500 MB); later
-        ones look at its stat. A damaged image is removed.
+        The first call for an image in a process hashes all of it (a second for 500 MB); later
+        calls compare its stat. A damaged image is removed.
         """
         is_ours = digest in self._holds
         if not is_ours:
             hold = try_lock(self._lock(digest, "use"), exclusive=False)
             if hold is None:
-                return None  # being removed just now
+                return None  # another process is removing it
             self._holds[digest] = hold
         image = self._checked(digest)
         if image is None:
@@ -128,7 +128,7 @@ class ImageStore:
         return image
 
     def list(self) -> list[PreparedImage]:
-        """All prepared images, the newest first; their bytes are not checked."""
+        """Return all prepared images, the newest first; their bytes are not checked."""
         found = []
         for path in self._prepared.glob(f"*.v{BUILDER_VERSION}.json"):
             if match := _FILE.fullmatch(path.name):
@@ -137,12 +137,12 @@ class ImageStore:
         return sorted(found, key=lambda image: (-image.created_at, image.digest))
 
     def find(self, text: str) -> PreparedImage:
-        """The image meant by a reference, a repository, or the start of a digest.
+        """Return the image of a reference, a repository, or the start of a digest.
 
-        Of several with one repository the newest is meant.
+        Of several images of one repository the newest is returned.
 
         Raises:
-            NotFoundError: none, or a digest's start that fits several.
+            NotFoundError: no image matches, or the start of a digest matches several.
         """
         images = self.list()
         by_name = [i for i in images if text in {str(i.ref), i.repository, i.digest.value}]
@@ -158,14 +158,14 @@ class ImageStore:
         )
 
     def answers(self, digest: ImageDigest) -> KeptAnswers:
-        """Return the kept answers of an image's compilers; they go when the image goes."""
+        """Return the stored answers of an image's compilers; they are removed with the image."""
         return KeptAnswers(self._prepared / f"{digest.hex}.v{BUILDER_VERSION}", digest)
 
     def source_for(self, ref: ImageRef, registry: OciRegistry) -> ImageSource:
-        """Where `ref` comes from: its local layout if there is one, else `registry`.
+        """Return the source of `ref`: its local layout if there is one, else `registry`.
 
         Raises:
-            NotFoundError: an image of this machine whose layout is gone.
+            NotFoundError: the image was built on this machine and its layout is gone.
         """
         layout = self.layouts / ref.digest.hex
         if layout.is_dir():
@@ -179,10 +179,10 @@ class ImageStore:
         return registry
 
     def remove(self, digest: ImageDigest) -> None:
-        """Remove an image, its layout if it was built here, and what a pull left.
+        """Remove an image, its layout if it was built here, and files of interrupted pulls.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such image.
             CallerError: a process uses it.
         """
         self._release(digest)
@@ -199,7 +199,7 @@ class ImageStore:
             shutil.rmtree(path, ignore_errors=True)
 
     def evict(self) -> None:
-        """Remove what was used longest ago until the bound holds; never what is in use."""
+        """Remove unused images, least recently used first, until the size limit holds."""
         self._sweep()
         images = sorted(self.list(), key=lambda image: image.last_used_at)
         total = sum(image.size_bytes for image in images)
@@ -211,7 +211,7 @@ class ImageStore:
                 _log.info("image evicted: %s size_bytes=%d", image.digest, image.size_bytes)
 
     def close(self) -> None:
-        """Let go of all images; they may be evicted from now on."""
+        """Release all images; they may be evicted from now on."""
         for digest in list(self._holds):
             self._release(digest)
 
@@ -239,7 +239,7 @@ class ImageStore:
             )
             await asyncio.to_thread(self._publish, image, built.path)
         except IntegrityError:
-            # Blobs that lie must not be there for the next try.
+            # Wrong blobs must not be left for the next try.
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
             raise
         except OSError as error:
@@ -249,7 +249,7 @@ class ImageStore:
         await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     def _publish(self, image: PreparedImage, built: Path) -> None:
-        """The image first, then the sidecar that makes it count; both durable."""
+        """Publish durably: the image first, then the sidecar, which makes the image visible."""
         built.rename(image.path)
         sidecar = self._sidecar(image.digest)
         data = json.dumps(to_table(image), indent=1, sort_keys=True).encode()
@@ -324,7 +324,7 @@ class ImageStore:
             os.close(hold)
 
     def _sweep(self) -> None:
-        """Remove what a killed process or another builder version left."""
+        """Remove files of killed processes and of other builder versions."""
         for path in self._prepared.glob("*"):
             match = _FILE.fullmatch(path.name)
             digest = ImageDigest(f"sha256:{match[1]}") if match else None
@@ -333,7 +333,7 @@ class ImageStore:
                 continue
             lock = try_lock(self._lock(digest, "prepare"), exclusive=True)
             if lock is not None:
-                # With the lock nobody is between the image's rename and the sidecar's.
+                # With the lock, no process is between renaming the image and renaming the sidecar.
                 if not (is_kept and self._sidecar(digest).exists()):
                     path.unlink(missing_ok=True)
                 os.close(lock)
@@ -367,7 +367,7 @@ class ImageStore:
 
 
 def _clean_work(work: Path) -> None:
-    """Make the work directory, with only whole blobs in it."""
+    """Create the work directory, and delete everything in it but whole blobs."""
     work.mkdir(parents=True, exist_ok=True)
     for path in work.iterdir():
         if not re.fullmatch(r"[0-9a-f]{64}", path.name):

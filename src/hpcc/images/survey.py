@@ -32,20 +32,20 @@ _NOT_ASKED: Final = "not asked"
 
 
 class AnswerKind(StrEnum):
-    """What came of one question."""
+    """The outcome of one question."""
 
     FOUND = "found"
     # The guest ran the lookup, and there is no such program.
     ABSENT = "absent"
     # A program of that name ran to its end and does not describe itself as GCC or Clang.
     FOREIGN = "foreign"
-    # A timeout, a lost guest, an error of the agent, a failed exec: nothing is proven.
+    # A timeout, a lost guest, an agent error or a failed exec. It proves nothing.
     UNANSWERED = "unanswered"
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyAnswer:
-    """One question, by the name of the program it was about, and what came of it."""
+    """One question, named by the program that it was about, and its outcome."""
 
     asked: str
     kind: AnswerKind
@@ -58,26 +58,27 @@ class Survey:
 
     answers: tuple[SurveyAnswer, ...]
     compilers: tuple[Toolchain, ...] = ()
-    # Seconds since the epoch; 0 while nobody has written it down.
+    # Seconds since the epoch; 0 until the survey is written to a file.
     asked_at: float = 0.0
 
     @property
     def unanswered(self) -> tuple[SurveyAnswer, ...]:
+        """Return the questions without an answer."""
         return tuple(a for a in self.answers if a.kind is AnswerKind.UNANSWERED)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every question was answered, so that what was not found is proven absent."""
+        """Return whether every question was answered: then what was not found is absent."""
         return bool(self.answers) and not self.unanswered
 
     @property
     def is_understood(self) -> bool:
-        """Whether it may be kept: complete, with at least one compiler."""
+        """Return whether it may be stored: it is complete and has at least one compiler."""
         return self.is_complete and bool(self.compilers)
 
     @property
     def trouble(self) -> str:
-        """What was asked and what was not answered, in one sentence; "" if it is understood."""
+        """Return in one sentence what was asked and not answered; "" if it is understood."""
         if self.is_understood:
             return ""
         asked = ", ".join(a.asked for a in self.answers)
@@ -100,7 +101,7 @@ class SurveyLog:
             self._answers.setdefault(name, SurveyAnswer(name, AnswerKind.UNANSWERED, _NOT_ASKED))
 
     def note(self, answer: SurveyAnswer) -> None:
-        """Store what came of a question."""
+        """Store the outcome of a question."""
         self._answers[answer.asked] = replace(answer, why=_plain(answer.why))
 
     def found(self, compilers: tuple[Toolchain, ...]) -> None:
@@ -108,7 +109,7 @@ class SurveyLog:
         self._compilers = compilers
 
     def stop(self, why: str) -> None:
-        """End the survey early: this is why the first open question has no answer."""
+        """End the survey early; `why` is the reason for the first question that is still open."""
         for name, answer in self._answers.items():
             if answer.why == _NOT_ASKED:
                 self._answers[name] = SurveyAnswer(name, AnswerKind.UNANSWERED, _plain(why))
@@ -116,11 +117,12 @@ class SurveyLog:
 
     @property
     def survey(self) -> Survey:
+        """Return the survey so far."""
         return Survey(tuple(self._answers.values()), self._compilers)
 
 
 def survey_table(survey: Survey) -> dict[str, object]:
-    """Return a survey as JSON spells it, without its compilers."""
+    """Return a survey as a JSON object, without its compilers."""
     return {
         "at": survey.asked_at,
         "answers": [
@@ -139,7 +141,7 @@ def write_survey(path: Path, digest: ImageDigest, survey: Survey) -> None:
 
 
 def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
-    """Return what `write_survey` wrote for this image; None: nothing, or a damaged file."""
+    """Return the survey that `write_survey` wrote for this image; None if absent or damaged."""
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
@@ -166,5 +168,5 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """Bound a text, which can carry a guest's bytes, and make it safe for a terminal."""
+    """Cut a text that may contain a guest's bytes, and make it safe for a terminal."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:_MAX_TEXT])

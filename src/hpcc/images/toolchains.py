@@ -1,4 +1,4 @@
-"""Asks a guest which compilers its image has; an understood answer is kept beside the image.
+"""Asks a guest which compilers its image has; an understood answer is stored beside the image.
 
 The guest's output is hostile input: `Toolchain` rejects everything but a plain description. The
 image's own shell lists names and its compilers describe themselves; hpcc adds no program for this.
@@ -51,11 +51,11 @@ _log: Final = logging.getLogger(__name__)
 LABEL_PREFIX: Final = "io.hpcc.toolchain."
 _SEARCHED: Final = ("/usr/local/bin", "/usr/bin", "/bin")  # PATH of every compile in a guest
 _ENV: Final = (("LC_ALL", "C"), ("PATH", ":".join(_SEARCHED)))
-# Raise it when more names are asked for: an image is then asked once more. 3: files of earlier
-# numbers can hold an incomplete answer.
+# Raise it when more names are asked for: every image is then asked again. It is 3 because files of
+# earlier numbers can hold an incomplete answer.
 _ASKED: Final = 3
 _PLAIN: Final = ("gcc", "g++", "cc", "c++", "clang", "clang++", "clang-cl")
-# Each program, and the first one that is the same file.
+# Prints each program, and the first program that is the same file.
 _SCRIPT: Final = (
     "set --; for d in " + " ".join(_SEARCHED) + "; do "
     'for f in "$d"/gcc "$d"/g++ "$d"/cc "$d"/c++ "$d"/clang "$d"/clang++'
@@ -79,7 +79,7 @@ _LIMITS: Final = ExecLimits(
 
 
 class _Sources:
-    """`BlobSource` of the probe's own inputs."""
+    """`BlobSource` of the probe's inputs."""
 
     def __init__(self, *contents: bytes) -> None:
         self._contents = {Digest.of(c): c for c in contents}
@@ -92,7 +92,7 @@ class _Sources:
 
 
 class _Answer:
-    """What one exec left: bounded, whatever the guest sends."""
+    """The output and result of one exec, bounded against a hostile guest."""
 
     def __init__(self) -> None:
         self.stdout, self.stderr, self.output = bytearray(), bytearray(), bytearray()
@@ -101,14 +101,14 @@ class _Answer:
 
     @property
     def is_absent(self) -> bool:
-        """Whether the guest looked the program up and there is none."""
+        """Return whether the guest looked the program up and did not find it."""
         if self.result is None or self.failure:
             return False
         return self.result.reason == "no-such-program"
 
     @property
     def why_none(self) -> str:
-        """Why the program's end shows nothing; "" if it is absent or ended by itself."""
+        """Return why the exec proves nothing; "" if the program is absent or ended by itself."""
         if self.failure or self.result is None:
             return self.failure or "the guest sent no result"
         if self.result.signal:
@@ -171,7 +171,7 @@ def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[SurveyAnswer, 
         return SurveyAnswer(name, AnswerKind.ABSENT), None
     if answer.why_none:
         return SurveyAnswer(name, AnswerKind.UNANSWERED, answer.why_none), None
-    # Where the probe does not compile, -v has answered all the same.
+    # If the probe does not compile, the output of -v still describes the compiler.
     output = bytes(answer.output) if answer.is_good else b""
     try:
         toolchain = read_probe(names, bytes(answer.stderr), output)
@@ -186,7 +186,7 @@ def _understood(names: tuple[str, ...], answer: _Answer) -> tuple[SurveyAnswer, 
 
 
 def _merge(found: list[Toolchain], toolchain: Toolchain) -> None:
-    """Add a compiler, or its names to those of one that says the same of itself."""
+    """Add a compiler; if an equal one is known, add only its names to that one."""
     for index, known in enumerate(found):
         if replace(known, names=toolchain.names) == toolchain:
             names = tuple(dict.fromkeys((*known.names, *toolchain.names)))
@@ -198,7 +198,7 @@ def _merge(found: list[Toolchain], toolchain: Toolchain) -> None:
 async def _names(guest: Guest, log: SurveyLog, limits: ExecLimits) -> list[tuple[str, ...]]:
     """Return names by compiler; an image without a usable shell is asked for the plain names.
 
-    An unanswered list leads to no further question: a survey without it is never complete.
+    After an unanswered list no further question is asked, because the survey cannot be complete.
     """
     answer = await _run(guest, f"probe-{LIST}", ("sh", "-c", _SCRIPT), limits)
     if answer.why_none:
@@ -256,16 +256,16 @@ async def _run(
                 answer.take(event)
         except GuestLostError:
             raise
-        except HpccError as error:  # the guest lives: the other questions can be asked
+        except HpccError as error:  # the guest is alive, so the other questions can be asked
             answer.failure = str(error)
     return answer
 
 
 def label_trouble(labels: Mapping[str, str], compilers: Iterable[Toolchain]) -> str:
-    """Hold what an image's labels claim of its compiler against the probe; "" if that is true.
+    """Compare the labels' claims about the compiler with the probe; return the difference, or "".
 
-    `io.hpcc.toolchain.id` (gcc, clang), `.version` and `.target`; those that are there must be
-    true of one compiler.
+    The labels are `io.hpcc.toolchain.id` (gcc, clang), `.version` and `.target`. One compiler must
+    match all labels that are present.
     """
     claimed = {
         key: labels[LABEL_PREFIX + key][:100]
@@ -283,14 +283,17 @@ def label_trouble(labels: Mapping[str, str], compilers: Iterable[Toolchain]) -> 
 
 
 def read_toolchains(path: Path, digest: ImageDigest) -> tuple[Toolchain, ...] | None:
-    """Read the compilers of an image; None: no file, of another probe, empty or damaged."""
+    """Return the stored compilers of an image.
+
+    None if there is no file, or it is empty, damaged, or of another probe.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_TOOLCHAINS_BYTES + 1)
         table: Any = json.loads(raw) if len(raw) <= MAX_TOOLCHAINS_BYTES else None
         said = (table["image"], table["probe"], table["asked"])
         is_ours = said == (digest.value, PROBE_FORMAT, _ASKED)
-        # Earlier releases kept an empty list when a loaded machine answered nothing in time.
+        # Earlier releases stored an empty list when no question was answered in time.
         return (toolchains_of(table["compilers"]) or None) if is_ours else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError, CallerError):
         return None

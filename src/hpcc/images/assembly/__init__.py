@@ -1,4 +1,4 @@
-"""From layers or distribution packages to one read-only file system image.
+"""Builds one read-only file system image from layers or distribution packages.
 
 Equal inputs give equal bytes. Nothing from a layer is executed or written outside its tree.
 """

@@ -1,4 +1,4 @@
-"""The host's apt configuration, reduced to what a toolchain image is built from. Pure.
+"""Parses the host's apt configuration and selects the parts for building toolchain images. Pure.
 
 Formats: sources.list(5), both styles; apt-config(8) `dump`.
 """
@@ -22,7 +22,7 @@ _KEPT_OPTIONS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AptSource:
-    """One place of packages: how apt trusts it comes from the host."""
+    """One source of packages. `signed_by` is the host's value: a key file or a key block."""
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
@@ -30,6 +30,7 @@ class AptSource:
     signed_by: str = ""
 
     def to_deb822(self) -> str:
+        """Return the source as a deb822 stanza."""
         lines = [
             "Types: deb",
             f"URIs: {' '.join(self.uris)}",
@@ -42,16 +43,16 @@ class AptSource:
 
 
 def parse_sources(name: str, text: str) -> list[AptSource]:
-    """Read one file; lines that cannot be read are apt's business, and skipped."""
+    """Parse one file of sources; `name` tells its style. Malformed lines are skipped."""
     found = _deb822(text) if name.endswith(".sources") else _one_line(text)
     return list(found)
 
 
 def select_sources(sources: Iterable[AptSource], suite: str) -> list[AptSource]:
-    """Keep what serves `suite` and its updates over the network from component `main`.
+    """Return the sources of `suite` and its updates, over the network, with component `main`.
 
-    Local directories and media, backports, and third parties' own repositories are left
-    out: an image must be the same on another machine.
+    Local directories and media, backports, and repositories of third parties are left out, so
+    that an image is the same on another machine.
     """
     wanted = {suite + pocket for pocket in _POCKETS}
     chosen = []
@@ -64,12 +65,12 @@ def select_sources(sources: Iterable[AptSource], suite: str) -> list[AptSource]:
 
 
 def kept_options(dump: str) -> str:
-    """The lines of `apt-config dump` that say how this host reaches its mirrors."""
+    """Return the lines of `apt-config dump` that configure how this host reaches its mirrors."""
     return "".join(f"{line}\n" for line in dump.splitlines() if _KEPT_OPTIONS.fullmatch(line))
 
 
 def parse_os_release(text: str) -> dict[str, str]:
-    """os-release(5) as a table."""
+    """Parse os-release(5) into a table; malformed values are skipped."""
     table = {}
     for line in text.splitlines():
         key, equals, value = line.strip().partition("=")
@@ -112,7 +113,7 @@ def _fields(stanza: str) -> Mapping[str, str]:
         if line.startswith("#"):
             continue
         if line[:1] in {" ", "\t"} and key:
-            # A key block inside Signed-By keeps its lines, and their leading space.
+            # A key block in Signed-By keeps its lines and their leading space.
             fields[key] += "\n" + line.rstrip()
             continue
         key, colon, value = line.partition(":")

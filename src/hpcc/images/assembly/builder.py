@@ -1,8 +1,8 @@
 """The limited process that turns layers into a file system image: `python -m` this module.
 
-It reads one JSON request line on stdin, writes progress and one result as JSON lines on
-stdout, and lives only while its parent holds the other end of stdin: hostile layers are read
-here, under limits on memory and processor time, without a network where the kernel allows.
+It reads one JSON request line on stdin, writes progress and one result as JSON lines on stdout,
+and ends when its parent closes the other end of stdin. Hostile layers are read here, under limits
+of memory and processor time, and without a network where the kernel allows that.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ ERROR_FAMILIES: Final[dict[str, type[HpccError]]] = {
     "integrity": IntegrityError,
     "infrastructure": InfrastructureError,
 }
-# The tree of 200,000 entries takes about 200 MiB here and 100 MiB in mkfs.erofs.
+# A tree of 200,000 entries takes about 200 MiB here and 100 MiB in mkfs.erofs.
 _ADDRESS_SPACE_BYTES: Final = 4 << 30
-# The largest accepted image takes about five minutes; a loop in a decompressor takes for ever.
+# The largest accepted image takes about five minutes. A loop in a decompressor never ends.
 _CPU_SECONDS: Final = 1800
 _BLOCK_BYTES: Final = 4096
 _STDERR_BYTES: Final = 2000
-# What other programs may write to the same disk meanwhile.
+# Room for what other programs write to the same disk meanwhile.
 _SPARE_BYTES: Final = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What the parent sends. `output` does not exist yet; `uuid` names the file system."""
+    """The parent's request. `output` must not exist; `uuid` becomes the file system's."""
 
     layers: tuple[LayerFile, ...]
     output: Path
@@ -52,6 +52,7 @@ class BuildRequest:
     limits: FlattenLimits
 
     def to_json(self) -> str:
+        """Return the request as one line of JSON, without a newline."""
         return json.dumps(
             {
                 "layers": [[str(one.path), str(one.digest)] for one in self.layers],
@@ -64,6 +65,7 @@ class BuildRequest:
 
     @classmethod
     def from_json(cls, text: str) -> BuildRequest:
+        """Parse a request of the parent, which is trusted."""
         raw = json.loads(text)
         return cls(
             layers=tuple(LayerFile(Path(p), Digest.parse(d)) for p, d in raw["layers"]),
@@ -75,11 +77,13 @@ class BuildRequest:
 
 
 def build(request: BuildRequest, progress: Callable[[int, int], None]) -> dict[str, object]:
-    """Stream the layers through mkfs.erofs into `request.output`; unlinked on any failure.
+    """Stream the layers through mkfs.erofs into `request.output`; return the result's fields.
+
+    The fields are `size_bytes`, `sha256` and `report`. On any failure the output is deleted.
 
     Raises:
-        IntegrityError: hostile or damaged layers.
-        InfrastructureError: the tool failed (a full disk, most often).
+        IntegrityError: the layers are hostile or damaged.
+        InfrastructureError: the tool failed, most often because of a full disk.
     """
     try:
         report = _run_mkfs(request, progress)
@@ -92,7 +96,7 @@ def build(request: BuildRequest, progress: Callable[[int, int], None]) -> dict[s
 
 
 def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> FlattenReport:
-    # -T0: one time for all files. -x-1: no extended attributes. No SOURCE: the tar is stdin.
+    # -T0: one time for all files. -x-1: no extended attributes. Without SOURCE the tar is stdin.
     argv = [request.mkfs, "--quiet", "-T0", "-x-1", "-zlz4", "-C65536"]
     argv += ["-U", request.uuid, "--tar=f", str(request.output)]
     with subprocess.Popen(  # noqa: S603, TID251 - fixed arguments; this process has no loop to block
@@ -115,7 +119,7 @@ def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> Fl
             raise _tool_failed(tool) from None
         except BaseException:
             tool.kill()
-            # The pipe holds buffered bytes that close() would try to flush into a dead tool.
+            # close() tries to flush buffered bytes to the tool, which is dead.
             with contextlib.suppress(BrokenPipeError):
                 tool.stdin.close()
             raise
@@ -125,10 +129,10 @@ def _run_mkfs(request: BuildRequest, progress: Callable[[int, int], None]) -> Fl
 
 
 def check_space(directory: Path, needed_bytes: int) -> None:
-    """Refuse to go on with a disk that is, or will be, full.
+    """Check that `needed_bytes` fit on the disk of `directory`.
 
-    mkfs.erofs 1.8 does not check its writes of file data: on a full disk it can end with
-    success and holes in the files. It needs the raw and the compressed data at once.
+    mkfs.erofs 1.8 does not check its writes of file data: on a full disk it can report success and
+    leave holes in the files. It needs space for the raw and the compressed data at the same time.
 
     Raises:
         InfrastructureError: too little space is left.
@@ -159,22 +163,22 @@ def _tool_failed(tool: subprocess.Popen[bytes]) -> InfrastructureError:  # noqa:
 
 
 def _seal(path: Path) -> tuple[int, str]:
-    """Make the image durable and read-only; returns its size and SHA-256."""
+    """Make the image durable and read-only; return its size in bytes and its SHA-256 in hex."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
         os.fchmod(file.fileno(), 0o444)
         os.fsync(file.fileno())
-    # A virtio block device drops a partial last block, and erofs never has one.
+    # A virtio block device drops a partial last block. A whole erofs image never has one.
     if size == 0 or size % _BLOCK_BYTES:
         raise InfrastructureError(
-            f"mkfs.erofs left {size} bytes, which is no file system image", reason="mkfs-failed"
+            f"mkfs.erofs left {size} bytes: not a file system image", reason="mkfs-failed"
         )
     return size, sha256
 
 
 def _limit_self() -> None:
-    # Of POSIX alone, as this whole process is; the names above are used elsewhere, too.
+    # Imported here: it exists on POSIX only, and other systems import the names above.
     import resource
 
     for what, wanted in (
@@ -182,23 +186,23 @@ def _limit_self() -> None:
         (resource.RLIMIT_CPU, _CPU_SECONDS),
         (resource.RLIMIT_CORE, 0),
     ):
-        # Not RLIMIT_FSIZE: mkfs.erofs spools file data at an offset of terabytes.
+        # RLIMIT_FSIZE cannot be set: mkfs.erofs spools file data at an offset of terabytes.
         hard = resource.getrlimit(what)[1]
         value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(what, (value, value))
     with contextlib.suppress(OSError):
-        os.unshare(os.CLONE_NEWNET)  # needs privilege; without it there is only nothing to gain
+        os.unshare(os.CLONE_NEWNET)  # needs privilege, and is an extra that may fail
 
 
 def _die_with_parent(output: Path) -> None:
-    """Wait for the parent's end of stdin to close, then take the whole group along."""
+    """Start a thread that kills the whole process group when the parent closes stdin."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
         output.unlink(missing_ok=True)
-        os.killpg(0, signal.SIGKILL)  # the parent started us as a group of our own
+        os.killpg(0, signal.SIGKILL)  # the parent started this process in a new group
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
@@ -216,8 +220,8 @@ def _family(error: HpccError) -> str:
 
 
 def main() -> int:
-    """Serve one request; the result or the error is the last line on stdout."""
-    # Unbuffered: the watcher reads the same descriptor.
+    """Serve one request; the last line on stdout is the result or the error."""
+    # Unbuffered, because the watcher reads the same descriptor.
     line = bytearray()
     while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
         byte = os.read(0, 1)
@@ -240,7 +244,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: the watcher thread sits in read(2) on stdin and must not be waited for.
+    # Not sys.exit, which would wait for the watcher thread: it blocks in read(2) on stdin.
     status = main()
     sys.stdout.flush()
     os._exit(status)

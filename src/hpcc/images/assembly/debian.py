@@ -1,7 +1,7 @@
-"""Toolchain images from distribution packages, so that nobody needs a public registry.
+"""Builds toolchain images from distribution packages, without a public registry.
 
-mmdebstrap installs the packages into a temporary root and streams it out as one sorted tar
-with fixed times; the same package versions give the same bytes, so the same digest.
+mmdebstrap installs the packages into a temporary root and streams it out as one sorted tar with
+fixed times. The same package versions give the same bytes, and so the same digest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hpcc.images.oci.source import Progress
 from hpcc.ports import Clock
 
 DEFAULT_PACKAGES: Final = ("gcc", "g++")
-# Nothing compiles without the C library's headers, and gcc only recommends them.
+# Compiling needs the C library's headers, which gcc only recommends.
 _ALWAYS: Final = "libc6-dev"
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+~:-]+)?")
 _SUITE: Final = re.compile(r"[a-z][a-z0-9.-]{1,40}")
@@ -42,9 +42,9 @@ _PASSED_ENV: Final = ("http_proxy", "https_proxy", "no_proxy", "TMPDIR", "HOME",
 _MIN_TIMEOUT_SECONDS: Final = 3600.0
 _MAX_NOTE_BYTES: Final = 1 << 20
 _TERM_SECONDS: Final = 20.0
-# Of mmdebstrap's messages: those that say nothing to the person who waits.
+# Words in messages of mmdebstrap that do not help the person who waits.
 _NOISE: Final = ("hook", "tempdir", "skipping", "done")
-# Not needed to compile; licences stay, as they must.
+# Documentation is not needed to compile. Licences must stay.
 _DPKG_OPTIONS: Final = (
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/info/*",
@@ -63,7 +63,7 @@ _NOTE_TOOLCHAIN: Final = (
     'printf "%s.target=%s\\n" "$c" "$(chroot "$1" "$c" -dumpmachine)"; fi; done '
     '> "$1/hpcc-toolchain"'
 )
-# What differs from build to build, and what says how this host reaches its mirrors.
+# Removes files that differ between builds, or that describe how this host reaches its mirrors.
 _CLEAN: Final = (
     'rm -rf "$1/hpcc-packages" "$1/hpcc-toolchain" "$1"/var/log/* "$1"/var/cache/* '
     '"$1"/var/lib/apt/* "$1"/var/lib/dpkg/*-old "$1/etc/machine-id" "$1/etc/resolv.conf" '
@@ -74,7 +74,7 @@ _CLEAN: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebianRequest:
-    """What to build. Empty `suite`: the host's own; empty `mirror`: the host's sources."""
+    """What to build. An empty `suite` is the host's; an empty `mirror` uses the host's sources."""
 
     packages: tuple[str, ...] = DEFAULT_PACKAGES
     name: str = "localhost/hpcc/debian-gcc"
@@ -82,7 +82,11 @@ class DebianRequest:
     mirror: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what could be read as an option or a shell word."""
+        """Check the names, so that none can be read as an option or a shell word.
+
+        Raises:
+            CallerError: a package, suite or mirror has another form.
+        """
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise CallerError(f"not a package name: {package[:100]!r}", reason="package-name")
@@ -93,7 +97,7 @@ class DebianRequest:
 
     @staticmethod
     def name_for(packages: tuple[str, ...]) -> str:
-        """A repository name that tells what is inside."""
+        """Return a repository name made from the packages."""
         if set(packages) <= set(DEFAULT_PACKAGES):
             return "localhost/hpcc/debian-gcc"
         plain = sorted({re.sub(r"[:=].*", "", name) for name in packages})
@@ -101,7 +105,7 @@ class DebianRequest:
         return f"localhost/hpcc/debian-{words}"[:200].rstrip("-")
 
     def label(self, suite: str) -> str:
-        """The request in one canonical line, to find an image by."""
+        """Return the request as one canonical line, by which an image is found again."""
         packages = sorted({*self.packages, _ALWAYS})
         return f"suite={suite} mirror={self.mirror or 'host'} packages={','.join(packages)}"
 
@@ -114,13 +118,14 @@ async def build_debian(
     clock: Clock,
     progress: Progress,
 ) -> tuple[ImageRef, OciLayout]:
-    """Make an image and keep its layout as a directory, named by digest, in `layouts`.
+    """Build an image and store its layout as a directory, named by digest, in `layouts`.
 
-    Builds of one user wait for each other. On a cancel or an error nothing is left.
+    Builds of one user wait for each other. A cancel or an error leaves no files.
 
     Raises:
-        CallerError: a tool, a package or the right to build is missing; says how to get it.
-        InfrastructureError: mmdebstrap failed; says its last words.
+        CallerError: a tool, a package or the right to build is missing; the text tells how to get
+            it.
+        InfrastructureError: mmdebstrap failed; the text has its last error messages.
     """
     suite = request.suite or host.suite
     if not suite:
@@ -147,7 +152,10 @@ async def build_debian(
 
 
 def _new_work(layouts: Path) -> Path:
-    """A directory for one build; what a killed build left goes (the caller has the lock)."""
+    """Create a directory for one build, and delete those of killed builds.
+
+    The caller holds the build lock.
+    """
     for leftover in layouts.glob("new-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix="new-", dir=layouts))
@@ -183,18 +191,18 @@ class _Build:
         return ImageRef(self._request.name, digest), OciLayout(target)
 
     async def _guard(self, mode: str) -> list[str]:
-        """The words before mmdebstrap that make its processes and mounts end with us.
+        """Return a command prefix that ends mmdebstrap's processes and mounts with this process.
 
-        As root it mounts into its new root, and a kill would leave those mounts on the host:
-        so it gets mount and process namespaces of its own, and a directory that is ours to
-        remove. The other modes make such namespaces themselves, or mount nothing.
+        As root, mmdebstrap mounts into its new root, and a kill would leave those mounts on the
+        host. So it runs in separate mount and process namespaces, with a temporary directory that
+        the build deletes. The other modes create such namespaces themselves, or mount nothing.
         """
         setpriv, unshare = self._host.which("setpriv"), self._host.which("unshare")
         guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
         if mode != "root" or unshare is None:
             return guard
         guard += [unshare, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        # A container may not be allowed to; then mmdebstrap mounts nothing either.
+        # A container may lack the right to unshare. Then mmdebstrap cannot mount either.
         process = await asyncio.create_subprocess_exec(
             *guard, "true", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
@@ -210,7 +218,7 @@ class _Build:
             f"--mode={mode}",
             "--variant=essential",
             "--format=tar",
-            # It would make directories again whose owner depends on the host; _CLEAN cleans.
+            # That step would recreate directories whose owner depends on the host. _CLEAN cleans.
             "--skip=cleanup/apt",
             f"--include={','.join(sorted({*request.packages, _ALWAYS}))}",
             f"--aptopt={notes / 'apt.conf'}",
@@ -235,7 +243,7 @@ class _Build:
         return arguments
 
     async def _apt_options(self) -> str:
-        """How this host reaches its mirrors (proxies and the like), for mmdebstrap's apt."""
+        """Return apt options for mmdebstrap, with the host's settings for mirrors and proxies."""
         options = 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n'
         apt_config = self._host.which("apt-config")
         if apt_config is None:
@@ -248,7 +256,7 @@ class _Build:
         return options + kept_options(dump.decode("utf-8", "replace"))
 
     async def _stream(self, argv: list[str], layout: Path, progress: Progress) -> NewLayer:
-        """Run mmdebstrap with its tar going straight into the compressed layer."""
+        """Run mmdebstrap and stream its tar into the compressed layer."""
         progress("starting mmdebstrap", 0, 0)
         read_fd, write_fd = os.pipe()
         try:
@@ -296,7 +304,7 @@ class _Build:
         return {**passed, **fixed}
 
     def _note(self, name: str) -> str:
-        """What a hook wrote about the image, sorted; it came from inside, so it is bounded."""
+        """Return what a hook wrote about the image, sorted and bounded: the image is hostile."""
         with (self._work / name).open("rb") as file:
             text = file.read(_MAX_NOTE_BYTES).decode("utf-8", "replace")
         return "\n".join(sorted(text.split()))
@@ -320,7 +328,7 @@ def _failed(status: int, complaints: list[str]) -> Exception:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Let mmdebstrap undo its mounts and directories, then make sure that it is gone."""
+    """Give mmdebstrap time to undo its mounts and directories, then kill it."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Layers to one erofs image, through the limited builder process."""
+"""Builds one erofs image from layers, in the limited builder process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hpcc.images.assembly.builder import ERROR_FAMILIES, BuildRequest
 from hpcc.images.base.limits import FlattenLimits
 from hpcc.images.oci.blobfile import LayerFile
 
-# Part of a prepared image's name: goes up when the same layers would give other bytes.
+# Part of a prepared image's name. Raise it when the same layers would give other bytes.
 BUILDER_VERSION: Final = 1
-# -P: a file called hpcc.py in the current directory is not ours.
+# -P: a file called hpcc.py in the current directory must not be imported.
 BUILDER_ARGV: Final = (sys.executable, "-P", "-m", "hpcc.images.assembly.builder")
 INSTALL_HINT: Final = "install erofs-utils 1.7 or newer: sudo apt-get install erofs-utils"
 _UUID_SPACE: Final = uuid.UUID("6f6a1c0a-6f0b-5c0e-9d52-2b6d3f6d1f6e")
@@ -42,7 +42,7 @@ class ErofsImage:
 
 
 def find_mkfs() -> str:
-    """Find mkfs.erofs.
+    """Return the path of mkfs.erofs.
 
     Raises:
         CallerError: it is not installed.
@@ -54,7 +54,7 @@ def find_mkfs() -> str:
 
 
 async def check_mkfs(path: str) -> None:
-    """Make sure that this mkfs.erofs reads a tar.
+    """Check that the mkfs.erofs at `path` can read a tar.
 
     Raises:
         CallerError: it is too old, or does not run.
@@ -83,14 +83,15 @@ async def build_erofs(
     progress: Callable[[int, int], None],
     limits: FlattenLimits | None = None,
 ) -> ErofsImage:
-    """Build the image at `output`, which appears only when whole; equal input, equal bytes.
+    """Build the image at `output`, whole or not at all. Equal inputs give equal bytes.
 
-    On a cancel or any error the builder is dead and nothing of `output` is left.
+    `layers` are in order, bottom first. `progress` gets compressed bytes done and in total. After
+    a cancel or an error the builder is dead and no file is left.
 
     Raises:
         IntegrityError: the layers are damaged or hostile; the text names the entry.
         CallerError: mkfs.erofs is missing or too old.
-        InfrastructureError: disk full, tool or builder died.
+        InfrastructureError: the disk is full, or the tool or the builder died.
     """
     mkfs = find_mkfs()
     await check_mkfs(mkfs)
@@ -136,7 +137,7 @@ async def _run_builder(
     assert process.stderr is not None
     try:
         async with asyncio.TaskGroup() as group:
-            # Drained beside stdout, so that a chatty failure cannot block the builder.
+            # stderr is drained beside stdout, so that a long error text cannot block the builder.
             complaint = group.create_task(process.stderr.read(_MAX_LINE_BYTES))
             process.stdin.write(request.to_json().encode() + b"\n")
             with suppress(ConnectionError):
@@ -171,7 +172,7 @@ async def _read_answer(
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the builder's whole group (mkfs.erofs is in it) and reap; also while cancelled."""
+    """Kill the builder's process group, which includes mkfs.erofs, and reap it despite a cancel."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     if process.stdin is not None:

@@ -1,8 +1,8 @@
-"""Flatten OCI layers into one clean tar stream.
+"""Flattens OCI layers into one clean tar stream.
 
-Two passes over each layer's blob: the first reads headers and builds the final tree, the
-second streams the contents of the files that survived. Nothing is ever extracted; memory is
-bounded by the entry limit, time and disk by the byte budget.
+Each layer's blob is read twice. The first pass reads headers and builds the final tree, the second
+streams the contents of the files that are in it. Nothing is extracted to disk. The entry limit
+bounds memory; the byte budget bounds time and disk.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ _TYPES: Final = {
 
 
 class Writable(Protocol):
-    """Where the clean tar goes."""
+    """The destination of the clean tar."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes, /) -> object:
+        """Write all bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlattenReport:
-    """What was made of the layers. `dropped` counts what was left out, by kind."""
+    """The counts of one run. `dropped` counts what was left out, by kind."""
 
     entries: int
     files: int
@@ -52,12 +54,12 @@ def flatten(
 ) -> FlattenReport:
     """Write one tar with the final tree of `layers` (bottom first) to `out`.
 
-    `progress` gets compressed bytes done and to do, over both passes. `measured` is called
-    once before the first write, with a bound of what will be written; it may raise.
+    `progress` gets compressed bytes done and in total, over both passes. `measured` is called once
+    before the first write, with an upper bound of the bytes to write; it may raise.
 
     Raises:
-        IntegrityError: a layer is damaged, truncated or hostile; nothing that was written
-            may be used.
+        IntegrityError: a layer is damaged, truncated or hostile; what was already written must
+            not be used.
     """
     job = _Flattening(layers, out, limits or FlattenLimits(), progress)
     measured(job.read_trees())
@@ -67,7 +69,7 @@ def flatten(
 
 
 class _Flattening:
-    """One run: the tree, and the paths each inode has in it."""
+    """One run: the tree, and the paths of each inode in it."""
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class _Flattening:
         self._counts = dict.fromkeys(("files", "directories", "symlinks", "hard_links"), 0)
 
     def read_trees(self) -> int:
-        """Build the tree; returns the uncompressed bytes of all layers."""
+        """Build the tree; return the uncompressed bytes of all layers."""
         budget = ByteBudget(self._limits.stream_bytes)
         for layer in self._layers:
             with open_layer(layer, budget) as source:
@@ -96,7 +98,7 @@ class _Flattening:
         return budget.spent_bytes
 
     def write_names(self) -> None:
-        """Directories and symlinks; files wait for their contents."""
+        """Write directories and symlinks, and collect the paths of files."""
         for path, node in self._tree.walk():
             if node.kind is MemberKind.FILE:
                 self._paths.setdefault(node.inode, []).append((path, node))
@@ -106,7 +108,7 @@ class _Flattening:
                 self._counts["directories" if is_directory else "symlinks"] += 1
 
     def write_contents(self) -> None:
-        """Each surviving file once, its other names as hard links right after it."""
+        """Write each file of the tree once, followed by its other names as hard links."""
         budget = ByteBudget(self._limits.stream_bytes)
         for layer, inodes in zip(self._layers, self._inodes, strict=True):
             with open_layer(layer, budget) as source:
@@ -119,6 +121,7 @@ class _Flattening:
         self._out.write(bytes(2 * BLOCK_BYTES))
 
     def report(self) -> FlattenReport:
+        """Return the counts."""
         return FlattenReport(
             entries=self._tree.entry_count,
             dropped=tuple(sorted(self._tree.dropped.items())),
@@ -140,7 +143,7 @@ class _Flattening:
         info = tarfile.TarInfo(path)
         info.type, info.size, info.linkname = kind, size, link
         info.mode, info.uid, info.gid = node.mode, node.uid, node.gid
-        # Times are dropped: the file system image has one, and equal trees make equal images.
+        # Times are dropped, so that equal trees give equal images. mkfs.erofs sets one time.
         info.mtime = 0
         self._out.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
 

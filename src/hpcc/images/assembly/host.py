@@ -1,4 +1,4 @@
-"""What this machine offers for building images: its release, apt sources and privileges."""
+"""Describes this machine for building images: its release, apt sources and privileges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HostSystem:
 
     @property
     def suite(self) -> str:
-        """The codename of this distribution's release, "" if it has none."""
+        """Return the codename of this distribution's release, or "" if it has none."""
         for name in ("etc/os-release", "usr/lib/os-release"):
             with suppress(OSError):
                 table = parse_os_release((self.root / name).read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ class HostSystem:
         return ""
 
     def sources(self, suite: str) -> list[AptSource]:
-        """This host's apt sources that serve `suite`."""
+        """Return this host's apt sources for `suite`."""
         base = self.root / "etc/apt"
         files = [base / "sources.list", *sorted((base / "sources.list.d").glob("*"))]
         found: list[AptSource] = []
@@ -43,13 +43,14 @@ class HostSystem:
         return select_sources(found, suite)
 
     def which(self, tool: str) -> str | None:
+        """Return the path of a tool, or None if it is not installed."""
         return shutil.which(tool, path=f"{self.env.get('PATH', '')}:/usr/sbin:/sbin")
 
     def mode(self) -> str:
-        """How mmdebstrap can work here.
+        """Return the mode of mmdebstrap that works here: "root", "unshare" or "fakechroot".
 
         Raises:
-            CallerError: not at all; the text says what would change that.
+            CallerError: no mode works; the text tells what to install.
         """
         if self.uid == 0:
             return "root"

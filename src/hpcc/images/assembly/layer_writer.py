@@ -1,4 +1,4 @@
-"""A tar from a pipe into a zstd layer blob, the same bytes for the same tar."""
+"""Writes a tar from a pipe as a zstd layer blob. Equal tars give equal bytes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hpcc.images.oci.layout import NewLayer
 from hpcc.images.oci.manifest import OCI_LAYER_ZSTD
 from hpcc.images.oci.source import Progress
 
-# zstd's default: 3 % larger than level 9 for this content and five times as fast. One
-# thread: the bytes then depend on the pinned zstandard package only.
+# zstd's default: 3 % larger than level 9 for this content and five times as fast. With one
+# thread, the bytes depend only on the pinned zstandard package.
 _LEVEL: Final = 3
 _CHUNK_BYTES: Final = 1 << 20
 _REPORT_BYTES: Final = 16 << 20
 
 
 def write_zstd_layer(read_fd: int, blobs: Path, progress: Progress) -> NewLayer:
-    """Read the tar to its end and write it into `blobs` under its digest; closes `read_fd`.
+    """Read a tar to its end and write it into `blobs` under its digest; closes `read_fd`.
 
     Raises:
-        CallerError: more than the images here may unpack to.
+        CallerError: the tar is larger than an image may unpack to.
     """
     raw, packed = hashlib.sha256(), hashlib.sha256()
     raw_bytes = packed_bytes = 0

@@ -1,8 +1,8 @@
-"""The final tree of an image, built from layer members in memory; nothing is on disk.
+"""Builds the final tree of an image in memory from the members of its layers.
 
-Rules: OCI image specification 1.1, "Image Layer Filesystem Changeset". Whiteouts of a layer
-act on the layers below it only, whatever their place in the archive, so a layer is applied
-whiteouts first.
+Rules: OCI image specification 1.1, "Image Layer Filesystem Changeset". Whiteouts of a layer act
+only on the layers below it, at any place in the archive. So the whiteouts of a layer are applied
+first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from hpcc.images.base.tar import ArchiveMember, MemberKind, shown
 
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
-# AUFS bookkeeping of old Docker versions; never content.
+# AUFS bookkeeping of old Docker versions, which is not content.
 _AUFS: Final = ".wh..wh."
-# No setuid, no setgid: nothing in a guest may gain rights from a file of the image.
+# Without setuid and setgid: no process in a guest may gain rights from a file of the image.
 _MODE_MASK: Final = 0o1777
 _SETID: Final = 0o6000
 
-# (path, mode): what the guest's init and agent mount over, made by us so that they exist
-# and are directories, whatever the image has there.
+# (path, mode) of the directories that the guest's init and agent mount over. They are created here,
+# so that they exist and are directories in every image.
 MOUNT_POINTS: Final = (
     ("dev", 0o755),
     ("proc", 0o755),
@@ -38,13 +38,13 @@ MOUNT_POINTS: Final = (
     ("var/tmp", 0o1777),
     (".hpcc", 0o755),
 )
-# Emptied: their content could only be a trap, since something is mounted over them.
+# These are emptied. Other file systems are mounted over them, so their content has no use.
 _EMPTIED: Final = ("dev", "proc", "sys", ".hpcc")
 
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """One name in the tree. Files that are hard links of each other share `inode`."""
+    """One name in the tree. Hard links to the same file share `inode`."""
 
     kind: MemberKind
     mode: int = 0o755
@@ -66,7 +66,7 @@ def split_name(name: str, limits: FlattenLimits, *, what: str = "name") -> tuple
     """Split a member's name into components.
 
     Raises:
-        IntegrityError: absolute, holds `..` or NUL, or breaks a length limit.
+        IntegrityError: the name is absolute, contains `..` or NUL, or is over a limit.
     """
     if name.startswith("/"):
         raise IntegrityError(
@@ -92,7 +92,7 @@ def split_name(name: str, limits: FlattenLimits, *, what: str = "name") -> tuple
 
 
 class Tree:
-    """Layers are added bottom first with `apply`; then `finish` makes it mountable."""
+    """The tree of an image. Call `apply` for each layer, bottom first, and then `finish`."""
 
     def __init__(self, limits: FlattenLimits) -> None:
         self.root: Final = Node(kind=MemberKind.DIRECTORY)
@@ -102,10 +102,10 @@ class Tree:
         self._inode_count = 0
 
     def apply(self, members: Sequence[ArchiveMember] | Iterator[ArchiveMember]) -> dict[int, int]:
-        """Add one layer. Returns inode by position of the file's member in the archive.
+        """Add one layer. Return the inode of each file by its member's position in the archive.
 
         Raises:
-            IntegrityError: an entry that is refused, with its name.
+            IntegrityError: an entry is refused; the text has its name.
         """
         whiteouts: list[tuple[str, ...]] = []
         entries: list[_Entry] = []
@@ -114,7 +114,7 @@ class Tree:
             self._count()
             parts = split_name(member.name, self._limits)
             if not parts:
-                continue  # the root itself: its owner and mode are ours
+                continue  # the root itself, whose owner and mode are fixed
             if parts[-1].startswith(_WHITEOUT):
                 whiteouts.append(parts)
                 continue
@@ -130,7 +130,7 @@ class Tree:
         return inodes
 
     def finish(self) -> None:
-        """Make the guest's mount points real directories and empty those that must be."""
+        """Turn the guest's mount points into directories, and empty some of them."""
         for path, mode in MOUNT_POINTS:
             node, children = self.root, self.root.children
             for part in path.split("/"):
@@ -146,7 +146,7 @@ class Tree:
                 node.children.clear()
 
     def walk(self) -> Iterator[tuple[str, Node]]:
-        """Every path with its node, parents before children, sorted within a directory."""
+        """Yield every path with its node: parents before children, sorted within a directory."""
         stack: list[tuple[str, Node]] = [("", self.root)]
         while stack:
             prefix, directory = stack.pop()
@@ -223,7 +223,7 @@ class Tree:
         if target is None or target.kind is MemberKind.DIRECTORY:
             raise IntegrityError(
                 f"hard link {shown(member.name)} in a layer points to {shown(member.link)}, "
-                "which is no file of the image",
+                "which is not a file of the image",
                 reason="tar-hard-link",
             )
         return Node(
@@ -236,9 +236,9 @@ class Tree:
         )
 
     def _directory(self, parts: Sequence[str], *, make: bool) -> Node | None:
-        """Find the directory at `parts`, following symlinks inside the tree, never above it.
+        """Return the directory at `parts`. Symlinks are followed, but never above the root.
 
-        With `make`, what is absent or not a directory becomes an empty one.
+        With `make`, a component that is absent or not a directory becomes an empty directory.
         """
         stack, todo, hops = [self.root], list(reversed(parts)), 0
         while todo:
@@ -267,6 +267,6 @@ class Tree:
         return stack[-1]
 
     def _implied(self) -> Node:
-        """Create a parent that no layer names; it counts, or names could multiply nodes."""
+        """Create a parent that no layer names. It counts as an entry, which bounds the nodes."""
         self._count()
         return Node(kind=MemberKind.DIRECTORY)

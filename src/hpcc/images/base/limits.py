@@ -1,13 +1,13 @@
-"""Limits on what an image may be, each with the reason for its size."""
+"""Limits of images, each with the reason for its size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-# The distribution specification advises registries to accept, and so to send, at most this.
+# The distribution specification advises registries to accept, and so to send, at most this size.
 MAX_MANIFEST_BYTES: Final = 4 << 20
-# Docker stops at 127; more is a mistake or an attack on the tree builder.
+# Docker allows 127 layers; more are a mistake or an attack on the tree builder.
 MAX_LAYERS: Final = 128
 # Compressed size of one layer; the largest public toolchain images stay below 5 GiB.
 MAX_LAYER_BYTES: Final = 8 << 30
@@ -15,7 +15,7 @@ MAX_LAYER_BYTES: Final = 8 << 30
 MAX_EXTENDED_HEADERS: Final = 8
 # An extended header holds a path of at most `path_bytes` and some attributes.
 MAX_EXTENDED_HEADER_BYTES: Final = 1 << 20
-# zstd's own `--long` maximum without a special flag; a bigger window is a demand for memory.
+# The most that zstd decompresses without a special flag. A larger window would only take memory.
 MAX_ZSTD_WINDOW_BYTES: Final = 1 << 27
 
 
@@ -23,9 +23,9 @@ MAX_ZSTD_WINDOW_BYTES: Final = 1 << 27
 class FlattenLimits:
     """Bounds of one image's tree and stream.
 
-    `entries` counts tar members over all layers (Debian with gcc: 9,000); `stream_bytes`
-    uncompressed bytes over all layers; `depth` path components; `symlink_bytes` and
-    `name_bytes` and `path_bytes` are Linux's own limits; `symlink_hops` is the kernel's.
+    `entries` counts tar members over all layers (Debian with gcc: 9,000), `stream_bytes`
+    uncompressed bytes over all layers, `depth` path components. `symlink_bytes`, `name_bytes`,
+    `path_bytes` and `symlink_hops` are the limits of the Linux kernel.
     """
 
     entries: int = 200_000

@@ -1,4 +1,4 @@
-"""Locks between processes, on files that stay, so that a crash releases them."""
+"""Locks between processes, on files that stay. A crash releases them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _POLL_SECONDS: Final = 0.1
 
 
 def try_lock(path: Path, *, exclusive: bool) -> int | None:
-    """Lock now or not at all. Returns the descriptor that holds the lock; closing it ends it."""
+    """Lock without waiting; return a descriptor, or None if another process has the lock.
+
+    Closing the descriptor releases the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = open_file(path, os.O_RDWR | os.O_CREAT)
     try:
@@ -32,11 +35,11 @@ def try_lock(path: Path, *, exclusive: bool) -> int | None:
 
 @asynccontextmanager
 async def exclusive_lock(path: Path, clock: Clock) -> AsyncIterator[None]:
-    """Wait for the lock without blocking the loop; a cancel while waiting takes nothing."""
+    """Hold the lock while the block runs. Waiting does not block the loop and can be cancelled."""
     while (fd := try_lock(path, exclusive=True)) is None:
         await clock.sleep(_POLL_SECONDS)
     try:
-        # Let a cancel in before the work starts.
+        # A pending cancel takes effect here, before the work starts.
         await asyncio.sleep(0)
         yield
     finally:

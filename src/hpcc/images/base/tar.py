@@ -1,8 +1,9 @@
 """A strict reader for the tar archives of hostile layers.
 
-The standard library's reader holds every member for ever before Python 3.13, reads extended
-headers of any size into memory, and takes a damaged header in the middle of an archive for
-its end. This one keeps nothing, bounds everything, and refuses what it does not understand.
+The standard library's reader keeps every member in memory before Python 3.13, reads extended
+headers of any size into memory, and treats a damaged header in the middle of an archive as its
+end. This reader keeps no members, bounds every size, and refuses entries that it does not
+understand.
 Formats: POSIX.1-2017 pax and ustar, GNU long names (GNU tar manual, "Basic Tar Format").
 """
 
@@ -20,18 +21,20 @@ from hpcc.images.base.limits import MAX_EXTENDED_HEADER_BYTES, MAX_EXTENDED_HEAD
 BLOCK_BYTES: Final = 512
 _CHUNK_BYTES: Final = 1 << 18
 _MAX_ID: Final = (1 << 31) - 1
-# pax keywords that change where or how much is read; anything else cannot alter the tree.
+# The pax keywords that change names, sizes or owners. Other keywords cannot change the tree.
 _READ_KEYWORDS: Final = frozenset({"path", "linkpath", "size", "uid", "gid"})
 
 
 class Readable(Protocol):
-    """Where an archive's bytes come from; a short read means the end."""
+    """The source of an archive's bytes."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes; empty only at the end."""
+        ...
 
 
 class MemberKind(enum.Enum):
-    """What a member is; everything that is not listed is refused."""
+    """The kinds of members; every other kind is refused."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -57,7 +60,7 @@ _GNU_LONG_KEYS: Final = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveMember:
-    """One entry as the archive spells it: nothing about `name` and `link` is checked yet.
+    """One entry as the archive spells it. `name` and `link` are unchecked.
 
     Names are decoded with surrogateescape. Only files have a size.
     """
@@ -72,12 +75,12 @@ class ArchiveMember:
 
 
 def shown(name: str) -> str:
-    """Spell a hostile name for an error text: short, printable, one line."""
+    """Return a hostile name for an error text: at most 80 characters, as printable ASCII."""
     return ascii(name[:80])
 
 
 class TarReader:
-    """Yields the members of one archive in order, once."""
+    """Reads the members of one archive once, in order."""
 
     def __init__(self, source: Readable, *, label: str) -> None:
         self._source = source
@@ -86,10 +89,10 @@ class TarReader:
         self._left_bytes = 0
 
     def members(self) -> Iterator[ArchiveMember]:
-        """Walk the archive. Content not read through `content` is skipped.
+        """Yield the members. Content that is not read through `content` is skipped.
 
         Raises:
-            IntegrityError: truncated, damaged, or an entry that no image needs.
+            IntegrityError: the archive is truncated or damaged, or has an entry of a refused kind.
         """
         extra: dict[str, str] = {}
         extended_count = 0
@@ -106,10 +109,10 @@ class TarReader:
             yield member
 
     def content(self) -> Iterator[bytes]:
-        """Yield the bytes of the member that `members` gave last.
+        """Yield the content of the member that `members` yielded last.
 
         Raises:
-            IntegrityError: the archive ends before they do.
+            IntegrityError: the archive ends too early.
         """
         while self._left_bytes:
             data = self._source.read(min(self._left_bytes, _CHUNK_BYTES))
@@ -132,7 +135,7 @@ class TarReader:
             raise self._error("a damaged header", "tar-header") from error
 
     def _take_extended(self, header: tarfile.TarInfo, extra: dict[str, str]) -> bool:
-        """Read the header if it only describes the next one."""
+        """Read an extended header into `extra`; return False if the header is a member."""
         if header.type in _GNU_LONG_KEYS:
             raw = self._extended(header.size).split(b"\0", 1)[0]
             extra[_GNU_LONG_KEYS[header.type]] = raw.decode("utf-8", "surrogateescape")
@@ -145,8 +148,8 @@ class TarReader:
                     extra[key] = value
             return True
         if header.type == tarfile.XGLTYPE:
-            # git archive puts its commit here; one that moves names or sizes of all later
-            # members is read differently by different tools, so none of them is right.
+            # git archive stores its commit here. Tools differ in how they apply names or sizes
+            # for all later members, so those are refused.
             for key, _ in self._pax_records(self._extended(header.size)):
                 if key in _READ_KEYWORDS or key.startswith("GNU.sparse."):
                     raise self._error(f"a global header that sets {key}", "tar-header")
@@ -167,7 +170,7 @@ class TarReader:
             space = data.find(b" ", at, at + 8)
             length_text = data[at:space] if space > 0 else b""
             if not length_text.isdigit():
-                # Some writers pad with NUL; anything else is not a record.
+                # Some writers pad with NUL bytes. Other bytes are damage.
                 if data[at:].strip(b"\0"):
                     raise self._error("a damaged extended header", "tar-header")
                 return
@@ -186,7 +189,7 @@ class TarReader:
         kind = _KINDS.get(header.type)
         if kind is None:
             raise self._error(f"an entry of type {header.type!r} ({shown(name)})", "tar-entry-type")
-        # As with old archivers, a name that ends in a slash is a directory.
+        # Old archivers mark a directory with a name that ends in a slash.
         if kind is MemberKind.FILE and name.endswith("/"):
             kind = MemberKind.DIRECTORY
         size = self._number(extra, "size", header.size)
@@ -198,8 +201,8 @@ class TarReader:
             mode=header.mode & 0o7777,
             uid=_sane_id(self._number(extra, "uid", header.uid)),
             gid=_sane_id(self._number(extra, "gid", header.gid)),
-            # Links, directories and devices carry none, whatever their header claims
-            # (Go's archive/tar, which writes most layers, reads them so).
+            # Links, directories and devices have no content, even if their header has a size. Go's
+            # archive/tar, which writes most layers, reads them in the same way.
             size_bytes=size if kind is MemberKind.FILE else 0,
             link=extra.get("linkpath") or header.linkname,
         )
@@ -229,5 +232,5 @@ class TarReader:
 
 
 def _sane_id(value: int) -> int:
-    """Ids that the kernel cannot hold become root's, which in a guest is no privilege."""
+    """Return the id, or 0 if the kernel cannot hold it. Root has no privilege in a guest."""
     return value if 0 <= value <= _MAX_ID else 0

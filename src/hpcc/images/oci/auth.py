@@ -1,7 +1,7 @@
-"""Registry logins: what `docker login` left, and the challenges registries send.
+"""Registry logins: reads the files of `docker login`, and the challenges of registries.
 
 Formats: Docker `config.json`; distribution specification, "Token Authentication"; RFC 9110
-section 11. Nothing here puts a secret into an error text.
+section 11. No error text contains a secret.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_CHALLENGE_CHARS: Final = 4096
 _MAX_TOKEN_CHARS: Final = 64 << 10
 MAX_TOKEN_ANSWER_BYTES: Final = 1 << 20
 _PARAMETER: Final = re.compile(r'([a-z_]+)="([^"\\]*)"')
-# RFC 6750, token68 and what registries send in practice.
+# Token68 of RFC 6750, and what registries send in practice.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
 _DOCKER_HUB: Final = "docker.io"
 _DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
@@ -39,30 +39,32 @@ class RegistryLogin:
 
     @property
     def header(self) -> str:
+        """Return the value of an `Authorization` header."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """Logins by registry host; `helpers` are hosts whose login a helper program keeps."""
+    """Logins by registry host; `helpers` are hosts whose login a helper program stores."""
 
     by_host: Mapping[str, RegistryLogin] = field(default_factory=dict)
     helpers: frozenset[str] = frozenset()
 
     def find(self, host: str) -> RegistryLogin | None:
+        """Return the login of a host, or None."""
         return self.by_host.get(host)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """What a 401 asks for: `scheme` is "basic" or "bearer"."""
+    """The login that a 401 asks for. `scheme` is "basic" or "bearer"."""
 
     scheme: str
     realm: str = ""
     service: str = ""
 
     def token_url(self, repository: str) -> str:
-        """Where to get a token for pulling `repository`; never a wider scope than that."""
+        """Return the URL of a token for pulling `repository`, and for nothing else."""
         query = {"scope": f"repository:{repository}:pull"}
         if self.service:
             query["service"] = self.service
@@ -70,7 +72,7 @@ class Challenge:
 
 
 def login_files(env: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where docker and podman keep logins, the stronger first."""
+    """Return the files in which docker and podman store logins; earlier ones take precedence."""
     found = []
     if directory := env.get("DOCKER_CONFIG", ""):
         found.append(Path(directory, "config.json"))
@@ -82,10 +84,10 @@ def login_files(env: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def load_logins(files: Iterable[Path]) -> Logins:
-    """Read login files; absent ones are skipped.
+    """Read login files, of which the earlier ones take precedence; absent ones are skipped.
 
     Raises:
-        CallerError: one is there and cannot be read.
+        CallerError: a file exists and cannot be read or parsed.
     """
     logins: dict[str, RegistryLogin] = {}
     helpers: set[str] = set()
@@ -110,10 +112,12 @@ def load_logins(files: Iterable[Path]) -> Logins:
 
 
 def parse_challenges(headers: Iterable[str], *, registry: str) -> Challenge:
-    """Choose from the `WWW-Authenticate` headers of a 401; a token is preferred.
+    """Return the challenge to answer from the `WWW-Authenticate` headers of a 401.
+
+    A bearer challenge is preferred.
 
     Raises:
-        IntegrityError: none is usable, or the realm is no safe place to send a login.
+        IntegrityError: no header is usable, or sending a login to the realm would be unsafe.
     """
     basic: Challenge | None = None
     for header in headers:
@@ -129,17 +133,17 @@ def parse_challenges(headers: Iterable[str], *, registry: str) -> Challenge:
             basic = Challenge(scheme="basic")
     if basic is None:
         raise IntegrityError(
-            f"registry {registry} asks for a login in no way that hpcc knows",
+            f"registry {registry} asks for a login in a way that hpcc does not support",
             reason="registry-auth",
         )
     return basic
 
 
 def parse_token(raw: bytes, *, registry: str) -> str:
-    """The bearer token in a token server's answer.
+    """Return the bearer token in a token server's answer.
 
     Raises:
-        IntegrityError: there is none that could go into a header.
+        IntegrityError: the answer has no token that can be put into a header.
     """
     try:
         table = json.loads(raw)
@@ -155,7 +159,7 @@ def parse_token(raw: bytes, *, registry: str) -> str:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host name (no port) can only be this machine."""
+    """Return whether a host name (without a port) can only be this machine."""
     if host is None:
         return False
     if host == "localhost":
@@ -190,7 +194,7 @@ def _table(raw: bytes, path: Path) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):
-        raise CallerError(f"{path} is no usable login file (JSON)", reason="logins")
+        raise CallerError(f"{path} is not a usable login file (JSON)", reason="logins")
     return table
 
 

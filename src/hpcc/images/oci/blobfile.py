@@ -1,4 +1,4 @@
-"""Reading a layer blob: its digest checked, decompressed within a budget."""
+"""Reads layer blobs: checks digests and decompresses within a budget."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True, slots=True)
 class LayerFile:
-    """A layer blob on disk, and the digest its manifest gives it. Its bytes are hostile."""
+    """A layer blob on disk, and its digest in the manifest. The bytes are hostile."""
 
     path: Path
     digest: Digest
 
 
 class ByteBudget:
-    """Counts uncompressed bytes down over all layers of one pass: the stop for tar bombs."""
+    """Limits the uncompressed bytes of all layers in one pass. It stops tar bombs."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -41,9 +41,15 @@ class ByteBudget:
 
     @property
     def spent_bytes(self) -> int:
+        """Return the bytes spent so far."""
         return self._limit_bytes - self._left_bytes
 
     def spend(self, count: int) -> None:
+        """Subtract `count` bytes.
+
+        Raises:
+            IntegrityError: the budget is used up.
+        """
         self._left_bytes -= count
         if self._left_bytes < 0:
             raise IntegrityError(
@@ -53,7 +59,7 @@ class ByteBudget:
 
 
 class _Hashed:
-    """Hashes what is read from the blob's file, and gives no more than its digest allows."""
+    """Reads a blob's file, and hashes and counts the bytes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -93,11 +99,11 @@ class _Budgeted:
 
 
 def open_blob(path: Path) -> int:
-    """Open a blob that someone else may have put there: a regular file, never a symlink.
+    """Open a blob in a hostile directory; return its descriptor.
 
     Raises:
-        NotFoundError: there is none.
-        IntegrityError: it is not a regular file.
+        NotFoundError: the file does not exist.
+        IntegrityError: it is a symlink, or not a regular file.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -115,11 +121,13 @@ def open_blob(path: Path) -> int:
 
 @contextmanager
 def open_layer(layer: LayerFile, budget: ByteBudget) -> Iterator[Readable]:
-    """Give the layer's uncompressed bytes; leaving the block checks the whole blob's digest.
+    """Yield a reader of the layer's uncompressed bytes.
+
+    Leaving the block checks the whole blob's digest.
 
     Raises:
-        IntegrityError: damaged, truncated, over budget, or not what its digest says. A wrong
-            digest wins over any other fault, since it explains it.
+        IntegrityError: the layer is damaged, truncated, over budget, or does not match its digest.
+            A wrong digest is reported in place of other damage, because it explains that damage.
     """
     label = f"layer sha256:{layer.digest.hash[:12]}"
     fd = open_blob(layer.path)
@@ -134,7 +142,7 @@ def open_layer(layer: LayerFile, budget: ByteBudget) -> Iterator[Readable]:
         try:
             content = _Budgeted(_decompressed(source, fd), budget, label)
             yield content
-            # A tar may end before its stream does; the stream's own checksum is at its end.
+            # A tar may end before its compressed stream, whose checksum is at the end.
             while content.read(_CHUNK_BYTES):
                 pass
         except IntegrityError as error:
@@ -149,10 +157,10 @@ def open_layer(layer: LayerFile, budget: ByteBudget) -> Iterator[Readable]:
 def _decompressed(source: _Hashed, fd: int) -> Readable:
     magic = os.pread(fd, 4, 0)
     if magic[:2] == _GZIP_MAGIC:
-        return gzip.GzipFile(fileobj=cast("IO[bytes]", source), mode="rb")  # asks only for `read`
+        return gzip.GzipFile(fileobj=cast("IO[bytes]", source), mode="rb")  # uses only `read`
     if magic == _ZSTD_MAGIC:
         unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-        # Asks only for `read`, too.
+        # This also uses only `read`.
         return unpacker.stream_reader(
             cast("IO[bytes]", source), read_across_frames=True, closefd=False
         )
@@ -170,12 +178,12 @@ def _check_digest(source: _Hashed, layer: LayerFile, label: str) -> None:
 
 
 def checked_read(path: Path, digest: Digest, *, limit_bytes: int) -> bytes:
-    """Read a small blob (manifest, config) whole.
+    """Read a whole small blob (manifest, config) and check its digest.
 
     Raises:
-        NotFoundError: it is not there.
-        CallerError: larger than `limit_bytes`.
-        IntegrityError: not a plain file, or not the bytes that `digest` names.
+        NotFoundError: the file does not exist.
+        CallerError: the digest's size is over `limit_bytes`.
+        IntegrityError: it is not a regular file, or does not match the digest.
     """
     if digest.size_bytes > limit_bytes:
         raise CallerError(
@@ -195,11 +203,11 @@ def checked_read(path: Path, digest: Digest, *, limit_bytes: int) -> bytes:
 
 @contextmanager
 def open_archive(path: Path, budget: ByteBudget) -> Iterator[Readable]:
-    """Give the uncompressed bytes of a tar that no digest names.
+    """Yield a reader of the uncompressed bytes of a tar without a digest.
 
     Raises:
-        NotFoundError: there is none.
-        IntegrityError: not a plain file, damaged, or over budget.
+        NotFoundError: the file does not exist.
+        IntegrityError: it is not a regular file, is damaged, or is over budget.
     """
     fd = open_blob(path)
     try:

@@ -1,4 +1,4 @@
-"""One registry endpoint over HTTP: bounded redirects, logins, and foreign errors made ours."""
+"""One registry endpoint over HTTP: bounded redirects, logins, errors converted to those of hpcc."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_REDIRECTS: Final = 5
 _CONNECT_SECONDS: Final = 10.0
-# Between two pieces of an answer; the whole answer has its own deadline.
+# The wait between two pieces of an answer. The whole answer has a separate deadline.
 _READ_SECONDS: Final = 30.0
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 401, 403, 404, 429
 
@@ -37,7 +37,7 @@ class Timeouts:
 
 
 class Endpoint:
-    """A registry or a mirror of one. Use as `async with`."""
+    """A registry or a mirror. Use it with `async with`."""
 
     def __init__(
         self, base_url: str, *, login_host: str, logins: Logins, timeouts: Timeouts
@@ -49,11 +49,11 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Host and port, for errors."""
+        """Return host and port, for error texts."""
         return self._base.netloc
 
     async def __aenter__(self) -> Self:
-        import httpx  # late: 60 ms that commands without a registry need not pay
+        import httpx  # imported late: it takes 60 ms, which commands without a registry save
 
         is_local = is_loopback(self._base.hostname)
         self._client = httpx.AsyncClient(
@@ -61,8 +61,8 @@ class Endpoint:
             timeout=httpx.Timeout(
                 self._timeouts.read_seconds, connect=self._timeouts.connect_seconds
             ),
-            # A proxy cannot reach this machine's loopback. System roots: where a company
-            # puts its own.
+            # A proxy cannot reach this machine's loopback. The system's roots are used, because
+            # companies install theirs there.
             trust_env=not is_local,
             verify=ssl.create_default_context(),
             headers={"User-Agent": "hpcc", "Accept-Encoding": "identity"},
@@ -77,13 +77,13 @@ class Endpoint:
     async def get(
         self, path: str, *, repository: str, accept: str = "*/*"
     ) -> AsyncIterator[httpx.Response]:
-        """Open the answer to a GET of `path` below the base URL; its body is not read yet.
+        """Open the answer to a GET of `path` below the base URL, before its body is read.
 
         Raises:
-            NotFoundError: 404.
-            CallerError: the registry wants a login that it does not get.
-            InfrastructureError: unreachable, broken, or redirecting without end.
-            IntegrityError: an answer that no honest registry gives.
+            NotFoundError: the status is 404.
+            CallerError: the registry needs a login that is missing or not accepted.
+            InfrastructureError: the registry is unreachable, fails, or redirects too often.
+            IntegrityError: the answer is one that no correct registry sends.
         """
         url = self._base.geturl().rstrip("/") + path
         has_answered_challenge = False
@@ -109,7 +109,7 @@ class Endpoint:
 
     @asynccontextmanager
     async def _send(self, url: str, accept: str) -> AsyncIterator[httpx.Response]:
-        """One request; the login goes to our own base only, never where a redirect leads."""
+        """Send one request. The login is sent to the base URL's host only, not after redirects."""
         import httpx
 
         assert self._client is not None, "used outside of its block"
@@ -164,7 +164,7 @@ class Endpoint:
         return (there.scheme, there.netloc) == (self._base.scheme, self._base.netloc)
 
     def _redirected(self, url: str, location: str) -> str:
-        """Where to go next, if it is no worse a place: https, or loopback from loopback."""
+        """Return the target of a redirect, if it is https, or loopback from loopback."""
         try:
             target = urljoin(url, location)
             there = urlsplit(target)
@@ -216,10 +216,10 @@ class Endpoint:
 
 
 def check_base_url(text: str) -> SplitResult:
-    """Read a registry's or mirror's address.
+    """Parse the address of a registry or mirror.
 
     Raises:
-        CallerError: neither https nor plain http on loopback.
+        CallerError: it is neither https nor plain http on loopback.
     """
     try:
         url = urlsplit(text)
@@ -229,7 +229,7 @@ def check_base_url(text: str) -> SplitResult:
     is_plain_local = url.scheme == "http" and is_loopback(host)
     if not host or not (url.scheme == "https" or is_plain_local) or url.username is not None:
         raise CallerError(
-            f"{text[:200]!r} is no registry address: https://HOST[:PORT], or plain http for "
+            f"{text[:200]!r} is not a registry address: https://HOST[:PORT], or plain http for "
             "127.0.0.1, [::1] and localhost",
             reason="registry-address",
         )
@@ -237,10 +237,10 @@ def check_base_url(text: str) -> SplitResult:
 
 
 async def read_bounded(response: httpx.Response, limit_bytes: int, *, what: str) -> bytes:
-    """Read an answer whole.
+    """Read a whole answer; `what` names it in the error text.
 
     Raises:
-        IntegrityError: it is longer than `limit_bytes`.
+        IntegrityError: the answer is longer than `limit_bytes`.
     """
     data = bytearray()
     async for chunk in response.aiter_raw():

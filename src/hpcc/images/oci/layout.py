@@ -1,4 +1,4 @@
-"""OCI image layouts on disk: a hostile directory read, an own one written.
+"""OCI image layouts on disk: reads hostile directories, and writes new ones.
 
 Format: OCI image specification 1.1, "Image Layout".
 """
@@ -30,12 +30,12 @@ _VERSION_FILE: Final = "oci-layout"
 
 @dataclass(frozen=True, slots=True)
 class OciLayout:
-    """The layout directory at `path`. Every byte of it is checked before it is used."""
+    """The layout directory at `path`. Every byte is checked before it is used."""
 
     path: Path
 
     async def fetch(self, ref: ImageRef, blobs: Path, progress: Progress) -> FetchedImage:
-        """See `ImageSource`. Nothing is copied into `blobs`: layers are read in place."""
+        """See `ImageSource.fetch`. Layers are read in place and not copied into `blobs`."""
         del blobs
         progress("resolve", 0, 0)
         self._check()
@@ -52,24 +52,26 @@ class OciLayout:
         )
 
     def descriptors(self) -> tuple[Descriptor, ...]:
-        """What index.json names.
+        """Return the descriptors in index.json.
 
         Raises:
-            CallerError: not a layout.
-            IntegrityError: malformed.
+            CallerError: the directory is not a layout.
+            IntegrityError: the index is malformed.
         """
         self._check()
         raw = self._read_small(self.path / "index.json")
         found = parse_manifest(raw, source=f"{self.path}/index.json")
         if not isinstance(found, Index):
-            raise IntegrityError(f"{self.path}/index.json is no index", reason="manifest-malformed")
+            raise IntegrityError(
+                f"{self.path}/index.json is not an index", reason="manifest-malformed"
+            )
         return found.manifests
 
     def find(self, name: str = "") -> ImageDigest:
-        """The digest of the image called `name`, or of the only one.
+        """Return the digest of the image called `name`, or of the only image.
 
         Raises:
-            NotFoundError: no such name, or several images and no name given.
+            NotFoundError: there is no such name, or there are several images and no name is given.
         """
         found = self.descriptors()
         named = [d for d in found if not name or d.ref_name == name]
@@ -84,7 +86,12 @@ class OciLayout:
         )
 
     async def manifest(self, digest: ImageDigest) -> bytes:
-        """Read a manifest by digest; its size is bounded, not known."""
+        """Read a manifest by digest. Its size is bounded, because the digest does not have it.
+
+        Raises:
+            NotFoundError: the layout does not have it.
+            IntegrityError: it does not match the digest, or is too large.
+        """
         raw = await asyncio.to_thread(self._read_small, self.blob_path(digest.hex))
         if hashlib.sha256(raw).hexdigest() != digest.hex:
             raise IntegrityError(
@@ -93,6 +100,7 @@ class OciLayout:
         return raw
 
     async def config(self, descriptor: Descriptor) -> bytes:
+        """Read an image config; raises as `checked_read`."""
         return await asyncio.to_thread(
             checked_read,
             self.blob_path(descriptor.digest.hash),
@@ -101,7 +109,7 @@ class OciLayout:
         )
 
     def blob_path(self, sha256: str) -> Path:
-        """Where a blob lies; `sha256` is from a checked digest, so it cannot be a path."""
+        """Return the path of a blob. `sha256` comes from a checked digest, so it is plain hex."""
         return self.path / "blobs" / "sha256" / sha256
 
     def _check(self) -> None:
@@ -110,7 +118,7 @@ class OciLayout:
             version = json.loads(raw)["imageLayoutVersion"]
         except (NotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CallerError(
-                f"{self.path} is no OCI image layout (no usable {_VERSION_FILE} file)",
+                f"{self.path} is not an OCI image layout (no usable {_VERSION_FILE} file)",
                 reason="not-a-layout",
             ) from error
         if not str(version).startswith("1."):
@@ -132,7 +140,10 @@ class OciLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewLayer:
-    """A layer blob that already lies in the layout's blob directory."""
+    """A layer blob that is already in the layout's blob directory.
+
+    `diff_id` is the digest of the uncompressed tar, as `sha256:…`.
+    """
 
     media_type: str
     digest: Digest
@@ -140,7 +151,7 @@ class NewLayer:
 
 
 def blob_directory(layout: Path) -> Path:
-    """Create the directories of a new layout; returns where blobs go."""
+    """Create the directories of a new layout; return the one for blobs."""
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     return blobs
@@ -155,9 +166,9 @@ def write_layout(
     env: tuple[str, ...],
     labels: dict[str, str],
 ) -> ImageDigest:
-    """Write config, manifest and index for layers that are in place; equal input, equal bytes.
+    """Write config, manifest and index for layers in place; return the manifest's digest.
 
-    Returns the manifest's digest.
+    Equal inputs give equal bytes.
     """
     config = {
         "architecture": architecture,

@@ -1,4 +1,4 @@
-"""OCI manifests, indexes and configs as values. Pure: bytes in, values or an error out.
+"""Parses OCI manifests, indexes and configs. Pure: bytes in, values or an error out.
 
 Formats: OCI image specification 1.1; Docker "Image Manifest Version 2, Schema 2".
 """
@@ -39,7 +39,7 @@ _MAX_STRINGS: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """A pointer to a blob, as its holder spells it."""
+    """A pointer to a blob, with the digest checked for its form."""
 
     media_type: str
     digest: Digest
@@ -49,6 +49,7 @@ class Descriptor:
 
     @property
     def image_digest(self) -> ImageDigest:
+        """Return the digest as `sha256:…`."""
         return ImageDigest(f"sha256:{self.digest.hash}")
 
 
@@ -69,24 +70,24 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """What hpcc uses of an image's config."""
+    """The parts of an image's config that hpcc uses."""
 
     env: tuple[tuple[str, str], ...]
     labels: tuple[tuple[str, str], ...]
 
 
 def host_architecture() -> str:
-    """This machine's architecture by its OCI name."""
+    """Return this machine's architecture by its OCI name."""
     machine = platform.machine()
     return _ARCHITECTURES.get(machine, machine)
 
 
 def parse_manifest(raw: bytes, *, source: str) -> Index | Manifest:
-    """Read a manifest or an index. `source` names where it came from in errors.
+    """Parse a manifest or an index. `source` names its origin in error texts.
 
     Raises:
-        IntegrityError: not one, or beyond a limit.
-        CallerError: a format that hpcc does not read.
+        IntegrityError: it is malformed, or over a limit.
+        CallerError: hpcc does not support its format.
     """
     table = _object(raw, source)
     if table.get("schemaVersion") != 2:  # noqa: PLR2004 - the version both specifications fix
@@ -115,15 +116,15 @@ def parse_manifest(raw: bytes, *, source: str) -> Index | Manifest:
 
 
 def pick_platform(index: Index, *, architecture: str, source: str) -> Descriptor:
-    """Choose the manifest for linux on `architecture`.
+    """Return the manifest for linux on `architecture`.
 
     Raises:
-        CallerError: there is none; the text lists what there is.
+        CallerError: there is no such manifest; the text lists the platforms of the index.
     """
     for found in index.manifests:
         if found.os == "linux" and found.architecture == architecture:
             return found
-    # A layout written for one machine often names no platform at all.
+    # A layout that was written for one machine often names no platform.
     bare = [d for d in index.manifests if not d.os and not d.architecture]
     if len(bare) == 1 and len(index.manifests) == 1:
         return bare[0]
@@ -135,10 +136,10 @@ def pick_platform(index: Index, *, architecture: str, source: str) -> Descriptor
 
 
 def parse_config(raw: bytes, *, architecture: str, source: str) -> ImageConfig:
-    """Read an image config.
+    """Parse an image config.
 
     Raises:
-        IntegrityError: not one.
+        IntegrityError: it is malformed.
         CallerError: the image is for another platform.
     """
     table = _object(raw, source)
@@ -150,7 +151,7 @@ def parse_config(raw: bytes, *, architecture: str, source: str) -> ImageConfig:
         )
     run = table.get("config") or {}
     if not isinstance(run, dict):
-        raise _malformed(source, "config is no object")
+        raise _malformed(source, "config is not an object")
     env = run.get("Env") or []
     labels = run.get("Labels") or {}
     if not isinstance(env, list) or not isinstance(labels, dict):
@@ -165,7 +166,11 @@ def parse_config(raw: bytes, *, architecture: str, source: str) -> ImageConfig:
 
 
 def check_size(raw: bytes, source: str) -> None:
-    """Refuse a manifest that is larger than registries accept."""
+    """Check the size of a manifest.
+
+    Raises:
+        IntegrityError: it is over `MAX_MANIFEST_BYTES`.
+    """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise IntegrityError(
             f"{source}: a manifest of more than {MAX_MANIFEST_BYTES} bytes",
@@ -192,10 +197,10 @@ def _descriptors(value: object, source: str, limit_bytes: int) -> Iterable[Descr
 
 def _descriptor(value: object, source: str, limit_bytes: int) -> Descriptor:
     if not isinstance(value, dict):
-        raise _malformed(source, "a descriptor is no object")
+        raise _malformed(source, "a descriptor is not an object")
     digest, size = value.get("digest"), value.get("size")
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-        raise _malformed(source, f"a digest that is no sha256: {str(digest)[:80]!r}")
+        raise _malformed(source, f"a digest that is not a sha256: {str(digest)[:80]!r}")
     if type(size) is not int or not 0 <= size <= limit_bytes:
         raise _malformed(source, f"a blob of {str(size)[:30]} bytes (limit {limit_bytes})")
     target = value.get("platform") or {}

@@ -1,4 +1,4 @@
-"""Pulling images from a registry by digest (OCI distribution specification 1.1)."""
+"""Pulls images from a registry by digest (OCI distribution specification 1.1)."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DOCKER_HUB: Final = "docker.io"
 _DOCKER_HUB_URL: Final = "https://registry-1.docker.io"
-# Registries and proxies throttle one client's further connections.
+# Registries and proxies throttle clients that open more connections.
 _PARALLEL_DOWNLOADS: Final = 3
 _ATTEMPTS: Final = 2
 _RETRY_SECONDS: Final = 0.5
 _MANIFEST_SECONDS: Final = 60.0
-# Slower than this a pull is of no use to anybody.
+# A slower pull is given up.
 _MIN_BYTES_PER_SECOND: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OciRegistry:
-    """The registry that an image's repository names, and mirrors that are asked first.
+    """The registry that an image's repository names, and mirrors that are tried first.
 
-    Mirrors are base URLs; they get the repository's own name and, like the registry, are
-    believed in nothing: only bytes with the right digest count.
+    Mirrors are base URLs. They are asked for the repository's name. Neither mirrors nor registry
+    are trusted: only bytes with the right digest count.
     """
 
     mirrors: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class OciRegistry:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     async def fetch(self, ref: ImageRef, blobs: Path, progress: Progress) -> FetchedImage:
-        """See `ImageSource`. Whole blobs stay in `blobs` after an error, for the next try."""
+        """See `ImageSource.fetch`. Whole blobs stay in `blobs` after an error, for the next try."""
         progress("resolve", 0, 0)
         async with self._open(ref.repository) as pull:
             manifest_digest, manifest, config = await resolve(ref.digest, pull, source=pull.host)
@@ -75,10 +75,10 @@ class OciRegistry:
         )
 
     async def pin(self, repository: str, tag: str) -> ImageRef:
-        """Ask what `tag` means now; the answer is pinned and never followed by name again.
+        """Resolve `tag` to a pinned reference, which is no longer followed by name.
 
         Raises:
-            NotFoundError: no such tag.
+            NotFoundError: there is no such tag.
             CallerError, InfrastructureError, IntegrityError: see `ImageSource.fetch`.
         """
         if not _TAG.fullmatch(tag):
@@ -103,17 +103,17 @@ class OciRegistry:
         own = _DOCKER_HUB_URL if host == _DOCKER_HUB else f"https://{host}"
         if is_loopback(host.rpartition(":")[0] or host):
             own = f"http://{host}"
-        # A mirror gets its own login, never that of the registry it stands for.
+        # A mirror gets only its own login, never the registry's.
         return [(url, url.partition("://")[2].partition("/")[0]) for url in self.mirrors] + [
             (own, host)
         ]
 
 
 def split_repository(repository: str) -> tuple[str, str]:
-    """Registry host and name of a repository, by Docker's rule.
+    """Return registry host and name of a repository, by Docker's rule.
 
     Raises:
-        CallerError: not a repository that a registry can have.
+        CallerError: the repository has another form.
     """
     first, slash, rest = repository.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
@@ -128,7 +128,7 @@ def split_repository(repository: str) -> tuple[str, str]:
 
 
 class _Pull:
-    """One pull: the endpoints in the order in which they are asked."""
+    """One pull from endpoints, which are tried in order."""
 
     def __init__(self, host: str, name: str, endpoints: list[Endpoint]) -> None:
         self.host, self._name, self._endpoints = host, name, endpoints
@@ -162,7 +162,7 @@ class _Pull:
     async def layers(
         self, wanted: tuple[Descriptor, ...], blobs: Path, progress: Progress
     ) -> tuple[LayerFile, ...]:
-        """Download what is not there yet, a few at a time; all or an error."""
+        """Download the layers that are absent, a few at a time; return all, in order."""
         files = [LayerFile(blobs / d.digest.hash, d.digest) for d in wanted]
         meter = _Meter(progress, sum(f.digest.size_bytes for f in set(files)))
         slots = asyncio.Semaphore(_PARALLEL_DOWNLOADS)
@@ -192,7 +192,7 @@ class _Pull:
             return await read_bounded(response, MAX_MANIFEST_BYTES, what="manifest")
 
     async def _download(self, endpoint: Endpoint, file: LayerFile, meter: _Meter) -> None:
-        """Stream one blob aside, check it, move it into place."""
+        """Stream one blob to a temporary file, check it, and rename it."""
         digest = file.digest
         partial = file.path.with_name(f"{digest.hash}.{secrets.token_hex(4)}.part")
         seconds = _MANIFEST_SECONDS + digest.size_bytes / _MIN_BYTES_PER_SECOND
@@ -223,10 +223,11 @@ class _Pull:
             partial.unlink(missing_ok=True)
 
     async def _from_any[T](self, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """The first good answer. An endpoint that lies is not asked twice.
+        """Return the first good answer. An endpoint that sends wrong bytes is not asked again.
 
-        Raises the gravest error when there is none: wrong bytes before refused before
-        unreachable before absent.
+        Raises:
+            HpccError: no endpoint answered well. The gravest error is raised: wrong bytes before
+                refused before unreachable before absent.
         """
         errors: list[HpccError] = []
         for endpoint in self._endpoints:
@@ -247,7 +248,7 @@ class _Pull:
 
 
 class _Meter:
-    """Adds the bytes of parallel downloads up for one progress display."""
+    """Adds up the bytes of parallel downloads for one progress display."""
 
     def __init__(self, progress: Progress, total_bytes: int) -> None:
         self._progress, self._total_bytes, self._done_bytes = progress, total_bytes, 0
@@ -258,7 +259,7 @@ class _Meter:
 
 
 class _Incoming:
-    """One blob on its way in: counts and hashes, and stops at the first byte too many."""
+    """One blob during its download: counts and hashes it, and refuses any byte too many."""
 
     def __init__(self, registry: str, digest: Digest, meter: _Meter) -> None:
         self._registry, self._digest, self._meter = registry, digest, meter
@@ -296,7 +297,7 @@ def _gravity(error: HpccError) -> int:
 
 
 def _has_size(file: LayerFile) -> bool:
-    """Whether the blob was downloaded before; the builder checks its digest anyway."""
+    """Return whether the blob was downloaded before, by its size. The builder checks its digest."""
     try:
         return file.path.stat().st_size == file.digest.size_bytes
     except OSError:

@@ -1,4 +1,4 @@
-"""Where images come from: one small interface, and what all sources share."""
+"""The interface of image sources, and the steps that all of them share."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hpcc.images.oci.manifest import (
     pick_platform,
 )
 
-# The specification allows more, and nobody writes more than one.
+# The specification allows any depth of indexes. In practice there is one level.
 _MAX_INDEX_DEPTH: Final = 2
-# stage ("resolve", "download", "build"), done, total; the unit is bytes, 0 of 0 if unknown.
+# Arguments: stage ("resolve", "download", "build"), bytes done, bytes in total; 0, 0 if unknown.
 type Progress = Callable[[str, int, int], None]
 
 
@@ -30,8 +30,9 @@ type Progress = Callable[[str, int, int], None]
 class FetchedImage:
     """An image whose blobs are on this machine; manifest and config are checked.
 
-    `digest` is what was asked for, `manifest_digest` what it led to on this architecture
-    (the same unless `digest` names an index). Layer bytes are checked when they are read.
+    `digest` is the requested digest. `manifest_digest` is the manifest for this architecture; it
+    differs if `digest` names an index. `layers` are bottom first; their bytes are checked when
+    they are read. `source` describes the origin for people.
     """
 
     digest: ImageDigest
@@ -42,36 +43,44 @@ class FetchedImage:
 
 
 class ImageSource(Protocol):
-    """A place that has images."""
+    """A registry or a directory that has images."""
 
     async def fetch(self, ref: ImageRef, blobs: Path, progress: Progress) -> FetchedImage:
         """Bring the image's blobs to this machine; downloads go into the directory `blobs`.
 
         Raises:
-            NotFoundError: it has no such image.
-            IntegrityError: it gives other bytes than the digest names.
-            CallerError: the image, or the right to it, is not there for us.
-            InfrastructureError: it cannot be reached.
+            NotFoundError: the source does not have the image.
+            IntegrityError: the source sent bytes that do not match the digest, or malformed ones.
+            CallerError: access is refused, or the image is not usable on this machine.
+            InfrastructureError: the source cannot be reached.
         """
         ...
 
 
 class BlobReader(Protocol):
-    """How one source reads a small blob whole, checked against its digest."""
+    """Reads small blobs of one source, checked against their digests.
 
-    async def manifest(self, digest: ImageDigest) -> bytes: ...
+    Its methods raise as `ImageSource.fetch`.
+    """
 
-    async def config(self, descriptor: Descriptor) -> bytes: ...
+    async def manifest(self, digest: ImageDigest) -> bytes:
+        """Return a manifest or an index."""
+        ...
+
+    async def config(self, descriptor: Descriptor) -> bytes:
+        """Return an image config."""
+        ...
 
 
 async def resolve(
     digest: ImageDigest, reader: BlobReader, *, source: str
 ) -> tuple[ImageDigest, Manifest, ImageConfig]:
-    """Follow `digest` to this machine's manifest and read its config.
+    """Follow `digest` to the manifest for this architecture, and read its config.
 
     Raises:
-        CallerError: no image for this machine, or a format hpcc does not read.
-        IntegrityError: malformed.
+        CallerError: there is no image for this machine, or its format is not supported.
+        IntegrityError: a manifest or the config is malformed.
+        HpccError: `reader` failed.
     """
     architecture = host_architecture()
     where = f"{source}@{digest.value[:19]}"

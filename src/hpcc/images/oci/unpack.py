@@ -1,4 +1,4 @@
-"""An OCI layout that comes as one tar (`skopeo copy … oci-archive:`, `docker save`)."""
+"""Unpacks an OCI layout from one tar (`skopeo copy … oci-archive:`, `docker save`)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hpcc.images.base.limits import MAX_LAYER_BYTES
 from hpcc.images.base.tar import MemberKind, TarReader
 from hpcc.images.oci.blobfile import ByteBudget, open_archive
 
-# Everything else in such an archive (docker's own manifest.json, links) is not read.
+# Other entries of such an archive (docker's manifest.json, links) are skipped.
 _WANTED: Final = re.compile(r"(?:\./)?(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})")
 _MAX_ENTRIES: Final = 10_000
 
 
 def unpack_layout(archive: Path, directory: Path) -> None:
-    """Write the layout in `archive` into the empty `directory`: plain files, known names.
+    """Write the layout in `archive` into the empty `directory`: only plain files of known names.
 
-    Digests are not checked here; whoever reads the layout does.
+    Digests are not checked here: `OciLayout` checks them when it reads the layout.
 
     Raises:
-        NotFoundError: no such file.
-        IntegrityError: damaged, too large, or a name twice.
+        NotFoundError: the archive does not exist.
+        IntegrityError: it is damaged or too large, or has a name twice.
     """
     budget = ByteBudget(2 * MAX_LAYER_BYTES)
     (directory / "blobs" / "sha256").mkdir(parents=True)
