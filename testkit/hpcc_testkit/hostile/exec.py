@@ -26,15 +26,18 @@ _CHUNK: Final = 256 << 10
 
 
 def need(*digests: bytes, more: bool = False) -> pb.ServerFrame:
+    """Return the frame that asks the host for blobs."""
     return pb.ServerFrame(need=pb.Need(digests=digests, more=more))
 
 
 def out(piece: bytes = b"x", stream: int = pb.Stdio.STREAM_STDOUT) -> pb.ServerFrame:
+    """Return a frame with a piece of standard output."""
     body = pb.Stdio(stream=stream, data=piece)  # type: ignore[arg-type]  # any number
     return pb.ServerFrame(stdio=body)
 
 
 def result(**fields: object) -> pb.ServerFrame:
+    """Return a result frame; the default is a program that ended."""
     values = {"reason": pb.Result.REASON_ENDED, **fields}
     return pb.ServerFrame(result=pb.Result(**values))  # type: ignore[arg-type]  # any number
 
@@ -42,6 +45,7 @@ def result(**fields: object) -> pb.ServerFrame:
 def chunk(
     path: str, piece: bytes = b"o", *, last: bool = True, is_executable: bool = False
 ) -> pb.ServerFrame:
+    """Return a frame with a piece of an output file."""
     return pb.ServerFrame(
         output=pb.OutputChunk(path=path, data=piece, last=last, is_executable=is_executable)
     )

@@ -40,6 +40,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def settings(*pairs: tuple[int, int]) -> bytes:
+    """Return a SETTINGS frame."""
     payload = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in pairs)
     return frame(SETTINGS, 0, 0, payload)
 
@@ -60,6 +61,7 @@ def _string(raw: bytes) -> bytes:
 
 
 def block(*pairs: tuple[bytes, bytes]) -> bytes:
+    """Return a header block of literals."""
     return b"".join(literal(name, value) for name, value in pairs)
 
 
@@ -67,10 +69,12 @@ OPENING: Final = block((b":status", b"200"), (b"content-type", b"application/grp
 
 
 def headers(stream: int, payload: bytes = OPENING, *, ends: bool = False) -> bytes:
+    """Return a HEADERS frame that holds a whole block."""
     return frame(HEADERS, END_HEADERS | (END_STREAM if ends else 0), stream, payload)
 
 
 def trailers(stream: int, *more: tuple[bytes, bytes], status: bytes = b"0") -> bytes:
+    """Return the trailers that end a gRPC call."""
     return headers(stream, block((b"grpc-status", status), *more), ends=True)
 
 
@@ -81,6 +85,7 @@ def message(stream: int, body: pb.ServerFrame | bytes) -> bytes:
 
 
 def data(stream: int, raw: bytes, size: int = FRAME_BYTES) -> bytes:
+    """Return DATA frames of at most `size` bytes each."""
     return b"".join(frame(DATA, 0, stream, raw[at : at + size]) for at in range(0, len(raw), size))
 
 

@@ -47,6 +47,7 @@ _SIGKILL: Final = 137
 
 
 def sha256(data: bytes) -> str:
+    """Return the digest in the form of OCI."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 

@@ -56,7 +56,7 @@ class PrivateReason(Reason, prefix="private"):
         "root", "the root is the home directory, holds system headers or has an odd name", _RENAME,
         "The root may also not be `/`. Its name may hold letters, digits, blanks and `._+~@-`.")
     ROOT_IN_ARGUMENT = (
-        "root-in-argument", "a flag that is no path holds the path of the checkout",
+        "root-in-argument", "a flag that does not take a path holds the path of the checkout",
         "Use a relative path in flags such as `-D`.")
     ROOT_IN_SOURCE = (
         "root-in-source", "a source names the checkout", "Use relative names in sources.")
