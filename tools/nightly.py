@@ -228,8 +228,14 @@ def collect(root: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    names = [stage.name for stage in STAGES]
     parser.add_argument("--restart", action="store_true", help="run stages again that were green")
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help=f"only these stages: {', '.join(names)}"
+    )
     args = parser.parse_args()
+    if unknown := sorted(set(args.stages) - set(names)):
+        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(names)}")
     assert {s.name for s in STAGES} >= set(PYTEST_STAGES)
     os.chdir(ROOT)
     # A tool that is missing fails its tests, and tests that build from packages run.
@@ -241,8 +247,10 @@ def main() -> int:
     )
     if args.restart:
         nightly.restart()
-    is_green = nightly.all_stages(STAGES, collect(ROOT), TOTAL_SECONDS)
-    print(f"nightly: {'green' if is_green else 'RED'}; commit {LOCK} if it changed")
+    stages = [stage for stage in STAGES if not args.stages or stage.name in args.stages]
+    is_green = nightly.all_stages(stages, collect(ROOT), TOTAL_SECONDS)
+    what = "nightly" if len(stages) == len(STAGES) else f"{len(stages)} of {len(STAGES)} stages"
+    print(f"{what}: {'green' if is_green else 'RED'}; commit {LOCK} if it changed")
     return 0 if is_green else 1
 
 
