@@ -58,7 +58,8 @@ class LruMemo[K, V](OrderedDict[K, V]):
         """Return the value of `key` and mark it as used; None when there is no such key."""
         value = self.get(key)
         if value is not None:
-            self.move_to_end(key)
+            with suppress(KeyError):  # another thread dropped it meanwhile
+                self.move_to_end(key)
         return value
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -98,7 +99,9 @@ class SizedMemo[K, V]:
         self.drop(key)
         self._items[key] = value
         self._total_bytes += self._size_of(value)
-        while self._total_bytes > self._max_bytes or len(self._items) > self._max_entries:
+        while self._items and (
+            self._total_bytes > self._max_bytes or len(self._items) > self._max_entries
+        ):
             self._total_bytes -= self._size_of(self._items.popitem(last=False)[1])
 
     def drop(self, key: K) -> None:

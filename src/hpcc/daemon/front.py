@@ -256,6 +256,8 @@ class Front:
         except Exception:  # noqa: BLE001 - a thread's root: logged, and the launcher helps itself
             self._count("failed.internal-error")
             _log.exception("finish failed")
+            if not is_reported:
+                self._abandon(request, run)
         finally:
             # The order matters: after close() the number may be another connection's.
             with self._lock:

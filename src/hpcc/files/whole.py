@@ -67,9 +67,11 @@ def whole_file(
         aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     else:
         aside.unlink(missing_ok=True)
+    fault("open")
+    # Outside the block that removes it: another writer's file is not this call's to remove.
+    descriptor = _create(aside, mode, makes_parent=makes_parent)
     try:
-        fault("open")
-        with os.fdopen(_create(aside, mode, makes_parent=makes_parent), "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             fault("write")
             yield file
             file.flush()

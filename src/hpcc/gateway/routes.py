@@ -95,7 +95,7 @@ class Routes:
             self._failed[key] = place.route.generation
 
     async def close(self) -> None:
-        for channel in self._channels.values():
+        for channel in tuple(self._channels.values()):
             await channel.close(0)
 
     async def _ask(self, visitor: Visitor, image: ImageRef) -> Route:

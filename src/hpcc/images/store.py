@@ -46,7 +46,9 @@ DEFAULT_MAX_BYTES: Final = 20 << 30
 LOCAL_PREFIX: Final = "localhost/"
 # How long the files of an interrupted pull are kept for the next try.
 _STALE_WORK_SECONDS: Final = 86_400.0
-_FILE: Final = re.compile(r"([0-9a-f]{64})\.v([0-9]+)\.(erofs|json|compilers|asked)(\.new)?")
+_FILE: Final = re.compile(
+    r"([0-9a-f]{64})\.v([0-9]+)\.(erofs|json|compilers|asked)((?:\.[0-9a-f]{16})?\.new)?"
+)
 
 
 def _no_progress(_stage: str, _done: int, _total: int) -> None:

@@ -14,6 +14,7 @@ compiler and one unanswered question. A client that was sent this compiler alone
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -158,12 +159,14 @@ def read_survey(path: Path, digest: ImageDigest) -> Survey | None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a file in one step; `ImageStore` removes what a crash left aside.
+    """Replace a file in one step; workers of one machine may do so at the same time.
+
+    The aside has a random name, which `ImageStore` recognises when it removes what a crash left.
 
     Raises:
         OSError: it cannot be written.
     """
-    aside = path.with_name(f"{path.name}.new")
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     write_whole(path, text.encode(), sync=Sync.NONE, mode=0o666, aside=aside)
 
 

@@ -76,10 +76,10 @@ class SchedulerLink:
             # A scheduler that does not know this worker continues its present generation, unless
             # that generation ended by a loss that no scheduler has heard of.
             generation = 0 if self._unreported else self._generation
-            self._is_changed = False
+            registration = self._registration
             try:
                 admission = await self._client.register(
-                    replace(self._registration, generation=generation)
+                    replace(registration, generation=generation)
                 )
             except HpccError as error:
                 if error.reason in {
@@ -97,7 +97,13 @@ class SchedulerLink:
                 await self._clock.sleep(delay)
                 delay = min(delay * 2, _MAX_RETRY_SECONDS)
             else:
-                self._generation = admission.generation
+                # What was learned during the call, or before a refusal, is registered next time.
+                self._is_changed = self._registration is not registration
+                # A guest may have died meanwhile: an older generation never comes back.
+                is_continued = generation != 0
+                self._generation = max(
+                    admission.generation, self._generation if is_continued else 0
+                )
                 if not generation:
                     # A new generation ends all earlier ones.
                     self._unreported.clear()

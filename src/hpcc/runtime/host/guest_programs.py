@@ -8,11 +8,16 @@ from typing import Final
 import hpcc
 
 _IN_A_WHEEL: Final = Path(hpcc.__file__).parent / "runtime" / "_guest"
-_IN_A_SOURCE_TREE: Final = Path(hpcc.__file__).parents[2] / "guest"
+_SOURCES: Final = Path(hpcc.__file__).parents[1]
 
 
 def guest_program(name: str) -> Path:
-    """Return the path of a program's source or binary in `guest/`, whether or not it exists."""
+    """Return the path of a program's source or binary in `guest/`, whether or not it exists.
+
+    Only a source tree has `src/hpcc`. Beside the `site-packages` of an installed copy there may be
+    a directory `guest` that anybody can write to, so it is never looked at.
+    """
     packaged = _IN_A_WHEEL / name
-    source = _IN_A_SOURCE_TREE / name
-    return source if source.exists() and not packaged.exists() else packaged
+    if _SOURCES.name != "src" or packaged.exists():
+        return packaged
+    return _SOURCES.parent / "guest" / name

@@ -117,10 +117,14 @@ class Prober:
         try:
             async with asyncio.timeout(seconds):
                 await self._ask(image, log, patience)
-        except (HpccError, TimeoutError) as error:
+        except (HpccError, TimeoutError, OSError) as error:
+            # A full disk or table of descriptors passes, and then the image is asked again.
             log.stop(str(error) or "no answer in time")
         survey = log.survey
-        await self._book.keep(image, survey)
+        try:
+            await self._book.keep(image, survey)
+        except OSError as error:
+            _log.warning("compilers of image %s cannot be kept: %s", image, error)
         if not survey.is_complete:
             _log.warning("compilers of image %s are not known: %s", image, survey.trouble)
             return None
