@@ -21,6 +21,13 @@ GATE = "tests/unit/wire/test_frame_gate.py::"
 
 
 CASES = {
+    "family-in-the-memo": Case(
+        "cache/key/prepare.py",
+        "memo_key = (family.name, request.compiler, expanded)",
+        'memo_key = ("", request.compiler, expanded)',
+        "tests/integration/msvc/test_clang_cl.py"
+        "::test_a_response_file_with_the_words_of_cl_mode_is_not_read_as_a_known_cl_compile",
+    ),
     "registry-shared": Case(
         "scheduler/registry.py",
         "if row is not None and row.since == lease.since:\n                is_kept",

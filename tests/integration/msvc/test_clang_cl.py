@@ -131,6 +131,26 @@ def test_clang_in_cl_mode_is_clang_cl(bench: ClBench, flag: str) -> None:
         assert (bench.cwd / "x.obj").read_bytes()[:2] == b"\x64\x86"
 
 
+def test_a_response_file_with_the_words_of_cl_mode_is_not_read_as_a_known_cl_compile(
+    bench: ClBench,
+) -> None:
+    """The driver of `clang @words` is clang's, whatever the words say: the daemon bypasses it.
+
+    The same words, written directly, are a compile of clang-cl, which searches `INCLUDE`. Their
+    parsed form must not answer for the response file, where the variable is not in the key.
+    """
+    words = ["--driver-mode=cl", "/c", "/Brepro", "x.c"]
+    bench.write("x.c", '#include "late.h"\n')
+    bench.write("i1/late.h", "int one = 1;\n")
+    bench.write("words.rsp", " ".join(words))
+    bench.launcher.env["INCLUDE"] = str(bench.cwd / "i1")
+    for answer in ("run", "done"):
+        assert bench.launcher.compile("clang-19", *words).answer == answer
+    (bench.cwd / "x.obj").unlink()
+    assert bench.launcher.compile("clang-19", "@words.rsp").answer == "exec"
+    assert bench.cache.counters()["bypass.unknown-flag"] == 1
+
+
 def test_a_failing_compile_says_what_the_bare_one_says(bench: ClBench) -> None:
     bench.write("x.c", "int f(void) { return y; }\n")
     got, found = bench.compile("/c", "x.c")

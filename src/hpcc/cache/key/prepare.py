@@ -140,8 +140,9 @@ class Classifier:
 
     def __init__(self, memo: FileMemo, compilers: Compilers, sharing: Sharing) -> None:
         self._memo, self._compilers, self._sharing = memo, compilers, sharing
-        self._read: BoundedMemo[tuple[bytes, tuple[bytes, ...]], Invocation | Bypass] = BoundedMemo(
-            _MAX_REMEMBERED
+        # By family too: a response file can hold the words of another family's command line.
+        self._read: BoundedMemo[tuple[str, bytes, tuple[bytes, ...]], Invocation | Bypass] = (
+            BoundedMemo(_MAX_REMEMBERED)
         )
         self._native = NativeFlags()
         self._recorders = Recorders()
@@ -206,7 +207,7 @@ class Classifier:
         expanded = family.expand(request.compiler, arguments, request.env, read_file)
         if isinstance(expanded, Bypass):
             return expanded
-        memo_key = (request.compiler, expanded)
+        memo_key = (family.name, request.compiler, expanded)
         known = self._read.get(memo_key)
         if known is not None:
             return known

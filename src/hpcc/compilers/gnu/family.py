@@ -19,7 +19,12 @@ from hpcc.compilers.invocation.side import Written, files_written
 from hpcc.compilers.invocation.versions import check_versions
 from hpcc.compilers.scan.includes import Definitions, Includes
 from hpcc.compilers.scan.scan import RESOLVABLE, Hazard
-from hpcc.compilers.spec.drivers import INCLUDE_ENV, MSVC_ENV, DriverAnswers
+from hpcc.compilers.spec.drivers import (
+    INCLUDE_ENV,
+    MSVC_ENV,
+    DriverAnswers,
+    without_cl_variables,
+)
 from hpcc.compilers.spec.response import ReadFile, expand_responses
 from hpcc.compilers.spec.table import Bypass
 from hpcc.core import Toolchain
@@ -67,7 +72,7 @@ class GnuFamily:
         return {name: value for name, value in env.items() if name not in MSVC_ENV}
 
     def question_environment(self, env: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-        return env
+        return without_cl_variables(env)
 
     def command(
         self,
