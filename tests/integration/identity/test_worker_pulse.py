@@ -98,7 +98,8 @@ async def last_word(pulse: Pulse, registry: RegistryClient) -> str:
             try:
                 await pulse.beat(beat())
             except HpccError as error:
-                if error.reason not in {"pulse-replaced", "unknown-worker"}:
+                # A refusal can be lost with the stream that it ends; the next stream gets it again.
+                if error.reason not in {"pulse-replaced", "unknown-worker", "deadline"}:
                     return error.reason
                 pulse = registry.pulse()
             await asyncio.sleep(0.2)
