@@ -211,7 +211,7 @@ async def test_a_layout_whose_blob_is_a_symlink_is_refused(tmp_path: Path) -> No
 
 
 async def test_a_directory_that_is_no_layout_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CallerError, match="no OCI image layout"):
+    with pytest.raises(CallerError, match="not an OCI image layout"):
         await store_at(tmp_path / "s").prepare(ref_of(small()), OciLayout(tmp_path))
 
 
