@@ -1,4 +1,4 @@
-"""Settings for all tests: in CI a skip for a tool that CI could install is a failure."""
+"""Settings for all tests. In CI, a test that skips because CI lacks an installable tool fails."""
 
 from __future__ import annotations
 

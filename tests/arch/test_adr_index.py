@@ -1,4 +1,4 @@
-"""The index of decisions names each one, with the status that its file has."""
+"""docs/adr/README.md lists every decision with the status that its file has."""
 
 from __future__ import annotations
 

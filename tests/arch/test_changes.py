@@ -1,4 +1,4 @@
-"""Fragments of the changelog: each has a known type and a text."""
+"""Every changelog fragment has a known type and a text."""
 
 from __future__ import annotations
 

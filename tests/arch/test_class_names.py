@@ -1,4 +1,4 @@
-"""Each public class of the product has a name that no other class has: one name, one meaning."""
+"""No two public classes of the product share a name: one name, one meaning."""
 
 from __future__ import annotations
 

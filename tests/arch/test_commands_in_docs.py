@@ -1,4 +1,4 @@
-"""Commands that pages show are commands that exist, with those options."""
+"""Every `hpcc` command that a page shows exists and accepts the options shown."""
 
 from __future__ import annotations
 

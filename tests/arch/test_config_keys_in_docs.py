@@ -1,4 +1,4 @@
-"""An operator finds every key of every config file in the operators' pages."""
+"""The operators' pages document every key of every config file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every import contract is tried: with one forbidden import planted, lint-imports names it."""
+"""Every import contract works: lint-imports reports a forbidden import that the test adds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes name files and targets that exist."""
+"""The recipes in CONTRIBUTING.md name files and make targets that exist."""
 
 from __future__ import annotations
 

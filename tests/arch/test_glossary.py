@@ -1,4 +1,4 @@
-"""The glossary: sorted, each term once, each with a link to code that exists."""
+"""The glossary is sorted, lists each term once, and links each to code that exists."""
 
 from __future__ import annotations
 

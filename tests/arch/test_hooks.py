@@ -1,4 +1,4 @@
-"""The git hooks run what `make check` runs."""
+"""The git hooks run the same commands as `make check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exemptions from lint rules name files of the product, and each has a reason."""
+"""Every exemption from a lint rule names an existing file and has a reason."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Each mutation row names a file, a text that is in it once, and a test that exists.
+"""Each mutation row names a file, a text that occurs once in it, and a test that exists.
 
-The rows themselves run in the nightly; a move or a reworded line is noticed here, in a second.
+The nightly runs the rows. This test finds a moved file or a reworded line within a second.
 """
 
 from __future__ import annotations

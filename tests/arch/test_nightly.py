@@ -1,4 +1,4 @@
-"""What `./test.sh` leaves out, `make nightly` runs; together they run every test."""
+"""`make nightly` runs every test that `./test.sh` leaves out; together they run all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/reasons.md has exactly the reasons that the cache counts."""
+"""docs/reasons.md lists exactly the reasons that the cache counts."""
 
 from __future__ import annotations
 

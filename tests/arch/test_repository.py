@@ -1,4 +1,4 @@
-"""What must be true of the tree as a whole."""
+"""Rules that the whole tree must follow."""
 
 from __future__ import annotations
 

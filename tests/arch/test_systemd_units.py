@@ -1,4 +1,4 @@
-"""The units that operators install, as systemd itself reads them."""
+"""systemd itself accepts the units that operators install."""
 
 from __future__ import annotations
 

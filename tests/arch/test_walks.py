@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names symbols, paths and rooms that exist, and every room."""
+"""ARCHITECTURE.md names only symbols, paths and rooms that exist, and names every room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of `BlobStore` and `ActionCache`, asked of every implementation."""
+"""Runs the contract of `BlobStore` and `ActionCache` on every implementation."""
 
 from __future__ import annotations
 

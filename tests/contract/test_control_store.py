@@ -1,4 +1,4 @@
-"""The contract of `ControlStore`, asked of both implementations."""
+"""Runs the contract of `ControlStore` on both implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake runtime passes the guest contract, so that worker tests on it mean something."""
+"""The fake runtime passes the guest contract, so worker tests that use it are meaningful."""
 
 from __future__ import annotations
 

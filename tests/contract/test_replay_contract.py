@@ -1,4 +1,4 @@
-"""What a replay checks, the same for the C library and its Python twin."""
+"""The C library and its Python twin check the same things before a replay."""
 
 from __future__ import annotations
 

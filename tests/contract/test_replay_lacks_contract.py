@@ -1,4 +1,7 @@
-"""Names that a directory must not have, the same for the C library, which reads it, and its twin."""
+"""The C library and its Python twin agree on which names a directory must not contain.
+
+The C library reads the directory; the twin looks up each name.
+"""
 
 from __future__ import annotations
 

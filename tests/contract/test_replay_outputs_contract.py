@@ -1,4 +1,4 @@
-"""What a replay writes, and what it leaves to the compiler: the same for both engines."""
+"""Both engines write the same outputs in a replay, and leave the same cases to the compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One machine for the end-to-end tests: a toolchain image and a guest's snapshot are made once.
+"""One machine for the end-to-end tests. The toolchain image and a guest snapshot are made once.
 
 Everything else is made per test.
 """

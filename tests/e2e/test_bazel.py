@@ -1,4 +1,4 @@
-"""Stock Bazel through a gateway to a worker with real guests, over TLS, with its user's token."""
+"""Stock Bazel builds through a gateway over TLS with its user's token; the guests are real."""
 
 from __future__ import annotations
 

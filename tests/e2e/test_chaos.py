@@ -1,4 +1,4 @@
-"""Builds in which parts are killed: green, the same objects, and a clean host afterwards."""
+"""Builds during which parts are killed succeed with the same objects and leave a clean host."""
 
 from __future__ import annotations
 

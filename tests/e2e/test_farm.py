@@ -1,7 +1,7 @@
-"""The farm as a bank would run it: two tenants, three people, two schedulers, two workers, real peers.
+"""A whole farm: two tenants, three people, two schedulers, two workers, and real peer services.
 
-People build a real project while a VM, a worker and a scheduler are killed. Every build succeeds with
-correct objects, hits are shared only inside a tenant, and the trails verify afterwards.
+People build a real project while a VM, a worker and a scheduler are killed. Every build succeeds
+with correct objects, hits are shared only inside a tenant, and the audit trails verify afterwards.
 """
 
 from __future__ import annotations

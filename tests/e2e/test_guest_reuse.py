@@ -1,4 +1,4 @@
-"""Whose code a guest has run before, with real guests."""
+"""Guest reuse with real guests: which tenants' and users' code a guest may have run before."""
 
 from __future__ import annotations
 

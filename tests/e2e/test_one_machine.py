@@ -1,4 +1,4 @@
-"""`hpcc up`, `make CC="hpcc gcc"`, the cache, the audit trail, and what happens when parts die."""
+"""One machine: `hpcc up`, `make CC="hpcc gcc"`, the cache, the audit trail, and killed parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpcc up` makes a snapshot beside its first guest, and restores the next from it."""
+"""`hpcc up` takes a snapshot beside its first guest and restores the next guest from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both parsers of the launcher protocol against every input in the corpus."""
+"""Both parsers of the launcher protocol agree on every input in the corpus."""
 
 from __future__ import annotations
 

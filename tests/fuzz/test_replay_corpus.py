@@ -1,4 +1,4 @@
-"""The C half of the hit path against plans that are real, hostile, cut short and overwritten."""
+"""The C half of the hit path handles real, hostile, truncated and overwritten plans."""
 
 from __future__ import annotations
 

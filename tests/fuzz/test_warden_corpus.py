@@ -1,4 +1,4 @@
-"""The worker's parser of warden frames against every input in the corpus."""
+"""The worker's parser of warden frames handles every input in the corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every row of the flag tables, frozen: a row that is dropped or changed is a changed meaning.
+"""Freezes every row of the flag tables. A removed or changed row changes what hpcc does.
 
 If a change is intended, rewrite the file and read the difference:
 

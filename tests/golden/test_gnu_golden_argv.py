@@ -1,4 +1,4 @@
-"""Command lines and what hpcc makes of them. A changed row here is a changed meaning."""
+"""Command lines of gcc and clang and how hpcc reads them. A changed row is a changed meaning."""
 
 from __future__ import annotations
 

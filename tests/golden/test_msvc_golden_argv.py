@@ -1,4 +1,4 @@
-"""Command lines of clang-cl and cl, and what hpcc makes of them. A changed row is a changed meaning."""
+"""Command lines of clang-cl and cl and how hpcc reads them. A changed row is a changed meaning."""
 
 from __future__ import annotations
 

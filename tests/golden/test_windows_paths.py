@@ -1,4 +1,7 @@
-"""Every path vector: what a Windows path means, or why it is refused. A changed row is a changed meaning."""
+"""Windows path vectors: what each path means, or why hpcc refuses it.
+
+A changed row is a changed meaning.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Renders a chart with Helm's own code; run it in a separate process.
 
-Standard input: `{"chart": DIR, "kubernetes": [VERSION…], "cases": {NAME: values}}`, values as text of YAML or an
-object that is laid over the first such text. Standard output: for each case `{"lint": […], "objects":
-[…], "faults": […]}` or `{"refused": text}`.
+Standard input: `{"chart": DIR, "kubernetes": [VERSION…], "cases": {NAME: values}}`. Values are YAML
+text, or an object that is merged over the first such text. Standard output: for each case
+`{"lint": […], "objects": […], "faults": […]}` or `{"refused": text}`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A dead guest is reaped, removed and reported before any caller hears of it."""
+"""A dead guest is reaped, removed and reported before any caller gets an answer about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes in the dispatcher: kept while good, dropped at once when their guest died."""
+"""The dispatcher keeps routes while they are valid and drops them as soon as their guest dies."""
 
 from __future__ import annotations
 

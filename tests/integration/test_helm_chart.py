@@ -1,7 +1,7 @@
-"""The chart, rendered and linted by Helm's own code, checked by Kubernetes' schemas and hpcc's readers.
+"""Helm's own code renders and lints the chart; Kubernetes' schemas and hpcc's readers check it.
 
-helm-python-sdk is a C interface to Helm 4's Go packages, not the `helm` program; the code that reads
-charts, values and schemas is the same.
+helm-python-sdk is a C interface to Helm 4's Go packages, not the `helm` program. The code that
+reads charts, values and schemas is the same.
 """
 
 from __future__ import annotations

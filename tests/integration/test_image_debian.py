@@ -1,4 +1,4 @@
-"""The image of distribution packages: real, and the same each time. Needs a mirror."""
+"""An image of real distribution packages has the same bytes each time. The test needs a mirror."""
 
 import json
 import os

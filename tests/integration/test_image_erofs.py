@@ -1,4 +1,4 @@
-"""Layers through the real mkfs.erofs, checked with its own tools."""
+"""Image layers go through the real mkfs.erofs, and its own tools check the result."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a person reads of an image that did not answer every question, and how it heals."""
+"""Messages about an image that did not answer every question, and how a retry repairs it."""
 
 from __future__ import annotations
 

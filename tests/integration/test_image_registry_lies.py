@@ -1,4 +1,4 @@
-"""Registries that lie, break or stall: always a clear error, never a wrong byte."""
+"""Registries that lie, disconnect or stall cause a clear error and never a wrong byte."""
 
 import base64
 import json

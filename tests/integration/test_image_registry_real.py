@@ -1,4 +1,4 @@
-"""A real docker-registry on loopback, pushed to by skopeo."""
+"""A real docker-registry on loopback, filled by skopeo."""
 
 import asyncio
 import contextlib

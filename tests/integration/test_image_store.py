@@ -1,4 +1,4 @@
-"""The store of prepared images: once, checked, bounded, and clean after crashes."""
+"""The store of prepared images: one preparation, checks, bounded size, no rest after crashes."""
 
 import asyncio
 import contextlib

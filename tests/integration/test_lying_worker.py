@@ -1,6 +1,7 @@
-"""A worker's front that lies to a daemon: only results signed for the request are written.
+"""A worker's endpoint lies to a daemon, which writes only results signed for its request.
 
-Behind the front may be a taken-over process, a proxy, or a worker that does not check its store.
+Behind the endpoint may be a compromised process, a proxy, or a worker that does not check its
+store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A mutation row is noticed only if a test ran against the mutated copy and failed there."""
+"""A mutation row counts as noticed only if its test failed against the mutated copy."""
 
 from __future__ import annotations
 

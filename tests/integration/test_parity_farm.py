@@ -1,4 +1,4 @@
-"""A farm whose image may have another compiler than the client: policies, and clients that lie."""
+"""A farm whose image has another compiler than the client: policies, and clients that lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole REAPI surface of a worker, called by a malicious client with good credentials.
+"""The whole REAPI surface of a worker, called by a malicious client with valid credentials.
 
 No client input may choose a key, write a result, or make the worker unusable for others.
 """

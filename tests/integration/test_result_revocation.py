@@ -1,4 +1,4 @@
-"""A result key that is revoked by hand: its results are misses, its worker is out."""
+"""An operator revokes a result key: its results become misses, and its worker is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler as a process: ready line, orderly ends, refused config files."""
+"""The scheduler as a process: its ready line, orderly shutdown, and refused config files."""
 
 from __future__ import annotations
 

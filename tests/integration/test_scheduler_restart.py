@@ -1,4 +1,4 @@
-"""A scheduler that is started again: workers come back, daemons log in again, nothing is lost."""
+"""A scheduler restarts: workers reconnect, daemons log in again, and no state is lost."""
 
 from __future__ import annotations
 

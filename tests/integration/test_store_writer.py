@@ -1,6 +1,6 @@
-"""An attacker writes to a worker's store: no result that they made or changed is ever served.
+"""An attacker writes to a worker's store; the worker never serves a result made or changed there.
 
-The attacker knows every format and every checksum of the store, and has no signing key.
+The attacker has every format and every checksum of the store, but no signing key.
 """
 
 from __future__ import annotations

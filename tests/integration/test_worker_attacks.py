@@ -1,4 +1,4 @@
-"""The worker against clients that lie, and against its own faults; all over real TLS."""
+"""The worker against lying clients and against its own faults, over real TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several principals of a tenant wait for one compile: each gets a row, none ends another's wait."""
+"""Several principals of a tenant wait for one compile: each gets a row, each may leave."""
 
 from __future__ import annotations
 

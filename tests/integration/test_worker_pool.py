@@ -1,4 +1,4 @@
-"""The worker's guest pool: whose code ran where before, how long guests live, who hears of deaths."""
+"""The worker's guest pool: what ran in a guest before, how long guests live, reports of deaths."""
 
 from __future__ import annotations
 

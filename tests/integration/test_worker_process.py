@@ -1,4 +1,4 @@
-"""The worker as a process: killed in mid-compile, asked to end, and started again."""
+"""The worker as a process: killed during a compile, asked to stop, and restarted."""
 
 from __future__ import annotations
 

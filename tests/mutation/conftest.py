@@ -1,4 +1,4 @@
-"""One copy of the source for all cases of a test process."""
+"""Makes one copy of the source for all cases of a test process."""
 
 from __future__ import annotations
 

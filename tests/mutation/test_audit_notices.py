@@ -1,7 +1,7 @@
 """Each check of the audit trail is needed: without it, the test named after the attack fails.
 
-Every case takes one check out of a copied tree and runs that test there. A case whose text is not
-found any more fails, too: the check moved, and so must the case.
+Every case removes one check from a copy of the tree and runs that test there. A case fails, too, if
+its text is no longer in the source: the check moved, so the case must move with it.
 """
 
 from __future__ import annotations

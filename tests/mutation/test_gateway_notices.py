@@ -1,6 +1,6 @@
 """Each check of a gateway is needed: without it, the test named after the attack fails.
 
-As `test_identity_notices.py`: one check is taken out of a copied tree, and that test run there.
+The cases work as in `test_identity_notices.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Each check of the guest boundary is needed: without it, one attack succeeds.
 
-One interpreter for all: a case takes its check out of a copy of the source, starts a zygote of that
-copy, and loads the worker's half anew where the check is there. An honest guest is still served
-then, so that what fails is the check and not the copy.
+All cases run in one interpreter. A case removes its check from a copy of the source, starts a
+zygote of that copy, and loads the worker's half again if the check is there. An honest guest must
+still be served, so that the failure comes from the missing check and not from a broken copy.
 """
 
 from __future__ import annotations

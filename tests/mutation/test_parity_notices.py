@@ -1,6 +1,6 @@
-"""Each check of what hosts and guests say of their compilers is needed: without it, its test fails.
+"""Each check of reported compilers, of hosts and of guests, is needed: without it, its test fails.
 
-As in test_identity_notices.py.
+The cases work as in test_identity_notices.py.
 """
 
 from __future__ import annotations

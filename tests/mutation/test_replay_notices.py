@@ -1,6 +1,6 @@
 """The tests of replayed hits prove something: each fails against a source without one check.
 
-As in test_hostile_tests_notice.py; here the C library is built from the copy, too.
+The cases work as in test_hostile_tests_notice.py. The C library is built from the copy, too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Each check of signed results is needed: without it, the test named after the attack fails.
 
-Every case takes one check out of a copied tree and runs that test there, as in
-`test_identity_notices.py`.
+The cases work as in `test_identity_notices.py`.
 """
 
 from __future__ import annotations

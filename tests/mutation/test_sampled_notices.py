@@ -1,6 +1,6 @@
-"""Lines that a random sample of mutations showed to be untested: each has a fast test now.
+"""Lines that a random sample of mutations showed to be untested; a fast test now covers each.
 
-Every case changes one line in a copied tree and runs that test there, as in
+Every case changes one line in a copy of the tree and runs that test there, as in
 `test_identity_notices.py`. A line that belongs to one subject is in that subject's file instead.
 """
 

@@ -1,9 +1,9 @@
 """The race around a dead VM: crash, notice, heartbeat, answer and dial in any order.
 
-The scheduler's registry and watchers and the whole dispatcher are real: its connection to the farm,
-its book of routes, its re-route. The network, the workers and time are simulated. The state machine
-decides when messages arrive (in order within a stream, in any order between streams), and its clock
-is the loop's clock.
+The scheduler's registry and watchers and the whole dispatcher are real, including its connection to
+the farm, its route table and its re-route. The network, the workers and time are simulated. The
+state machine decides when messages arrive (in order within a stream, in any order between streams),
+and its clock is the loop's clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The direct manifest against a slow model, on a real tree that changes in every way.
 
-Time is injected: `wait` makes all files old at once. It also lets a tick of the file system's clock
-pass, since a real daemon, too, would see different times before and after a real wait.
+The test injects time: `wait` makes all files old at once. It also waits for one tick of the file
+system's clock, because a real daemon would see different times before and after a real wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bounded memos against slow models: a list of pairs, the least recently used first."""
+"""Bounded memos against slow models that keep a list of pairs, the least recently used first."""
 
 from __future__ import annotations
 

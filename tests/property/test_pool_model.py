@@ -1,4 +1,4 @@
-"""The pool's core against anything that may happen to it, in any order."""
+"""The pool's core under all events that can happen to it, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a directory for names says what asking for each of them says."""
+"""Reading a whole directory gives the same answers as a look-up of each name."""
 
 from __future__ import annotations
 

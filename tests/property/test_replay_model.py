@@ -1,4 +1,4 @@
-"""Both engines and a slow model agree on any small tree and plan, and on what is left of it."""
+"""Both engines and a slow model agree on any small tree and plan, and on the tree afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which worker is chosen, held against a slow model and against what must never happen."""
+"""The choice of a worker, compared with a slow model and checked for forbidden outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed results: no two results have the same signed bytes, and each one reads back as it was."""
+"""Signed results: no two results have the same signed bytes, and each decodes to the original."""
 
 from __future__ import annotations
 

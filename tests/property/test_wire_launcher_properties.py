@@ -1,4 +1,4 @@
-"""The launcher protocol: everything reads back, and no bytes get past the one error."""
+"""The launcher protocol: every message decodes to the original; bad bytes give the one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames between worker and warden: everything reads back, and no bytes get past the one error."""
+"""Frames between worker and warden: each decodes to the original; bad bytes give the one error."""
 
 from __future__ import annotations
 

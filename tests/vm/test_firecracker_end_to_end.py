@@ -1,4 +1,4 @@
-"""A C file compiled in a jailed microVM: by the runtime alone, and through the whole stack."""
+"""A C file compiled in a jailed microVM: by the runtime only, and through the whole stack."""
 
 from __future__ import annotations
 

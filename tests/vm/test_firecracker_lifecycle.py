@@ -1,4 +1,4 @@
-"""A microVM's life and death in its jail: nothing hangs, nothing is left, the label is what ran."""
+"""A microVM's life and death in its jail: nothing hangs, nothing is left, the label is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Firecracker's guests restored from a snapshot: in a jail like any other, each itself."""
+"""Firecracker guests restored from a snapshot run in a jail like any other and are distinct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first user prepares the assets that guests boot from: once, and wholly or not at all."""
+"""The first user prepares the assets that guests boot from: once, and completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A compile that leaves something else than output files: it is not sent, or the limit's error."""
+"""A compile leaves something other than regular output files: not sent, or the limit's error."""
 
 from __future__ import annotations
 

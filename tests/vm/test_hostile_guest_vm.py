@@ -1,7 +1,7 @@
 """A real guest whose agent is hostile, through the whole path: the build has every object.
 
-The worker finds another agent on the drive that it made itself, as if the guest had been taken over
-in mid-compile.
+The worker finds another agent on the drive that it made itself, as if the guest had been
+compromised during a compile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A C file compiled in a container through the whole stack, labelled so everywhere."""
+"""A C file compiled in a container through the whole stack, labelled as such everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent for each exec, as Windows' process isolation has it, passes the contract of guests."""
+"""One agent per exec, as in Windows' process isolation, passes the guest contract."""
 
 from __future__ import annotations
 

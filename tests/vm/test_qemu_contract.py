@@ -1,4 +1,4 @@
-"""QEMU guests pass the guest contract, and keep what only a virtual machine can keep."""
+"""QEMU guests pass the guest contract, and the rules that only a virtual machine can keep."""
 
 from __future__ import annotations
 

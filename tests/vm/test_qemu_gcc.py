@@ -1,4 +1,4 @@
-"""A real toolchain image in a guest: the same object each time, and little around the compiler."""
+"""A real toolchain image in a guest: equal objects, the compiler's errors, and its description."""
 
 from __future__ import annotations
 

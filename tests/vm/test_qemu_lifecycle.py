@@ -1,4 +1,4 @@
-"""A VM's life and death: nothing hangs, nothing is left, the label is what ran."""
+"""A VM's life and death: nothing hangs, nothing is left, and the label is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real image on a machine too slow for the deadline: no answer is kept, and a retry works."""
+"""A real image on a machine that misses the deadline: no answer is stored, and a retry works."""
 
 from __future__ import annotations
 

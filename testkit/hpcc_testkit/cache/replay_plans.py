@@ -1,4 +1,4 @@
-"""Plans for native/fuzz_replay.c, where the first letter of a file's name decides what is there.
+"""Plans for native/fuzz_replay.c. The first letter of a file's name decides what is there.
 
 `python -m hpcc_testkit.cache.replay_plans DIRECTORY` writes them as files, the seeds of a fuzz run.
 The name of each plan begins with the answer that the target gives for it.

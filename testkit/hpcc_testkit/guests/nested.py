@@ -1,8 +1,8 @@
-"""An emulated machine that has KVM and only cgroup version 2, in which the same tests run.
+"""An emulated machine with KVM and only cgroup version 2, in which tests of this machine run.
 
 For tests that this machine cannot run: `hand_on` reports for an item what the test did there.
-It boots the guests' kernel under QEMU's TCG with a virtualisation-capable CPU, over this machine's
-own root (virtiofs, read-only, with a layer in memory above it), and runs one pytest there.
+It boots the guests' kernel under QEMU's TCG with a CPU that supports virtualisation, over this
+machine's root (virtiofs, read-only, with a layer in memory above it), and runs one pytest there.
 """
 
 from __future__ import annotations

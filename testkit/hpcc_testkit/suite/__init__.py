@@ -1,1 +1,1 @@
-"""How the suite itself runs: mutation rows, the deal to processes."""
+"""How the suite itself runs: mutation rows, the distribution of tests to processes."""

@@ -1,4 +1,4 @@
-"""`hpcc audit` at the command line: filters, formats, bounds, and what verify says."""
+"""`hpcc audit` at the command line: filters, formats, limits, and the output of verify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers' records in a real PostgreSQL: who may do what there, and what the database refuses."""
+"""Audit records in a real PostgreSQL: the rights of each role, and what the database refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trail: durable before `append` returns, chained, and whole after any crash."""
+"""The audit trail is on disk before `append` returns, is chained, and survives any crash."""
 
 from __future__ import annotations
 

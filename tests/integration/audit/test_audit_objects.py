@@ -1,4 +1,4 @@
-"""Sealed segments in a real S3 server: whole, once, and under object lock where the bucket has it."""
+"""Sealed segments reach a real S3 server complete and once, under its object lock if it has one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reproducing a row: the same outputs, others, or the name of what is gone. Guests are fake here."""
+"""Reproducing an audit row gives equal outputs, different outputs, or the name of what is missing.
+
+Guests are fake here.
+"""
 
 from __future__ import annotations
 

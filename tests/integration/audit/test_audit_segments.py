@@ -1,4 +1,4 @@
-"""Rotation: segments are sealed, a start reads one of them, and a crash at any step is mended."""
+"""Rotation seals segments, a start reads only one of them, and a crash at any step is repaired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's trail on its way to a scheduler's database: in order, once, held while it is away."""
+"""A worker ships its trail to a scheduler's database in order, once, and waits while it is down."""
 
 from __future__ import annotations
 

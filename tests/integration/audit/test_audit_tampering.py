@@ -1,4 +1,4 @@
-"""`verify` detects changes to a trail on disk: each test is one way to change it."""
+"""`verify` detects changes to a trail on disk; each test makes one kind of change."""
 
 from __future__ import annotations
 

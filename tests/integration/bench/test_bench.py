@@ -1,4 +1,4 @@
-"""The bench runs as documented: real tools, real builds, and a wrong object does not pass."""
+"""The bench runs as documented with real tools and real builds, and detects a wrong object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ext4 of the bench leaves neither a mount nor a loop device behind, however its block ends."""
+"""The bench's ext4 file system leaves no mount and no loop device, however its block ends."""
 
 from __future__ import annotations
 

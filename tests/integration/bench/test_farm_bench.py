@@ -1,4 +1,4 @@
-"""The farm simulator runs as documented: a small farm, no time asserted."""
+"""The farm simulator runs as documented on a small farm; no test asserts a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny real projects, built twice from clean as a newcomer would: all hits, the same objects."""
+"""Tiny real projects, built twice from clean: the second build has only hits and equal objects."""
 
 from __future__ import annotations
 

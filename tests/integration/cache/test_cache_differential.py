@@ -1,4 +1,4 @@
-"""Through the cache, cold and from a hit, each compile leaves what the bare compiler leaves."""
+"""A compile through the cache, miss or hit, leaves the same files as the bare compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage, full disks, races: each ends in a correct object and a count."""
+"""Damage, full disks and races each end in a correct object and a counted reason."""
 
 from __future__ import annotations
 

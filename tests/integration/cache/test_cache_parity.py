@@ -1,4 +1,4 @@
-"""The daemon obeys the farm's latest answer: which compilers may go out, who may fall back."""
+"""The daemon follows the farm's latest policy: which compilers may use the farm or fall back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A name that resolves differently while a compile runs: no result of it may be kept.
+"""A name resolves differently while a compile runs: the result must not be stored.
 
-All files are old, so that their times do not show the change.
+All files are old, so their times do not show the change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compiles that go to a farm: what is sent, what is kept apart, and every way back to local."""
+"""Compiles on a farm: what is sent, which keys stay separate, and every fallback to local."""
 
 from __future__ import annotations
 

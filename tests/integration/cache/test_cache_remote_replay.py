@@ -1,4 +1,4 @@
-"""Hits on a farm's results are remembered like those of this machine's compiler."""
+"""Hits on a farm's results become replays, like hits on results of the local compiler."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Replayed hits of a real daemon: always what the bare compiler does, whatever changes under them.
+"""Replayed hits of a real daemon equal the bare compile, whatever changes in between.
 
-Each case establishes a replay, which the daemon's counter shows, changes one thing, and compiles
+Each case establishes a replay, which the daemon's counter confirms, changes one thing, and compiles
 through hpcc and bare.
 """
 

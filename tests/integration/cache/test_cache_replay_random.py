@@ -1,7 +1,7 @@
-"""Random edits under replayed hits: each compile of a real daemon is the bare one.
+"""Random edits between replayed hits: each compile through a real daemon equals the bare compile.
 
-Many trees at once, so that all grow old in one wait. HPCC_TEST_SEED and HPCC_TEST_ROUNDS make other
-and longer runs; a failure names its seed.
+Many trees are edited at once, so that all age in one wait. HPCC_TEST_SEED and HPCC_TEST_ROUNDS give
+other and longer runs. A failure names its seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A guest that lacks a file names it; what a hostile guest names is not sent."""
+"""A guest reports the file that it lacks; files that a hostile guest names are never sent."""
 
 from __future__ import annotations
 

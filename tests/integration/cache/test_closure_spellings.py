@@ -1,4 +1,4 @@
-"""Odd ways to include a file: the scanned tree holds at least what `-M` of gcc and clang names."""
+"""Unusual ways to include a file: the scanned tree has every file that `-M` names (gcc and clang)."""
 
 from __future__ import annotations
 

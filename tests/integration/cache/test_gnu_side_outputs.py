@@ -1,4 +1,4 @@
-"""Compiles that write more than an object: all of it comes back from a hit, by every compiler."""
+"""Compiles that write more than an object: a hit restores all outputs, for every compiler."""
 
 from __future__ import annotations
 

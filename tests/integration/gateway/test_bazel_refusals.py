@@ -1,4 +1,4 @@
-"""Real Bazel at a worker and at a gateway, guests are fakes: what works, and what it says if not."""
+"""Real Bazel on a worker and on a gateway with fake guests: what works, and its error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway against clients that lie, flood or dawdle; every test is named after the attack."""
+"""A gateway under clients that lie, flood or stall. Every test is named after its attack."""
 
 from __future__ import annotations
 

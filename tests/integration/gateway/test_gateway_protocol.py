@@ -1,4 +1,4 @@
-"""A stock client's calls through a gateway to real workers over TLS; guests are fakes."""
+"""A stock client calls real workers through a gateway over TLS; the guests are fakes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files that flags name: another content is another object, the same content is a hit.
+"""Files that flags name: other content gives another object, and equal content gives a hit.
 
-Each case has two contents that give two objects, so that a cache which looked at the name alone
-would be caught. `bench.compile` compares every step with a bare compile.
+Each case has two contents that give two objects, so the test catches a cache that compares only
+names. `bench.compile` compares every step with a bare compile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The name under which GCC looks for an earlier run's counts: as GCC itself says it in its warning."""
+"""The name under which GCC looks for an earlier run's counts, as GCC prints it in its warning."""
 
 from __future__ import annotations
 

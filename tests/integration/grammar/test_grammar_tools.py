@@ -1,4 +1,4 @@
-"""Programs and files that the driver itself takes: -B, -specs, sanitizers' lists, native, Objective-C."""
+"""Programs and files that a driver finds by itself: -B, -specs, sanitizer lists, Objective-C."""
 
 from __future__ import annotations
 

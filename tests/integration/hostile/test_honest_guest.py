@@ -1,4 +1,4 @@
-"""A guest with much to say, by the agent's own library, is not taken for a hostile one."""
+"""A guest with a lot of output, sent by the agent's own library, is not treated as hostile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guest that misbehaves in every way is retired with the right reason, at a bounded cost."""
+"""The host retires a guest that misbehaves, with the right reason and at a bounded cost."""
 
 from __future__ import annotations
 

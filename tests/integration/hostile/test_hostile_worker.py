@@ -1,4 +1,4 @@
-"""A worker whose guests are hostile: each attack is an event and a row, and never a result."""
+"""A worker with hostile guests records each attack as an event and a row, and never as a result."""
 
 from __future__ import annotations
 

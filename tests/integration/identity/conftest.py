@@ -1,4 +1,4 @@
-"""Two real identity providers for each module that logs in: starting one takes a second and more."""
+"""Two real identity providers for each module that logs in, because a start takes over a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpcc login` as a person uses it, and builds with the login: local or remote, never broken."""
+"""`hpcc login` as a person uses it, and builds with that login: local or remote, never broken."""
 
 from __future__ import annotations
 

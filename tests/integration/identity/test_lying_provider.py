@@ -1,4 +1,4 @@
-"""Providers that lie, redirect, flood, stall or go away: over real HTTP on loopback."""
+"""Identity providers that lie, redirect, flood, stall or disappear, over real HTTP on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins at a real, certified OpenID provider, and a scheduler that checks what they give."""
+"""Logins at a real, certified OpenID provider; a scheduler checks the tokens that it issues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may be a worker: one-time tokens, certificates over mTLS, and attempts without them."""
+"""Worker enrolment: one-time tokens, certificates over mTLS, and attempts without either."""
 
 from __future__ import annotations
 

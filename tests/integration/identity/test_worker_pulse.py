@@ -1,4 +1,4 @@
-"""Streams of heartbeats over real connections: broken, foreign, revoked."""
+"""Heartbeat streams over real connections: broken ones, another worker's, and revoked ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A launcher of this tree, and a directory to compile in."""
+"""A launcher built from this tree, and a directory to compile in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon's front against launchers that are not launchers."""
+"""The daemon's front against clients that only pretend to be launchers."""
 
 from __future__ import annotations
 

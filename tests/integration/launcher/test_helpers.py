@@ -1,4 +1,4 @@
-"""Several processes on the daemon's socket: the same answers, the same counts, nobody left behind."""
+"""Several processes serve the daemon's socket: same answers, same counts, no process left."""
 
 from __future__ import annotations
 

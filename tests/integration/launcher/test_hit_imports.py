@@ -1,4 +1,4 @@
-"""The modules that a daemon has loaded after it answered a hit of gcc."""
+"""Lists the modules that a daemon has loaded after it answered a hit of gcc."""
 
 from __future__ import annotations
 

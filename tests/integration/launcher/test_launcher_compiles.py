@@ -1,4 +1,4 @@
-"""The launcher with a daemon that answers: every answer, and a compiler that notices nothing."""
+"""The launcher with every answer of a daemon; the compiler cannot tell that hpcc started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real daemon, started by the first compile and ended by command."""
+"""The first compile starts the real daemon, and a command ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the daemon: the build succeeds, nothing hangs, nothing stays."""
+"""With any fault of the daemon the build succeeds, nothing hangs, and nothing is left behind."""
 
 from __future__ import annotations
 

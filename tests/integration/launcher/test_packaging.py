@@ -1,4 +1,4 @@
-"""What pip makes of the tree: a wheel for one platform, with a working `hpcc` in it."""
+"""pip builds a wheel for one platform from the tree, with a working `hpcc` in it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 r"""A client with Windows paths, and a guest whose root is C:\src, around the real clang-cl.
 
-The drive Z: is this machine's root, as under Wine. `cl.exe` is clang-cl that says what cl says: a
+The drive Z: is this machine's root, as under Wine. `cl.exe` is clang-cl with cl's messages: a
 report in JSON, notes in German. Everything between client and guest is real.
 """
 

@@ -1,4 +1,4 @@
-"""clang-cl through the cache: the object, stdout and stderr of a bare compile, cold and hit."""
+"""clang-cl through the cache, miss and hit: object and messages equal those of a bare compile."""
 
 from __future__ import annotations
 

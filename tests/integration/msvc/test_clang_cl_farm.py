@@ -1,4 +1,4 @@
-"""clang-cl from a daemon through scheduler and worker into a guest, with nothing in between faked.
+"""clang-cl from a daemon through scheduler and worker into a guest, with no part in between faked.
 
 The guest is a directory of this machine, whose image is the directory with clang-cl.
 """

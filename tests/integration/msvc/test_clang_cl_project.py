@@ -1,4 +1,4 @@
-"""A real C++ project through clang-cl, for Windows (MinGW's headers): every object, cold and hit."""
+"""A real C++ project for Windows (MinGW's headers) through clang-cl: every object, miss and hit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""clang-cl for guests: what is sent, the object that a bare compile makes, and what stays here."""
+"""clang-cl in guests: what is sent, equality with a bare compile, and which compiles stay local."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of clang-cl in two directories: the same object, and a warning nowhere."""
+"""Each row of clang-cl in two directories gives the same object, without any warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One launcher of this tree for all proofs."""
+"""Builds one launcher of this tree for all proofs."""
 
 from __future__ import annotations
 

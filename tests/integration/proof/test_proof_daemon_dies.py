@@ -1,4 +1,4 @@
-"""A daemon killed at each call of its store, and daemons whose disk is full: builds go on."""
+"""Builds continue when a daemon is killed at any call of its store, or when its disk is full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random edits and damage, bounded in time; `make soak` runs the same for any time."""
+"""Random edits and damage, bounded in time; `make soak` runs the same without a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fault at every call of the private store, in a process that may die of it."""
+"""Every fault at every call of the private store, in a process that the fault may kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sockets that a database driver left behind end with the test that made them."""
+"""Closes sockets that a database driver left behind at the end of the test that opened them."""
 
 from __future__ import annotations
 

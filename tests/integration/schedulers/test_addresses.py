@@ -1,4 +1,4 @@
-"""Several addresses of a farm: the first that answers is used, and a refusal is final."""
+"""A farm with several addresses: the first that answers is used, and a refusal is final."""
 
 from __future__ import annotations
 

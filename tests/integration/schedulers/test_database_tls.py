@@ -1,4 +1,4 @@
-"""TLS to a real PostgreSQL with a certificate: its identity is checked before data is sent."""
+"""TLS to a real PostgreSQL: its certificate's identity is checked before data is sent."""
 
 from __future__ import annotations
 

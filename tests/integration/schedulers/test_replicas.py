@@ -1,4 +1,4 @@
-"""Two schedulers on a real PostgreSQL: either dies, the database goes and comes, keys change."""
+"""Two schedulers on a real PostgreSQL: either is killed, the database restarts, keys rotate."""
 
 from __future__ import annotations
 

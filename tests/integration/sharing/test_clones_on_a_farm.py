@@ -1,4 +1,4 @@
-"""Two people, two clones at different paths, one farm: what is shared, and what is not."""
+"""Two people with two clones at different paths use one farm: what is shared and what is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two clones of a CMake project built as their owner would: through the launcher and its daemon."""
+"""Two clones of a CMake project, each built by its owner through the launcher and a daemon."""
 
 from __future__ import annotations
 

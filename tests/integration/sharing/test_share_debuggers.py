@@ -1,4 +1,4 @@
-"""A debugger finds the sources of the clone at hand in an object that another clone made."""
+"""A debugger finds the local clone's sources for an object that another clone compiled."""
 
 from __future__ import annotations
 

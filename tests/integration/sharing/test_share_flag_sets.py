@@ -1,4 +1,4 @@
-"""Each flag set on the allow-list: what one clone made is what a compile in the other gives."""
+"""Each allowed flag set: the result of one clone equals what a compile in the other clone gives."""
 
 from __future__ import annotations
 

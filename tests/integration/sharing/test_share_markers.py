@@ -1,4 +1,4 @@
-"""Markers that must not count, and those that must: the search, and what a compile makes of it."""
+"""Which `.hpcc` markers count and which do not: in the search for them, and in a compile."""
 
 from __future__ import annotations
 

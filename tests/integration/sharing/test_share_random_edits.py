@@ -1,4 +1,4 @@
-"""Clones that drift apart and together again: after each edit, what their own compilers give."""
+"""Random edits separate and rejoin clones; each compile equals that of the clone's own compiler."""
 
 from __future__ import annotations
 

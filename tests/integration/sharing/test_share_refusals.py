@@ -1,4 +1,4 @@
-"""What must stay private: hpcc adds no flag, or no other clone gets the result."""
+"""Results that must stay private: hpcc adds no flag, or no other clone gets the result."""
 
 from __future__ import annotations
 

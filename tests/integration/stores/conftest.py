@@ -1,4 +1,4 @@
-"""Both S3 servers, once for each test process; and stores on them."""
+"""Starts both S3 servers once per test process, and makes stores on them."""
 
 from __future__ import annotations
 

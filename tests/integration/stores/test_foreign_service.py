@@ -1,4 +1,4 @@
-"""Another REAPI service, buildbox-casd, as a store for workers and as it answers and fails."""
+"""buildbox-casd, another REAPI service, as a store for workers: its answers and its failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of stores on two real S3 servers, and what their policies and TLS refuse."""
+"""The store contract on two real S3 servers, and what their policies and TLS refuse."""
 
 from __future__ import annotations
 

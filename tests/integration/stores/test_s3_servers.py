@@ -1,4 +1,4 @@
-"""What the S3 servers of the tests promise: one tenant's credential ends at its prefix."""
+"""The test S3 servers keep their promise: a tenant's credential is limited to its prefix."""
 
 from __future__ import annotations
 

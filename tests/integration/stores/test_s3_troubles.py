@@ -1,4 +1,4 @@
-"""An S3 server that lies, stalls, breaks off or dies: bounded time, bounded memory, no wrong byte."""
+"""An S3 server lies, stalls, disconnects or dies: bounded time and memory, and no wrong byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers that share a tenant's results over real S3: hits while it lives, builds while it does not."""
+"""Workers share a tenant's results over real S3; while it is down, builds go on without hits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One launcher of this tree for all scenarios."""
+"""Builds one launcher of this tree for all scenarios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens to its inputs, a compile through hpcc leaves what the bare compiler leaves."""
+"""Whatever happens to the inputs, a compile through hpcc leaves what the bare compiler leaves."""
 
 from __future__ import annotations
 

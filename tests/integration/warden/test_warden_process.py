@@ -1,4 +1,4 @@
-"""The warden as a process: what it may not do, what its end costs, what it leaves behind."""
+"""The warden as a process: forbidden calls, the effect of its death, and what it leaves behind."""
 
 from __future__ import annotations
 

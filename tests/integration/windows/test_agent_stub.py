@@ -1,4 +1,4 @@
-"""hpcc-agent.exe under Wine: its verbs, and that nothing outlives a compile's job."""
+"""hpcc-agent.exe under Wine: its commands, and that no process outlives a compile's job."""
 
 from __future__ import annotations
 

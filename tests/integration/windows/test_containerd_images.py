@@ -1,4 +1,4 @@
-"""Images of a real containerd: looked up by digest, pulled by it, read."""
+"""Images in a real containerd: looked up by digest, pulled, and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hpcc.exe, the Windows launcher, under Wine: what it runs, prints, and which servers it trusts."""
+"""hpcc.exe, the Windows launcher, under Wine: what it runs and prints, which servers it trusts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The daemon's named pipe, for real under Wine: its server in Python, hpcc.exe at the other end.
+"""The daemon's named pipe under Wine: its server in Python, hpcc.exe at the other end.
 
-The server's calls are made by a program under Wine (hpcc_testkit.windows.bridge); all above the
-seam of those calls is what runs on Windows.
+A program under Wine (hpcc_testkit.windows.bridge) makes the server's calls. The code above those
+calls is the code that runs on Windows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The wheel for Windows, built here: what is in it. Its installation: not yet run on Windows."""
+"""The contents of the wheel for Windows, built here. Installing it has not yet run on Windows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The Windows agent, as its layer brings it, under Wine: real CPython for Windows, real jobs, a real
-warden on the host's side. What is not real is the socket's family."""
+"""The Windows agent from its layer, under Wine: real CPython for Windows, real jobs, a real warden.
+
+The warden runs on the host's side. Only the socket's family is not the real one.
+"""
 
 from __future__ import annotations
 

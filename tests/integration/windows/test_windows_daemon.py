@@ -1,4 +1,4 @@
-"""The daemon itself, in a CPython for Windows under Wine: it listens, answers, counts, ends."""
+"""The daemon in a CPython for Windows under Wine: it listens, answers, counts and stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An agent for each exec, as process isolation has it: the real one, under Wine, on its standard streams.
+"""One agent per exec, as in process isolation: the real agent under Wine, on its standard streams.
 
 containerd is scripted and starts every process that it is asked for. Streams, warden, agent, jobs
 and the compile are real.

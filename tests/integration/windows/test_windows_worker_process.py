@@ -1,4 +1,4 @@
-"""The worker's process in a CPython for Windows under Wine: as far as there is no containerd."""
+"""The worker's process in a CPython for Windows under Wine, up to where it needs containerd."""
 
 from __future__ import annotations
 

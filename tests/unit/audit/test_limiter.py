@@ -1,4 +1,4 @@
-"""Security events at a rate: what a flood may hide is more of itself."""
+"""Rate limits of security events: a flood can hide only further events like itself."""
 
 from __future__ import annotations
 

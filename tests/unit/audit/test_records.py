@@ -1,4 +1,4 @@
-"""The bytes of one audit record: what is read back, and what a peer may not send."""
+"""The bytes of one audit record: decoding, and what a peer may not send."""
 
 from __future__ import annotations
 

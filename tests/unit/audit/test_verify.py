@@ -1,4 +1,4 @@
-"""`verify_trail` on trails that are written here byte by byte, without the writer.
+"""`verify_trail` on trails that the tests write byte by byte, without the writer.
 
 Each test damages a good trail in one way. tests/integration/audit does the same to trails of the
 real writer.

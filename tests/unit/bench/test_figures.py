@@ -1,4 +1,4 @@
-"""The bench's own arithmetic: what is compared with what, and what counts as reached."""
+"""The bench's arithmetic: which figures it compares, and when a target counts as reached."""
 
 from __future__ import annotations
 

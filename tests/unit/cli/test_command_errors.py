@@ -1,4 +1,4 @@
-"""What a person reads who makes a mistake at the command line or in a service's config file."""
+"""Error messages for mistakes at the command line or in a service's config file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares two compilers: how they differ, how that is reported, who decides, what is refused."""
+"""Comparing two compilers: their differences, the report, the deciding rule, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""hpcc.toml, farm.json and the directories."""
+"""The files hpcc.toml and farm.json, and the directories that hpcc uses."""
 
 from __future__ import annotations
 

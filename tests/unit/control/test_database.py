@@ -1,4 +1,4 @@
-"""Where the database is: nothing secret in the URL, nothing unverified on the network."""
+"""The database URL holds no secret, and no connection over the network is unverified."""
 
 from __future__ import annotations
 

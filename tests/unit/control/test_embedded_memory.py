@@ -1,4 +1,4 @@
-"""What the embedded store keeps of its entries in memory is never old."""
+"""Entries that the embedded store keeps in memory are never older than those on disk."""
 
 from __future__ import annotations
 

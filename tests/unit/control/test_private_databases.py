@@ -1,4 +1,4 @@
-"""SQLite makes files that others can read, unless it finds one that they cannot."""
+"""SQLite creates files that others can read unless the file exists first with a private mode."""
 
 from __future__ import annotations
 

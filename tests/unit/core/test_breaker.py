@@ -1,4 +1,4 @@
-"""When a breaker opens, and who may ask afterwards."""
+"""When a circuit breaker opens, and which calls it allows afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests, names, paths: values that cannot hold nonsense."""
+"""Digests, names and paths reject invalid values."""
 
 from __future__ import annotations
 

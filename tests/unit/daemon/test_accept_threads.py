@@ -1,4 +1,4 @@
-"""Signs of life for launchers that wait, with a clock that stands still."""
+"""Keep-alive messages for launchers that wait, tested with a clock that stands still."""
 
 from __future__ import annotations
 

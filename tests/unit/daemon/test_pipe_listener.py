@@ -1,4 +1,4 @@
-"""The front on a pipe, with connections that are scripts: whom it serves, and what it refuses."""
+"""The front on a pipe with scripted connections: which it serves and which it refuses."""
 
 from __future__ import annotations
 

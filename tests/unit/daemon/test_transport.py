@@ -1,4 +1,4 @@
-"""One frame from a launcher's socket, whole, in pieces, or not at all."""
+"""Receiving one frame from a launcher's socket: whole, in pieces, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dispatcher's channels to workers that come and go."""
+"""The dispatcher's channels to workers that appear and disappear."""
 
 from __future__ import annotations
 

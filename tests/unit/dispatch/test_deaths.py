@@ -1,4 +1,4 @@
-"""Which actions the daemon sends to no worker any more, and for how long."""
+"""Which actions the daemon no longer sends to any worker, and for how long."""
 
 from __future__ import annotations
 

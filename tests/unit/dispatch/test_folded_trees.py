@@ -1,4 +1,4 @@
-"""Trees for guests that fold case: one digest for two spellings, never one for two files."""
+"""Trees for guests that ignore case: one digest for two spellings, never one for two files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the dispatcher remembers of trees and of workers, and how it forgets."""
+"""What the dispatcher remembers of trees and workers, and when it forgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dispatcher on a thread of the daemon's own: what stands between the two ends."""
+"""The dispatcher on a thread of the daemon: no farm, an abandoned compile, no gRPC."""
 
 from __future__ import annotations
 

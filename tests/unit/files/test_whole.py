@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever fails and whenever."""
+"""Files are whole or absent, at whatever step a write fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets and counts of the gateway: nobody can take all of it."""
+"""Budgets and counts of the gateway: one caller cannot use them up."""
 
 from __future__ import annotations
 

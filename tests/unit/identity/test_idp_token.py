@@ -1,4 +1,4 @@
-"""Tokens of identity providers that must be refused. Tests are named after the attacks."""
+"""Identity providers' tokens that must be refused. Tests are named after the attacks."""
 
 from __future__ import annotations
 

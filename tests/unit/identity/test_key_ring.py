@@ -1,4 +1,4 @@
-"""Signing keys that several schedulers share: sealed, rotated, ended; and sessions of their secrets."""
+"""Signing keys that several schedulers share: sealed, rotated, ended; sessions based on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging in: what a provider may answer, what is kept, who may read it."""
+"""Logging in: which answers of a provider are accepted, what is stored, who may read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider that stalls on purpose, and callers without end who wait for it."""
+"""A provider that stalls on purpose, and an endless number of callers that wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed results: one canonical form, and no field of it can be changed unnoticed."""
+"""Signed results have one canonical form, and a change to any field is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Route tokens, one test per way to cheat."""
+"""Route tokens: one test per way to cheat."""
 
 from __future__ import annotations
 

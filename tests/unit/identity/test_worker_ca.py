@@ -1,4 +1,4 @@
-"""What a worker keeps of its enrolment: a key, and that key's certificate."""
+"""A worker stores two results of its enrolment: a key, and that key's certificate."""
 
 from __future__ import annotations
 

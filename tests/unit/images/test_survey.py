@@ -1,4 +1,4 @@
-"""A question without an answer proves nothing, and what proves nothing is never kept."""
+"""An unanswered question proves nothing, so its outcome is never stored."""
 
 from __future__ import annotations
 

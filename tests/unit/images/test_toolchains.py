@@ -1,4 +1,4 @@
-"""What a guest says of its image's compilers is hostile; what is kept of it is checked again."""
+"""A guest's description of its compilers is hostile input; the stored part is checked again."""
 
 from __future__ import annotations
 

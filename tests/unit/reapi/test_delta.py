@@ -1,4 +1,4 @@
-"""Blobs as changes of others: what is made is applied, and what is hostile is refused."""
+"""Blobs as changes of other blobs: a delta reproduces its blob, and a hostile one is refused."""
 
 from __future__ import annotations
 

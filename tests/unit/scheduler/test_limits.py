@@ -1,4 +1,4 @@
-"""How many connections the scheduler asks its machine for."""
+"""How many connections the scheduler requests from the operating system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is routed where, and when a route dies."""
+"""Which worker each caller is routed to, and when a route ends."""
 
 from __future__ import annotations
 

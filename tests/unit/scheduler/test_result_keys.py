@@ -1,4 +1,4 @@
-"""The scheduler's list of result keys: listed, kept, expired, revoked, and the same for all replicas."""
+"""The scheduler's list of result keys: listed, kept, expired, revoked, equal on all replicas."""
 
 from __future__ import annotations
 

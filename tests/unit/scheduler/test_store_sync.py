@@ -1,4 +1,4 @@
-"""What one scheduler tells the others, over a store that is away now and then."""
+"""Schedulers exchange news over a store that is unreachable now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches of routes: room for every principal, and no watch for a session that has ended."""
+"""Watches of routes: each principal has room for its own, and a session's watches end with it."""
 
 from __future__ import annotations
 

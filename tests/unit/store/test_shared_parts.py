@@ -1,4 +1,4 @@
-"""Breaker, patience, write-behind and publisher: what they do when a shared store is in trouble."""
+"""Breaker, patience, write-behind and publisher while a shared store has faults."""
 
 from __future__ import annotations
 

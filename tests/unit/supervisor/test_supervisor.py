@@ -1,4 +1,4 @@
-"""Services that die, hang, send nonsense, or are asked to stop."""
+"""Services that die, hang, send invalid data, or are asked to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake runtime keeps the port's promises, so that worker tests on it mean something."""
+"""The fake runtime keeps the port's promises, so worker tests that use it are meaningful."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leftovers on a host that the chaos tests would detect."""
+"""Every kind of leftover on a host that the chaos tests must detect is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves out of a long list, a later run takes."""
+"""Cases of a long list that one run leaves out run later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is dealt to one pytest process, and in which order."""
+"""Which tests one pytest process gets, and in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hash of an item changes with its case, its files and their imports, and not with prose."""
+"""The hash of an item changes with its case, its files and their imports, but not with prose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arithmetic of tools/house_figures.py: what counts as a line, a question, a move."""
+"""The arithmetic of tools/house_figures.py: how it counts lines, questions and moves."""
 
 from __future__ import annotations
 

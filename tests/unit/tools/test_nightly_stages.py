@@ -1,4 +1,4 @@
-"""`make nightly` runs stages within its time, resumes, and keeps hashes of green stages only."""
+"""`make nightly` keeps stages within its time, resumes, and stores hashes of green stages only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seccomp filter of wardens, run in an interpreter: what it allows is what is listed."""
+"""The seccomp filter of wardens, run in an interpreter, allows exactly the listed calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The zygote outlives what one guest's warden meets."""
+"""The zygote survives whatever happens to the warden of one guest."""
 
 from __future__ import annotations
 

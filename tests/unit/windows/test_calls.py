@@ -1,4 +1,4 @@
-"""What hpcc asks of Windows, up to the call: flags, structures, command lines, specifications."""
+"""hpcc's Windows calls up to the system: flags, structures, command lines, specifications."""
 
 from __future__ import annotations
 

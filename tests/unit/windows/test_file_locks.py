@@ -1,4 +1,4 @@
-"""Files as the services open and lock them; the same on Windows is tried under Wine."""
+"""How the services open and lock files. The real Windows calls are tested under Wine."""
 
 from __future__ import annotations
 

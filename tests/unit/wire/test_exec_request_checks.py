@@ -1,4 +1,4 @@
-"""Every rule that a request to a guest must keep: checked by the host before, by the guest after."""
+"""Every rule for a request to a guest: the host checks it before sending, the guest on arrival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many frames a guest may send, and when it may send more."""
+"""How many frames a guest may send, and what raises that number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launcher protocol: what is refused, and with which word."""
+"""The launcher protocol: which messages are refused, and with which word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The link handshake finds the start of a session whatever lies in the pipe before it."""
+"""The link handshake finds the start of a session, whatever bytes precede it in the pipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's questions for signing keys, while its scheduler hangs."""
+"""The worker's requests for signing keys while its scheduler hangs."""
 
 from __future__ import annotations
 

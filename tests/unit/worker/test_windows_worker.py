@@ -1,4 +1,4 @@
-"""What a worker and `hpcc doctor` make of the settings for Windows guests. Nothing is Windows."""
+"""How a worker and `hpcc doctor` read the settings for Windows guests. Nothing is Windows."""
 
 from __future__ import annotations
 

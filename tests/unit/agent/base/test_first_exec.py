@@ -1,4 +1,4 @@
-"""The first Exec gives a guest its identity: before anything runs, and at most once."""
+"""The first Exec gives a guest its identity, before anything runs and at most once."""
 
 from __future__ import annotations
 

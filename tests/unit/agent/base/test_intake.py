@@ -1,4 +1,4 @@
-"""The agent refuses frames that break agent.proto, and takes those that do not."""
+"""The agent refuses frames that violate agent.proto and accepts all others."""
 
 from __future__ import annotations
 

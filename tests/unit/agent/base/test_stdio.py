@@ -1,4 +1,4 @@
-"""The agent gathers what a program writes in small pieces, so that none costs the host too much."""
+"""The agent merges small writes of a program, so that they do not cost the host too much."""
 
 from __future__ import annotations
 

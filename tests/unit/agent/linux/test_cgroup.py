@@ -1,4 +1,4 @@
-"""A compile's group in both versions of cgroups, by the files that are written and read."""
+"""A compile's cgroup in both cgroup versions, tested by the files that are written and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guest's port: a session starts after HELLO; a hang-up that lasts ends it."""
+"""The guest's port: a session starts after HELLO, and a lasting hang-up ends it."""
 
 from __future__ import annotations
 

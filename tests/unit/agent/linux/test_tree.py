@@ -1,4 +1,4 @@
-"""The agent's blob cache and trees: digests checked on arrival and use, nothing followed."""
+"""The agent's blob cache and trees check digests on arrival and on use, and follow no links."""
 
 from __future__ import annotations
 

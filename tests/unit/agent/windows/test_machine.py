@@ -1,4 +1,4 @@
-"""The agent's Windows machine, with a stand-in for its stub: order, cleaning, hostile files."""
+"""The agent's Windows machine with a stand-in for its stub: order, clean-up, hostile files."""
 
 from __future__ import annotations
 

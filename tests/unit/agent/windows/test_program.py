@@ -1,4 +1,4 @@
-"""What a compile on Windows is started with: the same rules wherever they are tried."""
+"""How a compile on Windows is started: the same rules on every system that runs the test."""
 
 from __future__ import annotations
 

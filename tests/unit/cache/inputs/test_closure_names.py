@@ -1,4 +1,4 @@
-"""Which absent names a closure watches, and how few looks at the disk that takes."""
+"""Which absent names a closure watches, and how few disk look-ups that takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions, files that flags name, specs files, and what "native" stands for."""
+"""Compiler versions, files that flags name, specs files, and the meaning of "native"."""
 
 from __future__ import annotations
 

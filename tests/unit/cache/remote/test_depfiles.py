@@ -1,4 +1,4 @@
-"""Dependency files of a guest, spelled for this machine and remembered."""
+"""A guest's dependency files are rewritten with this machine's paths and stored."""
 
 from __future__ import annotations
 

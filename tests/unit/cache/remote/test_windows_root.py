@@ -1,4 +1,4 @@
-"""Where a project on Windows begins: markers that count, and those that do not."""
+"""Where a Windows project's root is: which markers count and which do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of compiles for `hpcc explain`, and what hits saved."""
+"""Records of compiles for `hpcc explain`, and the time that hits saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files lent to compilers: each to one at a time, empty or absent, and gone when in doubt."""
+"""Scratch files for compilers: lent to one compile at a time, empty or absent, removed in doubt."""
 
 from __future__ import annotations
 

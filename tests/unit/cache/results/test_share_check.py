@@ -1,4 +1,4 @@
-"""What in a source, or in the environment, keeps a result to one checkout."""
+"""Contents of a source, or of the environment, that limit a result to one checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock of `hpcc up`."""
+"""The lock that `hpcc up` takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpcc doctor` names what is missing, its cost and the command that mends it."""
+"""`hpcc doctor` names what is missing, what that costs, and the command that fixes it."""
 
 from __future__ import annotations
 

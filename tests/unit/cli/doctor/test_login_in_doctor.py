@@ -1,4 +1,4 @@
-"""`hpcc doctor` and `hpcc whoami` on a login, without asking anybody."""
+"""`hpcc doctor` and `hpcc whoami` describe a login without a network call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpcc doctor` and `hpcc status` on compilers that are not the image's."""
+"""`hpcc doctor` and `hpcc status` report compilers that differ from the image's."""
 
 from __future__ import annotations
 

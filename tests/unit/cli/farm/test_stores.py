@@ -1,4 +1,4 @@
-"""The counters of shared stores on their way from a worker to the command line."""
+"""The counters of shared stores reach the command line from a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpcc token`: to whom it gives what."""
+"""`hpcc token`: which token each caller gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpcc windows-agent`: a whole layer from named files, or a sentence and no file."""
+"""`hpcc windows-agent` writes a whole layer from named files, or an error message and no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depfiles and messages without a root, and the search of an object for paths."""
+"""Depfiles and messages without their root, and the search for paths in an object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cl says about the files it read: reports as JSON, and notes in any language."""
+"""cl's reports of the files it read: as JSON, and as notes in any language."""
 
 from __future__ import annotations
 

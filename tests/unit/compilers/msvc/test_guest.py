@@ -1,4 +1,4 @@
-r"""Arguments of cl for a guest whose root is C:\src, and what makes objects reproducible."""
+r"""Arguments of cl for a guest whose root is C:\src, and flags for reproducible objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Macros that pass their argument to `__has_include`: what may be read and what may not."""
+"""Macros that pass their argument to `__has_include`: which the scan may read and which not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The include lines of a text, read by its head alone, are those of the whole text."""
+"""The include lines in the head of a text equal those that a scan of the whole text finds."""
 
 from __future__ import annotations
 

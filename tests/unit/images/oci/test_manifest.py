@@ -1,4 +1,4 @@
-"""Manifests, configs, logins and apt files: parsed into values or refused."""
+"""Manifests, configs, logins and apt files are parsed into values or refused."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a failed call means to us."""
+"""How hpcc interprets the error of a failed call."""
 
 from __future__ import annotations
 

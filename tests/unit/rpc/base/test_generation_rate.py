@@ -1,4 +1,4 @@
-"""A worker that endlessly reports dead guests, although each death goes to every daemon."""
+"""The rate at which a worker may report dead guests, because every daemon receives each report."""
 
 from __future__ import annotations
 

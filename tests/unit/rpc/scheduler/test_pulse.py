@@ -1,4 +1,4 @@
-"""The scheduler's end of the streams of heartbeats, and hostile workers at the other one."""
+"""The scheduler's end of heartbeat streams, with hostile workers at the other end."""
 
 from __future__ import annotations
 

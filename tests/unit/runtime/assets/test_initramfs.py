@@ -1,4 +1,4 @@
-"""The initramfs is a newc archive that cpio's own format describes."""
+"""The initramfs is a newc archive as cpio's format defines it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel packages as data, vmlinux out of a bzImage, modules with their needs."""
+"""Kernel packages as data: vmlinux out of a bzImage, and modules with their dependencies."""
 
 from __future__ import annotations
 

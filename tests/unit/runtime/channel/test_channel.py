@@ -1,4 +1,4 @@
-"""A hostile guest at the other end of the byte stream: refused, retired, never obeyed.
+"""A hostile guest at the other end of the byte stream is refused and retired, never obeyed.
 
 Each test runs twice: with a warden in a separate process, as in production, and with one in the
 test's own loop.

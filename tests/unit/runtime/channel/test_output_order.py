@@ -1,4 +1,4 @@
-"""In which order a guest may tell of its outputs, and what it may not tell."""
+"""The order in which a guest may announce its outputs, and announcements that are refused."""
 
 from __future__ import annotations
 

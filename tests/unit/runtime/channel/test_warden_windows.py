@@ -1,4 +1,4 @@
-"""What is sent before a warden's frames when the warden is not a fork, and how it is started."""
+"""How a warden that is not a fork is started, and what it receives before its frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of containerd: what it asks for, in which order, and what it makes of refusals."""
+"""The client of containerd: its requests, their order, and how it reports refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a VMM that was taken over may answer, or leave in its jail, is refused."""
+"""Answers and jail files of a compromised VMM are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Firecracker as data: no network in any call, versions gated, a configuration that is looked at."""
+"""Firecracker's calls as data: no network in any call, gated versions, a checked configuration."""
 
 from __future__ import annotations
 

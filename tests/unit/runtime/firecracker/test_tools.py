@@ -1,4 +1,4 @@
-"""Firecracker's programs and machine: each error names its remedy."""
+"""Firecracker's programs and what the machine must have: each error names its remedy."""
 
 from __future__ import annotations
 

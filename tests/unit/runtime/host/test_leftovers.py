@@ -1,4 +1,4 @@
-"""What a killed worker left is swept; what lives is not touched."""
+"""The remains of a killed worker are removed; live processes and their files are not touched."""
 
 from __future__ import annotations
 

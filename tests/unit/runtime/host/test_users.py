@@ -1,4 +1,4 @@
-"""Uids of VMMs and containers: no two running ones share a uid."""
+"""Uids of VMMs and containers: no two that run at the same time share a uid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QEMU's command line as data: no network, no path, no frequency under KVM."""
+"""QEMU's command line as data: no network, no host path, no CPU frequency under KVM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QEMU's control channel: what it answers is bounded and read by one reader with one error."""
+"""QEMU's control channel: answers are bounded, and one reader with one error reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KVM is used only where a probe guest answered; a failure is remembered, nothing hangs."""
+"""KVM is used only if a probe guest answered. A failure is remembered, and nothing hangs."""
 
 from __future__ import annotations
 

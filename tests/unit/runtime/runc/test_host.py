@@ -1,4 +1,4 @@
-"""What a container needs of the host, each piece for itself."""
+"""Each thing that a container needs from the host, tested separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spec that runc gets for a guest: weaker than a virtual machine, but only where it must be."""
+"""The spec that runc gets for a guest is weaker than a virtual machine only where it must be."""
 
 from __future__ import annotations
 

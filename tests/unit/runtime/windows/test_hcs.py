@@ -1,4 +1,4 @@
-"""The Host Compute Service's client over a library that replays what was derived from source."""
+"""The Host Compute Service's client with a library that replays answers derived from source."""
 
 # ruff: noqa: N802 - the names of the library that is replaced
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dialling a guest: tried again while it boots, in a thread that is waited for."""
+"""Dialling a guest is repeated while it boots, in a thread that the caller waits for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image says of itself, read by somebody who does not believe it."""
+"""An image's description of itself is checked as hostile input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's layer for Windows: bytes by the specification, the same each time, read by others."""
+"""The agent's layer for Windows: bytes by the specification, reproducible, read by other tools."""
 
 from __future__ import annotations
 

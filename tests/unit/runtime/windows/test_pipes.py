@@ -1,4 +1,4 @@
-"""Named pipes over a library that is replaced: what is asked for, and what becomes of its answers."""
+"""Named pipes over a fake library: the calls that are made, and how their answers are used."""
 
 # ruff: noqa: N802 - the names of the library that is replaced
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Windows guests over a scripted containerd: made, dialled, lost, ended, swept. Nothing is Windows.
 
-The calls are real gRPC over a Unix socket; what comes back is derived from source.
+The calls are real gRPC over a Unix socket; the answers are derived from source.
 """
 
 from __future__ import annotations

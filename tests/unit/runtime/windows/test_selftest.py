@@ -1,4 +1,4 @@
-"""The Windows self-test: its report, its skips, and each check that a Linux machine can answer."""
+"""The Windows self-test: its report, its skips, and each check that can run on Linux."""
 
 from __future__ import annotations
 

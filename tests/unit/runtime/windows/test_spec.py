@@ -1,4 +1,4 @@
-"""What a Windows guest is made of: its specification, ids and gates. Nothing is run."""
+"""A Windows guest's specification, ids and version gates. Nothing is run."""
 
 from __future__ import annotations
 

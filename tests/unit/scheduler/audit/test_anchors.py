@@ -1,4 +1,4 @@
-"""Audit anchors on their way to the store: written seldom, and only if they are signed."""
+"""Audit anchors are written to the store seldom, and only if they are signed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tenants table: what it may say, and what happens when it changes."""
+"""The tenants table: which entries it accepts, and what happens when it changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `stores` section: what would mix tenants, leak or never work is refused when it is read."""
+"""The `stores` section is refused at start if it would mix tenants, leak, or never work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal executions run once, for everybody who waits and for nobody else."""
+"""Equal executions run once; every waiter gets the result, and other callers do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a runner records of a compile that ran and gave no result."""
+"""What a runner records about a compile that ran and gave no result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pool decides: who gets which guest, which guest makes room, and who is refused."""
+"""The pool's decisions: who gets which guest, which guest makes room, and who is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool's I/O: cancels at any moment, boots that hang, reports that fail."""
+"""The pool's I/O: cancellation at any moment, boots that hang, reports that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tenant's quotas on a worker: no wait is endless, no tenant exceeds them, others never wait."""
+"""A tenant's quotas on a worker: waits end, a tenant stays below them, others never wait."""
 
 from __future__ import annotations
 
