@@ -2,8 +2,9 @@
  *
  * It sends the user's daemon one framed request. Then it prints what the daemon has made (DONE), runs
  * the compiler and reports (RUN), or becomes the compiler (EXEC). If anything goes wrong before DONE
- * (no daemon, silence, a malformed answer), the compiler runs as if hpcc were not there. Every other
- * command is passed to hpcc-cli, a Python program beside this one.
+ * (no daemon, silence, a malformed answer), the compiler runs as if hpcc were not there. Any program may
+ * stand in the compiler's place. The commands of hpcc, and words that PATH has no program for, are passed
+ * to hpcc-cli, a Python program beside this one.
  *
  * Single-threaded, no state outside this process, no allocation that a peer can size freely.
  *
@@ -28,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "commands.h"
 #include "wire.h"
 
 #if !defined(HPCC_BUILD_ID) || !defined(HPCC_PROTOCOL)
@@ -165,6 +167,13 @@ static bool is_compiler_name(const char *name) {
     return false;
 }
 
+/* A command of hpcc wins over a program of the same name. */
+static bool is_command(const char *word) {
+#define IS_WORD(name) !strcmp(word, name) ||
+    return EACH_COMMAND(IS_WORD) false;
+#undef IS_WORD
+}
+
 /* ---- finding the compiler ---- */
 
 /* Make the path in spare memory absolute and keep it; NULL when it is too long. */
@@ -180,6 +189,12 @@ static char *keep_absolute(void) {
  * same compiles again, and hpcc could not cache them. distcc and icecc stay: their users want
  * distributed compiles, and the daemon does not touch those. */
 static const char *const OTHER_CACHES[] = {"ccache", "sccache", "buildcache"};
+
+static bool is_cache_name(const char *name) {
+    for (size_t i = 0; i < sizeof OTHER_CACHES / sizeof *OTHER_CACHES; i++)
+        if (!strcmp(name, OTHER_CACHES[i])) return true;
+    return false;
+}
 
 enum kind { COMPILER, OURSELVES, OTHER_CACHE };
 
@@ -202,9 +217,7 @@ static enum kind kind_of_file(const struct stat *st) {
     }
     const char *name = base_name(at);
     if (!strcmp(name, "hpcc")) return OURSELVES;
-    for (size_t i = 0; i < sizeof OTHER_CACHES / sizeof *OTHER_CACHES; i++)
-        if (!strcmp(name, OTHER_CACHES[i])) return OTHER_CACHE;
-    return COMPILER;
+    return is_cache_name(name) ? OTHER_CACHE : COMPILER;
 }
 
 /* Put the path of `name` in one part of PATH into spare memory; an empty part is the working directory. */
@@ -215,9 +228,11 @@ static bool put_candidate(const char *part, size_t length, const char *name) {
     return !join_path(spare, PATH_MAX, spare, name);
 }
 
-/* The first compiler on PATH that is not hpcc or another cache; that cache if there is nothing else. */
+/* The first program of this name on PATH that is not hpcc or a link to another cache; that link if there
+ * is nothing else. A cache that is called by its name is what the user wants. */
 static char *search_compiler(const char *name, bool *is_shadowed) {
     struct stat st;
+    bool wants_cache = is_cache_name(name);
     char *cache = NULL;
     const char *path = getenv("PATH");
     if (!path) path = "/usr/local/bin:/usr/bin:/bin";
@@ -225,7 +240,7 @@ static char *search_compiler(const char *name, bool *is_shadowed) {
         size_t length = strcspn(path, ":");
         if (put_candidate(path, length, name) && !stat(spare, &st) && S_ISREG(st.st_mode) && !access(spare, X_OK)) {
             enum kind kind = kind_of_file(&st);
-            if (kind == COMPILER) return keep_absolute();
+            if (kind == COMPILER || (kind == OTHER_CACHE && wants_cache)) return keep_absolute();
             *is_shadowed = true;
             if (kind == OTHER_CACHE && !cache) cache = keep_absolute();
         }
@@ -272,12 +287,25 @@ static bool read_depth(void) {
     return false;
 }
 
+/* A script without `#!`: shells, make and execvp pass it to /bin/sh. Returns if that is impossible. */
+static void run_as_script(const char *script, char **argv) {
+    size_t argc = 0;
+    while (argv[argc]) argc++;
+    char **words = malloc((argc + 2) * sizeof *words);
+    if (!words) return;
+    words[0] = (char *)"/bin/sh";
+    words[1] = (char *)script;
+    for (size_t i = 1; i <= argc; i++) words[i + 1] = argv[i];
+    execve(words[0], words, environ);
+}
+
 static _Noreturn void exec_compiler(const char *compiler, char **argv) {
     char next[24];
     put_number(next, own_depth + 1, 10, 1);
     if (setenv(DEPTH_VARIABLE, next, 1)) complain("no memory");
     execve(compiler, argv, environ);
     int error = errno;
+    if (error == ENOEXEC) run_as_script(compiler, argv);
     complain("cannot run ", compiler, ": ", strerror(error));
     _exit(error == ENOENT ? EXIT_CANNOT_RUN : EXIT_NOT_EXECUTABLE);
 }
@@ -958,9 +986,24 @@ static int compile(char **argv) {
     exec_compiler(compiler, argv);
 }
 
+/* True for a bare word for which the user means a program: hpcc has no such command, and PATH has one. */
+static bool is_program(const char *word) {
+    bool is_shadowed = false;
+    char *free_from = spare;
+    if (!*word || *word == '-' || strchr(word, '/') || strlen(word) >= PATH_MAX || is_command(word)) return false;
+    bool is_found = search_compiler(word, &is_shadowed) != NULL;
+    spare = free_from;
+    return is_found;
+}
+
+/* True if we were called by a link with a program's name. hpcc itself may have any name that begins so. */
+static bool is_masked(const char *name) {
+    return is_compiler_name(name) || (strncmp(name, "hpcc", 4) && is_program(name));
+}
+
 int main(int argc, char **argv) {
     if (argc < 1) return EXIT_CANNOT_RUN;
-    if (is_compiler_name(base_name(argv[0]))) {
+    if (is_masked(base_name(argv[0]))) {
         argv[0] = (char *)base_name(argv[0]);
         return compile(argv);
     }
@@ -971,6 +1014,7 @@ int main(int argc, char **argv) {
             return 2;
         }
     }
-    if (argc > 1 && argv[1][0] != '-' && (strchr(argv[1], '/') || is_compiler_name(argv[1]))) return compile(argv + 1);
+    if (argc > 1 && argv[1][0] != '-' && (strchr(argv[1], '/') || is_compiler_name(argv[1]) || is_program(argv[1])))
+        return compile(argv + 1);
     return run_cli(argv);
 }

@@ -22,6 +22,7 @@
 #include <wchar.h>
 
 #include "win_line.h"
+#include "commands.h"
 #include "wire.h"
 
 #if !defined(HPCC_BUILD_ID) || !defined(HPCC_PROTOCOL)
@@ -118,6 +119,13 @@ static bool is_compiler_name(const wchar_t *name) {
     for (size_t i = 0; i < LENGTH(COMPILERS); i++)
         if (is_same_text(stem, COMPILERS[i])) return true;
     return false;
+}
+
+/* A command of hpcc wins over a program of the same name. */
+static bool is_command(const wchar_t *word) {
+#define IS_WORD(name) !wcscmp(word, L##name) ||
+    return EACH_COMMAND(IS_WORD) false;
+#undef IS_WORD
 }
 
 /* ---- finding the compiler ---- */
@@ -880,6 +888,12 @@ static int compile(wchar_t **argv) {
     become(found, argv);
 }
 
+/* True for a bare word for which the user means a program: hpcc has no such command, and PATH has one. */
+static bool is_program_word(const wchar_t *word) {
+    bool is_shadowed = false;
+    return *word && *word != L'-' && !has_directory(word) && !is_command(word) && search_compiler(word, &is_shadowed);
+}
+
 int main(void) {
     int argc = 0;
     wchar_t **argv = CommandLineToArgvW(GetCommandLineW(), &argc); /* ends in NULL */
@@ -895,7 +909,7 @@ int main(void) {
     } else if (is_wrap && argc == 2) {
         complain(L"usage: ", "hpcc wrap CC args...");
         code = EXIT_USAGE;
-    } else if (argc > 1 && argv[1][0] != L'-' && (has_directory(argv[1]) || is_compiler_name(argv[1]))) {
+    } else if (argc > 1 && argv[1][0] != L'-' && (has_directory(argv[1]) || is_compiler_name(argv[1]) || is_program_word(argv[1]))) {
         code = compile(argv + 1);
     } else {
         code = run_cli(argv);

@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hpcc",
         description="A distributed compiler cache. Put it in front of a compiler: "
-        "CC='hpcc gcc', or `hpcc wrap CC args…`.",
+        "CC='hpcc gcc'. Any other program runs unchanged: `hpcc PROGRAM args…`.",
     )
     parser.add_argument("--version", action="version", version=f"hpcc {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -109,7 +109,7 @@ def _print_anything() -> None:
 def _why_no_command(parser: argparse.ArgumentParser, word: str) -> str:
     """Return what is wrong with the first word; empty when it is a command or an option.
 
-    The launcher passes every word here that is not a compiler's name.
+    The launcher passes every word here that is neither a compiler's name nor a program on PATH.
     """
     actions = parser._subparsers._group_actions if parser._subparsers else []  # noqa: SLF001 - argparse has no public accessor
     known = [str(name) for action in actions for name in action.choices or ()]
@@ -117,7 +117,7 @@ def _why_no_command(parser: argparse.ArgumentParser, word: str) -> str:
         return ""
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean `hpcc {near[0]}`?" if near else "`hpcc --help` lists the commands."
-    return f"{word!r} is not a command; {hint} For a compiler of that name: `hpcc wrap {word} …`"
+    return f"{word!r} is neither a command nor a program on PATH; {hint}"
 
 
 def _sentence(error: OSError) -> str:

@@ -28,8 +28,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("word", "said"),
     [
         ("stat", "did you mean `hpcc stats`?"),
-        ("tcc", "For a compiler of that name: `hpcc wrap tcc …`"),
-        ("cl\udcff", r"'cl\udcff' is not a command"),
+        ("tcc", "'tcc' is neither a command nor a program on PATH; `hpcc --help` lists"),
+        ("cl\udcff", r"'cl\udcff' is neither a command nor a program"),
     ],
 )
 def test_a_word_that_is_no_command_is_answered_in_one_line(
@@ -48,7 +48,7 @@ def test_a_terminal_without_our_letters_ends_no_command(monkeypatch: pytest.Monk
         main(["--help"])
     sys.stdout.flush()
     assert not ended.value.code
-    assert rb"CC args\u2026" in raw.getvalue()
+    assert rb"PROGRAM args\u2026" in raw.getvalue()
 
 
 @pytest.mark.parametrize("command", [["up"], ["status"], ["stats"], ["clean"]])

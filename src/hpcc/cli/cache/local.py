@@ -41,7 +41,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     status.add_argument("--json", action="store_true", help="print the daemon's answer as JSON")
     status.set_defaults(handler=_status)
     wrap = subparsers.add_parser(
-        "wrap", help="run a compiler of any name through hpcc: hpcc wrap CC args…"
+        "wrap", help="run a program that has the name of a command of hpcc: hpcc wrap CC args…"
     )
     wrap.add_argument("compiler", metavar="CC")
     wrap.add_argument("arguments", nargs=argparse.REMAINDER, metavar="args")

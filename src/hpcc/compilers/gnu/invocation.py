@@ -13,11 +13,17 @@ from hpcc.compilers.spec.table import Bypass, Effect, Flag, Operand
 from hpcc.compilers.spec.values import bad_sequence, bad_value, wp_depfile
 from hpcc.core.reasons.bypass import BypassReason
 
-# Known programs whose grammar is a different one.
+# Known programs whose grammar is a different one: compilers, analysers, other caches. A target may
+# stand before the name and a version behind it.
 _OTHER_COMPILERS: Final = frozenset(
-    b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ nvc nvc++ xlc xlclang"
-    b" suncc tcc hipcc clang-cl cl emcc em++ gfortran flang rustc swiftc gdc gnat".split()
+    b"icc icpc icx icpx dpcpp armcc armclang armclang++ aocc pgcc pgc++ pgfortran nvc nvc++"
+    b" nvfortran xlc xlclang xlf suncc tcc hipcc clang-cl cl emcc em++ gfortran f77 f95 flang"
+    b" flang-new ifort ifx rustc swiftc gdc ldc ldc2 ldmd2 dmd gnat go gccgo ghc ocamlopt javac"
+    b" zig nim valac nasm yasm clang-tidy cppcheck include-what-you-use"
+    b" ccache sccache buildcache distcc icecc".split()
 )
+_TARGET_BEFORE: Final = re.compile(rb"[A-Za-z0-9_.]+-")
+_VERSION_BEHIND: Final = re.compile(rb"-[0-9][0-9.]*$")
 # GCC manual, Overall Options: "file.c", "file.cc" ...; Clang's types::lookupTypeForExtension.
 _SUFFIXES: Final = {
     b".c": Language.C,
@@ -78,9 +84,18 @@ def _unknown_program(name: bytes) -> Bypass:
         return Bypass(
             BypassReason.NVCC
         )  # compiles each source several times, for several processors
-    return Bypass(
-        BypassReason.OTHER_COMPILER if name in _OTHER_COMPILERS else BypassReason.UNKNOWN_COMPILER
-    )
+    is_known = _is_other_compiler(name)
+    return Bypass(BypassReason.OTHER_COMPILER if is_known else BypassReason.UNKNOWN_COMPILER)
+
+
+def _is_other_compiler(name: bytes) -> bool:
+    name = _VERSION_BEHIND.sub(b"", name)
+    while name not in _OTHER_COMPILERS:
+        target = _TARGET_BEFORE.match(name)
+        if target is None:
+            return False
+        name = name[target.end() :]
+    return True
 
 
 def _output_suffix(parts: Sequence[Flag | Operand]) -> bytes:

@@ -132,8 +132,10 @@ class BypassReason(Reason, prefix="bypass"):
         _NAME_OUTPUT)
     OFFLOAD = "offload", "code for several processors at once", "Nothing to do."
     OTHER_COMPILER = (
-        "other-compiler", "a compiler that is not GCC or Clang", "Use GCC or Clang.",
-        "icc, armcc and others have command lines whose grammar hpcc does not know.")
+        "other-compiler", "a known program that is not GCC or Clang",
+        "Nothing to do, or use GCC or Clang.",
+        "icc, gfortran, rustc, clang-tidy, other caches and others have command lines whose "
+        "grammar hpcc does not know.")
     OTHER_MOUNT_NAMESPACE = (
         "other-mount-namespace", "the compile sees other file systems than the daemon does",
         "Start the daemon inside the same container.")
